@@ -1,0 +1,1 @@
+"""The part of MSFL that the coordinator runs."""

@@ -1,0 +1,1 @@
+"""A simulated multi-site MS cohort on real anatomy."""
