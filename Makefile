@@ -1,0 +1,43 @@
+# Everything a newcomer or CI runs. Needs python3 (3.11 or newer, with venv) and make; sets up the rest itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+DEMO := build/demo
+SITES := $(wildcard site_configs/demo/site-*.yaml)
+export MPLBACKEND := Agg
+
+.PHONY: demo test check bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo  ## three simulated hospitals train a model together; goes on where it was interrupted
+	test -f $(DEMO)/cohort/cohort.json || $(BIN)/msfl-server make-cohort $(DEMO)/cohort --sites 3 --cases 12 --seed 0
+	if test -f $(DEMO)/run/run.json; then $(BIN)/msfl-server simulate --resume $(DEMO)/run; \
+	else $(BIN)/msfl-server simulate site_configs/demo/study.yaml --out $(DEMO)/run $(SITES:%=--site %); fi
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+AREA ?= *
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks "$(AREA)"
+
+# torch first: plain torch would bring several gigabytes of CUDA where no GPU needs them.
+$(VENV)/.demo: pyproject.toml deploy/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --no-compile --constraint deploy/constraints.txt torch
+	$(PIP) install --quiet --no-compile --constraint deploy/constraints.txt --editable '.[sim]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) install --quiet --no-compile --constraint deploy/constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,240 @@
+"""The two files people write: `study.yaml` (coordinator) and `site.yaml` (hospital).
+
+Both are frozen, refuse unknown keys and are parsed once, at the command line. The study also travels to the
+sites as JSON, where it is validated again by the same model and then against the site's policy.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from msfl_common.errors import ConfigError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Contrast = Literal["T1w", "FLAIR", "T2w", "PDw"]
+MessageKind = Literal["model_update", "validation_metrics", "harmonization_sums", "node_facts"]
+Task = Literal["lesion-segmentation"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=False)
+
+
+class Inputs(_Frozen):
+    """What the model sees."""
+
+    contrasts: tuple[Contrast, ...] = Field(
+        ("T1w", "FLAIR"), min_length=1, description="contrasts of a case, in channel order"
+    )
+    spacing_mm: float = Field(2.0, ge=0.5, le=4.0, description="isotropic voxel size that cases are resampled to, mm")
+
+    @field_validator("contrasts")
+    @classmethod
+    def _no_repeats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("each contrast may be named once")
+        return value
+
+
+class Model(_Frozen):
+    """A 3D U-Net with residual units and instance normalisation (MONAI's `UNet`)."""
+
+    channels: tuple[int, ...] = Field(
+        (16, 32, 64, 128), min_length=2, max_length=7, description="feature maps per level, finest first"
+    )
+    residual_units: int = Field(2, ge=0, le=4, description="residual units per level")
+
+    @field_validator("channels")
+    @classmethod
+    def _sane_channels(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(not 1 <= width <= 1024 for width in value):
+            raise ValueError("each level has 1 to 1024 feature maps")
+        return value
+
+
+class Augmentation(_Frozen):
+    """Probability of each augmentation of a training patch."""
+
+    flip: Fraction = Field(0.5, description="mirror left and right")
+    affine: Fraction = Field(0.3, description="rotate by at most 15 degrees, scale by at most 15%")
+    contrast: Fraction = Field(0.5, description="random gamma and tissue contrast, each contrast on its own")
+    bias: Fraction = Field(0.3, description="smooth multiplicative bias field")
+    noise: Fraction = Field(0.3, description="additive Gaussian noise")
+    low_resolution: Fraction = Field(0.25, description="blur and thick slices")
+
+
+class Training(_Frozen):
+    """How a site trains in one round."""
+
+    steps_per_round: int = Field(30, ge=1, le=100_000, description="optimiser steps in a round, each site")
+    batch_size: int = Field(4, ge=1, le=1024, description="patches per step")
+    patch_voxels: int = Field(48, ge=8, le=512, description="edge of the cubic training patch, voxels")
+    lesion_patch_fraction: Fraction = Field(0.67, description="share of patches centred on a lesion voxel")
+    learning_rate: float = Field(
+        1e-3, gt=0, le=1.0, description="AdamW's at the start; decays to 0 over all rounds (cosine)"
+    )
+    weight_decay: float = Field(1e-2, ge=0, le=1.0, description="AdamW's decoupled weight decay")
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm (L2)")
+    augmentation: Augmentation = Augmentation()
+
+
+class Validation(_Frozen):
+    """How the shared model is measured at the sites."""
+
+    fraction: float = Field(0.25, gt=0, lt=1, description="share of a site's patients kept out of training")
+    every_rounds: int = Field(1, ge=1, description="rounds between two validations; the last round is always validated")
+    window_overlap: float = Field(0.25, ge=0, le=0.9, description="overlap of sliding windows, share of the window")
+    bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="resamples of patients for a 95% interval")
+
+
+class Rounds(_Frozen):
+    """How rounds go, and when one counts."""
+
+    num_rounds: int = Field(10, ge=1, le=100_000, description="rounds in the study")
+    quorum: int = Field(2, ge=1, le=10_000, description="sites that must answer for a round to count")
+    deadline_s: float = Field(3600.0, gt=0, description="seconds a round waits for its slowest site")
+
+
+class StudyConfig(_Frozen):
+    """A study: what is trained, how, and which rounds count."""
+
+    schema_version: Literal[1] = Field(1, description="version of this file's format")
+    name: Name = Field(description="study name: letters, digits, dot, dash, underscore")
+    task: Task = Field("lesion-segmentation", description="what the model learns")
+    seed: int = Field(0, ge=0, lt=2**32, description="the one seed: weights, split, patches, augmentation")
+    inputs: Inputs = Inputs()
+    model: Model = Model()
+    training: Training = Training()
+    validation: Validation = Validation()
+    rounds: Rounds = Rounds()
+    min_cases: int = Field(
+        5,
+        ge=1,
+        description="fewest cases that a site may report a metric on; a site's policy may ask for more",
+    )
+
+    @model_validator(mode="after")
+    def _patch_fits_network(self) -> Self:
+        factor = 2 ** (len(self.model.channels) - 1)
+        if self.training.patch_voxels % factor:
+            raise ValueError(
+                f"training.patch_voxels: {self.training.patch_voxels} must be a multiple of {factor}, "
+                f"the down-sampling of {len(self.model.channels)} levels"
+            )
+        return self
+
+
+class Policy(_Frozen):
+    """What a site allows; it wins over whatever a study asks."""
+
+    tasks: tuple[Task, ...] = Field(("lesion-segmentation",), description="tasks the site takes part in")
+    allow: tuple[MessageKind, ...] = Field(
+        ("model_update", "validation_metrics", "node_facts"),
+        description="message kinds that may leave the site",
+    )
+    min_cases: int = Field(5, ge=1, description="fewest cases behind any metric that leaves the site")
+    max_rounds: int = Field(1000, ge=1, description="most rounds of a study the site takes part in")
+    max_steps_per_round: int = Field(10_000, ge=1, description="most optimiser steps in one round")
+
+
+class SiteConfig(_Frozen):
+    """A hospital's own file; it never leaves the hospital."""
+
+    schema_version: Literal[1] = Field(1, description="version of this file's format")
+    name: Name = Field(description="the site's name in the study")
+    data: tuple[Path, ...] = Field(min_length=1, description="one BIDS folder, or several; relative to this file")
+    masks: Name = Field("lesions", description="folder under derivatives/ that holds the manual lesion masks")
+    state: Path = Field(description="folder for cache, ledger and log, relative to this file; created when missing")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="auto (cuda, then mps, then cpu), cpu, mps, cuda, cuda:N",
+    )
+    policy: Policy = Policy()
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
+
+
+Config = TypeVar("Config", StudyConfig, SiteConfig)
+
+
+def load_study(path: Path) -> StudyConfig:
+    """Read `study.yaml`.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or does not validate.
+    """
+    return _validate(StudyConfig, _read_yaml(path), str(path))
+
+
+def load_site(path: Path) -> SiteConfig:
+    """Read `site.yaml`; its relative paths are taken from the file's own folder.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or does not validate.
+    """
+    site = _validate(SiteConfig, _read_yaml(path), str(path))
+    base = path.resolve().parent
+    return site.model_copy(
+        update={
+            "data": tuple((base / folder).resolve() for folder in site.data),
+            "state": (base / site.state).resolve(),
+        }
+    )
+
+
+def parse_study(text: str, source: str = "study") -> StudyConfig:
+    """Validate a study that arrived as JSON.
+
+    Raises:
+        ConfigError: it does not validate.
+    """
+    try:
+        return StudyConfig.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(source, _faults(error)) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(str(path), ["no such file"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"cannot be read as text: {error}"]) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(str(path), [f"not valid YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(content, dict):
+        raise ConfigError(str(path), [f"expected `key: value` lines at the top, found {type(content).__name__}"])
+    return content
+
+
+def _validate(model: type[Config], content: dict[str, Any], source: str) -> Config:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(source, _faults(error)) from None
+
+
+def _faults(error: ValidationError) -> list[str]:
+    """One line per fault: the field, what was found, what is allowed."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        field = ".".join(str(part) for part in fault["loc"]) or "file"
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{field}: unknown key; remove it or check its spelling")
+        elif fault["type"] == "missing":
+            lines.append(f"{field}: required, but not there")
+        elif fault["type"] == "value_error" and field == "file":
+            lines.append(str(fault["ctx"]["error"]))
+        else:
+            lines.append(f"{field}: found {fault['input']!r}; {fault['msg'][0].lower()}{fault['msg'][1:]}")
+    return lines

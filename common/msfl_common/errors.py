@@ -1,0 +1,95 @@
+"""Every error that MSFL raises on purpose.
+
+    MsflError                 something a person can act on; one line, no traceback
+    ├── InputError            bad input or config; exit code 2
+    │   ├── ConfigError       a study or site file; one line per fault
+    │   ├── CohortError       a site's data folder as a whole
+    │   └── ModelFolderError  a model folder that is incomplete or altered
+    ├── CaseError             one case cannot be used; the others can
+    ├── RefusedError          a site refuses what it was asked, or what it was about to send
+    ├── UpdateError           an update that must not be aggregated
+    └── RunError              the run cannot go on; everything so far is saved; exit code 1
+
+`RefusedError` carries a code because codes, unlike sentences about data, may leave a site.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """What a site tells the coordinator when it cannot do what was asked. Nothing else is told."""
+
+    POLICY = "POLICY"
+    BAD_STUDY = "BAD_STUDY"
+    BAD_MODEL = "BAD_MODEL"
+    NO_CASES = "NO_CASES"
+    TOO_FEW_CASES = "TOO_FEW_CASES"
+    TRAINING_DIVERGED = "TRAINING_DIVERGED"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    DISK_FULL = "DISK_FULL"
+    INTERNAL = "INTERNAL"
+
+
+SENTENCES: dict[Code, str] = {
+    Code.POLICY: "the site's policy does not allow it",
+    Code.BAD_STUDY: "the study settings that arrived are not valid for the installed version",
+    Code.BAD_MODEL: "the model weights that arrived do not fit the study's model",
+    Code.NO_CASES: "no usable case at the site; `msfl-client check` there says why",
+    Code.TOO_FEW_CASES: "fewer cases than the site's policy demands",
+    Code.TRAINING_DIVERGED: "the loss or the weights became non-finite",
+    Code.OUT_OF_MEMORY: "the device ran out of memory",
+    Code.DISK_FULL: "the site's disk is full",
+    Code.INTERNAL: "an error at the site; its log holds the detail",
+}
+
+
+class MsflError(Exception):
+    """An error with one line that says what was expected, what was found and the fix."""
+
+    exit_code = 1
+
+
+class InputError(MsflError):
+    """Bad input or configuration."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A study or site file that does not validate; `faults` holds one line each."""
+
+    def __init__(self, source: str, faults: list[str]) -> None:
+        self.source = source
+        self.faults = faults
+        super().__init__("\n".join(f"{source}: {fault}" for fault in faults))
+
+
+class CohortError(InputError):
+    """A data folder that holds no usable case, or is no BIDS folder."""
+
+
+class ModelFolderError(InputError):
+    """A model folder with a missing, altered or unsupported file."""
+
+
+class CaseError(MsflError):
+    """One case that cannot be used."""
+
+
+class RefusedError(MsflError):
+    """A request or an outgoing message that the site refuses."""
+
+    def __init__(self, code: Code, detail: str = "") -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(f"{code.value}: {SENTENCES[code]}" + (f" ({detail})" if detail else ""))
+
+
+class UpdateError(MsflError):
+    """An update with wrong names, shapes, types, size or values."""
+
+
+class RunError(MsflError):
+    """The run ends here; what it has completed is on disk."""

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from msfl_common.config import SiteConfig, StudyConfig, load_site, load_study
+
+FOLDER = Path(__file__).parents[2] / "site_configs"
+EXAMPLES = [("site.example.yaml", SiteConfig), ("study.example.yaml", StudyConfig)]
+
+
+def compare(model: type[BaseModel], content: dict[str, Any], where: str = "") -> list[str]:
+    """Faults: keys that the example lacks, keys that the model lacks, values that are not the default."""
+    faults = [f"{where}{key}: not in the example" for key in model.model_fields if key not in content]
+    faults += [f"{where}{key}: not in the model" for key in content if key not in model.model_fields]
+    for key, field in model.model_fields.items():
+        value, default = content.get(key), field.default
+        if isinstance(default, BaseModel):
+            faults += compare(type(default), value or {}, f"{where}{key}.")
+        elif default is not PydanticUndefined:
+            shown = list(default) if isinstance(default, tuple) else default
+            if value != shown:
+                faults.append(f"{where}{key}: example says {value!r}, the default is {shown!r}")
+    return faults
+
+
+@pytest.mark.parametrize(("name", "model"), EXAMPLES)
+def test_example_lists_every_field_with_its_true_default(name, model):
+    assert compare(model, yaml.safe_load((FOLDER / name).read_text())) == []
+
+
+@pytest.mark.parametrize(("name", "model"), EXAMPLES)
+def test_every_key_of_an_example_is_explained(name, model):
+    lines = (FOLDER / name).read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line.strip() and not line.lstrip().startswith("#"):
+            above = number > 0 and lines[number - 1].lstrip().startswith("#")
+            assert "  # " in line or above, f"{name}:{number + 1}: no comment"
+
+
+def test_comparison_finds_what_it_is_for():
+    content = yaml.safe_load((FOLDER / "study.example.yaml").read_text())
+    content["rounds"]["quorum"] = 3
+    content["training"]["augmentation"].pop("flip")
+    content["extra"] = 1
+    assert compare(StudyConfig, content) == [
+        "extra: not in the model",
+        "training.augmentation.flip: not in the example",
+        "training.augmentation.flip: example says None, the default is 0.5",
+        "rounds.quorum: example says 3, the default is 2",
+    ]
+
+
+def test_examples_load():
+    study = load_study(FOLDER / "study.example.yaml")
+    assert study == StudyConfig(name="my-study")
+    site = load_site(FOLDER / "site.example.yaml")
+    assert site.state == FOLDER / "state"
+
+
+def test_demo_loads_and_its_sites_keep_apart():
+    study = load_study(FOLDER / "demo" / "study.yaml")
+    sites = [load_site(FOLDER / "demo" / f"site-{letter}.yaml") for letter in "abc"]
+    assert [site.name for site in sites] == ["site-a", "site-b", "site-c"]
+    assert len({site.data for site in sites}) == len({site.state for site in sites}) == 3
+    build = FOLDER.parent / "build" / "demo"
+    assert sites[0].data == (build / "cohort" / "site-a",)
+    assert sites[0].state == build / "state" / "site-a"
+    assert study.rounds.quorum <= len(sites)
+    assert {site.policy.min_cases for site in sites} == {study.min_cases} == {3}
+
+
+def test_no_config_is_left_out():
+    named = {"site.example.yaml", "study.example.yaml"}
+    named |= {f"demo/{name}.yaml" for name in ("study", "site-a", "site-b", "site-c")}
+    assert {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.yaml")} == named
