@@ -1,0 +1,271 @@
+"""Everything that crosses the wire, and the only place that builds or reads a Flower record.
+
+The coordinator sends a `RoundTask` with the current weights. A site answers with one of the message kinds of
+`config.MessageKind`, or with a `Refusal`: a code from a fixed list and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from msfl_common.config import StudyConfig, parse_study
+from msfl_common.errors import Code, UpdateError
+from msfl_common.network import Weights, check_weights
+from msfl_common.statistics import Estimate
+
+ARRAYS, TASK, METRICS, FACTS, REFUSAL = "arrays", "task", "metrics", "facts", "refusal"
+STUDY, ROUND = "study", "round"
+NUM_CASES = "num-examples"  # the name under which Flower's strategies look for a site's weight
+TRAIN_LOSS, SECONDS = "train_loss", "seconds"
+_ESTIMATE_FIELDS = ("mean", "standard_error", "ci95_low", "ci95_high", "num_cases")
+_NPY_HEADER_BYTES = 1024  # more than any .npy header of our arrays
+
+
+Content = RecordDict  # what a message holds, for modules that only hand it on
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is written down of a message before it leaves: never what it holds.
+
+    Attributes:
+        arrays: name of each array to its shape.
+        numbers: names of all single values.
+        num_bytes: size of names and values.
+        sha256: of names and values, in the order of the records' names.
+    """
+
+    arrays: dict[str, list[int]]
+    numbers: list[str]
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RoundTask:
+    """What the coordinator asks of a site: round `round` (from 1) of `study`."""
+
+    study: StudyConfig
+    round: int
+
+
+@dataclass(frozen=True)
+class ModelUpdate:
+    """A site's new weights after one round."""
+
+    weights: Weights
+    num_cases: int
+    train_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ValidationMetrics:
+    """A site's aggregate validation of the shared weights; never a value of one case."""
+
+    estimates: Mapping[str, Estimate]
+    num_cases: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What the coordinator learns of a site before the first round."""
+
+    site: str
+    version: str
+    cases_at_least: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A site's answer when it cannot or will not do what was asked; `site` is its name in the study."""
+
+    code: Code
+    site: str = ""
+
+
+def pack_task(task: RoundTask, weights: Weights | None = None) -> RecordDict:
+    """The coordinator's request; without weights it asks for node facts."""
+    config = ConfigRecord({STUDY: task.study.model_dump_json(), ROUND: task.round})
+    content = RecordDict({TASK: config})
+    if weights is not None:
+        content[ARRAYS] = _pack_weights(weights)
+    return content
+
+
+def unpack_task(content: RecordDict) -> RoundTask:
+    """Read and validate a request at the site.
+
+    Raises:
+        ConfigError: the study does not validate.
+        KeyError, TypeError: it is no request of ours.
+    """
+    config = content.config_records[TASK]
+    number = config[ROUND]
+    if not isinstance(number, int) or number < 0:
+        raise TypeError("the round must be a whole number")
+    return RoundTask(parse_study(str(config[STUDY])), number)
+
+
+def unpack_task_weights(content: RecordDict, expected: Weights) -> Weights:
+    """The weights of a request, checked against the study's network.
+
+    Raises:
+        UpdateError: they do not fit.
+    """
+    return _unpack_weights(content, expected)
+
+
+def pack_update(update: ModelUpdate) -> RecordDict:
+    """A model update as Flower's strategies expect it: arrays, and metrics with the case count."""
+    numbers = MetricRecord({NUM_CASES: update.num_cases, TRAIN_LOSS: update.train_loss, SECONDS: update.seconds})
+    return RecordDict({ARRAYS: _pack_weights(update.weights), METRICS: numbers})
+
+
+def unpack_update(content: RecordDict, expected: Weights) -> ModelUpdate:
+    """Read a site's update, refusing whatever must not be aggregated.
+
+    Raises:
+        UpdateError: records, names, shapes, types, sizes or values are not as declared.
+    """
+    numbers = _exactly(content, {ARRAYS, METRICS}, {NUM_CASES, TRAIN_LOSS, SECONDS})
+    if numbers[NUM_CASES] < 1 or numbers[NUM_CASES] != int(numbers[NUM_CASES]):
+        raise UpdateError(f"expected a whole number of training cases above 0, found {numbers[NUM_CASES]}")
+    weights = _unpack_weights(content, expected)
+    return ModelUpdate(weights, int(numbers[NUM_CASES]), numbers[TRAIN_LOSS], numbers[SECONDS])
+
+
+def pack_metrics(metrics: ValidationMetrics) -> RecordDict:
+    """Aggregate metrics as flat numbers `dsc.mean`, `dsc.ci95_low`, ..."""
+    numbers: dict[str, int | float] = {NUM_CASES: metrics.num_cases, SECONDS: metrics.seconds}
+    for name, estimate in metrics.estimates.items():
+        fields = {field: getattr(estimate, field) for field in _ESTIMATE_FIELDS}
+        numbers |= {f"{name}.{field}": value for field, value in fields.items() if math.isfinite(value)}
+    return RecordDict({METRICS: MetricRecord({**numbers})})
+
+
+def unpack_metrics(content: RecordDict, names: frozenset[str]) -> ValidationMetrics:
+    """Read a site's metrics; `names` are those that the study knows.
+
+    Raises:
+        UpdateError: an unknown metric, a missing field or a value that is not finite.
+    """
+    allowed = {f"{name}.{field}" for name in names for field in _ESTIMATE_FIELDS} | {NUM_CASES, SECONDS}
+    record = content.metric_records.get(METRICS)
+    if record is None or set(content) != {METRICS}:
+        raise UpdateError(f"expected one record of metrics, found {sorted(content)}")
+    numbers = _exactly(content, {METRICS}, set(record) & allowed)
+    found = {name.rsplit(".", 1)[0] for name in numbers} - {NUM_CASES, SECONDS}
+    try:
+        estimates = {name: _unpack_estimate(numbers, name) for name in sorted(found)}
+        return ValidationMetrics(estimates, int(numbers[NUM_CASES]), numbers[SECONDS])
+    except KeyError as error:
+        raise UpdateError(f"the metrics lack {error}") from None
+
+
+def pack_facts(facts: NodeFacts) -> RecordDict:
+    """Node facts."""
+    return RecordDict(
+        {FACTS: ConfigRecord({"site": facts.site, "version": facts.version, "cases_at_least": facts.cases_at_least})}
+    )
+
+
+def unpack_facts(content: RecordDict) -> NodeFacts:
+    """Read node facts.
+
+    Raises:
+        UpdateError: they are not as declared.
+    """
+    record = content.config_records.get(FACTS)
+    if record is None or set(record) != {"site", "version", "cases_at_least"}:
+        raise UpdateError("expected node facts")
+    return NodeFacts(str(record["site"]), str(record["version"]), int(str(record["cases_at_least"])))
+
+
+def pack_refusal(refusal: Refusal) -> RecordDict:
+    """A refusal: the code and the site's name."""
+    return RecordDict({REFUSAL: ConfigRecord({"code": refusal.code.value, "site": refusal.site})})
+
+
+def unpack_refusal(content: RecordDict) -> Refusal | None:
+    """The refusal in a reply, or None when the reply is something else."""
+    record = content.config_records.get(REFUSAL)
+    if record is None:
+        return None
+    try:
+        code = Code(str(record.get("code")))
+    except ValueError:
+        code = Code.INTERNAL
+    return Refusal(code, str(record.get("site", ""))[:64])
+
+
+def describe(content: Content) -> Description:
+    """Names, shapes, size and digest of a message."""
+    arrays: dict[str, list[int]] = {}
+    numbers: list[str] = []
+    chunks: list[bytes] = []
+    for record_name, record in sorted(content.array_records.items()):
+        for name, array in record.items():
+            arrays[name] = list(array.shape)
+            chunks += [f"{record_name}/{name}=".encode(), array.data]
+    singles: dict[str, MetricRecord | ConfigRecord] = {**content.metric_records, **content.config_records}
+    for record_name, values in sorted(singles.items()):
+        for name, value in values.items():
+            numbers.append(name)
+            chunks += [f"{record_name}/{name}=".encode(), repr(value).encode()]
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return Description(arrays, sorted(numbers), sum(map(len, chunks)), digest.hexdigest())
+
+
+def _pack_weights(weights: Weights) -> ArrayRecord:
+    return ArrayRecord({name: Array(value) for name, value in weights.items()})
+
+
+def _unpack_weights(content: RecordDict, expected: Weights) -> Weights:
+    record = content.array_records.get(ARRAYS)
+    if record is None:
+        raise UpdateError("expected a record of weights")
+    if list(record) == list(expected):
+        for name, reference in expected.items():  # sizes before anything is decoded
+            if len(record[name].data) > reference.nbytes + _NPY_HEADER_BYTES:
+                raise UpdateError(f"{name}: expected {reference.nbytes} bytes, found {len(record[name].data)}")
+    try:
+        weights = {name: np.asarray(array.numpy()) for name, array in record.items()}
+    except (ValueError, TypeError, EOFError) as error:
+        raise UpdateError(f"weights that cannot be decoded: {type(error).__name__}") from None
+    check_weights(weights, expected)
+    return weights
+
+
+def _exactly(content: RecordDict, records: set[str], names: set[str]) -> dict[str, float]:
+    record = content.metric_records.get(METRICS)
+    if record is None or set(content) != records:
+        raise UpdateError(f"expected the records {sorted(records)}, found {sorted(content)}")
+    if set(record) != names:
+        raise UpdateError(f"unexpected or missing numbers: {sorted(set(record) ^ names)[:3]}")
+    numbers: dict[str, float] = {}
+    for name, value in record.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise UpdateError(f"{name}: expected one finite number")
+        numbers[name] = value
+    return numbers
+
+
+def _unpack_estimate(numbers: Mapping[str, float], name: str) -> Estimate:
+    """Mean and count are required; the interval is missing where it is not estimable."""
+    return Estimate(
+        mean=numbers[f"{name}.mean"],
+        num_cases=int(numbers[f"{name}.num_cases"]),
+        standard_error=numbers.get(f"{name}.standard_error", math.nan),
+        ci95_low=numbers.get(f"{name}.ci95_low", math.nan),
+        ci95_high=numbers.get(f"{name}.ci95_high", math.nan),
+    )

@@ -1,0 +1,94 @@
+"""A trained model on disk: `model.safetensors` and `model.json`, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from msfl_common import __version__
+from msfl_common.config import StudyConfig
+from msfl_common.errors import ModelFolderError, UpdateError
+from msfl_common.files import whole_folder, write_bytes, write_text
+from msfl_common.network import LESION_THRESHOLD, Weights, build_network, check_weights, get_weights
+
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "model.json"
+
+
+class Provenance(BaseModel):
+    """Where the weights come from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rounds_completed: int = Field(ge=0, description="rounds of training behind the weights")
+    sites: dict[str, int] = Field(description="training cases per site, as declared with the last update")
+
+
+class ModelCard(BaseModel):
+    """What one needs to know to use the weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    notice: str = "Research use only. Not a medical device."
+    study: StudyConfig = Field(description="task, architecture, inputs and spacing")
+    orientation: Literal["RAS"] = "RAS"
+    normalisation: Literal["brain-zscore"] = Field("brain-zscore", description="see msfl_client.preprocess")
+    labels: dict[int, str] = {0: "background", 1: "lesion"}
+    threshold: float = Field(LESION_THRESHOLD, description="lesion where the probability is at least this")
+    weights_sha256: str = Field(description="SHA-256 of model.safetensors")
+    versions: dict[str, str] = Field(description="package versions that made the model")
+    provenance: Provenance
+
+
+def save_model(folder: Path, study: StudyConfig, weights: Weights, provenance: Provenance) -> ModelCard:
+    """Write a model folder in one step; an existing one is replaced only when the new one is whole."""
+    content = save(weights)
+    card = ModelCard(
+        study=study,
+        weights_sha256=hashlib.sha256(content).hexdigest(),
+        versions={"msfl": __version__, **{name: version(name) for name in ("torch", "monai", "flwr")}},
+        provenance=provenance,
+    )
+    with whole_folder(folder) as temporary:
+        write_bytes(temporary / WEIGHTS_FILE, content)
+        write_text(temporary / CARD_FILE, card.model_dump_json(indent=2) + "\n")
+    return card
+
+
+def load_model(folder: Path) -> tuple[ModelCard, Weights]:
+    """Read a model folder.
+
+    Raises:
+        ModelFolderError: a file is missing, altered, or of another format.
+    """
+    for name in (CARD_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise ModelFolderError(f"{folder}: {name} is missing; a model folder holds {CARD_FILE} and {WEIGHTS_FILE}")
+    try:
+        card = ModelCard.model_validate_json((folder / CARD_FILE).read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not text"
+        raise ModelFolderError(f"{folder / CARD_FILE}: not a model card of this version: {detail}") from None
+    content = (folder / WEIGHTS_FILE).read_bytes()
+    if hashlib.sha256(content).hexdigest() != card.weights_sha256:
+        raise ModelFolderError(
+            f"{folder / WEIGHTS_FILE}: altered or damaged, its SHA-256 is not the one in {CARD_FILE}; "
+            "copy the folder again"
+        )
+    try:
+        weights: Weights = load(content)
+        expected = get_weights(build_network(card.study))
+        weights = {name: weights[name] for name in expected if name in weights} | weights
+        check_weights(weights, expected)
+    except (SafetensorError, UpdateError) as error:
+        raise ModelFolderError(
+            f"{folder / WEIGHTS_FILE}: does not fit the architecture in {CARD_FILE}: {error}"
+        ) from None
+    return card, weights

@@ -1,0 +1,128 @@
+"""What crosses the wire comes back equal, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from msfl_common.config import StudyConfig
+from msfl_common.errors import Code, ConfigError, UpdateError
+from msfl_common.messages import (
+    ModelUpdate,
+    NodeFacts,
+    Refusal,
+    RoundTask,
+    ValidationMetrics,
+    pack_facts,
+    pack_metrics,
+    pack_refusal,
+    pack_task,
+    pack_update,
+    unpack_facts,
+    unpack_metrics,
+    unpack_refusal,
+    unpack_task,
+    unpack_task_weights,
+    unpack_update,
+)
+from msfl_common.network import Weights
+from msfl_common.statistics import Estimate
+
+WEIGHTS: Weights = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(1, np.float32)}
+NAMES = frozenset({"dsc", "hd95_mm"})
+
+
+def update_with(**changes: object) -> RecordDict:
+    """A good update but for the weights named in `changes`; None leaves one out."""
+    weights = {name: value for name, value in {**WEIGHTS, **changes}.items() if value is not None}
+    numbers = MetricRecord({"num-examples": 9, "train_loss": 0.5, "seconds": 1.0})
+    return RecordDict(
+        {"arrays": ArrayRecord({name: Array(value) for name, value in weights.items()}), "metrics": numbers}
+    )
+
+
+def test_task_and_weights_round_trip() -> None:
+    task = RoundTask(StudyConfig(name="pilot"), 3)
+    content = pack_task(task, WEIGHTS)
+    assert unpack_task(content) == task
+    weights = unpack_task_weights(content, expected=WEIGHTS)
+    assert all(np.array_equal(weights[name], WEIGHTS[name]) for name in WEIGHTS)
+
+
+def test_update_round_trips() -> None:
+    update = unpack_update(pack_update(ModelUpdate(WEIGHTS, 9, 0.5, 1.5)), expected=WEIGHTS)
+    assert (update.num_cases, update.train_loss, update.seconds) == (9, 0.5, 1.5)
+    assert list(update.weights) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (update_with(a=None), "differ in"),
+        (update_with(c=np.ones(1, np.float32)), "differ in"),
+        (update_with(a=np.ones(2, np.float32)), "a: expected"),
+        (update_with(a=np.ones(1, np.float64)), "a: expected"),
+        (update_with(a=np.full(1, np.nan, np.float32)), "a: 1 values are not finite"),
+        (update_with(a=np.full(1, np.inf, np.float32)), "not finite"),
+        (update_with(a=np.ones(10_000, np.float32)), "a: expected 4 bytes"),
+        (RecordDict({"metrics": MetricRecord({"num-examples": 1})}), "expected the records"),
+        (RecordDict({**update_with(), "note": ConfigRecord({"text": "x"})}), "expected the records"),
+        (RecordDict(), "expected the records"),
+    ],
+)
+def test_an_update_that_does_not_fit_is_refused(content: RecordDict, reason: str) -> None:
+    with pytest.raises(UpdateError, match=reason):
+        unpack_update(content, expected=WEIGHTS)
+
+
+def test_an_update_with_a_pickle_inside_is_refused() -> None:
+    content = update_with()
+    content["arrays"]["a"] = Array("float32", (1,), "numpy.ndarray", b"\x80\x04K\x01.")
+    with pytest.raises(UpdateError, match="decoded"):
+        unpack_update(content, expected=WEIGHTS)
+
+
+@pytest.mark.parametrize("count", [0, -3, 2.5, math.nan])
+def test_a_case_count_must_be_a_whole_number_above_zero(count: float) -> None:
+    content = update_with()
+    content["metrics"]["num-examples"] = count
+    with pytest.raises(UpdateError):
+        unpack_update(content, expected=WEIGHTS)
+
+
+def test_metrics_round_trip_and_keep_what_is_undefined() -> None:
+    sent = {"dsc": Estimate(0.7, 9, 0.1, 0.5, 0.9), "hd95_mm": Estimate(4.0, 1, math.nan, math.nan, math.nan)}
+    received = unpack_metrics(pack_metrics(ValidationMetrics(sent, 9, 2.0)), NAMES)
+    assert received.estimates["dsc"] == sent["dsc"]
+    assert received.estimates["hd95_mm"].mean == 4.0
+    assert math.isnan(received.estimates["hd95_mm"].standard_error)
+
+
+@pytest.mark.parametrize("extra", ["dsc.of_case_7", "patient.mean"])
+def test_a_number_the_study_does_not_know_is_refused(extra: str) -> None:
+    content = pack_metrics(ValidationMetrics({"dsc": Estimate(0.7, 9, 0.1, 0.5, 0.9)}, 9, 2.0))
+    content["metrics"][extra] = 0.5
+    with pytest.raises(UpdateError):
+        unpack_metrics(content, NAMES)
+
+
+def test_facts_and_refusals_round_trip() -> None:
+    facts = NodeFacts("site-a", "0.1.0", 35)
+    assert unpack_facts(pack_facts(facts)) == facts
+    refusal = Refusal(Code.NO_CASES, "site-a")
+    assert unpack_refusal(pack_refusal(refusal)) == refusal
+    assert unpack_refusal(pack_facts(facts)) is None
+
+
+def test_an_unknown_refusal_code_tells_nothing() -> None:
+    content = RecordDict({"refusal": ConfigRecord({"code": "sub-007 is broken", "site": "a"})})
+    assert unpack_refusal(content) == Refusal(Code.INTERNAL, "a")
+
+
+def test_a_hostile_study_is_refused() -> None:
+    content = RecordDict({"task": ConfigRecord({"study": '{"name": "x", "shell": "rm"}', "round": 1})})
+    with pytest.raises(ConfigError, match="shell: unknown key"):
+        unpack_task(content)

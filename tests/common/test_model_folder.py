@@ -1,0 +1,63 @@
+"""A model folder loads as it was saved, and not at all when it was touched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msfl_common.config import Model, StudyConfig, Training
+from msfl_common.errors import ModelFolderError
+from msfl_common.model_folder import Provenance, load_model, save_model
+from msfl_common.network import build_network, get_weights
+
+STUDY = StudyConfig(name="pilot", model=Model(channels=(2, 4)), training=Training(patch_voxels=8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    weights = get_weights(build_network(STUDY))
+    save_model(tmp_path / "model", STUDY, weights, Provenance(rounds_completed=3, sites={"a": 5}))
+    return tmp_path / "model"
+
+
+def test_it_loads_as_it_was_saved(folder: Path) -> None:
+    card, weights = load_model(folder)
+    expected = get_weights(build_network(STUDY))
+    assert card.study == STUDY
+    assert list(weights) == list(expected)
+    assert all(np.array_equal(weights[name], expected[name]) for name in expected)
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(ModelFolderError, match=f"{name} is missing"):
+        load_model(folder)
+
+
+def test_altered_weights_are_found(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelFolderError, match="altered or damaged"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 2}', "\udcff"])
+def test_a_damaged_card_is_found(folder: Path, text: str) -> None:
+    (folder / "model.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ModelFolderError, match="not a model card"):
+        load_model(folder)
+
+
+def test_a_card_for_another_architecture_is_found(folder: Path) -> None:
+    card = json.loads((folder / "model.json").read_text())
+    card["study"]["model"]["channels"] = [2, 8]
+    (folder / "model.json").write_text(json.dumps(card))
+    with pytest.raises(ModelFolderError, match="does not fit the architecture"):
+        load_model(folder)
