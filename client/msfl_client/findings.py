@@ -1,0 +1,60 @@
+"""What a look at a site's data found: one line each, for the site's own eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Level = Literal["pass", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result of one rule.
+
+    Attributes:
+        level: "pass" is a note, "warn" deserves a look, "fail" excludes the case.
+        case: `Case.key`, or None when it concerns the folder as a whole.
+        rule: short name of the rule, a key of `FIXES`.
+        text: what was expected and what was found. It may name files and subjects: it stays at the site.
+    """
+
+    level: Level
+    case: str | None
+    rule: str
+    text: str
+
+
+FIXES: Mapping[str, str] = MappingProxyType(
+    {
+        "name": "rename it to sub-<label>[_ses-<label>]_<contrast>.nii.gz; labels are letters and digits",
+        "several-files": "keep one file per contrast and session, or name the one to use without acq-, run-",
+        "participants": "give participants.tsv one tab-separated row per sub-* folder, each once",
+        "masks-folder": "set `masks:` in the site file to the folder under derivatives/ that holds the masks",
+        "contrast": "add the image, or agree on a study that does without this contrast",
+        "mask": "add the mask drawn by your readers; an all-zero mask says 'no lesions'",
+        "readable": "copy or download the file again; it is damaged or no NIfTI file",
+        "unreadable": "give the account that runs this read access, or fetch the file a link points to",
+        "dimensions": "save one 3D volume per file",
+        "values": "save real numbers, with every value finite",
+        "constant": "export the image again; every voxel of it has the same value",
+        "affine": "export the image again from DICOM; its position in space is unusable",
+        "forms": "copy the correct one of sform and qform over the other",
+        "oblique": "nothing to do; it is resampled",
+        "voxel-size": "check the unit: voxel sizes are in millimetres, 0.3 to 8",
+        "slices": "use the diagnostic series, not the localiser",
+        "head-volume": "look at the image: expected is one head or brain",
+        "grid": "nothing to do when the images line up in a viewer; it is resampled",
+        "field-of-view": "look at both images in a viewer: they must show the same part of the same head",
+        "mask-grid": "resample the mask to the image it was drawn on, with nearest-neighbour interpolation",
+        "mask-labels": "write lesion voxels as 1 and all others as 0",
+        "mask-empty": "nothing to do when the patient has no lesions",
+        "lesion-volume": "look at the mask: it may be inverted, or hold another structure",
+        "same-image": "remove one of the two: one patient under two names would leak into validation",
+        "check-cache": "make the `state:` folder writable; until then every check reads all files",
+        "unexpected": "report it with the output of the same command and --debug",
+    }
+)
+"""One-line fix of each rule."""

@@ -1,0 +1,123 @@
+"""A factory of tiny, real BIDS sites: 24 x 28 x 20 voxels of 6 mm, a head of about 1.5 litres."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from msfl_client.bids import Case, find_cases
+from msfl_common.config import Contrast, Inputs, Model, Rounds, SiteConfig, StudyConfig, Training, Validation
+
+SHAPE = (24, 28, 20)
+AFFINE = np.diag([6.0, 6.0, 6.0, 1.0])
+
+
+@dataclass(frozen=True)
+class BidsSite:
+    """One BIDS folder with ways to fill it."""
+
+    root: Path
+
+    @staticmethod
+    def head(seed: str, shape: tuple[int, int, int] = SHAPE) -> NDArray[np.float32]:
+        """A bright ellipsoid with noise; another seed, other noise."""
+        axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
+        inside = sum(axis**2 for axis in axes) < 0.8
+        noise = np.random.default_rng(crc32(seed.encode())).normal(0, 2, shape)
+        return (inside * (100 + noise)).astype(np.float32)
+
+    @staticmethod
+    def lesions(num_voxels: int, shape: tuple[int, int, int] = SHAPE) -> NDArray[np.uint8]:
+        """A mask with `num_voxels` lesion voxels in a row."""
+        mask = np.zeros(shape, np.uint8)
+        mask[8 : 8 + num_voxels, 14, 10] = 1
+        return mask
+
+    @staticmethod
+    def save(path: Path, voxels: NDArray[Any], affine: NDArray[Any] = AFFINE) -> None:
+        """Write a NIfTI file."""
+        nib.save(nib.Nifti1Image(voxels, affine), path)
+
+    def place(self, subject: str, session: str | None = None, masks: bool = False) -> Path:
+        """The anat folder of a case; created."""
+        base = self.root / "derivatives" / "lesions" if masks else self.root
+        folder = base / subject / (session or "") / "anat"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def image(self, subject: str, contrast: str, session: str | None = None) -> Path:
+        """Path of an image, which need not be there yet."""
+        stem = "_".join(part for part in (subject, session, contrast) if part)
+        return self.place(subject, session) / f"{stem}.nii.gz"
+
+    def mask(self, subject: str, session: str | None = None) -> Path:
+        """Path of a mask, which need not be there yet."""
+        stem = "_".join(part for part in (subject, session) if part)
+        return self.place(subject, session, masks=True) / f"{stem}_label-lesion_mask.nii.gz"
+
+    def add(self, subject: str, session: str | None = None, contrasts: Sequence[str] = ("T1w", "FLAIR")) -> None:
+        """A good case: every contrast and a mask with one lesion."""
+        for contrast in contrasts:
+            path = self.image(subject, contrast, session)
+            self.save(path, self.head(f"{self.root.name}{path.name}"))
+        self.save(self.mask(subject, session), self.lesions(4))
+
+    def config(self, *more: Path, **settings: Any) -> SiteConfig:
+        """The site's config, its state beside the folder; `more` adds BIDS folders."""
+        state = self.root.parent / "state"
+        return SiteConfig(name="here", data=(self.root, *more), state=state, **settings)
+
+    def cases(self, contrasts: Sequence[Contrast] = ("T1w", "FLAIR")) -> dict[str, Case]:
+        """Case by key."""
+        return {case.key: case for case in find_cases(self.config(), contrasts)[0]}
+
+
+@pytest.fixture
+def make_site(tmp_path: Path) -> Callable[..., BidsSite]:
+    """Call it with a folder name and the subjects that it starts with."""
+
+    def make(name: str = "bids", subjects: Sequence[str] = ()) -> BidsSite:
+        site = BidsSite(tmp_path / name)
+        site.root.mkdir()
+        for subject in subjects:
+            site.add(subject)
+        return site
+
+    return make
+
+
+@pytest.fixture
+def site(make_site: Callable[..., BidsSite]) -> BidsSite:
+    """A site of three good cases: sub-01, sub-02, sub-03."""
+    return make_site(subjects=("sub-01", "sub-02", "sub-03"))
+
+
+@pytest.fixture
+def tiny_study() -> StudyConfig:
+    """A study that trains for a second on sites of `make_site`."""
+    return StudyConfig(
+        name="tiny",
+        inputs=Inputs(spacing_mm=4.0),
+        model=Model(channels=(4, 8)),
+        training=Training(steps_per_round=2, batch_size=2, patch_voxels=16),
+        validation=Validation(bootstrap_samples=100),
+        rounds=Rounds(num_rounds=3, quorum=2, deadline_s=120),
+        min_cases=1,
+    )
+
+
+@pytest.fixture
+def open_ms() -> Path:
+    """Real patients (Lesjak et al. 2017), where a copy lies beside the repository."""
+    folder = Path(__file__).parents[1].parent / "shared" / "data" / "open_ms"
+    if not folder.is_dir():
+        pytest.skip("the open_ms data are not there")
+    return folder
