@@ -1,1 +1,15 @@
 """A simulated multi-site MS cohort on real anatomy."""
+
+from msfl_server.cohort.clinical import ClinicalRecord, SitePrevalence, sample_clinical
+from msfl_server.cohort.cohort import CohortSummary, make_cohort
+from msfl_server.cohort.statistics import LesionStatistics, lesion_statistics
+
+__all__ = [
+    "ClinicalRecord",
+    "CohortSummary",
+    "LesionStatistics",
+    "SitePrevalence",
+    "lesion_statistics",
+    "make_cohort",
+    "sample_clinical",
+]
