@@ -1,0 +1,156 @@
+"""From a case's files to what the network sees, cached.
+
+Orientation is RAS throughout. Legend: C contrast, D/H/W voxels (D runs to the right, H to the front, W up).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.processing import resample_from_to
+from nibabel.spaces import vox2out_vox
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+from scipy import ndimage
+
+from msfl_client.bids import Case
+from msfl_client.volumes import read_volume
+from msfl_common.config import Contrast, Inputs
+from msfl_common.errors import CaseError
+from msfl_common.files import write_bytes
+
+CACHE_FORMAT = 2  # raise it whenever this module's results change
+CLIP_PERCENTILES = (0.5, 99.95)
+
+FloatImage = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One case on the study's grid, cropped to the head.
+
+    Attributes:
+        image_CDHW: contrasts in the study's order, z-scored inside the brain, dark outside; float32.
+        label_DHW: 1 in lesions, else 0; uint8. None for a case without a mask.
+        affine: 4 x 4, voxel indices to RAS millimetres.
+    """
+
+    image_CDHW: FloatImage
+    label_DHW: NDArray[np.uint8] | None
+    affine: NDArray[np.float64]
+
+
+def reference_contrast(inputs: Inputs) -> Contrast:
+    """The contrast on whose grid lesions are outlined: FLAIR where the study uses it."""
+    return "FLAIR" if "FLAIR" in inputs.contrasts else inputs.contrasts[0]
+
+
+def prepare_case(case: Case, inputs: Inputs) -> PreparedCase:
+    """Reorient, resample to the study's spacing, crop to the head and normalise.
+
+    Raises:
+        CaseError: an image cannot be read or holds nothing.
+    """
+    images = [read_image(case.images[contrast]) for contrast in inputs.contrasts]
+    reference = images[inputs.contrasts.index(reference_contrast(inputs))]
+    grid = vox2out_vox(reference, (inputs.spacing_mm,) * 3)
+    resampled = [resample(image, grid) for image in images]
+    foreground_DHW = np.any([image_DHW > 0 for image_DHW in resampled], axis=0)
+    if not foreground_DHW.any():
+        raise CaseError(f"{case.key}: expected positive intensities, found none")
+    box = ndimage.find_objects(foreground_DHW.astype(np.uint8))[0]
+    image_CDHW = np.stack([normalise(image_DHW[box]) for image_DHW in resampled])
+    label_DHW = None
+    if case.mask is not None:
+        label_DHW = (resample(read_image(case.mask), grid)[box] >= 0.5).astype(np.uint8)
+    affine = np.asarray(grid[1], dtype=np.float64).copy()
+    affine[:3, 3] += affine[:3, :3] @ [axis.start for axis in box]
+    return PreparedCase(image_CDHW, label_DHW, affine)
+
+
+def read_image(path: Path) -> nib.Nifti1Image:
+    """A 3D image with its axes in RAS order; values that are not finite become 0.
+
+    Raises:
+        CaseError: the file cannot be read as a 3D image.
+        OSError: the file cannot be opened.
+    """
+    volume = read_volume(path)
+    return nib.as_closest_canonical(nib.Nifti1Image(np.nan_to_num(volume.voxels_IJK), volume.affine))
+
+
+def resample(image: nib.Nifti1Image, grid: tuple[Sequence[int], NDArray[np.float64]]) -> FloatImage:
+    """Linear resampling to `grid` (shape, affine) after the blur that keeps coarser grids free of aliasing.
+
+    The blur's FWHM is the target voxel size less the source's, in quadrature, along each source axis.
+    """
+    shape, affine = grid
+    if tuple(image.shape) == tuple(shape) and np.allclose(image.affine, affine, atol=1e-4):
+        return np.asarray(image.dataobj, dtype=np.float32)
+    source_mm = np.asarray(voxel_sizes(image.affine))
+    target_mm = float(np.min(voxel_sizes(affine)))
+    fwhm_voxels = np.sqrt(np.maximum(target_mm**2 - source_mm**2, 0.0)) / source_mm
+    smooth = ndimage.gaussian_filter(np.asarray(image.dataobj), fwhm_voxels / 2.3548)
+    moved = resample_from_to(nib.Nifti1Image(smooth, image.affine), (tuple(shape), affine), order=1)
+    return np.asarray(moved.dataobj, dtype=np.float32)
+
+
+def normalise(image_DHW: FloatImage) -> FloatImage:
+    """Clip to `CLIP_PERCENTILES` of the positive voxels and z-score over them; elsewhere the lowest of these."""
+    brain_DHW = image_DHW > 0
+    if not brain_DHW.any():
+        return np.zeros_like(image_DHW)
+    low, high = np.percentile(image_DHW[brain_DHW], CLIP_PERCENTILES)
+    clipped_DHW = np.clip(image_DHW, low, high)
+    values = clipped_DHW[brain_DHW].astype(np.float64)
+    scaled_DHW = (clipped_DHW - values.mean()) / max(float(values.std()), 1e-6)
+    return np.where(brain_DHW, scaled_DHW, scaled_DHW[brain_DHW].min()).astype(np.float32)
+
+
+def prepare_cached(case: Case, inputs: Inputs, cache: Path) -> PreparedCase:
+    """`prepare_case`, kept under `cache` by a hash of the files' identity and the settings."""
+    path = cache / f"{_cache_key(case, inputs)}.safetensors"
+    try:
+        stored = load_file(path)
+        return PreparedCase(stored["image"], stored.get("label"), stored["affine"])
+    except (FileNotFoundError, SafetensorError, KeyError):
+        prepared = prepare_case(case, inputs)
+    tensors: dict[str, NDArray[np.generic]] = {"image": prepared.image_CDHW, "affine": prepared.affine}
+    if prepared.label_DHW is not None:
+        tensors["label"] = prepared.label_DHW
+    write_bytes(path, save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
+    return prepared
+
+
+def prepare_all(
+    cases: Sequence[Case],
+    inputs: Inputs,
+    cache: Path,
+    num_workers: int,
+    on_case: Callable[[], None] = lambda: None,
+) -> list[PreparedCase]:
+    """Prepare cases in parallel; the result keeps their order."""
+
+    def prepare(case: Case) -> PreparedCase:
+        prepared = prepare_cached(case, inputs, cache)
+        on_case()
+        return prepared
+
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        return list(pool.map(prepare, cases))
+
+
+def _cache_key(case: Case, inputs: Inputs) -> str:
+    files = [case.images[contrast] for contrast in inputs.contrasts] + ([case.mask] if case.mask else [])
+    identity = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    text = json.dumps([CACHE_FORMAT, inputs.model_dump(mode="json"), identity])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
