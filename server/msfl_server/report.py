@@ -1,0 +1,248 @@
+"""A run's results for people: one offline page, and a table for the terminal."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from rich.console import Console
+from rich.table import Table
+
+from msfl_common import __version__
+from msfl_common.config import StudyConfig
+from msfl_common.files import write_text
+from msfl_common.metrics import METRICS
+from msfl_server.charts import (
+    MANY_SITES_COLOUR,
+    PREDICTION_COLOUR,
+    REFERENCE_COLOUR,
+    SITE_COLOURS,
+    Overlay,
+    axis_label,
+    between_sites,
+    forest_plot,
+    format_interval,
+    format_value,
+    learning_curve,
+    overlay_png,
+    site_colours,
+)
+from msfl_server.settings import flat_settings
+from msfl_server.summary import MetricSummary, Summary
+
+REPORT_FILE = "report.html"
+
+# The figures a reader looks for first; a good Dice can hide poor detection, so both are charted.
+_CHARTED = ("dsc", "lesion_f1")
+_PACKAGES = ("flwr", "torch", "monai", "numpy", "scipy", "mlflow")
+
+__all__ = ["Overlay", "render_table", "write_report"]
+
+
+def write_report(out: Path, summary: Summary, study: StudyConfig, overlays: Sequence[Overlay] = ()) -> Path:
+    """Write `out/report.html`, which needs nothing but a browser.
+
+    Args:
+        out: the run's folder.
+        summary: the run's figures.
+        study: the settings to list.
+        overlays: example slices. They show images, so pass simulated or public cases only.
+
+    Returns:
+        The page's path.
+    """
+    environment = Environment(
+        loader=PackageLoader("msfl_server"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        summary=summary,
+        headline=[_headline(name, metric) for name, metric in _in_order(summary)],
+        tiles=_tiles(summary),
+        curves=_curves(summary),
+        legend=_legend(summary),
+        forests=[_forest(name, metric) for name, metric in _compared(summary)],
+        site_columns=[axis_label(name) for name, _ in _in_order(summary)],
+        site_rows=_site_rows(summary),
+        overlays=[{"site": o.site, "caption": o.caption, "src": overlay_png(o)} for o in overlays],
+        outline={"reference": REFERENCE_COLOUR, "prediction": PREDICTION_COLOUR},
+        settings=flat_settings(study),
+        versions=_versions(),
+        duration=_duration,
+    )
+    path = out / REPORT_FILE
+    write_text(path, page)
+    return path
+
+
+def render_table(summary: Summary, console: Console) -> None:
+    """Print the headline figures as a table."""
+    table = Table(
+        title=f"{summary.study}: {summary.strategy}, {summary.rounds_completed} of "
+        f"{summary.rounds_requested} rounds, {len(summary.sites)} sites",
+        caption="mean over validation cases; better: ↑ higher, ↓ lower",
+    )
+    table.add_column("Metric")
+    table.add_column("Mean", justify="right")
+    table.add_column("95% CI", justify="right")
+    table.add_column("Cases", justify="right")
+    for row in (_headline(name, metric) for name, metric in _in_order(summary)):
+        table.add_row(f"{row['title']} {row['arrow']}", row["mean"], row["interval"], str(row["num_cases"]))
+    console.print(table)
+
+
+def _in_order(summary: Summary) -> list[tuple[str, MetricSummary]]:
+    return [(name, summary.metrics[name]) for name in METRICS if name in summary.metrics]
+
+
+def _headline(name: str, metric: MetricSummary) -> dict[str, Any]:
+    facts = METRICS[name]
+    bar = None
+    if math.isfinite(facts.upper):
+        low = metric.mean if metric.ci95_low is None else metric.ci95_low
+        high = metric.mean if metric.ci95_high is None else metric.ci95_high
+        bar = {"mean": 100 * metric.mean, "low": 100 * low, "width": 100 * (high - low)}
+    return {
+        "title": axis_label(name),
+        "arrow": "↑" if facts.higher_is_better else "↓",
+        "better": "higher is better" if facts.higher_is_better else "lower is better",
+        "mean": format_value(name, metric.mean),
+        "interval": format_interval(name, metric.ci95_low, metric.ci95_high),
+        "num_cases": sum(site.num_cases for site in metric.per_site.values()),
+        "bar": bar,
+    }
+
+
+def _tiles(summary: Summary) -> list[dict[str, str]]:
+    """The few figures at the top of the page."""
+    tiles = []
+    for name in _CHARTED:
+        if metric := summary.metrics.get(name):
+            interval = format_interval(name, metric.ci95_low, metric.ci95_high)
+            tiles.append(
+                {
+                    "label": METRICS[name].title,
+                    "value": format_value(name, metric.mean),
+                    "note": f"95% CI {interval}",
+                }
+            )
+    train = sum(site.cases_train for site in summary.sites)
+    validation = sum(site.cases_val for site in summary.sites)
+    tiles += [
+        {
+            "label": "Sites",
+            "value": str(len(summary.sites)),
+            "note": f"{train} training, {validation} validation cases",
+        },
+        {
+            "label": "Rounds completed",
+            "value": f"{summary.rounds_completed} of {summary.rounds_requested}",
+            "note": f"{sum(bool(r.sites_failed) for r in summary.history)} with a site missing",
+        },
+        {
+            "label": "Time",
+            "value": _duration(summary.timing.total_s),
+            "note": f"{_duration(summary.timing.train_s)} in training and validation",
+        },
+    ]
+    return tiles
+
+
+def _curves(summary: Summary) -> list[dict[str, str]]:
+    losses = {result.round: result.train_loss for result in summary.history if result.train_loss is not None}
+    curves = []
+    if losses:
+        svg = learning_curve("curve-loss", losses, {})
+        curves.append(_curve("Training loss", losses, svg))
+    for name in _CHARTED:
+        pooled = {r.round: r.metrics[name] for r in summary.history if name in r.metrics}
+        if not pooled:
+            continue
+        sites = {
+            site.name: {
+                r.round: r.per_site[name][site.name] for r in summary.history if site.name in r.per_site.get(name, {})
+            }
+            for site in summary.sites
+        }
+        svg = learning_curve(f"curve-{name}", pooled, sites)
+        curves.append(_curve(METRICS[name].title, pooled, svg))
+    return curves
+
+
+def _curve(title: str, values: dict[int, float], svg: str) -> dict[str, str]:
+    first, last = min(values), max(values)
+    alt = f"{title} by round: {values[first]:.3f} in round {first}, {values[last]:.3f} in round {last}."
+    # Drawn by matplotlib from numbers; names in it are escaped there.
+    return {"title": title, "alt": alt, "svg": Markup(svg)}
+
+
+def _legend(summary: Summary) -> list[tuple[str, str]]:
+    """Line colours of the sites, where the history knows them."""
+    if not any(name in result.per_site for result in summary.history for name in _CHARTED):
+        return []
+    if len(summary.sites) > len(SITE_COLOURS):
+        return [("Each site", MANY_SITES_COLOUR)]
+    return [(s.name, c) for s, c in zip(summary.sites, site_colours(len(summary.sites)), strict=True)]
+
+
+def _compared(summary: Summary) -> list[tuple[str, MetricSummary]]:
+    """The charted metrics that two sites or more have reported."""
+    return [(n, metric) for n, metric in _in_order(summary) if n in _CHARTED and len(metric.per_site) > 1]
+
+
+def _forest(name: str, metric: MetricSummary) -> dict[str, Any]:
+    means = [site.mean for site in metric.per_site.values()]
+    alt = (
+        f"{METRICS[name].title} at {len(means)} sites, from {min(means):.2f} to {max(means):.2f}; "
+        f"pooled {metric.mean:.2f}."
+    )
+    analysis = between_sites(metric)
+    note = None
+    if analysis:
+        note = (
+            f"I² = {100 * analysis.i2:.0f}%, τ² = {analysis.tau2:.4f}, "
+            f"Q = {analysis.q:.1f} with {analysis.num_sites - 1} degrees of freedom"
+        )
+    svg = Markup(forest_plot(name, metric))
+    return {"title": METRICS[name].title, "alt": alt, "svg": svg, "note": note}
+
+
+def _site_rows(summary: Summary) -> list[dict[str, Any]]:
+    """Every metric at every site."""
+    rows = []
+    for site in summary.sites:
+        cells = []
+        for name, metric in _in_order(summary):
+            at_site = metric.per_site.get(site.name)
+            cells.append(format_value(name, at_site.mean) if at_site else "n/a")
+        rows.append({"site": site, "cells": cells})
+    return rows
+
+
+def _versions() -> list[tuple[str, str]]:
+    found = [("msfl", __version__), ("python", platform.python_version())]
+    for package in _PACKAGES:
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _duration(seconds: float) -> str:
+    """`42 s`, `4 min 20 s` or `3 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
