@@ -1,0 +1,84 @@
+"""A run on disk after each round: everything needed to go on with bit-identical weights.
+
+`checkpoints/round_0003/` holds `weights.safetensors` and `state.json` and appears in one step.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from msfl_common.config import StudyConfig
+from msfl_common.errors import InputError, UpdateError
+from msfl_common.files import whole_folder, write_bytes, write_text
+from msfl_common.messages import ValidationMetrics
+from msfl_common.network import Weights, check_weights
+from msfl_server.summary import RoundSummary, SiteSummary
+
+KEEP = 5  # older checkpoints are dropped; the newest alone is enough to go on
+WEIGHTS_FILE, STATE_FILE = "weights.safetensors", "state.json"
+
+
+class RunState(BaseModel):
+    """A run between two rounds, without its weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+    round: int = Field(0, ge=0, description="rounds completed")
+    history: tuple[RoundSummary, ...] = ()
+    sites: tuple[SiteSummary, ...] = Field((), description="case counts as last declared, by name")
+    validation: dict[str, ValidationMetrics] = Field({}, description="each site's last validation metrics")
+    total_s: float = Field(0.0, description="wall time of all sessions of the run so far, seconds")
+    rounds_s: float = Field(0.0, description="wall time spent in rounds, seconds")
+    busy_s: float = Field(0.0, description="part of it in which sites trained or validated, seconds")
+    mlflow_run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run between two rounds."""
+
+    state: RunState
+    weights: Weights
+
+
+def save_checkpoint(out: Path, checkpoint: Checkpoint) -> Path:
+    """Write the checkpoint of a completed round, whole or not at all."""
+    folder = out / "checkpoints" / f"round_{checkpoint.state.round:04d}"
+    with whole_folder(folder) as temporary:
+        write_bytes(temporary / WEIGHTS_FILE, save(checkpoint.weights))
+        write_text(temporary / STATE_FILE, checkpoint.state.model_dump_json(indent=1) + "\n")
+    for old in _rounds(out)[:-KEEP]:
+        shutil.rmtree(old)
+    return folder
+
+
+def load_checkpoint(out: Path, study: StudyConfig, expected: Weights) -> Checkpoint | None:
+    """The newest readable checkpoint of a run, or None when there is none.
+
+    Raises:
+        InputError: checkpoints are there, but none can be read.
+    """
+    folders = _rounds(out)
+    for folder in reversed(folders):
+        try:
+            state = RunState.model_validate_json((folder / STATE_FILE).read_text(encoding="utf-8"))
+            stored = load_file(folder / WEIGHTS_FILE)
+            weights = {name: stored[name] for name in expected}
+            check_weights(weights, expected)
+        except (OSError, ValidationError, SafetensorError, UpdateError, KeyError):
+            continue
+        return Checkpoint(state, weights)
+    if folders:
+        raise InputError(f"{out / 'checkpoints'}: {len(folders)} checkpoints, none readable for study {study.name}")
+    return None
+
+
+def _rounds(out: Path) -> list[Path]:
+    return sorted(path for path in (out / "checkpoints").glob("round_*") if re.fullmatch(r"round_\d{4,}", path.name))

@@ -1,0 +1,57 @@
+"""What a person sees of a run: one bar for the rounds and one for each site at work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.progress import Progress, TaskID
+
+from msfl_common.progress import console, progress_bars
+from msfl_server.checkpoint import RunState
+
+
+class RunDisplay:
+    """Progress of one run; draws nothing where stderr is no terminal."""
+
+    def __init__(self, progress: Progress, num_rounds: int) -> None:
+        self._progress = progress
+        self._rounds = progress.add_task("rounds", total=num_rounds, note="")
+        self._sites: dict[str, TaskID] = {}
+
+    def on_progress(self, site: str, what: str, done: int, total: int, note: str) -> None:
+        """A site at work; see `msfl_client.session.OnProgress`."""
+        if what == "checked":
+            console.print(f"{site}: {note}", highlight=False)
+        if site not in self._sites:
+            self._sites[site] = self._progress.add_task("", note="")
+        self._progress.update(self._sites[site], description=f"  {site} {what}", completed=done, total=total, note=note)
+
+    def on_wait(self, what: str, sites: list[str]) -> None:
+        """Name whom the round waits for."""
+        note = f"waiting for {what} of {', '.join(sites)}" if sites else ""
+        self._progress.update(self._rounds, note=note)
+
+    def on_round(self, state: RunState) -> None:
+        """A completed round: move the bar and leave a line."""
+        record = state.history[-1]
+        figures = [f"loss {record.train_loss:.3f}"] if record.train_loss is not None else []
+        figures += [
+            f"{title} {record.metrics[name]:.3f}"
+            for name, title in (("dsc", "DSC"), ("lesion_f1", "lesion F1"))
+            if name in record.metrics
+        ]
+        failed = "".join(f"  [yellow]{failure.site}: {failure.code}[/]" for failure in record.sites_failed)
+        console.print(
+            f"round {record.round:3d}  {'  '.join(figures)}  "
+            f"{len(record.sites_ok)} sites  {record.seconds:.1f} s{failed}",
+            highlight=False,
+        )
+        self._progress.update(self._rounds, completed=record.round)
+
+
+@contextmanager
+def run_display(num_rounds: int) -> Iterator[RunDisplay]:
+    """A display for one run."""
+    with progress_bars() as progress:
+        yield RunDisplay(progress, num_rounds)

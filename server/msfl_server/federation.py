@@ -1,0 +1,221 @@
+"""The coordinator's story: meet the sites, then round by round train, aggregate, validate, checkpoint.
+
+The loop is ours because Flower's `Strategy.start` always begins at round 1 and so cannot resume; the messages
+and the averaging are Flower's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from flwr.serverapp import Grid
+
+from msfl_common.config import StudyConfig
+from msfl_common.errors import RunError, UpdateError
+from msfl_common.messages import RoundTask, ValidationMetrics, pack_task, unpack_facts, unpack_metrics
+from msfl_common.metrics import METRICS
+from msfl_common.model_folder import Provenance, save_model
+from msfl_common.network import Weights, build_network, get_weights
+from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
+from msfl_server.federation_exchange import Answers, ask, meaning_of
+from msfl_server.results import summarise_metrics
+from msfl_server.strategy_fedavg import accept_updates, aggregate
+from msfl_server.summary import RoundSummary, SiteFailure, SiteSummary
+
+log = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """Who is told how a run goes: the terminal, MLflow."""
+
+    def on_start(self, state: RunState) -> str | None:
+        """The run starts or goes on after `state.round` rounds; may return an MLflow run id to keep."""
+
+    def on_wait(self, what: str, sites: list[str]) -> None:
+        """The round waits for these sites."""
+
+    def on_round(self, state: RunState) -> None:
+        """A round is complete and on disk."""
+
+
+@dataclass
+class Roster:
+    """The nodes that have told their site's name, and those that could not take part."""
+
+    names: dict[int, str] = field(default_factory=dict)
+    absent: tuple[SiteFailure, ...] = ()
+
+
+def run_rounds(grid: Grid, study: StudyConfig, out: Path, listener: Listener) -> Checkpoint:
+    """Run what is left of a study's rounds; each completed round is a checkpoint under `out`.
+
+    Raises:
+        RunError: a round had fewer answers than the quorum. All completed rounds are on disk.
+    """
+    started = time.monotonic()
+    first = get_weights(build_network(study))
+    checkpoint = load_checkpoint(out, study, expected=first) or Checkpoint(RunState(), first)
+    before_s = checkpoint.state.total_s
+    run_id = listener.on_start(checkpoint.state)
+    roster = Roster()
+    for number in range(checkpoint.state.round + 1, study.rounds.num_rounds + 1):
+        meet_sites(grid, study, roster, number, listener)
+        result = play_round(grid, study, roster, number, checkpoint, listener)
+        state = result.state.model_copy(
+            update={"total_s": before_s + time.monotonic() - started, "mlflow_run_id": run_id}
+        )
+        checkpoint = Checkpoint(state, result.weights)
+        save_checkpoint(out, checkpoint)
+        listener.on_round(checkpoint.state)
+    provenance = Provenance(
+        rounds_completed=checkpoint.state.round,
+        sites={site.name: site.cases_train for site in checkpoint.state.sites},
+    )
+    save_model(out / "model", study, checkpoint.weights, provenance)
+    return checkpoint
+
+
+def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, listener: Listener) -> None:
+    """Ask nodes not yet known for their facts; one that refuses is asked again before the next round."""
+    strangers = {node: f"node-{node}" for node in grid.get_node_ids() if node not in roster.names}
+    roster.absent = ()
+    if not strangers:
+        return
+    answers = ask(
+        grid,
+        strangers,
+        pack_task(RoundTask(study, number)),
+        "query",
+        number,
+        study.rounds.deadline_s,
+        lambda sites: listener.on_wait("facts", sites),
+    )
+    failures = list(answers.failures)
+    for node, reply in sorted(answers.replies.items()):
+        try:
+            facts = unpack_facts(reply.content)
+        except UpdateError as error:
+            failures.append(_refused(strangers[node], "BAD_FACTS", error))
+            continue
+        if facts.site in roster.names.values():
+            failures.append(SiteFailure(site=facts.site, code="DUPLICATE_NAME"))
+        else:
+            roster.names[node] = facts.site
+    roster.absent = tuple(failures)
+
+
+def play_round(
+    grid: Grid, study: StudyConfig, roster: Roster, number: int, before: Checkpoint, listener: Listener
+) -> Checkpoint:
+    """One round: train at the sites, check and average their updates, measure the result at the sites.
+
+    Raises:
+        RunError: fewer usable updates than the quorum.
+    """
+    started = time.monotonic()
+    present = {node: name for node, name in roster.names.items() if node in set(grid.get_node_ids())}
+    task = RoundTask(study, number)
+    answers = ask(
+        grid,
+        present,
+        pack_task(task, before.weights),
+        "train",
+        number,
+        study.rounds.deadline_s,
+        lambda sites: listener.on_wait("training", sites),
+    )
+    accepted, failures = accept_updates(answers, present, expected=before.weights)
+    failures = (*roster.absent, *failures)
+    if len(accepted) < study.rounds.quorum:
+        raise RunError(_too_few(number, study.rounds.quorum, sorted(accepted), failures))
+    weights, loss = aggregate(number, accepted)
+    trained_s = busy(grid, [update.seconds for _, update in accepted.values()])
+    train_cases = {site: update.num_cases for site, (_, update) in accepted.items()}
+    validation: Mapping[str, ValidationMetrics] = {}
+    if number % study.validation.every_rounds == 0 or number == study.rounds.num_rounds:
+        validation, more = validate_round(grid, task, weights, present, listener)
+        failures = (*failures, *more)
+    validated_s = busy(grid, [metrics.seconds for metrics in validation.values()])
+    metrics = summarise_metrics(validation)
+    record = RoundSummary(
+        round=number,
+        train_loss=loss,
+        metrics={name: metric.mean for name, metric in metrics.items()},
+        per_site={
+            name: {site: value.mean for site, value in metric.per_site.items()} for name, metric in metrics.items()
+        },
+        sites_ok=tuple(accepted),
+        sites_failed=tuple(sorted(failures, key=lambda failure: (failure.site, failure.code))),
+        seconds=time.monotonic() - started,
+    )
+    state = before.state.model_copy(
+        update={
+            "round": number,
+            "history": (*before.state.history, record),
+            "sites": _case_counts(before.state.sites, train_cases, validation),
+            "validation": dict(validation) or before.state.validation,
+            "rounds_s": before.state.rounds_s + record.seconds,
+            "busy_s": before.state.busy_s + trained_s + validated_s,
+        }
+    )
+    return Checkpoint(state, weights)
+
+
+def validate_round(
+    grid: Grid, task: RoundTask, weights: Weights, present: Mapping[int, str], listener: Listener
+) -> tuple[dict[str, ValidationMetrics], tuple[SiteFailure, ...]]:
+    """Each site's aggregate metrics of the averaged weights; a site with too few cases reports none."""
+    answers: Answers = ask(
+        grid,
+        present,
+        pack_task(task, weights),
+        "evaluate",
+        task.round,
+        task.study.rounds.deadline_s,
+        lambda sites: listener.on_wait("validation", sites),
+    )
+    failures = list(answers.failures)
+    validation = {}
+    for node, reply in answers.replies.items():
+        try:
+            validation[present[node]] = unpack_metrics(reply.content, frozenset(METRICS))
+        except UpdateError as error:
+            failures.append(_refused(present[node], "BAD_METRICS", error))
+    return dict(sorted(validation.items())), tuple(failures)
+
+
+def busy(grid: Grid, seconds: Iterable[float]) -> float:
+    """Wall time that sites needed: their sum where they take turns, the slowest where they work at once."""
+    return (sum if getattr(grid, "sites_take_turns", False) else max)([0.0, *seconds])
+
+
+def _case_counts(
+    before: tuple[SiteSummary, ...],
+    train_cases: Mapping[str, int],
+    validation: Mapping[str, ValidationMetrics],
+) -> tuple[SiteSummary, ...]:
+    counts = {site.name: site for site in before}
+    for name in {*counts, *train_cases, *validation}:
+        old = counts.get(name, SiteSummary(name=name, cases_train=0, cases_val=0))
+        measured = validation[name].num_cases if name in validation else old.cases_val
+        counts[name] = SiteSummary(name=name, cases_train=train_cases.get(name, old.cases_train), cases_val=measured)
+    return tuple(counts[name] for name in sorted(counts))
+
+
+def _refused(site: str, code: str, error: UpdateError) -> SiteFailure:
+    log.warning("%s: answer refused: %s", site, error)
+    return SiteFailure(site=site, code=code)
+
+
+def _too_few(number: int, quorum: int, answered: Sequence[str], failures: Iterable[SiteFailure]) -> str:
+    reasons = "; ".join(f"{failure.site}: {failure.code} ({meaning_of(failure.code)})" for failure in failures)
+    return (
+        f"round {number}: {len(answered)} sites gave a usable update ({', '.join(answered) or 'none'}), "
+        f"the quorum is {quorum}; {reasons or 'no other site is connected'}. "
+        "Completed rounds are saved; mend the sites and resume"
+    )

@@ -1,0 +1,61 @@
+"""Example overlays for the report: only in simulation, where the cases are this machine's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfl_client.bids import split_by_patient
+from msfl_client.checks import check_site
+from msfl_client.preprocess import PreparedCase, prepare_cached, reference_contrast
+from msfl_client.training import pick_device, predict_probability
+from msfl_common.model_folder import load_model
+from msfl_common.network import build_network, set_weights
+from msfl_server.report import Overlay
+from msfl_server.run_folder import RunSetup
+
+MOST_SITES = 6
+
+
+def example_overlays(setup: RunSetup, out: Path) -> list[Overlay]:
+    """For each of the first sites its validation case with the median lesion volume, at its fullest slice."""
+    study = setup.study
+    card, weights = load_model(out / "model")
+    network = build_network(study)
+    set_weights(network, weights)
+    channel = study.inputs.contrasts.index(reference_contrast(study.inputs))
+    overlays = []
+    for site in setup.sites[:MOST_SITES]:
+        cases = check_site(site, study.inputs).cases
+        _, validation = split_by_patient(cases, study.validation.fraction, study.seed)
+        prepared = [prepare_cached(case, study.inputs, site.state / "cache") for case in validation]
+        if not prepared:
+            continue
+        chosen = sorted(prepared, key=lambda case: int(_label(case).sum()))[len(prepared) // 2]
+        predicted_DHW = (
+            predict_probability(network, chosen.image_CDHW, study, pick_device(site.device)) >= card.threshold
+        )
+        level = int(_label(chosen).sum(axis=(0, 1)).argmax())
+        overlays.append(
+            Overlay(
+                site=site.name,
+                caption="validation case of median lesion volume, axial slice with most lesion",
+                image_HW=_upright(chosen.image_CDHW[channel, :, :, level]),
+                reference_HW=_upright(_label(chosen)[:, :, level] > 0),
+                prediction_HW=_upright(predicted_DHW[:, :, level]),
+            )
+        )
+    return overlays
+
+
+def _label(case: PreparedCase) -> NDArray[np.uint8]:
+    assert case.label_DHW is not None
+    return case.label_DHW
+
+
+def _upright(slice_DH: NDArray[Any]) -> NDArray[Any]:
+    """RAS axes to a picture: front up, the patient's right at the left."""
+    return slice_DH.T[::-1, ::-1]

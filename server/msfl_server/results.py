@@ -1,0 +1,42 @@
+"""From a run's state to what it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msfl_common.config import StudyConfig
+from msfl_common.messages import ValidationMetrics
+from msfl_common.metrics import METRICS
+from msfl_server.checkpoint import RunState
+from msfl_server.summary import MetricSummary, Summary, Timing, summarise_metric
+
+STRATEGY = "fedavg"
+
+
+def summarise_metrics(validation: Mapping[str, ValidationMetrics]) -> dict[str, MetricSummary]:
+    """Each metric pooled over the sites that report it, in the order of `METRICS`."""
+    summaries = {
+        name: summarise_metric(
+            name,
+            {site: metrics.estimates[name] for site, metrics in validation.items() if name in metrics.estimates},
+        )
+        for name in METRICS
+    }
+    return {name: summary for name, summary in summaries.items() if summary is not None}
+
+
+def summarise_run(study: StudyConfig, state: RunState) -> Summary:
+    """`summary.json` of a run, finished or not."""
+    return Summary(
+        study=study.name,
+        task=study.task,
+        strategy=STRATEGY,
+        seed=study.seed,
+        rounds_requested=study.rounds.num_rounds,
+        rounds_completed=state.round,
+        sites=state.sites,
+        metrics=summarise_metrics(state.validation),
+        history=state.history,
+        timing=Timing(total_s=state.total_s, train_s=state.busy_s, overhead_s=max(0.0, state.rounds_s - state.busy_s)),
+        model="model",
+    )

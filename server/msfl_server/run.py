@@ -1,0 +1,82 @@
+"""One run on this machine, from its settings to its report."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from msfl_common.config import StudyConfig
+from msfl_common.network import build_network, get_weights
+from msfl_server.checkpoint import RunState, load_checkpoint
+from msfl_server.display import RunDisplay, run_display
+from msfl_server.overlays import example_overlays
+from msfl_server.report import write_report
+from msfl_server.results import summarise_metrics, summarise_run
+from msfl_server.run_folder import RunSetup
+from msfl_server.simulation import Backend, simulate
+from msfl_server.summary import Summary, write_summary
+from msfl_server.tracking import Tracker, track
+
+
+class RunListener:
+    """Passes a run's events to the terminal and to MLflow."""
+
+    def __init__(self, display: RunDisplay, study: StudyConfig, out: Path, uri: str | None, stack: ExitStack) -> None:
+        self._display = display
+        self._stack = stack
+        self._uri, self._out, self._study = uri, out, study
+        self._tracker: Tracker | None = None
+
+    @property
+    def tracker(self) -> Tracker:
+        """The MLflow run, open from the start of the rounds on."""
+        assert self._tracker is not None
+        return self._tracker
+
+    def on_start(self, state: RunState) -> str | None:
+        """Open the run's MLflow run, a new one or the one it had."""
+        self._tracker = self._stack.enter_context(track(self._uri, self._out, self._study, state.mlflow_run_id))
+        self._track(state)  # a run killed between checkpoint and tracking left its last round out
+        return self._tracker.run_id
+
+    def on_wait(self, what: str, sites: list[str]) -> None:
+        """Show whom the round waits for."""
+        self._display.on_wait(what, sites)
+
+    def on_round(self, state: RunState) -> None:
+        """Show and track a completed round."""
+        self._display.on_round(state)
+        self._track(state)
+
+    def _track(self, state: RunState) -> None:
+        if state.history:
+            last = state.history[-1]
+            self.tracker.log_round(last, summarise_metrics(state.validation) if last.metrics else {})
+
+
+def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: str | None) -> Summary:
+    """Run or resume a simulation, then write its summary, report and registered model.
+
+    Raises:
+        RunError: the quorum was missed; the summary of the completed rounds is written all the same.
+    """
+    study = setup.study
+    with ExitStack() as stack:
+        display = stack.enter_context(run_display(study.rounds.num_rounds))
+        listener = RunListener(display, study, out, tracking_uri, stack)
+        try:
+            simulate(study, setup.sites, out, backend, listener, display.on_progress)
+        finally:
+            summary = _summarise(study, out)
+        report = write_report(out, summary, study, example_overlays(setup, out))
+        listener.tracker.log_report(report)
+        listener.tracker.log_model(out / summary.model)
+    return summary
+
+
+def _summarise(study: StudyConfig, out: Path) -> Summary:
+    """Write `summary.json` from the newest checkpoint."""
+    checkpoint = load_checkpoint(out, study, expected=get_weights(build_network(study)))
+    summary = summarise_run(study, checkpoint.state if checkpoint else RunState())
+    write_summary(out, summary)
+    return summary

@@ -1,0 +1,84 @@
+"""The folder of a run, `OUT`: whose it is, its virtual sites, and what is needed to go on with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from msfl_common.config import Policy, SiteConfig, StudyConfig
+from msfl_common.errors import InputError
+from msfl_common.files import write_text
+
+RUN_FILE = "run.json"
+
+
+class RunSetup(BaseModel):
+    """A simulation as it was started; it stays on this machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    study: StudyConfig
+    sites: tuple[SiteConfig, ...]
+
+
+def claim_folder(out: Path, setup: RunSetup) -> None:
+    """Make `out` the folder of this run.
+
+    Raises:
+        InputError: it holds another run or other files, or cannot be written.
+    """
+    if (out / RUN_FILE).exists():
+        if read_setup(out).study != setup.study:
+            raise InputError(f"{out}: belongs to another study or other settings; choose another --out")
+        raise InputError(f"{out}: holds this study's run already; go on with --resume {out}, or choose another --out")
+    try:
+        if out.exists() and any(out.iterdir()):
+            raise InputError(f"{out}: is not empty and holds no run; choose another --out")
+        write_text(out / RUN_FILE, setup.model_dump_json(indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --out") from None
+
+
+def read_setup(out: Path) -> RunSetup:
+    """How the run in `out` was started.
+
+    Raises:
+        InputError: there is no run, or its file is damaged.
+    """
+    path = out / RUN_FILE
+    try:
+        return RunSetup.model_validate_json(path.read_bytes())
+    except OSError:
+        raise InputError(f"{path}: not there; expected the --out folder of an earlier run") from None
+    except ValidationError as error:
+        raise InputError(f"{path}: damaged, or of another version: {error.errors()[0]['msg']}") from None
+
+
+def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteConfig, ...]:
+    """One virtual site for each BIDS folder in `cohort`, in alphabetical order; their state goes under `out`.
+
+    The folder itself is the only site when it is a BIDS folder.
+
+    Raises:
+        InputError: there is no BIDS folder.
+    """
+    if not cohort.is_dir():
+        raise InputError(f"{cohort}: no such folder; make one with `msfl-server make-cohort {cohort}`")
+    folders = [cohort] if _is_bids(cohort) else sorted(folder for folder in cohort.iterdir() if _is_bids(folder))
+    if not folders:
+        raise InputError(f"{cohort}: expected BIDS folders with sub-* inside, one for each site; found none")
+    policy = Policy(min_cases=study.min_cases)
+    return tuple(
+        SiteConfig(
+            name=folder.name,
+            data=(folder.resolve(),),
+            state=(out / "sites" / folder.name).resolve(),
+            policy=policy,
+        )
+        for folder in folders
+    )
+
+
+def _is_bids(folder: Path) -> bool:
+    return folder.is_dir() and any(child.is_dir() for child in folder.glob("sub-*"))

@@ -1,0 +1,227 @@
+"""Rounds among real sites in this process: failures, refusals, resume."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Array, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+
+from msfl_client.app import build_app
+from msfl_client.session import open_session
+from msfl_common.config import Policy, Rounds, SiteConfig, StudyConfig
+from msfl_common.errors import InputError, RunError
+from msfl_common.messages import ModelUpdate, pack_update
+from msfl_common.model_folder import load_model
+from msfl_common.network import Weights, build_network, get_weights
+from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint
+from msfl_server.federation import run_rounds
+from msfl_server.simulation_grid import InProcessGrid
+from msfl_server.strategy_fedavg import aggregate
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the product catches it."""
+
+
+@dataclass
+class Recorder:
+    """A listener that keeps what it is told, and dies after a round if asked."""
+
+    die_after: int = 0
+    states: list[RunState] = field(default_factory=list)
+    waited: list[tuple[str, list[str]]] = field(default_factory=list)
+
+    def on_start(self, state: RunState) -> None:
+        self.states.append(state)
+
+    def on_wait(self, what: str, sites: list[str]) -> None:
+        self.waited.append((what, sites))
+
+    def on_round(self, state: RunState) -> None:
+        self.states.append(state)
+        if state.round == self.die_after:
+            raise Killed
+
+
+@pytest.fixture
+def sites(make_site: Callable[..., object], tmp_path: Path) -> list[SiteConfig]:
+    """Three sites of 3, 4 and 5 patients."""
+    made = []
+    for letter, count in (("a", 3), ("b", 4), ("c", 5)):
+        site = make_site(f"site-{letter}", [f"sub-{letter}{number}" for number in range(count)])
+        state = tmp_path / "states" / letter
+        made.append(SiteConfig(name=f"site-{letter}", data=(site.root,), state=state, policy=Policy(min_cases=1)))  # type: ignore[attr-defined]
+    return made
+
+
+def grid_of(sites: list[SiteConfig], tamper: Callable[[int, Message], Message] = lambda _, reply: reply) -> Grid:
+    """The real site app; `tamper` may change what node `i` (from 1) answers."""
+    open_session.cache_clear()
+    app = build_app(lambda context: sites[int(context.node_config["partition-id"])])
+
+    class Tampered(ClientApp):
+        def __call__(self, message: Message, context: object) -> Message:
+            return tamper(message.metadata.dst_node_id, app(message, context))
+
+    return InProcessGrid(Tampered(), len(sites))
+
+
+def final_weights(out: Path) -> Weights:
+    return load_model(out / "model")[1]
+
+
+def equal(first: Weights, second: Weights) -> bool:
+    return all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_a_study_runs_to_its_model(sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path) -> None:
+    recorder = Recorder()
+    run_rounds(grid_of(sites), tiny_study, tmp_path / "out", recorder)
+    state = recorder.states[-1]
+    assert state.round == 3
+    assert [record.sites_ok for record in state.history] == [("site-a", "site-b", "site-c")] * 3
+    assert [(site.name, site.cases_train, site.cases_val) for site in state.sites] == [
+        ("site-a", 2, 1),
+        ("site-b", 3, 1),
+        ("site-c", 3, 2),
+    ]
+    assert set(state.validation) == {"site-a", "site-b", "site-c"}
+    assert ("training", ["site-a", "site-b", "site-c"]) in recorder.waited
+    assert state.busy_s <= state.rounds_s <= state.total_s
+    assert not equal(final_weights(tmp_path / "out"), get_weights(build_network(tiny_study)))
+
+
+def test_a_killed_run_goes_on_to_bit_identical_weights(
+    sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
+) -> None:
+    run_rounds(grid_of(sites), tiny_study, tmp_path / "whole", Recorder())
+    for round_number in (1, 2):
+        out = tmp_path / f"killed-{round_number}"
+        with pytest.raises(Killed):
+            run_rounds(grid_of(sites), tiny_study, out, Recorder(die_after=round_number))
+        recorder = Recorder()
+        run_rounds(grid_of(sites), tiny_study, out, recorder)
+        assert recorder.states[0].round == round_number
+        assert [record.round for record in recorder.states[-1].history] == [1, 2, 3]
+        assert equal(final_weights(out), final_weights(tmp_path / "whole"))
+
+
+def test_a_damaged_checkpoint_costs_one_round(sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        run_rounds(grid_of(sites), tiny_study, out, Recorder(die_after=2))
+    (out / "checkpoints" / "round_0002" / "weights.safetensors").write_bytes(b"half")
+    recorder = Recorder()
+    run_rounds(grid_of(sites), tiny_study, out, recorder)
+    assert recorder.states[0].round == 1
+
+
+def test_checkpoints_of_another_model_are_refused(
+    sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run_rounds(grid_of(sites), tiny_study, out, Recorder())
+    other = tiny_study.model_copy(update={"model": tiny_study.model.model_copy(update={"channels": (2, 4)})})
+    with pytest.raises(InputError, match="none readable"):
+        load_checkpoint(out, other, get_weights(build_network(other)))
+
+
+def test_a_failing_site_is_left_out_named_and_taken_back(
+    sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
+) -> None:
+    hidden = tmp_path / "hidden"
+    shutil.move(sites[1].data[0], hidden)
+
+    class Returns(Recorder):
+        def on_round(self, state: RunState) -> None:
+            super().on_round(state)
+            if state.round == 1:
+                shutil.move(hidden, sites[1].data[0])
+
+    recorder = Returns()
+    run_rounds(grid_of(sites), tiny_study, tmp_path / "out", recorder)
+    first, second, _ = recorder.states[-1].history
+    assert first.sites_ok == ("site-a", "site-c")
+    assert [(failure.site, failure.code) for failure in first.sites_failed] == [("site-b", "NO_CASES")]
+    assert second.sites_ok == ("site-a", "site-b", "site-c")
+    assert not second.sites_failed
+
+
+def test_fewer_than_the_quorum_ends_the_run_with_everything_saved(
+    sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
+) -> None:
+    study = tiny_study.model_copy(update={"rounds": Rounds(num_rounds=3, quorum=3, deadline_s=60)})
+
+    class Loses(Recorder):
+        def on_round(self, state: RunState) -> None:
+            super().on_round(state)
+            if state.round == 2:
+                # The site forgets what it prepared, as a restarted one would, and finds its folder gone.
+                open_session.cache_clear()
+                shutil.rmtree(sites[0].data[0])
+
+    with pytest.raises(RunError, match=r"round 3: 2 sites gave a usable update .*quorum is 3; site-a: NO_CASES"):
+        run_rounds(grid_of(sites), study, tmp_path / "out", Loses())
+    checkpoint = load_checkpoint(tmp_path / "out", study, get_weights(build_network(study)))
+    assert isinstance(checkpoint, Checkpoint)
+    assert checkpoint.state.round == 2
+
+
+def replace_weights(reply: Message, change: Callable[[np.ndarray], np.ndarray]) -> Message:
+    record = reply.content.array_records["arrays"]
+    name = next(iter(record))
+    record[name] = Array(change(record[name].numpy()))
+    return reply
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda w: w * np.nan, lambda w: w[:1], lambda w: w.astype(np.float64)],
+    ids=["not-finite", "other-shape", "other-type"],
+)
+def test_a_bad_update_is_refused_and_its_site_named(
+    sites: list[SiteConfig],
+    tiny_study: StudyConfig,
+    tmp_path: Path,
+    change: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    def tamper(node: int, reply: Message) -> Message:
+        is_update = node == 2 and "arrays" in reply.content
+        return replace_weights(reply, change) if is_update else reply
+
+    recorder = Recorder()
+    run_rounds(grid_of(sites, tamper), tiny_study, tmp_path / "out", recorder)
+    for record in recorder.states[-1].history:
+        assert [(failure.site, failure.code) for failure in record.sites_failed] == [("site-b", "BAD_UPDATE")]
+        assert record.sites_ok == ("site-a", "site-c")
+
+
+def test_two_nodes_of_one_name_count_once(sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path) -> None:
+    twins = [sites[0], sites[1], sites[0].model_copy(update={"state": tmp_path / "twin"})]
+    recorder = Recorder()
+    run_rounds(grid_of(twins), tiny_study, tmp_path / "out", recorder)
+    record = recorder.states[-1].history[0]
+    assert record.sites_ok == ("site-a", "site-b")
+    assert [(failure.site, failure.code) for failure in record.sites_failed] == [("site-a", "DUPLICATE_NAME")]
+
+
+def test_averaging_is_exact_arithmetic_weighted_by_cases() -> None:
+    from msfl_common.messages import RoundTask, pack_task
+
+    grid_of([])  # sets the identity that Flower stamps messages with
+    asked = Message(pack_task(RoundTask(StudyConfig(name="x"), 1)), 1, "train")
+    accepted = {}
+    for site, cases, value, loss in (("a", 1, 8.0, 1.0), ("b", 3, 4.0, 2.0)):
+        update = ModelUpdate({"w": np.full((2, 2), value, np.float32)}, cases, loss, 1.0)
+        accepted[site] = (Message(pack_update(update), reply_to=asked), update)
+    weights, loss = aggregate(1, accepted)
+    assert np.array_equal(weights["w"], np.full((2, 2), 5.0, np.float32))
+    assert weights["w"].dtype == np.float32
+    assert loss == pytest.approx(1.75)
