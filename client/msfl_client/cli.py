@@ -1,0 +1,112 @@
+"""`msfl-client`: what a site types.
+
+Every command imports what it needs when it runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msfl_common.cli import DEBUG_HINT, run_app
+
+if TYPE_CHECKING:
+    from msfl_client.checks import SiteCheck
+    from msfl_common.config import Inputs, SiteConfig
+
+app = typer.Typer(
+    help="Take part in federated studies of MS MRI; images stay here.",
+    epilog=DEBUG_HINT,
+    no_args_is_help=True,
+    add_completion=False,
+    suggest_commands=False,
+    pretty_exceptions_enable=False,
+)
+
+SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
+StudyPath = Annotated[
+    Path | None,
+    typer.Option("--study", metavar="STUDY.yaml", help="Use its contrasts, and show its split."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Cases read at the same time; about 1 GB each.")]
+
+
+def main() -> None:
+    """Entry point of `msfl-client`."""
+    run_app(app)
+
+
+@app.callback()
+def _commands() -> None:
+    """Take part in federated studies of MS MRI; images stay here."""
+
+
+@app.command(epilog=DEBUG_HINT)
+def check(site: SitePath, study: StudyPath = None, as_json: Json = False, workers: Workers = 2) -> None:
+    """Look at every case of the site: what can be used, what cannot, why, and how to fix it.
+
+    SITE.yaml is the site's own file. Exit code 0 when at least one case can be used, else 2.
+    """
+    from rich.console import Console
+
+    from msfl_client.check_view import check_document, print_check
+    from msfl_common.config import Inputs, load_site, load_study
+    from msfl_common.errors import CohortError
+
+    site_config = load_site(site)
+    study_config = load_study(study) if study is not None else None
+    result = _check(site_config, study_config.inputs if study_config else Inputs(), workers)
+    if as_json:
+        sys.stdout.write(json.dumps(check_document(site_config, study_config, result), indent=2) + "\n")
+    else:
+        print_check(Console(), site_config, study_config, result)
+    if not result.cases:
+        raise CohortError(f"{site}: none of {len(result.found)} cases can be used; the fixes are given above")
+
+
+def _check(site: SiteConfig, inputs: Inputs, workers: int) -> SiteCheck:
+    """`check_site` under a progress bar."""
+    import logging
+
+    from msfl_client.checks import check_site
+    from msfl_common.progress import progress_bars
+
+    # nibabel comments on odd headers here; the check says the same in its own words.
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
+    with progress_bars() as bars:
+        task = bars.add_task("Checking cases", total=None, note="")
+        return check_site(site, inputs, lambda done, total: bars.update(task, completed=done, total=total), workers)
+
+
+@app.command(epilog=DEBUG_HINT)
+def predict(
+    model: Annotated[Path, typer.Option(metavar="DIR", help="Model folder: OUT/model of a run.")],
+    source: Annotated[Path, typer.Option("--input", metavar="BIDS", help="Brain-extracted images, any grid.")],
+    output: Annotated[Path, typer.Option(metavar="DERIV", help="BIDS derivative folder to write.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Write a lesion mask and a probability map for every case, and a table of counts and volumes."""
+    from dataclasses import asdict
+
+    from msfl_client.predict import TABLE, predict_folder
+    from msfl_common.progress import console, progress_bars
+
+    with progress_bars() as bars:
+        task = bars.add_task("Predicting cases", total=None, note="")
+        rows = predict_folder(
+            model, source, output, device, lambda done, total: bars.update(task, completed=done, total=total)
+        )
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+        return
+    failed = [row for row in rows if row.lesion_count is None]
+    console.print(f"{len(rows) - len(failed)} of {len(rows)} cases predicted; table: {output / TABLE}", highlight=False)
+    for row in failed:
+        console.print(f"[yellow]{row.participant_id} {row.session_id}: {row.status}[/]", highlight=False)
+    console.print("Research use only.", highlight=False)

@@ -1,0 +1,192 @@
+"""`msfl-server`: what a coordinator or researcher types.
+
+Every command imports what it needs when it runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msfl_common.cli import DEBUG_HINT, run_app
+
+if TYPE_CHECKING:
+    from msfl_server.run_folder import RunSetup
+    from msfl_server.summary import Summary
+
+app = typer.Typer(
+    help="Run federated studies of MS MRI, deployed or simulated.",
+    epilog=DEBUG_HINT,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
+
+
+class BackendName(StrEnum):
+    """Where virtual sites run."""
+
+    inprocess = "inprocess"
+    ray = "ray"
+
+
+def main() -> None:
+    """Entry point of `msfl-server`."""
+    # Flower reads these when it is imported: nothing is reported to anyone, nothing is looked up.
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    run_app(app)
+
+
+@app.callback()
+def _commands() -> None:
+    """Run federated studies of MS MRI, deployed or simulated."""
+
+
+@app.command("make-cohort", epilog=DEBUG_HINT)
+def make_cohort_command(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; one BIDS folder per site.")],
+    sites: Annotated[int, typer.Option(min=1, max=1000, help="Number of sites.")] = 3,
+    cases: Annotated[int, typer.Option(min=1, max=10_000, help="Patients per site, two sessions each.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal files.")] = 0,
+    spacing: Annotated[float, typer.Option(min=0.8, max=4.0, help="Voxel size, mm.")] = 2.0,
+    as_json: Json = False,
+) -> None:
+    """Simulate patients with MS on real anatomy at sites with scanners of their own."""
+    from msfl_common.errors import InputError
+    from msfl_common.progress import console, progress_bars
+    from msfl_server.cohort import make_cohort
+
+    with progress_bars() as bars:
+        task = bars.add_task("Simulating patients", total=sites * cases, note="")
+        try:
+            cohort = make_cohort(
+                out,
+                num_sites=sites,
+                cases_per_site=cases,
+                seed=seed,
+                spacing_mm=spacing,
+                on_progress=lambda done, total: bars.update(task, completed=done, total=total),
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from None
+    if as_json:
+        _print_json(
+            {
+                "cohort": str(cohort.out),
+                "seconds": round(cohort.seconds, 2),
+                "sites": [
+                    {"name": name, "path": str(path), "cases": num_cases} for name, path, num_cases in cohort.sites
+                ],
+            }
+        )
+    else:
+        console.print(
+            f"{sum(num_cases for *_, num_cases in cohort.sites)} patients at {len(cohort.sites)} sites in {out} "
+            f"({cohort.seconds:.0f} s); look at {out / 'contact_sheet.png'}",
+            highlight=False,
+        )
+
+
+@app.command(epilog=DEBUG_HINT)
+def simulate(
+    study: Annotated[
+        Path | None, typer.Argument(metavar="STUDY.yaml", help="The study's file; not needed with --resume.")
+    ] = None,
+    cohort: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of BIDS folders, one a site.")] = None,
+    site: Annotated[list[Path] | None, typer.Option(metavar="SITE.yaml", help="A site's file; repeat it.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="OUT", help="Folder for everything the run leaves.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="OUT", help="Go on with the run in this folder.")] = None,
+    backend: Annotated[
+        BackendName, typer.Option(help="In this process, or Flower's engine on Ray.")
+    ] = BackendName.inprocess,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow server; without it, SQLite under OUT.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train among virtual sites on this machine, with the apps that real sites run."""
+    from msfl_common.errors import InputError
+
+    if resume is not None:
+        setup, folder = _resumed(resume, study, cohort, site, out), resume
+    elif study is None or out is None or (cohort is None) == (site is None):
+        raise InputError("expected STUDY.yaml, --out, and --cohort or --site; or --resume with a run's folder")
+    else:
+        setup, folder = _started(study, cohort, site or [], out), out
+    from msfl_server.run import run_simulated  # torch and MLflow take seconds: only for a run that can start
+
+    summary = run_simulated(setup, folder, backend.value, tracking_uri)
+    if as_json:
+        sys.stdout.write(summary.model_dump_json(indent=2) + "\n")
+    else:
+        _show(summary, folder)
+
+
+@app.command(epilog=DEBUG_HINT)
+def report(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run.")],
+    as_json: Json = False,
+) -> None:
+    """Show a run's results again, finished or not."""
+    from msfl_server.summary import read_summary
+
+    summary = read_summary(out)
+    if as_json:
+        sys.stdout.write(summary.model_dump_json(indent=2) + "\n")
+    else:
+        _show(summary, out)
+
+
+def _started(study_path: Path, cohort: Path | None, site_paths: list[Path], out: Path) -> RunSetup:
+    """A new run; `out` becomes its folder."""
+    from msfl_common.config import load_site, load_study
+    from msfl_common.errors import InputError
+    from msfl_server.run_folder import RunSetup, claim_folder, sites_of_cohort
+
+    study = load_study(study_path)
+    sites = sites_of_cohort(cohort, out, study) if cohort else tuple(load_site(path) for path in site_paths)
+    names = [site.name for site in sites]
+    if len(set(names)) < len(names):
+        raise InputError(f"each site needs a name of its own; found {', '.join(names)}")
+    setup = RunSetup(study=study, sites=sites)
+    claim_folder(out, setup)
+    return setup
+
+
+def _resumed(
+    resume: Path, study_path: Path | None, cohort: Path | None, sites: list[Path] | None, out: Path | None
+) -> RunSetup:
+    """The run in `resume`, which brings its own settings."""
+    from msfl_common.config import load_study
+    from msfl_common.errors import InputError
+    from msfl_server.run_folder import read_setup
+
+    if cohort or sites or out:
+        raise InputError("--resume takes sites and settings from the run's folder; leave out --cohort, --site, --out")
+    setup = read_setup(resume)
+    if study_path is not None and load_study(study_path) != setup.study:
+        raise InputError(f"{resume}: was started with other settings than {study_path}; leave the study file out")
+    return setup
+
+
+def _show(summary: Summary, out: Path) -> None:
+    from rich.console import Console
+
+    from msfl_server.report import render_table
+
+    console = Console()
+    render_table(summary, console)
+    console.print(f"report: {out / 'report.html'}   model: {out / summary.model}", highlight=False)
+    console.print(f"curves: mlflow ui --backend-store-uri sqlite:///{out / 'mlflow.db'}", highlight=False)
+
+
+def _print_json(document: object) -> None:
+    import json
+
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
