@@ -132,18 +132,17 @@ def prepare_cached(case: Case, inputs: Inputs, cache: Path) -> PreparedCase:
 
 
 def prepare_all(
-    cases: Sequence[Case],
-    inputs: Inputs,
-    cache: Path,
-    num_workers: int,
-    on_case: Callable[[], None] = lambda: None,
-) -> list[PreparedCase]:
-    """Prepare cases in parallel; the result keeps their order."""
+    cases: Sequence[Case], inputs: Inputs, cache: Path, num_workers: int, on_case: Callable[[], None] = lambda: None
+) -> list[PreparedCase | None]:
+    """Prepare cases in parallel; the result keeps their order, with None for a case that cannot be prepared."""
 
-    def prepare(case: Case) -> PreparedCase:
-        prepared = prepare_cached(case, inputs, cache)
-        on_case()
-        return prepared
+    def prepare(case: Case) -> PreparedCase | None:
+        try:
+            return prepare_cached(case, inputs, cache)
+        except (CaseError, FileNotFoundError):
+            return None
+        finally:
+            on_case()
 
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
         return list(pool.map(prepare, cases))

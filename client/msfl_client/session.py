@@ -57,12 +57,6 @@ def open_session(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) 
         on_progress(site.name, "checking", done, total, "")
 
     checked = check_site(site, study.inputs, on_checked, num_workers)
-    if checked.excluded:
-        left_out = f"{len(checked.excluded)} of {len(checked.found)} cases left out; `msfl-client check` says why"
-        on_progress(site.name, "checked", len(checked.found), len(checked.found), left_out)
-    train, validation = split_by_patient(checked.cases, study.validation.fraction, study.seed)
-    if not train:
-        raise RefusedError(Code.NO_CASES)
     done = 0
 
     def on_prepared() -> None:
@@ -70,10 +64,22 @@ def open_session(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) 
         done += 1
         on_progress(site.name, "preparing", done, len(checked.cases), "")
 
-    prepared = prepare_all([*train, *validation], study.inputs, site.state / "cache", num_workers, on_prepared)
+    prepared = prepare_all(checked.cases, study.inputs, site.state / "cache", num_workers, on_prepared)
+    usable = {case.key: ready for case, ready in zip(checked.cases, prepared, strict=True) if ready is not None}
+    num_bad = len(checked.found) - len(usable)
+    if num_bad:
+        left_out = f"{num_bad} of {len(checked.found)} cases left out; `msfl-client check` says why"
+        on_progress(site.name, "checked", len(checked.found), len(checked.found), left_out)
+    train, validation = split_by_patient(
+        [case for case in checked.cases if case.key in usable], study.validation.fraction, study.seed
+    )
+    if not train:
+        raise RefusedError(Code.NO_CASES)
     device = pick_device(site.device)
     torch.set_flush_denormal(True)  # numbers below 1e-38 slow a CPU down a hundredfold and mean nothing here
-    dataset = PatchDataset(prepared[: len(train)], study.training, derive_seed(study.seed, "site", site.name))
+    dataset = PatchDataset(
+        [usable[case.key] for case in train], study.training, derive_seed(study.seed, "site", site.name)
+    )
     return SiteSession(
         site=site,
         study=study,
@@ -82,7 +88,7 @@ def open_session(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) 
         network=build_network(study),
         loader=PatchLoader(dataset, device),
         num_train_cases=len(train),
-        validation_cases=tuple(prepared[len(train) :]),
+        validation_cases=tuple(usable[case.key] for case in validation),
         validation_patients=tuple("/".join(map(str, case.patient)) for case in validation),
         on_progress=on_progress,
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msfl_client.bids import split_by_patient
 from msfl_client.checks import check_site
-from msfl_client.preprocess import PreparedCase, prepare_cached, reference_contrast
+from msfl_client.preprocess import PreparedCase, prepare_all, reference_contrast
 from msfl_client.training import pick_device, predict_probability
 from msfl_common.model_folder import load_model
 from msfl_common.network import build_network, set_weights
@@ -31,7 +31,7 @@ def example_overlays(setup: RunSetup, out: Path) -> list[Overlay]:
     for site in setup.sites[:MOST_SITES]:
         cases = check_site(site, study.inputs).cases
         _, validation = split_by_patient(cases, study.validation.fraction, study.seed)
-        prepared = [prepare_cached(case, study.inputs, site.state / "cache") for case in validation]
+        prepared = [case for case in prepare_all(validation, study.inputs, site.state / "cache", 1) if case is not None]
         if not prepared:
             continue
         chosen = sorted(prepared, key=lambda case: int(_label(case).sum()))[len(prepared) // 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -99,6 +100,15 @@ def test_an_error_at_the_site_leaves_no_trace_of_it_in_the_answer(config: SiteCo
 
 def test_one_bad_case_does_not_stop_the_site(config: SiteConfig, tiny_study: StudyConfig) -> None:
     next(config.data[0].glob(f"{MARKER}0/anat/*FLAIR*")).write_bytes(b"damaged")
+    update = unpack_update(answer(config, "train", request(tiny_study)), get_weights(build_network(tiny_study)))
+    assert update.num_cases == 3
+
+
+def test_a_case_that_cannot_be_prepared_is_left_out(config: SiteConfig, tiny_study: StudyConfig) -> None:
+    path = next(config.data[0].glob(f"{MARKER}0/anat/*FLAIR*"))
+    image = nib.load(path)
+    for contrast in path.parent.glob("*.nii.gz"):  # nothing above zero: a whole image of background
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj) - 1000, image.affine), contrast)
     update = unpack_update(answer(config, "train", request(tiny_study)), get_weights(build_network(tiny_study)))
     assert update.num_cases == 3
 
