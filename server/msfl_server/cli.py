@@ -77,6 +77,8 @@ def make_cohort_command(
             )
         except ValueError as error:
             raise InputError(str(error)) from None
+        except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise InputError(f"{out}: cannot be written: {error.strerror}; choose another folder") from None
     if as_json:
         _print_json(
             {

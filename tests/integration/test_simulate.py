@@ -189,7 +189,8 @@ def test_faults_are_one_line_with_exit_code_2(base: Path, finished: Path) -> Non
         ((*simulate, "--resume", base / "taken"), "run.json: not there"),
         ((*simulate, study), "expected STUDY.yaml, --out"),
         (("msfl-server", "report", base / "taken"), "no such file"),
-        (("msfl-server", "make-cohort", base / "taken"), ""),
+        (("msfl-server", "make-cohort", base / "taken"), "other than a simulated cohort"),
+        (("msfl-server", "make-cohort", study / "cohort"), "cannot be written"),
         (
             ("msfl-client", "predict", "--model", base, "--input", cohort, "--output", base / "y"),
             "model.json is missing",
