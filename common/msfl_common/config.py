@@ -155,6 +155,8 @@ class SiteConfig(_Frozen):
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
         description="auto (cuda, then mps, then cpu), cpu, mps, cuda, cuda:N",
     )
+    kit: Path = Field(Path("kit"), description="folder of the coordinator's joining kit, relative to this file")
+    key: Path = Field(Path("site.key"), description="the site's private key, relative to this file")
     policy: Policy = Policy()
 
     @field_validator("data", mode="before")
@@ -187,6 +189,8 @@ def load_site(path: Path) -> SiteConfig:
         update={
             "data": tuple((base / folder).resolve() for folder in site.data),
             "state": (base / site.state).resolve(),
+            "kit": (base / site.kit).resolve(),
+            "key": (base / site.key).resolve(),
         }
     )
 
