@@ -101,8 +101,14 @@ def site(make_site: Callable[..., BidsSite]) -> BidsSite:
 
 
 @pytest.fixture
-def tiny_study() -> StudyConfig:
+def tiny_study(tiny: StudyConfig) -> StudyConfig:
     """A study that trains for a second on sites of `make_site`."""
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def tiny() -> StudyConfig:
+    """`tiny_study`, for fixtures that live longer than a test."""
     return StudyConfig(
         name="tiny",
         inputs=Inputs(spacing_mm=4.0),

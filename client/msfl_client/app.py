@@ -19,7 +19,8 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from msfl_client.egress import check_request, release
+from msfl_client.egress import Door, check_request, release, release_refusal
+from msfl_client.kept_update import keep_update, kept_update
 from msfl_client.session import OnProgress, SiteSession, open_session, train_site, validate_site
 from msfl_common import __version__
 from msfl_common.config import SiteConfig, load_site
@@ -28,7 +29,7 @@ from msfl_common.messages import (
     NodeFacts,
     Refusal,
     RoundTask,
-    pack_refusal,
+    describe,
     unpack_task,
     unpack_task_weights,
 )
@@ -38,9 +39,15 @@ SiteOf = Callable[[Context], SiteConfig]
 Answer = Callable[[SiteSession, RoundTask, RecordDict], RecordDict]
 
 
-def build_app(site_of: SiteOf, on_progress: OnProgress = lambda *_: None) -> ClientApp:
-    """The app of the site that `site_of` finds for a Flower context."""
+def build_app(
+    site_of: SiteOf, on_progress: OnProgress = lambda *_: None, *, keep_answers: bool = False
+) -> ClientApp:
+    """The app of the site that `site_of` finds for a Flower context.
+
+    With `keep_answers`, a round that is asked for again is answered from disk, not trained again.
+    """
     app = ClientApp()
+    train_answer = kept_round if keep_answers else site_round
 
     def reply(message: Message, context: Context, answer: Answer) -> Message:
         return Message(_answer_safely(message.content, site_of(context), on_progress, answer), reply_to=message)
@@ -51,7 +58,7 @@ def build_app(site_of: SiteOf, on_progress: OnProgress = lambda *_: None) -> Cli
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        return reply(message, context, site_round)
+        return reply(message, context, train_answer)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
@@ -73,6 +80,20 @@ def site_round(session: SiteSession, task: RoundTask, request: RecordDict) -> Re
     return release(session.door, update, task.study, task.round)
 
 
+def kept_round(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
+    """`site_round`, but an answer given before is sent again; the ledger has a line for each time."""
+    digest, state = describe(request).sha256, session.site.state
+    update = kept_update(state, digest, expected=get_weights(session.network))
+    if update is None:
+        weights = unpack_task_weights(request, expected=get_weights(session.network))
+        update = train_site(session, task, weights)
+        try:
+            keep_update(state, digest, update)
+        except OSError as error:  # a full disk costs the repetition, not the round
+            site_log(session.site).warning("the round's update could not be kept", exc_info=error)
+    return release(session.door, update, task.study, task.round)
+
+
 def site_validation(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """Shared weights in, the site's cases measured, through the door, aggregate metrics out."""
     weights = unpack_task_weights(request, expected=get_weights(session.network))
@@ -82,14 +103,19 @@ def site_validation(session: SiteSession, task: RoundTask, request: RecordDict) 
 
 def _answer_safely(request: RecordDict, site: SiteConfig, on_progress: OnProgress, answer: Answer) -> RecordDict:
     """Whatever goes wrong leaves as a code from the fixed list; the detail stays in the site's own log."""
+    task = None
     try:
         task = unpack_task(request)
         check_request(site.policy, task.study, task.round)
         return answer(open_session(site, task.study, on_progress), task, request)
     except Exception as error:
-        code = code_of(error)
-        site_log(site).error("answered %s", code.value, exc_info=error)
-        return pack_refusal(Refusal(code, site.name))
+        return refuse(site, code_of(error), error, task)
+
+
+def refuse(site: SiteConfig, code: Code, why: object, task: RoundTask | None = None) -> RecordDict:
+    """A code from the fixed list, through the door; `why` goes to the site's log only."""
+    site_log(site).error("answered %s: %s", code.value, why, exc_info=why if isinstance(why, Exception) else None)
+    return release_refusal(Door(site.policy, site.state / "ledger.jsonl"), Refusal(code, site.name), task)
 
 
 @cache

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msfl_client import cli_federation
 from msfl_common.cli import DEBUG_HINT, run_app
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ app = typer.Typer(
     suggest_commands=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(cli_federation.commands)
 
 SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
 StudyPath = Annotated[

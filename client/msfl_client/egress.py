@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from msfl_client import ledger
 from msfl_common import __version__
 from msfl_common.config import MessageKind, Policy, StudyConfig
-from msfl_common.errors import Code, RefusedError
+from msfl_common.errors import Code, MsflError, RefusedError
 from msfl_common.messages import (
     Content,
     ModelUpdate,
     NodeFacts,
+    Refusal,
+    RoundTask,
     ValidationMetrics,
     describe,
     pack_facts,
     pack_metrics,
+    pack_refusal,
     pack_update,
 )
 
@@ -46,10 +50,28 @@ def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: in
     if kind not in door.policy.allow:
         raise RefusedError(Code.POLICY, f"{kind} may not leave this site")
     content, num_cases = _pack(outgoing)
+    ledger.append(door.ledger, _entry(kind, content, study.name, round_number, num_cases))
+    return content
+
+
+def release_refusal(door: Door, refusal: Refusal, task: RoundTask | None) -> Content:
+    """Log and pack a refusal: a code from the fixed list and the site's name, whatever the policy.
+
+    Where the ledger cannot be written (a full disk), the refusal leaves all the same: it holds no data, and
+    without it the coordinator would wait for nothing.
+    """
+    content = pack_refusal(refusal)
+    study, round_number = (task.study.name, task.round) if task else ("", 0)
+    with suppress(OSError, MsflError):
+        ledger.append(door.ledger, _entry("refusal", content, study, round_number, 0))
+    return content
+
+
+def _entry(kind: str, content: Content, study: str, round_number: int, num_cases: int) -> ledger.Entry:
     described = describe(content)
-    entry = ledger.Entry(
+    return ledger.Entry(
         kind=kind,
-        study=study.name,
+        study=study,
         round=round_number,
         arrays=described.arrays,
         numbers=described.numbers,
@@ -58,8 +80,6 @@ def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: in
         num_cases=num_cases,
         version=__version__,
     )
-    ledger.append(door.ledger, entry)
-    return content
 
 
 def check_floor(policy: Policy, study: StudyConfig, num_patients: int) -> None:

@@ -98,6 +98,9 @@ class Rounds(_Frozen):
     num_rounds: int = Field(10, ge=1, le=100_000, description="rounds in the study")
     quorum: int = Field(2, ge=1, le=10_000, description="sites that must answer for a round to count")
     deadline_s: float = Field(3600.0, gt=0, description="seconds a round waits for its slowest site")
+    patience_s: float = Field(
+        300.0, gt=0, description="seconds a round waits for a site that is offline, before it goes on without it"
+    )
 
 
 class StudyConfig(_Frozen):

@@ -20,6 +20,7 @@ class RunSettings:
     study: StudyConfig
     out: Path
     listener: Listener
+    expected: tuple[str, ...] = ()
 
 
 def build_app(settings_of: Callable[[Context], RunSettings]) -> ServerApp:
@@ -29,6 +30,6 @@ def build_app(settings_of: Callable[[Context], RunSettings]) -> ServerApp:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         settings = settings_of(context)
-        run_rounds(grid, settings.study, settings.out, settings.listener)
+        run_rounds(grid, settings.study, settings.out, settings.listener, settings.expected)
 
     return app

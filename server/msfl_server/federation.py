@@ -22,7 +22,7 @@ from msfl_common.metrics import METRICS
 from msfl_common.model_folder import Provenance, save_model
 from msfl_common.network import Weights, build_network, get_weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
-from msfl_server.federation_exchange import Answers, ask, meaning_of
+from msfl_server.federation_exchange import STRANGER, Answers, ask, gather, meaning_of, presence
 from msfl_server.results import summarise_metrics
 from msfl_server.strategy_fedavg import accept_updates, aggregate
 from msfl_server.summary import RoundSummary, SiteFailure, SiteSummary
@@ -36,8 +36,8 @@ class Listener(Protocol):
     def on_start(self, state: RunState) -> str | None:
         """The run starts or goes on after `state.round` rounds; may return an MLflow run id to keep."""
 
-    def on_wait(self, what: str, sites: list[str]) -> None:
-        """The round waits for these sites."""
+    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
+        """Round `number` waits for these sites, for at most `left_s` seconds more."""
 
     def on_round(self, state: RunState) -> None:
         """A round is complete and on disk."""
@@ -45,14 +45,25 @@ class Listener(Protocol):
 
 @dataclass
 class Roster:
-    """The nodes that have told their site's name, and those that could not take part."""
+    """The nodes that have told their site's name, those that could not take part, and who should be there."""
 
     names: dict[int, str] = field(default_factory=dict)
     absent: tuple[SiteFailure, ...] = ()
+    expected: tuple[str, ...] = ()
 
 
-def run_rounds(grid: Grid, study: StudyConfig, out: Path, listener: Listener) -> Checkpoint:
+def run_rounds(
+    grid: Grid, study: StudyConfig, out: Path, listener: Listener, expected: Sequence[str] = ()
+) -> Checkpoint:
     """Run what is left of a study's rounds; each completed round is a checkpoint under `out`.
+
+    Args:
+        grid: how the sites are reached.
+        study: what is run.
+        out: folder of checkpoints and model.
+        listener: told what happens.
+        expected: sites to wait for before the first round, where sites come and go; a resumed run waits for
+            those of its last round.
 
     Raises:
         RunError: a round had fewer answers than the quorum. All completed rounds are on disk.
@@ -62,7 +73,9 @@ def run_rounds(grid: Grid, study: StudyConfig, out: Path, listener: Listener) ->
     checkpoint = load_checkpoint(out, study, expected=first) or Checkpoint(RunState(), first)
     before_s = checkpoint.state.total_s
     run_id = listener.on_start(checkpoint.state)
-    roster = Roster()
+    roster = Roster(expected=tuple(expected))
+    if checkpoint.state.history:
+        roster.expected = checkpoint.state.history[-1].sites_ok
     for number in range(checkpoint.state.round + 1, study.rounds.num_rounds + 1):
         meet_sites(grid, study, roster, number, listener)
         result = play_round(grid, study, roster, number, checkpoint, listener)
@@ -72,6 +85,7 @@ def run_rounds(grid: Grid, study: StudyConfig, out: Path, listener: Listener) ->
         checkpoint = Checkpoint(state, result.weights)
         save_checkpoint(out, checkpoint)
         listener.on_round(checkpoint.state)
+        roster.expected = checkpoint.state.history[-1].sites_ok
     provenance = Provenance(
         rounds_completed=checkpoint.state.round,
         sites={site.name: site.cases_train for site in checkpoint.state.sites},
@@ -81,8 +95,17 @@ def run_rounds(grid: Grid, study: StudyConfig, out: Path, listener: Listener) ->
 
 
 def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, listener: Listener) -> None:
-    """Ask nodes not yet known for their facts; one that refuses is asked again before the next round."""
-    strangers = {node: f"node-{node}" for node in grid.get_node_ids() if node not in roster.names}
+    """Wait for the expected sites; ask nodes not yet known for their facts.
+
+    One that refuses is asked again before the next round.
+    """
+    gather(
+        grid, roster.expected, study.rounds, lambda sites, left: listener.on_wait(number, "coming online", sites, left)
+    )
+    known = {node: here.site for node, here in (presence(grid) or {}).items()}
+    strangers = {
+        node: known.get(node, f"{STRANGER}{node}") for node in grid.get_node_ids() if node not in roster.names
+    }
     roster.absent = ()
     if not strangers:
         return
@@ -92,8 +115,8 @@ def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, list
         pack_task(RoundTask(study, number)),
         "query",
         number,
-        study.rounds.deadline_s,
-        lambda sites: listener.on_wait("facts", sites),
+        study.rounds,
+        lambda sites, left: listener.on_wait(number, "facts", sites, left),
     )
     failures = list(answers.failures)
     for node, reply in sorted(answers.replies.items()):
@@ -102,7 +125,9 @@ def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, list
         except UpdateError as error:
             failures.append(_refused(strangers[node], "BAD_FACTS", error))
             continue
-        if facts.site in roster.names.values():
+        if known.get(node, facts.site) != facts.site:
+            failures.append(SiteFailure(site=known[node], code="WRONG_NAME"))
+        elif facts.site in roster.names.values():
             failures.append(SiteFailure(site=facts.site, code="DUPLICATE_NAME"))
         else:
             roster.names[node] = facts.site
@@ -126,8 +151,8 @@ def play_round(
         pack_task(task, before.weights),
         "train",
         number,
-        study.rounds.deadline_s,
-        lambda sites: listener.on_wait("training", sites),
+        study.rounds,
+        lambda sites, left: listener.on_wait(number, "training", sites, left),
     )
     accepted, failures = accept_updates(answers, present, expected=before.weights)
     failures = (*roster.absent, *failures)
@@ -176,8 +201,8 @@ def validate_round(
         pack_task(task, weights),
         "evaluate",
         task.round,
-        task.study.rounds.deadline_s,
-        lambda sites: listener.on_wait("validation", sites),
+        task.study.rounds,
+        lambda sites, left: listener.on_wait(task.round, "validation", sites, left),
     )
     failures = list(answers.failures)
     validation = {}

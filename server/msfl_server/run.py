@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 from msfl_common.config import StudyConfig
 from msfl_common.network import build_network, get_weights
 from msfl_server.checkpoint import RunState, load_checkpoint
-from msfl_server.display import RunDisplay, run_display
+from msfl_server.display import run_display
+from msfl_server.federation import Listener
 from msfl_server.overlays import example_overlays
-from msfl_server.report import write_report
+from msfl_server.report import Overlay, write_report
 from msfl_server.results import summarise_metrics, summarise_run
 from msfl_server.run_folder import RunSetup
 from msfl_server.simulation import Backend, simulate
@@ -18,10 +21,20 @@ from msfl_server.summary import Summary, write_summary
 from msfl_server.tracking import Tracker, track
 
 
-class RunListener:
-    """Passes a run's events to the terminal and to MLflow."""
+class Display(Protocol):
+    """Who shows a run to people."""
 
-    def __init__(self, display: RunDisplay, study: StudyConfig, out: Path, uri: str | None, stack: ExitStack) -> None:
+    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
+        """See `msfl_server.federation.Listener`."""
+
+    def on_round(self, state: RunState) -> None:
+        """See `msfl_server.federation.Listener`."""
+
+
+class RunListener:
+    """Passes a run's events to people and to MLflow."""
+
+    def __init__(self, display: Display, study: StudyConfig, out: Path, uri: str | None, stack: ExitStack) -> None:
         self._display = display
         self._stack = stack
         self._uri, self._out, self._study = uri, out, study
@@ -39,9 +52,9 @@ class RunListener:
         self._track(state)  # a run killed between checkpoint and tracking left its last round out
         return self._tracker.run_id
 
-    def on_wait(self, what: str, sites: list[str]) -> None:
+    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
         """Show whom the round waits for."""
-        self._display.on_wait(what, sites)
+        self._display.on_wait(number, what, sites, left_s)
 
     def on_round(self, state: RunState) -> None:
         """Show and track a completed round."""
@@ -60,15 +73,45 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
     Raises:
         RunError: the quorum was missed; the summary of the completed rounds is written all the same.
     """
-    study = setup.study
+    with run_display(setup.study.rounds.num_rounds) as display:
+        return play_and_report(
+            setup.study,
+            out,
+            tracking_uri,
+            display,
+            lambda listener: simulate(setup.study, setup.sites, out, backend, listener, display.on_progress),
+            lambda: example_overlays(setup, out),
+        )
+
+
+def play_and_report(
+    study: StudyConfig,
+    out: Path,
+    tracking_uri: str | None,
+    display: Display,
+    play: Callable[[Listener], None],
+    overlays: Callable[[], Sequence[Overlay]] = list,
+) -> Summary:
+    """Play the rounds that are left, then write the run's summary, report and registered model.
+
+    Args:
+        study: what is run.
+        out: the run's folder.
+        tracking_uri: any MLflow URI; None for SQLite in `out`.
+        display: shows the rounds to people.
+        play: plays the rounds, telling the listener.
+        overlays: example images for the report; none where images stay at the sites.
+
+    Raises:
+        RunError: the quorum was missed; the summary of the completed rounds is written all the same.
+    """
     with ExitStack() as stack:
-        display = stack.enter_context(run_display(study.rounds.num_rounds))
         listener = RunListener(display, study, out, tracking_uri, stack)
         try:
-            simulate(study, setup.sites, out, backend, listener, display.on_progress)
+            play(listener)
         finally:
             summary = _summarise(study, out)
-        report = write_report(out, summary, study, example_overlays(setup, out))
+        report = write_report(out, summary, study, overlays())
         listener.tracker.log_report(report)
         listener.tracker.log_model(out / summary.model)
     return summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,7 +72,8 @@ def test_the_sites_policy_wins(
     refusal = unpack_refusal(answer(site, kind, request(tiny_study)))
     assert refusal is not None
     assert refusal.code is code
-    assert not (site.state / "ledger.jsonl").exists()
+    written = (site.state / "ledger.jsonl").read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in written] == ["refusal"]
 
 
 def test_hostile_requests_get_a_code_and_nothing_else(config: SiteConfig, tiny_study: StudyConfig) -> None:

@@ -41,7 +41,7 @@ class Recorder:
     def on_start(self, state: RunState) -> None:
         self.states.append(state)
 
-    def on_wait(self, what: str, sites: list[str]) -> None:
+    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
         self.waited.append((what, sites))
 
     def on_round(self, state: RunState) -> None:

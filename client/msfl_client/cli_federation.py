@@ -1,0 +1,61 @@
+"""Commands of `msfl-client` that take part in a federation."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msfl_common.cli import DEBUG_HINT
+
+commands = typer.Typer()
+
+SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
+
+
+@commands.command(epilog=DEBUG_HINT)
+def start(site: SitePath) -> None:
+    """Take part: connect to the coordinator and answer its rounds until stopped. Connections go out only."""
+    from msfl_client.supervisor import supervise
+    from msfl_common.config import load_site
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    supervise(load_site(site), site.resolve())
+
+
+@commands.command(epilog=DEBUG_HINT)
+def status(site: SitePath, as_json: Json = False) -> None:
+    """What the site's process is doing. Exit code 1 when it is not running."""
+    from rich.console import Console
+
+    from msfl_client.node_status import read_status
+    from msfl_client.supervisor import one_line, running_pid
+    from msfl_common.config import load_site
+
+    config = load_site(site)
+    pid, last = running_pid(config.state), read_status(config.state)
+    if as_json:
+        document = '{"running": %s, "status": %s}\n'
+        sys.stdout.write(document % (str(pid is not None).lower(), last.model_dump_json() if last else "null"))
+    elif pid is None:
+        Console().print(f"{config.name}: not running; start it with `msfl-client start {site}`", highlight=False)
+    else:
+        progress = f" ({last.doing} {last.done}/{last.total} {last.note})" if last and last.total else ""
+        Console().print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}", highlight=False)
+    if pid is None:
+        raise typer.Exit(1)
+
+
+@commands.command(epilog=DEBUG_HINT)
+def stop(site: SitePath) -> None:
+    """Stop the site's process; the round it works on is done again when it is back."""
+    from msfl_client.supervisor import stop as stop_site
+    from msfl_common.config import load_site
+    from msfl_common.progress import console
+
+    config = load_site(site)
+    console.print(f"{config.name}: {'stopped' if stop_site(config.state) else 'was not running'}", highlight=False)

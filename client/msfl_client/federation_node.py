@@ -1,0 +1,144 @@
+"""The site's process in a federation: connect, wait for requests, answer each with the installed app, for ever.
+
+`msfl-client start` supervises it. A lost connection is made again with growing pauses; after it the coordinator
+sends again what it still waits for, and a round that was already trained is answered from disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from msfl_client.app import build_app, refuse
+from msfl_client.federation_fleet import DisconnectedError, Fleet, RunEndedError, join
+from msfl_client.keys import load_key
+from msfl_client.node_status import StatusFile
+from msfl_common import __version__
+from msfl_common.config import SiteConfig, load_site
+from msfl_common.errors import Code, InputError
+from msfl_common.files import write_text
+from msfl_common.kit import CA_FILE, load_kit
+from msfl_common.processes import end_with_starter
+
+POLL_S = 0.5
+LONGEST_PAUSE_S = 30.0
+APP = f"msfl/msfl {__version__}"
+_REQUESTS = ("query", "train", "evaluate")
+
+log = logging.getLogger(__name__)
+Answer = Callable[[Message, Context], Message]
+
+
+def run_node(site: SiteConfig) -> None:
+    """Serve the coordinator until the process is told to stop.
+
+    Raises:
+        InputError: key or kit are missing or unsound, or another process of this site is running.
+    """
+    kit, key = load_kit(site.kit), load_key(site.key)
+    authority = (site.kit / CA_FILE).read_bytes()
+    if kit.site != site.name:
+        raise InputError(f"{site.kit}: is the kit of site {kit.site}, but `name:` is {site.name}; make them the same")
+    with only_one(site.state), StatusFile(site.state, kit.study, kit.address) as status:
+        app = build_app(lambda _: site, status.on_progress, keep_answers=True)
+        session = site.state / "session"  # the node id, while online: what is left behind was not ended cleanly
+        pause = 1.0
+        while True:
+            status.say("connecting")
+            try:
+                stale = int(session.read_text()) if session.exists() else None
+                with join(kit.address, authority, key, stale) as fleet:
+                    write_text(session, str(fleet.node_id))
+                    pause = 1.0
+                    serve(fleet, app, site, status)
+            except DisconnectedError as error:
+                log.warning("%s; next try in %.0f s", error, pause)
+                status.say("offline", str(error))
+                time.sleep(pause * random.uniform(0.8, 1.2))
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+            except BaseException:
+                session.unlink(missing_ok=True)
+                raise
+
+
+def serve(fleet: Fleet, app: Answer, site: SiteConfig, status: StatusFile) -> None:
+    """Answer requests as they come.
+
+    Raises:
+        DisconnectedError: the connection is lost.
+    """
+    apps: dict[int, str] = {}
+    status.say("waiting")
+    while True:
+        try:
+            message = fleet.receive()
+            if message is None:
+                time.sleep(POLL_S)
+                continue
+            run_id = message.metadata.run_id
+            apps.setdefault(run_id, fleet.app_of(run_id))
+            status.on_request(message.metadata.message_type, message.metadata.group_id)
+            fleet.send(answer(message, app, apps[run_id], fleet.node_id, site))
+        except RunEndedError:
+            log.info("the coordinator ended the run; its request is dropped")
+        status.say("waiting")
+
+
+def answer(message: Message, app: Answer, app_name: str, node_id: int, site: SiteConfig) -> Message:
+    """The installed app's reply; a run of another app, or another kind of request, is refused."""
+    # Flower stamps a reply with the identity of the task that its own processes run; here, this process.
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, message.metadata.run_id, node_id
+    if app_name != APP or message.metadata.message_type not in _REQUESTS or not message.has_content():
+        return Message(refuse(site, Code.WRONG_APP, f"{app_name} asks {message.metadata.message_type}"), reply_to=message)
+    context = Context(
+        run_id=message.metadata.run_id, node_id=node_id, node_config={}, state=RecordDict(), run_config={}
+    )
+    return app(message, context)
+
+
+@contextmanager
+def only_one(state: Path) -> Iterator[None]:
+    """Hold the state folder; two processes would write one ledger and use one key.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "node.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{state}: the site is running already; see `msfl-client status`") from None
+        yield
+
+
+def main() -> None:
+    """Entry point of the process."""
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_with_starter()
+    try:
+        run_node(load_site(Path(sys.argv[1])))
+    except KeyboardInterrupt:
+        sys.exit(0)
+    except InputError as error:
+        log.error("%s", error)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

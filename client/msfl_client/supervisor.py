@@ -1,0 +1,143 @@
+"""`msfl-client start`: keeps the site's process alive and shows what it does; `status` and `stop` from elsewhere."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.progress import Progress
+
+from msfl_client.node_status import NodeStatus, read_status
+from msfl_common.config import SiteConfig
+from msfl_common.errors import InputError, RunError
+from msfl_common.processes import Child
+from msfl_common.progress import console, progress_bars
+
+LOCK = "client.lock"
+LOG = "node.log"
+TICK_S = 0.5
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+BAD_INPUT = 2
+STOP_S = 30.0
+
+
+def supervise(site: SiteConfig, site_file: Path) -> None:
+    """Run the site's process until this one is told to stop; start it again whenever it ends by itself.
+
+    Raises:
+        InputError: the site is started already, or its key, kit or file are unsound; the fix is in the message.
+    """
+    log = site.state / LOG
+    node = Child("node", [sys.executable, "-m", "msfl_client.federation_node", str(site_file)], log)
+    with _hold(site.state), progress_bars() as bars:
+        shown = _Shown(bars, site.name)
+        try:
+            node.start()
+            while True:
+                time.sleep(TICK_S)
+                code = node.exit_code
+                if code is None:
+                    shown.update(read_status(site.state))
+                elif code == BAD_INPUT:
+                    raise InputError(last_error(log))
+                elif (pause := node.restart_after_pause(FIRST_PAUSE_S, LONGEST_PAUSE_S)) is not None:
+                    console.print(f"{site.name}: the site's process ended ({code}); it starts again in {pause:.0f} s")
+        finally:
+            node.stop()
+
+
+def running_pid(state: Path) -> int | None:
+    """The process id of `msfl-client start` for this state folder, or None."""
+    try:
+        with (state / LOCK).open("r+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return int(lock.read())
+    except (FileNotFoundError, ValueError):
+        return None
+    return None
+
+
+def stop(state: Path) -> bool:
+    """End the site's processes; False when there were none.
+
+    Raises:
+        RunError: they did not end in time.
+    """
+    pid = running_pid(state)
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + STOP_S
+    while running_pid(state) is not None:
+        if time.monotonic() > end:
+            raise RunError(f"process {pid} did not end within {STOP_S:.0f} s; look at {state / LOG}")
+        time.sleep(0.1)
+    return True
+
+
+def last_error(log: Path) -> str:
+    """The last error in the site's log."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if " ERROR " in line]
+    return lines[-1].split(" ERROR ", 1)[1] if lines else f"the site's process ended; look at {log}"
+
+
+@contextmanager
+def _hold(state: Path) -> Iterator[None]:
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{state}: the site is started already; see `msfl-client status`") from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+class _Shown:
+    """What a person sees: a bar at a terminal, and a line for each change of state anywhere."""
+
+    def __init__(self, bars: Progress, name: str) -> None:
+        self._bars = bars
+        self._bar = bars.add_task(name, total=None, note="")
+        self._name = name
+        self._said = ""
+
+    def update(self, status: NodeStatus | None) -> None:
+        if status is None:
+            return
+        self._bars.update(
+            self._bar,
+            description=f"{self._name} {status.doing or status.state}",
+            completed=status.done,
+            total=status.total or None,
+            note=f"round {status.round}  {status.note}" if status.state == "working" else status.reason,
+        )
+        line = one_line(status)
+        between_rounds = status.state == "waiting" and self._said and not self._said.startswith("offline")
+        if line != self._said and status.state not in ("connecting", "stopped") and not between_rounds:
+            self._said = line
+            console.print(f"{self._name}: {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def one_line(status: NodeStatus) -> str:
+    """What the site's process does, without what changes by the second."""
+    match status.state:
+        case "offline":
+            return f"offline: {status.reason}; trying again"
+        case "working":
+            return f"at work in round {status.round}"
+        case "waiting":
+            return f"connected to {status.server}, study {status.study}; waiting"
+        case _:
+            return status.state

@@ -1,0 +1,130 @@
+"""Processes of ours that others watch over: started, ended with their starter, started again with pauses."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_WATCH_S = 1.0
+STEADY_S = 60.0  # a process that lived this long has started well; its next pause is the first again
+
+
+class Child:
+    """A process in a session of its own, so that Ctrl-C reaches its starter alone.
+
+    Its output goes to `log`, or where its starter's goes. It ends when its starter ends, however that happens.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], log: Path | None, env: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self._command = list(command)
+        self._log = log
+        self._env = {**os.environ, **(env or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = self._pause = 0.0
+        self._due = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, while it runs."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended; None while it runs or before its first start."""
+        return None if self._process is None else self._process.poll()
+
+    def start(self) -> None:
+        """Start it now."""
+        stream = None
+        if self._log is not None:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            stream = self._log.open("ab")
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env={**self._env, "MSFL_STARTER": str(os.getpid())},
+                start_new_session=True,
+                preexec_fn=_die_with_starter if sys.platform == "linux" else None,
+            )
+        finally:
+            if stream is not None:
+                stream.close()
+        self._started = time.monotonic()
+
+    def restart_after_pause(self, first_s: float, longest_s: float) -> float | None:
+        """Start it again when its pause is over; pauses double from `first_s` while it keeps ending early.
+
+        Returns:
+            Seconds until it is started when a new pause began, else None.
+        """
+        now = time.monotonic()
+        if self._due == 0.0:
+            lived = now - self._started
+            self._pause = first_s if lived > STEADY_S or not self._pause else min(2 * self._pause, longest_s)
+            self._due = now + self._pause
+            return self._pause
+        if now >= self._due:
+            self._due = 0.0
+            self.start()
+        return None
+
+    def stop(self, patience_s: float = 15.0) -> None:
+        """End it and everything it started: politely, then not."""
+        if self._process is None:
+            return
+        for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 5.0)):
+            _signal_group(self._process.pid, number)
+            try:
+                self._process.wait(wait_s)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        _signal_group(self._process.pid, signal.SIGKILL)
+
+
+def end_with_starter() -> None:
+    """In a child: end when the process that started it is gone, also where the kernel does not see to it."""
+    starter = int(os.environ.get("MSFL_STARTER", "0"))
+    if not starter:
+        return
+
+    def watch() -> None:
+        while os.getppid() == starter:
+            time.sleep(_WATCH_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process with this id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _die_with_starter() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return

@@ -1,0 +1,144 @@
+"""Commands of `msfl-server` that run a study among real sites."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msfl_common.cli import DEBUG_HINT
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from msfl_server.study_folder import StudyFolder
+
+commands = typer.Typer()
+
+StudyDir = Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="Folder of the study.")]
+STOP_S = 60.0
+
+
+@commands.command(epilog=DEBUG_HINT)
+def start(folder: StudyDir) -> None:
+    """Run the study: wait for its sites, play the rounds, and go on after whatever ends in between."""
+    from msfl_common.progress import console
+    from msfl_server.coordinator import Coordinator, only_one
+    from msfl_server.study_folder import certificate_warning, open_study
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    study = open_study(folder)
+    with only_one(study):
+        if warning := certificate_warning(study):
+            say(warning)
+        Coordinator(study, say).run()
+    from msfl_server.summary import read_summary
+
+    summary = read_summary(study.run)
+    say(f"{summary.rounds_completed} rounds completed; report: {study.run / 'report.html'}")
+
+
+@commands.command(epilog=DEBUG_HINT)
+def status(
+    folder: StudyDir,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every second until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
+) -> None:
+    """The round, whom it waits for and until when, and which sites are online. Exit code 1 when not running."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from msfl_server.coordinator import server_pid
+    from msfl_server.study_folder import open_study
+
+    study = open_study(folder)
+    if as_json:
+        sys.stdout.write(json.dumps(_document(study), indent=2) + "\n")
+    elif watch:
+        with Live(_table(study), console=Console(), refresh_per_second=2) as live:
+            while True:
+                time.sleep(1)
+                live.update(_table(study))
+    else:
+        Console().print(_table(study))
+    if server_pid(study) is None:
+        raise typer.Exit(1)
+
+
+@commands.command(epilog=DEBUG_HINT)
+def stop(folder: StudyDir) -> None:
+    """Stop the study's server; `start` goes on from the last completed round."""
+    from msfl_common.errors import RunError
+    from msfl_common.progress import console
+    from msfl_server.coordinator import server_pid
+    from msfl_server.study_folder import open_study
+
+    study = open_study(folder)
+    pid = server_pid(study)
+    if pid is None:
+        console.print("the server was not running", highlight=False)
+        return
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + STOP_S
+    while server_pid(study) is not None:
+        if time.monotonic() > end:
+            raise RunError(f"process {pid} did not end within {STOP_S:.0f} s; look at {study.logs}")
+        time.sleep(0.1)
+    console.print("the server is stopped; `msfl-server start` goes on from the last completed round", highlight=False)
+
+
+def _document(study: StudyFolder) -> dict[str, object]:
+    from msfl_server.coordinator import server_pid
+    from msfl_server.run_status import read_status
+    from msfl_server.study_folder import certificate_warning, list_sites
+
+    last = read_status(study.status)
+    return {
+        "running": server_pid(study) is not None,
+        "sites": list_sites(study),
+        "run": json.loads(last.model_dump_json()) if last else None,
+        "certificate_warning": certificate_warning(study),
+    }
+
+
+def _table(study: StudyFolder) -> Table:
+    from datetime import UTC, datetime
+
+    from rich.table import Table
+
+    from msfl_server.coordinator import server_pid
+    from msfl_server.run_status import read_status
+    from msfl_server.study_folder import list_sites
+
+    last, running = read_status(study.status), server_pid(study) is not None
+    table = Table("site", "online since", "in this round", title=_headline(last, running))
+    online = last.online if last and running else {}
+    for name in list_sites(study):
+        since = online.get(name, "")
+        doing = ""
+        if last and running and name in last.waits_for:
+            left = f", {(last.deadline - datetime.now(UTC)).seconds // 60} min left" if last.deadline else ""
+            doing = f"waited for: {last.doing}{left}"
+        elif last and (failure := next((failure for failure in last.failed if failure.site == name), None)):
+            doing = f"left out of the last round: {failure.code}"
+        table.add_row(name, since[:19].replace("T", " ") or "-", doing)
+    if last and last.metrics:
+        figures = (f"{name} {last.metrics[name]:.3f}" for name in ("dsc", "lesion_f1") if name in last.metrics)
+        table.caption = "last validation: " + ", ".join(figures)
+    return table
+
+
+def _headline(last, running: bool) -> str:  # type: ignore[no-untyped-def]
+    if last is None:
+        return "the server is starting" if running else "not running; no round so far"
+    state = last.state if running else ("finished" if last.state == "finished" else "not running")
+    return f"study {last.study}: {state}, {last.round} of {last.num_rounds} rounds completed"

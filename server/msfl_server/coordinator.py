@@ -1,0 +1,188 @@
+"""`msfl-server start`: keeps the study's processes alive until its last round is done.
+
+    superlink   Flower's SuperLink, for sites and for the run
+    mlflow      MLflow's server, unless server.yaml names another
+    run         the rounds, from the last checkpoint on; started again with a new SuperLink, or when it dies
+
+It holds no state of its own: killed and started again, everything goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from msfl_common.config import load_study
+from msfl_common.errors import InputError, RunError
+from msfl_common.files import write_bytes
+from msfl_common.processes import Child
+from msfl_server.federation_control import LinkAddress, connect
+from msfl_server.federation_superlink import LinkSettings
+from msfl_server.run_status import RunStatus, read_status
+from msfl_server.server_config import ServerConfig, load_server
+from msfl_server.study_folder import StudyFolder, list_sites
+
+LOCK = "server.lock"
+TICK_S = 0.5
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+LINK_START_S = 60.0
+BAD_INPUT = 2
+
+Say = Callable[[str], None]
+
+
+class Coordinator:
+    """The processes of one study."""
+
+    def __init__(self, folder: StudyFolder, say: Say) -> None:
+        self._folder = folder
+        self._say = say
+        self._server = load_server(folder.server_file)
+        load_study(folder.study_file)
+        self._link_address = LinkAddress(self._server.control_port, folder.ca_certificate, control_secret(folder))
+        settings = LinkSettings(
+            bind=self._server.bind,
+            port=self._server.port,
+            control_port=self._server.control_port,
+            ca_certificate=folder.ca_certificate,
+            certificate=folder.server_certificate,
+            certificate_key=folder.server_key,
+            database=folder.database,
+            secret=control_secret(folder),
+        )
+        python = [sys.executable, "-m"]
+        self._link = Child("superlink", settings.arguments(), folder.logs / "superlink.log")
+        self._run = Child("run", [*python, "msfl_server.federation_run", str(folder.root)], folder.logs / "run.log")
+        self._sites_seen: dict[str, float] = {}
+
+    def run(self) -> RunStatus | None:
+        """Keep everything going until the run is finished; its last status.
+
+        Raises:
+            RunError: the SuperLink does not start.
+            InputError: the run cannot go on with these settings; its log says why.
+        """
+        try:
+            self._start_link()
+            self._run.start()
+            while True:
+                time.sleep(TICK_S)
+                if self._link.exit_code is not None:
+                    self._say(f"the SuperLink ended (exit code {self._link.exit_code}); starting it again")
+                    self._run.stop(patience_s=5)
+                    self._start_link()
+                    self._run.start()
+                self._authorise()
+                code = self._run.exit_code
+                if code == 0:
+                    return read_status(self._folder.status)
+                if code == BAD_INPUT:
+                    raise InputError(f"the run cannot go on: {last_line(self._folder.logs / 'run.log')}")
+                if code is not None:
+                    pause = self._run.restart_after_pause(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+                    if pause is not None:
+                        why = last_line(self._folder.logs / "run.log")
+                        self._say(f"the run ended (exit code {code}: {why}); it goes on in {pause:.0f} s")
+        finally:
+            self._run.stop()
+            self._link.stop()
+
+    def _start_link(self) -> None:
+        """Start the SuperLink and wait until it answers with the right sites authorised."""
+        self._link.start()
+        end = time.monotonic() + LINK_START_S
+        self._sites_seen = {}
+        while self._link.exit_code is None and time.monotonic() < end:
+            if self._authorise():
+                return
+            time.sleep(0.2)
+        self._link.stop()
+        raise RunError(f"the SuperLink does not start: {last_line(self._folder.logs / 'superlink.log')}")
+
+    def _authorise(self) -> bool:
+        """Bring the SuperLink's sites in line with `sites/`; whether it answered, or nothing was to be done."""
+        keys = {name: self._folder.public_key_file(name) for name in list_sites(self._folder)}
+        seen = {name: path.stat().st_mtime for name, path in keys.items()}
+        if seen == self._sites_seen and self._sites_seen:
+            return True
+        try:
+            with connect(self._link_address) as control:
+                added, removed = control.authorise(keys)
+        except httpx.HTTPError:
+            return False
+        for name in removed:
+            self._say(f"site {name}: authority taken away" if name not in added else f"site {name}: new key")
+        for name in added:
+            if name not in removed:
+                self._say(f"site {name}: authorised")
+        self._sites_seen = seen
+        return True
+
+
+@contextmanager
+def only_one(folder: StudyFolder) -> Iterator[None]:
+    """Hold the study folder, with the process id in the lock's file.
+
+    Raises:
+        InputError: another server holds it.
+    """
+    with (folder.root / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{folder.root}: its server is running already; see `msfl-server status`") from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def server_pid(folder: StudyFolder) -> int | None:
+    """The process id of the study's running server, or None."""
+    try:
+        with (folder.root / LOCK).open("r+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return int(lock.read())
+    except (FileNotFoundError, ValueError):
+        return None
+    return None
+
+
+def control_secret(folder: StudyFolder) -> Path:
+    """The file of the secret that opens the control port; made, mode 0600, when it is missing."""
+    path = folder.ca_key.with_name("control.secret")
+    if not path.exists():
+        write_bytes(path, (secrets.token_urlsafe(32) + "\n").encode(), secret=True)
+    return path
+
+
+def tracking_uri(server: ServerConfig) -> str | None:
+    """Where the run's metrics go."""
+    return server.mlflow
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log, without its time and level."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
+    except OSError:
+        lines = []
+    line = lines[0] if lines else "no log"
+    for level in (" ERROR ", " WARNING ", " INFO "):
+        line = line.split(level, 1)[-1]
+    return line.strip()
+
+
+logging.getLogger("httpx").setLevel(logging.WARNING)
