@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msfl_common.cli import DEBUG_HINT, run_app
+from msfl_server.cli_study import commands as study_commands
 
 if TYPE_CHECKING:
     from msfl_server.run_folder import RunSetup
@@ -26,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(study_commands)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
 
