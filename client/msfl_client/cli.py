@@ -6,18 +6,21 @@ Every command imports what it needs when it runs, so that `--help` answers at on
 from __future__ import annotations
 
 import json
+import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfl_client import cli_federation
+from msfl_client.cli_federation import commands as federation_commands
 from msfl_common.cli import DEBUG_HINT, run_app
 
 if TYPE_CHECKING:
     from msfl_client.checks import SiteCheck
-    from msfl_common.config import Inputs, SiteConfig
+    from msfl_client.federation_check import Row
+    from msfl_common.config import Inputs, SiteConfig, StudyConfig
 
 app = typer.Typer(
     help="Take part in federated studies of MS MRI; images stay here.",
@@ -28,12 +31,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.add_typer(cli_federation.commands)
+app.add_typer(federation_commands)
 
 SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
 StudyPath = Annotated[
     Path | None,
-    typer.Option("--study", metavar="STUDY.yaml", help="Use its contrasts, and show its split."),
+    typer.Option(
+        "--study",
+        metavar="STUDY.yaml",
+        help="Use its contrasts, and show its split; without it, those of the kit's study.",
+    ),
+]
+Connection = Annotated[
+    bool | None,
+    typer.Option(
+        "--connection/--data-only",
+        help="Look at machine, key, kit and server, too, or at the data alone; by default, where a kit is there.",
+        show_default=False,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Cases read at the same time; about 1 GB each.")]
@@ -41,6 +56,9 @@ Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Cases re
 
 def main() -> None:
     """Entry point of `msfl-client`."""
+    # Flower reads these when it is imported: nothing is reported to anyone, nothing is looked up.
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     run_app(app)
 
 
@@ -50,26 +68,96 @@ def _commands() -> None:
 
 
 @app.command(epilog=DEBUG_HINT)
-def check(site: SitePath, study: StudyPath = None, as_json: Json = False, workers: Workers = 2) -> None:
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the site's file and key.")],
+    name: Annotated[str, typer.Option(help="The site's name in the study.")],
+    data: Annotated[Path, typer.Option(metavar="BIDS", help="The site's BIDS folder.")],
+    as_json: Json = False,
+) -> None:
+    """Make a site's file and its key; nothing that is there already is overwritten."""
+    from rich.console import Console
+
+    from msfl_client.site_folder import init_site
+
+    made = init_site(folder, name, data)
+    if as_json:
+        document = {
+            "site_file": str(made.site_file),
+            "key": str(made.key),
+            "public_key_file": str(made.public_key_file),
+            "public_key": made.public_key,
+        }
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        return
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{made.site_file} and {made.key} are made; the key stays here. Its public key:")
+    console.print(made.public_key)
+    console.print(
+        f"Next: look at the data with `msfl-client check {made.site_file}`, and send {made.public_key_file} to the "
+        f"coordinator, who sends back a joining kit; unpack it in {folder}."
+    )
+
+
+@app.command(epilog=DEBUG_HINT)
+def check(
+    site: SitePath, study: StudyPath = None, connection: Connection = None, as_json: Json = False, workers: Workers = 2
+) -> None:
     """Look at every case of the site: what can be used, what cannot, why, and how to fix it.
 
-    SITE.yaml is the site's own file. Exit code 0 when at least one case can be used, else 2.
+    Where the coordinator's joining kit is there, look at the connection and the machine, too. SITE.yaml is the
+    site's own file. Exit code 0 when at least one case can be used and nothing keeps the site from taking part,
+    else 2.
     """
     from rich.console import Console
 
     from msfl_client.check_view import check_document, print_check
     from msfl_common.config import Inputs, load_site, load_study
-    from msfl_common.errors import CohortError
+    from msfl_common.errors import CohortError, InputError
 
     site_config = load_site(site)
-    study_config = load_study(study) if study is not None else None
+    study_config = load_study(study) if study is not None else _study_of_kit(site_config)
     result = _check(site_config, study_config.inputs if study_config else Inputs(), workers)
+    rows = _check_connection(site_config) if _wants_connection(connection, site_config) else []
     if as_json:
-        sys.stdout.write(json.dumps(check_document(site_config, study_config, result), indent=2) + "\n")
+        document = check_document(site_config, study_config, result)
+        if rows:
+            document["connection"] = [asdict(row) for row in rows]
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
         print_check(Console(), site_config, study_config, result)
+        if rows:
+            from msfl_client.connection_view import print_connection
+
+            print_connection(Console(), rows)
     if not result.cases:
         raise CohortError(f"{site}: none of {len(result.found)} cases can be used; the fixes are given above")
+    if failed := [row.name for row in rows if row.level == "fail"]:
+        raise InputError(f"{site}: cannot take part yet: {', '.join(failed)}; the fixes are given above")
+
+
+def _study_of_kit(site: SiteConfig) -> StudyConfig | None:
+    """The kit's study; None where there is no kit, or one that the check of the connection finds fault with."""
+    from msfl_common.config import load_study
+    from msfl_common.errors import InputError
+    from msfl_common.kit import STUDY_FILE
+
+    try:
+        return load_study(site.kit / STUDY_FILE)
+    except InputError:
+        return None
+
+
+def _wants_connection(asked: bool | None, site: SiteConfig) -> bool:
+    return site.kit.exists() if asked is None else asked
+
+
+def _check_connection(site: SiteConfig) -> list[Row]:
+    from msfl_client.federation_check import check_connection
+    from msfl_common.progress import progress_bars
+
+    with progress_bars() as bars:
+        bars.add_task("Looking at connection and machine", total=None, note="")
+        return check_connection(site)
 
 
 def _check(site: SiteConfig, inputs: Inputs, workers: int) -> SiteCheck:

@@ -21,11 +21,13 @@ MessageKind = Literal["model_update", "validation_metrics", "harmonization_sums"
 Task = Literal["lesion-segmentation"]
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A file's content: unknown keys are refused, nothing can be changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=False)
 
 
-class Inputs(_Frozen):
+class Inputs(Frozen):
     """What the model sees."""
 
     contrasts: tuple[Contrast, ...] = Field(
@@ -41,7 +43,7 @@ class Inputs(_Frozen):
         return value
 
 
-class Model(_Frozen):
+class Model(Frozen):
     """A 3D U-Net with residual units and instance normalisation (MONAI's `UNet`)."""
 
     channels: tuple[int, ...] = Field(
@@ -57,7 +59,7 @@ class Model(_Frozen):
         return value
 
 
-class Augmentation(_Frozen):
+class Augmentation(Frozen):
     """Probability of each augmentation of a training patch."""
 
     flip: Fraction = Field(0.5, description="mirror left and right")
@@ -68,7 +70,7 @@ class Augmentation(_Frozen):
     low_resolution: Fraction = Field(0.25, description="blur and thick slices")
 
 
-class Training(_Frozen):
+class Training(Frozen):
     """How a site trains in one round."""
 
     steps_per_round: int = Field(30, ge=1, le=100_000, description="optimiser steps in a round, each site")
@@ -83,7 +85,7 @@ class Training(_Frozen):
     augmentation: Augmentation = Augmentation()
 
 
-class Validation(_Frozen):
+class Validation(Frozen):
     """How the shared model is measured at the sites."""
 
     fraction: float = Field(0.25, gt=0, lt=1, description="share of a site's patients kept out of training")
@@ -92,7 +94,7 @@ class Validation(_Frozen):
     bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="resamples of patients for a 95% interval")
 
 
-class Rounds(_Frozen):
+class Rounds(Frozen):
     """How rounds go, and when one counts."""
 
     num_rounds: int = Field(10, ge=1, le=100_000, description="rounds in the study")
@@ -103,7 +105,7 @@ class Rounds(_Frozen):
     )
 
 
-class StudyConfig(_Frozen):
+class StudyConfig(Frozen):
     """A study: what is trained, how, and which rounds count."""
 
     schema_version: Literal[1] = Field(1, description="version of this file's format")
@@ -132,7 +134,7 @@ class StudyConfig(_Frozen):
         return self
 
 
-class Policy(_Frozen):
+class Policy(Frozen):
     """What a site allows; it wins over whatever a study asks."""
 
     tasks: tuple[Task, ...] = Field(("lesion-segmentation",), description="tasks the site takes part in")
@@ -145,7 +147,7 @@ class Policy(_Frozen):
     max_steps_per_round: int = Field(10_000, ge=1, description="most optimiser steps in one round")
 
 
-class SiteConfig(_Frozen):
+class SiteConfig(Frozen):
     """A hospital's own file; it never leaves the hospital."""
 
     schema_version: Literal[1] = Field(1, description="version of this file's format")
@@ -168,7 +170,7 @@ class SiteConfig(_Frozen):
         return (value,) if isinstance(value, str | Path) else value
 
 
-Config = TypeVar("Config", StudyConfig, SiteConfig)
+Config = TypeVar("Config", bound=BaseModel)
 
 
 def load_study(path: Path) -> StudyConfig:
@@ -177,7 +179,7 @@ def load_study(path: Path) -> StudyConfig:
     Raises:
         ConfigError: the file is missing, is not YAML, or does not validate.
     """
-    return _validate(StudyConfig, _read_yaml(path), str(path))
+    return validate(StudyConfig, read_yaml(path), str(path))
 
 
 def load_site(path: Path) -> SiteConfig:
@@ -186,7 +188,7 @@ def load_site(path: Path) -> SiteConfig:
     Raises:
         ConfigError: the file is missing, is not YAML, or does not validate.
     """
-    site = _validate(SiteConfig, _read_yaml(path), str(path))
+    site = validate(SiteConfig, read_yaml(path), str(path))
     base = path.resolve().parent
     return site.model_copy(
         update={
@@ -207,10 +209,15 @@ def parse_study(text: str, source: str = "study") -> StudyConfig:
     try:
         return StudyConfig.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigError(source, _faults(error)) from None
+        raise ConfigError(source, describe_faults(error)) from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The `key: value` lines of a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, or is not YAML.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -224,14 +231,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _validate(model: type[Config], content: dict[str, Any], source: str) -> Config:
+def validate(model: type[Config], content: dict[str, Any], source: str) -> Config:
+    """The content of a file as its model.
+
+    Raises:
+        ConfigError: it does not validate; one line per fault, each starting with `source`.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(source, _faults(error)) from None
+        raise ConfigError(source, describe_faults(error)) from None
 
 
-def _faults(error: ValidationError) -> list[str]:
+def describe_faults(error: ValidationError) -> list[str]:
     """One line per fault: the field, what was found, what is allowed."""
     lines = []
     for fault in error.errors(include_url=False):
@@ -240,8 +252,9 @@ def _faults(error: ValidationError) -> list[str]:
             lines.append(f"{field}: unknown key; remove it or check its spelling")
         elif fault["type"] == "missing":
             lines.append(f"{field}: required, but not there")
-        elif fault["type"] == "value_error" and field == "file":
-            lines.append(str(fault["ctx"]["error"]))
+        elif fault["type"] == "value_error":
+            found = f"{field}: found {fault['input']!r}; " if fault["loc"] else ""
+            lines.append(f"{found}{fault['ctx']['error']}")
         else:
             lines.append(f"{field}: found {fault['input']!r}; {fault['msg'][0].lower()}{fault['msg'][1:]}")
     return lines

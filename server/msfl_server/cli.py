@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msfl_common.cli import DEBUG_HINT, run_app
-from msfl_server import cli_federation
+from msfl_server.cli_federation import commands as federation_commands
+from msfl_server.cli_study import commands as study_commands
 
 if TYPE_CHECKING:
     from msfl_server.run_folder import RunSetup
@@ -27,8 +28,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-app.add_typer(cli_federation.commands)
+app.add_typer(study_commands)
+app.add_typer(federation_commands)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
 

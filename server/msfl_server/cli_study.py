@@ -1,0 +1,120 @@
+"""Commands of `msfl-server` that make and change a study folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from msfl_common.cli import DEBUG_HINT
+
+commands = typer.Typer()
+
+StudyDir = Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="Folder of the study.")]
+SiteName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the site.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
+
+
+@commands.command(epilog=DEBUG_HINT)
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="Folder to make; must be empty.")],
+    host: Annotated[list[str], typer.Option(help="Host name or IP address that sites use; repeat it for more.")],
+    study: Annotated[Path | None, typer.Option(metavar="STUDY.yaml", help="The study; without it, a default.")] = None,
+    port: Annotated[int, typer.Option(help="Port for sites.")] = 9443,
+    public_port: Annotated[
+        int | None, typer.Option(help="Port that sites use when a reverse proxy stands in front.")
+    ] = None,
+    control_port: Annotated[int, typer.Option(help="Port for this machine alone.")] = 9444,
+    as_json: Json = False,
+) -> None:
+    """Make a study folder: settings, and a certificate authority and server certificate of its own."""
+    from msfl_common.config import load_study, validate
+    from msfl_common.kit import fingerprint, read_certificate
+    from msfl_server.server_config import ServerConfig
+    from msfl_server.study_folder import init_study
+
+    asked = {"hosts": host, "port": port, "public_port": public_port, "control_port": control_port}
+    server = validate(ServerConfig, asked, "init")
+    made = init_study(folder, server, study)
+    authority, certificate = read_certificate(made.ca_certificate), read_certificate(made.server_certificate)
+    name = load_study(made.study_file).name
+    _show(
+        as_json,
+        {
+            "study_dir": str(folder),
+            "study": name,
+            "address": server.address,
+            "ca_sha256": fingerprint(authority),
+            "ca_expires": authority.not_valid_after_utc.isoformat(),
+            "server_certificate_expires": certificate.not_valid_after_utc.isoformat(),
+        },
+        f"Study {name} is made in {folder}; sites reach it at {server.address}.",
+        f"Its certificate authority is valid until {authority.not_valid_after_utc:%Y-%m-%d}, the server certificate "
+        f"until {certificate.not_valid_after_utc:%Y-%m-%d}. Keep a backup of {made.ca_key.parent}; it is secret.",
+        f"Next: look through {made.study_file}, then authorise each site with "
+        f"`msfl-server add-site {folder} NAME --public-key FILE`.",
+    )
+
+
+@commands.command("add-site", epilog=DEBUG_HINT)
+def add_site_command(
+    folder: StudyDir,
+    name: SiteName,
+    public_key: Annotated[Path, typer.Option(metavar="FILE", help="The site's site.key.pub.")],
+    as_json: Json = False,
+) -> None:
+    """Authorise a site by its public key, and make its joining kit."""
+    from msfl_common.kit import load_kit
+    from msfl_server.study_folder import add_site, open_study
+
+    study = open_study(folder)
+    archive = add_site(study, name, public_key)
+    fingerprint = load_kit(study.kit(name)).ca_sha256
+    _show(
+        as_json,
+        {"site": name, "kit": str(study.kit(name)), "kit_archive": str(archive), "ca_sha256": fingerprint},
+        f"Site {name} is authorised.",
+        f"Next: hand {archive} to the site; it holds no secret. The site unpacks it beside its site.yaml and runs "
+        "`msfl-client check site.yaml`.",
+        f"Over the telephone, compare `ca_sha256` of the site's kit/kit.json: {fingerprint}",
+    )
+
+
+@commands.command("remove-site", epilog=DEBUG_HINT)
+def remove_site_command(folder: StudyDir, name: SiteName, as_json: Json = False) -> None:
+    """Take a site's authority away, and its joining kit."""
+    from msfl_server.study_folder import list_sites, open_study, remove_site
+
+    study = open_study(folder)
+    remove_site(study, name)
+    left = list_sites(study)
+    _show(as_json, {"removed": name, "sites": left}, f"Site {name} is removed; left: {', '.join(left) or 'none'}.")
+
+
+@commands.command("renew-certificate", epilog=DEBUG_HINT)
+def renew_certificate_command(folder: StudyDir, as_json: Json = False) -> None:
+    """Sign a new server certificate for the hosts of server.yaml; sites need nothing new."""
+    from msfl_server.study_folder import open_study, renew_certificate
+
+    study = open_study(folder)
+    days = renew_certificate(study)
+    _show(
+        as_json,
+        {"certificate": str(study.server_certificate), "expires_in_days": days},
+        f"The server certificate is valid for {days} days; sites need nothing new. Restart the server to use it.",
+    )
+
+
+def _show(as_json: bool, document: dict[str, Any], *lines: str) -> None:
+    """The document for programs, or the lines for people; on stdout."""
+    if as_json:
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for line in lines:
+        console.print(line)

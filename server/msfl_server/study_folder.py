@@ -1,0 +1,323 @@
+"""The coordinator's study folder: its settings, certificates, authorised sites and their joining kits.
+
+study.yaml  server.yaml         what the coordinator edits
+pki/                            ca.crt, ca.key, server.crt, server.key; the keys have mode 0600
+sites/NAME.pub                  public key of each authorised site
+kits/NAME/  kits/NAME.zip       what to hand to the site; no secret
+superlink.db  run/  logs/  status.json    what the server leaves
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import TypeAdapter, ValidationError
+
+from msfl_common import __version__
+from msfl_common.config import Name, StudyConfig, load_study
+from msfl_common.config_text import commented_yaml
+from msfl_common.errors import InputError
+from msfl_common.files import whole_folder, write_bytes, write_text
+from msfl_common.kit import CA_FILE, KIT_FILE, STUDY_FILE, Kit, fingerprint, read_certificate
+from msfl_server.certificates import (
+    Pair,
+    covers,
+    expires_in_days,
+    expiry_warning,
+    issue_server_certificate,
+    make_authority,
+)
+from msfl_server.server_config import ServerConfig, load_server
+
+_STUDY_HEADER = (
+    "The study. Every site validates it again and holds it against its own policy.\n"
+    "What is given here is the default; leave out what you do not change."
+)
+_SERVER_HEADER = (
+    "The study's server. After a change of hosts: msfl-server renew-certificate, and new kits for the sites."
+)
+_RESTORE = "restore it from a backup"
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Where everything of a study lies."""
+
+    root: Path
+
+    @property
+    def study_file(self) -> Path:
+        """The study, `StudyConfig`."""
+        return self.root / "study.yaml"
+
+    @property
+    def server_file(self) -> Path:
+        """The server, `ServerConfig`."""
+        return self.root / "server.yaml"
+
+    @property
+    def ca_certificate(self) -> Path:
+        """The authority that sites trust."""
+        return self.root / "pki" / "ca.crt"
+
+    @property
+    def ca_key(self) -> Path:
+        """The authority's key, the study's one great secret; only renewing needs it."""
+        return self.root / "pki" / "ca.key"
+
+    @property
+    def server_certificate(self) -> Path:
+        """What the server shows to sites."""
+        return self.root / "pki" / "server.crt"
+
+    @property
+    def server_key(self) -> Path:
+        """The server's key, a secret."""
+        return self.root / "pki" / "server.key"
+
+    @property
+    def sites(self) -> Path:
+        """Folder of NAME.pub, one for each authorised site."""
+        return self.root / "sites"
+
+    @property
+    def kits(self) -> Path:
+        """Folder of the joining kits."""
+        return self.root / "kits"
+
+    @property
+    def database(self) -> Path:
+        """SuperLink's database."""
+        return self.root / "superlink.db"
+
+    @property
+    def run(self) -> Path:
+        """The run's results and checkpoints."""
+        return self.root / "run"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the server's processes."""
+        return self.root / "logs"
+
+    @property
+    def status(self) -> Path:
+        """What the server is doing, as JSON."""
+        return self.root / "status.json"
+
+    def public_key_file(self, site: str) -> Path:
+        """The public key of an authorised site."""
+        return self.sites / f"{site}.pub"
+
+    def kit(self, site: str) -> Path:
+        """The joining kit of a site."""
+        return self.kits / site
+
+    def kit_archive(self, site: str) -> Path:
+        """The same kit in one file."""
+        return self.kits / f"{site}.zip"
+
+
+def init_study(folder: Path, server: ServerConfig, study_file: Path | None = None) -> StudyFolder:
+    """Make a study folder with a certificate authority of its own.
+
+    Args:
+        folder: created when missing; must be empty.
+        server: what `server.yaml` is to say.
+        study_file: the study; without one, every setting at its default, with comments.
+
+    Raises:
+        InputError: the folder is not empty or cannot be written; it is left as it was.
+        ConfigError: the study does not validate.
+    """
+    if study_file is not None:
+        name, study_text = load_study(study_file).name, study_file.read_text(encoding="utf-8")
+    else:
+        name = folder.resolve().name if _is_name(folder.resolve().name) else "my-study"
+        study_text = commented_yaml(StudyConfig(name=name), _STUDY_HEADER)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise InputError(f"{folder}: is not empty; choose another folder, nothing was changed")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".init.") as temporary:
+            draft = StudyFolder(Path(temporary))
+            write_text(draft.study_file, study_text)
+            write_text(draft.server_file, commented_yaml(server, _SERVER_HEADER))
+            _make_certificates(draft, name, server)
+            draft.sites.mkdir()
+            draft.kits.mkdir()
+            # server.yaml last: a folder that has it has everything.
+            for child in sorted(draft.root.iterdir(), key=lambda child: child == draft.server_file):
+                child.rename(folder / child.name)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from None
+    return StudyFolder(folder)
+
+
+def open_study(folder: Path) -> StudyFolder:
+    """The study folder that `init_study` made.
+
+    Raises:
+        InputError: there is none.
+    """
+    study = StudyFolder(folder)
+    if not study.server_file.is_file():
+        raise InputError(f"{folder}: no study folder; make one with `msfl-server init {folder} --host HOST`")
+    return study
+
+
+def add_site(study: StudyFolder, site: str, public_key_file: Path) -> Path:
+    """Authorise a site and make its joining kit; the path of the kit's archive.
+
+    Raises:
+        InputError: the name or the key is used already, or is not valid.
+    """
+    if not _is_name(site) or site.endswith(".zip"):  # kits/NAME.zip is another site's archive
+        raise InputError(f"site name {site!r}: expected at most 64 letters, digits, dots, dashes, underscores")
+    key = read_public_key(public_key_file)
+    for other in list_sites(study):
+        if other.casefold() == site.casefold():
+            raise InputError(f"site {other} is there already; choose another name, or `remove-site` it first")
+        if read_public_key(study.public_key_file(other)) == key:
+            raise InputError(f"{public_key_file}: is the key of site {other}; each site makes a key of its own")
+    _make_kit(study, site)
+    # The public key last: it is what authorises.
+    write_text(study.public_key_file(site), f"{key} {site}\n")
+    return study.kit_archive(site)
+
+
+def remove_site(study: StudyFolder, site: str) -> None:
+    """Take a site's authority away, and its kit.
+
+    Raises:
+        InputError: there is no such site.
+    """
+    sites = list_sites(study)
+    if site not in sites:
+        raise InputError(f"no site {site}; there are: {', '.join(sites) or 'none'}")
+    study.public_key_file(site).unlink()
+    study.kit_archive(site).unlink(missing_ok=True)
+    shutil.rmtree(study.kit(site), ignore_errors=True)
+
+
+def list_sites(study: StudyFolder) -> list[str]:
+    """Names of the authorised sites, in alphabetical order."""
+    return sorted(path.stem for path in study.sites.glob("*.pub") if not path.name.startswith("."))
+
+
+def read_public_key(path: Path) -> str:
+    """A site's public key in OpenSSH format, without its comment.
+
+    Raises:
+        InputError: the file is missing, or holds anything but an elliptic-curve P-384 public key.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; name the site's site.key.pub") from None
+    if b"PRIVATE KEY" in content:
+        raise InputError(
+            f"{path}: is a private key, which must never leave its site; "
+            "delete this copy, have the site make a new key, and ask for its site.key.pub"
+        )
+    try:
+        key = serialization.load_ssh_public_key(content.strip())
+    except Exception:  # cryptography raises several kinds; none tells more than this
+        raise InputError(f"{path}: no OpenSSH public key; name the site's site.key.pub") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        kind = content.split()[0].decode(errors="replace")
+        raise InputError(f"{path}: expected an ecdsa-sha2-nistp384 key, found {kind}; `msfl-client init` makes one")
+    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
+
+
+def renew_certificate(study: StudyFolder) -> int:
+    """Sign a new certificate for the hosts of `server.yaml`; the days until it expires.
+
+    Authority and server key stay, so sites need nothing new.
+
+    Raises:
+        InputError: the authority is incomplete or has expired.
+    """
+    server = load_server(study.server_file)
+    authority = Pair(read_certificate(study.ca_certificate, _RESTORE), _read_key(study.ca_key))
+    if authority.certificate.public_key() != authority.key.public_key():
+        raise InputError(f"{study.ca_key}: is not the key of {study.ca_certificate}; {_RESTORE}")
+    if expires_in_days(authority.certificate) < 0:
+        raise InputError(f"{study.ca_certificate}: has expired; make a new study folder with `msfl-server init`")
+    renewed = issue_server_certificate(authority, server.hosts, _read_key(study.server_key))
+    write_bytes(study.server_certificate, renewed.certificate_pem)
+    return expires_in_days(renewed.certificate)
+
+
+def certificate_warning(study: StudyFolder) -> str | None:
+    """One sentence when a certificate expires within 30 days or lacks a host of `server.yaml`, else None."""
+    server = read_certificate(study.server_certificate, _RESTORE)
+    renew = f"run `msfl-server renew-certificate {study.root}`; sites need nothing new"
+    missing = [host for host in load_server(study.server_file).hosts if not covers(server, host)]
+    return (
+        expiry_warning(
+            "the study's certificate authority",
+            read_certificate(study.ca_certificate, _RESTORE),
+            "make a new study folder with `msfl-server init`, and hand new kits to the sites",
+        )
+        or expiry_warning("the server certificate", server, renew)
+        or (f"the server certificate is not good for {', '.join(missing)}; {renew}" if missing else None)
+    )
+
+
+def _make_certificates(study: StudyFolder, name: str, server: ServerConfig) -> None:
+    authority = make_authority(name)
+    issued = issue_server_certificate(authority, server.hosts)
+    write_bytes(study.ca_key, authority.key_pem, secret=True)
+    write_bytes(study.server_key, issued.key_pem, secret=True)
+    write_bytes(study.ca_certificate, authority.certificate_pem)
+    write_bytes(study.server_certificate, issued.certificate_pem)
+
+
+def _make_kit(study: StudyFolder, site: str) -> None:
+    kit = Kit(
+        study=load_study(study.study_file).name,
+        site=site,
+        address=load_server(study.server_file).address,
+        msfl_version=__version__,
+        ca_sha256=fingerprint(read_certificate(study.ca_certificate, _RESTORE)),
+    )
+    contents = {
+        KIT_FILE: (kit.model_dump_json(indent=2) + "\n").encode(),
+        CA_FILE: study.ca_certificate.read_bytes(),
+        STUDY_FILE: study.study_file.read_bytes(),
+    }
+    archive = BytesIO()
+    with whole_folder(study.kit(site)) as folder, zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in contents.items():
+            write_bytes(folder / name, content)
+            # Under `kit/`, so that unpacking beside site.yaml puts it where `kit:` looks.
+            packed.write(folder / name, f"kit/{name}")
+    write_bytes(study.kit_archive(site), archive.getvalue())
+
+
+def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; {_RESTORE}") from None
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: holds no private key; {_RESTORE}") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise InputError(f"{path}: is not the key that `msfl-server init` made; {_RESTORE}")
+    return key
+
+
+def _is_name(text: str) -> bool:
+    try:
+        TypeAdapter(Name).validate_python(text)
+    except ValidationError:
+        return False
+    return True

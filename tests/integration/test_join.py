@@ -1,0 +1,418 @@
+"""A site joins a study: study folder, key, kit, and the check of its connection against a real SuperLink."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest
+from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supernode import node_auth_http_interceptor
+
+from msfl_client.federation_check import Row, check_connection
+from msfl_client.keys import make_key
+from msfl_client.site_folder import init_site
+from msfl_common.config import SiteConfig, load_site
+from msfl_common.files import write_json
+from msfl_common.kit import CA_FILE, KIT_FILE, fingerprint
+from msfl_server.certificates import Pair, issue_server_certificate, make_authority
+from msfl_server.server_config import ServerConfig
+from msfl_server.study_folder import StudyFolder, add_site, init_study
+
+BIN = Path(sys.executable).parent
+ROWS = ["device", "disk", "key", "kit", "server", "clock", "authenticated", "study"]
+FOLDERS = [str(Path(__file__).parents[2] / side) for side in ("common", "client")]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A study whose SuperLink runs, and a site that is registered with it."""
+
+    study: StudyFolder
+    site_file: Path
+
+    @property
+    def site(self) -> SiteConfig:
+        return load_site(self.site_file)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        assert process.poll() is None, "SuperLink ended"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    pytest.fail("SuperLink did not open its port within 60 s")
+
+
+@contextmanager
+def superlink(study: StudyFolder, port: int) -> Iterator[None]:
+    command = [BIN / "flower-superlink", "--enable-supernode-auth", "--disable-runtime-dependency-installation"]
+    command += ["--ssl-ca-certfile", study.ca_certificate, "--ssl-certfile", study.server_certificate]
+    command += ["--ssl-keyfile", study.server_key, "--database", study.database]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    settings = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_HOME": str(study.root / "flwr")}
+    with (study.root / "superlink.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=os.environ | settings, start_new_session=True, cwd=study.root
+        )
+        try:
+            wait_for(port, process)
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(20)
+
+
+def control(study: StudyFolder, port: int) -> ControlHttpClient:
+    authority = study.ca_certificate.read_bytes()
+    return ControlHttpClient.from_server_address(f"localhost:{port}", False, authority, interceptors=[])
+
+
+def register(study: StudyFolder, port: int, site: str) -> None:
+    """What `flwr supernode register` does."""
+    key = serialization.load_ssh_public_key(study.public_key_file(site).read_bytes())
+    with control(study, port) as client:
+        assert client.RegisterNode(RegisterNodeRequest(public_key=public_key_to_bytes(key), name=site)).node_id
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
+    root = tmp_path_factory.mktemp("join")
+    (root / "bids").mkdir()
+    port = free_port()
+    study = init_study(root / "pilot", ServerConfig(hosts=("localhost",), port=port))
+    made = init_site(root / "site", "hospital-a", root / "bids")
+    archive = add_site(study, "hospital-a", made.public_key_file)
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(root / "site")
+    with superlink(study, port):
+        register(study, port, "hospital-a")
+        yield Joined(study, made.site_file)
+
+
+@pytest.fixture
+def site(joined: Joined, tmp_path: Path) -> SiteConfig:
+    """The registered site, in a copy that a test may spoil."""
+    shutil.copytree(joined.site_file.parent, tmp_path / "site")
+    return load_site(tmp_path / "site" / "site.yaml")
+
+
+def row(site: SiteConfig, name: str) -> Row:
+    rows = check_connection(site)
+    assert [found.name for found in rows] == ROWS
+    return next(found for found in rows if found.name == name)
+
+
+def point_kit(site: SiteConfig, **changes: str) -> None:
+    kit = json.loads((site.kit / KIT_FILE).read_text())
+    write_json(site.kit / KIT_FILE, kit | changes)
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler], certificate: Path | None = None) -> Iterator[str]:
+    """A web server with its own way of answering, with TLS when it is given a certificate; its host:port."""
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *arguments: object) -> None:
+            pass
+
+    server = Server(("127.0.0.1", 0), handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"localhost:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class NotFound(BaseHTTPRequestHandler):
+    """A web server that is no study's server."""
+
+    def do_POST(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+class LikeFlower(NotFound):
+    """Answers as SuperLink does to a registered key, by a clock that may be off."""
+
+    ahead_s = 0.0
+
+    def do_POST(self) -> None:
+        content = b'{"code": 2003, "detail": "Invalid heartbeat interval."}'
+        self.send_response(400)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(time.time() + self.ahead_s)
+
+
+class Proxy(NotFound):
+    """A hospital's proxy: tunnels to the host and port asked for."""
+
+    tunnels: ClassVar[list[str]] = []
+
+    def do_CONNECT(self) -> None:
+        self.tunnels.append(self.path)
+        host, _, port = self.path.rpartition(":")
+        with socket.create_connection((host, int(port))) as server:
+            self.send_response(200)
+            self.end_headers()
+            ends = [self.connection, server]
+            while True:
+                for end in select.select(ends, [], [])[0]:
+                    content = end.recv(65_536)
+                    if not content:
+                        return
+                    (server if end is self.connection else self.connection).sendall(content)
+
+
+def write_pair(pair: Pair, folder: Path) -> Path:
+    (folder / "server.pem").write_bytes(pair.certificate_pem + pair.key_pem)
+    return folder / "server.pem"
+
+
+def good_pair(study: StudyFolder, days_ago: int = 0) -> Pair:
+    start = datetime.now(UTC) - timedelta(days=days_ago)
+    return issue_server_certificate(authority_of(study), ["localhost"], now=start)
+
+
+def authority_of(study: StudyFolder) -> Pair:
+    key = serialization.load_pem_private_key(study.ca_key.read_bytes(), None)
+    return Pair(x509.load_pem_x509_certificate(study.ca_certificate.read_bytes()), key)  # type: ignore[arg-type]
+
+
+def test_a_site_that_did_everything_passes(joined: Joined) -> None:
+    rows = check_connection(joined.site)
+    assert [found.name for found in rows] == ROWS
+    assert {found.name: found.text for found in rows if found.level in ("fail", "skip")} == {}
+    assert {found.level for found in rows if found.name != "disk"} == {"pass"}
+
+
+def test_the_check_changes_nothing_at_the_server(joined: Joined) -> None:
+    assert row(joined.site, "authenticated").level == "pass"
+    with control(joined.study, site_port(joined.site)) as client:
+        nodes = client.ListNodes(ListNodesRequest()).nodes_info
+    assert [(node.status, node.last_activated_at) for node in nodes] == [("registered", "")]
+
+
+def test_unregistered_key(site: SiteConfig) -> None:
+    site.key.unlink()
+    (site.key.parent / "site.key.pub").unlink()
+    make_key(site.key, "hospital-a")
+    rows = {found.name: found for found in check_connection(site)}
+    assert rows["authenticated"].level == "fail"
+    assert rows["authenticated"].text == "the server does not know this site's key"
+    assert "msfl-server add-site STUDY_DIR hospital-a --public-key" in rows["authenticated"].fix
+    assert rows["server"].level == rows["clock"].level == "pass"
+
+
+def test_key_that_others_may_read(site: SiteConfig) -> None:
+    site.key.chmod(0o644)
+    rows = {found.name: found for found in check_connection(site)}
+    assert (rows["key"].level, rows["authenticated"].level) == ("fail", "skip")
+    assert "mode 0644" in rows["key"].text
+    assert rows["key"].fix == f"run `chmod 600 {site.key}`"
+    assert rows["server"].level == "pass"
+
+
+def test_another_authority_that_the_kit_vouches_for(site: SiteConfig) -> None:
+    other = make_authority("pilot")
+    (site.kit / CA_FILE).write_bytes(other.certificate_pem)
+    point_kit(site, ca_sha256=fingerprint(other.certificate))
+    rows = {found.name: found for found in check_connection(site)}
+    assert rows["kit"].level == "pass"
+    assert rows["server"].level == "fail"
+    assert "not signed by the kit's authority" in rows["server"].text
+    assert (rows["clock"].level, rows["authenticated"].level) == ("skip", "skip")
+
+
+def test_a_kit_whose_authority_was_exchanged(site: SiteConfig) -> None:
+    (site.kit / CA_FILE).write_bytes(make_authority("pilot").certificate_pem)
+    rows = {found.name: found for found in check_connection(site)}
+    assert rows["kit"].level == "fail"
+    assert "not the certificate that kit.json names" in rows["kit"].text
+    assert "ask the coordinator for the kit again" in rows["kit"].fix
+    assert {rows[name].level for name in ("server", "clock", "authenticated", "study")} == {"skip"}
+
+
+def test_wrong_host(joined: Joined, site: SiteConfig) -> None:
+    port = site_port(site)
+    alias = next((name for name in (socket.gethostname(), "127.0.0.2") if reaches(name, port)), None)
+    if alias is None:
+        pytest.skip("this machine has no second name for its loopback address")
+    point_kit(site, address=f"{alias}:{port}")
+    found = row(site, "server")
+    assert found.level == "fail"
+    assert "not good for this host" in found.text
+    assert f"add {alias} to `hosts:`" in found.fix
+
+
+def site_port(site: SiteConfig) -> int:
+    return int(json.loads((site.kit / KIT_FILE).read_text())["address"].rpartition(":")[2])
+
+
+def reaches(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_plain_http(site: SiteConfig) -> None:
+    with served(NotFound) as address:
+        point_kit(site, address=address)
+        found = row(site, "server")
+    assert found.level == "fail"
+    assert "no TLS connection" in found.text
+
+
+@pytest.mark.parametrize(("days_ago", "text"), [(731, "certificate has expired"), (-3, "is not valid yet")])
+def test_certificate_out_of_its_time(
+    joined: Joined, site: SiteConfig, tmp_path: Path, days_ago: int, text: str
+) -> None:
+    with served(LikeFlower, write_pair(good_pair(joined.study, days_ago), tmp_path)) as address:
+        point_kit(site, address=address)
+        found = row(site, "server")
+    assert found.level == "fail"
+    assert text in found.text
+
+
+def test_a_certificate_that_ends_soon_warns(joined: Joined, site: SiteConfig, tmp_path: Path) -> None:
+    with served(LikeFlower, write_pair(good_pair(joined.study, days_ago=720), tmp_path)) as address:
+        point_kit(site, address=address)
+        found = row(site, "server")
+    assert (found.level, found.fix) == ("warn", "tell the coordinator to run `msfl-server renew-certificate`")
+    assert "valid for 9 days" in found.text
+
+
+@pytest.mark.parametrize(
+    ("server_ahead_s", "level", "text"),
+    [
+        (0, "pass", "of the server's|behind the server's"),
+        (-3, "warn", "3 s ahead of the server's"),
+        (-30, "fail", "30 s ahead of the server's"),
+        (30, "pass", "30 s behind the server's"),
+        (100, "warn", "100 s behind the server's"),
+        (300, "fail", "(300|299) s behind the server's"),
+    ],
+)
+def test_clock(joined: Joined, site: SiteConfig, tmp_path: Path, server_ahead_s: float, level: str, text: str) -> None:
+    handler = type("Off", (LikeFlower,), {"ahead_s": server_ahead_s})
+    with served(handler, write_pair(good_pair(joined.study), tmp_path)) as address:
+        point_kit(site, address=address)
+        found = row(site, "clock")
+    assert found.level == level, found
+    assert re.search(text, found.text)
+
+
+def test_another_web_server(joined: Joined, site: SiteConfig, tmp_path: Path) -> None:
+    with served(NotFound, write_pair(good_pair(joined.study), tmp_path)) as address:
+        point_kit(site, address=address)
+        found = row(site, "server")
+    assert found.level == "fail"
+    assert "not as a study's server: HTTP 404" in found.text
+
+
+def test_through_a_proxy(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with served(Proxy) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy}")
+        rows = {found.name: found for found in check_connection(site)}
+    assert Proxy.tunnels == [f"localhost:{site_port(site)}"]
+    assert {rows[name].level for name in ("server", "clock", "authenticated")} == {"pass"}, rows
+
+
+def test_nothing_listens(site: SiteConfig) -> None:
+    point_kit(site, address=f"localhost:{free_port()}")
+    assert "nothing answers on this port" in row(site, "server").text
+
+
+def test_no_such_host(site: SiteConfig) -> None:
+    point_kit(site, address="server.invalid:9443")
+    found = row(site, "server")
+    assert found.level == "fail"
+    assert found.text == "server.invalid:9443: no such host"
+
+
+@pytest.mark.parametrize(("ahead_s", "accepted"), [(3, True), (7, False), (-290, True), (-307, False)])
+def test_how_far_off_flower_lets_a_clock_be(
+    site: SiteConfig, monkeypatch: pytest.MonkeyPatch, ahead_s: int, accepted: bool
+) -> None:
+    """The limits of the clock row rest on this."""
+    signed_at = node_auth_http_interceptor.now() + timedelta(seconds=ahead_s)
+    monkeypatch.setattr(node_auth_http_interceptor, "now", lambda: signed_at)
+    found = row(site, "authenticated")
+    assert found.level == ("pass" if accepted else "fail")
+    assert accepted or found.text == "the server refuses this site's signature"
+
+
+def msfl_client(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from msfl_client.cli import main; main()", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(FOLDERS), "COLUMNS": "160"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+def test_check_shows_both_tables_and_its_exit_code_says_whether_start_will_do(site: SiteConfig, make_site) -> None:
+    bids = make_site("scans", ["sub-01", "sub-02"])
+    site_file = site.kit.parent / "site.yaml"
+    site_file.write_text(site_file.read_text().replace(str(site.data[0]), str(bids.root)))
+    good = msfl_client("check", site_file, "--json")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert [found["name"] for found in json.loads(good.stdout)["connection"]] == ROWS
+    site.key.chmod(0o644)
+    bad = msfl_client("check", site_file)
+    assert bad.returncode == 2
+    assert bad.stderr.splitlines() == [f"{site_file}: cannot take part yet: key; the fixes are given above"]
+    assert "2 of 2 cases usable." in bad.stdout
+    assert "In study pilot: " in bad.stdout
+    assert f"  key: run `chmod 600 {site.key}`" in bad.stdout
+    data_only = msfl_client("check", site_file, "--data-only")
+    assert (data_only.returncode, data_only.stderr) == (0, "")
+    assert "Connection" not in data_only.stdout
