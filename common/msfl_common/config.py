@@ -98,6 +98,12 @@ class Rounds(_Frozen):
     num_rounds: int = Field(10, ge=1, le=100_000, description="rounds in the study")
     quorum: int = Field(2, ge=1, le=10_000, description="sites that must answer for a round to count")
     deadline_s: float = Field(3600.0, gt=0, description="seconds a round waits for its slowest site")
+    server_momentum: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="momentum of the averaged update between rounds (Nesterov); 0 is plain FedAvg",
+    )
 
 
 class StudyConfig(_Frozen):

@@ -24,7 +24,7 @@ from msfl_common.network import Weights, build_network, get_weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
 from msfl_server.federation_exchange import Answers, ask, meaning_of
 from msfl_server.results import summarise_metrics
-from msfl_server.strategy_fedavg import accept_updates, aggregate
+from msfl_server.strategy_fedavg import accept_updates, aggregate, with_momentum
 from msfl_server.summary import RoundSummary, SiteFailure, SiteSummary
 
 log = logging.getLogger(__name__)
@@ -34,13 +34,13 @@ class Listener(Protocol):
     """Who is told how a run goes: the terminal, MLflow."""
 
     def on_start(self, state: RunState) -> str | None:
-        """The run starts or goes on after `state.round` rounds; may return an MLflow run id to keep."""
+        """The run starts or goes on after `state.round` rounds; may return an MLflow run id to keep from here on."""
 
     def on_wait(self, what: str, sites: list[str]) -> None:
         """The round waits for these sites."""
 
-    def on_round(self, state: RunState) -> None:
-        """A round is complete and on disk."""
+    def on_round(self, state: RunState) -> str | None:
+        """A round is complete and on disk; may return an MLflow run id that was not known before."""
 
 
 @dataclass
@@ -69,9 +69,9 @@ def run_rounds(grid: Grid, study: StudyConfig, out: Path, listener: Listener) ->
         state = result.state.model_copy(
             update={"total_s": before_s + time.monotonic() - started, "mlflow_run_id": run_id}
         )
-        checkpoint = Checkpoint(state, result.weights)
+        checkpoint = Checkpoint(state, result.weights, result.momentum)
         save_checkpoint(out, checkpoint)
-        listener.on_round(checkpoint.state)
+        run_id = listener.on_round(checkpoint.state) or run_id
     provenance = Provenance(
         rounds_completed=checkpoint.state.round,
         sites={site.name: site.cases_train for site in checkpoint.state.sites},
@@ -133,7 +133,8 @@ def play_round(
     failures = (*roster.absent, *failures)
     if len(accepted) < study.rounds.quorum:
         raise RunError(_too_few(number, study.rounds.quorum, sorted(accepted), failures))
-    weights, loss = aggregate(number, accepted)
+    average, loss = aggregate(number, accepted)
+    weights, momentum = with_momentum(before.weights, average, before.momentum, study.rounds.server_momentum)
     trained_s = busy(grid, [update.seconds for _, update in accepted.values()])
     train_cases = {site: update.num_cases for site, (_, update) in accepted.items()}
     validation: Mapping[str, ValidationMetrics] = {}
@@ -163,7 +164,7 @@ def play_round(
             "busy_s": before.state.busy_s + trained_s + validated_s,
         }
     )
-    return Checkpoint(state, weights)
+    return Checkpoint(state, weights, momentum)
 
 
 def validate_round(
