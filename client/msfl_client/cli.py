@@ -175,6 +175,45 @@ def _check(site: SiteConfig, inputs: Inputs, workers: int) -> SiteCheck:
 
 
 @app.command(epilog=DEBUG_HINT)
+def ledger(
+    site: SitePath,
+    verify: Annotated[bool, typer.Option("--verify", help="Only check every line; exit code 2 if touched.")] = False,
+    export: Annotated[
+        Path | None, typer.Option("--export", metavar="FILE.csv", help="Write every entry to a table.")
+    ] = None,
+    last: Annotated[int, typer.Option("--last", min=1, help="Entries shown, the newest.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show what has left the site: every message, its size and its hash, never what it held.
+
+    SITE.yaml is the site's own file. The whole chain of lines is checked first; exit code 2 when one was touched.
+    """
+    from rich.console import Console
+
+    from msfl_client.ledger import LEDGER_FILE, read
+    from msfl_client.ledger_view import export_csv, overview, overview_document, print_overview, verdict
+    from msfl_common.config import load_site
+    from msfl_common.errors import InputError
+
+    if export is not None and export.suffix != ".csv":
+        raise InputError(f"--export {export}: expected a name that ends in .csv")
+    site_config = load_site(site)
+    path = site_config.state / LEDGER_FILE
+    found = overview(path, last)
+    if export is not None:
+        export_csv(export, read(path))
+    if as_json:
+        sys.stdout.write(json.dumps(overview_document(site_config.name, found), indent=2) + "\n")
+        return
+    console = Console()
+    if not verify and export is None and found.last:
+        print_overview(console, site_config.name, found)
+    console.print(verdict(found), soft_wrap=True, highlight=False, markup=False)
+    if export is not None:
+        console.print(f"written: {export}", soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command(epilog=DEBUG_HINT)
 def predict(
     model: Annotated[Path, typer.Option(metavar="DIR", help="Model folder: OUT/model of a run.")],
     source: Annotated[Path, typer.Option("--input", metavar="BIDS", help="Brain-extracted images, any grid.")],

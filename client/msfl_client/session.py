@@ -14,6 +14,7 @@ import torch
 from msfl_client.bids import split_by_patient
 from msfl_client.checks import check_site
 from msfl_client.egress import Door, check_floor
+from msfl_client.ledger import LEDGER_FILE
 from msfl_client.patches import PatchDataset, PatchLoader
 from msfl_client.preprocess import PreparedCase, prepare_all
 from msfl_client.training import pick_device, train_round, validate
@@ -83,7 +84,7 @@ def open_session(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) 
     return SiteSession(
         site=site,
         study=study,
-        door=Door(site.policy, site.state / "ledger.jsonl"),
+        door=Door(site.policy, site.state / LEDGER_FILE),
         device=device,
         network=build_network(study),
         loader=PatchLoader(dataset, device),

@@ -103,6 +103,12 @@ class Rounds(Frozen):
     patience_s: float = Field(
         300.0, gt=0, description="seconds a round waits for a site that is offline, before it goes on without it"
     )
+    server_momentum: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="momentum of the averaged update between rounds (Nesterov); 0 is plain FedAvg",
+    )
 
 
 class StudyConfig(Frozen):

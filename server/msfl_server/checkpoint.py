@@ -1,6 +1,7 @@
 """A run on disk after each round: everything needed to go on with bit-identical weights.
 
-`checkpoints/round_0003/` holds `weights.safetensors` and `state.json` and appears in one step.
+`checkpoints/round_0003/` holds `weights.safetensors`, `state.json` and, in a study with server momentum,
+`momentum.safetensors`; it appears in one step.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from msfl_common.network import Weights, check_weights
 from msfl_server.summary import RoundSummary, SiteSummary
 
 KEEP = 5  # older checkpoints are dropped; the newest alone is enough to go on
-WEIGHTS_FILE, STATE_FILE = "weights.safetensors", "state.json"
+WEIGHTS_FILE, MOMENTUM_FILE, STATE_FILE = "weights.safetensors", "momentum.safetensors", "state.json"
 
 
 class RunState(BaseModel):
@@ -46,6 +47,7 @@ class Checkpoint:
 
     state: RunState
     weights: Weights
+    momentum: Weights | None = None
 
 
 def save_checkpoint(out: Path, checkpoint: Checkpoint) -> Path:
@@ -53,6 +55,8 @@ def save_checkpoint(out: Path, checkpoint: Checkpoint) -> Path:
     folder = out / "checkpoints" / f"round_{checkpoint.state.round:04d}"
     with whole_folder(folder) as temporary:
         write_bytes(temporary / WEIGHTS_FILE, save(checkpoint.weights))
+        if checkpoint.momentum is not None:
+            write_bytes(temporary / MOMENTUM_FILE, save(checkpoint.momentum))
         write_text(temporary / STATE_FILE, checkpoint.state.model_dump_json(indent=1) + "\n")
     for old in _rounds(out)[:-KEEP]:
         shutil.rmtree(old)
@@ -69,15 +73,21 @@ def load_checkpoint(out: Path, study: StudyConfig, expected: Weights) -> Checkpo
     for folder in reversed(folders):
         try:
             state = RunState.model_validate_json((folder / STATE_FILE).read_text(encoding="utf-8"))
-            stored = load_file(folder / WEIGHTS_FILE)
-            weights = {name: stored[name] for name in expected}
-            check_weights(weights, expected)
+            weights = _load(folder / WEIGHTS_FILE, expected)
+            momentum = _load(folder / MOMENTUM_FILE, expected) if study.rounds.server_momentum else None
         except (OSError, ValidationError, SafetensorError, UpdateError, KeyError):
             continue
-        return Checkpoint(state, weights)
+        return Checkpoint(state, weights, momentum)
     if folders:
         raise InputError(f"{out / 'checkpoints'}: {len(folders)} checkpoints, none readable for study {study.name}")
     return None
+
+
+def _load(path: Path, expected: Weights) -> Weights:
+    stored = load_file(path)
+    weights = {name: stored[name] for name in expected}
+    check_weights(weights, expected)
+    return weights
 
 
 def _rounds(out: Path) -> list[Path]:

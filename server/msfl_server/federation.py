@@ -24,7 +24,7 @@ from msfl_common.network import Weights, build_network, get_weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
 from msfl_server.federation_exchange import STRANGER, Answers, ask, gather, meaning_of, presence
 from msfl_server.results import summarise_metrics
-from msfl_server.strategy_fedavg import accept_updates, aggregate
+from msfl_server.strategy_fedavg import accept_updates, aggregate, with_momentum
 from msfl_server.summary import RoundSummary, SiteFailure, SiteSummary
 
 log = logging.getLogger(__name__)
@@ -34,13 +34,13 @@ class Listener(Protocol):
     """Who is told how a run goes: the terminal, MLflow."""
 
     def on_start(self, state: RunState) -> str | None:
-        """The run starts or goes on after `state.round` rounds; may return an MLflow run id to keep."""
+        """The run starts or goes on after `state.round` rounds; may return an MLflow run id to keep from here on."""
 
     def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
         """Round `number` waits for these sites, for at most `left_s` seconds more."""
 
-    def on_round(self, state: RunState) -> None:
-        """A round is complete and on disk."""
+    def on_round(self, state: RunState) -> str | None:
+        """A round is complete and on disk; may return an MLflow run id that was not known before."""
 
 
 @dataclass
@@ -82,9 +82,9 @@ def run_rounds(
         state = result.state.model_copy(
             update={"total_s": before_s + time.monotonic() - started, "mlflow_run_id": run_id}
         )
-        checkpoint = Checkpoint(state, result.weights)
+        checkpoint = Checkpoint(state, result.weights, result.momentum)
         save_checkpoint(out, checkpoint)
-        listener.on_round(checkpoint.state)
+        run_id = listener.on_round(checkpoint.state) or run_id
         roster.expected = checkpoint.state.history[-1].sites_ok
     provenance = Provenance(
         rounds_completed=checkpoint.state.round,
@@ -158,7 +158,8 @@ def play_round(
     failures = (*roster.absent, *failures)
     if len(accepted) < study.rounds.quorum:
         raise RunError(_too_few(number, study.rounds.quorum, sorted(accepted), failures))
-    weights, loss = aggregate(number, accepted)
+    average, loss = aggregate(number, accepted)
+    weights, momentum = with_momentum(before.weights, average, before.momentum, study.rounds.server_momentum)
     trained_s = busy(grid, [update.seconds for _, update in accepted.values()])
     train_cases = {site: update.num_cases for site, (_, update) in accepted.items()}
     validation: Mapping[str, ValidationMetrics] = {}
@@ -188,7 +189,7 @@ def play_round(
             "busy_s": before.state.busy_s + trained_s + validated_s,
         }
     )
-    return Checkpoint(state, weights)
+    return Checkpoint(state, weights, momentum)
 
 
 def validate_round(

@@ -1,4 +1,7 @@
-"""Federated averaging (McMahan et al. 2017), weighted by training cases, by Flower's own strategy."""
+"""Federated averaging (McMahan et al. 2017), weighted by training cases, by Flower's own strategy.
+
+Server momentum is after Hsu, Qi and Brown 2019 (FedAvgM), in Nesterov's form, which Flower's own does not have.
+"""
 
 from __future__ import annotations
 
@@ -42,3 +45,28 @@ def aggregate(round_number: int, accepted: Mapping[str, tuple[Message, ModelUpda
     loss = metrics[TRAIN_LOSS]
     assert isinstance(loss, float)
     return {name: np.asarray(array.numpy(), dtype=np.float32) for name, array in arrays.items()}, loss
+
+
+def with_momentum(
+    before: Weights, average: Weights, momentum: Weights | None, factor: float
+) -> tuple[Weights, Weights | None]:
+    """Carry the updates of earlier rounds on: v = factor v + (average - w), then w + (average - w) + factor v.
+
+    Args:
+        before: w, the weights that the round started from.
+        average: what `aggregate` made of the sites' updates.
+        momentum: v after the round before; None before the first.
+        factor: 0, which leaves the average as it is, to below 1.
+
+    Returns:
+        The new weights and the new v, float32; v is None for a factor of 0.
+    """
+    if not factor:
+        return average, None
+    b = np.float32(factor)
+    weights, velocity = {}, {}
+    for name, w in before.items():
+        delta = average[name] - w
+        v = delta if momentum is None else b * momentum[name] + delta
+        weights[name], velocity[name] = w + (delta + b * v), v
+    return weights, velocity

@@ -55,6 +55,18 @@ def test_the_three_requests_are_answered_and_in_the_ledger(config: SiteConfig, t
     assert verify(config.state / "ledger.jsonl") == 3
 
 
+def test_a_site_whose_ledger_lost_its_end_sends_nothing(config: SiteConfig, tiny_study: StudyConfig) -> None:
+    ask = pack_task(RoundTask(tiny_study, 1))
+    for _ in range(2):
+        answer(config, "query", ask)
+    path = config.state / "ledger.jsonl"
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    reply = answer(config, "query", ask)
+    assert set(reply) == {"refusal"}
+    assert unpack_refusal(reply).code is Code.INTERNAL  # type: ignore[union-attr]
+    assert "line 2 is missing" in (config.state / "site.log").read_text()
+
+
 @pytest.mark.parametrize(
     ("policy", "kind", "code"),
     [

@@ -23,7 +23,7 @@ from msfl_common.network import Weights, build_network, get_weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint
 from msfl_server.federation import run_rounds
 from msfl_server.simulation_grid import InProcessGrid
-from msfl_server.strategy_fedavg import aggregate
+from msfl_server.strategy_fedavg import aggregate, with_momentum
 
 
 class Killed(BaseException):
@@ -98,9 +98,15 @@ def test_a_study_runs_to_its_model(sites: list[SiteConfig], tiny_study: StudyCon
     assert not equal(final_weights(tmp_path / "out"), get_weights(build_network(tiny_study)))
 
 
+def with_server_momentum(study: StudyConfig, factor: float) -> StudyConfig:
+    return study.model_copy(update={"rounds": study.rounds.model_copy(update={"server_momentum": factor})})
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5])
 def test_a_killed_run_goes_on_to_bit_identical_weights(
-    sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
+    sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path, factor: float
 ) -> None:
+    tiny_study = with_server_momentum(tiny_study, factor)
     run_rounds(grid_of(sites), tiny_study, tmp_path / "whole", Recorder())
     for round_number in (1, 2):
         out = tmp_path / f"killed-{round_number}"
@@ -111,6 +117,36 @@ def test_a_killed_run_goes_on_to_bit_identical_weights(
         assert recorder.states[0].round == round_number
         assert [record.round for record in recorder.states[-1].history] == [1, 2, 3]
         assert equal(final_weights(out), final_weights(tmp_path / "whole"))
+        assert (out / "checkpoints" / "round_0003" / "momentum.safetensors").exists() == bool(factor)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"half")], ids=["lost", "damaged"])
+def test_a_checkpoint_without_its_momentum_costs_one_round(
+    sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    study = with_server_momentum(tiny_study, 0.5)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    run_rounds(grid_of(sites), study, whole, Recorder())
+    with pytest.raises(Killed):
+        run_rounds(grid_of(sites), study, out, Recorder(die_after=2))
+    damage(out / "checkpoints" / "round_0002" / "momentum.safetensors")
+    recorder = Recorder()
+    run_rounds(grid_of(sites), study, out, recorder)
+    assert recorder.states[0].round == 1
+    assert equal(final_weights(out), final_weights(whole))
+
+
+def test_a_run_id_that_is_known_late_is_in_later_checkpoints(
+    sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
+) -> None:
+    class Late(Recorder):
+        def on_round(self, state: RunState) -> str | None:
+            super().on_round(state)
+            return "late" if state.round == 1 else None
+
+    recorder = Late()
+    run_rounds(grid_of(sites), tiny_study, tmp_path / "out", recorder)
+    assert [state.mlflow_run_id for state in recorder.states] == [None, None, "late", "late"]
 
 
 def test_a_damaged_checkpoint_costs_one_round(sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path) -> None:
@@ -225,3 +261,27 @@ def test_averaging_is_exact_arithmetic_weighted_by_cases() -> None:
     assert np.array_equal(weights["w"], np.full((2, 2), 5.0, np.float32))
     assert weights["w"].dtype == np.float32
     assert loss == pytest.approx(1.75)
+
+
+def test_server_momentum_is_the_loop_written_out() -> None:
+    """Three rounds of three numbers, against float32 arithmetic number by number."""
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=(3, 3)).astype(np.float32)
+    factor = np.float32(0.7)
+    w, v = [np.float32(1), np.float32(-2), np.float32(0.5)], [np.float32(0)] * 3
+    weights, momentum = {"w": np.array(w)}, None
+    for average in targets:
+        weights, momentum = with_momentum(weights, {"w": average}, momentum, 0.7)
+        for i in range(3):
+            delta = average[i] - w[i]
+            v[i] = factor * v[i] + delta
+            w[i] = w[i] + (delta + factor * v[i])
+        assert momentum is not None
+        assert momentum["w"].tolist() == [float(number) for number in v]
+        assert weights["w"].tolist() == [float(number) for number in w]
+        assert weights["w"].dtype == momentum["w"].dtype == np.float32
+
+
+def test_no_server_momentum_is_the_average_itself() -> None:
+    average = {"w": np.ones(2, np.float32)}
+    assert with_momentum({"w": np.zeros(2, np.float32)}, average, None, 0.0) == (average, None)

@@ -1,0 +1,134 @@
+"""`msfl-client ledger`, as a data protection officer would use it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from msfl_client.ledger import Entry, append, read
+from msfl_client.ledger_view import COLUMNS, export_csv
+
+COMMAND = [sys.executable, "-c", "from msfl_client.cli import main; main()", "ledger"]
+FOLDERS = [str(Path(__file__).parents[2] / side) for side in ("common", "client")]
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(FOLDERS), "COLUMNS": "140"}
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+
+
+def message(number: int, kind: str = "model_update", study: str = "pilot") -> Entry:
+    return Entry(
+        kind=kind,
+        study=study,
+        round=number,
+        arrays={"conv.weight": [4, 2], "conv.bias": [4]},
+        numbers=["num-examples", "train-loss"],
+        num_bytes=1500,
+        sha256=f"{number:064x}"[::-1],
+        num_cases=9,
+        version="0.1.0",
+    )
+
+
+@pytest.fixture
+def site_file(tmp_path: Path) -> Path:
+    path = tmp_path / "site.yaml"
+    path.write_text("name: here\ndata: bids\nstate: state\n")
+    return path
+
+
+@pytest.fixture
+def ledger(site_file: Path) -> Path:
+    path = site_file.parent / "state" / "ledger.jsonl"
+    for number in range(1, 26):
+        append(path, message(number))
+    append(path, message(1, "node_facts", "other"))
+    return path
+
+
+def test_the_table_shows_the_newest_entries_and_all_totals(site_file: Path, ledger: Path) -> None:
+    done = run(site_file)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [" ".join(line.replace("│", " ").split()) for line in done.stdout.splitlines()]
+    assert "What left here: last 20 of 26" in lines
+    rows = [line for line in lines if "model_update pilot" in line and "kB 9" in line]
+    assert len(rows) == 19
+    assert rows[-1].endswith("model_update pilot 25 2, 2 1.5 kB 9 910000000000")
+    assert "pilot model_update 25 37.5 kB" in lines
+    assert "other node_facts 1 1.5 kB" in lines
+    assert any(line.startswith("26 lines, none touched") for line in lines)
+
+
+def test_json_is_one_document(site_file: Path, ledger: Path) -> None:
+    document = json.loads(run(site_file, "--json", "--last", 3).stdout)
+    assert (document["site"], document["num_lines"]) == ("here", 26)
+    assert [entry["number"] for entry in document["last"]] == [24, 25, 26]
+    assert document["hash"] == document["last"][-1]["hash"]
+    assert document["totals"][1] == {"study": "pilot", "kind": "model_update", "messages": 25, "num_bytes": 37500}
+
+
+def test_verify_says_how_many_lines_hold_and_names_the_first_that_does_not(site_file: Path, ledger: Path) -> None:
+    done = run(site_file, "--verify")
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, last = read(ledger)
+    assert done.stdout == f"26 lines, none touched; the last, of {last.time}, has the hash {last.hash}\n"
+    ledger.write_bytes(ledger.read_bytes().replace(b'"round":7,', b'"round":8,'))
+    for arguments in (["--verify"], ["--verify", "--json"], [], ["--export", ledger.with_name("out.csv")]):
+        done = run(site_file, *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"{ledger}: line 7 was edited\n"
+    assert not ledger.with_name("out.csv").exists()
+
+
+def test_an_export_holds_every_entry(site_file: Path, ledger: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.csv"
+    done = run(site_file, "--export", target)
+    assert (done.returncode, done.stderr) == (0, "")
+    with target.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == list(COLUMNS)
+    for row, line in zip(rows, read(ledger), strict=True):
+        assert {name: str(value) for name, value in line.model_dump().items() if name not in ("arrays", "numbers")} == {
+            name: value for name, value in row.items() if name not in ("arrays", "numbers")
+        }
+        assert json.loads(row["arrays"]) == line.arrays
+        assert json.loads(row["numbers"]) == line.numbers
+
+
+@pytest.mark.parametrize("start", list("=+-@\t\r\n"))
+def test_no_cell_is_a_formula(tmp_path: Path, start: str) -> None:
+    hostile = message(1, kind=f"{start}cmd|' /C calc'!A0", study=f'{start}HYPERLINK("x"),"')
+    append(tmp_path / "ledger.jsonl", hostile)
+    export_csv(tmp_path / "out.csv", read(tmp_path / "ledger.jsonl"))
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        cells = [cell for row in csv.reader(stream) for cell in row]
+    assert f"'{hostile.kind}" in cells
+    assert f"'{hostile.study}" in cells
+    assert not [cell for cell in cells if cell.startswith(tuple("=+-@\t\r\n"))]
+
+
+def test_every_exported_column_is_explained() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert [column for column in COLUMNS if f"`{column}`" not in readme] == []
+
+
+def test_an_export_never_replaces_another_kind_of_file(site_file: Path, ledger: Path) -> None:
+    before = ledger.read_bytes()
+    done = run(site_file, "--export", ledger)
+    assert (done.returncode, done.stderr) == (2, f"--export {ledger}: expected a name that ends in .csv\n")
+    assert ledger.read_bytes() == before
+
+
+def test_a_site_that_has_sent_nothing(site_file: Path) -> None:
+    for arguments in ([], ["--verify"]):
+        done = run(site_file, *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "The ledger is empty: nothing has left this site.\n"
+    assert json.loads(run(site_file, "--json").stdout)["num_lines"] == 0
