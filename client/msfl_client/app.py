@@ -39,9 +39,7 @@ SiteOf = Callable[[Context], SiteConfig]
 Answer = Callable[[SiteSession, RoundTask, RecordDict], RecordDict]
 
 
-def build_app(
-    site_of: SiteOf, on_progress: OnProgress = lambda *_: None, *, keep_answers: bool = False
-) -> ClientApp:
+def build_app(site_of: SiteOf, on_progress: OnProgress = lambda *_: None, *, keep_answers: bool = False) -> ClientApp:
     """The app of the site that `site_of` finds for a Flower context.
 
     With `keep_answers`, a round that is asked for again is answered from disk, not trained again.

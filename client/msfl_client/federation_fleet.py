@@ -47,6 +47,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
@@ -89,9 +90,7 @@ class Fleet:
             pull = make_pull_object_fn_protobuf(self._client.PullObject, self._node, run_id)
             held = {name: self._held[name] for name in needed if name in self._held}
             self._held = held | pull_objects([name for name in needed if name not in held], pull)
-            confirm = make_confirm_message_received_fn_protobuf(
-                self._client.ConfirmMessageReceived, self._node, run_id
-            )
+            confirm = make_confirm_message_received_fn_protobuf(self._client.ConfirmMessageReceived, self._node, run_id)
             confirm(tree.object_id)
         message = inflate_object_from_contents(tree.object_id, dict(self._held), keep_object_contents=True)
         assert isinstance(message, Message)
@@ -152,7 +151,10 @@ def join(address: str, ca_certificate: bytes, key: EllipticCurvePrivateKey, stal
         DisconnectedError: no connection, another certificate, an unknown key, or the key is online elsewhere.
     """
     public = key.public_key()
-    interceptors = [RuntimeVersionHttpInterceptor(component_name="SuperNode"), NodeAuthHttpInterceptor(key, public)]
+    interceptors: list[ProtobufClientInterceptor] = [
+        RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+        NodeAuthHttpInterceptor(key, public),
+    ]
     with FleetHttpClient.from_server_address(address, False, ca_certificate, interceptors) as client:
         with _explained():
             if stale is not None:

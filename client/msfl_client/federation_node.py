@@ -31,7 +31,7 @@ from msfl_common.files import write_text
 from msfl_common.kit import CA_FILE, load_kit
 from msfl_common.processes import end_with_starter
 
-POLL_S = 0.5
+POLL_S = (0.3, 2.0)  # pause between two looks for a request: short after one was answered, then growing
 LONGEST_PAUSE_S = 30.0
 APP = f"msfl/msfl {__version__}"
 _REQUESTS = ("query", "train", "evaluate")
@@ -80,12 +80,15 @@ def serve(fleet: Fleet, app: Answer, site: SiteConfig, status: StatusFile) -> No
     """
     apps: dict[int, str] = {}
     status.say("waiting")
+    pause, longest = POLL_S
     while True:
         try:
             message = fleet.receive()
             if message is None:
-                time.sleep(POLL_S)
+                time.sleep(pause)
+                pause = min(1.1 * pause, longest)
                 continue
+            pause, _ = POLL_S
             run_id = message.metadata.run_id
             apps.setdefault(run_id, fleet.app_of(run_id))
             status.on_request(message.metadata.message_type, message.metadata.group_id)
@@ -100,7 +103,9 @@ def answer(message: Message, app: Answer, app_name: str, node_id: int, site: Sit
     # Flower stamps a reply with the identity of the task that its own processes run; here, this process.
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, message.metadata.run_id, node_id
     if app_name != APP or message.metadata.message_type not in _REQUESTS or not message.has_content():
-        return Message(refuse(site, Code.WRONG_APP, f"{app_name} asks {message.metadata.message_type}"), reply_to=message)
+        return Message(
+            refuse(site, Code.WRONG_APP, f"{app_name} asks {message.metadata.message_type}"), reply_to=message
+        )
     context = Context(
         run_id=message.metadata.run_id, node_id=node_id, node_config={}, state=RecordDict(), run_config={}
     )

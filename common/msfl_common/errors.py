@@ -35,7 +35,7 @@ class Code(StrEnum):
 
 SENTENCES: dict[Code, str] = {
     Code.POLICY: "the site's policy does not allow it",
-    Code.WRONG_APP: "the run is of another app or version than the one installed at the site, or asks what it cannot do",
+    Code.WRONG_APP: "the run is of another app or version than the site has installed, or asks what that cannot do",
     Code.BAD_STUDY: "the study settings that arrived are not valid for the installed version",
     Code.BAD_MODEL: "the model weights that arrived do not fit the study's model",
     Code.NO_CASES: "no usable case at the site; `msfl-client check` there says why",

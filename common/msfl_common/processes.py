@@ -23,7 +23,9 @@ class Child:
     Its output goes to `log`, or where its starter's goes. It ends when its starter ends, however that happens.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path | None, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], log: Path | None, env: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self._command = list(command)
         self._log = log

@@ -103,9 +103,7 @@ def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, list
         grid, roster.expected, study.rounds, lambda sites, left: listener.on_wait(number, "coming online", sites, left)
     )
     known = {node: here.site for node, here in (presence(grid) or {}).items()}
-    strangers = {
-        node: known.get(node, f"{STRANGER}{node}") for node in grid.get_node_ids() if node not in roster.names
-    }
+    strangers = {node: known.get(node, f"{STRANGER}{node}") for node in grid.get_node_ids() if node not in roster.names}
     roster.absent = ()
     if not strangers:
         return

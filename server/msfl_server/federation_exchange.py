@@ -27,7 +27,7 @@ _MEANINGS = {
     **{code.value: sentence for code, sentence in SENTENCES.items()},
 }
 STRANGER = "node-"  # what a node is called before it has told its site's name
-POLL_S = 0.2
+POLL_S = (0.1, 0.5)  # pause between two looks for replies: short at first, then growing
 PRESENCE_EVERY_S = 1.0
 _LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
@@ -154,6 +154,7 @@ def ask(
     exchange.send(names, online)
     looked = told = time.monotonic()
     on_wait(sorted(names.values()), rounds.deadline_s)
+    pause, longest = POLL_S
     while exchange.pending and time.monotonic() < end:
         changed = exchange.collect(comes_back=online is not None)
         if online is not None and time.monotonic() - looked > PRESENCE_EVERY_S:
@@ -163,7 +164,8 @@ def ask(
             told = time.monotonic()
             on_wait(sorted(names[node] for node in exchange.pending), end - told)
         if exchange.pending and not changed:
-            time.sleep(POLL_S)
+            time.sleep(pause)
+            pause = min(1.1 * pause, longest)
     good = {node: reply for node, reply in exchange.received.items() if _failure(reply, names[node]) is None}
     failures = [
         *(failure for node, reply in exchange.received.items() if (failure := _failure(reply, names[node]))),
@@ -184,7 +186,7 @@ def gather(grid: Grid, expected: Iterable[str], rounds: Rounds, on_wait: OnWait)
         if waited >= limit or (not missing and len(here) >= rounds.quorum):
             return
         on_wait(missing, limit - waited)
-        time.sleep(POLL_S)
+        time.sleep(POLL_S[1])
 
 
 def meaning_of(code: str) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from msfl_common.errors import RunError
 from msfl_common.processes import end_with_starter
 
-SECRET_HEADER = "x-msfl-control"  # noqa: S105 (the header's name)
+SECRET_HEADER = "x-msfl-control"
 FLEET = "/v1/fleet/"
 
 
@@ -136,7 +136,9 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=256)
     except OSError as error:
-        raise RunError(f"port {port} on {host} cannot be opened: {error.strerror}; free it or change server.yaml") from None
+        raise RunError(
+            f"port {port} on {host} cannot be opened: {error.strerror}; free it or change server.yaml"
+        ) from None
 
 
 def main() -> None:

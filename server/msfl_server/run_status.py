@@ -86,7 +86,9 @@ class StatusFile:
             return
         online = {node.site: node.joined_at for node in self._online().values()}
         deadline = _now() + timedelta(seconds=left_s)
-        self._set(state="running", doing=what, waits_for=tuple(sites), deadline=deadline, online=dict(sorted(online.items())))
+        self._set(
+            state="running", doing=what, waits_for=tuple(sites), deadline=deadline, online=dict(sorted(online.items()))
+        )
         self._write()
 
     def on_round(self, state: RunState) -> None:

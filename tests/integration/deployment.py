@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,9 +96,9 @@ class Deployment:
         def there() -> bool:
             for process in psutil.process_iter(["cmdline", "status"]):
                 command = " ".join(process.info["cmdline"] or [])
-                if module in command and str(self.base) in command and part in command:
-                    if process.info["status"] != psutil.STATUS_ZOMBIE:
-                        found.append(process)
+                is_it = module in command and str(self.base) in command and part in command
+                if is_it and process.info["status"] != psutil.STATUS_ZOMBIE:
+                    found.append(process)
             return bool(found)
 
         wait_for(f"a process of {module}", there, 60)
@@ -106,13 +106,11 @@ class Deployment:
 
     def kill_tree(self, name: str) -> None:
         """kill -9 of a command of ours and of everything that it started."""
-        process = psutil.Process(self.processes[name].pid)
-        for one in [*process.children(recursive=True), process]:
-            try:
+        process = self.processes.pop(name)
+        with suppress(psutil.NoSuchProcess):
+            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
                 one.kill()
-            except psutil.NoSuchProcess:
-                continue
-        self.processes.pop(name).wait()
+        process.wait()
 
     def stop(self, name: str) -> int:
         """SIGTERM; the exit code."""
