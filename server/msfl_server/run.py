@@ -21,10 +21,19 @@ from msfl_server.tracking import Tracker, track
 class RunListener:
     """Passes a run's events to the terminal and to MLflow."""
 
-    def __init__(self, display: RunDisplay, study: StudyConfig, out: Path, uri: str | None, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        display: RunDisplay,
+        study: StudyConfig,
+        out: Path,
+        uri: str | None,
+        stack: ExitStack,
+        patient: bool = False,
+    ) -> None:
+        """`patient`: go on while MLflow cannot be reached; see `track`."""
         self._display = display
         self._stack = stack
-        self._uri, self._out, self._study = uri, out, study
+        self._uri, self._out, self._study, self._patient = uri, out, study, patient
         self._tracker: Tracker | None = None
 
     @property
@@ -35,23 +44,26 @@ class RunListener:
 
     def on_start(self, state: RunState) -> str | None:
         """Open the run's MLflow run, a new one or the one it had."""
-        self._tracker = self._stack.enter_context(track(self._uri, self._out, self._study, state.mlflow_run_id))
-        self._track(state)  # a run killed between checkpoint and tracking left its last round out
+        self._tracker = self._stack.enter_context(
+            track(self._uri, self._out, self._study, state.mlflow_run_id, self._patient)
+        )
+        self._track(state)  # MLflow may have missed rounds before a kill
         return self._tracker.run_id
 
     def on_wait(self, what: str, sites: list[str]) -> None:
         """Show whom the round waits for."""
         self._display.on_wait(what, sites)
 
-    def on_round(self, state: RunState) -> None:
-        """Show and track a completed round."""
+    def on_round(self, state: RunState) -> str | None:
+        """Show and track a completed round; the MLflow run may be opened only now."""
         self._display.on_round(state)
         self._track(state)
+        return self.tracker.run_id
 
     def _track(self, state: RunState) -> None:
         if state.history:
-            last = state.history[-1]
-            self.tracker.log_round(last, summarise_metrics(state.validation) if last.metrics else {})
+            *earlier, last = state.history
+            self.tracker.log_round(last, summarise_metrics(state.validation) if last.metrics else {}, earlier)
 
 
 def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: str | None) -> Summary:
