@@ -29,7 +29,7 @@ class Child:
         self.name = name
         self._command = list(command)
         self._log = log
-        self._env = {**os.environ, **(env or {})}
+        self._env = dict(os.environ if env is None else env)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = self._pause = 0.0
         self._due = 0.0

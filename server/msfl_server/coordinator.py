@@ -25,6 +25,7 @@ from msfl_common.config import load_study
 from msfl_common.errors import InputError, RunError
 from msfl_common.files import write_bytes
 from msfl_common.processes import Child
+from msfl_server import mlflow_server
 from msfl_server.federation_control import LinkAddress, connect
 from msfl_server.federation_superlink import LinkSettings
 from msfl_server.run_status import RunStatus, read_status
@@ -62,6 +63,11 @@ class Coordinator:
         python = [sys.executable, "-m"]
         self._link = Child("superlink", settings.arguments(), folder.logs / "superlink.log")
         self._run = Child("run", [*python, "msfl_server.federation_run", str(folder.root)], folder.logs / "run.log")
+        self._mlflow = None
+        if self._server.mlflow is None:
+            command = mlflow_server.mlflow_command(folder.root, self._server.mlflow_port)
+            environment = mlflow_server.mlflow_environment(os.environ)
+            self._mlflow = Child("mlflow", command, folder.logs / "mlflow.log", environment)
         self._sites_seen: dict[str, float] = {}
 
     def run(self) -> RunStatus | None:
@@ -72,10 +78,15 @@ class Coordinator:
             InputError: the run cannot go on with these settings; its log says why.
         """
         try:
+            if self._mlflow is not None:
+                self._mlflow.start()
+                self._say(f"curves: {mlflow_server.tracking_uri(self._server.mlflow_port)}")
             self._start_link()
             self._run.start()
             while True:
                 time.sleep(TICK_S)
+                if self._mlflow is not None and self._mlflow.exit_code is not None:
+                    self._revive(self._mlflow, "MLflow", "rounds are kept for it")
                 if self._link.exit_code is not None:
                     self._say(f"the SuperLink ended (exit code {self._link.exit_code}); starting it again")
                     self._run.stop(patience_s=5)
@@ -88,13 +99,16 @@ class Coordinator:
                 if code == BAD_INPUT:
                     raise InputError(f"the run cannot go on: {last_line(self._folder.logs / 'run.log')}")
                 if code is not None:
-                    pause = self._run.restart_after_pause(FIRST_PAUSE_S, LONGEST_PAUSE_S)
-                    if pause is not None:
-                        why = last_line(self._folder.logs / "run.log")
-                        self._say(f"the run ended (exit code {code}: {why}); it goes on in {pause:.0f} s")
+                    self._revive(self._run, "the run", last_line(self._folder.logs / "run.log"))
         finally:
-            self._run.stop()
-            self._link.stop()
+            for child in (self._run, self._link, self._mlflow):
+                if child is not None:
+                    child.stop()
+
+    def _revive(self, child: Child, name: str, note: str) -> None:
+        pause = child.restart_after_pause(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        if pause is not None:
+            self._say(f"{name} ended (exit code {child.exit_code}; {note}); it starts again in {pause:.0f} s")
 
     def _start_link(self) -> None:
         """Start the SuperLink and wait until it answers with the right sites authorised."""
@@ -168,9 +182,9 @@ def control_secret(folder: StudyFolder) -> Path:
     return path
 
 
-def tracking_uri(server: ServerConfig) -> str | None:
+def tracking_uri(server: ServerConfig) -> str:
     """Where the run's metrics go."""
-    return server.mlflow
+    return server.mlflow or mlflow_server.tracking_uri(server.mlflow_port)
 
 
 def last_line(log: Path) -> str:

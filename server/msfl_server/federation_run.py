@@ -113,7 +113,7 @@ def run_study(folder: StudyFolder) -> None:
         def play(listener: Listener) -> None:
             build_app(lambda _: RunSettings(study, folder.run, listener, tuple(list_sites(folder))))(grid, context)
 
-        play_and_report(study, folder.run, tracking_uri(server), status, play)
+        play_and_report(study, folder.run, tracking_uri(server), status, play, patient=True)
         status.say("finished")
 
 

@@ -24,20 +24,19 @@ from msfl_server.tracking import Tracker, track
 class Display(Protocol):
     """Who shows a run to people."""
 
-    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
-        """See `msfl_server.federation.Listener`."""
-
-    def on_round(self, state: RunState) -> None:
-        """See `msfl_server.federation.Listener`."""
-
-
-class RunListener:
-    """Passes a run's events to people and to MLflow."""
-
-    def __init__(self, display: Display, study: StudyConfig, out: Path, uri: str | None, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        display: Display,
+        study: StudyConfig,
+        out: Path,
+        uri: str | None,
+        stack: ExitStack,
+        patient: bool = False,
+    ) -> None:
+        """`patient`: go on while MLflow cannot be reached; see `track`."""
         self._display = display
         self._stack = stack
-        self._uri, self._out, self._study = uri, out, study
+        self._uri, self._out, self._study, self._patient = uri, out, study, patient
         self._tracker: Tracker | None = None
 
     @property
@@ -48,23 +47,26 @@ class RunListener:
 
     def on_start(self, state: RunState) -> str | None:
         """Open the run's MLflow run, a new one or the one it had."""
-        self._tracker = self._stack.enter_context(track(self._uri, self._out, self._study, state.mlflow_run_id))
-        self._track(state)  # a run killed between checkpoint and tracking left its last round out
+        self._tracker = self._stack.enter_context(
+            track(self._uri, self._out, self._study, state.mlflow_run_id, self._patient)
+        )
+        self._track(state)  # MLflow may have missed rounds before a kill
         return self._tracker.run_id
 
     def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
         """Show whom the round waits for."""
         self._display.on_wait(number, what, sites, left_s)
 
-    def on_round(self, state: RunState) -> None:
-        """Show and track a completed round."""
+    def on_round(self, state: RunState) -> str | None:
+        """Show and track a completed round; the MLflow run may be opened only now."""
         self._display.on_round(state)
         self._track(state)
+        return self.tracker.run_id
 
     def _track(self, state: RunState) -> None:
         if state.history:
-            last = state.history[-1]
-            self.tracker.log_round(last, summarise_metrics(state.validation) if last.metrics else {})
+            *earlier, last = state.history
+            self.tracker.log_round(last, summarise_metrics(state.validation) if last.metrics else {}, earlier)
 
 
 def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: str | None) -> Summary:
@@ -91,6 +93,7 @@ def play_and_report(
     display: Display,
     play: Callable[[Listener], None],
     overlays: Callable[[], Sequence[Overlay]] = list,
+    patient: bool = False,
 ) -> Summary:
     """Play the rounds that are left, then write the run's summary, report and registered model.
 
@@ -101,12 +104,13 @@ def play_and_report(
         display: shows the rounds to people.
         play: plays the rounds, telling the listener.
         overlays: example images for the report; none where images stay at the sites.
+        patient: go on while MLflow cannot be reached; see `track`.
 
     Raises:
         RunError: the quorum was missed; the summary of the completed rounds is written all the same.
     """
     with ExitStack() as stack:
-        listener = RunListener(display, study, out, tracking_uri, stack)
+        listener = RunListener(display, study, out, tracking_uri, stack, patient)
         try:
             play(listener)
         finally:

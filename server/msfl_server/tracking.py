@@ -15,8 +15,9 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -24,6 +25,8 @@ from typing import TypeVar
 from msfl_common import __version__
 from msfl_common.config import StudyConfig
 from msfl_common.errors import InputError
+from msfl_common.files import write_text
+from msfl_server.mlflow_server import sqlite_uri
 from msfl_server.settings import flat_settings
 from msfl_server.summary import MetricSummary, RoundSummary
 
@@ -32,6 +35,10 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 # Seven retries to reach a server would hold a round up for four minutes; the round's figures wait instead.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+# A store on this machine is reached directly, whatever proxy leads out of the hospital.
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(
+    filter(None, (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "localhost,127.0.0.1"))
+)
 # Standard output belongs to the command's result.
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
@@ -48,47 +55,71 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MODEL_FOLDER = "model"
+_RUN_ID_FILE = "mlflow_run_id"
 _METRICS_PER_BATCH = 1000  # MLflow's limit
 _PARAMS_PER_BATCH = 100  # MLflow's limit
-_STORE_ERRORS = (MlflowException, SQLAlchemyError, ImportError, OSError)
+_STORE_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError)
 # Logged last in a round: where it is, the whole round is.
 _ROUND_MARK = "seconds"
 # `mlflow.user` and `mlflow.source.name` would else be filled with the login and the program's path.
 _TAGS = {"mlflow.user": "msfl", "mlflow.source.name": "msfl-server", "msfl.version": __version__}
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A run in a store that answered: its name and the last round that is there."""
+
+    client: MlflowClient
+    run_id: str
+    last_round: int
+
+
 class Tracker:
     """One MLflow run. Made by `track`.
 
-    A store that fails while the study runs does not stop it: a warning says so, and what could not be logged
-    is tried again with the next round and at the end.
-
-    Attributes:
-        run_id: MLflow's name of the run; pass it to `track` to resume.
+    A store that fails, or is not there yet, while the study runs does not stop it: a warning says so, and what
+    could not be logged is tried again with the next round and at the end.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, model_name: str, last_round: int) -> None:
-        self.run_id = run_id
-        self._client = client
+    def __init__(self, open_run: Callable[[], _Run], model_name: str) -> None:
+        self._open_run = open_run
+        self._opened: _Run | None = None
         self._model_name = model_name
-        self._last_round = last_round
-        self._waiting: list[list[Metric]] = []
+        self._last_round = 0
+        self._waiting: list[tuple[int, list[Metric]]] = []
 
-    def log_round(self, result: RoundSummary, metrics: Mapping[str, MetricSummary]) -> None:
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's name of the run, for `track` to resume; None until the store could be opened."""
+        return self._opened.run_id if self._opened else None
+
+    def open(self) -> _Run:
+        """Find or make the run in the store, unless that is done."""
+        if self._opened is None:
+            self._opened = self._open_run()
+            there = self._opened.last_round
+            self._last_round = max(self._last_round, there)
+            self._waiting = [(number, values) for number, values in self._waiting if number > there]
+        return self._opened
+
+    def log_round(
+        self,
+        result: RoundSummary,
+        metrics: Mapping[str, MetricSummary],
+        earlier: Iterable[RoundSummary] = (),
+    ) -> None:
         """Log a round's aggregates, with the round as the step; a round that is there already is skipped.
 
         Args:
-            result: loss and time of the round.
-            metrics: the round's validation, empty when it had none.
+            result: means, loss and time of the round.
+            metrics: the same means with their intervals; empty when the round had no validation.
+            earlier: the rounds before it, for those that the store has missed; they go there without intervals,
+                which are not kept.
         """
-        if result.round <= self._last_round:
-            return
-        self._last_round = result.round
-        now_ms = int(time.time() * 1000)
-        self._waiting.append(
-            [Metric(key, value, now_ms, result.round) for key, value in _round_values(result, metrics)]
-        )
-        self._attempt(f"round {result.round}", self._send_waiting)
+        for one in earlier:
+            self._queue(one, {})
+        if self._queue(result, metrics):
+            self._attempt(f"round {result.round}", self._send_waiting)
 
     def log_model(self, model_dir: Path) -> str | None:
         """Log the model folder as it is (no pickle) and register it as a version of the study's model.
@@ -97,66 +128,79 @@ class Tracker:
             The version, the same one when the run has registered its model before; None when the store
             failed.
         """
-        return self._attempt("the model", lambda: self._register(model_dir))
+        return self._attempt("the model", lambda run: self._register(run, model_dir))
 
     def log_report(self, path: Path) -> None:
         """Log the report page."""
-        self._attempt("the report", lambda: self._client.log_artifact(self.run_id, str(path)))
+        self._attempt("the report", lambda run: run.client.log_artifact(run.run_id, str(path)))
 
     def close(self, status: str) -> None:
         """Log what still waits and end the run with an MLflow status: FINISHED, FAILED or KILLED."""
         self._attempt("the last rounds", self._send_waiting)
-        self._attempt("the end", lambda: self._client.set_terminated(self.run_id, status))
+        self._attempt("the end", lambda run: run.client.set_terminated(run.run_id, status))
 
-    def _send_waiting(self) -> None:
+    def _queue(self, result: RoundSummary, metrics: Mapping[str, MetricSummary]) -> bool:
+        if result.round <= self._last_round:
+            return False
+        self._last_round = result.round
+        now_ms = int(time.time() * 1000)
+        values = [Metric(key, value, now_ms, result.round) for key, value in _round_values(result, metrics)]
+        self._waiting.append((result.round, values))
+        return True
+
+    def _send_waiting(self, run: _Run) -> None:
         while self._waiting:
-            values = self._waiting[0]
+            _, values = self._waiting[0]
             for start in range(0, len(values), _METRICS_PER_BATCH):
-                self._client.log_batch(self.run_id, metrics=values[start : start + _METRICS_PER_BATCH])
+                run.client.log_batch(run.run_id, metrics=values[start : start + _METRICS_PER_BATCH])
             del self._waiting[0]
 
-    def _register(self, model_dir: Path) -> str:
-        self._client.log_artifacts(self.run_id, str(model_dir), MODEL_FOLDER)
+    def _register(self, run: _Run, model_dir: Path) -> str:
+        run.client.log_artifacts(run.run_id, str(model_dir), MODEL_FOLDER)
         name = self._model_name
-        versions = self._client.search_model_versions(f"name='{name}' and run_id='{self.run_id}'")
+        versions = run.client.search_model_versions(f"name='{name}' and run_id='{run.run_id}'")
         if versions:
             return str(versions[0].version)
-        if not self._client.search_registered_models(f"name='{name}'"):
-            self._client.create_registered_model(name)
-        source = f"runs:/{self.run_id}/{MODEL_FOLDER}"
-        return str(self._client.create_model_version(name, source, run_id=self.run_id).version)
+        if not run.client.search_registered_models(f"name='{name}'"):
+            run.client.create_registered_model(name)
+        source = f"runs:/{run.run_id}/{MODEL_FOLDER}"
+        return str(run.client.create_model_version(name, source, run_id=run.run_id).version)
 
-    def _attempt(self, what: str, action: Callable[[], T]) -> T | None:
+    def _attempt(self, what: str, action: Callable[[_Run], T]) -> T | None:
         try:
-            return action()
+            return action(self.open())
         except _STORE_ERRORS as error:
             _log.warning("MLflow did not take %s (%s); the study goes on", what, _first_line(error))
             return None
 
 
 @contextmanager
-def track(uri: str | None, out: Path, study: StudyConfig, resume_run_id: str | None) -> Iterator[Tracker]:
+def track(
+    uri: str | None, out: Path, study: StudyConfig, resume_run_id: str | None, patient: bool = False
+) -> Iterator[Tracker]:
     """Open the MLflow run of a study, and end it with the block: FINISHED, FAILED, or KILLED by Ctrl-C.
 
     Args:
         uri: any MLflow tracking URI; None for SQLite in `out/mlflow.db`.
         out: the run's folder; artifacts go to `out/mlruns` unless the URI is a server, which decides itself.
         study: named as the experiment, its settings logged as parameters.
-        resume_run_id: run to go on with, from `Tracker.run_id`. When the store does not know it, a warning
-            says so and a new run starts.
+        resume_run_id: run to go on with, from `Tracker.run_id`; without it, the last run that was opened for
+            `out`. When the store does not know it, a warning says so and a new run starts.
+        patient: go on without a store that cannot be opened yet, and try again with every round.
 
     Raises:
-        InputError: the store cannot be opened, or its path cannot be written as a URI.
+        InputError: the store cannot be opened, unless `patient`, or its path cannot be written as a URI.
     """
     out.mkdir(parents=True, exist_ok=True)
-    is_own = uri is None
-    uri = uri or _default_uri(out)
+    store = uri or sqlite_uri(out)
+    tracker = Tracker(lambda: _open(store, uri is None, out, study, resume_run_id), study.name)
     try:
-        if is_own and not (out / "mlflow.db").exists():
-            _make_store(out)
-        tracker = _open(uri, out, study, resume_run_id)
-    except (*_STORE_ERRORS, sqlite3.Error) as error:
-        raise InputError(f"MLflow store {_without_password(uri)} cannot be opened: {_first_line(error)}") from None
+        tracker.open()
+    except _STORE_ERRORS as error:
+        fault = f"MLflow store {_without_password(store)} cannot be opened: {_first_line(error)}"
+        if not patient:
+            raise InputError(fault) from None
+        _log.warning("%s; the study goes on, its rounds are logged later", fault)
     status = "KILLED"
     try:
         yield tracker
@@ -168,33 +212,32 @@ def track(uri: str | None, out: Path, study: StudyConfig, resume_run_id: str | N
         tracker.close(status)
 
 
-def _default_uri(out: Path) -> str:
-    path = (out / "mlflow.db").resolve().as_posix()
-    if "?" in path or "%" in path:
-        raise InputError(f"{out}: MLflow's SQLite store allows no ? or % in a path; choose another folder")
-    return f"sqlite:///{path}"
-
-
-def _make_store(out: Path) -> None:
+def make_store(folder: Path) -> None:
     """Create MLflow's tables under another name first: a store cut off in the making can never be opened."""
-    with TemporaryDirectory(dir=out, prefix=".mlflow.") as folder:
-        MlflowClient(_default_uri(Path(folder))).search_experiments(max_results=1)
-        (Path(folder) / "mlflow.db").replace(out / "mlflow.db")
+    with TemporaryDirectory(dir=folder, prefix=".mlflow.") as aside:
+        MlflowClient(sqlite_uri(Path(aside))).search_experiments(max_results=1)
+        (Path(aside) / "mlflow.db").replace(folder / "mlflow.db")
 
 
-def _open(uri: str, out: Path, study: StudyConfig, resume_run_id: str | None) -> Tracker:
+def _open(uri: str, is_own: bool, out: Path, study: StudyConfig, resume_run_id: str | None) -> _Run:
+    if is_own and not (out / "mlflow.db").exists():
+        make_store(out)
     _check_sqlite(uri)
     client = MlflowClient(uri)
-    run_id = resume_run_id if resume_run_id and _resume(client, resume_run_id) else None
+    # A checkpoint does not know a run that was opened after it; this file does.
+    note = out / _RUN_ID_FILE
+    wanted = resume_run_id or (note.read_text(encoding="utf-8").strip() if note.exists() else "")
+    run_id = wanted if wanted and _resume(client, wanted) else None
     if run_id is None:
         run = client.create_run(_experiment(client, uri, out, study.name), tags=_TAGS, run_name=study.name)
         run_id = run.info.run_id
+    write_text(note, run_id + "\n")  # before the first round goes there
     known = client.get_run(run_id).data.params
     params = [Param(name, value) for name, value, _ in flat_settings(study) if name not in known]
     for start in range(0, len(params), _PARAMS_PER_BATCH):
         client.log_batch(run_id, params=params[start : start + _PARAMS_PER_BATCH])
     last_round = max((mark.step for mark in client.get_metric_history(run_id, _ROUND_MARK)), default=0)
-    return Tracker(client, run_id, study.name, last_round)
+    return _Run(client, run_id, last_round)
 
 
 def _check_sqlite(uri: str) -> None:
@@ -235,13 +278,14 @@ def _experiment(client: MlflowClient, uri: str, out: Path, name: str) -> str:
 def _round_values(result: RoundSummary, metrics: Mapping[str, MetricSummary]) -> Iterator[tuple[str, float]]:
     if result.train_loss is not None:
         yield "train_loss", result.train_loss
-    for name, metric in metrics.items():
-        yield name, metric.mean
-        if metric.ci95_low is not None and metric.ci95_high is not None:
-            yield f"{name}_ci95_low", metric.ci95_low
-            yield f"{name}_ci95_high", metric.ci95_high
-        for site, at_site in metric.per_site.items():
-            yield f"site/{site}/{name}", at_site.mean
+    for name, mean in result.metrics.items():
+        yield name, mean
+        if name in metrics and (low := metrics[name].ci95_low) is not None:
+            yield f"{name}_ci95_low", low
+        if name in metrics and (high := metrics[name].ci95_high) is not None:
+            yield f"{name}_ci95_high", high
+        for site, at_site in result.per_site.get(name, {}).items():
+            yield f"site/{site}/{name}", at_site
     yield _ROUND_MARK, result.seconds
 
 

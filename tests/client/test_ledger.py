@@ -208,13 +208,14 @@ def test_a_long_ledger_appends_as_fast_as_a_short_one(tmp_path: Path) -> None:
     long, short = tmp_path / "long" / "ledger.jsonl", tmp_path / "short" / "ledger.jsonl"
     append(short, entry(1))
     long.parent.mkdir()
-    head = Head()
+    template = {**entry(1).model_dump(), "time": "2026-01-01T00:00:00+00:00"}
+    previous = Head().hash
     with long.open("wb") as stream:
         for number in range(1, 100_001):
-            line = ledger._chain(entry(number), head)
-            stream.write(ledger._canonical(line.model_dump()) + b"\n")
-            head = line.head
-    ledger._write_head(long, head)
+            body = {**template, "number": number, "previous": previous}
+            previous = ledger._hash(body)
+            stream.write(ledger._canonical({**body, "hash": previous}) + b"\n")
+    ledger._write_head(long, Head(number=100_000, hash=previous))
 
     def seconds(path: Path) -> float:
         start = time.perf_counter()
@@ -223,7 +224,7 @@ def test_a_long_ledger_appends_as_fast_as_a_short_one(tmp_path: Path) -> None:
 
     times = [(seconds(long), seconds(short)) for _ in range(30)]
     assert min(long_s for long_s, _ in times) < 3 * min(short_s for _, short_s in times)
-    assert next(reversed(list(read(long)))).number == 100_030
+    assert verify(long) == 100_030
 
 
 def test_long_lines_and_short_ones_are_found_from_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

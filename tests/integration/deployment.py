@@ -145,10 +145,9 @@ class Deployment:
 @contextmanager
 def deployment(base: Path, study: StudyConfig, data: dict[str, Path]) -> Iterator[Deployment]:
     """A study folder with a site for each BIDS folder in `data`; nothing runs yet, and nothing is left running."""
-    port, control_port, mlflow_port = free_ports(3)
-    server = ServerConfig(
-        hosts=("localhost",), bind="127.0.0.1", port=port, control_port=control_port, mlflow_port=mlflow_port
-    )
+    port, control_port = free_ports(2)
+    store = f"sqlite:///{base / 'mlflow.db'}"  # no MLflow server: it takes longer to start than all the rest
+    server = ServerConfig(hosts=("localhost",), bind="127.0.0.1", port=port, control_port=control_port, mlflow=store)
     base.mkdir(exist_ok=True)
     (base / "study.yaml").write_text(yaml.safe_dump(json.loads(study.model_dump_json())))
     folder = init_study(base / "study", server, base / "study.yaml")

@@ -65,7 +65,7 @@ def test_a_run_holds_settings_rounds_model_and_report(tmp_path, store, study, cl
     assert steps(client, tracker.run_id, "dsc") == [1, 2, 3]
     assert run.data.metrics["train_loss"] == summary.history[2].train_loss
     assert run.data.metrics["dsc_ci95_low"] == summary.metrics["dsc"].ci95_low
-    assert run.data.metrics["site/Ghent/dsc"] == summary.metrics["dsc"].per_site["Ghent"].mean
+    assert run.data.metrics["site/Ghent/dsc"] == summary.history[2].per_site["dsc"]["Ghent"]
     assert run.data.metrics["seconds"] == summary.history[2].seconds
     assert {file.path for file in client.list_artifacts(tracker.run_id)} == {"model", "report.html"}
 
@@ -95,7 +95,7 @@ def test_a_run_registers_its_model_once(tmp_path, store, study, client):
         first.log_model(tmp_path / "model")
     with track(store, tmp_path, study, first.run_id) as again:
         assert again.log_model(tmp_path / "model") == "1"
-    with track(store, tmp_path, study, None) as other:
+    with track(store, tmp_path / "another", study, None) as other:
         assert other.log_model(tmp_path / "model") == "2"
 
 
