@@ -27,7 +27,7 @@ class RunDisplay:
             self._sites[site] = self._progress.add_task("", note="")
         self._progress.update(self._sites[site], description=f"  {site} {what}", completed=done, total=total, note=note)
 
-    def on_wait(self, _number: int, what: str, sites: list[str], _left_s: float) -> None:
+    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:  # noqa: ARG002
         """Name whom the round waits for."""
         note = f"waiting for {what} of {', '.join(sites)}" if sites else ""
         self._progress.update(self._rounds, note=note)

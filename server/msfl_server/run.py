@@ -24,6 +24,16 @@ from msfl_server.tracking import Tracker, track
 class Display(Protocol):
     """Who shows a run to people."""
 
+    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
+        """See `msfl_server.federation.Listener`."""
+
+    def on_round(self, state: RunState) -> None:
+        """See `msfl_server.federation.Listener`."""
+
+
+class RunListener:
+    """Passes a run's events to people and to MLflow."""
+
     def __init__(
         self,
         display: Display,

@@ -79,7 +79,7 @@ class StatusFile:
         self._set(state=state, doing="", waits_for=(), deadline=None)
         self._write()
 
-    def on_wait(self, _number: int, what: str, sites: list[str], left_s: float) -> None:
+    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:  # noqa: ARG002
         """The round waits for these sites."""
         changed = tuple(sites) != self._status.waits_for or what != self._status.doing
         if not changed and time.monotonic() - self._written < WRITE_EVERY_S:
