@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
+import torch
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.proto.fleet_pb2 import ActivateNodeRequest
 from flwr.supercore.error import ApiErrorCode, FlowerError
@@ -30,6 +31,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from msfl_client.egress import check_request
 from msfl_client.keys import load_key, public_key_file
+from msfl_client.training import pick_device
 from msfl_common import __version__
 from msfl_common.config import SiteConfig, load_study
 from msfl_common.errors import InputError, RefusedError
@@ -121,19 +123,20 @@ def check_connection(site: SiteConfig) -> list[Row]:
 
 
 def _device(site: SiteConfig) -> Row:
-    import torch
-
-    from msfl_client.training import pick_device
-
     try:
-        device = pick_device(site.device)
+        devices = (pick_device(site.device),)
     except RefusedError as error:
         return Row("device", "fail", error.detail, "correct `device:` in the site file")
+    return Row("device", "pass", "; ".join(map(_describe, devices)))
+
+
+def _describe(device: torch.device) -> str:
+    """What a device is, and its memory."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return Row("device", "pass", f"{torch.cuda.get_device_name(device)}: {_gb(free)} of {_gb(total)} GB free")
+        return f"{torch.cuda.get_device_name(device)}: {_gb(free)} of {_gb(total)} GB free"
     kind = "Apple GPU" if device.type == "mps" else f"CPU, {os.cpu_count()} cores"
-    return Row("device", "pass", f"{kind}: {_gb(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'))} GB memory")
+    return f"{kind}: {_gb(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'))} GB memory"
 
 
 def _disk(state: Path) -> Row:
