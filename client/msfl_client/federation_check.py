@@ -29,7 +29,7 @@ Level = Literal["pass", "warn", "fail", "skip"]
 _MIN_FREE_GB = 10
 _WARN_DAYS = 30
 # Flower refuses a request that was signed over 305 s ago, or over 5 s ahead of the server's clock. An answer's
-# date is whole seconds.
+# date tells the server's time to a second or so.
 _BEHIND_WARN_S, _BEHIND_FAIL_S = 60.0, 240.0
 _AHEAD_WARN_S, _AHEAD_FAIL_S = 2.0, 4.0
 

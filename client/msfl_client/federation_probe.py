@@ -93,7 +93,8 @@ def _read_answer(response: httpx.Response, certificate_expires: datetime) -> Ans
     ahead_s = None
     if date is not None:
         sent = datetime.now(UTC) - response.elapsed / 2
-        ahead_s = (sent - parsedate_to_datetime(date)).total_seconds() - 0.5  # the date's fraction is cut off
+        # The date is cut to seconds, and a server may keep it for one: on average it is a second old.
+        ahead_s = (sent - parsedate_to_datetime(date)).total_seconds() - 1.0
     fault = FlowerError.from_json(response.text)
     return Answer(
         status=response.status_code,
