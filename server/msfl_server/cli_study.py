@@ -96,7 +96,10 @@ def remove_site_command(folder: StudyDir, name: SiteName, as_json: Json = False)
 
 @commands.command("renew-certificate", epilog=DEBUG_HINT)
 def renew_certificate_command(folder: StudyDir, as_json: Json = False) -> None:
-    """Sign a new server certificate for the hosts of server.yaml; sites need nothing new."""
+    """Sign a new server certificate for the hosts of server.yaml, and make the kits anew.
+
+    Sites need nothing new, unless the address that they use has changed.
+    """
     from msfl_server.study_folder import open_study, renew_certificate
 
     study = open_study(folder)
@@ -104,7 +107,8 @@ def renew_certificate_command(folder: StudyDir, as_json: Json = False) -> None:
     _show(
         as_json,
         {"certificate": str(study.server_certificate), "expires_in_days": days},
-        f"The server certificate is valid for {days} days; sites need nothing new. Restart the server to use it.",
+        f"The server certificate is valid for {days} days; restart the server to use it. Sites need nothing new, "
+        f"unless the address that they use has changed: then hand them the kits in {study.kits}.",
     )
 
 

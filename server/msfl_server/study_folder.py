@@ -41,7 +41,7 @@ _STUDY_HEADER = (
     "What is given here is the default; leave out what you do not change."
 )
 _SERVER_HEADER = (
-    "The study's server. After a change of hosts: msfl-server renew-certificate, and new kits for the sites."
+    "The study's server. After a change of hosts or ports: msfl-server renew-certificate, which makes the kits anew."
 )
 _RESTORE = "restore it from a backup"
 
@@ -240,7 +240,8 @@ def read_public_key(path: Path) -> str:
 def renew_certificate(study: StudyFolder) -> int:
     """Sign a new certificate for the hosts of `server.yaml`; the days until it expires.
 
-    Authority and server key stay, so sites need nothing new.
+    Authority and server key stay, so sites need nothing new as long as the address that they use stays. Kits are
+    made anew, for sites to come and for those whose address changed.
 
     Raises:
         InputError: the authority is incomplete or has expired.
@@ -253,6 +254,8 @@ def renew_certificate(study: StudyFolder) -> int:
         raise InputError(f"{study.ca_certificate}: has expired; make a new study folder with `msfl-server init`")
     renewed = issue_server_certificate(authority, server.hosts, _read_key(study.server_key))
     write_bytes(study.server_certificate, renewed.certificate_pem)
+    for site in list_sites(study):
+        _make_kit(study, site)
     return expires_in_days(renewed.certificate)
 
 

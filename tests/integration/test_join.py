@@ -334,12 +334,12 @@ def test_a_certificate_that_ends_soon_warns(joined: Joined, site: SiteConfig, tm
 @pytest.mark.parametrize(
     ("server_ahead_s", "level", "text"),
     [
-        (0, "pass", "of the server's|behind the server's"),
-        (-3, "warn", "3 s ahead of the server's"),
-        (-30, "fail", "30 s ahead of the server's"),
-        (30, "pass", "30 s behind the server's"),
-        (100, "warn", "100 s behind the server's"),
-        (300, "fail", "(300|299) s behind the server's"),
+        (0, "pass", "[01] s (ahead of|behind) the server's"),
+        (-4, "warn", "[34] s ahead of the server's"),
+        (-30, "fail", "(29|30) s ahead of the server's"),
+        (30, "pass", "3[01] s behind the server's"),
+        (100, "warn", "10[01] s behind the server's"),
+        (300, "fail", "30[01] s behind the server's"),
     ],
 )
 def test_clock(joined: Joined, site: SiteConfig, tmp_path: Path, server_ahead_s: float, level: str, text: str) -> None:

@@ -1,0 +1,144 @@
+"""The rows of the check that need no server; tests/integration/test_join.py has the others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from msfl_client import federation_check
+from msfl_client.connection_view import print_connection
+from msfl_client.federation_check import Row, check_connection
+from msfl_client.keys import make_key
+from msfl_common.config import Policy, SiteConfig
+from msfl_server.certificates import issue_server_certificate, make_authority
+from msfl_server.server_config import ServerConfig
+from msfl_server.study_folder import StudyFolder, add_site, init_study
+
+FOLDERS = [str(Path(__file__).parents[2] / side) for side in ("common", "client")]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyFolder:
+    return init_study(tmp_path / "pilot", ServerConfig(hosts=("server.invalid",)))
+
+
+@pytest.fixture
+def site(study: StudyFolder, tmp_path: Path) -> SiteConfig:
+    """A site with its key and kit; its server's name does not exist."""
+    make_key(tmp_path / "site.key", "a")
+    add_site(study, "a", tmp_path / "site.key.pub")
+    shutil.copytree(study.kit("a"), tmp_path / "kit")
+    return SiteConfig(
+        name="a",
+        data=(tmp_path,),
+        state=tmp_path / "new" / "state",
+        device="cpu",
+        kit=tmp_path / "kit",
+        key=tmp_path / "site.key",
+    )
+
+
+def row(site: SiteConfig, name: str, /, **changes: object) -> Row:
+    return next(found for found in check_connection(site.model_copy(update=changes)) if found.name == name)
+
+
+def test_device(site: SiteConfig) -> None:
+    good = row(site, "device")
+    assert good.level == "pass"
+    assert good.text.startswith("CPU, ")
+    assert int(good.text.split(": ")[1].split()[0]) > 0
+    bad = row(site, "device", device="cuda:63")
+    assert (bad.level, bad.fix) == ("fail", "correct `device:` in the site file")
+    assert "cuda:63" in bad.text
+
+
+def test_disk(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", ["free"])
+    for free_gb, level in ((11, "pass"), (9, "warn")):
+        monkeypatch.setattr(federation_check.shutil, "disk_usage", lambda _, free=free_gb: usage(free * 10**9))
+        found = row(site, "disk")
+        assert (found.level, found.text) == (level, f"{free_gb} GB free for {site.state}")
+    assert not site.state.exists()
+
+
+def test_disk_under_a_file(site: SiteConfig) -> None:
+    found = row(site, "disk", state=site.key / "state")
+    assert (found.level, found.text) == ("fail", f"{site.key}: cannot be written")
+
+
+def test_a_kit_for_another_site(site: SiteConfig) -> None:
+    found = row(site, "kit", name="b")
+    assert (found.level, found.text) == ("fail", "made for site a, but this is b")
+
+
+def test_no_kit(site: SiteConfig) -> None:
+    rows = check_connection(site.model_copy(update={"kit": site.kit / "nowhere"}))
+    levels = {found.name: found.level for found in rows}
+    assert levels["kit"] == "fail"
+    assert {levels[name] for name in ("server", "clock", "authenticated", "study")} == {"skip"}
+
+
+def test_an_authority_that_ends_soon(study: StudyFolder, site: SiteConfig) -> None:
+    authority = make_authority("pilot", datetime.now(UTC) - timedelta(days=3630))
+    study.ca_certificate.write_bytes(authority.certificate_pem)
+    study.server_certificate.write_bytes(issue_server_certificate(authority, ["x"]).certificate_pem)
+    study.public_key_file("a").unlink()
+    add_site(study, "a", Path(f"{site.key}.pub"))
+    found = row(site, "kit", kit=study.kit("a"))
+    assert (found.level, found.fix) == ("warn", "ask the coordinator for a new kit")
+
+
+def test_another_version_of_msfl(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(federation_check, "__version__", "9.9")
+    found = row(site, "kit")
+    assert found.level == "warn"
+    assert "installed is 9.9" in found.text
+
+
+def test_study(site: SiteConfig) -> None:
+    good = row(site, "study")
+    assert (good.level, good.text) == ("pass", "pilot: lesion-segmentation, 10 rounds, within the policy")
+    beyond = row(site, "study", policy=Policy(max_rounds=3))
+    assert (beyond.level, beyond.text) == ("fail", "goes beyond this site's policy: 10 rounds, at most 3")
+    (site.kit / "study.yaml").write_text("name: pilot\ntask: cure\nstrategy: {}\n")
+    newer = row(site, "study")
+    assert newer.level == "fail"
+    assert "strategy: unknown key" in newer.text
+    assert "install the coordinator's version of MSFL" in newer.fix
+
+
+def test_the_table_names_each_row_and_its_fix() -> None:
+    console = Console(width=100, record=True)
+    print_connection(
+        console, [Row("key", "fail", "[red]mode 0644[/red]", "run `chmod 600 [x]`"), Row("disk", "pass", "12 GB")]
+    )
+    lines = console.export_text()
+    assert "[red]mode 0644[/red]" in lines
+    assert "What to do:\n  key: run `chmod 600 [x]`" in lines
+
+
+def test_the_command_looks_at_the_connection_when_asked_although_there_is_no_kit(site: SiteConfig, make_site) -> None:
+    folder = make_site("scans", ["sub-01"]).root.parent
+    (folder / "lonely.yaml").write_text("name: a\ndata: scans\nstate: state\nkit: nowhere\n")
+    command = [sys.executable, "-c", "from msfl_client.cli import main; main()", "check", "lonely.yaml"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(FOLDERS), "COLUMNS": "160"}
+    quiet, asked = (
+        subprocess.run(
+            [*command, *more], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        for more in ([], ["--connection"])
+    )
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    assert "Connection and machine" not in quiet.stdout
+    assert asked.returncode == 2
+    assert asked.stderr == "lonely.yaml: cannot take part yet: kit; the fixes are given above\n"
+    assert "no joining kit" in asked.stdout
+    assert "kit: unpack the coordinator's kit so that" in asked.stdout
