@@ -125,7 +125,7 @@ def simulate(
         raise InputError("expected STUDY.yaml, --out, and --cohort or --site; or --resume with a run's folder")
     else:
         setup, folder = _started(study, cohort, site or [], out), out
-    from msfl_server.run import run_simulated  # torch and MLflow take seconds: only for a run that can start
+    from msfl_server.run_simulated import run_simulated  # torch and MLflow take seconds: only for a run that can start
 
     summary = run_simulated(setup, folder, backend.value, tracking_uri)
     if as_json:

@@ -81,8 +81,8 @@ class Coordinator:
             if self._mlflow is not None:
                 self._mlflow.start()
                 self._say(f"curves: {mlflow_server.tracking_uri(self._server.mlflow_port)}")
+            self._run.start()  # it takes seconds to load, as the SuperLink does, and waits for it
             self._start_link()
-            self._run.start()
             while True:
                 time.sleep(TICK_S)
                 if self._mlflow is not None and self._mlflow.exit_code is not None:
@@ -90,8 +90,8 @@ class Coordinator:
                 if self._link.exit_code is not None:
                     self._say(f"the SuperLink ended (exit code {self._link.exit_code}); starting it again")
                     self._run.stop(patience_s=5)
-                    self._start_link()
                     self._run.start()
+                    self._start_link()
                 self._authorise()
                 code = self._run.exit_code
                 if code == 0:

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,18 +28,19 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from msfl_common.config import load_study
-from msfl_common.errors import MsflError
+from msfl_common.errors import MsflError, RunError
 from msfl_common.processes import end_with_starter
 from msfl_server.app import RunSettings, build_app
 from msfl_server.coordinator import control_secret, tracking_uri
 from msfl_server.federation import Listener
-from msfl_server.federation_control import LinkAddress, connect
+from msfl_server.federation_control import Control, LinkAddress, connect
 from msfl_server.federation_exchange import Presence
 from msfl_server.run import play_and_report
 from msfl_server.run_status import StatusFile
 from msfl_server.server_config import load_server
 from msfl_server.study_folder import StudyFolder, list_sites, open_study
 
+LINK_START_S = 60.0
 RETRY_S = 10.0  # a SuperLink that stays away longer is gone; a new process starts with the new one
 
 log = logging.getLogger(__name__)
@@ -74,8 +76,9 @@ class DeployedGrid(HttpGrid):
 
 @contextmanager
 def open_run(link: LinkAddress) -> Iterator[tuple[DeployedGrid, Context]]:
-    """A new run at the SuperLink, its heartbeat kept up; earlier ones are ended first."""
+    """A new run at the SuperLink, once that answers, its heartbeat kept up; earlier ones are ended first."""
     with connect(link) as control:
+        wait_for_link(control)
         control.stop_runs()
         token = control.start_run()
     grid = DeployedGrid(link, token)
@@ -97,6 +100,22 @@ def open_run(link: LinkAddress) -> Iterator[tuple[DeployedGrid, Context]]:
         except httpx.HTTPError:
             log.warning("the SuperLink could not be told that the run is over")
         grid.close()
+
+
+def wait_for_link(control: Control) -> None:
+    """Both processes start at once; this one needs the other.
+
+    Raises:
+        RunError: it does not answer.
+    """
+    end = time.monotonic() + LINK_START_S
+    while time.monotonic() < end:
+        try:
+            control.nodes()
+            return
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    raise RunError("the SuperLink does not answer")
 
 
 def run_study(folder: StudyFolder) -> None:

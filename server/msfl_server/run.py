@@ -1,4 +1,4 @@
-"""One run on this machine, from its settings to its report."""
+"""One run, simulated or among real sites, from its first round to its report."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from typing import Protocol
 from msfl_common.config import StudyConfig
 from msfl_common.network import build_network, get_weights
 from msfl_server.checkpoint import RunState, load_checkpoint
-from msfl_server.display import run_display
 from msfl_server.federation import Listener
-from msfl_server.overlays import example_overlays
 from msfl_server.report import Overlay, write_report
 from msfl_server.results import summarise_metrics, summarise_run
-from msfl_server.run_folder import RunSetup
-from msfl_server.simulation import Backend, simulate
 from msfl_server.summary import Summary, write_summary
 from msfl_server.tracking import Tracker, track
 
@@ -77,23 +73,6 @@ class RunListener:
         if state.history:
             *earlier, last = state.history
             self.tracker.log_round(last, summarise_metrics(state.validation) if last.metrics else {}, earlier)
-
-
-def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: str | None) -> Summary:
-    """Run or resume a simulation, then write its summary, report and registered model.
-
-    Raises:
-        RunError: the quorum was missed; the summary of the completed rounds is written all the same.
-    """
-    with run_display(setup.study.rounds.num_rounds) as display:
-        return play_and_report(
-            setup.study,
-            out,
-            tracking_uri,
-            display,
-            lambda listener: simulate(setup.study, setup.sites, out, backend, listener, display.on_progress),
-            lambda: example_overlays(setup, out),
-        )
 
 
 def play_and_report(

@@ -12,8 +12,8 @@ from tests.integration.deployment import Deployment, deployment, wait_for
 
 from msfl_client.ledger import verify
 from msfl_common.config import Policy, SiteConfig, StudyConfig
-from msfl_server.run import run_simulated
 from msfl_server.run_folder import RunSetup
+from msfl_server.run_simulated import run_simulated
 
 SITES = ("site-a", "site-b", "site-c")
 ROUNDS = 5

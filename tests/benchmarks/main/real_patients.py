@@ -16,8 +16,8 @@ from msfl_client.predict import predict_folder
 from msfl_common.config import StudyConfig, load_study
 from msfl_common.metrics import segmentation_metrics
 from msfl_server.cohort import make_cohort
-from msfl_server.run import run_simulated
 from msfl_server.run_folder import RunSetup, sites_of_cohort
+from msfl_server.run_simulated import run_simulated
 from tests.benchmarks.figure import Figure
 
 REPOSITORY = Path(__file__).resolve().parents[3]

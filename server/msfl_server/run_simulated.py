@@ -1,0 +1,29 @@
+"""One run on this machine, among virtual sites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msfl_server.display import run_display
+from msfl_server.overlays import example_overlays
+from msfl_server.run import play_and_report
+from msfl_server.run_folder import RunSetup
+from msfl_server.simulation import Backend, simulate
+from msfl_server.summary import Summary
+
+
+def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: str | None) -> Summary:
+    """Run or resume a simulation, then write its summary, report and registered model.
+
+    Raises:
+        RunError: the quorum was missed; the summary of the completed rounds is written all the same.
+    """
+    with run_display(setup.study.rounds.num_rounds) as display:
+        return play_and_report(
+            setup.study,
+            out,
+            tracking_uri,
+            display,
+            lambda listener: simulate(setup.study, setup.sites, out, backend, listener, display.on_progress),
+            lambda: example_overlays(setup, out),
+        )
