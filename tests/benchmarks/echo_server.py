@@ -1,0 +1,56 @@
+"""A server process that plays rounds without training, for benchmarks: `STUDY_DIR MEGABYTES ROUNDS MESSAGES OUT`.
+
+MESSAGES is how often the weights go out and come back in a round: 2 stand for training and validation.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from msfl_common.config import StudyConfig, load_study
+from msfl_common.messages import RoundTask, pack_task
+from msfl_server.coordinator import control_secret
+from msfl_server.federation_control import LinkAddress
+from msfl_server.federation_exchange import ask
+from msfl_server.federation_run import open_run
+from msfl_server.server_config import load_server
+from msfl_server.strategy_fedavg import accept_updates, aggregate
+from msfl_server.study_folder import StudyFolder
+
+NUM_ARRAYS = 20
+NUM_SITES = 3
+
+
+def main() -> None:
+    """Play the rounds and write the seconds of each, and the size of the database after each."""
+    folder = StudyFolder(Path(sys.argv[1]))
+    megabytes, rounds, messages = float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    study: StudyConfig = load_study(folder.study_file)
+    link = LinkAddress(load_server(folder.server_file).control_port, folder.ca_certificate, control_secret(folder))
+    random = np.random.default_rng(0)
+    size = int(megabytes * 1e6 / 4 / NUM_ARRAYS)
+    weights = {f"layer{number}": random.random(size, dtype=np.float32) for number in range(NUM_ARRAYS)}
+    seconds, database = [], []
+    with open_run(link) as (grid, _):
+        while len(grid.presence()) < NUM_SITES:
+            time.sleep(0.2)
+        for number in range(1, rounds + 1):
+            names = {node: here.site for node, here in grid.presence().items()}
+            started = time.monotonic()
+            for _ in range(messages):
+                answers = ask(grid, names, pack_task(RoundTask(study, number), weights), "train", number, study.rounds)
+                accepted, failures = accept_updates(answers, names, weights)
+                assert not failures, failures
+                weights, _loss = aggregate(number, accepted)
+            seconds.append(time.monotonic() - started)
+            database.append(sum(path.stat().st_size for path in folder.root.glob("superlink.db*")))
+    Path(sys.argv[5]).write_text(json.dumps({"seconds": seconds, "database": database}))
+
+
+if __name__ == "__main__":
+    main()

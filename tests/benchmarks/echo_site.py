@@ -1,0 +1,39 @@
+"""A site without data: it answers every round at once, with weights of its own. Run as a process by benchmarks."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from flwr.app import Context, Message
+
+from msfl_client.federation_fleet import DisconnectedError, join
+from msfl_client.federation_node import serve
+from msfl_client.keys import load_key
+from msfl_client.node_status import StatusFile
+from msfl_common.config import load_site
+from msfl_common.kit import CA_FILE, load_kit
+from msfl_common.messages import ARRAYS, ModelUpdate, pack_update
+
+
+def main() -> None:
+    """Serve the site of a site.yaml until killed."""
+    site = load_site(Path(sys.argv[1]))
+    kit, key, authority = load_kit(site.kit), load_key(site.key), (site.kit / CA_FILE).read_bytes()
+    shift = ord(site.name[-1]) / 1000  # each site's weights differ: equal objects would travel once
+
+    def echo(message: Message, _: Context) -> Message:
+        weights = {name: array.numpy() + shift for name, array in message.content.array_records[ARRAYS].items()}
+        return Message(pack_update(ModelUpdate(weights, 10, 0.5, 0.0)), reply_to=message)
+
+    while True:
+        try:
+            with join(kit.address, authority, key, None) as fleet:
+                serve(fleet, echo, site, StatusFile(site.state, kit.study, kit.address))
+        except DisconnectedError:
+            time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Benchmarks of a real federation on loopback: three sites, TLS and node authentication on."""
