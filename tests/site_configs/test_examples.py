@@ -24,6 +24,7 @@ def compare(model: type[BaseModel], content: dict[str, Any], where: str = "") ->
             faults += compare(type(default), value or {}, f"{where}{key}.")
         elif default is not PydanticUndefined:
             shown = list(default) if isinstance(default, tuple) else default
+            shown = str(shown) if isinstance(shown, Path) else shown
             if value != shown:
                 faults.append(f"{where}{key}: example says {value!r}, the default is {shown!r}")
     return faults
