@@ -113,7 +113,7 @@ def _answer_safely(request: RecordDict, site: SiteConfig, on_progress: OnProgres
 def refuse(site: SiteConfig, code: Code, why: object, task: RoundTask | None = None) -> RecordDict:
     """A code from the fixed list, through the door; `why` goes to the site's log only."""
     site_log(site).error("answered %s: %s", code.value, why, exc_info=why if isinstance(why, Exception) else None)
-    return release_refusal(Door(site.policy, site.state / "ledger.jsonl"), Refusal(code, site.name), task)
+    return release_refusal(Door(site.policy, site.state / LEDGER_FILE), Refusal(code, site.name), task)
 
 
 @cache

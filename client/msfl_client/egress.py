@@ -93,6 +93,17 @@ def check_floor(policy: Policy, study: StudyConfig, num_patients: int) -> None:
         raise RefusedError(Code.TOO_FEW_CASES, f"{num_patients} patients in validation, at least {floor} needed")
 
 
+def check_device_hours(policy: Policy, hours_today: float) -> None:
+    """Hold the device time that studies have had today against the site's policy; a round under way may end.
+
+    Raises:
+        RefusedError: with the code POLICY.
+    """
+    limit = policy.max_device_hours_per_day
+    if limit is not None and hours_today >= limit:
+        raise RefusedError(Code.POLICY, f"{hours_today:.2f} device hours today, at most {limit:g}")
+
+
 def check_request(policy: Policy, study: StudyConfig, round_number: int) -> None:
     """Hold what a study asks against the site's policy.
 

@@ -15,10 +15,10 @@ import torch
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.supercore.error import ApiErrorCode
 
+from msfl_client.devices import pick_devices
 from msfl_client.egress import check_request
 from msfl_client.federation_probe import Answer, NoAnswerError, ask_server
 from msfl_client.keys import load_key, public_key_file
-from msfl_client.training import pick_device
 from msfl_common import __version__
 from msfl_common.config import SiteConfig, load_study
 from msfl_common.errors import InputError, RefusedError
@@ -65,7 +65,7 @@ def check_connection(site: SiteConfig) -> list[Row]:
 
 def _device(site: SiteConfig) -> Row:
     try:
-        devices = (pick_device(site.device),)
+        devices = pick_devices(site.device)
         return Row("device", "pass", "; ".join(map(_describe, devices)))
     except RefusedError as error:
         return Row("device", "fail", error.detail, "correct `device:` in the site file")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -66,34 +67,52 @@ class PatchDataset(Dataset[Patch]):
         ]
 
 
-class RoundSampler(Sampler[int]):
-    """Which patches belong to the current round: a window of the endless stream."""
+@dataclass(frozen=True)
+class Rank:
+    """Which of a site's devices this is; together they train on the patches that one alone would."""
 
-    def __init__(self, num_patches: int) -> None:
-        self.num_patches = num_patches
+    number: int = 0
+    count: int = 1
+
+    def share(self, batch_size: int) -> range:
+        """The patches of each batch that this device takes; shares differ by one patch at most."""
+        return range(-(-batch_size * self.number // self.count), -(-batch_size * (self.number + 1) // self.count))
+
+
+ALONE = Rank()
+
+
+class RoundSampler(Sampler[int]):
+    """Which patches belong to the current round: a window of the endless stream, or a share of each of its batches."""
+
+    def __init__(self, num_steps: int, batch_size: int, share: range) -> None:
+        self.num_steps = num_steps
+        self.batch_size = batch_size
+        self.share = share
         self.round = 1
 
     def __iter__(self) -> Iterator[int]:
         """Indices of the patches of `round` (from 1)."""
-        start = (self.round - 1) * self.num_patches
-        return iter(range(start, start + self.num_patches))
+        first = (self.round - 1) * self.num_steps
+        return (step * self.batch_size + place for step in range(first, first + self.num_steps) for place in self.share)
 
     def __len__(self) -> int:
         """Patches in a round."""
-        return self.num_patches
+        return self.num_steps * len(self.share)
 
 
 class PatchLoader:
     """Batches of patches, round by round; workers, if any, live as long as the loader."""
 
-    def __init__(self, dataset: PatchDataset, device: torch.device) -> None:
+    def __init__(self, dataset: PatchDataset, device: torch.device, rank: Rank = ALONE) -> None:
         training = dataset.training
-        # A CPU that trains has no core to spare; a GPU is fed by all but one.
-        num_workers = min(8, (os.cpu_count() or 1) - 1) if device.type == "cuda" else 0
-        self._sampler = RoundSampler(training.steps_per_round * training.batch_size)
+        # A CPU that trains has no core to spare; GPUs are fed by all but one.
+        num_workers = min(8, ((os.cpu_count() or 1) - 1) // rank.count) if device.type == "cuda" else 0
+        share = rank.share(training.batch_size)
+        self._sampler = RoundSampler(training.steps_per_round, training.batch_size, share)
         self._loader = DataLoader(
             dataset,
-            batch_size=training.batch_size,
+            batch_size=len(share),
             sampler=self._sampler,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from msfl_client.bids import Case, find_cases
 from msfl_client.checks import check_case
+from msfl_client.devices import pick_device
 from msfl_client.preprocess import PreparedCase, prepare_case, reference_contrast
-from msfl_client.training import pick_device, predict_probability
+from msfl_client.training import predict_probability
 from msfl_client.volumes import read_volume
 from msfl_common import __version__
 from msfl_common.config import SiteConfig

@@ -117,18 +117,23 @@ def normalise(image_DHW: FloatImage) -> FloatImage:
 
 
 def prepare_cached(case: Case, inputs: Inputs, cache: Path) -> PreparedCase:
-    """`prepare_case`, kept under `cache` by a hash of the files' identity and the settings."""
-    path = cache / f"{_cache_key(case, inputs)}.safetensors"
+    """`prepare_case`, kept at `cached_path`."""
+    path = cached_path(case, inputs, cache)
     try:
         stored = load_file(path)
         return PreparedCase(stored["image"], stored.get("label"), stored["affine"])
     except (FileNotFoundError, SafetensorError, KeyError):
         prepared = prepare_case(case, inputs)
+    save_prepared(path, prepared)
+    return prepared
+
+
+def save_prepared(path: Path, prepared: PreparedCase) -> None:
+    """Write a case as one file: `image`, `affine` and, where there is a mask, `label`."""
     tensors: dict[str, NDArray[np.generic]] = {"image": prepared.image_CDHW, "affine": prepared.affine}
     if prepared.label_DHW is not None:
         tensors["label"] = prepared.label_DHW
     write_bytes(path, save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
-    return prepared
 
 
 def prepare_all(
@@ -148,8 +153,9 @@ def prepare_all(
         return list(pool.map(prepare, cases))
 
 
-def _cache_key(case: Case, inputs: Inputs) -> str:
+def cached_path(case: Case, inputs: Inputs, cache: Path) -> Path:
+    """Where a prepared case lies under `cache`: named by a hash of its files' identity and the settings."""
     files = [case.images[contrast] for contrast in inputs.contrasts] + ([case.mask] if case.mask else [])
     identity = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     text = json.dumps([CACHE_FORMAT, inputs.model_dump(mode="json"), identity])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return cache / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"

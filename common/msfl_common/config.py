@@ -6,6 +6,7 @@ sites as JSON, where it is validated again by the same model and then against th
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -19,6 +20,8 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Contrast = Literal["T1w", "FLAIR", "T2w", "PDw"]
 MessageKind = Literal["model_update", "validation_metrics", "harmonization_sums", "node_facts"]
 Task = Literal["lesion-segmentation"]
+_CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
+Hours = Annotated[str, Field(pattern=f"^{_CLOCK}-{_CLOCK}$")]
 
 
 class Frozen(BaseModel):
@@ -151,6 +154,9 @@ class Policy(Frozen):
     min_cases: int = Field(5, ge=1, description="fewest cases behind any metric that leaves the site")
     max_rounds: int = Field(1000, ge=1, description="most rounds of a study the site takes part in")
     max_steps_per_round: int = Field(10_000, ge=1, description="most optimiser steps in one round")
+    max_device_hours_per_day: float | None = Field(
+        None, gt=0, description="hours of training and validation a day, summed over devices; null: no limit"
+    )
 
 
 class SiteConfig(Frozen):
@@ -161,19 +167,42 @@ class SiteConfig(Frozen):
     data: tuple[Path, ...] = Field(min_length=1, description="one BIDS folder, or several; relative to this file")
     masks: Name = Field("lesions", description="folder under derivatives/ that holds the manual lesion masks")
     state: Path = Field(description="folder for cache, ledger and log, relative to this file; created when missing")
-    device: str = Field(
+    device: str | tuple[str, ...] = Field(
         "auto",
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="auto (cuda, then mps, then cpu), cpu, mps, cuda, cuda:N",
+        description="auto (cuda, then mps, then cpu), cpu, mps, cuda, cuda:N, or several GPUs: [cuda:0, cuda:1]",
+    )
+    gpu_memory_fraction: float = Field(1.0, gt=0, le=1, description="share of each GPU's memory that may be taken")
+    hours: tuple[Hours, ...] = Field(
+        (), description='when the site trains and validates, local time: "19:00-07:00" or a list; empty: always'
     )
     kit: Path = Field(Path("kit"), description="folder of the coordinator's joining kit, relative to this file")
     key: Path = Field(Path("site.key"), description="the site's private key, relative to this file")
     policy: Policy = Policy()
 
-    @field_validator("data", mode="before")
+    @field_validator("data", "hours", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | Path) else value
+
+    @field_validator("hours")
+    @classmethod
+    def _hours_have_a_length(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(window[:5] == window[6:] for window in value):
+            raise ValueError("a window ends when it starts; leave `hours` out to compute at any time")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _one_device_or_several_gpus(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """A list names different GPUs or, to try it out, `cpu` as often as there shall be processes."""
+        if isinstance(value, str):
+            known = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None
+        else:
+            different_gpus = len(set(value)) == len(value) and all(re.fullmatch(r"cuda:\d+", name) for name in value)
+            known = len(value) > 0 and (different_gpus or set(value) == {"cpu"})
+        if not known:
+            raise ValueError("expected auto, cpu, mps, cuda, cuda:N or a list of different GPUs: [cuda:0, cuda:1]")
+        return value
 
 
 Config = TypeVar("Config", bound=BaseModel)

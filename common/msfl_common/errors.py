@@ -29,6 +29,7 @@ class Code(StrEnum):
     TOO_FEW_CASES = "TOO_FEW_CASES"
     TRAINING_DIVERGED = "TRAINING_DIVERGED"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    OUTSIDE_HOURS = "OUTSIDE_HOURS"
     DISK_FULL = "DISK_FULL"
     INTERNAL = "INTERNAL"
 
@@ -42,6 +43,7 @@ SENTENCES: dict[Code, str] = {
     Code.TOO_FEW_CASES: "fewer cases than the site's policy demands",
     Code.TRAINING_DIVERGED: "the loss or the weights became non-finite",
     Code.OUT_OF_MEMORY: "the device ran out of memory",
+    Code.OUTSIDE_HOURS: "the site computes at other hours of the day",
     Code.DISK_FULL: "the site's disk is full",
     Code.INTERNAL: "an error at the site; its log holds the detail",
 }

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from msfl_client.bids import split_by_patient
 from msfl_client.checks import check_site
+from msfl_client.devices import pick_device
 from msfl_client.preprocess import PreparedCase, prepare_all, reference_contrast
-from msfl_client.training import pick_device, predict_probability
+from msfl_client.training import predict_probability
 from msfl_common.model_folder import load_model
 from msfl_common.network import build_network, set_weights
 from msfl_server.report import Overlay

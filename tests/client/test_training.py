@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from msfl_client.devices import pick_device
 from msfl_client.patches import PatchDataset, PatchLoader
 from msfl_client.preprocess import PreparedCase
-from msfl_client.training import learning_rate, pick_device, predict_probability, train_round, validate
+from msfl_client.training import learning_rate, predict_probability, train_round, validate
 from msfl_common.config import Augmentation, Model, Rounds, StudyConfig, Training
 from msfl_common.errors import RefusedError
 from msfl_common.network import build_network, get_weights
