@@ -72,7 +72,12 @@ def answers(port: int) -> bool:
 
 @contextmanager
 def running(
-    command: Sequence[str | Path], ready: Callable[[], bool], log: Path, timeout_s: float = 60, **options: Any
+    command: Sequence[str | Path],
+    ready: Callable[[], bool],
+    log: Path,
+    timeout_s: float = 60,
+    stop_signal: int = signal.SIGTERM,
+    **options: Any,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process from the moment it is ready until the end of the block."""
     with log.open("ab") as output:
@@ -87,7 +92,7 @@ def running(
             time.sleep(0.05)
         yield process
     finally:
-        process.terminate()
+        process.send_signal(stop_signal)
         with suppress(subprocess.TimeoutExpired):
             process.wait(15)
         with suppress(ProcessLookupError):
