@@ -22,28 +22,37 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 def program(name: str, package: str, *folders: str) -> str:
-    """Path of a program, or a skip that names the Debian package."""
+    """Path of a program, or a skip that names its package."""
     path = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], "/usr/sbin", *folders]))
     if path is None:
-        pytest.skip(f"{name} is not installed (Debian package {package})")
+        pytest.skip(f"{name} is not installed; it is in the package {package}")
     return path
+
+
+def account_entry(account: str) -> pwd.struct_passwd:
+    """An account of this machine, or a skip."""
+    try:
+        return pwd.getpwnam(account)
+    except KeyError:
+        pytest.skip(f"this machine has no account {account}")
 
 
 def unprivileged(account: str) -> dict[str, Any]:
     """What makes `subprocess` run a command as `account`; nothing where the tests are not run by root."""
     if os.geteuid() != 0:
         return {}
-    entry = pwd.getpwnam(account)
+    entry = account_entry(account)
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
 @contextmanager
 def folder_of(account: str) -> Iterator[Path]:
     """A temporary folder that `account` owns; pytest's own are closed to other accounts."""
+    entry = account_entry(account) if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="msfl-deploy-"))
     try:
-        if os.geteuid() == 0:
-            shutil.chown(folder, account)
+        if entry:
+            os.chown(folder, entry.pw_uid, entry.pw_gid)
             folder.chmod(0o755)
         yield folder
     finally:
@@ -68,6 +77,16 @@ def answers(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
+
+
+def wait_for(ready: Callable[[], bool], timeout_s: float = 10) -> bool:
+    """Whether something came true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def test_systemd_calls_the_exposure_low(installed: Path, unit: str) -> None:
     analyze = program("systemd-analyze", "systemd")
     command = [analyze, "security", "--offline=true", "--threshold=25", installed / unit]
     done = subprocess.run(command, capture_output=True, text=True)
-    if "Unknown" in done.stderr or "unrecognized" in done.stderr:
+    if "unrecognized option" in done.stderr:
         pytest.skip("this systemd-analyze cannot judge a unit that is not loaded")
     assert done.returncode == 0, done.stdout
 
