@@ -21,6 +21,7 @@ from flwr.clientapp import ClientApp
 
 from msfl_client.egress import Door, check_request, release, release_refusal
 from msfl_client.kept_update import keep_update, kept_update
+from msfl_client.ledger import LEDGER_FILE
 from msfl_client.session import OnProgress, SiteSession, open_session, train_site, validate_site
 from msfl_common import __version__
 from msfl_common.config import SiteConfig, load_site

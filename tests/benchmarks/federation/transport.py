@@ -103,7 +103,8 @@ def stock_federation(base: Path, made: Deployment):  # type: ignore[no-untyped-d
     (base / "home").mkdir()
     authority = made.study.ca_certificate
     (base / "home" / "config.toml").write_text(
-        f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "127.0.0.1:{port}"\nroot-certificates = "{authority}"\n'
+        f'[superlink]\ndefault = "here"\n'
+        f'[superlink.here]\naddress = "127.0.0.1:{port}"\nroot-certificates = "{authority}"\n'
     )
     commands = [[
         "flower-superlink", "--ssl-ca-certfile", authority, "--ssl-certfile", made.study.server_certificate,

@@ -2,6 +2,7 @@
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,9 @@ def evaluate(message: Message, _: Context) -> Message:
 class Timed(FedAvg):
     """Flower's strategy, with the time of each round's start."""
 
-    started: list[float] = []
+    def __init__(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        super().__init__(*args, **kwargs)
+        self.started: list[float] = []
 
     def configure_train(self, *args, **kwargs):  # type: ignore[no-untyped-def]
         """See Flower."""
@@ -50,4 +53,4 @@ def main(grid: Grid, context: Context) -> None:
     strategy = Timed(fraction_evaluate=float(config["evaluate"]), min_available_nodes=3, min_train_nodes=3)
     strategy.start(grid, arrays, num_rounds=int(config["rounds"]))
     times = [*strategy.started, time.monotonic()]
-    Path(str(config["out"])).write_text(json.dumps([end - start for start, end in zip(times, times[1:])]))
+    Path(str(config["out"])).write_text(json.dumps([end - start for start, end in pairwise(times)]))

@@ -1,0 +1,33 @@
+"""The pages of deploy/: nothing they point at is missing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.services import DEPLOY
+
+PAGES = sorted(DEPLOY.glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert links
+    assert [link for link in links if not (DEPLOY / link).exists()] == []
+
+
+def test_the_overview_names_every_folder() -> None:
+    text = (DEPLOY / "README.md").read_text()
+    folders = [path.name for path in DEPLOY.iterdir() if path.is_dir()]
+    assert folders
+    assert [name for name in folders if f"({name})" not in text] == []
+
+
+def test_the_files_that_the_pages_name_exist() -> None:
+    """`deploy/...` as typed in commands."""
+    named = {name for page in PAGES for name in re.findall(r"\bdeploy/[\w./-]*\w", page.read_text())}
+    assert {"deploy/docker/Dockerfile", "deploy/docker/install.sh"} <= named
+    assert [name for name in named if not list(DEPLOY.parent.glob(f"{name}*"))] == []
