@@ -49,8 +49,10 @@ def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: in
     kind = _KINDS[type(outgoing)]
     if kind not in door.policy.allow:
         raise RefusedError(Code.POLICY, f"{kind} may not leave this site")
+    weights = outgoing.weights if isinstance(outgoing, ModelUpdate) else {}
+    arrays = {name: list(value.shape) for name, value in weights.items()}
     content, num_cases = _pack(outgoing)
-    ledger.append(door.ledger, _entry(kind, content, study.name, round_number, num_cases))
+    ledger.append(door.ledger, _entry(kind, content, study.name, round_number, num_cases, arrays))
     return content
 
 
@@ -63,17 +65,19 @@ def release_refusal(door: Door, refusal: Refusal, task: RoundTask | None) -> Con
     content = pack_refusal(refusal)
     study, round_number = (task.study.name, task.round) if task else ("", 0)
     with suppress(OSError, MsflError):
-        ledger.append(door.ledger, _entry("refusal", content, study, round_number, 0))
+        ledger.append(door.ledger, _entry("refusal", content, study, round_number, 0, {}))
     return content
 
 
-def _entry(kind: str, content: Content, study: str, round_number: int, num_cases: int) -> ledger.Entry:
+def _entry(
+    kind: str, content: Content, study: str, round_number: int, num_cases: int, arrays: dict[str, list[int]]
+) -> ledger.Entry:
     described = describe(content)
     return ledger.Entry(
         kind=kind,
         study=study,
         round=round_number,
-        arrays=described.arrays,
+        arrays=arrays,
         numbers=described.numbers,
         num_bytes=described.num_bytes,
         sha256=described.sha256,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
 
 from msfl_common.config import StudyConfig, parse_study
 from msfl_common.errors import Code, UpdateError
@@ -25,6 +26,8 @@ NUM_CASES = "num-examples"  # the name under which Flower's strategies look for 
 TRAIN_LOSS, SECONDS = "train_loss", "seconds"
 _ESTIMATE_FIELDS = ("mean", "standard_error", "ci95_low", "ci95_high", "num_cases")
 _NPY_HEADER_BYTES = 1024  # more than any .npy header of our arrays
+_BLOCK = "block{:05d}"
+BLOCK_VALUES = 2**20  # 4 MB: less than the chunks in which Flower moves an array
 
 
 Content = RecordDict  # what a message holds, for modules that only hand it on
@@ -35,13 +38,11 @@ class Description:
     """What is written down of a message before it leaves: never what it holds.
 
     Attributes:
-        arrays: name of each array to its shape.
         numbers: names of all single values.
         num_bytes: size of names and values.
         sha256: of names and values, in the order of the records' names.
     """
 
-    arrays: dict[str, list[int]]
     numbers: list[str]
     num_bytes: int
     sha256: str
@@ -120,7 +121,7 @@ def unpack_task_weights(content: RecordDict, expected: Weights) -> Weights:
     Raises:
         UpdateError: they do not fit.
     """
-    return _unpack_weights(content, expected)
+    return _unpack_weights(content, expected, consume=False)
 
 
 def pack_update(update: ModelUpdate) -> RecordDict:
@@ -130,7 +131,7 @@ def pack_update(update: ModelUpdate) -> RecordDict:
 
 
 def unpack_update(content: RecordDict, expected: Weights) -> ModelUpdate:
-    """Read a site's update, refusing whatever must not be aggregated.
+    """Read a site's update, refusing whatever must not be aggregated; the message is empty afterwards.
 
     Raises:
         UpdateError: records, names, shapes, types, sizes or values are not as declared.
@@ -138,7 +139,7 @@ def unpack_update(content: RecordDict, expected: Weights) -> ModelUpdate:
     numbers = _exactly(content, {ARRAYS, METRICS}, {NUM_CASES, TRAIN_LOSS, SECONDS})
     if numbers[NUM_CASES] < 1 or numbers[NUM_CASES] != int(numbers[NUM_CASES]):
         raise UpdateError(f"expected a whole number of training cases above 0, found {numbers[NUM_CASES]}")
-    weights = _unpack_weights(content, expected)
+    weights = _unpack_weights(content, expected, consume=True)
     return ModelUpdate(weights, int(numbers[NUM_CASES]), numbers[TRAIN_LOSS], numbers[SECONDS])
 
 
@@ -207,13 +208,11 @@ def unpack_refusal(content: RecordDict) -> Refusal | None:
 
 
 def describe(content: Content) -> Description:
-    """Names, shapes, size and digest of a message."""
-    arrays: dict[str, list[int]] = {}
+    """Names, size and digest of a message."""
     numbers: list[str] = []
     chunks: list[bytes] = []
     for record_name, record in sorted(content.array_records.items()):
         for name, array in record.items():
-            arrays[name] = list(array.shape)
             chunks += [f"{record_name}/{name}=".encode(), array.data]
     singles: dict[str, MetricRecord | ConfigRecord] = {**content.metric_records, **content.config_records}
     for record_name, values in sorted(singles.items()):
@@ -223,25 +222,58 @@ def describe(content: Content) -> Description:
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
-    return Description(arrays, sorted(numbers), sum(map(len, chunks)), digest.hexdigest())
+    return Description(sorted(numbers), sum(map(len, chunks)), digest.hexdigest())
 
 
 def _pack_weights(weights: Weights) -> ArrayRecord:
-    return ArrayRecord({name: Array(value) for name, value in weights.items()})
+    """One vector of all weights in their order, cut into blocks: each array that travels costs requests."""
+    return ArrayRecord({_BLOCK.format(number): Array(block) for number, block in enumerate(_blocks(weights))})
 
 
-def _unpack_weights(content: RecordDict, expected: Weights) -> Weights:
+def _blocks(weights: Weights) -> Iterator[NDArray[np.float32]]:
+    parts: list[NDArray[np.float32]] = []
+    room = BLOCK_VALUES
+    for value in weights.values():
+        rest = value.reshape(-1)
+        while rest.size:
+            part, rest = rest[:room], rest[room:]
+            parts.append(part)
+            room -= part.size
+            if not room:
+                yield np.concatenate(parts)
+                parts, room = [], BLOCK_VALUES
+    if parts:
+        yield np.concatenate(parts)
+
+
+def _unpack_weights(content: RecordDict, expected: Weights, *, consume: bool) -> Weights:
+    """The weights in a message; with `consume` its blocks are dropped one by one, so that they are not there twice."""
     record = content.array_records.get(ARRAYS)
     if record is None:
         raise UpdateError("expected a record of weights")
-    if list(record) == list(expected):
-        for name, reference in expected.items():  # sizes before anything is decoded
-            if len(record[name].data) > reference.nbytes + _NPY_HEADER_BYTES:
-                raise UpdateError(f"{name}: expected {reference.nbytes} bytes, found {len(record[name].data)}")
-    try:
-        weights = {name: np.asarray(array.numpy()) for name, array in record.items()}
-    except (ValueError, TypeError, EOFError) as error:
-        raise UpdateError(f"weights that cannot be decoded: {type(error).__name__}") from None
+    num_values = sum(value.size for value in expected.values())
+    sizes = [min(BLOCK_VALUES, num_values - start) for start in range(0, num_values, BLOCK_VALUES)]
+    names = [_BLOCK.format(number) for number in range(len(sizes))]
+    if list(record) != names:
+        raise UpdateError(f"expected {len(names)} blocks of weights, found {len(record)} arrays or other names")
+    for name, size in zip(names, sizes, strict=True):  # sizes before anything is decoded
+        if len(record[name].data) > 4 * size + _NPY_HEADER_BYTES:
+            raise UpdateError(f"{name}: expected {4 * size} bytes, found {len(record[name].data)}")
+    vector = np.empty(num_values, np.float32)
+    for number, (name, size) in enumerate(zip(names, sizes, strict=True)):
+        try:
+            block = record[name].numpy()
+        except (ValueError, TypeError, EOFError) as error:
+            raise UpdateError(f"{name}: cannot be decoded: {type(error).__name__}") from None
+        if block.shape != (size,) or block.dtype != np.float32:
+            raise UpdateError(f"{name}: expected float32({size},), found {block.dtype}{block.shape}")
+        vector[number * BLOCK_VALUES :][:size] = block
+        if consume:
+            del record[name]
+    weights, start = {}, 0
+    for name, value in expected.items():
+        weights[name] = vector[start : start + value.size].reshape(value.shape)
+        start += value.size
     check_weights(weights, expected)
     return weights
 

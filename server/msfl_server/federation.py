@@ -6,7 +6,6 @@ and the averaging are Flower's.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,18 +15,17 @@ from typing import Protocol
 from flwr.serverapp import Grid
 
 from msfl_common.config import StudyConfig
-from msfl_common.errors import RunError, UpdateError
-from msfl_common.messages import RoundTask, ValidationMetrics, pack_task, unpack_facts, unpack_metrics
+from msfl_common.errors import RunError
+from msfl_common.messages import RoundTask, ValidationMetrics, pack_task, unpack_facts, unpack_metrics, unpack_update
 from msfl_common.metrics import METRICS
 from msfl_common.model_folder import Provenance, save_model
 from msfl_common.network import Weights, build_network, get_weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
-from msfl_server.federation_exchange import STRANGER, Answers, ask, gather, meaning_of, presence
+from msfl_server.federation_exchange import STRANGER, Question, ask, gather, meaning_of, presence
 from msfl_server.results import summarise_metrics
-from msfl_server.strategy_fedavg import accept_updates, aggregate, with_momentum
+from msfl_server.strategy_fedavg import aggregate, with_momentum
 from msfl_server.summary import RoundSummary, SiteFailure, SiteSummary
-
-log = logging.getLogger(__name__)
+from msfl_server.update_store import update_store
 
 
 class Listener(Protocol):
@@ -78,7 +76,7 @@ def run_rounds(
         roster.expected = checkpoint.state.history[-1].sites_ok
     for number in range(checkpoint.state.round + 1, study.rounds.num_rounds + 1):
         meet_sites(grid, study, roster, number, listener)
-        result = play_round(grid, study, roster, number, checkpoint, listener)
+        result = play_round(grid, study, out, roster, number, checkpoint, listener)
         state = result.state.model_copy(
             update={"total_s": before_s + time.monotonic() - started, "mlflow_run_id": run_id}
         )
@@ -107,22 +105,19 @@ def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, list
     roster.absent = ()
     if not strangers:
         return
+    question = Question(
+        "query", pack_task(RoundTask(study, number)), lambda _, content: unpack_facts(content), "BAD_FACTS"
+    )
     answers = ask(
         grid,
         strangers,
-        pack_task(RoundTask(study, number)),
-        "query",
+        question,
         number,
         study.rounds,
         lambda sites, left: listener.on_wait(number, "facts", sites, left),
     )
     failures = list(answers.failures)
-    for node, reply in sorted(answers.replies.items()):
-        try:
-            facts = unpack_facts(reply.content)
-        except UpdateError as error:
-            failures.append(_refused(strangers[node], "BAD_FACTS", error))
-            continue
+    for node, facts in sorted(answers.replies.items()):
         if known.get(node, facts.site) != facts.site:
             failures.append(SiteFailure(site=known[node], code="WRONG_NAME"))
         elif facts.site in roster.names.values():
@@ -133,7 +128,7 @@ def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, list
 
 
 def play_round(
-    grid: Grid, study: StudyConfig, roster: Roster, number: int, before: Checkpoint, listener: Listener
+    grid: Grid, study: StudyConfig, out: Path, roster: Roster, number: int, before: Checkpoint, listener: Listener
 ) -> Checkpoint:
     """One round: train at the sites, check and average their updates, measure the result at the sites.
 
@@ -143,23 +138,30 @@ def play_round(
     started = time.monotonic()
     present = {node: name for node, name in roster.names.items() if node in set(grid.get_node_ids())}
     task = RoundTask(study, number)
-    answers = ask(
-        grid,
-        present,
-        pack_task(task, before.weights),
-        "train",
-        number,
-        study.rounds,
-        lambda sites, left: listener.on_wait(number, "training", sites, left),
-    )
-    accepted, failures = accept_updates(answers, present, expected=before.weights)
-    failures = (*roster.absent, *failures)
-    if len(accepted) < study.rounds.quorum:
-        raise RunError(_too_few(number, study.rounds.quorum, sorted(accepted), failures))
-    average, loss = aggregate(number, accepted)
+    with update_store(out) as store:
+        question = Question(
+            "train",
+            pack_task(task, before.weights),
+            lambda site, content: store.keep(site, unpack_update(content, before.weights)),
+            "BAD_UPDATE",
+        )
+        answers = ask(
+            grid,
+            present,
+            question,
+            number,
+            study.rounds,
+            lambda sites, left: listener.on_wait(number, "training", sites, left),
+        )
+        del question
+        updates = {present[node]: update for node, update in answers.replies.items()}
+        failures = (*roster.absent, *answers.failures)
+        if len(updates) < study.rounds.quorum:
+            raise RunError(_too_few(number, study.rounds.quorum, sorted(updates), failures))
+        average, loss = aggregate(updates, before.weights)
     weights, momentum = with_momentum(before.weights, average, before.momentum, study.rounds.server_momentum)
-    trained_s = busy(grid, [update.seconds for _, update in accepted.values()])
-    train_cases = {site: update.num_cases for site, (_, update) in accepted.items()}
+    trained_s = busy(grid, [update.seconds for update in updates.values()])
+    train_cases = {site: update.num_cases for site, update in updates.items()}
     validation: Mapping[str, ValidationMetrics] = {}
     if number % study.validation.every_rounds == 0 or number == study.rounds.num_rounds:
         validation, more = validate_round(grid, task, weights, present, listener)
@@ -173,7 +175,7 @@ def play_round(
         per_site={
             name: {site: value.mean for site, value in metric.per_site.items()} for name, metric in metrics.items()
         },
-        sites_ok=tuple(accepted),
+        sites_ok=tuple(sorted(updates)),
         sites_failed=tuple(sorted(failures, key=lambda failure: (failure.site, failure.code))),
         seconds=time.monotonic() - started,
     )
@@ -194,23 +196,21 @@ def validate_round(
     grid: Grid, task: RoundTask, weights: Weights, present: Mapping[int, str], listener: Listener
 ) -> tuple[dict[str, ValidationMetrics], tuple[SiteFailure, ...]]:
     """Each site's aggregate metrics of the averaged weights; a site with too few cases reports none."""
-    answers: Answers = ask(
+    question = Question(
+        "evaluate",
+        pack_task(task, weights),
+        lambda _, content: unpack_metrics(content, frozenset(METRICS)),
+        "BAD_METRICS",
+    )
+    answers = ask(
         grid,
         present,
-        pack_task(task, weights),
-        "evaluate",
+        question,
         task.round,
         task.study.rounds,
         lambda sites, left: listener.on_wait(task.round, "validation", sites, left),
     )
-    failures = list(answers.failures)
-    validation = {}
-    for node, reply in answers.replies.items():
-        try:
-            validation[present[node]] = unpack_metrics(reply.content, frozenset(METRICS))
-        except UpdateError as error:
-            failures.append(_refused(present[node], "BAD_METRICS", error))
-    return dict(sorted(validation.items())), tuple(failures)
+    return dict(sorted((present[node], metrics) for node, metrics in answers.replies.items())), answers.failures
 
 
 def busy(grid: Grid, seconds: Iterable[float]) -> float:
@@ -229,11 +229,6 @@ def _case_counts(
         measured = validation[name].num_cases if name in validation else old.cases_val
         counts[name] = SiteSummary(name=name, cases_train=train_cases.get(name, old.cases_train), cases_val=measured)
     return tuple(counts[name] for name in sorted(counts))
-
-
-def _refused(site: str, code: str, error: UpdateError) -> SiteFailure:
-    log.warning("%s: answer refused: %s", site, error)
-    return SiteFailure(site=site, code=code)
 
 
 def _too_few(number: int, quorum: int, answered: Sequence[str], failures: Iterable[SiteFailure]) -> str:

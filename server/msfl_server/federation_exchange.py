@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from msfl_common.config import Rounds
-from msfl_common.errors import SENTENCES
+from msfl_common.errors import SENTENCES, UpdateError
 from msfl_common.messages import unpack_refusal
 from msfl_server.summary import SiteFailure
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 NO_ANSWER, WENT_OFFLINE = "NO_ANSWER", "WENT_OFFLINE"
 _MEANINGS = {
@@ -48,11 +53,28 @@ class Presence:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What came back: replies by node, and why the others failed."""
+class Answers(Generic[T]):
+    """What came back: what was read of each reply, by node, and why the others failed."""
 
-    replies: Mapping[int, Message]
+    replies: Mapping[int, T]
     failures: tuple[SiteFailure, ...]
+
+
+@dataclass(frozen=True)
+class Question(Generic[T]):
+    """What the sites are asked, and how their answers are read.
+
+    Attributes:
+        kind: `query`, `train` or `evaluate`.
+        content: the request.
+        read: makes of a site's name and its reply what is kept; raises UpdateError for what must be refused.
+        bad: the failure code of a refused answer.
+    """
+
+    kind: str
+    content: RecordDict
+    read: Callable[[str, RecordDict], T]
+    bad: str
 
 
 @dataclass
@@ -65,14 +87,16 @@ class _Wait:
 
 
 @dataclass
-class _Exchange:
+class _Exchange(Generic[T]):
     """One request to several nodes."""
 
     grid: Grid
+    names: Mapping[int, str]
     request: Callable[[int], Message]
+    question: Question[T]
     pending: dict[int, _Wait] = field(default_factory=dict)
-    received: dict[int, Message] = field(default_factory=dict)
-    gone: list[int] = field(default_factory=list)
+    replies: dict[int, T] = field(default_factory=dict)
+    failures: list[SiteFailure] = field(default_factory=list)
 
     def send(self, nodes: Iterable[int], online: Mapping[int, Presence] | None) -> None:
         """Send the request, for the first time or again."""
@@ -84,19 +108,32 @@ class _Exchange:
             wait.joined_at = online[node].joined_at if online and node in online else ""
 
     def collect(self, comes_back: bool) -> bool:
-        """Take the replies that are there; whether there was one."""
+        """Read a reply that is there; whether there was one.
+
+        One at a time, and each is let go once it is read: many large ones would not fit into memory.
+        """
         owners = {request: node for node, wait in self.pending.items() for request in wait.requests}
-        replies = list(self.grid.pull_messages(list(owners))) if owners else []
-        for reply in replies:
-            node = owners.get(reply.metadata.reply_to_message_id)
-            if node is None or node not in self.pending:
-                continue
-            if comes_back and reply.has_error() and reply.error.code in _LOST:
-                self.pending[node].requests.discard(reply.metadata.reply_to_message_id)
-            else:
-                self.received[node] = reply
-                del self.pending[node]
-        return bool(replies)
+        for request, node in owners.items():
+            for reply in self.grid.pull_messages([request]):
+                if comes_back and reply.has_error() and reply.error.code in _LOST:
+                    self.pending[node].requests.discard(request)
+                else:
+                    del self.pending[node]
+                    self._read(node, reply)
+                return True
+        return False
+
+    def _read(self, node: int, reply: Message) -> None:
+        name = self.names[node]
+        failure = _failure(reply, name)
+        if failure is None:
+            try:
+                self.replies[node] = self.question.read(name, reply.content)
+            except UpdateError as error:
+                log.warning("%s: answer refused: %s", name, error)
+                failure = SiteFailure(site=name, code=self.question.bad)
+        if failure is not None:
+            self.failures.append(failure)
 
     def watch(self, online: Mapping[int, Presence], patience_s: float) -> None:
         """Send again to nodes that were away; give up those that stay away."""
@@ -109,7 +146,7 @@ class _Exchange:
                 continue
             wait.offline_since = wait.offline_since or time.monotonic()
             if time.monotonic() - wait.offline_since > patience_s:
-                self.gone.append(node)
+                self.failures.append(SiteFailure(site=self.names[node], code=WENT_OFFLINE))
                 del self.pending[node]
         self.send(again, online)
 
@@ -123,33 +160,30 @@ def presence(grid: Grid) -> dict[int, Presence] | None:
 def ask(
     grid: Grid,
     names: Mapping[int, str],
-    content: RecordDict,
-    message_type: str,
+    question: Question[T],
     round_number: int,
     rounds: Rounds,
     on_wait: OnWait = lambda *_: None,
-) -> Answers:
-    """Send `content` to every node in `names` and gather replies until the deadline.
+) -> Answers[T]:
+    """Put a question to every node in `names` and read the answers until the deadline.
 
-    A node that was away meanwhile is sent the request again; one that stays away for `rounds.patience_s` is
-    given up.
+    A node that was away meanwhile is asked again; one that stays away for `rounds.patience_s` is given up.
 
     Args:
         grid: Flower's grid, in-process, simulated or deployed.
         names: node id to what the node is called in messages to people.
-        content: the request, the same for all.
-        message_type: `query`, `train` or `evaluate`.
-        round_number: the round the request belongs to.
+        question: what is asked, the same of all.
+        round_number: the round that it belongs to.
         rounds: deadline and patience.
         on_wait: told the names still awaited, whenever they change.
     """
     end = time.monotonic() + rounds.deadline_s
-    exchange = _Exchange(
-        grid,
-        lambda node: Message(
-            content, node, message_type, ttl=max(1.0, end - time.monotonic()), group_id=str(round_number)
-        ),
-    )
+
+    def request(node: int) -> Message:
+        left_s = max(1.0, end - time.monotonic())
+        return Message(question.content, node, question.kind, ttl=left_s, group_id=str(round_number))
+
+    exchange = _Exchange(grid, names, request, question)
     online = presence(grid)
     exchange.send(names, online)
     looked = told = time.monotonic()
@@ -166,13 +200,8 @@ def ask(
         if exchange.pending and not changed:
             time.sleep(pause)
             pause = min(1.1 * pause, longest)
-    good = {node: reply for node, reply in exchange.received.items() if _failure(reply, names[node]) is None}
-    failures = [
-        *(failure for node, reply in exchange.received.items() if (failure := _failure(reply, names[node]))),
-        *(SiteFailure(site=names[node], code=WENT_OFFLINE) for node in exchange.gone),
-        *(SiteFailure(site=names[node], code=NO_ANSWER) for node in exchange.pending),
-    ]
-    return Answers(good, tuple(sorted(failures, key=lambda failure: failure.site)))
+    failures = [*exchange.failures, *(SiteFailure(site=names[node], code=NO_ANSWER) for node in exchange.pending)]
+    return Answers(exchange.replies, tuple(sorted(failures, key=lambda failure: failure.site)))
 
 
 def gather(grid: Grid, expected: Iterable[str], rounds: Rounds, on_wait: OnWait) -> None:

@@ -1,50 +1,32 @@
-"""Federated averaging (McMahan et al. 2017), weighted by training cases, by Flower's own strategy.
+"""Federated averaging (McMahan et al. 2017), weighted by training cases.
 
-Server momentum is after Hsu, Qi and Brown 2019 (FedAvgM), in Nesterov's form, which Flower's own does not have.
+Server momentum is after Hsu, Qi and Brown 2019 (FedAvgM), in Nesterov's form.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 import numpy as np
-from flwr.app import Message
-from flwr.serverapp.strategy import FedAvg
 
-from msfl_common.errors import UpdateError
-from msfl_common.messages import NUM_CASES, TRAIN_LOSS, ModelUpdate, unpack_update
 from msfl_common.network import Weights
-from msfl_server.federation_exchange import Answers
-from msfl_server.summary import SiteFailure
-
-log = logging.getLogger(__name__)
+from msfl_server.update_store import StoredUpdate, flat_positions
 
 
-def accept_updates(
-    answers: Answers, names: Mapping[int, str], expected: Weights
-) -> tuple[dict[str, tuple[Message, ModelUpdate]], tuple[SiteFailure, ...]]:
-    """Check each update; a bad one is refused with its site named and the rest go on."""
-    accepted: dict[str, tuple[Message, ModelUpdate]] = {}
-    failures = list(answers.failures)
-    for node, reply in answers.replies.items():
-        try:
-            accepted[names[node]] = (reply, unpack_update(reply.content, expected))
-        except UpdateError as error:
-            log.warning("%s: update refused: %s", names[node], error)
-            failures.append(SiteFailure(site=names[node], code="BAD_UPDATE"))
-    return dict(sorted(accepted.items())), tuple(failures)
+def aggregate(updates: Mapping[str, StoredUpdate], like: Weights) -> tuple[Weights, float]:
+    """The mean of the sites' updates and of their training losses, weighted by training cases.
 
-
-def aggregate(round_number: int, accepted: Mapping[str, tuple[Message, ModelUpdate]]) -> tuple[Weights, float]:
-    """The weighted mean of checked updates and of their training losses, in the sites' alphabetical order."""
-    strategy = FedAvg(weighted_by_key=NUM_CASES)
-    arrays, metrics = strategy.aggregate_train(round_number, [reply for reply, _ in accepted.values()])
-    assert arrays is not None
-    assert metrics is not None
-    loss = metrics[TRAIN_LOSS]
-    assert isinstance(loss, float)
-    return {name: np.asarray(array.numpy(), dtype=np.float32) for name, array in arrays.items()}, loss
+    Summed in float32 in the sites' alphabetical order, so that who answered first does not matter.
+    """
+    total = sum(update.num_cases for update in updates.values())
+    share = {site: updates[site].num_cases / total for site in sorted(updates)}
+    weights = {}
+    for name, start, value in flat_positions(like):
+        mean = np.zeros(value.size, np.float32)
+        for site, part in share.items():
+            mean += np.float32(part) * updates[site].read(start, value.size)
+        weights[name] = mean.reshape(value.shape)
+    return weights, sum(part * updates[site].train_loss for site, part in share.items())
 
 
 def with_momentum(

@@ -13,17 +13,35 @@ from pathlib import Path
 import numpy as np
 
 from msfl_common.config import StudyConfig, load_study
-from msfl_common.messages import RoundTask, pack_task
+from msfl_common.messages import RoundTask, pack_task, unpack_update
+from msfl_common.network import Weights
 from msfl_server.coordinator import control_secret
 from msfl_server.federation_control import LinkAddress
-from msfl_server.federation_exchange import ask
+from msfl_server.federation_exchange import Question, ask
 from msfl_server.federation_run import open_run
 from msfl_server.server_config import load_server
-from msfl_server.strategy_fedavg import accept_updates, aggregate
+from msfl_server.strategy_fedavg import aggregate
 from msfl_server.study_folder import StudyFolder
+from msfl_server.update_store import update_store
 
 NUM_ARRAYS = 20
 NUM_SITES = 3
+
+
+def play(  # type: ignore[no-untyped-def]
+    grid, names: dict[int, str], study: StudyConfig, number: int, weights: Weights, folder: StudyFolder
+) -> Weights:
+    """Weights out, updates in, averaged, as `msfl_server.federation.play_round` does."""
+    with update_store(folder.run) as store:
+        question = Question(
+            "train",
+            pack_task(RoundTask(study, number), weights),
+            lambda site, content: store.keep(site, unpack_update(content, weights)),
+            "BAD_UPDATE",
+        )
+        answers = ask(grid, names, question, number, study.rounds)
+        assert not answers.failures, answers.failures
+        return aggregate({names[node]: update for node, update in answers.replies.items()}, weights)[0]
 
 
 def main() -> None:
@@ -43,10 +61,7 @@ def main() -> None:
             names = {node: here.site for node, here in grid.presence().items()}
             started = time.monotonic()
             for _ in range(messages):
-                answers = ask(grid, names, pack_task(RoundTask(study, number), weights), "train", number, study.rounds)
-                accepted, failures = accept_updates(answers, names, weights)
-                assert not failures, failures
-                weights, _loss = aggregate(number, accepted)
+                weights = play(grid, names, study, number, weights, folder)
             seconds.append(time.monotonic() - started)
             database.append(sum(path.stat().st_size for path in folder.root.glob("superlink.db*")))
     Path(sys.argv[5]).write_text(json.dumps({"seconds": seconds, "database": database}))

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 from flwr.app import Context, Message
 
 from msfl_client.federation_fleet import DisconnectedError, join
@@ -24,8 +25,9 @@ def main() -> None:
     shift = ord(site.name[-1]) / 1000  # each site's weights differ: equal objects would travel once
 
     def echo(message: Message, _: Context) -> Message:
-        weights = {name: array.numpy() + shift for name, array in message.content.array_records[ARRAYS].items()}
-        return Message(pack_update(ModelUpdate(weights, 10, 0.5, 0.0)), reply_to=message)
+        blocks = message.content.array_records[ARRAYS]
+        vector = np.concatenate([array.numpy() for array in blocks.values()]) + np.float32(shift)
+        return Message(pack_update(ModelUpdate({"all": vector}, 10, 0.5, 0.0)), reply_to=message)
 
     while True:
         try:

@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from msfl_common.config import StudyConfig
 from msfl_common.errors import Code, ConfigError, UpdateError
 from msfl_common.messages import (
+    BLOCK_VALUES,
     ModelUpdate,
     NodeFacts,
     Refusal,
@@ -35,12 +36,15 @@ WEIGHTS: Weights = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.o
 NAMES = frozenset({"dsc", "hd95_mm"})
 
 
-def update_with(**changes: object) -> RecordDict:
-    """A good update but for the weights named in `changes`; None leaves one out."""
-    weights = {name: value for name, value in {**WEIGHTS, **changes}.items() if value is not None}
+VECTOR = np.concatenate([value.reshape(-1) for value in WEIGHTS.values()])
+
+
+def update_with(**blocks: object) -> RecordDict:
+    """A good update but for the blocks named; None leaves one out."""
+    arrays = {name: value for name, value in {"block00000": VECTOR, **blocks}.items() if value is not None}
     numbers = MetricRecord({"num-examples": 9, "train_loss": 0.5, "seconds": 1.0})
     return RecordDict(
-        {"arrays": ArrayRecord({name: Array(value) for name, value in weights.items()}), "metrics": numbers}
+        {"arrays": ArrayRecord({name: Array(value) for name, value in arrays.items()}), "metrics": numbers}
     )
 
 
@@ -61,13 +65,14 @@ def test_update_round_trips() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (update_with(a=None), "differ in"),
-        (update_with(c=np.ones(1, np.float32)), "differ in"),
-        (update_with(a=np.ones(2, np.float32)), "a: expected"),
-        (update_with(a=np.ones(1, np.float64)), "a: expected"),
-        (update_with(a=np.full(1, np.nan, np.float32)), "a: 1 values are not finite"),
-        (update_with(a=np.full(1, np.inf, np.float32)), "not finite"),
-        (update_with(a=np.ones(10_000, np.float32)), "a: expected 4 bytes"),
+        (update_with(block00000=None), "expected 1 blocks of weights, found 0"),
+        (update_with(block00001=VECTOR), "expected 1 blocks of weights, found 2"),
+        (update_with(block00000=VECTOR[:6]), r"block00000: expected float32\(7,\), found float32\(6,\)"),
+        (update_with(block00000=VECTOR.reshape(1, 7)), r"block00000: expected float32\(7,\), found float32\(1, 7\)"),
+        (update_with(block00000=VECTOR.astype(np.float64)), "block00000: expected float32"),
+        (update_with(block00000=np.append(VECTOR[:6], np.float32(np.nan))), "a: 1 values are not finite"),
+        (update_with(block00000=np.append(np.float32(np.inf), VECTOR[1:])), "b: 1 values are not finite"),
+        (update_with(block00000=np.ones(10_000, np.float32)), "block00000: expected 28 bytes"),
         (RecordDict({"metrics": MetricRecord({"num-examples": 1})}), "expected the records"),
         (RecordDict({**update_with(), "note": ConfigRecord({"text": "x"})}), "expected the records"),
         (RecordDict(), "expected the records"),
@@ -80,9 +85,20 @@ def test_an_update_that_does_not_fit_is_refused(content: RecordDict, reason: str
 
 def test_an_update_with_a_pickle_inside_is_refused() -> None:
     content = update_with()
-    content["arrays"]["a"] = Array("float32", (1,), "numpy.ndarray", b"\x80\x04K\x01.")
+    content["arrays"]["block00000"] = Array("float32", (7,), "numpy.ndarray", b"\x80\x04K\x01.")
     with pytest.raises(UpdateError, match="decoded"):
         unpack_update(content, expected=WEIGHTS)
+
+
+def test_large_weights_travel_in_blocks_that_cut_through_arrays() -> None:
+    rng = np.random.default_rng(0)
+    sizes = {"a": (3, 5), "long": (BLOCK_VALUES + 7,), "longer": (2, BLOCK_VALUES), "end": (1,)}
+    weights = {name: rng.random(size, dtype=np.float32) for name, size in sizes.items()}
+    content = pack_update(ModelUpdate(weights, 9, 0.5, 1.5))
+    assert [array.shape for array in content["arrays"].values()] == [(BLOCK_VALUES,)] * 3 + [(23,)]
+    received = unpack_update(content, expected=weights).weights
+    assert list(received) == list(weights)
+    assert all(np.array_equal(received[name], weights[name]) for name in weights)
 
 
 @pytest.mark.parametrize("count", [0, -3, 2.5, math.nan])

@@ -17,13 +17,14 @@ from msfl_client.app import build_app
 from msfl_client.session import open_session
 from msfl_common.config import Policy, Rounds, SiteConfig, StudyConfig
 from msfl_common.errors import InputError, RunError
-from msfl_common.messages import ModelUpdate, pack_update
+from msfl_common.messages import ModelUpdate
 from msfl_common.model_folder import load_model
 from msfl_common.network import Weights, build_network, get_weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint
 from msfl_server.federation import run_rounds
 from msfl_server.simulation_grid import InProcessGrid
 from msfl_server.strategy_fedavg import aggregate, with_momentum
+from msfl_server.update_store import update_store
 
 
 class Killed(BaseException):
@@ -248,19 +249,19 @@ def test_two_nodes_of_one_name_count_once(sites: list[SiteConfig], tiny_study: S
     assert [(failure.site, failure.code) for failure in record.sites_failed] == [("site-a", "DUPLICATE_NAME")]
 
 
-def test_averaging_is_exact_arithmetic_weighted_by_cases() -> None:
-    from msfl_common.messages import RoundTask, pack_task
-
-    grid_of([])  # sets the identity that Flower stamps messages with
-    asked = Message(pack_task(RoundTask(StudyConfig(name="x"), 1)), 1, "train")
-    accepted = {}
-    for site, cases, value, loss in (("a", 1, 8.0, 1.0), ("b", 3, 4.0, 2.0)):
-        update = ModelUpdate({"w": np.full((2, 2), value, np.float32)}, cases, loss, 1.0)
-        accepted[site] = (Message(pack_update(update), reply_to=asked), update)
-    weights, loss = aggregate(1, accepted)
+def test_averaging_is_exact_arithmetic_weighted_by_cases(tmp_path: Path) -> None:
+    like = {"w": np.zeros((2, 2), np.float32), "b": np.zeros(3, np.float32)}
+    with update_store(tmp_path) as store:
+        updates = {}
+        for site, cases, value, loss in (("b", 3, 4.0, 2.0), ("a", 1, 8.0, 1.0)):
+            sent = {"w": np.full((2, 2), value, np.float32), "b": np.arange(3, dtype=np.float32) * np.float32(value)}
+            updates[site] = store.keep(site, ModelUpdate(sent, cases, loss, 1.0))
+        weights, loss = aggregate(updates, like)
     assert np.array_equal(weights["w"], np.full((2, 2), 5.0, np.float32))
-    assert weights["w"].dtype == np.float32
+    assert np.array_equal(weights["b"], np.array([0, 5, 10], np.float32))
+    assert {value.dtype for value in weights.values()} == {np.dtype(np.float32)}
     assert loss == pytest.approx(1.75)
+    assert not list(tmp_path.iterdir())
 
 
 def test_server_momentum_is_the_loop_written_out() -> None:

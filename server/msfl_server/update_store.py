@@ -1,0 +1,60 @@
+"""The updates of one round on disk, so that the server holds one of them in memory at a time, however many sites."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfl_common.messages import ModelUpdate
+from msfl_common.network import Weights
+
+
+@dataclass(frozen=True)
+class StoredUpdate:
+    """A site's checked update; its weights lie in a file, as float32 in the network's order."""
+
+    file: Path
+    num_cases: int
+    train_loss: float
+    seconds: float
+
+    def read(self, start: int, size: int) -> NDArray[np.float32]:
+        """`size` values from the `start`-th on."""
+        return np.fromfile(self.file, np.float32, size, offset=4 * start)
+
+
+class UpdateStore:
+    """A folder of updates. Made by `update_store`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, site: str, update: ModelUpdate) -> StoredUpdate:
+        """Write an update down."""
+        file = self._folder / f"{site}.f32"
+        with file.open("wb") as stream:
+            for value in update.weights.values():
+                value.astype(np.float32, copy=False).tofile(stream)
+        return StoredUpdate(file, update.num_cases, update.train_loss, update.seconds)
+
+
+@contextmanager
+def update_store(out: Path) -> Iterator[UpdateStore]:
+    """A store for one round; it is gone afterwards."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".round.") as folder:
+        yield UpdateStore(Path(folder))
+
+
+def flat_positions(weights: Weights) -> Iterator[tuple[str, int, NDArray[np.float32]]]:
+    """Name, position of its first value in the flat file, and the array, in the network's order."""
+    start = 0
+    for name, value in weights.items():
+        yield name, start, value
+        start += value.size
