@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save
 from msfl_common.errors import UpdateError
 from msfl_common.files import whole_folder, write_bytes, write_json
 from msfl_common.messages import ModelUpdate
-from msfl_common.network import Weights, check_weights
+from msfl_common.weights import Weights, check_weights
 
 FOLDER = "last_update"
 

@@ -34,9 +34,10 @@ from msfl_client.training import OnStep, is_out_of_memory, train_round, validate
 from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages import ModelUpdate, RoundTask, ValidationMetrics
-from msfl_common.network import Weights, build_network, get_weights, set_weights
+from msfl_common.network import build_network, get_weights, set_weights
 from msfl_common.seeds import derive_seed
 from msfl_common.statistics import bootstrap_mean
+from msfl_common.weights import Weights
 
 OnProgress = Callable[[str, str, int, int, str], None]  # site, what it does, done, of how many, note
 TrainRound = Callable[[torch.nn.Module, int, OnStep, int], float]  # network, round, on_step, micro-batches

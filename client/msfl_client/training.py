@@ -21,7 +21,7 @@ from msfl_client.preprocess import PreparedCase
 from msfl_common.config import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.metrics import segmentation_metrics
-from msfl_common.network import LESION_THRESHOLD
+from msfl_common.model_folder import LESION_THRESHOLD
 
 OnStep = Callable[[int, int, float], None]  # step, steps in the round, mean loss so far; it may raise to stop
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from msfl_common.config import StudyConfig, parse_study
 from msfl_common.errors import Code, UpdateError
-from msfl_common.network import Weights, check_weights
 from msfl_common.statistics import Estimate
+from msfl_common.weights import Weights, check_weights
 
 ARRAYS, TASK, METRICS, FACTS, REFUSAL = "arrays", "task", "metrics", "facts", "refusal"
 STUDY, ROUND = "study", "round"

@@ -10,6 +10,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from msfl_common.config import StudyConfig
+from msfl_common.weights import Weights
 from msfl_server.federation import Listener, run_rounds
 
 
@@ -18,6 +19,7 @@ class RunSettings:
     """What a run is told before it starts."""
 
     study: StudyConfig
+    first: Weights
     out: Path
     listener: Listener
     expected: tuple[str, ...] = ()
@@ -30,6 +32,6 @@ def build_app(settings_of: Callable[[Context], RunSettings]) -> ServerApp:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         settings = settings_of(context)
-        run_rounds(grid, settings.study, settings.out, settings.listener, settings.expected)
+        run_rounds(grid, settings.study, settings.first, settings.out, settings.listener, settings.expected)
 
     return app

@@ -19,7 +19,7 @@ from msfl_common.config import StudyConfig
 from msfl_common.errors import InputError, UpdateError
 from msfl_common.files import whole_folder, write_bytes, write_text
 from msfl_common.messages import ValidationMetrics
-from msfl_common.network import Weights, check_weights
+from msfl_common.weights import Weights, check_weights
 from msfl_server.summary import RoundSummary, SiteSummary
 
 KEEP = 5  # older checkpoints are dropped; the newest alone is enough to go on

@@ -19,7 +19,7 @@ from msfl_common.errors import RunError
 from msfl_common.messages import RoundTask, ValidationMetrics, pack_task, unpack_facts, unpack_metrics, unpack_update
 from msfl_common.metrics import METRICS
 from msfl_common.model_folder import Provenance, save_model
-from msfl_common.network import Weights, build_network, get_weights
+from msfl_common.weights import Weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
 from msfl_server.federation_exchange import STRANGER, Question, ask, gather, meaning_of, presence
 from msfl_server.results import summarise_metrics
@@ -51,13 +51,14 @@ class Roster:
 
 
 def run_rounds(
-    grid: Grid, study: StudyConfig, out: Path, listener: Listener, expected: Sequence[str] = ()
+    grid: Grid, study: StudyConfig, first: Weights, out: Path, listener: Listener, expected: Sequence[str] = ()
 ) -> Checkpoint:
     """Run what is left of a study's rounds; each completed round is a checkpoint under `out`.
 
     Args:
         grid: how the sites are reached.
         study: what is run.
+        first: the weights that its network starts from.
         out: folder of checkpoints and model.
         listener: told what happens.
         expected: sites to wait for before the first round, where sites come and go; a resumed run waits for
@@ -67,7 +68,6 @@ def run_rounds(
         RunError: a round had fewer answers than the quorum. All completed rounds are on disk.
     """
     started = time.monotonic()
-    first = get_weights(build_network(study))
     checkpoint = load_checkpoint(out, study, expected=first) or Checkpoint(RunState(), first)
     before_s = checkpoint.state.total_s
     run_id = listener.on_start(checkpoint.state)

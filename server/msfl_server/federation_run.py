@@ -27,9 +27,11 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from msfl_common.config import load_study
-from msfl_common.errors import MsflError, RunError
+from msfl_common.config import StudyConfig, load_study, parse_study
+from msfl_common.errors import InputError, MsflError, RunError
+from msfl_common.files import write_text
 from msfl_common.processes import end_with_starter
+from msfl_common.weights import first_weights
 from msfl_server.app import RunSettings, build_app
 from msfl_server.coordinator import control_secret, tracking_uri
 from msfl_server.federation import Listener
@@ -118,6 +120,22 @@ def wait_for_link(control: Control) -> None:
     raise RunError("the SuperLink does not answer")
 
 
+def claim(folder: StudyFolder, study: StudyConfig) -> None:
+    """Bind the run's folder to the study as it is now: rounds of other settings do not go on from its checkpoints.
+
+    Raises:
+        InputError: it was begun with other settings.
+    """
+    file = folder.run / "study.json"
+    text = study.model_dump_json(indent=2) + "\n"
+    if not file.exists():
+        write_text(file, text)
+    elif parse_study(file.read_text(encoding="utf-8"), str(file)) != study:
+        raise InputError(
+            f"{folder.study_file}: was changed since the run began; change it back, or move {folder.run} away"
+        )
+
+
 def run_study(folder: StudyFolder) -> None:
     """Play what is left of the study in `folder`.
 
@@ -125,14 +143,18 @@ def run_study(folder: StudyFolder) -> None:
         RunError: too few sites answered; everything so far is on disk.
     """
     study, server = load_study(folder.study_file), load_server(folder.server_file)
+    claim(folder, study)
+    first = first_weights(study, folder.run / "first_weights.safetensors")
     link = LinkAddress(server.control_port, folder.ca_certificate, control_secret(folder))
     with StatusFile(folder.status, study) as status, open_run(link) as (grid, context):
         status.watch(grid.presence)
 
         def play(listener: Listener) -> None:
-            build_app(lambda _: RunSettings(study, folder.run, listener, tuple(list_sites(folder))))(grid, context)
+            build_app(lambda _: RunSettings(study, first, folder.run, listener, tuple(list_sites(folder))))(
+                grid, context
+            )
 
-        play_and_report(study, folder.run, tracking_uri(server), status, play, patient=True)
+        play_and_report(study, first, folder.run, tracking_uri(server), status, play, patient=True)
         status.say("finished")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from msfl_common.config import StudyConfig
-from msfl_common.network import build_network, get_weights
+from msfl_common.weights import Weights
 from msfl_server.checkpoint import RunState, load_checkpoint
 from msfl_server.federation import Listener
 from msfl_server.report import Overlay, write_report
@@ -77,6 +77,7 @@ class RunListener:
 
 def play_and_report(
     study: StudyConfig,
+    first: Weights,
     out: Path,
     tracking_uri: str | None,
     display: Display,
@@ -88,6 +89,7 @@ def play_and_report(
 
     Args:
         study: what is run.
+        first: the weights that its network starts from.
         out: the run's folder.
         tracking_uri: any MLflow URI; None for SQLite in `out`.
         display: shows the rounds to people.
@@ -103,16 +105,16 @@ def play_and_report(
         try:
             play(listener)
         finally:
-            summary = _summarise(study, out)
+            summary = _summarise(study, first, out)
         report = write_report(out, summary, study, overlays())
         listener.tracker.log_report(report)
         listener.tracker.log_model(out / summary.model)
     return summary
 
 
-def _summarise(study: StudyConfig, out: Path) -> Summary:
+def _summarise(study: StudyConfig, first: Weights, out: Path) -> Summary:
     """Write `summary.json` from the newest checkpoint."""
-    checkpoint = load_checkpoint(out, study, expected=get_weights(build_network(study)))
+    checkpoint = load_checkpoint(out, study, expected=first)
     summary = summarise_run(study, checkpoint.state if checkpoint else RunState())
     write_summary(out, summary)
     return summary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from msfl_common.network import build_network, get_weights
 from msfl_server.display import run_display
 from msfl_server.overlays import example_overlays
 from msfl_server.run import play_and_report
@@ -18,12 +19,14 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
     Raises:
         RunError: the quorum was missed; the summary of the completed rounds is written all the same.
     """
+    first = get_weights(build_network(setup.study))
     with run_display(setup.study.rounds.num_rounds) as display:
         return play_and_report(
             setup.study,
+            first,
             out,
             tracking_uri,
             display,
-            lambda listener: simulate(setup.study, setup.sites, out, backend, listener, display.on_progress),
+            lambda listener: simulate(setup.study, first, setup.sites, out, backend, listener, display.on_progress),
             lambda: example_overlays(setup, out),
         )

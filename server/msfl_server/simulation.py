@@ -14,6 +14,7 @@ from msfl_client.app import build_app as build_client_app
 from msfl_client.session import OnProgress
 from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.errors import InputError, RunError
+from msfl_common.weights import Weights
 from msfl_server.app import RunSettings, build_app
 from msfl_server.federation import Listener
 from msfl_server.simulation_grid import InProcessGrid
@@ -23,6 +24,7 @@ Backend = Literal["inprocess", "ray"]
 
 def simulate(
     study: StudyConfig,
+    first: Weights,
     sites: Sequence[SiteConfig],
     out: Path,
     backend: Backend,
@@ -38,7 +40,7 @@ def simulate(
     if len(sites) < study.rounds.quorum:
         raise InputError(f"{len(sites)} sites, but the study's quorum is {study.rounds.quorum}; lower rounds.quorum")
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # it prints every message; the rounds are shown
-    server_app = build_app(lambda _: RunSettings(study, out, listener))
+    server_app = build_app(lambda _: RunSettings(study, first, out, listener))
     site_list = tuple(sites)
     if backend == "ray":
         _run_on_ray(server_app, site_list)

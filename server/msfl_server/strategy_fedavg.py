@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from msfl_common.network import Weights
+from msfl_common.weights import Weights
 from msfl_server.update_store import StoredUpdate, flat_positions
 
 

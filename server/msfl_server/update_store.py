@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfl_common.messages import ModelUpdate
-from msfl_common.network import Weights
+from msfl_common.weights import Weights
+
+_PREFIX = ".updates."
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,11 @@ class UpdateStore:
 
 @contextmanager
 def update_store(out: Path) -> Iterator[UpdateStore]:
-    """A store for one round; it is gone afterwards."""
+    """A store for one round; it is gone afterwards, or, after a kill, when the next is made."""
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".round.") as folder:
+    for left in out.glob(f"{_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=_PREFIX) as folder:
         yield UpdateStore(Path(folder))
 
 

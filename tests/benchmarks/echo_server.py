@@ -14,7 +14,7 @@ import numpy as np
 
 from msfl_common.config import StudyConfig, load_study
 from msfl_common.messages import RoundTask, pack_task, unpack_update
-from msfl_common.network import Weights
+from msfl_common.weights import Weights
 from msfl_server.coordinator import control_secret
 from msfl_server.federation_control import LinkAddress
 from msfl_server.federation_exchange import Question, ask

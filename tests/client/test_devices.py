@@ -21,7 +21,8 @@ from msfl_client.training import is_out_of_memory
 from msfl_common.config import Policy, SiteConfig, StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.messages import RoundTask, pack_task, unpack_facts, unpack_refusal
-from msfl_common.network import Weights, build_network, get_weights, set_weights
+from msfl_common.network import build_network, get_weights, set_weights
+from msfl_common.weights import Weights
 from msfl_server.simulation_grid import InProcessGrid
 
 CPU = torch.device("cpu")

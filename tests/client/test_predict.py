@@ -13,8 +13,8 @@ import pytest
 from msfl_client.predict import predict_folder
 from msfl_common.config import StudyConfig
 from msfl_common.errors import CohortError, InputError
-from msfl_common.model_folder import Provenance, save_model
-from msfl_common.network import LESION_THRESHOLD, build_network, get_weights
+from msfl_common.model_folder import LESION_THRESHOLD, Provenance, save_model
+from msfl_common.network import build_network, get_weights
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from msfl_common.messages import (
     unpack_task_weights,
     unpack_update,
 )
-from msfl_common.network import Weights
 from msfl_common.statistics import Estimate
+from msfl_common.weights import Weights
 
 WEIGHTS: Weights = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(1, np.float32)}
 NAMES = frozenset({"dsc", "hd95_mm"})

@@ -19,7 +19,8 @@ from msfl_common.config import Policy, Rounds, SiteConfig, StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.messages import ModelUpdate
 from msfl_common.model_folder import load_model
-from msfl_common.network import Weights, build_network, get_weights
+from msfl_common.network import build_network, get_weights
+from msfl_common.weights import Weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint
 from msfl_server.federation import run_rounds
 from msfl_server.simulation_grid import InProcessGrid
@@ -84,7 +85,7 @@ def equal(first: Weights, second: Weights) -> bool:
 
 def test_a_study_runs_to_its_model(sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path) -> None:
     recorder = Recorder()
-    run_rounds(grid_of(sites), tiny_study, tmp_path / "out", recorder)
+    run_rounds(grid_of(sites), tiny_study, start(tiny_study), tmp_path / "out", recorder)
     state = recorder.states[-1]
     assert state.round == 3
     assert [record.sites_ok for record in state.history] == [("site-a", "site-b", "site-c")] * 3
@@ -108,13 +109,13 @@ def test_a_killed_run_goes_on_to_bit_identical_weights(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path, factor: float
 ) -> None:
     tiny_study = with_server_momentum(tiny_study, factor)
-    run_rounds(grid_of(sites), tiny_study, tmp_path / "whole", Recorder())
+    run_rounds(grid_of(sites), tiny_study, start(tiny_study), tmp_path / "whole", Recorder())
     for round_number in (1, 2):
         out = tmp_path / f"killed-{round_number}"
         with pytest.raises(Killed):
-            run_rounds(grid_of(sites), tiny_study, out, Recorder(die_after=round_number))
+            run_rounds(grid_of(sites), tiny_study, start(tiny_study), out, Recorder(die_after=round_number))
         recorder = Recorder()
-        run_rounds(grid_of(sites), tiny_study, out, recorder)
+        run_rounds(grid_of(sites), tiny_study, start(tiny_study), out, recorder)
         assert recorder.states[0].round == round_number
         assert [record.round for record in recorder.states[-1].history] == [1, 2, 3]
         assert equal(final_weights(out), final_weights(tmp_path / "whole"))
@@ -127,12 +128,12 @@ def test_a_checkpoint_without_its_momentum_costs_one_round(
 ) -> None:
     study = with_server_momentum(tiny_study, 0.5)
     whole, out = tmp_path / "whole", tmp_path / "out"
-    run_rounds(grid_of(sites), study, whole, Recorder())
+    run_rounds(grid_of(sites), study, start(study), whole, Recorder())
     with pytest.raises(Killed):
-        run_rounds(grid_of(sites), study, out, Recorder(die_after=2))
+        run_rounds(grid_of(sites), study, start(study), out, Recorder(die_after=2))
     damage(out / "checkpoints" / "round_0002" / "momentum.safetensors")
     recorder = Recorder()
-    run_rounds(grid_of(sites), study, out, recorder)
+    run_rounds(grid_of(sites), study, start(study), out, recorder)
     assert recorder.states[0].round == 1
     assert equal(final_weights(out), final_weights(whole))
 
@@ -146,17 +147,17 @@ def test_a_run_id_that_is_known_late_is_in_later_checkpoints(
             return "late" if state.round == 1 else None
 
     recorder = Late()
-    run_rounds(grid_of(sites), tiny_study, tmp_path / "out", recorder)
+    run_rounds(grid_of(sites), tiny_study, start(tiny_study), tmp_path / "out", recorder)
     assert [state.mlflow_run_id for state in recorder.states] == [None, None, "late", "late"]
 
 
 def test_a_damaged_checkpoint_costs_one_round(sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(Killed):
-        run_rounds(grid_of(sites), tiny_study, out, Recorder(die_after=2))
+        run_rounds(grid_of(sites), tiny_study, start(tiny_study), out, Recorder(die_after=2))
     (out / "checkpoints" / "round_0002" / "weights.safetensors").write_bytes(b"half")
     recorder = Recorder()
-    run_rounds(grid_of(sites), tiny_study, out, recorder)
+    run_rounds(grid_of(sites), tiny_study, start(tiny_study), out, recorder)
     assert recorder.states[0].round == 1
 
 
@@ -164,7 +165,7 @@ def test_checkpoints_of_another_model_are_refused(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    run_rounds(grid_of(sites), tiny_study, out, Recorder())
+    run_rounds(grid_of(sites), tiny_study, start(tiny_study), out, Recorder())
     other = tiny_study.model_copy(update={"model": tiny_study.model.model_copy(update={"channels": (2, 4)})})
     with pytest.raises(InputError, match="none readable"):
         load_checkpoint(out, other, get_weights(build_network(other)))
@@ -183,7 +184,7 @@ def test_a_failing_site_is_left_out_named_and_taken_back(
                 shutil.move(hidden, sites[1].data[0])
 
     recorder = Returns()
-    run_rounds(grid_of(sites), tiny_study, tmp_path / "out", recorder)
+    run_rounds(grid_of(sites), tiny_study, start(tiny_study), tmp_path / "out", recorder)
     first, second, _ = recorder.states[-1].history
     assert first.sites_ok == ("site-a", "site-c")
     assert [(failure.site, failure.code) for failure in first.sites_failed] == [("site-b", "NO_CASES")]
@@ -205,10 +206,15 @@ def test_fewer_than_the_quorum_ends_the_run_with_everything_saved(
                 shutil.rmtree(sites[0].data[0])
 
     with pytest.raises(RunError, match=r"round 3: 2 sites gave a usable update .*quorum is 3; site-a: NO_CASES"):
-        run_rounds(grid_of(sites), study, tmp_path / "out", Loses())
+        run_rounds(grid_of(sites), study, start(study), tmp_path / "out", Loses())
     checkpoint = load_checkpoint(tmp_path / "out", study, get_weights(build_network(study)))
     assert isinstance(checkpoint, Checkpoint)
     assert checkpoint.state.round == 2
+
+
+def start(study: StudyConfig) -> Weights:
+    """The weights that a study starts from."""
+    return get_weights(build_network(study))
 
 
 def replace_weights(reply: Message, change: Callable[[np.ndarray], np.ndarray]) -> Message:
@@ -234,7 +240,7 @@ def test_a_bad_update_is_refused_and_its_site_named(
         return replace_weights(reply, change) if is_update else reply
 
     recorder = Recorder()
-    run_rounds(grid_of(sites, tamper), tiny_study, tmp_path / "out", recorder)
+    run_rounds(grid_of(sites, tamper), tiny_study, start(tiny_study), tmp_path / "out", recorder)
     for record in recorder.states[-1].history:
         assert [(failure.site, failure.code) for failure in record.sites_failed] == [("site-b", "BAD_UPDATE")]
         assert record.sites_ok == ("site-a", "site-c")
@@ -243,7 +249,7 @@ def test_a_bad_update_is_refused_and_its_site_named(
 def test_two_nodes_of_one_name_count_once(sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path) -> None:
     twins = [sites[0], sites[1], sites[0].model_copy(update={"state": tmp_path / "twin"})]
     recorder = Recorder()
-    run_rounds(grid_of(twins), tiny_study, tmp_path / "out", recorder)
+    run_rounds(grid_of(twins), tiny_study, start(tiny_study), tmp_path / "out", recorder)
     record = recorder.states[-1].history[0]
     assert record.sites_ok == ("site-a", "site-b")
     assert [(failure.site, failure.code) for failure in record.sites_failed] == [("site-a", "DUPLICATE_NAME")]
