@@ -18,13 +18,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 
 
 @commands.command(epilog=DEBUG_HINT)
-def start(site: SitePath) -> None:
+def start(
+    site: SitePath,
+    health_port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="Answer gRPC health checks on this port, 127.0.0.1.")
+    ] = None,
+) -> None:
     """Take part: connect to the coordinator and answer its rounds until stopped. Connections go out only."""
     from msfl_client.supervisor import supervise
     from msfl_common.config import load_site
+    from msfl_common.health import health
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    supervise(load_site(site), site.resolve())
+    with health(health_port) as set_serving:
+        supervise(load_site(site), site.resolve(), set_serving)
 
 
 @commands.command(epilog=DEBUG_HINT)

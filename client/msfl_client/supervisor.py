@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,8 +27,10 @@ BAD_INPUT = 2
 STOP_S = 30.0
 
 
-def supervise(site: SiteConfig, site_file: Path) -> None:
+def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], None] = lambda _: None) -> None:
     """Run the site's process until this one is told to stop; start it again whenever it ends by itself.
+
+    `set_serving` is told whether it runs.
 
     Raises:
         InputError: the site is started already, or its key, kit or file are unsound; the fix is in the message.
@@ -42,6 +44,7 @@ def supervise(site: SiteConfig, site_file: Path) -> None:
             while True:
                 time.sleep(TICK_S)
                 code = node.exit_code
+                set_serving(code is None)
                 if code is None:
                     shown.update(read_status(site.state))
                 elif code == BAD_INPUT:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -68,6 +70,23 @@ def serve(port: int, host: str = "127.0.0.1") -> HealthService:
     service = HealthService(server, servicer, bound)
     server.start()
     return service
+
+
+@contextmanager
+def health(port: int | None) -> Iterator[Callable[[bool], None]]:
+    """A health service for as long as the block lasts, none without a port; gives what to tell it with.
+
+    Raises:
+        InputError: the port cannot be had.
+    """
+    if port is None:
+        yield lambda _: None
+        return
+    service = serve(port)
+    try:
+        yield service.set_serving
+    finally:
+        service.stop()
 
 
 def probe(address: str, timeout_s: float = 5.0) -> str:

@@ -26,8 +26,14 @@ STOP_S = 60.0
 
 
 @commands.command(epilog=DEBUG_HINT)
-def start(folder: StudyDir) -> None:
+def start(
+    folder: StudyDir,
+    health_port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="Answer gRPC health checks on this port, 127.0.0.1.")
+    ] = None,
+) -> None:
     """Run the study: wait for its sites, play the rounds, and go on after whatever ends in between."""
+    from msfl_common.health import health
     from msfl_common.progress import console
     from msfl_server.coordinator import Coordinator, only_one
     from msfl_server.study_folder import certificate_warning, open_study
@@ -37,10 +43,10 @@ def start(folder: StudyDir) -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     study = open_study(folder)
-    with only_one(study):
+    with only_one(study), health(health_port) as set_serving:
         if warning := certificate_warning(study):
             say(warning)
-        Coordinator(study, say).run()
+        Coordinator(study, say, set_serving).run()
     from msfl_server.summary import read_summary
 
     summary = read_summary(study.run)

@@ -44,9 +44,10 @@ Say = Callable[[str], None]
 class Coordinator:
     """The processes of one study."""
 
-    def __init__(self, folder: StudyFolder, say: Say) -> None:
+    def __init__(self, folder: StudyFolder, say: Say, set_serving: Callable[[bool], None] = lambda _: None) -> None:
         self._folder = folder
         self._say = say
+        self._set_serving = set_serving
         self._server = load_server(folder.server_file)
         load_study(folder.study_file)
         self._link_address = LinkAddress(self._server.control_port, folder.ca_certificate, control_secret(folder))
@@ -112,11 +113,13 @@ class Coordinator:
 
     def _start_link(self) -> None:
         """Start the SuperLink and wait until it answers with the right sites authorised."""
+        self._set_serving(False)
         self._link.start()
         end = time.monotonic() + LINK_START_S
         self._sites_seen = {}
         while self._link.exit_code is None and time.monotonic() < end:
             if self._authorise():
+                self._set_serving(True)
                 return
             time.sleep(0.2)
         self._link.stop()

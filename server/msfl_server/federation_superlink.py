@@ -86,6 +86,8 @@ def serve(settings: LinkSettings) -> None:
     from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
     from flwr.superlink.main import create_app
 
+    _frugal()
+    _strict()
     sockets = [_listen(settings.bind, settings.port), _listen("127.0.0.1", settings.control_port)]
     authentication = load_control_authn_plugin()
     assert isinstance(authentication, NoOpControlAuthnPlugin)
@@ -130,6 +132,32 @@ def serve(settings: LinkSettings) -> None:
         )
     )
     server.run(sockets=sockets)
+
+
+def _frugal() -> None:
+    """SQLite without a map of the whole database and 64 MB of cache for each of a dozen connections."""
+    from flwr.supercore import sql_mixin
+
+    ours = {"cache_size": "-4000", "mmap_size": "0", "journal_size_limit": "67108864"}
+    theirs = dict(sql_mixin.SQLITE_PRAGMAS)
+    sql_mixin.SQLITE_PRAGMAS = tuple((theirs | ours).items())  # type: ignore[attr-defined]
+
+
+def _strict() -> None:
+    """A node replies as itself only: Flower checks who signed a call, not whom the message in it names as sender."""
+    from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
+    from flwr.server.superlink.linkstate import LinkState
+    from flwr.supercore.error import ApiErrorCode, FlowerError
+    from flwr.superlink.servicer.fleet import fleet_handlers
+
+    flowers_own = fleet_handlers.push_messages
+
+    def push_messages(request: PushMessagesRequest, state: LinkState) -> PushMessagesResponse:
+        if any(message.metadata.src_node_id != request.node.node_id for message in request.messages_list):
+            raise FlowerError(ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, "a message in another node's name")
+        return flowers_own(request=request, state=state)
+
+    fleet_handlers.push_messages = push_messages
 
 
 def _listen(host: str, port: int) -> socket.socket:
