@@ -139,8 +139,8 @@ def _frugal() -> None:
     from flwr.supercore import sql_mixin
 
     ours = {"cache_size": "-4000", "mmap_size": "0", "journal_size_limit": "67108864"}
-    theirs = dict(sql_mixin.SQLITE_PRAGMAS)
-    sql_mixin.SQLITE_PRAGMAS = tuple((theirs | ours).items())  # type: ignore[attr-defined]
+    pragmas = {**dict(vars(sql_mixin)["SQLITE_PRAGMAS"]), **ours}
+    vars(sql_mixin)["SQLITE_PRAGMAS"] = tuple(pragmas.items())
 
 
 def _strict() -> None:
