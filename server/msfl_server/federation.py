@@ -22,7 +22,7 @@ from msfl_common.metrics import METRICS
 from msfl_common.model_folder import Provenance, save_model
 from msfl_common.network import Weights, build_network, get_weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
-from msfl_server.federation_exchange import STRANGER, Answers, ask, gather, meaning_of, presence
+from msfl_server.federation_exchange import NOT_ONLINE, STRANGER, Answers, ask, gather, meaning_of, presence
 from msfl_server.results import summarise_metrics
 from msfl_server.strategy_fedavg import accept_updates, aggregate, with_momentum
 from msfl_server.summary import RoundSummary, SiteFailure, SiteSummary
@@ -45,11 +45,19 @@ class Listener(Protocol):
 
 @dataclass
 class Roster:
-    """The nodes that have told their site's name, those that could not take part, and who should be there."""
+    """The nodes that have told their site's name, and who cannot take part.
+
+    Attributes:
+        names: node id to site.
+        absent: why sites cannot take part in this round.
+        expected: sites that a round waits for before it begins.
+        invited: sites that a round without them names as left out.
+    """
 
     names: dict[int, str] = field(default_factory=dict)
     absent: tuple[SiteFailure, ...] = ()
     expected: tuple[str, ...] = ()
+    invited: tuple[str, ...] = ()
 
 
 def run_rounds(
@@ -73,7 +81,7 @@ def run_rounds(
     checkpoint = load_checkpoint(out, study, expected=first) or Checkpoint(RunState(), first)
     before_s = checkpoint.state.total_s
     run_id = listener.on_start(checkpoint.state)
-    roster = Roster(expected=tuple(expected))
+    roster = Roster(expected=tuple(expected), invited=tuple(expected))
     if checkpoint.state.history:
         roster.expected = checkpoint.state.history[-1].sites_ok
     for number in range(checkpoint.state.round + 1, study.rounds.num_rounds + 1):
@@ -103,8 +111,9 @@ def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, list
         grid, roster.expected, study.rounds, lambda sites, left: listener.on_wait(number, "coming online", sites, left)
     )
     known = {node: here.site for node, here in (presence(grid) or {}).items()}
+    missing = sorted(set(roster.invited) - set(known.values()))
+    roster.absent = tuple(SiteFailure(site=name, code=NOT_ONLINE) for name in missing)
     strangers = {node: known.get(node, f"{STRANGER}{node}") for node in grid.get_node_ids() if node not in roster.names}
-    roster.absent = ()
     if not strangers:
         return
     answers = ask(
@@ -129,7 +138,7 @@ def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, list
             failures.append(SiteFailure(site=facts.site, code="DUPLICATE_NAME"))
         else:
             roster.names[node] = facts.site
-    roster.absent = tuple(failures)
+    roster.absent = (*roster.absent, *failures)
 
 
 def play_round(
@@ -153,7 +162,7 @@ def play_round(
         lambda sites, left: listener.on_wait(number, "training", sites, left),
     )
     accepted, failures = accept_updates(answers, present, expected=before.weights)
-    failures = (*roster.absent, *failures)
+    failures = (*(failure for failure in roster.absent if failure.site not in present.values()), *failures)
     if len(accepted) < study.rounds.quorum:
         raise RunError(_too_few(number, study.rounds.quorum, sorted(accepted), failures))
     average, loss = aggregate(number, accepted)

@@ -15,10 +15,11 @@ from msfl_common.errors import SENTENCES
 from msfl_common.messages import unpack_refusal
 from msfl_server.summary import SiteFailure
 
-NO_ANSWER, WENT_OFFLINE = "NO_ANSWER", "WENT_OFFLINE"
+NO_ANSWER, WENT_OFFLINE, NOT_ONLINE = "NO_ANSWER", "WENT_OFFLINE", "NOT_ONLINE"
 _MEANINGS = {
     NO_ANSWER: "no answer before the deadline",
     WENT_OFFLINE: "went offline and did not come back in time",
+    NOT_ONLINE: "was not online when the round began",
     "BAD_UPDATE": "its update was refused: names, shapes, size or values are wrong",
     "BAD_METRICS": "its metrics were refused: names or values are wrong",
     "BAD_FACTS": "its facts were refused",

@@ -27,6 +27,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 
+from msfl_common.cli import explain
 from msfl_common.config import load_study
 from msfl_common.errors import MsflError, RunError
 from msfl_common.processes import end_with_starter
@@ -155,6 +156,10 @@ def main() -> None:
     except httpx.HTTPError as error:
         log.error("the SuperLink does not answer: %s", type(error).__name__)
         sys.exit(1)
+    except OSError as error:  # a full disk: `msfl-server start` shows this line and tries again
+        code, lines = explain(error)
+        log.error("%s", *lines)
+        sys.exit(code)
 
 
 if __name__ == "__main__":
