@@ -28,9 +28,9 @@ AREA ?= *
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks "$(AREA)"
 
-NAME ?=
+FAULT ?=
 faults: $(VENV)/.dev  ## kills, full disks, cut networks, wrong clocks: half an hour, no part of `make test`
-	$(BIN)/python -m tests.faults $(NAME)
+	$(BIN)/python -m tests.faults $(FAULT)
 
 # torch first: plain torch would bring several gigabytes of CUDA where no GPU needs them.
 $(VENV)/.demo: pyproject.toml deploy/constraints.txt

@@ -22,7 +22,17 @@ from msfl_common.metrics import METRICS
 from msfl_common.model_folder import Provenance, save_model
 from msfl_common.network import Weights, build_network, get_weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
-from msfl_server.federation_exchange import NOT_ONLINE, STRANGER, Answers, ask, gather, meaning_of, presence
+from msfl_server.federation_exchange import (
+    NO_ANSWER,
+    NOT_ONLINE,
+    STRANGER,
+    WENT_OFFLINE,
+    Answers,
+    ask,
+    gather,
+    meaning_of,
+    presence,
+)
 from msfl_server.results import summarise_metrics
 from msfl_server.strategy_fedavg import accept_updates, aggregate, with_momentum
 from msfl_server.summary import RoundSummary, SiteFailure, SiteSummary
@@ -171,7 +181,10 @@ def play_round(
     train_cases = {site: update.num_cases for site, (_, update) in accepted.items()}
     validation: Mapping[str, ValidationMetrics] = {}
     if number % study.validation.every_rounds == 0 or number == study.rounds.num_rounds:
-        validation, more = validate_round(grid, task, weights, present, listener)
+        # A site given up in training is not waited for a second time.
+        given_up = {failure.site for failure in failures if failure.code in (NO_ANSWER, WENT_OFFLINE)}
+        asked = {node: name for node, name in present.items() if name not in given_up}
+        validation, more = validate_round(grid, task, weights, asked, listener)
         failures = (*failures, *more)
     validated_s = busy(grid, [metrics.seconds for metrics in validation.values()])
     metrics = summarise_metrics(validation)

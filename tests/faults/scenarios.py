@@ -19,7 +19,9 @@ from tests.faults.stage import SkippedError, Stage
 from tests.integration.deployment import BIN, ENVIRONMENT, free_ports
 
 TRAIN = "msfl_client.training:learning_rate"  # called in each of a round's two steps
-UPLOAD = "flwr.supernode.fleet_http_client:FleetHttpClient.PushObject"  # 3 for the facts, 50 for an update, 3 for metrics
+UPLOAD = (
+    "flwr.supernode.fleet_http_client:FleetHttpClient.PushObject"  # 3 for the facts, 50 for an update, 3 for metrics
+)
 IN_ROUND_2, IN_UPLOAD_2 = 4, 80
 LIBFAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 ALONE: dict[str, object] = {"quorum": 1, "patience_s": 5.0}
@@ -150,8 +152,17 @@ def superlink_killed_uploading(stage: Stage) -> None:
     held = stage.hook("site-b", UPLOAD, IN_UPLOAD_2, "hold")
     stage.start()
     held.wait()
+    assert stage.federation.rounds() == 1
     stage.federation.find("federation_superlink").kill()
     held.go_on()
+
+
+@scenario("kill -9 of the server's process when a round's request has gone whole to one site and in part to the other")
+def run_killed_sending(stage: Stage) -> None:
+    killed = stage.hook("server", "flwr.superlink.grid.http_grid:push_objects", 8, "kill")
+    stage.start()
+    killed.wait()
+    assert stage.federation.rounds() == 1
 
 
 @scenario("kill -9 of the server's process while it waits for training")
@@ -323,7 +334,8 @@ def below_quorum(stage: Stage) -> None:
     stage.start()
     held.wait()
     stage.federation.kill_tree("site-b")
-    stage.wait_said("the quorum is 2; site-b:")
+    stage.wait_said("the quorum is 2; site-b: WENT_OFFLINE")
+    stage.wait_said("round 2 waits for site-b to come online, until")
     stage.restart("site-b")
 
 
@@ -350,6 +362,7 @@ def network_cut_uploading(stage: Stage) -> None:
     held = stage.hook("site-b", UPLOAD, IN_UPLOAD_2, "hold")
     stage.start()
     held.wait()
+    assert stage.federation.rounds() == 1
     line.set("cut")
     held.go_on()
     stage.wait_state("site-b", "offline", "cannot be reached")
@@ -363,6 +376,7 @@ def network_half_open(stage: Stage) -> None:
     held = stage.hook("site-b", UPLOAD, IN_UPLOAD_2, "hold")
     stage.start()
     held.wait()
+    assert stage.federation.rounds() == 1
     line.set("dead")
     held.go_on()
     time.sleep(40)
