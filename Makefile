@@ -7,7 +7,7 @@ DEMO := build/demo
 SITES := $(wildcard site_configs/demo/site-*.yaml)
 export MPLBACKEND := Agg
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench faults clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo  ## three simulated hospitals train a model together; goes on where it was interrupted
@@ -27,6 +27,10 @@ check: $(VENV)/.dev
 AREA ?= *
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks "$(AREA)"
+
+FAULT ?=
+faults: $(VENV)/.dev  ## kills, full disks, cut networks, wrong clocks: half an hour, no part of `make test`
+	$(BIN)/python -m tests.faults $(FAULT)
 
 # torch first: plain torch would bring several gigabytes of CUDA where no GPU needs them.
 $(VENV)/.demo: pyproject.toml deploy/constraints.txt

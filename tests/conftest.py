@@ -109,6 +109,11 @@ def tiny_study(tiny: StudyConfig) -> StudyConfig:
 @pytest.fixture(scope="session")
 def tiny() -> StudyConfig:
     """`tiny_study`, for fixtures that live longer than a test."""
+    return tiny_settings()
+
+
+def tiny_settings() -> StudyConfig:
+    """A study that trains for a second."""
     return StudyConfig(
         name="tiny",
         inputs=Inputs(spacing_mm=4.0),

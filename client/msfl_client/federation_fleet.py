@@ -41,6 +41,7 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
 )
 from flwr.supercore.inflatable.inflatable_utils import (
     ObjectPullError,
+    ObjectPushError,
     inflate_object_from_contents,
     pull_objects,
     push_objects,
@@ -216,5 +217,5 @@ def _explained() -> Iterator[None]:
                 "the server's certificate does not fit the joining kit: expired, another host name, or another CA"
             ) from None
         raise DisconnectedError(f"the coordinator cannot be reached ({type(error).__name__})") from None
-    except ObjectPullError:
+    except (ObjectPullError, ObjectPushError):  # the coordinator dropped the message, and asks again if it wants it
         raise RunEndedError from None

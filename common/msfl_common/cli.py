@@ -44,14 +44,14 @@ def run_app(app: typer.Typer) -> NoReturn:
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        code, lines = _explain(error)
+        code, lines = explain(error)
         for line in lines:
             _say(line)
     sys.exit(code)
 
 
-def _explain(error: BaseException) -> tuple[int, list[str]]:
-    """Exit code and lines of an error."""
+def explain(error: BaseException) -> tuple[int, list[str]]:
+    """Exit code of an error, and its lines for a person."""
     if isinstance(error, MsflError):
         return error.exit_code, str(error).splitlines() or [type(error).__name__]
     if isinstance(error, KeyboardInterrupt | click.Abort):

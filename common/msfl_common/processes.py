@@ -47,7 +47,9 @@ class Child:
         return None if self._process is None else self._process.poll()
 
     def start(self) -> None:
-        """Start it now."""
+        """Start it now; what an earlier life of it left running is ended first."""
+        if self._process is not None:
+            _signal_group(self._process.pid, signal.SIGKILL)
         stream = None
         if self._log is not None:
             self._log.parent.mkdir(parents=True, exist_ok=True)

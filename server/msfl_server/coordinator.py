@@ -70,6 +70,7 @@ class Coordinator:
             environment = mlflow_server.mlflow_environment(os.environ)
             self._mlflow = Child("mlflow", command, folder.logs / "mlflow.log", environment)
         self._sites_seen: dict[str, float] = {}
+        self._missing: tuple[str, ...] = ()
 
     def run(self) -> RunStatus | None:
         """Keep everything going until the run is finished; its last status.
@@ -94,6 +95,7 @@ class Coordinator:
                     self._run.start()
                     self._start_link()
                 self._authorise()
+                self._say_who_is_missing()
                 code = self._run.exit_code
                 if code == 0:
                     return read_status(self._folder.status)
@@ -110,6 +112,15 @@ class Coordinator:
         pause = child.restart_after_pause(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         if pause is not None:
             self._say(f"{name} ended (exit code {child.exit_code}; {note}); it starts again in {pause:.0f} s")
+
+    def _say_who_is_missing(self) -> None:
+        """A line when a round cannot begin for want of sites."""
+        status = read_status(self._folder.status)
+        missing = status.waits_for if status is not None and status.doing == "coming online" else ()
+        if status is not None and missing and missing != self._missing:
+            until = f", until {status.deadline:%H:%M} UTC at the latest" if status.deadline else ""
+            self._say(f"round {status.round + 1} waits for {', '.join(missing)} to come online{until}")
+        self._missing = missing
 
     def _start_link(self) -> None:
         """Start the SuperLink and wait until it answers with the right sites authorised."""

@@ -21,7 +21,17 @@ from msfl_common.metrics import METRICS
 from msfl_common.model_folder import Provenance, save_model
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
-from msfl_server.federation_exchange import STRANGER, Question, ask, gather, meaning_of, presence
+from msfl_server.federation_exchange import (
+    NO_ANSWER,
+    NOT_ONLINE,
+    STRANGER,
+    WENT_OFFLINE,
+    Question,
+    ask,
+    gather,
+    meaning_of,
+    presence,
+)
 from msfl_server.results import summarise_metrics
 from msfl_server.strategy_fedavg import aggregate, with_momentum
 from msfl_server.summary import RoundSummary, SiteFailure, SiteSummary
@@ -43,11 +53,19 @@ class Listener(Protocol):
 
 @dataclass
 class Roster:
-    """The nodes that have told their site's name, those that could not take part, and who should be there."""
+    """The nodes that have told their site's name, and who cannot take part.
+
+    Attributes:
+        names: node id to site.
+        absent: why sites cannot take part in this round.
+        expected: sites that a round waits for before it begins.
+        invited: sites that a round without them names as left out.
+    """
 
     names: dict[int, str] = field(default_factory=dict)
     absent: tuple[SiteFailure, ...] = ()
     expected: tuple[str, ...] = ()
+    invited: tuple[str, ...] = ()
 
 
 def run_rounds(
@@ -71,7 +89,7 @@ def run_rounds(
     checkpoint = load_checkpoint(out, study, expected=first) or Checkpoint(RunState(), first)
     before_s = checkpoint.state.total_s
     run_id = listener.on_start(checkpoint.state)
-    roster = Roster(expected=tuple(expected))
+    roster = Roster(expected=tuple(expected), invited=tuple(expected))
     if checkpoint.state.history:
         roster.expected = checkpoint.state.history[-1].sites_ok
     for number in range(checkpoint.state.round + 1, study.rounds.num_rounds + 1):
@@ -101,8 +119,9 @@ def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, list
         grid, roster.expected, study.rounds, lambda sites, left: listener.on_wait(number, "coming online", sites, left)
     )
     known = {node: here.site for node, here in (presence(grid) or {}).items()}
+    missing = sorted(set(roster.invited) - set(known.values()))
+    roster.absent = tuple(SiteFailure(site=name, code=NOT_ONLINE) for name in missing)
     strangers = {node: known.get(node, f"{STRANGER}{node}") for node in grid.get_node_ids() if node not in roster.names}
-    roster.absent = ()
     if not strangers:
         return
     question = Question(
@@ -124,7 +143,7 @@ def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, list
             failures.append(SiteFailure(site=facts.site, code="DUPLICATE_NAME"))
         else:
             roster.names[node] = facts.site
-    roster.absent = tuple(failures)
+    roster.absent = (*roster.absent, *failures)
 
 
 def play_round(
@@ -155,7 +174,8 @@ def play_round(
         )
         del question
         updates = {present[node]: update for node, update in answers.replies.items()}
-        failures = (*roster.absent, *answers.failures)
+        absent = (failure for failure in roster.absent if failure.site not in present.values())
+        failures = (*absent, *answers.failures)
         if len(updates) < study.rounds.quorum:
             raise RunError(_too_few(number, study.rounds.quorum, sorted(updates), failures))
         average, loss = aggregate(updates, before.weights)
@@ -164,7 +184,10 @@ def play_round(
     train_cases = {site: update.num_cases for site, update in updates.items()}
     validation: Mapping[str, ValidationMetrics] = {}
     if number % study.validation.every_rounds == 0 or number == study.rounds.num_rounds:
-        validation, more = validate_round(grid, task, weights, present, listener)
+        # A site given up in training is not waited for a second time.
+        given_up = {failure.site for failure in failures if failure.code in (NO_ANSWER, WENT_OFFLINE)}
+        asked = {node: name for node, name in present.items() if name not in given_up}
+        validation, more = validate_round(grid, task, weights, asked, listener)
         failures = (*failures, *more)
     validated_s = busy(grid, [metrics.seconds for metrics in validation.values()])
     metrics = summarise_metrics(validation)

@@ -20,10 +20,11 @@ from msfl_server.summary import SiteFailure
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-NO_ANSWER, WENT_OFFLINE = "NO_ANSWER", "WENT_OFFLINE"
+NO_ANSWER, WENT_OFFLINE, NOT_ONLINE = "NO_ANSWER", "WENT_OFFLINE", "NOT_ONLINE"
 _MEANINGS = {
     NO_ANSWER: "no answer before the deadline",
     WENT_OFFLINE: "went offline and did not come back in time",
+    NOT_ONLINE: "was not online when the round began",
     "BAD_UPDATE": "its update was refused: names, shapes, size or values are wrong",
     "BAD_METRICS": "its metrics were refused: names or values are wrong",
     "BAD_FACTS": "its facts were refused",

@@ -21,12 +21,9 @@ from flwr.common.constant import SubStatus
 from flwr.common.serde import context_from_proto, run_from_proto
 from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
-from flwr.supercore.retry import RetryInvoker, exponential
-from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid.http_grid import HttpGrid
 
+from msfl_common.cli import explain
 from msfl_common.config import StudyConfig, load_study, parse_study
 from msfl_common.errors import InputError, MsflError, RunError
 from msfl_common.files import write_text
@@ -36,44 +33,15 @@ from msfl_server.app import RunSettings, build_app
 from msfl_server.coordinator import control_secret, tracking_uri
 from msfl_server.federation import Listener
 from msfl_server.federation_control import Control, LinkAddress, connect
-from msfl_server.federation_exchange import Presence
+from msfl_server.federation_grid import DeployedGrid
 from msfl_server.run import play_and_report
 from msfl_server.run_status import StatusFile
 from msfl_server.server_config import load_server
 from msfl_server.study_folder import StudyFolder, list_sites, open_study
 
 LINK_START_S = 60.0
-RETRY_S = 10.0  # a SuperLink that stays away longer is gone; a new process starts with the new one
 
 log = logging.getLogger(__name__)
-
-
-class DeployedGrid(HttpGrid):
-    """Flower's grid of a SuperLink, through the gate of our control port."""
-
-    def __init__(self, link: LinkAddress, token: str) -> None:
-        super().__init__(link.address, False, link.ca_certificate.read_bytes(), token=token)
-        self._link_key = link.key()
-        self._retry_invoker = RetryInvoker(
-            lambda: exponential(max_delay=2), httpx.TransportError, max_tries=None, max_time=RETRY_S
-        )
-
-    def _connect(self) -> None:
-        self._client = RuntimeHttpClient.from_server_address(
-            self._addr,
-            self._insecure,
-            self._cert,
-            [
-                RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
-                RuntimeTokenHttpInterceptor(self._token),
-                self._link_key,
-            ],
-            retry_invoker=self._retry_invoker,
-        )
-
-    def presence(self) -> dict[int, Presence]:
-        """The nodes that are online."""
-        return {node.node_id: Presence(node.name, node.last_activated_at) for node in self.get_nodes()}
 
 
 @contextmanager
@@ -177,6 +145,10 @@ def main() -> None:
     except httpx.HTTPError as error:
         log.error("the SuperLink does not answer: %s", type(error).__name__)
         sys.exit(1)
+    except OSError as error:  # a full disk: `msfl-server start` shows this line and tries again
+        code, lines = explain(error)
+        log.error("%s", *lines)
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from msfl_server.results import summarise_metrics, summarise_run
 from msfl_server.summary import Summary, write_summary
 from msfl_server.tracking import Tracker, track
 
+STORE_PATIENCE_S = 120.0  # MLflow's server takes half a minute to start again on a slow machine
+
 
 class Display(Protocol):
     """Who shows a run to people."""
@@ -106,6 +108,8 @@ def play_and_report(
             play(listener)
         finally:
             summary = _summarise(study, first, out)
+        if patient:
+            listener.tracker.catch_up(STORE_PATIENCE_S)
         report = write_report(out, summary, study, overlays())
         listener.tracker.log_report(report)
         listener.tracker.log_model(out / summary.model)

@@ -58,6 +58,7 @@ MODEL_FOLDER = "model"
 _RUN_ID_FILE = "mlflow_run_id"
 _METRICS_PER_BATCH = 1000  # MLflow's limit
 _PARAMS_PER_BATCH = 100  # MLflow's limit
+_TRY_AGAIN_S = 2.0
 _STORE_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError)
 # Logged last in a round: where it is, the whole round is.
 _ROUND_MARK = "seconds"
@@ -133,6 +134,18 @@ class Tracker:
     def log_report(self, path: Path) -> None:
         """Log the report page."""
         self._attempt("the report", lambda run: run.client.log_artifact(run.run_id, str(path)))
+
+    def catch_up(self, patience_s: float) -> None:
+        """At the end of the rounds: wait for a store that is away, for what still waits, the report and the model."""
+        end = time.monotonic() + patience_s
+        while time.monotonic() < end:
+            try:
+                run = self.open()
+                self._send_waiting(run)
+                run.client.get_run(run.run_id)
+                return
+            except _STORE_ERRORS:
+                time.sleep(_TRY_AGAIN_S)
 
     def close(self, status: str) -> None:
         """Log what still waits and end the run with an MLflow status: FINISHED, FAILED or KILLED."""

@@ -52,6 +52,7 @@ class Deployment:
     base: Path
     study: StudyFolder
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    environment: dict[str, dict[str, str]] = field(default_factory=dict)  # more of it for a command, by name
 
     def site(self, name: str) -> Path:
         """Folder of a site: site.yaml, key, kit, state."""
@@ -112,10 +113,10 @@ class Deployment:
                 one.kill()
         process.wait()
 
-    def stop(self, name: str) -> int:
-        """SIGTERM; the exit code."""
+    def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal; the exit code."""
         process = self.processes.pop(name)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(how)
         return process.wait(60)
 
     def orphans(self) -> list[str]:
@@ -138,7 +139,7 @@ class Deployment:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=ENVIRONMENT,
+                env={**ENVIRONMENT, **self.environment.get(name, {})},
             )
 
 

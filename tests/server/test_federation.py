@@ -23,6 +23,7 @@ from msfl_common.network import build_network, get_weights
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint
 from msfl_server.federation import run_rounds
+from msfl_server.federation_exchange import Presence
 from msfl_server.simulation_grid import InProcessGrid
 from msfl_server.strategy_fedavg import aggregate, with_momentum
 from msfl_server.update_store import update_store
@@ -190,6 +191,19 @@ def test_a_failing_site_is_left_out_named_and_taken_back(
     assert [(failure.site, failure.code) for failure in first.sites_failed] == [("site-b", "NO_CASES")]
     assert second.sites_ok == ("site-a", "site-b", "site-c")
     assert not second.sites_failed
+
+
+def test_an_invited_site_that_is_not_online_is_named_in_every_round(
+    sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
+) -> None:
+    grid = grid_of(sites[:2])
+    grid.presence = lambda: {1: Presence("site-a", ""), 2: Presence("site-b", "")}  # type: ignore[attr-defined]
+    rounds = tiny_study.rounds.model_copy(update={"num_rounds": 2, "patience_s": 0.1})
+    study = tiny_study.model_copy(update={"rounds": rounds})
+    checkpoint = run_rounds(grid, study, tmp_path / "out", Recorder(), ["site-a", "site-b", "site-c"])
+    for record in checkpoint.state.history:
+        assert record.sites_ok == ("site-a", "site-b")
+        assert [(failure.site, failure.code) for failure in record.sites_failed] == [("site-c", "NOT_ONLINE")]
 
 
 def test_fewer_than_the_quorum_ends_the_run_with_everything_saved(

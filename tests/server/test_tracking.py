@@ -8,6 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,20 @@ def test_a_store_that_fails_mid_study_does_not_stop_it(tmp_path, base, store, st
         assert "MLflow did not take round 1" in caplog.text
         tracker.log_round(summary.history[1], {})
     assert steps(client, tracker.run_id, "seconds") == [1, 2]
+
+
+def test_a_store_that_is_away_at_the_end_is_waited_for(tmp_path, study, summary):
+    from mlflow import MlflowClient
+
+    blocked = tmp_path / "store"
+    blocked.write_text("a file where the store's folder is to be")
+    uri = f"sqlite:///{blocked}/mlflow.db"
+    with track(uri, tmp_path, study, None, patient=True) as tracker:
+        tracker.log_round(summary.history[0], {})
+        assert tracker.run_id is None
+        threading.Timer(1.0, blocked.unlink).start()
+        tracker.catch_up(60)
+        assert steps(MlflowClient(uri), tracker.run_id, "seconds") == [1]
 
 
 def test_the_default_store_names_no_person_and_no_path(tmp_path, study, summary):

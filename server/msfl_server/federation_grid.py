@@ -1,0 +1,135 @@
+"""Flower's grid of a SuperLink, through the gate of our control port; it never waits for one site's upload alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import httpx
+from flwr.app import Message, Metadata
+from flwr.app.error import Error
+from flwr.app.message import make_message
+from flwr.common.constant import ErrorCode
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
+from flwr.supercore.date import now
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectUnavailableError,
+    inflate_object_from_contents,
+    pull_objects,
+)
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+from flwr.supercore.retry import RetryInvoker, exponential
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.superlink.grid.http_grid import HttpGrid
+
+from msfl_server.federation_control import LinkAddress
+from msfl_server.federation_exchange import Presence
+
+RETRY_S = 10.0  # a SuperLink that stays away longer is gone; a new process starts with the new one
+
+
+class _IncompleteError(Exception):
+    """The site has not uploaded all of its reply yet."""
+
+
+@dataclass
+class _Arriving:
+    """A reply that a site has begun to upload, and the parts of it that are here."""
+
+    reply_to: str
+    tree: ObjectTree
+    parts: dict[str, bytes] = field(default_factory=dict)
+
+
+class DeployedGrid(HttpGrid):
+    """The grid of a deployed run."""
+
+    def __init__(self, link: LinkAddress, token: str) -> None:
+        super().__init__(link.address, False, link.ca_certificate.read_bytes(), token=token)
+        self._link_key = link.key()
+        self._retry_invoker = RetryInvoker(
+            lambda: exponential(max_delay=2), httpx.TransportError, max_tries=None, max_time=RETRY_S
+        )
+        self._arriving: dict[str, _Arriving] = {}
+
+    def _connect(self) -> None:
+        self._client = RuntimeHttpClient.from_server_address(
+            self._addr,
+            self._insecure,
+            self._cert,
+            [
+                RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
+                RuntimeTokenHttpInterceptor(self._token),
+                self._link_key,
+            ],
+            retry_invoker=self._retry_invoker,
+        )
+
+    def presence(self) -> dict[int, Presence]:
+        """The nodes that are online."""
+        return {node.node_id: Presence(node.name, node.last_activated_at) for node in self.get_nodes()}
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies that are here whole; the others are looked at again at the next call.
+
+        Flower's own waits until each is whole: for minutes when a site died as it uploaded, while the other
+        sites, the deadline and the site's second attempt have to wait too.
+        """
+        wanted = set(message_ids)
+        answer = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=wanted))
+        for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
+            self._arriving[head.metadata.message_id] = _Arriving(head.metadata.reply_to_message_id, tree)
+        replies = []
+        for message_id, arriving in list(self._arriving.items()):
+            try:
+                if arriving.reply_to in wanted:
+                    replies.append(self._take(message_id, arriving))
+            except _IncompleteError:
+                continue
+            except ObjectPullError as error:
+                replies.append(self._lost(arriving.reply_to, str(error)))
+            del self._arriving[message_id]
+        return replies
+
+    def _take(self, message_id: str, arriving: _Arriving) -> Message:
+        assert self._run is not None
+        run_id = self._run.run_id
+        pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)
+
+        def fetch(object_id: str) -> bytes:
+            try:
+                arriving.parts[object_id] = pull(object_id)
+            except ObjectUnavailableError:
+                raise _IncompleteError from None
+            return arriving.parts[object_id]
+
+        needed = {node.object_id for node in iterate_object_tree(arriving.tree)}
+        pull_objects(sorted(needed - arriving.parts.keys()), fetch)
+        self._runtime_client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=message_id)
+        )
+        message = inflate_object_from_contents(message_id, arriving.parts)
+        assert isinstance(message, Message)
+        message.metadata.__dict__["_message_id"] = message_id  # as Flower's grid does
+        return message
+
+    def _lost(self, reply_to: str, reason: str) -> Message:
+        """What Flower's grid gives for a reply whose parts are gone."""
+        assert self._run is not None
+        metadata = Metadata(
+            run_id=self._run.run_id,
+            message_id="",
+            src_node_id=self.node.node_id,
+            dst_node_id=self.node.node_id,
+            message_type=SYSTEM_MESSAGE_TYPE,
+            group_id="",
+            ttl=0,
+            reply_to_message_id=reply_to,
+            created_at=now().timestamp(),
+        )
+        return make_message(metadata=metadata, error=Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason=reason))

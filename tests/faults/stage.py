@@ -1,0 +1,226 @@
+"""One fresh deployment of a tiny study for each scenario, and the hands that hurt it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from msfl_common.config import Policy, SiteConfig, StudyConfig
+from msfl_server.run_folder import RunSetup
+from msfl_server.run_simulated import run_simulated
+from tests.conftest import BidsSite, tiny_settings
+from tests.faults.proxy import Proxy
+from tests.integration.deployment import Deployment, deployment, wait_for
+
+HOOK = Path(__file__).parent / "hook"
+SITES = ("site-a", "site-b")
+ROUNDS = 4
+PHASE_S = 150.0  # how long a phase may take to come, on a busy machine
+
+
+class SkippedError(Exception):
+    """This machine cannot play the scenario; says why."""
+
+
+@dataclass(frozen=True)
+class Props:
+    """What all scenarios share: the sites' folders and the model of the undisturbed run."""
+
+    base: Path
+    data: dict[str, Path]
+    expected: bytes
+
+
+def study_of(**rounds: object) -> StudyConfig:
+    """The tiny study; `rounds` are changes of its settings of that name."""
+    tiny = tiny_settings()
+    settings = {"num_rounds": ROUNDS, "quorum": 2, "patience_s": 150.0, "deadline_s": 300.0, **rounds}
+    return tiny.model_copy(update={"name": "faults", "rounds": tiny.rounds.model_copy(update=settings)})
+
+
+def make_props(base: Path) -> Props:
+    """Data of two sites, and their study simulated in this process."""
+    data = {}
+    for name in SITES:
+        site = BidsSite(base / "data" / name)
+        site.root.mkdir(parents=True)
+        for number in range(1, 4):
+            site.add(f"sub-{name[-1]}{number}")
+        data[name] = site.root
+    out = base / "simulated"
+    sites = tuple(
+        SiteConfig(name=name, data=(folder,), state=out / name, device="cpu", policy=Policy(min_cases=1))
+        for name, folder in data.items()
+    )
+    run_simulated(RunSetup(study=study_of(), sites=sites), out, "inprocess", None)
+    return Props(base, data, (out / "model" / "model.safetensors").read_bytes())
+
+
+@dataclass
+class Hook:
+    """A point in a process's code where it is struck once."""
+
+    marker: Path
+
+    def wait(self) -> None:
+        """Until the process got there."""
+        wait_for(f"{self.marker.name} to be reached", self.marker.exists, PHASE_S)
+
+    def go_on(self) -> None:
+        """Let a held process go on."""
+        self.marker.with_suffix(".go").touch()
+
+
+class RoundWatch:
+    """Sees each round's checkpoint come; one that goes, or is written again, was lost."""
+
+    def __init__(self, checkpoints: Path) -> None:
+        self._folder = checkpoints
+        self._seen: dict[str, set[tuple[int, int]]] = {}
+        self._stop = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def lost(self) -> int:
+        """Completed rounds that were lost."""
+        self._look()
+        self._stop.set()
+        gone = [name for name in self._seen if not (self._folder / name / "state.json").exists()]
+        return len(gone) + sum(len(versions) - 1 for versions in self._seen.values())
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.1):
+            self._look()
+
+    def _look(self) -> None:
+        for state in self._folder.glob("round_*/state.json"):
+            try:
+                found = state.stat()
+            except OSError:
+                continue
+            self._seen.setdefault(state.parent.name, set()).add((found.st_ino, found.st_mtime_ns))
+
+
+@dataclass
+class Stage:
+    """A deployment, and what was found of it."""
+
+    federation: Deployment
+    props: Props
+    stack: ExitStack
+    notes: list[str] = field(default_factory=list)
+    _hooks: int = 0
+
+    def hook(self, process: str, point: str, call: int, what: Literal["kill", "hold"]) -> Hook:
+        """Strike `server` or a site, to be started yet, at the given call of `module:function` in it."""
+        self._hooks += 1
+        marker = self.federation.base / f"{process}-{self._hooks}.struck"
+        path = os.pathsep.join(filter(None, (str(HOOK), os.environ.get("PYTHONPATH"))))
+        fault = f"{point}:{call}:{what}:{marker}"
+        self.federation.environment[process] = {"PYTHONPATH": path, "MSFL_TEST_FAULT": fault}
+        return Hook(marker)
+
+    def start(self, *sites: str) -> None:
+        """Sites (all, unless named) and server."""
+        self.federation.start_server()
+        self.federation.start_sites(*(sites or SITES))
+
+    def restart(self, name: str) -> None:
+        """Start a site or the server that has ended, unhurt."""
+        self.federation.environment.pop(name, None)
+        if name == "server":
+            self.federation.start_server()
+        else:
+            self.federation.start_sites(name)
+
+    def status_of(self, site: str) -> dict[str, str]:
+        """What a site's process says of itself."""
+        try:
+            return dict(json.loads((self.federation.site(site) / "state" / "status.json").read_text()))
+        except (OSError, ValueError):
+            return {}
+
+    def wait_state(self, site: str, state: str, reason: str = "") -> None:
+        """Until a site is in a state, for a reason."""
+
+        def there() -> bool:
+            found = self.status_of(site)
+            return found.get("state") == state and reason in found.get("reason", "")
+
+        wait_for(f"{site} to be {state} {reason}", there, PHASE_S)
+
+    def wait_doing(self, what: str, *sites: str) -> None:
+        """Until the run waits for just these sites to do `what`."""
+
+        def there() -> bool:
+            found = self.federation.status()
+            return found.get("doing") == what and found.get("waits_for") == list(sites)
+
+        wait_for(f"the run to wait for {sites}: {what}", there, PHASE_S)
+
+    def wait_said(self, text: str, name: str = "server", seconds: float = PHASE_S) -> None:
+        """Until a command of ours has printed a text."""
+        log = self.federation.base / f"{name}.log"
+        wait_for(f"{name} to say {text!r}", lambda: text in log.read_text(), seconds)
+
+    def gone(self, part: str) -> None:
+        """Until no process of this deployment has `part` in its command line."""
+        wait_for(f"no {part} left", lambda: not [one for one in self.federation.orphans() if part in one], 30)
+
+    def summary(self) -> dict[str, list[dict[str, object]]]:
+        """The run's summary."""
+        return dict(json.loads((self.federation.study.run / "summary.json").read_text()))
+
+    def proxy(self, site: str) -> Proxy:
+        """Put a proxy between a site and the server."""
+        kit_file = self.federation.site(site) / "kit" / "kit.json"
+        kit = json.loads(kit_file.read_text())
+        made = Proxy(int(kit["address"].rsplit(":", 1)[1]))
+        self.stack.callback(made.close)
+        kit_file.write_text(json.dumps({**kit, "address": f"localhost:{made.port}"}))
+        return made
+
+    def small_disk(self, folder: Path, megabytes: int) -> Callable[[], Callable[[], None]]:
+        """Put a small file system at `folder`; what comes back fills it, and what that returns frees it."""
+        folder.mkdir(exist_ok=True)
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+        if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+            raise SkippedError("a small file system needs root and mount")
+        # The last thing to go: the processes end first.
+        self.stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
+        filler = folder / "filler"
+
+        def fill() -> Callable[[], None]:
+            with filler.open("wb", buffering=0) as stream:
+                try:
+                    while True:
+                        stream.write(b"0" * 4096)
+                except OSError:
+                    return filler.unlink
+
+        return fill
+
+    def server_setting(self, **settings: object) -> None:
+        """Change server.yaml."""
+        path = self.federation.study.server_file
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **settings}))
+
+
+@contextmanager
+def set_stage(props: Props, name: str, rounds: dict[str, object]) -> Iterator[Stage]:
+    """A fresh deployment; its processes end and its folder goes with the block."""
+    base = props.base / name
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, base, ignore_errors=True)
+        outer = stack.enter_context(ExitStack())
+        federation = stack.enter_context(deployment(base, study_of(**rounds), props.data))
+        yield Stage(federation, props, outer)
