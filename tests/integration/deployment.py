@@ -37,11 +37,13 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_for(what: str, condition: Callable[[], object], seconds: float = 90.0) -> None:
-    """Poll until the condition holds."""
+def wait_for(
+    what: str, condition: Callable[[], object], seconds: float = 90.0, detail: Callable[[], str] = str
+) -> None:
+    """Poll until the condition holds; when it does not in time, `detail` tells more."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"waited {seconds:.0f} s for: {what}"
+        assert time.monotonic() < end, f"waited {seconds:.0f} s for: {what}\n{detail()}"
         time.sleep(0.1)
 
 
@@ -53,6 +55,7 @@ class Deployment:
     study: StudyFolder
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     environment: dict[str, dict[str, str]] = field(default_factory=dict)  # more of it for a command, by name
+    prefix: dict[str, list[str]] = field(default_factory=dict)  # what a command is run through, by name
 
     def site(self, name: str) -> Path:
         """Folder of a site: site.yaml, key, kit, state."""
@@ -78,10 +81,10 @@ class Deployment:
         """Rounds on disk."""
         return len(list((self.study.run / "checkpoints").glob("round_*")))
 
-    def wait_for_round(self, number: int, seconds: float = 120.0) -> None:
+    def wait_for_round(self, number: int, seconds: float = 180.0) -> None:
         """Until round `number` is a checkpoint."""
         folder = self.study.run / "checkpoints" / f"round_{number:04d}"
-        wait_for(f"round {number}\n{self.logs()}", folder.exists, seconds)
+        wait_for(f"round {number}", folder.exists, seconds, self.logs)
 
     def wait_for_end(self, seconds: float = 240.0) -> int:
         """Until the server ends by itself; its exit code."""
@@ -135,7 +138,7 @@ class Deployment:
     def _spawn(self, name: str, command: Sequence[object]) -> None:
         with (self.base / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [str(BIN / str(command[0])), *map(str, command[1:])],
+                [*self.prefix.get(name, []), str(BIN / str(command[0])), *map(str, command[1:])],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -144,11 +147,23 @@ class Deployment:
 
 
 @contextmanager
-def deployment(base: Path, study: StudyConfig, data: dict[str, Path]) -> Iterator[Deployment]:
-    """A study folder with a site for each BIDS folder in `data`; nothing runs yet, and nothing is left running."""
+def deployment(
+    base: Path, study: StudyConfig, data: dict[str, Path], host: str = "localhost", public_port: int | None = None
+) -> Iterator[Deployment]:
+    """A study folder with a site for each BIDS folder in `data`; nothing runs yet, and nothing is left running.
+
+    Sites reach it at `host`, at `public_port` where something stands in front.
+    """
     port, control_port = free_ports(2)
     store = f"sqlite:///{base / 'mlflow.db'}"  # no MLflow server: it takes longer to start than all the rest
-    server = ServerConfig(hosts=("localhost",), bind="127.0.0.1", port=port, control_port=control_port, mlflow=store)
+    server = ServerConfig(
+        hosts=(host,),
+        bind="127.0.0.1",
+        port=port,
+        public_port=public_port,
+        control_port=control_port,
+        mlflow=store,
+    )
     base.mkdir(exist_ok=True)
     (base / "study.yaml").write_text(yaml.safe_dump(json.loads(study.model_dump_json())))
     folder = init_study(base / "study", server, base / "study.yaml")

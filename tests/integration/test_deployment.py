@@ -7,57 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import BidsSite
+from tests.integration.conftest import ROUNDS, SITES
 from tests.integration.deployment import Deployment, deployment, wait_for
 
 from msfl_client.ledger import verify
-from msfl_common.config import Policy, SiteConfig, StudyConfig
-from msfl_server.run_folder import RunSetup
-from msfl_server.run_simulated import run_simulated
-
-SITES = ("site-a", "site-b", "site-c")
-ROUNDS = 5
+from msfl_common.config import StudyConfig
 
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A BIDS folder for each site."""
-    base = tmp_path_factory.mktemp("data")
-    folders = {}
-    for name in SITES:
-        site = BidsSite(base / name)
-        site.root.mkdir()
-        for number in range(1, 4):
-            site.add(f"sub-{name[-1]}{number}")
-        folders[name] = site.root
-    return folders
-
-
-@pytest.fixture(scope="module")
-def study(tiny: StudyConfig) -> StudyConfig:
-    """Five short rounds that wait for every site."""
-    rounds = tiny.rounds.model_copy(update={"num_rounds": ROUNDS, "quorum": 2, "patience_s": 60.0})
-    return tiny.model_copy(update={"name": "real", "rounds": rounds})
-
-
-@pytest.fixture(scope="module")
-def expected(data: dict[str, Path], study: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The model of the same study, simulated in this process."""
-    out = tmp_path_factory.mktemp("simulated")
-    sites = tuple(
-        SiteConfig(name=name, data=(folder,), state=out / name, device="cpu", policy=Policy(min_cases=1))
-        for name, folder in data.items()
-    )
-    run_simulated(RunSetup(study=study, sites=sites), out, "inprocess", None)
-    return (out / "model" / "model.safetensors").read_bytes()
-
-
 @pytest.fixture
-def federation(tmp_path: Path, study: StudyConfig, data: dict[str, Path]) -> Iterator[Deployment]:
+def federation(tmp_path: Path, real_study: StudyConfig, site_data: dict[str, Path]) -> Iterator[Deployment]:
     """The same study, deployed."""
-    with deployment(tmp_path / "federation", study, data) as made:
+    with deployment(tmp_path / "federation", real_study, site_data) as made:
         yield made
 
 
