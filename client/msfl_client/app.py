@@ -19,13 +19,14 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from msfl_client.egress import Door, check_request, release, release_refusal
+from msfl_client.egress import Door, check_agreed, check_request, release, release_refusal
 from msfl_client.kept_update import keep_update, kept_update
 from msfl_client.ledger import LEDGER_FILE
 from msfl_client.session import OnProgress, SiteSession, open_session, train_site, validate_site
 from msfl_common import __version__
-from msfl_common.config import SiteConfig, load_site
+from msfl_common.config import SiteConfig, StudyConfig, load_site
 from msfl_common.errors import Code, CohortError, ConfigError, RefusedError, UpdateError
+from msfl_common.files import private_folder
 from msfl_common.messages import (
     NodeFacts,
     Refusal,
@@ -40,16 +41,23 @@ SiteOf = Callable[[Context], SiteConfig]
 Answer = Callable[[SiteSession, RoundTask, RecordDict], RecordDict]
 
 
-def build_app(site_of: SiteOf, on_progress: OnProgress = lambda *_: None, *, keep_answers: bool = False) -> ClientApp:
+def build_app(
+    site_of: SiteOf,
+    on_progress: OnProgress = lambda *_: None,
+    *,
+    keep_answers: bool = False,
+    agreed: StudyConfig | None = None,
+) -> ClientApp:
     """The app of the site that `site_of` finds for a Flower context.
 
     With `keep_answers`, a round that is asked for again is answered from disk, not trained again.
+    With `agreed`, the study of the joining kit, no other is served.
     """
     app = ClientApp()
     train_answer = kept_round if keep_answers else site_round
 
     def reply(message: Message, context: Context, answer: Answer) -> Message:
-        return Message(_answer_safely(message.content, site_of(context), on_progress, answer), reply_to=message)
+        return Message(_answer_safely(message.content, site_of(context), on_progress, answer, agreed), reply_to=message)
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
@@ -100,12 +108,16 @@ def site_validation(session: SiteSession, task: RoundTask, request: RecordDict) 
     return release(session.door, metrics, task.study, task.round)
 
 
-def _answer_safely(request: RecordDict, site: SiteConfig, on_progress: OnProgress, answer: Answer) -> RecordDict:
+def _answer_safely(
+    request: RecordDict, site: SiteConfig, on_progress: OnProgress, answer: Answer, agreed: StudyConfig | None
+) -> RecordDict:
     """Whatever goes wrong leaves as a code from the fixed list; the detail stays in the site's own log."""
     task = None
     try:
         task = unpack_task(request)
         check_request(site.policy, task.study, task.round)
+        if agreed is not None:
+            check_agreed(agreed, task.study)
         return answer(open_session(site, task.study, on_progress), task, request)
     except Exception as error:
         return refuse(site, code_of(error), error, task)
@@ -120,7 +132,7 @@ def refuse(site: SiteConfig, code: Code, why: object, task: RoundTask | None = N
 @cache
 def site_log(site: SiteConfig) -> logging.Logger:
     """The site's log file, `site.log` in its state folder; nothing of it goes anywhere else."""
-    site.state.mkdir(parents=True, exist_ok=True)
+    private_folder(site.state)
     handler = logging.FileHandler(site.state / "site.log", delay=True, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.Logger(f"msfl.site.{site.name}")

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from msfl_client.bids import Case
 from msfl_client.case_checks import CaseReport
 from msfl_common.config import Contrast
-from msfl_common.files import write_text
+from msfl_common.files import private_folder, write_text
 
 RULES_VERSION = 1
 """Raised whenever a rule changes, so that older results are not used."""
@@ -57,6 +57,7 @@ class CheckCache:
         """
         if self._changed:
             content = {"rules_version": RULES_VERSION, "cases": self._entries}
+            private_folder(self._path.parents[1])
             write_text(self._path, json.dumps(content) + "\n")
             self._changed = False
 

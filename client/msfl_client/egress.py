@@ -125,6 +125,18 @@ def check_request(policy: Policy, study: StudyConfig, round_number: int) -> None
         )
 
 
+def check_agreed(agreed: StudyConfig, study: StudyConfig) -> None:
+    """Serve the study that the site was shown; only how its rounds go may have changed since, within the policy.
+
+    Raises:
+        RefusedError: with the code WRONG_STUDY and the settings that differ.
+    """
+    if study.model_copy(update={"rounds": agreed.rounds}) != agreed:
+        asked = study.model_dump()
+        differ = [key for key, value in agreed.model_dump(exclude={"rounds"}).items() if asked[key] != value]
+        raise RefusedError(Code.WRONG_STUDY, ", ".join(differ))
+
+
 def _pack(outgoing: Outgoing) -> tuple[Content, int]:
     match outgoing:
         case ModelUpdate():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import httpx
@@ -25,6 +25,7 @@ from flwr.proto.fleet_pb2 import (
     PushMessagesRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.error import ApiErrorCode, FlowerError
@@ -52,6 +53,8 @@ from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from msfl_client.federation_bounds import Bounds, BoundsError, guard
+
 HEARTBEAT_S = 10  # Flower's shortest; a site that says nothing for two of them counts as offline
 
 
@@ -61,6 +64,14 @@ class DisconnectedError(Exception):
 
 class RunEndedError(Exception):
     """The coordinator's run that a message belongs to is over; the message is moot."""
+
+
+class UnusableError(Exception):
+    """A message that cannot be one of the study; `head` is the message without its content, to be answered."""
+
+    def __init__(self, head: Message, why: str) -> None:
+        super().__init__(why)
+        self.head = head
 
 
 @dataclass
@@ -73,6 +84,7 @@ class Fleet:
 
     node_id: int
     _client: FleetHttpClient
+    _bounds: Bounds
     _held: dict[str, bytes] = field(default_factory=dict)  # objects of the last message: weights come twice a round
 
     def receive(self) -> Message | None:
@@ -80,23 +92,39 @@ class Fleet:
 
         Raises:
             DisconnectedError, RunEndedError.
+            UnusableError: it is larger than any request of the study, or damaged. It is not fetched whole.
         """
         with _explained():
             answer = self._client.PullMessages(PullMessagesRequest(node=self._node))
             if not answer.messages_list:
                 return None
             head, tree = message_from_proto(answer.messages_list[0]), answer.message_object_trees[0]
+            head.metadata.__dict__["_message_id"] = tree.object_id  # as Flower's SuperNode does
             run_id = head.metadata.run_id
-            needed = [node.object_id for node in iterate_object_tree(tree)]
-            pull = make_pull_object_fn_protobuf(self._client.PullObject, self._node, run_id)
-            held = {name: self._held[name] for name in needed if name in self._held}
-            self._held = held | pull_objects([name for name in needed if name not in held], pull)
             confirm = make_confirm_message_received_fn_protobuf(self._client.ConfirmMessageReceived, self._node, run_id)
+            try:
+                self._held = self._fetch(tree, run_id)
+            except BoundsError as error:
+                confirm(tree.object_id)
+                raise UnusableError(head, str(error)) from None
             confirm(tree.object_id)
-        message = inflate_object_from_contents(tree.object_id, dict(self._held), keep_object_contents=True)
-        assert isinstance(message, Message)
-        message.metadata.__dict__["_message_id"] = tree.object_id  # as Flower's SuperNode does
+        try:
+            message = inflate_object_from_contents(tree.object_id, dict(self._held), keep_object_contents=True)
+            assert isinstance(message, Message)
+        except Exception as error:  # whatever Flower's codec makes of damaged objects
+            raise UnusableError(head, f"objects that are no message: {error!r:.200}") from None
+        message.metadata.__dict__["_message_id"] = tree.object_id
         return message
+
+    def _fetch(self, tree: ObjectTree, run_id: int) -> dict[str, bytes]:
+        """The objects of a message by their id; what the last message had too is not fetched again."""
+        needed = [node.object_id for node in iterate_object_tree(tree)]
+        if len(needed) > self._bounds.num_objects:
+            raise BoundsError(f"a request of {len(needed)} objects, at most {self._bounds.num_objects} expected")
+        held = {name: self._held[name] for name in needed if name in self._held}
+        pull = make_pull_object_fn_protobuf(self._client.PullObject, self._node, run_id)
+        counted = self._bounds.counted(pull, sum(map(len, held.values())))
+        return held | pull_objects([name for name in dict.fromkeys(needed) if name not in held], counted)
 
     def send(self, reply: Message) -> None:
         """Send a reply, whole.
@@ -139,7 +167,9 @@ class Fleet:
 
 
 @contextmanager
-def join(address: str, ca_certificate: bytes, key: EllipticCurvePrivateKey, stale: int | None) -> Iterator[Fleet]:
+def join(
+    address: str, ca_certificate: bytes, key: EllipticCurvePrivateKey, stale: int | None, bounds: Bounds
+) -> Iterator[Fleet]:
     """Come online as the site that `key` belongs to, and go offline at the end.
 
     Args:
@@ -147,6 +177,7 @@ def join(address: str, ca_certificate: bytes, key: EllipticCurvePrivateKey, stal
         ca_certificate: PEM; only a server certificate signed by it is spoken to.
         key: the site's private key; it signs every call.
         stale: node id of an earlier connection of this very site that may not have ended cleanly.
+        bounds: the largest message that is taken.
 
     Raises:
         DisconnectedError: no connection, another certificate, an unknown key, or the key is online elsewhere.
@@ -157,13 +188,14 @@ def join(address: str, ca_certificate: bytes, key: EllipticCurvePrivateKey, stal
         NodeAuthHttpInterceptor(key, public),
     ]
     with FleetHttpClient.from_server_address(address, False, ca_certificate, interceptors) as client:
+        guard(client)
         with _explained():
             if stale is not None:
                 _leave(client, stale)
             node_id = client.ActivateNode(
                 ActivateNodeRequest(public_key=public_key_to_bytes(public), heartbeat_interval=HEARTBEAT_S)
             ).node_id
-        fleet = Fleet(node_id, client)
+        fleet = Fleet(node_id, client, bounds)
         stop = threading.Event()
         beat = threading.Thread(target=_beat, args=(fleet, stop), daemon=True)
         beat.start()
@@ -177,17 +209,13 @@ def join(address: str, ca_certificate: bytes, key: EllipticCurvePrivateKey, stal
 def _beat(fleet: Fleet, stop: threading.Event) -> None:
     """Say every few seconds that the site is there; a missed beat is no event, the next may come through."""
     while not stop.wait(0.7 * HEARTBEAT_S):
-        try:
+        with suppress(Exception):  # the thread must outlive any answer, and the client's end
             fleet._heartbeat()
-        except (httpx.HTTPError, RuntimeError):  # RuntimeError: the client was closed meanwhile
-            continue
 
 
 def _leave(client: FleetHttpClient, node_id: int) -> None:
-    try:
+    with suppress(Exception):  # nothing hangs on the answer
         client.DeactivateNode(DeactivateNodeRequest(node_id=node_id))
-    except (httpx.HTTPError, RuntimeError):
-        return
 
 
 @contextmanager
@@ -219,3 +247,7 @@ def _explained() -> Iterator[None]:
         raise DisconnectedError(f"the coordinator cannot be reached ({type(error).__name__})") from None
     except (ObjectPullError, ObjectPushError):  # the coordinator dropped the message, and asks again if it wants it
         raise RunEndedError from None
+    except BoundsError as error:
+        raise DisconnectedError(f"the coordinator sent {error}") from None
+    except (ValueError, IndexError) as error:  # what Flower's codec raises
+        raise DisconnectedError(f"the coordinator's answer is not Flower's ({type(error).__name__})") from None

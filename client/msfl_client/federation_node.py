@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import random
 import signal
 import sys
@@ -21,14 +20,16 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from msfl_client.app import build_app, refuse
-from msfl_client.federation_fleet import DisconnectedError, Fleet, RunEndedError, join
+from msfl_client.federation_bounds import bounds_of
+from msfl_client.federation_fleet import DisconnectedError, Fleet, RunEndedError, UnusableError, join
 from msfl_client.keys import load_key
 from msfl_client.node_status import StatusFile
 from msfl_common import __version__
-from msfl_common.config import SiteConfig, load_site
+from msfl_common.config import SiteConfig, load_site, load_study
 from msfl_common.errors import Code, InputError
-from msfl_common.files import write_text
-from msfl_common.kit import CA_FILE, load_kit
+from msfl_common.files import private_folder, write_text
+from msfl_common.kit import CA_FILE, STUDY_FILE, load_kit
+from msfl_common.network import build_network, get_weights
 from msfl_common.processes import end_with_starter
 
 POLL_S = (0.3, 2.0)  # pause between two looks for a request: short after one was answered, then growing
@@ -47,18 +48,19 @@ def run_node(site: SiteConfig) -> None:
         InputError: key or kit are missing or unsound, or another process of this site is running.
     """
     kit, key = load_kit(site.kit), load_key(site.key)
-    authority = (site.kit / CA_FILE).read_bytes()
+    authority, study = (site.kit / CA_FILE).read_bytes(), load_study(site.kit / STUDY_FILE)
+    bounds = bounds_of(get_weights(build_network(study)))
     if kit.site != site.name:
         raise InputError(f"{site.kit}: is the kit of site {kit.site}, but `name:` is {site.name}; make them the same")
     with only_one(site.state), StatusFile(site.state, kit.study, kit.address) as status:
-        app = build_app(lambda _: site, status.on_progress, keep_answers=True)
+        app = build_app(lambda _: site, status.on_progress, keep_answers=True, agreed=study)
         session = site.state / "session"  # the node id, while online: what is left behind was not ended cleanly
         pause = 1.0
         while True:
             status.say("connecting")
             try:
                 stale = int(session.read_text()) if session.exists() else None
-                with join(kit.address, authority, key, stale) as fleet:
+                with join(kit.address, authority, key, stale, bounds) as fleet:
                     write_text(session, str(fleet.node_id))
                     pause = 1.0
                     serve(fleet, app, site, status)
@@ -78,34 +80,55 @@ def serve(fleet: Fleet, app: Answer, site: SiteConfig, status: StatusFile) -> No
     Raises:
         DisconnectedError: the connection is lost.
     """
-    apps: dict[int, str] = {}
     status.say("waiting")
     pause, longest = POLL_S
     while True:
         try:
-            message = fleet.receive()
-            if message is None:
-                time.sleep(pause)
-                pause = min(1.1 * pause, longest)
-                continue
-            pause, _ = POLL_S
-            run_id = message.metadata.run_id
-            apps.setdefault(run_id, fleet.app_of(run_id))
-            status.on_request(message.metadata.message_type, message.metadata.group_id)
-            fleet.send(answer(message, app, apps[run_id], fleet.node_id, site))
+            answered = answer_next(fleet, app, site, status)
+        except DisconnectedError:
+            raise
         except RunEndedError:
             log.info("the coordinator ended the run; its request is dropped")
-        status.say("waiting")
+            answered = True
+        except Exception:  # no request may end the process
+            log.exception("a request could not be answered and is dropped")
+            answered = True
+        if answered:
+            pause, _ = POLL_S
+            status.say("waiting")
+        else:
+            time.sleep(pause)
+            pause = min(1.1 * pause, longest)
 
 
-def answer(message: Message, app: Answer, app_name: str, node_id: int, site: SiteConfig) -> Message:
+def answer_next(fleet: Fleet, app: Answer, site: SiteConfig, status: StatusFile) -> bool:
+    """Answer the request that waits, if one does; whether one did.
+
+    Raises:
+        DisconnectedError, RunEndedError.
+    """
+    try:
+        message = fleet.receive()
+    except UnusableError as error:
+        log.warning("the coordinator sent %s", error)
+        fleet.send(Message(refuse(site, Code.BAD_MODEL, f"the coordinator sent {error}"), reply_to=error.head))
+        return True
+    if message is None:
+        return False
+    app_name = fleet.app_of(message.metadata.run_id)
+    fleet.send(answer(message, app, app_name, fleet.node_id, site, status))
+    return True
+
+
+def answer(message: Message, app: Answer, app_name: str, node_id: int, site: SiteConfig, status: StatusFile) -> Message:
     """The installed app's reply; a run of another app, or another kind of request, is refused."""
     # Flower stamps a reply with the identity of the task that its own processes run; here, this process.
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, message.metadata.run_id, node_id
-    if app_name != APP or message.metadata.message_type not in _REQUESTS or not message.has_content():
-        return Message(
-            refuse(site, Code.WRONG_APP, f"{app_name} asks {message.metadata.message_type}"), reply_to=message
-        )
+    kind = message.metadata.message_type
+    if app_name != APP or kind not in _REQUESTS or not message.has_content():
+        what = kind if message.has_content() else f"{kind}, without content"
+        return Message(refuse(site, Code.WRONG_APP, f"{app_name!r:.200} asks {what!r:.200}"), reply_to=message)
+    status.on_request(kind, message.metadata.group_id)
     context = Context(
         run_id=message.metadata.run_id, node_id=node_id, node_config={}, state=RecordDict(), run_config={}
     )
@@ -119,7 +142,7 @@ def only_one(state: Path) -> Iterator[None]:
     Raises:
         InputError: another process holds it.
     """
-    state.mkdir(parents=True, exist_ok=True)
+    private_folder(state)
     with (state / "node.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,8 +153,6 @@ def only_one(state: Path) -> Iterator[None]:
 
 def main() -> None:
     """Entry point of the process."""
-    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
-    os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

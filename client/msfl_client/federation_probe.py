@@ -25,6 +25,8 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from msfl_client.federation_bounds import BoundsError, guard
+
 _TIMEOUT_S = 10.0
 _NO_INTERVAL_S = -1.0
 _EXPIRED = 10  # OpenSSL's numbers of faults of a certificate
@@ -75,6 +77,7 @@ def ask_server(address: str, authority: Path, key: ec.EllipticCurvePrivateKey | 
         verify=context,
         timeout=_TIMEOUT_S,
     )
+    guard(client)
     with client:
         try:
             client.ActivateNode(request)
@@ -83,7 +86,7 @@ def ask_server(address: str, authority: Path, key: ec.EllipticCurvePrivateKey | 
             return _read_answer(error.response, witness.expires)
         except httpx.HTTPError as error:
             raise _why_no_answer(error, address) from None
-        except ValueError:  # an answer that is not Flower's
+        except (ValueError, BoundsError):  # an answer that is not Flower's
             pass
     raise NoAnswerError(f"{address} answers, but not as a study's server", "ask the coordinator for the address")
 

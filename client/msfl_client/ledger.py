@@ -24,7 +24,7 @@ from typing import IO, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.files import write_text
+from msfl_common.files import private_folder, write_text
 
 LEDGER_FILE = "ledger.jsonl"
 _BLOCK_BYTES = 65536
@@ -82,7 +82,7 @@ def append(path: Path, entry: Entry) -> None:
     Raises:
         RefusedError: the end of the ledger was touched; with the code INTERNAL. The files stay as found.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     with path.open("a+b") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         raw, end = _last_line(stream)

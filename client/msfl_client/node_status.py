@@ -61,7 +61,7 @@ class StatusFile:
 
     def on_request(self, kind: str, round_number: str) -> None:
         """A request came in."""
-        number = int(round_number) if round_number.isdecimal() else None
+        number = int(round_number) if round_number.isdecimal() and len(round_number) < 10 else None
         self._set(state="working", since=_now(), round=number, reason="", doing=kind)
         self._write()
 

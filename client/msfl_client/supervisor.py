@@ -16,6 +16,7 @@ from rich.progress import Progress
 from msfl_client.node_status import NodeStatus, read_status
 from msfl_common.config import SiteConfig
 from msfl_common.errors import InputError, RunError
+from msfl_common.files import private_folder
 from msfl_common.processes import Child
 from msfl_common.progress import console, progress_bars
 
@@ -94,7 +95,7 @@ def last_error(log: Path) -> str:
 
 @contextmanager
 def _hold(state: Path) -> Iterator[None]:
-    state.mkdir(parents=True, exist_ok=True)
+    private_folder(state)
     with (state / LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

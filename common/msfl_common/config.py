@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from msfl_common.errors import ConfigError
 
+_MOST_FAULTS, _SHOWN_CHARACTERS = 20, 200
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Contrast = Literal["T1w", "FLAIR", "T2w", "PDw"]
@@ -279,17 +281,24 @@ def validate(model: type[Config], content: dict[str, Any], source: str) -> Confi
 
 
 def describe_faults(error: ValidationError) -> list[str]:
-    """One line per fault: the field, what was found, what is allowed."""
+    """One line per fault, of the first twenty: the field, what was found, what is allowed."""
     lines = []
-    for fault in error.errors(include_url=False):
-        field = ".".join(str(part) for part in fault["loc"]) or "file"
+    for fault in error.errors(include_url=False)[:_MOST_FAULTS]:
+        field = ".".join(_shown(str(part)) for part in fault["loc"]) or "file"
+        value = _shown(repr(fault["input"]))
         if fault["type"] == "extra_forbidden":
             lines.append(f"{field}: unknown key; remove it or check its spelling")
         elif fault["type"] == "missing":
             lines.append(f"{field}: required, but not there")
         elif fault["type"] == "value_error":
-            found = f"{field}: found {fault['input']!r}; " if fault["loc"] else ""
+            found = f"{field}: found {value}; " if fault["loc"] else ""
             lines.append(f"{found}{fault['ctx']['error']}")
         else:
-            lines.append(f"{field}: found {fault['input']!r}; {fault['msg'][0].lower()}{fault['msg'][1:]}")
+            lines.append(f"{field}: found {value}; {fault['msg'][0].lower()}{fault['msg'][1:]}")
     return lines
+
+
+def _shown(text: str) -> str:
+    """What was found, for a log: a study comes over the network, and may be long or hold control characters."""
+    short = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+    return short if short.isprintable() else ascii(short)

@@ -24,6 +24,7 @@ class Code(StrEnum):
     POLICY = "POLICY"
     WRONG_APP = "WRONG_APP"
     BAD_STUDY = "BAD_STUDY"
+    WRONG_STUDY = "WRONG_STUDY"
     BAD_MODEL = "BAD_MODEL"
     NO_CASES = "NO_CASES"
     TOO_FEW_CASES = "TOO_FEW_CASES"
@@ -38,6 +39,7 @@ SENTENCES: dict[Code, str] = {
     Code.POLICY: "the site's policy does not allow it",
     Code.WRONG_APP: "the run is of another app or version than the site has installed, or asks what that cannot do",
     Code.BAD_STUDY: "the study settings that arrived are not valid for the installed version",
+    Code.WRONG_STUDY: "the study is not the one of the site's joining kit; hand the site a new kit",
     Code.BAD_MODEL: "the model weights that arrived do not fit the study's model",
     Code.NO_CASES: "no usable case at the site; `msfl-client check` there says why",
     Code.TOO_FEW_CASES: "fewer cases than the site's policy demands",

@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Any
 
 
+def private_folder(path: Path) -> None:
+    """Make a folder that its account alone may enter; one that is there already is left as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
 def write_bytes(path: Path, content: bytes, secret: bool = False) -> None:
     """Replace `path` by `content` in one step: after a crash the old file or the new is there, whole.
 

@@ -16,7 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from msfl_common.config import StudyConfig, parse_study
-from msfl_common.errors import Code, UpdateError
+from msfl_common.errors import Code, ConfigError, UpdateError
 from msfl_common.statistics import Estimate
 from msfl_common.weights import Weights, check_weights
 
@@ -105,14 +105,13 @@ def unpack_task(content: RecordDict) -> RoundTask:
     """Read and validate a request at the site.
 
     Raises:
-        ConfigError: the study does not validate.
-        KeyError, TypeError: it is no request of ours.
+        ConfigError: it is no request of ours, or its study does not validate.
     """
-    config = content.config_records[TASK]
-    number = config[ROUND]
-    if not isinstance(number, int) or number < 0:
-        raise TypeError("the round must be a whole number")
-    return RoundTask(parse_study(str(config[STUDY])), number)
+    config = content.config_records.get(TASK, ConfigRecord())
+    study, number = config.get(STUDY), config.get(ROUND)
+    if not isinstance(study, str) or not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise ConfigError("request", ["expected a study, and the number of a round"])
+    return RoundTask(parse_study(study), number)
 
 
 def unpack_task_weights(content: RecordDict, expected: Weights) -> Weights:

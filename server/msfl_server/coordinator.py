@@ -144,7 +144,7 @@ class Coordinator:
             return True
         try:
             with connect(self._link_address) as control:
-                added, removed = control.authorise(keys)
+                added, removed, spent = control.authorise(keys)
         except httpx.HTTPError:
             return False
         for name in removed:
@@ -152,6 +152,11 @@ class Coordinator:
         for name in added:
             if name not in removed:
                 self._say(f"site {name}: authorised")
+        for name in spent:
+            self._say(
+                f"site {name}: its key was taken away before and stays so; have the site make a new key and run "
+                f"`msfl-server add-site {self._folder.root} {name} --public-key FILE`"
+            )
         self._sites_seen = seen
         return True
 

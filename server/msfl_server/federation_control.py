@@ -24,6 +24,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import NodeStatus, TaskType
 from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
@@ -89,11 +90,12 @@ class Control:
         nodes = self._control.ListNodes(ListNodesRequest()).nodes_info
         return {node.name: node for node in nodes if node.status != NodeStatus.UNREGISTERED}
 
-    def authorise(self, keys: Mapping[str, Path]) -> tuple[list[str], list[str]]:
+    def authorise(self, keys: Mapping[str, Path]) -> tuple[list[str], list[str], list[str]]:
         """Make the registered nodes equal to the given public keys (OpenSSH files) by site name.
 
         Returns:
-            Names added and names removed. A site whose key changed is both.
+            Names added, names removed (a site whose key changed is both), and names whose key was taken away
+            before: Flower does not take such a key again.
         """
         wanted = {name: public_key_to_bytes(load_ssh_public_key(path.read_bytes())) for name, path in keys.items()}  # type: ignore[arg-type]
         nodes = self.nodes()
@@ -101,9 +103,16 @@ class Control:
         for name in gone:
             self._control.UnregisterNode(UnregisterNodeRequest(node_id=nodes[name].node_id))
         new = [name for name in wanted if name not in nodes or name in gone]
+        spent = []
         for name in new:
-            self._control.RegisterNode(RegisterNodeRequest(public_key=wanted[name], name=name))
-        return new, gone
+            try:
+                self._control.RegisterNode(RegisterNodeRequest(public_key=wanted[name], name=name))
+            except httpx.HTTPStatusError as error:  # the other sites must not suffer
+                fault = FlowerError.from_json(error.response.text)
+                if fault is None or fault.code != ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE:
+                    raise
+                spent.append(name)
+        return [name for name in new if name not in spent], gone, spent
 
     def stop_runs(self) -> None:
         """End every run that an earlier server process left."""

@@ -7,7 +7,6 @@ from the last checkpoint: a run of Flower's is one life of this process, the stu
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import time
@@ -128,8 +127,6 @@ def run_study(folder: StudyFolder) -> None:
 
 def main() -> None:
     """Entry point of the process."""
-    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
-    os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for chatty in ("httpx", "flwr"):
         logging.getLogger(chatty).setLevel(logging.ERROR)

@@ -171,8 +171,6 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def main() -> None:
     """Entry point of the process."""
-    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
-    os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
     os.environ["FLWR_LOG_LEVEL"] = "WARNING"
     end_with_starter()
     bind, port, control_port, *paths = sys.argv[1:]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Context, Message
 
+from msfl_client.federation_bounds import Bounds
 from msfl_client.federation_fleet import DisconnectedError, join
 from msfl_client.federation_node import serve
 from msfl_client.keys import load_key
@@ -31,7 +32,7 @@ def main() -> None:
 
     while True:
         try:
-            with join(kit.address, authority, key, None) as fleet:
+            with join(kit.address, authority, key, None, Bounds(10**9, 10**4)) as fleet:
                 serve(fleet, echo, site, StatusFile(site.state, kit.study, kit.address))
         except DisconnectedError:
             time.sleep(0.5)

@@ -95,7 +95,7 @@ def test_hostile_requests_get_a_code_and_nothing_else(config: SiteConfig, tiny_s
     for content, code in (
         (wrong_weights, Code.BAD_MODEL),
         (strange_study, Code.BAD_STUDY),
-        (RecordDict(), Code.INTERNAL),
+        (RecordDict(), Code.BAD_STUDY),
     ):
         refusal = unpack_refusal(answer(config, "train", content))
         assert refusal is not None

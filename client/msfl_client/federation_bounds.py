@@ -1,0 +1,98 @@
+"""What a site takes from a coordinator at most: nothing said over the network is trusted to be of a sane size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import httpx
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
+from flwr.supercore.inflatable.inflatable_object import get_object_id
+from flwr.supercore.protobuf.client import ProtobufClient
+
+if TYPE_CHECKING:  # it loads torch, and the check of a connection does without
+    from msfl_common.weights import Weights
+
+_ANSWER_BYTES = FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + 2**20  # one piece of an array, and what names it
+_REST_BYTES = 2**20  # the study, the records' names and Flower's heads; some 10 kB in an honest message
+_HEAD_BYTES = 4096  # more than what Flower, and the .npy format, add to each array
+
+
+class BoundsError(Exception):
+    """The coordinator sent more, or something else, than an honest one does."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The largest message that can be a request of the study.
+
+    Attributes:
+        num_bytes: of all its objects.
+        num_objects: records, arrays and pieces of arrays.
+    """
+
+    num_bytes: int
+    num_objects: int
+
+    def counted(self, pull: Callable[[str], bytes], held_bytes: int) -> Callable[[str], bytes]:
+        """`pull`, which fetches one object, until the message is too large; `held_bytes` are there already.
+
+        An object's name is its digest, and objects are kept by name: one under a wrong name would outlive its message.
+
+        Raises:
+            BoundsError: by the returned function.
+        """
+        total, lock = held_bytes, Lock()
+
+        def pull_counted(object_id: str) -> bytes:
+            nonlocal total
+            content = pull(object_id)
+            if get_object_id(content) != object_id:
+                raise BoundsError("an object that is not what it is called")
+            with lock:
+                total += len(content)
+                if total > self.num_bytes:
+                    raise BoundsError(f"a request of more than {self.num_bytes} bytes")
+            return content
+
+        return pull_counted
+
+
+def bounds_of(weights: Weights) -> Bounds:
+    """What a request can hold: the weights of the study's network, and little else."""
+    num_bytes = sum(array.nbytes + _HEAD_BYTES for array in weights.values()) + _REST_BYTES
+    num_pieces = sum(1 + array.nbytes // FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE for array in weights.values())
+    return Bounds(num_bytes, 2 * len(weights) + num_pieces + 16)
+
+
+def guard(client: ProtobufClient) -> None:
+    """Let a client of Flower's follow no redirect, which would carry its calls elsewhere, and bound each answer."""
+    connection = client._client
+    connection.follow_redirects = False
+    connection.headers["accept-encoding"] = "identity"  # a few compressed bytes can become very many
+    connection.event_hooks = {"response": [_bound]}
+
+
+def _bound(response: httpx.Response) -> None:
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise BoundsError("a compressed answer, which was not asked for")
+    assert isinstance(response.stream, httpx.SyncByteStream)
+    response.stream = _BoundedStream(response.stream)
+
+
+class _BoundedStream(httpx.SyncByteStream):
+    def __init__(self, stream: httpx.SyncByteStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = _ANSWER_BYTES
+        for piece in self._stream:
+            left -= len(piece)
+            if left < 0:
+                raise BoundsError(f"an answer of more than {_ANSWER_BYTES} bytes")
+            yield piece
+
+    def close(self) -> None:
+        self._stream.close()

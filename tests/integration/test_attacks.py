@@ -1,0 +1,804 @@
+"""A hostile coordinator with its SuperLink in hand, against a real site's process: what it sends is never run.
+
+What leaves the site in answer is a code from the fixed list, and each answer is a line in the ledger.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import pickle
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from flwr.app import Array, ConfigRecord, Error, Message, RecordDict
+from flwr.app.message import make_message
+from flwr.proto.control_pb2 import ListNodesRequest, StartRunRequest
+from flwr.proto.fab_pb2 import Fab
+from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.inflatable.inflatable_object import get_object_id
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+from flwr.supernode import node_auth_http_interceptor
+from tests.conftest import BidsSite
+from tests.integration.deployment import ENVIRONMENT, Deployment, deployment, wait_for
+from tests.integration.hostile_link import HostileLink, objects_of, request, telling
+from tests.integration.recording_proxy import Lie, RecordingProxy, proxy_to
+
+from msfl_client.federation_bounds import Bounds, bounds_of
+from msfl_client.federation_fleet import DisconnectedError, join
+from msfl_client.keys import load_key, make_key
+from msfl_client.ledger import verify
+from msfl_common import __version__
+from msfl_common.config import StudyConfig
+from msfl_common.errors import Code
+from msfl_common.files import write_json
+from msfl_common.kit import KIT_FILE
+from msfl_common.messages import (
+    NodeFacts,
+    RoundTask,
+    describe,
+    pack_facts,
+    pack_task,
+    unpack_facts,
+    unpack_refusal,
+    unpack_update,
+)
+from msfl_common.network import build_network, get_weights
+from msfl_server import federation_control
+from msfl_server.certificates import Pair, issue_server_certificate, make_authority
+from msfl_server.coordinator import control_secret
+from msfl_server.federation import Roster, meet_sites
+from msfl_server.federation_control import LinkAddress, connect
+from msfl_server.federation_run import DeployedGrid, open_run
+from msfl_server.federation_superlink import LinkSettings
+from msfl_server.server_config import load_server
+from msfl_server.study_folder import StudyFolder, list_sites, remove_site
+
+SITE, STRANGER = "site-a", "site-b"
+APP = ("msfl/msfl", __version__)
+PROTOBUF = {"content-type": "application/protobuf"}
+
+pytestmark = pytest.mark.timeout(300)
+
+# Written into the site's process, and into each that it starts: what is executed, started and connected to.
+AUDIT = """
+import os, sys
+log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+seen = set()
+def hook(event, arguments):
+    if event == "exec":
+        what = arguments[0].co_filename
+    elif event == "socket.connect":
+        what = repr(arguments[1])
+    elif event == "subprocess.Popen":
+        what = repr(arguments[:2])
+    elif event in ("os.system", "os.exec", "os.posix_spawn", "pty.spawn"):
+        what = repr(arguments[0])
+    else:
+        return
+    if (event, what) not in seen:
+        seen.add((event, what))
+        os.write(log, f"{{event}}\\t{{what}}\\n".encode())
+sys.addaudithook(hook)
+"""
+
+
+@dataclass
+class Siege:
+    """A site's process, the SuperLink that its coordinator has in hand, and the proxy between them."""
+
+    made: Deployment
+    proxy: RecordingProxy
+    link: LinkAddress
+    study: StudyConfig
+    site: subprocess.Popen[bytes]
+    home: Path
+    marker: Path
+    audit: Path
+    lines: int = 0
+    nodes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Path:
+        return self.made.site(SITE) / "state"
+
+    @property
+    def node(self) -> int:
+        return self.nodes[SITE]
+
+    def task(self, **changes: object) -> RecordDict:
+        """An honest request, or one with another study."""
+        study = self.study.model_copy(update=changes)
+        return pack_task(RoundTask(study, 1), get_weights(build_network(self.study)))
+
+    def status(self) -> dict[str, object]:
+        try:
+            return dict(json.loads((self.state / "status.json").read_text()))
+        except FileNotFoundError:
+            return {}
+
+    def wait_for_reason(self, reason: str, seconds: float = 90) -> None:
+        wait_for(
+            f"offline: {reason}",
+            lambda: (s := self.status()).get("state") == "offline" and reason in s["reason"],
+            seconds,
+        )
+
+    def wait_until_online(self) -> None:
+        wait_for(f"the site to be online\n{self.made.logs()}", lambda: self.status().get("state") == "waiting", 90)
+
+    def hand_out(self, hostile: HostileLink) -> HostileLink:
+        """Let the site pull from a link that lies."""
+        self.proxy.tamper = hostile
+        return hostile
+
+    def check_line(self, reply: RecordDict) -> None:
+        """The answer is the ledger's one new line."""
+        assert verify(self.state / "ledger.jsonl") == self.lines + 1
+        self.lines += 1
+        last = json.loads((self.state / "ledger.jsonl").read_text().splitlines()[-1])
+        described = describe(reply)
+        assert (last["sha256"], last["num_bytes"]) == (described.sha256, described.num_bytes)
+
+    def refusal(self, reply: RecordDict) -> Code:
+        """The code of a refusal, which holds nothing else and is in the ledger."""
+        refusal = unpack_refusal(reply)
+        assert refusal is not None, reply
+        assert refusal.site == SITE
+        assert {name: set(record) for name, record in reply.items()} == {"refusal": {"code", "site"}}
+        self.check_line(reply)
+        return refusal.code
+
+    def check_unharmed(self) -> None:
+        """The same process is there, and nothing that was sent was run or unpacked."""
+        assert self.site.poll() is None, self.made.logs()
+        assert not self.marker.exists()
+        assert not self.home.exists()
+        assert "/v1/fleet/get-fab" not in self.proxy.paths()
+        children = [child.cmdline() for child in psutil.Process(self.site.pid).children(recursive=True)]
+        assert [command for command in children if "multiprocessing" not in " ".join(command)] == []
+        events = [line.split("\t", 1) for line in self.audit.read_text().splitlines()]
+        port = int(self.proxy.address.rpartition(":")[2])
+        addresses = {what for event, what in events if event == "socket.connect"}
+        assert {address for address in addresses if f", {port}" not in address and "/" not in address} == set()
+        roots = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[2]), str(self.audit.parent / "audit"), "<")
+        executed = {what for event, what in events if event == "exec"}
+        assert len(executed) > 100, "the hook sees what is imported"
+        assert {file for file in executed if not file.startswith(roots)} == set()
+
+
+def ask(grid: DeployedGrid, node: int, content: RecordDict, kind: str = "train", seconds: float = 60) -> RecordDict:
+    """The site's answer, through the real SuperLink."""
+    message = Message(content, node, kind, group_id="1", ttl=seconds)
+    with suppress(ObjectPushError):  # the site was done with the message before it was there whole
+        assert list(grid.push_messages([message])) == [message.metadata.message_id]
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for reply in grid.pull_messages([message.metadata.message_id]):
+            return reply.content
+        time.sleep(0.1)
+    raise AssertionError(f"{kind}: no answer")
+
+
+def bundle(
+    marker: Path, name: str = "msfl", publisher: str = "msfl", component: str = "clientapp", version: str = __version__
+) -> bytes:
+    """An app whose modules write a file when they are imported, under their own names and under installed ones."""
+    code = f"open({str(marker)!r}, 'w').close()\napp = None\n"
+    project = f"""
+[project]
+name = "{name}"
+version = "{version}"
+[tool.flwr.app]
+publisher = "{publisher}"
+[tool.flwr.app.components]
+serverapp = "hostile.task:app"
+{component} = "hostile.task:app"
+"""
+    if component == "agentapp":
+        project = project.replace('serverapp = "hostile.task:app"\n', "")
+    modules = ["hostile", "hostile/task", "msfl_client", "msfl_client/app", "msfl_common", "torch", "sitecustomize"]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("pyproject.toml", project)
+        for module in modules:
+            archive.writestr(f"{module}.py", code)
+            archive.writestr(f"{module}/__init__.py", code)
+    return buffer.getvalue()
+
+
+@contextmanager
+def run_of(siege: Siege, content: bytes) -> Iterator[DeployedGrid]:
+    """A run of that bundle, its server task in our hands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(federation_control, "_bundle", lambda: content)
+        with open_run(siege.link) as (grid, _):
+            yield grid
+
+
+def authorise(link: LinkAddress, study: StudyFolder) -> dict[str, int]:
+    """What `msfl-server start` does when `sites/` changes; the node id of each site."""
+    with connect(link) as control:
+        control.authorise({name: study.public_key_file(name) for name in list_sites(study)})
+        return {name: node.node_id for name, node in control.nodes().items()}
+
+
+@pytest.fixture(scope="module")
+def siege(tiny: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Siege]:
+    """One SuperLink and one site's process for all attacks."""
+    base = tmp_path_factory.mktemp("siege")
+    bids = BidsSite(base / "bids")
+    bids.root.mkdir()
+    for number in range(3):
+        bids.add(f"sub-{number}")
+    study = tiny.model_copy(update={"name": "siege"})
+    with ExitStack() as stack:
+        made = stack.enter_context(deployment(base / "federation", study, {SITE: bids.root, STRANGER: bids.root}))
+        folder, server = made.study, load_server(made.study.server_file)
+        secret = control_secret(folder)
+        settings = LinkSettings(
+            bind="127.0.0.1",
+            port=server.port,
+            control_port=server.control_port,
+            ca_certificate=folder.ca_certificate,
+            certificate=folder.server_certificate,
+            certificate_key=folder.server_key,
+            database=folder.database,
+            secret=secret,
+        )
+        made._spawn("superlink", settings.arguments())
+        proxy = stack.enter_context(proxy_to(server.port, folder.root / "pki"))
+        for name in (SITE, STRANGER):
+            kit = made.site(name) / "kit" / KIT_FILE
+            write_json(kit, json.loads(kit.read_text()) | {"address": proxy.address})
+        (base / "audit").mkdir()
+        (base / "audit" / "sitecustomize.py").write_text(AUDIT.format(log=str(base / "audit.log")))
+        python_path = os.pathsep.join([str(base / "audit"), ENVIRONMENT.get("PYTHONPATH", "")])
+        switches = {key: value for key, value in ENVIRONMENT.items() if not key.startswith("FLWR_")}
+        with (made.base / "site.log").open("wb") as log:
+            made.processes[SITE] = site = subprocess.Popen(
+                [sys.executable, "-m", "msfl_client.federation_node", str(made.site(SITE) / "site.yaml")],
+                env={**switches, "PYTHONPATH": python_path, "FLWR_HOME": str(base / "flwr-home")},
+                stdout=log,
+                stderr=log,
+            )
+        link = LinkAddress(server.control_port, folder.ca_certificate, secret)
+        nodes: dict[str, int] = {}
+
+        def authorised() -> bool:
+            try:
+                nodes.update(authorise(link, folder))
+            except httpx.HTTPError:
+                return False
+            return True
+
+        wait_for("the SuperLink", authorised, 120)
+        siege = Siege(
+            made, proxy, link, study, site, base / "flwr-home", base / "marker", base / "audit.log", nodes=nodes
+        )
+        siege.wait_until_online()
+        yield siege
+
+
+@pytest.fixture(autouse=True)
+def unharmed(siege: Siege) -> Iterator[None]:
+    """Before each attack the site is online; after it the same process is there, and nothing that was sent."""
+    siege.wait_until_online()
+    siege.lines = verify(siege.state / "ledger.jsonl")
+    yield
+    siege.proxy.tamper = lambda path, body: None
+    siege.check_unharmed()
+
+
+@pytest.fixture(scope="module")
+def grid(siege: Siege) -> Iterator[DeployedGrid]:
+    """A run with the right name and version, and hostile modules in its bundle."""
+    with run_of(siege, bundle(siege.marker)) as grid:
+        yield grid
+
+
+def test_a_bundle_of_another_app_is_neither_fetched_nor_answered(siege: Siege) -> None:
+    with run_of(siege, bundle(siege.marker, name="other", publisher="evil")) as grid:
+        assert siege.refusal(ask(grid, siege.node, siege.task(), "query")) is Code.WRONG_APP
+    with run_of(siege, bundle(siege.marker, version="9.9.9")) as grid:
+        assert siege.refusal(ask(grid, siege.node, siege.task(), "query")) is Code.WRONG_APP
+
+
+def test_an_agent_app_starts_nothing_at_the_site(siege: Siege) -> None:
+    content = bundle(siege.marker, component="agentapp")
+    with connect(siege.link) as control:
+        control.stop_runs()
+        run_id = control._control.StartRun(
+            StartRunRequest(fab=Fab(content=content), user_prompt="open the door")
+        ).run_id
+        assert run_id
+        task = control._runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.AGENT_APP])).task
+        assert task.run_id == run_id
+        control.stop_runs()
+
+
+def test_installed_code_answers_a_run_that_shadows_its_names(siege: Siege, grid: DeployedGrid) -> None:
+    reply = ask(grid, siege.node, siege.task(), "query")
+    siege.check_line(reply)
+    assert unpack_facts(reply) == NodeFacts(SITE, __version__, 0)
+
+
+def with_study(change: Callable[[dict[str, object]], object], number: object = 1) -> Callable[[Siege], RecordDict]:
+    """A request whose study's JSON was changed."""
+
+    def make(siege: Siege) -> RecordDict:
+        study = json.loads(siege.study.model_dump_json())
+        changed = change(study)
+        text = changed if isinstance(changed, str | bytes | list) else json.dumps(study)
+        content = siege.task()
+        content["task"] = ConfigRecord({"study": text, "round": number})  # type: ignore[dict-item]
+        return content
+
+    return make
+
+
+def setting(part: str, name: str, value: object) -> Callable[[Siege], RecordDict]:
+    """A request with one setting of the study changed."""
+    return with_study(lambda study: study[part].__setitem__(name, value))  # type: ignore[index, attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (with_study(lambda study: study.__setitem__("shell", "rm -rf /")), Code.BAD_STUDY),
+        (with_study(lambda study: study.__setitem__("../../etc/passwd\n\x1b[2J", 1)), Code.BAD_STUDY),
+        (with_study(lambda study: study.__setitem__("name", "../../outside")), Code.BAD_STUDY),
+        (with_study(lambda study: study.__setitem__("task", "skull-stripping")), Code.BAD_STUDY),
+        (with_study(lambda study: study.__setitem__("seed", -1)), Code.BAD_STUDY),
+        (with_study(lambda study: study.__setitem__("name", "another")), Code.WRONG_STUDY),
+        (setting("inputs", "contrasts", ["../T1w"]), Code.BAD_STUDY),
+        (setting("inputs", "spacing_mm", 1e308), Code.BAD_STUDY),
+        (setting("inputs", "spacing_mm", 0.5), Code.WRONG_STUDY),
+        (setting("training", "learning_rate", float("nan")), Code.BAD_STUDY),
+        (setting("training", "learning_rate", 1e999), Code.BAD_STUDY),
+        (setting("training", "batch_size", "many"), Code.BAD_STUDY),
+        (setting("training", "batch_size", 1024), Code.WRONG_STUDY),
+        (setting("training", "steps_per_round", 100_000), Code.POLICY),
+        (setting("model", "channels", [10**30, 8]), Code.BAD_STUDY),
+        (setting("model", "channels", [1024, 1024, 1024, 1024, 1024]), Code.WRONG_STUDY),
+        (setting("rounds", "num_rounds", 100_000), Code.POLICY),
+        (setting("rounds", "num_rounds", [[[]]]), Code.BAD_STUDY),
+        (with_study(lambda study: "[" * 100_000), Code.BAD_STUDY),
+        (with_study(lambda study: "null"), Code.BAD_STUDY),
+        (with_study(lambda study: b"\x80\x04."), Code.BAD_STUDY),
+        (with_study(lambda study: ["a", "b"]), Code.BAD_STUDY),
+        (with_study(lambda study: study, -1), Code.BAD_STUDY),
+        (with_study(lambda study: study, 1001), Code.POLICY),
+        (with_study(lambda study: study, 2**62), Code.POLICY),
+        (with_study(lambda study: study, 1.5), Code.BAD_STUDY),
+        (with_study(lambda study: study, True), Code.BAD_STUDY),
+        (with_study(lambda study: study, "../1"), Code.BAD_STUDY),
+        (lambda siege: RecordDict(), Code.BAD_STUDY),
+    ],
+)
+def test_a_hostile_study(siege: Siege, grid: DeployedGrid, make: Callable[[Siege], RecordDict], code: Code) -> None:
+    hostile = siege.hand_out(telling(request(make(siege)), APP))
+    assert siege.refusal(hostile.content()) is code
+
+
+def test_the_real_superlink_hands_a_study_of_50_mb_on_and_the_site_does_not_take_it(
+    siege: Siege, grid: DeployedGrid
+) -> None:
+    content = with_study(lambda study: "x" * 50_000_000)(siege)
+    assert siege.refusal(ask(grid, siege.node, content)) is Code.BAD_MODEL
+
+
+class Bomb:
+    """Unpickled, it writes the marker."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (open, (str(self.marker), "w"))
+
+
+def replaced(change: Callable[[Siege, Array], Array]) -> Callable[[Siege], RecordDict]:
+    """A request with another first array."""
+
+    def make(siege: Siege) -> RecordDict:
+        content = siege.task()
+        name, array = next(iter(content.array_records["arrays"].items()))
+        content.array_records["arrays"][name] = change(siege, array)
+        return content
+
+    return make
+
+
+def without_first(siege: Siege) -> RecordDict:
+    content = siege.task()
+    del content.array_records["arrays"][next(iter(content.array_records["arrays"]))]
+    return content
+
+
+def with_path_name(siege: Siege) -> RecordDict:
+    content = siege.task()
+    content.array_records["arrays"]["../../outside"] = Array(np.zeros(1, np.float32))
+    return content
+
+
+def pickled(siege: Siege, array: Array) -> Array:
+    stream = io.BytesIO()
+    np.save(stream, np.array([Bomb(siege.marker)], dtype=object), allow_pickle=True)
+    return Array("float32", array.shape, "numpy.ndarray", stream.getvalue())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        without_first,
+        with_path_name,
+        replaced(lambda siege, array: Array(np.zeros((3, 3), np.float32))),
+        replaced(lambda siege, array: Array(array.numpy().astype(np.float64))),
+        replaced(lambda siege, array: Array(np.full(array.shape, np.nan, np.float32))),
+        replaced(lambda siege, array: Array(np.zeros((10, *array.shape), np.float32))),
+        replaced(lambda siege, array: Array(array.dtype, array.shape, array.stype, b"no array")),
+        replaced(lambda siege, array: Array(array.dtype, array.shape, array.stype, pickle.dumps(Bomb(siege.marker)))),
+        replaced(lambda siege, array: Array(array.dtype, array.shape, "pickle", array.data)),
+        replaced(pickled),
+    ],
+)
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_weights_that_do_not_fit(
+    siege: Siege, grid: DeployedGrid, make: Callable[[Siege], RecordDict], kind: str
+) -> None:
+    hostile = siege.hand_out(telling(request(make(siege), kind), APP))
+    assert siege.refusal(hostile.content()) is Code.BAD_MODEL
+
+
+def test_the_real_superlink_hands_large_weights_on_and_the_site_does_not_take_them(
+    siege: Siege, grid: DeployedGrid
+) -> None:
+    content = replaced(lambda siege, array: Array(np.zeros(25_000_000, np.float32)))(siege)
+    assert siege.refusal(ask(grid, siege.node, content, "evaluate")) is Code.BAD_MODEL
+
+
+@pytest.mark.parametrize("kind", ["train.evil", "query.files", "evaluate.x"])
+def test_actions_that_the_app_does_not_have(siege: Siege, grid: DeployedGrid, kind: str) -> None:
+    assert siege.refusal(ask(grid, siege.node, siege.task(), kind)) is Code.WRONG_APP
+
+
+@pytest.mark.parametrize("kind", ["system", "train." + "x" * 300_000])
+def test_strange_kinds_of_message(siege: Siege, kind: str) -> None:
+    hostile = siege.hand_out(telling(request(siege.task(), kind), APP))
+    assert siege.refusal(hostile.content()) is Code.WRONG_APP
+    assert len((siege.state / "site.log").read_text().splitlines()[-1]) < 1000
+
+
+@pytest.mark.parametrize("kind", ["run-fab", "[/bold]", "train\n2026-01-01 INFO all is well", "\x1b]0;title\x07"])
+def test_kinds_of_message_that_flower_does_not_have_are_dropped(siege: Siege, kind: str) -> None:
+    hostile = telling(request(siege.task()), APP)
+    hostile.kind = kind
+    siege.hand_out(hostile)
+    siege.wait_for_reason("answer is not Flower's")
+    assert hostile.pushed == {}
+    written = (siege.state / "site.log").read_text() + siege.made.logs()
+    assert "\x1b]" not in written
+    assert "INFO all is well" not in written
+
+
+@pytest.mark.parametrize(
+    "app", [("", ""), ("msfl/msfl", "9.9.9"), ("msfl/msfl\n2026", __version__), ("x" * 10**6, "1")]
+)
+def test_forged_names_of_an_app(siege: Siege, app: tuple[str, str]) -> None:
+    hostile = siege.hand_out(telling(request(siege.task()), app))
+    assert siege.refusal(hostile.content()) is Code.WRONG_APP
+    assert "\n2026 " not in (siege.state / "site.log").read_text()
+
+
+@pytest.mark.parametrize("message", ["no content", "error"])
+def test_a_message_without_content(siege: Siege, message: str) -> None:
+    error = Error(1, "a sentence") if message == "error" else None
+    made = make_message(request(RecordDict()).metadata, None if error else RecordDict(), error)
+    hostile = telling(made, APP)
+    if error is None:  # the codec cannot make one; a SuperLink can
+        bare = b"Message  0\x00"
+        hostile.tree, hostile.objects = ObjectTree(object_id=get_object_id(bare)), {get_object_id(bare): bare}
+    siege.hand_out(hostile)
+    assert siege.refusal(hostile.content()) in (Code.WRONG_APP, Code.BAD_MODEL)
+
+
+@pytest.mark.parametrize("number", ["-1", "9" * 5000, "../../1", "\u0663", ""])
+def test_round_numbers_in_the_head_of_a_message_end_nothing(siege: Siege, number: str) -> None:
+    hostile = siege.hand_out(telling(request(siege.task(), "query", group=number), APP))
+    reply = hostile.content()
+    siege.check_line(reply)
+    assert unpack_facts(reply).site == SITE
+
+
+@pytest.mark.parametrize("times", [{"ttl": float("nan")}, {"ttl": -1e300}, {"created_at": float("inf")}])
+def test_times_that_are_no_times(siege: Siege, times: dict[str, float]) -> None:
+    hostile = siege.hand_out(telling(request(siege.task(), "query", **times), APP))
+    wait_for("the message to be taken", lambda: hostile.handed_out)
+    time.sleep(1)
+    siege.lines = verify(siege.state / "ledger.jsonl")
+
+
+def rss_mb(siege: Siege) -> float:
+    return float(psutil.Process(siege.site.pid).memory_info().rss / 1e6)
+
+
+def test_a_message_that_cannot_be_the_weights_is_not_fetched_whole(siege: Siege) -> None:
+    bounds = bounds_of(get_weights(build_network(siege.study)))
+    assert bounds.num_bytes < 3_000_000
+    before = rss_mb(siege)
+    piece = bytes(5_000_000)
+    names = [f"{number:064x}" for number in range(40)]
+    hostile = telling(request(siege.task()), APP)
+    tree = ObjectTree(object_id=hostile.tree.object_id, children=[ObjectTree(object_id=name) for name in names])
+    large = HostileLink(hostile.head, tree, dict.fromkeys(names, piece), APP)
+    assert siege.refusal(siege.hand_out(large).content()) is Code.BAD_MODEL
+    assert large.pulled < 5
+    many = [ObjectTree(object_id="b" * 64)] * 50_000
+    hostile.tree = ObjectTree(object_id=hostile.tree.object_id, children=many)
+    assert siege.refusal(siege.hand_out(hostile).content()) is Code.BAD_MODEL
+    assert hostile.pulled == 0
+    assert rss_mb(siege) - before < 150
+
+
+@pytest.mark.parametrize("damage", ["bytes", "another object", "no such class", "no such child", "nothing"])
+def test_objects_that_are_no_message(siege: Siege, damage: str) -> None:
+    new = replaced(lambda siege, array: Array(np.zeros(array.shape, np.float32)))(siege)  # not held from before
+    tree, objects = objects_of(request(new))
+    root = objects[tree.object_id]
+    match damage:
+        case "bytes":
+            objects = dict.fromkeys(objects, b"\xff" * 100)
+        case "another object":  # kept by its name, it would be taken for the honest one next time
+            objects = dict.fromkeys(objects, root)
+        case _:
+            root = {
+                "no such class": root.replace(b"Message", b"os.walk", 1),
+                "no such child": root.replace(root.split()[1], b"c" * 64, 1),
+                "nothing": b"",
+            }[damage]
+            tree = ObjectTree(object_id=get_object_id(root), children=tree.children)
+            objects = {**objects, tree.object_id: root}
+    hostile = siege.hand_out(HostileLink(request(RecordDict()), tree, objects, APP))
+    assert siege.refusal(hostile.content()) is Code.BAD_MODEL
+    honest = siege.hand_out(telling(request(siege.task(), "query"), APP))
+    assert unpack_facts(honest.content()).site == SITE
+
+
+@pytest.mark.parametrize("endpoint", ["pull-messages", "activate-node", "send-node-heartbeat"])
+@pytest.mark.parametrize(
+    "lie",
+    [
+        Lie(200, PROTOBUF, endless=True),
+        Lie(200, {**PROTOBUF, "content-encoding": "gzip"}, b"\x1f\x8b" + bytes(100)),
+        Lie(200, PROTOBUF, b"\xff" * 1000),
+        Lie(500, PROTOBUF, b'{"code": "x"}'),
+        Lie(307, {"location": "http://127.0.0.1:9/elsewhere"}),
+        Lie(308, {"location": "https://flower.invalid/"}),
+    ],
+    ids=["endless", "gzip", "garbage", "500", "307", "308"],
+)
+def test_answers_that_no_server_gives(siege: Siege, endpoint: str, lie: Lie) -> None:
+    if endpoint != "pull-messages" and lie.status != 307:
+        pytest.skip("one of each will do")
+    before = rss_mb(siege)
+    said: list[str] = []
+
+    def tamper(path: str, body: bytes) -> Lie | None:
+        if endpoint == "activate-node" and path.endswith("pull-messages") and not said:
+            return Lie(500)  # so that it connects again
+        if path.endswith(endpoint) and not said:
+            said.append(path)
+            return lie
+        return None
+
+    siege.proxy.tamper = tamper
+    wait_for("the lie to be told", lambda: said)
+    time.sleep(0.5)
+    siege.wait_until_online()
+    assert rss_mb(siege) - before < 150
+
+
+def test_the_site_still_trains_for_an_honest_run(siege: Siege, grid: DeployedGrid) -> None:
+    reply = ask(grid, siege.node, siege.task())
+    siege.check_line(reply)
+    assert unpack_update(reply, get_weights(build_network(siege.study))).num_cases == 2
+    assert siege.state.stat().st_mode & 0o777 == 0o700
+    assert sorted(path.name for path in siege.state.iterdir()) == sorted(
+        ["cache", "last_update", "ledger.head", "ledger.jsonl", "node.lock", "session", "site.log", "status.json"]
+    )
+
+
+# Connections
+
+
+@contextmanager
+def joined(siege: Siege, key: Path) -> Iterator[object]:
+    authority = siege.made.study.ca_certificate.read_bytes()
+    with join(siege.proxy.address, authority, load_key(key), None, Bounds(10**7, 1000)) as fleet:
+        yield fleet
+
+
+def test_an_unregistered_key(siege: Siege, tmp_path: Path) -> None:
+    make_key(tmp_path / "other.key", SITE)
+    with pytest.raises(DisconnectedError, match="does not know this site's key"), joined(siege, tmp_path / "other.key"):
+        pytest.fail("it was let in")
+
+
+def test_a_second_client_with_the_same_key_does_not_disturb_the_first(siege: Siege, grid: DeployedGrid) -> None:
+    key = siege.made.site(SITE) / "site.key"
+    with pytest.raises(DisconnectedError, match="another process is online with it"), joined(siege, key):
+        pytest.fail("it was let in")
+    reply = ask(grid, siege.node, siege.task(), "query")
+    siege.check_line(reply)
+    assert unpack_facts(reply).site == SITE
+
+
+def test_a_signed_request_is_good_for_minutes_and_for_its_own_site(
+    siege: Siege, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = next(call for call in reversed(siege.proxy.calls) if call.path.endswith("pull-messages"))
+    context = ssl.create_default_context(cafile=str(siege.made.study.ca_certificate))
+
+    def send(body: bytes) -> int:
+        headers = {**recorded.headers, "content-length": str(len(body))}
+        port = load_server(siege.made.study.server_file).port
+        with httpx.Client(verify=context) as client:
+            return client.post(f"https://localhost:{port}{recorded.path}", content=body, headers=headers).status_code
+
+    assert send(recorded.body) == 200, "the recorded request is whole"
+    other = PullMessagesRequest(node=Node(node_id=siege.nodes[STRANGER])).SerializeToString()
+    assert send(other) == httpx.codes.UNAUTHORIZED
+    signed_at = node_auth_http_interceptor.now() - timedelta(minutes=6)
+    monkeypatch.setattr(node_auth_http_interceptor, "now", lambda: signed_at)
+    key = siege.made.site(STRANGER) / "site.key"
+    with pytest.raises(DisconnectedError, match="does not accept this site's signature"), joined(siege, key):
+        pytest.fail("it was let in")
+
+
+def test_a_site_that_gives_anothers_name_is_left_out(siege: Siege, grid: DeployedGrid) -> None:
+    stop = threading.Event()
+
+    def impersonate() -> None:
+        with joined(siege, siege.made.site(STRANGER) / "site.key") as fleet:
+            while not stop.wait(0.2):
+                message = fleet.receive()  # type: ignore[attr-defined]
+                if message is not None:
+                    facts = pack_facts(NodeFacts(SITE, __version__, 1000))
+                    fleet.send(Message(facts, reply_to=message))  # type: ignore[attr-defined]
+
+    class Nobody:
+        def on_wait(self, *_: object) -> None: ...
+
+    thread = threading.Thread(target=impersonate)
+    thread.start()
+    try:
+        wait_for("both online", lambda: {node.site for node in grid.presence().values()} == {SITE, STRANGER})
+        roster = Roster()
+        meet_sites(grid, siege.study, roster, 1, Nobody())  # type: ignore[arg-type]
+    finally:
+        stop.set()
+        thread.join()
+    assert roster.names == {siege.node: SITE}
+    assert [(failure.site, failure.code) for failure in roster.absent] == [(STRANGER, "WRONG_NAME")]
+    siege.lines += 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/fleet/../control/list-nodes",
+        "/v1/fleet/%2e%2e/control/list-nodes",
+        "//v1/control/list-nodes",
+        "/v1/runtime/push-messages",
+        "/v1/control/start-run",
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/v1/fleet",
+    ],
+)
+def test_the_public_port_answers_sites_alone(siege: Siege, path: str) -> None:
+    server = load_server(siege.made.study.server_file)
+    context = ssl.create_default_context(cafile=str(siege.made.study.ca_certificate))
+    secret = {"x-msfl-control": siege.link.secret.read_text().strip()}
+    for port, headers in (
+        (server.port, secret),
+        (server.control_port, {}),
+        (server.control_port, {"x-msfl-control": "x"}),
+    ):
+        for method in ("POST", "GET"):
+            connection = http.client.HTTPSConnection("localhost", port, context=context)
+            connection.request(method, path, headers={**PROTOBUF, **headers})
+            answer = connection.getresponse()
+            assert answer.status == 404, (port, method)
+            connection.close()
+
+
+def test_the_control_api_needs_the_secret_and_the_control_port(siege: Siege) -> None:
+    server = load_server(siege.made.study.server_file)
+    authority = siege.made.study.ca_certificate.read_bytes()
+    for port, keys, good in (
+        (server.port, [siege.link.key()], False),
+        (server.control_port, [], False),
+        (server.control_port, [siege.link.key()], True),
+    ):
+        with ControlHttpClient.from_server_address(f"localhost:{port}", False, authority, keys) as client:
+            if good:
+                assert len(client.ListNodes(ListNodesRequest()).nodes_info) == 2
+            else:
+                with pytest.raises(httpx.HTTPStatusError, match="404"):
+                    client.ListNodes(ListNodesRequest())
+
+
+def write_pair(pair: Pair, folder: Path) -> tuple[Path, Path]:
+    certificate, key = folder / "shown.crt", folder / "shown.key"
+    certificate.write_bytes(pair.certificate_pem)
+    key.write_bytes(pair.key_pem)
+    return certificate, key
+
+
+@pytest.mark.parametrize("shown", ["another authority", "expired", "plain HTTP"])
+def test_the_site_speaks_to_no_other_server(siege: Siege, tmp_path: Path, shown: str) -> None:
+    folder = siege.made.study
+    authority = Pair(
+        x509.load_pem_x509_certificate(folder.ca_certificate.read_bytes()),
+        load_pem_private_key(folder.ca_key.read_bytes(), None),  # type: ignore[arg-type]
+    )
+    num_calls = len(siege.proxy.calls)
+    match shown:
+        case "another authority":
+            siege.proxy.show(*write_pair(issue_server_certificate(make_authority("siege"), ["localhost"]), tmp_path))
+        case "expired":
+            start = datetime.now(UTC) - timedelta(days=800)
+            siege.proxy.show(*write_pair(issue_server_certificate(authority, ["localhost"], now=start), tmp_path))
+        case _:
+            siege.proxy.show(None)
+    try:
+        if shown == "plain HTTP":
+            siege.wait_for_reason("cannot be reached")
+        else:
+            siege.wait_for_reason("does not fit the joining kit")
+        time.sleep(2)
+        late = siege.proxy.calls[num_calls:]
+        assert len(late) <= 2, "what was on its way when the connection ended"
+    finally:
+        siege.proxy.show(folder.server_certificate, folder.server_key)
+    siege.wait_until_online()
+
+
+def test_a_site_whose_key_is_revoked_while_it_is_connected_is_not_served(siege: Siege) -> None:
+    folder = siege.made.study
+    public_key = folder.public_key_file(SITE).read_bytes()
+    remove_site(folder, SITE)
+    started = time.monotonic()
+    assert SITE not in authorise(siege.link, folder)
+    siege.wait_for_reason("the key was removed there", 15)
+    assert time.monotonic() - started < 15
+    folder.public_key_file(SITE).write_bytes(public_key)  # Flower takes no key back, and says so
+    with connect(siege.link) as control:
+        keys = {name: folder.public_key_file(name) for name in (SITE, STRANGER)}
+        assert control.authorise(keys) == ([], [], [SITE])
+    assert SITE not in authorise(siege.link, folder)
