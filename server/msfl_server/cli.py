@@ -136,12 +136,14 @@ def simulate(
 
 @app.command(epilog=DEBUG_HINT)
 def report(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run, or of a study.")],
     as_json: Json = False,
 ) -> None:
     """Show a run's results again, finished or not."""
     from msfl_server.summary import read_summary
 
+    if (out / "server.yaml").is_file():
+        out = out / "run"
     summary = read_summary(out)
     if as_json:
         sys.stdout.write(summary.model_dump_json(indent=2) + "\n")

@@ -10,8 +10,6 @@ from msfl_common.metrics import METRICS
 from msfl_server.checkpoint import RunState
 from msfl_server.summary import MetricSummary, Summary, Timing, summarise_metric
 
-STRATEGY = "fedavg"
-
 
 def summarise_metrics(validation: Mapping[str, ValidationMetrics]) -> dict[str, MetricSummary]:
     """Each metric pooled over the sites that report it, in the order of `METRICS`."""
@@ -30,7 +28,7 @@ def summarise_run(study: StudyConfig, state: RunState) -> Summary:
     return Summary(
         study=study.name,
         task=study.task,
-        strategy=STRATEGY,
+        strategy="fedavgm" if study.rounds.server_momentum else "fedavg",
         seed=study.seed,
         rounds_requested=study.rounds.num_rounds,
         rounds_completed=state.round,
