@@ -102,6 +102,22 @@ def test_hostile_requests_get_a_code_and_nothing_else(config: SiteConfig, tiny_s
         assert refusal.code is code
 
 
+def test_with_a_joining_kit_no_other_study_is_served(config: SiteConfig, tiny_study: StudyConfig) -> None:
+    app = build_app(lambda _: config, agreed=tiny_study)
+
+    def code(study: StudyConfig) -> Code | None:
+        content = pack_task(RoundTask(study, 1))
+        (reply,) = InProcessGrid(app, 1).send_and_receive([Message(content, 1, "query")])
+        refusal = unpack_refusal(reply.content)
+        return refusal and refusal.code
+
+    longer = tiny_study.rounds.model_copy(update={"num_rounds": 9, "deadline_s": 5.0})
+    larger = tiny_study.model.model_copy(update={"channels": (1024, 1024)})
+    assert code(tiny_study.model_copy(update={"rounds": longer})) is None
+    assert code(tiny_study.model_copy(update={"model": larger})) is Code.WRONG_STUDY
+    assert code(tiny_study.model_copy(update={"min_cases": 2})) is Code.WRONG_STUDY
+
+
 def test_an_error_at_the_site_leaves_no_trace_of_it_in_the_answer(config: SiteConfig, tiny_study: StudyConfig) -> None:
     for path in config.data[0].rglob("*.nii.gz"):
         path.write_bytes(b"damaged")
