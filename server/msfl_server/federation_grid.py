@@ -109,7 +109,7 @@ class DeployedGrid(HttpGrid):
             return arriving.parts[object_id]
 
         needed = {node.object_id for node in iterate_object_tree(arriving.tree)}
-        pull_objects(sorted(needed - arriving.parts.keys()), fetch)
+        pull_objects([object_id for object_id in needed if object_id not in arriving.parts], fetch)
         self._runtime_client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=message_id)
         )
