@@ -37,6 +37,7 @@ POLL_S = (0.1, 0.5)  # pause between two looks for replies: short at first, then
 PRESENCE_EVERY_S = 1.0
 _LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
+log = logging.getLogger(__name__)
 OnWait = Callable[[list[str], float], None]  # names still awaited, seconds until the deadline
 
 
@@ -149,6 +150,8 @@ class _Exchange(Generic[T]):
             if time.monotonic() - wait.offline_since > patience_s:
                 self.failures.append(SiteFailure(site=self.names[node], code=WENT_OFFLINE))
                 del self.pending[node]
+        for node in again:
+            log.info("%s was away, or its answer was lost on the way; it is asked again", online[node].site)
         self.send(again, online)
 
 

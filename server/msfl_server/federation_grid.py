@@ -81,9 +81,11 @@ class DeployedGrid(HttpGrid):
         sites, the deadline and the site's second attempt have to wait too.
         """
         wanted = set(message_ids)
-        answer = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=wanted))
-        for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-            self._arriving[head.metadata.message_id] = _Arriving(head.metadata.reply_to_message_id, tree)
+        # A reply's head is handed out once; asked for again, the SuperLink would call the reply lost.
+        if unseen := wanted - {arriving.reply_to for arriving in self._arriving.values()}:
+            answer = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unseen))
+            for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
+                self._arriving[head.metadata.message_id] = _Arriving(head.metadata.reply_to_message_id, tree)
         replies = []
         for message_id, arriving in list(self._arriving.items()):
             try:
@@ -109,7 +111,7 @@ class DeployedGrid(HttpGrid):
             return arriving.parts[object_id]
 
         needed = {node.object_id for node in iterate_object_tree(arriving.tree)}
-        pull_objects(sorted(needed - arriving.parts.keys()), fetch)
+        pull_objects([object_id for object_id in needed if object_id not in arriving.parts], fetch)
         self._runtime_client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=message_id)
         )

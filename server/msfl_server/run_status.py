@@ -79,7 +79,7 @@ class StatusFile:
         self._set(state=state, doing="", waits_for=(), deadline=None)
         self._write()
 
-    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:  # noqa: ARG002
+    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
         """The round waits for these sites."""
         changed = tuple(sites) != self._status.waits_for or what != self._status.doing
         if not changed and time.monotonic() - self._written < WRITE_EVERY_S:
@@ -87,7 +87,12 @@ class StatusFile:
         online = {node.site: node.joined_at for node in self._online().values()}
         deadline = _now() + timedelta(seconds=left_s)
         self._set(
-            state="running", doing=what, waits_for=tuple(sites), deadline=deadline, online=dict(sorted(online.items()))
+            state="running",
+            round=number - 1,
+            doing=what,
+            waits_for=tuple(sites),
+            deadline=deadline,
+            online=dict(sorted(online.items())),
         )
         self._write()
 

@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def play(scenario: Scenario, props: Props) -> Result:
                 ended, passed = f"skipped: {reason}", True
             except Exception as error:
                 ended = f"{type(error).__name__}: {error}".splitlines()[0]
-                keep_logs(scenario, stage, error)
+                keep_logs(scenario, stage)
             lost = watch.lost()
     except Exception as error:  # of setting up or clearing away
         ended, passed = f"{type(error).__name__}: {error}".splitlines()[0], False
@@ -69,14 +70,14 @@ def play(scenario: Scenario, props: Props) -> Result:
     return Result(scenario.name, scenario.what, scenario.expected, ended, passed, lost, same, seconds)
 
 
-def keep_logs(scenario: Scenario, stage: Stage, error: Exception) -> None:
+def keep_logs(scenario: Scenario, stage: Stage) -> None:
     """What people need to find out why."""
     folder = BUILD / "faults"
     folder.mkdir(parents=True, exist_ok=True)
     logs = [*stage.federation.base.glob("*.log"), *stage.federation.study.logs.glob("*.log")]
     logs += [*stage.federation.base.glob("*/state/*.log"), stage.federation.study.status]
     text = "".join(f"\n== {log}\n{log.read_text(errors='replace')}" for log in logs if log.exists())
-    (folder / f"{scenario.name}.log").write_text(f"{error}\n{text}", encoding="utf-8")
+    (folder / f"{scenario.name}.log").write_text(traceback.format_exc() + text, encoding="utf-8")
 
 
 def show(results: list[Result]) -> None:

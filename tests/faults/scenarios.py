@@ -12,10 +12,9 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from msfl_server.mlflow_server import mlflow_command, mlflow_environment, tracking_uri, wait_ready
-from tests.faults.stage import SkippedError, Stage
+from tests.faults.stage import Stage
 from tests.integration.deployment import BIN, ENVIRONMENT, free_ports
 
 TRAIN = "msfl_client.training:learning_rate"  # called in each of a round's two steps
@@ -23,7 +22,7 @@ UPLOAD = (
     "flwr.supernode.fleet_http_client:FleetHttpClient.PushObject"  # 3 for the facts, 50 for an update, 3 for metrics
 )
 IN_ROUND_2, IN_UPLOAD_2 = 4, 80
-LIBFAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+CLOCK = "flwr.supernode.node_auth_http_interceptor:now"  # what a site signs its calls with
 ALONE: dict[str, object] = {"quorum": 1, "patience_s": 5.0}
 
 
@@ -157,9 +156,9 @@ def superlink_killed_uploading(stage: Stage) -> None:
     held.go_on()
 
 
-@scenario("kill -9 of the server's process when a round's request has gone whole to one site and in part to the other")
+@scenario("kill -9 of the server's process when it has begun to send a round's request")
 def run_killed_sending(stage: Stage) -> None:
-    killed = stage.hook("server", "flwr.superlink.grid.http_grid:push_objects", 8, "kill")
+    killed = stage.hook("server", "flwr.superlink.grid.http_grid:push_objects", 4, "kill")
     stage.start()
     killed.wait()
     assert stage.federation.rounds() == 1
@@ -334,7 +333,7 @@ def below_quorum(stage: Stage) -> None:
     stage.start()
     held.wait()
     stage.federation.kill_tree("site-b")
-    stage.wait_said("the quorum is 2; site-b: WENT_OFFLINE")
+    stage.wait_said("the quorum is 2; site-b:")
     stage.wait_said("round 2 waits for site-b to come online, until")
     stage.restart("site-b")
 
@@ -386,12 +385,12 @@ def network_half_open(stage: Stage) -> None:
 # ---- clocks
 
 
-def skewed(stage: Stage, skew: str) -> None:
-    """Start everything, site-b with a wrong clock, until it says why it is refused."""
-    if not LIBFAKETIME:
-        raise SkippedError("needs Debian's package faketime")
-    fake = {"LD_PRELOAD": str(LIBFAKETIME[0]), "FAKETIME": skew, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    stage.federation.environment["site-b"] = fake
+def skewed(stage: Stage, minutes: int) -> None:
+    """Start everything, site-b with a wrong clock, until it says why it is refused.
+
+    libfaketime would move every clock of the process, but Python's waits then fail or never end.
+    """
+    stage.hook("site-b", CLOCK, 1, 60 * minutes)
     stage.start()
     stage.wait_said("clock", "site-b")
 
@@ -404,7 +403,7 @@ def skewed(stage: Stage, skew: str) -> None:
 )
 def clock_behind(stage: Stage) -> None:
     held = stage.hook("site-a", TRAIN, IN_ROUND_2 + 2, "hold")
-    skewed(stage, "-10m")
+    skewed(stage, -10)
     held.wait()
     stage.federation.stop("site-b")
     stage.restart("site-b")
@@ -419,7 +418,7 @@ def clock_behind(stage: Stage) -> None:
     "refused with the reason at the site, the run waits for it",
 )
 def clock_ahead(stage: Stage) -> None:
-    skewed(stage, "+10m")
+    skewed(stage, 10)
     stage.federation.stop("site-b")
     stage.restart("site-b")
 

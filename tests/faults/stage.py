@@ -25,7 +25,7 @@ from tests.integration.deployment import Deployment, deployment, wait_for
 HOOK = Path(__file__).parent / "hook"
 SITES = ("site-a", "site-b")
 ROUNDS = 4
-PHASE_S = 150.0  # how long a phase may take to come, on a busy machine
+PHASE_S = 300.0  # how long a phase may take to come, on a busy machine
 
 
 class SkippedError(Exception):
@@ -120,8 +120,11 @@ class Stage:
     notes: list[str] = field(default_factory=list)
     _hooks: int = 0
 
-    def hook(self, process: str, point: str, call: int, what: Literal["kill", "hold"]) -> Hook:
-        """Strike `server` or a site, to be started yet, at the given call of `module:function` in it."""
+    def hook(self, process: str, point: str, call: int, what: Literal["kill", "hold"] | int) -> Hook:
+        """Strike `server` or a site, to be started yet, at the given call of `module:function` in it.
+
+        See `hook/sitecustomize.py`.
+        """
         self._hooks += 1
         marker = self.federation.base / f"{process}-{self._hooks}.struck"
         path = os.pathsep.join(filter(None, (str(HOOK), os.environ.get("PYTHONPATH"))))
@@ -132,6 +135,7 @@ class Stage:
     def start(self, *sites: str) -> None:
         """Sites (all, unless named) and server."""
         self.federation.start_server()
+        self.wait_said("site-b: authorised")  # sites that find no server try again with growing pauses
         self.federation.start_sites(*(sites or SITES))
 
     def restart(self, name: str) -> None:

@@ -2,9 +2,11 @@
 
 `MSFL_TEST_FAULT` is `module:function:call:what:marker`: at the given call of the function (from 1), either `kill`
 (SIGKILL to this process) or `hold` (wait until the test says go on). The marker file makes it happen once in all
-processes that inherit the variable, and tells the test that it happened.
+processes that inherit the variable, and tells the test that it happened. A number instead moves the time that the
+function returns by that many seconds, at every call.
 """
 
+import datetime
 import importlib.abc
 import importlib.machinery
 import itertools
@@ -43,6 +45,10 @@ class _Strike(importlib.abc.MetaPathFinder):
         return spec
 
     def _wrapped(self, function):
+        if self._what not in ("kill", "hold"):
+            skew = datetime.timedelta(seconds=float(self._what))
+            return lambda: function() + skew
+
         def struck(*args, **kwargs):
             if next(self._calls) == self._call and not self._marker.exists():
                 self._marker.touch()
