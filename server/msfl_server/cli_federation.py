@@ -36,7 +36,7 @@ def start(
     from msfl_common.health import health
     from msfl_common.progress import console
     from msfl_server.coordinator import Coordinator, only_one
-    from msfl_server.study_folder import certificate_warning, open_study
+    from msfl_server.study_folder import certificate_warning, open_study, refresh_kits
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -46,6 +46,8 @@ def start(
     with only_one(study), health(health_port) as set_serving:
         if warning := certificate_warning(study):
             say(warning)
+        if stale := refresh_kits(study):
+            say(f"study.yaml was changed; hand the new kits in {study.kits} to {', '.join(stale)}, or they refuse it")
         Coordinator(study, say, set_serving).run()
     from msfl_server.summary import read_summary
 

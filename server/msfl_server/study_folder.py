@@ -24,7 +24,7 @@ from msfl_common import __version__
 from msfl_common.config import Name, StudyConfig, load_study
 from msfl_common.config_text import commented_yaml
 from msfl_common.errors import InputError
-from msfl_common.files import whole_folder, write_bytes, write_text
+from msfl_common.files import private_folder, whole_folder, write_bytes, write_text
 from msfl_common.kit import CA_FILE, KIT_FILE, STUDY_FILE, Kit, fingerprint, read_certificate
 from msfl_server.certificates import (
     Pair,
@@ -143,7 +143,7 @@ def init_study(folder: Path, server: ServerConfig, study_file: Path | None = Non
         name = folder.resolve().name if _is_name(folder.resolve().name) else "my-study"
         study_text = commented_yaml(StudyConfig(name=name), _STUDY_HEADER)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)  # keys, and in the database each site's updates
         if any(folder.iterdir()):
             raise InputError(f"{folder}: is not empty; choose another folder, nothing was changed")
         with tempfile.TemporaryDirectory(dir=folder, prefix=".init.") as temporary:
@@ -205,6 +205,21 @@ def remove_site(study: StudyFolder, site: str) -> None:
     study.public_key_file(site).unlink()
     study.kit_archive(site).unlink(missing_ok=True)
     shutil.rmtree(study.kit(site), ignore_errors=True)
+
+
+def refresh_kits(study: StudyFolder) -> list[str]:
+    """Make the kits anew that hold another study than `study.yaml`; the sites that need theirs again.
+
+    A site serves the study of its kit and no other. How its rounds go may change without a new kit.
+    """
+    now = load_study(study.study_file)
+    stale = []
+    for site in list_sites(study):
+        file = study.kit(site) / STUDY_FILE
+        if not file.exists() or load_study(file).model_copy(update={"rounds": now.rounds}) != now:
+            _make_kit(study, site)
+            stale.append(site)
+    return stale
 
 
 def list_sites(study: StudyFolder) -> list[str]:

@@ -25,6 +25,7 @@ from msfl_server.study_folder import (
     list_sites,
     open_study,
     read_public_key,
+    refresh_kits,
     remove_site,
     renew_certificate,
 )
@@ -57,6 +58,21 @@ def test_init_makes_everything_and_secrets_are_secret(study: StudyFolder) -> Non
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     assert list_sites(open_study(study.root)) == []
     assert certificate_warning(study) is None
+
+
+def test_a_changed_study_needs_new_kits_but_other_rounds_do_not(study: StudyFolder, public_key: Path) -> None:
+    add_site(study, "a", public_key)
+    text = study.study_file.read_text()
+    study.study_file.write_text(text.replace("num_rounds: 10", "num_rounds: 99"))
+    assert refresh_kits(study) == []
+    study.study_file.write_text(text.replace("seed: 0", "seed: 7"))
+    assert refresh_kits(study) == ["a"]
+    assert load_study(study.kit("a") / "study.yaml").seed == 7
+    assert refresh_kits(study) == []
+
+
+def test_others_cannot_enter_a_study_folder(study: StudyFolder) -> None:
+    assert stat.S_IMODE(study.root.stat().st_mode) == 0o700
 
 
 def test_openssl_agrees(study: StudyFolder) -> None:
