@@ -174,7 +174,9 @@ def play_round(
         )
         del question
         updates = {present[node]: update for node, update in answers.replies.items()}
-        absent = (failure for failure in roster.absent if failure.site not in present.values())
+        absent = (
+            failure for failure in roster.absent if failure.code != NOT_ONLINE or failure.site not in present.values()
+        )
         failures = (*absent, *answers.failures)
         if len(updates) < study.rounds.quorum:
             raise RunError(_too_few(number, study.rounds.quorum, sorted(updates), failures))
