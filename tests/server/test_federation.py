@@ -200,7 +200,7 @@ def test_an_invited_site_that_is_not_online_is_named_in_every_round(
     grid.presence = lambda: {1: Presence("site-a", ""), 2: Presence("site-b", "")}  # type: ignore[attr-defined]
     rounds = tiny_study.rounds.model_copy(update={"num_rounds": 2, "patience_s": 0.1})
     study = tiny_study.model_copy(update={"rounds": rounds})
-    checkpoint = run_rounds(grid, study, tmp_path / "out", Recorder(), ["site-a", "site-b", "site-c"])
+    checkpoint = run_rounds(grid, study, start(study), tmp_path / "out", Recorder(), ["site-a", "site-b", "site-c"])
     for record in checkpoint.state.history:
         assert record.sites_ok == ("site-a", "site-b")
         assert [(failure.site, failure.code) for failure in record.sites_failed] == [("site-c", "NOT_ONLINE")]
