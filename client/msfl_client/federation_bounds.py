@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Lock
@@ -12,12 +13,15 @@ from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.supercore.inflatable.inflatable_object import get_object_id
 from flwr.supercore.protobuf.client import ProtobufClient
 
+from msfl_common.messages import BLOCK_VALUES
+
 if TYPE_CHECKING:  # it loads torch, and the check of a connection does without
     from msfl_common.weights import Weights
 
 _ANSWER_BYTES = FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + 2**20  # one piece of an array, and what names it
 _REST_BYTES = 2**20  # the study, the records' names and Flower's heads; some 10 kB in an honest message
-_HEAD_BYTES = 4096  # more than what Flower, and the .npy format, add to each array
+_REST_OBJECTS = 12  # the message, its records, and room
+_HEAD_BYTES = 4096  # more than what Flower, and the .npy format, add to each block
 
 
 class BoundsError(Exception):
@@ -62,9 +66,9 @@ class Bounds:
 
 def bounds_of(weights: Weights) -> Bounds:
     """What a request can hold: the weights of the study's network, and little else."""
-    num_bytes = sum(array.nbytes + _HEAD_BYTES for array in weights.values()) + _REST_BYTES
-    num_pieces = sum(1 + array.nbytes // FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE for array in weights.values())
-    return Bounds(num_bytes, 2 * len(weights) + num_pieces + 16)
+    num_values = sum(array.size for array in weights.values())
+    num_blocks = math.ceil(num_values / BLOCK_VALUES)
+    return Bounds(4 * num_values + num_blocks * _HEAD_BYTES + _REST_BYTES, 2 * num_blocks + _REST_OBJECTS)
 
 
 def guard(client: ProtobufClient) -> None:

@@ -87,10 +87,9 @@ class DeployedGrid(HttpGrid):
             for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
                 self._arriving[head.metadata.message_id] = _Arriving(head.metadata.reply_to_message_id, tree)
         replies = []
-        for message_id, arriving in list(self._arriving.items()):
+        for message_id, arriving in [item for item in self._arriving.items() if item[1].reply_to in wanted]:
             try:
-                if arriving.reply_to in wanted:
-                    replies.append(self._take(message_id, arriving))
+                replies.append(self._take(message_id, arriving))
             except _IncompleteError:
                 continue
             except ObjectPullError as error:

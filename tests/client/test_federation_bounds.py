@@ -25,7 +25,7 @@ def test_an_honest_request_is_within_the_bounds_and_not_far(tiny: StudyConfig, c
     _, objects = objects_of(request(pack_task(RoundTask(study, 1), weights)))
     num_bytes = sum(map(len, objects.values()))
     assert num_bytes <= bounds.num_bytes <= num_bytes + 2_000_000
-    assert len(objects) <= bounds.num_objects <= 3 * len(objects)  # equal arrays are one object
+    assert len(objects) <= bounds.num_objects <= len(objects) + 12
     pull = bounds.counted(lambda name: objects[name], 0)
     assert {name: pull(name) for name in objects} == objects
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from tests.conftest import BidsSite
 
 from msfl_common.config import Policy, SiteConfig, StudyConfig
@@ -44,5 +45,8 @@ def expected(site_data: dict[str, Path], real_study: StudyConfig, tmp_path_facto
         SiteConfig(name=name, data=(folder,), state=out / name, device="cpu", policy=Policy(min_cases=1))
         for name, folder in site_data.items()
     )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the deployed sites: sums of two threads round differently
     run_simulated(RunSetup(study=real_study, sites=sites), out, "inprocess", None)
+    torch.set_num_threads(threads)
     return (out / "model" / "model.safetensors").read_bytes()
