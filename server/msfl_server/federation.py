@@ -125,7 +125,7 @@ def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, list
     if not strangers:
         return
     question = Question(
-        "query", pack_task(RoundTask(study, number)), lambda _, content: unpack_facts(content), "BAD_FACTS"
+        "query", lambda: pack_task(RoundTask(study, number)), lambda _, content: unpack_facts(content), "BAD_FACTS"
     )
     answers = ask(
         grid,
@@ -160,7 +160,7 @@ def play_round(
     with update_store(out) as store:
         question = Question(
             "train",
-            pack_task(task, before.weights),
+            lambda: pack_task(task, before.weights),
             lambda site, content: store.keep(site, unpack_update(content, before.weights)),
             "BAD_UPDATE",
         )
@@ -172,7 +172,6 @@ def play_round(
             study.rounds,
             lambda sites, left: listener.on_wait(number, "training", sites, left),
         )
-        del question
         updates = {present[node]: update for node, update in answers.replies.items()}
         absent = (
             failure for failure in roster.absent if failure.code != NOT_ONLINE or failure.site not in present.values()
@@ -223,7 +222,7 @@ def validate_round(
     """Each site's aggregate metrics of the averaged weights; a site with too few cases reports none."""
     question = Question(
         "evaluate",
-        pack_task(task, weights),
+        lambda: pack_task(task, weights),
         lambda _, content: unpack_metrics(content, frozenset(METRICS)),
         "BAD_METRICS",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -68,13 +68,13 @@ class Question(Generic[T]):
 
     Attributes:
         kind: `query`, `train` or `evaluate`.
-        content: the request.
+        pack: makes the request; each time anew, as a large one is not kept while the answers are awaited.
         read: makes of a site's name and its reply what is kept; raises UpdateError for what must be refused.
         bad: the failure code of a refused answer.
     """
 
     kind: str
-    content: RecordDict
+    pack: Callable[[], RecordDict]
     read: Callable[[str, RecordDict], T]
     bad: str
 
@@ -94,7 +94,8 @@ class _Exchange(Generic[T]):
 
     grid: Grid
     names: Mapping[int, str]
-    request: Callable[[int], Message]
+    round_number: int
+    end: float
     question: Question[T]
     pending: dict[int, _Wait] = field(default_factory=dict)
     replies: dict[int, T] = field(default_factory=dict)
@@ -103,11 +104,16 @@ class _Exchange(Generic[T]):
     def send(self, nodes: Iterable[int], online: Mapping[int, Presence] | None) -> None:
         """Send the request, for the first time or again."""
         nodes = list(nodes)
-        ids = self.grid.push_messages([self.request(node) for node in nodes]) if nodes else []
+        ids = self.grid.push_messages(self._requests(nodes)) if nodes else []
         for node, message_id in zip(nodes, ids, strict=True):
             wait = self.pending.setdefault(node, _Wait(set()))
             wait.requests.add(message_id)
             wait.joined_at = online[node].joined_at if online and node in online else ""
+
+    def _requests(self, nodes: Sequence[int]) -> list[Message]:
+        content, left_s = self.question.pack(), max(1.0, self.end - time.monotonic())
+        kind, group = self.question.kind, str(self.round_number)
+        return [Message(content, node, kind, ttl=left_s, group_id=group) for node in nodes]
 
     def collect(self, comes_back: bool) -> bool:
         """Read a reply that is there; whether there was one.
@@ -183,11 +189,7 @@ def ask(
     """
     end = time.monotonic() + rounds.deadline_s
 
-    def request(node: int) -> Message:
-        left_s = max(1.0, end - time.monotonic())
-        return Message(question.content, node, question.kind, ttl=left_s, group_id=str(round_number))
-
-    exchange = _Exchange(grid, names, request, question)
+    exchange = _Exchange(grid, names, round_number, end, question)
     online = presence(grid)
     exchange.send(names, online)
     looked = told = time.monotonic()

@@ -86,6 +86,8 @@ def serve(settings: LinkSettings) -> None:
     from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
     from flwr.superlink.main import create_app
 
+    for left in settings.database.parent.glob(f"{settings.database.name}*"):
+        left.unlink()  # sites are authorised anew, and a run ends with the SuperLink: nothing in it is needed
     _frugal()
     _strict()
     sockets = [_listen(settings.bind, settings.port), _listen("127.0.0.1", settings.control_port)]
@@ -135,10 +137,13 @@ def serve(settings: LinkSettings) -> None:
 
 
 def _frugal() -> None:
-    """SQLite without a map of the whole database and 64 MB of cache for each of a dozen connections."""
+    """SQLite without a map of the whole database and 64 MB of cache for each of a dozen connections.
+
+    Nor does it wait for the disk: the database does not outlive this process.
+    """
     from flwr.supercore import sql_mixin
 
-    ours = {"cache_size": "-4000", "mmap_size": "0", "journal_size_limit": "67108864"}
+    ours = {"cache_size": "-4000", "mmap_size": "0", "journal_size_limit": "67108864", "synchronous": "OFF"}
     pragmas = {**dict(vars(sql_mixin)["SQLITE_PRAGMAS"]), **ours}
     vars(sql_mixin)["SQLITE_PRAGMAS"] = tuple(pragmas.items())
 

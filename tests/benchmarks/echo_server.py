@@ -35,7 +35,7 @@ def play(  # type: ignore[no-untyped-def]
     with update_store(folder.run) as store:
         question = Question(
             "train",
-            pack_task(RoundTask(study, number), weights),
+            lambda: pack_task(RoundTask(study, number), weights),
             lambda site, content: store.keep(site, unpack_update(content, weights)),
             "BAD_UPDATE",
         )
