@@ -14,7 +14,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 # glibc keeps freed memory for later; a model's hundred megabytes, freed by many threads, would never go back.
-_MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "262144"}
+MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "262144"}
 _WATCH_S = 1.0
 STEADY_S = 60.0  # a process that lived this long has started well; its next pause is the first again
 
@@ -60,7 +60,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                env={**_MEMORY, **self._env, "MSFL_STARTER": str(os.getpid())},
+                env={**MEMORY, **self._env, "MSFL_STARTER": str(os.getpid())},
                 start_new_session=True,
                 preexec_fn=_die_with_starter if sys.platform == "linux" else None,
             )

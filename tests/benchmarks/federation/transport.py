@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from msfl_common.config import Rounds, StudyConfig
-from msfl_common.processes import Child
+from msfl_common.processes import MEMORY, Child
 from msfl_server.coordinator import control_secret
 from msfl_server.federation_control import LinkAddress, connect
 from msfl_server.federation_superlink import LinkSettings
@@ -82,7 +82,7 @@ def our_rounds(made: Deployment, megabytes: float, rounds: int, messages: int, l
     """Play rounds in a server process of ours; with `link`, its peak memory and the SuperLink's."""
     out = made.base / f"{megabytes}.json"
     command = module("tests.benchmarks.echo_server", made.study.root, megabytes, rounds, messages, out)
-    process = subprocess.Popen(command, cwd=REPOSITORY)
+    process = subprocess.Popen(command, cwd=REPOSITORY, env={**MEMORY, **os.environ})  # as `Child` starts it
     peak_kb = 0.0
     while process.poll() is None:
         peak_kb = max(peak_kb, _peak_kb(process.pid))

@@ -15,13 +15,13 @@ STUDY = Path(__file__).parents[3] / "site_configs" / "demo" / "study.yaml"
 
 
 def centralised(study: StudyConfig, num_sites: int) -> StudyConfig:
-    """The study for one site that holds everything: as many steps as all sites together, quorum 1."""
+    """The study for one site that holds everything: as many steps as all sites together, no server's momentum."""
     return study.model_copy(
         update={
             "training": study.training.model_copy(
                 update={"steps_per_round": num_sites * study.training.steps_per_round}
             ),
-            "rounds": study.rounds.model_copy(update={"quorum": 1}),
+            "rounds": study.rounds.model_copy(update={"quorum": 1, "server_momentum": 0.0}),
         }
     )
 
