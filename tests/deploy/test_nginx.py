@@ -122,7 +122,7 @@ def door() -> Iterator[Door]:
             Path(sys.executable).with_name("flower-superlink"),
             *("--ssl-ca-certfile", pki / "ca.crt", "--ssl-certfile", pki / "server.crt"),
             *("--ssl-keyfile", pki / "server.key", "--enable-supernode-auth", "--database", folder / "superlink.db"),
-            *("--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"),
+            *("--host", "127.0.0.1", "--port", str(port), "--isolation", "process"),
         ]
         settings = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_HOME": str(folder)}
         environment = {**os.environ, **settings}
