@@ -76,7 +76,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def superlink(study: StudyFolder, port: int) -> Iterator[None]:
-    command = [BIN / "flower-superlink", "--enable-supernode-auth", "--disable-runtime-dependency-installation"]
+    command = [BIN / "flower-superlink", "--enable-supernode-auth", "--isolation", "process"]
     command += ["--ssl-ca-certfile", study.ca_certificate, "--ssl-certfile", study.server_certificate]
     command += ["--ssl-keyfile", study.server_key, "--database", study.database]
     command += ["--host", "127.0.0.1", "--port", str(port)]
