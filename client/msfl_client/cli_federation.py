@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from msfl_common.cli import DEBUG_HINT
 
 commands = typer.Typer()
 
+STOP_S = 30.0
 SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
 
@@ -40,14 +42,15 @@ def status(site: SitePath, as_json: Json = False) -> None:
     from rich.console import Console
 
     from msfl_client.node_status import read_status
-    from msfl_client.supervisor import one_line, running_pid
+    from msfl_client.supervisor import LOCK, one_line
     from msfl_common.config import load_site
+    from msfl_common.holding import holder
 
     config = load_site(site)
-    pid, last = running_pid(config.state), read_status(config.state)
+    pid, last = holder(config.state / LOCK), read_status(config.state)
     if as_json:
-        document = '{"running": %s, "status": %s}\n'
-        sys.stdout.write(document % (str(pid is not None).lower(), last.model_dump_json() if last else "null"))
+        document = {"running": pid is not None, "status": last.model_dump(mode="json") if last else None}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
     elif pid is None:
         Console().print(f"{config.name}: not running; start it with `msfl-client start {site}`", highlight=False)
     else:
@@ -60,9 +63,11 @@ def status(site: SitePath, as_json: Json = False) -> None:
 @commands.command(epilog=DEBUG_HINT)
 def stop(site: SitePath) -> None:
     """Stop the site's process; the round it works on is done again when it is back."""
-    from msfl_client.supervisor import stop as stop_site
+    from msfl_client.supervisor import LOCK, LOG
     from msfl_common.config import load_site
+    from msfl_common.holding import end_holder
     from msfl_common.progress import console
 
     config = load_site(site)
-    console.print(f"{config.name}: {'stopped' if stop_site(config.state) else 'was not running'}", highlight=False)
+    ended = end_holder(config.state / LOCK, STOP_S, config.state / LOG)
+    console.print(f"{config.name}: {'stopped' if ended else 'was not running'}", highlight=False)

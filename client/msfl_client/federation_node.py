@@ -6,14 +6,12 @@ sends again what it still waits for, and a round that was already trained is ans
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -28,6 +26,7 @@ from msfl_common import __version__
 from msfl_common.config import SiteConfig, load_site, load_study
 from msfl_common.errors import Code, InputError
 from msfl_common.files import private_folder, write_text
+from msfl_common.holding import held
 from msfl_common.kit import CA_FILE, STUDY_FILE, load_kit
 from msfl_common.network import build_network, get_weights
 from msfl_common.processes import end_with_starter
@@ -52,7 +51,9 @@ def run_node(site: SiteConfig) -> None:
     bounds = bounds_of(get_weights(build_network(study)))
     if kit.site != site.name:
         raise InputError(f"{site.kit}: is the kit of site {kit.site}, but `name:` is {site.name}; make them the same")
-    with only_one(site.state), StatusFile(site.state, kit.study, kit.address) as status:
+    private_folder(site.state)
+    taken = f"{site.state}: the site is running already; see `msfl-client status`"
+    with held(site.state / "node.lock", taken), StatusFile(site.state, kit.study, kit.address) as status:
         app = build_app(lambda _: site, status.on_progress, keep_answers=True, agreed=study)
         session = site.state / "session"  # the node id, while online: what is left behind was not ended cleanly
         pause = 1.0
@@ -133,22 +134,6 @@ def answer(message: Message, app: Answer, app_name: str, node_id: int, site: Sit
         run_id=message.metadata.run_id, node_id=node_id, node_config={}, state=RecordDict(), run_config={}
     )
     return app(message, context)
-
-
-@contextmanager
-def only_one(state: Path) -> Iterator[None]:
-    """Hold the state folder; two processes would write one ledger and use one key.
-
-    Raises:
-        InputError: another process holds it.
-    """
-    private_folder(state)
-    with (state / "node.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{state}: the site is running already; see `msfl-client status`") from None
-        yield
 
 
 def main() -> None:

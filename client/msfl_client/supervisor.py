@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.progress import Progress
 
 from msfl_client.node_status import NodeStatus, read_status
 from msfl_common.config import SiteConfig
-from msfl_common.errors import InputError, RunError
+from msfl_common.errors import InputError
 from msfl_common.files import private_folder
+from msfl_common.holding import held
 from msfl_common.processes import Child
 from msfl_common.progress import console, progress_bars
 
@@ -25,7 +22,6 @@ LOG = "node.log"
 TICK_S = 0.5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 BAD_INPUT = 2
-STOP_S = 30.0
 
 
 def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], None] = lambda _: None) -> None:
@@ -37,8 +33,10 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
         InputError: the site is started already, or its key, kit or file are unsound; the fix is in the message.
     """
     log = site.state / LOG
-    node = Child("node", [sys.executable, "-m", "msfl_client.federation_node", str(site_file)], log)
-    with _hold(site.state), progress_bars() as bars:
+    node = Child([sys.executable, "-m", "msfl_client.federation_node", str(site_file)], log)
+    private_folder(site.state)
+    taken = f"{site.state}: the site is started already; see `msfl-client status`"
+    with held(site.state / LOCK, taken), progress_bars() as bars:
         shown = _Shown(bars, site.name)
         try:
             node.start()
@@ -56,56 +54,10 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
             node.stop()
 
 
-def running_pid(state: Path) -> int | None:
-    """The process id of `msfl-client start` for this state folder, or None."""
-    try:
-        with (state / LOCK).open("r+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return int(lock.read())
-    except (FileNotFoundError, ValueError):
-        return None
-    return None
-
-
-def stop(state: Path) -> bool:
-    """End the site's processes; False when there were none.
-
-    Raises:
-        RunError: they did not end in time.
-    """
-    pid = running_pid(state)
-    if pid is None:
-        return False
-    os.kill(pid, signal.SIGTERM)
-    end = time.monotonic() + STOP_S
-    while running_pid(state) is not None:
-        if time.monotonic() > end:
-            raise RunError(f"process {pid} did not end within {STOP_S:.0f} s; look at {state / LOG}")
-        time.sleep(0.1)
-    return True
-
-
 def last_error(log: Path) -> str:
     """The last error in the site's log."""
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if " ERROR " in line]
     return lines[-1].split(" ERROR ", 1)[1] if lines else f"the site's process ended; look at {log}"
-
-
-@contextmanager
-def _hold(state: Path) -> Iterator[None]:
-    private_folder(state)
-    with (state / LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{state}: the site is started already; see `msfl-client status`") from None
-        lock.seek(0)
-        lock.truncate()
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 class _Shown:

@@ -22,13 +22,10 @@ STEADY_S = 60.0  # a process that lived this long has started well; its next pau
 class Child:
     """A process in a session of its own, so that Ctrl-C reaches its starter alone.
 
-    Its output goes to `log`, or where its starter's goes. It ends when its starter ends, however that happens.
+    Its output goes to `log`. It ends when its starter ends, however that happens.
     """
 
-    def __init__(
-        self, name: str, command: Sequence[str], log: Path | None, env: Mapping[str, str] | None = None
-    ) -> None:
-        self.name = name
+    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         self._command = list(command)
         self._log = log
         self._env = dict(os.environ if env is None else env)
@@ -50,11 +47,8 @@ class Child:
         """Start it now; what an earlier life of it left running is ended first."""
         if self._process is not None:
             _signal_group(self._process.pid, signal.SIGKILL)
-        stream = None
-        if self._log is not None:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            stream = self._log.open("ab")
-        try:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as stream:
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
@@ -64,9 +58,6 @@ class Child:
                 start_new_session=True,
                 preexec_fn=_die_with_starter if sys.platform == "linux" else None,
             )
-        finally:
-            if stream is not None:
-                stream.close()
         self._started = time.monotonic()
 
     def restart_after_pause(self, first_s: float, longest_s: float) -> float | None:
@@ -112,17 +103,6 @@ def end_with_starter() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is a process with this id."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _die_with_starter() -> None:

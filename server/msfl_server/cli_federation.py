@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
@@ -34,8 +33,9 @@ def start(
 ) -> None:
     """Run the study: wait for its sites, play the rounds, and go on after whatever ends in between."""
     from msfl_common.health import health
+    from msfl_common.holding import held
     from msfl_common.progress import console
-    from msfl_server.coordinator import Coordinator, only_one
+    from msfl_server.coordinator import LOCK, Coordinator
     from msfl_server.study_folder import certificate_warning, open_study, refresh_kits
 
     def say(line: str) -> None:
@@ -43,7 +43,8 @@ def start(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     study = open_study(folder)
-    with only_one(study), health(health_port) as set_serving:
+    taken = f"{folder}: its server is running already; see `msfl-server status`"
+    with held(study.root / LOCK, taken), health(health_port) as set_serving:
         if warning := certificate_warning(study):
             say(warning)
         if stale := refresh_kits(study):
@@ -65,7 +66,6 @@ def status(
     from rich.console import Console
     from rich.live import Live
 
-    from msfl_server.coordinator import server_pid
     from msfl_server.study_folder import open_study
 
     study = open_study(folder)
@@ -78,40 +78,40 @@ def status(
                 live.update(_table(study))
     else:
         Console().print(_table(study))
-    if server_pid(study) is None:
+    if not _is_running(study):
         raise typer.Exit(1)
 
 
 @commands.command(epilog=DEBUG_HINT)
 def stop(folder: StudyDir) -> None:
     """Stop the study's server; `start` goes on from the last completed round."""
-    from msfl_common.errors import RunError
+    from msfl_common.holding import end_holder
     from msfl_common.progress import console
-    from msfl_server.coordinator import server_pid
+    from msfl_server.coordinator import LOCK
     from msfl_server.study_folder import open_study
 
     study = open_study(folder)
-    pid = server_pid(study)
-    if pid is None:
-        console.print("the server was not running", highlight=False)
-        return
-    os.kill(pid, signal.SIGTERM)
-    end = time.monotonic() + STOP_S
-    while server_pid(study) is not None:
-        if time.monotonic() > end:
-            raise RunError(f"process {pid} did not end within {STOP_S:.0f} s; look at {study.logs}")
-        time.sleep(0.1)
-    console.print("the server is stopped; `msfl-server start` goes on from the last completed round", highlight=False)
+    if end_holder(study.root / LOCK, STOP_S, study.logs):
+        text = "the server is stopped; `msfl-server start` goes on from the last completed round"
+    else:
+        text = "the server was not running"
+    console.print(text, highlight=False)
+
+
+def _is_running(study: StudyFolder) -> bool:
+    from msfl_common.holding import holder
+    from msfl_server.coordinator import LOCK
+
+    return holder(study.root / LOCK) is not None
 
 
 def _document(study: StudyFolder) -> dict[str, object]:
-    from msfl_server.coordinator import server_pid
     from msfl_server.run_status import read_status
     from msfl_server.study_folder import certificate_warning, list_sites
 
     last = read_status(study.status)
     return {
-        "running": server_pid(study) is not None,
+        "running": _is_running(study),
         "sites": list_sites(study),
         "run": json.loads(last.model_dump_json()) if last else None,
         "certificate_warning": certificate_warning(study),
@@ -123,18 +123,18 @@ def _table(study: StudyFolder) -> Table:
 
     from rich.table import Table
 
-    from msfl_server.coordinator import server_pid
     from msfl_server.run_status import read_status
     from msfl_server.study_folder import list_sites
 
-    last, running = read_status(study.status), server_pid(study) is not None
+    last, running = read_status(study.status), _is_running(study)
     table = Table("site", "online since", "in this round", title=_headline(last, running))
     online = last.online if last and running else {}
     for name in list_sites(study):
         since = online.get(name, "")
         doing = ""
         if last and running and name in last.waits_for:
-            left = f", {(last.deadline - datetime.now(UTC)).seconds // 60} min left" if last.deadline else ""
+            minutes = max(0.0, (last.deadline - datetime.now(UTC)).total_seconds()) / 60 if last.deadline else 0.0
+            left = f", {minutes:.0f} min left" if last.deadline else ""
             doing = f"waited for: {last.doing}{left}"
         elif last and (failure := next((failure for failure in last.failed if failure.site == name), None)):
             doing = f"left out of the last round: {failure.code}"

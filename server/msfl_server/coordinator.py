@@ -9,14 +9,12 @@ It holds no state of its own: killed and started again, everything goes on.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -62,14 +60,14 @@ class Coordinator:
             secret=control_secret(folder),
         )
         python = [sys.executable, "-m"]
-        self._link = Child("superlink", settings.arguments(), folder.logs / "superlink.log")
-        self._run = Child("run", [*python, "msfl_server.federation_run", str(folder.root)], folder.logs / "run.log")
+        self._link = Child(settings.arguments(), folder.logs / "superlink.log")
+        self._run = Child([*python, "msfl_server.federation_run", str(folder.root)], folder.logs / "run.log")
         self._mlflow = None
         if self._server.mlflow is None:
             command = mlflow_server.mlflow_command(folder.root, self._server.mlflow_port)
             environment = mlflow_server.mlflow_environment(os.environ)
-            self._mlflow = Child("mlflow", command, folder.logs / "mlflow.log", environment)
-        self._sites_seen: dict[str, float] = {}
+            self._mlflow = Child(command, folder.logs / "mlflow.log", environment)
+        self._sites_seen: dict[str, float] | None = None
         self._missing: tuple[str, ...] = ()
 
     def run(self) -> RunStatus | None:
@@ -127,7 +125,7 @@ class Coordinator:
         self._set_serving(False)
         self._link.start()
         end = time.monotonic() + LINK_START_S
-        self._sites_seen = {}
+        self._sites_seen = None
         while self._link.exit_code is None and time.monotonic() < end:
             if self._authorise():
                 self._set_serving(True)
@@ -139,13 +137,13 @@ class Coordinator:
     def _authorise(self) -> bool:
         """Bring the SuperLink's sites in line with `sites/`; whether it answered, or nothing was to be done."""
         keys = {name: self._folder.public_key_file(name) for name in list_sites(self._folder)}
-        seen = {name: path.stat().st_mtime for name, path in keys.items()}
-        if seen == self._sites_seen and self._sites_seen:
-            return True
         try:
+            seen = {name: path.stat().st_mtime for name, path in keys.items()}
+            if seen == self._sites_seen:
+                return True
             with connect(self._link_address) as control:
                 added, removed, spent = control.authorise(keys)
-        except httpx.HTTPError:
+        except (httpx.HTTPError, FileNotFoundError):  # the file: a site removed at this very moment
             return False
         for name in removed:
             self._say(f"site {name}: authority taken away" if name not in added else f"site {name}: new key")
@@ -159,38 +157,6 @@ class Coordinator:
             )
         self._sites_seen = seen
         return True
-
-
-@contextmanager
-def only_one(folder: StudyFolder) -> Iterator[None]:
-    """Hold the study folder, with the process id in the lock's file.
-
-    Raises:
-        InputError: another server holds it.
-    """
-    with (folder.root / LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{folder.root}: its server is running already; see `msfl-server status`") from None
-        lock.seek(0)
-        lock.truncate()
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-def server_pid(folder: StudyFolder) -> int | None:
-    """The process id of the study's running server, or None."""
-    try:
-        with (folder.root / LOCK).open("r+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return int(lock.read())
-    except (FileNotFoundError, ValueError):
-        return None
-    return None
 
 
 def control_secret(folder: StudyFolder) -> Path:

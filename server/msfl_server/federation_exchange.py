@@ -220,7 +220,7 @@ def gather(grid: Grid, expected: Iterable[str], rounds: Rounds, on_wait: OnWait)
         limit = rounds.patience_s if len(here) >= rounds.quorum else rounds.deadline_s
         if waited >= limit or (not missing and len(here) >= rounds.quorum):
             return
-        on_wait(missing, limit - waited)
+        on_wait(missing or [f"{rounds.quorum - len(here)} more sites"], limit - waited)
         time.sleep(POLL_S[1])
 
 

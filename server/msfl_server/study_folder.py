@@ -262,9 +262,7 @@ def renew_certificate(study: StudyFolder) -> int:
         InputError: the authority is incomplete or has expired.
     """
     server = load_server(study.server_file)
-    authority = Pair(read_certificate(study.ca_certificate, _RESTORE), _read_key(study.ca_key))
-    if authority.certificate.public_key() != authority.key.public_key():
-        raise InputError(f"{study.ca_key}: is not the key of {study.ca_certificate}; {_RESTORE}")
+    authority = _read_pair(study.ca_certificate, study.ca_key)
     if expires_in_days(authority.certificate) < 0:
         raise InputError(f"{study.ca_certificate}: has expired; make a new study folder with `msfl-server init`")
     renewed = issue_server_certificate(authority, server.hosts, _read_key(study.server_key))
@@ -275,8 +273,12 @@ def renew_certificate(study: StudyFolder) -> int:
 
 
 def certificate_warning(study: StudyFolder) -> str | None:
-    """One sentence when a certificate expires within 30 days or lacks a host of `server.yaml`, else None."""
-    server = read_certificate(study.server_certificate, _RESTORE)
+    """One sentence when a certificate expires within 30 days or lacks a host of `server.yaml`, else None.
+
+    Raises:
+        InputError: a certificate or the server's key is missing or damaged.
+    """
+    server = _read_pair(study.server_certificate, study.server_key).certificate
     renew = f"run `msfl-server renew-certificate {study.root}`; sites need nothing new"
     missing = [host for host in load_server(study.server_file).hosts if not covers(server, host)]
     return (
@@ -319,6 +321,13 @@ def _make_kit(study: StudyFolder, site: str) -> None:
             # Under `kit/`, so that unpacking beside site.yaml puts it where `kit:` looks.
             packed.write(folder / name, f"kit/{name}")
     write_bytes(study.kit_archive(site), archive.getvalue())
+
+
+def _read_pair(certificate_file: Path, key_file: Path) -> Pair:
+    pair = Pair(read_certificate(certificate_file, _RESTORE), _read_key(key_file))
+    if pair.certificate.public_key() != pair.key.public_key():
+        raise InputError(f"{key_file}: is not the key of {certificate_file}; {_RESTORE}")
+    return pair
 
 
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -271,3 +271,13 @@ def test_renewing_with_the_key_of_another_authority_changes_nothing(study: Study
     with pytest.raises(InputError, match=r"ca\.key: cannot be read: .*restore it from a backup"):
         renew_certificate(study)
     assert expires_in_days(read_certificate(study.server_certificate)) >= 729
+
+
+def test_a_damaged_or_strange_server_key_is_named(study: StudyFolder) -> None:
+    good = study.server_key.read_bytes()
+    for bad, text in ((b"text", "holds no private key"), (study.ca_key.read_bytes(), "is not the key of .*server.crt")):
+        study.server_key.write_bytes(bad)
+        with pytest.raises(InputError, match=rf"server\.key: {text}.*restore it from a backup"):
+            certificate_warning(study)
+    study.server_key.write_bytes(good)
+    assert certificate_warning(study) is None

@@ -61,11 +61,11 @@ def our_federation(base: Path) -> Iterator[tuple[Deployment, Child]]:
             server.bind, server.port, server.control_port, folder.ca_certificate, folder.server_certificate,
             folder.server_key, folder.database, control_secret(folder),
         )  # fmt: skip
-        link = Child("superlink", settings.arguments(), folder.logs / "superlink.log")
+        link = Child(settings.arguments(), folder.logs / "superlink.log")
         link.start()
         address = LinkAddress(server.control_port, folder.ca_certificate, control_secret(folder))
         sites = [
-            Child(name, module("tests.benchmarks.echo_site", made.site(name) / "site.yaml"), base / f"{name}.log")
+            Child(module("tests.benchmarks.echo_site", made.site(name) / "site.yaml"), base / f"{name}.log")
             for name in SITES
         ]
         try:
@@ -116,7 +116,7 @@ def stock_federation(base: Path, made: Deployment):  # type: ignore[no-untyped-d
         "--host", "127.0.0.1", "--port", node_port,
     ] for number, (name, node_port) in enumerate(zip(SITES, node_ports, strict=True))]  # fmt: skip
     children = [
-        Child(str(number), [str(BIN / command[0]), *map(str, command[1:])], base / f"{number}.log", environment)
+        Child([str(BIN / command[0]), *map(str, command[1:])], base / f"{number}.log", environment)
         for number, command in enumerate(commands)
     ]
 
