@@ -160,7 +160,7 @@ def _check_connection(site: SiteConfig) -> list[Row]:
         return check_connection(site)
 
 
-def _check(site: SiteConfig, inputs: Inputs, workers: int) -> SiteCheck:
+def _check(site: SiteConfig, inputs: Inputs, workers: int, needs_mask: bool = True) -> SiteCheck:
     """`check_site` under a progress bar."""
     import logging
 
@@ -171,7 +171,66 @@ def _check(site: SiteConfig, inputs: Inputs, workers: int) -> SiteCheck:
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
     with progress_bars() as bars:
         task = bars.add_task("Checking cases", total=None, note="")
-        return check_site(site, inputs, lambda done, total: bars.update(task, completed=done, total=total), workers)
+        return check_site(
+            site, inputs, lambda done, total: bars.update(task, completed=done, total=total), workers, needs_mask
+        )
+
+
+@app.command(epilog=DEBUG_HINT)
+def features(
+    site: SitePath,
+    study: StudyPath = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Model folder that finds the lesions of cases without a mask.")
+    ] = None,
+    workers: Workers = 2,
+    as_json: Json = False,
+) -> None:
+    """Measure every usable case: volumes, lesions by zone, new lesions, signal and texture. It stays here.
+
+    Writes features/features.tsv into the state folder, with a JSON file that says what each column is. Images must
+    be brain-extracted and in MNI152 space. A case that was measured before and has not changed is not read again.
+    """
+    from rich.console import Console
+
+    from msfl_client.feature_table import write_features_table
+    from msfl_client.features_view import features_document, print_features
+    from msfl_client.predicted_lesions import load_lesion_model
+    from msfl_client.site_features import TABLE, features_of
+    from msfl_common.config import Inputs, load_site, load_study
+    from msfl_common.errors import CohortError, InputError
+    from msfl_common.files import private_folder
+    from msfl_common.progress import progress_bars
+
+    site_config = load_site(site)
+    study_config = load_study(study) if study is not None else _study_of_kit(site_config)
+    lesion_model = load_lesion_model(model, site_config.device) if model is not None else None
+    own = lesion_model.card.study.inputs if lesion_model is not None else Inputs()
+    inputs = study_config.inputs if study_config is not None else own
+    if lesion_model is not None and inputs != own:
+        raise InputError(f"--model {model}: its contrasts or spacing are not the study's; give --study its own study")
+    checked = _check(site_config, inputs, workers, needs_mask=False)
+    with progress_bars() as bars:
+        task = bars.add_task("Measuring cases", total=len(checked.cases), note="")
+        rows, left_out = features_of(
+            checked.cases,
+            inputs,
+            site_config.state / "cache" / "features",
+            lesion_model,
+            workers,
+            lambda: bars.advance(task),
+        )
+    left_out |= {key: "; ".join(reasons) for key, reasons in checked.excluded.items()}
+    if not rows:
+        first = next(iter(left_out.items()), ("", "no case"))
+        raise CohortError(f"{site}: none of {len(left_out)} cases could be measured; {first[0]}: {first[1]}")
+    private_folder(site_config.state)
+    write_features_table(site_config.state / TABLE, rows)
+    if as_json:
+        document = features_document(site_config.state / TABLE, rows, left_out)
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        print_features(Console(), site_config.state / TABLE, rows, left_out)
 
 
 @app.command(epilog=DEBUG_HINT)
