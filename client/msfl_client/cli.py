@@ -209,6 +209,7 @@ def features(
     inputs = study_config.inputs if study_config is not None else own
     if lesion_model is not None and inputs != own:
         raise InputError(f"--model {model}: its contrasts or spacing are not the study's; give --study its own study")
+    private_folder(site_config.state)
     checked = _check(site_config, inputs, workers, needs_mask=False)
     with progress_bars() as bars:
         task = bars.add_task("Measuring cases", total=len(checked.cases), note="")
@@ -224,7 +225,6 @@ def features(
     if not rows:
         first = next(iter(left_out.items()), ("", "no case"))
         raise CohortError(f"{site}: none of {len(left_out)} cases could be measured; {first[0]}: {first[1]}")
-    private_folder(site_config.state)
     write_features_table(site_config.state / TABLE, rows)
     if as_json:
         document = features_document(site_config.state / TABLE, rows, left_out)

@@ -29,7 +29,7 @@ def _tissues() -> list[Figure]:
         found = case_features(patient.case)
         seconds.append(time.process_time() - start)
         errors.append(_errors(patient, found))
-    brain, gm, wm, csf, bpf = np.mean(errors, axis=0)
+    brain, gm, wm, csf, bpf = (float(error) for error in np.mean(errors, axis=0))
     how = f"mean absolute error of {NUM_PATIENTS} simulated patients, each on a scanner of its own, {SPACING_MM:g} mm"
     median = f"median of {NUM_PATIENTS} cases at {SPACING_MM:g} mm, after the first"
     return [
@@ -62,7 +62,7 @@ def _changes() -> list[Figure]:
         lesions = compare_lesions(*masks, (SPACING_MM,) * 3, SPACING_MM**3)
         happened[index] = new, enlarging
         found[index] = [sum(lesion.change == kind for lesion in lesions) for kind in ("new", "enlarging")]
-    new_error, enlarging_error = np.abs(found - happened).mean(axis=0)
+    new_error, enlarging_error = (float(error) for error in np.abs(found - happened).mean(axis=0))
     active, seen = happened.any(axis=1), found.any(axis=1)
     how = (
         f"{NUM_FOLLOW_UPS} simulated follow-ups, half of them with 1 to 5 new lesions, outlined anew, {SPACING_MM:g} mm"
