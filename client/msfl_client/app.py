@@ -1,8 +1,11 @@
-"""The site's Flower app: three requests, each answered through the egress door.
+"""The site's Flower app: its requests, each answered through the egress door.
 
-    query     node facts
-    train     a round of training, a model update
-    evaluate  validation of the shared weights, aggregate metrics
+    query            node facts
+    query.moments    first sums of a harmonization
+    query.residuals  second sums of it
+    query.reference  takes the harmonization's reference, node facts
+    train            a round of training, a model update
+    evaluate         validation of the shared weights, aggregate metrics
 
 Simulation and SuperNode run this same app; they differ in where a site's config comes from.
 """
@@ -20,18 +23,31 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from msfl_client.egress import Door, check_agreed, check_request, release, release_refusal
+from msfl_client.harmonize import compute_moments, compute_residuals
 from msfl_client.kept_update import keep_update, kept_update
 from msfl_client.ledger import LEDGER_FILE
-from msfl_client.session import OnProgress, SiteSession, open_session, train_site, validate_site
+from msfl_client.session import (
+    OnProgress,
+    SiteSession,
+    open_session,
+    train_site,
+    validate_site,
+)
+from msfl_client.session_harmonization import session_rows, take_reference
 from msfl_common import __version__
 from msfl_common.config import SiteConfig, StudyConfig, load_site
 from msfl_common.errors import Code, CohortError, ConfigError, RefusedError, UpdateError
 from msfl_common.files import private_folder
 from msfl_common.messages import (
+    MOMENTS,
+    REFERENCE,
+    RESIDUALS,
     NodeFacts,
     Refusal,
     RoundTask,
     describe,
+    unpack_reference,
+    unpack_slopes,
     unpack_task,
     unpack_task_weights,
 )
@@ -63,6 +79,18 @@ def build_app(
     def query(message: Message, context: Context) -> Message:
         return reply(message, context, site_facts)
 
+    @app.query(MOMENTS)
+    def moments(message: Message, context: Context) -> Message:
+        return reply(message, context, site_moments)
+
+    @app.query(RESIDUALS)
+    def residuals(message: Message, context: Context) -> Message:
+        return reply(message, context, site_residuals)
+
+    @app.query(REFERENCE)
+    def reference(message: Message, context: Context) -> Message:
+        return reply(message, context, site_reference)
+
     @app.train()
     def train(message: Message, context: Context) -> Message:
         return reply(message, context, train_answer)
@@ -78,6 +106,24 @@ def site_facts(session: SiteSession, task: RoundTask, _: RecordDict) -> RecordDi
     """Version, and the number of training cases rounded down to a multiple of five."""
     facts = NodeFacts(session.site.name, __version__, session.num_train_cases // 5 * 5)
     return release(session.door, facts, task.study, task.round)
+
+
+def site_moments(session: SiteSession, task: RoundTask, _: RecordDict) -> RecordDict:
+    """The site's training cases as the first sums of a harmonization, through the door."""
+    return release(session.door, compute_moments(session_rows(session, task)), task.study, task.round)
+
+
+def site_residuals(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
+    """Slopes in, the second sums of the same cases out, through the door."""
+    rows = session_rows(session, task)
+    slopes_QP = unpack_slopes(request, (rows.covariates_NQ.shape[1], len(rows.names)))
+    return release(session.door, compute_residuals(rows, slopes_QP), task.study, task.round)
+
+
+def site_reference(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
+    """The reference in; the site's scanners are fitted to it here, and only that it was taken is told."""
+    take_reference(session, task, unpack_reference(request))
+    return site_facts(session, task, request)
 
 
 def site_round(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:

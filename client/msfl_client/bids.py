@@ -61,8 +61,13 @@ class Case:
     @property
     def key(self) -> str:
         """Unique within the site and safe as a file name: sub-001_ses-01; after the first folder, _data-1."""
-        folder = f"data-{self.dataset}" if self.dataset else None
-        return "_".join(part for part in (self.subject, self.session, folder) if part)
+        return case_key(self.subject, self.session, self.dataset)
+
+
+def case_key(subject: str, session: str | None, dataset: int) -> str:
+    """`Case.key` of a case with these labels."""
+    folder = f"data-{dataset}" if dataset else None
+    return "_".join(part for part in (subject, session, folder) if part)
 
 
 def find_cases(site: SiteConfig, contrasts: Sequence[Contrast]) -> tuple[list[Case], list[Finding]]:

@@ -62,6 +62,24 @@ def read_participants(root: Path) -> Participants:
     return Participants(list(listed), {subject: name for subject, name in scanners.items() if name}, findings)
 
 
+def read_rows(path: Path, prefix: str) -> dict[str, dict[str, str]]:
+    """The rows of a participants.tsv or sessions.tsv by label, with its prefix; empty when it cannot be read.
+
+    A label that is listed more than once with different rows is left out.
+    """
+    try:
+        rows = _read_tsv(path)
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    contradicted = set()
+    for row in rows:
+        label = (row.get({"sub-": "participant_id", "ses-": "session_id"}[prefix]) or "").strip()
+        if label and found.setdefault(_with_prefix(prefix, label), row) != row:
+            contradicted.add(_with_prefix(prefix, label))
+    return {label: row for label, row in found.items() if label not in contradicted}
+
+
 def compare_with_folders(root: Path, ids: Sequence[str], folders: Sequence[str]) -> list[Finding]:
     """Findings on rows without a `sub-*` folder and folders without a row."""
     findings = []
@@ -74,16 +92,8 @@ def compare_with_folders(root: Path, ids: Sequence[str], folders: Sequence[str])
 
 def session_scanners(subject_folder: Path) -> dict[str, str]:
     """Session ("ses-01") to scanner, from `sub-<label>_sessions.tsv`; empty when absent or unreadable."""
-    try:
-        rows = _read_tsv(subject_folder / f"{subject_folder.name}_sessions.tsv")
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return {}
-    found = {}
-    for row in rows:
-        label, scanner = (row.get("session_id") or "").strip(), _known(row.get("scanner"))
-        if label and scanner:
-            found[_with_prefix("ses-", label)] = scanner
-    return found
+    rows = read_rows(subject_folder / f"{subject_folder.name}_sessions.tsv", "ses-")
+    return {session: scanner for session, row in rows.items() if (scanner := _known(row.get("scanner")))}
 
 
 def sidecar_scanner(root: Path, images: Mapping[Contrast, Path]) -> str | None:

@@ -14,6 +14,7 @@ from msfl_client.bids_tables import several
 from msfl_client.case_checks import CaseFacts, Grid
 from msfl_client.checks import SiteCheck
 from msfl_client.findings import FIXES, Finding
+from msfl_client.harmonization_view import prospect_lines
 from msfl_common.config import SiteConfig, StudyConfig
 
 _WIDE_COLUMNS = 110
@@ -73,6 +74,9 @@ def summary_lines(site: SiteConfig, study: StudyConfig | None, check: SiteCheck)
         yield f"  excluded by {rule}: {len(keys)} ({several(keys)})"
     if study is not None:
         yield _split_line(site, study, check)
+        if study.harmonization.method != "none":
+            training, _ = split_by_patient(check.cases, study.validation.fraction, study.seed)
+            yield from prospect_lines(training, site.data, study.harmonization, site.policy)
     to_fix = dict.fromkeys(finding.rule for finding in check.findings if finding.level != "pass")
     if to_fix:
         yield "What to do:"
@@ -97,6 +101,10 @@ def check_document(site: SiteConfig, study: StudyConfig | None, check: SiteCheck
             "training": [case.key for case in training],
             "validation": [case.key for case in validation],
         }
+        if study.harmonization.method != "none":
+            document["harmonization"] = [
+                line.strip() for line in prospect_lines(training, site.data, study.harmonization, site.policy)
+            ]
     return document
 
 

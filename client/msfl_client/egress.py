@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from msfl_client import ledger
 from msfl_common import __version__
 from msfl_common.config import MessageKind, Policy, StudyConfig
 from msfl_common.errors import Code, MsflError, RefusedError
+from msfl_common.harmonization import Moments, Residuals
 from msfl_common.messages import (
     Content,
     ModelUpdate,
@@ -21,13 +26,16 @@ from msfl_common.messages import (
     pack_facts,
     pack_metrics,
     pack_refusal,
+    pack_sums,
     pack_update,
 )
 
-Outgoing = ModelUpdate | ValidationMetrics | NodeFacts
+Outgoing = ModelUpdate | ValidationMetrics | Moments | Residuals | NodeFacts
 _KINDS: dict[type[Outgoing], MessageKind] = {
     ModelUpdate: "model_update",
     ValidationMetrics: "validation_metrics",
+    Moments: "harmonization_sums",
+    Residuals: "harmonization_sums",
     NodeFacts: "node_facts",
 }
 
@@ -49,9 +57,7 @@ def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: in
     kind = _KINDS[type(outgoing)]
     if kind not in door.policy.allow:
         raise RefusedError(Code.POLICY, f"{kind} may not leave this site")
-    weights = outgoing.weights if isinstance(outgoing, ModelUpdate) else {}
-    arrays = {name: list(value.shape) for name, value in weights.items()}
-    content, num_cases = _pack(outgoing)
+    content, num_cases, arrays = _pack(outgoing)
     ledger.append(door.ledger, _entry(kind, content, study.name, round_number, num_cases, arrays))
     return content
 
@@ -137,11 +143,18 @@ def check_agreed(agreed: StudyConfig, study: StudyConfig) -> None:
         raise RefusedError(Code.WRONG_STUDY, ", ".join(differ))
 
 
-def _pack(outgoing: Outgoing) -> tuple[Content, int]:
+def _pack(outgoing: Outgoing) -> tuple[Content, int, dict[str, list[int]]]:
+    """The message, the number of cases behind it, and the names and shapes of its arrays."""
     match outgoing:
         case ModelUpdate():
-            return pack_update(outgoing), outgoing.num_cases
+            return pack_update(outgoing), outgoing.num_cases, _shapes(outgoing.weights)
         case ValidationMetrics():
-            return pack_metrics(outgoing), outgoing.num_cases
+            return pack_metrics(outgoing), outgoing.num_cases, {}
+        case Moments() | Residuals():
+            return pack_sums(outgoing), outgoing.num_cases, _shapes(outgoing.arrays)
         case NodeFacts():
-            return pack_facts(outgoing), outgoing.cases_at_least
+            return pack_facts(outgoing), outgoing.cases_at_least, {}
+
+
+def _shapes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, list[int]]:
+    return {name: list(value.shape) for name, value in arrays.items()}

@@ -28,13 +28,14 @@ from msfl_common.errors import Code, InputError
 from msfl_common.files import private_folder, write_text
 from msfl_common.holding import held
 from msfl_common.kit import CA_FILE, STUDY_FILE, load_kit
+from msfl_common.messages import MOMENTS, REFERENCE, RESIDUALS
 from msfl_common.network import build_network, get_weights
 from msfl_common.processes import end_with_starter
 
 POLL_S = (0.3, 2.0)  # pause between two looks for a request: short after one was answered, then growing
 LONGEST_PAUSE_S = 30.0
 APP = f"msfl/msfl {__version__}"
-_REQUESTS = ("query", "train", "evaluate")
+_REQUESTS = ("query", *(f"query.{step}" for step in (MOMENTS, RESIDUALS, REFERENCE)), "train", "evaluate")
 
 log = logging.getLogger(__name__)
 Answer = Callable[[Message, Context], Message]

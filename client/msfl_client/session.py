@@ -53,10 +53,16 @@ class SiteSession:
     devices: tuple[torch.device, ...]
     network: torch.nn.Module
     train_round: TrainRound
-    num_train_cases: int
+    training: tuple[Case, ...]
+    cases: tuple[Case, ...]
     validation_cases: tuple[PreparedCase, ...]
     validation_patients: tuple[str, ...]
     on_progress: OnProgress
+
+    @property
+    def num_train_cases(self) -> int:
+        """Cases that the site trains on."""
+        return len(self.training)
 
 
 @lru_cache(maxsize=64)
@@ -100,7 +106,8 @@ def open_session(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) 
         devices=devices,
         network=build_network(study),
         train_round=_training_on(devices, site, study, [(case, usable[case.key]) for case in train]),
-        num_train_cases=len(train),
+        training=tuple(train),
+        cases=(*train, *validation),
         validation_cases=tuple(usable[case.key] for case in validation),
         validation_patients=tuple("/".join(map(str, case.patient)) for case in validation),
         on_progress=on_progress,

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from msfl_common.errors import ConfigError
+from msfl_common.features import FEATURES, HARMONIZED
 
 _MOST_FAULTS, _SHOWN_CHARACTERS = 20, 200
 
@@ -22,6 +23,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Contrast = Literal["T1w", "FLAIR", "T2w", "PDw"]
 MessageKind = Literal["model_update", "validation_metrics", "harmonization_sums", "node_facts"]
 Task = Literal["lesion-segmentation"]
+Covariate = Literal["age", "sex"]
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
 Hours = Annotated[str, Field(pattern=f"^{_CLOCK}-{_CLOCK}$")]
 
@@ -116,6 +118,43 @@ class Rounds(Frozen):
     )
 
 
+class Harmonization(Frozen):
+    """How features of the cases are made comparable across scanners, from sums, before training."""
+
+    method: Literal["none", "combat"] = Field("none", description="none, or combat: ComBat over scanners")
+    features: tuple[str, ...] = Field((), description="features to harmonize; empty: those that suit it")
+    covariates: tuple[Covariate, ...] = Field(
+        ("age", "sex"), description="what is known to change features and is kept; never an outcome"
+    )
+    age_knots_years: tuple[float, ...] = Field(
+        (), description="knots of a cubic spline of age, ends included, years; empty: a straight line"
+    )
+    min_cases: int = Field(
+        8, ge=3, description="fewest training cases of a scanner; one with fewer is left out, and not harmonized"
+    )
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The features to harmonize, in their order."""
+        return self.features or HARMONIZED
+
+    @field_validator("features")
+    @classmethod
+    def _known_features(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(value) - set(FEATURES)):
+            raise ValueError(f"no such feature: {', '.join(unknown)}; there are {', '.join(FEATURES)}")
+        if len(set(value)) != len(value):
+            raise ValueError("each feature may be named once")
+        return value
+
+    @field_validator("age_knots_years")
+    @classmethod
+    def _knots_rise(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if value and (len(value) < 2 or list(value) != sorted(set(value)) or value[0] < 0 or value[-1] > 120):
+            raise ValueError("expected two or more rising ages from 0 to 120 years")
+        return value
+
+
 class StudyConfig(Frozen):
     """A study: what is trained, how, and which rounds count."""
 
@@ -128,6 +167,7 @@ class StudyConfig(Frozen):
     training: Training = Training()
     validation: Validation = Validation()
     rounds: Rounds = Rounds()
+    harmonization: Harmonization = Harmonization()
     min_cases: int = Field(
         5,
         ge=1,

@@ -2,7 +2,8 @@
 
 Volumes are those of the patient's own head, whatever space they were measured in. `log_x` is the natural logarithm
 of 1 + x, in x's own unit. A skewed feature is harmonized through its logarithm. What happened since the session
-before is mostly nothing, and harmonizing would turn that nothing into something: it is left as it is.
+before is mostly nothing, and so is what lies in some zones: harmonizing would turn that nothing into something, so it
+is left as it is. So is what only cases with lesions have.
 """
 
 from __future__ import annotations
@@ -58,16 +59,16 @@ def _lesions() -> Iterator[tuple[str, Feature]]:
     yield from _skewed("lesion_count", "", "number of lesions: connected, at least 3 mm3")
     for zone in ZONES:
         name = zone.replace("_", " ")
-        yield from _skewed(f"lesion_volume_{zone}", "ml", f"volume of the {name} lesions")
-        yield from _skewed(f"lesion_count_{zone}", "", f"number of {name} lesions")
+        yield from _skewed(f"lesion_volume_{zone}", "ml", f"volume of the {name} lesions", harmonized=False)
+        yield from _skewed(f"lesion_count_{zone}", "", f"number of {name} lesions", harmonized=False)
     yield from _skewed("largest_lesion", "ml", "volume of the largest lesion, 0 without one")
     yield from _skewed("median_lesion", "mm3", "median volume of a lesion, 0 without one")
 
 
-def _skewed(name: str, unit: str, description: str) -> Iterator[tuple[str, Feature]]:
+def _skewed(name: str, unit: str, description: str, harmonized: bool = True) -> Iterator[tuple[str, Feature]]:
     """A feature and the logarithm that is harmonized in its place."""
     yield with_unit(name, unit), Feature(unit, description, harmonized=False)
-    yield f"log_{name}", Feature("", f"ln(1 + {with_unit(name, unit)})")
+    yield f"log_{name}", Feature("", f"ln(1 + {with_unit(name, unit)})", harmonized)
 
 
 def with_unit(name: str, unit: str) -> str:
@@ -91,7 +92,8 @@ def _intensities() -> Iterator[tuple[str, Feature]]:
             Feature("", f"{title} of normal-appearing white matter, the brain's median being 1"),
         )
         yield f"{contrast}_gm_wm_ratio", Feature("", f"{title} of grey matter over that of white matter, medians")
-        yield f"{contrast}_lesion_wm_ratio", Feature("", f"{title} of lesions over that of white matter, medians")
+        ratio = f"{title} of lesions over that of white matter, medians; of cases with lesions"
+        yield f"{contrast}_lesion_wm_ratio", Feature("", ratio, harmonized=False)
         for measure in ("contrast", "homogeneity", "correlation", "entropy"):
             yield (
                 f"{contrast}_wm_glcm_{measure}",

@@ -14,15 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from msfl_common.config import StudyConfig, parse_study
 from msfl_common.errors import Code, ConfigError, UpdateError
+from msfl_common.harmonization import Floats, Moments, Reference, Residuals
 from msfl_common.statistics import Estimate
 from msfl_common.weights import Weights, check_weights
 
 ARRAYS, TASK, METRICS, FACTS, REFUSAL = "arrays", "task", "metrics", "facts", "refusal"
-STUDY, ROUND = "study", "round"
+STUDY, ROUND, SLOPES = "study", "round", "slopes"
+MOMENTS, RESIDUALS, REFERENCE = "moments", "residuals", "reference"  # the steps of a harmonization
 NUM_CASES = "num-examples"  # the name under which Flower's strategies look for a site's weight
+NUM_SCANNERS = "num_scanners"
 TRAIN_LOSS, SECONDS = "train_loss", "seconds"
 _ESTIMATE_FIELDS = ("mean", "standard_error", "ci95_low", "ci95_high", "num_cases")
 _NPY_HEADER_BYTES = 1024  # more than any .npy header of our arrays
@@ -136,10 +140,9 @@ def unpack_update(content: RecordDict, expected: Weights) -> ModelUpdate:
         UpdateError: records, names, shapes, types, sizes or values are not as declared.
     """
     numbers = _exactly(content, {ARRAYS, METRICS}, {NUM_CASES, TRAIN_LOSS, SECONDS})
-    if numbers[NUM_CASES] < 1 or numbers[NUM_CASES] != int(numbers[NUM_CASES]):
-        raise UpdateError(f"expected a whole number of training cases above 0, found {numbers[NUM_CASES]}")
+    num_cases = _counts({NUM_CASES: numbers[NUM_CASES]})[NUM_CASES]
     weights = _unpack_weights(content, expected, consume=True)
-    return ModelUpdate(weights, int(numbers[NUM_CASES]), numbers[TRAIN_LOSS], numbers[SECONDS])
+    return ModelUpdate(weights, num_cases, numbers[TRAIN_LOSS], numbers[SECONDS])
 
 
 def pack_metrics(metrics: ValidationMetrics) -> RecordDict:
@@ -187,6 +190,75 @@ def unpack_facts(content: RecordDict) -> NodeFacts:
     if record is None or set(record) != {"site", "version", "cases_at_least"}:
         raise UpdateError("expected node facts")
     return NodeFacts(str(record["site"]), str(record["version"]), int(str(record["cases_at_least"])))
+
+
+def pack_slopes_task(task: RoundTask, slopes_QP: Floats) -> RecordDict:
+    """The coordinator's request for the second sums of a harmonization."""
+    return RecordDict({**pack_task(task), ARRAYS: ArrayRecord({SLOPES: Array(slopes_QP)})})
+
+
+def unpack_slopes(content: RecordDict, shape: tuple[int, int]) -> Floats:
+    """The slopes of a request, Q x P.
+
+    Raises:
+        UpdateError: they are not as declared.
+    """
+    return _unpack_floats(content, {SLOPES: shape})[SLOPES]
+
+
+def pack_reference_task(task: RoundTask, reference: Reference) -> RecordDict:
+    """The coordinator hands out the reference of a harmonization; a site answers with its facts."""
+    content = pack_task(task)
+    content.config_records[TASK][REFERENCE] = reference.model_dump_json()
+    return content
+
+
+def unpack_reference(content: RecordDict) -> Reference:
+    """The reference in a request.
+
+    Raises:
+        UpdateError: there is none, or it does not validate.
+    """
+    try:
+        return Reference.model_validate_json(str(content.config_records[TASK].get(REFERENCE)))
+    except ValidationError as error:
+        raise UpdateError(f"expected the reference of a harmonization: {error.errors()[0]['msg']}") from None
+
+
+def pack_sums(sums: Moments | Residuals) -> RecordDict:
+    """Sums of a harmonization: arrays, and the number of cases and, with the first, of scanners."""
+    numbers = {NUM_CASES: sums.num_cases}
+    if isinstance(sums, Moments):
+        numbers[NUM_SCANNERS] = sums.num_scanners
+    record = ArrayRecord({name: Array(value) for name, value in sums.arrays.items()})
+    return RecordDict({ARRAYS: record, METRICS: MetricRecord({**numbers})})
+
+
+def unpack_moments(content: RecordDict, num_columns: int, num_features: int) -> Moments:
+    """Read a site's first sums.
+
+    Raises:
+        UpdateError: names, shapes, types or values are not as declared.
+    """
+    counts = _counts(_exactly(content, {ARRAYS, METRICS}, {NUM_CASES, NUM_SCANNERS}))
+    shapes = {"covariance": (num_columns, num_columns), "cross": (num_columns, num_features)}
+    arrays = _unpack_floats(content, shapes)
+    if (np.diag(arrays["covariance"]) < 0).any():
+        raise UpdateError("covariance: expected no negative variance")
+    return Moments(counts[NUM_CASES], counts[NUM_SCANNERS], arrays["covariance"], arrays["cross"])
+
+
+def unpack_residuals(content: RecordDict, num_features: int) -> Residuals:
+    """Read a site's second sums.
+
+    Raises:
+        UpdateError: names, shapes, types or values are not as declared.
+    """
+    counts = _counts(_exactly(content, {ARRAYS, METRICS}, {NUM_CASES}))
+    arrays = _unpack_floats(content, {"intercepts": (num_features,), "squares": (num_features,)})
+    if (arrays["squares"] < 0).any():
+        raise UpdateError("squares: expected no negative sum of squares")
+    return Residuals(counts[NUM_CASES], arrays["intercepts"], arrays["squares"])
 
 
 def pack_refusal(refusal: Refusal) -> RecordDict:
@@ -275,6 +347,32 @@ def _unpack_weights(content: RecordDict, expected: Weights, *, consume: bool) ->
         start += value.size
     check_weights(weights, expected)
     return weights
+
+
+def _unpack_floats(content: RecordDict, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
+    """Arrays of float64 with these names and shapes, and no others."""
+    record = content.array_records.get(ARRAYS)
+    if record is None or set(record) != set(shapes):
+        raise UpdateError(f"expected the arrays {sorted(shapes)}")
+    arrays: dict[str, Floats] = {}
+    for name, shape in shapes.items():
+        if len(record[name].data) > 8 * math.prod(shape) + _NPY_HEADER_BYTES:
+            raise UpdateError(f"{name}: expected {8 * math.prod(shape)} bytes, found {len(record[name].data)}")
+        try:
+            value = record[name].numpy()
+        except (ValueError, TypeError, EOFError) as error:
+            raise UpdateError(f"{name}: cannot be decoded: {type(error).__name__}") from None
+        if value.shape != shape or value.dtype != np.float64 or not np.isfinite(value).all():
+            raise UpdateError(f"{name}: expected finite float64{shape}, found {value.dtype}{value.shape}")
+        arrays[name] = value
+    return arrays
+
+
+def _counts(numbers: Mapping[str, float]) -> dict[str, int]:
+    for name, value in numbers.items():
+        if value < 1 or value != int(value):
+            raise UpdateError(f"{name}: expected a whole number above 0, found {value}")
+    return {name: int(value) for name, value in numbers.items()}
 
 
 def _exactly(content: RecordDict, records: set[str], names: set[str]) -> dict[str, float]:

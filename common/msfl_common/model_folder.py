@@ -1,4 +1,7 @@
-"""A trained model on disk: `model.safetensors` and `model.json`, never a pickle."""
+"""A trained model on disk: `model.safetensors` and `model.json`, never a pickle.
+
+Where the study harmonized its features, `harmonization.json` is the reference that they were brought to.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from msfl_common import __version__
 from msfl_common.config import StudyConfig
 from msfl_common.errors import ModelFolderError, UpdateError
 from msfl_common.files import whole_folder, write_bytes, write_text
+from msfl_common.harmonization import Reference
 from msfl_common.weights import Weights, check_weights
 
 # A voxel is lesion from this probability on. On simulated validation cases DSC is the same from 0.3 to 0.5 and
@@ -23,6 +27,7 @@ LESION_THRESHOLD = 0.3
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "model.json"
+REFERENCE_FILE = "harmonization.json"
 
 
 class Provenance(BaseModel):
@@ -47,23 +52,44 @@ class ModelCard(BaseModel):
     labels: dict[int, str] = {0: "background", 1: "lesion"}
     threshold: float = Field(LESION_THRESHOLD, description="lesion where the probability is at least this")
     weights_sha256: str = Field(description="SHA-256 of model.safetensors")
+    harmonization: str | None = Field(None, description="version of the reference in harmonization.json")
     versions: dict[str, str] = Field(description="package versions that made the model")
     provenance: Provenance
 
 
-def save_model(folder: Path, study: StudyConfig, weights: Weights, provenance: Provenance) -> ModelCard:
+def save_model(
+    folder: Path, study: StudyConfig, weights: Weights, provenance: Provenance, reference: Reference | None = None
+) -> ModelCard:
     """Write a model folder in one step; an existing one is replaced only when the new one is whole."""
     content = save(weights)
     card = ModelCard(
         study=study,
         weights_sha256=hashlib.sha256(content).hexdigest(),
+        harmonization=reference.version if reference else None,
         versions={"msfl": __version__, **{name: version(name) for name in ("torch", "monai", "flwr")}},
         provenance=provenance,
     )
     with whole_folder(folder) as temporary:
         write_bytes(temporary / WEIGHTS_FILE, content)
         write_text(temporary / CARD_FILE, card.model_dump_json(indent=2) + "\n")
+        if reference is not None:
+            write_text(temporary / REFERENCE_FILE, reference.model_dump_json(indent=1) + "\n")
     return card
+
+
+def read_reference(path: Path) -> Reference:
+    """The reference of a harmonization, from its file.
+
+    Raises:
+        ModelFolderError: it is missing, damaged or of another format.
+    """
+    try:
+        return Reference.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelFolderError(f"{path}: no such file; expected the reference of a study's harmonization") from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not text"
+        raise ModelFolderError(f"{path}: not a reference of this version: {detail}; copy it again") from None
 
 
 def load_model(folder: Path) -> tuple[ModelCard, Weights]:

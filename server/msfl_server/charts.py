@@ -33,22 +33,22 @@ MANY_SITES_COLOUR = "#9AA5AF"
 REFERENCE_COLOUR = "#FFB000"
 PREDICTION_COLOUR = "#38BDF8"
 
-_INK, _LINE, _ACCENT = "#010203", "#040506", "#070809"
-_CSS = {_INK: "currentColor", _LINE: "var(--line)", _ACCENT: "var(--accent)"}
+INK, LINE, ACCENT = "#010203", "#040506", "#070809"
+_CSS = {INK: "currentColor", LINE: "var(--line)", ACCENT: "var(--accent)"}
 _Z95 = NormalDist().inv_cdf(0.975)
-_STYLE: Any = {
-    "axes.edgecolor": _LINE,
-    "axes.labelcolor": _INK,
+STYLE: Any = {
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": INK,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "font.size": 9,
-    "grid.color": _LINE,
+    "grid.color": LINE,
     "grid.linewidth": 0.6,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "svg.hashsalt": "msfl",
@@ -82,18 +82,18 @@ def learning_curve(name: str, pooled: Mapping[int, float], per_site: Mapping[str
         pooled: round to value.
         per_site: site name to its values, coloured by `site_colours`.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.7, 2.5), layout="constrained")
         axes = figure.add_subplot()
         dots = "o" if len(pooled) <= 30 else None
         single = dots if len(pooled) == 1 else None
         for values, colour in zip(per_site.values(), site_colours(len(per_site)), strict=True):
             axes.plot(list(values), list(values.values()), color=colour, linewidth=1.1, marker=single, markersize=3)
-        axes.plot(list(pooled), list(pooled.values()), color=_ACCENT, linewidth=2.6, marker=dots, markersize=3.6)
+        axes.plot(list(pooled), list(pooled.values()), color=ACCENT, linewidth=2.6, marker=dots, markersize=3.6)
         axes.set_xlabel("Round")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         axes.grid(visible=False, axis="x")
-        return _inline_svg(figure, name)
+        return inline_svg(figure, name)
 
 
 def forest_plot(name: str, metric: MetricSummary) -> str:
@@ -101,14 +101,14 @@ def forest_plot(name: str, metric: MetricSummary) -> str:
     analysis = between_sites(metric)
     rows = list(metric.per_site.items())
     num_rows = len(rows) + (2 if analysis else 1)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 0.8 + 0.32 * num_rows), layout="constrained")
         axes = figure.add_subplot()
         largest = max(site.num_cases for _, site in rows)
         for row, (_, site) in enumerate(rows):
             if site.ci95_low is not None and site.ci95_high is not None:
-                axes.plot([site.ci95_low, site.ci95_high], [row, row], color=_INK, linewidth=1.3)
-            axes.plot(site.mean, row, "s", color=_INK, markersize=4 + 5 * (site.num_cases / largest) ** 0.5)
+                axes.plot([site.ci95_low, site.ci95_high], [row, row], color=INK, linewidth=1.3)
+            axes.plot(site.mean, row, "s", color=INK, markersize=4 + 5 * (site.num_cases / largest) ** 0.5)
             _row_text(axes, row, site.mean, site.ci95_low, site.ci95_high)
         labels = [f"{site}  (n = {at_site.num_cases})" for site, at_site in rows] + ["Pooled over cases"]
         _diamond(axes, len(rows), metric.mean, metric.ci95_low, metric.ci95_high, filled=True)
@@ -122,14 +122,14 @@ def forest_plot(name: str, metric: MetricSummary) -> str:
                 filled=False,
             )
             labels.append("Random effects")
-        axes.axvline(metric.mean, color=_ACCENT, linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.axhline(len(rows) - 0.5, color=_LINE, linewidth=1)
+        axes.axvline(metric.mean, color=ACCENT, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.axhline(len(rows) - 0.5, color=LINE, linewidth=1)
         axes.set_yticks(range(num_rows), labels)
         axes.set_ylim(num_rows - 0.4, -0.6)
         axes.set_xlabel(axis_label(name))
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        return _inline_svg(figure, f"forest-{name}")
+        return inline_svg(figure, f"forest-{name}")
 
 
 def between_sites(metric: MetricSummary) -> MetaAnalysis | None:
@@ -207,7 +207,7 @@ def _diamond(axes: Axes, row: int, mean: float, low: float | None, high: float |
         (mean, row + 0.28),
     ]
     x, y = zip(*corners, strict=True)
-    axes.fill(x, y, facecolor=_ACCENT if filled else "none", edgecolor=_ACCENT, linewidth=1.6)
+    axes.fill(x, y, facecolor=ACCENT if filled else "none", edgecolor=ACCENT, linewidth=1.6)
     _row_text(axes, row, mean, low, high)
 
 
@@ -216,7 +216,7 @@ def _row_text(axes: Axes, row: int, mean: float, low: float | None, high: float 
     axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
 
 
-def _inline_svg(figure: Figure, name: str) -> str:
+def inline_svg(figure: Figure, name: str) -> str:
     """The figure as an `<svg>` for inside HTML: page colours, its own ids, no XML header and no address."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True)

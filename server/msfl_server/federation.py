@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 
 from msfl_common.config import StudyConfig
 from msfl_common.errors import RunError
+from msfl_common.harmonization import Reference
 from msfl_common.messages import RoundTask, ValidationMetrics, pack_task, unpack_facts, unpack_metrics, unpack_update
 from msfl_common.metrics import METRICS
 from msfl_common.model_folder import Provenance, save_model
@@ -32,6 +33,7 @@ from msfl_server.federation_exchange import (
     meaning_of,
     presence,
 )
+from msfl_server.federation_harmonization import Harmonizer, load_reference, save_reference
 from msfl_server.results import summarise_metrics
 from msfl_server.strategy_fedavg import aggregate, with_momentum
 from msfl_server.summary import RoundSummary, SiteFailure, SiteSummary
@@ -60,12 +62,14 @@ class Roster:
         absent: why sites cannot take part in this round.
         expected: sites that a round waits for before it begins.
         invited: sites that a round without them names as left out.
+        harmonized: nodes that have the reference of the harmonization.
     """
 
     names: dict[int, str] = field(default_factory=dict)
     absent: tuple[SiteFailure, ...] = ()
     expected: tuple[str, ...] = ()
     invited: tuple[str, ...] = ()
+    harmonized: set[int] = field(default_factory=set)
 
 
 def run_rounds(
@@ -90,10 +94,13 @@ def run_rounds(
     before_s = checkpoint.state.total_s
     run_id = listener.on_start(checkpoint.state)
     roster = Roster(expected=tuple(expected), invited=tuple(expected))
+    reference = load_reference(out, study.harmonization)
     if checkpoint.state.history:
         roster.expected = checkpoint.state.history[-1].sites_ok
     for number in range(checkpoint.state.round + 1, study.rounds.num_rounds + 1):
         meet_sites(grid, study, roster, number, listener)
+        if study.harmonization.method != "none":
+            reference = share_reference(Harmonizer(grid, study, number, listener.on_wait), reference, out, roster)
         result = play_round(grid, study, out, roster, number, checkpoint, listener)
         state = result.state.model_copy(
             update={"total_s": before_s + time.monotonic() - started, "mlflow_run_id": run_id}
@@ -106,7 +113,7 @@ def run_rounds(
         rounds_completed=checkpoint.state.round,
         sites={site.name: site.cases_train for site in checkpoint.state.sites},
     )
-    save_model(out / "model", study, checkpoint.weights, provenance)
+    save_model(out / "model", study, checkpoint.weights, provenance, reference)
     return checkpoint
 
 
@@ -144,6 +151,21 @@ def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, list
         else:
             roster.names[node] = facts.site
     roster.absent = (*roster.absent, *failures)
+
+
+def share_reference(harmonizer: Harmonizer, reference: Reference | None, out: Path, roster: Roster) -> Reference:
+    """The reference of the harmonization, made when there is none yet, in the hands of every site that is there.
+
+    A site that does not take it goes on training; it is asked again before the next round.
+    """
+    present = {node: name for node, name in roster.names.items() if node in set(harmonizer.grid.get_node_ids())}
+    if reference is None:
+        reference = harmonizer.learn(present)
+        save_reference(out, reference)
+    without = {node: name for node, name in present.items() if node not in roster.harmonized}
+    if without:
+        roster.harmonized |= set(harmonizer.hand_out(reference, without).replies)
+    return reference
 
 
 def play_round(

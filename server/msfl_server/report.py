@@ -17,6 +17,7 @@ from rich.table import Table
 from msfl_common import __version__
 from msfl_common.config import StudyConfig
 from msfl_common.files import write_text
+from msfl_common.harmonization import Reference
 from msfl_common.metrics import METRICS
 from msfl_server.charts import (
     MANY_SITES_COLOUR,
@@ -33,6 +34,8 @@ from msfl_server.charts import (
     overlay_png,
     site_colours,
 )
+from msfl_server.harmonization_charts import association_chart, predictability_chart
+from msfl_server.harmonization_effect import HarmonizationEffect, Interval, ScannerPredictability
 from msfl_server.settings import flat_settings
 from msfl_server.summary import MetricSummary, Summary
 
@@ -45,7 +48,14 @@ _PACKAGES = ("flwr", "torch", "monai", "numpy", "scipy", "mlflow")
 __all__ = ["Overlay", "render_table", "write_report"]
 
 
-def write_report(out: Path, summary: Summary, study: StudyConfig, overlays: Sequence[Overlay] = ()) -> Path:
+def write_report(
+    out: Path,
+    summary: Summary,
+    study: StudyConfig,
+    overlays: Sequence[Overlay] = (),
+    reference: Reference | None = None,
+    effect: HarmonizationEffect | None = None,
+) -> Path:
     """Write `out/report.html`, which needs nothing but a browser.
 
     Args:
@@ -53,6 +63,8 @@ def write_report(out: Path, summary: Summary, study: StudyConfig, overlays: Sequ
         summary: the run's figures.
         study: the settings to list.
         overlays: example slices. They show images, so pass simulated or public cases only.
+        reference: what features were harmonized to, in a study that did.
+        effect: what that changed; known only where all cases are in one place.
 
     Returns:
         The page's path.
@@ -73,6 +85,7 @@ def write_report(out: Path, summary: Summary, study: StudyConfig, overlays: Sequ
         forests=[_forest(name, metric) for name, metric in _compared(summary)],
         site_columns=[axis_label(name) for name, _ in _in_order(summary)],
         site_rows=_site_rows(summary),
+        harmonization=_harmonization(reference, effect) if reference else None,
         overlays=[{"site": o.site, "caption": o.caption, "src": overlay_png(o)} for o in overlays],
         outline={"reference": REFERENCE_COLOUR, "prediction": PREDICTION_COLOUR},
         settings=flat_settings(study),
@@ -226,6 +239,45 @@ def _site_rows(summary: Summary) -> list[dict[str, Any]]:
             cells.append(format_value(name, at_site.mean) if at_site else "n/a")
         rows.append({"site": site, "cells": cells})
     return rows
+
+
+def _harmonization(reference: Reference, effect: HarmonizationEffect | None) -> dict[str, Any]:
+    facts = (
+        f"ComBat over {reference.num_scanners} scanners at {reference.num_sites} sites, from sums of "
+        f"{reference.num_cases} training cases: {len(reference.settings.feature_names)} features, "
+        f"{' and '.join(reference.settings.covariates) or 'no covariates'} kept. Reference {reference.version}."
+    )
+    if effect is None:
+        return {"facts": facts, "rows": [], "charts": []}
+    rows = [
+        {
+            "classifier": result.classifier,
+            "before": _interval(result.before),
+            "after": _interval(result.after),
+            "chance": f"{result.chance:.2f}",
+        }
+        for result in effect.scanner
+    ]
+    charts = [
+        {"title": "Which scanner?", "alt": _scanner_alt(effect.scanner), "svg": predictability_chart(effect.scanner)}
+    ]
+    for name, title, label, found in (
+        ("age", "Age", "SD per decade", effect.age),
+        ("outcome", "Activity within a year", "SD between outcomes", effect.outcome),
+    ):
+        if found:
+            alt = f"{title}: each feature's association within scanners against that over all cases, before and after."
+            charts.append({"title": title, "alt": alt, "svg": association_chart(f"harmonization-{name}", label, found)})
+    return {"facts": facts, "rows": rows, "charts": [{**chart, "svg": Markup(chart["svg"])} for chart in charts]}
+
+
+def _scanner_alt(results: Sequence[ScannerPredictability]) -> str:
+    told = "; ".join(f"{r.classifier} {r.before.value:.2f} before, {r.after.value:.2f} after" for r in results)
+    return f"Balanced accuracy of telling the scanner: {told}; chance is {results[0].chance:.2f}."
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
 
 
 def _versions() -> list[tuple[str, str]]:

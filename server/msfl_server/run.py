@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 from msfl_common.config import StudyConfig
+from msfl_common.harmonization import Reference
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import RunState, load_checkpoint
 from msfl_server.federation import Listener
+from msfl_server.federation_harmonization import load_reference
+from msfl_server.harmonization_effect import HarmonizationEffect
 from msfl_server.report import Overlay, write_report
 from msfl_server.results import summarise_metrics, summarise_run
 from msfl_server.summary import Summary, write_summary
@@ -85,6 +88,7 @@ def play_and_report(
     display: Display,
     play: Callable[[Listener], None],
     overlays: Callable[[], Sequence[Overlay]] = list,
+    effect: Callable[[Reference], HarmonizationEffect | None] = lambda _: None,
     patient: bool = False,
 ) -> Summary:
     """Play the rounds that are left, then write the run's summary, report and registered model.
@@ -97,6 +101,7 @@ def play_and_report(
         display: shows the rounds to people.
         play: plays the rounds, telling the listener.
         overlays: example images for the report; none where images stay at the sites.
+        effect: what a harmonization changed, for the report; unknown where features stay at the sites.
         patient: go on while MLflow cannot be reached; see `track`.
 
     Raises:
@@ -110,7 +115,10 @@ def play_and_report(
             summary = _summarise(study, first, out)
         if patient:
             listener.tracker.catch_up(STORE_PATIENCE_S)
-        report = write_report(out, summary, study, overlays())
+        reference = load_reference(out, study.harmonization)
+        report = write_report(
+            out, summary, study, overlays(), reference, effect(reference) if reference is not None else None
+        )
         listener.tracker.log_report(report)
         listener.tracker.log_model(out / summary.model)
     return summary

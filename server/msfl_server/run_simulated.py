@@ -6,6 +6,7 @@ from pathlib import Path
 
 from msfl_common.network import build_network, get_weights
 from msfl_server.display import run_display
+from msfl_server.harmonization_cases import effect_of_run
 from msfl_server.overlays import example_overlays
 from msfl_server.run import play_and_report
 from msfl_server.run_folder import RunSetup
@@ -29,4 +30,5 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
             display,
             lambda listener: simulate(setup.study, first, setup.sites, out, backend, listener, display.on_progress),
             lambda: example_overlays(setup, out),
+            lambda reference: effect_of_run(setup, reference),
         )

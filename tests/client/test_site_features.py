@@ -68,7 +68,7 @@ def run(bids: Path, tmp_path: Path) -> Callable[..., str]:
 
 def test_the_command_writes_a_row_for_every_session(run: Callable[..., str], tmp_path: Path) -> None:
     document = json.loads(run("--json"))
-    rows = read_features_table(tmp_path / "state" / TABLE)
+    rows = read_features_table(tmp_path / "state" / TABLE).rows
     assert document["num_cases"] == len(rows) == 4
     assert document["left_out"] == {}
     assert [(row.participant_id, row.session_id) for row in rows] == [

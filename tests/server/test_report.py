@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from msfl_common.config import Harmonization
+from msfl_common.harmonization import Reference
 from msfl_common.statistics import Estimate, meta_analysis
 from msfl_server.charts import between_sites
+from msfl_server.harmonization_effect import CasesInOnePlace, measure_effect
 from msfl_server.report import Overlay, render_table, write_report
 from msfl_server.summary import RoundSummary, SiteFailure, SiteMetric, Timing, summarise_metric
 
@@ -196,3 +199,46 @@ def test_the_table_holds_the_headline_figures(summary):
     assert "12 of 12 rounds, 5 sites" in text
     assert f"{dsc.mean:.3f} │ {dsc.ci95_low:.3f} to {dsc.ci95_high:.3f} │    95" in text
     assert "False lesions (lesion FPR) ↓" in text
+
+
+@pytest.fixture
+def reference():
+    settings = Harmonization(method="combat", features=("bpf", "gm_volume_ml"), covariates=("age",))
+    return Reference(
+        study="pilot",
+        settings=settings,
+        columns=("age",),
+        slopes=((0.0, 0.1),),
+        grand_mean=(1.0, 2.0),
+        pooled_variance=(1.0, 1.0),
+        num_cases=90,
+        num_scanners=4,
+        num_sites=3,
+    )
+
+
+def test_a_harmonization_among_real_sites_is_told_by_its_facts_alone(tmp_path, summary, study, reference):
+    page = page_of(write_report(tmp_path, summary, study, reference=reference))
+    assert "ComBat over 4 scanners at 3 sites, from sums of 90 training cases: 2 features, age kept." in page.text
+    assert reference.version in page.text
+    assert "Telling the scanner" not in page.text
+
+
+def test_a_simulated_harmonization_shows_what_it_changed(tmp_path, summary, study, reference):
+    rng = np.random.default_rng(0)
+    clean, scanner = rng.normal(size=(60, 2)), np.repeat([0, 1, 2], 20)
+    cases = CasesInOnePlace(
+        names=reference.settings.features,
+        raw_NP=clean + 5.0 * scanner[:, None],
+        harmonized_NP=clean,
+        scanners=tuple(f"s{number}" for number in scanner),
+        patients=tuple(map(str, range(60))),
+        ages=rng.uniform(20, 60, 60),
+        outcomes=np.full(60, np.nan),
+    )
+    page = page_of(write_report(tmp_path, summary, study, reference=reference, effect=measure_effect(cases, 0)))
+    assert "logistic regression 1.00" in page.text
+    assert "0.33" in page.text  # chance
+    assert "Age" in page.text
+    assert "Activity within a year" not in page.text  # no outcome is known
+    assert len(page.ids) == len(set(page.ids))

@@ -1,0 +1,64 @@
+"""A session's part in a harmonization: the rows behind its sums, and taking the reference."""
+
+from __future__ import annotations
+
+import os
+
+from msfl_client.egress import check_floor
+from msfl_client.feature_table import FeatureTable
+from msfl_client.harmonize import Rows
+from msfl_client.session import SiteSession
+from msfl_client.site_features import features_of
+from msfl_client.site_harmonization import FOLDER, harmonize_site, training_rows
+from msfl_common.errors import Code, RefusedError
+from msfl_common.harmonization import Reference
+from msfl_common.messages import RoundTask
+
+
+def session_rows(session: SiteSession, task: RoundTask) -> Rows:
+    """The site's training cases for the sums of a harmonization.
+
+    Raises:
+        RefusedError: the study harmonizes nothing, or no scanner has enough cases.
+    """
+    if task.study.harmonization.method == "none":
+        raise RefusedError(Code.BAD_STUDY, "asked for sums of a harmonization, but the study has none")
+    rows, chosen = training_rows(
+        session.training, session.site.data, task.study.harmonization, session_features(session, task)
+    )
+    check_floor(session.site.policy, task.study, len({case.patient for case in chosen.cases}))
+    return rows
+
+
+def take_reference(session: SiteSession, task: RoundTask, reference: Reference) -> None:
+    """Fit the site's scanners to the reference and keep that, with the harmonized features, in its state folder.
+
+    Raises:
+        RefusedError: the reference is not of this study's settings, or no scanner has enough cases.
+    """
+    if task.study.harmonization.method == "none" or not reference.fits(task.study.harmonization):
+        raise RefusedError(Code.BAD_STUDY, "the reference was made with other settings than the study's")
+    folder = session.site.state / FOLDER
+    made = harmonize_site(
+        session.training, session.cases, session.site.data, reference, session_features(session, task), folder
+    )
+    note = f"{len(made.table.rows)} of {len(session.cases)} cases, reference {reference.version}"
+    session.on_progress(session.site.name, "harmonized", len(made.table.rows), len(session.cases), note)
+
+
+def session_features(session: SiteSession, task: RoundTask) -> FeatureTable:
+    """Features of all cases; those that were computed before are read from the site's cache."""
+    done, total = 0, len(session.cases)
+
+    def on_case() -> None:
+        nonlocal done
+        done += 1
+        session.on_progress(session.site.name, "features", done, total, "")
+
+    num_workers = os.cpu_count() or 1
+    rows, left_out = features_of(
+        session.cases, task.study.inputs, session.site.state / "cache" / "features", None, num_workers, on_case
+    )
+    if left_out:
+        session.on_progress(session.site.name, "features", done, total, f"{len(left_out)} cases cannot be measured")
+    return FeatureTable(tuple(rows))

@@ -1,0 +1,183 @@
+"""Before the rounds: the reference that every scanner is brought to, from the sites' sums, and handed to all.
+
+It is made once and kept as `harmonization.json` in the run's folder; who comes later, or comes back, is handed
+the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from flwr.serverapp import Grid
+
+from msfl_common.config import Harmonization, StudyConfig
+from msfl_common.errors import InputError, RunError
+from msfl_common.files import write_text
+from msfl_common.harmonization import (
+    Floats,
+    Moments,
+    Reference,
+    Residuals,
+    column_names,
+    make_reference,
+    solve_slopes,
+)
+from msfl_common.messages import (
+    MOMENTS,
+    REFERENCE,
+    RESIDUALS,
+    Content,
+    NodeFacts,
+    RoundTask,
+    pack_reference_task,
+    pack_slopes_task,
+    pack_task,
+    unpack_facts,
+    unpack_moments,
+    unpack_residuals,
+)
+from msfl_common.model_folder import REFERENCE_FILE, read_reference
+from msfl_server.federation_exchange import Answers, Question, ask, meaning_of
+from msfl_server.summary import SiteFailure
+
+MIN_SITES = 3  # of two, each could take its own sums off and see the other's
+CASES_PER_COLUMN = 5  # fewest cases, less one for each scanner, for each column of the covariates
+
+_WITHOUT = "set `harmonization: {method: none}` in study.yaml to train without"
+
+T = TypeVar("T")
+OnWait = Callable[[int, str, list[str], float], None]  # round, for what, from which sites, seconds left
+
+
+@dataclass(frozen=True)
+class Harmonizer:
+    """Asks the sites for what a harmonization needs.
+
+    Attributes:
+        grid: how the sites are reached.
+        study: has settings for a harmonization.
+        number: the round that is about to begin.
+        on_wait: told for whom it waits.
+    """
+
+    grid: Grid
+    study: StudyConfig
+    number: int
+    on_wait: OnWait
+
+    @property
+    def settings(self) -> Harmonization:
+        """What is harmonized, and how."""
+        return self.study.harmonization
+
+    def learn(self, sites: Mapping[int, str]) -> Reference:
+        """The reference, from two rounds of sums of `sites` (node to name).
+
+        The second sums must be of the same cases as the first: when a site is lost in between, its part is taken
+        out by beginning again without it.
+
+        Raises:
+            RunError: too few sites or cases, or covariates that do not vary; nothing has been trained.
+        """
+        failures: tuple[SiteFailure, ...] = ()
+        while True:
+            first = self._moments(sites)
+            moments = [first.replies[node] for node in sorted(first.replies)]
+            failures = (*failures, *first.failures)
+            self._expect_enough(moments, failures)
+            slopes_QP = self._solve(moments)
+            second = self._residuals({node: sites[node] for node in first.replies}, slopes_QP)
+            failures = (*failures, *second.failures)
+            same = [node for node in second.replies if second.replies[node].num_cases == first.replies[node].num_cases]
+            if len(same) == len(moments):
+                residuals = [second.replies[node] for node in sorted(same)]
+                try:
+                    return make_reference(self.study.name, self.settings, moments, residuals, slopes_QP)
+                except ValueError as error:
+                    raise RunError(f"harmonization: {error}; {_WITHOUT}") from None
+            sites = {node: sites[node] for node in same}
+
+    def hand_out(self, reference: Reference, sites: Mapping[int, str]) -> Answers[NodeFacts]:
+        """Give the reference to sites; each fits its own scanners to it, and tells nothing of that."""
+        return self._ask(REFERENCE, sites, lambda task: pack_reference_task(task, reference), unpack_facts, "BAD_FACTS")
+
+    def _moments(self, sites: Mapping[int, str]) -> Answers[Moments]:
+        shape = len(column_names(self.settings)), len(self.settings.feature_names)
+        return self._ask(MOMENTS, sites, pack_task, lambda content: unpack_moments(content, *shape), "BAD_SUMS")
+
+    def _residuals(self, sites: Mapping[int, str], slopes_QP: Floats) -> Answers[Residuals]:
+        num_features = len(self.settings.feature_names)
+        return self._ask(
+            RESIDUALS,
+            sites,
+            lambda task: pack_slopes_task(task, slopes_QP),
+            lambda content: unpack_residuals(content, num_features),
+            "BAD_SUMS",
+        )
+
+    def _ask(
+        self,
+        step: str,
+        sites: Mapping[int, str],
+        pack: Callable[[RoundTask], Content],
+        read: Callable[[Content], T],
+        bad: str,
+    ) -> Answers[T]:
+        task = RoundTask(self.study, self.number)
+        question = Question(f"query.{step}", lambda: pack(task), lambda _, content: read(content), bad)
+        return ask(
+            self.grid,
+            sites,
+            question,
+            self.number,
+            self.study.rounds,
+            lambda names, left: self.on_wait(self.number, f"harmonization ({step})", names, left),
+        )
+
+    def _expect_enough(self, moments: Sequence[Moments], failures: Iterable[SiteFailure]) -> None:
+        if len(moments) < MIN_SITES:
+            why = "; ".join(f"{failure.site}: {failure.code} ({meaning_of(failure.code)})" for failure in failures)
+            raise RunError(
+                f"harmonization: {len(moments)} sites gave their sums, at least {MIN_SITES} are needed; "
+                f"{why or 'no other site is connected'}; {_WITHOUT}"
+            )
+        free = sum(sums.num_cases - sums.num_scanners for sums in moments)
+        needed = CASES_PER_COLUMN * len(column_names(self.settings))
+        if free < needed:
+            raise RunError(
+                f"harmonization: {free} cases, one taken off for each scanner, for "
+                f"{len(column_names(self.settings))} covariates; at least {needed} are needed; {_WITHOUT}"
+            )
+
+    def _solve(self, moments: Sequence[Moments]) -> Floats:
+        try:
+            return solve_slopes(moments)
+        except ValueError as error:
+            name = column_names(self.settings)[error.args[0]]
+            raise RunError(
+                f"harmonization: {name} has one value at each scanner, or follows from the other covariates; "
+                "take it out of `harmonization.covariates`"
+            ) from None
+
+
+def load_reference(out: Path, settings: Harmonization) -> Reference | None:
+    """The run's reference, or None before it is made.
+
+    Raises:
+        InputError: the file is damaged, or was made with other settings.
+    """
+    path = out / REFERENCE_FILE
+    if not path.exists():
+        return None
+    reference = read_reference(path)
+    if not reference.fits(settings):
+        raise InputError(f"{path}: made with other settings of `harmonization`; a reference is frozen once made")
+    return reference
+
+
+def save_reference(out: Path, reference: Reference) -> None:
+    """Keep the reference, whole or not at all."""
+    write_text(out / REFERENCE_FILE, reference.model_dump_json(indent=1) + "\n")

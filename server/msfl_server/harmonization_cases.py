@@ -1,0 +1,65 @@
+"""The features of all cases of a simulated run, before and after harmonization."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+
+import numpy as np
+
+from msfl_client.bids_tables import read_rows
+from msfl_client.checks import check_site
+from msfl_client.covariates import select_cases
+from msfl_client.feature_table import read_features_table
+from msfl_client.site_features import features_of
+from msfl_client.site_harmonization import FOLDER, TABLE_FILE
+from msfl_common.harmonization import Reference
+from msfl_server.harmonization_effect import FOLDS, CasesInOnePlace, HarmonizationEffect, measure_effect
+from msfl_server.run_folder import RunSetup
+
+OUTCOME = "activity_1y"  # a column of participants.tsv
+
+
+def effect_of_run(setup: RunSetup, reference: Reference) -> HarmonizationEffect | None:
+    """What the harmonization changed; None where too few scanners or patients were harmonized to tell."""
+    cases = cases_of_run(setup, reference)
+    patients: defaultdict[str, set[str]] = defaultdict(set)
+    for scanner, patient in zip(cases.scanners, cases.patients, strict=True):
+        patients[scanner].add(patient)
+    if len(patients) < 2 or min(map(len, patients.values())) < FOLDS:
+        return None
+    return measure_effect(cases, setup.study.seed)
+
+
+def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace:
+    """Every case that its site harmonized: only in simulation, where the cases are this machine's own.
+
+    Sites that are not harmonized are not in it.
+    """
+    names = reference.settings.feature_names
+    raw, harmonized, scanners, patients, ages, outcomes = [], [], [], [], [], []
+    for site in setup.sites:
+        path = site.state / FOLDER / TABLE_FILE
+        if not path.exists():
+            continue
+        after = {row.key: row for row in read_features_table(path).rows}
+        cases = [case for case in check_site(site, setup.study.inputs).cases if case.key in after]
+        before, _ = features_of(cases, setup.study.inputs, site.state / "cache" / "features")
+        chosen = select_cases(cases, site.data, reference.settings)
+        tables = [read_rows(root / "participants.tsv", "sub-") for root in site.data]
+        for row, case, scanner, covariates in zip(
+            before, chosen.cases, chosen.scanners, chosen.covariates, strict=True
+        ):
+            raw.append([row.features[name] for name in names])
+            harmonized.append([after[case.key].features[name] for name in names])
+            scanners.append(f"{site.name} {scanner}")
+            patients.append(f"{site.name} {case.dataset} {case.subject}")
+            ages.append(covariates.get("age", math.nan))
+            outcomes.append(_outcome(tables[case.dataset].get(case.subject, {}).get(OUTCOME)))
+    return CasesInOnePlace(
+        names, np.array(raw), np.array(harmonized), tuple(scanners), tuple(patients), np.array(ages), np.array(outcomes)
+    )
+
+
+def _outcome(text: str | None) -> float:
+    return {"0": 0.0, "1": 1.0}.get(text or "", math.nan)

@@ -1,0 +1,185 @@
+"""Did harmonization help? Can the scanner still be told from the features, and are age and outcome still in them?
+
+It needs every case's features in one place: for simulated sites only.
+
+Legend: N cases, P features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+FOLDS = 5
+_RESAMPLES = 1000
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class CasesInOnePlace:
+    """Features of every site's cases, before and after.
+
+    Attributes:
+        names: of the features, P.
+        raw_NP: as computed.
+        harmonized_NP: brought to the reference.
+        scanners: the scanner of each, unique over sites.
+        patients: the patient of each, unique over sites.
+        ages: years.
+        outcomes: 0, 1 or NaN.
+    """
+
+    names: tuple[str, ...]
+    raw_NP: Floats
+    harmonized_NP: Floats
+    scanners: tuple[str, ...]
+    patients: tuple[str, ...]
+    ages: Floats
+    outcomes: Floats
+
+
+@dataclass(frozen=True)
+class ScannerPredictability:
+    """How well a classifier tells the scanner of unseen patients: balanced accuracy, against chance."""
+
+    classifier: str
+    before: Interval
+    after: Interval
+    chance: float
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether the interval afterwards reaches down to chance."""
+        return self.after.low <= self.chance
+
+
+@dataclass(frozen=True)
+class Association:
+    """A feature's association with age or outcome.
+
+    Attributes:
+        name: of the feature.
+        within: within scanners, raw features: what scanners cannot have distorted.
+        before: over all cases, raw.
+        after: over all cases, harmonized.
+    """
+
+    name: str
+    within: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class HarmonizationEffect:
+    """What harmonization changed; `outcome` is empty where no outcome is known."""
+
+    scanner: list[ScannerPredictability]
+    age: list[Association]
+    outcome: list[Association]
+
+
+def measure_effect(cases: CasesInOnePlace, seed: int) -> HarmonizationEffect:
+    """All measures of a harmonization."""
+    known = np.unique(cases.outcomes[np.isfinite(cases.outcomes)])
+    outcome = outcome_associations(cases) if len(known) > 1 else []
+    return HarmonizationEffect(scanner_predictability(cases, seed), age_associations(cases), outcome)
+
+
+def scanner_predictability(cases: CasesInOnePlace, seed: int) -> list[ScannerPredictability]:
+    """Balanced accuracy of telling the scanner, patients held out in five folds, bootstrapped over patients.
+
+    A linear classifier sees shifts, a forest also changes of spread and shape.
+    """
+    classifiers = {
+        "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
+        "random forest": RandomForestClassifier(200, random_state=seed, n_jobs=1),
+    }
+    scanners = np.array(cases.scanners)
+    folds = list(
+        StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(
+            cases.raw_NP, scanners, np.array(cases.patients)
+        )
+    )
+    results = []
+    for name, classifier in classifiers.items():
+        before, after = (
+            _balanced_accuracy(scanners, cross_val_predict(classifier, values_NP, scanners, cv=folds), cases, seed)
+            for values_NP in (cases.raw_NP, cases.harmonized_NP)
+        )
+        results.append(ScannerPredictability(name, before, after, 1 / len(set(cases.scanners))))
+    return results
+
+
+def age_associations(cases: CasesInOnePlace) -> list[Association]:
+    """Slope of each feature on age, in standard deviations (within scanners) per decade."""
+    return _associations(cases, cases.ages / 10)
+
+
+def outcome_associations(cases: CasesInOnePlace) -> list[Association]:
+    """Difference of each feature between the outcomes, in standard deviations (within scanners)."""
+    return _associations(cases, cases.outcomes)
+
+
+def _associations(cases: CasesInOnePlace, against: Floats) -> list[Association]:
+    known = np.isfinite(against)
+    raw_NP, harmonized_NP, against = cases.raw_NP[known], cases.harmonized_NP[known], against[known]
+    scanners = np.array(cases.scanners)[known]
+    within_NP, own = _without_scanner_means(raw_NP, scanners), _without_scanner_means(against[:, None], scanners)[:, 0]
+    overall = against - against.mean()
+    found = []
+    for number, name in enumerate(cases.names):
+        scale = float(within_NP[:, number].std()) or 1.0
+        slopes = (
+            _slope(within_NP[:, number], own),
+            _slope(raw_NP[:, number], overall),
+            _slope(harmonized_NP[:, number], overall),
+        )
+        found.append(Association(name, *(slope / scale for slope in slopes)))
+    return found
+
+
+def _without_scanner_means(values_NP: Floats, scanners: NDArray[np.str_]) -> Floats:
+    centred_NP = values_NP.copy()
+    for scanner in np.unique(scanners):
+        centred_NP[scanners == scanner] -= values_NP[scanners == scanner].mean(axis=0)
+    return centred_NP
+
+
+def _slope(values: Floats, centred: Floats) -> float:
+    return float(centred @ values / (centred @ centred))
+
+
+def _balanced_accuracy(truth: NDArray[np.str_], told: NDArray[np.str_], cases: CasesInOnePlace, seed: int) -> Interval:
+    rng = np.random.default_rng(seed)
+    patients = np.array(cases.patients)
+    rows_of = [np.flatnonzero(patients == patient) for patient in sorted(set(cases.patients))]
+    scores = []
+    for _ in range(_RESAMPLES):
+        rows = np.concatenate([rows_of[number] for number in rng.integers(0, len(rows_of), len(rows_of))])
+        scores.append(_recall(truth[rows], told[rows]))
+    low, high = np.percentile(scores, [2.5, 97.5])
+    return Interval(float(balanced_accuracy_score(truth, told)), float(low), float(high))
+
+
+def _recall(truth: NDArray[np.str_], told: NDArray[np.str_]) -> float:
+    """Balanced accuracy over the scanners that a resample holds."""
+    return float(np.mean([(told[truth == scanner] == scanner).mean() for scanner in np.unique(truth)]))

@@ -1,0 +1,124 @@
+"""Images: does making intensities alike, and varying them in training, help at a site that was not trained on?
+
+One network for each arm and seed, trained on three simulated sites, measured at a fourth with scanners of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from msfl_client.bids import Case, find_cases
+from msfl_client.devices import pick_device
+from msfl_client.patches import PatchDataset, PatchLoader
+from msfl_client.preprocess import FloatImage, PreparedCase, prepare_case
+from msfl_client.training import train_round, validate
+from msfl_common.config import Augmentation, Inputs, Rounds, SiteConfig, StudyConfig, Training
+from msfl_common.network import build_network
+from msfl_common.seeds import derive_seed
+from msfl_server.cohort import make_cohort
+from tests.benchmarks.figure import Figure
+
+SEEDS = (0, 1, 2)
+CASES, STEPS = 12, 600
+GEOMETRY_ONLY = Augmentation(contrast=0, bias=0, noise=0, low_resolution=0)
+ARMS: Mapping[str, tuple[bool, Augmentation]] = {
+    "neither": (False, GEOMETRY_ONLY),
+    "z-score": (True, GEOMETRY_ONLY),
+    "augmentation": (False, Augmentation()),
+    "z-score and augmentation": (True, Augmentation()),
+}
+
+
+def measure() -> list[Figure]:
+    """DSC at the unseen site, mean and spread over seeds; each seed has its own cohort, weights and patches."""
+    scores: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in SEEDS:
+            cohort = Path(folder) / str(seed)
+            make_cohort(cohort, num_sites=4, cases_per_site=CASES, seed=seed)
+            *known, unseen = [_first_sessions(path) for path in sorted(cohort.glob("site-*"))]
+            for arm, (z_score, augmentation) in ARMS.items():
+                cases = [case for site in known for case in site]
+                scores[arm].append(_dsc(cases, unseen, _study(seed, augmentation), z_score))
+    how = f"{CASES} cases at each of 3 sites and at the unseen one, {STEPS} steps, seeds {SEEDS}"
+    whole = np.array(scores["z-score and augmentation"])
+    figures = [
+        Figure(f"DSC at an unseen site: {arm}", float(np.mean(values)), "", None, "at_least", "", _each(how, values))
+        for arm, values in scores.items()
+    ]
+    for arm in ("neither", "z-score", "augmentation"):
+        gained = whole - np.array(scores[arm])
+        name = f"DSC gained by z-score and augmentation over {arm}"
+        figures.append(Figure(name, float(gained.mean()), "", 0.0, "at_least", arm, _each(how, gained)))
+    return figures
+
+
+def _each(how: str, values: Sequence[float]) -> str:
+    return f"{how}; each: {', '.join(f'{value:.3f}' for value in values)}"
+
+
+def _first_sessions(root: Path) -> list[Case]:
+    cases, _ = find_cases(SiteConfig(name="bench", data=(root,), state=root), Inputs().contrasts)
+    first: dict[str, Case] = {}
+    for case in cases:
+        first.setdefault(case.subject, case)
+    return list(first.values())
+
+
+def _study(seed: int, augmentation: Augmentation) -> StudyConfig:
+    return StudyConfig(
+        name="unseen-site",
+        seed=seed,
+        training=Training(steps_per_round=STEPS // 20, patch_voxels=32, learning_rate=0.005, augmentation=augmentation),
+        rounds=Rounds(num_rounds=20),
+    )
+
+
+def _dsc(known: Sequence[Case], unseen: Sequence[Case], study: StudyConfig, z_score: bool) -> float:
+    prepare = _z_scored if z_score else _scaled_alike(known, study.inputs)
+    training, testing = ([prepare(case, study.inputs) for case in cases] for cases in (known, unseen))
+    device = pick_device("auto")
+    network = build_network(study)
+    loader = PatchLoader(PatchDataset(training, study.training, derive_seed(study.seed, "site", "pooled")), device)
+    for number in range(1, study.rounds.num_rounds + 1):
+        train_round(network, loader, study, number, device, lambda *_: None)
+    rows = validate(network, testing, study, device, lambda *_: None)
+    torch.cuda.empty_cache()
+    return float(np.nanmean([row["dsc"] for row in rows]))
+
+
+def _z_scored(case: Case, inputs: Inputs) -> PreparedCase:
+    return prepare_case(case, inputs)
+
+
+def _scaled_alike(cases: Sequence[Case], inputs: Inputs) -> Callable[[Case, Inputs], PreparedCase]:
+    """Intensities as they come but for one shift and scale for everybody, from the training cases."""
+    images = [_raw(case, inputs) for case in cases]
+    inside = [[image[channel][image[channel] > 0] for image in images] for channel in range(len(inputs.contrasts))]
+    means = [float(np.mean([values.mean() for values in channel])) for channel in inside]
+    scales = [float(np.mean([values.std() for values in channel])) for channel in inside]
+
+    def prepare(case: Case, inputs: Inputs) -> PreparedCase:
+        prepared, raw_CDHW = prepare_case(case, inputs), _raw(case, inputs)
+        image_CDHW = np.stack(
+            [np.where(raw > 0, (raw - m) / s, -m / s) for raw, m, s in zip(raw_CDHW, means, scales, strict=True)]
+        )
+        return PreparedCase(image_CDHW.astype(np.float32), prepared.label_DHW, prepared.affine)
+
+    return prepare
+
+
+def _raw(case: Case, inputs: Inputs) -> FloatImage:
+    """What `prepare_case` makes, without its normalisation."""
+    from msfl_client import preprocess
+
+    z_score, preprocess.normalise = preprocess.normalise, lambda image_DHW: image_DHW
+    try:
+        return preprocess.prepare_case(case, inputs).image_CDHW
+    finally:
+        preprocess.normalise = z_score
