@@ -9,7 +9,7 @@ Legend: N cases, Q columns of the covariates, P features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,6 +58,16 @@ class Rows:
         names = np.array(self.scanners)
         for name in sorted(set(self.scanners)):
             yield name, np.flatnonzero(names == name)
+
+
+def join_rows(parts: Sequence[Rows]) -> Rows:
+    """The rows of several sites in one, all with the same features."""
+    return Rows(
+        parts[0].names,
+        np.concatenate([part.features_NP for part in parts]),
+        np.concatenate([part.covariates_NQ for part in parts]),
+        tuple(scanner for part in parts for scanner in part.scanners),
+    )
 
 
 class ScannerFit(Frozen):

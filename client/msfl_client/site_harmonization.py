@@ -62,7 +62,7 @@ def training_rows(
     if not chosen.cases:
         why = f": {next(iter(chosen.left_out.values()))}" if chosen.left_out else ""
         raise RefusedError(Code.TOO_FEW_CASES, f"no scanner can be harmonized{why}")
-    return _rows(chosen, rows, settings), chosen
+    return rows_of(chosen, rows, settings), chosen
 
 
 def harmonize_site(
@@ -92,7 +92,7 @@ def harmonize_site(
     chosen = select_cases(cases, roots, settings)
     chosen = chosen.without(_lacking(chosen, raw, settings))
     left_out, rows = dict(chosen.left_out), []
-    harmonized_NP = apply_fit(_rows(chosen, raw, settings), fit, reference)
+    harmonized_NP = apply_fit(rows_of(chosen, raw, settings), fit, reference)
     for case, scanner, values in zip(chosen.cases, chosen.scanners, harmonized_NP, strict=True):
         if np.isnan(values).any():
             left_out[case.key] = f"scanner {scanner} has no fit: too few training cases"
@@ -123,7 +123,11 @@ def _lacking(chosen: Selection, rows: Mapping[str, FeatureRow], settings: Harmon
     return lacking
 
 
-def _rows(chosen: Selection, rows: Mapping[str, FeatureRow], settings: Harmonization) -> Rows:
+def rows_of(chosen: Selection, rows: Mapping[str, FeatureRow], settings: Harmonization, prefix: str = "") -> Rows:
+    """Features, covariates and scanners of chosen cases, whose features are in `rows` by key.
+
+    `prefix` goes before the scanners' names: two sites may use one name.
+    """
     names = settings.feature_names
     values = [[rows[case.key].features[name] for name in names] for case in chosen.cases]
     features_NP: Floats = np.array(values, dtype=np.float64).reshape(len(chosen.cases), len(names))
@@ -131,4 +135,4 @@ def _rows(chosen: Selection, rows: Mapping[str, FeatureRow], settings: Harmoniza
         name: np.array([values[name] for values in chosen.covariates]) for name in settings.covariates
     }
     columns_NQ = covariate_columns(known, settings) if known else np.empty((len(chosen.cases), 0), np.float32)
-    return Rows(names, features_NP, columns_NQ, chosen.scanners)
+    return Rows(names, features_NP, columns_NQ, tuple(f"{prefix}{scanner}" for scanner in chosen.scanners))

@@ -11,8 +11,9 @@ from msfl_client.bids_tables import read_rows
 from msfl_client.checks import check_site
 from msfl_client.covariates import select_cases
 from msfl_client.feature_table import read_features_table
+from msfl_client.harmonize import join_rows
 from msfl_client.site_features import features_of
-from msfl_client.site_harmonization import FOLDER, TABLE_FILE
+from msfl_client.site_harmonization import FOLDER, TABLE_FILE, rows_of
 from msfl_common.harmonization import Reference
 from msfl_server.harmonization_effect import FOLDS, CasesInOnePlace, HarmonizationEffect, measure_effect
 from msfl_server.run_folder import RunSetup
@@ -24,7 +25,7 @@ def effect_of_run(setup: RunSetup, reference: Reference) -> HarmonizationEffect 
     """What the harmonization changed; None where too few scanners or patients were harmonized to tell."""
     cases = cases_of_run(setup, reference)
     patients: defaultdict[str, set[str]] = defaultdict(set)
-    for scanner, patient in zip(cases.scanners, cases.patients, strict=True):
+    for scanner, patient in zip(cases.raw.scanners, cases.patients, strict=True):
         patients[scanner].add(patient)
     if len(patients) < 2 or min(map(len, patients.values())) < FOLDS:
         return None
@@ -37,27 +38,30 @@ def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace:
     Sites that are not harmonized are not in it.
     """
     names = reference.settings.feature_names
-    raw, harmonized, scanners, patients, ages, outcomes = [], [], [], [], [], []
+    parts, harmonized, patients, ages, outcomes = [], [], [], [], []
     for site in setup.sites:
         path = site.state / FOLDER / TABLE_FILE
         if not path.exists():
             continue
         after = {row.key: row for row in read_features_table(path).rows}
-        cases = [case for case in check_site(site, setup.study.inputs).cases if case.key in after]
-        before, _ = features_of(cases, setup.study.inputs, site.state / "cache" / "features")
+        checked = check_site(site, setup.study.inputs).cases
+        before, _ = features_of(checked, setup.study.inputs, site.state / "cache" / "features")
+        cases = [case for case in checked if case.key in after]
         chosen = select_cases(cases, site.data, reference.settings)
+        parts.append(rows_of(chosen, {row.key: row for row in before}, reference.settings, prefix=f"{site.name} "))
         tables = [read_rows(root / "participants.tsv", "sub-") for root in site.data]
-        for row, case, scanner, covariates in zip(
-            before, chosen.cases, chosen.scanners, chosen.covariates, strict=True
-        ):
-            raw.append([row.features[name] for name in names])
+        for case, covariates in zip(chosen.cases, chosen.covariates, strict=True):
             harmonized.append([after[case.key].features[name] for name in names])
-            scanners.append(f"{site.name} {scanner}")
             patients.append(f"{site.name} {case.dataset} {case.subject}")
             ages.append(covariates.get("age", math.nan))
             outcomes.append(_outcome(tables[case.dataset].get(case.subject, {}).get(OUTCOME)))
     return CasesInOnePlace(
-        names, np.array(raw), np.array(harmonized), tuple(scanners), tuple(patients), np.array(ages), np.array(outcomes)
+        join_rows(parts),
+        np.array(harmonized),
+        reference.settings,
+        tuple(patients),
+        np.array(ages),
+        np.array(outcomes),
     )
 
 

@@ -7,12 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from msfl_client.harmonize import Rows, SiteFit, fit_scanners
+from msfl_common.config import Harmonization
+from msfl_common.harmonization import Reference, covariate_columns
+from msfl_server import harmonization_effect
 from msfl_server.harmonization_effect import (
     CasesInOnePlace,
     age_associations,
     outcome_associations,
     scanner_predictability,
 )
+
+SETTINGS = Harmonization(method="combat", features=("bpf", "gm_volume_ml"), covariates=("age",))
 
 
 @pytest.fixture
@@ -27,11 +33,11 @@ def cases() -> CasesInOnePlace:
     clean[:, 1] += 0.8 * outcomes
     raw = clean + 4.0 * scanner[:, None] * np.array([1.0, -1.0])
     outcomes[:5] = np.nan
+    columns = covariate_columns({"age": ages}, SETTINGS)
     return CasesInOnePlace(
-        names=("first", "second"),
-        raw_NP=raw,
+        raw=Rows(SETTINGS.features, raw, columns, tuple(f"s{number}" for number in scanner)),
         harmonized_NP=clean,
-        scanners=tuple(f"s{number}" for number in scanner),
+        settings=SETTINGS,
         patients=tuple(map(str, range(120))),
         ages=ages,
         outcomes=outcomes,
@@ -39,14 +45,27 @@ def cases() -> CasesInOnePlace:
 
 
 def test_the_scanner_is_told_from_raw_features_alone(cases: CasesInOnePlace) -> None:
-    # Ages differ between scanners and the first feature falls with age, so only the second is without a trace.
-    second = replace(cases, names=("second",), raw_NP=cases.raw_NP[:, 1:], harmonized_NP=cases.harmonized_NP[:, 1:])
-    for found in scanner_predictability(second, seed=0):
+    # Ages differ between scanners, and the first feature falls with age: that trace is true, and stays.
+    second = SETTINGS.model_copy(update={"features": ("gm_volume_ml",)})
+    raw = replace(cases.raw, names=second.features, features_NP=cases.raw.features_NP[:, 1:])
+    for found in scanner_predictability(replace(cases, raw=raw, settings=second), seed=0):
         assert found.before.value > 0.9
         assert found.before.low > found.chance == pytest.approx(1 / 3)
-        assert found.at_chance
+        assert found.after.low < found.chance < found.after.high
         assert found.after.low < found.after.value < found.after.high
-    assert not scanner_predictability(replace(second, harmonized_NP=second.raw_NP), seed=0)[0].at_chance
+
+
+def test_patients_held_out_do_not_enter_the_fit(cases: CasesInOnePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def note(rows: Rows, reference: Reference) -> SiteFit:
+        seen.append(len(rows))
+        return fit_scanners(rows, reference)
+
+    monkeypatch.setattr(harmonization_effect, "fit_scanners", note)
+    scanner_predictability(cases, seed=0)
+    assert len(seen) == 5
+    assert sum(seen) == 4 * 120
 
 
 def test_age_is_kept_and_was_hidden(cases: CasesInOnePlace) -> None:

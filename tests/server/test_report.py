@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from msfl_client.harmonize import Rows
 from msfl_common.config import Harmonization
-from msfl_common.harmonization import Reference
+from msfl_common.harmonization import Reference, covariate_columns
 from msfl_common.statistics import Estimate, meta_analysis
 from msfl_server.charts import between_sites
 from msfl_server.harmonization_effect import CasesInOnePlace, measure_effect
@@ -226,14 +227,15 @@ def test_a_harmonization_among_real_sites_is_told_by_its_facts_alone(tmp_path, s
 
 def test_a_simulated_harmonization_shows_what_it_changed(tmp_path, summary, study, reference):
     rng = np.random.default_rng(0)
-    clean, scanner = rng.normal(size=(60, 2)), np.repeat([0, 1, 2], 20)
+    clean, scanner, ages = rng.normal(size=(60, 2)), np.repeat([0, 1, 2], 20), rng.uniform(20, 60, 60)
+    columns = covariate_columns({"age": ages}, reference.settings)
+    raw = clean + 5.0 * scanner[:, None]
     cases = CasesInOnePlace(
-        names=reference.settings.features,
-        raw_NP=clean + 5.0 * scanner[:, None],
+        raw=Rows(reference.settings.features, raw, columns, tuple(f"s{number}" for number in scanner)),
         harmonized_NP=clean,
-        scanners=tuple(f"s{number}" for number in scanner),
+        settings=reference.settings,
         patients=tuple(map(str, range(60))),
-        ages=rng.uniform(20, 60, 60),
+        ages=ages,
         outcomes=np.full(60, np.nan),
     )
     page = page_of(write_report(tmp_path, summary, study, reference=reference, effect=measure_effect(cases, 0)))

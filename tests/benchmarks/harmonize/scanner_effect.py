@@ -39,7 +39,7 @@ def measure() -> list[Figure]:
         run_simulated(setup, base / "run", "inprocess", None)
         cases = cases_of_run(setup, read_reference(base / "run" / "harmonization.json"))
     effect = measure_effect(cases, seed=0)
-    how = f"{len(cases.scanners)} scans of {len(set(cases.scanners))} scanners at {SITES} simulated sites, 2 mm"
+    how = f"{len(cases.patients)} scans of {len(set(cases.raw.scanners))} scanners at {SITES} simulated sites, 2 mm"
     figures = []
     for found in effect.scanner:
         told = f"{how}; {found.classifier}, 95% CI"
