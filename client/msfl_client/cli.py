@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msfl_client.cli_data import commands as data_commands
 from msfl_client.cli_federation import commands as federation_commands
 from msfl_common.cli import DEBUG_HINT, run_app
 
 if TYPE_CHECKING:
     from msfl_client.checks import SiteCheck
     from msfl_client.federation_check import Row
-    from msfl_common.config import Inputs, SiteConfig, StudyConfig
+    from msfl_common.config import Inputs, SiteConfig
 
 app = typer.Typer(
     help="Take part in federated studies of MS MRI; images stay here.",
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 
 app.add_typer(federation_commands)
+app.add_typer(data_commands)
 
 SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
 StudyPath = Annotated[
@@ -111,11 +113,12 @@ def check(
     from rich.console import Console
 
     from msfl_client.check_view import check_document, print_check
+    from msfl_client.study_inputs import study_of_kit
     from msfl_common.config import Inputs, load_site, load_study
     from msfl_common.errors import CohortError, InputError
 
     site_config = load_site(site)
-    study_config = load_study(study) if study is not None else _study_of_kit(site_config)
+    study_config = load_study(study) if study is not None else study_of_kit(site_config)
     result = _check(site_config, study_config.inputs if study_config else Inputs(), workers)
     rows = _check_connection(site_config) if _wants_connection(connection, site_config) else []
     if as_json:
@@ -133,18 +136,6 @@ def check(
         raise CohortError(f"{site}: none of {len(result.found)} cases can be used; the fixes are given above")
     if failed := [row.name for row in rows if row.level == "fail"]:
         raise InputError(f"{site}: cannot take part yet: {', '.join(failed)}; the fixes are given above")
-
-
-def _study_of_kit(site: SiteConfig) -> StudyConfig | None:
-    """The kit's study; None where there is no kit, or one that the check of the connection finds fault with."""
-    from msfl_common.config import load_study
-    from msfl_common.errors import InputError
-    from msfl_common.kit import STUDY_FILE
-
-    try:
-        return load_study(site.kit / STUDY_FILE)
-    except InputError:
-        return None
 
 
 def _wants_connection(asked: bool | None, site: SiteConfig) -> bool:

@@ -1,0 +1,74 @@
+"""What was done to images already, told from the images themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from msfl_client.volumes import Volume
+from msfl_common.config import Contrast, Preprocessed
+
+LARGEST_BRAIN_ML = 2200.0
+_TEMPLATE_DICE = 0.9
+_LOOKED_AT_MM = 2.0
+
+
+def foreground_ml(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> float:
+    """Volume of what differs at all from the value that most of the border has, ml."""
+    return float((voxels != _background(voxels)).sum() * abs(np.linalg.det(affine[:3, :3]))) / 1000
+
+
+def is_brain_alone(volume: Volume) -> bool:
+    """Whether the brain was extracted: an exactly constant background, and no more than a brain before it."""
+    return foreground_ml(volume.voxels_IJK, volume.affine) <= LARGEST_BRAIN_ML
+
+
+def brain_of(extracted: nib.Nifti1Image) -> NDArray[np.bool_]:
+    """The brain in a brain-extracted image: what differs from the background, without holes."""
+    voxels_DHW = np.asarray(extracted.dataobj, dtype=np.float32)
+    brain_DHW: NDArray[np.bool_] = ndimage.binary_fill_holes(voxels_DHW != _background(voxels_DHW))
+    return brain_DHW
+
+
+def recognise(images: Mapping[Contrast, nib.Nifti1Image]) -> Preprocessed:
+    """What a case's images are: whole heads, brains, or brains on the template ("common-space").
+
+    Brains count as in the common space when all contrasts share one grid and the brain overlaps the template's
+    with a Dice coefficient of 0.9 or more.
+    """
+    volumes = {name: np.asarray(image.dataobj, dtype=np.float32) for name, image in images.items()}
+    if any(foreground_ml(volumes[name], images[name].affine) > LARGEST_BRAIN_ML for name in images):
+        return "none"
+    first, *others = images.values()
+    if not all(share_grid(first, other) for other in others):
+        return "brain"
+    return "common-space" if _template_dice(first) >= _TEMPLATE_DICE else "brain"
+
+
+def share_grid(one: nib.Nifti1Image, other: nib.Nifti1Image) -> bool:
+    """Whether the voxels of two images lie on top of each other."""
+    return one.shape == other.shape and np.allclose(one.affine, other.affine, atol=1e-3)
+
+
+def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """Overlap of two masks, 0 to 1."""
+    return float(2 * (one & other).sum() / max(int(one.sum() + other.sum()), 1))
+
+
+def _template_dice(extracted: nib.Nifti1Image) -> float:
+    from msfl_client.preprocess import resample
+    from msfl_client.registration import load_template, template_brain
+
+    template = load_template(_LOOKED_AT_MM)
+    brain = nib.Nifti1Image(brain_of(extracted).astype(np.float32), extracted.affine)
+    brain_DHW = resample(brain, (template.shape, template.affine)) >= 0.5
+    return dice(brain_DHW, template_brain(_LOOKED_AT_MM))
+
+
+def _background(voxels: NDArray[np.float32]) -> float:
+    border = [np.take(voxels, (0, -1), axis=axis).ravel() for axis in range(3)]
+    return float(np.median(np.concatenate(border)))
