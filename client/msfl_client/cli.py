@@ -207,7 +207,7 @@ def ledger(
 @app.command(epilog=DEBUG_HINT)
 def predict(
     model: Annotated[Path, typer.Option(metavar="DIR", help="Model folder: OUT/model of a run.")],
-    source: Annotated[Path, typer.Option("--input", metavar="BIDS", help="Brain-extracted images, any grid.")],
+    source: Annotated[Path, typer.Option("--input", metavar="BIDS", help="Brains or whole heads, any grid.")],
     output: Annotated[Path, typer.Option(metavar="DERIV", help="BIDS derivative folder to write.")],
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
     as_json: Json = False,

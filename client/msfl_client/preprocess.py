@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,18 +60,28 @@ def prepare_case(case: Case, inputs: Inputs) -> PreparedCase:
     Raises:
         CaseError: an image cannot be read or holds nothing.
     """
-    images = [read_image(case.images[contrast]) for contrast in inputs.contrasts]
-    reference = images[inputs.contrasts.index(reference_contrast(inputs))]
-    grid = vox2out_vox(reference, (inputs.spacing_mm,) * 3)
-    resampled = [resample(image, grid) for image in images]
+    images = {contrast: read_image(case.images[contrast]) for contrast in inputs.contrasts}
+    return prepare_images(case.key, images, read_image(case.mask) if case.mask else None, inputs)
+
+
+def prepare_images(
+    key: str, images: Mapping[Contrast, nib.Nifti1Image], mask: nib.Nifti1Image | None, inputs: Inputs
+) -> PreparedCase:
+    """`prepare_case` for images that are in memory, in RAS order.
+
+    Raises:
+        CaseError: the images hold nothing; `key` names the case.
+    """
+    grid = vox2out_vox(images[reference_contrast(inputs)], (inputs.spacing_mm,) * 3)
+    resampled = [resample(images[contrast], grid) for contrast in inputs.contrasts]
     foreground_DHW = np.any([image_DHW > 0 for image_DHW in resampled], axis=0)
     if not foreground_DHW.any():
-        raise CaseError(f"{case.key}: expected positive intensities, found none")
+        raise CaseError(f"{key}: expected positive intensities, found none")
     box = ndimage.find_objects(foreground_DHW.astype(np.uint8))[0]
     image_CDHW = np.stack([normalise(image_DHW[box]) for image_DHW in resampled])
     label_DHW = None
-    if case.mask is not None:
-        label_DHW = (resample(read_image(case.mask), grid)[box] >= 0.5).astype(np.uint8)
+    if mask is not None:
+        label_DHW = (resample(mask, grid)[box] >= 0.5).astype(np.uint8)
     affine = np.asarray(grid[1], dtype=np.float64).copy()
     affine[:3, 3] += affine[:3, :3] @ [axis.start for axis in box]
     return PreparedCase(image_CDHW, label_DHW, affine)

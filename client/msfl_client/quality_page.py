@@ -44,7 +44,7 @@ with the template and of the other contrasts with the anchor. WM/GM: brightness 
 nothing was measured, because that step was done before.</p>
 <div class="wide"><table><tr><th>case</th>{% for name in names %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in rows %}<tr><td><a href="#{{ row.key }}">{{ row.key }}</a></td>
-{% for name in names %}<td{% if name in row.odd %} class="odd"{% endif %}>{{ row.figures.get(name, "-") }}</td>
+{% for name in names %}<td{% if name in row.odd %} class="odd"{% endif %}>{{ row.figures[name] | default("-") }}</td>
 {% endfor %}</tr>
 {% endfor %}</table></div>
 <h2>Pictures</h2>
@@ -70,7 +70,12 @@ def write_page(site: SiteConfig, inputs: Inputs, outcomes: Sequence[Outcome]) ->
     of_case = {case.key: figures(sidecar.quality) for case, sidecar in sidecars.items()}
     odd = odd_figures(of_case)
     rows = [
-        {"key": case.key, "figures": of_case[case.key], "odd": odd[case.key], "picture": _picture(case, site)}
+        {
+            "key": case.key,
+            "figures": {name: _shown(value) for name, value in of_case[case.key].items()},
+            "odd": odd[case.key],
+            "picture": _picture(case, site),
+        }
         for case in sidecars
     ]
     content = (
@@ -91,6 +96,10 @@ def write_page(site: SiteConfig, inputs: Inputs, outcomes: Sequence[Outcome]) ->
     )
     write_text(page_path(site), content)
     return odd
+
+
+def _shown(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _picture(case: Case, site: SiteConfig) -> str:

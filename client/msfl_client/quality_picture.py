@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from nibabel.affines import voxel_sizes
 from nibabel.spaces import vox2out_vox
 from numpy.typing import NDArray
+from PIL import Image
 
 from msfl_client.preprocess import resample
 from msfl_client.preprocessing import Mask, PreprocessedCase
@@ -25,7 +26,7 @@ from msfl_client.registration import template_brain
 _BRAIN, _TEMPLATE, _WHITE = "#ff4d4d", "#39d0ff", "#ffd23f"
 _NATIVE_MM = 1.0
 _SLICES = ("axial", "coronal", "sagittal")
-_DPI = 80
+_DPI, _COLOURS = 80, 96
 
 
 def draw(done: PreprocessedCase, title: str) -> bytes:
@@ -43,8 +44,10 @@ def draw(done: PreprocessedCase, title: str) -> bytes:
         _draw_common(row[:3], done, contrast)
         _draw_brightness(row[3], done, contrast)
     buffer = io.BytesIO()
-    canvas.print_figure(buffer, format="png", dpi=_DPI, metadata={"Software": None}, facecolor="black")
-    return buffer.getvalue()
+    canvas.print_figure(buffer, format="png", dpi=_DPI, facecolor="black")
+    small = io.BytesIO()  # a page holds hundreds of them: a palette takes a third of the room
+    Image.open(buffer).convert("RGB").quantize(_COLOURS).save(small, format="png", optimize=True)
+    return small.getvalue()
 
 
 def _draw_native(row: Sequence[Any], done: PreprocessedCase) -> None:
@@ -82,7 +85,7 @@ def _draw_slices(
     """Through the middle of the brain along each axis; sagittal a little beside it, where there is white matter."""
     places = [round(float(np.median(index))) for index in np.nonzero(brain_DHW)]
     places[0] += max(1, round(0.08 * image_DHW.shape[0]))
-    dark, bright = 0.0, float(np.percentile(image_DHW[brain_DHW], 99.5))
+    dark, bright = 0.0, 1.2 * float(np.percentile(image_DHW[brain_DHW], 99))
     for axis, place, name, panel in zip((2, 1, 0), reversed(places), _SLICES, row, strict=True):
         panel.imshow(np.take(image_DHW, place, axis=axis).T, cmap="gray", vmin=dark, vmax=bright, origin="lower")
         for mask_DHW, colour in outlines:

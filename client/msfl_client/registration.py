@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from msfl_client.itk_images import matrix_of, of_nifti, to_itk
 from msfl_client.preprocess import resample
+from msfl_common.errors import CaseError
 
 _SEED = 1
 _HISTOGRAM_BINS = 32
@@ -67,6 +68,9 @@ def register_rigid(moving: nib.Nifti1Image, fixed: nib.Nifti1Image, brain_DHW: N
         moving: the image to place, RAS.
         fixed: the image to place it on, RAS.
         brain_DHW: the brain on the grid of `fixed`.
+
+    Raises:
+        CaseError: they could not be registered.
     """
     target = _isotropic(of_nifti(fixed), sitk.sitkLinear)
     region = _isotropic(to_itk(brain_DHW.astype(np.uint8), fixed.affine), sitk.sitkNearestNeighbor)
@@ -82,6 +86,9 @@ def register_to_template(brain: nib.Nifti1Image, brain_DHW: NDArray[np.bool_]) -
     Args:
         brain: the anchor contrast, RAS; what lies outside of the brain is ignored.
         brain_DHW: the brain on its grid.
+
+    Raises:
+        CaseError: it could not be registered.
     """
     target = of_nifti(load_template(_WORKING_MM))
     region = to_itk(template_brain(_WORKING_MM).astype(np.uint8), load_template(_WORKING_MM).affine)
@@ -120,7 +127,10 @@ def _align(
         method.SetSmoothingSigmasPerLevel(_SMOOTH_MM)
         method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
         method.SetInitialTransform(stage, inPlace=True)
-        method.Execute(fixed, moving)
+        try:
+            method.Execute(fixed, moving)
+        except RuntimeError as error:  # ITK's own, many lines long; the last one says it
+            raise CaseError(f"could not be registered: {str(error).strip().splitlines()[-1].strip()}") from None
         similarity = -float(method.GetMetricValue())
         transform = stage
     return Registration(np.linalg.inv(matrix_of(transform)), similarity)
