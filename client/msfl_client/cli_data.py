@@ -26,6 +26,38 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Cases worked on at once; about 2 GB each.")]
 
 
+@commands.command("import-dicom", epilog=DEBUG_HINT)
+def import_dicom_folder(
+    source: Annotated[Path, typer.Argument(metavar="DICOM", help="Folder with DICOM files, at any depth.")],
+    bids: Annotated[Path, typer.Argument(metavar="BIDS", help="BIDS folder to write or add to.")],
+    as_json: Json = False,
+) -> None:
+    """Make a BIDS folder of DICOM files: T1w, FLAIR, T2w and PDw series, de-identified.
+
+    Subjects are numbered afresh and sessions by date. Who is who stands in BIDS/sourcedata/subjects.tsv, which only
+    this account may read: keep it at the site. What is there already is left alone.
+    """
+    from rich.console import Console
+
+    from msfl_client.dicom import TABLE, import_dicom
+    from msfl_common.progress import progress_bars
+
+    with progress_bars() as bars:
+        bars.add_task("Converting DICOM", total=None, note="")
+        report = import_dicom(source, bids)
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(report), indent=2) + "\n")
+        return
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    sessions = {(subject, session) for subject, session, _ in report.images}
+    console.print(
+        f"{len(report.images)} images of {len(sessions)} sessions; {report.there_already} sessions were there"
+    )
+    for why, count in report.passed_over.items():
+        console.print(f"passed over: {count} {why}", style="yellow")
+    console.print(f"Who is who: {bids / TABLE}; keep it at the site.")
+
+
 @commands.command(epilog=DEBUG_HINT)
 def preprocess(site: SitePath, study: StudyPath = None, workers: Workers = 2, as_json: Json = False) -> None:
     """Bring every case into the common space: brain, bias field, alignment, MNI152; only what changed is done again.

@@ -1,4 +1,4 @@
-"""NIfTI files that say nothing of a patient: fresh headers, no text, no time.
+"""Files that say nothing of a patient: fresh headers, no text, no time.
 
 Legend: I/J/K voxels of a file, whatever its orientation.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,17 @@ from numpy.typing import NDArray
 
 from msfl_common.files import write_bytes
 
+_KEPT = (
+    "Manufacturer",
+    "ManufacturersModelName",
+    "MagneticFieldStrength",
+    "MRAcquisitionType",
+    "EchoTime",
+    "RepetitionTime",
+    "InversionTime",
+    "FlipAngle",
+    "SliceThickness",
+)
 _NATIVE, _MNI152 = 2, 4  # NIfTI's codes of what the coordinates mean
 
 
@@ -30,3 +42,8 @@ def save_image(path: Path, voxels_IJK: NDArray[Any], affine: NDArray[Any], in_mn
     with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", mtime=0, compresslevel=6) as stream:
         stream.write(image.to_bytes())
     write_bytes(path, buffer.getvalue())
+
+
+def clean_sidecar(sidecar: Mapping[str, Any]) -> dict[str, Any]:
+    """What a BIDS sidecar may keep: the scanner and the sequence; no name, number, date, place or free text."""
+    return {key: sidecar[key] for key in _KEPT if key in sidecar}
