@@ -72,7 +72,7 @@ def prepare_images(
     Raises:
         CaseError: the images hold nothing; `key` names the case.
     """
-    grid = vox2out_vox(images[reference_contrast(inputs)], (inputs.spacing_mm,) * 3)
+    grid = _study_grid(images[reference_contrast(inputs)], inputs.spacing_mm)
     resampled = [resample(images[contrast], grid) for contrast in inputs.contrasts]
     foreground_DHW = np.any([image_DHW > 0 for image_DHW in resampled], axis=0)
     if not foreground_DHW.any():
@@ -85,6 +85,14 @@ def prepare_images(
     affine = np.asarray(grid[1], dtype=np.float64).copy()
     affine[:3, 3] += affine[:3, :3] @ [axis.start for axis in box]
     return PreparedCase(image_CDHW, label_DHW, affine)
+
+
+def _study_grid(reference: nib.Nifti1Image, spacing_mm: float) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """The field of view of an image in RAS voxels of one size; one that has these keeps its own grid exactly."""
+    if np.allclose(reference.affine[:3, :3], np.eye(3) * spacing_mm, rtol=0, atol=1e-5):
+        return reference.shape, reference.affine
+    shape, affine = vox2out_vox(reference, (spacing_mm,) * 3)
+    return shape, affine
 
 
 def read_image(path: Path) -> nib.Nifti1Image:

@@ -20,6 +20,9 @@ from msfl_client.itk_images import matrix_of, of_nifti, to_itk
 from msfl_client.preprocess import resample
 from msfl_common.errors import CaseError
 
+# ITK adds up in the order in which its threads end, so that several would give another last digit each time.
+sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
 _SEED = 1
 _HISTOGRAM_BINS = 32
 _WORKING_MM = 2.0  # images are compared on a grid this fine
@@ -113,7 +116,6 @@ def _align(
             stage.SetMatrix(transform.GetMatrix())
             stage.SetTranslation(transform.GetTranslation())
         method = sitk.ImageRegistrationMethod()
-        method.SetNumberOfThreads(1)
         method.SetMetricAsMattesMutualInformation(_HISTOGRAM_BINS)
         method.SetMetricSamplingStrategy(method.RANDOM)
         method.SetMetricSamplingPercentage(sampled, _SEED)
