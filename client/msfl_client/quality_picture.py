@@ -25,22 +25,26 @@ from msfl_client.registration import template_brain
 
 _BRAIN, _TEMPLATE, _WHITE = "#ff4d4d", "#39d0ff", "#ffd23f"
 _NATIVE_MM = 1.0
+_EDGES = {"left": 0.01, "right": 0.99, "bottom": 0.04, "top": 0.93, "wspace": 0.04, "hspace": 0.2}
 _SLICES = ("axial", "coronal", "sagittal")
 _DPI, _COLOURS = 80, 96
 
 
 def draw(done: PreprocessedCase, title: str) -> bytes:
-    """A PNG: the anchor as it came with the brain's border, every contrast on the template, and brightness.
+    """A PNG: a whole head's anchor with the brain's border, every contrast on the template, and brightness.
 
     Red: border of the brain. Blue: border of the template's brain. Yellow: the template's white matter.
     """
     contrasts = list(done.case.images_DHW)
-    figure = Figure(figsize=(11.0, 2.75 * (1 + len(contrasts))), layout="constrained", facecolor="black")
+    is_head = done.found == "none"
+    num_rows = is_head + len(contrasts)
+    figure = Figure(figsize=(11.0, 2.75 * num_rows), facecolor="black")
     canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(1 + len(contrasts), 4, squeeze=False)
-    figure.suptitle(title, color="white", fontsize=10)
-    _draw_native(axes[0], done)
-    for row, contrast in zip(axes[1:], contrasts, strict=True):
+    axes = figure.subplots(num_rows, 4, squeeze=False, gridspec_kw=_EDGES)
+    figure.text(0.01, 0.99, title, color="white", fontsize=10, verticalalignment="top")
+    if is_head:
+        _draw_native(axes[0], done)
+    for row, contrast in zip(axes[is_head:], contrasts, strict=True):
         _draw_common(row[:3], done, contrast)
         _draw_brightness(row[3], done, contrast)
     buffer = io.BytesIO()
@@ -51,20 +55,13 @@ def draw(done: PreprocessedCase, title: str) -> bytes:
 
 
 def _draw_native(row: Sequence[Any], done: PreprocessedCase) -> None:
-    """The anchor in its own space; the last place of the row is the key to the colours."""
+    """The anchor in its own space, where scalp and skull can still be seen."""
     image = done.native[done.anchor]
     grid = vox2out_vox(image, (_NATIVE_MM,) * 3)
     brain = nib.Nifti1Image(done.native_brains[done.anchor].astype(np.float32), image.affine)
     brain_DHW = resample(brain, grid) >= 0.5
     _draw_slices(row[:3], resample(image, grid), brain_DHW, [(brain_DHW, _BRAIN)], f"{done.anchor}, own space")
-    key = row[3]
-    key.axis("off")
-    for height, colour, text in (
-        (0.75, _BRAIN, "brain of this case"),
-        (0.6, _TEMPLATE, "brain of the template"),
-        (0.45, _WHITE, "white matter of the template"),
-    ):
-        key.text(0.05, height, text, color=colour, fontsize=9, transform=key.transAxes)
+    row[3].axis("off")
 
 
 def _draw_common(row: Sequence[Any], done: PreprocessedCase, contrast: str) -> None:

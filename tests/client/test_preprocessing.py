@@ -63,7 +63,9 @@ def whole_head() -> tuple[nib.Nifti1Image, nib.Nifti1Image, nib.Nifti1Image]:
     lesions_DHW = np.zeros(brain_DHW.shape, dtype=bool)
     for centre, radius in (((28, -20, 28), 6), ((-28, -25, 27), 4), ((25, 20, 24), 3), ((-26, 10, 30), 2)):
         index = np.rint(apply_affine(np.linalg.inv(template.affine), centre)).astype(int)
-        grid = np.meshgrid(*(np.arange(size) - place for size, place in zip(t1_DHW.shape, index)), indexing="ij")
+        grid = np.meshgrid(
+            *(np.arange(size) - place for size, place in zip(t1_DHW.shape, index, strict=True)), indexing="ij"
+        )
         lesions_DHW |= sum(axis.astype(float) ** 2 for axis in grid) <= radius**2
     flair_DHW = np.where(t1_DHW > 0.35, 1.2 - 0.55 * t1_DHW, 0.25) * brain_DHW
     flair_DHW[lesions_DHW] = 1.6
@@ -210,7 +212,7 @@ def test_what_is_no_brain_is_refused(tmp_path: Path) -> None:
     stick = (np.hypot(axes[0], axes[1]) < 0.15).astype(np.float32) * 100
     nib.save(nib.Nifti1Image(stick, np.diag([4.0, 4, 4, 1])), tmp_path / "stick.nii.gz")
     case = Case(0, "sub-01", None, {"T1w": tmp_path / "stick.nii.gz"}, None, None)
-    with pytest.raises(CaseError, match="does not fit the template|could not be registered"):
+    with pytest.raises(CaseError, match=r"does not fit the template|could not be registered"):
         preprocess_case(case, Inputs(contrasts=("T1w",)))
 
 
