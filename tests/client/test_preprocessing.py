@@ -155,6 +155,13 @@ def test_lesions_arrive_with_their_image(head: Head, done: PreprocessedCase) -> 
     assert done.case.images_DHW["FLAIR"][done.case.lesion_DHW].mean() > 1.15 * 1000
 
 
+def test_lesions_go_back_to_their_image(head: Head, done: PreprocessedCase) -> None:
+    drawn = nib.load(head.case.mask)
+    there = nib.Nifti1Image(done.case.lesion_DHW.astype(np.float32), done.case.affine)
+    back = carry_mask(moved(there, np.linalg.inv(done.native_to_mni("FLAIR"))), (drawn.shape, drawn.affine))
+    assert dice(back, np.asarray(drawn.dataobj) > 0) > 0.75  # through 2 mm; lesions of 2 to 6 mm radius
+
+
 def test_brightness_is_evened_out(head: Head, done: PreprocessedCase) -> None:
     image = read_image(head.case.images["T1w"])
     t1 = nib.Nifti1Image(np.asarray(load_template(1.0).dataobj), np.linalg.inv(TO_MNI) @ load_template(1.0).affine)
