@@ -15,6 +15,7 @@ from msfl_common.config import Contrast, Preprocessed
 LARGEST_BRAIN_ML = 2200.0
 _TEMPLATE_DICE = 0.9
 _LOOKED_AT_MM = 2.0
+_UNEVEN = 0.02
 
 
 def foreground_ml(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> float:
@@ -28,9 +29,16 @@ def is_brain_alone(volume: Volume) -> bool:
 
 
 def brain_of(extracted: nib.Nifti1Image) -> NDArray[np.bool_]:
-    """The brain in a brain-extracted image: what differs from the background, without holes."""
+    """The brain in a brain-extracted image: what differs from the background, without holes.
+
+    Where that is more than a brain, the background is not exactly constant (after a resampling with overshoot, say);
+    then it is what differs by over 2% of the brightest.
+    """
     voxels_DHW = np.asarray(extracted.dataobj, dtype=np.float32)
-    brain_DHW: NDArray[np.bool_] = ndimage.binary_fill_holes(voxels_DHW != _background(voxels_DHW))
+    apart_DHW = np.abs(voxels_DHW - _background(voxels_DHW))
+    exact = foreground_ml(voxels_DHW, extracted.affine) <= LARGEST_BRAIN_ML
+    least = 0.0 if exact else _UNEVEN * float(np.percentile(apart_DHW, 99.5))
+    brain_DHW: NDArray[np.bool_] = ndimage.binary_fill_holes(apart_DHW > least)
     return brain_DHW
 
 

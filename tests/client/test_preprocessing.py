@@ -20,7 +20,7 @@ from msfl_client.preprocess import normalise, prepare_case, read_image, resample
 from msfl_client.preprocessing import PreprocessedCase, carry_mask, in_field, moved, preprocess_case
 from msfl_client.quality_measures import measure_quality
 from msfl_client.quality_picture import draw
-from msfl_client.recognition import dice, recognise
+from msfl_client.recognition import brain_of, dice, recognise
 from msfl_client.registration import load_template, register_rigid, template_brain
 from msfl_common.config import Inputs
 from msfl_common.errors import CaseError
@@ -212,6 +212,15 @@ def test_an_extracted_brain_is_neither_cut_nor_flattened_again(head: Head, done:
     expected = 1000 * np.asarray(template.dataobj)[brain_DHW] / scale
     assert np.abs(there.case.images_DHW["T1w"][brain_DHW] - expected).max() < 5
     assert recognise({"T1w": read_image(head.case.images["T1w"])}) == "none"
+
+
+def test_a_declared_brain_may_have_an_uneven_background() -> None:
+    template, brain_DHW = load_template(4.0), template_brain(4.0)
+    noise = np.random.default_rng(0).uniform(-5, 5, template.shape)
+    voxels = np.where(brain_DHW, 1000 * np.asarray(template.dataobj), 0) + noise
+    image = nib.Nifti1Image(voxels.astype(np.float32), template.affine)
+    assert recognise({"T1w": image}) == "none"
+    assert dice(brain_of(image), brain_DHW) > 0.99
 
 
 def test_what_is_no_brain_is_refused(tmp_path: Path) -> None:
