@@ -98,7 +98,7 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
             digests[contrast] = _digest(volume)
             if not _fails(found, "affine"):
                 found += image_rules(volume)
-                whole_heads += [] if is_brain_alone(volume) else [contrast]
+                whole_heads += [] if is_brain_alone(volume.voxels_IJK, volume.affine) else [contrast]
                 grids[contrast], affines[contrast] = _grid(volume), volume.affine
         findings += _about(contrast, found)
     findings += _compare_contrasts(grids, affines)

@@ -128,7 +128,8 @@ def _prepare(case: Case, inputs: Inputs, device: torch.device) -> tuple[Prepared
     Raises:
         CaseError: a whole head, and no brain was found in it or the packages that would find it are missing.
     """
-    heads = [name for name in inputs.contrasts if not is_brain_alone(read_volume(case.images[name]))]
+    volumes = {name: read_volume(case.images[name]) for name in inputs.contrasts}
+    heads = [name for name, volume in volumes.items() if not is_brain_alone(volume.voxels_IJK, volume.affine)]
     if not heads:
         return prepare_case(case, inputs), np.eye(4)
     try:

@@ -9,23 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from msfl_client.volumes import Volume
 from msfl_common.config import Contrast, Preprocessed
 
-LARGEST_BRAIN_ML = 2200.0
+# A brain on the template is a third larger than it was: 2.4 l are seen. Heads, cut at the vertex and the neck where
+# the slices ended, are seen from 2.5 l; they touch these faces with a fifth or more of them, brains with a twentieth.
+LARGEST_BRAIN_ML = 2700.0
+_LARGEST_CUT_BRAIN_ML = 1800.0
+_CUT_SHARE = 0.1
 _TEMPLATE_DICE = 0.9
 _LOOKED_AT_MM = 2.0
 _UNEVEN = 0.02
 
 
-def foreground_ml(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> float:
-    """Volume of what differs at all from the value that most of the border has, ml."""
-    return float((voxels != _background(voxels)).sum() * abs(np.linalg.det(affine[:3, :3]))) / 1000
+def is_brain_alone(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> bool:
+    """Whether the brain was extracted: an exactly constant background, and no more than a brain before it.
 
-
-def is_brain_alone(volume: Volume) -> bool:
-    """Whether the brain was extracted: an exactly constant background, and no more than a brain before it."""
-    return foreground_ml(volume.voxels_IJK, volume.affine) <= LARGEST_BRAIN_ML
+    Args:
+        voxels: an image, in any orientation.
+        affine: 4 x 4, voxel indices to millimetres.
+    """
+    apart = voxels != _background(voxels)
+    volume_ml = float(apart.sum() * abs(np.linalg.det(affine[:3, :3]))) / 1000
+    at_faces = max(float(np.take(apart, end, axis=axis).mean()) for axis in range(3) for end in (0, -1))
+    return volume_ml <= (LARGEST_BRAIN_ML if at_faces <= _CUT_SHARE else _LARGEST_CUT_BRAIN_ML)
 
 
 def brain_of(extracted: nib.Nifti1Image) -> NDArray[np.bool_]:
@@ -36,8 +42,7 @@ def brain_of(extracted: nib.Nifti1Image) -> NDArray[np.bool_]:
     """
     voxels_DHW = np.asarray(extracted.dataobj, dtype=np.float32)
     apart_DHW = np.abs(voxels_DHW - _background(voxels_DHW))
-    exact = foreground_ml(voxels_DHW, extracted.affine) <= LARGEST_BRAIN_ML
-    least = 0.0 if exact else _UNEVEN * float(np.percentile(apart_DHW, 99.5))
+    least = 0.0 if is_brain_alone(voxels_DHW, extracted.affine) else _UNEVEN * float(np.percentile(apart_DHW, 99.5))
     brain_DHW: NDArray[np.bool_] = ndimage.binary_fill_holes(apart_DHW > least)
     return brain_DHW
 
@@ -48,8 +53,7 @@ def recognise(images: Mapping[Contrast, nib.Nifti1Image]) -> Preprocessed:
     Brains count as in the common space when all contrasts share one grid and the brain overlaps the template's
     with a Dice coefficient of 0.9 or more.
     """
-    volumes = {name: np.asarray(image.dataobj, dtype=np.float32) for name, image in images.items()}
-    if any(foreground_ml(volumes[name], images[name].affine) > LARGEST_BRAIN_ML for name in images):
+    if not all(is_brain_alone(np.asarray(image.dataobj, np.float32), image.affine) for image in images.values()):
         return "none"
     first, *others = images.values()
     if not all(share_grid(first, other) for other in others):

@@ -20,7 +20,7 @@ from msfl_client.preprocess import normalise, prepare_case, read_image, resample
 from msfl_client.preprocessing import PreprocessedCase, carry_mask, in_field, moved, preprocess_case
 from msfl_client.quality_measures import measure_quality
 from msfl_client.quality_picture import draw
-from msfl_client.recognition import brain_of, dice, recognise
+from msfl_client.recognition import brain_of, dice, is_brain_alone, recognise
 from msfl_client.registration import load_template, register_rigid, template_brain
 from msfl_common.config import Inputs
 from msfl_common.errors import CaseError
@@ -221,6 +221,16 @@ def test_a_declared_brain_may_have_an_uneven_background() -> None:
     image = nib.Nifti1Image(voxels.astype(np.float32), template.affine)
     assert recognise({"T1w": image}) == "none"
     assert dice(brain_of(image), brain_DHW) > 0.99
+
+
+def test_a_head_is_told_from_a_brain_by_size_and_by_where_it_is_cut() -> None:
+    axes = np.meshgrid(*(np.linspace(-1, 1, 50),) * 3, indexing="ij")
+    ball = (sum(axis**2 for axis in axes) < 0.85).astype(np.float32)
+    litre = ball.sum() / 1e6  # at 1 mm
+    for litres, cut, expected in ((2.4, 0, True), (2.9, 0, False), (2.4, 12, False), (1.5, 12, True)):
+        voxels = ball[:, :, cut:]
+        size_mm = (litres / litre * ball.sum() / voxels.sum()) ** (1 / 3)
+        assert is_brain_alone(voxels, np.diag([size_mm, size_mm, size_mm, 1])) is expected, (litres, cut)
 
 
 def test_what_is_no_brain_is_refused(tmp_path: Path) -> None:
