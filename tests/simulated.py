@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from msfl_client.common_space import CommonSpaceCase
-from msfl_client.common_space_reader import outline as outline_coarsely
-from msfl_client.common_space_reader import place, template_grid
 from msfl_client.preprocess import resample
+from msfl_client.preprocessing import carry_mask
+from msfl_client.registration import load_template as load_mni152
+from msfl_common.config import Contrast
 from msfl_server.cohort.anatomy import Anatomy, make_anatomy
 from msfl_server.cohort.clinical import ClinicalRecord, sample_clinical
 from msfl_server.cohort.cohort import SiteStyle, draw_site, simulate_case
@@ -59,7 +62,7 @@ def simulate_patient(seed: int, index: int) -> SimulatedPatient:
         for tissue in (anatomy.csf_DHW, anatomy.gm_DHW, anatomy.wm_DHW)
     )
     images = {"T1w": _image(session.t1w_DHW, session.grid), "FLAIR": _image(session.flair_DHW, session.grid)}
-    case = place(images, _image(session.mask_DHW, session.grid), SPACING_MM)  # type: ignore[arg-type]
+    case = _place(images, _image(session.mask_DHW, session.grid))
     return SimulatedPatient(case, anatomy, csf_ml, gm_ml, wm_ml)
 
 
@@ -73,13 +76,33 @@ def simulate_follow_up(seed: int, index: int, new: int, enlarging: int) -> tuple
         outline(np.random.default_rng(streams[4].integers(2**63)), maps.extent_DHW, anatomy.grid, stored, site.rater)
         for maps in make_lesions(streams[3], anatomy, burden)
     ]
-    before, after = (outline_coarsely(resample(_image(mask, stored), template_grid(SPACING_MM))) for mask in masks)
+    before, after = (carry_mask(_image(mask, stored), template_grid()) for mask in masks)
     return before, after
 
 
 def in_common_space(volume_DHW: Volume, grid: Grid) -> NDArray[np.float32]:
     """A map of the simulation on the template's grid."""
-    return resample(_image(volume_DHW, grid), template_grid(SPACING_MM))
+    return resample(_image(volume_DHW, grid), template_grid())
+
+
+def template_grid() -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """Shape and affine of the template at `SPACING_MM`."""
+    template = load_mni152(SPACING_MM)
+    return template.shape, np.asarray(template.affine, np.float64)
+
+
+def _place(images: Mapping[Contrast, nib.Nifti1Image], mask: nib.Nifti1Image) -> CommonSpaceCase:
+    """Images on the template's grid where they lie, without a registration that would hide their true size."""
+    resampled = {name: resample(image, template_grid()) for name, image in images.items()}
+    positive = nib.Nifti1Image((np.asarray(images["T1w"].dataobj) > 0).astype(np.float32), images["T1w"].affine)
+    brain_DHW = ndimage.binary_fill_holes(resample(positive, template_grid()) >= 0.5)
+    return CommonSpaceCase(
+        images_DHW={name: np.where(brain_DHW, image_DHW, 0) for name, image_DHW in resampled.items()},
+        brain_DHW=brain_DHW,
+        lesion_DHW=carry_mask(mask, template_grid()) & brain_DHW,
+        affine=template_grid()[1],
+        native_to_mni=np.eye(4),
+    )
 
 
 def _brain(site: SiteStyle, seed: int, index: int) -> tuple[ClinicalRecord, list[np.random.Generator], Anatomy]:

@@ -240,7 +240,7 @@ def _choose(case: Case, what: str, names: Sequence[ImageName]) -> tuple[Path | N
         others = several(name.path.name for name in ranked[1:])
         text = f"{len(ranked)} files for {what}: {ranked[0].path.name} is used, not {others}"
         findings.append(Finding("warn", case.key, "several-files", text))
-    if "ce" in ranked[0].entities:
+    if ranked[0].enhanced:
         text = f"{what} is contrast-enhanced, and there is no other: {ranked[0].path.name}"
         findings.append(Finding("warn", case.key, "several-files", text))
     return ranked[0].path, findings

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_NO_AGENT = {"", "no", "none", "n/a", "without"}
 _LABEL = r"[A-Za-z0-9+]+"
 _SUBJECT = re.compile(rf"sub-{_LABEL}")
 _SESSION = re.compile(rf"ses-{_LABEL}")
@@ -22,12 +24,14 @@ class ImageName:
         entities: its `key-label` pairs, in the order of the name: {"sub": "01", "ses": "2", "acq": "3d"}.
         suffix: what the file holds: "FLAIR", "mask".
         extension: ".nii" or ".nii.gz".
+        enhanced: whether a contrast agent was given: by `ce-` in the name or ContrastBolusAgent in the sidecar.
     """
 
     path: Path
     entities: Mapping[str, str]
     suffix: str
     extension: str
+    enhanced: bool = False
 
     def belongs_to(self, subject: str, session: str | None) -> bool:
         """Whether the name carries this subject ("sub-01") and session ("ses-2" or none)."""
@@ -57,20 +61,23 @@ def parse_image_name(path: Path) -> ImageName | None:
         return None
     pairs = [pair.split("-", 1) for pair in match[1].rstrip("_").split("_")]
     entities = dict(pairs)
-    return ImageName(path, entities, match[2], match[3]) if len(entities) == len(pairs) else None
+    if len(entities) < len(pairs):
+        return None
+    enhanced = "ce" in entities or _has_agent(path.with_name(path.name.removesuffix(match[3]) + ".json"))
+    return ImageName(path, entities, match[2], match[3], enhanced)
 
 
 def preferred_first(names: Sequence[ImageName]) -> list[ImageName]:
     """Sort candidates for the same contrast and session; the first is the one that is used.
 
-    The rule: without contrast agent (`ce-`) first, then the name with the fewest entities, then the lowest
+    The rule: without contrast agent first, then the name with the fewest entities, then the lowest
     `run-`, then alphabetically, then `.nii.gz` before `.nii`. Phase, real and imaginary parts are left out.
     """
 
     def rank(name: ImageName) -> tuple[bool, int, int, str, bool]:
         run = name.entities.get("run", "0")
         return (
-            "ce" in name.entities,
+            name.enhanced,
             len(name.entities),
             int(run) if run.isascii() and run.isdigit() else 0,
             name.path.name.removesuffix(name.extension),
@@ -78,3 +85,12 @@ def preferred_first(names: Sequence[ImageName]) -> list[ImageName]:
         )
 
     return sorted((name for name in names if name.entities.get("part", "mag") == "mag"), key=rank)
+
+
+def _has_agent(sidecar: Path) -> bool:
+    try:
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    agent = content.get("ContrastBolusAgent") if isinstance(content, dict) else None
+    return str(agent or "").strip().lower() not in _NO_AGENT

@@ -12,6 +12,7 @@ import numpy as np
 from msfl_client import geometry
 from msfl_client.bids import Case
 from msfl_client.findings import Finding
+from msfl_client.recognition import is_brain_alone
 from msfl_client.volume_rules import grid_rules, image_rules, mask_rules, measure_lesions, size_text
 from msfl_client.volumes import Volume, open_nifti, to_volume
 from msfl_common.config import Inputs
@@ -41,12 +42,14 @@ class CaseFacts:
         digests: contrast to a digest of the voxels, to find one image under two names.
         lesion_ml: total lesion volume, ml; None without a usable mask.
         num_lesions: 26-connected lesions of 3 mm3 or more; None without a usable mask.
+        whole_heads: contrasts that show more than a brain.
     """
 
     grids: Mapping[str, Grid] = field(default_factory=dict, hash=False)
     digests: Mapping[str, str] = field(default_factory=dict, hash=False)
     lesion_ml: float | None = None
     num_lesions: int | None = None
+    whole_heads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
     grids: dict[str, Grid] = {}
     affines: dict[str, geometry.Affine] = {}
     digests: dict[str, str] = {}
+    whole_heads: list[str] = []
     for contrast in inputs.contrasts:
         if contrast not in case.images:
             findings.append(Finding("fail", None, "contrast", f"no {contrast} image"))
@@ -94,10 +98,11 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
             digests[contrast] = _digest(volume)
             if not _fails(found, "affine"):
                 found += image_rules(volume)
+                whole_heads += [] if is_brain_alone(volume.voxels_IJK, volume.affine) else [contrast]
                 grids[contrast], affines[contrast] = _grid(volume), volume.affine
         findings += _about(contrast, found)
     findings += _compare_contrasts(grids, affines)
-    facts = CaseFacts(grids, digests)
+    facts = CaseFacts(grids, digests, whole_heads=tuple(whole_heads))
     if needs_mask:
         found, measured = _check_mask(case.mask, grids, affines)
         findings += found

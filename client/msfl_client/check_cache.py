@@ -16,7 +16,7 @@ from msfl_client.case_checks import CaseReport
 from msfl_common.config import Contrast
 from msfl_common.files import private_folder, write_text
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Raised whenever a rule changes, so that older results are not used."""
 
 _REPORT = TypeAdapter(CaseReport)

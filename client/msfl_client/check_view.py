@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,13 +13,25 @@ from rich.text import Text
 from msfl_client.bids import Case, split_by_patient
 from msfl_client.bids_tables import several
 from msfl_client.case_checks import CaseFacts, Grid
-from msfl_client.checks import SiteCheck
+from msfl_client.checks import SiteCheck, check_site
 from msfl_client.findings import FIXES, Finding
 from msfl_client.harmonization_view import prospect_lines
-from msfl_common.config import SiteConfig, StudyConfig
+from msfl_common.config import Inputs, SiteConfig, StudyConfig
+from msfl_common.progress import progress_bars
 
 _WIDE_COLUMNS = 110
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
+
+
+def check_under_bar(site: SiteConfig, inputs: Inputs, num_workers: int, needs_mask: bool = True) -> SiteCheck:
+    """`check_site` under a progress bar."""
+    # nibabel comments on odd headers here; the check says the same in its own words.
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
+    with progress_bars() as bars:
+        task = bars.add_task("Checking cases", total=None, note="")
+        return check_site(
+            site, inputs, lambda done, total: bars.update(task, completed=done, total=total), num_workers, needs_mask
+        )
 
 
 def print_check(console: Console, site: SiteConfig, study: StudyConfig | None, check: SiteCheck) -> None:

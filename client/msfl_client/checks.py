@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from msfl_client.bids import Case, find_cases
 from msfl_client.case_checks import CaseFacts, CaseReport, check_case, examine_case
 from msfl_client.check_cache import CheckCache, fingerprint_of, slot_of
+from msfl_client.derivative import current, from_derivative, read_sidecar
 from msfl_client.findings import Finding, Level
 from msfl_common.config import Inputs, SiteConfig
 
@@ -20,7 +21,8 @@ class SiteCheck:
     """A site's data, looked through.
 
     Attributes:
-        cases: the usable cases, in order of folder, subject and session.
+        cases: the usable cases, in order of folder, subject and session; preprocessed ones with the derivative's
+            files.
         excluded: key of every other case, with its reasons.
         findings: everything found, on the folders first, then case by case.
         found: all cases, usable or not.
@@ -52,6 +54,9 @@ def check_site(
 ) -> SiteCheck:
     """Check every case of a site; files seen before and unchanged are not read again.
 
+    A case that `msfl-client preprocess` has brought into the common space is used from there. Whole heads that it
+    has not are unusable; brains are used as they are.
+
     Results are kept in `cache/checks.json` of the state folder, also when the check is interrupted. Cases are
     read by threads, which unpack gzip side by side and, unlike processes, are allowed inside Ray's workers.
 
@@ -74,15 +79,20 @@ def check_site(
         unsaved += _save(cache)
     findings = [finding for finding in folder_findings if finding.case is None] + unsaved
     twins = list(_same_images(found, reports))
+    preprocessed = {case.key for case in found if current(case, site, inputs)}
     for case in found:
         findings += [finding for finding in folder_findings if finding.case == case.key]
         findings += reports[case.key].findings
         findings += [finding for finding in twins if finding.case == case.key]
+        if case.key not in preprocessed:
+            findings += _not_preprocessed(case, site, reports[case.key].facts)
     excluded: dict[str, list[str]] = {}
     for finding in findings:
         if finding.level == "fail" and finding.case is not None:
             excluded.setdefault(finding.case, []).append(finding.text)
-    usable = [case for case in found if case.key not in excluded]
+    usable = [
+        from_derivative(case, site) if case.key in preprocessed else case for case in found if case.key not in excluded
+    ]
     return SiteCheck(usable, excluded, findings, found, {key: report.facts for key, report in reports.items()})
 
 
@@ -116,6 +126,17 @@ def _examine_all(
     finally:
         pool.shutdown(cancel_futures=True)
     return reports
+
+
+def _not_preprocessed(case: Case, site: SiteConfig, facts: CaseFacts) -> Iterator[Finding]:
+    """A case that has to be preprocessed, or whose files or settings are others than when it was."""
+    heads = {"auto": facts.whole_heads, "none": tuple(facts.grids)}.get(site.preprocessed, ())
+    if heads:
+        text = f"expected the brain alone, or a preprocessed case; found the whole head: {', '.join(heads)}"
+        yield Finding("fail", case.key, "whole-head", text)
+    elif read_sidecar(case, site):
+        text = "preprocessed from other files or settings; its own images are used instead"
+        yield Finding("warn", case.key, "out-of-date", text)
 
 
 def _same_images(cases: Sequence[Case], reports: Mapping[str, CaseReport]) -> Iterator[Finding]:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msfl_client.cli_data import commands as data_commands
+from msfl_client.cli_features import commands as feature_commands
 from msfl_client.cli_federation import commands as federation_commands
-from msfl_client.cli_harmonize import commands as harmonize_commands
 from msfl_common.cli import DEBUG_HINT, run_app
 
 if TYPE_CHECKING:
-    from msfl_client.checks import SiteCheck
     from msfl_client.federation_check import Row
-    from msfl_common.config import Inputs, SiteConfig
+    from msfl_common.config import SiteConfig
 
 app = typer.Typer(
     help="Take part in federated studies of MS MRI; images stay here.",
@@ -33,7 +33,8 @@ app = typer.Typer(
 )
 
 app.add_typer(federation_commands)
-app.add_typer(harmonize_commands)
+app.add_typer(data_commands)
+app.add_typer(feature_commands)
 
 SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
 StudyPath = Annotated[
@@ -112,14 +113,14 @@ def check(
     """
     from rich.console import Console
 
-    from msfl_client.check_view import check_document, print_check
-    from msfl_client.kit_study import study_of_kit
+    from msfl_client.check_view import check_document, check_under_bar, print_check
+    from msfl_client.study_inputs import study_of_kit
     from msfl_common.config import Inputs, load_site, load_study
     from msfl_common.errors import CohortError, InputError
 
     site_config = load_site(site)
     study_config = load_study(study) if study is not None else study_of_kit(site_config)
-    result = _check(site_config, study_config.inputs if study_config else Inputs(), workers)
+    result = check_under_bar(site_config, study_config.inputs if study_config else Inputs(), workers)
     rows = _check_connection(site_config) if _wants_connection(connection, site_config) else []
     if as_json:
         document = check_document(site_config, study_config, result)
@@ -149,80 +150,6 @@ def _check_connection(site: SiteConfig) -> list[Row]:
     with progress_bars() as bars:
         bars.add_task("Looking at connection and machine", total=None, note="")
         return check_connection(site)
-
-
-def _check(site: SiteConfig, inputs: Inputs, workers: int, needs_mask: bool = True) -> SiteCheck:
-    """`check_site` under a progress bar."""
-    import logging
-
-    from msfl_client.checks import check_site
-    from msfl_common.progress import progress_bars
-
-    # nibabel comments on odd headers here; the check says the same in its own words.
-    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
-    with progress_bars() as bars:
-        task = bars.add_task("Checking cases", total=None, note="")
-        return check_site(
-            site, inputs, lambda done, total: bars.update(task, completed=done, total=total), workers, needs_mask
-        )
-
-
-@app.command(epilog=DEBUG_HINT)
-def features(
-    site: SitePath,
-    study: StudyPath = None,
-    model: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Model folder that finds the lesions of cases without a mask.")
-    ] = None,
-    workers: Workers = 2,
-    as_json: Json = False,
-) -> None:
-    """Measure every usable case: volumes, lesions by zone, new lesions, signal and texture. It stays here.
-
-    Writes features/features.tsv into the state folder, with a JSON file that says what each column is. Images must
-    be brain-extracted and in MNI152 space. A case that was measured before and has not changed is not read again.
-    """
-    from rich.console import Console
-
-    from msfl_client.feature_table import FeatureTable, write_features_table
-    from msfl_client.features_view import features_document, print_features
-    from msfl_client.kit_study import study_of_kit
-    from msfl_client.predicted_lesions import load_lesion_model
-    from msfl_client.site_features import TABLE, features_of
-    from msfl_common.config import Inputs, load_site, load_study
-    from msfl_common.errors import CohortError, InputError
-    from msfl_common.files import private_folder
-    from msfl_common.progress import progress_bars
-
-    site_config = load_site(site)
-    study_config = load_study(study) if study is not None else study_of_kit(site_config)
-    lesion_model = load_lesion_model(model, site_config.device) if model is not None else None
-    own = lesion_model.card.study.inputs if lesion_model is not None else Inputs()
-    inputs = study_config.inputs if study_config is not None else own
-    if lesion_model is not None and inputs != own:
-        raise InputError(f"--model {model}: its contrasts or spacing are not the study's; give --study its own study")
-    private_folder(site_config.state)
-    checked = _check(site_config, inputs, workers, needs_mask=False)
-    with progress_bars() as bars:
-        task = bars.add_task("Measuring cases", total=len(checked.cases), note="")
-        rows, left_out = features_of(
-            checked.cases,
-            inputs,
-            site_config.state / "cache" / "features",
-            lesion_model,
-            workers,
-            lambda: bars.advance(task),
-        )
-    left_out |= {key: "; ".join(reasons) for key, reasons in checked.excluded.items()}
-    if not rows:
-        first = next(iter(left_out.items()), ("", "no case"))
-        raise CohortError(f"{site}: none of {len(left_out)} cases could be measured; {first[0]}: {first[1]}")
-    write_features_table(site_config.state / TABLE, FeatureTable(tuple(rows)))
-    if as_json:
-        document = features_document(site_config.state / TABLE, rows, left_out)
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    else:
-        print_features(Console(), site_config.state / TABLE, rows, left_out)
 
 
 @app.command(epilog=DEBUG_HINT)
@@ -267,7 +194,7 @@ def ledger(
 @app.command(epilog=DEBUG_HINT)
 def predict(
     model: Annotated[Path, typer.Option(metavar="DIR", help="Model folder: OUT/model of a run.")],
-    source: Annotated[Path, typer.Option("--input", metavar="BIDS", help="Brain-extracted images, any grid.")],
+    source: Annotated[Path, typer.Option("--input", metavar="BIDS", help="Brains or whole heads, any grid.")],
     output: Annotated[Path, typer.Option(metavar="DERIV", help="BIDS derivative folder to write.")],
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
     as_json: Json = False,

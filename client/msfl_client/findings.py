@@ -46,6 +46,8 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "voxel-size": "check the unit: voxel sizes are in millimetres, 0.3 to 8",
         "slices": "use the diagnostic series, not the localiser",
         "head-volume": "look at the image: expected is one head or brain",
+        "whole-head": "run `msfl-client preprocess SITE.yaml`; where the brain is extracted, set `preprocessed: brain`",
+        "out-of-date": "run `msfl-client preprocess SITE.yaml`",
         "grid": "nothing to do when the images line up in a viewer; it is resampled",
         "field-of-view": "look at both images in a viewer: they must show the same part of the same head",
         "mask-grid": "resample the mask to the image it was drawn on, with nearest-neighbour interpolation",

@@ -6,12 +6,10 @@ Legend: I/J/K voxels of a file, whatever its orientation.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -22,20 +20,21 @@ from numpy.typing import NDArray
 
 from msfl_client.bids import Case, find_cases
 from msfl_client.checks import check_case
+from msfl_client.deidentify import save_image
 from msfl_client.devices import pick_device
-from msfl_client.preprocess import PreparedCase, prepare_case, reference_contrast
+from msfl_client.preprocess import PreparedCase, prepare_case, prepare_images, reference_contrast
+from msfl_client.recognition import is_brain_alone
 from msfl_client.training import predict_probability
 from msfl_client.volumes import read_volume
 from msfl_common import __version__
-from msfl_common.config import SiteConfig
+from msfl_common.config import Inputs, SiteConfig
 from msfl_common.errors import CaseError, CohortError, InputError
-from msfl_common.files import write_bytes, write_json, write_text
+from msfl_common.files import write_json, write_text
 from msfl_common.metrics import label_lesions
 from msfl_common.model_folder import ModelCard, load_model
 from msfl_common.network import build_network, set_weights
 
 TABLE = "lesions.tsv"
-LARGEST_BRAIN_ML = 2200.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def predict_folder(
 
     Args:
         model: a model folder.
-        source: BIDS folder with brain-extracted images in the model's contrasts.
+        source: BIDS folder with the model's contrasts: brains, or whole heads, which are preprocessed first.
         output: BIDS derivative folder to write; files of an earlier prediction are replaced one by one.
         device_name: as in site.yaml.
         on_case: told how many cases are done, and of how many.
@@ -104,44 +103,47 @@ def _predict_case(
 ) -> tuple[int, float]:
     """Write one case's mask and probability map; returns lesion count and volume (ml)."""
     study = card.study
-    prepared = prepare_case(case, study.inputs)
-    _expect_brain(prepared, study.inputs.spacing_mm)
+    prepared, own_to_prepared = _prepare(case, study.inputs, device)
     probability_DHW = predict_probability(network, prepared.image_CDHW, study, device)
     own = read_volume(case.images[reference_contrast(study.inputs)])
-    moved = resample_from_to(nib.Nifti1Image(probability_DHW, prepared.affine), (own.shape, own.affine), order=1)
+    there = nib.Nifti1Image(probability_DHW, np.linalg.inv(own_to_prepared) @ prepared.affine)
+    moved = resample_from_to(there, (own.shape, own.affine), order=1)
     probability_IJK = np.asarray(moved.dataobj, dtype=np.float32)
     mask_IJK = probability_IJK >= card.threshold
     spacing_mm = voxel_sizes(own.affine)
     stem = "_".join(part for part in (case.subject, case.session) if part)
     folder = output / case.subject / (case.session or "") / "anat"
-    _save(folder / f"{stem}_label-lesion_probseg.nii.gz", probability_IJK, own.affine)
-    _save(folder / f"{stem}_label-lesion_mask.nii.gz", mask_IJK.astype(np.uint8), own.affine)
+    save_image(folder / f"{stem}_label-lesion_probseg.nii.gz", probability_IJK, own.affine)
+    save_image(folder / f"{stem}_label-lesion_mask.nii.gz", mask_IJK.astype(np.uint8), own.affine)
     _, count = label_lesions(mask_IJK, tuple(float(size) for size in spacing_mm))  # type: ignore[arg-type]
     return count, round(float(mask_IJK.sum() * np.prod(spacing_mm) / 1000), 4)
 
 
-def _expect_brain(prepared: PreparedCase, spacing_mm: float) -> None:
-    """Refuse a whole head: the model has only seen brains and would mark scalp and eyes.
+def _prepare(case: Case, inputs: Inputs, device: torch.device) -> tuple[PreparedCase, NDArray[np.float64]]:
+    """What the network sees, and where it lies: 4 x 4, RAS mm of the reference contrast's file to its RAS mm.
+
+    A brain is taken where it is. A whole head is preprocessed as `msfl-client preprocess` does it: the model has
+    only seen brains and would mark scalp and eyes.
 
     Raises:
-        CaseError: more is above background than any brain with its ventricles holds.
+        CaseError: a whole head, and no brain was found in it or the packages that would find it are missing.
     """
-    lowest_C111 = prepared.image_CDHW.min(axis=(1, 2, 3), keepdims=True)
-    foreground_ml = float((prepared.image_CDHW > lowest_C111).any(axis=0).sum()) * spacing_mm**3 / 1000
-    if foreground_ml > LARGEST_BRAIN_ML:
+    volumes = {name: read_volume(case.images[name]) for name in inputs.contrasts}
+    heads = [name for name, volume in volumes.items() if not is_brain_alone(volume.voxels_IJK, volume.affine)]
+    if not heads:
+        return prepare_case(case, inputs), np.eye(4)
+    try:
+        from msfl_client.preprocessing import preprocess_case
+
+        done = preprocess_case(replace(case, mask=None), inputs, "none", device)
+    except ModuleNotFoundError as error:
         raise CaseError(
-            f"expected a brain-extracted image, found {foreground_ml:.0f} ml of head; extract the brain first"
-        )
-
-
-def _save(path: Path, voxels_IJK: NDArray[Any], affine: NDArray[np.float64]) -> None:
-    """A NIfTI file with a fresh header: nothing of the source's is carried over but its position in space."""
-    image = nib.Nifti1Image(voxels_IJK, affine)
-    image.header.set_xyzt_units("mm")
-    buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", mtime=0, compresslevel=6) as stream:
-        stream.write(image.to_bytes())
-    write_bytes(path, buffer.getvalue())
+            f"expected a brain-extracted image, found the whole head: {', '.join(heads)}; "
+            f"install msfl[client], which brings {error.name}, or extract the brain first"
+        ) from None
+    images = {name: nib.Nifti1Image(voxels_DHW, done.case.affine) for name, voxels_DHW in done.case.images_DHW.items()}
+    prepared = prepare_images(case.key, images, None, inputs)
+    return prepared, done.native_to_mni(reference_contrast(inputs))
 
 
 def _describe(output: Path, card: ModelCard) -> None:

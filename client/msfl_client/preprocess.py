@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,21 +60,39 @@ def prepare_case(case: Case, inputs: Inputs) -> PreparedCase:
     Raises:
         CaseError: an image cannot be read or holds nothing.
     """
-    images = [read_image(case.images[contrast]) for contrast in inputs.contrasts]
-    reference = images[inputs.contrasts.index(reference_contrast(inputs))]
-    grid = vox2out_vox(reference, (inputs.spacing_mm,) * 3)
-    resampled = [resample(image, grid) for image in images]
+    images = {contrast: read_image(case.images[contrast]) for contrast in inputs.contrasts}
+    return prepare_images(case.key, images, read_image(case.mask) if case.mask else None, inputs)
+
+
+def prepare_images(
+    key: str, images: Mapping[Contrast, nib.Nifti1Image], mask: nib.Nifti1Image | None, inputs: Inputs
+) -> PreparedCase:
+    """`prepare_case` for images that are in memory, in RAS order.
+
+    Raises:
+        CaseError: the images hold nothing; `key` names the case.
+    """
+    grid = _study_grid(images[reference_contrast(inputs)], inputs.spacing_mm)
+    resampled = [resample(images[contrast], grid) for contrast in inputs.contrasts]
     foreground_DHW = np.any([image_DHW > 0 for image_DHW in resampled], axis=0)
     if not foreground_DHW.any():
-        raise CaseError(f"{case.key}: expected positive intensities, found none")
+        raise CaseError(f"{key}: expected positive intensities, found none")
     box = ndimage.find_objects(foreground_DHW.astype(np.uint8))[0]
     image_CDHW = np.stack([normalise(image_DHW[box]) for image_DHW in resampled])
     label_DHW = None
-    if case.mask is not None:
-        label_DHW = (resample(read_image(case.mask), grid)[box] >= 0.5).astype(np.uint8)
+    if mask is not None:
+        label_DHW = (resample(mask, grid)[box] >= 0.5).astype(np.uint8)
     affine = np.asarray(grid[1], dtype=np.float64).copy()
     affine[:3, 3] += affine[:3, :3] @ [axis.start for axis in box]
     return PreparedCase(image_CDHW, label_DHW, affine)
+
+
+def _study_grid(reference: nib.Nifti1Image, spacing_mm: float) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """The field of view of an image in RAS voxels of one size; one that has these keeps its own grid exactly."""
+    if np.allclose(reference.affine[:3, :3], np.eye(3) * spacing_mm, rtol=0, atol=1e-5):
+        return reference.shape, reference.affine
+    shape, affine = vox2out_vox(reference, (spacing_mm,) * 3)
+    return shape, affine
 
 
 def read_image(path: Path) -> nib.Nifti1Image:

@@ -24,6 +24,7 @@ Contrast = Literal["T1w", "FLAIR", "T2w", "PDw"]
 MessageKind = Literal["model_update", "validation_metrics", "harmonization_sums", "node_facts"]
 Task = Literal["lesion-segmentation"]
 Covariate = Literal["age", "sex"]
+Preprocessed = Literal["none", "brain", "common-space"]
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
 Hours = Annotated[str, Field(pattern=f"^{_CLOCK}-{_CLOCK}$")]
 
@@ -208,6 +209,11 @@ class SiteConfig(Frozen):
     name: Name = Field(description="the site's name in the study")
     data: tuple[Path, ...] = Field(min_length=1, description="one BIDS folder, or several; relative to this file")
     masks: Name = Field("lesions", description="folder under derivatives/ that holds the manual lesion masks")
+    preprocessed: Literal["auto"] | Preprocessed = Field(
+        "auto",
+        description="what the images are: none (whole heads), brain (extracted, bias-corrected), common-space (and on "
+        "MNI152); auto looks at each case",
+    )
     state: Path = Field(description="folder for cache, ledger and log, relative to this file; created when missing")
     device: str | tuple[str, ...] = Field(
         "auto",

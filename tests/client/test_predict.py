@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from msfl_client.brain import _networks
 from msfl_client.predict import predict_folder
 from msfl_common.config import StudyConfig
 from msfl_common.errors import CohortError, InputError
@@ -92,12 +94,29 @@ def test_an_output_that_cannot_be_written_is_an_error(site, model: Path, tmp_pat
         predict_folder(model, site.root, tmp_path / "file" / "out", "cpu")
 
 
-def test_a_whole_head_is_refused(make_site, model: Path, tmp_path: Path) -> None:
+def test_a_head_without_a_brain_is_left_out(make_site, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(CohortError):
+        predict_folder(model, full_of_head(make_site).root, tmp_path / "out", "cpu")
+    status = table(tmp_path / "out")[0]["status"]
+    assert status.startswith(("left out: the brain does not fit", "left out: no brain was found"))
+
+
+def test_a_whole_head_is_refused_without_the_packages(make_site, model: Path, tmp_path: Path, monkeypatch) -> None:
+    _networks.cache_clear()
+    monkeypatch.setitem(sys.modules, "deepbet", None)
+    monkeypatch.setitem(sys.modules, "deepbet.bet", None)
+    with pytest.raises(CohortError):
+        predict_folder(model, full_of_head(make_site).root, tmp_path / "out", "cpu")
+    status = table(tmp_path / "out")[0]["status"]
+    assert "expected a brain-extracted image, found the whole head: T1w, FLAIR" in status
+    assert "install msfl[client], which brings deepbet" in status
+
+
+def full_of_head(make_site):  # type: ignore[no-untyped-def]
+    """A site with a case of seven litres."""
     site = make_site(subjects=["sub-01"])
     axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in (40, 46, 34)), indexing="ij")
     head = np.where(sum(axis**2 for axis in axes) < 1, 100 + 10 * axes[0], 0).astype(np.float32)
     for contrast in ("T1w", "FLAIR"):
         site.save(site.image("sub-01", contrast), head)
-    with pytest.raises(CohortError):
-        predict_folder(model, site.root, tmp_path / "out", "cpu")
-    assert "expected a brain-extracted image" in table(tmp_path / "out")[0]["status"]
+    return site

@@ -1,4 +1,4 @@
-"""The study that a site's joining kit is for."""
+"""The study that a site's joining kit names."""
 
 from __future__ import annotations
 
