@@ -25,7 +25,7 @@ from msfl_client.registration import template_brain
 
 _BRAIN, _TEMPLATE, _WHITE = "#ff4d4d", "#39d0ff", "#ffd23f"
 _NATIVE_MM = 1.0
-_EDGES = {"left": 0.01, "right": 0.99, "bottom": 0.04, "top": 0.93, "wspace": 0.04, "hspace": 0.2}
+_EDGES = {"left": 0.01, "right": 0.99, "bottom": 0.04, "top": 0.91, "wspace": 0.04, "hspace": 0.2}
 _SLICES = ("axial", "coronal", "sagittal")
 _DPI, _COLOURS = 80, 96
 
