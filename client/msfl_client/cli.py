@@ -203,13 +203,20 @@ def predict(
     from dataclasses import asdict
 
     from msfl_client.predict import TABLE, predict_folder
+    from msfl_client.predict_features import RAW_TABLE, measure_predictions, reference_of_model
     from msfl_common.progress import console, progress_bars
 
+    reference, measured = reference_of_model(model), None
     with progress_bars() as bars:
         task = bars.add_task("Predicting cases", total=None, note="")
         rows = predict_folder(
             model, source, output, device, lambda done, total: bars.update(task, completed=done, total=total)
         )
+        if reference is not None:
+            also = bars.add_task("Measuring cases", total=len(rows), note="")
+            measured = measure_predictions(
+                model, reference, source, output, device, os.cpu_count() or 1, lambda: bars.advance(also)
+            )
     if as_json:
         sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
         return
@@ -217,4 +224,10 @@ def predict(
     console.print(f"{len(rows) - len(failed)} of {len(rows)} cases predicted; table: {output / TABLE}", highlight=False)
     for row in failed:
         console.print(f"[yellow]{row.participant_id} {row.session_id}: {row.status}[/]", highlight=False)
+    if measured is not None and reference is not None:
+        num = len(measured.harmonized.table.rows) if measured.harmonized else 0
+        told = (
+            f"{measured.num_cases} cases measured: {output / RAW_TABLE}; {num} brought to reference {reference.version}"
+        )
+        console.print(told + (f" ({measured.reason})" if measured.reason else ""), highlight=False, soft_wrap=True)
     console.print("Research use only.", highlight=False)

@@ -106,6 +106,10 @@ def load_model(folder: Path) -> tuple[ModelCard, Weights]:
     except (ValidationError, UnicodeDecodeError) as error:
         detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not text"
         raise ModelFolderError(f"{folder / CARD_FILE}: not a model card of this version: {detail}") from None
+    if card.harmonization is not None and read_reference(folder / REFERENCE_FILE).version != card.harmonization:
+        raise ModelFolderError(
+            f"{folder / REFERENCE_FILE}: is not the one that {CARD_FILE} names; copy the folder again"
+        )
     from msfl_common.network import build_network, get_weights  # heavy, and not needed to write a folder
 
     content = (folder / WEIGHTS_FILE).read_bytes()
