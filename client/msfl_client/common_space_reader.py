@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msfl_client.bids import Case
 from msfl_client.common_space import CommonSpaceCase
 from msfl_client.derivative import read_derived
 from msfl_common.config import Inputs
 
 
-def common_space_of(case: Case, inputs: Inputs) -> CommonSpaceCase:
+def common_space_of(case: Case, inputs: Inputs, sessions: Sequence[Case] = ()) -> CommonSpaceCase:
     """Read a preprocessed case from its derivative; bring any other into the common space here and now.
 
     Brains on the template are taken as they are in about a second, other brains are registered in about ten.
+
+    Args:
+        case: the case.
+        inputs: contrasts and spacing.
+        sessions: the patient's sessions, which are all treated alike.
 
     Raises:
         CaseError: an image cannot be read, or no brain was found where the template has its own.
@@ -20,6 +27,6 @@ def common_space_of(case: Case, inputs: Inputs) -> CommonSpaceCase:
     derived = read_derived(case)
     if derived is not None:
         return derived
-    from msfl_client.preprocessing import preprocess_case  # loads SimpleITK
+    from msfl_client.preprocessing import preprocess_case, recognise_case  # loads SimpleITK
 
-    return preprocess_case(case, inputs).case
+    return preprocess_case(case, inputs, recognise_case(case, inputs, sessions)).case

@@ -85,7 +85,7 @@ def preprocess_site(
         outcomes = {case.key: Outcome(case.key, "current") for case in cases if current(case, site, inputs)}
         waiting = [case for case in cases if case.key not in outcomes]
         on_case(len(outcomes), len(cases))
-        for outcome in _all_of(waiting, site, inputs, min(num_workers, len(waiting))):
+        for outcome in _all_of(waiting, cases, site, inputs, min(num_workers, len(waiting))):
             outcomes[outcome.key] = outcome
             on_case(len(outcomes), len(cases))
     if all(outcome.status == "left out" for outcome in outcomes.values()):
@@ -94,14 +94,14 @@ def preprocess_site(
     return [outcomes[case.key] for case in cases]
 
 
-def preprocess_to_disk(case: Case, site: SiteConfig, inputs: Inputs) -> Outcome:
-    """Preprocess one case and write its derivative and its picture, in one thread."""
+def preprocess_to_disk(case: Case, site: SiteConfig, inputs: Inputs, sessions: Sequence[Case]) -> Outcome:
+    """Preprocess one case of a patient's sessions and write its derivative and its picture, in one thread."""
     import logging
 
     import torch
 
     from msfl_client.devices import pick_devices
-    from msfl_client.preprocessing import preprocess_case
+    from msfl_client.preprocessing import preprocess_case, recognise_case
     from msfl_client.quality_measures import measure_quality
     from msfl_client.quality_picture import draw
 
@@ -113,7 +113,7 @@ def preprocess_to_disk(case: Case, site: SiteConfig, inputs: Inputs) -> Outcome:
         if faults:
             raise CaseError("; ".join(faults))
         files = describe_inputs(case, inputs)
-        found = None if site.preprocessed == "auto" else site.preprocessed
+        found = recognise_case(case, inputs, sessions) if site.preprocessed == "auto" else site.preprocessed
         done = preprocess_case(case, inputs, found, pick_devices(site.device)[0])
         write_bytes(picture_path(case, site), draw(done, case.key))
         sidecar = Sidecar(
@@ -147,29 +147,36 @@ def _rows(matrix: object) -> Matrix:
     return a, b, c, d  # type: ignore[return-value]
 
 
-def _all_of(cases: Sequence[Case], site: SiteConfig, inputs: Inputs, num_workers: int) -> Iterator[Outcome]:
+def _all_of(
+    cases: Sequence[Case], known: Sequence[Case], site: SiteConfig, inputs: Inputs, num_workers: int
+) -> Iterator[Outcome]:
     """Outcomes as they come; when a process dies, the cases left go on one by one, to tell whose fault it is."""
     left = {case.key: case for case in cases}
     try:
-        for outcome in _side_by_side(cases, site, inputs, num_workers):
+        for outcome in _side_by_side(cases, known, site, inputs, num_workers):
             del left[outcome.key]
             yield outcome
     except BrokenProcessPool:
         for case in list(left.values()):
             try:
-                yield from _side_by_side([case], site, inputs, 1)
+                yield from _side_by_side([case], known, site, inputs, 1)
             except BrokenProcessPool:
                 yield Outcome(case.key, "left out", "its process was ended from outside; is there enough memory?")
 
 
-def _side_by_side(cases: Sequence[Case], site: SiteConfig, inputs: Inputs, num_workers: int) -> Iterator[Outcome]:
+def _side_by_side(
+    cases: Sequence[Case], known: Sequence[Case], site: SiteConfig, inputs: Inputs, num_workers: int
+) -> Iterator[Outcome]:
     if not cases:
         return
     spawn = multiprocessing.get_context("spawn")
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_workers, spawn, initializer=_leave_interrupts_to_the_parent)
     try:
-        jobs: list[Future[Outcome]] = [pool.submit(preprocess_to_disk, case, site, inputs) for case in cases]
+        jobs: list[Future[Outcome]] = [
+            pool.submit(preprocess_to_disk, case, site, inputs, [one for one in known if one.patient == case.patient])
+            for case in cases
+        ]
         for job in as_completed(jobs):
             yield job.result()
     except BaseException:

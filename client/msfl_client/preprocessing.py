@@ -5,7 +5,8 @@ Orientation is RAS. Legend: D/H/W voxels (D runs to the right, H to the front, W
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -83,7 +84,7 @@ def preprocess_case(
     Raises:
         CaseError: an image cannot be read, or no brain was found.
     """
-    native = {contrast: read_image(case.images[contrast]) for contrast in inputs.contrasts}
+    native = _read(case, inputs)
     found = found or recognise(native)
     anchor = anchor_contrast(inputs)
     brain_DHW = extract_brain(native[anchor], device) if found == "none" else brain_of(native[anchor])
@@ -99,6 +100,32 @@ def preprocess_case(
     to_mni = {contrast: to_template.matrix @ to_anchor[contrast].matrix for contrast in native}
     done = _in_common_space(even, brain, to_mni, to_template.matrix, inputs.spacing_mm, _lesions(case, native))
     return PreprocessedCase(done, anchor, found, to_anchor, to_template, native, brains)
+
+
+def recognise_case(case: Case, inputs: Inputs, sessions: Sequence[Case] = ()) -> Preprocessed:
+    """What a case's images are, so that all sessions of its patient are brought to the template in one way.
+
+    One session taken as it is and another registered would differ in size, and every lesion would seem to change:
+    brains count as in the common space only where those of all sessions do.
+
+    Args:
+        case: the case.
+        inputs: which images are looked at.
+        sessions: the patient's sessions, this one among them or not; what cannot be read is passed over.
+
+    Raises:
+        CaseError: an image of the case itself cannot be read.
+    """
+    found = recognise(_read(case, inputs))
+    for other in sessions:
+        if found == "common-space" and other != case:
+            with suppress(CaseError, OSError, KeyError):
+                found = found if recognise(_read(other, inputs)) == found else "brain"
+    return found
+
+
+def _read(case: Case, inputs: Inputs) -> Images:
+    return {contrast: read_image(case.images[contrast]) for contrast in inputs.contrasts}
 
 
 def _line_up(

@@ -16,7 +16,7 @@ from msfl_common.config import Contrast, Preprocessed
 LARGEST_BRAIN_ML = 2700.0
 _LARGEST_CUT_BRAIN_ML = 1800.0
 _CUT_SHARE = 0.1
-_TEMPLATE_DICE = 0.85
+_TEMPLATE_DICE = 0.9
 _LOOKED_AT_MM = 2.0
 _UNEVEN = 0.02
 
@@ -51,7 +51,7 @@ def recognise(images: Mapping[Contrast, nib.Nifti1Image]) -> Preprocessed:
     """What a case's images are: whole heads, brains, or brains on the template ("common-space").
 
     Brains count as in the common space when all contrasts share one grid and the brain overlaps the template's
-    with a Dice coefficient of 0.85 or more.
+    with a Dice coefficient of 0.9 or more.
     """
     if not all(is_brain_alone(np.asarray(image.dataobj, np.float32), image.affine) for image in images.values()):
         return "none"

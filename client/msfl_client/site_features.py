@@ -74,7 +74,7 @@ def _of_patient(
 
     @lru_cache(maxsize=2)  # a session is needed for itself, and for the one after it
     def space(case: Case) -> CommonSpaceCase:
-        read = common_space_of(case, inputs)
+        read = common_space_of(case, inputs, sessions)
         return with_predicted_lesions(read, model) if model is not None and read.lesion_DHW is None else read
 
     found: dict[str, dict[str, float] | str] = {}

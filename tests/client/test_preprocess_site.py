@@ -72,7 +72,7 @@ def one_by_one(config: SiteConfig, inputs: Inputs = INPUTS) -> dict[str, str]:
     config.state.mkdir(exist_ok=True)
     cases, _ = find_cases(config, inputs.contrasts)
     return {
-        case.key: "current" if current(case, config, inputs) else preprocess_to_disk(case, config, inputs).status
+        case.key: "current" if current(case, config, inputs) else preprocess_to_disk(case, config, inputs, []).status
         for case in cases
     }
 
@@ -188,7 +188,7 @@ def test_bad_cases_are_left_out_each_with_its_reason(brains) -> None:
     nib.save(localiser, brains.image("sub-05", "T1w"))
     config = brains.config()
     cases, _ = find_cases(config, INPUTS.contrasts)
-    reasons = {case.key: preprocess_to_disk(case, config, INPUTS).reason for case in cases}
+    reasons = {case.key: preprocess_to_disk(case, config, INPUTS, []).reason for case in cases}
     assert reasons["sub-01"] == ""
     assert reasons["sub-03_ses-1"] == "no FLAIR image"
     assert "truncated or damaged gzip file" in reasons["sub-04"]

@@ -17,7 +17,7 @@ from msfl_client.bias_field import correct_bias
 from msfl_client.bids import Case
 from msfl_client.itk_images import LPS, matrix_of, to_itk
 from msfl_client.preprocess import normalise, prepare_case, read_image, resample
-from msfl_client.preprocessing import PreprocessedCase, carry_mask, in_field, moved, preprocess_case
+from msfl_client.preprocessing import PreprocessedCase, carry_mask, in_field, moved, preprocess_case, recognise_case
 from msfl_client.quality_measures import measure_quality
 from msfl_client.quality_picture import draw
 from msfl_client.recognition import brain_of, dice, is_brain_alone, recognise
@@ -212,6 +212,22 @@ def test_an_extracted_brain_is_neither_cut_nor_flattened_again(head: Head, done:
     expected = 1000 * np.asarray(template.dataobj)[brain_DHW] / scale
     assert np.abs(there.case.images_DHW["T1w"][brain_DHW] - expected).max() < 5
     assert recognise({"T1w": read_image(head.case.images["T1w"])}) == "none"
+
+
+def test_sessions_of_a_patient_are_treated_alike(tmp_path) -> None:
+    template = load_template(4.0)
+    voxels = (1000 * np.asarray(template.dataobj)).astype(np.int16)
+    cases = []
+    for session, scale in (("ses-1", 1.0), ("ses-2", 1.0), ("ses-3", 0.8)):
+        path = tmp_path / f"{session}.nii.gz"
+        nib.save(nib.Nifti1Image(voxels, np.diag([scale] * 3 + [1]) @ template.affine), path)
+        cases.append(Case(0, "sub-01", session, {"T1w": path}, None, None))
+    inputs = Inputs(contrasts=("T1w",), spacing_mm=4.0)
+    assert [recognise_case(case, inputs) for case in cases] == ["common-space", "common-space", "brain"]
+    assert [recognise_case(case, inputs, cases[:2]) for case in cases[:2]] == ["common-space"] * 2
+    assert [recognise_case(case, inputs, cases) for case in cases] == ["brain"] * 3
+    (tmp_path / "ses-3.nii.gz").write_text("no image")
+    assert recognise_case(cases[0], inputs, cases) == "common-space"
 
 
 def test_a_declared_brain_may_have_an_uneven_background() -> None:

@@ -93,9 +93,9 @@ def test_only_what_changed_is_measured_again(site: SiteConfig, monkeypatch: pyte
     first, _ = features_of(cases, COARSE, cache)
     read: list[str] = []
 
-    def counting(case, inputs):  # type: ignore[no-untyped-def]
+    def counting(case, inputs, sessions):  # type: ignore[no-untyped-def]
         read.append(case.key)
-        return common_space_of(case, inputs)
+        return common_space_of(case, inputs, sessions)
 
     monkeypatch.setattr("msfl_client.site_features.common_space_of", counting)
     assert features_of(cases, COARSE, cache)[0] == first
