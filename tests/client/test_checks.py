@@ -393,12 +393,12 @@ def test_real_patients(open_ms, tmp_path: Path):
     site = SiteConfig(name="here", data=(open_ms,), state=tmp_path)
     result = check_site(site, INPUTS)
     assert [case.key for case in result.cases] == ["sub-07", "sub-19"]
+    whole_head = "expected the brain alone, or a preprocessed case; found the whole head: T1w, FLAIR"
     assert result.excluded == {
-        "sub-long01_ses-1": ["no manual lesion mask"],
-        "sub-long01_ses-2": ["no manual lesion mask"],
+        "sub-long01_ses-1": ["no manual lesion mask", whole_head],
+        "sub-long01_ses-2": ["no manual lesion mask", whole_head],
     }
     assert result.facts["sub-07"].lesion_ml == pytest.approx(1.3, abs=0.05)
     assert result.facts["sub-19"].lesion_ml == pytest.approx(49.8, abs=0.05)
     without = check_site(site, INPUTS, needs_mask=False)
-    assert len(without.cases) == 4
-    assert [without.level(case.key) for case in without.cases] == ["pass", "pass", "warn", "warn"]
+    assert [without.level(case.key) for case in without.found] == ["pass", "pass", "fail", "fail"]
