@@ -87,9 +87,11 @@ def serve(settings: LinkSettings) -> None:
     from flwr.superlink.main import create_app
 
     for left in settings.database.parent.glob(f"{settings.database.name}*"):
-        left.unlink()  # sites are authorised anew, and a run ends with the SuperLink: nothing in it is needed
+        if left.is_file():
+            left.unlink()  # sites are authorised anew, and a run ends with the SuperLink: nothing in it is needed
     _frugal()
     _strict()
+    _objects_in_files(settings.database)
     sockets = [_listen(settings.bind, settings.port), _listen("127.0.0.1", settings.control_port)]
     authentication = load_control_authn_plugin()
     assert isinstance(authentication, NoOpControlAuthnPlugin)
@@ -146,6 +148,18 @@ def _frugal() -> None:
     ours = {"cache_size": "-4000", "mmap_size": "0", "journal_size_limit": "67108864", "synchronous": "OFF"}
     pragmas = {**dict(vars(sql_mixin)["SQLITE_PRAGMAS"]), **ours}
     vars(sql_mixin)["SQLITE_PRAGMAS"] = tuple(pragmas.items())
+
+
+def _objects_in_files(database: Path) -> None:
+    """Let Flower's factory make our store, beside the database."""
+    from flwr.supercore.object_store import object_store_factory
+
+    from msfl_server.federation_store import FileObjectStore
+
+    def make(path: str) -> FileObjectStore:
+        return FileObjectStore(path, database.with_name(f"{database.name}.objects"))
+
+    vars(object_store_factory)["SqlObjectStore"] = make
 
 
 def _strict() -> None:

@@ -63,8 +63,14 @@ def main() -> None:
             for _ in range(messages):
                 weights = play(grid, names, study, number, weights, folder)
             seconds.append(time.monotonic() - started)
-            database.append(sum(path.stat().st_size for path in folder.root.glob("superlink.db*")))
+            database.append(_bytes_in_flight(folder.root))
     Path(sys.argv[5]).write_text(json.dumps({"seconds": seconds, "database": database}))
+
+
+def _bytes_in_flight(root: Path) -> int:
+    """Size of the SuperLink's database with its log, and of the objects beside it."""
+    kept = [*root.glob("superlink.db*"), *root.glob("superlink.db.objects/*")]
+    return sum(path.stat().st_size for path in kept if path.is_file())
 
 
 if __name__ == "__main__":

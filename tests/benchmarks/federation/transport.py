@@ -47,7 +47,7 @@ def measure() -> list[Figure]:
         Figure("peak memory of SuperLink and server process, 100 MB model", large["peak_gb"], "GB", 1.0, "at_most",
                "", "sum of both processes' largest resident sizes"),
         Figure("growth of the database from round 2 to the last", (database[-1] - database[1]) / 1e6, "MB", 1.0,
-               "at_most", "", "superlink.db with its log, 100 MB model"),
+               "at_most", "", "superlink.db with its log, and the objects beside it; 100 MB model"),
     ]  # fmt: skip
 
 
