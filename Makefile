@@ -15,6 +15,8 @@ demo: $(VENV)/.demo  ## three simulated hospitals train a model together; goes o
 	if test -f $(DEMO)/run/run.json; then $(BIN)/msfl-server simulate --resume $(DEMO)/run; \
 	else $(BIN)/msfl-server simulate site_configs/demo/study.yaml --out $(DEMO)/run $(SITES:%=--site %); fi
 
+# Many processes share few cores, and small tensors gain nothing from threads.
+test: export OMP_NUM_THREADS := 1
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
