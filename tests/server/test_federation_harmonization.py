@@ -200,6 +200,27 @@ def test_a_site_whose_policy_refuses_sums_uses_the_others_reference(
     assert "harmonization_sums" not in (sites[3].state / "ledger.jsonl").read_text()
 
 
+def test_a_site_whose_cases_changed_between_the_sums_is_taken_out_of_both(
+    sites: list[SiteConfig], study: StudyConfig, tmp_path: Path
+) -> None:
+    def grow(node: int, request: Message, reply: Message) -> Message:
+        if node == 2 and request.metadata.message_type == "query.residuals":
+            numbers = reply.content.metric_records["metrics"]
+            numbers["num-examples"] = int(str(numbers["num-examples"])) + 1
+        return reply
+
+    assert run(grid_of(sites, grow), study, tmp_path / "out").num_sites == 3
+    assert greatest_difference([sites[0], *sites[2:]], study) <= 1e-8
+
+
+def test_sums_of_fewer_patients_than_the_policy_demands_stay(
+    sites: list[SiteConfig], study: StudyConfig, tmp_path: Path
+) -> None:
+    careful = [*sites[:3], sites[3].model_copy(update={"policy": Policy(min_cases=8, allow=ALL)})]
+    assert run(grid_of(careful), study, tmp_path / "out").num_sites == 3
+    assert "harmonization_sums" not in (sites[3].state / "ledger.jsonl").read_text()
+
+
 def test_who_comes_late_changes_nobody(sites: list[SiteConfig], study: StudyConfig, tmp_path: Path) -> None:
     first = run(grid_of(sites[:3]), study, tmp_path / "out")
     before = [(site.state / "harmonization" / "features.tsv").read_bytes() for site in sites[:3]]
