@@ -156,6 +156,16 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def open_once_read(fifo):
+    """Open a pipe for writing as soon as a process waits for it."""
+    for _ in range(600):
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads yet
+            time.sleep(0.1)
+    raise AssertionError("nobody opened the pipe within a minute")
+
+
 def test_interrupt_is_one_line_and_exit_130(site, site_file):
     fifo = site.image("sub-01", "T1w")  # reading a pipe that nobody writes to waits for ever
     fifo.unlink()
@@ -163,9 +173,8 @@ def test_interrupt_is_one_line_and_exit_130(site, site_file):
     process = subprocess.Popen(
         [*COMMAND, "check", str(site_file)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
     )
-    time.sleep(2)
+    writer = open_once_read(fifo)
     process.send_signal(signal.SIGINT)
-    writer = os.open(fifo, os.O_WRONLY)
     os.close(writer)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err.decode().splitlines()) == (130, b"", ["interrupted"])
