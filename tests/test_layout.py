@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -48,3 +50,17 @@ def test_nothing_reads_or_writes_pickles() -> None:
 
 def test_modules_stay_readable() -> None:
     assert [str(path) for path in MODULES if len(path.read_text().splitlines()) > 400] == []
+
+
+# What `pip install 'msfl[server]'` does not bring, or brings and must not load into the process that plays the rounds.
+NOT_AT_A_COORDINATOR = (
+    *("neuroHarmonize", "neuroCombat", "nilearn", "skimage", "SimpleITK", "deepbet", "pydicom", "dcm2niix", "ray"),
+    *("torch", "monai"),
+)
+
+
+def test_a_coordinator_needs_nothing_of_a_sites() -> None:
+    block = f"import sys\nfor name in {NOT_AT_A_COORDINATOR}: sys.modules[name] = None\n"
+    load = "import msfl_server.cli, msfl_server.coordinator, msfl_server.federation_run, msfl_server.cli_federation"
+    done = subprocess.run([sys.executable, "-c", block + load], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

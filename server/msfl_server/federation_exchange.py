@@ -28,6 +28,7 @@ _MEANINGS = {
     "BAD_UPDATE": "its update was refused: names, shapes, size or values are wrong",
     "BAD_METRICS": "its metrics were refused: names or values are wrong",
     "BAD_FACTS": "its facts were refused",
+    "BAD_SUMS": "its sums were refused: names, shapes or values are wrong",
     "DUPLICATE_NAME": "another node already has this site name",
     "WRONG_NAME": "it gave another name than its key was authorised for",
     **{code.value: sentence for code, sentence in SENTENCES.items()},

@@ -6,6 +6,7 @@ the same one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ CASES_PER_COLUMN = 5  # fewest cases, less one for each scanner, for each column
 
 _WITHOUT = "set `harmonization: {method: none}` in study.yaml to train without"
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 OnWait = Callable[[int, str, list[str], float], None]  # round, for what, from which sites, seconds left
 
@@ -126,9 +128,10 @@ class Harmonizer:
         read: Callable[[Content], T],
         bad: str,
     ) -> Answers[T]:
+        """Put a step to sites; those that do not answer it are named in the log, as a study goes on without them."""
         task = RoundTask(self.study, self.number)
         question = Question(f"query.{step}", lambda: pack(task), lambda _, content: read(content), bad)
-        return ask(
+        answers = ask(
             self.grid,
             sites,
             question,
@@ -136,6 +139,9 @@ class Harmonizer:
             self.study.rounds,
             lambda names, left: self.on_wait(self.number, f"harmonization ({step})", names, left),
         )
+        for failure in answers.failures:
+            log.warning("harmonization, %s: %s: %s (%s)", step, failure.site, failure.code, meaning_of(failure.code))
+        return answers
 
     def _expect_enough(self, moments: Sequence[Moments], failures: Iterable[SiteFailure]) -> None:
         if len(moments) < MIN_SITES:

@@ -15,7 +15,8 @@ from msfl_client.harmonize import join_rows
 from msfl_client.site_features import features_of
 from msfl_client.site_harmonization import FOLDER, TABLE_FILE, rows_of
 from msfl_common.harmonization import Reference
-from msfl_server.harmonization_effect import FOLDS, CasesInOnePlace, HarmonizationEffect, measure_effect
+from msfl_server.harmonization_effect import HarmonizationEffect
+from msfl_server.harmonization_measures import FOLDS, CasesInOnePlace, measure_effect
 from msfl_server.run_folder import RunSetup
 
 OUTCOME = "activity_1y"  # a column of participants.tsv

@@ -22,18 +22,10 @@ from sklearn.preprocessing import StandardScaler
 from msfl_client.harmonize import Rows, apply_fit, compute_moments, compute_residuals, fit_scanners
 from msfl_common.config import Harmonization
 from msfl_common.harmonization import Floats, make_reference, solve_slopes
+from msfl_server.harmonization_effect import Association, HarmonizationEffect, Interval, ScannerPredictability
 
 FOLDS = 5
 _RESAMPLES = 1000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -55,47 +47,6 @@ class CasesInOnePlace:
     patients: tuple[str, ...]
     ages: Floats
     outcomes: Floats
-
-
-@dataclass(frozen=True)
-class ScannerPredictability:
-    """How well a classifier tells the scanner of unseen patients: balanced accuracy, against chance."""
-
-    classifier: str
-    before: Interval
-    after: Interval
-    chance: float
-
-    @property
-    def at_chance(self) -> bool:
-        """Whether the interval afterwards reaches down to chance."""
-        return self.after.low <= self.chance
-
-
-@dataclass(frozen=True)
-class Association:
-    """A feature's association with age or outcome.
-
-    Attributes:
-        name: of the feature.
-        within: within scanners, raw features: what scanners cannot have distorted.
-        before: over all cases, raw.
-        after: over all cases, harmonized.
-    """
-
-    name: str
-    within: float
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
-class HarmonizationEffect:
-    """What harmonization changed; `outcome` is empty where no outcome is known."""
-
-    scanner: list[ScannerPredictability]
-    age: list[Association]
-    outcome: list[Association]
 
 
 def measure_effect(cases: CasesInOnePlace, seed: int) -> HarmonizationEffect:

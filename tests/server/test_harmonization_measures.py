@@ -10,8 +10,8 @@ import pytest
 from msfl_client.harmonize import Rows, SiteFit, fit_scanners
 from msfl_common.config import Harmonization
 from msfl_common.harmonization import Reference, covariate_columns
-from msfl_server import harmonization_effect
-from msfl_server.harmonization_effect import (
+from msfl_server import harmonization_measures
+from msfl_server.harmonization_measures import (
     CasesInOnePlace,
     age_associations,
     outcome_associations,
@@ -62,7 +62,7 @@ def test_patients_held_out_do_not_enter_the_fit(cases: CasesInOnePlace, monkeypa
         seen.append(len(rows))
         return fit_scanners(rows, reference)
 
-    monkeypatch.setattr(harmonization_effect, "fit_scanners", note)
+    monkeypatch.setattr(harmonization_measures, "fit_scanners", note)
     scanner_predictability(cases, seed=0)
     assert len(seen) == 5
     assert sum(seen) == 4 * 120

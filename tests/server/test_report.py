@@ -17,7 +17,7 @@ from msfl_common.config import Harmonization
 from msfl_common.harmonization import Reference, covariate_columns
 from msfl_common.statistics import Estimate, meta_analysis
 from msfl_server.charts import between_sites
-from msfl_server.harmonization_effect import CasesInOnePlace, measure_effect
+from msfl_server.harmonization_measures import CasesInOnePlace, measure_effect
 from msfl_server.report import Overlay, render_table, write_report
 from msfl_server.summary import RoundSummary, SiteFailure, SiteMetric, Timing, summarise_metric
 

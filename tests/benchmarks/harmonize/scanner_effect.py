@@ -14,7 +14,7 @@ from msfl_common.config import Harmonization, Model, Rounds, StudyConfig, Traini
 from msfl_common.model_folder import read_reference
 from msfl_server.cohort import make_cohort
 from msfl_server.harmonization_cases import cases_of_run
-from msfl_server.harmonization_effect import measure_effect
+from msfl_server.harmonization_measures import measure_effect
 from msfl_server.run_folder import RunSetup, sites_of_cohort
 from msfl_server.run_simulated import run_simulated
 from tests.benchmarks.figure import Figure

@@ -1,0 +1,58 @@
+"""What a harmonization changed, as figures for the report; `harmonization_measures` computes them.
+
+Here is nothing that needs more than a coordinator has installed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ScannerPredictability:
+    """How well a classifier tells the scanner of unseen patients: balanced accuracy, against chance."""
+
+    classifier: str
+    before: Interval
+    after: Interval
+    chance: float
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether the interval afterwards reaches down to chance."""
+        return self.after.low <= self.chance
+
+
+@dataclass(frozen=True)
+class Association:
+    """A feature's association with age or outcome.
+
+    Attributes:
+        name: of the feature.
+        within: within scanners, raw features: what scanners cannot have distorted.
+        before: over all cases, raw.
+        after: over all cases, harmonized.
+    """
+
+    name: str
+    within: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class HarmonizationEffect:
+    """What harmonization changed; `outcome` is empty where no outcome is known."""
+
+    scanner: list[ScannerPredictability]
+    age: list[Association]
+    outcome: list[Association]
