@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from msfl_common.config_classification import Classification
 from msfl_common.errors import ConfigError
 from msfl_common.features import FEATURES, HARMONIZED
 
@@ -22,7 +23,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Contrast = Literal["T1w", "FLAIR", "T2w", "PDw"]
 MessageKind = Literal["model_update", "validation_metrics", "harmonization_sums", "node_facts"]
-Task = Literal["lesion-segmentation"]
+Task = Literal["lesion-segmentation", "classification"]
 Covariate = Literal["age", "sex"]
 Preprocessed = Literal["none", "brain", "common-space"]
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
@@ -169,6 +170,9 @@ class StudyConfig(Frozen):
     validation: Validation = Validation()
     rounds: Rounds = Rounds()
     harmonization: Harmonization = Harmonization()
+    classification: Classification | None = Field(
+        None, description="of a classification: what is predicted, from what, and by which model"
+    )
     min_cases: int = Field(
         5,
         ge=1,
@@ -183,6 +187,12 @@ class StudyConfig(Frozen):
                 f"training.patch_voxels: {self.training.patch_voxels} must be a multiple of {factor}, "
                 f"the down-sampling of {len(self.model.channels)} levels"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _task_has_its_section(self) -> Self:
+        if (self.task == "classification") != (self.classification is not None):
+            raise ValueError("expected a section `classification` with the task classification, and with no other")
         return self
 
 
