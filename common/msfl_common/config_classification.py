@@ -90,7 +90,7 @@ class Preparation(_Frozen):
 class LinearModel(_Frozen):
     """Fitted by Newton steps from gradients and curvatures summed over sites: as if all cases were in one place."""
 
-    kind: Literal["logistic", "linear-svm"]
+    kind: Literal["logistic", "linear-svm"] = Field(description="which model")
     penalty: Literal["none", "l1", "l2", "elastic-net"] = Field("l2", description="what keeps coefficients small")
     inverse_strength: float = Field(1.0, gt=0, description="scikit-learn's C: the smaller, the smaller coefficients")
     l1_ratio: float = Field(0.5, ge=0, le=1, description="share of l1 in an elastic-net penalty")
@@ -99,7 +99,7 @@ class LinearModel(_Frozen):
 class KernelModel(_Frozen):
     """A support vector machine on random features that approximate the kernel; an approximation, and said so."""
 
-    kind: Literal["svm-rbf", "svm-poly", "svm-sigmoid"]
+    kind: Literal["svm-rbf", "svm-poly", "svm-sigmoid"] = Field(description="which model")
     inverse_strength: float = Field(1.0, gt=0, description="scikit-learn's C: the smaller, the smaller coefficients")
     num_features: int = Field(200, ge=10, le=2000, description="random features; more approximate the kernel better")
     gamma: float | None = Field(None, gt=0, description="the kernel's gamma; null: 1 / number of inputs")
@@ -109,13 +109,13 @@ class KernelModel(_Frozen):
 class ClosedFormModel(_Frozen):
     """Exact from sums: each class's count, mean and covariance."""
 
-    kind: Literal["lda", "naive-bayes", "least-squares"]
+    kind: Literal["lda", "naive-bayes", "least-squares"] = Field(description="which model")
 
 
 class MlpModel(_Frozen):
     """A multi-layer perceptron, by federated averaging."""
 
-    kind: Literal["mlp"]
+    kind: Literal["mlp"] = Field(description="which model")
     hidden: tuple[int, ...] = Field((32,), min_length=1, max_length=5, description="units of each hidden layer")
     learning_rate: float = Field(1e-2, gt=0, le=1, description="Adam's")
     weight_decay: float = Field(1e-3, ge=0, le=1, description="decoupled weight decay")
@@ -125,7 +125,7 @@ class MlpModel(_Frozen):
 class BoostedTrees(_Frozen):
     """Gradient-boosted trees: in each round every site adds trees to the shared ones (XGBoost bagging)."""
 
-    kind: Literal["gradient-boosting"]
+    kind: Literal["gradient-boosting"] = Field(description="which model")
     trees_per_round: int = Field(1, ge=1, le=100, description="trees that a site adds in a round, for each class")
     max_depth: int = Field(3, ge=1, le=8, description="levels of a tree")
     learning_rate: float = Field(0.3, gt=0, le=1, description="shrinkage of each tree")
@@ -135,7 +135,7 @@ class BoostedTrees(_Frozen):
 class Forest(_Frozen):
     """A random forest: each site grows its share of the trees, in one round."""
 
-    kind: Literal["random-forest"]
+    kind: Literal["random-forest"] = Field(description="which model")
     num_trees: int = Field(100, ge=1, le=5000, description="trees of each site")
     max_depth: int = Field(6, ge=1, le=12, description="levels of a tree")
     min_leaf_cases: int = Field(5, ge=1, description="fewest training cases in a leaf")
@@ -144,7 +144,7 @@ class Forest(_Frozen):
 class DeepModel(_Frozen):
     """A network over sequences of visits, images and clinical values together (Barulina et al. 2026, and ours)."""
 
-    kind: Literal["resnet3d", "pretrained-resnet2d", "resnext", "lesion-encoder"]
+    kind: Literal["resnet3d", "pretrained-resnet2d", "resnext", "lesion-encoder"] = Field(description="which model")
     width: int = Field(64, ge=2, le=256, description="feature maps of the first level; smaller is faster")
     slices: int = Field(50, ge=8, le=256, description="axial slices of a visit's volume")
     pixels: int = Field(128, ge=16, le=512, description="edge of a slice, pixels")
@@ -165,7 +165,7 @@ class Classification(_Frozen):
     )
     clinical: tuple[Clinical, ...] = Field(("age", "sex", "edss"), description="clinical values that the model sees")
     preparation: Preparation = Preparation()
-    model: FeatureModel | DeepModel = Field(discriminator="kind")
+    model: FeatureModel | DeepModel = Field(discriminator="kind", description="the model, by its `kind`")
     test_fraction: float = Field(
         0.25, gt=0, lt=1, description="share of a site's patients kept for the final figures, and for nothing else"
     )
