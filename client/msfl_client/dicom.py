@@ -7,9 +7,11 @@ subject is told by one file at the site, `sourcedata/subjects.tsv`, that its acc
 from __future__ import annotations
 
 import csv
+import datetime
 import hashlib
 import io
 import json
+import re
 import subprocess
 import tempfile
 from collections import Counter, defaultdict
@@ -23,6 +25,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 
 from msfl_client.bids_names import is_nifti
+from msfl_client.bids_tables import several
 from msfl_client.deidentify import clean_sidecar, save_image
 from msfl_client.dicom_series import Recognised, recognise_series
 from msfl_common.errors import InputError
@@ -31,6 +34,7 @@ from msfl_common.files import private_folder, whole_folder, write_bytes, write_j
 TABLE = Path("sourcedata", "subjects.tsv")
 _NO_AGENT = {"", "no", "none", "n", "without", "0"}
 _COLUMNS = ("participant_id", "session_id", "patient", "date")
+_UNKNOWN = "n/a"
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,24 @@ class _Series:
         return str(self.sidecar.get("AcquisitionDateTime") or self.sidecar.get("StudyDate") or self.study)[:10]
 
     @property
+    def sex(self) -> str:
+        found = str(self.sidecar.get("PatientSex", ""))
+        return found if found in ("F", "M") else _UNKNOWN
+
+    @property
+    def age(self) -> str:
+        """Whole years at the scan, as the scanner says or from the date of birth."""
+        if said := re.fullmatch(r"0*(\d+)Y", str(self.sidecar.get("PatientAge", ""))):
+            return said[1]
+        try:
+            born, then = (
+                datetime.date.fromisoformat(text) for text in (str(self.sidecar["PatientBirthDate"]), self.date)
+            )
+        except (KeyError, ValueError):
+            return _UNKNOWN
+        return str(then.year - born.year - ((then.month, then.day) < (born.month, born.day)))
+
+    @property
     def voxel_mm3(self) -> float:
         return float(np.prod(voxel_sizes(nib.load(self.path).affine)))
 
@@ -85,7 +107,7 @@ def import_dicom(source: Path, bids: Path) -> ImportReport:
         bids: BIDS folder to write or add to.
 
     Raises:
-        InputError: no such folder, no DICOM image in it, or none of a wanted contrast.
+        InputError: no such folder, no DICOM image in it, none of a wanted contrast, or a damaged file.
     """
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; name the folder that holds the DICOM files")
@@ -101,7 +123,7 @@ def import_dicom(source: Path, bids: Path) -> ImportReport:
         for one in series:
             sessions[one.patient, one.date].append(one)
         labels = _label(bids, sorted(sessions, key=lambda key: (hashlib.sha256(key[0].encode()).digest(), key[1])))
-        _describe(bids, labels)
+        _describe(bids, {labels[key]: members[0] for key, members in sessions.items()})
         images: list[tuple[str, str, str]] = []
         there_already = 0
         for key, members in sessions.items():
@@ -118,8 +140,11 @@ def _convert(source: Path, folder: Path) -> tuple[list[_Series], Counter[str]]:
     import dcm2niix
 
     command = [dcm2niix.bin, "-b", "y", "-ba", "n", "-z", "y", "-d", "9", "-f", "%j_%s", "-o", str(folder), str(source)]
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    enhanced = _series_with_agent(source)
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    enhanced, damaged = _series_with_agent(source)
+    if done.returncode < 0:
+        names = several(str(path.relative_to(source)) for path in damaged) or "none that is plainly damaged"
+        raise InputError(f"{source}: dcm2niix broke down on a damaged file; move it away: {names}")
     wanted, passed_over = [], Counter[str]()
     for path in sorted(path for path in folder.iterdir() if is_nifti(path.name)):
         beside = path.with_name(path.name.split(".nii")[0] + ".json")
@@ -133,19 +158,22 @@ def _convert(source: Path, folder: Path) -> tuple[list[_Series], Counter[str]]:
     return wanted, passed_over
 
 
-def _series_with_agent(source: Path) -> set[str]:
-    """Series whose files name a contrast agent, which dcm2niix does not tell."""
+def _series_with_agent(source: Path) -> tuple[set[str], list[Path]]:
+    """Series whose files name a contrast agent, which dcm2niix does not tell; and DICOM files that cannot be read."""
     import pydicom
 
-    series = set()
-    for path in source.rglob("*"):
+    series, damaged = set(), []
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
         try:
             tags = pydicom.dcmread(path, specific_tags=["SeriesInstanceUID", "ContrastBolusAgent"])
-        except (OSError, pydicom.errors.InvalidDicomError):
+        except pydicom.errors.InvalidDicomError:
+            continue
+        except Exception:  # a damaged file can raise nearly anything
+            damaged.append(path)
             continue
         if str(tags.get("ContrastBolusAgent") or "").strip().lower() not in _NO_AGENT:
             series.add(str(tags.get("SeriesInstanceUID")))
-    return series
+    return series, damaged
 
 
 def _label(bids: Path, sessions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
@@ -175,9 +203,14 @@ def _label(bids: Path, sessions: Sequence[tuple[str, str]]) -> dict[tuple[str, s
 def _read_rows(path: Path) -> Iterator[dict[str, str]]:
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            yield from csv.DictReader(stream, delimiter="\t")
+            for row in csv.DictReader(stream, delimiter="\t"):
+                if set(row) != set(_COLUMNS) or None in row.values():
+                    raise InputError(f"{path}: expected the columns {', '.join(_COLUMNS)}; restore it from a backup")
+                yield row
     except FileNotFoundError:
         return
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read: {error}; restore it from a backup") from None
 
 
 def _write_session(
@@ -199,13 +232,25 @@ def _write_session(
         yield subject, session, one.is_a.contrast
 
 
-def _describe(bids: Path, labels: dict[tuple[str, str], tuple[str, str]]) -> None:
+def _describe(bids: Path, sessions: dict[tuple[str, str], _Series]) -> None:
+    """Add sex and, for each session, age to the folder's tables, as harmonization needs them; what is there stays."""
     if not (bids / "dataset_description.json").exists():
         description = {"Name": "Imported from DICOM", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
         write_json(bids / "dataset_description.json", description)
-    table = bids / "participants.tsv"
-    lines = table.read_text(encoding="utf-8").splitlines() if table.exists() else ["participant_id"]
-    listed = {line.split("\t")[0] for line in lines}
-    unknown = "\tn/a" * lines[0].count("\t")
-    lines += [subject + unknown for subject in sorted({subject for subject, _ in labels.values()} - listed)]
-    write_text(table, "\n".join(lines) + "\n")
+    for (subject, session), one in sorted(sessions.items()):
+        _add_row(bids / "participants.tsv", {"participant_id": subject, "sex": one.sex})
+        _add_row(bids / subject / f"{subject}_sessions.tsv", {"session_id": session, "age": one.age})
+
+
+def _add_row(table: Path, row: dict[str, str]) -> None:
+    """Add a row unless its label, the first value, is listed; columns that a table has not are left out of it."""
+    lines = table.read_text(encoding="utf-8-sig").splitlines() if table.exists() else []
+    columns = lines[0].split("\t") if lines else list(row)
+    label_column, label = next(iter(row.items()))
+    if label_column not in columns:
+        raise InputError(f"{table}: expected a tab-separated column {label_column}; mend the file or move it away")
+    at = columns.index(label_column)
+    if label in {line.split("\t")[at] for line in lines[1:] if line.count("\t") >= at}:
+        return
+    added = "\t".join(row.get(column, _UNKNOWN) for column in columns)
+    write_text(table, "\n".join([*(lines or ["\t".join(columns)]), added]) + "\n")

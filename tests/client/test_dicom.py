@@ -14,9 +14,10 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from msfl_client.bids import find_cases
+from msfl_client.covariates import select_cases
 from msfl_client.dicom import TABLE, import_dicom
 from msfl_client.dicom_series import Recognised, recognise_series
-from msfl_common.config import SiteConfig
+from msfl_common.config import Harmonization, SiteConfig
 from msfl_common.errors import InputError
 
 NAME, NUMBER, BIRTH = "Quibble^Zenobia", "HOSP-778899", "19610203"
@@ -135,16 +136,56 @@ def test_a_new_visit_gets_the_next_session_of_the_same_subject(imported: Path, t
     write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
     report = import_dicom(tmp_path / "new", imported)
     assert report.images == [(subject_of(imported, NUMBER), "ses-03", "FLAIR")]
-    assert (imported / "participants.tsv").read_text().split() == ["participant_id", "sub-001", "sub-002"]
+    assert (imported / "participants.tsv").read_text() == "participant_id\tsex\nsub-001\tF\nsub-002\tF\n"
+    subject = subject_of(imported, NUMBER)
+    ages = (imported / subject / f"{subject}_sessions.tsv").read_text()
+    assert ages == "session_id\tage\nses-01\t58\nses-02\t60\nses-03\t60\n"
 
 
-def test_a_folder_without_dicom_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "scans").mkdir()
-    (tmp_path / "scans" / "notes.txt").write_text("nothing")
-    with pytest.raises(InputError, match="no T1w, FLAIR, T2w or PDw series of a head; found: no DICOM image"):
-        import_dicom(tmp_path / "scans", tmp_path / "bids")
-    with pytest.raises(InputError, match="no such folder"):
-        import_dicom(tmp_path / "missing", tmp_path / "bids")
+def test_age_and_sex_reach_harmonization(imported: Path) -> None:
+    cases, _ = find_cases(SiteConfig(name="here", data=(imported,), state=imported.parent / "state"), ("FLAIR",))
+    chosen = select_cases(cases, (imported,), Harmonization(method="combat"))
+    assert not chosen.left_out
+    assert {values["age"] for values in chosen.covariates} >= {58.0, 60.0}
+    assert {values["sex"] for values in chosen.covariates} == {0.0}
+
+
+def test_tables_of_the_site_are_added_to_not_replaced(tmp_path: Path) -> None:
+    bids = tmp_path / "bids"
+    bids.mkdir()
+    (bids / "participants.tsv").write_text("group\tparticipant_id\nms\tsub-001\n")
+    write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    import_dicom(tmp_path / "new", bids)
+    assert (bids / "participants.tsv").read_text() == "group\tparticipant_id\nms\tsub-001\n"
+    assert (bids / "sub-001" / "sub-001_sessions.tsv").read_text() == "session_id\tage\nses-01\t60\n"
+
+
+@pytest.mark.parametrize("table", ["participant_id\tsession_id\nsub-001\tses-01\n", "\xff\xfe\0\n"])
+def test_a_damaged_table_of_subjects_is_an_error(tmp_path: Path, table: str) -> None:
+    write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    path = tmp_path / "bids" / TABLE
+    path.parent.mkdir(parents=True)
+    path.write_bytes(table.encode("latin-1"))
+    with pytest.raises(InputError, match=r"subjects\.tsv: .*restore it from a backup"):
+        import_dicom(tmp_path / "new", tmp_path / "bids")
+
+
+def test_cut_files_are_passed_over(tmp_path: Path) -> None:
+    write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    whole = (tmp_path / "new" / "1_3.dcm").read_bytes()
+    for length in (140, 200, 333, 500, 900):
+        (tmp_path / "new" / f"cut_{length}.dcm").write_bytes(whole[:length])
+    assert len(import_dicom(tmp_path / "new", tmp_path / "bids").images) == 1
+
+
+def test_a_file_that_breaks_the_converter_is_named(tmp_path: Path) -> None:
+    write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    whole = (tmp_path / "new" / "1_3.dcm").read_bytes()
+    for length in (140, 200, 333, 500, 900):
+        (tmp_path / "new" / f"noise_{length}.dcm").write_bytes(whole[:length] + bytes(range(256)) * 4)
+    with pytest.raises(InputError, match=r"dcm2niix broke down on a damaged file; move it away: noise_200\.dcm"):
+        import_dicom(tmp_path / "new", tmp_path / "bids")
+    assert not list((tmp_path / "bids").rglob("*.nii.gz"))
 
 
 @pytest.mark.parametrize(
