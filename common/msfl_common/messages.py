@@ -8,30 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from msfl_common.config import StudyConfig, parse_study
 from msfl_common.errors import Code, ConfigError, UpdateError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
+from msfl_common.messages_arrays import ARRAYS, pack_weights, unpack_floats, unpack_weights
 from msfl_common.statistics import Estimate
-from msfl_common.weights import Weights, check_weights
+from msfl_common.weights import Weights
 
-ARRAYS, TASK, METRICS, FACTS, REFUSAL = "arrays", "task", "metrics", "facts", "refusal"
+TASK, METRICS, FACTS, REFUSAL = "task", "metrics", "facts", "refusal"
 STUDY, ROUND, SLOPES = "study", "round", "slopes"
 MOMENTS, RESIDUALS, REFERENCE = "moments", "residuals", "reference"  # the steps of a harmonization
 NUM_CASES = "num-examples"  # the name under which Flower's strategies look for a site's weight
 NUM_SCANNERS = "num_scanners"
 TRAIN_LOSS, SECONDS = "train_loss", "seconds"
 _ESTIMATE_FIELDS = ("mean", "standard_error", "ci95_low", "ci95_high", "num_cases")
-_NPY_HEADER_BYTES = 1024  # more than any .npy header of our arrays
-_BLOCK = "block{:05d}"
-BLOCK_VALUES = 2**20  # 4 MB: less than the chunks in which Flower moves an array
 
 
 Content = RecordDict  # what a message holds, for modules that only hand it on
@@ -101,7 +98,7 @@ def pack_task(task: RoundTask, weights: Weights | None = None) -> RecordDict:
     config = ConfigRecord({STUDY: task.study.model_dump_json(), ROUND: task.round})
     content = RecordDict({TASK: config})
     if weights is not None:
-        content[ARRAYS] = _pack_weights(weights)
+        content[ARRAYS] = pack_weights(weights)
     return content
 
 
@@ -124,13 +121,13 @@ def unpack_task_weights(content: RecordDict, expected: Weights) -> Weights:
     Raises:
         UpdateError: they do not fit.
     """
-    return _unpack_weights(content, expected, consume=False)
+    return unpack_weights(content, expected, consume=False)
 
 
 def pack_update(update: ModelUpdate) -> RecordDict:
     """A model update as Flower's strategies expect it: arrays, and metrics with the case count."""
     numbers = MetricRecord({NUM_CASES: update.num_cases, TRAIN_LOSS: update.train_loss, SECONDS: update.seconds})
-    return RecordDict({ARRAYS: _pack_weights(update.weights), METRICS: numbers})
+    return RecordDict({ARRAYS: pack_weights(update.weights), METRICS: numbers})
 
 
 def unpack_update(content: RecordDict, expected: Weights) -> ModelUpdate:
@@ -141,7 +138,7 @@ def unpack_update(content: RecordDict, expected: Weights) -> ModelUpdate:
     """
     numbers = _exactly(content, {ARRAYS, METRICS}, {NUM_CASES, TRAIN_LOSS, SECONDS})
     num_cases = _counts({NUM_CASES: numbers[NUM_CASES]})[NUM_CASES]
-    weights = _unpack_weights(content, expected, consume=True)
+    weights = unpack_weights(content, expected, consume=True)
     return ModelUpdate(weights, num_cases, numbers[TRAIN_LOSS], numbers[SECONDS])
 
 
@@ -203,7 +200,7 @@ def unpack_slopes(content: RecordDict, shape: tuple[int, int]) -> Floats:
     Raises:
         UpdateError: they are not as declared.
     """
-    return _unpack_floats(content, {SLOPES: shape})[SLOPES]
+    return unpack_floats(content, {SLOPES: shape})[SLOPES]
 
 
 def pack_reference_task(task: RoundTask, reference: Reference) -> RecordDict:
@@ -242,7 +239,7 @@ def unpack_moments(content: RecordDict, num_columns: int, num_features: int) -> 
     """
     counts = _counts(_exactly(content, {ARRAYS, METRICS}, {NUM_CASES, NUM_SCANNERS}))
     shapes = {"covariance": (num_columns, num_columns), "cross": (num_columns, num_features)}
-    arrays = _unpack_floats(content, shapes)
+    arrays = unpack_floats(content, shapes)
     if (np.diag(arrays["covariance"]) < 0).any():
         raise UpdateError("covariance: expected no negative variance")
     return Moments(counts[NUM_CASES], counts[NUM_SCANNERS], arrays["covariance"], arrays["cross"])
@@ -255,7 +252,7 @@ def unpack_residuals(content: RecordDict, num_features: int) -> Residuals:
         UpdateError: names, shapes, types or values are not as declared.
     """
     counts = _counts(_exactly(content, {ARRAYS, METRICS}, {NUM_CASES}))
-    arrays = _unpack_floats(content, {"intercepts": (num_features,), "squares": (num_features,)})
+    arrays = unpack_floats(content, {"intercepts": (num_features,), "squares": (num_features,)})
     if (arrays["squares"] < 0).any():
         raise UpdateError("squares: expected no negative sum of squares")
     return Residuals(counts[NUM_CASES], arrays["intercepts"], arrays["squares"])
@@ -294,78 +291,6 @@ def describe(content: Content) -> Description:
     for chunk in chunks:
         digest.update(chunk)
     return Description(sorted(numbers), sum(map(len, chunks)), digest.hexdigest())
-
-
-def _pack_weights(weights: Weights) -> ArrayRecord:
-    """One vector of all weights in their order, cut into blocks: each array that travels costs requests."""
-    return ArrayRecord({_BLOCK.format(number): Array(block) for number, block in enumerate(_blocks(weights))})
-
-
-def _blocks(weights: Weights) -> Iterator[NDArray[np.float32]]:
-    parts: list[NDArray[np.float32]] = []
-    room = BLOCK_VALUES
-    for value in weights.values():
-        rest = value.reshape(-1)
-        while rest.size:
-            part, rest = rest[:room], rest[room:]
-            parts.append(part)
-            room -= part.size
-            if not room:
-                yield np.concatenate(parts)
-                parts, room = [], BLOCK_VALUES
-    if parts:
-        yield np.concatenate(parts)
-
-
-def _unpack_weights(content: RecordDict, expected: Weights, *, consume: bool) -> Weights:
-    """The weights in a message; with `consume` its blocks are dropped one by one, so that they are not there twice."""
-    record = content.array_records.get(ARRAYS)
-    if record is None:
-        raise UpdateError("expected a record of weights")
-    num_values = sum(value.size for value in expected.values())
-    sizes = [min(BLOCK_VALUES, num_values - start) for start in range(0, num_values, BLOCK_VALUES)]
-    names = [_BLOCK.format(number) for number in range(len(sizes))]
-    if list(record) != names:
-        raise UpdateError(f"expected {len(names)} blocks of weights, found {len(record)} arrays or other names")
-    for name, size in zip(names, sizes, strict=True):  # sizes before anything is decoded
-        if len(record[name].data) > 4 * size + _NPY_HEADER_BYTES:
-            raise UpdateError(f"{name}: expected {4 * size} bytes, found {len(record[name].data)}")
-    vector = np.empty(num_values, np.float32)
-    for number, (name, size) in enumerate(zip(names, sizes, strict=True)):
-        try:
-            block = record[name].numpy()
-        except (ValueError, TypeError, EOFError) as error:
-            raise UpdateError(f"{name}: cannot be decoded: {type(error).__name__}") from None
-        if block.shape != (size,) or block.dtype != np.float32:
-            raise UpdateError(f"{name}: expected float32({size},), found {block.dtype}{block.shape}")
-        vector[number * BLOCK_VALUES :][:size] = block
-        if consume:
-            del record[name]
-    weights, start = {}, 0
-    for name, value in expected.items():
-        weights[name] = vector[start : start + value.size].reshape(value.shape)
-        start += value.size
-    check_weights(weights, expected)
-    return weights
-
-
-def _unpack_floats(content: RecordDict, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
-    """Arrays of float64 with these names and shapes, and no others."""
-    record = content.array_records.get(ARRAYS)
-    if record is None or set(record) != set(shapes):
-        raise UpdateError(f"expected the arrays {sorted(shapes)}")
-    arrays: dict[str, Floats] = {}
-    for name, shape in shapes.items():
-        if len(record[name].data) > 8 * math.prod(shape) + _NPY_HEADER_BYTES:
-            raise UpdateError(f"{name}: expected {8 * math.prod(shape)} bytes, found {len(record[name].data)}")
-        try:
-            value = record[name].numpy()
-        except (ValueError, TypeError, EOFError) as error:
-            raise UpdateError(f"{name}: cannot be decoded: {type(error).__name__}") from None
-        if value.shape != shape or value.dtype != np.float64 or not np.isfinite(value).all():
-            raise UpdateError(f"{name}: expected finite float64{shape}, found {value.dtype}{value.shape}")
-        arrays[name] = value
-    return arrays
 
 
 def _counts(numbers: Mapping[str, float]) -> dict[str, int]:
