@@ -11,8 +11,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
-from monai.losses import DiceCELoss
 from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
 
@@ -22,6 +20,7 @@ from msfl_common.config import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.metrics import segmentation_metrics
 from msfl_common.model_folder import LESION_THRESHOLD
+from msfl_common.monai_parts import DiceCELoss, sliding_window_inference
 
 OnStep = Callable[[int, int, float], None]  # step, steps in the round, mean loss so far; it may raise to stop
 

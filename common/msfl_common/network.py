@@ -9,10 +9,10 @@ import json
 import sys
 
 import torch
-from monai.networks.nets import UNet
 from safetensors.numpy import save
 
 from msfl_common.config import StudyConfig, parse_study
+from msfl_common.monai_parts import UNet
 from msfl_common.seeds import derive_seed
 from msfl_common.weights import ORDER, Weights
 
