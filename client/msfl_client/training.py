@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
 
+from msfl_client.learner import OnStep
 from msfl_client.patches import PatchLoader, pad_to
 from msfl_client.preprocess import PreparedCase
 from msfl_common.config import StudyConfig
@@ -21,8 +22,6 @@ from msfl_common.errors import Code, RefusedError
 from msfl_common.metrics import segmentation_metrics
 from msfl_common.model_folder import LESION_THRESHOLD
 from msfl_common.monai_parts import DiceCELoss, sliding_window_inference
-
-OnStep = Callable[[int, int, float], None]  # step, steps in the round, mean loss so far; it may raise to stop
 
 
 def train_round(
