@@ -33,7 +33,7 @@ def make_settings(
 def make_cases(
     seed: int, sizes: Sequence[int], num_inputs: int, num_classes: int = 2, signal: float = 1.0
 ) -> dict[str, Labelled]:
-    """Correlated inputs of unlike sizes, a quarter of which differ between classes; sites of unlike sizes and shares."""
+    """Correlated inputs of unlike sizes, a quarter of which tell of the class; sites of unlike sizes and shares."""
     rng = np.random.default_rng(seed)
     mixing = np.eye(num_inputs) + 0.3 * rng.normal(size=(num_inputs, num_inputs)) / np.sqrt(num_inputs)
     shifts = np.zeros((num_classes, num_inputs))
@@ -63,16 +63,28 @@ def play(
     for number in range(1, num_rounds + 1):
         if is_finished(settings, state):
             break
-        like = contribution_like(settings, state)
-        answers = {}
-        for site, cases in sites.items():
-            answer, loss = contribute(settings, state, cases, seed, number, min_cases)
-            assert np.isfinite(loss)
-            assert list(answer) == list(like)
-            for name, value in answer.items():
-                assert value.dtype == np.float64
-                assert value.shape[like[name].shape[:1] == (0,) :] == like[name].shape[like[name].shape[:1] == (0,) :]
-            answers[site] = answer, len(cases.labels_N)
-        state = combine(settings, state, answers)
+        state = combine(settings, state, answers_of(settings, state, sites, number, seed, min_cases))
         assert all(isinstance(value, np.ndarray) and value.dtype == np.float64 for value in state.values())
     return state
+
+
+def answers_of(
+    settings: Classification,
+    state: State,
+    sites: Mapping[str, Labelled],
+    number: int,
+    seed: int = 0,
+    min_cases: int = 1,
+) -> dict[str, tuple[State, int]]:
+    """What the sites answer in a round; each holds what was asked for."""
+    like, answers = contribution_like(settings, state), {}
+    for site, cases in sites.items():
+        answer, loss = contribute(settings, state, cases, seed, number, min_cases)
+        assert np.isfinite(loss)
+        assert list(answer) == list(like)
+        for name, value in answer.items():
+            free = like[name].ndim > 0 and len(like[name]) == 0
+            assert value.dtype == np.float64
+            assert value.shape[free:] == like[name].shape[free:]
+        answers[site] = answer, len(cases.labels_N)
+    return answers
