@@ -10,7 +10,7 @@ import numpy as np
 from msfl_client.feature_training import contribute
 from msfl_client.labelled import Labelled
 from msfl_common.config_classification import Classification
-from msfl_common.feature_models import State, contribution_like, first_state, is_finished
+from msfl_common.feature_models import State, check_state, contribution_like, first_state, is_finished
 from msfl_common.features import FEATURES
 from msfl_server.feature_aggregation import combine
 
@@ -64,7 +64,7 @@ def play(
         if is_finished(settings, state):
             break
         state = combine(settings, state, answers_of(settings, state, sites, number, seed, min_cases))
-        assert all(isinstance(value, np.ndarray) and value.dtype == np.float64 for value in state.values())
+        check_state(settings, state)
     return state
 
 
@@ -77,6 +77,7 @@ def answers_of(
     min_cases: int = 1,
 ) -> dict[str, tuple[State, int]]:
     """What the sites answer in a round; each holds what was asked for."""
+    check_state(settings, state)
     like, answers = contribution_like(settings, state), {}
     for site, cases in sites.items():
         answer, loss = contribute(settings, state, cases, seed, number, min_cases)

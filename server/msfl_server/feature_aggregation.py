@@ -11,9 +11,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from msfl_common.config_classification import BoostedTrees, Classification, ClosedFormModel, Forest, MlpModel
+from msfl_common.config_classification import (
+    BoostedTrees,
+    Classification,
+    ClosedFormModel,
+    Forest,
+    KernelModel,
+    MlpModel,
+)
 from msfl_common.errors import RunError, UpdateError
 from msfl_common.feature_models import Phase, State, phase_of
+from msfl_common.feature_models.kernels import kernel_map
 from msfl_common.feature_models.state import first_search, scalar
 from msfl_common.feature_models.trees import VALUES, check_trees
 from msfl_server.feature_aggregation_newton import next_step
@@ -40,11 +48,8 @@ def combine(settings: Classification, state: State, contributions: Contributions
     parts, cases = [contributions[site][0] for site in sites], [contributions[site][1] for site in sites]
     share_S = np.array(cases) / sum(cases)
     match phase_of(state), settings.model:
-        case Phase.PREPARE, model:
-            sums = add_up(settings, parts)
-            after = state | fit_preparation(settings, sums)
-            after |= closed_form(settings, after, sums) if isinstance(model, ClosedFormModel) else {}
-            after["phase"] = scalar(Phase.DONE if isinstance(model, ClosedFormModel) else Phase.FIT)
+        case Phase.PREPARE, _:
+            after = _prepared(settings, state, parts)
         case Phase.FIT, MlpModel():
             layers = {
                 name: np.tensordot(share_S, np.stack([part[name] for part in parts]), axes=1) for name in parts[0]
@@ -60,6 +65,17 @@ def combine(settings: Classification, state: State, contributions: Contributions
         if not np.isfinite(value).all():
             raise RunError(f"{name}: not finite after the sites' sums; scale the inputs, or penalise more")
     return after
+
+
+def _prepared(settings: Classification, state: State, parts: list[State]) -> State:
+    """The state after the first sums: what the model sees is fixed, and a closed-form model complete."""
+    sums, model = add_up(settings, parts), settings.model
+    after = state | fit_preparation(settings, sums)
+    if isinstance(model, ClosedFormModel):
+        return after | closed_form(settings, after, sums) | {"phase": scalar(Phase.DONE)}
+    if isinstance(model, KernelModel):
+        after["kernel_map"] = kernel_map(model, state["landmarks"], after["spread"])
+    return after | {"phase": scalar(Phase.FIT)}
 
 
 def _searched(settings: Classification, state: State, parts: list[State], num_cases: int, name: str) -> State:

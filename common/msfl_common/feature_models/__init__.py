@@ -12,7 +12,7 @@ resuming needs. The phases:
 | model | how it is joined |
 |---|---|
 | logistic, linear-svm | Newton steps from summed gradients and curvatures: as on pooled rows |
-| svm-rbf, svm-poly, svm-sigmoid | the same, on random features that approximate the kernel: approximate |
+| svm-rbf, svm-poly, svm-sigmoid | the same, on features that approximate the kernel: approximate |
 | lda, naive-bayes, least-squares | from the first sums: exact |
 | mlp | federated averaging |
 | gradient-boosting | each site's trees of a round, averaged |
@@ -22,6 +22,7 @@ Legend: N cases, P inputs, Q prepared inputs, K classes, V scores of a linear mo
 all, else K), M inputs of a linear model with the intercept, which is the last.
 """
 
+from msfl_common.feature_models.checks import check_state
 from msfl_common.feature_models.explain import explain
 from msfl_common.feature_models.predict import predict_proba
 from msfl_common.feature_models.state import (
@@ -37,6 +38,7 @@ from msfl_common.feature_models.state import (
 __all__ = [
     "Phase",
     "State",
+    "check_state",
     "contribution_like",
     "explain",
     "first_state",

@@ -18,10 +18,11 @@ Floats = NDArray[np.float64]
 
 
 def design(settings: Classification, state: State, features_NP: Floats) -> Floats:
-    """What a linear model multiplies its coefficients with: prepared inputs or random features, and a 1; N x M."""
+    """What a linear model multiplies its coefficients with: prepared inputs or a kernel's features, and a 1; N x M."""
     inputs = prepare(settings, state, features_NP)
     if isinstance(settings.model, KernelModel):
-        inputs = kernel_features(settings.model, state, inputs)
+        landmarks_DQ, map_DD, spread_Q = state["landmarks"], state["kernel_map"], state["spread"]
+        inputs = kernel_features(settings.model, landmarks_DQ, map_DD, spread_Q, inputs)
     return np.column_stack([inputs, np.ones(len(inputs))])
 
 

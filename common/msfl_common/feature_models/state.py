@@ -20,7 +20,7 @@ from msfl_common.config_classification import (
     MlpModel,
     Preparation,
 )
-from msfl_common.feature_models.kernels import first_map
+from msfl_common.feature_models.kernels import first_landmarks
 from msfl_common.feature_models.mlp import first_layers
 from msfl_common.feature_models.trees import num_columns
 
@@ -73,7 +73,7 @@ def first_state(settings: Classification, seed: int) -> State:
 
     Args:
         settings: what is predicted, from what and by which model.
-        seed: what the first layers of a perceptron and the random features of a kernel are drawn from.
+        seed: what the first layers of a perceptron and the landmarks of a kernel are drawn from.
     """
     num_classes, num_inputs = len(settings.outcome.classes), len(settings.inputs)
     num_prepared = num_prepared_inputs(settings.preparation, num_inputs)
@@ -89,7 +89,8 @@ def first_state(settings: Classification, seed: int) -> State:
         case LinearModel():
             return state | first_linear(num_scores(settings), num_prepared + 1, model.kind == "linear-svm")
         case KernelModel():
-            state |= first_map(model, num_prepared, seed)
+            state["landmarks"] = first_landmarks(model, num_prepared, seed)
+            state["kernel_map"] = np.zeros((model.num_features, model.num_features))
             return state | first_linear(num_scores(settings), model.num_features + 1, True)
         case ClosedFormModel(kind="naive-bayes"):
             shape = num_classes, num_prepared
