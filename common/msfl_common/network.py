@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
+import numpy as np
 import torch
 from safetensors.numpy import save
 
@@ -49,7 +50,7 @@ def get_weights(network: torch.nn.Module) -> Weights:
 
 def set_weights(network: torch.nn.Module, weights: Weights) -> None:
     """Load weights that `check_weights` has passed."""
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    network.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in weights.items()})
 
 
 if __name__ == "__main__":
