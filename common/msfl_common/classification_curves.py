@@ -106,7 +106,8 @@ def choose_threshold(cells_G3: Floats) -> float:
     false_E, true_E = roc_curve(cells_G3)
     if false_E.size < 3:
         return DEFAULT_THRESHOLD
-    best = int(np.argmax((true_E - false_E)[1:-1]))  # after the top best + 1 groups
+    youden_E = np.round(true_E - false_E, 12)[1:-1]  # equal ones differ in the last digits
+    best = int(np.argmax(youden_E))  # after the top best + 1 groups
     scores = cells_G3[::-1, SCORE]
     return float(scores[best] + scores[best + 1]) / 2
 
