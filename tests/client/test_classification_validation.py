@@ -12,7 +12,7 @@ from msfl_client.egress import Door, release
 from msfl_client.ledger import read, verify
 from msfl_common.classification_metrics import CLASSIFICATION_METRICS, THRESHOLD_METRICS
 from msfl_common.config import Policy, StudyConfig
-from msfl_common.config_classification import ClosedFormModel, Classification, Outcome
+from msfl_common.config_classification import Classification, ClosedFormModel, Outcome
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages import unpack_metrics
 
