@@ -20,6 +20,7 @@ from msfl_common.classification_metrics import check_scores, confusion_matrix, s
 from msfl_common.errors import UpdateError
 
 NUM_GROUPS = 10
+_GROWTH = 1.15  # on simulated sites it halves the error of AUPRC from equal groups, and AUROC's does not suffer
 SCORE, CASES, POSITIVES = 0, 1, 2  # columns of a group
 
 Floats = NDArray[np.float64]
@@ -33,8 +34,9 @@ def cells_shape(num_classes: int) -> tuple[int, int, int]:
 def cells(probabilities_NK: Floats, labels_N: NDArray[np.int64], patients: Sequence[str], min_cases: int) -> Floats:
     """Group a site's cases by score: of two classes by that of the last, of more by that of each.
 
-    From low scores to high, a group ends when it holds a tenth of the cases and `min_cases` patients; what is left
-    joins the last one. Equal scores stay together, so there may be few groups, or one.
+    From the highest score down each group shall be 15% larger than the one above it, ten to hold all cases: where an
+    outcome is rare, the top decides precision and most of the ROC curve. A group ends when it has its share and
+    `min_cases` patients; what is left joins the lowest one. Equal scores stay together, so there may be few groups.
 
     Args:
         probabilities_NK: of each class, each row adding up to 1.
@@ -115,23 +117,26 @@ def check_confusion(confusion_KK: Floats, num_cases: int) -> None:
 
 
 def _groups(score_N: Floats, patients: Sequence[str], min_cases: int) -> list[NDArray[np.int64]]:
-    """Indices of the cases of each group; see `cells`."""
-    target = max(min_cases, -(-len(score_N) // NUM_GROUPS))
+    """Indices of the cases of each group, low scores first; see `cells`."""
+    sizes_G = _GROWTH ** np.arange(NUM_GROUPS)
+    ends_G = np.round(np.cumsum(sizes_G) / sizes_G.sum() * len(score_N))
+    num_done = 0
     groups: list[NDArray[np.int64]] = []
     open_group: list[NDArray[np.int64]] = []
     names: set[str] = set()
-    for block in _ties(score_N):
+    for block in _ties_from_the_top(score_N):
         open_group.append(block)
         names |= {patients[index] for index in block}
-        if sum(map(len, open_group)) >= target and len(names) >= min_cases:
+        num_seen = num_done + sum(map(len, open_group))
+        if num_seen >= ends_G[ends_G > num_done][0] and len(names) >= min_cases:
             groups.append(np.concatenate(open_group))
-            open_group, names = [], set()
+            open_group, names, num_done = [], set(), num_seen
     if open_group:  # too few for a group of their own
         groups[-1:] = [np.concatenate([*groups[-1:], *open_group])]
-    return groups
+    return groups[::-1]
 
 
-def _ties(score_N: Floats) -> Iterator[NDArray[np.int64]]:
-    """Indices of the cases of each score, low scores first."""
-    order = np.argsort(score_N, kind="stable")
+def _ties_from_the_top(score_N: Floats) -> Iterator[NDArray[np.int64]]:
+    """Indices of the cases of each score, the highest first."""
+    order = np.argsort(-score_N, kind="stable")
     yield from np.split(order, np.flatnonzero(np.diff(score_N[order])) + 1)

@@ -62,7 +62,7 @@ class ClassificationSummary(_Frozen):
     )
     sites: dict[Name, ClassificationAtSite] = Field(description="site by site")
     together: dict[str, float] = Field(
-        description="auroc, auprc, brier and ece of all sites' groups together, approximate; what is undefined is absent"
+        description="auroc, auprc, brier and ece of all sites' groups together, approximate; undefined ones absent"
     )
 
     @property

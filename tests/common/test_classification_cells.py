@@ -30,8 +30,8 @@ def test_groups_by_hand() -> None:
     labels = np.array([1, 0, 0, 1, 1, 0, 0])
     found = cells(two_classes(score), labels, names(7), 3)
     assert found.shape == (1, 10, 3) == cells_shape(2)
-    # 0.1 0.2 0.3, then 0.6 0.7 0.8, and 0.9 which is too few joins them.
-    assert used(found[0]) == pytest.approx(np.array([[0.2, 3, 1], [0.75, 4, 2]]))
+    # 0.9 0.8 0.7, then 0.6 0.3 0.2, and 0.1 which is too few joins them.
+    assert used(found[0]) == pytest.approx(np.array([[0.3, 4, 1], [0.8, 3, 2]]))
     check_cells(found, 7, 3)
 
 
@@ -64,11 +64,19 @@ def test_every_group_holds_enough_patients_and_whole_ties(num_cases: int, min_ca
             assert score[order[start - 1]] < score[order[start]]
 
 
+def test_groups_grow_downwards_to_ten() -> None:
+    groups = used(cells(two_classes(np.linspace(0, 1, 500)), np.arange(500) % 2, names(500), 5)[0])
+    sizes = groups[::-1, 1]
+    assert len(sizes) == 10
+    assert (np.diff(sizes) >= 0).all()
+    assert (sizes[0], sizes[-1]) == (25, pytest.approx(25 * 1.15**9, rel=0.05))
+
+
 def test_one_patients_many_visits_are_not_many_patients() -> None:
     score = np.linspace(0.1, 0.9, 12)
     patients = ["a"] * 6 + ["b", "c", "d", "e", "f", "g"]
     groups = used(cells(two_classes(score), np.arange(12) % 2, patients, 3)[0])
-    assert groups[0, 1] == 8  # six visits of a, then b and c
+    assert groups[0, 1] == 6 + 3  # e, d and c make no group with a alone below them, so all of them are one
 
 
 def test_few_cases_are_one_group_and_too_few_none() -> None:
