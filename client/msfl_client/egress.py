@@ -149,7 +149,7 @@ def _pack(outgoing: Outgoing) -> tuple[Content, int, dict[str, list[int]]]:
         case ModelUpdate():
             return pack_update(outgoing), outgoing.num_cases, _shapes(outgoing.weights)
         case ValidationMetrics():
-            return pack_metrics(outgoing), outgoing.num_cases, {}
+            return pack_metrics(outgoing), outgoing.num_cases, _shapes(outgoing.arrays)
         case Moments() | Residuals():
             return pack_sums(outgoing), outgoing.num_cases, _shapes(outgoing.arrays)
         case NodeFacts():

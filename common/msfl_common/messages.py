@@ -19,7 +19,8 @@ from msfl_common.config import StudyConfig, parse_study
 from msfl_common.errors import Code, ConfigError, UpdateError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
 from msfl_common.messages_arrays import ARRAYS, pack_weights, unpack_floats, unpack_weights
-from msfl_common.statistics import Estimate
+from msfl_common.validation_metrics import ValidationMetrics as ValidationMetrics
+from msfl_common.validation_metrics import array_shapes, check_arrays, estimate_of, flat_numbers, number_names
 from msfl_common.weights import Weights
 
 TASK, METRICS, FACTS, REFUSAL = "task", "metrics", "facts", "refusal"
@@ -28,8 +29,6 @@ MOMENTS, RESIDUALS, REFERENCE = "moments", "residuals", "reference"  # the steps
 NUM_CASES = "num-examples"  # the name under which Flower's strategies look for a site's weight
 NUM_SCANNERS = "num_scanners"
 TRAIN_LOSS, SECONDS = "train_loss", "seconds"
-_ESTIMATE_FIELDS = ("mean", "standard_error", "ci95_low", "ci95_high", "num_cases")
-
 
 Content = RecordDict  # what a message holds, for modules that only hand it on
 
@@ -64,15 +63,6 @@ class ModelUpdate:
     weights: Weights
     num_cases: int
     train_loss: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class ValidationMetrics:
-    """A site's aggregate validation of the shared weights; never a value of one case."""
-
-    estimates: Mapping[str, Estimate]
-    num_cases: int
     seconds: float
 
 
@@ -144,30 +134,39 @@ def unpack_update(content: RecordDict, expected: Weights) -> ModelUpdate:
 
 def pack_metrics(metrics: ValidationMetrics) -> RecordDict:
     """Aggregate metrics as flat numbers `dsc.mean`, `dsc.ci95_low`, ..."""
-    numbers: dict[str, int | float] = {NUM_CASES: metrics.num_cases, SECONDS: metrics.seconds}
-    for name, estimate in metrics.estimates.items():
-        fields = {field: getattr(estimate, field) for field in _ESTIMATE_FIELDS}
-        numbers |= {f"{name}.{field}": value for field, value in fields.items() if math.isfinite(value)}
-    return RecordDict({METRICS: MetricRecord({**numbers})})
+    numbers = {NUM_CASES: metrics.num_cases, SECONDS: metrics.seconds, **flat_numbers(metrics.estimates)}
+    content = RecordDict({METRICS: MetricRecord({**numbers})})
+    if metrics.arrays:
+        content[ARRAYS] = ArrayRecord({name: Array(value) for name, value in metrics.arrays.items()})
+    return content
 
 
-def unpack_metrics(content: RecordDict, names: frozenset[str]) -> ValidationMetrics:
-    """Read a site's metrics; `names` are those that the study knows.
+def unpack_metrics(
+    content: RecordDict, names: frozenset[str], num_classes: int = 0, min_cases: int = 1
+) -> ValidationMetrics:
+    """Read a site's metrics.
+
+    Args:
+        content: the message.
+        names: the metrics that the study knows.
+        num_classes: of a classification, which sends cells and a confusion matrix; 0 of a segmentation.
+        min_cases: fewest cases of a cell.
 
     Raises:
-        UpdateError: an unknown metric, a missing field or a value that is not finite.
+        UpdateError: an unknown metric, a missing field, a value that is not finite, or arrays that no site may send.
     """
-    allowed = {f"{name}.{field}" for name in names for field in _ESTIMATE_FIELDS} | {NUM_CASES, SECONDS}
-    record = content.metric_records.get(METRICS)
-    if record is None or set(content) != {METRICS}:
-        raise UpdateError(f"expected one record of metrics, found {sorted(content)}")
-    numbers = _exactly(content, {METRICS}, set(record) & allowed)
+    allowed = number_names(names) | {NUM_CASES, SECONDS}
+    known = set(content.metric_records.get(METRICS, MetricRecord())) & allowed
+    numbers = _exactly(content, {METRICS, ARRAYS} if num_classes else {METRICS}, known)
     found = {name.rsplit(".", 1)[0] for name in numbers} - {NUM_CASES, SECONDS}
+    arrays = unpack_floats(content, array_shapes(num_classes)) if num_classes else {}
     try:
-        estimates = {name: _unpack_estimate(numbers, name) for name in sorted(found)}
-        return ValidationMetrics(estimates, int(numbers[NUM_CASES]), numbers[SECONDS])
+        estimates = {name: estimate_of(numbers, name) for name in sorted(found)}
+        metrics = ValidationMetrics(estimates, int(numbers[NUM_CASES]), numbers[SECONDS], **arrays)
     except KeyError as error:
         raise UpdateError(f"the metrics lack {error}") from None
+    check_arrays(metrics, min_cases)
+    return metrics
 
 
 def pack_facts(facts: NodeFacts) -> RecordDict:
@@ -312,14 +311,3 @@ def _exactly(content: RecordDict, records: set[str], names: set[str]) -> dict[st
             raise UpdateError(f"{name}: expected one finite number")
         numbers[name] = value
     return numbers
-
-
-def _unpack_estimate(numbers: Mapping[str, float], name: str) -> Estimate:
-    """Mean and count are required; the interval is missing where it is not estimable."""
-    return Estimate(
-        mean=numbers[f"{name}.mean"],
-        num_cases=int(numbers[f"{name}.num_cases"]),
-        standard_error=numbers.get(f"{name}.standard_error", math.nan),
-        ci95_low=numbers.get(f"{name}.ci95_low", math.nan),
-        ci95_high=numbers.get(f"{name}.ci95_high", math.nan),
-    )

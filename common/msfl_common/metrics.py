@@ -47,16 +47,18 @@ class Metric:
     Attributes:
         title: name in tables and charts.
         unit: physical unit; empty for a share between 0 and 1.
-        higher_is_better: whether a larger value is a better model.
-        lower: smallest value possible.
+        higher_is_better: whether a larger value is a better model; None where neither end is better.
+        lower: smallest value possible, infinite where there is none.
         upper: largest value possible, infinite where there is none.
+        target: the best value, where neither end is better; None where no value is.
     """
 
     title: str
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     lower: float
     upper: float
+    target: float | None = None
 
 
 METRICS: dict[str, Metric] = {

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from msfl_common.metrics import METRICS
+from msfl_common.metric_registry import ALL_METRICS
 from msfl_common.statistics import Estimate, MetaAnalysis, meta_analysis
 from msfl_server.summary import MetricSummary
 
@@ -184,13 +184,13 @@ def site_colours(num_sites: int) -> list[str]:
 
 def axis_label(name: str) -> str:
     """A metric's title with its unit."""
-    metric = METRICS[name]
+    metric = ALL_METRICS[name]
     return f"{metric.title}, {metric.unit}" if metric.unit else metric.title
 
 
 def format_value(name: str, value: float) -> str:
     """A metric's value: three decimals for a share, two for a volume or distance."""
-    return f"{value:.2f}" if METRICS[name].unit else f"{value:.3f}"
+    return f"{value:.2f}" if ALL_METRICS[name].unit else f"{value:.3f}"
 
 
 def format_interval(name: str, low: float | None, high: float | None) -> str:

@@ -35,6 +35,8 @@ class RunState(BaseModel):
     history: tuple[RoundSummary, ...] = ()
     sites: tuple[SiteSummary, ...] = Field((), description="case counts as last declared, by name")
     validation: dict[str, ValidationMetrics] = Field({}, description="each site's last validation metrics")
+    test: dict[str, ValidationMetrics] = Field({}, description="of a classification: each site's test metrics")
+    threshold: float | None = Field(None, description="of a classification: chosen on validation, used on test")
     total_s: float = Field(0.0, description="wall time of all sessions of the run so far, seconds")
     rounds_s: float = Field(0.0, description="wall time spent in rounds, seconds")
     busy_s: float = Field(0.0, description="part of it in which sites trained or validated, seconds")

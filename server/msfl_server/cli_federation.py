@@ -123,6 +123,7 @@ def _table(study: StudyFolder) -> Table:
 
     from rich.table import Table
 
+    from msfl_common.metric_registry import HEADLINE
     from msfl_server.run_status import read_status
     from msfl_server.study_folder import list_sites
 
@@ -140,7 +141,8 @@ def _table(study: StudyFolder) -> Table:
             doing = f"left out of the last round: {failure.code}"
         table.add_row(name, since[:19].replace("T", " ") or "-", doing)
     if last and last.metrics:
-        figures = (f"{name} {last.metrics[name]:.3f}" for name in ("dsc", "lesion_f1") if name in last.metrics)
+        headline = [name for titles in HEADLINE.values() for name in titles if name in last.metrics]
+        figures = (f"{name} {last.metrics[name]:.3f}" for name in headline)
         table.caption = "last validation: " + ", ".join(figures)
     return table
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from rich.progress import Progress, TaskID
 
+from msfl_common.metric_registry import HEADLINE
 from msfl_common.progress import console, progress_bars
 from msfl_server.checkpoint import RunState
 
@@ -38,7 +39,8 @@ class RunDisplay:
         figures = [f"loss {record.train_loss:.3f}"] if record.train_loss is not None else []
         figures += [
             f"{title} {record.metrics[name]:.3f}"
-            for name, title in (("dsc", "DSC"), ("lesion_f1", "lesion F1"))
+            for titles in HEADLINE.values()
+            for name, title in titles.items()
             if name in record.metrics
         ]
         failed = "".join(f"  [yellow]{failure.site}: {failure.code}[/]" for failure in record.sites_failed)

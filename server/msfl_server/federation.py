@@ -18,7 +18,7 @@ from msfl_common.config import StudyConfig
 from msfl_common.errors import RunError
 from msfl_common.harmonization import Reference
 from msfl_common.messages import RoundTask, ValidationMetrics, pack_task, unpack_facts, unpack_metrics, unpack_update
-from msfl_common.metrics import METRICS
+from msfl_common.metric_registry import TASK_METRICS
 from msfl_common.model_folder import Provenance, save_model
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
@@ -242,10 +242,13 @@ def validate_round(
     grid: Grid, task: RoundTask, weights: Weights, present: Mapping[int, str], listener: Listener
 ) -> tuple[dict[str, ValidationMetrics], tuple[SiteFailure, ...]]:
     """Each site's aggregate metrics of the averaged weights; a site with too few cases reports none."""
+    study = task.study
+    num_classes = len(study.classification.outcome.classes) if study.classification else 0
+    names = frozenset(TASK_METRICS[study.task])
     question = Question(
         "evaluate",
         lambda: pack_task(task, weights),
-        lambda _, content: unpack_metrics(content, frozenset(METRICS)),
+        lambda _, content: unpack_metrics(content, names, num_classes, study.min_cases),
         "BAD_METRICS",
     )
     answers = ask(

@@ -18,7 +18,8 @@ from msfl_common import __version__
 from msfl_common.config import StudyConfig
 from msfl_common.files import write_text
 from msfl_common.harmonization import Reference
-from msfl_common.metrics import METRICS
+from msfl_common.metric_registry import ALL_METRICS, HEADLINE
+from msfl_common.metrics import Metric
 from msfl_server.charts import (
     MANY_SITES_COLOUR,
     PREDICTION_COLOUR,
@@ -34,6 +35,7 @@ from msfl_server.charts import (
     overlay_png,
     site_colours,
 )
+from msfl_server.classification_report import classification_section
 from msfl_server.harmonization_charts import association_chart, predictability_chart
 from msfl_server.harmonization_effect import HarmonizationEffect, Interval, ScannerPredictability
 from msfl_server.settings import flat_settings
@@ -41,8 +43,7 @@ from msfl_server.summary import MetricSummary, Summary
 
 REPORT_FILE = "report.html"
 
-# The figures a reader looks for first; a good Dice can hide poor detection, so both are charted.
-_CHARTED = ("dsc", "lesion_f1")
+_ROUND_COLUMN = {"lesion-segmentation": ("dsc", "Dice"), "classification": ("auroc", "AUROC")}
 _PACKAGES = ("flwr", "torch", "monai", "numpy", "scipy", "mlflow")
 
 __all__ = ["Overlay", "render_table", "write_report"]
@@ -85,6 +86,8 @@ def write_report(
         forests=[_forest(name, metric) for name, metric in _compared(summary)],
         site_columns=[axis_label(name) for name, _ in _in_order(summary)],
         site_rows=_site_rows(summary),
+        classification=classification_section(summary),
+        round_column=_ROUND_COLUMN[summary.task],
         harmonization=_harmonization(reference, effect) if reference else None,
         overlays=[{"site": o.site, "caption": o.caption, "src": overlay_png(o)} for o in overlays],
         outline={"reference": REFERENCE_COLOUR, "prediction": PREDICTION_COLOUR},
@@ -102,23 +105,23 @@ def render_table(summary: Summary, console: Console) -> None:
     table = Table(
         title=f"{summary.study}: {summary.strategy}, {summary.rounds_completed} of "
         f"{summary.rounds_requested} rounds, {len(summary.sites)} sites",
-        caption="mean over validation cases; better: ↑ higher, ↓ lower",
+        caption=f"mean over {_split(summary)} cases; better: ↑ higher, ↓ lower" + _targets(summary),
     )
     table.add_column("Metric")
     table.add_column("Mean", justify="right")
     table.add_column("95% CI", justify="right")
     table.add_column("Cases", justify="right")
     for row in (_headline(name, metric) for name, metric in _in_order(summary)):
-        table.add_row(f"{row['title']} {row['arrow']}", row["mean"], row["interval"], str(row["num_cases"]))
+        table.add_row(f"{row['title']} {row['arrow']}".rstrip(), row["mean"], row["interval"], str(row["num_cases"]))
     console.print(table)
 
 
 def _in_order(summary: Summary) -> list[tuple[str, MetricSummary]]:
-    return [(name, summary.metrics[name]) for name in METRICS if name in summary.metrics]
+    return [(name, summary.metrics[name]) for name in ALL_METRICS if name in summary.metrics]
 
 
 def _headline(name: str, metric: MetricSummary) -> dict[str, Any]:
-    facts = METRICS[name]
+    facts = ALL_METRICS[name]
     bar = None
     if math.isfinite(facts.upper):
         low = metric.mean if metric.ci95_low is None else metric.ci95_low
@@ -126,8 +129,7 @@ def _headline(name: str, metric: MetricSummary) -> dict[str, Any]:
         bar = {"mean": 100 * metric.mean, "low": 100 * low, "width": 100 * (high - low)}
     return {
         "title": axis_label(name),
-        "arrow": "↑" if facts.higher_is_better else "↓",
-        "better": "higher is better" if facts.higher_is_better else "lower is better",
+        **_direction(facts),
         "mean": format_value(name, metric.mean),
         "interval": format_interval(name, metric.ci95_low, metric.ci95_high),
         "num_cases": sum(site.num_cases for site in metric.per_site.values()),
@@ -135,17 +137,36 @@ def _headline(name: str, metric: MetricSummary) -> dict[str, Any]:
     }
 
 
+def _direction(facts: Metric) -> dict[str, str]:
+    """An arrow, and what it means in words; empty where no value is better."""
+    if facts.higher_is_better is None:
+        target = "" if facts.target is None else f"{facts.target:g}"
+        return {"arrow": target and f"→ {target}", "better": target and f"best at {target}"}
+    up = facts.higher_is_better
+    return {"arrow": "↑" if up else "↓", "better": "higher is better" if up else "lower is better"}
+
+
+def _split(summary: Summary) -> str:
+    """Which patients the figures are of."""
+    return summary.classification.split if summary.classification else "validation"
+
+
+def _targets(summary: Summary) -> str:
+    return ", → nearer" if summary.task == "classification" else ""
+
+
 def _tiles(summary: Summary) -> list[dict[str, str]]:
     """The few figures at the top of the page."""
     tiles = []
-    for name in _CHARTED:
+    for name in HEADLINE[summary.task]:
         if metric := summary.metrics.get(name):
             interval = format_interval(name, metric.ci95_low, metric.ci95_high)
+            chance = summary.metrics.get("prevalence") if name == "auprc" else None
             tiles.append(
                 {
-                    "label": METRICS[name].title,
+                    "label": ALL_METRICS[name].title,
                     "value": format_value(name, metric.mean),
-                    "note": f"95% CI {interval}",
+                    "note": f"95% CI {interval}" + (f"; by chance {chance.mean:.3f}" if chance else ""),
                 }
             )
     train = sum(site.cases_train for site in summary.sites)
@@ -176,7 +197,7 @@ def _curves(summary: Summary) -> list[dict[str, str]]:
     if losses:
         svg = learning_curve("curve-loss", losses, {})
         curves.append(_curve("Training loss", losses, svg))
-    for name in _CHARTED:
+    for name in HEADLINE[summary.task]:
         pooled = {r.round: r.metrics[name] for r in summary.history if name in r.metrics}
         if not pooled:
             continue
@@ -187,7 +208,7 @@ def _curves(summary: Summary) -> list[dict[str, str]]:
             for site in summary.sites
         }
         svg = learning_curve(f"curve-{name}", pooled, sites)
-        curves.append(_curve(METRICS[name].title, pooled, svg))
+        curves.append(_curve(ALL_METRICS[name].title, pooled, svg))
     return curves
 
 
@@ -200,7 +221,7 @@ def _curve(title: str, values: dict[int, float], svg: str) -> dict[str, str]:
 
 def _legend(summary: Summary) -> list[tuple[str, str]]:
     """Line colours of the sites, where the history knows them."""
-    if not any(name in result.per_site for result in summary.history for name in _CHARTED):
+    if not any(name in result.per_site for result in summary.history for name in HEADLINE[summary.task]):
         return []
     if len(summary.sites) > len(SITE_COLOURS):
         return [("Each site", MANY_SITES_COLOUR)]
@@ -209,13 +230,13 @@ def _legend(summary: Summary) -> list[tuple[str, str]]:
 
 def _compared(summary: Summary) -> list[tuple[str, MetricSummary]]:
     """The charted metrics that two sites or more have reported."""
-    return [(n, metric) for n, metric in _in_order(summary) if n in _CHARTED and len(metric.per_site) > 1]
+    return [(n, metric) for n, metric in _in_order(summary) if n in HEADLINE[summary.task] and len(metric.per_site) > 1]
 
 
 def _forest(name: str, metric: MetricSummary) -> dict[str, Any]:
     means = [site.mean for site in metric.per_site.values()]
     alt = (
-        f"{METRICS[name].title} at {len(means)} sites, from {min(means):.2f} to {max(means):.2f}; "
+        f"{ALL_METRICS[name].title} at {len(means)} sites, from {min(means):.2f} to {max(means):.2f}; "
         f"pooled {metric.mean:.2f}."
     )
     analysis = between_sites(metric)
@@ -226,7 +247,7 @@ def _forest(name: str, metric: MetricSummary) -> dict[str, Any]:
             f"Q = {analysis.q:.1f} with {analysis.num_sites - 1} degrees of freedom"
         )
     svg = Markup(forest_plot(name, metric))
-    return {"title": METRICS[name].title, "alt": alt, "svg": svg, "note": note}
+    return {"title": ALL_METRICS[name].title, "alt": alt, "svg": svg, "note": note}
 
 
 def _site_rows(summary: Summary) -> list[dict[str, Any]]:

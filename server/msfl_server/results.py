@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msfl_common.classification_curves import DEFAULT_THRESHOLD
 from msfl_common.config import StudyConfig
 from msfl_common.messages import ValidationMetrics
-from msfl_common.metrics import METRICS
+from msfl_common.metric_registry import ALL_METRICS
 from msfl_server.checkpoint import RunState
+from msfl_server.classification_summary import ClassificationSummary, Split, summarise_classification
 from msfl_server.summary import MetricSummary, Summary, Timing, summarise_metric
 
 
 def summarise_metrics(validation: Mapping[str, ValidationMetrics]) -> dict[str, MetricSummary]:
-    """Each metric pooled over the sites that report it, in the order of `METRICS`."""
+    """Each metric pooled over the sites that report it, in the order of `ALL_METRICS`."""
     summaries = {
         name: summarise_metric(
             name,
             {site: metrics.estimates[name] for site, metrics in validation.items() if name in metrics.estimates},
         )
-        for name in METRICS
+        for name in ALL_METRICS
     }
     return {name: summary for name, summary in summaries.items() if summary is not None}
 
@@ -33,8 +35,17 @@ def summarise_run(study: StudyConfig, state: RunState) -> Summary:
         rounds_requested=study.rounds.num_rounds,
         rounds_completed=state.round,
         sites=state.sites,
-        metrics=summarise_metrics(state.validation),
+        metrics=summarise_metrics(state.test or state.validation),
         history=state.history,
         timing=Timing(total_s=state.total_s, train_s=state.busy_s, overhead_s=max(0.0, state.rounds_s - state.busy_s)),
         model="model",
+        classification=_classification(study, state),
     )
+
+
+def _classification(study: StudyConfig, state: RunState) -> ClassificationSummary | None:
+    if study.classification is None:
+        return None
+    split: Split = "test" if state.test else "validation"
+    threshold = DEFAULT_THRESHOLD if state.threshold is None else state.threshold
+    return summarise_classification(study.classification, state.test or state.validation, threshold, split)

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from msfl_common.config import Name, Task
 from msfl_common.errors import InputError
 from msfl_common.files import write_text
-from msfl_common.metrics import METRICS
+from msfl_common.metric_registry import ALL_METRICS
 from msfl_common.statistics import Estimate, pool
+from msfl_server.classification_summary import ClassificationSummary
 
 SUMMARY_FILE = "summary.json"
 
@@ -97,12 +98,15 @@ class Summary(_Frozen):
     history: tuple[RoundSummary, ...] = Field(description="every round, in order")
     timing: Timing = Field(description="where the time went")
     model: str = Field(description="the final model's folder, relative to the summary's own")
+    classification: ClassificationSummary | None = Field(
+        None, description="of a classification: threshold, groups, matrices", exclude_if=lambda value: value is None
+    )
 
     @field_validator("metrics")
     @classmethod
     def _known(cls, value: dict[str, MetricSummary]) -> dict[str, MetricSummary]:
-        if unknown := sorted(set(value) - set(METRICS)):
-            raise ValueError(f"unknown metric {unknown[0]!r}; known are {', '.join(METRICS)}")
+        if unknown := sorted(set(value) - set(ALL_METRICS)):
+            raise ValueError(f"unknown metric {unknown[0]!r}; known are {', '.join(ALL_METRICS)}")
         return value
 
     @field_validator("model")
@@ -117,7 +121,7 @@ def summarise_metric(name: str, estimates: Mapping[str, Estimate]) -> MetricSumm
     """Pool a metric over sites and clip its interval to what is possible.
 
     Args:
-        name: a name in `METRICS`.
+        name: a name in `ALL_METRICS`.
         estimates: site name to the site's estimate.
 
     Returns:
@@ -126,7 +130,7 @@ def summarise_metric(name: str, estimates: Mapping[str, Estimate]) -> MetricSumm
     pooled = pool(estimates)
     if not pooled.num_cases:
         return None
-    bounds = METRICS[name]
+    bounds = ALL_METRICS[name]
     low, high = max(pooled.ci95_low, bounds.lower), min(pooled.ci95_high, bounds.upper)
     per_site = {
         site: SiteMetric(

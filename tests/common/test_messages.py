@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
 
 from msfl_common import messages_arrays
 from msfl_common.config import StudyConfig
@@ -124,6 +126,61 @@ def test_a_number_the_study_does_not_know_is_refused(extra: str) -> None:
     content["metrics"][extra] = 0.5
     with pytest.raises(UpdateError):
         unpack_metrics(content, NAMES)
+
+
+def cells_of(*groups: tuple[float, float, float]) -> NDArray[np.float64]:
+    cells_CG3 = np.zeros((1, 10, 3))
+    cells_CG3[0, : len(groups)] = groups
+    return cells_CG3
+
+
+SCORES = ValidationMetrics(
+    {"auroc": Estimate(0.7, 11, 0.1, 0.5, 0.9)},
+    11,
+    2.0,
+    cells_of((0.2, 6, 1), (0.6, 5, 4)),
+    np.array([[5.0, 1], [2, 3]]),
+)
+
+
+def test_cells_round_trip() -> None:
+    content = pack_metrics(SCORES)
+    assert {name: array.shape for name, array in content["arrays"].items()} == {
+        "cells": (1, 10, 3), "confusion": (2, 2),
+    }  # fmt: skip
+    received = unpack_metrics(content, frozenset({"auroc"}), num_classes=2, min_cases=5)
+    assert received == SCORES
+    assert np.array_equal(received.arrays["cells"], SCORES.arrays["cells"])
+    assert np.array_equal(received.arrays["confusion"], SCORES.arrays["confusion"])
+
+
+def changed(**fields: object) -> RecordDict:
+    return pack_metrics(replace(SCORES, **fields))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("content", "num_classes", "reason"),
+    [
+        (changed(cells=cells_of((0.2, 6, 1), (0.6, 4, 4))), 2, "at least 5 cases in a group, found 4"),
+        (changed(cells=cells_of((0.2, 6, 1), (0.6, 6, 4))), 2, "11 cases in all groups or none"),
+        (changed(cells=cells_of((0.2, 6, math.nan), (0.6, 5, 4))), 2, "finite"),
+        (changed(cells=np.zeros((1, 11, 3))), 2, "cells: expected"),
+        (changed(cells=np.zeros((1, 10, 3), np.float32)), 2, "cells: expected"),
+        (changed(confusion=np.array([[5.0, 1], [2, 4]])), 2, "add up to 11"),
+        (changed(cells=None), 2, "expected the arrays"),
+        (changed(cells=None, confusion=None), 2, "expected the records"),
+        (changed(), 0, "expected the records"),
+        (changed(), 3, "cells: expected"),
+    ],
+)
+def test_cells_that_do_not_fit_are_refused(content: RecordDict, num_classes: int, reason: str) -> None:
+    with pytest.raises(UpdateError, match=reason):
+        unpack_metrics(content, frozenset({"auroc"}), num_classes, min_cases=5)
+
+
+def test_a_segmentation_sends_no_arrays() -> None:
+    content = pack_metrics(ValidationMetrics({"dsc": Estimate(0.7, 9, 0.1, 0.5, 0.9)}, 9, 2.0))
+    assert set(content) == {"metrics"}
 
 
 def test_facts_and_refusals_round_trip() -> None:

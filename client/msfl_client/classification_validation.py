@@ -1,0 +1,67 @@
+"""How well a shared model classifies a site's cases, as aggregates that may leave.
+
+Legend: N cases, K classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfl_client.egress import check_floor
+from msfl_common.classification_cells import cells, told_confusion
+from msfl_common.classification_metrics import THRESHOLD_METRICS, check_scores, measure, predict_classes
+from msfl_common.config import Policy, StudyConfig
+from msfl_common.errors import Code, RefusedError
+from msfl_common.seeds import derive_seed
+from msfl_common.validation_metrics import ValidationMetrics
+
+
+def measure_site(
+    probabilities_NK: NDArray[np.float64],
+    labels_N: NDArray[np.int64],
+    patients: Sequence[str],
+    threshold: float,
+    study: StudyConfig,
+    policy: Policy,
+) -> ValidationMetrics:
+    """Metrics, cells and confusion matrix of a site's cases.
+
+    The floor is the larger of the policy's and the study's `min_cases`. Undefined metrics are left out. Where a class
+    is predicted of some, but fewer patients than the floor, all that rests on predicted classes is withheld: together,
+    sensitivity, specificity and prevalence would tell who of the few is what.
+
+    Args:
+        probabilities_NK: the model's, each row adding up to 1.
+        labels_N: the outcomes, 0 to K - 1.
+        patients: N patient names.
+        threshold: the last of two classes from this probability on.
+        study: floor, seed and number of resamples.
+        policy: the site's floor.
+
+    Raises:
+        RefusedError: with the code TOO_FEW_CASES: too few patients, or all cases have one outcome, so that any figure
+            would tell everyone's.
+        ValueError: shapes, probabilities or labels are not as declared.
+    """
+    start = time.monotonic()
+    check_scores(probabilities_NK, labels_N, patients)
+    check_floor(policy, study, len(set(patients)))
+    if len(np.unique(labels_N)) < 2:
+        raise RefusedError(Code.TOO_FEW_CASES, f"all {len(labels_N)} cases have one outcome")
+    floor, num_classes = max(policy.min_cases, study.min_cases), probabilities_NK.shape[1]
+    seed = derive_seed(study.seed, "bootstrap", "classification")
+    estimates = measure(probabilities_NK, labels_N, patients, threshold, study.validation.bootstrap_samples, seed)
+    predicted_N = predict_classes(probabilities_NK, threshold)
+    confusion_KK = told_confusion(predicted_N, labels_N, patients, floor, num_classes)
+    withheld = THRESHOLD_METRICS if confusion_KK is None else ()
+    return ValidationMetrics(
+        estimates={name: found for name, found in estimates.items() if found.num_cases and name not in withheld},
+        num_cases=len(labels_N),
+        seconds=time.monotonic() - start,
+        cells=cells(probabilities_NK, labels_N, patients, floor),
+        confusion=np.zeros((num_classes, num_classes)) if confusion_KK is None else confusion_KK,
+    )

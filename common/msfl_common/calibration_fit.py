@@ -1,0 +1,89 @@
+"""Is a probability of 20% right one time in five? Slope and intercept of outcomes on predicted logits.
+
+Legend: N cases, R weightings of the cases.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_CLIP = 1e-6  # a probability of 0 or 1 has no logit
+_NUM_STEPS, _NUM_HALVINGS, _SMALL_STEP = 60, 20, 1e-9
+
+
+def calibration_of(score_N: Floats, outcome_N: Floats, weights_RN: Floats) -> tuple[Floats, Floats]:
+    """Calibration slope, and intercept with the slope fixed at 1, under each weighting of the cases.
+
+    Maximum likelihood by Newton steps. A slope exists where the scores of the two outcomes overlap (Albert and
+    Anderson, Biometrika 1984); an intercept where both outcomes are there.
+
+    Args:
+        score_N: probabilities of the outcome.
+        outcome_N: 0 or 1.
+        weights_RN: not negative.
+
+    Returns:
+        slope_R and intercept_R, NaN where there is none.
+    """
+    clipped_N = np.clip(score_N, _CLIP, 1 - _CLIP)
+    logit_N = np.log(clipped_N / (1 - clipped_N))
+    positive_R, negative_R = weights_RN @ outcome_N, weights_RN @ (1 - outcome_N)
+    slope_R, intercept_R = np.full(len(weights_RN), np.nan), np.full(len(weights_RN), np.nan)
+    if (both_R := (positive_R > 0) & (negative_R > 0)).any():
+        design = np.ones((1, len(logit_N)))
+        intercept_R[both_R] = _fit(design, logit_N, outcome_N, weights_RN[both_R])[:, 0]
+    if (overlap_R := both_R & _overlap(logit_N, outcome_N, weights_RN)).any():
+        design = np.stack([np.ones_like(logit_N), logit_N])
+        slope_R[overlap_R] = _fit(design, np.zeros_like(logit_N), outcome_N, weights_RN[overlap_R])[:, 1]
+    return slope_R, intercept_R
+
+
+def _overlap(logit_N: Floats, outcome_N: Floats, weights_RN: Floats) -> NDArray[np.bool_]:
+    """Whether some positive case lies below some negative one, and some above."""
+    there_RN, positive_N = weights_RN > 0, outcome_N > 0
+
+    def edges(chosen_N: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        chosen_RN = there_RN & chosen_N
+        return np.where(chosen_RN, logit_N, np.inf).min(axis=1), np.where(chosen_RN, logit_N, -np.inf).max(axis=1)
+
+    low_positive_R, high_positive_R = edges(positive_N)
+    low_negative_R, high_negative_R = edges(~positive_N)
+    return (low_positive_R < high_negative_R) & (low_negative_R < high_positive_R)
+
+
+def _fit(design_QN: Floats, offset_N: Floats, outcome_N: Floats, weights_RN: Floats) -> Floats:
+    """Coefficients (R x Q) of a weighted logistic regression with an offset; NaN where the steps do not end."""
+    coefficients_RQ = np.zeros((len(weights_RN), len(design_QN)))
+    loss_R = _loss(coefficients_RQ, design_QN, offset_N, outcome_N, weights_RN)
+    open_R = np.ones(len(weights_RN), dtype=bool)
+    for _ in range(_NUM_STEPS):
+        now_RN, now_RQ = weights_RN[open_R], coefficients_RQ[open_R]
+        mean_RN = 1 / (1 + np.exp(-np.clip(now_RQ @ design_QN + offset_N, -500, 500)))
+        gradient_RQ = (now_RN * (outcome_N - mean_RN)) @ design_QN.T
+        curvature_RQQ = np.einsum("rn,qn,pn->rqp", now_RN * mean_RN * (1 - mean_RN), design_QN, design_QN)
+        curvature_RQQ += 1e-12 * np.eye(len(design_QN))
+        step_RQ = np.linalg.solve(curvature_RQQ, gradient_RQ[:, :, None])[:, :, 0]
+        for _ in range(_NUM_HALVINGS):  # a step too far is taken back by halves
+            new_R = _loss(now_RQ + step_RQ, design_QN, offset_N, outcome_N, now_RN)
+            worse_R = new_R > loss_R[open_R] + 1e-9 * (1 + np.abs(loss_R[open_R]))
+            if not worse_R.any():
+                break
+            step_RQ[worse_R] /= 2
+        coefficients_RQ[open_R], loss_R[open_R] = now_RQ + step_RQ, new_R
+        open_R[open_R] = np.abs(step_RQ).max(axis=1) > _SMALL_STEP * (1 + np.abs(now_RQ).max(axis=1))
+        if not open_R.any():
+            return coefficients_RQ
+    coefficients_RQ[open_R] = np.nan
+    return coefficients_RQ
+
+
+def _loss(
+    coefficients_RQ: Floats, design_QN: Floats, offset_N: Floats, outcome_N: Floats, weights_RN: Floats
+) -> Floats:
+    """Negative log-likelihood of each row of coefficients under its own weights."""
+    eta_RN = coefficients_RQ @ design_QN + offset_N
+    loss_R: Floats = (weights_RN * (np.logaddexp(0.0, eta_RN) - outcome_N * eta_RN)).sum(axis=1)
+    return loss_R

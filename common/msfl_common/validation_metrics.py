@@ -1,0 +1,104 @@
+"""What a site tells of the shared model's answers to its cases.
+
+Legend: K classes, C scored classes, G groups.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PlainSerializer, PlainValidator
+
+from msfl_common.classification_cells import cells_shape, check_cells, check_confusion
+from msfl_common.statistics import Estimate
+
+Floats = NDArray[np.float64]
+
+_FIELDS = ("mean", "standard_error", "ci95_low", "ci95_high", "num_cases")
+
+
+def _as_array(value: Any) -> Floats | None:
+    return None if value is None else np.asarray(value, dtype=np.float64)
+
+
+def _as_lists(value: Floats | None) -> Any:
+    return None if value is None else value.tolist()
+
+
+# In JSON nested lists, which come back as the same array.
+_Array = Annotated[Floats | None, PlainValidator(_as_array), PlainSerializer(_as_lists)]
+
+
+@dataclass(frozen=True)
+class ValidationMetrics:
+    """A site's aggregate validation of the shared weights; never a value of one case.
+
+    Attributes:
+        estimates: metric to its mean and interval.
+        num_cases: cases measured.
+        seconds: how long that took.
+        cells: of a classification, C x G x 3, 0 where withheld (`classification_cells`).
+        confusion: of a classification, K x K, rows true, columns predicted; 0 where withheld.
+    """
+
+    estimates: Mapping[str, Estimate]
+    num_cases: int
+    seconds: float
+    cells: _Array = field(default=None, compare=False)  # comparing arrays gives no single truth
+    confusion: _Array = field(default=None, compare=False)
+
+    @property
+    def arrays(self) -> dict[str, Floats]:
+        """What travels as arrays; nothing in a segmentation."""
+        both = {"cells": self.cells, "confusion": self.confusion}
+        return {name: value for name, value in both.items() if value is not None}
+
+
+def number_names(names: Iterable[str]) -> set[str]:
+    """Under which names the estimates of these metrics may travel."""
+    return {f"{name}.{part}" for name in names for part in _FIELDS}
+
+
+def flat_numbers(estimates: Mapping[str, Estimate]) -> dict[str, int | float]:
+    """Estimates as `dsc.mean`, `dsc.ci95_low`, ...; without what is not defined."""
+    numbers = {f"{name}.{part}": getattr(found, part) for name, found in estimates.items() for part in _FIELDS}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def estimate_of(numbers: Mapping[str, float], name: str) -> Estimate:
+    """The estimate of a metric; the interval is missing where it is not estimable.
+
+    Raises:
+        KeyError: mean or count is not there.
+    """
+    return Estimate(
+        mean=numbers[f"{name}.mean"],
+        num_cases=int(numbers[f"{name}.num_cases"]),
+        standard_error=numbers.get(f"{name}.standard_error", math.nan),
+        ci95_low=numbers.get(f"{name}.ci95_low", math.nan),
+        ci95_high=numbers.get(f"{name}.ci95_high", math.nan),
+    )
+
+
+def array_shapes(num_classes: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the arrays of a classification into so many classes; none with 0."""
+    if not num_classes:
+        return {}
+    return {"cells": cells_shape(num_classes), "confusion": (num_classes, num_classes)}
+
+
+def check_arrays(metrics: ValidationMetrics, min_cases: int) -> None:
+    """Refuse arrays that no site may send.
+
+    Raises:
+        UpdateError: see `check_cells` and `check_confusion`.
+    """
+    if metrics.cells is not None:
+        check_cells(metrics.cells, metrics.num_cases, min_cases)
+    if metrics.confusion is not None:
+        check_confusion(metrics.confusion, metrics.num_cases)
