@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from msfl_client.training import OnStep, learning_rate, mixed_precision
+from msfl_client.learner import OnStep
+from msfl_client.training import learning_rate, mixed_precision
 from msfl_client.visit_sequences import Item, SequenceBatch, VisitSequence, make_batch, round_batches
 from msfl_common.config import StudyConfig, Training
 from msfl_common.deep_models import VisitClassifier, deep_settings

@@ -22,7 +22,7 @@ from msfl_common.config_classification import (
 from msfl_common.errors import RunError, UpdateError
 from msfl_common.feature_models import Phase, State, phase_of
 from msfl_common.feature_models.kernels import kernel_map
-from msfl_common.feature_models.state import first_search, scalar
+from msfl_common.feature_models.state import scalar
 from msfl_common.feature_models.trees import VALUES, check_trees
 from msfl_server.feature_aggregation_newton import next_step
 from msfl_server.feature_aggregation_sums import add_up, closed_form, fit_preparation
@@ -79,15 +79,12 @@ def _prepared(settings: Classification, state: State, parts: list[State]) -> Sta
 
 
 def _searched(settings: Classification, state: State, parts: list[State], num_cases: int, name: str) -> State:
-    """One step of the search for `coefficients` or `link`; when it ends, what only the search needs goes."""
+    """One step of the search for `coefficients` or `link`."""
     sums = {key: np.sum([part[key] for part in parts], axis=0) for key in parts[0]}
     after, is_over = next_step(settings, state, sums, num_cases, name)
     if not is_over:
         return after
-    kept = {key: value for key, value in after.items() if key not in first_search((1,))}
-    if name == "coefficients" and "link" in state:
-        return kept | first_search(state["link"].shape) | {"phase": scalar(Phase.LINK)}
-    return kept | {"phase": scalar(Phase.DONE)}
+    return after | {"phase": scalar(Phase.LINK if name == "coefficients" and "link" in state else Phase.DONE)}
 
 
 def _joined_trees(settings: Classification, state: State, parts: Mapping[str, State], shares: list[float]) -> State:

@@ -35,7 +35,7 @@ _MAX_SWEEPS = 1000
 
 @dataclass(frozen=True)
 class Search:
-    """The array `search` of a state.
+    """The array `coefficients_search` or `link_search` of a state.
 
     Attributes:
         objective: at the accepted coefficients.
@@ -84,7 +84,7 @@ def next_step(settings: Classification, state: State, sums: State, num_cases: in
         num_cases: cases in them.
         name: what is searched, `coefficients` or `link`; the latter without penalty.
     """
-    search, tried_VM = Search(*map(float, state["search"])), state[name]
+    search, tried_VM = Search(*map(float, state[f"{name}_search"])), state[name]
     penalty = _penalty(settings, name)
     objective = penalty.loss_weight * float(sums["loss"]) + penalty.smooth(tried_VM) + penalty.absolute(tried_VM)
     is_comparable = search.step > 0 and search.cases == num_cases
@@ -93,16 +93,16 @@ def next_step(settings: Classification, state: State, sums: State, num_cases: in
     if is_comparable and not went_down:
         step = search.step / 2
         is_over = step < _LEAST_STEP or rounds >= MAX_STEPS
-        shorter_VM = state["accepted"] + (0.0 if is_over else step) * state["direction"]
+        shorter_VM = state[f"{name}_accepted"] + (0.0 if is_over else step) * state[f"{name}_direction"]
         halved = Search(search.objective, search.decrease, step, search.cases, rounds)
-        return state | {name: shorter_VM, "search": halved.array}, is_over
+        return state | {name: shorter_VM, f"{name}_search": halved.array}, is_over
     direction_VM, decrease = _direction(tried_VM, sums, penalty)
     is_over = -decrease <= _TOLERANCE * max(1.0, abs(objective)) or rounds >= MAX_STEPS
     after = {
         name: tried_VM + direction_VM,
-        "accepted": tried_VM,
-        "direction": direction_VM,
-        "search": Search(objective, decrease, 1.0, float(num_cases), rounds).array,
+        f"{name}_accepted": tried_VM,
+        f"{name}_direction": direction_VM,
+        f"{name}_search": Search(objective, decrease, 1.0, float(num_cases), rounds).array,
     }
     return state | after, is_over
 

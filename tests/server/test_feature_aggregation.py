@@ -299,9 +299,14 @@ def test_a_step_that_goes_up_is_halved() -> None:
     state = first_state(settings, 0)
     for number in (1, 2):
         state = combine(settings, state, answers_of(settings, state, sites, number))
-    far = state | {"direction": 64 * state["direction"], "coefficients": state["accepted"] + 64 * state["direction"]}
+    far = state | {
+        "coefficients_direction": 64 * state["coefficients_direction"],
+        "coefficients": state["coefficients_accepted"] + 64 * state["coefficients_direction"],
+    }
     shorter = combine(settings, far, answers_of(settings, far, sites, 3))
-    np.testing.assert_allclose(shorter["coefficients"], state["accepted"] + 32 * state["direction"])
+    np.testing.assert_allclose(
+        shorter["coefficients"], state["coefficients_accepted"] + 32 * state["coefficients_direction"]
+    )
     for number in range(4, 40):
         if is_finished(settings, shorter):
             break

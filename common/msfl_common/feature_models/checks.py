@@ -6,7 +6,7 @@ import numpy as np
 
 from msfl_common.config_classification import BoostedTrees, Classification, Forest
 from msfl_common.errors import UpdateError
-from msfl_common.feature_models.state import Phase, State, first_search, first_state
+from msfl_common.feature_models.state import Phase, State, first_state
 from msfl_common.feature_models.trees import check_trees
 
 _ABOVE_ZERO = ("spread", "class_variances")
@@ -21,7 +21,9 @@ def check_state(settings: Classification, state: State) -> None:
     phase = state.get("phase", np.array(np.nan))
     if phase.shape != () or float(phase) not in {float(known) for known in Phase}:
         raise UpdateError(f"phase: expected one of {', '.join(str(int(known)) for known in Phase)}, found {phase}")
-    expected = _expected(settings, Phase(int(phase)))
+    expected = first_state(settings, 0)
+    if Phase(int(phase)) is Phase.LINK and "link_search" not in expected:
+        raise UpdateError(f"phase: {settings.model.kind} has no such phase")
     if set(state) != set(expected):
         raise UpdateError(f"expected {len(expected)} arrays; they differ in {sorted(set(state) ^ set(expected))[:3]}")
     for name, like in expected.items():
@@ -35,15 +37,3 @@ def check_state(settings: Classification, state: State) -> None:
             raise UpdateError(f"{name}: expected figures above 0, found {value.min():g}")
     if isinstance(settings.model, BoostedTrees | Forest):
         check_trees(state["trees"], len(state["spread"]), settings.model.max_depth)
-
-
-def _expected(settings: Classification, phase: Phase) -> State:
-    expected = first_state(settings, 0)
-    search = set(first_search((1,)))
-    if phase is Phase.DONE:
-        return {name: value for name, value in expected.items() if name not in search}
-    if phase is Phase.LINK:
-        if not search <= set(expected) or "link" not in expected:
-            raise UpdateError(f"phase: {settings.model.kind} has no such phase")
-        return expected | first_search(expected["link"].shape)
-    return expected

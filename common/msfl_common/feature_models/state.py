@@ -69,7 +69,7 @@ def num_rounds_needed(settings: Classification) -> int | None:
 
 
 def first_state(settings: Classification, seed: int) -> State:
-    """The state that a run starts from: nothing known of any case.
+    """The state that a run starts from: nothing known of any case. Every later one has the same names and shapes.
 
     Args:
         settings: what is predicted, from what and by which model.
@@ -149,17 +149,18 @@ def num_scatters(settings: Classification) -> int:
 
 
 def first_linear(num_rows: int, num_columns: int, with_link: bool) -> State:
-    """Coefficients and what a search for them keeps, at its start."""
-    state = {"coefficients": np.zeros((num_rows, num_columns))} | first_search((num_rows, num_columns))
-    return state | {"link": np.tile([1.0, 0.0], (num_rows, 1))} if with_link else state
+    """Coefficients, and a support vector machine's link, at the start of the search for them."""
+    state = _searched("coefficients", np.zeros((num_rows, num_columns)))
+    return state | _searched("link", np.tile([1.0, 0.0], (num_rows, 1))) if with_link else state
 
 
-def first_search(shape: tuple[int, ...]) -> State:
-    """What a Newton search keeps between rounds: where it stood, and how far it went from there."""
+def _searched(name: str, start: NDArray[np.float64]) -> State:
+    """What a Newton search is after, and keeps between rounds: where it stood, and how far it went from there."""
     return {
-        "accepted": np.zeros(shape),
-        "direction": np.zeros(shape),
-        "search": np.zeros(5),  # see `Search` at the coordinator
+        name: start,
+        f"{name}_accepted": np.zeros_like(start),
+        f"{name}_direction": np.zeros_like(start),
+        f"{name}_search": np.zeros(5),  # see `Search` at the coordinator
     }
 
 
