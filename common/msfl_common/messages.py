@@ -15,7 +15,9 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from pydantic import ValidationError
 
+from msfl_common.classification_curves import DEFAULT_THRESHOLD
 from msfl_common.config import StudyConfig, parse_study
+from msfl_common.config_classification import Split
 from msfl_common.errors import Code, ConfigError, UpdateError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
 from msfl_common.messages_arrays import ARRAYS, pack_weights, unpack_floats, unpack_weights
@@ -24,7 +26,7 @@ from msfl_common.validation_metrics import array_shapes, check_arrays, estimate_
 from msfl_common.weights import Weights
 
 TASK, METRICS, FACTS, REFUSAL = "task", "metrics", "facts", "refusal"
-STUDY, ROUND, SLOPES = "study", "round", "slopes"
+STUDY, ROUND, SPLIT, THRESHOLD, SLOPES = "study", "round", "split", "threshold", "slopes"
 MOMENTS, RESIDUALS, REFERENCE = "moments", "residuals", "reference"  # the steps of a harmonization
 NUM_CASES = "num-examples"  # the name under which Flower's strategies look for a site's weight
 NUM_SCANNERS = "num_scanners"
@@ -50,10 +52,17 @@ class Description:
 
 @dataclass(frozen=True)
 class RoundTask:
-    """What the coordinator asks of a site: round `round` (from 1) of `study`."""
+    """What the coordinator asks of a site: round `round` (from 1) of `study`.
+
+    Attributes:
+        split: of a classification, the patients to measure: validation, or test after the last round.
+        threshold: of a classification, the last of two classes from this probability on.
+    """
 
     study: StudyConfig
     round: int
+    split: Split = "validation"
+    threshold: float = DEFAULT_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,8 @@ class Refusal:
 def pack_task(task: RoundTask, weights: Weights | None = None) -> RecordDict:
     """The coordinator's request; without weights it asks for node facts."""
     config = ConfigRecord({STUDY: task.study.model_dump_json(), ROUND: task.round})
+    if task.study.classification is not None:
+        config[SPLIT], config[THRESHOLD] = task.split, task.threshold
     content = RecordDict({TASK: config})
     if weights is not None:
         content[ARRAYS] = pack_weights(weights)
@@ -102,7 +113,10 @@ def unpack_task(content: RecordDict) -> RoundTask:
     study, number = config.get(STUDY), config.get(ROUND)
     if not isinstance(study, str) or not isinstance(number, int) or isinstance(number, bool) or number < 0:
         raise ConfigError("request", ["expected a study, and the number of a round"])
-    return RoundTask(parse_study(study), number)
+    split, threshold = config.get(SPLIT, "validation"), config.get(THRESHOLD, DEFAULT_THRESHOLD)
+    if split not in ("validation", "test") or not isinstance(threshold, float) or not 0 <= threshold <= 1:
+        raise ConfigError("request", ["expected a split, validation or test, and a threshold from 0 to 1"])
+    return RoundTask(parse_study(study), number, "test" if split == "test" else "validation", threshold)
 
 
 def unpack_task_weights(content: RecordDict, expected: Weights) -> Weights:
