@@ -1,4 +1,7 @@
-"""Cases with inputs and labels, as models of features learn from them."""
+"""Cases as a model sees them: inputs and labels.
+
+Legend: N cases, P inputs, K classes.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ class Labelled:
     """Cases with inputs and labels.
 
     Attributes:
-        names: of the inputs, P.
-        features_NP: their values, finite.
-        labels_N: the class of each case, 0 to K - 1.
-        patients: the patient of each case, N.
+        names: the inputs, P of them.
+        features_NP: their values, float64, finite.
+        labels_N: class of each case, int64, 0 to K - 1.
+        patients: whose case it is, N keys that are unique within the site.
     """
 
     names: tuple[str, ...]
