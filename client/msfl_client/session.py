@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 
 from msfl_client.bids import Case
+from msfl_client.classification import open_classification
 from msfl_client.devices import (
     Clock,
     add_device_hours,
@@ -22,6 +23,7 @@ from msfl_client.devices import (
     pick_devices,
 )
 from msfl_client.egress import Door, check_device_hours, check_floor
+from msfl_client.feature_table import FeatureTable
 from msfl_client.learner import Learner, OnProgress, OnStep
 from msfl_client.ledger import LEDGER_FILE
 from msfl_client.segmentation import open_segmentation
@@ -39,6 +41,7 @@ class SiteSession:
     Attributes:
         training: the images of the cases that are learned from, for harmonization.
         cases: the images of all cases.
+        features: of all cases, before harmonization; None where they have not been computed yet.
     """
 
     site: SiteConfig
@@ -49,6 +52,7 @@ class SiteSession:
     training: tuple[Case, ...]
     cases: tuple[Case, ...]
     on_progress: OnProgress
+    features: FeatureTable | None = None
 
     @property
     def num_train_cases(self) -> int:
@@ -66,9 +70,12 @@ def open_session(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) 
     """
     devices = _devices_of(site, study, on_progress)
     torch.set_flush_denormal(True)  # numbers below 1e-38 slow a CPU down a hundredfold and mean nothing here
-    learner, training, cases = open_segmentation(site, study, devices, on_progress)
     door = Door(site.policy, site.state / LEDGER_FILE)
-    return SiteSession(site, study, door, devices, learner, training, cases, on_progress)
+    if study.task == "classification":
+        classification, training, cases, features = open_classification(site, study, devices, on_progress)
+        return SiteSession(site, study, door, devices, classification, training, cases, on_progress, features)
+    segmentation, training, cases = open_segmentation(site, study, devices, on_progress)
+    return SiteSession(site, study, door, devices, segmentation, training, cases, on_progress)
 
 
 def _devices_of(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> tuple[torch.device, ...]:

@@ -48,6 +48,8 @@ def take_reference(session: SiteSession, task: RoundTask, reference: Reference) 
 
 def session_features(session: SiteSession, task: RoundTask) -> FeatureTable:
     """Features of all cases; those that were computed before are read from the site's cache."""
+    if session.features is not None:
+        return session.features
     done, total = 0, len(session.cases)
 
     def on_case() -> None:

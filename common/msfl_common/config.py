@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from msfl_common.config_classification import Classification
+from msfl_common.config_classification import Classification, DeepModel, check_deep_model
 from msfl_common.errors import ConfigError
 from msfl_common.features import FEATURES, HARMONIZED
 
@@ -193,7 +193,12 @@ class StudyConfig(Frozen):
     def _task_has_its_section(self) -> Self:
         if (self.task == "classification") != (self.classification is not None):
             raise ValueError("expected a section `classification` with the task classification, and with no other")
+        if self.classification is not None and isinstance(self.classification.model, DeepModel):
+            check_deep_model(self.classification, self.rounds.server_momentum, self._harmonized())
         return self
+
+    def _harmonized(self) -> tuple[str, ...]:
+        return self.harmonization.feature_names if self.harmonization.method != "none" else ()
 
 
 class Policy(Frozen):
@@ -223,6 +228,11 @@ class SiteConfig(Frozen):
         "auto",
         description="what the images are: none (whole heads), brain (extracted, bias-corrected), common-space (and on "
         "MNI152); auto looks at each case",
+    )
+    features: Path | None = Field(
+        None,
+        description="a table of features of the site's own, in place of those computed from its images; relative to "
+        "this file",
     )
     state: Path = Field(description="folder for cache, ledger and log, relative to this file; created when missing")
     device: str | tuple[str, ...] = Field(
@@ -289,6 +299,7 @@ def load_site(path: Path) -> SiteConfig:
             "state": (base / site.state).resolve(),
             "kit": (base / site.kit).resolve(),
             "key": (base / site.key).resolve(),
+            "features": None if site.features is None else (base / site.features).resolve(),
         }
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -203,3 +204,26 @@ class Classification(_Frozen):
     def inputs(self) -> tuple[str, ...]:
         """Names of a feature model's inputs, in their order."""
         return (*self.features, *self.clinical)
+
+
+def check_deep_model(settings: Classification, server_momentum: float, harmonized: Collection[str]) -> None:
+    """Refuse what a deep model cannot do.
+
+    Args:
+        settings: its model is a deep one.
+        server_momentum: of the study.
+        harmonized: features that the study harmonizes.
+
+    Raises:
+        ValueError: batch statistics with momentum, or features that no reference says the scale of.
+    """
+    if server_momentum and settings.model.kind in ("resnet3d", "pretrained-resnet2d"):
+        raise ValueError(
+            f"rounds.server_momentum: expected 0 with {settings.model.kind}: momentum would carry the variances of its "
+            "batch normalisation beyond what any site saw"
+        )
+    if missing := sorted(set(settings.features) - set(harmonized)):
+        raise ValueError(
+            f"classification.features: {', '.join(missing)}: expected features that the study harmonizes, as the "
+            "reference gives their scale; set harmonization.method: combat"
+        )

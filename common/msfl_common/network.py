@@ -14,7 +14,6 @@ from safetensors.numpy import save
 
 from msfl_common.config import StudyConfig, parse_study
 from msfl_common.config_classification import DeepModel
-from msfl_common.deep_models import build_classifier
 from msfl_common.feature_models import first_state
 from msfl_common.monai_parts import UNet
 from msfl_common.seeds import derive_seed
@@ -62,6 +61,8 @@ def starting_weights(study: StudyConfig) -> Weights:
     if settings is None:
         return get_weights(build_network(study))
     if isinstance(settings.model, DeepModel):
+        from msfl_common.deep_models import build_classifier  # which builds on this module
+
         return get_weights(build_classifier(study))
     return first_state(settings, derive_seed(study.seed, "weights"))
 

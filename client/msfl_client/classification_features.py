@@ -1,0 +1,86 @@
+"""A model of features at a site: it answers the shared state with sums, layers or trees of its training patients."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from msfl_client.classification_validation import measure_site
+from msfl_client.clinical_inputs import labelled
+from msfl_client.feature_training import contribute
+from msfl_client.labelled import Labelled
+from msfl_client.learner import OnCase, OnStep
+from msfl_common.errors import Code, RefusedError
+from msfl_common.feature_models import contribution_like, first_state, predict_proba
+from msfl_common.feature_models.checks import check_state
+from msfl_common.messages import RoundTask, ValidationMetrics
+from msfl_common.weights import Weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from msfl_client.classification import OutcomeData
+    from msfl_client.clinical_observations import Observation
+
+
+class FeatureLearner:
+    """See `Learner`."""
+
+    def __init__(self, data: OutcomeData) -> None:
+        self._data, self._settings = data, data.settings
+
+    @cached_property
+    def expected(self) -> Weights:
+        """See `Learner`."""
+        return first_state(self._settings, self._data.study.seed)
+
+    @property
+    def num_train_cases(self) -> int:
+        """See `Learner`."""
+        return len(self._data.parts.training)
+
+    def answer_like(self, weights: Weights) -> Weights:
+        """See `Learner`."""
+        check_state(self._settings, weights)
+        return contribution_like(self._settings, weights)
+
+    def train(self, weights: Weights, number: int, on_step: OnStep, _: int) -> tuple[Weights, float]:
+        """See `Learner`.
+
+        Raises:
+            RefusedError: fewer patients of a class than the site's floor.
+            UpdateError: weights that the model cannot be in.
+        """
+        check_state(self._settings, weights)
+        study, policy = self._data.study, self._data.site.policy
+        cases = self._cases(self._data.parts.training)
+        answer, loss = contribute(
+            self._settings, weights, cases, study.seed, number, max(policy.min_cases, study.min_cases)
+        )
+        on_step(1, 1, loss)
+        return answer, loss
+
+    def forget(self) -> None:
+        """See `Learner`."""
+
+    def num_patients(self, task: RoundTask) -> int:
+        """See `Learner`."""
+        return len({one.patient for one in self._part(task)})
+
+    def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
+        """See `Learner`."""
+        check_state(self._settings, weights)
+        cases = self._cases(self._part(task))
+        if not len(cases.labels_N):
+            raise RefusedError(Code.TOO_FEW_CASES, f"no patient to measure for {task.split}")
+        probabilities_NK = predict_proba(self._settings, weights, cases.features_NP)
+        on_case(len(cases.labels_N), len(cases.labels_N))
+        return measure_site(
+            probabilities_NK, cases.labels_N, cases.patients, task.threshold, task.study, self._data.site.policy
+        )
+
+    def _part(self, task: RoundTask) -> Sequence[Observation]:
+        return self._data.parts.test if task.split == "test" else self._data.parts.validation
+
+    def _cases(self, part: Sequence[Observation]) -> Labelled:
+        return labelled(part, self._settings, self._data.features)
