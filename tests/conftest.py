@@ -80,6 +80,11 @@ class BidsSite:
         return {case.key: case for case in find_cases(self.config(), contrasts)[0]}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no core is left with one of them at the end."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
 @pytest.fixture
 def make_site(tmp_path: Path) -> Callable[..., BidsSite]:
     """Call it with a folder name and the subjects that it starts with."""

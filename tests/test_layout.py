@@ -12,7 +12,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 EDGES = {
-    "flwr": ("app.py", "messages.py", "strategy*.py", "cli.py", "simulation*.py", "federation*.py"),
+    "flwr": ("app.py", "messages*.py", "strategy*.py", "cli.py", "simulation*.py", "federation*.py"),
     "mlflow": ("tracking.py",),
     "ray": ("simulation.py",),
 }

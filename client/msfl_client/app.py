@@ -25,9 +25,9 @@ from flwr.clientapp import ClientApp
 from msfl_client.egress import Door, check_agreed, check_request, release, release_refusal
 from msfl_client.harmonize import compute_moments, compute_residuals
 from msfl_client.kept_update import keep_update, kept_update
+from msfl_client.learner import OnProgress
 from msfl_client.ledger import LEDGER_FILE
 from msfl_client.session import (
-    OnProgress,
     SiteSession,
     open_session,
     train_site,
@@ -51,7 +51,6 @@ from msfl_common.messages import (
     unpack_task,
     unpack_task_weights,
 )
-from msfl_common.network import get_weights
 
 SiteOf = Callable[[Context], SiteConfig]
 Answer = Callable[[SiteSession, RoundTask, RecordDict], RecordDict]
@@ -128,7 +127,7 @@ def site_reference(session: SiteSession, task: RoundTask, request: RecordDict) -
 
 def site_round(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """Shared weights in, the round trained, through the door, update out."""
-    weights = unpack_task_weights(request, expected=get_weights(session.network))
+    weights = unpack_task_weights(request, expected=session.learner.expected)
     update = train_site(session, task, weights)
     return release(session.door, update, task.study, task.round)
 
@@ -136,9 +135,9 @@ def site_round(session: SiteSession, task: RoundTask, request: RecordDict) -> Re
 def kept_round(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """`site_round`, but an answer given before is sent again; the ledger has a line for each time."""
     digest, state = describe(request).sha256, session.site.state
-    update = kept_update(state, digest, expected=get_weights(session.network))
+    weights = unpack_task_weights(request, expected=session.learner.expected)
+    update = kept_update(state, digest, expected=session.learner.answer_like(weights))
     if update is None:
-        weights = unpack_task_weights(request, expected=get_weights(session.network))
         update = train_site(session, task, weights)
         try:
             keep_update(state, digest, update)
@@ -149,7 +148,7 @@ def kept_round(session: SiteSession, task: RoundTask, request: RecordDict) -> Re
 
 def site_validation(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """Shared weights in, the site's cases measured, through the door, aggregate metrics out."""
-    weights = unpack_task_weights(request, expected=get_weights(session.network))
+    weights = unpack_task_weights(request, expected=session.learner.expected)
     metrics = validate_site(session, task, weights)
     return release(session.door, metrics, task.study, task.round)
 

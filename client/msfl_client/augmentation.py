@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 
 import torch
-from monai.data import set_track_meta
-from monai.transforms import (
+
+from msfl_common.config import Augmentation
+from msfl_common.monai_parts import (
     Compose,
     RandAdjustContrast,
     RandAffined,
@@ -18,9 +19,8 @@ from monai.transforms import (
     RandGaussianNoise,
     RandHistogramShift,
     RandSimulateLowResolution,
+    set_track_meta,
 )
-
-from msfl_common.config import Augmentation
 
 # Patches carry no metadata; MONAI's bookkeeping of it takes over half of the time of an augmentation.
 set_track_meta(False)

@@ -86,7 +86,8 @@ def summary_lines(site: SiteConfig, study: StudyConfig | None, check: SiteCheck)
     for rule, keys in by_rule.items():
         yield f"  excluded by {rule}: {len(keys)} ({several(keys)})"
     if study is not None:
-        yield _split_line(site, study, check)
+        if study.classification is None:
+            yield _split_line(site, study, check)
         if study.harmonization.method != "none":
             training, _ = split_by_patient(check.cases, study.validation.fraction, study.seed)
             yield from prospect_lines(training, site.data, study.harmonization, site.policy)

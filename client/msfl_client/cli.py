@@ -114,26 +114,42 @@ def check(
     from rich.console import Console
 
     from msfl_client.check_view import check_document, check_under_bar, print_check
+    from msfl_client.checks import SiteCheck
+    from msfl_client.clinical_check import check_outcome, outcome_document, print_outcome
+    from msfl_client.clinical_observations import sees_images
     from msfl_client.study_inputs import study_of_kit
     from msfl_common.config import Inputs, load_site, load_study
     from msfl_common.errors import CohortError, InputError
 
     site_config = load_site(site)
     study_config = load_study(study) if study is not None else study_of_kit(site_config)
-    result = check_under_bar(site_config, study_config.inputs if study_config else Inputs(), workers)
+    inputs = study_config.inputs if study_config else Inputs()
+    settings = study_config.classification if study_config else None
+    if settings is None or sees_images(settings):
+        result = check_under_bar(site_config, inputs, workers, needs_mask=settings is None)
+    else:
+        result = SiteCheck([], {}, [], [], {})
+    outcome = check_outcome(site_config, study_config, result.cases) if study_config is not None else None
     rows = _check_connection(site_config) if _wants_connection(connection, site_config) else []
     if as_json:
         document = check_document(site_config, study_config, result)
+        if outcome is not None:
+            document["classification"] = outcome_document(outcome)
         if rows:
             document["connection"] = [asdict(row) for row in rows]
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
-        print_check(Console(), site_config, study_config, result)
+        if settings is None or sees_images(settings):
+            print_check(Console(), site_config, study_config, result)
+        if outcome is not None:
+            print_outcome(Console(), site_config, outcome)
         if rows:
             from msfl_client.connection_view import print_connection
 
             print_connection(Console(), rows)
-    if not result.cases:
+    if outcome is not None:
+        outcome.raise_if_unusable(str(site))
+    elif not result.cases:
         raise CohortError(f"{site}: none of {len(result.found)} cases can be used; the fixes are given above")
     if failed := [row.name for row in rows if row.level == "fail"]:
         raise InputError(f"{site}: cannot take part yet: {', '.join(failed)}; the fixes are given above")

@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 
 from msfl_client.devices import free_memory
 from msfl_client.distributed_rank import END_WEIGHTS, JOB, START_WEIGHTS, Job
-from msfl_client.training import OnStep
+from msfl_client.learner import OnStep
 from msfl_common.errors import Code, RefusedError
 from msfl_common.network import get_weights, set_weights
 

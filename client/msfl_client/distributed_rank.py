@@ -24,9 +24,10 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from msfl_client.devices import cap_memory
+from msfl_client.learner import OnStep
 from msfl_client.patches import PatchDataset, PatchLoader, Rank
 from msfl_client.preprocess import PreparedCase
-from msfl_client.training import OnStep, is_out_of_memory, train_round
+from msfl_client.training import is_out_of_memory, train_round
 from msfl_common.config import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.network import build_network, get_weights, set_weights

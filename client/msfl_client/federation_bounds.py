@@ -6,17 +6,14 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import httpx
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.supercore.inflatable.inflatable_object import get_object_id
 from flwr.supercore.protobuf.client import ProtobufClient
 
-from msfl_common.messages import BLOCK_VALUES
-
-if TYPE_CHECKING:  # it loads torch, and the check of a connection does without
-    from msfl_common.weights import Weights
+from msfl_common.messages_arrays import BLOCK_VALUES, MOST_FREE_VALUES
+from msfl_common.weights import Weights, has_free_length, type_of
 
 _ANSWER_BYTES = FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + 2**20  # one piece of an array, and what names it
 _REST_BYTES = 2**20  # the study, the records' names and Flower's heads; some 10 kB in an honest message
@@ -66,9 +63,11 @@ class Bounds:
 
 def bounds_of(weights: Weights) -> Bounds:
     """What a request can hold: the weights of the study's network, and little else."""
-    num_values = sum(array.size for array in weights.values())
+    num_values = MOST_FREE_VALUES if has_free_length(weights) else sum(array.size for array in weights.values())
     num_blocks = math.ceil(num_values / BLOCK_VALUES)
-    return Bounds(4 * num_values + num_blocks * _HEAD_BYTES + _REST_BYTES, 2 * num_blocks + _REST_OBJECTS)
+    return Bounds(
+        type_of(weights).itemsize * num_values + num_blocks * _HEAD_BYTES + _REST_BYTES, 2 * num_blocks + _REST_OBJECTS
+    )
 
 
 def guard(client: ProtobufClient) -> None:

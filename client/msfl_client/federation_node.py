@@ -29,7 +29,7 @@ from msfl_common.files import private_folder, write_text
 from msfl_common.holding import held
 from msfl_common.kit import CA_FILE, STUDY_FILE, load_kit
 from msfl_common.messages import MOMENTS, REFERENCE, RESIDUALS
-from msfl_common.network import build_network, get_weights
+from msfl_common.network import starting_weights
 from msfl_common.processes import end_with_starter
 
 POLL_S = (0.3, 2.0)  # pause between two looks for a request: short after one was answered, then growing
@@ -49,7 +49,7 @@ def run_node(site: SiteConfig) -> None:
     """
     kit, key = load_kit(site.kit), load_key(site.key)
     authority, study = (site.kit / CA_FILE).read_bytes(), load_study(site.kit / STUDY_FILE)
-    bounds = bounds_of(get_weights(build_network(study)))
+    bounds = bounds_of(starting_weights(study))
     if kit.site != site.name:
         raise InputError(f"{site.kit}: is the kit of site {kit.site}, but `name:` is {site.name}; make them the same")
     private_folder(site.state)

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from neuroCombat.neuroCombat import aprior, bprior, find_parametric_adjustments
-from neuroHarmonize import harmonizationApply
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -140,6 +138,8 @@ def apply_fit(rows: Rows, fit: SiteFit, reference: Reference) -> Floats:
     """
     if fit.reference != reference.version:
         raise ValueError(f"the fit is to reference {fit.reference}, not {reference.version}")
+    from neuroHarmonize import harmonizationApply  # nearly a second to load, and most rounds do without
+
     rows, known = rows.of(reference), {scanner.scanner: scanner for scanner in fit.scanners}
     harmonized_NP = np.full_like(rows.features_NP, np.nan)
     for scanner, index in rows.by_scanner():
@@ -154,6 +154,8 @@ def apply_fit(rows: Rows, fit: SiteFit, reference: Reference) -> Floats:
 
 def _shrink(standardised_PN: Floats, gamma_P: Floats, delta_P: Floats) -> tuple[Floats, Floats]:
     """NeuroCombat's empirical Bayes for one batch: towards the mean of its features."""
+    from neuroCombat.neuroCombat import aprior, bprior, find_parametric_adjustments
+
     priors = {
         "gamma_hat": gamma_P[None],
         "delta_hat": delta_P[None],

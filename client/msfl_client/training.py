@@ -11,19 +11,17 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
-from monai.losses import DiceCELoss
 from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
 
+from msfl_client.learner import OnStep
 from msfl_client.patches import PatchLoader, pad_to
 from msfl_client.preprocess import PreparedCase
 from msfl_common.config import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.metrics import segmentation_metrics
 from msfl_common.model_folder import LESION_THRESHOLD
-
-OnStep = Callable[[int, int, float], None]  # step, steps in the round, mean loss so far; it may raise to stop
+from msfl_common.monai_parts import DiceCELoss, sliding_window_inference
 
 
 def train_round(

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from msfl_common.features import FEATURES
 
+Split = Literal["validation", "test"]
 Endpoint = Literal["edss-worsening", "edss-plus-1", "activity"]
 Clinical = Literal[
     "age",

@@ -8,30 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from msfl_common.classification_curves import DEFAULT_THRESHOLD
 from msfl_common.config import StudyConfig, parse_study
+from msfl_common.config_classification import Split
 from msfl_common.errors import Code, ConfigError, UpdateError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
+from msfl_common.messages_arrays import ARRAYS, pack_weights, unpack_floats, unpack_weights
 from msfl_common.validation_metrics import ValidationMetrics as ValidationMetrics
 from msfl_common.validation_metrics import array_shapes, check_arrays, estimate_of, flat_numbers, number_names
-from msfl_common.weights import Weights, check_weights
+from msfl_common.weights import Weights
 
-ARRAYS, TASK, METRICS, FACTS, REFUSAL = "arrays", "task", "metrics", "facts", "refusal"
-STUDY, ROUND, SLOPES = "study", "round", "slopes"
+TASK, METRICS, FACTS, REFUSAL = "task", "metrics", "facts", "refusal"
+STUDY, ROUND, SPLIT, THRESHOLD, SLOPES = "study", "round", "split", "threshold", "slopes"
 MOMENTS, RESIDUALS, REFERENCE = "moments", "residuals", "reference"  # the steps of a harmonization
 NUM_CASES = "num-examples"  # the name under which Flower's strategies look for a site's weight
 NUM_SCANNERS = "num_scanners"
 TRAIN_LOSS, SECONDS = "train_loss", "seconds"
-_NPY_HEADER_BYTES = 1024  # more than any .npy header of our arrays
-_BLOCK = "block{:05d}"
-BLOCK_VALUES = 2**20  # 4 MB: less than the chunks in which Flower moves an array
 
 Content = RecordDict  # what a message holds, for modules that only hand it on
 
@@ -53,10 +52,17 @@ class Description:
 
 @dataclass(frozen=True)
 class RoundTask:
-    """What the coordinator asks of a site: round `round` (from 1) of `study`."""
+    """What the coordinator asks of a site: round `round` (from 1) of `study`.
+
+    Attributes:
+        split: of a classification, the patients to measure: validation, or test after the last round.
+        threshold: of a classification, the last of two classes from this probability on.
+    """
 
     study: StudyConfig
     round: int
+    split: Split = "validation"
+    threshold: float = DEFAULT_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,11 @@ class Refusal:
 def pack_task(task: RoundTask, weights: Weights | None = None) -> RecordDict:
     """The coordinator's request; without weights it asks for node facts."""
     config = ConfigRecord({STUDY: task.study.model_dump_json(), ROUND: task.round})
+    if task.study.classification is not None:
+        config[SPLIT], config[THRESHOLD] = task.split, task.threshold
     content = RecordDict({TASK: config})
     if weights is not None:
-        content[ARRAYS] = _pack_weights(weights)
+        content[ARRAYS] = pack_weights(weights)
     return content
 
 
@@ -105,7 +113,10 @@ def unpack_task(content: RecordDict) -> RoundTask:
     study, number = config.get(STUDY), config.get(ROUND)
     if not isinstance(study, str) or not isinstance(number, int) or isinstance(number, bool) or number < 0:
         raise ConfigError("request", ["expected a study, and the number of a round"])
-    return RoundTask(parse_study(study), number)
+    split, threshold = config.get(SPLIT, "validation"), config.get(THRESHOLD, DEFAULT_THRESHOLD)
+    if split not in ("validation", "test") or not isinstance(threshold, float) or not 0 <= threshold <= 1:
+        raise ConfigError("request", ["expected a split, validation or test, and a threshold from 0 to 1"])
+    return RoundTask(parse_study(study), number, "test" if split == "test" else "validation", threshold)
 
 
 def unpack_task_weights(content: RecordDict, expected: Weights) -> Weights:
@@ -114,13 +125,13 @@ def unpack_task_weights(content: RecordDict, expected: Weights) -> Weights:
     Raises:
         UpdateError: they do not fit.
     """
-    return _unpack_weights(content, expected, consume=False)
+    return unpack_weights(content, expected, consume=False)
 
 
 def pack_update(update: ModelUpdate) -> RecordDict:
     """A model update as Flower's strategies expect it: arrays, and metrics with the case count."""
     numbers = MetricRecord({NUM_CASES: update.num_cases, TRAIN_LOSS: update.train_loss, SECONDS: update.seconds})
-    return RecordDict({ARRAYS: _pack_weights(update.weights), METRICS: numbers})
+    return RecordDict({ARRAYS: pack_weights(update.weights), METRICS: numbers})
 
 
 def unpack_update(content: RecordDict, expected: Weights) -> ModelUpdate:
@@ -131,7 +142,7 @@ def unpack_update(content: RecordDict, expected: Weights) -> ModelUpdate:
     """
     numbers = _exactly(content, {ARRAYS, METRICS}, {NUM_CASES, TRAIN_LOSS, SECONDS})
     num_cases = _counts({NUM_CASES: numbers[NUM_CASES]})[NUM_CASES]
-    weights = _unpack_weights(content, expected, consume=True)
+    weights = unpack_weights(content, expected, consume=True)
     return ModelUpdate(weights, num_cases, numbers[TRAIN_LOSS], numbers[SECONDS])
 
 
@@ -162,7 +173,7 @@ def unpack_metrics(
     known = set(content.metric_records.get(METRICS, MetricRecord())) & allowed
     numbers = _exactly(content, {METRICS, ARRAYS} if num_classes else {METRICS}, known)
     found = {name.rsplit(".", 1)[0] for name in numbers} - {NUM_CASES, SECONDS}
-    arrays = _unpack_floats(content, array_shapes(num_classes)) if num_classes else {}
+    arrays = unpack_floats(content, array_shapes(num_classes)) if num_classes else {}
     try:
         estimates = {name: estimate_of(numbers, name) for name in sorted(found)}
         metrics = ValidationMetrics(estimates, int(numbers[NUM_CASES]), numbers[SECONDS], **arrays)
@@ -202,7 +213,7 @@ def unpack_slopes(content: RecordDict, shape: tuple[int, int]) -> Floats:
     Raises:
         UpdateError: they are not as declared.
     """
-    return _unpack_floats(content, {SLOPES: shape})[SLOPES]
+    return unpack_floats(content, {SLOPES: shape})[SLOPES]
 
 
 def pack_reference_task(task: RoundTask, reference: Reference) -> RecordDict:
@@ -241,7 +252,7 @@ def unpack_moments(content: RecordDict, num_columns: int, num_features: int) -> 
     """
     counts = _counts(_exactly(content, {ARRAYS, METRICS}, {NUM_CASES, NUM_SCANNERS}))
     shapes = {"covariance": (num_columns, num_columns), "cross": (num_columns, num_features)}
-    arrays = _unpack_floats(content, shapes)
+    arrays = unpack_floats(content, shapes)
     if (np.diag(arrays["covariance"]) < 0).any():
         raise UpdateError("covariance: expected no negative variance")
     return Moments(counts[NUM_CASES], counts[NUM_SCANNERS], arrays["covariance"], arrays["cross"])
@@ -254,7 +265,7 @@ def unpack_residuals(content: RecordDict, num_features: int) -> Residuals:
         UpdateError: names, shapes, types or values are not as declared.
     """
     counts = _counts(_exactly(content, {ARRAYS, METRICS}, {NUM_CASES}))
-    arrays = _unpack_floats(content, {"intercepts": (num_features,), "squares": (num_features,)})
+    arrays = unpack_floats(content, {"intercepts": (num_features,), "squares": (num_features,)})
     if (arrays["squares"] < 0).any():
         raise UpdateError("squares: expected no negative sum of squares")
     return Residuals(counts[NUM_CASES], arrays["intercepts"], arrays["squares"])
@@ -293,78 +304,6 @@ def describe(content: Content) -> Description:
     for chunk in chunks:
         digest.update(chunk)
     return Description(sorted(numbers), sum(map(len, chunks)), digest.hexdigest())
-
-
-def _pack_weights(weights: Weights) -> ArrayRecord:
-    """One vector of all weights in their order, cut into blocks: each array that travels costs requests."""
-    return ArrayRecord({_BLOCK.format(number): Array(block) for number, block in enumerate(_blocks(weights))})
-
-
-def _blocks(weights: Weights) -> Iterator[NDArray[np.float32]]:
-    parts: list[NDArray[np.float32]] = []
-    room = BLOCK_VALUES
-    for value in weights.values():
-        rest = value.reshape(-1)
-        while rest.size:
-            part, rest = rest[:room], rest[room:]
-            parts.append(part)
-            room -= part.size
-            if not room:
-                yield np.concatenate(parts)
-                parts, room = [], BLOCK_VALUES
-    if parts:
-        yield np.concatenate(parts)
-
-
-def _unpack_weights(content: RecordDict, expected: Weights, *, consume: bool) -> Weights:
-    """The weights in a message; with `consume` its blocks are dropped one by one, so that they are not there twice."""
-    record = content.array_records.get(ARRAYS)
-    if record is None:
-        raise UpdateError("expected a record of weights")
-    num_values = sum(value.size for value in expected.values())
-    sizes = [min(BLOCK_VALUES, num_values - start) for start in range(0, num_values, BLOCK_VALUES)]
-    names = [_BLOCK.format(number) for number in range(len(sizes))]
-    if list(record) != names:
-        raise UpdateError(f"expected {len(names)} blocks of weights, found {len(record)} arrays or other names")
-    for name, size in zip(names, sizes, strict=True):  # sizes before anything is decoded
-        if len(record[name].data) > 4 * size + _NPY_HEADER_BYTES:
-            raise UpdateError(f"{name}: expected {4 * size} bytes, found {len(record[name].data)}")
-    vector = np.empty(num_values, np.float32)
-    for number, (name, size) in enumerate(zip(names, sizes, strict=True)):
-        try:
-            block = record[name].numpy()
-        except (ValueError, TypeError, EOFError) as error:
-            raise UpdateError(f"{name}: cannot be decoded: {type(error).__name__}") from None
-        if block.shape != (size,) or block.dtype != np.float32:
-            raise UpdateError(f"{name}: expected float32({size},), found {block.dtype}{block.shape}")
-        vector[number * BLOCK_VALUES :][:size] = block
-        if consume:
-            del record[name]
-    weights, start = {}, 0
-    for name, value in expected.items():
-        weights[name] = vector[start : start + value.size].reshape(value.shape)
-        start += value.size
-    check_weights(weights, expected)
-    return weights
-
-
-def _unpack_floats(content: RecordDict, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
-    """Arrays of float64 with these names and shapes, and no others."""
-    record = content.array_records.get(ARRAYS)
-    if record is None or set(record) != set(shapes):
-        raise UpdateError(f"expected the arrays {sorted(shapes)}")
-    arrays: dict[str, Floats] = {}
-    for name, shape in shapes.items():
-        if len(record[name].data) > 8 * math.prod(shape) + _NPY_HEADER_BYTES:
-            raise UpdateError(f"{name}: expected {8 * math.prod(shape)} bytes, found {len(record[name].data)}")
-        try:
-            value = record[name].numpy()
-        except (ValueError, TypeError, EOFError) as error:
-            raise UpdateError(f"{name}: cannot be decoded: {type(error).__name__}") from None
-        if value.shape != shape or value.dtype != np.float64 or not np.isfinite(value).all():
-            raise UpdateError(f"{name}: expected finite float64{shape}, found {value.dtype}{value.shape}")
-        arrays[name] = value
-    return arrays
 
 
 def _counts(numbers: Mapping[str, float]) -> dict[str, int]:

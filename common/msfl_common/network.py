@@ -8,11 +8,15 @@ from __future__ import annotations
 import json
 import sys
 
+import numpy as np
 import torch
-from monai.networks.nets import UNet
 from safetensors.numpy import save
 
 from msfl_common.config import StudyConfig, parse_study
+from msfl_common.config_classification import DeepModel
+from msfl_common.deep_models import build_classifier
+from msfl_common.feature_models import first_state
+from msfl_common.monai_parts import UNet
 from msfl_common.seeds import derive_seed
 from msfl_common.weights import ORDER, Weights
 
@@ -49,9 +53,19 @@ def get_weights(network: torch.nn.Module) -> Weights:
 
 def set_weights(network: torch.nn.Module, weights: Weights) -> None:
     """Load weights that `check_weights` has passed."""
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    network.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in weights.items()})
+
+
+def starting_weights(study: StudyConfig) -> Weights:
+    """What a study starts from: a network's first weights, or the state of a feature model before any case."""
+    settings = study.classification
+    if settings is None:
+        return get_weights(build_network(study))
+    if isinstance(settings.model, DeepModel):
+        return get_weights(build_classifier(study))
+    return first_state(settings, derive_seed(study.seed, "weights"))
 
 
 if __name__ == "__main__":
-    first = get_weights(build_network(parse_study(sys.stdin.read())))
+    first = starting_weights(parse_study(sys.stdin.read()))
     sys.stdout.buffer.write(save(first, {ORDER: json.dumps(list(first))}))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,9 @@ from msfl_common.files import write_bytes
 
 ORDER = "order"  # safetensors sorts by name; the network's own order is kept beside
 
-Weights = dict[str, NDArray[np.float32]]
+# All of one type: float32 of networks, float64 of feature models. Where weights are what others are checked against,
+# one array whose first axis is 0 stands for any length there: trees, whose number grows.
+Weights = dict[str, NDArray[Any]]
 
 
 def first_weights(study: StudyConfig, file: Path) -> Weights:
@@ -35,7 +39,36 @@ def first_weights(study: StudyConfig, file: Path) -> Weights:
         return {name: stored.get_tensor(name) for name in json.loads(stored.metadata()[ORDER])}
 
 
-def check_weights(found: Mapping[str, NDArray[np.float32]], expected: Mapping[str, NDArray[np.float32]]) -> None:
+def type_of(weights: Weights) -> np.dtype[Any]:
+    """The one type of all arrays."""
+    types = {value.dtype for value in weights.values()}
+    if len(types) != 1:
+        raise ValueError(f"expected arrays of one type, found {sorted(map(str, types))}")
+    return types.pop()
+
+
+def has_free_length(expected: Weights) -> bool:
+    """Whether one array may have any length."""
+    return any(value.shape[:1] == (0,) for value in expected.values())
+
+
+def shapes_of(expected: Weights, num_values: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each array when all together hold `num_values` values.
+
+    Raises:
+        UpdateError: they cannot.
+    """
+    shapes = {name: value.shape for name, value in expected.items()}
+    for name, shape in shapes.items():
+        if shape[:1] == (0,):
+            length, rest = divmod(num_values - sum(value.size for value in expected.values()), math.prod(shape[1:]))
+            if rest or length < 0:
+                raise UpdateError(f"{name}: {num_values} values do not make whole rows of {shape[1:]}")
+            shapes[name] = (length, *shape[1:])
+    return shapes
+
+
+def check_weights(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> None:
     """Refuse weights that do not fit.
 
     Raises:
@@ -46,7 +79,10 @@ def check_weights(found: Mapping[str, NDArray[np.float32]], expected: Mapping[st
         raise UpdateError(f"expected {len(expected)} arrays, found {len(found)}; they differ in {strange or 'order'}")
     for name, reference in expected.items():
         array = found[name]
-        if array.shape != reference.shape or array.dtype != reference.dtype:
+        fits = array.shape == reference.shape or (
+            reference.shape[:1] == (0,) and array.ndim == reference.ndim and array.shape[1:] == reference.shape[1:]
+        )
+        if not fits or array.dtype != reference.dtype:
             raise UpdateError(f"{name}: expected {reference.dtype}{reference.shape}, found {array.dtype}{array.shape}")
         if not np.isfinite(array).all():
             raise UpdateError(f"{name}: {int((~np.isfinite(array)).sum())} values are not finite")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,9 @@ from msfl_common.classification_curves import (
 )
 from msfl_common.classification_metrics import scored_classes
 from msfl_common.config import Name
-from msfl_common.config_classification import Classification
+from msfl_common.config_classification import Classification, Split
 from msfl_common.validation_metrics import ValidationMetrics
 
-Split = Literal["validation", "test"]
 Count = Annotated[int, Field(ge=0)]
 Group = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[int, Field(ge=1)], Count]
 Confusion = tuple[tuple[Count, ...], ...]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from msfl_common.metric_registry import TASK_METRICS
 from msfl_common.model_folder import Provenance, save_model
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
+from msfl_server.classification_summary import threshold_of
 from msfl_server.federation_exchange import (
     NO_ANSWER,
     NOT_ONLINE,
@@ -35,7 +36,7 @@ from msfl_server.federation_exchange import (
 )
 from msfl_server.federation_harmonization import Harmonizer, load_reference, save_reference
 from msfl_server.results import summarise_metrics
-from msfl_server.strategy_fedavg import aggregate, with_momentum
+from msfl_server.strategy import Strategy, strategy_of
 from msfl_server.summary import RoundSummary, SiteFailure, SiteSummary
 from msfl_server.update_store import update_store
 
@@ -97,11 +98,14 @@ def run_rounds(
     reference = load_reference(out, study.harmonization)
     if checkpoint.state.history:
         roster.expected = checkpoint.state.history[-1].sites_ok
+    strategy = strategy_of(study)
     for number in range(checkpoint.state.round + 1, study.rounds.num_rounds + 1):
+        if strategy.is_finished(checkpoint.weights):
+            break
         meet_sites(grid, study, roster, number, listener)
         if study.harmonization.method != "none":
             reference = share_reference(Harmonizer(grid, study, number, listener.on_wait), reference, out, roster)
-        result = play_round(grid, study, out, roster, number, checkpoint, listener)
+        result = play_round(grid, study, strategy, out, roster, number, checkpoint, listener)
         state = result.state.model_copy(
             update={"total_s": before_s + time.monotonic() - started, "mlflow_run_id": run_id}
         )
@@ -169,21 +173,28 @@ def share_reference(harmonizer: Harmonizer, reference: Reference | None, out: Pa
 
 
 def play_round(
-    grid: Grid, study: StudyConfig, out: Path, roster: Roster, number: int, before: Checkpoint, listener: Listener
+    grid: Grid,
+    study: StudyConfig,
+    strategy: Strategy,
+    out: Path,
+    roster: Roster,
+    number: int,
+    before: Checkpoint,
+    listener: Listener,
 ) -> Checkpoint:
-    """One round: train at the sites, check and average their updates, measure the result at the sites.
+    """One round: train at the sites, check and combine their updates, measure the result at the sites.
 
     Raises:
         RunError: fewer usable updates than the quorum.
     """
     started = time.monotonic()
     present = {node: name for node, name in roster.names.items() if node in set(grid.get_node_ids())}
-    task = RoundTask(study, number)
+    task, like = RoundTask(study, number), strategy.answer_like(before.weights)
     with update_store(out) as store:
         question = Question(
             "train",
             lambda: pack_task(task, before.weights),
-            lambda site, content: store.keep(site, unpack_update(content, before.weights)),
+            lambda site, content: store.keep(site, unpack_update(content, like)),
             "BAD_UPDATE",
         )
         answers = ask(
@@ -201,22 +212,28 @@ def play_round(
         failures = (*absent, *answers.failures)
         if len(updates) < study.rounds.quorum:
             raise RunError(_too_few(number, study.rounds.quorum, sorted(updates), failures))
-        average, loss = aggregate(updates, before.weights)
-    weights, momentum = with_momentum(before.weights, average, before.momentum, study.rounds.server_momentum)
+        combined = strategy.combine(before.weights, before.momentum, updates)
     trained_s = busy(grid, [update.seconds for update in updates.values()])
     train_cases = {site: update.num_cases for site, update in updates.items()}
     validation: Mapping[str, ValidationMetrics] = {}
-    if number % study.validation.every_rounds == 0 or number == study.rounds.num_rounds:
+    test: Mapping[str, ValidationMetrics] = {}
+    threshold, is_last = None, number == study.rounds.num_rounds or strategy.is_finished(combined.weights)
+    if number % study.validation.every_rounds == 0 or is_last:
         # A site given up in training is not waited for a second time.
         given_up = {failure.site for failure in failures if failure.code in (NO_ANSWER, WENT_OFFLINE)}
         asked = {node: name for node, name in present.items() if name not in given_up}
-        validation, more = validate_round(grid, task, weights, asked, listener)
+        validation, more = validate_round(grid, task, combined.weights, asked, listener)
         failures = (*failures, *more)
-    validated_s = busy(grid, [metrics.seconds for metrics in validation.values()])
+        if is_last and study.classification is not None:
+            threshold = threshold_of(validation)
+            task = replace(task, split="test", threshold=threshold)
+            test, more = validate_round(grid, task, combined.weights, asked, listener)
+            failures = (*failures, *more)
+    validated_s = sum(busy(grid, [told.seconds for told in split.values()]) for split in (validation, test))
     metrics = summarise_metrics(validation)
     record = RoundSummary(
         round=number,
-        train_loss=loss,
+        train_loss=combined.loss,
         metrics={name: metric.mean for name, metric in metrics.items()},
         per_site={
             name: {site: value.mean for site, value in metric.per_site.items()} for name, metric in metrics.items()
@@ -231,11 +248,13 @@ def play_round(
             "history": (*before.state.history, record),
             "sites": _case_counts(before.state.sites, train_cases, validation),
             "validation": dict(validation) or before.state.validation,
+            "test": dict(test),
+            "threshold": threshold,
             "rounds_s": before.state.rounds_s + record.seconds,
             "busy_s": before.state.busy_s + trained_s + validated_s,
         }
     )
-    return Checkpoint(state, weights, momentum)
+    return Checkpoint(state, combined.weights, combined.momentum)
 
 
 def validate_round(
@@ -257,7 +276,7 @@ def validate_round(
         question,
         task.round,
         task.study.rounds,
-        lambda sites, left: listener.on_wait(task.round, "validation", sites, left),
+        lambda sites, left: listener.on_wait(task.round, task.split, sites, left),
     )
     return dict(sorted((present[node], metrics) for node, metrics in answers.replies.items())), answers.failures
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 from msfl_common.classification_curves import DEFAULT_THRESHOLD
 from msfl_common.config import StudyConfig
+from msfl_common.config_classification import Split
 from msfl_common.messages import ValidationMetrics
 from msfl_common.metric_registry import ALL_METRICS
 from msfl_server.checkpoint import RunState
-from msfl_server.classification_summary import ClassificationSummary, Split, summarise_classification
+from msfl_server.classification_summary import ClassificationSummary, summarise_classification
+from msfl_server.strategy import strategy_of
 from msfl_server.summary import MetricSummary, Summary, Timing, summarise_metric
 
 
@@ -30,7 +32,7 @@ def summarise_run(study: StudyConfig, state: RunState) -> Summary:
     return Summary(
         study=study.name,
         task=study.task,
-        strategy="fedavgm" if study.rounds.server_momentum else "fedavg",
+        strategy=strategy_of(study).name,
         seed=study.seed,
         rounds_requested=study.rounds.num_rounds,
         rounds_completed=state.round,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from msfl_common.network import build_network, get_weights
+from msfl_common.network import starting_weights
 from msfl_server.display import run_display
 from msfl_server.harmonization_cases import effect_of_run
 from msfl_server.overlays import example_overlays
@@ -20,7 +20,7 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
     Raises:
         RunError: the quorum was missed; the summary of the completed rounds is written all the same.
     """
-    first = get_weights(build_network(setup.study))
+    first = starting_weights(setup.study)
     with run_display(setup.study.rounds.num_rounds) as display:
         return play_and_report(
             setup.study,

@@ -11,7 +11,7 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import ServerApp
 
 from msfl_client.app import build_app as build_client_app
-from msfl_client.session import OnProgress
+from msfl_client.learner import OnProgress
 from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.weights import Weights

@@ -13,20 +13,29 @@ from msfl_common.weights import Weights
 from msfl_server.update_store import StoredUpdate, flat_positions
 
 
-def aggregate(updates: Mapping[str, StoredUpdate], like: Weights) -> tuple[Weights, float]:
-    """The mean of the sites' updates and of their training losses, weighted by training cases.
+def aggregate(updates: Mapping[str, StoredUpdate], like: Weights) -> Weights:
+    """The mean of the sites' updates, weighted by training cases.
 
     Summed in float32 in the sites' alphabetical order, so that who answered first does not matter.
     """
-    total = sum(update.num_cases for update in updates.values())
-    share = {site: updates[site].num_cases / total for site in sorted(updates)}
-    weights = {}
+    share, weights = _shares(updates), {}
     for name, start, value in flat_positions(like):
         mean = np.zeros(value.size, np.float32)
         for site, part in share.items():
             mean += np.float32(part) * updates[site].read(start, value.size)
         weights[name] = mean.reshape(value.shape)
-    return weights, sum(part * updates[site].train_loss for site, part in share.items())
+    return weights
+
+
+def mean_loss(updates: Mapping[str, StoredUpdate]) -> float:
+    """The mean of the sites' training losses, weighted by training cases."""
+    return sum(part * updates[site].train_loss for site, part in _shares(updates).items())
+
+
+def _shares(updates: Mapping[str, StoredUpdate]) -> dict[str, float]:
+    """Each site's share of the training cases, in alphabetical order."""
+    total = sum(update.num_cases for update in updates.values())
+    return {site: updates[site].num_cases / total for site in sorted(updates)}
 
 
 def with_momentum(

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msfl_common.messages import ModelUpdate
-from msfl_common.weights import Weights
+from msfl_common.weights import Weights, shapes_of, type_of
 
 _PREFIX = ".updates."
 
 
 @dataclass(frozen=True)
 class StoredUpdate:
-    """A site's checked update; its weights lie in a file, as float32 in the network's order."""
+    """A site's checked update; its weights lie in a file, one after the other, in their order."""
 
     file: Path
+    dtype: np.dtype[Any]
     num_cases: int
     train_loss: float
     seconds: float
 
-    def read(self, start: int, size: int) -> NDArray[np.float32]:
+    def read(self, start: int, size: int) -> NDArray[Any]:
         """`size` values from the `start`-th on."""
-        return np.fromfile(self.file, np.float32, size, offset=4 * start)
+        return np.fromfile(self.file, self.dtype, size, offset=self.dtype.itemsize * start)
+
+    def load(self, like: Weights) -> Weights:
+        """All of them; `like` is what they were checked against."""
+        values, weights, start = np.fromfile(self.file, self.dtype), {}, 0
+        for name, shape in shapes_of(like, values.size).items():
+            size = math.prod(shape)
+            weights[name] = values[start : start + size].reshape(shape)
+            start += size
+        return weights
 
 
 class UpdateStore:
@@ -40,11 +52,11 @@ class UpdateStore:
 
     def keep(self, site: str, update: ModelUpdate) -> StoredUpdate:
         """Write an update down."""
-        file = self._folder / f"{site}.f32"
+        file = self._folder / f"{site}.bin"
         with file.open("wb") as stream:
             for value in update.weights.values():
-                value.astype(np.float32, copy=False).tofile(stream)
-        return StoredUpdate(file, update.num_cases, update.train_loss, update.seconds)
+                value.tofile(stream)
+        return StoredUpdate(file, type_of(update.weights), update.num_cases, update.train_loss, update.seconds)
 
 
 @contextmanager
@@ -57,7 +69,7 @@ def update_store(out: Path) -> Iterator[UpdateStore]:
         yield UpdateStore(Path(folder))
 
 
-def flat_positions(weights: Weights) -> Iterator[tuple[str, int, NDArray[np.float32]]]:
+def flat_positions(weights: Weights) -> Iterator[tuple[str, int, NDArray[Any]]]:
     """Name, position of its first value in the flat file, and the array, in the network's order."""
     start = 0
     for name, value in weights.items():

@@ -41,7 +41,7 @@ def play(  # type: ignore[no-untyped-def]
         )
         answers = ask(grid, names, question, number, study.rounds)
         assert not answers.failures, answers.failures
-        return aggregate({names[node]: update for node, update in answers.replies.items()}, weights)[0]
+        return aggregate({names[node]: update for node, update in answers.replies.items()}, weights)
 
 
 def main() -> None:

@@ -187,10 +187,10 @@ def room_for(num_patches: int, error: Exception) -> Callable[..., None]:
 def test_a_round_that_does_not_fit_is_trained_again_in_halves(open_here: Callable[..., Any], error: Exception) -> None:
     session, task, weights = open_here()
     whole = train_site(session, task, weights)
-    set_weights(session.network, weights)
-    session.train_round(session.network, 1, lambda *_: None, 2)
-    halves = get_weights(session.network)
-    handle = session.network.register_forward_pre_hook(room_for(1, error))
+    set_weights(session.learner.network, weights)
+    session.learner.train_round(session.learner.network, 1, lambda *_: None, 2)
+    halves = get_weights(session.learner.network)
+    handle = session.learner.network.register_forward_pre_hook(room_for(1, error))
     update = train_site(session, task, weights)
     handle.remove()
     assert all(np.array_equal(update.weights[name], halves[name]) for name in halves)
@@ -200,7 +200,7 @@ def test_a_round_that_does_not_fit_is_trained_again_in_halves(open_here: Callabl
 @pytest.mark.parametrize("error", NO_MEMORY)
 def test_a_round_that_does_not_fit_in_halves_either_is_refused(open_here: Callable[..., Any], error: Exception) -> None:
     session, task, weights = open_here()
-    handle = session.network.register_forward_pre_hook(room_for(0, error))
+    handle = session.learner.network.register_forward_pre_hook(room_for(0, error))
     for work in (train_site, validate_site):
         with pytest.raises(RefusedError) as refused:
             work(session, task, weights)
@@ -211,7 +211,7 @@ def test_a_round_that_does_not_fit_in_halves_either_is_refused(open_here: Callab
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(open_here: Callable[..., Any]) -> None:
     session, task, weights = open_here()
-    handle = session.network.register_forward_pre_hook(room_for(1, RuntimeError("shapes cannot be multiplied")))
+    handle = session.learner.network.register_forward_pre_hook(room_for(1, RuntimeError("shapes cannot be multiplied")))
     with pytest.raises(RuntimeError, match="shapes"):
         train_site(session, task, weights)
     handle.remove()

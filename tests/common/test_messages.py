@@ -10,10 +10,10 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from msfl_common import messages_arrays
 from msfl_common.config import StudyConfig
 from msfl_common.errors import Code, ConfigError, UpdateError
 from msfl_common.messages import (
-    BLOCK_VALUES,
     ModelUpdate,
     NodeFacts,
     Refusal,
@@ -31,6 +31,7 @@ from msfl_common.messages import (
     unpack_task_weights,
     unpack_update,
 )
+from msfl_common.messages_arrays import BLOCK_VALUES
 from msfl_common.statistics import Estimate
 from msfl_common.weights import Weights
 
@@ -199,3 +200,44 @@ def test_a_hostile_study_is_refused() -> None:
     content = RecordDict({"task": ConfigRecord({"study": '{"name": "x", "shell": "rm"}', "round": 1})})
     with pytest.raises(ConfigError, match="shell: unknown key"):
         unpack_task(content)
+
+
+def test_weights_of_feature_models_travel_to_the_last_bit() -> None:
+    weights = {"mean": np.array([1 / 3, np.pi]), "trees": np.arange(40.0).reshape(2, 4, 5)}
+    like = {"mean": np.zeros(2), "trees": np.empty((0, 4, 5))}
+    found = unpack_update(pack_update(ModelUpdate(weights, 7, 0.5, 1.0)), like)
+    assert all(np.array_equal(found.weights[name], weights[name]) for name in weights)
+    none_yet = weights | {"trees": np.empty((0, 4, 5))}
+    assert unpack_update(pack_update(ModelUpdate(none_yet, 7, 0.5, 1.0)), like).weights["trees"].shape == (0, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("trees", "line"),
+    [
+        (np.ones((2, 4, 4)), "do not make whole rows of"),
+        (np.ones((2, 4, 5), np.float32), "one type"),
+        (np.full((2, 4, 5), np.nan), "40 values are not finite"),
+    ],
+)
+def test_an_array_of_any_length_is_whole_and_finite(trees: np.ndarray, line: str) -> None:
+    like = {"mean": np.zeros(2), "trees": np.empty((0, 4, 5))}
+    with pytest.raises((UpdateError, ValueError), match=line):
+        unpack_update(pack_update(ModelUpdate({"mean": np.zeros(2), "trees": trees}, 7, 0.5, 1.0)), like)
+
+
+def test_float32_is_not_taken_for_float64() -> None:
+    content = pack_update(ModelUpdate({"mean": np.zeros(2, np.float32)}, 7, 0.5, 1.0))
+    with pytest.raises(UpdateError, match="expected float64"):
+        unpack_update(content, {"mean": np.zeros(2)})
+
+
+def test_an_array_of_any_length_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages_arrays, "MOST_FREE_VALUES", 2 * BLOCK_VALUES)
+    like = {"trees": np.empty((0, BLOCK_VALUES))}
+    for rows, fits in ((2, True), (3, False)):
+        content = pack_update(ModelUpdate({"trees": np.ones((rows, BLOCK_VALUES))}, 7, 0.5, 1.0))
+        if fits:
+            assert len(unpack_update(content, like).weights["trees"]) == rows
+        else:
+            with pytest.raises(UpdateError, match="at most"):
+                unpack_update(content, like)

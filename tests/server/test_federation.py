@@ -25,7 +25,7 @@ from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint
 from msfl_server.federation import run_rounds
 from msfl_server.federation_exchange import Presence
 from msfl_server.simulation_grid import InProcessGrid
-from msfl_server.strategy_fedavg import aggregate, with_momentum
+from msfl_server.strategy_fedavg import aggregate, mean_loss, with_momentum
 from msfl_server.update_store import update_store
 
 
@@ -276,7 +276,7 @@ def test_averaging_is_exact_arithmetic_weighted_by_cases(tmp_path: Path) -> None
         for site, cases, value, loss in (("b", 3, 4.0, 2.0), ("a", 1, 8.0, 1.0)):
             sent = {"w": np.full((2, 2), value, np.float32), "b": np.arange(3, dtype=np.float32) * np.float32(value)}
             updates[site] = store.keep(site, ModelUpdate(sent, cases, loss, 1.0))
-        weights, loss = aggregate(updates, like)
+        weights, loss = aggregate(updates, like), mean_loss(updates)
     assert np.array_equal(weights["w"], np.full((2, 2), 5.0, np.float32))
     assert np.array_equal(weights["b"], np.array([0, 5, 10], np.float32))
     assert {value.dtype for value in weights.values()} == {np.dtype(np.float32)}

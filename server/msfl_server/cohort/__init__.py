@@ -2,6 +2,7 @@
 
 from msfl_server.cohort.clinical import ClinicalRecord, SitePrevalence, sample_clinical
 from msfl_server.cohort.cohort import CohortSummary, make_cohort
+from msfl_server.cohort.records import make_records
 from msfl_server.cohort.statistics import LesionStatistics, lesion_statistics
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "SitePrevalence",
     "lesion_statistics",
     "make_cohort",
+    "make_records",
     "sample_clinical",
 ]

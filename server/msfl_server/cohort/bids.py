@@ -5,7 +5,7 @@ Legend: D, H, W are voxels towards right, anterior and superior (RAS).
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from msfl_server.cohort.clinical import ClinicalRecord
 from msfl_server.cohort.fields import Grid, Volume
+from msfl_server.cohort.history import FOLLOW_UP_DAYS, History
 from msfl_server.cohort.scanner import Scanner
 
 BIDS_VERSION = "1.10.0"
-FOLLOW_UP_DAYS = 365
 ParticipantRow = dict[str, str | int | float]
 
 PARTICIPANT_COLUMNS: dict[str, dict[str, object]] = {
@@ -37,12 +37,25 @@ PARTICIPANT_COLUMNS: dict[str, dict[str, object]] = {
         },
     },
     "relapses_prior_year": {"Description": "Relapses in the year before baseline, 0-3", "Units": "count"},
+    "diagnosis": {
+        "Description": "Diagnosis",
+        "Levels": {"MS": "multiple sclerosis", "NMOSD": "neuromyelitis optica spectrum disorder", "HC": "healthy"},
+    },
+    "treated": {"Description": "On disease-modifying treatment at baseline", "Levels": {"0": "no", "1": "yes"}},
     "activity_1y": {
         "Description": "Outcome: a lesion appeared or grew within a year of baseline",
         "Levels": {"0": "no", "1": "yes"},
     },
     "progression_1y": {
         "Description": "Outcome: EDSS after a year worse by 1.5 from 0, 1.0 from 1-5.5, 0.5 above 5.5",
+        "Levels": {"0": "no", "1": "yes"},
+    },
+    "conversion_1y": {
+        "Description": "Outcome: a clinically isolated syndrome became multiple sclerosis within a year",
+        "Levels": {"0": "no", "1": "yes"},
+    },
+    "conversion_2y": {
+        "Description": "Outcome: a clinically isolated syndrome became multiple sclerosis within two years",
         "Levels": {"0": "no", "1": "yes"},
     },
 }
@@ -112,8 +125,8 @@ def write_sessions_table(
     site_folder: Path,
     subject: str,
     record: ClinicalRecord,
-    scanners: tuple[str, str],
-    lesion_volumes_ml: tuple[float, float],
+    scanners: Sequence[str],
+    lesion_volumes_ml: Sequence[float],
 ) -> None:
     """Write sub-XXX_sessions.tsv.
 
@@ -121,51 +134,61 @@ def write_sessions_table(
         site_folder: BIDS folder of the site.
         subject: Label with its prefix.
         record: The patient's record.
-        scanners: Scanner of each session.
+        scanners: Scanner of each session: of two, or of the first alone.
         lesion_volumes_ml: Volume of each session's mask.
     """
     burden = record.burden
     rows: list[ParticipantRow] = [
-        dict(zip(SESSION_COLUMNS, values, strict=True))
-        for values in (
-            ("ses-01", 0, record.edss, scanners[0], "n/a", "n/a", round(lesion_volumes_ml[0], 3)),
-            (
-                "ses-02",
-                FOLLOW_UP_DAYS,
-                record.edss_follow_up,
-                scanners[1],
-                burden.new_lesions,
-                burden.enlarging_lesions,
-                round(lesion_volumes_ml[1], 3),
-            ),
+        dict(zip(SESSION_COLUMNS, (session, days, edss, scanner, *changes, round(volume_ml, 3)), strict=True))
+        for session, days, edss, scanner, changes, volume_ml in zip(
+            ("ses-01", "ses-02")[: len(scanners)],
+            (0, FOLLOW_UP_DAYS),
+            (record.edss, record.edss_follow_up) if record.diagnosis != "HC" else ("n/a", "n/a"),
+            scanners,
+            (("n/a", "n/a"), (burden.new_lesions, burden.enlarging_lesions)),
+            lesion_volumes_ml,
+            strict=False,
         )
     ]
-    _write_table(site_folder / subject / f"{subject}_sessions.tsv", rows)
-    write_json(site_folder / subject / f"{subject}_sessions.json", SESSION_COLUMNS)
+    write_table(site_folder / subject / f"{subject}_sessions.tsv", rows, SESSION_COLUMNS)
 
 
-def participant_row(subject: str, record: ClinicalRecord, scanner: str) -> ParticipantRow:
+def participant_row(subject: str, record: ClinicalRecord, history: History, scanner: str) -> ParticipantRow:
     """Row of participants.tsv.
 
     Args:
         subject: Label with its prefix.
         record: The patient's record.
+        history: The patient's years; an outcome is known only when they reach so far.
         scanner: Scanner of the baseline session.
 
     Returns:
-        Values keyed as `PARTICIPANT_COLUMNS`.
+        Values keyed as `PARTICIPANT_COLUMNS`; what does not apply is "n/a".
     """
+    patient, ms = record.diagnosis != "HC", record.diagnosis == "MS"
+    seen = ms and history.last_day >= FOLLOW_UP_DAYS
+    day, isolated = history.conversion_days, record.ms_course == "CIS"
+
+    def converted(years: int) -> str | int:
+        if day is not None and day <= min(years * 365, history.last_day):
+            return 1
+        return 0 if isolated and history.last_day >= 365 * years - 21 else "n/a"
+
     return {
         "participant_id": subject,
         "age": record.age_years,
         "sex": record.sex,
         "scanner": scanner,
-        "edss": record.edss,
-        "disease_duration": record.disease_duration_years,
+        "edss": record.edss if patient else "n/a",
+        "disease_duration": record.disease_duration_years if patient else "n/a",
         "ms_course": record.ms_course,
-        "relapses_prior_year": record.relapses_prior_year,
-        "activity_1y": int(record.activity),
-        "progression_1y": int(record.progression),
+        "relapses_prior_year": record.relapses_prior_year if patient else "n/a",
+        "diagnosis": record.diagnosis,
+        "treated": int(history.treated) if patient else "n/a",
+        "activity_1y": int(record.activity) if seen else "n/a",
+        "progression_1y": int(record.progression) if seen else "n/a",
+        "conversion_1y": converted(1),
+        "conversion_2y": converted(2),
     }
 
 
@@ -176,8 +199,9 @@ def write_dataset_files(site_folder: Path, rows: Sequence[ParticipantRow]) -> No
         site_folder: BIDS folder of the site.
         rows: One row a participant.
     """
-    _write_table(site_folder / "participants.tsv", rows)
+    write_table(site_folder / "participants.tsv", rows, PARTICIPANT_COLUMNS)
     write_json(site_folder / "participants.json", PARTICIPANT_COLUMNS)
+    write_json(site_folder / "sessions.json", SESSION_COLUMNS)
     generator = [{"Name": "msfl", "Description": "Simulated on the MNI ICBM152 template; no patient data"}]
     common = {"BIDSVersion": BIDS_VERSION, "License": "CC0", "GeneratedBy": generator}
     write_json(
@@ -190,9 +214,9 @@ def write_dataset_files(site_folder: Path, rows: Sequence[ParticipantRow]) -> No
     )
 
 
-def _write_table(path: Path, rows: Sequence[ParticipantRow]) -> None:
-    """Write rows of equal keys as tab-separated values."""
-    lines = ["\t".join(rows[0]), *("\t".join(str(value) for value in row.values()) for row in rows)]
+def write_table(path: Path, rows: Sequence[ParticipantRow], columns: Iterable[str]) -> None:
+    """Write rows with these keys as tab-separated values."""
+    lines = ["\t".join(columns), *("\t".join(str(value) for value in row.values()) for row in rows)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -34,7 +34,7 @@ class ClinicalRecord:
     Attributes:
         age_years: Age at baseline.
         sex: "F" or "M".
-        ms_course: One of `COURSES`.
+        ms_course: One of `COURSES`; "n/a" without MS.
         disease_duration_years: Time since the first symptom.
         edss: Expanded Disability Status Scale at baseline, a valid step.
         relapses_prior_year: Relapses in the year before baseline, 0-3.
@@ -45,6 +45,7 @@ class ClinicalRecord:
         edss_follow_up: EDSS after a year.
         activity_log_odds: Linear predictor of `activity` from the observed covariates.
         progression_log_odds: The same for `progression`.
+        diagnosis: "MS", "NMOSD", or "HC" of a healthy control.
     """
 
     age_years: float
@@ -60,6 +61,7 @@ class ClinicalRecord:
     edss_follow_up: float
     activity_log_odds: float
     progression_log_odds: float
+    diagnosis: str = "MS"
 
 
 @dataclass(frozen=True)

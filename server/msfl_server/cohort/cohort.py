@@ -3,14 +3,11 @@
 Legend: D, H, W are voxels towards right, anterior and superior (RAS).
 """
 
-import json
 import multiprocessing
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,16 +17,20 @@ import numpy as np
 from msfl_common import __version__
 from msfl_server.cohort import bids
 from msfl_server.cohort.anatomy import make_anatomy
-from msfl_server.cohort.clinical import ClinicalRecord, SitePrevalence, draw_prevalence, sample_clinical
+from msfl_server.cohort.clinical import ClinicalRecord, SitePrevalence, draw_prevalence
 from msfl_server.cohort.contact_sheet import write_contact_sheet
 from msfl_server.cohort.contrast import make_mimics, signals
 from msfl_server.cohort.fields import Grid, Volume, head_grid
+from msfl_server.cohort.groups import sample_record
+from msfl_server.cohort.history import History, sample_history
 from msfl_server.cohort.lesions import make_lesions
+from msfl_server.cohort.output import KIND, check_replaceable, checked_counts, written_beside
+from msfl_server.cohort.phenotype import write_phenotype
 from msfl_server.cohort.scanner import Rater, Scanner, acquire, draw_rater, draw_scanner, outline, strip
 from msfl_server.cohort.template import load_template
+from msfl_server.cohort.truth import truth_row, write_truth
 
 SCHEMA_VERSION = 1
-KIND = "msfl-simulated-cohort"
 SPACING_LIMITS_MM = (1.0, 4.0)
 
 
@@ -41,11 +42,13 @@ class CohortSummary:
         out: Folder of the cohort.
         sites: Name, folder and number of cases of each site.
         seconds: Wall-clock time.
+        best_auroc: Outcome to the AUROC of the log odds that drew it; no model can do better, chance apart.
     """
 
     out: Path
     sites: tuple[tuple[str, Path, int], ...]
     seconds: float
+    best_auroc: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,17 @@ class CaseJob:
     seed: tuple[int, int, int]
     spacing_mm: float
     site_folder: Path
+    group: str = "MS"
+
+
+@dataclass(frozen=True)
+class MadeCase:
+    """What the tables of a site say of a case."""
+
+    subject: str
+    row: bids.ParticipantRow
+    history: History
+    truth: bids.ParticipantRow
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,8 @@ def make_cohort(
     *,
     num_sites: int = 3,
     cases_per_site: int | Sequence[int] = 12,
+    num_nmosd: int = 0,
+    num_controls: int = 0,
     seed: int = 0,
     spacing_mm: float = 2.0,
     num_workers: int | None = None,
@@ -98,7 +114,9 @@ def make_cohort(
     Args:
         out: Folder to write; made anew, or replaced when it holds an earlier simulated cohort.
         num_sites: Hospitals, at least 1.
-        cases_per_site: Patients at each site, one number or one a site.
+        cases_per_site: Patients with MS at each site, one number or one a site.
+        num_nmosd: Patients with NMOSD at each site, besides.
+        num_controls: Healthy controls at each site, besides.
         seed: Seed of everything random, not negative.
         spacing_mm: Voxel size, 1 to 4 mm; sites with thick slices keep their own spacing across slices.
         num_workers: Processes; by default one a CPU, and never more.
@@ -111,24 +129,36 @@ def make_cohort(
         ValueError: If an argument is out of range, or `out` holds something else than a simulated cohort.
     """
     started = time.monotonic()
-    counts = _checked_counts(num_sites, cases_per_site)
+    counts = checked_counts(num_sites, cases_per_site, num_nmosd, num_controls)
     _check(seed, spacing_mm, num_workers)
-    _check_replaceable(out)
-    with _written_beside(out) as partial:
+    check_replaceable(out)
+    with written_beside(out) as partial:
         styles = [draw_site(seed, index, spacing_mm) for index in range(num_sites)]
         jobs = [
             job
             for index, style in enumerate(styles)
-            for job in _jobs(partial, style, index, counts[index], seed, spacing_mm)
+            for job in _jobs(partial, style, index, groups_of(counts[index], num_nmosd, num_controls), seed, spacing_mm)
         ]
-        rows = _run(jobs, num_workers, on_progress)
+        made = _run(jobs, num_workers, on_progress)
         for style in styles:
-            folder = partial / style.name
-            bids.write_dataset_files(folder, [row for job, row in zip(jobs, rows, strict=True) if job.site is style])
+            write_site(partial / style.name, [case for job, case in zip(jobs, made, strict=True) if job.site is style])
+        best = write_truth(partial / "truth.tsv", [case.truth for case in made])
         write_contact_sheet(partial, [style.name for style in styles])
-        bids.write_json(partial / "cohort.json", _provenance(styles, counts, seed, spacing_mm))
-    sites = tuple((style.name, out / style.name, count) for style, count in zip(styles, counts, strict=True))
-    return CohortSummary(out, sites, time.monotonic() - started)
+        totals = [count + num_nmosd + num_controls for count in counts]
+        bids.write_json(partial / "cohort.json", provenance(styles, totals, seed, best, spacing_mm))
+    sites = tuple((style.name, out / style.name, count) for style, count in zip(styles, totals, strict=True))
+    return CohortSummary(out, sites, time.monotonic() - started, best)
+
+
+def groups_of(num_ms: int, num_nmosd: int, num_controls: int) -> list[str]:
+    """The group of each of a site's cases, in their order."""
+    return ["MS"] * num_ms + ["NMOSD"] * num_nmosd + ["HC"] * num_controls
+
+
+def write_site(folder: Path, made: Sequence[MadeCase]) -> None:
+    """Write the tables of a site."""
+    bids.write_dataset_files(folder, [case.row for case in made])
+    write_phenotype(folder, [(case.subject, case.history) for case in made])
 
 
 def draw_site(seed: int, index: int, spacing_mm: float) -> SiteStyle:
@@ -154,7 +184,7 @@ def draw_site(seed: int, index: int, spacing_mm: float) -> SiteStyle:
 
 
 def simulate_case(
-    site: SiteStyle, seed: tuple[int, int, int], spacing_mm: float
+    site: SiteStyle, seed: tuple[int, int, int], spacing_mm: float, group: str = "MS"
 ) -> tuple[ClinicalRecord, tuple[Session, Session]]:
     """Simulate one patient: record, brain, lesions, and the scans of both sessions.
 
@@ -162,12 +192,13 @@ def simulate_case(
         site: Style of the hospital.
         seed: Seed of the cohort, number of the site, number of the case.
         spacing_mm: Voxel size of the cohort.
+        group: One of `groups.GROUPS`.
 
     Returns:
         The record, and the sessions at baseline and after one year.
     """
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(5)]
-    record = sample_clinical(streams[0], site.prevalence)
+    record = sample_record(streams[0], group, site.prevalence)
     # Fine enough for partial volume, coarse enough to stay quick.
     grid = head_grid((max(1.0, 0.8 * spacing_mm),) * 3)
     anatomy = make_anatomy(streams[1], load_template(), grid, atrophy=record.atrophy)
@@ -185,9 +216,15 @@ def simulate_case(
     return record, (sessions[0], sessions[1])
 
 
-def _make_case(job: CaseJob) -> bids.ParticipantRow:
+def history_of(seed: tuple[int, int, int], record: ClinicalRecord, *, first_year: bool) -> History:
+    """A case's history, from a stream of its own: what is drawn there changes no image."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(6)[5])
+    return sample_history(rng, record, first_year=first_year)
+
+
+def _make_case(job: CaseJob) -> MadeCase:
     """Simulate and write one case; runs in a worker process."""
-    record, sessions = simulate_case(job.site, job.seed, job.spacing_mm)
+    record, sessions = simulate_case(job.site, job.seed, job.spacing_mm, job.group)
     for label, session in zip(("ses-01", "ses-02"), sessions, strict=True):
         bids.write_session(
             job.site_folder,
@@ -199,21 +236,27 @@ def _make_case(job: CaseJob) -> bids.ParticipantRow:
             session.mask_DHW,
         )
     volumes_ml = [float(s.mask_DHW.sum() * np.prod(s.grid.spacing_mm) / 1000) for s in sessions]
-    names = [session.scanner.name for session in sessions]
-    bids.write_sessions_table(
-        job.site_folder, job.subject, record, (names[0], names[1]), (volumes_ml[0], volumes_ml[1])
-    )
-    return bids.participant_row(job.subject, record, names[0])
+    scanners = [session.scanner.name for session in sessions]
+    return write_case(job, record, history_of(job.seed, record, first_year=True), scanners, volumes_ml)
+
+
+def write_case(
+    job: CaseJob, record: ClinicalRecord, history: History, scanners: Sequence[str], volumes_ml: Sequence[float]
+) -> MadeCase:
+    """Write a case's sessions.tsv; what goes into tables of the whole site is returned."""
+    bids.write_sessions_table(job.site_folder, job.subject, record, scanners, volumes_ml)
+    row = bids.participant_row(job.subject, record, history, scanners[0])
+    return MadeCase(job.subject, row, history, truth_row(job.site.name, job.subject, record, history))
 
 
 def _run(
     jobs: list[CaseJob], num_workers: int | None, on_progress: Callable[[int, int], None] | None
-) -> list[bids.ParticipantRow]:
-    """Make all cases, in this process or in spawned ones, and return their rows in the order of the jobs."""
-    rows: dict[int, bids.ParticipantRow] = {}
+) -> list[MadeCase]:
+    """Make all cases, in this process or in spawned ones, and return them in the order of the jobs."""
+    rows: dict[int, MadeCase] = {}
     workers = min(num_workers or os.cpu_count() or 1, os.cpu_count() or 1, len(jobs))
 
-    def finish(index: int, row: bids.ParticipantRow) -> None:
+    def finish(index: int, row: MadeCase) -> None:
         rows[index] = row
         if on_progress is not None:
             on_progress(len(rows), len(jobs))
@@ -233,22 +276,12 @@ def _run(
     return [rows[index] for index in range(len(jobs))]
 
 
-def _jobs(partial: Path, style: SiteStyle, index: int, count: int, seed: int, spacing_mm: float) -> Iterator[CaseJob]:
+def _jobs(
+    partial: Path, style: SiteStyle, index: int, groups: Sequence[str], seed: int, spacing_mm: float
+) -> Iterator[CaseJob]:
     """One job for each case of a site."""
-    for case in range(count):
-        yield CaseJob(style, f"sub-{case + 1:03d}", (seed, index, case), spacing_mm, partial / style.name)
-
-
-def _checked_counts(num_sites: int, cases_per_site: int | Sequence[int]) -> list[int]:
-    """Cases of each site."""
-    if num_sites < 1:
-        raise ValueError(f"num_sites must be at least 1, found {num_sites}")
-    counts = [cases_per_site] * num_sites if isinstance(cases_per_site, int) else list(cases_per_site)
-    if len(counts) != num_sites:
-        raise ValueError(f"cases_per_site holds {len(counts)} numbers for {num_sites} sites; give one, or one a site")
-    if min(counts) < 1 or max(counts) > 999:
-        raise ValueError(f"cases_per_site must be between 1 and 999, found {counts}")
-    return counts
+    for case, group in enumerate(groups):
+        yield CaseJob(style, f"sub-{case + 1:03d}", (seed, index, case), spacing_mm, partial / style.name, group)
 
 
 def _check(seed: int, spacing_mm: float, num_workers: int | None) -> None:
@@ -262,42 +295,9 @@ def _check(seed: int, spacing_mm: float, num_workers: int | None) -> None:
         raise ValueError(f"num_workers must be at least 1, found {num_workers}")
 
 
-def _check_replaceable(out: Path) -> None:
-    """Refuse to write over anything but an empty folder or an earlier simulated cohort."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ValueError(f"{out} is a file; give a folder for the cohort")
-    if not any(out.iterdir()):
-        return
-    try:
-        kind = json.loads((out / "cohort.json").read_text()).get("kind")
-    except (OSError, ValueError, AttributeError):
-        kind = None
-    if kind != KIND:
-        raise ValueError(f"{out} holds something other than a simulated cohort; give a new or empty folder")
-
-
-@contextmanager
-def _written_beside(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out` that takes its place on success and vanishes otherwise."""
-    out = out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = (out.parent / f".{out.name}.{state}" for state in ("partial", "old"))
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        if out.exists():
-            out.rename(old)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _provenance(styles: list[SiteStyle], counts: list[int], seed: int, spacing_mm: float) -> dict[str, object]:
+def provenance(
+    styles: Sequence[SiteStyle], counts: Sequence[int], seed: int, best: Mapping[str, float], spacing_mm: float | None
+) -> dict[str, object]:
     """Contents of cohort.json."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -305,6 +305,7 @@ def _provenance(styles: list[SiteStyle], counts: list[int], seed: int, spacing_m
         "simulated": True,
         "seed": seed,
         "spacing_mm": spacing_mm,
+        "best_auroc": dict(best),
         "versions": {
             "msfl": __version__,
             **{name: version(name) for name in ("numpy", "scipy", "nibabel", "nilearn")},

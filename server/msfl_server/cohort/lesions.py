@@ -16,6 +16,8 @@ from msfl_server.cohort.fields import Volume, smooth_field
 SINGLE_LN_MM3 = (3.05, 1.37)  # mean and standard deviation of ln(volume of one discrete lesion)
 SINGLE_MM3 = (3.0, 4000.0)
 EDGE_MM = 0.42  # half width of the soft border
+# Periventricular, deep white, juxtacortical and infratentorial lesions, relative to those of MS.
+PATTERNS = {"ms": (1.0, 1.0, 1.0, 1.0), "nmosd": (0.2, 1.0, 0.3, 6.0), "spots": (0.1, 1.0, 0.8, 0.0)}
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,14 @@ class LesionBurden:
         num_lesions: Discrete lesions at baseline, besides the periventricular band.
         new_lesions: Lesions that appear within the year of follow-up.
         enlarging_lesions: Discrete lesions that grow within that year.
+        pattern: Where they lie, a key of `PATTERNS`; only those of MS run together along the ventricles.
     """
 
     volume_ml: float
     num_lesions: int
     new_lesions: int = 0
     enlarging_lesions: int = 0
+    pattern: str = "ms"
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,10 @@ def make_lesions(rng: np.random.Generator, anatomy: Anatomy, burden: LesionBurde
     habit = float(np.clip(rng.normal(0.0, 0.08), -0.14, 0.2))  # some patients' lesions are brighter throughout
     volumes_mm3 = _discrete_volumes(rng, burden)
     texture = smooth_field(rng, anatomy.grid, 2.5) + 0.6 * smooth_field(rng, anatomy.grid, 5.0)
-    prior = placement_prior(rng, anatomy)
+    prior = placement_prior(rng, anatomy, burden.pattern)
     lesions = _place(rng, anatomy, prior, volumes_mm3, habit)
     band_ml = burden.volume_ml - volumes_mm3.sum() / 1000
-    band = _band(rng, anatomy, max(band_ml, 0.0), habit)
+    band = _band(rng, anatomy, max(band_ml, 0.0) if burden.pattern == "ms" else 0.0, habit)
     baseline = _finish(anatomy, _render(anatomy, lesions, texture, band), texture)
 
     grown = rng.permutation(len(lesions))[: burden.enlarging_lesions]
@@ -101,12 +105,13 @@ def make_lesions(rng: np.random.Generator, anatomy: Anatomy, burden: LesionBurde
     return baseline, _finish(anatomy, raw, texture)
 
 
-def placement_prior(rng: np.random.Generator, anatomy: Anatomy) -> Volume:
+def placement_prior(rng: np.random.Generator, anatomy: Anatomy, pattern: str = "ms") -> Volume:
     """Relative density of lesion centres: periventricular, deep white, juxtacortical and infratentorial.
 
     Args:
         rng: Source of randomness, for the patient's own preferences.
         anatomy: The patient's brain.
+        pattern: A key of `PATTERNS`.
 
     Returns:
         Weights (D, H, W), not normalised.
@@ -119,7 +124,7 @@ def placement_prior(rng: np.random.Generator, anatomy: Anatomy) -> Volume:
     infratentorial = bump(anatomy.mni_mm, (6, -30, -26), (8, 10, 14)) + 0.5 * bump(
         anatomy.mni_mm, (20, -56, -34), (9, 9, 7)
     )
-    taste = np.exp(rng.normal(0, 0.5, 4))
+    taste = np.exp(rng.normal(0, 0.5, 4)) * np.array(PATTERNS[pattern])
     weight = 0.9 * taste[0] * periventricular + 0.22 * taste[1] * deep + 0.09 * taste[2] * juxtacortical
     tissue = anatomy.wm_DHW + 0.04 * anatomy.gm_DHW
     weight = tissue * (weight + 0.02) + 0.18 * taste[3] * infratentorial * (1 - anatomy.csf_DHW)
@@ -129,9 +134,12 @@ def placement_prior(rng: np.random.Generator, anatomy: Anatomy) -> Volume:
 
 def _discrete_volumes(rng: np.random.Generator, burden: LesionBurden) -> NDArray[np.float64]:
     """Volumes of the discrete lesions, mm3, at most the burden in all, largest first."""
+    if not burden.num_lesions:
+        return np.zeros(0)
     mean, spread = SINGLE_LN_MM3
     volumes = np.clip(np.exp(rng.normal(mean, spread, burden.num_lesions)), *SINGLE_MM3)
     share = float(rng.uniform(0.45, 1.0)) if burden.volume_ml < 4 else float(rng.uniform(0.1, 0.5))
+    share = share if burden.pattern == "ms" else 1.0
     allowed = share * burden.volume_ml * 1000
     volumes = volumes[np.cumsum(volumes) <= allowed]
     return np.asarray(np.sort(volumes)[::-1] if len(volumes) else np.array([allowed]), np.float64)

@@ -1,0 +1,136 @@
+"""What of a site's patients a classification can use, for the site's own eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from msfl_client.bids import Case
+from msfl_client.clinical_inputs import complete, labelled, split_observations
+from msfl_client.clinical_observations import REASONS, Observations, observations, sees_images
+from msfl_client.feature_table import FeatureTable, read_features_table
+from msfl_client.findings import FIXES, Finding
+from msfl_client.site_features import TABLE
+from msfl_common.config import SiteConfig, StudyConfig
+from msfl_common.config_classification import DeepModel
+from msfl_common.errors import CohortError, InputError
+
+_COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
+_PARTS = ("training", "validation", "test")
+
+
+@dataclass(frozen=True)
+class OutcomeCheck:
+    """A site's observations, looked through.
+
+    Attributes:
+        outcome: the label column, or the endpoint.
+        found: the observations that can be used, and why others cannot.
+        per_class: class to number of observations.
+        parts: observations to train, validate and test on.
+        findings: faults of rows and of the site as a whole.
+    """
+
+    outcome: str
+    found: Observations
+    per_class: dict[str, int]
+    parts: tuple[int, int, int]
+    findings: tuple[Finding, ...]
+
+    def raise_if_unusable(self, source: str) -> None:
+        """Say in one line why a site cannot take part; return when it can.
+
+        Raises:
+            InputError: no observation is left, or an input is the label.
+        """
+        if not self.found.kept:
+            reasons = ", ".join(f"{count} {REASONS[reason]}" for reason, count in self.found.counts.items())
+            raise CohortError(f"{source}: no patient can be used for {self.outcome}: {reasons or 'no patient found'}")
+        for finding in self.findings:
+            if finding.rule == "leak":
+                raise InputError(f"{source}: {finding.text}")
+
+
+def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -> OutcomeCheck | None:
+    """Look through the clinical tables of a site; None where the study is no classification.
+
+    Inputs that are features are looked up in the site's table of features, where it has been measured.
+
+    Raises:
+        InputError: a table cannot be read at all, or the label is in none.
+    """
+    settings = study.classification
+    if settings is None:
+        return None
+    path = site.state / TABLE
+    table: FeatureTable | None = read_features_table(path) if path.exists() else None
+    found = observations(cases, site.data, settings, table)
+    measured = table is not None or not settings.features
+    findings = list(found.findings)
+    if measured and not isinstance(settings.model, DeepModel):
+        found = complete(found, settings, table)
+        try:
+            labelled(found, settings, table)
+        except InputError as error:
+            findings.append(Finding("fail", None, "leak", str(error)))
+    if not measured and sees_images(settings):
+        text = "features are not measured yet; whether each case has them shows after `msfl-client features`"
+        findings.append(Finding("pass", None, "outcome", text))
+    counts = found.per_class(settings.outcome)
+    if found.kept:
+        findings += [Finding("warn", None, "outcome", text) for text in _lacking(counts)]
+    parts = split_observations(found.kept, study.validation.fraction, settings.test_fraction, study.seed)
+    training, validation, test = (len(part) for part in parts)
+    name = settings.outcome.column or settings.outcome.endpoint or ""
+    return OutcomeCheck(name, found, counts, (training, validation, test), tuple(findings))
+
+
+def print_outcome(console: Console, site: SiteConfig, check: OutcomeCheck) -> None:
+    """Print classes, parts, reasons for leaving out, and faults with their fix."""
+    table = Table(title=f"{check.outcome} at {site.name}", title_justify="left")
+    table.add_column("class")
+    table.add_column("observations", justify="right")
+    for name, count in check.per_class.items():
+        table.add_row(Text(name), str(count))
+    console.print(table)
+    patients = len({one.patient for one in check.found.kept})
+    parts = ", ".join(f"{count} for {part}" for part, count in zip(_PARTS, check.parts, strict=True))
+    lines = [f"{len(check.found.kept)} observations of {patients} patients can be used: {parts}."]
+    lines += [f"  left out: {count}, {REASONS[reason]}" for reason, count in check.found.counts.items()]
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+    for finding in check.findings:
+        console.print(Text(f"{finding.case or site.name}: {finding.text}", _COLOURS[finding.level]), soft_wrap=True)
+    for rule in dict.fromkeys(finding.rule for finding in check.findings if finding.level != "pass"):
+        console.print(Text(f"  {rule}: {FIXES[rule]}"), soft_wrap=True)
+
+
+def outcome_document(check: OutcomeCheck) -> dict[str, Any]:
+    """The same for programs; it names patients and stays at the site."""
+    return {
+        "outcome": check.outcome,
+        "observations": len(check.found.kept),
+        "patients": len({one.patient for one in check.found.kept}),
+        "per_class": check.per_class,
+        "parts": dict(zip(_PARTS, check.parts, strict=True)),
+        "left_out": {str(reason): count for reason, count in check.found.counts.items()},
+        "left_out_of": {key: str(reason) for key, reason in check.found.left_out.items()},
+        "findings": [
+            {"level": one.level, "case": one.case, "rule": one.rule, "text": one.text, "fix": FIXES[one.rule]}
+            for one in check.findings
+        ],
+    }
+
+
+def _lacking(per_class: dict[str, int]) -> list[str]:
+    """What a site's labels lack; the site still helps, because other sites have it."""
+    absent = [name for name, count in per_class.items() if not count]
+    if len(absent) == len(per_class) - 1:
+        only = next(name for name, count in per_class.items() if count)
+        return [f"every case is of class {only}: no metric of telling classes apart can be measured here"]
+    return [f"no case of class {name}" for name in absent]

@@ -1,0 +1,158 @@
+"""Observations as a model takes them in: matrices, parts of a site, and a guard against labels among the inputs.
+
+Legend: N cases, P inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfl_client.clinical_observations import Observation, Observations
+from msfl_client.feature_table import FeatureTable
+from msfl_client.labelled import Labelled
+from msfl_common.config_classification import Classification
+from msfl_common.errors import InputError
+
+_LEAST_ARRANGEMENTS = 100  # fewer, and an input may well equal the label by chance
+
+
+def complete(found: Observations, classification: Classification, table: FeatureTable | None) -> Observations:
+    """The observations that have every input of a feature model; the others are left out for want of one."""
+    rows = _rows(table)
+    lacking = {one.key for one in found.kept if _values(one, classification, rows) is None}
+    kept = tuple(one for one in found.kept if one.key not in lacking)
+    return replace(found, kept=kept, left_out={**found.left_out, **dict.fromkeys(sorted(lacking), "no-input")})
+
+
+def labelled(
+    found: Observations | Sequence[Observation], classification: Classification, table: FeatureTable | None
+) -> Labelled:
+    """Inputs and labels of observations, inputs in the order of `classification.inputs`.
+
+    Args:
+        found: observations; one without every input is not in the result (`complete` counts them).
+        classification: which features and clinical values the model sees.
+        table: features of the cases, harmonized or not; None where the model sees none.
+
+    Raises:
+        InputError: an input is the label under another name.
+    """
+    rows = _rows(table)
+    kept = found.kept if isinstance(found, Observations) else found
+    pairs = [(one, values) for one in kept if (values := _values(one, classification, rows)) is not None]
+    inputs = np.array([values for _, values in pairs], np.float64).reshape(len(pairs), len(classification.inputs))
+    labels = np.array([one.label for one, _ in pairs], np.int64)
+    outcome = classification.outcome
+    refuse_leak(classification.inputs, inputs, labels, outcome.column or outcome.endpoint or "the label")
+    return Labelled(classification.inputs, inputs, labels, tuple(one.patient for one, _ in pairs))
+
+
+def refuse_leak(
+    names: Sequence[str], features_NP: NDArray[np.float64], labels_N: NDArray[np.int64], outcome: str
+) -> None:
+    """Refuse an input that is the label: each of its values goes with one class, and each class with one value.
+
+    Nothing is said where so few cases could be labelled in less than 100 ways that it may be chance.
+
+    Raises:
+        InputError: names the input and the outcome.
+    """
+    if _arrangements(labels_N) < _LEAST_ARRANGEMENTS:
+        return
+    classes = len(set(labels_N.tolist()))
+    for name, column in zip(names, features_NP.T, strict=True):
+        pairs = set(zip(column.tolist(), labels_N.tolist(), strict=True))
+        if len(pairs) == classes == len({value for value, _ in pairs}):
+            raise InputError(
+                f"input {name} and outcome {outcome} are the same in all {len(labels_N)} cases, up to their names: "
+                f"leave {name} out of the study, or correct the table"
+            )
+
+
+def split_observations(
+    found: Sequence[Observation], validation_fraction: float, test_fraction: float, seed: int
+) -> tuple[list[Observation], list[Observation], list[Observation]]:
+    """Split into training, validation and test, never a patient's observations into two.
+
+    In each BIDS folder, patients of each class (of several, the last) are ranked by the SHA-256 of seed and patient and
+    spread evenly over 0 to 1; of all together, the first ceil(test_fraction * n) are for the test, the next
+    ceil(validation_fraction * n) validate and the rest train, at least one. So every part has its share of each class,
+    as far as the counts allow. The order of observations and the site's other folders make no difference.
+
+    Args:
+        found: observations of one site.
+        validation_fraction: share of patients that validate, above 0 and below 1.
+        test_fraction: share of patients kept for the final figures, above 0 and below 1.
+        seed: the study's seed.
+
+    Returns:
+        Training, validation and test observations, each in the order given.
+    """
+    by_folder: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for one in found:
+        subjects = by_folder[one.dataset]
+        subjects[one.subject] = max(one.label, subjects.get(one.subject, 0))
+    part_of: dict[tuple[int, str], int] = {}
+    for dataset, labels in by_folder.items():
+        ranked = _evenly(labels, seed)
+        num_test, num_validation = _part_sizes(len(ranked), validation_fraction, test_fraction)
+        for place, subject in enumerate(ranked):
+            part_of[dataset, subject] = 2 if place < num_test else 1 if place < num_test + num_validation else 0
+    training, validation, test = (
+        [one for one in found if part_of[one.dataset, one.subject] == part] for part in range(3)
+    )
+    return training, validation, test
+
+
+def _part_sizes(num_patients: int, validation_fraction: float, test_fraction: float) -> tuple[int, int]:
+    """Patients to test and to validate on: at least one each, and one to train; where there are few, in that order."""
+    # The small subtraction keeps 0.1 * 30 = 3.0000000000000004 at 3.
+    test, validation = (
+        max(math.ceil(fraction * num_patients - 1e-9), 1) for fraction in (test_fraction, validation_fraction)
+    )
+    while test + validation > num_patients - 1 and test + validation:
+        test, validation = (test, validation - 1) if validation >= test else (test - 1, validation)
+    return test, validation
+
+
+def _evenly(labels: Mapping[str, int], seed: int) -> list[str]:
+    """Subjects in an order in which each class is spread evenly."""
+
+    def digest(name: str) -> str:
+        return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+    place: dict[str, float] = {}
+    for label in set(labels.values()):
+        ranked = sorted((name for name, own in labels.items() if own == label), key=digest)
+        place |= {name: (rank + 0.5) / len(ranked) for rank, name in enumerate(ranked)}
+    return sorted(labels, key=lambda name: (place[name], digest(name)))
+
+
+def _arrangements(labels_N: NDArray[np.int64]) -> float:
+    """In how many ways these labels could stand over the cases."""
+    counts = Counter(labels_N.tolist()).values()
+    ways = math.lgamma(len(labels_N) + 1) - sum(math.lgamma(count + 1) for count in counts)
+    return math.exp(min(ways, 700.0)) if len(counts) > 1 else 1.0
+
+
+Rows = Mapping[tuple[int, str, str | None], Mapping[str, float]]
+
+
+def _rows(table: FeatureTable | None) -> Rows:
+    rows = table.rows if table is not None else ()
+    return {(row.dataset, row.participant_id, row.session_id): row.features for row in rows}
+
+
+def _values(one: Observation, classification: Classification, rows: Rows) -> list[float] | None:
+    """The inputs in their order; None where one is missing."""
+    features = rows.get((one.dataset, one.subject, one.session), {})
+    known = {**features, **{str(name): value for name, value in one.clinical.items()}}
+    values = [known.get(name) for name in classification.inputs]
+    return None if None in values else [value for value in values if value is not None]

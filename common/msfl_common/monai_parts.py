@@ -1,0 +1,56 @@
+"""What MSFL uses of MONAI.
+
+MONAI loads every optional package that it finds, among them MLflow and Matplotlib, for parts that are not used here.
+Hidden while it is loaded, they cost a process no seconds that needs none of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def _hidden(*packages: str) -> Iterator[None]:
+    """Let an import of these packages fail, unless they are loaded already."""
+    hidden = [name for name in packages if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+with _hidden("mlflow", "matplotlib"):
+    from monai.data import set_track_meta
+    from monai.inferers import sliding_window_inference
+    from monai.losses import DiceCELoss
+    from monai.networks.nets import UNet
+    from monai.transforms import (
+        Compose,
+        RandAdjustContrast,
+        RandAffined,
+        RandBiasField,
+        RandFlipd,
+        RandGaussianNoise,
+        RandHistogramShift,
+        RandSimulateLowResolution,
+    )
+
+__all__ = [
+    "Compose",
+    "DiceCELoss",
+    "RandAdjustContrast",
+    "RandAffined",
+    "RandBiasField",
+    "RandFlipd",
+    "RandGaussianNoise",
+    "RandHistogramShift",
+    "RandSimulateLowResolution",
+    "UNet",
+    "set_track_meta",
+    "sliding_window_inference",
+]
