@@ -58,13 +58,15 @@ def _fit(design_QN: Floats, offset_N: Floats, outcome_N: Floats, weights_RN: Flo
     """Coefficients (R x Q) of a weighted logistic regression with an offset; NaN where the steps do not end."""
     coefficients_RQ = np.zeros((len(weights_RN), len(design_QN)))
     loss_R = _loss(coefficients_RQ, design_QN, offset_N, outcome_N, weights_RN)
+    num_columns = len(design_QN)
+    products = (design_QN[:, None] * design_QN[None]).reshape(num_columns**2, -1)
     open_R = np.ones(len(weights_RN), dtype=bool)
     for _ in range(_NUM_STEPS):
         now_RN, now_RQ = weights_RN[open_R], coefficients_RQ[open_R]
         mean_RN = 1 / (1 + np.exp(-np.clip(now_RQ @ design_QN + offset_N, -500, 500)))
         gradient_RQ = (now_RN * (outcome_N - mean_RN)) @ design_QN.T
-        curvature_RQQ = np.einsum("rn,qn,pn->rqp", now_RN * mean_RN * (1 - mean_RN), design_QN, design_QN)
-        curvature_RQQ += 1e-12 * np.eye(len(design_QN))
+        curvature_RQQ = (now_RN * mean_RN * (1 - mean_RN) @ products.T).reshape(-1, num_columns, num_columns)
+        curvature_RQQ += 1e-12 * np.eye(num_columns)
         step_RQ = np.linalg.solve(curvature_RQQ, gradient_RQ[:, :, None])[:, :, 0]
         for _ in range(_NUM_HALVINGS):  # a step too far is taken back by halves
             new_R = _loss(now_RQ + step_RQ, design_QN, offset_N, outcome_N, now_RN)

@@ -7,6 +7,8 @@ they are at least `min_cases` patients. A group may be all negative or all posit
 patient to whoever knows that the patient was measured and how the model scores them; a good model makes such groups,
 most of all of low scores, and merging them until outcomes are mixed would turn a perfect model's curve into one of
 chance. But a site where every case has one outcome tells nothing at all, because there no score is needed to know it.
+Each validation groups the same patients anew; that tells of a patient only to one who has their scores, and no score
+leaves the site.
 """
 
 from __future__ import annotations
@@ -93,9 +95,8 @@ def check_cells(cells_CG3: Floats, num_cases: int, min_cases: int) -> None:
         used = int(np.count_nonzero(cases_G))
         if groups_G3[used:].any():
             raise UpdateError("cells: expected the groups first, then zeros")
-        if (cells_not_whole := cases_G % 1 != 0).any() or (positives_G % 1 != 0).any():
-            found = float((cases_G if cells_not_whole.any() else positives_G).max())
-            raise UpdateError(f"cells: expected whole numbers of cases, found {found:g}")
+        if (groups_G3[:, CASES:] % 1 != 0).any():
+            raise UpdateError("cells: expected whole numbers of cases and positive cases")
         if (cases_G[:used] < min_cases).any():
             raise UpdateError(f"cells: expected at least {min_cases} cases in a group, found {cases_G[:used].min():g}")
         if (positives_G < 0).any() or (positives_G > cases_G).any():
