@@ -16,7 +16,9 @@ from safetensors.numpy import load, save
 
 from msfl_common import __version__
 from msfl_common.config import StudyConfig
+from msfl_common.config_classification import DeepModel
 from msfl_common.errors import ModelFolderError, UpdateError
+from msfl_common.feature_models.checks import check_state
 from msfl_common.files import whole_folder, write_bytes, write_text
 from msfl_common.harmonization import Reference
 from msfl_common.weights import Weights, check_weights
@@ -25,6 +27,7 @@ from msfl_common.weights import Weights, check_weights
 # more lesions are found at 0.3; on scanners the model has not seen, probabilities run low.
 LESION_THRESHOLD = 0.3
 
+LESION_LABELS = {0: "background", 1: "lesion"}
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "model.json"
 REFERENCE_FILE = "harmonization.json"
@@ -48,9 +51,11 @@ class ModelCard(BaseModel):
     notice: str = "Research use only. Not a medical device."
     study: StudyConfig = Field(description="task, architecture, inputs and spacing")
     orientation: Literal["RAS"] = "RAS"
-    normalisation: Literal["brain-zscore"] = Field("brain-zscore", description="see msfl_client.preprocess")
-    labels: dict[int, str] = {0: "background", 1: "lesion"}
-    threshold: float = Field(LESION_THRESHOLD, description="lesion where the probability is at least this")
+    normalisation: Literal["brain-zscore", "0-255", "none"] = Field(
+        "brain-zscore", description="of images: see msfl_client.preprocess and msfl_client.visit_volumes"
+    )
+    labels: dict[int, str] = LESION_LABELS
+    threshold: float = Field(LESION_THRESHOLD, description="lesion, or the last of two classes, from this probability")
     weights_sha256: str = Field(description="SHA-256 of model.safetensors")
     harmonization: str | None = Field(None, description="version of the reference in harmonization.json")
     versions: dict[str, str] = Field(description="package versions that made the model")
@@ -58,12 +63,32 @@ class ModelCard(BaseModel):
 
 
 def save_model(
-    folder: Path, study: StudyConfig, weights: Weights, provenance: Provenance, reference: Reference | None = None
+    folder: Path,
+    study: StudyConfig,
+    weights: Weights,
+    provenance: Provenance,
+    reference: Reference | None = None,
+    threshold: float | None = None,
 ) -> ModelCard:
-    """Write a model folder in one step; an existing one is replaced only when the new one is whole."""
-    content = save(weights)
+    """Write a model folder in one step; an existing one is replaced only when the new one is whole.
+
+    Args:
+        folder: where.
+        study: what was trained.
+        weights: of the network, or the state of a model of features.
+        provenance: where they come from.
+        reference: what features were harmonized to, in a study that did.
+        threshold: of a classification, chosen on validation.
+    """
+    content, settings = save(weights), study.classification
+    normalisation: Literal["brain-zscore", "0-255", "none"] = "brain-zscore"
+    if settings is not None:
+        normalisation = "0-255" if isinstance(settings.model, DeepModel) else "none"
     card = ModelCard(
         study=study,
+        normalisation=normalisation,
+        labels=dict(enumerate(settings.outcome.classes)) if settings else LESION_LABELS,
+        threshold=LESION_THRESHOLD if threshold is None else threshold,
         weights_sha256=hashlib.sha256(content).hexdigest(),
         harmonization=reference.version if reference else None,
         versions={"msfl": __version__, **{name: version(name) for name in ("torch", "monai", "flwr")}},
@@ -110,7 +135,7 @@ def load_model(folder: Path) -> tuple[ModelCard, Weights]:
         raise ModelFolderError(
             f"{folder / REFERENCE_FILE}: is not the one that {CARD_FILE} names; copy the folder again"
         )
-    from msfl_common.network import build_network, get_weights  # heavy, and not needed to write a folder
+    from msfl_common.network import starting_weights  # heavy, and not needed to write a folder
 
     content = (folder / WEIGHTS_FILE).read_bytes()
     if hashlib.sha256(content).hexdigest() != card.weights_sha256:
@@ -120,9 +145,11 @@ def load_model(folder: Path) -> tuple[ModelCard, Weights]:
         )
     try:
         weights: Weights = load(content)
-        expected = get_weights(build_network(card.study))
+        expected = starting_weights(card.study)
         weights = {name: weights[name] for name in expected if name in weights} | weights
         check_weights(weights, expected)
+        if card.study.classification is not None and not isinstance(card.study.classification.model, DeepModel):
+            check_state(card.study.classification, weights)
     except (SafetensorError, UpdateError) as error:
         raise ModelFolderError(
             f"{folder / WEIGHTS_FILE}: does not fit the architecture in {CARD_FILE}: {error}"

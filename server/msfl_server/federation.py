@@ -117,7 +117,7 @@ def run_rounds(
         rounds_completed=checkpoint.state.round,
         sites={site.name: site.cases_train for site in checkpoint.state.sites},
     )
-    save_model(out / "model", study, checkpoint.weights, provenance, reference)
+    save_model(out / "model", study, checkpoint.weights, provenance, reference, checkpoint.state.threshold)
     return checkpoint
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
+from msfl_client.bids import Case
 from msfl_client.bids_tables import read_rows
 from msfl_client.checks import check_site
+from msfl_client.classification import read_outcomes
 from msfl_client.covariates import select_cases
-from msfl_client.feature_table import read_features_table
+from msfl_client.feature_table import FeatureRow, read_features_table
 from msfl_client.harmonize import join_rows
 from msfl_client.site_features import features_of
 from msfl_client.site_harmonization import FOLDER, TABLE_FILE, rows_of
+from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.harmonization import Reference
 from msfl_server.harmonization_effect import HarmonizationEffect
 from msfl_server.harmonization_measures import FOLDS, CasesInOnePlace, measure_effect
@@ -45,8 +49,7 @@ def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace:
         if not path.exists():
             continue
         after = {row.key: row for row in read_features_table(path).rows}
-        checked = check_site(site, setup.study.inputs).cases
-        before, _ = features_of(checked, setup.study.inputs, site.state / "cache" / "features")
+        checked, before = _measured(site, setup.study)
         cases = [case for case in checked if case.key in after]
         chosen = select_cases(cases, site.data, reference.settings)
         parts.append(rows_of(chosen, {row.key: row for row in before}, reference.settings, prefix=f"{site.name} "))
@@ -64,6 +67,15 @@ def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace:
         np.array(ages),
         np.array(outcomes),
     )
+
+
+def _measured(site: SiteConfig, study: StudyConfig) -> tuple[Sequence[Case], Sequence[FeatureRow]]:
+    """The site's cases and their features, as its session had them."""
+    if study.task == "classification":
+        data = read_outcomes(site, study, lambda *_: None)
+        return data.cases, data.raw.rows if data.raw else ()
+    cases = check_site(site, study.inputs).cases
+    return cases, features_of(cases, study.inputs, site.state / "cache" / "features")[0]
 
 
 def _outcome(text: str | None) -> float:

@@ -22,8 +22,13 @@ MOST_SITES = 6
 
 
 def example_overlays(setup: RunSetup, out: Path) -> list[Overlay]:
-    """For each of the first sites its validation case with the median lesion volume, at its fullest slice."""
+    """For each of the first sites its validation case with the median lesion volume, at its fullest slice.
+
+    Of a classification there is nothing to overlay.
+    """
     study = setup.study
+    if study.classification is not None:
+        return []
     card, weights = load_model(out / "model")
     network = build_network(study)
     set_weights(network, weights)

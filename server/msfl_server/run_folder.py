@@ -7,7 +7,7 @@ from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from msfl_common.config import MessageKind, Policy, SiteConfig, StudyConfig
+from msfl_common.config import MessageKind, Policy, SiteConfig, StudyConfig, Task
 from msfl_common.errors import InputError
 from msfl_common.files import write_text
 
@@ -70,7 +70,7 @@ def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteCo
     folders = [cohort] if _is_bids(cohort) else sorted(folder for folder in cohort.iterdir() if _is_bids(folder))
     if not folders:
         raise InputError(f"{cohort}: expected BIDS folders with sub-* inside, one for each site; found none")
-    policy = Policy(min_cases=study.min_cases, allow=get_args(MessageKind))
+    policy = Policy(tasks=get_args(Task), min_cases=study.min_cases, allow=get_args(MessageKind))
     return tuple(
         SiteConfig(
             name=folder.name,
