@@ -67,8 +67,8 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
     settings = study.classification
     if settings is None:
         return None
-    path = site.features or site.state / TABLE
-    table: FeatureTable | None = read_features_table(path) if site.features or path.exists() else None
+    path = site.state / TABLE
+    table: FeatureTable | None = read_features_table(path) if path.exists() else None
     found = observations(cases, site.data, settings, table)
     measured = table is not None or not settings.features
     findings = list(found.findings)

@@ -229,11 +229,6 @@ class SiteConfig(Frozen):
         description="what the images are: none (whole heads), brain (extracted, bias-corrected), common-space (and on "
         "MNI152); auto looks at each case",
     )
-    features: Path | None = Field(
-        None,
-        description="a table of features of the site's own, in place of those computed from its images; relative to "
-        "this file",
-    )
     state: Path = Field(description="folder for cache, ledger and log, relative to this file; created when missing")
     device: str | tuple[str, ...] = Field(
         "auto",
@@ -299,7 +294,6 @@ def load_site(path: Path) -> SiteConfig:
             "state": (base / site.state).resolve(),
             "kit": (base / site.kit).resolve(),
             "key": (base / site.key).resolve(),
-            "features": None if site.features is None else (base / site.features).resolve(),
         }
     )
 

@@ -12,7 +12,6 @@ from msfl_common.errors import InputError
 from msfl_common.files import write_text
 
 RUN_FILE = "run.json"
-OWN_FEATURES = Path("features", "features.tsv")  # in a BIDS folder: what the site measured itself
 
 
 class RunSetup(BaseModel):
@@ -75,7 +74,6 @@ def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteCo
         SiteConfig(
             name=folder.name,
             data=(folder.resolve(),),
-            features=(folder / OWN_FEATURES).resolve() if (folder / OWN_FEATURES).exists() else None,
             state=(out / "sites" / folder.name).resolve(),
             policy=policy,
         )
