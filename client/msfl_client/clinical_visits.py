@@ -111,9 +111,8 @@ def patient_of(key: str, rows: PatientRows, wanted: Sequence[str], label: str | 
     _check_order([*sessions, *elsewhere], kinds, notes)
     named = dict.fromkeys([*rows.folders, *rows.imaged])
     on_disk = [_Seen(None, name, 0.0 if _at_baseline(rows, name, kinds) else None, {}) for name in named]
-    day_0 = min((seen.time for seen in (sessions or elsewhere) if seen.time is not None), default=0.0)
-    if kinds != {"date"}:
-        day_0 = 0.0
+    dated = [[seen.time for seen in part if seen.time is not None] for part in (sessions, elsewhere)]
+    day_0 = min(dated[0] or dated[1], default=0.0) if kinds == {"date"} else 0.0
     visits = _in_order(_together([*sessions, *on_disk, *elsewhere], day_0, rows.imaged, notes), key, notes)
     known = {name: value for seen in once for name, value in seen.values.items()}
     _check_rows_agree(once, notes)
