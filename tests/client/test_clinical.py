@@ -141,7 +141,7 @@ def test_faults_of_sessions(tables: Tables, session_rows: list[Line], edss_rows:
 
 
 def test_what_the_study_does_not_read_may_hold_anything(tables: Tables) -> None:
-    tables.participants(("participant_id", "edss", "treated"), ("sub-01", 2, "see letter"))
+    tables.participants(("participant_id", "edss", "treated", "date"), ("sub-01", 2, "see letter", "spring"))
     assert read(tables, "edss").visits[0].values == {"edss": 2}
     assert "sub-01" in read_clinical([tables.root], ["treated"]).left_out
 
