@@ -115,8 +115,7 @@ def check(
 
     from msfl_client.check_view import check_document, check_under_bar, print_check
     from msfl_client.checks import SiteCheck
-    from msfl_client.clinical_check import check_outcome, outcome_document, print_outcome
-    from msfl_client.clinical_observations import sees_images
+    from msfl_client.clinical_check import check_outcome, needs_images, outcome_document, print_outcome
     from msfl_client.study_inputs import study_of_kit
     from msfl_common.config import Inputs, load_site, load_study
     from msfl_common.errors import CohortError, InputError
@@ -124,9 +123,10 @@ def check(
     site_config = load_site(site)
     study_config = load_study(study) if study is not None else study_of_kit(site_config)
     inputs = study_config.inputs if study_config else Inputs()
-    settings = study_config.classification if study_config else None
-    if settings is None or sees_images(settings):
-        result = check_under_bar(site_config, inputs, workers, needs_mask=settings is None)
+    looks_at_images = needs_images(site_config, study_config)
+    if looks_at_images:
+        segments = study_config is None or study_config.classification is None
+        result = check_under_bar(site_config, inputs, workers, needs_mask=segments)
     else:
         result = SiteCheck([], {}, [], [], {})
     outcome = check_outcome(site_config, study_config, result.cases) if study_config is not None else None
@@ -139,7 +139,7 @@ def check(
             document["connection"] = [asdict(row) for row in rows]
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
-        if settings is None or sees_images(settings):
+        if looks_at_images:
             print_check(Console(), site_config, study_config, result)
         if outcome is not None:
             print_outcome(Console(), site_config, outcome)

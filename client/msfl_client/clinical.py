@@ -100,7 +100,7 @@ def read_clinical(
         there = "found in both" if label_tables else "found in neither"
         raise InputError(
             f"outcome.column {label}: expected in participants.tsv or in sessions.tsv of "
-            f"{several(map(str, roots))}, {there}"
+            f"{several(map(str, roots))}, {there}; name the column of the label, and have it in one of them"
         )
     return ClinicalRecords(patients, left_out, tuple(findings), "sessions.tsv" in label_tables)
 

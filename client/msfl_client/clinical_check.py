@@ -13,8 +13,9 @@ from rich.text import Text
 from msfl_client.bids import Case
 from msfl_client.clinical_inputs import complete, labelled, split_observations
 from msfl_client.clinical_observations import REASONS, Observations, observations, sees_images
-from msfl_client.feature_table import FeatureTable, read_features_table
+from msfl_client.feature_table import read_features_table
 from msfl_client.findings import FIXES, Finding
+from msfl_client.own_features import own_features
 from msfl_client.site_features import TABLE
 from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.config_classification import DeepModel
@@ -59,7 +60,7 @@ class OutcomeCheck:
 def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -> OutcomeCheck | None:
     """Look through the clinical tables of a site; None where the study is no classification.
 
-    Inputs that are features are looked up in the site's table of features, where it has been measured.
+    Inputs that are features are looked up in the site's own table, else in the one that was measured, if there is one.
 
     Raises:
         InputError: a table cannot be read at all, or the label is in none.
@@ -68,7 +69,7 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
     if settings is None:
         return None
     path = site.state / TABLE
-    table: FeatureTable | None = read_features_table(path) if path.exists() else None
+    table = own_features(site) or (read_features_table(path) if path.exists() else None)
     found = observations(cases, site.data, settings, table)
     measured = table is not None or not settings.features
     findings = list(found.findings)
@@ -88,6 +89,14 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
     training, validation, test = (len(part) for part in parts)
     name = settings.outcome.column or settings.outcome.endpoint or ""
     return OutcomeCheck(name, found, counts, (training, validation, test), tuple(findings))
+
+
+def needs_images(site: SiteConfig, study: StudyConfig | None) -> bool:
+    """Whether a check has to look at the site's images: not where a study sees none, or the site's own features."""
+    settings = study.classification if study is not None else None
+    if settings is None or isinstance(settings.model, DeepModel):
+        return True
+    return sees_images(settings) and own_features(site) is None
 
 
 def print_outcome(console: Console, site: SiteConfig, check: OutcomeCheck) -> None:

@@ -102,7 +102,7 @@ def patient_of(key: str, rows: PatientRows, wanted: Sequence[str], label: str | 
     others = [_read(row, wanted, None, kinds, notes) for row in rows.elsewhere]
     elsewhere = [seen for seen in others if seen.session or seen.time is not None]
     once = [seen for seen in others if not (seen.session or seen.time is not None)]
-    once += [_read(row, wanted, label, set(), notes) for row in rows.participants]
+    once += [_read(row, wanted, label, None, notes) for row in rows.participants]
     relapses = [_time(row, kinds, notes) for row in rows.relapses or ()]
     if len(kinds) > 1:
         timed = [seen.row for seen in (*sessions, *elsewhere) if seen.row is not None and seen.time is not None]
@@ -111,9 +111,8 @@ def patient_of(key: str, rows: PatientRows, wanted: Sequence[str], label: str | 
     _check_order([*sessions, *elsewhere], kinds, notes)
     named = dict.fromkeys([*rows.folders, *rows.imaged])
     on_disk = [_Seen(None, name, 0.0 if _at_baseline(rows, name, kinds) else None, {}) for name in named]
-    day_0 = min((seen.time for seen in (sessions or elsewhere) if seen.time is not None), default=0.0)
-    if kinds != {"date"}:
-        day_0 = 0.0
+    dated = [[seen.time for seen in part if seen.time is not None] for part in (sessions, elsewhere)]
+    day_0 = min(dated[0] or dated[1], default=0.0) if kinds == {"date"} else 0.0
     visits = _in_order(_together([*sessions, *on_disk, *elsewhere], day_0, rows.imaged, notes), key, notes)
     known = {name: value for seen in once for name, value in seen.values.items()}
     _check_rows_agree(once, notes)
@@ -128,8 +127,8 @@ def baseline_of(visits: Sequence[Visit]) -> int:
     return next((number for number, visit in enumerate(visits) if visit.days == 0), 0)
 
 
-def _read(row: Row, wanted: Sequence[str], label: str | None, kinds: set[str], notes: Notes) -> _Seen:
-    """The cells that are asked for; adds the kind of the row's time to `kinds`."""
+def _read(row: Row, wanted: Sequence[str], label: str | None, kinds: set[str] | None, notes: Notes) -> _Seen:
+    """The cells that are asked for; adds the kind of the row's time to `kinds`, and reads no time without it."""
     values = {}
     if row.num_cells != row.num_columns:
         place = f"{row.path}: line {row.line}"
@@ -146,7 +145,8 @@ def _read(row: Row, wanted: Sequence[str], label: str | None, kinds: set[str], n
     session = row.cells.get("session_id")
     if session and not session.startswith("ses-"):
         session = f"ses-{session}"
-    return _Seen(row, session, _time(row, kinds, notes), values, row.cells.get(label) if label else None)
+    time = None if kinds is None else _time(row, kinds, notes)
+    return _Seen(row, session, time, values, row.cells.get(label) if label else None)
 
 
 def _time(row: Row, kinds: set[str], notes: Notes) -> float | None:

@@ -44,6 +44,21 @@ def test_dates_count_from_the_first_session(tables: Tables) -> None:
     assert [(visit.days, visit.values.get("edss")) for visit in read(tables).visits] == [(-30, 1), (0, None), (366, 2)]
 
 
+def test_dates_count_from_the_first_visit_where_no_session_has_one(tables: Tables) -> None:
+    tables.sessions("sub-01", ("session_id", "edss"), ("ses-01", 1))
+    tables.edss(
+        ("participant_id", "session_id", "date", "edss"), ("01", "ses-01", "2020-03-01", 1), ("01", "", "2020-03-31", 2)
+    )
+    assert [visit.days for visit in read(tables).visits] == [0, 30]
+
+
+def test_a_session_without_a_date_is_passed_over(tables: Tables) -> None:
+    tables.sessions("sub-01", ("session_id", "date"), ("ses-01", "2020-03-01"), ("ses-02", "n/a"))
+    records = read_clinical([tables.root], ["edss"], imaged={(0, "sub-01"): ["ses-01", "ses-02"]})
+    assert [visit.session for visit in records.patients[0, "sub-01"].visits] == ["ses-01"]
+    assert "no date in sessions.tsv: ses-02" in records.findings[0].text
+
+
 def test_years_are_a_time_too(tables: Tables) -> None:
     tables.sessions("sub-01", ("session_id", "years"), ("ses-01", 0), ("ses-02", 2))
     assert [visit.days for visit in read(tables).visits] == [0, 730.5]
@@ -126,7 +141,7 @@ def test_faults_of_sessions(tables: Tables, session_rows: list[Line], edss_rows:
 
 
 def test_what_the_study_does_not_read_may_hold_anything(tables: Tables) -> None:
-    tables.participants(("participant_id", "edss", "treated"), ("sub-01", 2, "see letter"))
+    tables.participants(("participant_id", "edss", "treated", "date"), ("sub-01", 2, "see letter", "spring"))
     assert read(tables, "edss").visits[0].values == {"edss": 2}
     assert "sub-01" in read_clinical([tables.root], ["treated"]).left_out
 

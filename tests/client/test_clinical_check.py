@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.clinical_site import Line, Tables
+from tests.conftest import BidsSite
 
 from msfl_client.cli import main
 
@@ -87,6 +88,35 @@ def test_a_label_among_the_inputs_is_refused(
     )
     assert check(tables, monkeypatch, outcome=COLUMN, clinical=["treated"]) == 2
     assert "input treated and outcome active are the same in all 12 cases" in capsys.readouterr().err
+
+
+def test_features_of_the_sites_own_take_the_place_of_images(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables.participants(HEADER, *GOOD)
+    rows = [(f"sub-{n:02d}", "n/a", 0.8 + n / 100) for n in range(7)]
+    tables.write("features/features.tsv", ("participant_id", "session_id", "bpf"), *rows)
+    assert not check(tables, monkeypatch, "--json", outcome=COLUMN, features=["bpf"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["cases"] == []
+    assert document["classification"]["per_class"] == {"no": 5, "yes": 2}
+    assert document["classification"]["left_out"] == {"no-images": 1}
+
+
+def test_images_are_looked_at_where_features_come_from_them(
+    site: BidsSite, tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.mask("sub-01").unlink()  # a mask is not needed
+    site.image("sub-02", "FLAIR").unlink()
+    tables.participants(("participant_id", "edss", "active"), *((f"sub-0{n}", n, "yes") for n in (1, 2, 3)))
+    assert not check(tables, monkeypatch, "--json", outcome=COLUMN, features=["bpf"])
+    document = json.loads(capsys.readouterr().out)
+    assert {case["key"]: case["status"] for case in document["cases"]} == {
+        "sub-01": "pass", "sub-02": "fail", "sub-03": "pass"
+    }  # fmt: skip
+    assert document["classification"]["per_class"] == {"no": 0, "yes": 2}
+    assert document["classification"]["left_out"] == {"no-images": 1}
+    assert "features are not measured yet" in document["classification"]["findings"][0]["text"]
 
 
 def test_a_table_that_cannot_be_read_is_one_line(

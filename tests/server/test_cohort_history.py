@@ -81,12 +81,23 @@ def test_conversion_is_of_cis_alone_and_predictable_in_part(patients: list[tuple
     assert all(history.conversion_days is None for record, history in patients if record.ms_course != "CIS")
     outcomes = [history.conversion_days is not None for _, history in isolated]
     assert np.mean(outcomes) == pytest.approx(0.45, abs=0.07)
-    rows = [truth_row("site-a", "sub-001", record, history) for record, history in patients]
+    rows = [truth_row("site-a", PREVALENCE, "sub-001", record, history) for record, history in patients]
     best = best_auroc(rows)
     assert set(best) == {"activity_1y", "progression_1y", "conversion_2y"}
     assert all(0.65 < value < 0.82 for value in best.values())
     scores = [history.conversion_log_odds for _, history in isolated]
     assert best["conversion_2y"] == pytest.approx(roc_auc_score(outcomes, scores), abs=1e-4)
+
+
+def test_a_sites_own_rate_is_part_of_the_truth(patients: list[tuple[ClinicalRecord, History]]) -> None:
+    rates = {"activity": [], "progression": []}
+    for record, history in patients:
+        row = truth_row("site-a", PREVALENCE, "sub-001", record, history)
+        for name, values in rates.items():
+            values.append(1 / (1 + np.exp(-float(row[f"{name}_1y_log_odds"]))))
+    # The unseen part of the log odds moves rates this low up a little.
+    assert np.mean(rates["activity"]) == pytest.approx(PREVALENCE.activity, abs=0.02)
+    assert np.mean(rates["progression"]) == pytest.approx(PREVALENCE.progression, abs=0.02)
 
 
 def test_auroc_counts_ties_half() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from msfl_client.clinical_inputs import complete, labelled
 from msfl_client.clinical_observations import observations
 from msfl_client.feature_table import read_features_table
 from msfl_common.features import FEATURES
+from msfl_server.cli import main
 from msfl_server.cohort import CohortSummary, make_records
 from msfl_server.cohort.anatomy import make_anatomy
 from msfl_server.cohort.fields import head_grid
@@ -129,3 +131,18 @@ def test_lesions_without_ms() -> None:
     assert (nmosd * near).sum() / nmosd.sum() < 0.5 * (ms * near).sum() / ms.sum()
     low = anatomy.mni_mm[2] < -20
     assert (nmosd * low).sum() / nmosd.sum() > 3 * (ms * low).sum() / ms.sum()
+
+
+def test_the_command_writes_tables_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = ["--sites", "1", "--cases", "5", "--nmosd", "1", "--controls", "2"]
+    monkeypatch.setattr(
+        "sys.argv", ["msfl-server", "make-cohort", str(tmp_path / "out"), "--records", "--json", *counts]
+    )
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert not caught.value.code
+    assert json.loads(capsys.readouterr().out)["sites"][0]["cases"] == 8
+    rows = (tmp_path / "out" / "site-a" / "participants.tsv").read_text().splitlines()[1:]
+    assert [row.split("\t")[8] for row in rows] == [*["MS"] * 5, "NMOSD", "HC", "HC"]

@@ -91,7 +91,7 @@ def sample_clinical(rng: np.random.Generator, prevalence: SitePrevalence) -> Cli
     baseline = _baseline(rng)
     log_odds = _log_odds(baseline)
     unseen = rng.normal(0, UNSEEN_SPREAD)
-    shift = [_intercept(value, k) for k, value in enumerate((prevalence.activity, prevalence.progression))]
+    shift = [intercept(value, k) for k, value in enumerate((prevalence.activity, prevalence.progression))]
     activity, progression = (
         bool(rng.random() < 1 / (1 + np.exp(-(shift[k] + log_odds[k] + unseen)))) for k in range(2)
     )
@@ -169,7 +169,7 @@ def _reference_log_odds() -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=256)
-def _intercept(prevalence: float, outcome: int) -> float:
+def intercept(prevalence: float, outcome: int) -> float:
     """Intercept at which the reference population has the wanted prevalence, by bisection."""
     log_odds = _reference_log_odds()[:, outcome]
     low, high = -12.0, 6.0

@@ -246,7 +246,9 @@ def write_case(
     """Write a case's sessions.tsv; what goes into tables of the whole site is returned."""
     bids.write_sessions_table(job.site_folder, job.subject, record, scanners, volumes_ml)
     row = bids.participant_row(job.subject, record, history, scanners[0])
-    return MadeCase(job.subject, row, history, truth_row(job.site.name, job.subject, record, history))
+    return MadeCase(
+        job.subject, row, history, truth_row(job.site.name, job.site.prevalence, job.subject, record, history)
+    )
 
 
 def _run(

@@ -1,7 +1,7 @@
 """What is true of a simulated cohort and no site knows: the log odds behind the outcomes, and what they allow.
 
 No model of the observed covariates ranks patients better than the log odds that drew their outcomes: chance apart,
-their AUROC bounds every model's. A site's own rate of the outcome is not in them.
+their AUROC bounds every model's. A site's own rate of the outcome is part of them, as a model may tell sites apart.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,25 +12,24 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from msfl_server.cohort.bids import ParticipantRow, write_table
-from msfl_server.cohort.clinical import ClinicalRecord
+from msfl_server.cohort.clinical import ClinicalRecord, SitePrevalence, intercept
 from msfl_server.cohort.history import History
 
 OUTCOMES = ("activity_1y", "progression_1y", "conversion_2y")
 COLUMNS = ("site", "participant_id", *(f"{name}{part}" for name in OUTCOMES for part in ("", "_log_odds")))
 
 
-def truth_row(site: str, subject: str, record: ClinicalRecord, history: History) -> ParticipantRow:
+def truth_row(
+    site: str, prevalence: SitePrevalence, subject: str, record: ClinicalRecord, history: History
+) -> ParticipantRow:
     """Outcomes of a patient, seen or not, with their log odds; "n/a" where the outcome does not apply."""
     values: list[str | int | float] = ["n/a"] * 6
     if record.diagnosis == "MS":
-        values[:4] = (
-            int(record.activity),
-            record.activity_log_odds,
-            int(record.progression),
-            record.progression_log_odds,
-        )
+        active = record.activity_log_odds + intercept(prevalence.activity, 0)
+        worse = record.progression_log_odds + intercept(prevalence.progression, 1)
+        values[:4] = int(record.activity), round(active, 6), int(record.progression), round(worse, 6)
     if history.conversion_log_odds is not None:
-        values[4:] = int(history.conversion_days is not None), history.conversion_log_odds
+        values[4:] = int(history.conversion_days is not None), round(history.conversion_log_odds, 6)
     return dict(zip(COLUMNS, (site, subject, *values), strict=True))
 
 
