@@ -11,6 +11,7 @@ import pytest
 import xgboost
 from numpy.typing import NDArray
 from scipy.optimize import approx_fprime
+from sklearn.ensemble import RandomForestClassifier
 from tests.feature_models import answers_of, make_cases, make_settings, play, pooled
 
 from msfl_client.feature_training import contribute
@@ -22,6 +23,7 @@ from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.feature_models import State, first_state, predict_proba
 from msfl_common.feature_models.preparation import prepare
 from msfl_common.feature_models.trees import FEATURE, ROOT, THRESHOLD, VALUES, leaf_rows, to_grid, tree_scores
+from msfl_common.seeds import derive_seed
 
 CLASSES = pytest.mark.parametrize("num_classes", [2, 3])
 INPUTS = 5
@@ -199,6 +201,22 @@ def test_sites_trees_are_weighed_by_their_cases() -> None:
     grid = to_grid(prepare(settings, state, sites["site-1"].features_NP), state["spread"])
     each = [tree_scores(answers[site][0]["trees"], grid, 3) for site in sorted(sites)]
     np.testing.assert_allclose(tree_scores(after["trees"], grid, 3), 0.25 * each[0] + 0.75 * each[1], atol=1e-12)
+
+
+def test_a_forests_leaves_hold_the_cases_that_scikit_learn_sends_there() -> None:
+    cases = make_cases(2, (90,), INPUTS, 3)["site-0"]
+    settings = make_settings({"kind": "random-forest", "num_trees": 10, "min_leaf_cases": 1}, INPUTS, 3)
+    state = play(settings, {"all": cases}, seed=7)
+    grid = to_grid(prepare(settings, state, cases.features_NP), state["spread"])
+    ours = leaf_rows(state["trees"], np.flatnonzero(state["trees"][:, ROOT]), grid, 6)
+    forest = RandomForestClassifier(10, max_depth=6, random_state=derive_seed(7, "forest"), n_jobs=1)
+    theirs = forest.fit(grid, cases.labels_N).apply(grid)
+    for one, other in zip(ours.T, theirs.T, strict=True):
+        assert ((one[:, None] == one) == (other[:, None] == other)).all()
+    unseen = np.random.default_rng(0).integers(-60, 60, (500, INPUTS)).astype(float)
+    roots = np.flatnonzero(state["trees"][:, ROOT])
+    for one, other in zip(leaf_rows(state["trees"], roots, unseen, 6).T, forest.apply(unseen).T, strict=True):
+        assert ((one[:, None] == one) == (other[:, None] == other)).all()
 
 
 def test_a_forest_is_the_mean_over_its_trees() -> None:
