@@ -38,8 +38,8 @@ def contribute(
         settings: what is predicted, from what and by which model.
         state: what the coordinator sent.
         cases: the site's training cases, with the study's inputs in its order.
-        seed: the study's; what a perceptron's batches and a forest's samples are drawn from.
-        round_number: from 1; each round draws anew.
+        seed: the site's own in the study; what a perceptron's batches and a forest's samples are drawn from.
+        round_number: from 1; a perceptron draws anew in each.
         min_cases: the site's floor (`policy.min_cases`): fewest patients that a figure may be of.
 
     Returns:

@@ -73,7 +73,7 @@ def measure() -> list[Figure]:
             together = _auroc_of(settings, {"all": everything}, test, seed)
             alone = _auroc_of(settings, _smallest(sites), test, seed)
             rows.append((federated, together, _auroc(_their_scores(theirs, everything, test), test), alone))
-        ours, together, reference, alone = np.mean(rows, axis=0)
+        ours, together, reference, alone = map(float, np.mean(rows, axis=0))
         each = "; ".join(f"{row[0]:.3f} against {row[1]:.3f} and {row[2]:.3f}" for row in rows)
         detail = f"{how}: {each}; {np.median(seconds):.2f} s"
         figures += [
