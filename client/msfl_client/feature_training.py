@@ -23,31 +23,31 @@ def contribute(
 ) -> tuple[State, float]:
     """Answer a state.
 
-    What each answer is made of, and so what it shows of a class or leaf of n cases of this site:
+    What each answer is made of, and so what it shows of the site's cases:
 
-    - first sums: n, sum and squared deviations of each input by class, and for some models the scatter within
-      classes. They show the mean and variance of n cases, n being `min_cases` or more; where inputs outnumber the
-      cases, scatter also shows the plane in which the cases lie, though not which point of it is a case.
+    - first sums: count, sum and squared deviations of each input by class, and for some models the scatter within
+      classes. They show mean and variance over `min_cases` patients or more; where inputs outnumber the cases,
+      scatter also shows the plane in which the cases lie, though not which point of it is a case.
     - gradients and curvatures: sums over all cases, weighted by how ill the model fits each. Asked for at many
       coefficients they tell more than the first sums; when a model fits all cases but a few, mostly of those few.
-      A hinge weighs most cases by 0: where fewer than `min_cases` are left, the site adds nothing for them.
+      A hinge weighs most cases by 0: where those of fewer than `min_cases` are left, the site leaves them out.
     - layers of a perceptron: what some passes over all cases made of the shared ones; no bound on what they show.
-    - trees: thresholds on a public grid, and in each leaf a figure over `min_cases` cases or more.
+    - trees: thresholds on a public grid, and in each leaf a figure over `min_cases` patients or more.
 
     Args:
         settings: what is predicted, from what and by which model.
         state: what the coordinator sent.
         cases: the site's training cases, with the study's inputs in its order.
-        seed: the study's; what a perceptron's batches and a forest's samples are drawn from.
-        round_number: from 1; each round draws anew.
-        min_cases: the site's floor: fewest cases that a figure may be of.
+        seed: the site's own in the study; what a perceptron's batches and a forest's samples are drawn from.
+        round_number: from 1; a perceptron draws anew in each.
+        min_cases: the site's floor (`policy.min_cases`): fewest patients that a figure may be of.
 
     Returns:
         Arrays with the names and shapes of `contribution_like`, and the mean log loss of the state that came, over
         the site's training cases.
 
     Raises:
-        RefusedError: no case, or a class with some cases but fewer than `min_cases`.
+        RefusedError: no case, or a class with cases of fewer patients than `min_cases`.
         InputError: other inputs than the study's, or a value that is not finite.
     """
     _expect_enough(cases, len(settings.outcome.classes), min_cases)
@@ -60,10 +60,10 @@ def contribute(
             scores_NV = design(settings, state, cases.features_NP) @ state["coefficients"].T
             return link_sums(scores_NV, cases.labels_N, state), loss
         case Phase.FIT if isinstance(model, BoostedTrees | Forest):
-            from msfl_client.feature_training_trees import boost, grow_forest
+            from msfl_client.feature_training_trees import Floor, boost, grow_forest
 
             prepared_NQ = prepare(settings, state, cases.features_NP)
-            floor = max(model.min_leaf_cases, min_cases)
+            floor = Floor(model.min_leaf_cases, min_cases, np.array(cases.patients))
             if isinstance(model, BoostedTrees):
                 return {"trees": boost(model, state, prepared_NQ, cases.labels_N, floor)}, loss
             return {"trees": grow_forest(model, state, prepared_NQ, cases.labels_N, floor, seed)}, loss
@@ -76,19 +76,20 @@ def contribute(
             inputs_NM = design(settings, state, cases.features_NP)
             if isinstance(model, LinearModel) and model.kind == "logistic":
                 return logistic_sums(inputs_NM, cases.labels_N, state), loss
-            return hinge_sums(inputs_NM, cases.labels_N, state, min_cases), loss
+            return hinge_sums(inputs_NM, cases.labels_N, state, np.array(cases.patients), min_cases), loss
     raise RefusedError(Code.BAD_MODEL, "the model is finished, and asks for nothing")
 
 
-def _expect_enough(cases: Labelled, num_classes: int, min_cases: int) -> None:
+def _expect_enough(cases: Labelled, num_classes: int, min_patients: int) -> None:
     if not len(cases.labels_N):
         raise RefusedError(Code.NO_CASES, "no training case with every input and a label")
-    counts_K = np.bincount(cases.labels_N, minlength=num_classes)
-    if len(counts_K) > num_classes:
-        raise ValueError(f"labels: expected 0 to {num_classes - 1}, found {len(counts_K) - 1}")
-    for number in np.flatnonzero((counts_K > 0) & (counts_K < min_cases)):
-        detail = f"{counts_K[number]} training cases of class {number}; expected none, or at least {min_cases}"
-        raise RefusedError(Code.TOO_FEW_CASES, detail)
+    if cases.labels_N.max() >= num_classes:
+        raise ValueError(f"labels: expected 0 to {num_classes - 1}, found {cases.labels_N.max()}")
+    for number in range(num_classes):
+        num_patients = len(set(np.array(cases.patients)[cases.labels_N == number]))
+        if 0 < num_patients < min_patients:
+            detail = f"{num_patients} training patients of class {number}; expected none, or at least {min_patients}"
+            raise RefusedError(Code.TOO_FEW_CASES, detail)
 
 
 def _log_loss(settings: Classification, state: State, cases: Labelled) -> float:

@@ -57,15 +57,18 @@ def logistic_sums(inputs_NM: Floats, labels_N: Labels, state: State) -> State:
     }
 
 
-def hinge_sums(inputs_NM: Floats, labels_N: Labels, state: State, min_cases: int) -> State:
+def hinge_sums(
+    inputs_NM: Floats, labels_N: Labels, state: State, patients_N: NDArray[np.str_], min_patients: int
+) -> State:
     """The same of the squared hinge loss, one class against the rest, each a block of its own.
 
-    Only cases on the wrong side of the margin count; fewer than `min_cases` of them are left out.
+    Only cases on the wrong side of the margin count; those of fewer than `min_patients` are left out.
     """
     coefficients_VM = state["coefficients"]
     signs_NV = 2 * targets(labels_N, len(state["counts"]), len(coefficients_VM)) - 1
     short_NV = np.maximum(1 - signs_NV * (inputs_NM @ coefficients_VM.T), 0.0)
-    short_NV = np.where((short_NV > 0).sum(axis=0) >= min_cases, short_NV, 0.0)
+    num_patients_V = np.array([len(np.unique(patients_N[short_N > 0])) for short_N in short_NV.T])
+    short_NV = np.where(num_patients_V >= min_patients, short_NV, 0.0)
     active = [inputs_NM[short_N > 0] for short_N in short_NV.T]
     return {
         "loss": scalar((short_NV**2).sum()),

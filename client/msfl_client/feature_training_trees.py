@@ -26,6 +26,25 @@ LAMBDA = 1.0  # XGBoost's own: added to the curvature in each leaf
 
 
 @dataclass(frozen=True)
+class Floor:
+    """What a leaf must hold at least.
+
+    Attributes:
+        cases: the model's fewest cases.
+        patients: the site's fewest patients.
+        patients_N: the patient of each case.
+    """
+
+    cases: int
+    patients: int
+    patients_N: NDArray[np.str_]
+
+    def allows(self, cases: NDArray[np.intp]) -> bool:
+        """Whether the cases of these rows may make a leaf."""
+        return len(cases) >= self.cases and len(np.unique(self.patients_N[cases])) >= self.patients
+
+
+@dataclass(frozen=True)
 class Tree:
     """A tree as XGBoost and scikit-learn keep it.
 
@@ -42,10 +61,10 @@ class Tree:
     below: Floats
 
 
-def boost(model: BoostedTrees, state: State, prepared_NQ: Floats, labels_N: Labels, floor: int) -> Floats:
+def boost(model: BoostedTrees, state: State, prepared_NQ: Floats, labels_N: Labels, floor: Floor) -> Floats:
     """Go on from the shared trees by `trees_per_round` trees for each score.
 
-    XGBoost finds the splits, given the margins so far. Leaves of fewer than `floor` cases are then taken back into
+    XGBoost finds the splits, given the margins so far. Leaves below the floor are then taken back into
     their parent, and each leaf's figure is XGBoost's own, -rate G / (H + lambda), of the cases in it.
     """
     grid_NQ = to_grid(prepared_NQ, state["spread"])
@@ -113,11 +132,11 @@ def find_splits(model: BoostedTrees, grid_NQ: Floats, labels_N: Labels, margins_
     return [trees[number] for number in np.argsort(inside["tree_info"], kind="stable")]
 
 
-def grow_forest(model: Forest, state: State, prepared_NQ: Floats, labels_N: Labels, floor: int, seed: int) -> Floats:
+def grow_forest(model: Forest, state: State, prepared_NQ: Floats, labels_N: Labels, floor: Floor, seed: int) -> Floats:
     """A forest of scikit-learn's, each leaf with the classes' shares among the site's cases in it.
 
     The samples that trees are grown on are drawn with replacement; the shares are of all cases, once each, so that a
-    leaf of fewer than `floor` can be taken back into its parent.
+    leaf below the floor can be taken back into its parent.
     """
     from sklearn.ensemble import RandomForestClassifier
 
@@ -126,7 +145,7 @@ def grow_forest(model: Forest, state: State, prepared_NQ: Floats, labels_N: Labe
     forest = RandomForestClassifier(
         n_estimators=model.num_trees,
         max_depth=model.max_depth,
-        min_samples_leaf=floor,
+        min_samples_leaf=max(floor.cases, floor.patients),
         random_state=derive_seed(seed, "forest"),
         n_jobs=1,
     ).fit(grid_NQ, labels_N)
@@ -144,20 +163,20 @@ def grow_forest(model: Forest, state: State, prepared_NQ: Floats, labels_N: Labe
     )
 
 
-def lay_out(tree: Tree, grid_NQ: Floats, floor: int, figure: Figure) -> Floats:
-    """A tree as rows of nodes; a node with a leaf of fewer than `floor` cases below it becomes a leaf itself.
+def lay_out(tree: Tree, grid_NQ: Floats, floor: Floor, figure: Figure) -> Floats:
+    """A tree as rows of nodes; a node with a leaf below the floor under it becomes a leaf itself.
 
     Args:
         tree: the splits.
         grid_NQ: the site's cases.
-        floor: fewest cases in a leaf.
+        floor: what a leaf must hold.
         figure: what a leaf holds.
     """
     rows: list[Floats] = []
 
     def visit(node: int, cases: NDArray[np.intp]) -> bool:
-        """Append the subtree; False, and nothing appended, if it holds too few cases for a leaf."""
-        if len(cases) < floor and rows:
+        """Append the subtree; False, and nothing appended, if it may not make a leaf."""
+        if rows and not floor.allows(cases):
             return False
         start = len(rows)
         if tree.left[node] >= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import xgboost
 from numpy.typing import NDArray
 from scipy.optimize import approx_fprime
+from sklearn.ensemble import RandomForestClassifier
 from tests.feature_models import answers_of, make_cases, make_settings, play, pooled
 
 from msfl_client.feature_training import contribute
@@ -22,13 +24,14 @@ from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.feature_models import State, first_state, predict_proba
 from msfl_common.feature_models.preparation import prepare
 from msfl_common.feature_models.trees import FEATURE, ROOT, THRESHOLD, VALUES, leaf_rows, to_grid, tree_scores
+from msfl_common.seeds import derive_seed
 
 CLASSES = pytest.mark.parametrize("num_classes", [2, 3])
 INPUTS = 5
 
 
 def only(cases: Labelled, keep: NDArray[Any]) -> Labelled:
-    return Labelled(cases.names, cases.features_NP[keep], cases.labels_N[keep], cases.patients)
+    return Labelled(cases.names, cases.features_NP[keep], cases.labels_N[keep], tuple(np.array(cases.patients)[keep]))
 
 
 @CLASSES
@@ -44,7 +47,11 @@ def test_gradients_and_curvatures_are_derivatives_of_the_loss(loss: str, num_cla
         if loss == "link":
             return link_sums(inputs[:, :num_scores], labels, {"link": flat.reshape(shape), "counts": counts})
         state = {"coefficients": flat.reshape(shape), "counts": counts}
-        return logistic_sums(inputs, labels, state) if loss == "logistic" else hinge_sums(inputs, labels, state, 1)
+        return (
+            logistic_sums(inputs, labels, state)
+            if loss == "logistic"
+            else hinge_sums(inputs, labels, state, np.arange(23).astype(str), 1)
+        )
 
     at = rng.normal(size=shape).ravel() / 2
     found = sums(at)
@@ -93,7 +100,7 @@ def test_a_class_of_a_few_cases_is_not_sent(kind: str) -> None:
     settings = make_settings({"kind": kind}, INPUTS)
     state = first_state(settings, 0)
     few = only(cases, np.sort([*np.flatnonzero(cases.labels_N == 0), *ones[:4]]))
-    with pytest.raises(RefusedError, match="4 training cases of class 1; expected none, or at least 5") as refused:
+    with pytest.raises(RefusedError, match="4 training patients of class 1; expected none, or at least 5") as refused:
         contribute(settings, state, few, 0, 1, 5)
     assert refused.value.code is Code.TOO_FEW_CASES
     contribute(settings, state, only(cases, np.sort([*np.flatnonzero(cases.labels_N == 0), *ones[:5]])), 0, 1, 5)
@@ -101,6 +108,21 @@ def test_a_class_of_a_few_cases_is_not_sent(kind: str) -> None:
     with pytest.raises(RefusedError) as refused:
         contribute(settings, state, only(cases, cases.labels_N > 1), 0, 1, 5)
     assert refused.value.code is Code.NO_CASES
+
+
+def test_many_cases_of_few_patients_are_few() -> None:
+    cases = make_cases(0, (60,), INPUTS)["site-0"]
+    visits = replace(cases, patients=tuple(str(number % 4) for number in range(60)))
+    settings = make_settings({"kind": "gradient-boosting", "min_leaf_cases": 1}, INPUTS)
+    with pytest.raises(RefusedError, match="4 training patients of class 0"):
+        contribute(settings, first_state(settings, 0), visits, 0, 1, 5)
+    visits = replace(cases, patients=tuple(str(number % 6) for number in range(60)))
+    state = play(settings, {"all": visits}, 4, min_cases=5)
+    grid = to_grid(prepare(settings, state, cases.features_NP), state["spread"])
+    leaves = leaf_rows(state["trees"], np.flatnonzero(state["trees"][:, ROOT]), grid, 3)
+    patients = np.array(visits.patients)
+    assert all(len(set(patients[column == leaf])) >= 5 for column in leaves.T for leaf in set(column))
+    assert len(state["trees"]) > 3
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -120,8 +142,11 @@ def test_a_hinge_over_a_few_cases_adds_nothing() -> None:
     state = {"coefficients": np.array([[2.0, 0.0]]), "counts": np.array([20.0, 20.0])}
     num_short = int((np.abs(2 * inputs[:, 0]) < 1).sum())
     assert num_short == 6
-    assert hinge_sums(inputs, labels, state, 6)["loss"] > 0
-    assert all(not value.any() for value in hinge_sums(inputs, labels, state, 7).values())
+    patients = np.arange(40).astype(str)
+    assert hinge_sums(inputs, labels, state, patients, 6)["loss"] > 0
+    assert not any(value.any() for value in hinge_sums(inputs, labels, state, patients, 7).values())
+    patients[19] = patients[20]  # two of the six cases are one patient's
+    assert not any(value.any() for value in hinge_sums(inputs, labels, state, patients, 6).values())
 
 
 @CLASSES
@@ -199,6 +224,22 @@ def test_sites_trees_are_weighed_by_their_cases() -> None:
     grid = to_grid(prepare(settings, state, sites["site-1"].features_NP), state["spread"])
     each = [tree_scores(answers[site][0]["trees"], grid, 3) for site in sorted(sites)]
     np.testing.assert_allclose(tree_scores(after["trees"], grid, 3), 0.25 * each[0] + 0.75 * each[1], atol=1e-12)
+
+
+def test_a_forests_leaves_hold_the_cases_that_scikit_learn_sends_there() -> None:
+    cases = make_cases(2, (90,), INPUTS, 3)["site-0"]
+    settings = make_settings({"kind": "random-forest", "num_trees": 10, "min_leaf_cases": 1}, INPUTS, 3)
+    state = play(settings, {"all": cases}, seed=7)
+    grid = to_grid(prepare(settings, state, cases.features_NP), state["spread"])
+    ours = leaf_rows(state["trees"], np.flatnonzero(state["trees"][:, ROOT]), grid, 6)
+    forest = RandomForestClassifier(10, max_depth=6, random_state=derive_seed(7, "forest"), n_jobs=1)
+    theirs = forest.fit(grid, cases.labels_N).apply(grid)
+    for one, other in zip(ours.T, theirs.T, strict=True):
+        assert ((one[:, None] == one) == (other[:, None] == other)).all()
+    unseen = np.random.default_rng(0).integers(-60, 60, (500, INPUTS)).astype(float)
+    roots = np.flatnonzero(state["trees"][:, ROOT])
+    for one, other in zip(leaf_rows(state["trees"], roots, unseen, 6).T, forest.apply(unseen).T, strict=True):
+        assert ((one[:, None] == one) == (other[:, None] == other)).all()
 
 
 def test_a_forest_is_the_mean_over_its_trees() -> None:

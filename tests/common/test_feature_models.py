@@ -40,14 +40,24 @@ def test_features_come_closer_to_the_kernel_the_more_they_are(kind: Any) -> None
     assert errors[2] < errors[0] / 10
 
 
-def test_an_indefinite_kernel_is_scikit_learns_nystroem() -> None:
-    """Given landmarks as the only cases, whose every direction both keep."""
-    model = KernelModel(kind="svm-sigmoid", num_features=10, gamma=0.5)
+def test_a_definite_kernel_matrix_gives_scikit_learns_nystroem() -> None:
+    """Given the landmarks as the only cases."""
+    model = KernelModel(kind="svm-sigmoid", num_features=10, gamma=0.02)
     landmarks, rows = first_landmarks(model, 30, 0), np.random.default_rng(1).normal(size=(7, 30))
-    theirs = Nystroem(kernel="sigmoid", gamma=0.5, coef0=0, n_components=10, random_state=0).fit(landmarks)
+    theirs = Nystroem(kernel="sigmoid", gamma=0.02, coef0=0, n_components=10, random_state=0).fit(landmarks)
     ours = kernel_features(model, landmarks, kernel_map(model, landmarks, np.ones(30)), np.ones(30), rows)
     wanted = theirs.transform(rows)
     np.testing.assert_allclose(ours @ ours.T, wanted @ wanted.T, atol=1e-9)
+
+
+def test_of_an_indefinite_kernel_matrix_the_definite_part_is_kept() -> None:
+    model = KernelModel(kind="svm-sigmoid", num_features=40, gamma=1.0)
+    landmarks = first_landmarks(model, 3, 0)
+    values, vectors = np.linalg.eigh(np.tanh(landmarks @ landmarks.T))
+    assert values[0] < -0.1
+    kept = np.where(values > 1e-3 * values[-1], values, 0.0)
+    features = kernel_features(model, landmarks, kernel_map(model, landmarks, np.ones(3)), np.ones(3), landmarks)
+    np.testing.assert_allclose(features @ features.T, (vectors * kept) @ vectors.T, atol=1e-9)
 
 
 def test_no_landmark_depends_on_cases() -> None:

@@ -23,6 +23,7 @@ from msfl_common.errors import RunError, UpdateError
 from msfl_common.feature_models import first_state, is_finished, num_rounds_needed, predict_proba
 from msfl_common.feature_models.preparation import prepare
 from msfl_server.feature_aggregation import combine
+from msfl_server.feature_aggregation_newton import minimise_with_l1
 
 Floats = NDArray[np.float64]
 CLASSES = pytest.mark.parametrize("num_classes", [2, 3])
@@ -211,6 +212,22 @@ def test_platts_curve_is_an_unpenalised_logistic_of_the_scores(num_classes: int)
         rest = 1 / (1 + np.exp(-slope * scores[:, number] - offset)) - wanted
         assert abs(rest.sum()) < 1e-6  # both derivatives are 0
         assert abs(rest @ scores[:, number]) < 1e-6
+
+
+def test_the_quadratic_with_l1_is_minimised() -> None:
+    """Strongly correlated coefficients, from starts with the wrong signs: no direction leads further down."""
+    num_zeros = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        rows = rng.normal(size=(15, 3)) @ rng.normal(size=(3, 8)) + 0.3 * rng.normal(size=(15, 8))
+        curvature, gradient, start = rows.T @ rows, 10 * rng.normal(size=8), rng.normal(size=8)
+        l1 = np.array([4.0] * 7 + [0.0])
+        found = minimise_with_l1(curvature, gradient, start, l1)
+        slope = gradient + curvature @ (found - start)
+        np.testing.assert_allclose(slope[found != 0], -(l1 * np.sign(found))[found != 0], atol=1e-8)
+        assert (np.abs(slope[found == 0]) <= l1[found == 0] + 1e-8).all()
+        num_zeros += int((found == 0).sum())
+    assert num_zeros > 40
 
 
 def test_separable_cases_without_penalty_come_to_an_end() -> None:

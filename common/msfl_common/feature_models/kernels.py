@@ -5,10 +5,10 @@
     svm-sigmoid  tanh(gamma x'y)
 
 By Nystroem's method (Williams and Seeger, NIPS 2000) a case is described by its kernel with D landmarks. Usually these
-are cases; here they are normal deviates as wide as the inputs, drawn from the seed alone. The sigmoid kernel is not
-definite; its matrix's eigenvalues enter by their size, as in scikit-learn. All three are approximate, and come closer
-to the kernel with more landmarks. On 12 inputs, random Fourier features and tensor sketches of as many features came
-less close.
+are cases; here they are normal deviates as wide as the inputs, drawn from the seed alone. All three are approximate,
+and come closer to the kernel with more landmarks; directions between landmarks with less than a thousandth of the
+largest eigenvalue are left out, and so are those that make the sigmoid kernel indefinite. On 12 inputs, random Fourier
+features and tensor sketches of as many features came less close.
 
 Legend: N cases, Q prepared inputs, D landmarks.
 """
@@ -22,7 +22,7 @@ from msfl_common.config_classification import KernelModel
 from msfl_common.seeds import derive_seed
 
 Floats = NDArray[np.float64]
-_LEAST_EIGENVALUE = 1e-6  # share of the largest, below which a direction between landmarks is noise
+_LEAST_EIGENVALUE = 1e-3  # share of the largest, below which a direction between landmarks is noise
 
 
 def first_landmarks(model: KernelModel, num_prepared: int, seed: int) -> Floats:
@@ -35,8 +35,8 @@ def kernel_map(model: KernelModel, landmarks_DQ: Floats, spread_Q: Floats) -> Fl
     """What makes features of a case's kernel with the landmarks: the inverse root of theirs with each other, D x D."""
     wide_DQ = landmarks_DQ * spread_Q
     values_D, vectors_DD = np.linalg.eigh(_kernel(model, spread_Q, wide_DQ, wide_DQ))
-    size_D = np.abs(values_D)
-    inverse_D = np.where(size_D > _LEAST_EIGENVALUE * size_D.max(), 1 / np.sqrt(np.maximum(size_D, 1e-300)), 0.0)
+    counts_D = values_D > _LEAST_EIGENVALUE * values_D[-1]
+    inverse_D = np.where(counts_D, 1 / np.sqrt(np.maximum(values_D, 1e-300)), 0.0)
     map_DD: Floats = (vectors_DD * inverse_D) @ vectors_DD.T
     return map_DD
 

@@ -20,13 +20,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from xgboost import XGBClassifier
 
-from msfl_client.feature_training import contribute
 from msfl_client.labelled import Labelled
 from msfl_common.config_classification import Classification
-from msfl_common.feature_models import State, first_state, is_finished, predict_proba
+from msfl_common.feature_models import num_rounds_needed, predict_proba
 from msfl_common.features import FEATURES
-from msfl_server.feature_aggregation import combine
 from tests.benchmarks.figure import Figure
+from tests.feature_models import make_settings, play, pooled
 
 SIZES, TEST_CASES, INPUTS = (60, 60, 60), 2000, 12
 SEEDS = range(3)
@@ -64,30 +63,22 @@ def measure() -> list[Figure]:
     how = f"{len(SIZES)} sites x {SIZES[0]} cases, {INPUTS} inputs, {TEST_CASES} unseen cases, {len(SEEDS)} seeds"
     figures = []
     for title, (model, theirs) in MODELS.items():
-        settings = _settings(model)
-        rows, seconds = [], []
+        settings, rows, seconds = make_settings(model, INPUTS), [], []
         for seed in SEEDS:
             sites, test = _make(np.random.default_rng(seed))
+            everything = pooled(sites)
             start = time.perf_counter()
-            state = _play(settings, sites, seed)
+            federated = _auroc_of(settings, sites, test, seed)
             seconds.append(time.perf_counter() - start)
-            together = {"all": _pool(sites)}
-            rows.append(
-                (
-                    _auroc(predict_proba(settings, state, test.features_NP)[:, 1], test),
-                    _auroc(predict_proba(settings, _play(settings, together, seed), test.features_NP)[:, 1], test),
-                    _auroc(_their_scores(theirs, together["all"], test), test),
-                    _auroc(
-                        predict_proba(settings, _play(settings, _smallest(sites), seed), test.features_NP)[:, 1], test
-                    ),
-                )
-            )
-        ours, pooled, reference, local = np.mean(rows, axis=0)
+            together = _auroc_of(settings, {"all": everything}, test, seed)
+            alone = _auroc_of(settings, _smallest(sites), test, seed)
+            rows.append((federated, together, _auroc(_their_scores(theirs, everything, test), test), alone))
+        ours, together, reference, alone = map(float, np.mean(rows, axis=0))
         each = "; ".join(f"{row[0]:.3f} against {row[1]:.3f} and {row[2]:.3f}" for row in rows)
         detail = f"{how}: {each}; {np.median(seconds):.2f} s"
         figures += [
             Figure(
-                f"{title}: AUROC below pooled", pooled - ours, "", WITHIN, "at_most", f"pooled {pooled:.3f}", detail
+                f"{title}: AUROC below pooled", together - ours, "", WITHIN, "at_most", f"pooled {together:.3f}", detail
             ),
             Figure(
                 f"{title}: AUROC below the usual library's, pooled",
@@ -99,17 +90,10 @@ def measure() -> list[Figure]:
                 how,
             ),
             Figure(
-                f"{title}: AUROC above one site's own", ours - local, "", 0.0, "at_least", f"one site {local:.3f}", how
+                f"{title}: AUROC above one site's own", ours - alone, "", 0.0, "at_least", f"one site {alone:.3f}", how
             ),
         ]
     return figures
-
-
-def _settings(model: dict[str, Any]) -> Classification:
-    outcome = {"column": "course", "classes": ("no", "yes")}
-    return Classification.model_validate(
-        {"outcome": outcome, "features": tuple(FEATURES)[:INPUTS], "clinical": (), "model": model}
-    )
 
 
 def _make(rng: np.random.Generator) -> tuple[dict[str, Labelled], Labelled]:
@@ -126,31 +110,16 @@ def _make(rng: np.random.Generator) -> tuple[dict[str, Labelled], Labelled]:
     return {f"site-{number}": draw(size) for number, size in enumerate(SIZES)}, draw(TEST_CASES)
 
 
-def _pool(sites: Mapping[str, Labelled]) -> Labelled:
-    parts = list(sites.values())
-    labels = np.concatenate([part.labels_N for part in parts])
-    values = np.concatenate([part.features_NP for part in parts])
-    return Labelled(parts[0].names, values, labels, tuple(map(str, range(len(labels)))))
-
-
 def _smallest(sites: Mapping[str, Labelled]) -> dict[str, Labelled]:
     name = min(sites, key=lambda site: len(sites[site].labels_N))
     return {name: sites[name]}
 
 
-def _play(settings: Classification, sites: Mapping[str, Labelled], seed: int) -> State:
+def _auroc_of(settings: Classification, sites: Mapping[str, Labelled], test: Labelled, seed: int) -> float:
     """Rounds until the model is finished, or `ROUNDS` after the first sums where it has no end."""
-    state = first_state(settings, seed)
-    endless = settings.model.kind in ("mlp", "gradient-boosting")
-    for number in range(1, (ROUNDS if endless else 1000) + 2):
-        if is_finished(settings, state):
-            break
-        answers = {
-            site: (contribute(settings, state, cases, seed, number, 1)[0], len(cases.labels_N))
-            for site, cases in sites.items()
-        }
-        state = combine(settings, state, answers)
-    return state
+    num_rounds = num_rounds_needed(settings) or ROUNDS + 1
+    state = play(settings, sites, num_rounds, seed)
+    return _auroc(predict_proba(settings, state, test.features_NP)[:, 1], test)
 
 
 def _their_scores(estimator: Any, train: Labelled, test: Labelled) -> NDArray[np.float64]:
