@@ -16,6 +16,7 @@ import typer
 
 from msfl_common.cli import DEBUG_HINT, run_app
 from msfl_server.cli_federation import commands as federation_commands
+from msfl_server.cli_pipelines import commands as pipelines_commands
 from msfl_server.cli_study import commands as study_commands
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(study_commands)
 app.add_typer(federation_commands)
+app.add_typer(pipelines_commands)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
 
