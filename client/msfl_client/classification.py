@@ -23,6 +23,7 @@ from msfl_client.clinical_inputs import complete, labelled, split_observations
 from msfl_client.clinical_observations import Observation, Observations, observations, sees_images
 from msfl_client.feature_table import FeatureTable, read_features_table
 from msfl_client.learner import Learner, OnProgress
+from msfl_client.own_features import own_features
 from msfl_client.site_features import features_of
 from msfl_client.site_harmonization import FOLDER, TABLE_FILE
 from msfl_common.config import SiteConfig, StudyConfig
@@ -130,12 +131,10 @@ def read_outcomes(site: SiteConfig, study: StudyConfig, on_progress: OnProgress)
     """
     assert study.classification is not None
     settings = study.classification
-    if site.features is not None and not isinstance(settings.model, DeepModel):
-        table = read_features_table(site.features)
-        cases = tuple(
-            Case(row.dataset, row.participant_id, row.session_id, {}, None, row.scanner) for row in table.rows
-        )
-        return OutcomeData(site, study, cases, table, on_progress)
+    own = None if isinstance(settings.model, DeepModel) else own_features(site)
+    if own is not None:
+        cases = tuple(Case(row.dataset, row.participant_id, row.session_id, {}, None, row.scanner) for row in own.rows)
+        return OutcomeData(site, study, cases, own, on_progress)
     needs_features = bool(settings.features) or settings.outcome.endpoint == "activity"
     if not sees_images(settings) and not needs_features:
         return OutcomeData(site, study, (), None, on_progress)
