@@ -3,7 +3,9 @@
 MSFL's own. The U-Net is the segmentation task's, layer by layer, so that its weights can be loaded. Few patients
 have follow-up and many have outlined lesions: what a lesion looks like is learnt from the latter, and kept as it is;
 what is learnt here is a small head. Each level of the encoder is averaged over the brain and over the lesions, and
-the volumes of both are added.
+the volumes of both are added. Asked which simulated brains have many lesions, after training at three sites with 24
+images each, it has an AUROC of .95 on 32 images of two others, against .90, .85 and .41 of the paper's models
+(`tests/benchmarks/progression/deep_comparison.py`).
 
 Legend: M visits, C contrast, F features, P pooled maps; D slices, H/W pixels of a visit; X/Y/Z voxels to the right,
 front and top, as the segmentation network has them.
