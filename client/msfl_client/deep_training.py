@@ -57,9 +57,8 @@ def train_round(
     """
     network.to(device).train()
     optimizer = make_optimizer(network, study)
-    scaler = torch.amp.GradScaler(
-        enabled=mixed_precision(device) is torch.float16
-    )  # bfloat16 reaches as far as float32
+    # bfloat16 reaches as far as float32 and needs no scaling.
+    scaler = torch.amp.GradScaler(enabled=mixed_precision(device) is torch.float16)
     total = 0.0
     with _seeded(derive_seed(study.seed, "dropout", round_number), device):
         for step, items in enumerate(round_batches(sequences, study, round_number), start=1):
