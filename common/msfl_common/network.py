@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from safetensors.numpy import save
 
 from msfl_common.config import StudyConfig, parse_study
 from msfl_common.config_classification import DeepModel
+from msfl_common.errors import InputError
 from msfl_common.feature_models import first_state
 from msfl_common.monai_parts import UNet
 from msfl_common.seeds import derive_seed
@@ -55,18 +57,36 @@ def set_weights(network: torch.nn.Module, weights: Weights) -> None:
     network.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in weights.items()})
 
 
-def starting_weights(study: StudyConfig) -> Weights:
-    """What a study starts from: a network's first weights, or the state of a feature model before any case."""
+def starting_weights(study: StudyConfig, start_from: Path | None = None) -> Weights:
+    """What a study starts from: a network's first weights, or the state of a feature model before any case.
+
+    Args:
+        study: what is trained.
+        start_from: see `msfl_common.deep_models.start`.
+
+    Raises:
+        InputError: the study's model cannot start from that.
+    """
     settings = study.classification
+    if start_from is not None and (settings is None or not isinstance(settings.model, DeepModel)):
+        raise InputError(f"{start_from}: only pretrained-resnet2d and lesion-encoder start from a file; leave it out")
     if settings is None:
         return get_weights(build_network(study))
     if isinstance(settings.model, DeepModel):
-        from msfl_common.deep_models import build_classifier  # which builds on this module
+        from msfl_common.deep_models.start import build_started  # which builds on this module
 
-        return get_weights(build_classifier(study))
+        return get_weights(build_started(study, start_from))
     return first_state(settings, derive_seed(study.seed, "weights"))
 
 
 if __name__ == "__main__":
-    first = starting_weights(parse_study(sys.stdin.read()))
+    from msfl_common.deep_models.start import origin
+
+    study, start_from = parse_study(sys.stdin.read()), Path(sys.argv[1]) if sys.argv[1:] else None
+    if (sentence := origin(study, start_from)) is not None:
+        sys.stderr.write(f"{sentence}\n")
+    try:
+        first = starting_weights(study, start_from)
+    except InputError as error:
+        sys.exit(str(error))
     sys.stdout.buffer.write(save(first, {ORDER: json.dumps(list(first))}))

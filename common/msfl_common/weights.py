@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from msfl_common.config import StudyConfig
-from msfl_common.errors import UpdateError
+from msfl_common.errors import InputError, UpdateError
 from msfl_common.files import write_bytes
+
+log = logging.getLogger(__name__)
 
 ORDER = "order"  # safetensors sorts by name; the network's own order is kept beside
 
@@ -25,15 +28,23 @@ ORDER = "order"  # safetensors sorts by name; the network's own order is kept be
 Weights = dict[str, NDArray[Any]]
 
 
-def first_weights(study: StudyConfig, file: Path) -> Weights:
-    """The weights that a study starts from, kept in `file`.
+def first_weights(study: StudyConfig, file: Path, start_from: Path | None = None) -> Weights:
+    """The weights that a study starts from, kept in `file`; see `msfl_common.network.starting_weights`.
 
     They are made by a short process of its own: the server averages arrays, and a deep-learning framework would
     take most of its memory and of its time to start.
+
+    Raises:
+        InputError: the study's model cannot start from `start_from`.
     """
     if not file.exists():
-        command = [sys.executable, "-m", "msfl_common.network"]
-        made = subprocess.run(command, input=study.model_dump_json().encode(), stdout=subprocess.PIPE, check=True)
+        command = [sys.executable, "-m", "msfl_common.network", *([str(start_from)] if start_from else [])]
+        made = subprocess.run(command, input=study.model_dump_json().encode(), capture_output=True)
+        told = made.stderr.decode(errors="replace").splitlines()
+        if made.returncode:
+            raise InputError(f"no first weights: {told[-1] if told else made.returncode}")
+        for line in told:
+            log.info("%s", line)
         write_bytes(file, made.stdout)
     with safe_open(file, framework="np") as stored:
         return {name: stored.get_tensor(name) for name in json.loads(stored.metadata()[ORDER])}

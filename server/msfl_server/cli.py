@@ -125,6 +125,13 @@ def simulate(
         BackendName, typer.Option(help="In this process, or Flower's engine on Ray.")
     ] = BackendName.inprocess,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow server; without it, SQLite under OUT.")] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="What a deep model starts from: a ResNet18's weights (safetensors), or a segmentation's model folder.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train among virtual sites on this machine, with the apps that real sites run."""
@@ -135,7 +142,7 @@ def simulate(
     elif study is None or out is None or (cohort is None) == (site is None):
         raise InputError("expected STUDY.yaml, --out, and --cohort or --site; or --resume with a run's folder")
     else:
-        setup, folder = _started(study, cohort, site or [], out), out
+        setup, folder = _started(study, cohort, site or [], out, start_from), out
     from msfl_server.run_simulated import run_simulated  # torch and MLflow take seconds: only for a run that can start
 
     summary = run_simulated(setup, folder, backend.value, tracking_uri)
@@ -162,7 +169,9 @@ def report(
         _show(summary, out)
 
 
-def _started(study_path: Path, cohort: Path | None, site_paths: list[Path], out: Path) -> RunSetup:
+def _started(
+    study_path: Path, cohort: Path | None, site_paths: list[Path], out: Path, start_from: Path | None
+) -> RunSetup:
     """A new run; `out` becomes its folder."""
     from msfl_common.config import load_site, load_study
     from msfl_common.errors import InputError
@@ -173,7 +182,7 @@ def _started(study_path: Path, cohort: Path | None, site_paths: list[Path], out:
     names = [site.name for site in sites]
     if len(set(names)) < len(names):
         raise InputError(f"each site needs a name of its own; found {', '.join(names)}")
-    setup = RunSetup(study=study, sites=sites)
+    setup = RunSetup(study=study, sites=sites, start_from=start_from and start_from.resolve())
     claim_folder(out, setup)
     return setup
 

@@ -28,6 +28,11 @@ class RunDisplay:
             self._sites[site] = self._progress.add_task("", note="")
         self._progress.update(self._sites[site], description=f"  {site} {what}", completed=done, total=total, note=note)
 
+    def say(self, sentence: str | None) -> None:
+        """A line for people, if there is one."""
+        if sentence is not None:
+            console.print(sentence, highlight=False)
+
     def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:  # noqa: ARG002
         """Name whom the round waits for."""
         note = f"waiting for {what} of {', '.join(sites)}" if sites else ""

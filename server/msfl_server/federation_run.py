@@ -111,7 +111,7 @@ def run_study(folder: StudyFolder) -> None:
     """
     study, server = load_study(folder.study_file), load_server(folder.server_file)
     claim(folder, study)
-    first = first_weights(study, folder.run / "first_weights.safetensors")
+    first = first_weights(study, folder.run / "first_weights.safetensors", server.start_from)
     link = LinkAddress(server.control_port, folder.ca_certificate, control_secret(folder))
     with StatusFile(folder.status, study) as status, open_run(link) as (grid, context):
         status.watch(grid.presence)

@@ -21,6 +21,7 @@ class RunSetup(BaseModel):
 
     study: StudyConfig
     sites: tuple[SiteConfig, ...]
+    start_from: Path | None = None
 
 
 def claim_folder(out: Path, setup: RunSetup) -> None:

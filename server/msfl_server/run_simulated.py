@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from msfl_common.deep_models.start import origin
 from msfl_common.network import starting_weights
 from msfl_server.display import run_display
 from msfl_server.harmonization_cases import effect_of_run
@@ -20,8 +21,9 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
     Raises:
         RunError: the quorum was missed; the summary of the completed rounds is written all the same.
     """
-    first = starting_weights(setup.study)
+    first = starting_weights(setup.study, setup.start_from)
     with run_display(setup.study.rounds.num_rounds) as display:
+        display.say(origin(setup.study, setup.start_from))
         return play_and_report(
             setup.study,
             first,

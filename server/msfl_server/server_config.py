@@ -31,6 +31,11 @@ class ServerConfig(Frozen):
     control_port: Port = Field(9444, description="port for this machine alone: registers sites, starts runs")
     mlflow: str | None = Field(None, description="URI of an MLflow server; null: one is started here")
     mlflow_port: Port = Field(9445, description="port for this machine alone: MLflow's pages")
+    start_from: Path | None = Field(
+        None,
+        description="what a deep model starts from, relative to this file: a ResNet18's weights (safetensors) for "
+        "pretrained-resnet2d, the model folder of a segmentation for lesion-encoder; null: nothing",
+    )
 
     @field_validator("hosts")
     @classmethod
@@ -67,7 +72,8 @@ def load_server(path: Path) -> ServerConfig:
     Raises:
         ConfigError: the file is missing, is not YAML, or does not validate.
     """
-    return validate(ServerConfig, read_yaml(path), str(path))
+    server = validate(ServerConfig, read_yaml(path), str(path))
+    return server.model_copy(update={"start_from": server.start_from and (path.resolve().parent / server.start_from)})
 
 
 def _is_address(text: str) -> bool:

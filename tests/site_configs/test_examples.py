@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from msfl_common import config_classification
 from msfl_common.config import SiteConfig, StudyConfig, load_site, load_study
+from msfl_common.config_classification import Classification, Clinical, LinearModel, Outcome
 
+KINDS = [
+    kind
+    for model in get_args(config_classification.FeatureModel | config_classification.DeepModel)
+    for kind in get_args(model.model_fields["kind"].annotation)
+]
 FOLDER = Path(__file__).parents[2] / "site_configs"
 EXAMPLES = [("site.example.yaml", SiteConfig), ("study.example.yaml", StudyConfig)]
 
@@ -62,6 +69,19 @@ def test_examples_load():
     assert study == StudyConfig(name="my-study")
     site = load_site(FOLDER / "site.example.yaml")
     assert site.state == FOLDER / "state"
+
+
+def test_progression_shows_every_field_with_its_true_default():
+    name = "progression.example.yaml"
+    study = load_study(FOLDER / name)
+    section = yaml.safe_load((FOLDER / name).read_text())["classification"]
+    faults = (
+        compare(Classification, section) + compare(Outcome, section["outcome"]) + compare(LinearModel, section["model"])
+    )
+    assert faults == ["endpoint: example says 'edss-worsening', the default is None"]
+    assert study.classification is not None
+    mentioned = (FOLDER / name).read_text()
+    assert [kind for kind in (*get_args(Clinical), *KINDS) if kind not in mentioned] == []
 
 
 def test_demo_loads_and_its_sites_keep_apart():
