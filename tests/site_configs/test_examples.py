@@ -97,6 +97,6 @@ def test_demo_loads_and_its_sites_keep_apart():
 
 
 def test_no_config_is_left_out():
-    named = {"site.example.yaml", "study.example.yaml"}
+    named = {"site.example.yaml", "study.example.yaml", "progression.example.yaml"}
     named |= {f"demo/{name}.yaml" for name in ("study", "site-a", "site-b", "site-c")}
     assert {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.yaml")} == named
