@@ -14,6 +14,7 @@ from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import contribution_like, first_state, predict_proba
 from msfl_common.feature_models.checks import check_state
 from msfl_common.messages import RoundTask, ValidationMetrics
+from msfl_common.seeds import derive_seed
 from msfl_common.weights import Weights
 
 if TYPE_CHECKING:
@@ -54,9 +55,8 @@ class FeatureLearner:
         check_state(self._settings, weights)
         study, policy = self._data.study, self._data.site.policy
         cases = self._cases(self._data.parts.training)
-        answer, loss = contribute(
-            self._settings, weights, cases, study.seed, number, max(policy.min_cases, study.min_cases)
-        )
+        seed = derive_seed(study.seed, "site", self._data.site.name)  # of one seed, all forests would be alike
+        answer, loss = contribute(self._settings, weights, cases, seed, number, max(policy.min_cases, study.min_cases))
         on_step(1, 1, loss)
         return answer, loss
 
