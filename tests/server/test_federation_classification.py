@@ -1,0 +1,155 @@
+"""Rounds of a study that predicts an outcome, in this process: ends, splits, thresholds, resuming, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from flwr.serverapp import Grid
+
+from msfl_client.app import build_app
+from msfl_client.classification import read_outcomes
+from msfl_client.clinical_inputs import labelled
+from msfl_client.session import open_session
+from msfl_common.classification_metrics import metrics_of
+from msfl_common.config import SiteConfig, StudyConfig, validate
+from msfl_common.errors import RunError
+from msfl_common.feature_models import predict_proba
+from msfl_common.model_folder import load_model
+from msfl_common.network import starting_weights
+from msfl_server.checkpoint import RunState
+from msfl_server.classification_summary import threshold_of
+from msfl_server.cohort import make_records
+from msfl_server.federation import run_rounds
+from msfl_server.run_folder import sites_of_cohort
+from msfl_server.simulation_grid import InProcessGrid
+
+STUDY = """\
+name: progression
+task: classification
+min_cases: 2
+classification:
+  outcome: {endpoint: activity}
+  features: [bpf, log_lesion_volume]
+  clinical: [age, edss]
+  model: {kind: logistic}
+rounds: {num_rounds: 30, quorum: 3}
+validation: {bootstrap_samples: 100}
+"""
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the product catches it."""
+
+
+class Recorder:
+    """A listener that keeps the states, and dies after a round if asked."""
+
+    def __init__(self, die_after: int = 0) -> None:
+        self.states: list[RunState] = []
+        self.waited: list[str] = []
+        self._die_after = die_after
+
+    def on_start(self, state: RunState) -> None:
+        self.states.append(state)
+
+    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
+        self.waited.append(what)
+
+    def on_round(self, state: RunState) -> None:
+        self.states.append(state)
+        if state.round == self._die_after:
+            raise Killed
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sites of 80 patients, as tables."""
+    folder = tmp_path_factory.mktemp("records") / "patients"
+    make_records(folder, num_sites=3, cases_per_site=80)
+    return folder
+
+
+def study_of(**model: Any) -> StudyConfig:
+    content = yaml.safe_load(STUDY)
+    content["classification"]["model"] = model or {"kind": "logistic"}
+    return validate(StudyConfig, content, "study")
+
+
+def grid_of(sites: tuple[SiteConfig, ...]) -> Grid:
+    open_session.cache_clear()
+    return InProcessGrid(build_app(lambda context: sites[int(context.node_config["partition-id"])]), len(sites))
+
+
+def play(study: StudyConfig, patients: Path, out: Path, die_after: int = 0) -> Recorder:
+    recorder = Recorder(die_after)
+    sites = sites_of_cohort(patients, out, study)
+    run_rounds(grid_of(sites), study, starting_weights(study), out, recorder)
+    return recorder
+
+
+def test_rounds_end_when_the_model_has_and_the_last_measures_the_test_patients(patients: Path, tmp_path: Path) -> None:
+    study = study_of()
+    recorder = play(study, patients, tmp_path)
+    final = recorder.states[-1]
+    assert 3 < final.round < 15
+    assert all(not state.test and state.threshold is None for state in recorder.states[:-1])
+    assert final.threshold == threshold_of(final.validation)
+    assert recorder.waited.count("test") >= 1
+    card, state = load_model(tmp_path / "model")
+    assert (card.threshold, card.labels) == (final.threshold, {0: "0", 1: "1"})
+    assert study.classification is not None
+    for site in sites_of_cohort(patients, tmp_path, study):
+        data = read_outcomes(site, study, lambda *_: None)
+        test = labelled(data.parts.test, study.classification, data.features)
+        probabilities_NK = predict_proba(study.classification, state, test.features_NP)
+        truth = metrics_of(probabilities_NK, test.labels_N, card.threshold, np.ones((1, len(test.labels_N))))
+        told = final.test[site.name].estimates
+        assert {"auroc", "brier", "sensitivity"} <= set(told)
+        for name, estimate in told.items():
+            assert estimate.mean == pytest.approx(float(truth[name][0])), name
+        assert told["auroc"].mean != final.validation[site.name].estimates["auroc"].mean
+        people = [
+            {one.patient for one in part} for part in (data.parts.training, data.parts.validation, data.parts.test)
+        ]
+        assert sum(map(len, people)) == len(set.union(*people))
+
+
+@pytest.mark.parametrize("model", [{"kind": "linear-svm"}, {"kind": "mlp", "hidden": [4]}, {"kind": "random-forest"}])
+def test_a_killed_run_goes_on_to_bit_identical_weights(patients: Path, tmp_path: Path, model: dict[str, Any]) -> None:
+    study = study_of(**model)
+    study = study.model_copy(update={"rounds": study.rounds.model_copy(update={"num_rounds": 5})})
+    play(study, patients, tmp_path / "whole")
+    for die_after in (1, 2):
+        with pytest.raises(Killed):
+            play(study, patients, tmp_path / f"killed-{die_after}", die_after)
+        play(study, patients, tmp_path / f"killed-{die_after}")
+    whole, *resumed = (
+        (tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "killed-1", "killed-2")
+    )
+    assert resumed == [whole, whole]
+
+
+def test_a_site_with_too_few_patients_of_a_class_is_named_and_left_out(patients: Path, tmp_path: Path) -> None:
+    study = study_of(kind="lda")
+    sites = sites_of_cohort(patients, tmp_path, study)
+    strict = sites[0].model_copy(update={"policy": sites[0].policy.model_copy(update={"min_cases": 25})})
+    with pytest.raises(RunError, match="site-a: TOO_FEW_CASES"):
+        run_rounds(grid_of((strict, *sites[1:])), study, starting_weights(study), tmp_path / "out", Recorder())
+
+
+def test_a_site_that_has_not_allowed_the_task_is_not_asked_for_more(patients: Path, tmp_path: Path) -> None:
+    study = study_of()
+    sites = sites_of_cohort(patients, tmp_path, study)
+    policy = sites[0].policy.model_copy(update={"tasks": ("lesion-segmentation",)})
+    with pytest.raises(RunError, match="site-a: POLICY"):
+        run_rounds(
+            grid_of((sites[0].model_copy(update={"policy": policy}), *sites[1:])),
+            study,
+            starting_weights(study),
+            tmp_path / "out",
+            Recorder(),
+        )
