@@ -102,6 +102,7 @@ def test_rounds_end_when_the_model_has_and_the_last_measures_the_test_patients(p
     card, state = load_model(tmp_path / "model")
     assert (card.threshold, card.labels) == (final.threshold, {0: "0", 1: "1"})
     assert study.classification is not None
+    num_trained = 0
     for site in sites_of_cohort(patients, tmp_path, study):
         data = read_outcomes(site, study, lambda *_: None)
         test = labelled(data.parts.test, study.classification, data.features)
@@ -112,10 +113,12 @@ def test_rounds_end_when_the_model_has_and_the_last_measures_the_test_patients(p
         for name, estimate in told.items():
             assert estimate.mean == pytest.approx(float(truth[name][0])), name
         assert told["auroc"].mean != final.validation[site.name].estimates["auroc"].mean
+        num_trained += len(data.parts.training)
         people = [
             {one.patient for one in part} for part in (data.parts.training, data.parts.validation, data.parts.test)
         ]
         assert sum(map(len, people)) == len(set.union(*people))
+    assert state["counts"].sum() == num_trained  # of no other patient
 
 
 @pytest.mark.parametrize("model", [{"kind": "linear-svm"}, {"kind": "mlp", "hidden": [4]}, {"kind": "random-forest"}])
@@ -131,6 +134,15 @@ def test_a_killed_run_goes_on_to_bit_identical_weights(patients: Path, tmp_path:
         (tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "killed-1", "killed-2")
     )
     assert resumed == [whole, whole]
+
+
+def test_sites_of_the_same_patients_grow_forests_of_their_own(patients: Path, tmp_path: Path) -> None:
+    study = study_of(kind="random-forest", num_trees=5, max_depth=2)
+    one, *_ = sites_of_cohort(patients, tmp_path, study)
+    sites = tuple(one.model_copy(update={"name": name, "state": tmp_path / name}) for name in ("a", "b", "c"))
+    run_rounds(grid_of(sites), study, starting_weights(study), tmp_path / "out", Recorder())
+    rows_R = load_model(tmp_path / "out" / "model")[1]["trees"]
+    assert len(np.unique(rows_R, axis=0)) > len(rows_R) / 2
 
 
 def test_a_site_with_too_few_patients_of_a_class_is_named_and_left_out(patients: Path, tmp_path: Path) -> None:
