@@ -12,19 +12,19 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from msfl_common.config_classification import Split
-
 NEAREST_CASES = 20  # with fewer, an interval says next to nothing; with many more, scores are no longer alike
 
 Group = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]]
 
 
 class Reliability(BaseModel):
-    """Groups of like scores over all sites of a run, and how many of their cases had the outcome."""
+    """Groups of like scores over all sites of a run, and how many of their cases had the outcome.
+
+    Of validation and test patients together: the model was trained on neither.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    split: Split = Field(description="which patients: test (used for nothing else) or validation")
     groups: tuple[tuple[Group, ...], ...] = Field(
         description="of each scored class (the last of two, else each): mean score, cases and positive cases, low first"
     )

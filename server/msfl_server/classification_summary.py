@@ -93,20 +93,19 @@ def threshold_of(validation: Mapping[str, ValidationMetrics]) -> float:
     return choose_threshold(pool_cells(cells_CG3[0] for cells_CG3 in told))
 
 
-def reliability_of(
-    validation: Mapping[str, ValidationMetrics], test: Mapping[str, ValidationMetrics]
-) -> Reliability | None:
-    """What a model card says of the final model's scores: of test patients where sites told of them, else validation.
+def reliability_of(*measured: Mapping[str, ValidationMetrics]) -> Reliability | None:
+    """What a model card says of the final model's scores; None where no site told of any.
 
-    The groups of all sites are joined to ten or fewer; None where no site told of any.
+    Args:
+        measured: site to what it told, for each part of the patients that the model was not trained on. All their
+            groups are joined to ten or fewer, so that hardly one is of a single site.
     """
-    measured: dict[Split, Mapping[str, ValidationMetrics]] = {"test": test, "validation": validation}
-    for split, metrics in measured.items():
-        told = [one.cells for one in metrics.values() if one.cells is not None and one.cells.any()]
-        if told:
-            joined = [calibration_curve(pool_cells(cells[number] for cells in told)) for number in range(len(told[0]))]
-            return Reliability(split=split, groups=tuple(_groups(points_G3) for points_G3 in joined))
-    return None
+    metrics = [one for part in measured for one in part.values()]
+    told = [one.cells for one in metrics if one.cells is not None and one.cells.any()]
+    if not told:
+        return None
+    joined = [calibration_curve(pool_cells(cells[number] for cells in told)) for number in range(len(told[0]))]
+    return Reliability(groups=tuple(_groups(points_G3) for points_G3 in joined))
 
 
 def summarise_classification(
