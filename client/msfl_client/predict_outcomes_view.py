@@ -139,7 +139,7 @@ def _outcome(card: ModelCard) -> str:
 
 
 def _about(card: ModelCard) -> dict[str, Any]:
-    return {"Study": card.study.name, "ModelWeightsSHA256": card.weights_sha256, "Caution": caution_text(card)}
+    return {"Study": card.study.name, "ModelWeightsSHA256": card.weights_sha256, "Comment": caution_text(card)}
 
 
 def _columns(card: ModelCard) -> dict[str, dict[str, Any]]:
@@ -151,8 +151,8 @@ def _columns(card: ModelCard) -> dict[str, dict[str, Any]]:
         "session_id": "Session that was predicted from",
         "days": "Days from the patient's day 0 to the visit",
         **{f"probability_{label}": f"Probability of {outcome} = {label}" for label in card.labels.values()},
-        "interval_low": interval,
-        "interval_high": interval,
+        "interval_low": f"Lower end of the interval. {interval}",
+        "interval_high": "Upper end of the interval; see interval_low",
         "interval_cases": "Patients or visits of the study that the interval rests on",
         "class": f"Predicted class: {how}",
         "reasons": f"{reasons_text(card)} Input, its value, and the effect; the {NUM_REASONS} that weigh most",

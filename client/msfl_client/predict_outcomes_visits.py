@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from msfl_client.clinical import read_clinical
-from msfl_client.clinical_observations import REASONS, Observation, are_in_order, imaged_sessions, observe
+from msfl_client.clinical_observations import REASONS, Observation, are_in_order, imaged_sessions, observe, sees_images
 from msfl_client.predict_outcomes_inputs import KnownInputs
 from msfl_common.config_classification import Classification
 from msfl_common.errors import CohortError
@@ -20,7 +20,8 @@ class PatientVisits:
 
     Attributes:
         subject: "sub-001".
-        visits: the patient at each visit, in order of time; none where the patient cannot be used.
+        visits: the patient at each visit, in order of time; where the model sees images, without those that are no
+            session, if there are sessions. None where the patient cannot be used.
         reason: why not; empty otherwise.
     """
 
@@ -46,8 +47,11 @@ def patients_to_predict(known: KnownInputs, settings: Classification) -> list[Pa
         if not are_in_order(patient, images):
             found.append(PatientVisits(place[1], (), REASONS["session-order"]))
             continue
-        visits = range(len(patient.visits))
-        seen = tuple(observe(place, patient, index, images, settings, _NO_LABEL) for index in visits)
+        numbers: Sequence[int] = range(len(patient.visits))
+        if sees_images(settings):
+            scanned = [at for at, visit in enumerate(patient.visits) if visit.imaged or visit.session is not None]
+            numbers = scanned or numbers
+        seen = tuple(observe(place, patient, at, images, settings, _NO_LABEL) for at in numbers)
         found.append(PatientVisits(place[1], seen))
     if not found:
         raise CohortError(f"{known.site.data[0]}: no patient; expected participants.tsv or sub-* folders")
