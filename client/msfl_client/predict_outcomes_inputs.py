@@ -85,7 +85,9 @@ def read_inputs(
     site = SiteConfig(name="input", data=(source,), state=output / WORK_FOLDER, device=device)
     if not sees_images(settings):
         return KnownInputs(site)
-    own = None if isinstance(settings.model, DeepModel) else own_features(site)
+    lesions = model / SEGMENTATION_FOLDER
+    measures = isinstance(settings.model, DeepModel) or lesions.is_dir()  # a table has lesions of other hands
+    own = None if measures else own_features(site)
     known = _of_table(site, own) if own else _of_images(card, model, site, settings, num_workers, on_progress)
     return _harmonized(known, model_reference(card, model))
 
@@ -108,8 +110,8 @@ def _of_images(
     if not settings.features:
         return known
     lesions, cases = None, known.cases
-    if (folder := model / SEGMENTATION_FOLDER).is_dir():
-        lesions = load_lesion_model(folder, device=site.device)
+    if (model / SEGMENTATION_FOLDER).is_dir():
+        lesions = load_lesion_model(model / SEGMENTATION_FOLDER, site.device)
         cases = tuple(replace(case, mask=None) for case in cases)  # as in training: the model's lesions in every case
     done = 0
 
