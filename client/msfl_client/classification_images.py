@@ -1,9 +1,6 @@
 """A deep model at a site: it learns from sequences of visits, images and clinical values together.
 
-Features, which only `lesion-encoder` sees, are standardised by the reference of the study's harmonization: its mean
-and variance are those over all sites.
-
-Legend: V visits, E values, N observations.
+Legend: N observations, K classes.
 """
 
 from __future__ import annotations
@@ -14,20 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from msfl_client.classification_validation import measure_site
 from msfl_client.clinical_observations import Observation
 from msfl_client.deep_training import predict, train_round
 from msfl_client.learner import OnCase, OnStep
+from msfl_client.sequence_maker import SequenceMaker
 from msfl_client.site_harmonization import FOLDER
 from msfl_client.visit_sequences import VisitSequence
-from msfl_client.visit_volumes import cached_volume
-from msfl_common.config_classification import DeepModel
 from msfl_common.deep_models import build_classifier
-from msfl_common.deep_models.clinical_inputs import RANGES, scale_clinical
 from msfl_common.errors import CaseError, Code, RefusedError
-from msfl_common.harmonization import covariate_columns
 from msfl_common.messages import RoundTask, ValidationMetrics
 from msfl_common.model_folder import REFERENCE_FILE, read_reference
 from msfl_common.network import get_weights, set_weights
@@ -103,55 +96,14 @@ class ImageLearner:
         made = []
         for number, one in enumerate(part, start=1):
             try:
-                made.append(self._sequence(one))
+                made.append(self._maker.make(one))
             except (CaseError, OSError):
                 continue
             self._data.on_progress(self._data.site.name, "preparing", number, len(part), "")
         return made
 
-    def _sequence(self, one: Observation) -> VisitSequence:
-        visits = [visit for visit in one.visits if visit.case is not None or visit.clinical]
-        cache = self._data.site.state / "cache" / "visits"
-        study, model = self._data.study, self._data.settings.model
-        assert isinstance(model, DeepModel)
-        volumes = tuple(
-            None if visit.case is None else cached_volume(visit.case, study.inputs.contrasts, model, cache)
-            for visit in visits
-        )
-        clinical_VE = np.array(
-            [[visit.clinical.get(name, np.nan) for name in self._data.settings.clinical] for visit in visits]
-        )
-        values = scale_clinical(clinical_VE.reshape(len(visits), -1), self._data.settings.clinical)
-        features = np.array([self._standardised(one, visit.case.session if visit.case else None) for visit in visits])
-        return VisitSequence(
-            volumes=volumes,
-            clinical_VE=np.concatenate([features.reshape(len(visits), -1), values], axis=1).astype(np.float32),
-            present_V=np.ones(len(visits), bool),
-            label=one.label,
-            patient=one.patient,
-        )
-
-    def _standardised(self, one: Observation, session: str | None) -> NDArray[np.float64]:
-        """Features of a visit in standard deviations from the reference's mean; 0 for one that is not known."""
-        row = self._rows.get((one.dataset, one.subject, session), {})
-        return np.array([(row.get(name, mean) - mean) / scale for name, (mean, scale) in self._scales.items()])
-
     @cached_property
-    def _scales(self) -> dict[str, tuple[float, float]]:
-        """Mean, of a person of usual age and sex, and standard deviation of each feature that the model sees."""
-        names = self._data.settings.features
-        if not names:
-            return {}
-        reference = read_reference(self._data.site.state / FOLDER / REFERENCE_FILE)
-        usual = {name: np.array([RANGES[name].usual]) for name in reference.settings.covariates}
-        columns_1Q = covariate_columns(usual, reference.settings) if usual else np.empty((1, 0))
-        means_P = np.array(reference.grand_mean) + (columns_1Q @ reference.beta)[0]
-        deviations_P = np.sqrt(np.array(reference.pooled_variance))
-        known = dict(zip(reference.settings.feature_names, zip(means_P, deviations_P, strict=True), strict=True))
-        return {name: known.get(name, (0.0, np.inf)) for name in names}
-
-    @cached_property
-    def _rows(self) -> dict[tuple[int, str, str | None], dict[str, float]]:
-        table = self._data.features
-        assert table is not None
-        return {(row.dataset, row.participant_id, row.session_id): dict(row.features) for row in table.rows}
+    def _maker(self) -> SequenceMaker:
+        data, features = self._data, self._data.features
+        reference = read_reference(data.site.state / FOLDER / REFERENCE_FILE) if data.settings.features else None
+        return SequenceMaker(data.study, data.site.state / "cache" / "visits", reference, features)

@@ -17,6 +17,7 @@ import typer
 from msfl_client.cli_data import commands as data_commands
 from msfl_client.cli_features import commands as feature_commands
 from msfl_client.cli_federation import commands as federation_commands
+from msfl_client.cli_predict import commands as predict_commands
 from msfl_common.cli import DEBUG_HINT, run_app
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(federation_commands)
 app.add_typer(data_commands)
 app.add_typer(feature_commands)
+app.add_typer(predict_commands)
 
 SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
 StudyPath = Annotated[
@@ -205,45 +207,3 @@ def ledger(
     console.print(verdict(found), soft_wrap=True, highlight=False, markup=False)
     if export is not None:
         console.print(f"written: {export}", soft_wrap=True, highlight=False, markup=False)
-
-
-@app.command(epilog=DEBUG_HINT)
-def predict(
-    model: Annotated[Path, typer.Option(metavar="DIR", help="Model folder: OUT/model of a run.")],
-    source: Annotated[Path, typer.Option("--input", metavar="BIDS", help="Brains or whole heads, any grid.")],
-    output: Annotated[Path, typer.Option(metavar="DERIV", help="BIDS derivative folder to write.")],
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
-    as_json: Json = False,
-) -> None:
-    """Write a lesion mask and a probability map for every case, and a table of counts and volumes."""
-    from dataclasses import asdict
-
-    from msfl_client.predict import TABLE, predict_folder
-    from msfl_client.predict_features import RAW_TABLE, measure_predictions, reference_of_model
-    from msfl_common.progress import console, progress_bars
-
-    reference, measured = reference_of_model(model), None
-    with progress_bars() as bars:
-        task = bars.add_task("Predicting cases", total=None, note="")
-        rows = predict_folder(
-            model, source, output, device, lambda done, total: bars.update(task, completed=done, total=total)
-        )
-        if reference is not None:
-            also = bars.add_task("Measuring cases", total=len(rows), note="")
-            measured = measure_predictions(
-                model, reference, source, output, device, os.cpu_count() or 1, lambda: bars.advance(also)
-            )
-    if as_json:
-        sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
-        return
-    failed = [row for row in rows if row.lesion_count is None]
-    console.print(f"{len(rows) - len(failed)} of {len(rows)} cases predicted; table: {output / TABLE}", highlight=False)
-    for row in failed:
-        console.print(f"[yellow]{row.participant_id} {row.session_id}: {row.status}[/]", highlight=False)
-    if measured is not None and reference is not None:
-        num = len(measured.harmonized.table.rows) if measured.harmonized else 0
-        told = (
-            f"{measured.num_cases} cases measured: {output / RAW_TABLE}; {num} brought to reference {reference.version}"
-        )
-        console.print(told + (f" ({measured.reason})" if measured.reason else ""), highlight=False, soft_wrap=True)
-    console.print("Research use only.", highlight=False)

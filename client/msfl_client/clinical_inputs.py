@@ -25,7 +25,7 @@ _LEAST_ARRANGEMENTS = 100  # fewer, and an input may well equal the label by cha
 
 def complete(found: Observations, classification: Classification, table: FeatureTable | None) -> Observations:
     """The observations that have every input of a feature model; the others are left out for want of one."""
-    rows = _rows(table)
+    rows = rows_by_visit(table)
     lacking = {one.key for one in found.kept if _values(one, classification, rows) is None}
     kept = tuple(one for one in found.kept if one.key not in lacking)
     return replace(found, kept=kept, left_out={**found.left_out, **dict.fromkeys(sorted(lacking), "no-input")})
@@ -44,7 +44,7 @@ def labelled(
     Raises:
         InputError: an input is the label under another name.
     """
-    rows = _rows(table)
+    rows = rows_by_visit(table)
     kept = found.kept if isinstance(found, Observations) else found
     pairs = [(one, values) for one in kept if (values := _values(one, classification, rows)) is not None]
     inputs = np.array([values for _, values in pairs], np.float64).reshape(len(pairs), len(classification.inputs))
@@ -145,14 +145,20 @@ def _arrangements(labels_N: NDArray[np.int64]) -> float:
 Rows = Mapping[tuple[int, str, str | None], Mapping[str, float]]
 
 
-def _rows(table: FeatureTable | None) -> Rows:
+def rows_by_visit(table: FeatureTable | None) -> Rows:
+    """Features of a table by folder, patient and session."""
     rows = table.rows if table is not None else ()
     return {(row.dataset, row.participant_id, row.session_id): row.features for row in rows}
 
 
-def _values(one: Observation, classification: Classification, rows: Rows) -> list[float] | None:
-    """The inputs in their order; None where one is missing."""
+def known_inputs(one: Observation, classification: Classification, rows: Rows) -> dict[str, float]:
+    """Those of a model's inputs that are known of an observation, in their order."""
     features = rows.get((one.dataset, one.subject, one.session), {})
     known = {**features, **{str(name): value for name, value in one.clinical.items()}}
-    values = [known.get(name) for name in classification.inputs]
-    return None if None in values else [value for value in values if value is not None]
+    return {name: known[name] for name in classification.inputs if name in known}
+
+
+def _values(one: Observation, classification: Classification, rows: Rows) -> list[float] | None:
+    """The inputs in their order; None where one is missing."""
+    known = known_inputs(one, classification, rows)
+    return list(known.values()) if len(known) == len(classification.inputs) else None

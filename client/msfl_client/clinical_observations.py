@@ -6,7 +6,7 @@ Legend: N cases, P inputs.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -153,15 +153,12 @@ def observations(
         InputError: a table cannot be read; the label column is in no table, or cannot label every visit.
     """
     outcome = classification.outcome
-    by_visit: dict[tuple[int, str, str | None], Case] = {(*case.patient, case.session): case for case in cases}
     rows = {(row.dataset, row.participant_id, row.session_id): row for row in (table.rows if table else ())}
-    imaged: defaultdict[tuple[int, str], list[str | None]] = defaultdict(list)
-    for dataset, subject, session in dict.fromkeys([*by_visit, *rows]):
-        imaged[dataset, subject].append(session)
+    imaged = imaged_sessions(cases, table)
     needed = {*classification.clinical, *(["edss"] if outcome.endpoint else [])}
     if outcome.endpoint == "activity":
         needed |= {*_CHANGE_COLUMNS}
-    records = read_clinical(roots, needed, outcome.column, imaged)
+    records = read_clinical(roots, needed, outcome.column, {place: list(of) for place, of in imaged.items()})
     if outcome.column and outcome.observations == "every" and not records.label_in_sessions:
         raise InputError(
             f"outcome.observations: every visit needs an endpoint or a column of sessions.tsv; {outcome.column} is one "
@@ -170,16 +167,68 @@ def observations(
     kept: list[Observation] = []
     left_out: dict[str, Reason] = dict.fromkeys(records.left_out, "fault")
     for place, patient in records.patients.items():
-        images = {session: by_visit.get((*place, session)) for session in imaged[place]}
-        changes = {session: _changed(rows.get((*place, session))) for session in imaged[place]}
-        in_order = [visit.session for visit in patient.visits if visit.imaged]
-        if in_order != [session for session in imaged[place] if session in in_order]:
+        images = imaged.get(place, {})
+        changes = {session: _changed(rows.get((*place, session))) for session in images}
+        if not are_in_order(patient, images):
             left_out[patient.key] = "session-order"
             continue
         more, without = _of_patient(place, patient, images, changes, records.label_in_sessions, classification)
         kept += more
         left_out |= without
     return Observations(tuple(kept), left_out, records.findings)
+
+
+def imaged_sessions(
+    cases: Sequence[Case], table: FeatureTable | None
+) -> dict[tuple[int, str], dict[str | None, Case | None]]:
+    """Of each (folder, subject) the sessions with images or features, in order, and their case."""
+    found: defaultdict[tuple[int, str], dict[str | None, Case | None]] = defaultdict(dict)
+    for case in cases:
+        found[case.patient][case.session] = case
+    for row in table.rows if table else ():
+        found[row.dataset, row.participant_id].setdefault(row.session_id, None)
+    return dict(found)
+
+
+def are_in_order(patient: Patient, images: Collection[str | None]) -> bool:
+    """Whether sessions with images are named in the order of their dates."""
+    in_order = [visit.session for visit in patient.visits if visit.imaged]
+    return in_order == [session for session in images if session in in_order]
+
+
+def observe(
+    place: tuple[int, str],
+    patient: Patient,
+    index: int,
+    images: Mapping[str | None, Case | None],
+    classification: Classification,
+    label: int,
+) -> Observation:
+    """A patient at a visit: what a model may see of it and of those before.
+
+    Args:
+        place: folder and subject.
+        patient: with the visits.
+        index: number of the visit.
+        images: session to its case.
+        classification: which clinical values the model sees.
+        label: index of its class; any, where it is to be predicted.
+    """
+    seen = tuple(
+        SeenVisit(
+            visit.days,
+            images.get(visit.session) if visit.imaged else None,
+            {name: visit.values[name] for name in classification.clinical if name in visit.values},
+        )
+        for visit in patient.visits[: index + 1]
+    )
+    return Observation(_key(patient, index), *place, patient.visits[index].session, patient.key, seen, label)
+
+
+def _key(patient: Patient, index: int) -> str:
+    visit = patient.visits[index]
+    name = visit.session or (f"day {visit.days:g}" if visit.days is not None else "")
+    return f"{patient.key} {name}".strip()
 
 
 def _of_patient(
@@ -201,20 +250,12 @@ def _of_patient(
     kept, left_out = [], {}
     for index in candidates[:1] if outcome.observations == "first" else candidates:
         found = _label(patient, index, changes, label_in_sessions, outcome)
-        visit = patient.visits[index]
-        name = visit.session or (f"day {visit.days:g}" if visit.days is not None else "")
-        key = f"{patient.key} {name}".strip()
+        key = _key(patient, index)
         if isinstance(found, int):
-            seen = tuple(_seen(one, images, classification) for one in patient.visits[: index + 1])
-            kept.append(Observation(key, *place, visit.session, patient.key, seen, found))
+            kept.append(observe(place, patient, index, images, classification, found))
         else:
             left_out[key] = found
     return kept, left_out
-
-
-def _seen(visit: Visit, images: Mapping[str | None, Case | None], classification: Classification) -> SeenVisit:
-    known = {name: visit.values[name] for name in classification.clinical if name in visit.values}
-    return SeenVisit(visit.days, images.get(visit.session) if visit.imaged else None, known)
 
 
 def _label(

@@ -74,7 +74,7 @@ def predict_folder(
     device = pick_device(device_name)
     site = SiteConfig(name="input", data=(source,), state=output)
     cases, _ = find_cases(site, card.study.inputs.contrasts)
-    _describe(output, card)
+    describe_output(output, card, "MS lesions")
     rows = []
     for number, case in enumerate(cases, start=1):
         rows.append(_predict_or_say_why(case, card, network, device, output))
@@ -146,12 +146,17 @@ def _prepare(case: Case, inputs: Inputs, device: torch.device) -> tuple[Prepared
     return prepared, done.native_to_mni(reference_contrast(inputs))
 
 
-def _describe(output: Path, card: ModelCard) -> None:
+def describe_output(output: Path, card: ModelCard, what: str) -> None:
+    """Make a folder a BIDS derivative that says what it holds and which model made it.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     try:
         write_json(
             output / "dataset_description.json",
             {
-                "Name": f"MS lesions predicted by study {card.study.name}",
+                "Name": f"{what} predicted by study {card.study.name}",
                 "BIDSVersion": "1.10.0",
                 "DatasetType": "derivative",
                 "GeneratedBy": [{"Name": "msfl", "Version": __version__, "Description": card.notice}],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -32,6 +33,55 @@ VOLUME_FORMAT = 1  # raise it whenever this module's results change
 BRIGHTEST = 255
 _FWHM_PER_SIGMA = 2.3548
 _KEY = "volume"
+
+
+@dataclass(frozen=True)
+class SliceGrid:
+    """Where the slices of a volume lie in the image that they are of.
+
+    Attributes:
+        shape: pixels to the right, pixels to the front, slices of the brain.
+        affine: 4 x 4, indices of these to RAS mm of the image.
+        picked: the slices that the volume holds.
+        first: place of the first of them in the volume.
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+    picked: NDArray[np.int64]
+    first: int
+
+    def on_slices(self, volume_DHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A map of a volume on every slice of the brain, each that of the nearest slice in the volume, W x H x D."""
+        nearest = np.abs(np.arange(self.shape[2])[:, None] - self.picked).argmin(axis=1)
+        return np.ascontiguousarray(volume_DHW[self.first + nearest].transpose())
+
+
+def slice_grid(image: nib.Nifti1Image, model: DeepModel) -> SliceGrid:
+    """The grid of `visit_volume` in a brain-extracted RAS image.
+
+    Raises:
+        CaseError: it holds nothing.
+    """
+    shape, affine = _slices_of_brain(image, model.pixels)
+    picked = _pick(shape[2], model.slices)
+    return SliceGrid(shape, affine, picked, (model.slices - len(picked)) // 2)
+
+
+def refuse_too_coarse(image: nib.Nifti1Image, model: DeepModel) -> None:
+    """Refuse an image that has less than half of the slices or pixels that a model takes.
+
+    Raises:
+        CaseError: says what is expected and found.
+    """
+    grid = slice_grid(image, model)
+    coarsest_mm, pixel_mm = voxel_sizes(image.affine)[:2].max(), FIELD_MM / model.pixels
+    if 2 * grid.shape[2] < model.slices:
+        thick_mm = voxel_sizes(image.affine)[2]
+        found = f"{grid.shape[2]} of {thick_mm:.2g} mm"
+        raise CaseError(f"expected a brain of {model.slices // 2} slices or more, found {found}: too coarse")
+    if coarsest_mm > 2 * pixel_mm:
+        raise CaseError(f"expected pixels of {2 * pixel_mm:.2g} mm or less, found {coarsest_mm:.2g} mm: too coarse")
 
 
 def visit_volume(
@@ -60,12 +110,10 @@ def visit_volume(
     there = [contrast for contrast in contrasts if contrast in images]
     if not there:
         raise CaseError(f"expected an image of {' or '.join(contrasts)}, found none")
-    shape, affine = _slices_of_brain(images[there[0]], model.pixels)
-    picked = _pick(shape[2], model.slices)
-    first = (model.slices - len(picked)) // 2
+    grid = slice_grid(images[there[0]], model)
     for contrast in there:
-        slices_WHD = _scaled(_in_plane(images[contrast], shape, affine))[:, :, picked]
-        volume_CDHW[contrasts.index(contrast), first : first + len(picked)] = slices_WHD.transpose()
+        slices_WHD = _scaled(_in_plane(images[contrast], grid.shape, grid.affine))[:, :, grid.picked]
+        volume_CDHW[contrasts.index(contrast), grid.first : grid.first + len(grid.picked)] = slices_WHD.transpose()
     if not volume_CDHW.any():
         raise CaseError("expected positive intensities, found none")
     return volume_CDHW

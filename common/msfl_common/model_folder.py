@@ -21,6 +21,7 @@ from msfl_common.errors import ModelFolderError, UpdateError
 from msfl_common.feature_models.checks import check_state
 from msfl_common.files import whole_folder, write_bytes, write_text
 from msfl_common.harmonization import Reference
+from msfl_common.reliability import Reliability
 from msfl_common.weights import Weights, check_weights
 
 # A voxel is lesion from this probability on. On simulated validation cases DSC is the same from 0.3 to 0.5 and
@@ -58,6 +59,7 @@ class ModelCard(BaseModel):
     threshold: float = Field(LESION_THRESHOLD, description="lesion, or the last of two classes, from this probability")
     weights_sha256: str = Field(description="SHA-256 of model.safetensors")
     harmonization: str | None = Field(None, description="version of the reference in harmonization.json")
+    reliability: Reliability | None = Field(None, description="what came of the study's patients, by their scores")
     versions: dict[str, str] = Field(description="package versions that made the model")
     provenance: Provenance
 
@@ -69,6 +71,7 @@ def save_model(
     provenance: Provenance,
     reference: Reference | None = None,
     threshold: float | None = None,
+    reliability: Reliability | None = None,
 ) -> ModelCard:
     """Write a model folder in one step; an existing one is replaced only when the new one is whole.
 
@@ -79,6 +82,7 @@ def save_model(
         provenance: where they come from.
         reference: what features were harmonized to, in a study that did.
         threshold: of a classification, chosen on validation.
+        reliability: of a classification, what came of its patients.
     """
     content, settings = save(weights), study.classification
     normalisation: Literal["brain-zscore", "0-255", "none"] = "brain-zscore"
@@ -91,6 +95,7 @@ def save_model(
         threshold=LESION_THRESHOLD if threshold is None else threshold,
         weights_sha256=hashlib.sha256(content).hexdigest(),
         harmonization=reference.version if reference else None,
+        reliability=reliability,
         versions={"msfl": __version__, **{name: version(name) for name in ("torch", "monai", "flwr")}},
         provenance=provenance,
     )
@@ -117,20 +122,29 @@ def read_reference(path: Path) -> Reference:
         raise ModelFolderError(f"{path}: not a reference of this version: {detail}; copy it again") from None
 
 
+def read_card(folder: Path) -> ModelCard:
+    """The card of a model folder; its weights are not looked at.
+
+    Raises:
+        ModelFolderError: a file is missing, or the card is of another format.
+    """
+    for name in (CARD_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise ModelFolderError(f"{folder}: {name} is missing; a model folder holds {CARD_FILE} and {WEIGHTS_FILE}")
+    try:
+        return ModelCard.model_validate_json((folder / CARD_FILE).read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not text"
+        raise ModelFolderError(f"{folder / CARD_FILE}: not a model card of this version: {detail}") from None
+
+
 def load_model(folder: Path) -> tuple[ModelCard, Weights]:
     """Read a model folder.
 
     Raises:
         ModelFolderError: a file is missing, altered, or of another format.
     """
-    for name in (CARD_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise ModelFolderError(f"{folder}: {name} is missing; a model folder holds {CARD_FILE} and {WEIGHTS_FILE}")
-    try:
-        card = ModelCard.model_validate_json((folder / CARD_FILE).read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not text"
-        raise ModelFolderError(f"{folder / CARD_FILE}: not a model card of this version: {detail}") from None
+    card = read_card(folder)
     if card.harmonization is not None and read_reference(folder / REFERENCE_FILE).version != card.harmonization:
         raise ModelFolderError(
             f"{folder / REFERENCE_FILE}: is not the one that {CARD_FILE} names; copy the folder again"

@@ -18,6 +18,7 @@ from msfl_common.classification_curves import (
     auprc,
     auroc,
     brier,
+    calibration_curve,
     calibration_error,
     choose_threshold,
     pool_cells,
@@ -25,10 +26,10 @@ from msfl_common.classification_curves import (
 from msfl_common.classification_metrics import scored_classes
 from msfl_common.config import Name
 from msfl_common.config_classification import Classification, Split
+from msfl_common.reliability import Group, Reliability
 from msfl_common.validation_metrics import ValidationMetrics
 
 Count = Annotated[int, Field(ge=0)]
-Group = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[int, Field(ge=1)], Count]
 Confusion = tuple[tuple[Count, ...], ...]
 
 _TOGETHER = {"auroc": auroc, "auprc": auprc, "brier": brier, "ece": calibration_error}
@@ -92,6 +93,21 @@ def threshold_of(validation: Mapping[str, ValidationMetrics]) -> float:
     return choose_threshold(pool_cells(cells_CG3[0] for cells_CG3 in told))
 
 
+def reliability_of(*measured: Mapping[str, ValidationMetrics]) -> Reliability | None:
+    """What a model card says of the final model's scores; None where no site told of any.
+
+    Args:
+        measured: site to what it told, for each part of the patients that the model was not trained on. All their
+            groups are joined to ten or fewer, so that hardly one is of a single site.
+    """
+    metrics = [one for part in measured for one in part.values()]
+    told = [one.cells for one in metrics if one.cells is not None and one.cells.any()]
+    if not told:
+        return None
+    joined = [calibration_curve(pool_cells(cells[number] for cells in told)) for number in range(len(told[0]))]
+    return Reliability(groups=tuple(_groups(points_G3) for points_G3 in joined))
+
+
 def summarise_classification(
     classification: Classification, measured: Mapping[str, ValidationMetrics], threshold: float, split: Split
 ) -> ClassificationSummary:
@@ -120,10 +136,7 @@ def summarise_classification(
 
 def _at_site(metrics: ValidationMetrics, num_classes: int) -> ClassificationAtSite:
     assert metrics.cells is not None
-    groups = tuple(
-        tuple((float(score), int(cases), int(positives)) for score, cases, positives in groups_G3 if cases)
-        for groups_G3 in metrics.cells
-    )
+    groups = tuple(_groups(groups_G3) for groups_G3 in metrics.cells)
     prevalence = metrics.estimates.get("prevalence") if num_classes == 2 else None
     confusion = None
     if metrics.confusion is not None and metrics.confusion.any():
@@ -134,6 +147,12 @@ def _at_site(metrics: ValidationMetrics, num_classes: int) -> ClassificationAtSi
         groups=groups,
         confusion=confusion,
     )
+
+
+def _groups(groups_G3: NDArray[np.float64]) -> tuple[Group, ...]:
+    return tuple(
+        (min(float(score), 1.0), int(cases), int(positives)) for score, cases, positives in groups_G3 if cases
+    )  # a mean of ones may come out a little above
 
 
 def _together(summary: ClassificationSummary) -> dict[str, float]:

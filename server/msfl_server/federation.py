@@ -22,7 +22,7 @@ from msfl_common.metric_registry import TASK_METRICS
 from msfl_common.model_folder import Provenance, save_model
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
-from msfl_server.classification_summary import threshold_of
+from msfl_server.classification_summary import reliability_of, threshold_of
 from msfl_server.federation_exchange import (
     NO_ANSWER,
     NOT_ONLINE,
@@ -117,7 +117,8 @@ def run_rounds(
         rounds_completed=checkpoint.state.round,
         sites={site.name: site.cases_train for site in checkpoint.state.sites},
     )
-    save_model(out / "model", study, checkpoint.weights, provenance, reference, checkpoint.state.threshold)
+    reliability = reliability_of(checkpoint.state.validation, checkpoint.state.test)
+    save_model(out / "model", study, checkpoint.weights, provenance, reference, checkpoint.state.threshold, reliability)
     return checkpoint
 
 

@@ -1,0 +1,337 @@
+"""Trained classifications put to use by `msfl-client predict`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy.special import logit
+from tests.conftest import AFFINE, BidsSite
+from tests.deep import tiny_study
+from tests.server.test_federation import Recorder, grid_of
+
+from msfl_client.cli import main
+from msfl_common.config import Policy, Rounds, SiteConfig, StudyConfig
+from msfl_common.deep_models import build_classifier
+from msfl_common.deep_models.visit_classifier import FIELD_MM
+from msfl_common.feature_models import predict_proba
+from msfl_common.model_folder import ModelCard, Provenance, load_model, save_model
+from msfl_common.network import build_network, get_weights, starting_weights
+from msfl_common.reliability import interval_at
+from msfl_server.cohort import make_records
+from msfl_server.federation import run_rounds
+
+SITES = ("site-a", "site-b", "site-c")
+CLINICAL = ("age", "sex", "edss", "relapses_prior_year")
+FEATURES = ("lesion_volume_ml", "bpf")
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("records") / "cohort"
+    make_records(out, num_sites=len(SITES), cases_per_site=(40, 30, 30))
+    return out
+
+
+def trained(cohort: Path, folder: Path, **settings: Any) -> Path:
+    """The model that a run of real rounds ends with."""
+    study = StudyConfig(name="outcomes", task="classification", min_cases=2, **settings)
+    policy = Policy(
+        tasks=("classification",),
+        allow=("model_update", "validation_metrics", "harmonization_sums", "node_facts"),
+        min_cases=2,
+    )
+    sites = [SiteConfig(name=name, data=(cohort / name,), state=folder / name, policy=policy) for name in SITES]
+    run_rounds(grid_of(sites), study, starting_weights(study), folder / "out", Recorder())
+    return folder / "out" / "model"
+
+
+@pytest.fixture(scope="module")
+def logistic(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    classification = {
+        "outcome": {"endpoint": "edss-worsening"},
+        "features": FEATURES,
+        "clinical": CLINICAL,
+        "model": {"kind": "logistic"},
+    }
+    rounds = Rounds(num_rounds=15, quorum=2)
+    return trained(cohort, tmp_path_factory.mktemp("logistic"), classification=classification, rounds=rounds)
+
+
+@pytest.fixture(scope="module")
+def boosted(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trees on harmonized features."""
+    classification = {
+        "outcome": {"endpoint": "edss-worsening"},
+        "features": FEATURES,
+        "clinical": CLINICAL,
+        "model": {"kind": "gradient-boosting"},
+    }
+    return trained(
+        cohort,
+        tmp_path_factory.mktemp("boosted"),
+        classification=classification,
+        rounds=Rounds(num_rounds=4, quorum=2),
+        harmonization={"method": "combat", "features": FEATURES},
+    )
+
+
+@pytest.fixture
+def folder(cohort: Path, tmp_path: Path) -> Path:
+    """A copy of a site's folder to damage."""
+    return Path(shutil.copytree(cohort / "site-a", tmp_path / "bids"))
+
+
+@pytest.fixture
+def predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The real command in this process: exit code, stdout and stderr; it writes to `tmp_path / "out"`."""
+
+    def run(model: Path, source: Path, *more: str) -> tuple[int, str, str]:
+        command = ["msfl-client", "predict", "--model", model, "--input", source, "--output", tmp_path / "out", *more]
+        monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        monkeypatch.setenv("COLUMNS", "160")
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    return run
+
+
+def rows_of(tmp_path: Path) -> list[dict[str, str]]:
+    with (tmp_path / "out" / "predictions.tsv").open(newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def edit(path: Path, row: int, **cells: str) -> str:
+    """Change cells of a line of a table, the first below the header being 0; returns the subject that it is of."""
+    with path.open(newline="") as stream:
+        reader = csv.DictReader(stream, delimiter="\t")
+        names, lines = list(reader.fieldnames or ()), list(reader)
+    lines[row] |= cells
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, names, delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    return lines[row].get("participant_id", "")
+
+
+def test_the_card_says_what_came_of_the_patients(logistic: Path) -> None:
+    card, _ = load_model(logistic)
+    assert card.reliability is not None
+    (groups,) = card.reliability.groups
+    scores, cases, positives = map(np.array, zip(*groups, strict=True))
+    assert len(groups) <= 10
+    assert (np.diff(scores) > 0).all()
+    assert 20 <= cases.sum() < 100 - sum(card.provenance.sites.values()) + 1
+    assert 0 < positives.sum() < cases.sum()
+
+
+def test_outcomes_of_a_folder(logistic: Path, cohort: Path, predict: Command, tmp_path: Path) -> None:
+    code, out, _ = predict(logistic, cohort / "site-a")
+    assert code == 0
+    assert "40 of 40 predicted" in out
+    assert "Research use only. Not a medical device." in out
+    assert "It tells of such patients, not of this one alone" in " ".join(out.split())
+    card, _ = load_model(logistic)
+    rows = rows_of(tmp_path)
+    assert {row["status"] for row in rows} == {"ok"} | {row["status"] for row in rows if "passed over" in row["status"]}
+    for row in rows:
+        probability = float(row["probability_1"])
+        assert probability + float(row["probability_0"]) == pytest.approx(1, abs=1e-5)
+        assert row["class"] == str(int(probability >= card.threshold))
+        assert int(row["interval_cases"]) >= 20
+        assert 0 <= float(row["interval_low"]) < float(row["interval_high"]) <= 1
+        assert row["reasons"].count(";") == 2
+    described = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {*rows[0]} <= {*described}
+    assert described["Notice"] == card.notice
+
+
+def test_probabilities_reasons_and_intervals_are_the_models(
+    logistic: Path, cohort: Path, predict: Command, tmp_path: Path
+) -> None:
+    code, out, err = predict(logistic, cohort / "site-a", "--json")
+    document = json.loads(out)
+    card, state = load_model(logistic)
+    assert (code, err, document["notice"]) == (0, "", card.notice)
+    settings = card.study.classification
+    assert settings is not None
+    assert card.reliability is not None
+    at_mean = logit(predict_proba(settings, state, state["mean"][None])[0, 1])
+    for case in document["cases"]:
+        values = {reason["input"]: reason["value"] for reason in case["reasons"]}
+        inputs_P = np.array([values[name] for name in settings.inputs])
+        probability = predict_proba(settings, state, inputs_P[None])[0, 1]
+        assert case["probabilities"]["1"] == pytest.approx(probability)
+        effects = [reason["effect"] for reason in case["reasons"]]
+        assert sum(effects) == pytest.approx(logit(probability) - at_mean)  # of the last class, probable or not
+        assert np.abs(effects).tolist() == sorted(np.abs(effects), reverse=True)
+        interval = interval_at(card.reliability.groups[0], probability)
+        assert interval is not None
+        assert case["interval"] == {"low": interval.low, "high": interval.high, "num_cases": interval.num_cases}
+    assert {case["predicted_class"] for case in document["cases"]} == {"0", "1"}
+
+
+def test_a_patients_last_visit_with_the_inputs_or_every_visit(
+    logistic: Path, folder: Path, predict: Command, tmp_path: Path
+) -> None:
+    table = folder / "features" / "features.tsv"
+    sessions = [line.split("\t")[:2] for line in table.read_text().splitlines()[1:]]
+    number, subject = next((at, name) for at, (name, session) in enumerate(sessions) if session == "ses-02")
+    predict(logistic, folder)
+    last = next(row for row in rows_of(tmp_path) if row["participant_id"] == subject)
+    assert last["session_id"] == "ses-02"
+    edit(table, number, bpf="n/a")
+    predict(logistic, folder)
+    last = next(row for row in rows_of(tmp_path) if row["participant_id"] == subject)
+    assert (last["session_id"], last["days"]) == ("ses-01", "0")
+    assert "passed over" in last["status"]
+    predict(logistic, folder, "--every-visit")
+    every = {row["session_id"]: row for row in rows_of(tmp_path) if row["participant_id"] == subject}
+    assert every["ses-01"] == last | {"status": "ok"}
+    assert every["ses-02"]["status"] == "left out: no bpf (not measured at the visit)"
+    assert every["ses-02"]["probability_1"] == every["ses-02"]["interval_low"] == "n/a"
+
+
+def test_a_patient_that_cannot_be_predicted_is_named_and_the_rest_go_on(
+    logistic: Path, folder: Path, predict: Command, tmp_path: Path
+) -> None:
+    table = folder / "participants.tsv"
+    without = edit(table, 0, sex="n/a")
+    beyond = edit(table, 1, age="240")
+    code, out, _ = predict(logistic, folder)
+    assert code == 0
+    assert "38 of 40 predicted" in out
+    status = {row["participant_id"]: row["status"] for row in rows_of(tmp_path)}
+    assert status[without] == "left out: no sex"
+    assert status[beyond].startswith("left out: ")
+    assert "line 3, age: expected a number from 0 to 120, found '240'" in status[beyond]
+
+
+def test_a_scanner_that_cannot_be_brought_to_the_reference_is_refused(
+    boosted: Path, folder: Path, predict: Command, tmp_path: Path
+) -> None:
+    predict(boosted, folder)
+    before = {row["participant_id"]: row for row in rows_of(tmp_path)}
+    assert all(row["status"].startswith("ok") for row in before.values())
+    table = folder / "features" / "features.tsv"
+    subject = edit(table, 0, scanner="new")
+    for number, line in enumerate(table.read_text().splitlines()[1:]):
+        if line.startswith(f"{subject}\t"):
+            edit(table, number, scanner="new")
+    assert predict(boosted, folder)[0] == 0
+    after = {row["participant_id"]: row for row in rows_of(tmp_path)}
+    assert "not harmonized: scanner new has no fit: too few training cases" in after[subject]["status"]
+    assert sum(row["probability_1"] == "n/a" for row in after.values()) == 1
+    card, _ = load_model(boosted)
+    for line in (tmp_path / "out" / "predictions.json", boosted / "model.json"):
+        assert "Research use only" in line.read_text()
+    # The harmonized table of a site that took part is taken as it is.
+    shutil.rmtree(folder / "features")
+    shutil.copytree(boosted.parents[1] / "site-a" / "harmonization", folder / "features")
+    assert json.loads((folder / "features" / "features.json").read_text())["HarmonizedTo"] == card.harmonization
+    code, out, _ = predict(boosted, folder, "--json")
+    assert code == 0
+    assert all(case["reasons"] for case in json.loads(out)["cases"] if case["probabilities"])
+
+
+def test_what_cannot_be_done_at_all_is_one_line(
+    logistic: Path, boosted: Path, folder: Path, predict: Command, tmp_path: Path, tiny: StudyConfig
+) -> None:
+    def line(model: Path, source: Path, *more: str) -> str:
+        code, out, err = predict(model, source, *more)
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        return err
+
+    assert "no such folder" in line(logistic, tmp_path / "nowhere")
+    segmentation = tmp_path / "segmentation"
+    save_model(segmentation, tiny, get_weights(build_network(tiny)), Provenance(rounds_completed=0, sites={}))
+    assert "leave it out" in line(segmentation, folder, "--every-visit")
+    altered = Path(shutil.copytree(logistic, tmp_path / "altered"))
+    (altered / "model.safetensors").write_bytes(b"other")
+    assert "altered or damaged" in line(altered, folder)
+    harmonized = Path(shutil.copytree(folder, tmp_path / "harmonized"))
+    shutil.rmtree(harmonized / "features")
+    shutil.copytree(boosted.parents[1] / "site-a" / "harmonization", harmonized / "features")
+    assert "trained on raw ones" in line(logistic, harmonized)
+    participants = folder / "participants.tsv"
+    participants.write_text(participants.read_text().replace("\tF\t", "\tn/a\t").replace("\tM\t", "\tn/a\t"))
+    assert "none of 40 patients or visits could be predicted; sub-001: left out: no sex" in line(logistic, folder)
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Path:
+    return deep_model(tmp_path / "deep", tiny_study("lesion-encoder"))
+
+
+def deep_model(folder: Path, study: StudyConfig) -> Path:
+    """A network with its first weights."""
+    save_model(
+        folder, study, get_weights(build_classifier(study)), Provenance(rounds_completed=0, sites={}), threshold=0.4
+    )
+    return folder
+
+
+def with_tables(site: BidsSite, *ages: str) -> Path:
+    lines = [f"sub-0{number}\t{age}\t2" for number, age in enumerate(ages, start=1)]
+    (site.root / "participants.tsv").write_text("\n".join(["participant_id\tage\tfs_visual", *lines]) + "\n")
+    return site.root
+
+
+def test_a_deep_model_says_where_it_looked(deep: Path, site: BidsSite, predict: Command, tmp_path: Path) -> None:
+    site.image("sub-02", "FLAIR").unlink()
+    root = with_tables(site, "31", "42", "n/a")
+    code, out, _ = predict(deep, root, "--json")
+    assert code == 0
+    card: ModelCard = load_model(deep)[0]
+    first, second, third = json.loads(out)["cases"]
+    assert second["status"] == "left out: no FLAIR image"
+    assert third["status"] == "left out: no age at this visit or an earlier one"
+    assert sum(first["probabilities"].values()) == pytest.approx(1)
+    assert first["interval"] is None
+    assert "There is no interval" in json.loads(out)["interval"]
+    assert {reason["input"]: reason["value"] for reason in first["reasons"]} == {
+        "age": 31.0,
+        "fs_visual": 2.0,
+        "T1w": None,
+        "FLAIR": None,
+    }
+    assert len(first["saliency"]) == 2
+    for name in first["saliency"]:
+        path = tmp_path / "out" / name
+        image = nib.load(path)
+        voxels = np.asarray(image.dataobj)
+        brain = np.asarray(nib.load(site.image("sub-01", "T1w")).dataobj) > 0
+        assert image.shape == (16, 16, int(brain.any(axis=(0, 1)).sum()))
+        assert image.header.get_zooms() == pytest.approx((FIELD_MM / 16, FIELD_MM / 16, AFFINE[2, 2]))
+        at_mm = nib.affines.apply_affine(image.affine, np.argwhere(voxels))
+        inside = nib.affines.apply_affine(AFFINE, np.argwhere(brain))
+        assert len(at_mm) > 0
+        reach = FIELD_MM / 16
+        assert (at_mm >= inside.min(axis=0) - reach).all()
+        assert (at_mm <= inside.max(axis=0) + reach).all()
+        sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+        assert sidecar["Notice"] == card.notice
+        assert "sub-01_T1w.nii.gz, in pixels of 12.5 mm" in sidecar["Grid"]
+
+
+def test_images_too_coarse_for_a_deep_model_are_refused(site: BidsSite, predict: Command, tmp_path: Path) -> None:
+    study = tiny_study("resnext")
+    settings = study.classification
+    assert settings is not None
+    finer = settings.model_copy(update={"model": settings.model.model_copy(update={"slices": 50})})
+    model = deep_model(tmp_path / "fine", study.model_copy(update={"classification": finer}))
+    code, out, err = predict(model, with_tables(site, "31", "42", "53"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "expected a brain of 25 slices or more, found 16 of 6 mm: too coarse" in err
