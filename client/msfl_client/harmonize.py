@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -138,6 +137,7 @@ def apply_fit(rows: Rows, fit: SiteFit, reference: Reference) -> Floats:
     """
     if fit.reference != reference.version:
         raise ValueError(f"the fit is to reference {fit.reference}, not {reference.version}")
+    import pandas as pd
     from neuroHarmonize import harmonizationApply  # nearly a second to load, and most rounds do without
 
     rows, known = rows.of(reference), {scanner.scanner: scanner for scanner in fit.scanners}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msfl_client.bids import Case
 from msfl_client.check_cache import fingerprint_of
@@ -16,11 +17,13 @@ from msfl_client.common_space import CommonSpaceCase
 from msfl_client.common_space_reader import common_space_of
 from msfl_client.feature_table import FeatureRow
 from msfl_client.features import FORMAT, case_features, change_features
-from msfl_client.predicted_lesions import LesionModel, with_predicted_lesions
 from msfl_common.config import Inputs
 from msfl_common.errors import CaseError
 from msfl_common.features import FEATURES
 from msfl_common.files import write_json
+
+if TYPE_CHECKING:
+    from msfl_client.predicted_lesions import LesionModel
 
 TABLE = Path("features", "features.tsv")  # in a site's state folder
 
@@ -75,7 +78,11 @@ def _of_patient(
     @lru_cache(maxsize=2)  # a session is needed for itself, and for the one after it
     def space(case: Case) -> CommonSpaceCase:
         read = common_space_of(case, inputs, sessions)
-        return with_predicted_lesions(read, model) if model is not None and read.lesion_DHW is None else read
+        if model is None or read.lesion_DHW is not None:
+            return read
+        from msfl_client.predicted_lesions import with_predicted_lesions  # loads torch, which masks alone do not need
+
+        return with_predicted_lesions(read, model)
 
     found: dict[str, dict[str, float] | str] = {}
     earlier: Case | None = None

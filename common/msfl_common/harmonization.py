@@ -24,7 +24,6 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from scipy.interpolate import BSpline
 
 from msfl_common.config import Covariate, Frozen, Harmonization
 
@@ -139,6 +138,8 @@ def covariate_columns(values: dict[Covariate, Floats], settings: Harmonization) 
         value_N = np.asarray(values[covariate], dtype=np.float64)
         knots = settings.age_knots_years
         if covariate == "age" and knots:
+            from scipy.interpolate import BSpline  # half a second to load, for those who bend with age
+
             padded = np.concatenate([[knots[0]] * _DEGREE, knots, [knots[-1]] * _DEGREE])
             basis = BSpline.design_matrix(np.clip(value_N, knots[0], knots[-1]), padded, _DEGREE).toarray()
             columns += list(basis.T[1:])

@@ -10,6 +10,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import nibabel as _nibabel  # noqa: F401 - these three first: they look for some of the hidden packages themselves
+import scipy.ndimage as _ndimage  # noqa: F401
+import torch as _torch  # noqa: F401
+
+_UNUSED = ("mlflow", "matplotlib", "pandas", "PIL", "pyarrow", "scipy.signal", "skimage", "sklearn", "tifffile")
+
 
 @contextmanager
 def _hidden(*packages: str) -> Iterator[None]:
@@ -24,7 +30,7 @@ def _hidden(*packages: str) -> Iterator[None]:
             del sys.modules[name]
 
 
-with _hidden("mlflow", "matplotlib"):
+with _hidden(*_UNUSED):
     from monai.data import set_track_meta
     from monai.inferers import sliding_window_inference
     from monai.losses import DiceCELoss

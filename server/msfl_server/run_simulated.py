@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from msfl_common.deep_models.start import origin
+from msfl_common.harmonization import Reference
 from msfl_common.network import starting_weights
 from msfl_server.display import run_display
-from msfl_server.harmonization_cases import effect_of_run
+from msfl_server.harmonization_effect import HarmonizationEffect
 from msfl_server.overlays import example_overlays
 from msfl_server.run import play_and_report
 from msfl_server.run_folder import RunSetup
@@ -32,5 +33,11 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
             display,
             lambda listener: simulate(setup.study, first, setup.sites, out, backend, listener, display.on_progress),
             lambda: example_overlays(setup, out),
-            lambda reference: effect_of_run(setup, reference),
+            lambda reference: _effect(setup, reference),
         )
+
+
+def _effect(setup: RunSetup, reference: Reference) -> HarmonizationEffect | None:
+    from msfl_server.harmonization_cases import effect_of_run  # loads scikit-learn, which few runs need
+
+    return effect_of_run(setup, reference)

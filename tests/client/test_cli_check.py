@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.commands import run_main, take_interrupts
+
+from msfl_client.cli import main
 
 COMMAND = [sys.executable, "-c", "from msfl_client.cli import main; main()"]
 FOLDERS = [str(Path(__file__).parents[2] / side) for side in ("common", "client")]
@@ -16,9 +19,12 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(FOLDERS), "COLUMNS": "
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT, timeout=120
-    )
+    return run_main(main, *arguments)
+
+
+def run_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
 
 
 @pytest.fixture
@@ -29,7 +35,7 @@ def site_file(site) -> Path:
 
 
 def test_good_site(site_file):
-    done = run("check", site_file)
+    done = run_process("check", site_file)
     assert done.returncode == 0
     assert done.stderr == ""
     assert "3 of 3 cases usable." in done.stdout
@@ -139,7 +145,7 @@ def test_help_answers_at_once():
     best_s = 60.0
     for _ in range(3):
         start = time.perf_counter()
-        done = run("--help")
+        done = run_process("--help")
         best_s = min(best_s, time.perf_counter() - start)
     assert done.returncode == 0
     assert "check" in done.stdout
@@ -171,7 +177,11 @@ def test_interrupt_is_one_line_and_exit_130(site, site_file):
     fifo.unlink()
     os.mkfifo(fifo)
     process = subprocess.Popen(
-        [*COMMAND, "check", str(site_file)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
+        [*COMMAND, "check", str(site_file)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
+        preexec_fn=take_interrupts,
     )
     writer = open_once_read(fifo)
     process.send_signal(signal.SIGINT)

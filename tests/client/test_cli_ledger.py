@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
+from tests.commands import run_main
 
+from msfl_client.cli import main
 from msfl_client.ledger import Entry, append, read
 from msfl_client.ledger_view import COLUMNS, export_csv
 
-COMMAND = [sys.executable, "-c", "from msfl_client.cli import main; main()", "ledger"]
-FOLDERS = [str(Path(__file__).parents[2] / side) for side in ("common", "client")]
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(FOLDERS), "COLUMNS": "140"}
 
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+def run(*arguments: object) -> CompletedProcess[str]:
+    return run_main(main, "ledger", *arguments, columns=140)
 
 
 def message(number: int, kind: str = "model_update", study: str = "pilot") -> Entry:

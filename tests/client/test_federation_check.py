@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tests.commands import run_main
 
 from msfl_client import federation_check
+from msfl_client.cli import main
 from msfl_client.connection_view import print_connection
 from msfl_client.federation_check import Row, check_connection
 from msfl_client.keys import make_key
@@ -21,8 +20,6 @@ from msfl_common.config import Policy, SiteConfig
 from msfl_server.certificates import issue_server_certificate, make_authority
 from msfl_server.server_config import ServerConfig
 from msfl_server.study_folder import StudyFolder, add_site, init_study
-
-FOLDERS = [str(Path(__file__).parents[2] / side) for side in ("common", "client")]
 
 
 @pytest.fixture
@@ -125,17 +122,13 @@ def test_the_table_names_each_row_and_its_fix() -> None:
     assert "What to do:\n  key: run `chmod 600 [x]`" in lines
 
 
-def test_the_command_looks_at_the_connection_when_asked_although_there_is_no_kit(site: SiteConfig, make_site) -> None:
+def test_the_command_looks_at_the_connection_when_asked_although_there_is_no_kit(
+    site: SiteConfig, make_site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = make_site("scans", ["sub-01"]).root.parent
     (folder / "lonely.yaml").write_text("name: a\ndata: scans\nstate: state\nkit: nowhere\n")
-    command = [sys.executable, "-c", "from msfl_client.cli import main; main()", "check", "lonely.yaml"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(FOLDERS), "COLUMNS": "160"}
-    quiet, asked = (
-        subprocess.run(
-            [*command, *more], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-        )
-        for more in ([], ["--connection"])
-    )
+    monkeypatch.chdir(folder)
+    quiet, asked = (run_main(main, "check", "lonely.yaml", *more) for more in ([], ["--connection"]))
     assert (quiet.returncode, quiet.stderr) == (0, "")
     assert "Connection and machine" not in quiet.stdout
     assert asked.returncode == 2

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
+from tests.commands import run_main
 
+from msfl_client.cli import main
 from msfl_client.keys import load_key
 from msfl_client.site_folder import init_site
 from msfl_common.config import SiteConfig, load_site
 from msfl_common.errors import InputError
-
-FOLDERS = [str(Path(__file__).parents[2] / side) for side in ("common", "client")]
 
 
 @pytest.fixture
@@ -52,10 +50,8 @@ def test_bad_input_writes_nothing(tmp_path: Path, data: Path, name: str, data_na
     assert not (tmp_path / "site").exists()
 
 
-def msfl_client(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from msfl_client.cli import main; main()", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(FOLDERS)}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+def msfl_client(*arguments: object) -> CompletedProcess[str]:
+    return run_main(main, *arguments)
 
 
 def test_the_command_prints_the_public_key_and_the_next_step(tmp_path: Path, data: Path) -> None:

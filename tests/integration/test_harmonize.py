@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from msfl_common.config import load_study
 from msfl_common.model_folder import read_reference
 from msfl_server.cohort import make_cohort
 
-SITES = ("site-a", "site-b", "site-c")
+SITES = ("site-a", "site-b")
 STUDY = """\
 name: harmonized
 min_cases: 1
@@ -26,7 +27,7 @@ inputs: {spacing_mm: 4.0}
 model: {channels: [4, 8]}
 training: {steps_per_round: 2, patch_voxels: 16}
 validation: {fraction: 0.2, bootstrap_samples: 100}
-rounds: {num_rounds: 1, quorum: 3}
+rounds: {num_rounds: 1, quorum: 2}
 harmonization: {method: combat, min_cases: 3}
 """
 
@@ -35,9 +36,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three simulated sites of six patients, and the study."""
+    """Two simulated sites of six patients, and the study."""
     folder = tmp_path_factory.mktemp("harmonized")
-    make_cohort(folder / "cohort", num_sites=3, cases_per_site=6, seed=0, spacing_mm=4.0)
+    make_cohort(folder / "cohort", num_sites=2, cases_per_site=6, seed=0, spacing_mm=4.0)
     (folder / "study.yaml").write_text(STUDY)
     return folder
 
@@ -60,7 +61,7 @@ def simulated(base: Path) -> Path:
 
 def test_a_simulated_run_reports_what_harmonization_changed(simulated: Path) -> None:
     reference = read_reference(simulated / "harmonization.json")
-    assert reference.num_sites == 3
+    assert reference.num_sites == 2
     assert (simulated / "model" / "harmonization.json").read_bytes() == (simulated / "harmonization.json").read_bytes()
     page = (simulated / "report.html").read_text()
     assert "Harmonization of features" in page
@@ -94,15 +95,16 @@ def test_the_model_brings_new_cases_to_its_reference(simulated: Path, base: Path
 
 
 @pytest.fixture
-def federation(base: Path, tmp_path: Path) -> Iterator[Deployment]:
-    """The same study among real processes, whose sites allow their sums."""
+def federation(base: Path, tmp_path: Path, simulated: Path, ready_store: Path) -> Iterator[Deployment]:
+    """The same study among real processes, whose sites allow their sums; site-b has measured its cases before."""
     folders = {name: base / "cohort" / name for name in SITES}
-    with deployment(tmp_path / "federation", load_study(base / "study.yaml"), folders) as made:
+    with deployment(tmp_path / "federation", load_study(base / "study.yaml"), folders, store=ready_store) as made:
         for name in SITES:
             path = made.site(name) / "site.yaml"
             content = yaml.safe_load(path.read_text())
             content["policy"]["allow"] = ["model_update", "validation_metrics", "harmonization_sums", "node_facts"]
             path.write_text(yaml.safe_dump(content))
+        shutil.copytree(simulated / "sites" / "site-b" / "cache", made.site("site-b") / "state" / "cache")
         yield made
 
 

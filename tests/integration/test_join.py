@@ -30,7 +30,9 @@ from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode import node_auth_http_interceptor
+from tests.commands import run_main
 
+from msfl_client.cli import main
 from msfl_client.federation_check import Row, check_connection
 from msfl_client.keys import make_key
 from msfl_client.site_folder import init_site
@@ -43,7 +45,6 @@ from msfl_server.study_folder import StudyFolder, add_site, init_study
 
 BIN = Path(sys.executable).parent
 ROWS = ["device", "disk", "key", "kit", "server", "clock", "authenticated", "study"]
-FOLDERS = [str(Path(__file__).parents[2] / side) for side in ("common", "client")]
 
 
 @dataclass(frozen=True)
@@ -394,9 +395,7 @@ def test_how_far_off_flower_lets_a_clock_be(
 
 
 def msfl_client(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from msfl_client.cli import main; main()", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(FOLDERS), "COLUMNS": "160"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    return run_main(main, *arguments)
 
 
 def test_check_shows_both_tables_and_its_exit_code_says_whether_start_will_do(site: SiteConfig, make_site) -> None:

@@ -8,15 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.commands import run_main
+
 from msfl_client.keys import make_key
+from msfl_server.cli import main
 
 FOLDERS = [str(Path(__file__).parents[2] / side) for side in ("common", "client", "server")]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(FOLDERS)}
 
 
 def msfl_server(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from msfl_server.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120, check=False)
+    return run_main(main, *arguments)
 
 
 def test_a_study_from_init_to_removal(tmp_path: Path) -> None:
