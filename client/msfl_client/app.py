@@ -1,11 +1,12 @@
 """The site's Flower app: its requests, each answered through the egress door.
 
-    query            node facts
-    query.moments    first sums of a harmonization
-    query.residuals  second sums of it
-    query.reference  takes the harmonization's reference, node facts
-    train            a round of training, a model update
-    evaluate         validation of the shared weights, aggregate metrics
+    query               node facts
+    query.segmentation  takes the model of the stage before, node facts
+    query.moments       first sums of a harmonization
+    query.residuals     second sums of it
+    query.reference     takes the harmonization's reference, node facts
+    train               a round of training, a model update
+    evaluate            validation of the shared weights, aggregate metrics
 
 Simulation and SuperNode run this same app; they differ in where a site's config comes from.
 """
@@ -23,6 +24,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from msfl_client.egress import Door, check_agreed, check_request, release, release_refusal
+from msfl_client.handed_model import handed_model, take_model
 from msfl_client.harmonize import compute_moments, compute_residuals
 from msfl_client.kept_update import keep_update, kept_update
 from msfl_client.learner import OnProgress
@@ -42,6 +44,7 @@ from msfl_common.messages import (
     MOMENTS,
     REFERENCE,
     RESIDUALS,
+    SEGMENTATION,
     NodeFacts,
     Refusal,
     RoundTask,
@@ -54,6 +57,7 @@ from msfl_common.messages import (
 
 SiteOf = Callable[[Context], SiteConfig]
 Answer = Callable[[SiteSession, RoundTask, RecordDict], RecordDict]
+Before = Callable[[SiteConfig, RoundTask, RecordDict], None]
 
 
 def build_app(
@@ -71,12 +75,17 @@ def build_app(
     app = ClientApp()
     train_answer = kept_round if keep_answers else site_round
 
-    def reply(message: Message, context: Context, answer: Answer) -> Message:
-        return Message(_answer_safely(message.content, site_of(context), on_progress, answer, agreed), reply_to=message)
+    def reply(message: Message, context: Context, answer: Answer, before: Before = lambda *_: None) -> Message:
+        content = _answer_safely(message.content, site_of(context), on_progress, answer, before, agreed)
+        return Message(content, reply_to=message)
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
         return reply(message, context, site_facts)
+
+    @app.query(SEGMENTATION)
+    def segmentation(message: Message, context: Context) -> Message:
+        return reply(message, context, site_facts, take_segmentation)
 
     @app.query(MOMENTS)
     def moments(message: Message, context: Context) -> Message:
@@ -101,22 +110,27 @@ def build_app(
     return app
 
 
+def take_segmentation(site: SiteConfig, task: RoundTask, request: RecordDict) -> None:
+    """The final weights of the stage before in, kept before anything is asked that needs them."""
+    take_model(site, task.study, lambda expected: unpack_task_weights(request, expected))
+
+
 def site_facts(session: SiteSession, task: RoundTask, _: RecordDict) -> RecordDict:
     """Version, and the number of training cases rounded down to a multiple of five."""
     facts = NodeFacts(session.site.name, __version__, session.num_train_cases // 5 * 5)
-    return release(session.door, facts, task.study, task.round)
+    return release(session.door, facts, task.settings, task.round)
 
 
 def site_moments(session: SiteSession, task: RoundTask, _: RecordDict) -> RecordDict:
     """The site's training cases as the first sums of a harmonization, through the door."""
-    return release(session.door, compute_moments(session_rows(session, task)), task.study, task.round)
+    return release(session.door, compute_moments(session_rows(session, task)), task.settings, task.round)
 
 
 def site_residuals(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """Slopes in, the second sums of the same cases out, through the door."""
     rows = session_rows(session, task)
     slopes_QP = unpack_slopes(request, (rows.covariates_NQ.shape[1], len(rows.names)))
-    return release(session.door, compute_residuals(rows, slopes_QP), task.study, task.round)
+    return release(session.door, compute_residuals(rows, slopes_QP), task.settings, task.round)
 
 
 def site_reference(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
@@ -129,7 +143,7 @@ def site_round(session: SiteSession, task: RoundTask, request: RecordDict) -> Re
     """Shared weights in, the round trained, through the door, update out."""
     weights = unpack_task_weights(request, expected=session.learner.expected)
     update = train_site(session, task, weights)
-    return release(session.door, update, task.study, task.round)
+    return release(session.door, update, task.settings, task.round)
 
 
 def kept_round(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
@@ -143,18 +157,23 @@ def kept_round(session: SiteSession, task: RoundTask, request: RecordDict) -> Re
             keep_update(state, digest, update)
         except OSError as error:  # a full disk costs the repetition, not the round
             site_log(session.site).warning("the round's update could not be kept", exc_info=error)
-    return release(session.door, update, task.study, task.round)
+    return release(session.door, update, task.settings, task.round)
 
 
 def site_validation(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """Shared weights in, the site's cases measured, through the door, aggregate metrics out."""
     weights = unpack_task_weights(request, expected=session.learner.expected)
     metrics = validate_site(session, task, weights)
-    return release(session.door, metrics, task.study, task.round)
+    return release(session.door, metrics, task.settings, task.round)
 
 
 def _answer_safely(
-    request: RecordDict, site: SiteConfig, on_progress: OnProgress, answer: Answer, agreed: StudyConfig | None
+    request: RecordDict,
+    site: SiteConfig,
+    on_progress: OnProgress,
+    answer: Answer,
+    before: Before,
+    agreed: StudyConfig | None,
 ) -> RecordDict:
     """Whatever goes wrong leaves as a code from the fixed list; the detail stays in the site's own log."""
     task = None
@@ -163,7 +182,9 @@ def _answer_safely(
         check_request(site.policy, task.study, task.round)
         if agreed is not None:
             check_agreed(agreed, task.study)
-        return answer(open_session(site, task.study, on_progress), task, request)
+        before(site, task, request)
+        model = handed_model(site, task.study) if task.stage == "final" else None
+        return answer(open_session(site, task.study, on_progress, task.stage, model), task, request)
     except Exception as error:
         return refuse(site, code_of(error), error, task)
 

@@ -3,6 +3,10 @@
 Features are those of the site's own table, or computed from its images; in a study that harmonizes, they are brought
 to the reference first. Which patients train, validate and test follows from the study's seed.
 
+In a study that trains a model of lesions first, features are computed from images, with the lesions of that model in
+every case, so that those it learns from and those it is used on later have lesions of one kind. Outcomes rest on the
+tables alone, never on what the model outlines. Patients who validate or test the classification do not train the model.
+
 Legend: N observations, K classes.
 """
 
@@ -10,21 +14,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 
-from msfl_client.bids import Case
+from msfl_client.bids import Case, split_by_patient
 from msfl_client.checks import check_site
 from msfl_client.classification_features import FeatureLearner
 from msfl_client.classification_images import ImageLearner
 from msfl_client.clinical_inputs import complete, labelled, split_observations
 from msfl_client.clinical_observations import Observation, Observations, observations, sees_images
 from msfl_client.feature_table import FeatureTable, read_features_table
+from msfl_client.handed_model import HandedModel
 from msfl_client.learner import Learner, OnProgress
 from msfl_client.own_features import own_features
-from msfl_client.site_features import features_of
+from msfl_client.predicted_lesions import load_lesion_model
+from msfl_client.site_features import TABLE, features_of
 from msfl_client.site_harmonization import FOLDER, TABLE_FILE
 from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.config_classification import Classification, DeepModel
@@ -38,6 +44,11 @@ class Parts:
     training: Sequence[Observation]
     validation: Sequence[Observation]
     test: Sequence[Observation]
+
+    @property
+    def each(self) -> tuple[Sequence[Observation], ...]:
+        """The three of them."""
+        return self.training, self.validation, self.test
 
 
 @dataclass(frozen=True)
@@ -71,13 +82,16 @@ class OutcomeData:
         Raises:
             InputError: a table cannot be read, or an input is the label.
         """
-        found = self._found(self.raw)
+        told = self._told
+        found = told if isinstance(self.settings.model, DeepModel) else complete(told, self.settings, self.raw)
         labelled(found, self.settings, self.raw)  # looks whether an input is the label
         if found.left_out:
             note = f"{len(found.left_out)} patients or visits left out; `msfl-client check` says why"
             self.on_progress(self.site.name, "checked", len(found.kept), len(found.kept), note)
-        validation = self.study.validation.fraction
-        return Parts(*split_observations(found.kept, validation, self.settings.test_fraction, self.study.seed))
+        if self.study.segmentation is None:
+            return _split(found, self.study)
+        usable, parts = {one.key for one in found.kept}, _split(told, self.study)
+        return Parts(*([one for one in part if one.key in usable] for part in parts.each))
 
     @property
     def training_cases(self) -> tuple[Case, ...]:
@@ -99,13 +113,19 @@ class OutcomeData:
             raise RefusedError(Code.TOO_FEW_CASES, "not harmonized: no scanner had enough cases")
         return read_features_table(path)
 
-    def _found(self, table: FeatureTable | None) -> Observations:
-        found = observations(self.cases, self.site.data, self.settings, table)
-        return found if isinstance(self.settings.model, DeepModel) else complete(found, self.settings, table)
+    @property
+    def _told(self) -> Observations:
+        """The observations with a label, whatever their inputs."""
+        told_by = self.raw if self.study.segmentation is None else None
+        return observations(self.cases, self.site.data, self.settings, told_by)
 
 
 def open_classification(
-    site: SiteConfig, study: StudyConfig, devices: tuple[torch.device, ...], on_progress: OnProgress
+    site: SiteConfig,
+    study: StudyConfig,
+    devices: tuple[torch.device, ...],
+    on_progress: OnProgress,
+    model: HandedModel | None = None,
 ) -> tuple[Learner, tuple[Case, ...], tuple[Case, ...], FeatureTable | None]:
     """The learner, its training cases, all cases, and the features that a harmonization starts from.
 
@@ -114,7 +134,7 @@ def open_classification(
         InputError: a table cannot be read, or an input is the label.
         RefusedError: no patient is left to learn from.
     """
-    data = read_outcomes(site, study, on_progress)
+    data = read_outcomes(site, study, on_progress, model)
     if not data.parts.training:
         raise RefusedError(Code.NO_CASES)
     is_deep = isinstance(data.settings.model, DeepModel)
@@ -122,8 +142,46 @@ def open_classification(
     return learner, data.training_cases, data.cases, data.raw
 
 
-def read_outcomes(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> OutcomeData:
+def split_segmentation(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+    """The cases that train a segmentation, and those that validate it.
+
+    Where a classification follows, whoever trains that trains this, whoever validates that validates this, and whoever
+    tests that takes no part. Patients without an outcome are split as in a segmentation alone.
+
+    Args:
+        site: whose cases.
+        study: the whole of it.
+        cases: usable cases with a mask.
+    """
+    fraction = study.validation.fraction
+    if study.segmentation is None or study.classification is None:
+        return split_by_patient(cases, fraction, study.seed)
+    imaged = check_site(site, study.inputs, num_workers=os.cpu_count() or 1, needs_mask=False).cases
+    parts = _split(observations(imaged, site.data, study.classification), study)
+    patients = [{(one.dataset, one.subject) for one in part} for part in parts.each]
+    more = split_by_patient(
+        [case for case in cases if case.patient not in set().union(*patients)], fraction, study.seed
+    )
+    training, validation = ({case.patient for case in one} | known for one, known in zip(more, patients, strict=False))
+    return [case for case in cases if case.patient in training], [case for case in cases if case.patient in validation]
+
+
+def _split(found: Observations, study: StudyConfig) -> Parts:
+    assert study.classification is not None
+    fractions = study.validation.fraction, study.classification.test_fraction
+    return Parts(*split_observations(found.kept, *fractions, study.seed))
+
+
+def read_outcomes(
+    site: SiteConfig, study: StudyConfig, on_progress: OnProgress, model: HandedModel | None = None
+) -> OutcomeData:
     """Find the site's images, if the study sees any, and their features, if it needs any.
+
+    Args:
+        site: whose.
+        study: has a classification.
+        on_progress: told what is done.
+        model: outlines the lesions of every case; without it, manual masks do.
 
     Raises:
         CohortError: the folders hold nothing usable.
@@ -131,7 +189,7 @@ def read_outcomes(site: SiteConfig, study: StudyConfig, on_progress: OnProgress)
     """
     assert study.classification is not None
     settings = study.classification
-    own = None if isinstance(settings.model, DeepModel) else own_features(site)
+    own = None if isinstance(settings.model, DeepModel) or model is not None else own_features(site)
     if own is not None:
         cases = tuple(Case(row.dataset, row.participant_id, row.session_id, {}, None, row.scanner) for row in own.rows)
         return OutcomeData(site, study, cases, own, on_progress)
@@ -154,5 +212,9 @@ def read_outcomes(site: SiteConfig, study: StudyConfig, on_progress: OnProgress)
         on_progress(site.name, "features", done, total, "")
 
     cache = site.state / "cache" / "features"
-    rows, _ = features_of(checked.cases, study.inputs, cache, None, num_workers, on_case)
+    if model is not None and any((root / TABLE).exists() for root in site.data):
+        on_progress(site.name, "checked", 0, 0, f"{TABLE} is left aside: the study's own model outlines the lesions")
+    lesions = load_lesion_model(model.folder, site.device) if model is not None else None
+    measured = checked.cases if model is None else [replace(case, mask=None) for case in checked.cases]
+    rows, _ = features_of(measured, study.inputs, cache, lesions, num_workers, on_case)
     return OutcomeData(site, study, tuple(checked.cases), FeatureTable(tuple(rows)), on_progress)

@@ -69,7 +69,9 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
     if settings is None:
         return None
     path = site.state / TABLE
-    table = own_features(site) or (read_features_table(path) if path.exists() else None)
+    table = None
+    if study.segmentation is None:  # else features wait for a model of lesions
+        table = own_features(site) or (read_features_table(path) if path.exists() else None)
     found = observations(cases, site.data, settings, table)
     measured = table is not None or not settings.features
     findings = list(found.findings)
@@ -80,7 +82,8 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
         except InputError as error:
             findings.append(Finding("fail", None, "leak", str(error)))
     if not measured and sees_images(settings):
-        text = "features are not measured yet; whether each case has them shows after `msfl-client features`"
+        shows = "`msfl-client features`" if study.segmentation is None else "the study's segmentation"
+        text = f"features are not measured yet; whether each case has them shows after {shows}"
         findings.append(Finding("pass", None, "outcome", text))
     counts = found.per_class(settings.outcome)
     if found.kept:
@@ -93,7 +96,7 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
 
 def needs_images(site: SiteConfig, study: StudyConfig | None) -> bool:
     """Whether a check has to look at the site's images: not where a study sees none, or the site's own features."""
-    settings = study.classification if study is not None else None
+    settings = study.classification if study is not None and study.segmentation is None else None
     if settings is None or isinstance(settings.model, DeepModel):
         return True
     return sees_images(settings) and own_features(site) is None

@@ -29,6 +29,7 @@ from msfl_common.messages import (
     pack_sums,
     pack_update,
 )
+from msfl_common.stages import stages_of, study_at, tasks_of
 
 Outgoing = ModelUpdate | ValidationMetrics | Moments | Residuals | NodeFacts
 _KINDS: dict[type[Outgoing], MessageKind] = {
@@ -69,7 +70,7 @@ def release_refusal(door: Door, refusal: Refusal, task: RoundTask | None) -> Con
     without it the coordinator would wait for nothing.
     """
     content = pack_refusal(refusal)
-    study, round_number = (task.study.name, task.round) if task else ("", 0)
+    study, round_number = (task.settings.name, task.round) if task else ("", 0)
     with suppress(OSError, MsflError):
         ledger.append(door.ledger, _entry("refusal", content, study, round_number, 0, {}))
     return content
@@ -120,10 +121,11 @@ def check_request(policy: Policy, study: StudyConfig, round_number: int) -> None
     Raises:
         RefusedError: with the code POLICY and the setting that goes beyond it.
     """
-    if study.task not in policy.tasks:
-        raise RefusedError(Code.POLICY, f"task {study.task}")
-    if max(study.rounds.num_rounds, round_number) > policy.max_rounds:
-        raise RefusedError(Code.POLICY, f"{study.rounds.num_rounds} rounds, at most {policy.max_rounds}")
+    if refused := [task for task in tasks_of(study) if task not in policy.tasks]:
+        raise RefusedError(Code.POLICY, f"task {refused[0]}")
+    num_rounds = max(study_at(study, stage).rounds.num_rounds for stage in stages_of(study))
+    if max(num_rounds, round_number) > policy.max_rounds:
+        raise RefusedError(Code.POLICY, f"{num_rounds} rounds, at most {policy.max_rounds}")
     if study.training.steps_per_round > policy.max_steps_per_round:
         raise RefusedError(
             Code.POLICY,
@@ -137,9 +139,12 @@ def check_agreed(agreed: StudyConfig, study: StudyConfig) -> None:
     Raises:
         RefusedError: with the code WRONG_STUDY and the settings that differ.
     """
-    if study.model_copy(update={"rounds": agreed.rounds}) != agreed:
+    how = {"rounds": agreed.rounds}
+    if study.segmentation is not None and agreed.segmentation is not None:
+        how["segmentation"] = agreed.segmentation
+    if study.model_copy(update=how) != agreed:
         asked = study.model_dump()
-        differ = [key for key, value in agreed.model_dump(exclude={"rounds"}).items() if asked[key] != value]
+        differ = [key for key, value in agreed.model_dump(exclude=set(how)).items() if asked[key] != value]
         raise RefusedError(Code.WRONG_STUDY, ", ".join(differ))
 
 

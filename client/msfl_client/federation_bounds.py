@@ -61,8 +61,13 @@ class Bounds:
         return pull_counted
 
 
-def bounds_of(weights: Weights) -> Bounds:
-    """What a request can hold: the weights of the study's network, and little else."""
+def bounds_of(*stages: Weights) -> Bounds:
+    """What a request can hold: the weights of one of the study's stages, and little else."""
+    each = [_bounds_of(weights) for weights in stages]
+    return Bounds(max(one.num_bytes for one in each), max(one.num_objects for one in each))
+
+
+def _bounds_of(weights: Weights) -> Bounds:
     num_values = MOST_FREE_VALUES if has_free_length(weights) else sum(array.size for array in weights.values())
     num_blocks = math.ceil(num_values / BLOCK_VALUES)
     return Bounds(

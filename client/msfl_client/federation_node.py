@@ -28,14 +28,16 @@ from msfl_common.errors import Code, InputError
 from msfl_common.files import private_folder, write_text
 from msfl_common.holding import held
 from msfl_common.kit import CA_FILE, STUDY_FILE, load_kit
-from msfl_common.messages import MOMENTS, REFERENCE, RESIDUALS
+from msfl_common.messages import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION
 from msfl_common.network import starting_weights
 from msfl_common.processes import end_with_starter
+from msfl_common.stages import stages_of, study_at
 
 POLL_S = (0.3, 2.0)  # pause between two looks for a request: short after one was answered, then growing
 LONGEST_PAUSE_S = 30.0
 APP = f"msfl/msfl {__version__}"
-_REQUESTS = ("query", *(f"query.{step}" for step in (MOMENTS, RESIDUALS, REFERENCE)), "train", "evaluate")
+_STEPS = (SEGMENTATION, MOMENTS, RESIDUALS, REFERENCE)
+_REQUESTS = ("query", *(f"query.{step}" for step in _STEPS), "train", "evaluate")
 
 log = logging.getLogger(__name__)
 Answer = Callable[[Message, Context], Message]
@@ -49,7 +51,7 @@ def run_node(site: SiteConfig) -> None:
     """
     kit, key = load_kit(site.kit), load_key(site.key)
     authority, study = (site.kit / CA_FILE).read_bytes(), load_study(site.kit / STUDY_FILE)
-    bounds = bounds_of(starting_weights(study))
+    bounds = bounds_of(*(starting_weights(study_at(study, stage)) for stage in stages_of(study)))
     if kit.site != site.name:
         raise InputError(f"{site.kit}: is the kit of site {kit.site}, but `name:` is {site.name}; make them the same")
     private_folder(site.state)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from msfl_client.bids import Case, split_by_patient
+from msfl_client.bids import Case
 from msfl_client.checks import check_site
 from msfl_client.distributed import train_on_devices
 from msfl_client.distributed_rank import Job
@@ -26,6 +26,7 @@ from msfl_common.seeds import derive_seed
 from msfl_common.statistics import bootstrap_mean
 from msfl_common.weights import Weights
 
+Split = Callable[[Sequence[Case]], tuple[list[Case], list[Case]]]  # training and validation cases
 TrainRound = Callable[[torch.nn.Module, int, OnStep, int], float]  # network, round, on_step, micro-batches
 
 
@@ -113,16 +114,16 @@ def usable_cases(
 
 
 def open_segmentation(
-    site: SiteConfig, study: StudyConfig, devices: tuple[torch.device, ...], on_progress: OnProgress
+    site: SiteConfig, study: StudyConfig, devices: tuple[torch.device, ...], on_progress: OnProgress, split: Split
 ) -> tuple[SegmentationLearner, tuple[Case, ...], tuple[Case, ...]]:
-    """The learner, its training cases and all cases.
+    """The learner, its training cases and all that it learns from or is measured on; `split` says which do which.
 
     Raises:
         CohortError: the folders hold nothing usable.
         RefusedError: no case is left for training.
     """
     cases, prepared = usable_cases(site, study, on_progress)
-    train, validation = split_by_patient(cases, study.validation.fraction, study.seed)
+    train, validation = split(cases)
     if not train:
         raise RefusedError(Code.NO_CASES)
     learner = SegmentationLearner(

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 
 from msfl_client.bids import Case
-from msfl_client.classification import open_classification
+from msfl_client.classification import open_classification, split_segmentation
 from msfl_client.devices import (
     Clock,
     add_device_hours,
@@ -24,6 +24,7 @@ from msfl_client.devices import (
 )
 from msfl_client.egress import Door, check_device_hours, check_floor
 from msfl_client.feature_table import FeatureTable
+from msfl_client.handed_model import HandedModel
 from msfl_client.learner import Learner, OnProgress, OnStep
 from msfl_client.ledger import LEDGER_FILE
 from msfl_client.segmentation import open_segmentation
@@ -31,12 +32,13 @@ from msfl_client.training import is_out_of_memory
 from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages import ModelUpdate, RoundTask, ValidationMetrics
+from msfl_common.stages import Stage, study_at
 from msfl_common.weights import Weights
 
 
 @dataclass(frozen=True)
 class SiteSession:
-    """A site, ready for the rounds of one study.
+    """A site, ready for the rounds of one study, or of a stage of it.
 
     Attributes:
         training: the images of the cases that are learned from, for harmonization.
@@ -61,8 +63,21 @@ class SiteSession:
 
 
 @lru_cache(maxsize=64)
-def open_session(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> SiteSession:
-    """Check, split and preprocess the site's cases and build what the rounds need.
+def open_session(
+    site: SiteConfig,
+    study: StudyConfig,
+    on_progress: OnProgress,
+    stage: Stage = "final",
+    model: HandedModel | None = None,
+) -> SiteSession:
+    """Check, split and preprocess the site's cases and build what the rounds of a stage need.
+
+    Args:
+        site: whose cases.
+        study: the whole of it.
+        on_progress: told what is done.
+        stage: which of the study's.
+        model: outlines the lesions of all cases, in the stage after the one that it was trained in.
 
     Raises:
         CohortError: the folders hold nothing usable.
@@ -71,11 +86,13 @@ def open_session(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) 
     devices = _devices_of(site, study, on_progress)
     torch.set_flush_denormal(True)  # numbers below 1e-38 slow a CPU down a hundredfold and mean nothing here
     door = Door(site.policy, site.state / LEDGER_FILE)
-    if study.task == "classification":
-        classification, training, cases, features = open_classification(site, study, devices, on_progress)
-        return SiteSession(site, study, door, devices, classification, training, cases, on_progress, features)
-    segmentation, training, cases = open_segmentation(site, study, devices, on_progress)
-    return SiteSession(site, study, door, devices, segmentation, training, cases, on_progress)
+    settings = study_at(study, stage)
+    if settings.task == "classification":
+        classification, training, cases, features = open_classification(site, settings, devices, on_progress, model)
+        return SiteSession(site, settings, door, devices, classification, training, cases, on_progress, features)
+    split = partial(split_segmentation, site, study)
+    segmentation, training, cases = open_segmentation(site, settings, devices, on_progress, split)
+    return SiteSession(site, settings, door, devices, segmentation, training, cases, on_progress)
 
 
 def _devices_of(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> tuple[torch.device, ...]:

@@ -21,7 +21,7 @@ def session_rows(session: SiteSession, task: RoundTask) -> Rows:
     Raises:
         RefusedError: the study harmonizes nothing, or no scanner has enough cases.
     """
-    if task.study.harmonization.method == "none":
+    if task.settings.harmonization.method == "none":
         raise RefusedError(Code.BAD_STUDY, "asked for sums of a harmonization, but the study has none")
     rows, chosen = training_rows(
         session.training, session.site.data, task.study.harmonization, session_features(session, task)
@@ -36,7 +36,7 @@ def take_reference(session: SiteSession, task: RoundTask, reference: Reference) 
     Raises:
         RefusedError: the reference is not of this study's settings, or no scanner has enough cases.
     """
-    if task.study.harmonization.method == "none" or not reference.fits(task.study.harmonization):
+    if task.settings.harmonization.method == "none" or not reference.fits(task.settings.harmonization):
         raise RefusedError(Code.BAD_STUDY, "the reference was made with other settings than the study's")
     folder = session.site.state / FOLDER
     made = harmonize_site(

@@ -173,6 +173,11 @@ class StudyConfig(Frozen):
     classification: Classification | None = Field(
         None, description="of a classification: what is predicted, from what, and by which model"
     )
+    segmentation: Rounds | None = Field(
+        None,
+        description="of a classification: rounds of lesion segmentation before its own; the model that they train then "
+        "outlines the lesions of every case for the features, of those with a manual mask too",
+    )
     min_cases: int = Field(
         5,
         ge=1,
@@ -195,6 +200,14 @@ class StudyConfig(Frozen):
             raise ValueError("expected a section `classification` with the task classification, and with no other")
         if self.classification is not None and isinstance(self.classification.model, DeepModel):
             check_deep_model(self.classification, self.rounds.server_momentum, self._harmonized())
+        return self
+
+    @model_validator(mode="after")
+    def _segmentation_serves_features(self) -> Self:
+        if self.segmentation is not None and not (self.classification and self.classification.features):
+            raise ValueError(
+                "segmentation: expected a classification with `features`, which the lesions are for; leave it out"
+            )
         return self
 
     def _harmonized(self) -> tuple[str, ...]:

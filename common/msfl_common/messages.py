@@ -21,12 +21,14 @@ from msfl_common.config_classification import Split
 from msfl_common.errors import Code, ConfigError, UpdateError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
 from msfl_common.messages_arrays import ARRAYS, pack_weights, unpack_floats, unpack_weights
+from msfl_common.stages import Stage, stages_of, study_at
 from msfl_common.validation_metrics import ValidationMetrics as ValidationMetrics
 from msfl_common.validation_metrics import array_shapes, check_arrays, estimate_of, flat_numbers, number_names
 from msfl_common.weights import Weights
 
 TASK, METRICS, FACTS, REFUSAL = "task", "metrics", "facts", "refusal"
-STUDY, ROUND, SPLIT, THRESHOLD, SLOPES = "study", "round", "split", "threshold", "slopes"
+STUDY, STAGE, ROUND, SPLIT, THRESHOLD, SLOPES = "study", "stage", "round", "split", "threshold", "slopes"
+SEGMENTATION = "segmentation"  # the step that hands out the model of the stage before
 MOMENTS, RESIDUALS, REFERENCE = "moments", "residuals", "reference"  # the steps of a harmonization
 NUM_CASES = "num-examples"  # the name under which Flower's strategies look for a site's weight
 NUM_SCANNERS = "num_scanners"
@@ -55,14 +57,22 @@ class RoundTask:
     """What the coordinator asks of a site: round `round` (from 1) of `study`.
 
     Attributes:
+        study: the whole of it, the same in every request.
         split: of a classification, the patients to measure: validation, or test after the last round.
         threshold: of a classification, the last of two classes from this probability on.
+        stage: of a study that segments before it classifies, which of the two.
     """
 
     study: StudyConfig
     round: int
     split: Split = "validation"
     threshold: float = DEFAULT_THRESHOLD
+    stage: Stage = "final"
+
+    @property
+    def settings(self) -> StudyConfig:
+        """The study of this stage."""
+        return study_at(self.study, self.stage)
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,8 @@ def pack_task(task: RoundTask, weights: Weights | None = None) -> RecordDict:
     config = ConfigRecord({STUDY: task.study.model_dump_json(), ROUND: task.round})
     if task.study.classification is not None:
         config[SPLIT], config[THRESHOLD] = task.split, task.threshold
+    if task.study.segmentation is not None:
+        config[STAGE] = task.stage
     content = RecordDict({TASK: config})
     if weights is not None:
         content[ARRAYS] = pack_weights(weights)
@@ -116,7 +128,16 @@ def unpack_task(content: RecordDict) -> RoundTask:
     split, threshold = config.get(SPLIT, "validation"), config.get(THRESHOLD, DEFAULT_THRESHOLD)
     if split not in ("validation", "test") or not isinstance(threshold, float) or not 0 <= threshold <= 1:
         raise ConfigError("request", ["expected a split, validation or test, and a threshold from 0 to 1"])
-    return RoundTask(parse_study(study), number, "test" if split == "test" else "validation", threshold)
+    read, stage = parse_study(study), config.get(STAGE, "final")
+    if stage not in stages_of(read):
+        raise ConfigError("request", [f"expected a stage of the study, {' or '.join(stages_of(read))}"])
+    return RoundTask(
+        read,
+        number,
+        "test" if split == "test" else "validation",
+        threshold,
+        "segmentation" if stage == "segmentation" else "final",
+    )
 
 
 def unpack_task_weights(content: RecordDict, expected: Weights) -> Weights:

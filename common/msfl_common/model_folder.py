@@ -1,11 +1,13 @@
 """A trained model on disk: `model.safetensors` and `model.json`, never a pickle.
 
-Where the study harmonized its features, `harmonization.json` is the reference that they were brought to.
+Where the study harmonized its features, `harmonization.json` is the reference that they were brought to. Where it
+trained a model of lesions for them first, the folder `segmentation` is that model's own.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -32,6 +34,7 @@ LESION_LABELS = {0: "background", 1: "lesion"}
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "model.json"
 REFERENCE_FILE = "harmonization.json"
+SEGMENTATION_FOLDER = "segmentation"
 
 
 class Provenance(BaseModel):
@@ -60,6 +63,9 @@ class ModelCard(BaseModel):
     weights_sha256: str = Field(description="SHA-256 of model.safetensors")
     harmonization: str | None = Field(None, description="version of the reference in harmonization.json")
     reliability: Reliability | None = Field(None, description="what came of the study's patients, by their scores")
+    segmentation: str | None = Field(
+        None, description="SHA-256 of segmentation/model.safetensors, whose lesions the features are of"
+    )
     versions: dict[str, str] = Field(description="package versions that made the model")
     provenance: Provenance
 
@@ -72,6 +78,7 @@ def save_model(
     reference: Reference | None = None,
     threshold: float | None = None,
     reliability: Reliability | None = None,
+    segmentation: Path | None = None,
 ) -> ModelCard:
     """Write a model folder in one step; an existing one is replaced only when the new one is whole.
 
@@ -83,6 +90,7 @@ def save_model(
         reference: what features were harmonized to, in a study that did.
         threshold: of a classification, chosen on validation.
         reliability: of a classification, what came of its patients.
+        segmentation: folder of the model whose lesions the features are of; a copy goes into this one.
     """
     content, settings = save(weights), study.classification
     normalisation: Literal["brain-zscore", "0-255", "none"] = "brain-zscore"
@@ -96,6 +104,7 @@ def save_model(
         weights_sha256=hashlib.sha256(content).hexdigest(),
         harmonization=reference.version if reference else None,
         reliability=reliability,
+        segmentation=read_card(segmentation).weights_sha256 if segmentation else None,
         versions={"msfl": __version__, **{name: version(name) for name in ("torch", "monai", "flwr")}},
         provenance=provenance,
     )
@@ -104,6 +113,8 @@ def save_model(
         write_text(temporary / CARD_FILE, card.model_dump_json(indent=2) + "\n")
         if reference is not None:
             write_text(temporary / REFERENCE_FILE, reference.model_dump_json(indent=1) + "\n")
+        if segmentation is not None:
+            shutil.copytree(segmentation, temporary / SEGMENTATION_FOLDER)
     return card
 
 
@@ -123,7 +134,7 @@ def read_reference(path: Path) -> Reference:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """The card of a model folder; its weights are not looked at.
+    """The card of a model folder; whether the weights beside it are those that it names, `load_model` looks.
 
     Raises:
         ModelFolderError: a file is missing, or the card is of another format.
@@ -149,6 +160,9 @@ def load_model(folder: Path) -> tuple[ModelCard, Weights]:
         raise ModelFolderError(
             f"{folder / REFERENCE_FILE}: is not the one that {CARD_FILE} names; copy the folder again"
         )
+    lesions = folder / SEGMENTATION_FOLDER
+    if card.segmentation is not None and read_card(lesions).weights_sha256 != card.segmentation:
+        raise ModelFolderError(f"{lesions}: is not the model that {CARD_FILE} names; copy the folder again")
     from msfl_common.network import starting_weights  # heavy, and not needed to write a folder
 
     content = (folder / WEIGHTS_FILE).read_bytes()

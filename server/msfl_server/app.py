@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from msfl_common.config import StudyConfig
-from msfl_common.weights import Weights
 from msfl_server.federation import Listener, run_rounds
+from msfl_server.stage_run import StageRun
 
 
 @dataclass(frozen=True)
 class RunSettings:
     """What a run is told before it starts."""
 
-    study: StudyConfig
-    first: Weights
-    out: Path
+    played: StageRun
     listener: Listener
     expected: tuple[str, ...] = ()
 
@@ -32,6 +28,7 @@ def build_app(settings_of: Callable[[Context], RunSettings]) -> ServerApp:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         settings = settings_of(context)
-        run_rounds(grid, settings.study, settings.first, settings.out, settings.listener, settings.expected)
+        run, listener = settings.played, settings.listener
+        run_rounds(grid, run.study, run.first, run.out, listener, settings.expected, run.stage, run.segmentation)
 
     return app

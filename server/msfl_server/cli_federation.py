@@ -151,4 +151,5 @@ def _headline(last, running: bool) -> str:  # type: ignore[no-untyped-def]
     if last is None:
         return "the server is starting" if running else "not running; no round so far"
     state = last.state if running else ("finished" if last.state == "finished" else "not running")
-    return f"study {last.study}: {state}, {last.round} of {last.num_rounds} rounds completed"
+    what = "rounds" if last.stage == "final" else f"rounds of {last.stage}"
+    return f"study {last.study}: {state}, {last.round} of {last.num_rounds} {what} completed"

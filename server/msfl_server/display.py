@@ -9,6 +9,7 @@ from rich.progress import Progress, TaskID
 
 from msfl_common.metric_registry import HEADLINE
 from msfl_common.progress import console, progress_bars
+from msfl_common.stages import Stage
 from msfl_server.checkpoint import RunState
 
 
@@ -32,6 +33,11 @@ class RunDisplay:
         """A line for people, if there is one."""
         if sentence is not None:
             console.print(sentence, highlight=False)
+
+    def on_stage(self, stage: Stage, num_rounds: int) -> None:
+        """A stage of the run: its name, and the bar from the start."""
+        what = "rounds" if stage == "final" else f"rounds of {stage}"
+        self._progress.reset(self._rounds, total=num_rounds, description=what, note="")
 
     def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:  # noqa: ARG002
         """Name whom the round waits for."""

@@ -17,9 +17,18 @@ from flwr.serverapp import Grid
 from msfl_common.config import StudyConfig
 from msfl_common.errors import RunError
 from msfl_common.harmonization import Reference
-from msfl_common.messages import RoundTask, ValidationMetrics, pack_task, unpack_facts, unpack_metrics, unpack_update
+from msfl_common.messages import (
+    SEGMENTATION,
+    RoundTask,
+    ValidationMetrics,
+    pack_task,
+    unpack_facts,
+    unpack_metrics,
+    unpack_update,
+)
 from msfl_common.metric_registry import TASK_METRICS
 from msfl_common.model_folder import Provenance, save_model
+from msfl_common.stages import Stage, study_at
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
 from msfl_server.classification_summary import reliability_of, threshold_of
@@ -36,6 +45,7 @@ from msfl_server.federation_exchange import (
 )
 from msfl_server.federation_harmonization import Harmonizer, load_reference, save_reference
 from msfl_server.results import summarise_metrics
+from msfl_server.stage_run import Segmentation
 from msfl_server.strategy import Strategy, strategy_of
 from msfl_server.summary import RoundSummary, SiteFailure, SiteSummary
 from msfl_server.update_store import update_store
@@ -74,23 +84,32 @@ class Roster:
 
 
 def run_rounds(
-    grid: Grid, study: StudyConfig, first: Weights, out: Path, listener: Listener, expected: Sequence[str] = ()
+    grid: Grid,
+    whole: StudyConfig,
+    first: Weights,
+    out: Path,
+    listener: Listener,
+    expected: Sequence[str] = (),
+    stage: Stage = "final",
+    segmentation: Segmentation | None = None,
 ) -> Checkpoint:
-    """Run what is left of a study's rounds; each completed round is a checkpoint under `out`.
+    """Run what is left of the rounds of a study, or of one stage; each completed round is a checkpoint under `out`.
 
     Args:
         grid: how the sites are reached.
-        study: what is run.
-        first: the weights that its network starts from.
+        whole: the study, all stages of it.
+        first: the weights that the stage starts from.
         out: folder of checkpoints and model.
         listener: told what happens.
         expected: sites to wait for before the first round, where sites come and go; a resumed run waits for
             those of its last round.
+        stage: what of the study is run.
+        segmentation: what the stage before has trained; each site is handed it, and it goes into the model's folder.
 
     Raises:
         RunError: a round had fewer answers than the quorum. All completed rounds are on disk.
     """
-    started = time.monotonic()
+    started, study = time.monotonic(), study_at(whole, stage)
     checkpoint = load_checkpoint(out, study, expected=first) or Checkpoint(RunState(), first)
     before_s = checkpoint.state.total_s
     run_id = listener.on_start(checkpoint.state)
@@ -102,10 +121,11 @@ def run_rounds(
     for number in range(checkpoint.state.round + 1, study.rounds.num_rounds + 1):
         if strategy.is_finished(checkpoint.weights):
             break
-        meet_sites(grid, study, roster, number, listener)
+        task = RoundTask(whole, number, stage=stage)
+        meet_sites(grid, task, roster, listener, segmentation.weights if segmentation else None)
         if study.harmonization.method != "none":
             reference = share_reference(Harmonizer(grid, study, number, listener.on_wait), reference, out, roster)
-        result = play_round(grid, study, strategy, out, roster, number, checkpoint, listener)
+        result = play_round(grid, task, strategy, out, roster, checkpoint, listener)
         state = result.state.model_copy(
             update={"total_s": before_s + time.monotonic() - started, "mlflow_run_id": run_id}
         )
@@ -117,19 +137,27 @@ def run_rounds(
         rounds_completed=checkpoint.state.round,
         sites={site.name: site.cases_train for site in checkpoint.state.sites},
     )
-    reliability = reliability_of(checkpoint.state.validation, checkpoint.state.test)
-    save_model(out / "model", study, checkpoint.weights, provenance, reference, checkpoint.state.threshold, reliability)
+    save_model(
+        out / "model",
+        study,
+        checkpoint.weights,
+        provenance,
+        reference,
+        threshold=checkpoint.state.threshold,
+        reliability=reliability_of(checkpoint.state.validation, checkpoint.state.test),
+        segmentation=segmentation.model if segmentation else None,
+    )
     return checkpoint
 
 
-def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, listener: Listener) -> None:
+def meet_sites(grid: Grid, task: RoundTask, roster: Roster, listener: Listener, lesions: Weights | None = None) -> None:
     """Wait for the expected sites; ask nodes not yet known for their facts.
 
-    One that refuses is asked again before the next round.
+    After a stage of segmentation, they are handed its final weights, `lesions`, as they are asked: who comes late, or
+    comes back, has them before anything is measured. One that refuses is asked again before the next round.
     """
-    gather(
-        grid, roster.expected, study.rounds, lambda sites, left: listener.on_wait(number, "coming online", sites, left)
-    )
+    rounds, number = task.settings.rounds, task.round
+    gather(grid, roster.expected, rounds, lambda sites, left: listener.on_wait(number, "coming online", sites, left))
     known = {node: here.site for node, here in (presence(grid) or {}).items()}
     missing = sorted(set(roster.invited) - set(known.values()))
     roster.absent = tuple(SiteFailure(site=name, code=NOT_ONLINE) for name in missing)
@@ -137,14 +165,17 @@ def meet_sites(grid: Grid, study: StudyConfig, roster: Roster, number: int, list
     if not strangers:
         return
     question = Question(
-        "query", lambda: pack_task(RoundTask(study, number)), lambda _, content: unpack_facts(content), "BAD_FACTS"
+        "query" if lesions is None else f"query.{SEGMENTATION}",
+        lambda: pack_task(task, lesions),
+        lambda _, content: unpack_facts(content),
+        "BAD_FACTS",
     )
     answers = ask(
         grid,
         strangers,
         question,
         number,
-        study.rounds,
+        rounds,
         lambda sites, left: listener.on_wait(number, "facts", sites, left),
     )
     failures = list(answers.failures)
@@ -175,11 +206,10 @@ def share_reference(harmonizer: Harmonizer, reference: Reference | None, out: Pa
 
 def play_round(
     grid: Grid,
-    study: StudyConfig,
+    task: RoundTask,
     strategy: Strategy,
     out: Path,
     roster: Roster,
-    number: int,
     before: Checkpoint,
     listener: Listener,
 ) -> Checkpoint:
@@ -188,9 +218,9 @@ def play_round(
     Raises:
         RunError: fewer usable updates than the quorum.
     """
-    started = time.monotonic()
+    started, study, number = time.monotonic(), task.settings, task.round
     present = {node: name for node, name in roster.names.items() if node in set(grid.get_node_ids())}
-    task, like = RoundTask(study, number), strategy.answer_like(before.weights)
+    like = strategy.answer_like(before.weights)
     with update_store(out) as store:
         question = Question(
             "train",
@@ -262,7 +292,7 @@ def validate_round(
     grid: Grid, task: RoundTask, weights: Weights, present: Mapping[int, str], listener: Listener
 ) -> tuple[dict[str, ValidationMetrics], tuple[SiteFailure, ...]]:
     """Each site's aggregate metrics of the averaged weights; a site with too few cases reports none."""
-    study = task.study
+    study = task.settings
     num_classes = len(study.classification.outcome.classes) if study.classification else 0
     names = frozenset(TASK_METRICS[study.task])
     question = Question(
@@ -276,7 +306,7 @@ def validate_round(
         present,
         question,
         task.round,
-        task.study.rounds,
+        study.rounds,
         lambda sites, left: listener.on_wait(task.round, task.split, sites, left),
     )
     return dict(sorted((present[node], metrics) for node, metrics in answers.replies.items())), answers.failures

@@ -27,15 +27,17 @@ from msfl_common.config import StudyConfig, load_study, parse_study
 from msfl_common.errors import InputError, MsflError, RunError
 from msfl_common.files import write_text
 from msfl_common.processes import end_with_starter
-from msfl_common.weights import first_weights
+from msfl_common.stages import Stage, study_at
+from msfl_common.weights import Weights, first_weights
 from msfl_server.app import RunSettings, build_app
 from msfl_server.coordinator import control_secret, tracking_uri
 from msfl_server.federation import Listener
 from msfl_server.federation_control import Control, LinkAddress, connect
 from msfl_server.federation_grid import DeployedGrid
-from msfl_server.run import play_and_report
+from msfl_server.run import play_stages
 from msfl_server.run_status import StatusFile
 from msfl_server.server_config import load_server
+from msfl_server.stage_run import StageRun
 from msfl_server.study_folder import StudyFolder, list_sites, open_study
 
 LINK_START_S = 60.0
@@ -111,17 +113,18 @@ def run_study(folder: StudyFolder) -> None:
     """
     study, server = load_study(folder.study_file), load_server(folder.server_file)
     claim(folder, study)
-    first = first_weights(study, folder.run / "first_weights.safetensors", server.start_from)
     link = LinkAddress(server.control_port, folder.ca_certificate, control_secret(folder))
     with StatusFile(folder.status, study) as status, open_run(link) as (grid, context):
         status.watch(grid.presence)
 
-        def play(listener: Listener) -> None:
-            build_app(lambda _: RunSettings(study, first, folder.run, listener, tuple(list_sites(folder))))(
-                grid, context
-            )
+        def first_of(stage: Stage, out: Path) -> Weights:
+            start_from = server.start_from if stage == "final" else None
+            return first_weights(study_at(study, stage), out / "first_weights.safetensors", start_from)
 
-        play_and_report(study, first, folder.run, tracking_uri(server), status, play, patient=True)
+        def play(played: StageRun, listener: Listener) -> None:
+            build_app(lambda _: RunSettings(played, listener, tuple(list_sites(folder))))(grid, context)
+
+        play_stages(study, first_of, folder.run, tracking_uri(server), status, play, patient=True)
         status.say("finished")
 
 

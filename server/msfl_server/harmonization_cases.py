@@ -14,6 +14,7 @@ from msfl_client.checks import check_site
 from msfl_client.classification import read_outcomes
 from msfl_client.covariates import select_cases
 from msfl_client.feature_table import FeatureRow, read_features_table
+from msfl_client.handed_model import handed_model
 from msfl_client.harmonize import join_rows
 from msfl_client.site_features import features_of
 from msfl_client.site_harmonization import FOLDER, TABLE_FILE, rows_of
@@ -72,7 +73,7 @@ def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace:
 def _measured(site: SiteConfig, study: StudyConfig) -> tuple[Sequence[Case], Sequence[FeatureRow]]:
     """The site's cases and their features, as its session had them."""
     if study.task == "classification":
-        data = read_outcomes(site, study, lambda *_: None)
+        data = read_outcomes(site, study, lambda *_: None, handed_model(site, study))
         return data.cases, data.raw.rows if data.raw else ()
     cases = check_site(site, study.inputs).cases
     return cases, features_of(cases, study.inputs, site.state / "cache" / "features")[0]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_client.bids import split_by_patient
 from msfl_client.checks import check_site
+from msfl_client.classification import split_segmentation
 from msfl_client.devices import pick_device
 from msfl_client.preprocess import PreparedCase, prepare_all, reference_contrast
 from msfl_client.training import predict_probability
@@ -17,26 +16,27 @@ from msfl_common.model_folder import load_model
 from msfl_common.network import build_network, set_weights
 from msfl_server.report import Overlay
 from msfl_server.run_folder import RunSetup
+from msfl_server.stage_run import StageRun
 
 MOST_SITES = 6
 
 
-def example_overlays(setup: RunSetup, out: Path) -> list[Overlay]:
+def example_overlays(setup: RunSetup, played: StageRun) -> list[Overlay]:
     """For each of the first sites its validation case with the median lesion volume, at its fullest slice.
 
     Of a classification there is nothing to overlay.
     """
-    study = setup.study
+    study = played.settings
     if study.classification is not None:
         return []
-    card, weights = load_model(out / "model")
+    card, weights = load_model(played.out / "model")
     network = build_network(study)
     set_weights(network, weights)
     channel = study.inputs.contrasts.index(reference_contrast(study.inputs))
     overlays = []
     for site in setup.sites[:MOST_SITES]:
         cases = check_site(site, study.inputs).cases
-        _, validation = split_by_patient(cases, study.validation.fraction, study.seed)
+        _, validation = split_segmentation(site, played.study, cases)
         prepared = [case for case in prepare_all(validation, study.inputs, site.state / "cache", 1) if case is not None]
         if not prepared:
             continue

@@ -39,6 +39,7 @@ from msfl_server.classification_report import classification_section
 from msfl_server.harmonization_charts import association_chart, predictability_chart
 from msfl_server.harmonization_effect import HarmonizationEffect, Interval, ScannerPredictability
 from msfl_server.settings import flat_settings
+from msfl_server.stage_run import FOLDER
 from msfl_server.summary import MetricSummary, Summary
 
 REPORT_FILE = "report.html"
@@ -56,6 +57,7 @@ def write_report(
     overlays: Sequence[Overlay] = (),
     reference: Reference | None = None,
     effect: HarmonizationEffect | None = None,
+    segmentation: Summary | None = None,
 ) -> Path:
     """Write `out/report.html`, which needs nothing but a browser.
 
@@ -66,6 +68,7 @@ def write_report(
         overlays: example slices. They show images, so pass simulated or public cases only.
         reference: what features were harmonized to, in a study that did.
         effect: what that changed; known only where all cases are in one place.
+        segmentation: the figures of the model of lesions that was trained first, in `out/segmentation`.
 
     Returns:
         The page's path.
@@ -89,6 +92,7 @@ def write_report(
         classification=classification_section(summary),
         round_column=_ROUND_COLUMN[summary.task],
         harmonization=_harmonization(reference, effect) if reference else None,
+        segmentation=_segmentation(segmentation) if segmentation else None,
         overlays=[{"site": o.site, "caption": o.caption, "src": overlay_png(o)} for o in overlays],
         outline={"reference": REFERENCE_COLOUR, "prediction": PREDICTION_COLOUR},
         settings=flat_settings(study),
@@ -290,6 +294,21 @@ def _harmonization(reference: Reference, effect: HarmonizationEffect | None) -> 
             alt = f"{title}: each feature's association within scanners against that over all cases, before and after."
             charts.append({"title": title, "alt": alt, "svg": association_chart(f"harmonization-{name}", label, found)})
     return {"facts": facts, "rows": rows, "charts": [{**chart, "svg": Markup(chart["svg"])} for chart in charts]}
+
+
+def _segmentation(summary: Summary) -> dict[str, str]:
+    """What outlined the lesions that the features are of."""
+    told = [(name, summary.metrics[name]) for name in HEADLINE[summary.task] if name in summary.metrics]
+    figures = "; ".join(
+        f"{ALL_METRICS[name].title} {format_value(name, metric.mean)} "
+        f"({format_interval(name, metric.ci95_low, metric.ci95_high)})"
+        for name, metric in told
+    )
+    return {
+        "rounds": f"{summary.rounds_completed} rounds at {len(summary.sites)} sites",
+        "figures": figures or "no site reported a metric",
+        "link": f"{FOLDER}/{REPORT_FILE}",
+    }
 
 
 def _scanner_alt(results: Sequence[ScannerPredictability]) -> str:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from msfl_common.config import StudyConfig
 from msfl_common.harmonization import Reference
+from msfl_common.stages import Stage, stages_of
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import RunState, load_checkpoint
 from msfl_server.federation import Listener
@@ -16,14 +17,18 @@ from msfl_server.federation_harmonization import load_reference
 from msfl_server.harmonization_effect import HarmonizationEffect
 from msfl_server.report import Overlay, write_report
 from msfl_server.results import summarise_metrics, summarise_run
-from msfl_server.summary import Summary, write_summary
-from msfl_server.tracking import Tracker, track
+from msfl_server.stage_run import Segmentation, StageRun, folder_of
+from msfl_server.summary import Summary, read_summary, write_summary
+from msfl_server.tracking import Tracker, own_store, track
 
 STORE_PATIENCE_S = 120.0  # MLflow's server takes half a minute to start again on a slow machine
 
 
 class Display(Protocol):
     """Who shows a run to people."""
+
+    def on_stage(self, stage: Stage, num_rounds: int) -> None:
+        """A stage of so many rounds begins, or is gone on with."""
 
     def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
         """See `msfl_server.federation.Listener`."""
@@ -80,24 +85,65 @@ class RunListener:
             self.tracker.log_round(last, summarise_metrics(state.validation) if last.metrics else {}, earlier)
 
 
-def play_and_report(
+def play_stages(
     study: StudyConfig,
-    first: Weights,
+    first_of: Callable[[Stage, Path], Weights],
     out: Path,
     tracking_uri: str | None,
     display: Display,
-    play: Callable[[Listener], None],
-    overlays: Callable[[], Sequence[Overlay]] = list,
+    play: Callable[[StageRun, Listener], None],
+    overlays: Callable[[StageRun], Sequence[Overlay]] = lambda _: (),
     effect: Callable[[Reference], HarmonizationEffect | None] = lambda _: None,
     patient: bool = False,
 ) -> Summary:
-    """Play the rounds that are left, then write the run's summary, report and registered model.
+    """Play what is left of a study's stages, one after the other: a stage that is complete passes at once.
+
+    A segmentation has all files of a run of its own in `out/segmentation`, and an experiment and a registered model of
+    its own in the study's MLflow store.
 
     Args:
-        study: what is run.
-        first: the weights that its network starts from.
+        study: the whole of it.
+        first_of: the weights that a stage starts from, and may keep in its folder.
         out: the run's folder.
         tracking_uri: any MLflow URI; None for SQLite in `out`.
+        display: shows the rounds to people.
+        play: plays the rounds of a stage, telling the listener.
+        overlays: see `play_and_report`.
+        effect: see `play_and_report`.
+        patient: see `play_and_report`.
+
+    Returns:
+        The summary of the last stage.
+
+    Raises:
+        RunError: the quorum was missed; the summary of the completed rounds is written all the same.
+    """
+    segmentation: Segmentation | None = None
+    for stage in stages_of(study):
+        folder = folder_of(stage, out)
+        played = StageRun(study, first_of(stage, folder), folder, stage, segmentation)
+        display.on_stage(stage, played.settings.rounds.num_rounds)
+        if stage == "final":
+            return play_and_report(played, tracking_uri, display, play, overlays, effect, patient)
+        play_and_report(played, tracking_uri or own_store(out), display, play, overlays, effect, patient)
+        segmentation = played.outcome()
+    raise AssertionError("a study ends with its final stage")
+
+
+def play_and_report(
+    played: StageRun,
+    tracking_uri: str | None,
+    display: Display,
+    play: Callable[[StageRun, Listener], None],
+    overlays: Callable[[StageRun], Sequence[Overlay]] = lambda _: (),
+    effect: Callable[[Reference], HarmonizationEffect | None] = lambda _: None,
+    patient: bool = False,
+) -> Summary:
+    """Play the rounds of a stage that are left, then write its summary, report and registered model.
+
+    Args:
+        played: the stage.
+        tracking_uri: any MLflow URI; None for SQLite in the stage's folder.
         display: shows the rounds to people.
         play: plays the rounds, telling the listener.
         overlays: example images for the report; none where images stay at the sites.
@@ -107,17 +153,24 @@ def play_and_report(
     Raises:
         RunError: the quorum was missed; the summary of the completed rounds is written all the same.
     """
+    study, out = played.settings, played.out
     with ExitStack() as stack:
         listener = RunListener(display, study, out, tracking_uri, stack, patient)
         try:
-            play(listener)
+            play(played, listener)
         finally:
-            summary = _summarise(study, first, out)
+            summary = _summarise(study, played.first, out)
         if patient:
             listener.tracker.catch_up(STORE_PATIENCE_S)
         reference = load_reference(out, study.harmonization)
         report = write_report(
-            out, summary, study, overlays(), reference, effect(reference) if reference is not None else None
+            out,
+            summary,
+            study,
+            overlays(played),
+            reference,
+            effect(reference) if reference is not None else None,
+            read_summary(played.segmentation.model.parent) if played.segmentation else None,
         )
         listener.tracker.log_report(report)
         listener.tracker.log_model(out / summary.model)

@@ -7,10 +7,12 @@ from pathlib import Path
 from msfl_common.deep_models.start import origin
 from msfl_common.harmonization import Reference
 from msfl_common.network import starting_weights
+from msfl_common.stages import Stage, study_at
+from msfl_common.weights import Weights
 from msfl_server.display import run_display
 from msfl_server.harmonization_effect import HarmonizationEffect
 from msfl_server.overlays import example_overlays
-from msfl_server.run import play_and_report
+from msfl_server.run import play_stages
 from msfl_server.run_folder import RunSetup
 from msfl_server.simulation import Backend, simulate
 from msfl_server.summary import Summary
@@ -22,17 +24,20 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
     Raises:
         RunError: the quorum was missed; the summary of the completed rounds is written all the same.
     """
-    first = starting_weights(setup.study, setup.start_from)
+
+    def first_of(stage: Stage, _: Path) -> Weights:
+        return starting_weights(study_at(setup.study, stage), setup.start_from if stage == "final" else None)
+
     with run_display(setup.study.rounds.num_rounds) as display:
         display.say(origin(setup.study, setup.start_from))
-        return play_and_report(
+        return play_stages(
             setup.study,
-            first,
+            first_of,
             out,
             tracking_uri,
             display,
-            lambda listener: simulate(setup.study, first, setup.sites, out, backend, listener, display.on_progress),
-            lambda: example_overlays(setup, out),
+            lambda played, listener: simulate(played, setup.sites, backend, listener, display.on_progress),
+            lambda played: example_overlays(setup, played),
             lambda reference: _effect(setup, reference),
         )
 

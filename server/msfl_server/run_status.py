@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from msfl_common.config import StudyConfig
 from msfl_common.files import write_text
+from msfl_common.stages import Stage
 from msfl_server.checkpoint import RunState
 from msfl_server.summary import SiteFailure
 
@@ -42,7 +43,8 @@ class RunStatus(BaseModel):
     study: str
     written: datetime = Field(description="when this was written, UTC")
     round: int = Field(0, description="rounds completed")
-    num_rounds: int
+    num_rounds: int = Field(description="of the stage")
+    stage: Stage = Field("final", description="what of the study is run; final where it has one stage")
     doing: str = Field("", description="coming online, facts, training or validation")
     waits_for: tuple[str, ...] = Field((), description="sites that have not answered yet")
     deadline: datetime | None = Field(None, description="when the wait ends, UTC")
@@ -77,6 +79,11 @@ class StatusFile:
     def say(self, state: State) -> None:
         """A new state."""
         self._set(state=state, doing="", waits_for=(), deadline=None)
+        self._write()
+
+    def on_stage(self, stage: Stage, num_rounds: int) -> None:
+        """What of the study is run from here on."""
+        self._set(stage=stage, round=0, num_rounds=num_rounds, metrics={}, failed=())
         self._write()
 
     def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:

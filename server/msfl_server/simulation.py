@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from flwr.app import Context, RecordDict
@@ -12,35 +11,35 @@ from flwr.serverapp import ServerApp
 
 from msfl_client.app import build_app as build_client_app
 from msfl_client.learner import OnProgress
-from msfl_common.config import SiteConfig, StudyConfig
+from msfl_common.config import SiteConfig
 from msfl_common.errors import InputError, RunError
-from msfl_common.weights import Weights
 from msfl_server.app import RunSettings, build_app
 from msfl_server.federation import Listener
 from msfl_server.simulation_grid import InProcessGrid
+from msfl_server.stage_run import StageRun
 
 Backend = Literal["inprocess", "ray"]
 
 
 def simulate(
-    study: StudyConfig,
-    first: Weights,
+    played: StageRun,
     sites: Sequence[SiteConfig],
-    out: Path,
     backend: Backend,
     listener: Listener,
     on_progress: OnProgress,
 ) -> None:
-    """Run, or go on with, a study among virtual sites; checkpoints and the model appear under `out`.
+    """Run, or go on with, a stage of a study among virtual sites; checkpoints and the model appear in its folder.
 
     Raises:
         RunError: a round had fewer answers than the quorum.
         InputError: fewer sites than the quorum, or Ray is asked for and missing.
     """
-    if len(sites) < study.rounds.quorum:
-        raise InputError(f"{len(sites)} sites, but the study's quorum is {study.rounds.quorum}; lower rounds.quorum")
+    quorum = played.settings.rounds.quorum
+    if len(sites) < quorum:
+        section = "rounds" if played.stage == "final" else "segmentation"
+        raise InputError(f"{len(sites)} sites, but the study's quorum is {quorum}; lower {section}.quorum")
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # it prints every message; the rounds are shown
-    server_app = build_app(lambda _: RunSettings(study, first, out, listener))
+    server_app = build_app(lambda _: RunSettings(played, listener))
     site_list = tuple(sites)
     if backend == "ray":
         _run_on_ray(server_app, site_list)

@@ -225,6 +225,14 @@ def track(
         tracker.close(status)
 
 
+def own_store(out: Path) -> str:
+    """The URI of the SQLite store in a run's folder, which is made when it is not there."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "mlflow.db").exists():
+        make_store(out)
+    return sqlite_uri(out)
+
+
 def make_store(folder: Path) -> None:
     """Create MLflow's tables under another name first: a store cut off in the making can never be opened."""
     with TemporaryDirectory(dir=folder, prefix=".mlflow.") as aside:
@@ -233,8 +241,8 @@ def make_store(folder: Path) -> None:
 
 
 def _open(uri: str, is_own: bool, out: Path, study: StudyConfig, resume_run_id: str | None) -> _Run:
-    if is_own and not (out / "mlflow.db").exists():
-        make_store(out)
+    if is_own:
+        own_store(out)
     _check_sqlite(uri)
     client = MlflowClient(uri)
     # A checkpoint does not know a run that was opened after it; this file does.

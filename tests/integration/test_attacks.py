@@ -698,7 +698,7 @@ def test_a_site_that_gives_anothers_name_is_left_out(siege: Siege, grid: Deploye
     try:
         wait_for("both online", lambda: {node.site for node in grid.presence().values()} == {SITE, STRANGER})
         roster = Roster()
-        meet_sites(grid, siege.study, roster, 1, Nobody())  # type: ignore[arg-type]
+        meet_sites(grid, RoundTask(siege.study, 1), roster, Nobody())  # type: ignore[arg-type]
     finally:
         stop.set()
         thread.join()

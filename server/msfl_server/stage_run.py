@@ -1,0 +1,56 @@
+"""One stage of a run: what is trained, from where, and into which folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from msfl_common.config import StudyConfig
+from msfl_common.stages import Stage, study_at
+from msfl_common.weights import Weights
+from msfl_server.checkpoint import load_checkpoint
+
+FOLDER = "segmentation"  # in a run's folder: the stage of segmentation, with files of the same names
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What a stage of segmentation has left: its final weights, and the folder of its model."""
+
+    weights: Weights
+    model: Path
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A stage, ready to be run.
+
+    Attributes:
+        study: the whole of it.
+        first: the weights that the stage starts from.
+        out: its folder.
+        stage: which one.
+        segmentation: of a stage after a segmentation, what that has trained.
+    """
+
+    study: StudyConfig
+    first: Weights
+    out: Path
+    stage: Stage = "final"
+    segmentation: Segmentation | None = None
+
+    @property
+    def settings(self) -> StudyConfig:
+        """The study of this stage."""
+        return study_at(self.study, self.stage)
+
+    def outcome(self) -> Segmentation:
+        """What a segmentation that has run to its end leaves to the next stage."""
+        checkpoint = load_checkpoint(self.out, self.settings, expected=self.first)
+        assert checkpoint is not None
+        return Segmentation(checkpoint.weights, self.out / "model")
+
+
+def folder_of(stage: Stage, out: Path) -> Path:
+    """Where a stage's files lie in the folder of the run."""
+    return out if stage == "final" else out / FOLDER
