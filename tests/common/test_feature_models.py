@@ -117,6 +117,19 @@ def test_of_three_classes_log_odds_are_those_against_the_others_geometric_mean(k
     assert sum(explain(settings, state, case).values()) == pytest.approx(odds[0] - odds[1], abs=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["logistic", "lda", "gradient-boosting", "naive-bayes"])
+def test_what_speaks_for_one_of_two_classes_speaks_against_the_other(kind: str) -> None:
+    sites = make_cases(0, (40, 50), INPUTS)
+    settings = make_settings({"kind": kind}, INPUTS)
+    state = play(settings, sites, 6)
+    for case in pooled(sites).features_NP[:4]:
+        no, yes = (explain(settings, state, case, number) for number in (0, 1))
+        assert any(yes.values())
+        assert yes == pytest.approx({name: -effect for name, effect in no.items()})
+        predicted = int(predict_proba(settings, state, case[None])[0].argmax())
+        assert explain(settings, state, case) == (no, yes)[predicted]
+
+
 @pytest.mark.parametrize("kind", ["naive-bayes", "gradient-boosting", "random-forest", "mlp", "svm-rbf"])
 def test_an_input_at_its_mean_adds_nothing(kind: str) -> None:
     sites = make_cases(0, (40, 50), INPUTS)

@@ -265,9 +265,40 @@ def test_what_cannot_be_done_at_all_is_one_line(
     shutil.rmtree(harmonized / "features")
     shutil.copytree(boosted.parents[1] / "site-a" / "harmonization", harmonized / "features")
     assert "trained on raw ones" in line(logistic, harmonized)
+    # With a model of lesions in the model's folder, a table with lesions of other hands is left aside.
+    with_lesions = Path(shutil.copytree(logistic, tmp_path / "with-lesions"))
+    shutil.copytree(segmentation, with_lesions / "segmentation")
+    assert "no lesion_volume_ml, bpf (not measured at the visit)" in line(with_lesions, folder)
     participants = folder / "participants.tsv"
     participants.write_text(participants.read_text().replace("\tF\t", "\tn/a\t").replace("\tM\t", "\tn/a\t"))
     assert "none of 40 patients or visits could be predicted; sub-001: left out: no sex" in line(logistic, folder)
+
+
+def test_of_several_classes_the_most_probable_is_explained(predict: Command, tmp_path: Path) -> None:
+    make_records(tmp_path / "cohort", num_sites=len(SITES), cases_per_site=24, num_nmosd=16, num_controls=16)
+    classes = ("HC", "MS", "NMOSD")
+    classification = {
+        "outcome": {"column": "diagnosis", "classes": classes},
+        "features": FEATURES,
+        "clinical": ("age", "sex"),
+        "model": {"kind": "lda"},
+    }
+    rounds = Rounds(num_rounds=1, quorum=3)
+    model = trained(tmp_path / "cohort", tmp_path / "lda", classification=classification, rounds=rounds)
+    code, out, _ = predict(model, tmp_path / "cohort" / "site-a", "--json")
+    card, _ = load_model(model)
+    cases = json.loads(out)["cases"]
+    assert (code, len(cases)) == (0, 56)
+    assert card.reliability is not None
+    for case in cases:
+        assert tuple(case["probabilities"]) == classes
+        best = max(case["probabilities"], key=lambda name: float(case["probabilities"][name]))
+        assert case["predicted_class"] == case["explained_class"] == best
+        interval = interval_at(card.reliability.groups[classes.index(best)], case["probabilities"][best])
+        assert interval is not None
+        assert case["interval"] == {"low": interval.low, "high": interval.high, "num_cases": interval.num_cases}
+    assert len({case["predicted_class"] for case in cases}) > 1
+    assert {f"probability_{name}" for name in classes} <= {*rows_of(tmp_path)[0]}
 
 
 @pytest.fixture
