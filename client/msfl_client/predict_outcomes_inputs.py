@@ -23,10 +23,9 @@ from msfl_common.config import SiteConfig
 from msfl_common.config_classification import Classification, DeepModel
 from msfl_common.errors import CohortError, InputError, RefusedError
 from msfl_common.harmonization import Reference
-from msfl_common.model_folder import REFERENCE_FILE, ModelCard, read_reference
+from msfl_common.model_folder import REFERENCE_FILE, SEGMENTATION_FOLDER, ModelCard, read_reference
 
 WORK_FOLDER = ".work"
-SEGMENTATION_FOLDER = "segmentation"  # of a model folder: the model that outlined the lesions, if one did
 OnProgress = Callable[[str, int, int], None]
 
 

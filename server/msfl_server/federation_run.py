@@ -37,7 +37,7 @@ from msfl_server.federation_grid import DeployedGrid
 from msfl_server.run import play_stages
 from msfl_server.run_status import StatusFile
 from msfl_server.server_config import load_server
-from msfl_server.stage_run import StageRun
+from msfl_server.stage_run import StageRun, own_start
 from msfl_server.study_folder import StudyFolder, list_sites, open_study
 
 LINK_START_S = 60.0
@@ -118,7 +118,7 @@ def run_study(folder: StudyFolder) -> None:
         status.watch(grid.presence)
 
         def first_of(stage: Stage, out: Path) -> Weights:
-            start_from = server.start_from if stage == "final" else None
+            start_from = server.start_from or own_start(study, folder.run) if stage == "final" else None
             return first_weights(study_at(study, stage), out / "first_weights.safetensors", start_from)
 
         def play(played: StageRun, listener: Listener) -> None:

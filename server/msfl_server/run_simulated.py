@@ -15,6 +15,7 @@ from msfl_server.overlays import example_overlays
 from msfl_server.run import play_stages
 from msfl_server.run_folder import RunSetup
 from msfl_server.simulation import Backend, simulate
+from msfl_server.stage_run import own_start
 from msfl_server.summary import Summary
 
 
@@ -24,12 +25,13 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
     Raises:
         RunError: the quorum was missed; the summary of the completed rounds is written all the same.
     """
+    start_from = setup.start_from or own_start(setup.study, out)
 
     def first_of(stage: Stage, _: Path) -> Weights:
-        return starting_weights(study_at(setup.study, stage), setup.start_from if stage == "final" else None)
+        return starting_weights(study_at(setup.study, stage), start_from if stage == "final" else None)
 
     with run_display(setup.study.rounds.num_rounds) as display:
-        display.say(origin(setup.study, setup.start_from))
+        display.say(origin(setup.study, start_from))
         return play_stages(
             setup.study,
             first_of,

@@ -54,3 +54,11 @@ class StageRun:
 def folder_of(stage: Stage, out: Path) -> Path:
     """Where a stage's files lie in the folder of the run."""
     return out if stage == "final" else out / FOLDER
+
+
+def own_start(study: StudyConfig, out: Path) -> Path | None:
+    """What the final stage starts from where nobody said: a lesion encoder from the study's own segmentation."""
+    settings = study.classification
+    if study.segmentation is None or settings is None or settings.model.kind != "lesion-encoder":
+        return None
+    return folder_of("segmentation", out) / "model"
