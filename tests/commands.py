@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from subprocess import CompletedProcess
 from unittest import mock
+
+
+def take_interrupts() -> None:
+    """For `preexec_fn`: a process that was started in the background ignores Ctrl-C, and so do those it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_main(main: Callable[[], None], *arguments: object, columns: int = 160) -> CompletedProcess[str]:

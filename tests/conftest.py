@@ -130,6 +130,16 @@ def tiny_settings() -> StudyConfig:
     )
 
 
+@pytest.fixture(scope="session")
+def ready_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store that holds nothing yet, to be copied: MLflow takes seconds to make its tables."""
+    from msfl_server.tracking import make_store
+
+    folder = tmp_path_factory.mktemp("store")
+    make_store(folder)
+    return folder / "mlflow.db"
+
+
 @pytest.fixture
 def open_ms() -> Path:
     """Real patients (Lesjak et al. 2017), where a copy lies beside the repository."""

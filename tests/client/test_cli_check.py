@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.commands import run_main
+from tests.commands import run_main, take_interrupts
 
 from msfl_client.cli import main
 
@@ -177,7 +177,11 @@ def test_interrupt_is_one_line_and_exit_130(site, site_file):
     fifo.unlink()
     os.mkfifo(fifo)
     process = subprocess.Popen(
-        [*COMMAND, "check", str(site_file)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
+        [*COMMAND, "check", str(site_file)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
+        preexec_fn=take_interrupts,
     )
     writer = open_once_read(fifo)
     process.send_signal(signal.SIGINT)

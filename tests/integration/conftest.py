@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,9 @@ def real_study(tiny: StudyConfig) -> StudyConfig:
 
 
 @pytest.fixture(scope="session")
-def expected(site_data: dict[str, Path], real_study: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def expected(
+    site_data: dict[str, Path], real_study: StudyConfig, tmp_path_factory: pytest.TempPathFactory, ready_store: Path
+) -> bytes:
     """The model of the same study, simulated in this process."""
     out = tmp_path_factory.mktemp("simulated")
     sites = tuple(
@@ -47,6 +50,7 @@ def expected(site_data: dict[str, Path], real_study: StudyConfig, tmp_path_facto
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the deployed sites: sums of two threads round differently
+    shutil.copy(ready_store, out)
     run_simulated(RunSetup(study=real_study, sites=sites), out, "inprocess", None)
     torch.set_num_threads(threads)
     return (out / "model" / "model.safetensors").read_bytes()

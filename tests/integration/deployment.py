@@ -148,23 +148,30 @@ class Deployment:
 
 @contextmanager
 def deployment(
-    base: Path, study: StudyConfig, data: dict[str, Path], host: str = "localhost", public_port: int | None = None
+    base: Path,
+    study: StudyConfig,
+    data: dict[str, Path],
+    host: str = "localhost",
+    public_port: int | None = None,
+    store: Path | None = None,
 ) -> Iterator[Deployment]:
     """A study folder with a site for each BIDS folder in `data`; nothing runs yet, and nothing is left running.
 
-    Sites reach it at `host`, at `public_port` where something stands in front.
+    Sites reach it at `host`, at `public_port` where something stands in front. Its MLflow store starts as a copy of
+    `store`.
     """
     port, control_port = free_ports(2)
-    store = f"sqlite:///{base / 'mlflow.db'}"  # no MLflow server: it takes longer to start than all the rest
     server = ServerConfig(
         hosts=(host,),
         bind="127.0.0.1",
         port=port,
         public_port=public_port,
         control_port=control_port,
-        mlflow=store,
+        mlflow=f"sqlite:///{base / 'mlflow.db'}",  # no MLflow server: it takes longer to start than all the rest
     )
     base.mkdir(exist_ok=True)
+    if store is not None:
+        shutil.copy(store, base / "mlflow.db")
     (base / "study.yaml").write_text(yaml.safe_dump(json.loads(study.model_dump_json())))
     folder = init_study(base / "study", server, base / "study.yaml")
     made = Deployment(base, folder)

@@ -17,9 +17,11 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
-def federation(tmp_path: Path, real_study: StudyConfig, site_data: dict[str, Path]) -> Iterator[Deployment]:
+def federation(
+    tmp_path: Path, real_study: StudyConfig, site_data: dict[str, Path], ready_store: Path
+) -> Iterator[Deployment]:
     """The same study, deployed."""
-    with deployment(tmp_path / "federation", real_study, site_data) as made:
+    with deployment(tmp_path / "federation", real_study, site_data, store=ready_store) as made:
         yield made
 
 

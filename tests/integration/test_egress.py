@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -132,7 +133,7 @@ def plant(bids: BidsSite) -> None:
 
 
 @pytest.fixture(scope="module")
-def recorded(tiny: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
+def recorded(tiny: StudyConfig, tmp_path_factory: pytest.TempPathFactory, ready_store: Path) -> Iterator[Recorded]:
     """A study of two rounds between two sites full of markers; all has ended."""
     base = tmp_path_factory.mktemp("egress")
     data = {}
@@ -146,7 +147,7 @@ def recorded(tiny: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> Ite
         data[name] = bids.root
     rounds = tiny.rounds.model_copy(update={"num_rounds": ROUNDS, "quorum": 2, "patience_s": 60.0})
     study = tiny.model_copy(update={"name": "watched", "rounds": rounds})
-    with deployment(base / "federation", study, data) as made:
+    with deployment(base / "federation", study, data, store=ready_store) as made:
         port = load_server(made.study.server_file).port
         with proxy_to(port, made.study.root / "pki") as first, proxy_to(port, made.study.root / "pki") as second:
             proxies = dict(zip(SITES, (first, second), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,15 +95,17 @@ def test_the_model_brings_new_cases_to_its_reference(simulated: Path, base: Path
 
 
 @pytest.fixture
-def federation(base: Path, tmp_path: Path) -> Iterator[Deployment]:
-    """The same study among real processes, whose sites allow their sums."""
+def federation(base: Path, tmp_path: Path, simulated: Path, ready_store: Path) -> Iterator[Deployment]:
+    """The same study among real processes, whose sites allow their sums; all but site-a have measured before."""
     folders = {name: base / "cohort" / name for name in SITES}
-    with deployment(tmp_path / "federation", load_study(base / "study.yaml"), folders) as made:
+    with deployment(tmp_path / "federation", load_study(base / "study.yaml"), folders, store=ready_store) as made:
         for name in SITES:
             path = made.site(name) / "site.yaml"
             content = yaml.safe_load(path.read_text())
             content["policy"]["allow"] = ["model_update", "validation_metrics", "harmonization_sums", "node_facts"]
             path.write_text(yaml.safe_dump(content))
+        for name in SITES[1:]:
+            shutil.copytree(simulated / "sites" / name / "cache", made.site(name) / "state" / "cache")
         yield made
 
 

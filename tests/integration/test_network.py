@@ -106,14 +106,16 @@ def front_door(made: Deployment, host: str, port: int, prefix: list[str]) -> Ite
 
 
 @pytest.fixture
-def network(tmp_path: Path, real_study: StudyConfig, site_data: dict[str, Path]) -> Iterator[Network]:
+def network(
+    tmp_path: Path, real_study: StudyConfig, site_data: dict[str, Path], ready_store: Path
+) -> Iterator[Network]:
     """Machines where they are permitted, else loopback."""
     program("nginx", "nginx")
     with ExitStack() as stack:
         if namespaces_permitted():
             spaces = stack.enter_context(machines(*SITES))
             made = stack.enter_context(
-                deployment(tmp_path / "federation", real_study, site_data, SERVER_IP, PUBLIC_PORT)
+                deployment(tmp_path / "federation", real_study, site_data, SERVER_IP, PUBLIC_PORT, ready_store)
             )
             made.prefix = spaces
             stack.enter_context(front_door(made, SERVER_IP, PUBLIC_PORT, spaces["server"]))
@@ -121,7 +123,9 @@ def network(tmp_path: Path, real_study: StudyConfig, site_data: dict[str, Path])
             yield Network(made, lambda: ip(*cable, "down"), lambda: ip(*cable, "up"))
         else:
             (port,) = free_ports(1)
-            made = stack.enter_context(deployment(tmp_path / "federation", real_study, site_data, "localhost", port))
+            made = stack.enter_context(
+                deployment(tmp_path / "federation", real_study, site_data, "localhost", port, ready_store)
+            )
             stack.enter_context(front_door(made, "127.0.0.1", port, []))
             proxy = Proxy(port)
             stack.callback(proxy.close)

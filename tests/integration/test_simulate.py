@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
+from tests.commands import run_main, take_interrupts
+from tests.integration.deployment import BIN, ENVIRONMENT
 
-BIN = Path(sys.executable).parent
+from msfl_client.cli import main as client_main
+from msfl_server.cli import main as server_main
+
 STUDY = """
 name: tiny
 min_cases: 1
@@ -24,10 +30,33 @@ rounds: {num_rounds: 3, quorum: 2}
 """
 
 
+MAINS = {"msfl-server": server_main, "msfl-client": client_main}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As the processes have: sums of two threads round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run one of our commands; stdout is empty or the result, stderr is for people."""
-    command = [str(BIN / str(arguments[0])), *map(str, arguments[1:])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    """Run one of our commands here; stdout is empty or the result, stderr is for people."""
+    return checked(run_main(MAINS[str(arguments[0])], *arguments[1:]), code)
+
+
+def run_process(*command: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """The same in a process of its own."""
+    first, *rest = map(str, command)
+    done = subprocess.run(
+        [str(BIN / first), *rest], capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False
+    )
+    return checked(done, code)
+
+
+def checked(done: subprocess.CompletedProcess[str], code: int) -> subprocess.CompletedProcess[str]:
     assert done.returncode == code, done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     return done
@@ -38,6 +67,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a coarse cohort of three sites, and a study that trains for seconds."""
     folder = tmp_path_factory.mktemp("simulation")
     (folder / "study.yaml").write_text(STUDY)
+    (folder / "short.yaml").write_text(STUDY.replace("num_rounds: 3", "num_rounds: 2"))
     made = json.loads(
         run("msfl-server", "make-cohort", folder / "cohort", "--cases", 2, "--spacing", 4, "--json").stdout
     )
@@ -49,7 +79,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(base: Path) -> Path:
     """A finished run."""
     out = base / "run"
-    done = run("msfl-server", "simulate", base / "study.yaml", "--cohort", base / "cohort", "--out", out, "--json")
+    command = ("simulate", base / "study.yaml", "--cohort", base / "cohort", "--out", out, "--json")
+    done = run_process("msfl-server", *command)
     assert json.loads(done.stdout) == json.loads((out / "summary.json").read_text())
     return out
 
@@ -85,45 +116,53 @@ def test_the_sites_ledgers_account_for_every_message(finished: Path) -> None:
         assert kinds == ["node_facts", *["model_update", "validation_metrics"] * 3]
 
 
-def test_an_interrupted_run_resumes_to_the_same_weights(base: Path, finished: Path) -> None:
-    out = base / "interrupted"
-    command = ["simulate", base / "study.yaml", "--cohort", base / "cohort", "--out", out]
-    process = subprocess.Popen(
-        [str(BIN / "msfl-server"), *map(str, command)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+# `msfl-server`, which sends itself a signal in the middle of a round, on its way to the second site.
+STOPPED = """
+import os, sys
+from msfl_client import session
+from msfl_server.cli import main
+train, at_round, number = session.train_site, int(sys.argv.pop(1)), int(sys.argv.pop(1))
+begun = []
+def train_site(site, task, weights):
+    begun.append(task.round)
+    if begun.count(at_round) == 2:
+        os.kill(os.getpid(), number)
+    return train(site, task, weights)
+session.train_site = train_site
+main()
+"""
+
+
+def run_stopped(at_round: int, how: signal.Signals, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A command of `msfl-server` that gets a signal in a round."""
+    command = [sys.executable, "-c", STOPPED, str(at_round), str(int(how)), *map(str, arguments)]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=300,
+        check=False,
+        preexec_fn=take_interrupts,
     )
-    end = time.monotonic() + 120
-    while not (out / "checkpoints" / "round_0001").exists():
-        assert time.monotonic() < end
-        assert process.poll() is None, "the run ended before it could be interrupted"
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted" in errors
-    assert "Traceback" not in errors
-    completed = json.loads((out / "summary.json").read_text())["rounds_completed"]
-    assert 1 <= completed < 3
+
+
+def test_an_interrupted_and_a_killed_run_resume_to_the_same_weights(base: Path, finished: Path) -> None:
+    out = base / "interrupted"
+    command = ("simulate", base / "study.yaml", "--cohort", base / "cohort", "--out", out)
+    interrupted = run_stopped(2, signal.SIGINT, *command)
+    assert interrupted.returncode == 130, interrupted.stderr
+    assert "interrupted" in interrupted.stderr
+    assert "Traceback" not in interrupted.stderr
+    assert json.loads((out / "summary.json").read_text())["rounds_completed"] == 1
+    killed = run_stopped(3, signal.SIGKILL, "simulate", "--resume", out)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (out / "checkpoints" / "round_0002").exists()
     run("msfl-server", "simulate", "--resume", out)
     assert (out / "model/model.safetensors").read_bytes() == (finished / "model/model.safetensors").read_bytes()
     client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
     (run_info,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
     assert [point.step for point in client.get_metric_history(run_info.info.run_id, "train_loss")] == [1, 2, 3]
-
-
-def test_a_kill_costs_nothing(base: Path, finished: Path) -> None:
-    out = base / "killed"
-    command = ["simulate", base / "study.yaml", "--cohort", base / "cohort", "--out", out]
-    process = subprocess.Popen(
-        [str(BIN / "msfl-server"), *map(str, command)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    end = time.monotonic() + 120
-    while not (out / "checkpoints" / "round_0002").exists():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    run("msfl-server", "simulate", "--resume", out)
-    assert (out / "model/model.safetensors").read_bytes() == (finished / "model/model.safetensors").read_bytes()
 
 
 def test_resuming_a_finished_run_changes_nothing(base: Path, finished: Path) -> None:
@@ -144,27 +183,32 @@ def test_the_model_is_put_to_use(base: Path, finished: Path) -> None:
     assert len(list((base / "d").rglob("*_mask.nii.gz"))) == 4
 
 
-def test_one_bad_site_is_named_and_the_others_go_on(base: Path) -> None:
+def test_one_bad_site_is_named_and_the_others_go_on(base: Path, ready_store: Path) -> None:
     cohort = base / "partly"
     cohort.mkdir()
     for site in ("site-a", "site-b", "site-c"):
         (cohort / site).symlink_to(base / "cohort" / site)
     (cohort / "site-d" / "sub-001" / "anat").mkdir(parents=True)
     (cohort / "site-d" / "sub-001" / "anat" / "sub-001_T1w.nii.gz").write_text("not an image")
+    shutil.copy(ready_store, base / "partly.db")
     done = run(
-        "msfl-server", "simulate", base / "study.yaml", "--cohort", cohort, "--out", base / "partly-out", "--json"
-    )
+        "msfl-server", "simulate", base / "short.yaml", "--cohort", cohort, "--out", base / "partly-out",
+        "--tracking-uri", f"sqlite:///{base / 'partly.db'}", "--json",
+    )  # fmt: skip
     first = json.loads(done.stdout)["history"][0]
     assert first["sites_ok"] == ["site-a", "site-b", "site-c"]
     assert first["sites_failed"] == [{"site": "site-d", "code": "NO_CASES"}]
 
 
-def test_flowers_engine_on_ray_runs_the_same_apps(base: Path) -> None:
+def test_flowers_engine_on_ray_runs_the_same_apps(base: Path, ready_store: Path) -> None:
     pytest.importorskip("ray")
-    out = base / "ray"
-    command = ("simulate", base / "study.yaml", "--cohort", base / "cohort", "--out", out, "--backend", "ray", "--json")
-    summary = json.loads(run("msfl-server", *command).stdout)
-    assert summary["rounds_completed"] == 3
+    shutil.copy(ready_store, base / "ray.db")
+    done = run_process(
+        "msfl-server", "simulate", base / "short.yaml", "--cohort", base / "cohort", "--out", base / "ray",
+        "--backend", "ray", "--tracking-uri", f"sqlite:///{base / 'ray.db'}", "--json",
+    )  # fmt: skip
+    summary = json.loads(done.stdout)
+    assert summary["rounds_completed"] == 2
     assert summary["history"][-1]["sites_ok"] == ["site-a", "site-b", "site-c"]
 
 

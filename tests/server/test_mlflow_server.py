@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -63,9 +64,11 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+def shared(tmp_path_factory, ready_store):
     """One server for the module, since a start takes some seconds; each test has a study of its own in it."""
     made = Server(tmp_path_factory.mktemp("mlflow") / "my study #1")
+    (made.study_dir / "mlflow").mkdir(parents=True)
+    shutil.copy(ready_store, made.study_dir / "mlflow")
     yield made
     made.kill()
 

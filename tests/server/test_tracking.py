@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import logging
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -19,9 +20,11 @@ from msfl_server.tracking import track
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """One store for the module, since making one takes two seconds; each test has an experiment in it."""
-    return tmp_path_factory.mktemp("tracking")
+def base(tmp_path_factory, ready_store):
+    """One store for the module; each test has an experiment in it."""
+    folder = tmp_path_factory.mktemp("tracking")
+    shutil.copy(ready_store, folder)
+    return folder
 
 
 @pytest.fixture
