@@ -96,7 +96,7 @@ def test_the_model_brings_new_cases_to_its_reference(simulated: Path, base: Path
 
 @pytest.fixture
 def federation(base: Path, tmp_path: Path, simulated: Path, ready_store: Path) -> Iterator[Deployment]:
-    """The same study among real processes, whose sites allow their sums; site-b has measured its cases before."""
+    """The same study among real processes, whose sites allow their sums; all but site-a have measured before."""
     folders = {name: base / "cohort" / name for name in SITES}
     with deployment(tmp_path / "federation", load_study(base / "study.yaml"), folders, store=ready_store) as made:
         for name in SITES:
@@ -104,7 +104,8 @@ def federation(base: Path, tmp_path: Path, simulated: Path, ready_store: Path) -
             content = yaml.safe_load(path.read_text())
             content["policy"]["allow"] = ["model_update", "validation_metrics", "harmonization_sums", "node_facts"]
             path.write_text(yaml.safe_dump(content))
-        shutil.copytree(simulated / "sites" / "site-b" / "cache", made.site("site-b") / "state" / "cache")
+        for name in SITES[1:]:
+            shutil.copytree(simulated / "sites" / name / "cache", made.site(name) / "state" / "cache")
         yield made
 
 
