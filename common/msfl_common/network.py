@@ -10,14 +10,13 @@ import sys
 
 import numpy as np
 import torch
-from safetensors.numpy import save
 
 from msfl_common.config import StudyConfig, parse_study
 from msfl_common.config_classification import DeepModel
 from msfl_common.feature_models import first_state
 from msfl_common.monai_parts import UNet
 from msfl_common.seeds import derive_seed
-from msfl_common.weights import ORDER, Weights
+from msfl_common.weights import ORDER, Weights, to_safetensors
 
 LESION_LOG_ODDS = -4.0
 
@@ -69,4 +68,4 @@ def starting_weights(study: StudyConfig) -> Weights:
 
 if __name__ == "__main__":
     first = starting_weights(parse_study(sys.stdin.read()))
-    sys.stdout.buffer.write(save(first, {ORDER: json.dumps(list(first))}))
+    sys.stdout.buffer.write(to_safetensors(first, {ORDER: json.dumps(list(first))}))
