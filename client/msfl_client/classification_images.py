@@ -153,5 +153,6 @@ class ImageLearner:
     @cached_property
     def _rows(self) -> dict[tuple[int, str, str | None], dict[str, float]]:
         table = self._data.features
-        assert table is not None
+        if table is None:
+            return {}
         return {(row.dataset, row.participant_id, row.session_id): dict(row.features) for row in table.rows}
