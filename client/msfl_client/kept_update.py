@@ -11,12 +11,12 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 from msfl_common.errors import UpdateError
 from msfl_common.files import whole_folder, write_bytes, write_json
 from msfl_common.messages import ModelUpdate
-from msfl_common.weights import Weights, check_weights
+from msfl_common.weights import Weights, check_weights, to_safetensors
 
 FOLDER = "last_update"
 
@@ -24,7 +24,7 @@ FOLDER = "last_update"
 def keep_update(state: Path, request_sha256: str, update: ModelUpdate) -> None:
     """Write down what a request was answered with, whole or not at all."""
     with whole_folder(state / FOLDER) as folder:
-        write_bytes(folder / "weights.safetensors", save(update.weights))
+        write_bytes(folder / "weights.safetensors", to_safetensors(update.weights))
         facts = {"num_cases": update.num_cases, "train_loss": update.train_loss, "seconds": update.seconds}
         write_json(folder / "update.json", {"request": request_sha256, **facts})
 

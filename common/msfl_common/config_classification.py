@@ -120,7 +120,12 @@ class MlpModel(_Frozen):
     kind: Literal["mlp"] = Field(description="which model")
     hidden: tuple[int, ...] = Field((32,), min_length=1, max_length=5, description="units of each hidden layer")
     learning_rate: float = Field(1e-2, gt=0, le=1, description="Adam's")
-    weight_decay: float = Field(1e-3, ge=0, le=1, description="decoupled weight decay")
+    weight_decay: float = Field(
+        1e-3,
+        ge=0,
+        le=100,
+        description="decoupled weight decay; with some ten cases an input, 10 keeps it from overfitting",
+    )
     epochs_per_round: int = Field(5, ge=1, le=1000, description="passes over a site's cases in a round")
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from msfl_common import __version__
 from msfl_common.config import StudyConfig
@@ -24,7 +24,7 @@ from msfl_common.feature_models.checks import check_state
 from msfl_common.files import whole_folder, write_bytes, write_text
 from msfl_common.harmonization import Reference
 from msfl_common.reliability import Reliability
-from msfl_common.weights import Weights, check_weights
+from msfl_common.weights import Weights, check_weights, to_safetensors
 
 # A voxel is lesion from this probability on. On simulated validation cases DSC is the same from 0.3 to 0.5 and
 # more lesions are found at 0.3; on scanners the model has not seen, probabilities run low.
@@ -92,7 +92,7 @@ def save_model(
         reliability: of a classification, what came of its patients.
         segmentation: folder of the model whose lesions the features are of; a copy goes into this one.
     """
-    content, settings = save(weights), study.classification
+    content, settings = to_safetensors(weights), study.classification
     normalisation: Literal["brain-zscore", "0-255", "none"] = "brain-zscore"
     if settings is not None:
         normalisation = "0-255" if isinstance(settings.model, DeepModel) else "none"

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save
 
 from msfl_common.config import StudyConfig, parse_study
 from msfl_common.config_classification import DeepModel
@@ -19,7 +18,7 @@ from msfl_common.errors import InputError
 from msfl_common.feature_models import first_state
 from msfl_common.monai_parts import UNet
 from msfl_common.seeds import derive_seed
-from msfl_common.weights import ORDER, Weights
+from msfl_common.weights import ORDER, Weights, to_safetensors
 
 LESION_LOG_ODDS = -4.0
 
@@ -89,4 +88,4 @@ if __name__ == "__main__":
         first = starting_weights(study, start_from)
     except InputError as error:
         sys.exit(str(error))
-    sys.stdout.buffer.write(save(first, {ORDER: json.dumps(list(first))}))
+    sys.stdout.buffer.write(to_safetensors(first, {ORDER: json.dumps(list(first))}))

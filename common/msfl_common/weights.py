@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
+from safetensors.numpy import save
 
 from msfl_common.config import StudyConfig
 from msfl_common.errors import InputError, UpdateError
@@ -48,6 +49,12 @@ def first_weights(study: StudyConfig, file: Path, start_from: Path | None = None
         write_bytes(file, made.stdout)
     with safe_open(file, framework="np") as stored:
         return {name: stored.get_tensor(name) for name in json.loads(stored.metadata()[ORDER])}
+
+
+def to_safetensors(weights: Weights, metadata: dict[str, str] | None = None) -> bytes:
+    """Weights as a file's content; safetensors writes memory as it lies, so rows have to lie one after the other."""
+    content: bytes = save({name: np.asarray(value, order="C") for name, value in weights.items()}, metadata)
+    return content
 
 
 def type_of(weights: Weights) -> np.dtype[Any]:

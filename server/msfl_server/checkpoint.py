@@ -13,13 +13,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 from msfl_common.config import StudyConfig
 from msfl_common.errors import InputError, UpdateError
 from msfl_common.files import whole_folder, write_bytes, write_text
 from msfl_common.messages import ValidationMetrics
-from msfl_common.weights import Weights, check_weights
+from msfl_common.weights import Weights, check_weights, to_safetensors
 from msfl_server.summary import RoundSummary, SiteSummary
 
 KEEP = 5  # older checkpoints are dropped; the newest alone is enough to go on
@@ -56,9 +56,9 @@ def save_checkpoint(out: Path, checkpoint: Checkpoint) -> Path:
     """Write the checkpoint of a completed round, whole or not at all."""
     folder = out / "checkpoints" / f"round_{checkpoint.state.round:04d}"
     with whole_folder(folder) as temporary:
-        write_bytes(temporary / WEIGHTS_FILE, save(checkpoint.weights))
+        write_bytes(temporary / WEIGHTS_FILE, to_safetensors(checkpoint.weights))
         if checkpoint.momentum is not None:
-            write_bytes(temporary / MOMENTUM_FILE, save(checkpoint.momentum))
+            write_bytes(temporary / MOMENTUM_FILE, to_safetensors(checkpoint.momentum))
         write_text(temporary / STATE_FILE, checkpoint.state.model_dump_json(indent=1) + "\n")
     for old in _rounds(out)[:-KEEP]:
         shutil.rmtree(old)

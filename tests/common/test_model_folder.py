@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load
 
 from msfl_common.config import Model, StudyConfig, Training
 from msfl_common.errors import ModelFolderError
 from msfl_common.model_folder import Provenance, load_model, save_model
 from msfl_common.network import build_network, get_weights
+from msfl_common.weights import to_safetensors
 
 STUDY = StudyConfig(name="pilot", model=Model(channels=(2, 4)), training=Training(patch_voxels=8))
 
@@ -30,6 +32,13 @@ def test_it_loads_as_it_was_saved(folder: Path) -> None:
     assert list(weights) == list(expected)
     assert all(np.array_equal(weights[name], expected[name]) for name in expected)
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_arrays_are_kept_however_they_lie_in_memory() -> None:
+    rows = np.arange(6.0).reshape(2, 3)
+    weights = {"by_row": rows, "by_column": np.asfortranarray(rows), "turned": rows.T, "number": np.array(7.0)}
+    loaded = load(to_safetensors(weights))
+    assert {name: value.tolist() for name, value in loaded.items()} == {n: v.tolist() for n, v in weights.items()}
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])

@@ -1,137 +1,238 @@
-"""Feature models over sites against the same model on pooled cases, scikit-learn or XGBoost, and the smallest site."""
+"""Feature models over three simulated hospitals: against the same model in one place, and against a hospital alone.
+
+Every arm is a whole run: its rounds, checkpoints and model folder. Models learn worsening of the EDSS from lesion
+load, atrophy and clinical values. They are measured on the runs' own test patients, the same in each arm, and, since
+these are few, on further patients of the same hospitals, whom no arm has seen. No model can do better than the log
+odds that drew the outcomes.
+"""
 
 from __future__ import annotations
 
+import tempfile
 import time
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.naive_bayes import GaussianNB
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC, LinearSVC
-from xgboost import XGBClassifier
 
-from msfl_client.labelled import Labelled
-from msfl_common.config_classification import Classification
+from msfl_client.classification import read_outcomes
+from msfl_client.clinical_inputs import labelled
+from msfl_client.clinical_observations import Observation
+from msfl_common.config import Rounds, SiteConfig, StudyConfig, Validation
+from msfl_common.config_classification import Classification, Outcome
 from msfl_common.feature_models import num_rounds_needed, predict_proba
-from msfl_common.features import FEATURES
+from msfl_common.weights import Weights
+from msfl_server.cohort import make_records
+from msfl_server.run_folder import sites_of_cohort
 from tests.benchmarks.figure import Figure
-from tests.feature_models import make_settings, play, pooled
+from tests.benchmarks.simulated_rounds import in_one_place, tell_nobody, train
 
-SIZES, TEST_CASES, INPUTS = (60, 60, 60), 2000, 12
+SITES, CASES, FURTHER = 3, 60, 300  # a site
 SEEDS = range(3)
-ROUNDS = 20  # of the models that have no end
+ROUNDS = 20  # of the models that have no end, after the first sums
+RESAMPLES = 1000
 WITHIN = 0.02
-
-MODELS: Mapping[str, tuple[dict[str, Any], Any]] = {
-    "logistic, l2": ({"kind": "logistic"}, LogisticRegression()),
-    "logistic, l1": (
-        {"kind": "logistic", "penalty": "l1"},
-        LogisticRegression(l1_ratio=1, solver="saga", max_iter=5000),
-    ),
-    "logistic, elastic net": (
-        {"kind": "logistic", "penalty": "elastic-net"},
-        LogisticRegression(l1_ratio=0.5, solver="saga", max_iter=5000),
-    ),
-    "linear SVM": ({"kind": "linear-svm"}, LinearSVC(dual=False)),
-    "RBF SVM": ({"kind": "svm-rbf"}, SVC()),
-    "polynomial SVM": ({"kind": "svm-poly"}, SVC(kernel="poly", coef0=1)),
-    "sigmoid SVM": ({"kind": "svm-sigmoid"}, SVC(kernel="sigmoid")),
-    "LDA": ({"kind": "lda"}, LinearDiscriminantAnalysis(solver="lsqr")),
-    "naive Bayes": ({"kind": "naive-bayes"}, GaussianNB()),
-    "least squares": ({"kind": "least-squares"}, LinearRegression()),
-    "perceptron": ({"kind": "mlp"}, MLPClassifier((32,), learning_rate_init=1e-2, max_iter=60, random_state=0)),
-    "boosted trees": ({"kind": "gradient-boosting"}, XGBClassifier(n_estimators=ROUNDS, max_depth=3, n_jobs=1)),
-    "random forest": (
-        {"kind": "random-forest"},
-        RandomForestClassifier(100, max_depth=6, min_samples_leaf=5, random_state=0),
-    ),
+OUTCOME = Outcome(endpoint="edss-worsening")
+FEATURES = ("log_lesion_volume", "bpf")
+CLINICAL = ("age", "sex", "edss", "disease_duration", "relapses_prior_year")
+MODELS: Mapping[str, dict[str, Any]] = {
+    "logistic, l2": {"kind": "logistic"},
+    "logistic, l1": {"kind": "logistic", "penalty": "l1"},
+    "logistic, elastic net": {"kind": "logistic", "penalty": "elastic-net"},
+    "linear SVM": {"kind": "linear-svm"},
+    "RBF SVM": {"kind": "svm-rbf"},
+    "polynomial SVM": {"kind": "svm-poly"},
+    "sigmoid SVM": {"kind": "svm-sigmoid"},
+    "LDA": {"kind": "lda"},
+    "naive Bayes": {"kind": "naive-bayes"},
+    "least squares": {"kind": "least-squares"},
+    "perceptron": {"kind": "mlp", "learning_rate": 3e-3, "weight_decay": 10.0},
+    "boosted trees": {"kind": "gradient-boosting"},
+    "random forest": {"kind": "random-forest"},
 }
+HOW = (
+    f"{SITES} sites x {CASES} patients of whom half train, seeds {', '.join(map(str, SEEDS))}, "
+    f"{len(FEATURES) + len(CLINICAL)} inputs, EDSS worsening"
+)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Patients:
+    """Patients to measure on, none of whom an arm has learned from.
+
+    Attributes:
+        inputs_NP: what the models see.
+        labels_N: who worsened.
+        best_N: the log odds that drew it.
+    """
+
+    inputs_NP: Floats
+    labels_N: NDArray[np.int64]
+    best_N: Floats
+
+
+@dataclass(frozen=True)
+class Hospitals:
+    """A simulated cohort, its runs' test patients, and further ones of the same sites.
+
+    Attributes:
+        smallest: number of the site with the fewest training patients.
+        further: of each site.
+    """
+
+    sites: tuple[SiteConfig, ...]
+    smallest: int
+    test: Patients
+    further: tuple[Patients, ...]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Scores of one seed: AUROC where there is one figure, resampled with the same patients in each arm."""
+
+    test: Floats  # federated, together; 1 + RESAMPLES each
+    further: Floats  # federated, together, best possible
+    smallest: Floats  # federated, alone; at the smallest site's further patients
+    seconds: float
 
 
 def measure() -> list[Figure]:
-    """AUROC on unseen cases of all sites, mean over the seeds."""
-    how = f"{len(SIZES)} sites x {SIZES[0]} cases, {INPUTS} inputs, {TEST_CASES} unseen cases, {len(SEEDS)} seeds"
+    """Differences of AUROC, means over the seeds with intervals over patients, and what no model may exceed."""
+    figures, above = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        hospitals = [_make(seed, Path(folder) / str(seed)) for seed in SEEDS]
+        for title, model in MODELS.items():
+            found = [_compare(_study(model, seed), hospitals[seed], Path(folder) / str(seed) / title) for seed in SEEDS]
+            figures += _figures(title, found)
+            above[title] = np.mean([one.further[:, 0] - one.further[:, 2] for one in found], axis=0)
+    nearest = max(above, key=lambda title: above[title][0])
+    value, told = above[nearest][0], _interval(above[nearest])
+    how = f"{HOW}; {nearest}, {told}; true log odds over the same {FURTHER} further patients a site"
+    return [*figures, Figure("any model: AUROC above the best possible", value, "", 0.0, "at_most", "", how)]
+
+
+def _figures(title: str, found: Sequence[Compared]) -> list[Figure]:
+    seconds = float(np.median([one.seconds for one in found]))
     figures = []
-    for title, (model, theirs) in MODELS.items():
-        settings, rows, seconds = make_settings(model, INPUTS), [], []
-        for seed in SEEDS:
-            sites, test = _make(np.random.default_rng(seed))
-            everything = pooled(sites)
-            start = time.perf_counter()
-            federated = _auroc_of(settings, sites, test, seed)
-            seconds.append(time.perf_counter() - start)
-            together = _auroc_of(settings, {"all": everything}, test, seed)
-            alone = _auroc_of(settings, _smallest(sites), test, seed)
-            rows.append((federated, together, _auroc(_their_scores(theirs, everything, test), test), alone))
-        ours, together, reference, alone = map(float, np.mean(rows, axis=0))
-        each = "; ".join(f"{row[0]:.3f} against {row[1]:.3f} and {row[2]:.3f}" for row in rows)
-        detail = f"{how}: {each}; {np.median(seconds):.2f} s"
-        figures += [
-            Figure(
-                f"{title}: AUROC below pooled", together - ours, "", WITHIN, "at_most", f"pooled {together:.3f}", detail
-            ),
-            Figure(
-                f"{title}: AUROC below the usual library's, pooled",
-                reference - ours,
-                "",
-                WITHIN,
-                "at_most",
-                f"{type(theirs).__name__} {reference:.3f}",
-                how,
-            ),
-            Figure(
-                f"{title}: AUROC above one site's own", ours - alone, "", 0.0, "at_least", f"one site {alone:.3f}", how
-            ),
-        ]
-    return figures
+    for where, rows in (
+        ("further patients", [one.further for one in found]),
+        ("the runs' test patients", [one.test for one in found]),
+    ):
+        apart_SR = np.stack([row[:, 0] - row[:, 1] for row in rows])
+        each = "; ".join(f"{row[0, 0]:.3f} and {row[0, 1]:.3f}" for row in rows)
+        how = f"{HOW}; {where}: {_interval(apart_SR.mean(axis=0))}; each: {each}; {seconds:.1f} s a federated run"
+        together = float(np.mean([row[0, 1] for row in rows]))
+        name = f"{title}: AUROC apart from one place, {where}"
+        figures.append(
+            Figure(name, abs(float(apart_SR[:, 0].mean())), "", WITHIN, "at_most", f"one place {together:.3f}", how)
+        )
+    largest = max(abs(one.further[0, 0] - one.further[0, 1]) for one in found)
+    figures.append(Figure(f"{title}: the same, largest of the seeds", largest, "", None, "at_most", "", HOW))
+    gained_R = np.mean([one.smallest[:, 0] - one.smallest[:, 1] for one in found], axis=0)
+    alone = float(np.mean([one.smallest[0, 1] for one in found]))
+    how = f"{HOW}; at the further patients of the site with the fewest training patients, {_interval(gained_R)}"
+    name = f"{title}: AUROC above the smallest site's own"
+    return [*figures, Figure(name, float(gained_R[0]), "", 0.0, "at_least", f"alone {alone:.3f}", how)]
 
 
-def _make(rng: np.random.Generator) -> tuple[dict[str, Labelled], Labelled]:
-    """Correlated inputs; the log odds are a line in some, a square and a product of others."""
-    mixing = np.eye(INPUTS) + 0.2 * rng.normal(size=(INPUTS, INPUTS)) / np.sqrt(INPUTS)
-    weights = 0.6 * rng.normal(size=INPUTS) * (rng.random(INPUTS) < 0.6)
-
-    def draw(num: int) -> Labelled:
-        values = rng.normal(size=(num, INPUTS)) @ mixing
-        odds = values @ weights + 0.3 * (values[:, 0] ** 2 - 1) + 0.3 * values[:, 1] * values[:, 2] - 0.5
-        labels = (rng.random(num) < 1 / (1 + np.exp(-odds))).astype(np.int64)
-        return Labelled(tuple(FEATURES)[:INPUTS], values, labels, tuple(map(str, range(num))))
-
-    return {f"site-{number}": draw(size) for number, size in enumerate(SIZES)}, draw(TEST_CASES)
+def _interval(values_R: Floats) -> str:
+    """The first is the figure, the others are resampled."""
+    low, high = np.nanpercentile(values_R[1:], (2.5, 97.5))
+    return f"{values_R[0]:+.3f}, 95% CI {low:+.3f} to {high:+.3f}"
 
 
-def _smallest(sites: Mapping[str, Labelled]) -> dict[str, Labelled]:
-    name = min(sites, key=lambda site: len(sites[site].labels_N))
-    return {name: sites[name]}
+def _study(model: Mapping[str, Any], seed: int) -> StudyConfig:
+    settings = Classification.model_validate(
+        {"outcome": OUTCOME, "features": FEATURES, "clinical": CLINICAL, "model": model}
+    )
+    return StudyConfig(
+        name="progression",
+        task="classification",
+        seed=seed,
+        min_cases=2,
+        classification=settings,
+        rounds=Rounds(num_rounds=num_rounds_needed(settings) or ROUNDS + 1, quorum=1),
+        validation=Validation(every_rounds=1000, bootstrap_samples=100),
+    )
 
 
-def _auroc_of(settings: Classification, sites: Mapping[str, Labelled], test: Labelled, seed: int) -> float:
-    """Rounds until the model is finished, or `ROUNDS` after the first sums where it has no end."""
-    num_rounds = num_rounds_needed(settings) or ROUNDS + 1
-    state = play(settings, sites, num_rounds, seed)
-    return _auroc(predict_proba(settings, state, test.features_NP)[:, 1], test)
+def _make(seed: int, folder: Path) -> Hospitals:
+    """The cohort, and the same hospitals with more patients, of whom the first are the cohort's."""
+    make_records(folder / "cohort", num_sites=SITES, cases_per_site=CASES, seed=seed)
+    make_records(folder / "more", num_sites=SITES, cases_per_site=CASES + FURTHER, seed=seed)
+    study = _study(MODELS["LDA"], seed)
+    sites = sites_of_cohort(folder / "cohort", folder / "state", study)
+    truth = pd.read_csv(folder / "more" / "truth.tsv", sep="\t").set_index(["site", "participant_id"])
+    known = {f"sub-{number:03d}" for number in range(1, CASES + 1)}
+    trained, tests, further = [], [], []
+    for site in sites:
+        parts = read_outcomes(site, study, tell_nobody).parts
+        trained.append(len(parts.training))
+        tests.append(_patients(site, study, parts.test, truth))
+        more = site.model_copy(update={"data": (folder / "more" / site.name,)})
+        parts = read_outcomes(more, study, tell_nobody).parts
+        everyone = (*parts.training, *parts.validation, *parts.test)
+        further.append(_patients(more, study, [one for one in everyone if one.subject not in known], truth))
+    return Hospitals(sites, int(np.argmin(trained)), _joined(tests), tuple(further))
 
 
-def _their_scores(estimator: Any, train: Labelled, test: Labelled) -> NDArray[np.float64]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a perceptron that has not converged after as many passes as ours
-        fitted = make_pipeline(StandardScaler(), estimator).fit(train.features_NP, train.labels_N)
-    if hasattr(fitted, "decision_function"):
-        return np.asarray(fitted.decision_function(test.features_NP))
-    if hasattr(fitted, "predict_proba"):
-        return np.asarray(fitted.predict_proba(test.features_NP)[:, 1])
-    return np.asarray(fitted.predict(test.features_NP))
+def _patients(site: SiteConfig, study: StudyConfig, found: Sequence[Observation], truth: pd.DataFrame) -> Patients:
+    assert study.classification is not None
+    cases = labelled(found, study.classification, read_outcomes(site, study, tell_nobody).raw)
+    best_N = [truth.loc[(site.name, one.subject), "progression_1y_log_odds"] for one in found]
+    return Patients(cases.features_NP, cases.labels_N, np.array(best_N, np.float64))
 
 
-def _auroc(scores: NDArray[np.float64], cases: Labelled) -> float:
-    return float(roc_auc_score(cases.labels_N, scores))
+def _joined(parts: Sequence[Patients]) -> Patients:
+    names = ("inputs_NP", "labels_N", "best_N")
+    return Patients(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _compare(study: StudyConfig, hospitals: Hospitals, out: Path) -> Compared:
+    """The arms of one model and seed."""
+    sites, number = hospitals.sites, hospitals.smallest
+    start = time.perf_counter()
+    federated = train(study, sites, out / "federated")
+    seconds = time.perf_counter() - start
+    together = train(study, [in_one_place(sites, out / "state")], out / "together")
+    alone = train(study, [sites[number]], out / "alone")
+    test, further, own = hospitals.test, _joined(hospitals.further), hospitals.further[number]
+    return Compared(
+        test=_aurocs(test, [_scores(study, weights, test) for weights in (federated, together)]),
+        further=_aurocs(
+            further, [*(_scores(study, weights, further) for weights in (federated, together)), further.best_N]
+        ),
+        smallest=_aurocs(own, [_scores(study, weights, own) for weights in (federated, alone)]),
+        seconds=seconds,
+    )
+
+
+def _scores(study: StudyConfig, weights: Weights, patients: Patients) -> Floats:
+    assert study.classification is not None
+    return predict_proba(study.classification, weights, patients.inputs_NP)[:, 1]
+
+
+def _aurocs(patients: Patients, scores: Sequence[Floats]) -> Floats:
+    """AUROC of each score, of all patients and then of resampled ones, 1 + RESAMPLES x scores; NaN of one class."""
+    num = len(patients.labels_N)
+    drawn_RN = np.random.default_rng(0).integers(0, num, (RESAMPLES, num))
+    times_RN = np.stack([np.ones(num), *(np.bincount(row, minlength=num) for row in drawn_RN)])
+    return np.stack([_auroc(patients.labels_N, score_N, times_RN) for score_N in scores], axis=1)
+
+
+def _auroc(labels_N: NDArray[np.int64], scores_N: Floats, times_RN: Floats) -> Floats:
+    """The share of pairs in right order, ties half, with each patient so many times (Mann-Whitney)."""
+    order_N = np.argsort(scores_N, kind="stable")
+    starts = np.unique(scores_N[order_N], return_index=True)[1]  # of equal scores
+    positive_RG, negative_RG = (
+        np.add.reduceat((times_RN * (labels_N == label))[:, order_N], starts, axis=1) for label in (1, 0)
+    )
+    below_RG = negative_RG.cumsum(axis=1) - negative_RG / 2
+    pairs_R = positive_RG.sum(axis=1) * negative_RG.sum(axis=1)
+    return np.asarray((positive_RG * below_RG).sum(axis=1) / np.where(pairs_R > 0, pairs_R, np.nan))
