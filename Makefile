@@ -15,10 +15,12 @@ demo: $(VENV)/.demo  ## three simulated hospitals train a model together; goes o
 	if test -f $(DEMO)/run/run.json; then $(BIN)/msfl-server simulate --resume $(DEMO)/run; \
 	else $(BIN)/msfl-server simulate site_configs/demo/study.yaml --out $(DEMO)/run $(SITES:%=--site %); fi
 
+CORES := $(shell nproc 2>/dev/null || echo 2)
+
 # Many processes share few cores, and small tensors gain nothing from threads. The longest tests come first.
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(CORES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
