@@ -12,6 +12,7 @@ from msfl_common.network import starting_weights
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import RunState
 from msfl_server.simulation import simulate
+from msfl_server.stage_run import StageRun
 
 
 class Silence:
@@ -35,7 +36,7 @@ def train(study: StudyConfig, sites: Sequence[SiteConfig], out: Path) -> Weights
     """Play the study's rounds among these sites, all of whom must answer, and load the model that comes of them."""
     rounds = study.rounds.model_copy(update={"quorum": len(sites)})
     study = study.model_copy(update={"rounds": rounds})
-    simulate(study, starting_weights(study), sites, out, "inprocess", Silence(), tell_nobody)
+    simulate(StageRun(study, starting_weights(study), out), sites, "inprocess", Silence(), tell_nobody)
     return load_model(out / "model")[1]
 
 

@@ -19,7 +19,7 @@ from msfl_common.config import load_study
 from msfl_common.model_folder import read_reference
 from msfl_server.cohort import make_cohort
 
-SITES = ("site-a", "site-b")
+SITES = ("site-a", "site-b", "site-c")
 STUDY = """\
 name: harmonized
 min_cases: 1
@@ -27,7 +27,7 @@ inputs: {spacing_mm: 4.0}
 model: {channels: [4, 8]}
 training: {steps_per_round: 2, patch_voxels: 16}
 validation: {fraction: 0.2, bootstrap_samples: 100}
-rounds: {num_rounds: 1, quorum: 2}
+rounds: {num_rounds: 1, quorum: 3}
 harmonization: {method: combat, min_cases: 3}
 """
 
@@ -36,9 +36,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two simulated sites of six patients, and the study."""
+    """Three simulated sites of six patients, and the study."""
     folder = tmp_path_factory.mktemp("harmonized")
-    make_cohort(folder / "cohort", num_sites=2, cases_per_site=6, seed=0, spacing_mm=4.0)
+    make_cohort(folder / "cohort", num_sites=3, cases_per_site=6, seed=0, spacing_mm=4.0)
     (folder / "study.yaml").write_text(STUDY)
     return folder
 
@@ -61,7 +61,7 @@ def simulated(base: Path) -> Path:
 
 def test_a_simulated_run_reports_what_harmonization_changed(simulated: Path) -> None:
     reference = read_reference(simulated / "harmonization.json")
-    assert reference.num_sites == 2
+    assert reference.num_sites == 3
     assert (simulated / "model" / "harmonization.json").read_bytes() == (simulated / "harmonization.json").read_bytes()
     page = (simulated / "report.html").read_text()
     assert "Harmonization of features" in page
