@@ -113,7 +113,7 @@ def run_study(folder: StudyFolder) -> None:
     """
     study, server = load_study(folder.study_file), load_server(folder.server_file)
     claim(folder, study)
-    link = LinkAddress(server.control_port, folder.ca_certificate, control_secret(folder))
+    link = LinkAddress(server.control_port, folder.ca_certificate, control_secret(folder), folder.database)
     with StatusFile(folder.status, study) as status, open_run(link) as (grid, context):
         status.watch(grid.presence)
 
