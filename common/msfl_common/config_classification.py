@@ -137,6 +137,8 @@ class BoostedTrees(_Frozen):
     max_depth: int = Field(3, ge=1, le=8, description="levels of a tree")
     learning_rate: float = Field(0.3, gt=0, le=1, description="shrinkage of each tree")
     min_leaf_cases: int = Field(5, ge=1, description="fewest training cases in a leaf")
+    subsample: float = Field(1.0, gt=0, le=1, description="share of a site's cases that a tree's splits are found on")
+    colsample_bytree: float = Field(1.0, gt=0, le=1, description="share of the inputs that a tree may ask for")
 
 
 class Forest(_Frozen):

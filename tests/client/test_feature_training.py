@@ -269,19 +269,31 @@ def test_derivatives_of_several_classes_are_xgboosts() -> None:
     flat = {"objective": "multi:softprob", "num_class": 3, "learning_rate": 0.3, "base_score": 0.5, "nthread": 1}
     added = xgboost.train(flat, data, 1).predict(data, output_margin=True) - margins
     np.testing.assert_allclose(added[0], -0.3 * gradients.sum(axis=0) / (curvatures.sum(axis=0) + 1), atol=1e-6)
-    assert find_splits(BoostedTrees(kind="gradient-boosting"), np.zeros((50, 1)), labels, margins)[0].left.tolist() == [
-        -1
-    ]
+    flat_tree = find_splits(BoostedTrees(kind="gradient-boosting"), np.zeros((50, 1)), labels, margins, 0)[0]
+    assert flat_tree.left.tolist() == [-1]
 
 
-@pytest.mark.parametrize("kind", ["mlp", "random-forest", "gradient-boosting", "svm-rbf"])
-def test_the_same_seed_gives_the_same_bits(kind: str) -> None:
+DRAWN = {"kind": "gradient-boosting", "subsample": 0.6}
+
+
+@pytest.mark.parametrize("model", [{"kind": "mlp"}, {"kind": "random-forest"}, {"kind": "svm-rbf"}, DRAWN])
+def test_the_same_seed_gives_the_same_bits(model: dict[str, str | float]) -> None:
     sites = make_cases(2, (30, 40), INPUTS)
-    settings = make_settings({"kind": kind}, INPUTS)
+    settings = make_settings(model, INPUTS)
     one, same, other = (play(settings, sites, 3, seed) for seed in (0, 0, 1))
     assert all(np.array_equal(one[name], same[name]) for name in one)
-    if kind != "gradient-boosting":
-        assert any(one[name].shape != other[name].shape or (one[name] != other[name]).any() for name in one)
+    assert any(one[name].shape != other[name].shape or (one[name] != other[name]).any() for name in one)
+
+
+def test_a_boosted_tree_asks_for_its_share_of_the_inputs_drawn_anew() -> None:
+    cases = make_cases(1, (120,), INPUTS, signal=2.0)
+    model = {"kind": "gradient-boosting", "colsample_bytree": 0.2, "trees_per_round": 4}
+    trees = play(make_settings(model, INPUTS), cases, 3)["trees"]
+    starts = np.flatnonzero(trees[:, ROOT])
+    asked = [set(tree[:, FEATURE]) - {-1.0} for tree in np.split(trees, starts[1:])]
+    assert len(asked) == 8
+    assert all(len(inputs) <= 1 for inputs in asked)  # a fifth of five inputs
+    assert len(set().union(*asked)) > 2
 
 
 @CLASSES
