@@ -74,9 +74,11 @@ def boost(model: BoostedTrees, state: State, prepared_NQ: Floats, labels_N: Labe
     parts = []
     for number in range(model.trees_per_round):
         gradients_NV, curvatures_NV = derivatives(margins_NV, labels_N, len(state["counts"]))
+        lightest = max(floor.cases, floor.patients) * model.subsample * float(curvatures_NV.mean())
+        found = find_splits(model, grid_NQ, labels_N, margins_NV, lightest, derive_seed(seed, number))
         trees = [
             lay_out(tree, grid_NQ, floor, _leaf(model, gradients_NV, curvatures_NV, score))
-            for score, tree in enumerate(find_splits(model, grid_NQ, labels_N, margins_NV, derive_seed(seed, number)))
+            for score, tree in enumerate(found)
         ]
         parts += trees
         margins_NV = margins_NV + tree_scores(np.concatenate(trees), grid_NQ, model.max_depth)
@@ -102,8 +104,14 @@ def derivatives(margins_NV: Floats, labels_N: Labels, num_classes: int) -> tuple
     return gradients_NV, np.maximum(factor * of_score_NV * (1 - of_score_NV), 1e-16)
 
 
-def find_splits(model: BoostedTrees, grid_NQ: Floats, labels_N: Labels, margins_NV: Floats, seed: int) -> list[Tree]:
-    """One tree for each score, by XGBoost on one thread."""
+def find_splits(
+    model: BoostedTrees, grid_NQ: Floats, labels_N: Labels, margins_NV: Floats, lightest: float, seed: int
+) -> list[Tree]:
+    """One tree for each score, by XGBoost on one thread.
+
+    XGBoost bounds a leaf by its sum of curvatures, `lightest`, not by its cases. Its own bound of 1 would be a whole
+    small site where an outcome is rare.
+    """
     import xgboost
 
     num_scores = margins_NV.shape[1]
@@ -111,6 +119,7 @@ def find_splits(model: BoostedTrees, grid_NQ: Floats, labels_N: Labels, margins_
         "max_depth": model.max_depth,
         "learning_rate": model.learning_rate,
         "reg_lambda": LAMBDA,
+        "min_child_weight": lightest,
         "subsample": model.subsample,
         "colsample_bytree": model.colsample_bytree,
         "seed": seed % 2**31,

@@ -12,6 +12,7 @@ import pytest
 import xgboost
 from numpy.typing import NDArray
 from scipy.optimize import approx_fprime
+from scipy.special import expit, softmax
 from sklearn.ensemble import RandomForestClassifier
 from tests.feature_models import answers_of, make_cases, make_settings, play, pooled
 
@@ -163,12 +164,13 @@ def test_margins_go_on_as_xgboosts(num_classes: int) -> None:
     margins = np.tile(start, (len(grid), 1))
     objective = {"objective": "multi:softprob", "num_class": 3} if num_classes > 2 else {"objective": "binary:logistic"}
     data = xgboost.DMatrix(grid, label=cases.labels_N, base_margin=margins if num_classes > 2 else margins[:, 0])
-    booster = xgboost.train(
-        {"max_depth": 4, "learning_rate": 0.3, "tree_method": "exact", "nthread": 1, "base_score": 0.5, **objective},
-        data,
-        6,
-    )
-    theirs = booster.predict(data)
+    shared = {"max_depth": 4, "learning_rate": 0.3, "tree_method": "exact", "nthread": 1, "base_score": 0.5}
+    booster, theirs = None, softmax(margins, axis=1) if num_classes > 2 else expit(margins[:, 0])
+    for _ in range(6):
+        curvature = (2 if num_classes > 2 else 1) * float((theirs * (1 - theirs)).mean())
+        settings_of_tree = {**shared, **objective, "min_child_weight": curvature}  # of one average case
+        booster = xgboost.train(settings_of_tree, data, 1, xgb_model=booster)
+        theirs = booster.predict(data)
     ours = predict_proba(settings, state, cases.features_NP)
     np.testing.assert_allclose(ours if num_classes > 2 else ours[:, 1], theirs, atol=2e-6)
 
@@ -269,7 +271,7 @@ def test_derivatives_of_several_classes_are_xgboosts() -> None:
     flat = {"objective": "multi:softprob", "num_class": 3, "learning_rate": 0.3, "base_score": 0.5, "nthread": 1}
     added = xgboost.train(flat, data, 1).predict(data, output_margin=True) - margins
     np.testing.assert_allclose(added[0], -0.3 * gradients.sum(axis=0) / (curvatures.sum(axis=0) + 1), atol=1e-6)
-    flat_tree = find_splits(BoostedTrees(kind="gradient-boosting"), np.zeros((50, 1)), labels, margins, 0)[0]
+    flat_tree = find_splits(BoostedTrees(kind="gradient-boosting"), np.zeros((50, 1)), labels, margins, 1, 0)[0]
     assert flat_tree.left.tolist() == [-1]
 
 
