@@ -143,9 +143,14 @@ def simulate(
         raise InputError("expected STUDY.yaml, --out, and --cohort or --site; or --resume with a run's folder")
     else:
         setup, folder = _started(study, cohort, site or [], out, start_from), out
+    from msfl_common.progress import console
     from msfl_server.run_simulated import run_simulated  # torch and MLflow take seconds: only for a run that can start
 
-    summary = run_simulated(setup, folder, backend.value, tracking_uri)
+    try:
+        summary = run_simulated(setup, folder, backend.value, tracking_uri)
+    except KeyboardInterrupt:
+        console.print(f"completed rounds are kept; `msfl-server simulate --resume {folder}` goes on", highlight=False)
+        raise
     if as_json:
         sys.stdout.write(summary.model_dump_json(indent=2) + "\n")
     else:
