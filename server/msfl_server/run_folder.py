@@ -28,8 +28,12 @@ def claim_folder(out: Path, setup: RunSetup) -> None:
     """Make `out` the folder of this run.
 
     Raises:
-        InputError: it holds another run or other files, or cannot be written.
+        InputError: it holds another run or other files, or cannot be written; or the study leaves out a site that there
+            is not.
     """
+    left_out, names = setup.study.left_out, [site.name for site in setup.sites]
+    if left_out is not None and left_out not in names:
+        raise InputError(f"classification.fold.site: there is no site {left_out}; there are {', '.join(names)}")
     if (out / RUN_FILE).exists():
         if read_setup(out).study != setup.study:
             raise InputError(f"{out}: belongs to another study or other settings; choose another --out")

@@ -14,11 +14,11 @@ from tests.conftest import BidsSite
 from tests.server.test_federation import Killed, Recorder
 
 from msfl_client.app import build_app
-from msfl_client.classification import Parts
 from msfl_client.egress import check_agreed, check_request
 from msfl_client.federation_bounds import bounds_of
 from msfl_client.handed_model import handed_model
 from msfl_client.ledger import read
+from msfl_client.parts import Parts
 from msfl_client.predicted_lesions import load_lesion_model
 from msfl_client.registration import load_template, template_brain
 from msfl_client.session import open_session
