@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -99,6 +99,11 @@ def held_out(found: Sequence[Observation], number: int, num_folds: int, seed: in
         dealt = [subject for ranked in _ranked(labels, seed) for subject in ranked]
         chosen |= {(dataset, subject) for subject in dealt[number - 1 :: num_folds]}
     return [one for one in found if (one.dataset, one.subject) in chosen]
+
+
+def patients_per_class(found: Sequence[Observation]) -> Counter[int]:
+    """Patients by the index of their class, of several the last."""
+    return Counter(label for labels in _by_folder(found).values() for label in labels.values())
 
 
 def _by_folder(found: Sequence[Observation]) -> Mapping[int, Mapping[str, int]]:

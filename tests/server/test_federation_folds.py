@@ -18,11 +18,11 @@ from msfl_client.ledger import read
 from msfl_client.session import open_session
 from msfl_client.session_harmonization import session_rows, take_reference
 from msfl_common.config import StudyConfig, validate
-from msfl_common.errors import InputError, RefusedError
+from msfl_common.errors import InputError, RefusedError, RunError
 from msfl_common.messages import RoundTask
 from msfl_common.model_folder import read_reference
 from msfl_common.network import starting_weights
-from msfl_server.checkpoint import RunState
+from msfl_server.classification_report import classification_section
 from msfl_server.cohort import make_records
 from msfl_server.federation import run_rounds
 from msfl_server.harmonization_cases import cases_of_run
@@ -44,7 +44,7 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def study_of(fold: dict[str, Any], **changes: Any) -> StudyConfig:
     content = yaml.safe_load(STUDY) | changes
-    content["classification"]["fold"] = fold
+    content["classification"] |= {"fold": fold, "model": {"kind": "lda"}}
     return validate(StudyConfig, content, "study")
 
 
@@ -163,22 +163,20 @@ def test_a_site_left_out_must_be_there(patients: Path, tmp_path: Path) -> None:
 
 
 def test_a_report_says_who_was_left_out(patients: Path, tmp_path: Path) -> None:
-    from msfl_server.report import write_report
-
     study = study_of({"site": "site-c"})
     final = play(study, patients, tmp_path).states[-1]
-    page = write_report(tmp_path, summarise_run(study, final), study).read_text()
-    assert "Figures are of site-c, which was left out whole." in page
-    assert "No figures came from" not in page
-    silent = RunState(**final.model_dump() | {"test": {}})
-    page = write_report(tmp_path, summarise_run(study, silent), study).read_text()
-    assert "No figures came from site-c." in page
-    assert "left out whole" not in page
+    section = classification_section(summarise_run(study, final), study.left_out)
+    assert section is not None
+    assert "Figures are of site-c, which was left out whole." in section["facts"]
+    assert section["silent"] == []
+    silent = final.model_copy(update={"test": {}})
+    section = classification_section(summarise_run(study, silent), study.left_out)
+    assert section is not None
+    assert "left out whole" not in section["facts"]
+    assert section["silent"] == ["site-c"]
 
 
 def test_the_quorum_counts_those_who_train(patients: Path, tmp_path: Path) -> None:
-    from msfl_common.errors import RunError
-
     study = study_of({"site": "site-a"}, rounds={"num_rounds": 3, "quorum": 4})
     with pytest.raises(RunError, match="3 sites gave a usable update"):
         run_rounds(
