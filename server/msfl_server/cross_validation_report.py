@@ -29,7 +29,8 @@ def render_table(results: CrossValidation, console: Console) -> None:
     names = _main(results)
     table = Table(
         title=f"{results.study}: {_kind(results)}",
-        caption="mean over each fold's test cases with its 95% CI; the mean over folds leaves out that models differ",
+        caption="means over test cases with 95% CIs; that of the mean over folds leaves out how models vary with "
+        "their training patients",
     )
     table.add_column("Fold")
     for heading in ("Sites", "Cases", *(ALL_METRICS[name].title for name in names)):
