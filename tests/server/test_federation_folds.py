@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from flwr.clientapp import ClientApp
 from tests.server.test_federation_classification import STUDY, Recorder, grid_of, play
 
 from msfl_client.classification import read_outcomes
@@ -17,7 +18,7 @@ from msfl_client.feature_table import read_features_table
 from msfl_client.ledger import read
 from msfl_client.session import open_session
 from msfl_client.session_harmonization import session_rows, take_reference
-from msfl_common.config import StudyConfig, validate
+from msfl_common.config import Rounds, StudyConfig, validate
 from msfl_common.errors import InputError, RefusedError, RunError
 from msfl_common.messages import RoundTask
 from msfl_common.model_folder import read_reference
@@ -25,9 +26,11 @@ from msfl_common.network import starting_weights
 from msfl_server.classification_report import classification_section
 from msfl_server.cohort import make_records
 from msfl_server.federation import run_rounds
+from msfl_server.federation_exchange import Presence, gather
 from msfl_server.harmonization_cases import cases_of_run
 from msfl_server.results import summarise_run
 from msfl_server.run_folder import RunSetup, claim_folder, sites_of_cohort
+from msfl_server.simulation_grid import InProcessGrid
 
 pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 
@@ -182,3 +185,16 @@ def test_the_quorum_counts_those_who_train(patients: Path, tmp_path: Path) -> No
         run_rounds(
             grid_of(sites_of_cohort(patients, tmp_path, study)), study, starting_weights(study), tmp_path, Recorder()
         )
+
+
+def test_a_round_does_not_begin_for_a_quorum_with_a_site_that_will_not_train() -> None:
+    class Online(InProcessGrid):
+        def presence(self) -> dict[int, Presence]:
+            return {1: Presence("site-a", ""), 2: Presence("site-c", "")}
+
+    grid, rounds = Online(ClientApp(), 2), Rounds(quorum=2, deadline_s=0.2, patience_s=0.1)
+    waited: list[list[str]] = []
+    gather(grid, (), rounds, lambda sites, _: waited.append(sites))
+    assert waited == []
+    gather(grid, (), rounds, lambda sites, _: waited.append(sites), left_out="site-c")
+    assert waited == [["1 more sites"]]
