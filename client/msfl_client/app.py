@@ -38,7 +38,7 @@ from msfl_client.session import (
 from msfl_client.session_harmonization import session_rows, take_reference
 from msfl_common import __version__
 from msfl_common.config import SiteConfig, StudyConfig, load_site
-from msfl_common.errors import Code, CohortError, ConfigError, RefusedError, UpdateError
+from msfl_common.errors import Code, CohortError, ConfigError, InputError, RefusedError, UpdateError
 from msfl_common.files import private_folder
 from msfl_common.messages import (
     MOMENTS,
@@ -175,7 +175,7 @@ def _answer_safely(
     before: Before,
     agreed: StudyConfig | None,
 ) -> RecordDict:
-    """Whatever goes wrong leaves as a code from the fixed list; the detail stays in the site's own log."""
+    """Whatever goes wrong leaves as a code from the fixed list; the detail stays in the site's own log and display."""
     task = None
     try:
         task = unpack_task(request)
@@ -186,7 +186,9 @@ def _answer_safely(
         model = handed_model(site, task.study) if task.stage == "final" else None
         return answer(open_session(site, task.study, on_progress, task.stage, model), task, request)
     except Exception as error:
-        return refuse(site, code_of(error), error, task)
+        code = code_of(error)
+        on_progress(site.name, "refused", 0, 0, str(error) if isinstance(error, RefusedError) else f"{code}: {error}")
+        return refuse(site, code, error, task)
 
 
 def refuse(site: SiteConfig, code: Code, why: object, task: RoundTask | None = None) -> RecordDict:
@@ -217,6 +219,8 @@ def code_of(error: Exception) -> Code:
             return Code.BAD_MODEL
         case CohortError():
             return Code.NO_CASES
+        case InputError():
+            return Code.BAD_TABLE
         case torch.OutOfMemoryError() | MemoryError():
             return Code.OUT_OF_MEMORY
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -23,32 +23,19 @@ from msfl_client.bids import Case, split_by_patient
 from msfl_client.checks import check_site
 from msfl_client.classification_features import FeatureLearner
 from msfl_client.classification_images import ImageLearner
-from msfl_client.clinical_inputs import complete, labelled, split_observations
-from msfl_client.clinical_observations import Observation, Observations, observations, sees_images
+from msfl_client.clinical_inputs import complete, labelled
+from msfl_client.clinical_observations import Observations, observations, sees_images
 from msfl_client.feature_table import FeatureTable, read_features_table
 from msfl_client.handed_model import HandedModel
 from msfl_client.learner import Learner, OnProgress
 from msfl_client.own_features import own_features
+from msfl_client.parts import Parts, split_parts
 from msfl_client.predicted_lesions import load_lesion_model
 from msfl_client.site_features import TABLE, features_of
 from msfl_client.site_harmonization import FOLDER, TABLE_FILE
 from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.config_classification import Classification, DeepModel
 from msfl_common.errors import Code, RefusedError
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A site's observations: to learn from, to choose a threshold on, and for the final figures."""
-
-    training: Sequence[Observation]
-    validation: Sequence[Observation]
-    test: Sequence[Observation]
-
-    @property
-    def each(self) -> tuple[Sequence[Observation], ...]:
-        """The three of them."""
-        return self.training, self.validation, self.test
 
 
 @dataclass(frozen=True)
@@ -89,8 +76,8 @@ class OutcomeData:
             note = f"{len(found.left_out)} patients or visits left out; `msfl-client check` says why"
             self.on_progress(self.site.name, "checked", len(found.kept), len(found.kept), note)
         if self.study.segmentation is None:
-            return _split(found, self.study)
-        usable, parts = {one.key for one in found.kept}, _split(told, self.study)
+            return split_parts(found.kept, self.study, self.site.name)
+        usable, parts = {one.key for one in found.kept}, split_parts(told.kept, self.study, self.site.name)
         return Parts(*([one for one in part if one.key in usable] for part in parts.each))
 
     @property
@@ -132,11 +119,8 @@ def open_classification(
     Raises:
         CohortError: the folders hold nothing usable.
         InputError: a table cannot be read, or an input is the label.
-        RefusedError: no patient is left to learn from.
     """
     data = read_outcomes(site, study, on_progress, model)
-    if not data.parts.training:
-        raise RefusedError(Code.NO_CASES)
     is_deep = isinstance(data.settings.model, DeepModel)
     learner: Learner = ImageLearner(data, devices[0]) if is_deep else FeatureLearner(data)
     return learner, data.training_cases, data.cases, data.raw
@@ -156,20 +140,16 @@ def split_segmentation(site: SiteConfig, study: StudyConfig, cases: Sequence[Cas
     fraction = study.validation.fraction
     if study.segmentation is None or study.classification is None:
         return split_by_patient(cases, fraction, study.seed)
+    if site.name == study.left_out:
+        return [], []
     imaged = check_site(site, study.inputs, num_workers=os.cpu_count() or 1, needs_mask=False).cases
-    parts = _split(observations(imaged, site.data, study.classification), study)
+    parts = split_parts(observations(imaged, site.data, study.classification).kept, study, site.name)
     patients = [{(one.dataset, one.subject) for one in part} for part in parts.each]
     more = split_by_patient(
         [case for case in cases if case.patient not in set().union(*patients)], fraction, study.seed
     )
     training, validation = ({case.patient for case in one} | known for one, known in zip(more, patients, strict=False))
     return [case for case in cases if case.patient in training], [case for case in cases if case.patient in validation]
-
-
-def _split(found: Observations, study: StudyConfig) -> Parts:
-    assert study.classification is not None
-    fractions = study.validation.fraction, study.classification.test_fraction
-    return Parts(*split_observations(found.kept, *fractions, study.seed))
 
 
 def read_outcomes(

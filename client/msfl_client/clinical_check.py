@@ -11,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from msfl_client.bids import Case
-from msfl_client.clinical_inputs import complete, labelled, split_observations
+from msfl_client.clinical_inputs import complete, labelled
 from msfl_client.clinical_observations import REASONS, Observations, observations, sees_images
 from msfl_client.feature_table import read_features_table
 from msfl_client.findings import FIXES, Finding
 from msfl_client.own_features import own_features
+from msfl_client.parts import split_parts
 from msfl_client.site_features import TABLE
 from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.config_classification import DeepModel
@@ -88,8 +89,7 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
     counts = found.per_class(settings.outcome)
     if found.kept:
         findings += [Finding("warn", None, "outcome", text) for text in _lacking(counts)]
-    parts = split_observations(found.kept, study.validation.fraction, settings.test_fraction, study.seed)
-    training, validation, test = (len(part) for part in parts)
+    training, validation, test = (len(part) for part in split_parts(found.kept, study, site.name).each)
     name = settings.outcome.column or settings.outcome.endpoint or ""
     return OutcomeCheck(name, found, counts, (training, validation, test), tuple(findings))
 

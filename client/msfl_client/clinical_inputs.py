@@ -1,13 +1,12 @@
-"""Observations as a model takes them in: matrices, parts of a site, and a guard against labels among the inputs.
+"""Observations as a model takes them in: matrices, and a guard against labels among the inputs.
 
 Legend: N cases, P inputs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -74,65 +73,6 @@ def refuse_leak(
                 f"input {name} and outcome {outcome} are the same in all {len(labels_N)} cases, up to their names: "
                 f"leave {name} out of the study, or correct the table"
             )
-
-
-def split_observations(
-    found: Sequence[Observation], validation_fraction: float, test_fraction: float, seed: int
-) -> tuple[list[Observation], list[Observation], list[Observation]]:
-    """Split into training, validation and test, never a patient's observations into two.
-
-    In each BIDS folder, patients of each class (of several, the last) are ranked by the SHA-256 of seed and patient and
-    spread evenly over 0 to 1; of all together, the first ceil(test_fraction * n) are for the test, the next
-    ceil(validation_fraction * n) validate and the rest train, at least one. So every part has its share of each class,
-    as far as the counts allow. The order of observations and the site's other folders make no difference.
-
-    Args:
-        found: observations of one site.
-        validation_fraction: share of patients that validate, above 0 and below 1.
-        test_fraction: share of patients kept for the final figures, above 0 and below 1.
-        seed: the study's seed.
-
-    Returns:
-        Training, validation and test observations, each in the order given.
-    """
-    by_folder: defaultdict[int, dict[str, int]] = defaultdict(dict)
-    for one in found:
-        subjects = by_folder[one.dataset]
-        subjects[one.subject] = max(one.label, subjects.get(one.subject, 0))
-    part_of: dict[tuple[int, str], int] = {}
-    for dataset, labels in by_folder.items():
-        ranked = _evenly(labels, seed)
-        num_test, num_validation = _part_sizes(len(ranked), validation_fraction, test_fraction)
-        for place, subject in enumerate(ranked):
-            part_of[dataset, subject] = 2 if place < num_test else 1 if place < num_test + num_validation else 0
-    training, validation, test = (
-        [one for one in found if part_of[one.dataset, one.subject] == part] for part in range(3)
-    )
-    return training, validation, test
-
-
-def _part_sizes(num_patients: int, validation_fraction: float, test_fraction: float) -> tuple[int, int]:
-    """Patients to test and to validate on: at least one each, and one to train; where there are few, in that order."""
-    # The small subtraction keeps 0.1 * 30 = 3.0000000000000004 at 3.
-    test, validation = (
-        max(math.ceil(fraction * num_patients - 1e-9), 1) for fraction in (test_fraction, validation_fraction)
-    )
-    while test + validation > num_patients - 1 and test + validation:
-        test, validation = (test, validation - 1) if validation >= test else (test - 1, validation)
-    return test, validation
-
-
-def _evenly(labels: Mapping[str, int], seed: int) -> list[str]:
-    """Subjects in an order in which each class is spread evenly."""
-
-    def digest(name: str) -> str:
-        return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
-
-    place: dict[str, float] = {}
-    for label in set(labels.values()):
-        ranked = sorted((name for name, own in labels.items() if own == label), key=digest)
-        place |= {name: (rank + 0.5) / len(ranked) for rank, name in enumerate(ranked)}
-    return sorted(labels, key=lambda name: (place[name], digest(name)))
 
 
 def _arrangements(labels_N: NDArray[np.int64]) -> float:

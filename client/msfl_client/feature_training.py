@@ -14,6 +14,7 @@ from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import Phase, State, phase_of, predict_proba
 from msfl_common.feature_models.linear import design
 from msfl_common.feature_models.preparation import prepare, scale_subjects
+from msfl_common.seeds import derive_seed
 
 _LEAST = 1e-15  # probability that the log loss is taken of at least
 
@@ -65,7 +66,8 @@ def contribute(
             prepared_NQ = prepare(settings, state, cases.features_NP)
             floor = Floor(model.min_leaf_cases, min_cases, np.array(cases.patients))
             if isinstance(model, BoostedTrees):
-                return {"trees": boost(model, state, prepared_NQ, cases.labels_N, floor)}, loss
+                drawn = derive_seed(seed, "boost", round_number)
+                return {"trees": boost(model, state, prepared_NQ, cases.labels_N, floor, drawn)}, loss
             return {"trees": grow_forest(model, state, prepared_NQ, cases.labels_N, floor, seed)}, loss
         case Phase.FIT if isinstance(model, MlpModel):
             from msfl_client.feature_training_mlp import train_layers

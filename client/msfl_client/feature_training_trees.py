@@ -61,20 +61,24 @@ class Tree:
     below: Floats
 
 
-def boost(model: BoostedTrees, state: State, prepared_NQ: Floats, labels_N: Labels, floor: Floor) -> Floats:
+def boost(model: BoostedTrees, state: State, prepared_NQ: Floats, labels_N: Labels, floor: Floor, seed: int) -> Floats:
     """Go on from the shared trees by `trees_per_round` trees for each score.
 
-    XGBoost finds the splits, given the margins so far. Leaves below the floor are then taken back into
-    their parent, and each leaf's figure is XGBoost's own, -rate G / (H + lambda), of the cases in it.
+    XGBoost finds the splits, given the margins so far, on a share of the cases and inputs if the study says so
+    (Friedman, Stochastic gradient boosting, 2002), drawn anew from `seed` for each tree. Leaves below the floor are
+    then taken back into their parent, and each leaf's figure is XGBoost's own, -rate G / (H + lambda), of all the
+    site's cases in it.
     """
     grid_NQ = to_grid(prepared_NQ, state["spread"])
     margins_NV = boosted_scores(model, state, prepared_NQ)
     parts = []
-    for _ in range(model.trees_per_round):
+    for number in range(model.trees_per_round):
         gradients_NV, curvatures_NV = derivatives(margins_NV, labels_N, len(state["counts"]))
+        lightest = max(floor.cases, floor.patients) * model.subsample * float(curvatures_NV.mean())
+        found = find_splits(model, grid_NQ, labels_N, margins_NV, lightest, derive_seed(seed, number))
         trees = [
             lay_out(tree, grid_NQ, floor, _leaf(model, gradients_NV, curvatures_NV, score))
-            for score, tree in enumerate(find_splits(model, grid_NQ, labels_N, margins_NV))
+            for score, tree in enumerate(found)
         ]
         parts += trees
         margins_NV = margins_NV + tree_scores(np.concatenate(trees), grid_NQ, model.max_depth)
@@ -100,8 +104,14 @@ def derivatives(margins_NV: Floats, labels_N: Labels, num_classes: int) -> tuple
     return gradients_NV, np.maximum(factor * of_score_NV * (1 - of_score_NV), 1e-16)
 
 
-def find_splits(model: BoostedTrees, grid_NQ: Floats, labels_N: Labels, margins_NV: Floats) -> list[Tree]:
-    """One tree for each score, by XGBoost on one thread."""
+def find_splits(
+    model: BoostedTrees, grid_NQ: Floats, labels_N: Labels, margins_NV: Floats, lightest: float, seed: int
+) -> list[Tree]:
+    """One tree for each score, by XGBoost on one thread.
+
+    XGBoost bounds a leaf by its sum of curvatures, `lightest`, not by its cases. Its own bound of 1 would be a whole
+    small site where an outcome is rare.
+    """
     import xgboost
 
     num_scores = margins_NV.shape[1]
@@ -109,6 +119,10 @@ def find_splits(model: BoostedTrees, grid_NQ: Floats, labels_N: Labels, margins_
         "max_depth": model.max_depth,
         "learning_rate": model.learning_rate,
         "reg_lambda": LAMBDA,
+        "min_child_weight": lightest,
+        "subsample": model.subsample,
+        "colsample_bytree": model.colsample_bytree,
+        "seed": seed % 2**31,
         "tree_method": "exact",
         "nthread": 1,
         "verbosity": 0,

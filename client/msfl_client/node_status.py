@@ -30,10 +30,11 @@ class NodeStatus(BaseModel):
     server: str = Field(description="host:port of the coordinator")
     reason: str = Field("", description="why it is offline")
     round: int | None = None
-    doing: str = Field("", description="checking, preparing, training or validating")
+    doing: str = Field("", description="checking, preparing, training, validating or refused")
     done: int = 0
     total: int = 0
     note: str = ""
+    refused: str = Field("", description="what the last request was refused for; empty if it was not")
     rounds_answered: int = 0
 
 
@@ -54,7 +55,10 @@ class StatusFile:
     def say(self, state: State, reason: str = "") -> None:
         """A new state."""
         if state == "waiting" and self._status.state == "working":
-            self._set(rounds_answered=self._status.rounds_answered + (self._status.doing == "training"))
+            refused = self._status.note if self._status.doing == "refused" else ""
+            self._set(
+                rounds_answered=self._status.rounds_answered + (self._status.doing == "training"), refused=refused
+            )
         since = self._status.since if state == self._status.state else _now()
         self._set(state=state, since=since, reason=reason, doing="", done=0, total=0, note="")
         self._write()

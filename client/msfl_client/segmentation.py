@@ -19,7 +19,6 @@ from msfl_client.patches import PatchDataset, PatchLoader
 from msfl_client.preprocess import PreparedCase, cached_path, prepare_all
 from msfl_client.training import train_round, validate
 from msfl_common.config import SiteConfig, StudyConfig
-from msfl_common.errors import Code, RefusedError
 from msfl_common.messages import RoundTask, ValidationMetrics
 from msfl_common.network import build_network, get_weights, set_weights
 from msfl_common.seeds import derive_seed
@@ -120,12 +119,9 @@ def open_segmentation(
 
     Raises:
         CohortError: the folders hold nothing usable.
-        RefusedError: no case is left for training.
     """
     cases, prepared = usable_cases(site, study, on_progress)
     train, validation = split(cases)
-    if not train:
-        raise RefusedError(Code.NO_CASES)
     learner = SegmentationLearner(
         study=study,
         device=devices[0],

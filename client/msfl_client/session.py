@@ -41,7 +41,8 @@ class SiteSession:
     """A site, ready for the rounds of one study, or of a stage of it.
 
     Attributes:
-        training: the images of the cases that are learned from, for harmonization.
+        training: the images of the cases that scanners are fitted to a harmonization from: those that are learned from;
+            all, at a site that a fold leaves out.
         cases: the images of all cases.
         features: of all cases, before harmonization; None where they have not been computed yet.
     """
@@ -81,18 +82,23 @@ def open_session(
 
     Raises:
         CohortError: the folders hold nothing usable.
-        RefusedError: no case is left for training.
+        RefusedError: no case is left for training, and no fold leaves the site out.
     """
     devices = _devices_of(site, study, on_progress)
     torch.set_flush_denormal(True)  # numbers below 1e-38 slow a CPU down a hundredfold and mean nothing here
     door = Door(site.policy, site.state / LEDGER_FILE)
-    settings = study_at(study, stage)
+    settings, is_left_out = study_at(study, stage), site.name == study.left_out
+    learner: Learner
+    features: FeatureTable | None = None
     if settings.task == "classification":
-        classification, training, cases, features = open_classification(site, settings, devices, on_progress, model)
-        return SiteSession(site, settings, door, devices, classification, training, cases, on_progress, features)
-    split = partial(split_segmentation, site, study)
-    segmentation, training, cases = open_segmentation(site, settings, devices, on_progress, split)
-    return SiteSession(site, settings, door, devices, segmentation, training, cases, on_progress)
+        learner, training, cases, features = open_classification(site, settings, devices, on_progress, model)
+    else:
+        split = partial(split_segmentation, site, study)
+        learner, training, cases = open_segmentation(site, settings, devices, on_progress, split)
+    if not (learner.num_train_cases or is_left_out):
+        raise RefusedError(Code.NO_CASES)
+    fitted = cases if is_left_out else training
+    return SiteSession(site, settings, door, devices, learner, fitted, cases, on_progress, features)
 
 
 def _devices_of(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> tuple[torch.device, ...]:

@@ -9,7 +9,7 @@ from msfl_client.feature_table import FeatureTable
 from msfl_client.harmonize import Rows
 from msfl_client.session import SiteSession
 from msfl_client.site_features import features_of
-from msfl_client.site_harmonization import FOLDER, harmonize_site, training_rows
+from msfl_client.site_harmonization import FOLDER, TABLE_FILE, harmonize_site, training_rows
 from msfl_common.errors import Code, RefusedError
 from msfl_common.harmonization import Reference
 from msfl_common.messages import RoundTask
@@ -19,10 +19,14 @@ def session_rows(session: SiteSession, task: RoundTask) -> Rows:
     """The site's training cases for the sums of a harmonization.
 
     Raises:
-        RefusedError: the study harmonizes nothing, or no scanner has enough cases.
+        RefusedError: the study harmonizes nothing or leaves this site out, or no scanner has enough cases.
     """
     if task.settings.harmonization.method == "none":
         raise RefusedError(Code.BAD_STUDY, "asked for sums of a harmonization, but the study has none")
+    if session.site.name == task.study.left_out:
+        raise RefusedError(
+            Code.BAD_STUDY, "asked for sums of a harmonization, but the study's fold leaves this site out"
+        )
     rows, chosen = training_rows(
         session.training, session.site.data, task.study.harmonization, session_features(session, task)
     )
@@ -33,12 +37,16 @@ def session_rows(session: SiteSession, task: RoundTask) -> Rows:
 def take_reference(session: SiteSession, task: RoundTask, reference: Reference) -> None:
     """Fit the site's scanners to the reference and keep that, with the harmonized features, in its state folder.
 
+    Features that were harmonized to an earlier reference are gone then, whether the site can be brought to this one or
+    not.
+
     Raises:
         RefusedError: the reference is not of this study's settings, or no scanner has enough cases.
     """
     if task.settings.harmonization.method == "none" or not reference.fits(task.settings.harmonization):
         raise RefusedError(Code.BAD_STUDY, "the reference was made with other settings than the study's")
     folder = session.site.state / FOLDER
+    (folder / TABLE_FILE).unlink(missing_ok=True)
     made = harmonize_site(
         session.training, session.cases, session.site.data, reference, session_features(session, task), folder
     )

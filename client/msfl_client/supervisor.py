@@ -80,7 +80,8 @@ class _Shown:
             note=f"round {status.round}  {status.note}" if status.state == "working" else status.reason,
         )
         line = one_line(status)
-        between_rounds = status.state == "waiting" and self._said and not self._said.startswith("offline")
+        seen_before = self._said and not self._said.startswith("offline")
+        between_rounds = status.state == "waiting" and seen_before and not status.refused
         if line != self._said and status.state not in ("connecting", "stopped") and not between_rounds:
             self._said = line
             console.print(f"{self._name}: {line}", highlight=False, markup=False, soft_wrap=True)
@@ -94,6 +95,7 @@ def one_line(status: NodeStatus) -> str:
         case "working":
             return f"at work in round {status.round}"
         case "waiting":
-            return f"connected to {status.server}, study {status.study}; waiting"
+            refused = f"; refused the last request: {status.refused}" if status.refused else ""
+            return f"connected to {status.server}, study {status.study}; waiting{refused}"
         case _:
             return status.state

@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from msfl_common.config_classification import Classification, DeepModel, check_deep_model
+from msfl_common.config_classification import NAME, Classification, DeepModel, check_deep_model
 from msfl_common.errors import ConfigError
 from msfl_common.features import FEATURES, HARMONIZED
 
 _MOST_FAULTS, _SHOWN_CHARACTERS = 20, 200
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Name = Annotated[str, Field(pattern=NAME)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Contrast = Literal["T1w", "FLAIR", "T2w", "PDw"]
 MessageKind = Literal["model_update", "validation_metrics", "harmonization_sums", "node_facts"]
@@ -209,6 +209,12 @@ class StudyConfig(Frozen):
                 "segmentation: expected a classification with `features`, which the lesions are for; leave it out"
             )
         return self
+
+    @property
+    def left_out(self) -> str | None:
+        """The site that a fold leaves out whole, if it does: it trains nothing, and tests alone."""
+        fold = self.classification.fold if self.classification else None
+        return fold.site if fold else None
 
     def _harmonized(self) -> tuple[str, ...]:
         return self.harmonization.feature_names if self.harmonization.method != "none" else ()

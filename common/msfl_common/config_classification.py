@@ -27,6 +27,7 @@ Clinical = Literal[
     "fs_cerebral",
     "fs_ambulation",
 ]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of a study or a site
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,31}$")]
 Column = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 
@@ -137,6 +138,8 @@ class BoostedTrees(_Frozen):
     max_depth: int = Field(3, ge=1, le=8, description="levels of a tree")
     learning_rate: float = Field(0.3, gt=0, le=1, description="shrinkage of each tree")
     min_leaf_cases: int = Field(5, ge=1, description="fewest training cases in a leaf")
+    subsample: float = Field(1.0, gt=0, le=1, description="share of a site's cases that a tree's splits are found on")
+    colsample_bytree: float = Field(1.0, gt=0, le=1, description="share of the inputs that a tree may ask for")
 
 
 class Forest(_Frozen):
@@ -160,6 +163,26 @@ class DeepModel(_Frozen):
     dropout: float = Field(0.1, ge=0, lt=1, description="alpha dropout of resnext, dropout of lesion-encoder")
 
 
+class Fold(_Frozen):
+    """One fold of a cross-validation: a part of every site's patients is held out, or one site is left out whole."""
+
+    number: int | None = Field(None, ge=1, description="which of the parts each site holds out, from 1")
+    of: int | None = Field(
+        None, ge=2, le=50, description="parts that each site's patients are dealt into, class by class"
+    )
+    site: str | None = Field(None, pattern=NAME, description="the site that only tests, on all of its patients")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.number is None) != (self.of is None) or (self.of is None) == (self.site is None):
+            raise ValueError("expected `number` and `of`, or `site`")
+        if self.number is not None and self.of is not None and self.number > self.of:
+            raise ValueError(
+                f"expected a number from 1 to {self.of}, as there are {self.of} folds; found {self.number}"
+            )
+        return self
+
+
 FeatureModel = LinearModel | KernelModel | ClosedFormModel | MlpModel | BoostedTrees | Forest
 
 
@@ -175,6 +198,9 @@ class Classification(_Frozen):
     model: FeatureModel | DeepModel = Field(discriminator="kind", description="the model, by its `kind`")
     test_fraction: float = Field(
         0.25, gt=0, lt=1, description="share of a site's patients kept for the final figures, and for nothing else"
+    )
+    fold: Fold | None = Field(
+        None, description="hold out a fold in place of `test_fraction`; `msfl-server cross-validate` plays all of them"
     )
 
     @field_validator("model", mode="before")

@@ -26,6 +26,7 @@ class Code(StrEnum):
     BAD_STUDY = "BAD_STUDY"
     WRONG_STUDY = "WRONG_STUDY"
     BAD_MODEL = "BAD_MODEL"
+    BAD_TABLE = "BAD_TABLE"
     NO_CASES = "NO_CASES"
     TOO_FEW_CASES = "TOO_FEW_CASES"
     TRAINING_DIVERGED = "TRAINING_DIVERGED"
@@ -41,6 +42,7 @@ SENTENCES: dict[Code, str] = {
     Code.BAD_STUDY: "the study settings that arrived are not valid for the installed version",
     Code.WRONG_STUDY: "the study is not the one of the site's joining kit; hand the site a new kit",
     Code.BAD_MODEL: "the model weights that arrived do not fit the study's model",
+    Code.BAD_TABLE: "a table at the site cannot be used; `msfl-client check --study` there says which line, and why",
     Code.NO_CASES: "no usable case at the site; `msfl-client check` there says why",
     Code.TOO_FEW_CASES: "fewer cases than the site's policy demands",
     Code.TRAINING_DIVERGED: "the loss or the weights became non-finite",

@@ -128,6 +128,8 @@ def unpack_task(content: RecordDict) -> RoundTask:
     split, threshold = config.get(SPLIT, "validation"), config.get(THRESHOLD, DEFAULT_THRESHOLD)
     if split not in ("validation", "test") or not isinstance(threshold, float) or not 0 <= threshold <= 1:
         raise ConfigError("request", ["expected a split, validation or test, and a threshold from 0 to 1"])
+    if split == "validation" and threshold != DEFAULT_THRESHOLD:
+        raise ConfigError("request", [f"expected the threshold {DEFAULT_THRESHOLD} in validation; test has another"])
     read, stage = parse_study(study), config.get(STAGE, "final")
     if stage not in stages_of(read):
         raise ConfigError("request", [f"expected a stage of the study, {' or '.join(stages_of(read))}"])

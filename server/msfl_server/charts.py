@@ -96,9 +96,12 @@ def learning_curve(name: str, pooled: Mapping[int, float], per_site: Mapping[str
         return inline_svg(figure, name)
 
 
-def forest_plot(name: str, metric: MetricSummary) -> str:
-    """A metric site by site with 95% intervals, and the pooled and random-effects means, as inline SVG."""
-    analysis = between_sites(metric)
+def forest_plot(name: str, metric: MetricSummary, mean_of: str | None = None) -> str:
+    """A metric site by site with 95% intervals, and the pooled and random-effects means, as inline SVG.
+
+    Where rows are something else than sites, `mean_of` names their mean, and there is no other.
+    """
+    analysis = between_sites(metric) if mean_of is None else None
     rows = list(metric.per_site.items())
     num_rows = len(rows) + (2 if analysis else 1)
     with mpl.rc_context(STYLE):
@@ -110,7 +113,8 @@ def forest_plot(name: str, metric: MetricSummary) -> str:
                 axes.plot([site.ci95_low, site.ci95_high], [row, row], color=INK, linewidth=1.3)
             axes.plot(site.mean, row, "s", color=INK, markersize=4 + 5 * (site.num_cases / largest) ** 0.5)
             _row_text(axes, row, site.mean, site.ci95_low, site.ci95_high)
-        labels = [f"{site}  (n = {at_site.num_cases})" for site, at_site in rows] + ["Pooled over cases"]
+        labels = [f"{site}  (n = {at_site.num_cases})" for site, at_site in rows]
+        labels.append(mean_of or "Pooled over cases")
         _diamond(axes, len(rows), metric.mean, metric.ci95_low, metric.ci95_high, filled=True)
         if analysis:
             _diamond(

@@ -85,6 +85,18 @@ def load_checkpoint(out: Path, study: StudyConfig, expected: Weights) -> Checkpo
     return None
 
 
+def read_state(out: Path) -> RunState:
+    """The state in the newest checkpoint of a run that has completed a round.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    try:
+        return RunState.model_validate_json((_rounds(out)[-1] / STATE_FILE).read_bytes())
+    except (IndexError, OSError, ValidationError):
+        raise InputError(f"{out / 'checkpoints'}: the newest checkpoint is damaged or not there") from None
+
+
 def _load(path: Path, expected: Weights) -> Weights:
     stored = load_file(path)
     weights = {name: stored[name] for name in expected}

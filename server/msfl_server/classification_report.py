@@ -19,13 +19,14 @@ _PATIENTS = {
 }
 
 
-def classification_section(summary: Summary) -> dict[str, Any] | None:
-    """The section's content; None of another task."""
+def classification_section(summary: Summary, left_out: str | None = None) -> dict[str, Any] | None:
+    """The section's content; None of another task. `left_out`: the site that trained nothing and tested alone."""
     found = summary.classification
     if found is None:
         return None
+    asked = [left_out] if left_out is not None else [site.name for site in summary.sites]
     return {
-        "facts": _facts(found),
+        "facts": _facts(found, left_out if found.split == "test" else None),
         "charts": _charts(found),
         "legend": _legend(found),
         "has_bold": len(found.curve_names) == 1,
@@ -34,12 +35,12 @@ def classification_section(summary: Summary) -> dict[str, Any] | None:
         "num_cases": sum(site.num_cases for site in found.sites.values()),
         "rows": [_row(name, metric, list(found.sites)) for name, metric in summary.metrics.items()],
         "matrices": _matrices(found),
-        "silent": [site.name for site in summary.sites if site.name not in found.sites],
+        "silent": [name for name in asked if name not in found.sites],
         "withheld": [name for name, site in found.sites.items() if site.confusion is None],
     }
 
 
-def _facts(found: ClassificationSummary) -> str:
+def _facts(found: ClassificationSummary, left_out: str | None) -> str:
     if found.threshold is None:
         classes = f"Classes {', '.join(found.classes)}, each held against the rest; the most probable one is predicted."
     else:
@@ -47,7 +48,8 @@ def _facts(found: ClassificationSummary) -> str:
             f"The positive class is {found.classes[-1]}, predicted from a probability of {found.threshold:.3f} on, "
             "where sensitivity and specificity on validation patients add up to most (Youden's J)."
         )
-    return f"Predicted: {found.outcome}. {classes} {_PATIENTS[found.split]}"
+    patients = _PATIENTS[found.split] if left_out is None else f"Figures are of {left_out}, which was left out whole."
+    return f"Predicted: {found.outcome}. {classes} {patients}"
 
 
 def _charts(found: ClassificationSummary) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msfl_common.cli import DEBUG_HINT, run_app
+from msfl_server.cli_cross_validation import commands as cross_validation_commands
 from msfl_server.cli_federation import commands as federation_commands
 from msfl_server.cli_pipelines import commands as pipelines_commands
 from msfl_server.cli_study import commands as study_commands
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(study_commands)
 app.add_typer(federation_commands)
+app.add_typer(cross_validation_commands)
 app.add_typer(pipelines_commands)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
@@ -143,9 +145,14 @@ def simulate(
         raise InputError("expected STUDY.yaml, --out, and --cohort or --site; or --resume with a run's folder")
     else:
         setup, folder = _started(study, cohort, site or [], out, start_from), out
+    from msfl_common.progress import console
     from msfl_server.run_simulated import run_simulated  # torch and MLflow take seconds: only for a run that can start
 
-    summary = run_simulated(setup, folder, backend.value, tracking_uri)
+    try:
+        summary = run_simulated(setup, folder, backend.value, tracking_uri)
+    except KeyboardInterrupt:
+        console.print(f"completed rounds are kept; `msfl-server simulate --resume {folder}` goes on", highlight=False)
+        raise
     if as_json:
         sys.stdout.write(summary.model_dump_json(indent=2) + "\n")
     else:
@@ -173,15 +180,11 @@ def _started(
     study_path: Path, cohort: Path | None, site_paths: list[Path], out: Path, start_from: Path | None
 ) -> RunSetup:
     """A new run; `out` becomes its folder."""
-    from msfl_common.config import load_site, load_study
-    from msfl_common.errors import InputError
-    from msfl_server.run_folder import RunSetup, claim_folder, sites_of_cohort
+    from msfl_common.config import load_study
+    from msfl_server.run_folder import RunSetup, claim_folder, virtual_sites
 
     study = load_study(study_path)
-    sites = sites_of_cohort(cohort, out, study) if cohort else tuple(load_site(path) for path in site_paths)
-    names = [site.name for site in sites]
-    if len(set(names)) < len(names):
-        raise InputError(f"each site needs a name of its own; found {', '.join(names)}")
+    sites = virtual_sites(cohort, site_paths, out, study)
     setup = RunSetup(study=study, sites=sites, start_from=start_from and start_from.resolve())
     claim_folder(out, setup)
     return setup

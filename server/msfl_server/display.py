@@ -20,11 +20,13 @@ class RunDisplay:
         self._progress = progress
         self._rounds = progress.add_task("rounds", total=num_rounds, note="")
         self._sites: dict[str, TaskID] = {}
+        self._told: set[tuple[str, str]] = set()
 
     def on_progress(self, site: str, what: str, done: int, total: int, note: str) -> None:
         """A site at work; see `msfl_client.session.OnProgress`."""
-        if what == "checked":
-            console.print(f"{site}: {note}", highlight=False)
+        if what in ("checked", "refused") and (site, note) not in self._told:
+            self._told.add((site, note))  # what is so in every round is told in the first
+            console.print(f"{site}: {note}", highlight=False, markup=False)
         if site not in self._sites:
             self._sites[site] = self._progress.add_task("", note="")
         self._progress.update(self._sites[site], description=f"  {site} {what}", completed=done, total=total, note=note)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from flwr.serverapp import Grid
 
@@ -156,8 +156,12 @@ def meet_sites(grid: Grid, task: RoundTask, roster: Roster, listener: Listener, 
     After a stage of segmentation, they are handed its final weights, `lesions`, as they are asked: who comes late, or
     comes back, has them before anything is measured. One that refuses is asked again before the next round.
     """
-    rounds, number = task.settings.rounds, task.round
-    gather(grid, roster.expected, rounds, lambda sites, left: listener.on_wait(number, "coming online", sites, left))
+    rounds, number, left_out = task.settings.rounds, task.round, task.study.left_out
+
+    def on_wait(sites: list[str], left_s: float) -> None:
+        listener.on_wait(number, "coming online", sites, left_s)
+
+    gather(grid, roster.expected, rounds, on_wait, left_out)
     known = {node: here.site for node, here in (presence(grid) or {}).items()}
     missing = sorted(set(roster.invited) - set(known.values()))
     roster.absent = tuple(SiteFailure(site=name, code=NOT_ONLINE) for name in missing)
@@ -189,6 +193,15 @@ def meet_sites(grid: Grid, task: RoundTask, roster: Roster, listener: Listener, 
     roster.absent = (*roster.absent, *failures)
 
 
+def asked_to(do: Literal["train", "test"], study: StudyConfig, sites: Mapping[int, str]) -> dict[int, str]:
+    """Whom of `sites` (node to name) a study asks to train, or to test.
+
+    It asks all to do either. A site that its fold leaves out does nothing but test, and is the only one that does.
+    """
+    left_out = study.left_out
+    return {node: name for node, name in sites.items() if left_out is None or (name == left_out) == (do == "test")}
+
+
 def share_reference(harmonizer: Harmonizer, reference: Reference | None, out: Path, roster: Roster) -> Reference:
     """The reference of the harmonization, made when there is none yet, in the hands of every site that is there.
 
@@ -196,7 +209,7 @@ def share_reference(harmonizer: Harmonizer, reference: Reference | None, out: Pa
     """
     present = {node: name for node, name in roster.names.items() if node in set(harmonizer.grid.get_node_ids())}
     if reference is None:
-        reference = harmonizer.learn(present)
+        reference = harmonizer.learn(asked_to("train", harmonizer.study, present))
         save_reference(out, reference)
     without = {node: name for node, name in present.items() if node not in roster.harmonized}
     if without:
@@ -220,7 +233,7 @@ def play_round(
     """
     started, study, number = time.monotonic(), task.settings, task.round
     present = {node: name for node, name in roster.names.items() if node in set(grid.get_node_ids())}
-    like = strategy.answer_like(before.weights)
+    learners, like = asked_to("train", task.study, present), strategy.answer_like(before.weights)
     with update_store(out) as store:
         question = Question(
             "train",
@@ -230,7 +243,7 @@ def play_round(
         )
         answers = ask(
             grid,
-            present,
+            learners,
             question,
             number,
             study.rounds,
@@ -253,12 +266,12 @@ def play_round(
         # A site given up in training is not waited for a second time.
         given_up = {failure.site for failure in failures if failure.code in (NO_ANSWER, WENT_OFFLINE)}
         asked = {node: name for node, name in present.items() if name not in given_up}
-        validation, more = validate_round(grid, task, combined.weights, asked, listener)
+        validation, more = validate_round(grid, task, combined.weights, asked_to("train", task.study, asked), listener)
         failures = (*failures, *more)
         if is_last and study.classification is not None:
             threshold = threshold_of(validation)
             task = replace(task, split="test", threshold=threshold)
-            test, more = validate_round(grid, task, combined.weights, asked, listener)
+            test, more = validate_round(grid, task, combined.weights, asked_to("test", study, asked), listener)
             failures = (*failures, *more)
     validated_s = sum(busy(grid, [told.seconds for told in split.values()]) for split in (validation, test))
     metrics = summarise_metrics(validation)

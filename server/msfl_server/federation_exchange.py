@@ -211,17 +211,20 @@ def ask(
     return Answers(exchange.replies, tuple(sorted(failures, key=lambda failure: failure.site)))
 
 
-def gather(grid: Grid, expected: Iterable[str], rounds: Rounds, on_wait: OnWait) -> None:
-    """Wait for the expected sites to be online: at most `patience_s` for all, at most `deadline_s` for a quorum."""
+def gather(grid: Grid, expected: Iterable[str], rounds: Rounds, on_wait: OnWait, left_out: str | None = None) -> None:
+    """Wait for the expected sites to be online: at most `patience_s` for all, at most `deadline_s` for a quorum.
+
+    A site that the study leaves out of training does not count for the quorum.
+    """
     start = time.monotonic()
     while (online := presence(grid)) is not None:
         here = {node.site for node in online.values()}
         missing = sorted(set(expected) - here)
-        waited = time.monotonic() - start
-        limit = rounds.patience_s if len(here) >= rounds.quorum else rounds.deadline_s
-        if waited >= limit or (not missing and len(here) >= rounds.quorum):
+        waited, lacking = time.monotonic() - start, rounds.quorum - len(here - {left_out})
+        limit = rounds.deadline_s if lacking > 0 else rounds.patience_s
+        if waited >= limit or (not missing and lacking <= 0):
             return
-        on_wait(missing or [f"{rounds.quorum - len(here)} more sites"], limit - waited)
+        on_wait(missing or [f"{lacking} more sites"], limit - waited)
         time.sleep(POLL_S[1])
 
 

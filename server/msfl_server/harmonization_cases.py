@@ -30,6 +30,8 @@ OUTCOME = "activity_1y"  # a column of participants.tsv
 def effect_of_run(setup: RunSetup, reference: Reference) -> HarmonizationEffect | None:
     """What the harmonization changed; None where too few scanners or patients were harmonized to tell."""
     cases = cases_of_run(setup, reference)
+    if cases is None:
+        return None
     patients: defaultdict[str, set[str]] = defaultdict(set)
     for scanner, patient in zip(cases.raw.scanners, cases.patients, strict=True):
         patients[scanner].add(patient)
@@ -38,10 +40,10 @@ def effect_of_run(setup: RunSetup, reference: Reference) -> HarmonizationEffect 
     return measure_effect(cases, setup.study.seed)
 
 
-def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace:
+def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace | None:
     """Every case that its site harmonized: only in simulation, where the cases are this machine's own.
 
-    Sites that are not harmonized are not in it.
+    Sites that are not harmonized, or have since been to another reference, are not in it; None where that is all.
     """
     names = reference.settings.feature_names
     parts, harmonized, patients, ages, outcomes = [], [], [], [], []
@@ -49,7 +51,10 @@ def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace:
         path = site.state / FOLDER / TABLE_FILE
         if not path.exists():
             continue
-        after = {row.key: row for row in read_features_table(path).rows}
+        table = read_features_table(path)
+        if table.harmonized_to != reference.version:
+            continue
+        after = {row.key: row for row in table.rows}
         checked, before = _measured(site, setup.study)
         cases = [case for case in checked if case.key in after]
         chosen = select_cases(cases, site.data, reference.settings)
@@ -60,6 +65,8 @@ def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace:
             patients.append(f"{site.name} {case.dataset} {case.subject}")
             ages.append(covariates.get("age", math.nan))
             outcomes.append(_outcome(tables[case.dataset].get(case.subject, {}).get(OUTCOME)))
+    if not parts:
+        return None
     return CasesInOnePlace(
         join_rows(parts),
         np.array(harmonized),

@@ -1,4 +1,4 @@
-"""Which cases train and which test, in one place and in a federation; a patient's rows always stay together.
+"""Which cases train and which test, in one place; a patient's rows always stay together.
 
 Legend: N cases.
 """
@@ -6,31 +6,12 @@ Legend: N cases.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_client.labelled import Labelled
-from msfl_common.seeds import derive_seed
-
 Rows = NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class FederatedFold:
-    """One fold of a federation: rows of each site, by its name.
-
-    Attributes:
-        name: of the fold.
-        train: rows that a site trains on; a site that takes no part has none.
-        test: rows that are measured; they take no part in training, at any site.
-    """
-
-    name: str
-    train: Mapping[str, Rows]
-    test: Mapping[str, Rows]
 
 
 def patients_out(patients: Sequence[str]) -> list[Rows]:
@@ -59,35 +40,3 @@ def patient_classes(labels_N: NDArray[np.int64], patients: Sequence[str]) -> dic
     for patient, label in zip(patients, labels_N, strict=True):
         rows.setdefault(patient, []).append(int(label))
     return {patient: min(Counter(sorted(labels)).most_common(1))[0] for patient, labels in rows.items()}
-
-
-def own_cases(sites: Mapping[str, Labelled], num_folds: int, seed: int) -> Iterator[FederatedFold]:
-    """Every site holds out its own cases: in each fold another part of each site's patients, stratified.
-
-    Args:
-        sites: each site's cases.
-        num_folds: folds; each patient is held out in one of them.
-        seed: of the study.
-    """
-    dealt = {
-        name: deal_patients(site.labels_N, site.patients, num_folds, derive_seed(seed, "own-cases", name))
-        for name, site in sites.items()
-    }
-    for fold in range(num_folds):
-        yield FederatedFold(
-            f"fold-{fold + 1}",
-            {name: np.flatnonzero(folds_N != fold) for name, folds_N in dealt.items()},
-            {name: np.flatnonzero(folds_N == fold) for name, folds_N in dealt.items()},
-        )
-
-
-def leave_one_site_out(sites: Mapping[str, Labelled]) -> Iterator[FederatedFold]:
-    """One site is left out whole: the others train on all their cases, and it tests on all of its own."""
-    every = {name: np.arange(len(site.patients)) for name, site in sites.items()}
-    none = np.empty(0, np.intp)
-    for left_out in sites:
-        yield FederatedFold(
-            f"without-{left_out}",
-            {name: none if name == left_out else rows for name, rows in every.items()},
-            {name: rows if name == left_out else none for name, rows in every.items()},
-        )

@@ -89,7 +89,7 @@ def write_report(
         forests=[_forest(name, metric) for name, metric in _compared(summary)],
         site_columns=[axis_label(name) for name, _ in _in_order(summary)],
         site_rows=_site_rows(summary),
-        classification=classification_section(summary),
+        classification=classification_section(summary, study.left_out),
         round_column=_ROUND_COLUMN[summary.task],
         harmonization=_harmonization(reference, effect) if reference else None,
         segmentation=_segmentation(segmentation) if segmentation else None,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from msfl_common.config import MessageKind, Policy, SiteConfig, StudyConfig, Task
+from msfl_common.config import MessageKind, Policy, SiteConfig, StudyConfig, Task, load_site
 from msfl_common.errors import InputError
 from msfl_common.files import write_text
 
-RUN_FILE = "run.json"
+RUN_FILE, SITES_FOLDER = "run.json", "sites"
 
 
 class RunSetup(BaseModel):
@@ -28,8 +29,12 @@ def claim_folder(out: Path, setup: RunSetup) -> None:
     """Make `out` the folder of this run.
 
     Raises:
-        InputError: it holds another run or other files, or cannot be written.
+        InputError: it holds another run or other files, or cannot be written; or the study leaves out a site that there
+            is not.
     """
+    left_out, names = setup.study.left_out, [site.name for site in setup.sites]
+    if left_out is not None and left_out not in names:
+        raise InputError(f"classification.fold.site: there is no site {left_out}; there are {', '.join(names)}")
     if (out / RUN_FILE).exists():
         if read_setup(out).study != setup.study:
             raise InputError(f"{out}: belongs to another study or other settings; choose another --out")
@@ -37,9 +42,14 @@ def claim_folder(out: Path, setup: RunSetup) -> None:
     try:
         if out.exists() and any(out.iterdir()):
             raise InputError(f"{out}: is not empty and holds no run; choose another --out")
-        write_text(out / RUN_FILE, setup.model_dump_json(indent=2) + "\n")
+        write_setup(out, setup)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --out") from None
+
+
+def write_setup(out: Path, setup: RunSetup) -> None:
+    """Write down in `out` how its run was started."""
+    write_text(out / RUN_FILE, setup.model_dump_json(indent=2) + "\n")
 
 
 def read_setup(out: Path) -> RunSetup:
@@ -55,6 +65,19 @@ def read_setup(out: Path) -> RunSetup:
         raise InputError(f"{path}: not there; expected the --out folder of an earlier run") from None
     except ValidationError as error:
         raise InputError(f"{path}: damaged, or of another version: {error.errors()[0]['msg']}") from None
+
+
+def virtual_sites(cohort: Path | None, files: Sequence[Path], out: Path, study: StudyConfig) -> tuple[SiteConfig, ...]:
+    """The sites of a simulation: those of a cohort, or else those of site files.
+
+    Raises:
+        InputError: a site cannot be read, or two have one name.
+    """
+    sites = sites_of_cohort(cohort, out, study) if cohort else tuple(load_site(path) for path in files)
+    names = [site.name for site in sites]
+    if len(set(names)) < len(names):
+        raise InputError(f"each site needs a name of its own; found {', '.join(names)}")
+    return sites
 
 
 def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteConfig, ...]:
@@ -75,7 +98,7 @@ def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteCo
         SiteConfig(
             name=folder.name,
             data=(folder.resolve(),),
-            state=(out / "sites" / folder.name).resolve(),
+            state=(out / SITES_FOLDER / folder.name).resolve(),
             policy=policy,
         )
         for folder in folders

@@ -34,10 +34,10 @@ def simulate(
         RunError: a round had fewer answers than the quorum.
         InputError: fewer sites than the quorum, or Ray is asked for and missing.
     """
-    quorum = played.settings.rounds.quorum
-    if len(sites) < quorum:
+    quorum, num_learners = played.settings.rounds.quorum, sum(site.name != played.study.left_out for site in sites)
+    if num_learners < quorum:
         section = "rounds" if played.stage == "final" else "segmentation"
-        raise InputError(f"{len(sites)} sites, but the study's quorum is {quorum}; lower {section}.quorum")
+        raise InputError(f"{num_learners} sites train, but the study's quorum is {quorum}; lower {section}.quorum")
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # it prints every message; the rounds are shown
     server_app = build_app(lambda _: RunSettings(played, listener))
     site_list = tuple(sites)

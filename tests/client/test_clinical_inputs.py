@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +9,8 @@ import pytest
 from tests.clinical_site import Tables, classification
 
 from msfl_client.bids import Case
-from msfl_client.clinical_inputs import complete, labelled, refuse_leak, split_observations
-from msfl_client.clinical_observations import Observation, SeenVisit, observations
+from msfl_client.clinical_inputs import complete, labelled, refuse_leak
+from msfl_client.clinical_observations import observations
 from msfl_client.feature_table import FeatureRow, FeatureTable
 from msfl_common.errors import InputError
 
@@ -177,36 +175,3 @@ def test_a_leaking_column_of_a_table_is_refused(tables: Tables) -> None:
     study = classification(("treated",), column="diagnosis", classes=("HC", "MS"))
     with pytest.raises(InputError, match="input treated and outcome diagnosis"):
         labelled(observations([], [tables.root], study), study, None)
-
-
-def observation(number: int, label: int, dataset: int = 0, visit: int = 0) -> Observation:
-    name = f"sub-{number:03d}"
-    return Observation(f"{dataset} {name} {visit}", dataset, name, None, name, (SeenVisit(0, None, {}),), label)
-
-
-def test_split_by_patient_with_classes_in_every_part() -> None:
-    found = [observation(n, int(n < 10), visit=visit) for n in range(50) for visit in range(2)]
-    parts = split_observations(found, 0.2, 0.2, seed=3)
-    assert [len(part) for part in parts] == [60, 20, 20]
-    patients = [{one.patient for one in part} for part in parts]
-    assert sum(map(len, patients)) == 50 == len(set.union(*patients))
-    assert [Counter(one.label for one in part)[1] for part in parts] == [12, 4, 4]
-    again = split_observations(found[::-1], 0.2, 0.2, seed=3)
-    assert [{one.key for one in part} for part in again] == [{one.key for one in part} for part in parts]
-    other = split_observations(found, 0.2, 0.2, seed=4)
-    assert {one.key for one in other[2]} != {one.key for one in parts[2]}
-
-
-def test_split_of_pooled_folders_is_that_of_each() -> None:
-    here = [observation(n, n % 3 == 0) for n in range(20)]
-    there = [replace(one, dataset=1, key=f"1{one.key}") for one in here[:7]]
-    for pooled, alone in zip(
-        split_observations([*here, *there], 0.25, 0.25, 0), split_observations(here, 0.25, 0.25, 0), strict=True
-    ):
-        assert [one for one in pooled if one.dataset == 0] == alone
-
-
-@pytest.mark.parametrize(("patients", "sizes"), [(0, (0, 0, 0)), (1, (1, 0, 0)), (2, (1, 0, 1)), (3, (1, 1, 1))])
-def test_split_of_few(patients: int, sizes: tuple[int, int, int]) -> None:
-    parts = split_observations([observation(n, n % 2) for n in range(patients)], 0.9, 0.9, 0)
-    assert tuple(map(len, parts)) == sizes

@@ -12,6 +12,7 @@ import pytest
 import xgboost
 from numpy.typing import NDArray
 from scipy.optimize import approx_fprime
+from scipy.special import expit, softmax
 from sklearn.ensemble import RandomForestClassifier
 from tests.feature_models import answers_of, make_cases, make_settings, play, pooled
 
@@ -163,12 +164,13 @@ def test_margins_go_on_as_xgboosts(num_classes: int) -> None:
     margins = np.tile(start, (len(grid), 1))
     objective = {"objective": "multi:softprob", "num_class": 3} if num_classes > 2 else {"objective": "binary:logistic"}
     data = xgboost.DMatrix(grid, label=cases.labels_N, base_margin=margins if num_classes > 2 else margins[:, 0])
-    booster = xgboost.train(
-        {"max_depth": 4, "learning_rate": 0.3, "tree_method": "exact", "nthread": 1, "base_score": 0.5, **objective},
-        data,
-        6,
-    )
-    theirs = booster.predict(data)
+    shared = {"max_depth": 4, "learning_rate": 0.3, "tree_method": "exact", "nthread": 1, "base_score": 0.5}
+    booster, theirs = None, softmax(margins, axis=1) if num_classes > 2 else expit(margins[:, 0])
+    for _ in range(6):
+        curvature = (2 if num_classes > 2 else 1) * float((theirs * (1 - theirs)).mean())
+        settings_of_tree = {**shared, **objective, "min_child_weight": curvature}  # of one average case
+        booster = xgboost.train(settings_of_tree, data, 1, xgb_model=booster)
+        theirs = booster.predict(data)
     ours = predict_proba(settings, state, cases.features_NP)
     np.testing.assert_allclose(ours if num_classes > 2 else ours[:, 1], theirs, atol=2e-6)
 
@@ -269,19 +271,31 @@ def test_derivatives_of_several_classes_are_xgboosts() -> None:
     flat = {"objective": "multi:softprob", "num_class": 3, "learning_rate": 0.3, "base_score": 0.5, "nthread": 1}
     added = xgboost.train(flat, data, 1).predict(data, output_margin=True) - margins
     np.testing.assert_allclose(added[0], -0.3 * gradients.sum(axis=0) / (curvatures.sum(axis=0) + 1), atol=1e-6)
-    assert find_splits(BoostedTrees(kind="gradient-boosting"), np.zeros((50, 1)), labels, margins)[0].left.tolist() == [
-        -1
-    ]
+    flat_tree = find_splits(BoostedTrees(kind="gradient-boosting"), np.zeros((50, 1)), labels, margins, 1, 0)[0]
+    assert flat_tree.left.tolist() == [-1]
 
 
-@pytest.mark.parametrize("kind", ["mlp", "random-forest", "gradient-boosting", "svm-rbf"])
-def test_the_same_seed_gives_the_same_bits(kind: str) -> None:
+DRAWN = {"kind": "gradient-boosting", "subsample": 0.6}
+
+
+@pytest.mark.parametrize("model", [{"kind": "mlp"}, {"kind": "random-forest"}, {"kind": "svm-rbf"}, DRAWN])
+def test_the_same_seed_gives_the_same_bits(model: dict[str, str | float]) -> None:
     sites = make_cases(2, (30, 40), INPUTS)
-    settings = make_settings({"kind": kind}, INPUTS)
+    settings = make_settings(model, INPUTS)
     one, same, other = (play(settings, sites, 3, seed) for seed in (0, 0, 1))
     assert all(np.array_equal(one[name], same[name]) for name in one)
-    if kind != "gradient-boosting":
-        assert any(one[name].shape != other[name].shape or (one[name] != other[name]).any() for name in one)
+    assert any(one[name].shape != other[name].shape or (one[name] != other[name]).any() for name in one)
+
+
+def test_a_boosted_tree_asks_for_its_share_of_the_inputs_drawn_anew() -> None:
+    cases = make_cases(1, (120,), INPUTS, signal=2.0)
+    model = {"kind": "gradient-boosting", "colsample_bytree": 0.2, "trees_per_round": 4}
+    trees = play(make_settings(model, INPUTS), cases, 3)["trees"]
+    starts = np.flatnonzero(trees[:, ROOT])
+    asked = [set(tree[:, FEATURE]) - {-1.0} for tree in np.split(trees, starts[1:])]
+    assert len(asked) == 8
+    assert all(len(inputs) <= 1 for inputs in asked)  # a fifth of five inputs
+    assert len(set().union(*asked)) > 2
 
 
 @CLASSES

@@ -88,3 +88,26 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
         load_site(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("fold", "line"),
+    [
+        ("{number: 6, of: 5}", "expected a number from 1 to 5, as there are 5 folds; found 6"),
+        ("{number: 0, of: 5}", "number: found 0; "),
+        ("{number: 1, of: 51}", "of: found 51; "),
+        ("{number: 1}", "expected `number` and `of`, or `site`"),
+        ("{of: 5, site: a}", "expected `number` and `of`, or `site`"),
+        ("{}", "expected `number` and `of`, or `site`"),
+        ("{site: a b}", "site: found 'a b'; "),
+    ],
+)
+def test_a_fold_is_a_part_of_each_site_or_a_site(tmp_path: Path, fold: str, line: str) -> None:
+    text = (
+        "name: p\ntask: classification\n"
+        f"classification: {{outcome: {{column: label}}, model: {{kind: lda}}, fold: {fold}}}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_study(write(tmp_path / "study.yaml", text))
+    assert len(caught.value.faults) == 1
+    assert line in caught.value.faults[0]

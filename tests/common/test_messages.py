@@ -243,9 +243,11 @@ def test_an_array_of_any_length_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> 
                 unpack_update(content, like)
 
 
-@pytest.mark.parametrize(("name", "value"), [("split", "training"), ("threshold", 1.5), ("threshold", "0.5")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("split", "training"), ("threshold", 1.5), ("threshold", "0.5"), ("threshold", 0.4)]
+)
 def test_a_request_for_other_patients_or_thresholds_is_refused(name: str, value: str | float) -> None:
     content = pack_task(RoundTask(StudyConfig(name="pilot"), 1))
     content.config_records["task"][name] = value
-    with pytest.raises(ConfigError, match="expected a split"):
+    with pytest.raises(ConfigError, match=r"expected (a split|the threshold 0\.5 in validation)"):
         unpack_task(content)

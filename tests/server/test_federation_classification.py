@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,20 @@ def test_a_site_that_has_not_allowed_the_task_is_not_asked_for_more(patients: Pa
             tmp_path / "out",
             Recorder(),
         )
+
+
+def test_a_site_whose_table_cannot_be_read_is_told_why_and_nobody_else(patients: Path, tmp_path: Path) -> None:
+    study, told = study_of(), []
+    broken = tmp_path / "broken"
+    shutil.copytree(patients / "site-a", broken)
+    (broken / "participants.tsv").write_bytes(b"\xff\xfe")
+    first, *others = sites_of_cohort(patients, tmp_path, study)
+    sites = (first.model_copy(update={"data": (broken,)}), *others)
+    open_session.cache_clear()
+    app = build_app(lambda context: sites[int(context.node_config["partition-id"])], lambda *args: told.append(args))
+    with pytest.raises(RunError, match="site-a: BAD_TABLE") as raised:
+        run_rounds(InProcessGrid(app, len(sites)), study, starting_weights(study), tmp_path / "out", Recorder())
+    assert str(broken) not in str(raised.value)
+    notes = [note for site, what, *_, note in told if (site, what) == ("site-a", "refused")]
+    assert notes
+    assert all(f"{broken / 'participants.tsv'}: cannot be read as text" in note for note in notes)

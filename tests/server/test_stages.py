@@ -14,16 +14,20 @@ from tests.conftest import BidsSite
 from tests.server.test_federation import Killed, Recorder
 
 from msfl_client.app import build_app
-from msfl_client.classification import Parts
+from msfl_client.checks import check_site
+from msfl_client.classification import split_segmentation
+from msfl_client.clinical_observations import observations
 from msfl_client.egress import check_agreed, check_request
 from msfl_client.federation_bounds import bounds_of
 from msfl_client.handed_model import handed_model
 from msfl_client.ledger import read
+from msfl_client.parts import Parts, split_parts
 from msfl_client.predicted_lesions import load_lesion_model
 from msfl_client.registration import load_template, template_brain
 from msfl_client.session import open_session
 from msfl_client.site_features import features_of
 from msfl_common.config import Inputs, Model, Policy, Rounds, SiteConfig, StudyConfig, Training, Validation
+from msfl_common.config_classification import Fold
 from msfl_common.errors import Code, ConfigError, ModelFolderError, RefusedError
 from msfl_common.messages import SEGMENTATION, Content, RoundTask, pack_task, unpack_refusal, unpack_task
 from msfl_common.model_folder import load_model, read_card, read_reference
@@ -211,6 +215,19 @@ def test_who_measures_the_classification_does_not_train_the_segmentation(
         assert {case.patient for case in first.training} == training
         assert {case.patient for case in first.cases} == training | validation
         assert (len(training), len(validation), len(test)) == (3, 2, 2)
+
+
+def test_who_is_held_out_in_a_fold_takes_no_part_in_either_stage(sites: list[SiteConfig]) -> None:
+    assert STUDY.classification is not None
+    for fold, sizes in ((Fold(number=2, of=3), (5, 5, 5)), (Fold(site="site-b"), (7, 0, 7))):
+        settings = STUDY.classification.model_copy(update={"fold": fold})
+        study = STUDY.model_copy(update={"classification": settings})
+        for site, size in zip(sites, sizes, strict=True):
+            cases = check_site(site, study.inputs).cases
+            parts = split_parts(observations(cases, site.data, settings).kept, study, site.name)
+            learned = [case.patient for part in split_segmentation(site, study, cases) for case in part]
+            assert len(learned) == len(set(learned)) == size
+            assert set(learned).isdisjoint((one.dataset, one.subject) for one in parts.test)
 
 
 @pytest.mark.parametrize(

@@ -32,30 +32,38 @@ from tests.benchmarks.figure import Figure
 from tests.benchmarks.simulated_rounds import in_one_place, tell_nobody, train
 
 SITES, CASES, FURTHER = 3, 60, 300  # a site
-SEEDS = range(3)
+SEEDS = range(10)
 ROUNDS = 20  # of the models that have no end, after the first sums
 RESAMPLES = 1000
 WITHIN = 0.02
 OUTCOME = Outcome(endpoint="edss-worsening")
 FEATURES = ("log_lesion_volume", "bpf")
 CLINICAL = ("age", "sex", "edss", "disease_duration", "relapses_prior_year")
+# With some ten training patients an input, a model wants a firm hand: settings that differ from a model's own were
+# chosen on cohorts of other seeds, 10 to 19.
 MODELS: Mapping[str, dict[str, Any]] = {
     "logistic, l2": {"kind": "logistic"},
     "logistic, l1": {"kind": "logistic", "penalty": "l1"},
     "logistic, elastic net": {"kind": "logistic", "penalty": "elastic-net"},
     "linear SVM": {"kind": "linear-svm"},
-    "RBF SVM": {"kind": "svm-rbf"},
-    "polynomial SVM": {"kind": "svm-poly"},
-    "sigmoid SVM": {"kind": "svm-sigmoid"},
+    "RBF SVM": {"kind": "svm-rbf", "inverse_strength": 0.02},
+    "polynomial SVM": {"kind": "svm-poly", "inverse_strength": 0.005},
+    "sigmoid SVM": {"kind": "svm-sigmoid", "inverse_strength": 0.02},
     "LDA": {"kind": "lda"},
     "naive Bayes": {"kind": "naive-bayes"},
     "least squares": {"kind": "least-squares"},
-    "perceptron": {"kind": "mlp", "learning_rate": 3e-3, "weight_decay": 10.0},
-    "boosted trees": {"kind": "gradient-boosting"},
+    "perceptron": {"kind": "mlp", "hidden": (16,), "weight_decay": 10.0},
+    "boosted trees": {
+        "kind": "gradient-boosting",
+        "max_depth": 2,
+        "learning_rate": 0.1,
+        "subsample": 0.6,
+        "colsample_bytree": 0.4,
+    },
     "random forest": {"kind": "random-forest"},
 }
 HOW = (
-    f"{SITES} sites x {CASES} patients of whom half train, seeds {', '.join(map(str, SEEDS))}, "
+    f"{SITES} sites x {CASES} patients of whom half train, seeds {SEEDS[0]} to {SEEDS[-1]}, "
     f"{len(FEATURES) + len(CLINICAL)} inputs, EDSS worsening"
 )
 
@@ -155,7 +163,7 @@ def _study(model: Mapping[str, Any], seed: int) -> StudyConfig:
         name="progression",
         task="classification",
         seed=seed,
-        min_cases=2,
+        min_cases=1,
         classification=settings,
         rounds=Rounds(num_rounds=num_rounds_needed(settings) or ROUNDS + 1, quorum=1),
         validation=Validation(every_rounds=1000, bootstrap_samples=100),
