@@ -69,10 +69,11 @@ def bounds_of(*stages: Weights) -> Bounds:
 
 def _bounds_of(weights: Weights) -> Bounds:
     num_values = MOST_FREE_VALUES if has_free_length(weights) else sum(array.size for array in weights.values())
-    num_blocks = math.ceil(num_values / BLOCK_VALUES)
-    return Bounds(
-        type_of(weights).itemsize * num_values + num_blocks * _HEAD_BYTES + _REST_BYTES, 2 * num_blocks + _REST_OBJECTS
-    )
+    num_bytes, num_blocks = type_of(weights).itemsize * num_values, math.ceil(num_values / BLOCK_VALUES)
+    # Each block ends in a piece that is not full.
+    num_pieces = num_bytes // FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + num_blocks
+    num_heads = num_blocks + num_pieces
+    return Bounds(num_bytes + num_heads * _HEAD_BYTES + _REST_BYTES, num_heads + _REST_OBJECTS)
 
 
 def guard(client: ProtobufClient) -> None:

@@ -55,6 +55,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from msfl_client.federation_bounds import Bounds, BoundsError, guard
 
+PULL_AGAIN_S = (0.1, 2.0)  # pause before an object is asked for again that the coordinator is still writing: growing
 HEARTBEAT_S = 10  # Flower's shortest; a site that says nothing for two of them counts as offline
 
 
@@ -124,7 +125,9 @@ class Fleet:
         held = {name: self._held[name] for name in needed if name in self._held}
         pull = make_pull_object_fn_protobuf(self._client.PullObject, self._node, run_id)
         counted = self._bounds.counted(pull, sum(map(len, held.values())))
-        return held | pull_objects([name for name in dict.fromkeys(needed) if name not in held], counted)
+        first_s, longest_s = PULL_AGAIN_S
+        missing = [name for name in dict.fromkeys(needed) if name not in held]
+        return held | pull_objects(missing, counted, initial_backoff=first_s, backoff_cap=longest_s)
 
     def send(self, reply: Message) -> None:
         """Send a reply, whole.
@@ -132,9 +135,9 @@ class Fleet:
         Raises:
             DisconnectedError, RunEndedError.
         """
-        reply.metadata.__dict__["_message_id"] = reply.object_id
-        head = message_to_proto(remove_content_from_message(reply))
-        with _explained(), no_object_id_recompute():
+        with _explained(), no_object_id_recompute():  # each object is hashed once
+            reply.metadata.__dict__["_message_id"] = reply.object_id
+            head = message_to_proto(remove_content_from_message(reply))
             answer = self._client.PushMessages(
                 PushMessagesRequest(
                     node=self._node,

@@ -17,8 +17,10 @@ from msfl_common.weights import Weights, check_weights, has_free_length, shapes_
 ARRAYS = "arrays"
 _NPY_HEADER_BYTES = 1024  # more than any .npy header of our arrays
 _BLOCK = "block{:05d}"
-BLOCK_VALUES = 2**20  # 4 or 8 MB: no more than the chunks in which Flower moves an array
-MOST_FREE_VALUES = 2**24  # of weights that hold an array of any length: some 100 000 trees
+# Of float32, with the .npy header, just four of the 5 MB chunks in which Flower moves an array: each array, and each
+# chunk, is a call of its own.
+BLOCK_VALUES = 5 * 2**20 - 32
+MOST_FREE_VALUES = 4 * BLOCK_VALUES  # of weights that hold an array of any length: some 100 000 trees
 
 
 def pack_weights(weights: Weights) -> ArrayRecord:

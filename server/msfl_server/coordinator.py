@@ -48,7 +48,9 @@ class Coordinator:
         self._set_serving = set_serving
         self._server = load_server(folder.server_file)
         load_study(folder.study_file)
-        self._link_address = LinkAddress(self._server.control_port, folder.ca_certificate, control_secret(folder))
+        self._link_address = LinkAddress(
+            self._server.control_port, folder.ca_certificate, control_secret(folder), folder.database
+        )
         settings = LinkSettings(
             bind=self._server.bind,
             port=self._server.port,

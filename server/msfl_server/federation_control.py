@@ -50,11 +50,12 @@ clientapp = "msfl_client.app:app"
 
 @dataclass(frozen=True)
 class LinkAddress:
-    """How the coordinator's own processes reach its SuperLink."""
+    """How the coordinator's own processes reach its SuperLink, and where large objects lie: beside its database."""
 
     control_port: int
     ca_certificate: Path
     secret: Path
+    database: Path
 
     @property
     def address(self) -> str:

@@ -1,26 +1,37 @@
-"""Flower's grid of a SuperLink, through the gate of our control port; it never waits for one site's upload alone."""
+"""Flower's grid of a SuperLink, through the gate of our control port; it never waits for one site's upload alone.
+
+Large objects do not pass the port: this process and the SuperLink share the folder where they lie.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import httpx
 from flwr.app import Message, Metadata
 from flwr.app.error import Error
-from flwr.app.message import make_message
+from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
 from flwr.supercore.date import now
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+)
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_pull_object_fn_protobuf,
+    make_push_object_fn_protobuf,
+)
 from flwr.supercore.inflatable.inflatable_utils import (
     ObjectPullError,
     ObjectUnavailableError,
     inflate_object_from_contents,
-    pull_objects,
 )
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.retry import RetryInvoker, exponential
@@ -29,6 +40,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 
 from msfl_server.federation_control import LinkAddress
 from msfl_server.federation_exchange import Presence
+from msfl_server.object_folder import LARGE_BYTES, ObjectFolder
 
 RETRY_S = 10.0  # a SuperLink that stays away longer is gone; a new process starts with the new one
 
@@ -37,13 +49,27 @@ class _IncompleteError(Exception):
     """The site has not uploaded all of its reply yet."""
 
 
+class _Parts(dict[str, bytes]):
+    """A reply's objects that are here: small ones in memory, large ones read from their files when looked at."""
+
+    def __init__(self, files: ObjectFolder) -> None:
+        super().__init__()
+        self._files = files
+
+    def __missing__(self, object_id: str) -> bytes:
+        content = self._files.read(object_id)
+        if content is None:
+            raise ObjectPullError(object_id, "its file is gone")
+        return content
+
+
 @dataclass
 class _Arriving:
     """A reply that a site has begun to upload, and the parts of it that are here."""
 
     reply_to: str
     tree: ObjectTree
-    parts: dict[str, bytes] = field(default_factory=dict)
+    parts: _Parts
 
 
 class DeployedGrid(HttpGrid):
@@ -56,6 +82,7 @@ class DeployedGrid(HttpGrid):
             lambda: exponential(max_delay=2), httpx.TransportError, max_tries=None, max_time=RETRY_S
         )
         self._arriving: dict[str, _Arriving] = {}
+        self._files = ObjectFolder.beside(link.database)
 
     def _connect(self) -> None:
         self._client = RuntimeHttpClient.from_server_address(
@@ -74,6 +101,27 @@ class DeployedGrid(HttpGrid):
         """The nodes that are online."""
         return {node.node_id: Presence(node.name, node.last_activated_at) for node in self.get_nodes()}
 
+    def _try_push_messages(self, run_id: int, messages: Iterable[Message]) -> list[str]:
+        """As Flower's, but a large object is written to its file, and pushed without content."""
+        heads, trees = [], []
+        objects: dict[str, InflatableObject] = {}
+        for message in messages:
+            heads.append(message_to_proto(remove_content_from_message(message)))
+            trees.append(get_object_tree(message))
+            objects |= get_all_nested_objects(message)
+        answer = self._runtime_client.PushMessages(
+            PushAppMessagesRequest(messages_list=heads, message_object_trees=trees)
+        )
+        push = make_push_object_fn_protobuf(self._runtime_client.PushObject, self.node, run_id, answer.session_id)
+
+        for object_id in answer.objects_to_push:  # one at a time: all deflated would be there twice
+            content = objects.pop(object_id).deflate()
+            if len(content) >= LARGE_BYTES:
+                self._files.write(object_id, content)
+                content = b""
+            push(object_id, content)
+        return list(answer.message_ids)
+
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """The replies that are here whole; the others are looked at again at the next call.
 
@@ -85,7 +133,9 @@ class DeployedGrid(HttpGrid):
         if unseen := wanted - {arriving.reply_to for arriving in self._arriving.values()}:
             answer = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unseen))
             for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-                self._arriving[head.metadata.message_id] = _Arriving(head.metadata.reply_to_message_id, tree)
+                self._arriving[head.metadata.message_id] = _Arriving(
+                    head.metadata.reply_to_message_id, tree, _Parts(self._files)
+                )
         replies = []
         for message_id, arriving in [item for item in self._arriving.items() if item[1].reply_to in wanted]:
             try:
@@ -102,20 +152,16 @@ class DeployedGrid(HttpGrid):
         run_id = self._run.run_id
         pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)
 
-        def fetch(object_id: str) -> bytes:
-            try:
-                arriving.parts[object_id] = pull(object_id)
-            except ObjectUnavailableError:
-                raise _IncompleteError from None
-            return arriving.parts[object_id]
-
-        needed = {node.object_id for node in iterate_object_tree(arriving.tree)}
-        pull_objects([object_id for object_id in needed if object_id not in arriving.parts], fetch)
+        for node in iterate_object_tree(arriving.tree):
+            if node.object_id not in arriving.parts and node.object_id not in self._files:
+                try:
+                    arriving.parts[node.object_id] = pull(node.object_id)
+                except ObjectUnavailableError:
+                    raise _IncompleteError from None
+        message = _inflate(arriving)
         self._runtime_client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=message_id)
         )
-        message = inflate_object_from_contents(message_id, arriving.parts)
-        assert isinstance(message, Message)
         message.metadata.__dict__["_message_id"] = message_id  # as Flower's grid does
         return message
 
@@ -134,3 +180,15 @@ class DeployedGrid(HttpGrid):
             created_at=now().timestamp(),
         )
         return make_message(metadata=metadata, error=Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason=reason))
+
+
+def _inflate(arriving: _Arriving) -> Message:
+    """The message of which all parts are here; what was read for one part is let go before the next is read."""
+    inflated: dict[str, InflatableObject] = {}
+    for node in iterate_object_tree(arriving.tree):  # parts first, then what they are parts of
+        inflate_object_from_contents(node.object_id, arriving.parts, keep_object_contents=True, objects=inflated)
+        for part in node.children:
+            inflated.pop(part.object_id, None)
+    message = inflated[arriving.tree.object_id]
+    assert isinstance(message, Message)
+    return message

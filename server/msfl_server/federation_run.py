@@ -115,7 +115,7 @@ def run_study(folder: StudyFolder) -> None:
     claim(folder, study)
     if study.left_out is not None and study.left_out not in list_sites(folder):
         log.warning("classification.fold.site: %s is no site of the study; nobody will test the model", study.left_out)
-    link = LinkAddress(server.control_port, folder.ca_certificate, control_secret(folder))
+    link = LinkAddress(server.control_port, folder.ca_certificate, control_secret(folder), folder.database)
     with StatusFile(folder.status, study) as status, open_run(link) as (grid, context):
         status.watch(grid.presence)
 

@@ -8,15 +8,11 @@ Uses Flower's private object store; flwr is pinned exactly for it.
 
 from __future__ import annotations
 
-import os
-import shutil
-from pathlib import Path
-
 from flwr.supercore.inflatable.inflatable_object import get_object_id
 from flwr.supercore.inflatable.inflatable_utils import validate_object_content
 from flwr.supercore.object_store.sql_object_store import SqlObjectStore
 
-LARGE_BYTES = 64 * 1024  # smaller ones stay in SQLite
+from msfl_server.object_folder import LARGE_BYTES, ObjectFolder
 
 
 class FileObjectStore(SqlObjectStore):
@@ -26,53 +22,48 @@ class FileObjectStore(SqlObjectStore):
     as if the object had not arrived.
     """
 
-    def __init__(self, database: str, folder: Path) -> None:
+    def __init__(self, database: str, files: ObjectFolder) -> None:
         super().__init__(database, verify=False)  # verified here, for files too
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)
-        self._folder = folder
+        files.clear()
+        self._files = files
 
     def put(self, object_id: str, object_content: bytes) -> None:
-        """Keep an object that was registered before.
+        """Keep an object that was registered before; an empty one stands for a file that is there already.
 
         Raises:
-            ValueError: it is not what it is called.
+            ValueError: it is not what it is called, or the file is not there.
             NoObjectInStoreError: it was not registered.
         """
+        if not object_content:
+            if object_id not in self._files:
+                raise ValueError(f"Object {object_id} has no content")
+            super().put(object_id, b"")
+            return
         if object_id != get_object_id(object_content):
             raise ValueError(f"Object ID {object_id} does not match content hash")
         validate_object_content(content=object_content)
         if len(object_content) < LARGE_BYTES:
             super().put(object_id, object_content)
             return
-        path = self._folder / object_id
-        temporary = path.with_suffix(f".{os.urandom(8).hex()}")
-        temporary.write_bytes(object_content)
-        temporary.replace(path)
+        self._files.write(object_id, object_content)
         try:
             super().put(object_id, b"")
         except Exception:
-            path.unlink(missing_ok=True)
+            self._files.remove(object_id)
             raise
 
     def get(self, object_id: str) -> bytes | None:
         """An object's content, empty while it has not arrived; None when it is not registered."""
         content = super().get(object_id)
-        if content != b"":
-            return content
-        try:
-            return (self._folder / object_id).read_bytes()
-        except FileNotFoundError:
-            return b""
+        return content if content != b"" else self._files.read(object_id) or b""
 
     def delete(self, object_id: str) -> None:
         """Forget an object that nothing refers to, and what only it refers to."""
         super().delete(object_id)
-        if (self._folder / object_id).exists() and object_id not in self:
-            (self._folder / object_id).unlink(missing_ok=True)
+        if object_id in self._files and object_id not in self:
+            self._files.remove(object_id)
 
     def clear(self) -> None:
         """Forget everything."""
         super().clear()
-        for path in self._folder.iterdir():
-            path.unlink(missing_ok=True)
+        self._files.clear()

@@ -86,12 +86,14 @@ def serve(settings: LinkSettings) -> None:
     from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
     from flwr.superlink.main import create_app
 
+    from msfl_server.federation_lean import make_lean
+    from msfl_server.federation_objects import ObjectCalls
+
     for left in settings.database.parent.glob(f"{settings.database.name}*"):
         if left.is_file():
             left.unlink()  # sites are authorised anew, and a run ends with the SuperLink: nothing in it is needed
-    _frugal()
+    make_lean(settings.database)
     _strict()
-    _objects_in_files(settings.database)
     sockets = [_listen(settings.bind, settings.port), _listen("127.0.0.1", settings.control_port)]
     authentication = load_control_authn_plugin()
     assert isinstance(authentication, NoOpControlAuthnPlugin)
@@ -123,7 +125,8 @@ def serve(settings: LinkSettings) -> None:
         isolation=ISOLATION_MODE_PROCESS,
         runtime_dependency_install=False,
     )
-    gate = Gate(create_app(config, SuperLinkLifespan), settings.control_port, settings.secret.read_text().strip())
+    flower = ObjectCalls(create_app(config, SuperLinkLifespan))
+    gate = Gate(flower, settings.control_port, settings.secret.read_text().strip())
     server = uvicorn.Server(
         uvicorn.Config(
             gate,
@@ -136,30 +139,6 @@ def serve(settings: LinkSettings) -> None:
         )
     )
     server.run(sockets=sockets)
-
-
-def _frugal() -> None:
-    """SQLite without a map of the whole database and 64 MB of cache for each of a dozen connections.
-
-    Nor does it wait for the disk: the database does not outlive this process.
-    """
-    from flwr.supercore import sql_mixin
-
-    ours = {"cache_size": "-4000", "mmap_size": "0", "journal_size_limit": "67108864", "synchronous": "OFF"}
-    pragmas = {**dict(vars(sql_mixin)["SQLITE_PRAGMAS"]), **ours}
-    vars(sql_mixin)["SQLITE_PRAGMAS"] = tuple(pragmas.items())
-
-
-def _objects_in_files(database: Path) -> None:
-    """Let Flower's factory make our store, beside the database."""
-    from flwr.supercore.object_store import object_store_factory
-
-    from msfl_server.federation_store import FileObjectStore
-
-    def make(path: str) -> FileObjectStore:
-        return FileObjectStore(path, database.with_name(f"{database.name}.objects"))
-
-    vars(object_store_factory)["SqlObjectStore"] = make
 
 
 def _strict() -> None:

@@ -49,7 +49,8 @@ def main() -> None:
     folder = StudyFolder(Path(sys.argv[1]))
     megabytes, rounds, messages = float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     study: StudyConfig = load_study(folder.study_file)
-    link = LinkAddress(load_server(folder.server_file).control_port, folder.ca_certificate, control_secret(folder))
+    port = load_server(folder.server_file).control_port
+    link = LinkAddress(port, folder.ca_certificate, control_secret(folder), folder.database)
     random = np.random.default_rng(0)
     size = int(megabytes * 1e6 / 4 / NUM_ARRAYS)
     weights = {f"layer{number}": random.random(size, dtype=np.float32) for number in range(NUM_ARRAYS)}

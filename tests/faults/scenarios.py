@@ -19,9 +19,9 @@ from tests.integration.deployment import BIN, ENVIRONMENT, free_ports
 
 TRAIN = "msfl_client.training:learning_rate"  # called in each of a round's two steps
 UPLOAD = (
-    "flwr.supernode.fleet_http_client:FleetHttpClient.PushObject"  # 3 for the facts, 50 for an update, 3 for metrics
+    "flwr.supernode.fleet_http_client:FleetHttpClient.PushObject"  # 3 for the facts, 6 for an update, 3 for metrics
 )
-IN_ROUND_2, IN_UPLOAD_2 = 4, 80
+IN_ROUND_2, IN_UPLOAD_2 = 4, 16
 CLOCK = "flwr.supernode.node_auth_http_interceptor:now"  # what a site signs its calls with
 ALONE: dict[str, object] = {"quorum": 1, "patience_s": 5.0}
 
@@ -158,7 +158,7 @@ def superlink_killed_uploading(stage: Stage) -> None:
 
 @scenario("kill -9 of the server's process when it has begun to send a round's request")
 def run_killed_sending(stage: Stage) -> None:
-    killed = stage.hook("server", "flwr.superlink.grid.http_grid:push_objects", 4, "kill")
+    killed = stage.hook("server", "msfl_server.federation_grid:make_push_object_fn_protobuf", 4, "kill")
     stage.start()
     killed.wait()
     assert stage.federation.rounds() == 1
@@ -177,14 +177,14 @@ def run_killed_in_training(stage: Stage) -> None:
 
 @scenario("kill -9 of the server's process while it aggregates")
 def run_killed_aggregating(stage: Stage) -> None:
-    killed = stage.hook("server", "msfl_server.federation:aggregate", 2, "kill")
+    killed = stage.hook("server", "msfl_server.strategy:aggregate", 2, "kill")
     stage.start()
     killed.wait()
 
 
 @scenario("kill -9 of the server's process while it waits for validation")
 def run_killed_in_validation(stage: Stage) -> None:
-    held = stage.hook("site-b", "msfl_client.session:validate", 2, "hold")
+    held = stage.hook("site-b", "msfl_client.segmentation:validate", 2, "hold")
     stage.start()
     held.wait()
     stage.wait_doing("validation", "site-b")

@@ -284,7 +284,7 @@ def siege(tiny: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 stdout=log,
                 stderr=log,
             )
-        link = LinkAddress(server.control_port, folder.ca_certificate, secret)
+        link = LinkAddress(server.control_port, folder.ca_certificate, secret, folder.database)
         nodes: dict[str, int] = {}
 
         def authorised() -> bool:

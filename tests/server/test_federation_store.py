@@ -12,6 +12,7 @@ from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.object_store.object_store import NoObjectInStoreError
 
 from msfl_server.federation_store import FileObjectStore
+from msfl_server.object_folder import ObjectFolder
 
 # Flower's migrations.
 pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found in configuration:DeprecationWarning")
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found in confi
 
 @pytest.fixture
 def store(tmp_path: Path) -> FileObjectStore:
-    made = FileObjectStore(str(tmp_path / "link.db"), tmp_path / "objects")
+    made = FileObjectStore(str(tmp_path / "link.db"), ObjectFolder(tmp_path / "objects"))
     made.initialize()
     return made
 
@@ -86,6 +87,20 @@ def test_what_was_not_announced_or_is_not_itself_is_refused(store: FileObjectSto
         store.put(name, content_of(100_000, 1)[1])
     assert files(tmp_path) == []
     assert store.get(name) == b""
+
+
+def test_a_file_that_is_there_needs_no_content(store: FileObjectStore, tmp_path: Path) -> None:
+    name, content = content_of(100_000)
+    store.preregister(1, ObjectTree(object_id=name))
+    with pytest.raises(ValueError, match="no content"):
+        store.put(name, b"")
+    ObjectFolder(tmp_path / "objects").write(name, content)
+    assert store.preregister(1, ObjectTree(object_id=name)) == [name], "not before it is said to be there"
+    store.put(name, b"")
+    assert store.preregister(1, ObjectTree(object_id=name)) == []
+    assert store.get(name) == content
+    store.delete(name)
+    assert files(tmp_path) == []
 
 
 def test_a_file_alone_is_nothing(store: FileObjectStore, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def our_federation(base: Path) -> Iterator[tuple[Deployment, Child]]:
         )  # fmt: skip
         link = Child(settings.arguments(), folder.logs / "superlink.log")
         link.start()
-        address = LinkAddress(server.control_port, folder.ca_certificate, control_secret(folder))
+        address = LinkAddress(server.control_port, folder.ca_certificate, control_secret(folder), folder.database)
         sites = [
             Child(module("tests.benchmarks.echo_site", made.site(name) / "site.yaml"), base / f"{name}.log")
             for name in SITES
