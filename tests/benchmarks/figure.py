@@ -35,4 +35,4 @@ class Figure:
             return False
         if self.target is None:
             return True
-        return self.value >= self.target if self.direction == "at_least" else self.value <= self.target
+        return bool(self.value >= self.target if self.direction == "at_least" else self.value <= self.target)
