@@ -22,7 +22,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.scenarios import SCENARIOS, Scenario, end_completed
+from tests.faults import processes, surroundings  # noqa: F401  # they add their scenarios
+from tests.faults.scenario import SCENARIOS, Scenario, end_completed
 from tests.faults.stage import Props, RoundWatch, SkippedError, Stage, make_props, set_stage
 
 BUILD = Path(__file__).parents[2] / "build"
