@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).parents[1]
 EDGES = {
     "flwr": ("app.py", "messages*.py", "strategy*.py", "cli.py", "simulation*.py", "federation*.py"),
     "mlflow": ("tracking.py",),
+    "monai": ("monai_parts.py",),
     "ray": ("simulation.py",),
 }
 MODULES = sorted(path for side in ("common", "client", "server") for path in (REPOSITORY / side).rglob("*.py"))

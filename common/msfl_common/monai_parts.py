@@ -34,7 +34,10 @@ with _hidden(*_UNUSED):
     from monai.data import set_track_meta
     from monai.inferers import sliding_window_inference
     from monai.losses import DiceCELoss
+    from monai.networks.blocks import ChannelSELayer
+    from monai.networks.layers.simplelayers import SkipConnection
     from monai.networks.nets import UNet
+    from monai.networks.nets.resnet import ResNet
     from monai.transforms import (
         Compose,
         RandAdjustContrast,
@@ -47,6 +50,7 @@ with _hidden(*_UNUSED):
     )
 
 __all__ = [
+    "ChannelSELayer",
     "Compose",
     "DiceCELoss",
     "RandAdjustContrast",
@@ -56,6 +60,8 @@ __all__ = [
     "RandGaussianNoise",
     "RandHistogramShift",
     "RandSimulateLowResolution",
+    "ResNet",
+    "SkipConnection",
     "UNet",
     "set_track_meta",
     "sliding_window_inference",

@@ -143,15 +143,15 @@ def test_two_devices_train_as_one_that_takes_the_same_parts_in_turn(
 ) -> None:
     """The same soft Dice is taken over the same patches, so only rounding is left.
 
-    Measured: bit-identical for parts of which each device takes one, 0.002 of the way that the weights go in
-    halves, where sums are taken in another order and AdamW's first steps enlarge it. A wrong weight or share
-    is seen at 0.1 and above.
+    Of parts of which each device takes one there is no rounding either: a sum of two has one order. In halves,
+    0.002 of the way that the weights go was measured: sums are taken in another order and AdamW's first steps
+    enlarge it. A wrong weight or share is seen at 0.1 and above.
     """
     config = study(5, batch_size)
     one, one_loss = alone(config, parts)
     two, two_loss = together(config, cases, micro_batches=micro_batches)
     difference = np.linalg.norm(moved(two, config) - moved(one, config)) / np.linalg.norm(moved(one, config))
-    assert difference < 0.01
+    assert difference == 0 if micro_batches == 1 else difference < 0.01
     assert two_loss == pytest.approx(one_loss, rel=1e-4)
 
 
@@ -165,7 +165,6 @@ def test_two_devices_train_about_as_one(cases: tuple[Path, ...]) -> None:
     steps: list[int] = []
     one, one_loss = alone(config)
     two, two_loss = together(config, cases, lambda step, *_: steps.append(step))
-    again, _ = together(config, cases)
     other, _ = alone(config, seed=SEED + 1)
     assert steps == list(range(1, 31))
     assert two_loss == pytest.approx(one_loss, abs=0.03)
@@ -177,7 +176,6 @@ def test_two_devices_train_about_as_one(cases: tuple[Path, ...]) -> None:
         [row["dsc"] for row in validate(network, held_out, config, CPU, lambda *_: None)] for network in (one, two)
     ]
     assert scores[1] == pytest.approx(scores[0], abs=0.05)
-    assert np.array_equal(moved(two, config), moved(again, config))
 
 
 def test_a_killed_process_ends_the_round(cases: tuple[Path, ...]) -> None:
@@ -197,8 +195,9 @@ def test_an_error_in_a_process_leaves_with_its_code(cases: tuple[Path, ...], tmp
     with pytest.raises(RefusedError) as refused:
         train_on_devices(network, job, lambda *_: None)
     assert refused.value.code is Code.TRAINING_DIVERGED
+    lost = job.model_copy(update={"cases": (*cases, tmp_path / "nowhere.safetensors"), "devices": ("cpu",)})
     with pytest.raises(RefusedError, match=r"INTERNAL.*cpu: FileNotFoundError.*nowhere"):
-        together(study(1), (*cases, tmp_path / "nowhere.safetensors"))
+        train_on_devices(network, lost, lambda *_: None)
 
 
 def test_codes_of_a_process() -> None:

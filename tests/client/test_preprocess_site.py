@@ -82,10 +82,10 @@ def one_by_one(config: SiteConfig, inputs: Inputs = INPUTS) -> dict[str, str]:
 def test_a_site_is_preprocessed_once(brains) -> None:
     config = brains.config()
     seen: list[tuple[int, int]] = []
-    outcomes = preprocess_site(config, INPUTS, 2, lambda done, total: seen.append((done, total)))
+    outcomes = preprocess_site(config, INPUTS, 1, lambda done, total: seen.append((done, total)))
     assert [(outcome.key, outcome.status) for outcome in outcomes] == [("sub-01", "done"), ("sub-02", "done")]
     assert seen == [(0, 2), (1, 2), (2, 2)]
-    again = preprocess_site(config, INPUTS, 2)
+    again = preprocess_site(config, INPUTS, 1)
     assert [outcome.status for outcome in again] == ["current", "current"]
     root = config.state / "preprocessed"
     assert json.loads((root / "dataset_description.json").read_text())["DatasetType"] == "derivative"

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from tests.integration.deployment import BIN, ENVIRONMENT, Deployment, deployment
+from tests.commands import run_main
+from tests.integration.deployment import Deployment, deployment
 
+from msfl_client.cli import main as client_main
 from msfl_client.feature_table import read_features_table
 from msfl_client.ledger import read, verify
 from msfl_common.config import load_study
 from msfl_common.model_folder import read_reference
+from msfl_server.cli import main as server_main
 from msfl_server.cohort import make_cohort
 
 SITES = ("site-a", "site-b", "site-c")
+MAINS = {"msfl-server": server_main, "msfl-client": client_main}
 STUDY = """\
 name: harmonized
 min_cases: 1
@@ -38,16 +41,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three simulated sites of six patients, and the study."""
     folder = tmp_path_factory.mktemp("harmonized")
-    make_cohort(folder / "cohort", num_sites=3, cases_per_site=6, seed=0, spacing_mm=4.0)
+    make_cohort(folder / "cohort", num_sites=3, cases_per_site=6, seed=0, spacing_mm=4.0, num_workers=1)
     (folder / "study.yaml").write_text(STUDY)
     return folder
 
 
 def run(*command: object) -> str:
     """A command of ours, which must succeed; what it printed."""
-    environment = {**ENVIRONMENT, "COLUMNS": "160"}
-    first, *rest = map(str, command)
-    done = subprocess.run([BIN / first, *rest], capture_output=True, text=True, env=environment, timeout=240)
+    done = run_main(MAINS[str(command[0])], *command[1:])
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -96,7 +97,7 @@ def test_the_model_brings_new_cases_to_its_reference(simulated: Path, base: Path
 
 @pytest.fixture
 def federation(base: Path, tmp_path: Path, simulated: Path, ready_store: Path) -> Iterator[Deployment]:
-    """The same study among real processes, whose sites allow their sums; all but site-a have measured before."""
+    """The same study among real processes, whose sites allow their sums; two visits are left to be measured."""
     folders = {name: base / "cohort" / name for name in SITES}
     with deployment(tmp_path / "federation", load_study(base / "study.yaml"), folders, store=ready_store) as made:
         for name in SITES:
@@ -104,8 +105,9 @@ def federation(base: Path, tmp_path: Path, simulated: Path, ready_store: Path) -
             content = yaml.safe_load(path.read_text())
             content["policy"]["allow"] = ["model_update", "validation_metrics", "harmonization_sums", "node_facts"]
             path.write_text(yaml.safe_dump(content))
-        for name in SITES[1:]:
             shutil.copytree(simulated / "sites" / name / "cache", made.site(name) / "state" / "cache")
+        for slot in sorted((made.site("site-a") / "state" / "cache" / "features").iterdir())[:2]:
+            slot.unlink()
         yield made
 
 

@@ -18,6 +18,7 @@ from tests.integration.deployment import BIN, ENVIRONMENT
 
 from msfl_client.cli import main as client_main
 from msfl_server.cli import main as server_main
+from msfl_server.cohort import make_cohort
 
 STUDY = """
 name: tiny
@@ -68,10 +69,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("simulation")
     (folder / "study.yaml").write_text(STUDY)
     (folder / "short.yaml").write_text(STUDY.replace("num_rounds: 3", "num_rounds: 2"))
-    made = json.loads(
-        run("msfl-server", "make-cohort", folder / "cohort", "--cases", 2, "--spacing", 4, "--json").stdout
-    )
-    assert [site["cases"] for site in made["sites"]] == [2, 2, 2]
+    make_cohort(folder / "cohort", num_sites=3, cases_per_site=2, seed=0, spacing_mm=4.0, num_workers=1)
     return folder
 
 
@@ -83,6 +81,16 @@ def finished(base: Path) -> Path:
     done = run_process("msfl-server", *command)
     assert json.loads(done.stdout) == json.loads((out / "summary.json").read_text())
     return out
+
+
+def test_the_command_makes_the_same_cohort(base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cohort"
+    made = json.loads(
+        run("msfl-server", "make-cohort", out, "--sites", 1, "--cases", 1, "--spacing", 4, "--json").stdout
+    )
+    assert [site["cases"] for site in made["sites"]] == [1]
+    (image, *_) = sorted((out / "site-a").rglob("*_FLAIR.nii.gz"))
+    assert image.read_bytes() == (base / "cohort" / image.relative_to(out)).read_bytes()
 
 
 def test_a_run_leaves_what_is_promised(finished: Path) -> None:

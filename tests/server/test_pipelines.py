@@ -17,10 +17,12 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tests.commands import run_main, take_interrupts
 
 from msfl_client.labelled import Labelled
 from msfl_common.errors import InputError
 from msfl_common.seeds import derive_seed
+from msfl_server.cli import main
 from msfl_server.pipelines import run_pipelines
 from msfl_server.pipelines_folds import deal_patients
 from msfl_server.pipelines_measures import measure
@@ -171,10 +173,9 @@ def test_too_few_patients_of_a_class_are_refused(tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def command(folder: Path, *more: str) -> list[str]:
-    text = "from msfl_server.cli import main\nif __name__ == '__main__': main()"
+def arguments(folder: Path, *more: str) -> list[str]:
     return [
-        sys.executable, "-c", text, "pipelines", str(folder / "study.yaml"), "--table", str(folder / "table.tsv"),
+        "pipelines", str(folder / "study.yaml"), "--table", str(folder / "table.tsv"),
         "--out", str(folder / "out"), "--classifiers", ",".join(CLASSIFIERS), "--count", "100", "--permutations", "12",
         "--best", "2", "--search", "grid", *more,
     ]  # fmt: skip
@@ -202,8 +203,15 @@ def _alive(group: int) -> bool:
 
 
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(files, finished) -> None:
+    program = "from msfl_server.cli import main\nif __name__ == '__main__': main()"
+    command = [sys.executable, "-c", program, *arguments(files, "--jobs", "2")]
     running = subprocess.Popen(
-        command(files, "--jobs", "2"), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=take_interrupts,
     )
     cells, deadline = files / "out" / "cells", time.monotonic() + 120
     while len(list(cells.glob("*.npz"))) < 2 and time.monotonic() < deadline:
@@ -218,9 +226,7 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(files, finished) -> No
     before = {path: path.stat().st_mtime_ns for path in cells.glob("*.npz")}
     assert 2 <= len(before) < 12 + 15 + 12 + 12
 
-    done = subprocess.run(
-        command(files, "--jobs", "1", "--json"), env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+    done = run_main(main, *arguments(files, "--jobs", "1", "--json"))
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     document = json.loads(done.stdout)
@@ -236,6 +242,6 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(files, finished) -> No
     assert "http" not in page
 
     (files / "table.tsv").write_text((files / "table.tsv").read_text().replace("sub-00", "sub-99"))
-    refused = subprocess.run(command(files), env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    refused = run_main(main, *arguments(files))
     assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
     assert "was started with other cases" in refused.stderr

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.networks.layers.simplelayers import SkipConnection
 from torch import nn
 from torch.nn import functional
 
@@ -27,6 +26,7 @@ from msfl_common.config_classification import DeepModel
 from msfl_common.deep_models.visit_classifier import FIELD_MM, HEIGHT_MM, VisitClassifier
 from msfl_common.errors import InputError, UpdateError
 from msfl_common.model_folder import LESION_THRESHOLD
+from msfl_common.monai_parts import SkipConnection
 from msfl_common.network import build_network, get_weights, set_weights
 from msfl_common.weights import Weights, check_weights
 

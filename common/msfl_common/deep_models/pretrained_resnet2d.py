@@ -13,13 +13,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from monai.networks.nets.resnet import ResNet
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from msfl_common.deep_models.visit_classifier import VisitClassifier
 from msfl_common.errors import InputError
+from msfl_common.monai_parts import ResNet
 
 _FULL_WIDTH = 64
 _EMBEDDED = 60

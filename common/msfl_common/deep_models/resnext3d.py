@@ -13,8 +13,9 @@ Legend: M visits, C contrast, D slices, H/W pixels, F features.
 from __future__ import annotations
 
 import torch
-from monai.networks.blocks import ChannelSELayer
 from torch import nn
+
+from msfl_common.monai_parts import ChannelSELayer
 
 _BLOCKS_PER_LEVEL = 2
 _LEVELS = 4
