@@ -9,7 +9,6 @@ Two at a time; the table is printed at the end and kept in `build/faults.json`, 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -104,7 +104,7 @@ def main() -> int:
     if unknown := set(wanted) - set(names):
         Console(stderr=True).print(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(names)}")
         return 2
-    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)  # as the deployed processes: equal sums need equal threads
     with tempfile.TemporaryDirectory(prefix="msfl-faults-") as folder, ThreadPoolExecutor(AT_ONCE) as pool:
         props = make_props(Path(folder))
         results = list(pool.map(lambda one: play(one, props), [one for one in SCENARIOS if one.name in wanted]))
