@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from msfl_common.config import SiteConfig
 
 app = typer.Typer(
+    rich_markup_mode="markdown",  # paragraphs flow with the terminal's width
     help="Take part in federated studies of MS MRI; images stay here.",
     epilog=DEBUG_HINT,
     no_args_is_help=True,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from msfl_server.summary import Summary
 
 app = typer.Typer(
+    rich_markup_mode="markdown",  # paragraphs flow with the terminal's width
     help="Run federated studies of MS MRI, deployed or simulated.",
     epilog=DEBUG_HINT,
     no_args_is_help=True,
