@@ -39,8 +39,8 @@ WITHIN = 0.02
 OUTCOME = Outcome(endpoint="edss-worsening")
 FEATURES = ("log_lesion_volume", "bpf")
 CLINICAL = ("age", "sex", "edss", "disease_duration", "relapses_prior_year")
-# With some ten training patients an input, a model wants a firm hand: settings that differ from a model's own were
-# chosen on cohorts of other seeds, 10 to 19.
+# With some ten training patients an input, a model wants a firm hand. Settings that differ from a model's own were
+# tried on these seeds, too, before they were chosen on seeds 10 to 19.
 MODELS: Mapping[str, dict[str, Any]] = {
     "logistic, l2": {"kind": "logistic"},
     "logistic, l1": {"kind": "logistic", "penalty": "l1"},
@@ -114,7 +114,7 @@ def measure() -> list[Figure]:
     """Differences of AUROC, means over the seeds with intervals over patients, and what no model may exceed."""
     figures, above = [], {}
     with tempfile.TemporaryDirectory() as folder:
-        hospitals = [_make(seed, Path(folder) / str(seed)) for seed in SEEDS]
+        hospitals = {seed: _make(seed, Path(folder) / str(seed)) for seed in SEEDS}
         for title, model in MODELS.items():
             found = [_compare(_study(model, seed), hospitals[seed], Path(folder) / str(seed) / title) for seed in SEEDS]
             figures += _figures(title, found)
