@@ -48,19 +48,7 @@ class Coordinator:
         self._set_serving = set_serving
         self._server = load_server(folder.server_file)
         load_study(folder.study_file)
-        self._link_address = LinkAddress(
-            self._server.control_port, folder.ca_certificate, control_secret(folder), folder.database
-        )
-        settings = LinkSettings(
-            bind=self._server.bind,
-            port=self._server.port,
-            control_port=self._server.control_port,
-            ca_certificate=folder.ca_certificate,
-            certificate=folder.server_certificate,
-            certificate_key=folder.server_key,
-            database=folder.database,
-            secret=control_secret(folder),
-        )
+        self._link_address, settings = link_address(folder, self._server), link_settings(folder, self._server)
         python = [sys.executable, "-m"]
         self._link = Child(settings.arguments(), folder.logs / "superlink.log")
         self._run = Child([*python, "msfl_server.federation_run", str(folder.root)], folder.logs / "run.log")
@@ -167,6 +155,25 @@ def control_secret(folder: StudyFolder) -> Path:
     if not path.exists():
         write_bytes(path, (secrets.token_urlsafe(32) + "\n").encode(), secret=True)
     return path
+
+
+def link_settings(folder: StudyFolder, server: ServerConfig) -> LinkSettings:
+    """What the study's SuperLink is started with."""
+    return LinkSettings(
+        bind=server.bind,
+        port=server.port,
+        control_port=server.control_port,
+        ca_certificate=folder.ca_certificate,
+        certificate=folder.server_certificate,
+        certificate_key=folder.server_key,
+        database=folder.database,
+        secret=control_secret(folder),
+    )
+
+
+def link_address(folder: StudyFolder, server: ServerConfig) -> LinkAddress:
+    """How the study's SuperLink is reached from this machine."""
+    return LinkAddress(server.control_port, folder.ca_certificate, control_secret(folder), folder.database)
 
 
 def tracking_uri(server: ServerConfig) -> str:

@@ -30,7 +30,7 @@ from msfl_common.processes import end_with_starter
 from msfl_common.stages import Stage, study_at
 from msfl_common.weights import Weights, first_weights
 from msfl_server.app import RunSettings, build_app
-from msfl_server.coordinator import control_secret, tracking_uri
+from msfl_server.coordinator import link_address, tracking_uri
 from msfl_server.federation import Listener
 from msfl_server.federation_control import Control, LinkAddress, connect
 from msfl_server.federation_grid import DeployedGrid
@@ -115,7 +115,7 @@ def run_study(folder: StudyFolder) -> None:
     claim(folder, study)
     if study.left_out is not None and study.left_out not in list_sites(folder):
         log.warning("classification.fold.site: %s is no site of the study; nobody will test the model", study.left_out)
-    link = LinkAddress(server.control_port, folder.ca_certificate, control_secret(folder), folder.database)
+    link = link_address(folder, server)
     with StatusFile(folder.status, study) as status, open_run(link) as (grid, context):
         status.watch(grid.presence)
 

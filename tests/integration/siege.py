@@ -38,10 +38,9 @@ from msfl_common.messages import (
 )
 from msfl_common.network import build_network, get_weights
 from msfl_server import federation_control
-from msfl_server.coordinator import control_secret
+from msfl_server.coordinator import link_address, link_settings
 from msfl_server.federation_control import LinkAddress, connect
 from msfl_server.federation_run import DeployedGrid, open_run
-from msfl_server.federation_superlink import LinkSettings
 from msfl_server.server_config import load_server
 from msfl_server.study_folder import StudyFolder, list_sites
 
@@ -221,18 +220,7 @@ def lay_siege(tiny: StudyConfig, base: Path) -> Iterator[Siege]:
     with ExitStack() as stack:
         made = stack.enter_context(deployment(base / "federation", study, {SITE: bids.root, STRANGER: bids.root}))
         folder, server = made.study, load_server(made.study.server_file)
-        secret = control_secret(folder)
-        settings = LinkSettings(
-            bind="127.0.0.1",
-            port=server.port,
-            control_port=server.control_port,
-            ca_certificate=folder.ca_certificate,
-            certificate=folder.server_certificate,
-            certificate_key=folder.server_key,
-            database=folder.database,
-            secret=secret,
-        )
-        made._spawn("superlink", settings.arguments())
+        made._spawn("superlink", link_settings(folder, server).arguments())
         proxy = stack.enter_context(proxy_to(server.port, folder.root / "pki"))
         for name in (SITE, STRANGER):
             kit = made.site(name) / "kit" / KIT_FILE
@@ -248,7 +236,7 @@ def lay_siege(tiny: StudyConfig, base: Path) -> Iterator[Siege]:
                 stdout=log,
                 stderr=log,
             )
-        link = LinkAddress(server.control_port, folder.ca_certificate, secret, folder.database)
+        link = link_address(folder, server)
         nodes: dict[str, int] = {}
 
         def authorised() -> bool:

@@ -24,11 +24,10 @@ from msfl_common.messages import (
     unpack_task_weights,
     unpack_update,
 )
-from msfl_server.coordinator import control_secret
+from msfl_server.coordinator import control_secret, link_settings
 from msfl_server.federation_control import LinkAddress, connect
 from msfl_server.federation_grid import DeployedGrid
 from msfl_server.federation_run import open_run
-from msfl_server.federation_superlink import LinkSettings
 from msfl_server.server_config import load_server
 
 SITE = "site-a"
@@ -43,17 +42,7 @@ def made(tiny: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     base = tmp_path_factory.mktemp("transport")
     with deployment(base, tiny.model_copy(update={"name": "transport"}), {SITE: base}) as made:
         folder, server = made.study, load_server(made.study.server_file)
-        settings = LinkSettings(
-            bind="127.0.0.1",
-            port=server.port,
-            control_port=server.control_port,
-            ca_certificate=folder.ca_certificate,
-            certificate=folder.server_certificate,
-            certificate_key=folder.server_key,
-            database=folder.database,
-            secret=control_secret(folder),
-        )
-        made._spawn("superlink", settings.arguments())
+        made._spawn("superlink", link_settings(folder, server).arguments())
         yield made
 
 

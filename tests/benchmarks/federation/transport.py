@@ -14,9 +14,8 @@ from pathlib import Path
 
 from msfl_common.config import Rounds, StudyConfig
 from msfl_common.processes import MEMORY, Child
-from msfl_server.coordinator import control_secret
+from msfl_server.coordinator import link_address, link_settings
 from msfl_server.federation_control import LinkAddress, connect
-from msfl_server.federation_superlink import LinkSettings
 from msfl_server.server_config import load_server
 from tests.benchmarks.figure import Figure
 from tests.integration.deployment import BIN, Deployment, deployment, free_ports, wait_for
@@ -57,13 +56,9 @@ def our_federation(base: Path) -> Iterator[tuple[Deployment, Child]]:
     study = StudyConfig(name="bench", min_cases=1, rounds=Rounds(num_rounds=10, quorum=3, deadline_s=600))
     with deployment(base, study, dict.fromkeys(SITES, base)) as made:
         folder, server = made.study, load_server(made.study.server_file)
-        settings = LinkSettings(
-            server.bind, server.port, server.control_port, folder.ca_certificate, folder.server_certificate,
-            folder.server_key, folder.database, control_secret(folder),
-        )  # fmt: skip
-        link = Child(settings.arguments(), folder.logs / "superlink.log")
+        link = Child(link_settings(folder, server).arguments(), folder.logs / "superlink.log")
         link.start()
-        address = LinkAddress(server.control_port, folder.ca_certificate, control_secret(folder), folder.database)
+        address = link_address(folder, server)
         sites = [
             Child(module("tests.benchmarks.echo_site", made.site(name) / "site.yaml"), base / f"{name}.log")
             for name in SITES

@@ -1,0 +1,1 @@
+"""Attacks on the whole product, each by its name: a hostile coordinator, site, stranger, file, or local account."""

@@ -1,0 +1,36 @@
+"""Signatures count for one signer, one content and one purpose."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from msfl_common.errors import InputError
+from msfl_common.signatures import is_signed, key_issued_by, sign
+from msfl_server.certificates import issue_server_certificate, make_authority
+
+
+def test_a_signature_is_of_its_signer_content_and_purpose() -> None:
+    key, other = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP384R1())
+    signature = sign(key, "kit", b"content")
+    assert is_signed(key.public_key(), "kit", b"content", signature)
+    assert not is_signed(other.public_key(), "kit", b"content", signature)
+    assert not is_signed(key.public_key(), "kit", b"other content", signature)
+    assert not is_signed(key.public_key(), "model", b"content", signature)
+
+
+@pytest.mark.parametrize("signature", ["", "no base64", "AAAA", "é", "A" * 100_000])
+def test_what_is_no_signature_is_none(signature: str) -> None:
+    key = ec.generate_private_key(ec.SECP384R1()).public_key()
+    assert not is_signed(key, "kit", b"content", signature)
+
+
+def test_a_certificate_counts_where_its_authority_issued_it() -> None:
+    ours, others = make_authority("ours"), make_authority("ours")
+    server = issue_server_certificate(ours, ["localhost"])
+    signature = sign(server.key, "model", b"content")
+    assert is_signed(key_issued_by(ours.certificate, server.certificate_pem), "model", b"content", signature)
+    with pytest.raises(InputError, match="authority"):
+        key_issued_by(others.certificate, server.certificate_pem)
+    with pytest.raises(InputError, match="authority"):
+        key_issued_by(ours.certificate, b"no certificate")
