@@ -23,7 +23,8 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from msfl_client.egress import Door, check_agreed, check_request, release, release_refusal
+from msfl_client.answers import Purpose, register, request_sha256
+from msfl_client.egress import Door, check_agreed, check_request, floor_of, release, release_refusal
 from msfl_client.handed_model import handed_model, take_model
 from msfl_client.harmonize import compute_moments, compute_residuals
 from msfl_client.kept_update import keep_update, kept_update
@@ -45,10 +46,10 @@ from msfl_common.messages import (
     REFERENCE,
     RESIDUALS,
     SEGMENTATION,
+    ModelUpdate,
     NodeFacts,
     Refusal,
     RoundTask,
-    describe,
     unpack_reference,
     unpack_slopes,
     unpack_task,
@@ -69,14 +70,27 @@ def build_app(
 ) -> ClientApp:
     """The app of the site that `site_of` finds for a Flower context.
 
-    With `keep_answers`, a round that is asked for again is answered from disk, not trained again.
+    With `keep_answers`, a round that is asked for again is answered from disk, not trained again, and no other request
+    of the same round and purpose is answered (`answers`).
     With `agreed`, the study of the joining kit, no other is served.
     """
     app = ClientApp()
     train_answer = kept_round if keep_answers else site_round
 
-    def reply(message: Message, context: Context, answer: Answer, before: Before = lambda *_: None) -> Message:
-        content = _answer_safely(message.content, site_of(context), on_progress, answer, before, agreed)
+    def reply(
+        message: Message,
+        context: Context,
+        answer: Answer,
+        purpose: Purpose | None = None,
+        before: Before = lambda *_: None,
+    ) -> Message:
+        def start(site: SiteConfig, task: RoundTask, request: RecordDict) -> None:
+            if keep_answers and purpose is not None:
+                of_split: Purpose = "test" if purpose == "validation" and task.split == "test" else purpose
+                register(site.state, of_split, task, request, site.policy.max_rounds)
+            before(site, task, request)
+
+        content = _answer_safely(message.content, site_of(context), on_progress, answer, start, agreed)
         return Message(content, reply_to=message)
 
     @app.query()
@@ -85,27 +99,27 @@ def build_app(
 
     @app.query(SEGMENTATION)
     def segmentation(message: Message, context: Context) -> Message:
-        return reply(message, context, site_facts, take_segmentation)
+        return reply(message, context, site_facts, SEGMENTATION, take_segmentation)
 
     @app.query(MOMENTS)
     def moments(message: Message, context: Context) -> Message:
-        return reply(message, context, site_moments)
+        return reply(message, context, site_moments, MOMENTS)
 
     @app.query(RESIDUALS)
     def residuals(message: Message, context: Context) -> Message:
-        return reply(message, context, site_residuals)
+        return reply(message, context, site_residuals, RESIDUALS)
 
     @app.query(REFERENCE)
     def reference(message: Message, context: Context) -> Message:
-        return reply(message, context, site_reference)
+        return reply(message, context, site_reference, REFERENCE)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        return reply(message, context, train_answer)
+        return reply(message, context, train_answer, "train")
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        return reply(message, context, site_validation)
+        return reply(message, context, site_validation, "validation")
 
     return app
 
@@ -116,21 +130,25 @@ def take_segmentation(site: SiteConfig, task: RoundTask, request: RecordDict) ->
 
 
 def site_facts(session: SiteSession, task: RoundTask, _: RecordDict) -> RecordDict:
-    """Version, and the number of training cases rounded down to a multiple of five."""
-    facts = NodeFacts(session.site.name, __version__, session.num_train_cases // 5 * 5)
-    return release(session.door, facts, task.settings, task.round)
+    """Version, and the number of training cases rounded down to a multiple of five; 0 of too few patients."""
+    num_patients = session.learner.num_train_patients
+    if num_patients < floor_of(session.site.policy, task.study):
+        num_patients = 0
+    facts = NodeFacts(session.site.name, __version__, session.num_train_cases // 5 * 5 if num_patients else 0)
+    return release(session.door, facts, task.settings, task.round, num_patients)
 
 
 def site_moments(session: SiteSession, task: RoundTask, _: RecordDict) -> RecordDict:
     """The site's training cases as the first sums of a harmonization, through the door."""
-    return release(session.door, compute_moments(session_rows(session, task)), task.settings, task.round)
+    rows, num_patients = session_rows(session, task)
+    return release(session.door, compute_moments(rows), task.settings, task.round, num_patients)
 
 
 def site_residuals(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """Slopes in, the second sums of the same cases out, through the door."""
-    rows = session_rows(session, task)
+    rows, num_patients = session_rows(session, task)
     slopes_QP = unpack_slopes(request, (rows.covariates_NQ.shape[1], len(rows.names)))
-    return release(session.door, compute_residuals(rows, slopes_QP), task.settings, task.round)
+    return release(session.door, compute_residuals(rows, slopes_QP), task.settings, task.round, num_patients)
 
 
 def site_reference(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
@@ -143,12 +161,12 @@ def site_round(session: SiteSession, task: RoundTask, request: RecordDict) -> Re
     """Shared weights in, the round trained, through the door, update out."""
     weights = unpack_task_weights(request, expected=session.learner.expected)
     update = train_site(session, task, weights)
-    return release(session.door, update, task.settings, task.round)
+    return _release_update(session, task, update)
 
 
 def kept_round(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """`site_round`, but an answer given before is sent again; the ledger has a line for each time."""
-    digest, state = describe(request).sha256, session.site.state
+    digest, state = request_sha256("train", task, request), session.site.state
     weights = unpack_task_weights(request, expected=session.learner.expected)
     update = kept_update(state, digest, expected=session.learner.answer_like(weights))
     if update is None:
@@ -157,14 +175,18 @@ def kept_round(session: SiteSession, task: RoundTask, request: RecordDict) -> Re
             keep_update(state, digest, update)
         except OSError as error:  # a full disk costs the repetition, not the round
             site_log(session.site).warning("the round's update could not be kept", exc_info=error)
-    return release(session.door, update, task.settings, task.round)
+    return _release_update(session, task, update)
+
+
+def _release_update(session: SiteSession, task: RoundTask, update: ModelUpdate) -> RecordDict:
+    return release(session.door, update, task.settings, task.round, session.learner.num_behind(task.round))
 
 
 def site_validation(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """Shared weights in, the site's cases measured, through the door, aggregate metrics out."""
     weights = unpack_task_weights(request, expected=session.learner.expected)
     metrics = validate_site(session, task, weights)
-    return release(session.door, metrics, task.settings, task.round)
+    return release(session.door, metrics, task.settings, task.round, metrics.min_patients)
 
 
 def _answer_safely(
@@ -179,7 +201,7 @@ def _answer_safely(
     task = None
     try:
         task = unpack_task(request)
-        check_request(site.policy, task.study, task.round)
+        check_request(site.policy, task.study, task.round, task.stage)
         if agreed is not None:
             check_agreed(agreed, task.study)
         before(site, task, request)
@@ -234,4 +256,4 @@ def site_from_node_config(context: Context) -> SiteConfig:
     return load_site(Path(str(context.node_config["site-config"])))
 
 
-app = build_app(site_from_node_config)
+app = build_app(site_from_node_config, keep_answers=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from msfl_client.classification_validation import measure_site
+from msfl_client.classification_validation import fewest_patients, measure_site
 from msfl_client.clinical_inputs import labelled
 from msfl_client.feature_training import contribute
 from msfl_client.labelled import Labelled
@@ -39,6 +39,16 @@ class FeatureLearner:
     def num_train_cases(self) -> int:
         """See `Learner`."""
         return len(self._data.parts.training)
+
+    @property
+    def num_train_patients(self) -> int:
+        """See `Learner`."""
+        return len({one.patient for one in self._data.parts.training})
+
+    def num_behind(self, _: int) -> int:
+        """See `Learner`; the first sums are of each class."""
+        cases = self._cases(self._data.parts.training)
+        return fewest_patients(cases.labels_N, cases.patients)
 
     def answer_like(self, weights: Weights) -> Weights:
         """See `Learner`."""

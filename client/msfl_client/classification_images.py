@@ -16,9 +16,10 @@ from msfl_client.classification_validation import measure_site
 from msfl_client.clinical_observations import Observation
 from msfl_client.deep_training import predict, train_round
 from msfl_client.learner import OnCase, OnStep
+from msfl_client.patches import drawn_in
 from msfl_client.sequence_maker import SequenceMaker
 from msfl_client.site_harmonization import FOLDER
-from msfl_client.visit_sequences import VisitSequence
+from msfl_client.visit_sequences import VisitSequence, sequence_order
 from msfl_common.deep_models import build_classifier
 from msfl_common.errors import CaseError, Code, RefusedError
 from msfl_common.messages import RoundTask, ValidationMetrics
@@ -46,6 +47,20 @@ class ImageLearner:
     def num_train_cases(self) -> int:
         """See `Learner`."""
         return len(self._data.parts.training)
+
+    @property
+    def num_train_patients(self) -> int:
+        """See `Learner`."""
+        return len({one.patient for one in self._data.parts.training})
+
+    def num_behind(self, number: int) -> int:
+        """See `Learner`; a round may draw fewer sequences than there are, and some have no usable image."""
+        sequences, training, seed = self._training, self._data.study.training, self._data.study.seed
+        num_sequences, count = len(sequences), training.steps_per_round * training.batch_size
+        drawn = drawn_in(
+            (number - 1) * count, count, num_sequences, lambda turn: sequence_order(seed, turn, num_sequences)
+        )
+        return len({sequences[index].patient for index in drawn})
 
     def answer_like(self, weights: Weights) -> Weights:
         """See `Learner`."""

@@ -29,7 +29,7 @@ from msfl_common.messages import (
     pack_sums,
     pack_update,
 )
-from msfl_common.stages import stages_of, study_at, tasks_of
+from msfl_common.stages import Stage, stages_of, study_at, tasks_of
 
 Outgoing = ModelUpdate | ValidationMetrics | Moments | Residuals | NodeFacts
 _KINDS: dict[type[Outgoing], MessageKind] = {
@@ -49,8 +49,15 @@ class Door:
     ledger: Path
 
 
-def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: int) -> Content:
+def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: int, num_patients: int) -> Content:
     """Check, log and pack one outgoing message.
+
+    Args:
+        door: whose.
+        outgoing: the message.
+        study: of the stage that it belongs to.
+        round_number: what it answers.
+        num_patients: the smallest number of patients behind any figure in it; 0 where it has no figure of a patient.
 
     Raises:
         RefusedError: the site's policy does not allow this kind of message, or it rests on too few cases.
@@ -58,8 +65,10 @@ def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: in
     kind = _KINDS[type(outgoing)]
     if kind not in door.policy.allow:
         raise RefusedError(Code.POLICY, f"{kind} may not leave this site")
+    if num_patients or not isinstance(outgoing, NodeFacts):
+        check_floor(door.policy, study, num_patients)
     content, num_cases, arrays = _pack(outgoing)
-    ledger.append(door.ledger, _entry(kind, content, study.name, round_number, num_cases, arrays))
+    ledger.append(door.ledger, _entry(kind, content, study.name, round_number, num_cases, num_patients, arrays))
     return content
 
 
@@ -72,12 +81,18 @@ def release_refusal(door: Door, refusal: Refusal, task: RoundTask | None) -> Con
     content = pack_refusal(refusal)
     study, round_number = (task.settings.name, task.round) if task else ("", 0)
     with suppress(OSError, MsflError):
-        ledger.append(door.ledger, _entry("refusal", content, study, round_number, 0, {}))
+        ledger.append(door.ledger, _entry("refusal", content, study, round_number, 0, 0, {}))
     return content
 
 
 def _entry(
-    kind: str, content: Content, study: str, round_number: int, num_cases: int, arrays: dict[str, list[int]]
+    kind: str,
+    content: Content,
+    study: str,
+    round_number: int,
+    num_cases: int,
+    num_patients: int,
+    arrays: dict[str, list[int]],
 ) -> ledger.Entry:
     described = describe(content)
     return ledger.Entry(
@@ -89,19 +104,25 @@ def _entry(
         num_bytes=described.num_bytes,
         sha256=described.sha256,
         num_cases=num_cases,
+        min_patients=num_patients,
         version=__version__,
     )
 
 
+def floor_of(policy: Policy, study: StudyConfig) -> int:
+    """Fewest patients that a figure may be of: what the site demands or, where that is more, the study."""
+    return max(policy.min_cases, study.min_cases)
+
+
 def check_floor(policy: Policy, study: StudyConfig, num_patients: int) -> None:
-    """Withhold metrics over fewer patients than the site, or the study, demands.
+    """Withhold what rests on fewer patients than the site, or the study, demands.
 
     Raises:
         RefusedError: with the code TOO_FEW_CASES.
     """
-    floor = max(policy.min_cases, study.min_cases)
+    floor = floor_of(policy, study)
     if num_patients < floor:
-        raise RefusedError(Code.TOO_FEW_CASES, f"{num_patients} patients in validation, at least {floor} needed")
+        raise RefusedError(Code.TOO_FEW_CASES, f"{num_patients} patients behind a figure, at least {floor} needed")
 
 
 def check_device_hours(policy: Policy, hours_today: float) -> None:
@@ -115,7 +136,7 @@ def check_device_hours(policy: Policy, hours_today: float) -> None:
         raise RefusedError(Code.POLICY, f"{hours_today:.2f} device hours today, at most {limit:g}")
 
 
-def check_request(policy: Policy, study: StudyConfig, round_number: int) -> None:
+def check_request(policy: Policy, study: StudyConfig, round_number: int, stage: Stage = "final") -> None:
     """Hold what a study asks against the site's policy.
 
     Raises:
@@ -124,7 +145,9 @@ def check_request(policy: Policy, study: StudyConfig, round_number: int) -> None
     if refused := [task for task in tasks_of(study) if task not in policy.tasks]:
         raise RefusedError(Code.POLICY, f"task {refused[0]}")
     num_rounds = max(study_at(study, stage).rounds.num_rounds for stage in stages_of(study))
-    if max(num_rounds, round_number) > policy.max_rounds:
+    if not 1 <= round_number <= study_at(study, stage).rounds.num_rounds:
+        raise RefusedError(Code.BAD_STUDY, f"round {round_number} is not one of the study")
+    if num_rounds > policy.max_rounds:
         raise RefusedError(Code.POLICY, f"{num_rounds} rounds, at most {policy.max_rounds}")
     if study.training.steps_per_round > policy.max_steps_per_round:
         raise RefusedError(

@@ -21,6 +21,13 @@ class Learner(Protocol):
         """Cases that the model learns from."""
 
     @property
+    def num_train_patients(self) -> int:
+        """Patients that those are of."""
+
+    def num_behind(self, number: int) -> int:
+        """The smallest number of patients behind any figure that is learned in round `number`."""
+
+    @property
     def expected(self) -> Weights:
         """What the shared weights must look like."""
 

@@ -45,6 +45,7 @@ class Entry(_Frozen):
     num_bytes: int
     sha256: str
     num_cases: int
+    min_patients: int = 0  # behind any figure in it; older lines do not say
     version: str
 
 
@@ -152,7 +153,8 @@ def _parse(raw: bytes, path: Path, which: str) -> Line:
         line = Line.model_validate_json(raw)
     except ValidationError:
         raise InputError(f"{path}: {which} is not a ledger line") from None
-    if _hash(line.model_dump(exclude={"hash"})) != line.hash or _canonical(line.model_dump()) != raw:
+    said = line.model_dump(exclude_unset=True)  # an older line lacks what versions since have added
+    if _hash({key: value for key, value in said.items() if key != "hash"}) != line.hash or _canonical(said) != raw:
         raise InputError(f"{path}: {which} was edited")
     return line
 

@@ -14,15 +14,17 @@ from msfl_client.bids import Case
 from msfl_client.checks import check_site
 from msfl_client.distributed import train_on_devices
 from msfl_client.distributed_rank import Job
+from msfl_client.egress import floor_of
 from msfl_client.learner import OnCase, OnProgress, OnStep
-from msfl_client.patches import PatchDataset, PatchLoader
+from msfl_client.patches import PatchDataset, PatchLoader, case_order, drawn_in
 from msfl_client.preprocess import PreparedCase, cached_path, prepare_all
 from msfl_client.training import train_round, validate
 from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.messages import RoundTask, ValidationMetrics
+from msfl_common.metrics import METRICS
 from msfl_common.network import build_network, get_weights, set_weights
 from msfl_common.seeds import derive_seed
-from msfl_common.statistics import bootstrap_mean
+from msfl_common.statistics import bootstrap_mean, num_patients_of
 from msfl_common.weights import Weights
 
 Split = Callable[[Sequence[Case]], tuple[list[Case], list[Case]]]  # training and validation cases
@@ -31,15 +33,40 @@ TrainRound = Callable[[torch.nn.Module, int, OnStep, int], float]  # network, ro
 
 @dataclass(frozen=True)
 class SegmentationLearner:
-    """The network, and what it is trained and measured on."""
+    """The network, and what it is trained and measured on.
+
+    Attributes:
+        seed: the site's own, in the study.
+        train_patients: whose each training case is.
+        floor: fewest patients of a metric.
+    """
 
     study: StudyConfig
     device: torch.device
     network: torch.nn.Module
     train_round: TrainRound
-    num_train_cases: int
+    seed: int
+    train_patients: tuple[str, ...]
+    floor: int
     validation_cases: tuple[PreparedCase, ...]
     validation_patients: tuple[str, ...]
+
+    @property
+    def num_train_cases(self) -> int:
+        """See `Learner`."""
+        return len(self.train_patients)
+
+    @property
+    def num_train_patients(self) -> int:
+        """See `Learner`."""
+        return len(set(self.train_patients))
+
+    def num_behind(self, number: int) -> int:
+        """See `Learner`; the patches of a round can be of fewer patients than there are."""
+        training, num_cases = self.study.training, len(self.train_patients)
+        count = training.steps_per_round * training.batch_size
+        drawn = drawn_in((number - 1) * count, count, num_cases, lambda turn: case_order(self.seed, turn, num_cases))
+        return len({self.train_patients[case] for case in drawn})
 
     @property
     def expected(self) -> Weights:
@@ -69,17 +96,22 @@ class SegmentationLearner:
         start = time.monotonic()
         set_weights(self.network, weights)
         rows = validate(self.network, self.validation_cases, task.study, self.device, on_case)
+        values = {name: [row[name] for row in rows] for name in rows[0]}
+        behind = {name: num_patients_of(values[name], self.validation_patients) for name in values}
+        told = [name for name, num_patients in behind.items() if num_patients >= self.floor]
         estimates = {
             name: bootstrap_mean(
-                [row[name] for row in rows],
+                values[name],
                 self.validation_patients,
                 task.study.validation.bootstrap_samples,
                 np.random.default_rng(derive_seed(task.study.seed, "bootstrap", name)),
+                self.floor,
+                (METRICS[name].lower, METRICS[name].upper),
             )
-            for name in rows[0]
+            for name in told
         }
-        defined = {name: estimate for name, estimate in estimates.items() if estimate.num_cases}
-        return ValidationMetrics(defined, len(rows), time.monotonic() - start)
+        fewest = min((behind[name] for name in told), default=0)
+        return ValidationMetrics(estimates, len(rows), time.monotonic() - start, min_patients=fewest)
 
 
 def usable_cases(
@@ -127,11 +159,17 @@ def open_segmentation(
         device=devices[0],
         network=build_network(study),
         train_round=_training_on(devices, site, study, [(case, prepared[case.key]) for case in train]),
-        num_train_cases=len(train),
+        seed=derive_seed(study.seed, "site", site.name),
+        train_patients=tuple(_patient(case) for case in train),
+        floor=floor_of(site.policy, study),
         validation_cases=tuple(prepared[case.key] for case in validation),
-        validation_patients=tuple("/".join(map(str, case.patient)) for case in validation),
+        validation_patients=tuple(_patient(case) for case in validation),
     )
     return learner, tuple(train), (*train, *validation)
+
+
+def _patient(case: Case) -> str:
+    return "/".join(map(str, case.patient))
 
 
 def _training_on(

@@ -118,8 +118,9 @@ def train_site(session: SiteSession, task: RoundTask, weights: Weights, clock: C
     """One round of training from the shared weights, in the site's hours and within its limits.
 
     Raises:
-        RefusedError: not now, no longer today, out of memory, or the training failed.
+        RefusedError: too few patients to learn from, not now, no longer today, out of memory, or the training failed.
     """
+    check_floor(session.site.policy, task.study, session.learner.num_behind(task.round))
     start = time.monotonic()
 
     def on_step(step: int, num_steps: int, loss: float) -> None:

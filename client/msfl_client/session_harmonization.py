@@ -15,8 +15,8 @@ from msfl_common.harmonization import Reference
 from msfl_common.messages import RoundTask
 
 
-def session_rows(session: SiteSession, task: RoundTask) -> Rows:
-    """The site's training cases for the sums of a harmonization.
+def session_rows(session: SiteSession, task: RoundTask) -> tuple[Rows, int]:
+    """The site's training cases for the sums of a harmonization, and how many patients they are of.
 
     Raises:
         RefusedError: the study harmonizes nothing or leaves this site out, or no scanner has enough cases.
@@ -30,8 +30,9 @@ def session_rows(session: SiteSession, task: RoundTask) -> Rows:
     rows, chosen = training_rows(
         session.training, session.site.data, task.study.harmonization, session_features(session, task)
     )
-    check_floor(session.site.policy, task.study, len({case.patient for case in chosen.cases}))
-    return rows
+    num_patients = len({case.patient for case in chosen.cases})
+    check_floor(session.site.policy, task.study, num_patients)
+    return rows, num_patients
 
 
 def take_reference(session: SiteSession, task: RoundTask, reference: Reference) -> None:

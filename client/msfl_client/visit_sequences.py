@@ -107,6 +107,11 @@ def _read(volume: Volume, noise: np.random.Generator | None, shape: tuple[int, .
     return read
 
 
+def sequence_order(seed: int, turn: int, num_sequences: int) -> NDArray[np.int64]:
+    """The order of the sequences in one pass over them, from 0."""
+    return np.random.default_rng(derive_seed(seed, "sequences", turn)).permutation(num_sequences)
+
+
 def round_batches(sequences: Sequence[VisitSequence], study: StudyConfig, round_number: int) -> list[list[Item]]:
     """What a round trains on: shuffled passes over the sequences, and a source of noise for the positive ones.
 
@@ -119,8 +124,7 @@ def round_batches(sequences: Sequence[VisitSequence], study: StudyConfig, round_
 
     def item(index: int) -> Item:
         turn, place = divmod(index, len(sequences))
-        order = np.random.default_rng(derive_seed(study.seed, "sequences", turn)).permutation(len(sequences))
-        sequence = sequences[order[place]]
+        sequence = sequences[sequence_order(study.seed, turn, len(sequences))[place]]
         noise = np.random.default_rng(derive_seed(study.seed, "noise", index)) if sequence.label == positive else None
         return sequence, noise
 

@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 
 from msfl_common.calibration_fit import calibration_of
 from msfl_common.metrics import Metric
-from msfl_common.statistics import Estimate
+from msfl_common.statistics import Estimate, interval
 
 Floats = NDArray[np.float64]
 
@@ -61,6 +61,12 @@ CLASSIFICATION_METRICS: dict[str, Metric] = {
     "accuracy": Metric("Accuracy", "", True, 0.0, 1.0),
 }
 
+# What is of the cases of one class, or holds them against those of another; prevalence is the count of one.
+CLASS_METRICS = (
+    "auroc", "auprc", "prevalence", "calibration_slope", "calibration_intercept", "balanced_accuracy", "sensitivity",
+    "specificity", "precision", "f1", "f05",
+)  # fmt: skip
+
 # What rests on the predicted classes, and so on the threshold.
 THRESHOLD_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "precision", "f1", "f05", "accuracy")
 
@@ -77,6 +83,7 @@ def measure(
     threshold: float,
     num_samples: int,
     seed: int,
+    min_patients: int = 1,
 ) -> dict[str, Estimate]:
     """Each metric with a patient-clustered bootstrap interval.
 
@@ -95,6 +102,7 @@ def measure(
         threshold: the last of two classes from this probability on.
         num_samples: R, at least 2.
         seed: of the draws.
+        min_patients: fewest patients that an end of an interval may be of; see `statistics.interval`.
 
     Returns:
         One estimate for each name in `CLASSIFICATION_METRICS`, in that order.
@@ -110,13 +118,21 @@ def measure(
     names, patient_N = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
     num_patients, rng = len(names), np.random.default_rng(seed)
     chunks: list[dict[str, Floats]] = []
+    patients_R: list[NDArray[np.int64]] = []
     for start in range(0, num_samples, per_chunk := max(1, _CHUNK_VALUES // num_cases)):
         size = min(per_chunk, num_samples - start)
         draws_RP = rng.multinomial(num_patients, np.full(num_patients, 1 / num_patients), size=size)
         chunks.append(metrics_of(probabilities_NK, labels_N, threshold, draws_RP[:, patient_N].astype(np.float64)))
+        patients_R.append((draws_RP > 0).sum(axis=1))
     return {
         name: _estimate(
-            name, float(value[0]), np.concatenate([chunk[name] for chunk in chunks]), num_cases, num_patients
+            name,
+            float(value[0]),
+            np.concatenate([chunk[name] for chunk in chunks]),
+            num_cases,
+            num_patients,
+            np.concatenate(patients_R),
+            min_patients,
         )
         for name, value in found.items()
     }
@@ -241,14 +257,24 @@ def _of_confusion(confusion_RKK: Floats, positive: Sequence[int]) -> dict[str, F
     }
 
 
-def _estimate(name: str, value: float, values_R: Floats, num_cases: int, num_patients: int) -> Estimate:
+def _estimate(
+    name: str,
+    value: float,
+    values_R: Floats,
+    num_cases: int,
+    num_patients: int,
+    patients_R: NDArray[np.int64],
+    min_patients: int,
+) -> Estimate:
     if not math.isfinite(value):
         return UNDEFINED
-    defined_R = values_R[np.isfinite(values_R)]
+    is_defined_R = np.isfinite(values_R)
+    defined_R = values_R[is_defined_R]
     if num_patients < 2 or defined_R.size < max(2, values_R.size / 2):
         return Estimate(value, num_cases, math.nan, math.nan, math.nan)
     standard_error = float(defined_R.std(ddof=1)) * math.sqrt(num_patients / (num_patients - 1))
-    low, high = map(float, np.percentile(defined_R, [2.5, 97.5]))
+    bounds = CLASSIFICATION_METRICS[name].lower, CLASSIFICATION_METRICS[name].upper
+    low, high = interval(defined_R, patients_R[is_defined_R], min_patients, value, standard_error, bounds)
     if name.startswith("calibration"):
         standard_error = (high - low) / (2 * _Z95)
     if name == "ece":

@@ -25,6 +25,7 @@ class Code(StrEnum):
     WRONG_APP = "WRONG_APP"
     BAD_STUDY = "BAD_STUDY"
     WRONG_STUDY = "WRONG_STUDY"
+    ANSWERED = "ANSWERED"
     BAD_MODEL = "BAD_MODEL"
     BAD_TABLE = "BAD_TABLE"
     NO_CASES = "NO_CASES"
@@ -41,6 +42,8 @@ SENTENCES: dict[Code, str] = {
     Code.WRONG_APP: "the run is of another app or version than the site has installed, or asks what that cannot do",
     Code.BAD_STUDY: "the study settings that arrived are not valid for the installed version",
     Code.WRONG_STUDY: "the study is not the one of the site's joining kit; hand the site a new kit",
+    Code.ANSWERED: "the site has answered another request of this round or a later one; resume the run that it was "
+    "part of, or ask the site for `msfl-client reset-answers`",
     Code.BAD_MODEL: "the model weights that arrived do not fit the study's model",
     Code.BAD_TABLE: "a table at the site cannot be used; `msfl-client check --study` there says which line, and why",
     Code.NO_CASES: "no usable case at the site; `msfl-client check` there says why",

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,10 +166,18 @@ def solve_slopes(sites: Sequence[Moments]) -> Floats:
     return solution
 
 
+class Counted(Protocol):
+    """Whose scanners have been counted."""
+
+    @property
+    def num_scanners(self) -> int:
+        """Scanners behind the first sums."""
+
+
 def make_reference(
     study: str,
     settings: Harmonization,
-    moments: Sequence[Moments],
+    moments: Sequence[Counted],
     residuals: Sequence[Residuals],
     slopes_QP: Floats,
 ) -> Reference:

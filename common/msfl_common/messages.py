@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -28,8 +29,11 @@ from msfl_common.weights import Weights
 
 TASK, METRICS, FACTS, REFUSAL = "task", "metrics", "facts", "refusal"
 STUDY, STAGE, ROUND, SPLIT, THRESHOLD, SLOPES = "study", "stage", "round", "split", "threshold", "slopes"
-SEGMENTATION = "segmentation"  # the step that hands out the model of the stage before
-MOMENTS, RESIDUALS, REFERENCE = "moments", "residuals", "reference"  # the steps of a harmonization
+SEGMENTATION: Final = "segmentation"  # the step that hands out the model of the stage before
+# The steps of a harmonization.
+MOMENTS: Final = "moments"
+RESIDUALS: Final = "residuals"
+REFERENCE: Final = "reference"
 NUM_CASES = "num-examples"  # the name under which Flower's strategies look for a site's weight
 NUM_SCANNERS = "num_scanners"
 TRAIN_LOSS, SECONDS = "train_loss", "seconds"
@@ -199,7 +203,13 @@ def unpack_metrics(
     arrays = unpack_floats(content, array_shapes(num_classes)) if num_classes else {}
     try:
         estimates = {name: estimate_of(numbers, name) for name in sorted(found)}
-        metrics = ValidationMetrics(estimates, int(numbers[NUM_CASES]), numbers[SECONDS], **arrays)
+        metrics = ValidationMetrics(
+            estimates,
+            int(numbers[NUM_CASES]),
+            numbers[SECONDS],
+            cells=arrays.get("cells"),
+            confusion=arrays.get("confusion"),
+        )
     except KeyError as error:
         raise UpdateError(f"the metrics lack {error}") from None
     check_arrays(metrics, min_cases)
@@ -327,6 +337,20 @@ def describe(content: Content) -> Description:
     for chunk in chunks:
         digest.update(chunk)
     return Description(sorted(numbers), sum(map(len, chunks)), digest.hexdigest())
+
+
+def payload_sha256(content: Content) -> str:
+    """Digest of what a request brings beside its study: its arrays, and a reference; with other ones it is another."""
+    task = content.config_records.get(TASK, ConfigRecord())
+    pieces = [str(task.get(REFERENCE, "")).encode()]
+    for record_name, record in sorted(content.array_records.items()):
+        for name, array in record.items():
+            pieces += [f"{record_name}/{name} {array.dtype} {array.shape} {array.stype}".encode(), array.data]
+    digest = hashlib.sha256()
+    for piece in pieces:  # with their lengths: no two lists of pieces give one stream of bytes
+        digest.update(len(piece).to_bytes(8, "big"))
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _counts(numbers: Mapping[str, float]) -> dict[str, int]:

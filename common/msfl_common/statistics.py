@@ -66,19 +66,29 @@ class MetaAnalysis:
     q: float
 
 
-def bootstrap_mean(values: ArrayLike, patients: Sequence[str], num_samples: int, rng: np.random.Generator) -> Estimate:
+def bootstrap_mean(
+    values: ArrayLike,
+    patients: Sequence[str],
+    num_samples: int,
+    rng: np.random.Generator,
+    min_patients: int = 1,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
     """Mean over cases with a patient-clustered percentile bootstrap.
 
     Patients, not cases, are drawn with replacement, because scans of one patient resemble each other. NaN
     values are left out; a patient with nothing else is not drawn. The replicates' standard deviation is
     multiplied by sqrt(P / (P - 1)), which undoes the bootstrap's known bias in small samples; the percentile
-    interval is left as it is and is somewhat narrow below ten patients (Hesterberg, Am Stat 2015).
+    interval is left as it is and is somewhat narrow below ten patients (Hesterberg, Am Stat 2015). Among few patients
+    the draws at its ends are of fewer still, of three often of one; see `interval`.
 
     Args:
         values: N values of a metric, one a case.
         patients: N patient names, one a case.
         num_samples: R, at least 2.
         rng: source of the draws.
+        min_patients: fewest patients that an end of the interval may be of.
+        bounds: smallest and largest value possible.
 
     Raises:
         ValueError: not one patient per value.
@@ -93,9 +103,41 @@ def bootstrap_mean(values: ArrayLike, patients: Sequence[str], num_samples: int,
         return Estimate(mean, num_cases, math.nan, math.nan, math.nan)
     draws_RP = rng.multinomial(num_patients, np.full(num_patients, 1 / num_patients), size=num_samples)
     means_R = (draws_RP @ sums_P) / (draws_RP @ counts_P)
-    low, high = np.percentile(means_R, [2.5, 97.5])
-    standard_error = means_R.std(ddof=1) * math.sqrt(num_patients / (num_patients - 1))
-    return Estimate(mean, num_cases, float(standard_error), float(low), float(high))
+    standard_error = float(means_R.std(ddof=1) * math.sqrt(num_patients / (num_patients - 1)))
+    low, high = interval(means_R, (draws_RP > 0).sum(axis=1), min_patients, mean, standard_error, bounds)
+    return Estimate(mean, num_cases, standard_error, low, high)
+
+
+def interval(
+    values_R: NDArray[np.float64],
+    patients_R: NDArray[np.int64],
+    min_patients: int,
+    value: float,
+    standard_error: float,
+    bounds: tuple[float, float],
+) -> tuple[float, float]:
+    """The 95% interval of resamples: their percentiles or, where those are of too few patients, a normal one.
+
+    Args:
+        values_R: a figure in each resample.
+        patients_R: different patients in each.
+        min_patients: fewest of them in the resamples between which an end lies.
+        value: the figure itself.
+        standard_error: of it, from all resamples.
+        bounds: smallest and largest value possible, which end a normal interval.
+    """
+    low, high = (float(end) for end in np.percentile(values_R, [2.5, 97.5]))
+    for share in (0.025, 0.975):
+        around = [np.quantile(values_R, share, method=method) for method in ("lower", "higher")]
+        if patients_R[(values_R >= around[0]) & (values_R <= around[1])].min() < min_patients:
+            margin = _Z95 * standard_error
+            return max(bounds[0], value - margin), min(bounds[1], value + margin)
+    return low, high
+
+
+def num_patients_of(values: ArrayLike, patients: Sequence[str]) -> int:
+    """Patients with a defined value."""
+    return len({patient for patient, value in zip(patients, np.asarray(values), strict=True) if math.isfinite(value)})
 
 
 def pool(estimates: Mapping[str, Estimate]) -> Estimate:

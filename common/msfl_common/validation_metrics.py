@@ -44,6 +44,7 @@ class ValidationMetrics:
         seconds: how long that took.
         cells: of a classification, C x G x 3, 0 where withheld (`classification_cells`).
         confusion: of a classification, K x K, rows true, columns predicted; 0 where withheld.
+        min_patients: the smallest number of patients behind any of it; known at the site, which tells nobody.
     """
 
     estimates: Mapping[str, Estimate]
@@ -51,6 +52,7 @@ class ValidationMetrics:
     seconds: float
     cells: _Array = field(default=None, compare=False)  # comparing arrays gives no single truth
     confusion: _Array = field(default=None, compare=False)
+    min_patients: int = field(default=0, compare=False)
 
     @property
     def arrays(self) -> dict[str, Floats]:

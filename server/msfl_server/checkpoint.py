@@ -75,8 +75,8 @@ def load_checkpoint(out: Path, study: StudyConfig, expected: Weights) -> Checkpo
     for folder in reversed(folders):
         try:
             state = RunState.model_validate_json((folder / STATE_FILE).read_text(encoding="utf-8"))
-            weights = _load(folder / WEIGHTS_FILE, expected)
-            momentum = _load(folder / MOMENTUM_FILE, expected) if study.rounds.server_momentum else None
+            weights = load_weights(folder / WEIGHTS_FILE, expected)
+            momentum = load_weights(folder / MOMENTUM_FILE, expected) if study.rounds.server_momentum else None
         except (OSError, ValidationError, SafetensorError, UpdateError, KeyError):
             continue
         return Checkpoint(state, weights, momentum)
@@ -97,7 +97,12 @@ def read_state(out: Path) -> RunState:
         raise InputError(f"{out / 'checkpoints'}: the newest checkpoint is damaged or not there") from None
 
 
-def _load(path: Path, expected: Weights) -> Weights:
+def load_weights(path: Path, expected: Weights) -> Weights:
+    """The weights in a file, checked.
+
+    Raises:
+        UpdateError, KeyError, SafetensorError, OSError: they are not as expected, or cannot be read.
+    """
     stored = load_file(path)
     weights = {name: stored[name] for name in expected}
     check_weights(weights, expected)

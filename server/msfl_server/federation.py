@@ -47,7 +47,16 @@ from msfl_server.federation_harmonization import Harmonizer, load_reference, sav
 from msfl_server.results import summarise_metrics
 from msfl_server.stage_run import Segmentation
 from msfl_server.strategy import Strategy, strategy_of
-from msfl_server.summary import RoundSummary, SiteFailure, SiteSummary
+from msfl_server.summary import RoundSummary, SiteFailure, case_counts
+from msfl_server.trained_round import (
+    TrainedRecord,
+    TrainedRound,
+    drop_trained,
+    load_trained,
+    save_record,
+    save_trained,
+    weights_sha256,
+)
 from msfl_server.update_store import update_store
 
 
@@ -131,6 +140,7 @@ def run_rounds(
         )
         checkpoint = Checkpoint(state, result.weights, result.momentum)
         save_checkpoint(out, checkpoint)
+        drop_trained(out)
         run_id = listener.on_round(checkpoint.state) or run_id
         roster.expected = checkpoint.state.history[-1].sites_ok
     provenance = Provenance(
@@ -209,7 +219,7 @@ def share_reference(harmonizer: Harmonizer, reference: Reference | None, out: Pa
     """
     present = {node: name for node, name in roster.names.items() if node in set(harmonizer.grid.get_node_ids())}
     if reference is None:
-        reference = harmonizer.learn(asked_to("train", harmonizer.study, present))
+        reference = harmonizer.learn(asked_to("train", harmonizer.study, present), out)
         save_reference(out, reference)
     without = {node: name for node, name in present.items() if node not in roster.harmonized}
     if without:
@@ -231,8 +241,30 @@ def play_round(
     Raises:
         RunError: fewer usable updates than the quorum.
     """
-    started, study, number = time.monotonic(), task.settings, task.round
     present = {node: name for node, name in roster.names.items() if node in set(grid.get_node_ids())}
+    trained = load_trained(out, before, has_momentum=bool(task.settings.rounds.server_momentum))
+    if trained is None:
+        trained = train_at_sites(grid, task, strategy, out, roster, before, listener, present)
+        save_trained(out, trained)
+    return measure_at_sites(grid, task, strategy, out, before, listener, present, trained)
+
+
+def train_at_sites(
+    grid: Grid,
+    task: RoundTask,
+    strategy: Strategy,
+    out: Path,
+    roster: Roster,
+    before: Checkpoint,
+    listener: Listener,
+    present: Mapping[int, str],
+) -> TrainedRound:
+    """The first half of a round.
+
+    Raises:
+        RunError: fewer usable updates than the quorum.
+    """
+    started, study, number = time.monotonic(), task.settings, task.round
     learners, like = asked_to("train", task.study, present), strategy.answer_like(before.weights)
     with update_store(out) as store:
         question = Question(
@@ -257,8 +289,31 @@ def play_round(
         if len(updates) < study.rounds.quorum:
             raise RunError(_too_few(number, study.rounds.quorum, sorted(updates), failures))
         combined = strategy.combine(before.weights, before.momentum, updates)
-    trained_s = busy(grid, [update.seconds for update in updates.values()])
-    train_cases = {site: update.num_cases for site, update in updates.items()}
+    record = TrainedRecord(
+        round=number,
+        started_from=weights_sha256(before.weights),
+        train_cases={site: update.num_cases for site, update in updates.items()},
+        loss=combined.loss,
+        failures=failures,
+        busy_s=busy(grid, [update.seconds for update in updates.values()]),
+        seconds=time.monotonic() - started,
+    )
+    return TrainedRound(record, combined.weights, combined.momentum)
+
+
+def measure_at_sites(
+    grid: Grid,
+    task: RoundTask,
+    strategy: Strategy,
+    out: Path,
+    before: Checkpoint,
+    listener: Listener,
+    present: Mapping[int, str],
+    combined: TrainedRound,
+) -> Checkpoint:
+    """The second half of a round: validation where it is due, after the last round the test, and what is kept."""
+    started, study, number = time.monotonic(), task.settings, task.round
+    trained, failures = combined.record, combined.record.failures
     validation: Mapping[str, ValidationMetrics] = {}
     test: Mapping[str, ValidationMetrics] = {}
     threshold, is_last = None, number == study.rounds.num_rounds or strategy.is_finished(combined.weights)
@@ -266,9 +321,14 @@ def play_round(
         # A site given up in training is not waited for a second time.
         given_up = {failure.site for failure in failures if failure.code in (NO_ANSWER, WENT_OFFLINE)}
         asked = {node: name for node, name in present.items() if name not in given_up}
-        validation, more = validate_round(grid, task, combined.weights, asked_to("train", task.study, asked), listener)
-        failures = (*failures, *more)
+        if trained.validation is None:
+            learners = asked_to("train", task.study, asked)
+            validation, more = validate_round(grid, task, combined.weights, learners, listener)
+            failures = (*failures, *more)
+        else:
+            validation = trained.validation
         if is_last and study.classification is not None:
+            save_record(out, trained.model_copy(update={"validation": dict(validation), "failures": failures}))
             threshold = threshold_of(validation)
             task = replace(task, split="test", threshold=threshold)
             test, more = validate_round(grid, task, combined.weights, asked_to("test", study, asked), listener)
@@ -277,25 +337,25 @@ def play_round(
     metrics = summarise_metrics(validation)
     record = RoundSummary(
         round=number,
-        train_loss=combined.loss,
+        train_loss=trained.loss,
         metrics={name: metric.mean for name, metric in metrics.items()},
         per_site={
             name: {site: value.mean for site, value in metric.per_site.items()} for name, metric in metrics.items()
         },
-        sites_ok=tuple(sorted(updates)),
+        sites_ok=tuple(sorted(trained.train_cases)),
         sites_failed=tuple(sorted(failures, key=lambda failure: (failure.site, failure.code))),
-        seconds=time.monotonic() - started,
+        seconds=trained.seconds + time.monotonic() - started,
     )
     state = before.state.model_copy(
         update={
             "round": number,
             "history": (*before.state.history, record),
-            "sites": _case_counts(before.state.sites, train_cases, validation),
+            "sites": case_counts(before.state.sites, trained.train_cases, validation),
             "validation": dict(validation) or before.state.validation,
             "test": dict(test),
             "threshold": threshold,
             "rounds_s": before.state.rounds_s + record.seconds,
-            "busy_s": before.state.busy_s + trained_s + validated_s,
+            "busy_s": before.state.busy_s + trained.busy_s + validated_s,
         }
     )
     return Checkpoint(state, combined.weights, combined.momentum)
@@ -328,19 +388,6 @@ def validate_round(
 def busy(grid: Grid, seconds: Iterable[float]) -> float:
     """Wall time that sites needed: their sum where they take turns, the slowest where they work at once."""
     return (sum if getattr(grid, "sites_take_turns", False) else max)([0.0, *seconds])
-
-
-def _case_counts(
-    before: tuple[SiteSummary, ...],
-    train_cases: Mapping[str, int],
-    validation: Mapping[str, ValidationMetrics],
-) -> tuple[SiteSummary, ...]:
-    counts = {site.name: site for site in before}
-    for name in {*counts, *train_cases, *validation}:
-        old = counts.get(name, SiteSummary(name=name, cases_train=0, cases_val=0))
-        measured = validation[name].num_cases if name in validation else old.cases_val
-        counts[name] = SiteSummary(name=name, cases_train=train_cases.get(name, old.cases_train), cases_val=measured)
-    return tuple(counts[name] for name in sorted(counts))
 
 
 def _too_few(number: int, quorum: int, answered: Sequence[str], failures: Iterable[SiteFailure]) -> str:

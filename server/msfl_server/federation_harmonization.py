@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from flwr.serverapp import Grid
+from pydantic import ValidationError
 
-from msfl_common.config import Harmonization, StudyConfig
+from msfl_common.config import Frozen, Harmonization, StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.files import write_text
 from msfl_common.harmonization import (
@@ -49,9 +52,32 @@ CASES_PER_COLUMN = 5  # fewest cases, less one for each scanner, for each column
 
 _WITHOUT = "set `harmonization: {method: none}` in study.yaml to train without"
 
+_FIRST_FILE = ".harmonization_first_sums.json"  # until there is a reference
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 OnWait = Callable[[int, str, list[str], float], None]  # round, for what, from which sites, seconds left
+
+
+class Counts(Frozen):
+    """What a site's first sums were of."""
+
+    num_cases: int
+    num_scanners: int
+
+
+class FirstSums(Frozen):
+    """What the first sums of the sites came to."""
+
+    settings: Harmonization
+    sites: dict[str, Counts]
+    slopes: tuple[tuple[float, ...], ...]
+
+    @property
+    def array(self) -> Floats:
+        """The slopes as an array."""
+        shape = len(column_names(self.settings)), len(self.settings.feature_names)
+        return np.array(self.slopes, dtype=np.float64).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -75,32 +101,48 @@ class Harmonizer:
         """What is harmonized, and how."""
         return self.study.harmonization
 
-    def learn(self, sites: Mapping[int, str]) -> Reference:
+    def learn(self, sites: Mapping[int, str], out: Path) -> Reference:
         """The reference, from two rounds of sums of `sites` (node to name).
 
-        The second sums must be of the same cases as the first: when a site is lost in between, its part is taken
-        out by beginning again without it.
+        The second sums must be of the same cases as the first. The slopes stay those of all first sums, though, where
+        a site is lost in between, and mean and variance are those of the others: two slopes, with and without a site,
+        would tell of it alone, and sites answer for one (`msfl_client.answers`). So they are on disk before anyone is
+        asked for second sums.
 
         Raises:
             RunError: too few sites or cases, or covariates that do not vary; nothing has been trained.
         """
-        failures: tuple[SiteFailure, ...] = ()
-        while True:
-            first = self._moments(sites)
-            moments = [first.replies[node] for node in sorted(first.replies)]
-            failures = (*failures, *first.failures)
-            self._expect_enough(moments, failures)
-            slopes_QP = self._solve(moments)
-            second = self._residuals({node: sites[node] for node in first.replies}, slopes_QP)
-            failures = (*failures, *second.failures)
-            same = [node for node in second.replies if second.replies[node].num_cases == first.replies[node].num_cases]
-            if len(same) == len(moments):
-                residuals = [second.replies[node] for node in sorted(same)]
-                try:
-                    return make_reference(self.study.name, self.settings, moments, residuals, slopes_QP)
-                except ValueError as error:
-                    raise RunError(f"harmonization: {error}; {_WITHOUT}") from None
-            sites = {node: sites[node] for node in same}
+        first = self._first_sums(sites, out)
+        asked = {node: name for node, name in sites.items() if name in first.sites}
+        second = self._residuals(asked, first.array)
+        same = {asked[node]: sums for node, sums in second.replies.items()}
+        same = {name: same[name] for name in sorted(same) if same[name].num_cases == first.sites[name].num_cases}
+        if len(same) < MIN_SITES:
+            raise self._too_few(len(same), second.failures)
+        counted = [first.sites[name] for name in same]
+        try:
+            return make_reference(self.study.name, self.settings, counted, list(same.values()), first.array)
+        except ValueError as error:
+            raise RunError(f"harmonization: {error}; {_WITHOUT}") from None
+
+    def _first_sums(self, sites: Mapping[int, str], out: Path) -> FirstSums:
+        """What the first sums came to: that of a run that was cut off after them, or of sums asked for now."""
+        path = out / _FIRST_FILE
+        with suppress(OSError, ValidationError):
+            kept = FirstSums.model_validate_json(path.read_bytes())
+            if kept.settings == self.settings:
+                return kept
+        first = self._moments(sites)
+        moments = [first.replies[node] for node in sorted(first.replies)]
+        self._expect_enough(moments, first.failures)
+        counts = {
+            sites[node]: Counts(num_cases=sums.num_cases, num_scanners=sums.num_scanners)
+            for node, sums in first.replies.items()
+        }
+        slopes = tuple(tuple(map(float, row)) for row in self._solve(moments))
+        made = FirstSums(settings=self.settings, sites=counts, slopes=slopes)
+        write_text(path, made.model_dump_json(indent=1) + "\n")
+        return made
 
     def hand_out(self, reference: Reference, sites: Mapping[int, str]) -> Answers[NodeFacts]:
         """Give the reference to sites; each fits its own scanners to it, and tells nothing of that."""
@@ -145,11 +187,7 @@ class Harmonizer:
 
     def _expect_enough(self, moments: Sequence[Moments], failures: Iterable[SiteFailure]) -> None:
         if len(moments) < MIN_SITES:
-            why = "; ".join(f"{failure.site}: {failure.code} ({meaning_of(failure.code)})" for failure in failures)
-            raise RunError(
-                f"harmonization: {len(moments)} sites gave their sums, at least {MIN_SITES} are needed; "
-                f"{why or 'no other site is connected'}; {_WITHOUT}"
-            )
+            raise self._too_few(len(moments), failures)
         free = sum(sums.num_cases - sums.num_scanners for sums in moments)
         needed = CASES_PER_COLUMN * len(column_names(self.settings))
         if free < needed:
@@ -157,6 +195,13 @@ class Harmonizer:
                 f"harmonization: {free} cases, one taken off for each scanner, for "
                 f"{len(column_names(self.settings))} covariates; at least {needed} are needed; {_WITHOUT}"
             )
+
+    def _too_few(self, num_sites: int, failures: Iterable[SiteFailure]) -> RunError:
+        why = "; ".join(f"{failure.site}: {failure.code} ({meaning_of(failure.code)})" for failure in failures)
+        return RunError(
+            f"harmonization: {num_sites} sites gave their sums, at least {MIN_SITES} are needed; "
+            f"{why or 'no other site is connected'}; {_WITHOUT}"
+        )
 
     def _solve(self, moments: Sequence[Moments]) -> Floats:
         try:
@@ -187,3 +232,4 @@ def load_reference(out: Path, settings: Harmonization) -> Reference | None:
 def save_reference(out: Path, reference: Reference) -> None:
     """Keep the reference, whole or not at all."""
     write_text(out / REFERENCE_FILE, reference.model_dump_json(indent=1) + "\n")
+    (out / _FIRST_FILE).unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from msfl_common.errors import InputError
 from msfl_common.files import write_text
 from msfl_common.metric_registry import ALL_METRICS
 from msfl_common.statistics import Estimate, pool
+from msfl_common.validation_metrics import ValidationMetrics
 from msfl_server.classification_summary import ClassificationSummary
 
 SUMMARY_FILE = "summary.json"
@@ -182,3 +183,17 @@ def write_summary(out: Path, summary: Summary) -> Path:
 
 def _defined(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def case_counts(
+    before: tuple[SiteSummary, ...],
+    train_cases: Mapping[str, int],
+    validation: Mapping[str, ValidationMetrics],
+) -> tuple[SiteSummary, ...]:
+    """Case counts as last declared, by name: those of before, brought up to what a round has told."""
+    counts = {site.name: site for site in before}
+    for name in {*counts, *train_cases, *validation}:
+        old = counts.get(name, SiteSummary(name=name, cases_train=0, cases_val=0))
+        measured = validation[name].num_cases if name in validation else old.cases_val
+        counts[name] = SiteSummary(name=name, cases_train=train_cases.get(name, old.cases_train), cases_val=measured)
+    return tuple(counts[name] for name in sorted(counts))

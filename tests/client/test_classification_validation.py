@@ -36,10 +36,10 @@ def test_a_site_measures_and_the_ledger_says_what_left(tmp_path: Path) -> None:
     assert set(metrics.estimates) == NAMES
     assert metrics.num_cases == metrics.confusion.sum() == metrics.cells[0, :, 1].sum() == 40
     door = Door(Policy(), tmp_path / "ledger.jsonl")
-    content = release(door, metrics, STUDY, 3)
+    content = release(door, metrics, STUDY, 3, metrics.min_patients)
     (line,) = read(door.ledger)
     assert verify(door.ledger) == 1
-    assert (line.kind, line.num_cases) == ("validation_metrics", 40)
+    assert (line.kind, line.num_cases, line.min_patients) == ("validation_metrics", 40, 14)
     assert line.arrays == {"cells": [1, 10, 3], "confusion": [2, 2]}
     received = unpack_metrics(content, NAMES, num_classes=2, min_cases=5)
     assert received.estimates["auroc"] == metrics.estimates["auroc"]

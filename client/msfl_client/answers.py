@@ -1,0 +1,119 @@
+"""The register of answers: which request of each round and purpose a study was answered, on the site's own disk.
+
+A coordinator that may ask at will needs few answers to find a patient (CONTRIBUTING.md). So each round gets one answer
+of each purpose, rounds go forward only, and what happens once in a study happens once: the sums of a harmonization,
+taking its reference, taking the model of lesions, and the test. The same request again, by a coordinator that crashed
+or lost the reply, is answered again, as it tells nothing new. Another one is refused, until a person at the site
+forgets the study's answers (`msfl-client reset-answers`).
+
+`answers/STUDY/STAGE-PURPOSE.json` in the state folder maps the rounds to the SHA-256 of the request. A request is
+written down before anything is computed for it; where that cannot be done, nothing is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from msfl_client import ledger
+from msfl_common import __version__
+from msfl_common.config_classification import NAME
+from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.files import private_folder, write_bytes
+from msfl_common.messages import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION, Content, RoundTask, payload_sha256
+
+Purpose = Literal["train", "validation", "test", "moments", "residuals", "reference", "segmentation"]
+FOLDER = "answers"
+_ONCE: tuple[Purpose, ...] = ("test", MOMENTS, RESIDUALS, REFERENCE, SEGMENTATION)
+_Answered = TypeAdapter(dict[int, str])  # round, 0 for what happens once, to the request's SHA-256
+
+
+def register(state: Path, purpose: Purpose, task: RoundTask, request: Content, max_rounds: int) -> None:
+    """Write down that a request will be answered.
+
+    Args:
+        state: the site's state folder.
+        purpose: what is asked.
+        task: what round it is asked for.
+        request: the whole of it.
+        max_rounds: most rounds of a study and purpose that the site's policy allows.
+
+    Raises:
+        RefusedError: another request was answered, a later round was, as many as the policy allows were, or the
+            register cannot be read.
+        OSError: it cannot be written.
+    """
+    path = state / FOLDER / task.study.name / f"{task.stage}-{purpose}.json"
+    number, sha256, answered = (
+        0 if purpose in _ONCE else task.round,
+        request_sha256(purpose, task, request),
+        _read(path),
+    )
+    if answered.get(number) == sha256:
+        return
+    if answered and number <= max(answered):
+        when = "" if purpose in _ONCE else f" of round {number}, and of round {max(answered)}"
+        raise RefusedError(Code.ANSWERED, f"{purpose} in study {task.study.name}: another request{when} came before")
+    if len(answered) >= max_rounds:
+        raise RefusedError(Code.POLICY, f"{len(answered)} rounds of {purpose} answered, at most {max_rounds}")
+    for folder in (state, state / FOLDER, path.parent):
+        private_folder(folder)
+    write_bytes(path, json.dumps({**answered, number: sha256}).encode(), secret=True)
+
+
+def request_sha256(purpose: Purpose, task: RoundTask, request: Content) -> str:
+    """Digest of all that an answer follows from; how long is waited for whom is not part of it.
+
+    Only training looks at the number of rounds: its rate falls over all of them.
+    """
+    number = 0 if purpose in _ONCE else task.round
+    num_rounds = task.settings.rounds.num_rounds if purpose == "train" else 0
+    settings = task.study.model_dump_json(exclude={"rounds", "segmentation"})
+    said = [purpose, task.stage, number, num_rounds, task.threshold, settings, payload_sha256(request)]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def num_answers(state: Path, study: str) -> int:
+    """Requests of a study that have been answered, of all purposes."""
+    return sum(len(_read(path)) for path in (state / FOLDER / study).glob("*.json"))
+
+
+def forget(state: Path, study: str) -> None:
+    """Let a study be answered anew, from its first round on; the ledger says so first.
+
+    Raises:
+        InputError: there is no answer to forget, or the ledger was touched.
+    """
+    folder = state / FOLDER / study
+    if not re.fullmatch(NAME, study) or not folder.is_dir():
+        raise InputError(f"{state / FOLDER}: no answer to study {study} is there; see `msfl-client ledger`")
+    entry = ledger.Entry(
+        kind="answers_reset",
+        study=study,
+        round=0,
+        arrays={},
+        numbers=[],
+        num_bytes=0,
+        sha256=hashlib.sha256().hexdigest(),
+        num_cases=0,
+        version=__version__,
+    )
+    try:
+        ledger.append(state / ledger.LEDGER_FILE, entry)
+    except RefusedError as error:
+        raise InputError(error.detail) from None
+    shutil.rmtree(folder)
+
+
+def _read(path: Path) -> dict[int, str]:
+    try:
+        return _Answered.validate_json(path.read_bytes()) if path.exists() else {}
+    except (OSError, ValidationError):
+        detail = f"{path}: not a register of answers; only `msfl-client reset-answers` lets the study go on"
+        raise RefusedError(Code.INTERNAL, detail) from None
