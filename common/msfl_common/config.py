@@ -15,10 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from msfl_common.config_classification import NAME, Classification, DeepModel, check_deep_model
 from msfl_common.errors import ConfigError
 from msfl_common.features import FEATURES, HARMONIZED
-from msfl_common.foreign_text import shown
+from msfl_common.patch_bounds import check_windows
 from msfl_common.reading import MOST_SETTINGS, parse_json, parse_yaml, read_text
-
-_MOST_FAULTS = 20
+from msfl_common.reading import describe_faults as describe_faults
 
 Name = Annotated[str, Field(pattern=NAME)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -205,6 +204,11 @@ class StudyConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _patch_fits_a_head(self) -> Self:
+        check_windows(self.training.patch_voxels, self.inputs.spacing_mm, self.validation.window_overlap)
+        return self
+
+    @model_validator(mode="after")
     def _task_has_its_section(self) -> Self:
         if (self.task == "classification") != (self.classification is not None):
             raise ValueError("expected a section `classification` with the task classification, and with no other")
@@ -241,6 +245,9 @@ class Policy(Frozen):
     min_cases: int = Field(5, ge=1, description="fewest cases behind any metric that leaves the site")
     max_rounds: int = Field(1000, ge=1, description="most rounds of a study the site takes part in")
     max_steps_per_round: int = Field(10_000, ge=1, description="most optimiser steps in one round")
+    max_memory_gb: float | None = Field(
+        None, gt=0, description="most memory that a batch may take, GB, by the study's settings; null: the device's"
+    )
     max_device_hours_per_day: float | None = Field(
         None, gt=0, description="hours of training and validation a day, summed over devices; null: no limit"
     )
@@ -362,21 +369,3 @@ def validate(model: type[Config], content: dict[str, Any], source: str) -> Confi
         return model.model_validate(content)
     except ValidationError as error:
         raise ConfigError(source, describe_faults(error)) from None
-
-
-def describe_faults(error: ValidationError) -> list[str]:
-    """One line per fault, of the first twenty: the field, what was found, what is allowed."""
-    lines = []
-    for fault in error.errors(include_url=False)[:_MOST_FAULTS]:
-        field = ".".join(shown(str(part)) for part in fault["loc"]) or "file"
-        value = shown(repr(fault["input"]))
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"{field}: unknown key; remove it or check its spelling")
-        elif fault["type"] == "missing":
-            lines.append(f"{field}: required, but not there")
-        elif fault["type"] == "value_error":
-            found = f"{field}: found {value}; " if fault["loc"] else ""
-            lines.append(f"{found}{fault['ctx']['error']}")
-        else:
-            lines.append(f"{field}: found {value}; {fault['msg'][0].lower()}{fault['msg'][1:]}")
-    return lines

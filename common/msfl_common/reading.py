@@ -24,6 +24,7 @@ MOST_SETTINGS = 2**18  # bytes of a file that people write, or of a study
 MOST_RECORD = 2**24  # bytes of a file that MSFL writes
 MOST_LEVELS = 24  # of lists and mappings in each other
 MOST_DIGITS = 300  # of a number
+_MOST_FAULTS = 20
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -113,6 +114,24 @@ def read_record(model: type[Model], path: Path, most_bytes: int = MOST_RECORD) -
         ConfigError: see `parse_record`; or it cannot be read.
     """
     return parse_record(model, read_text(path, most_bytes), str(path), most_bytes)
+
+
+def describe_faults(error: ValidationError) -> list[str]:
+    """One line per fault, of the first twenty: the field, what was found, what is allowed."""
+    lines = []
+    for fault in error.errors(include_url=False)[:_MOST_FAULTS]:
+        field = ".".join(shown(str(part)) for part in fault["loc"]) or "file"
+        value = shown(repr(fault["input"]))
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{field}: unknown key; remove it or check its spelling")
+        elif fault["type"] == "missing":
+            lines.append(f"{field}: required, but not there")
+        elif fault["type"] == "value_error":
+            found = f"{field}: found {value}; " if fault["loc"] else ""
+            lines.append(f"{found}{fault['ctx']['error']}")
+        else:
+            lines.append(f"{field}: found {value}; {fault['msg'][0].lower()}{fault['msg'][1:]}")
+    return lines
 
 
 class _PlainLoader(yaml.SafeLoader):
