@@ -17,6 +17,7 @@ import errno
 import logging
 from collections.abc import Callable
 from functools import cache
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ from msfl_client.harmonize import compute_moments, compute_residuals
 from msfl_client.kept_update import keep_update, kept_update
 from msfl_client.learner import OnProgress
 from msfl_client.ledger import LEDGER_FILE
+from msfl_client.request_size import check_size
 from msfl_client.session import (
     SiteSession,
     open_session,
@@ -41,6 +43,7 @@ from msfl_common import __version__
 from msfl_common.config import SiteConfig, StudyConfig, load_site
 from msfl_common.errors import Code, CohortError, ConfigError, InputError, RefusedError, UpdateError
 from msfl_common.files import private_folder
+from msfl_common.foreign_text import LineFormatter
 from msfl_common.messages import (
     MOMENTS,
     REFERENCE,
@@ -55,6 +58,8 @@ from msfl_common.messages import (
     unpack_task,
     unpack_task_weights,
 )
+
+_LOG_BYTES, _OLD_LOGS = 5_000_000, 3
 
 SiteOf = Callable[[Context], SiteConfig]
 Answer = Callable[[SiteSession, RoundTask, RecordDict], RecordDict]
@@ -204,6 +209,7 @@ def _answer_safely(
         check_request(site.policy, task.study, task.round, task.stage)
         if agreed is not None:
             check_agreed(agreed, task.study)
+        check_size(site, task.study)
         before(site, task, request)
         model = handed_model(site, task.study) if task.stage == "final" else None
         return answer(open_session(site, task.study, on_progress, task.stage, model), task, request)
@@ -219,13 +225,19 @@ def refuse(site: SiteConfig, code: Code, why: object, task: RoundTask | None = N
     return release_refusal(Door(site.policy, site.state / LEDGER_FILE), Refusal(code, site.name), task)
 
 
-@cache
 def site_log(site: SiteConfig) -> logging.Logger:
     """The site's log file, `site.log` in its state folder; nothing of it goes anywhere else."""
-    private_folder(site.state)
-    handler = logging.FileHandler(site.state / "site.log", delay=True, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.Logger(f"msfl.site.{site.name}")
+    return _log_at(site.state)
+
+
+@cache
+def _log_at(state: Path) -> logging.Logger:
+    private_folder(state)
+    handler = RotatingFileHandler(
+        state / "site.log", delay=True, encoding="utf-8", maxBytes=_LOG_BYTES, backupCount=_OLD_LOGS
+    )
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.Logger(f"msfl.site.{state}")
     logger.addHandler(handler)
     return logger
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from msfl_client.cache_limits import keep_newest
 from msfl_client.classification_validation import measure_site
 from msfl_client.clinical_observations import Observation
 from msfl_client.deep_training import predict, train_round
@@ -121,4 +122,6 @@ class ImageLearner:
     def _maker(self) -> SequenceMaker:
         data, features = self._data, self._data.features
         reference = read_reference(data.site.state / FOLDER / REFERENCE_FILE) if data.settings.features else None
-        return SequenceMaker(data.study, data.site.state / "cache" / "visits", reference, features)
+        cache = data.site.state / "cache" / "visits"
+        keep_newest(cache, len(data.cases), ".safetensors")
+        return SequenceMaker(data.study, cache, reference, features)

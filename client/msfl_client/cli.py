@@ -81,9 +81,8 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make a site's file and its key; nothing that is there already is overwritten."""
-    from rich.console import Console
-
     from msfl_client.site_folder import init_site
+    from msfl_common.progress import stdout_console
 
     made = init_site(folder, name, data)
     if as_json:
@@ -95,7 +94,7 @@ def init(
         }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = stdout_console(soft_wrap=True)
     console.print(f"{made.site_file} and {made.key} are made; the key stays here. Its public key:")
     console.print(made.public_key)
     console.print(
@@ -114,14 +113,13 @@ def check(
     site's own file. Exit code 0 when at least one case can be used and nothing keeps the site from taking part,
     else 2.
     """
-    from rich.console import Console
-
     from msfl_client.check_view import check_document, check_under_bar, print_check
     from msfl_client.checks import SiteCheck
     from msfl_client.clinical_check import check_outcome, needs_images, outcome_document, print_outcome
     from msfl_client.study_inputs import study_of_kit
     from msfl_common.config import Inputs, load_site, load_study
     from msfl_common.errors import CohortError, InputError
+    from msfl_common.progress import stdout_console
 
     site_config = load_site(site)
     study_config = load_study(study) if study is not None else study_of_kit(site_config)
@@ -143,13 +141,13 @@ def check(
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
         if looks_at_images:
-            print_check(Console(), site_config, study_config, result)
+            print_check(stdout_console(), site_config, study_config, result)
         if outcome is not None:
-            print_outcome(Console(), site_config, outcome)
+            print_outcome(stdout_console(), site_config, outcome)
         if rows:
             from msfl_client.connection_view import print_connection
 
-            print_connection(Console(), rows)
+            print_connection(stdout_console(), rows)
     if outcome is not None:
         outcome.raise_if_unusable(str(site))
     elif not result.cases:
@@ -185,12 +183,11 @@ def ledger(
 
     SITE.yaml is the site's own file. The whole chain of lines is checked first; exit code 2 when one was touched.
     """
-    from rich.console import Console
-
     from msfl_client.ledger import LEDGER_FILE, read
     from msfl_client.ledger_view import export_csv, overview, overview_document, print_overview, verdict
     from msfl_common.config import load_site
     from msfl_common.errors import InputError
+    from msfl_common.progress import stdout_console
 
     if export is not None and export.suffix != ".csv":
         raise InputError(f"--export {export}: expected a name that ends in .csv")
@@ -202,9 +199,9 @@ def ledger(
     if as_json:
         sys.stdout.write(json.dumps(overview_document(site_config.name, found), indent=2) + "\n")
         return
-    console = Console()
+    console = stdout_console()
     if not verify and export is None and found.last:
         print_overview(console, site_config.name, found)
-    console.print(verdict(found), soft_wrap=True, highlight=False, markup=False)
+    console.print(verdict(found), soft_wrap=True)
     if export is not None:
-        console.print(f"written: {export}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"written: {export}", soft_wrap=True)

@@ -37,10 +37,8 @@ def import_dicom_folder(
     Subjects are numbered afresh and sessions by date. Who is who stands in BIDS/sourcedata/subjects.tsv, which only
     this account may read: keep it at the site. What is there already is left alone.
     """
-    from rich.console import Console
-
     from msfl_client.dicom import TABLE, import_dicom
-    from msfl_common.progress import progress_bars
+    from msfl_common.progress import progress_bars, stdout_console
 
     with progress_bars() as bars:
         bars.add_task("Converting DICOM", total=None, note="")
@@ -48,7 +46,7 @@ def import_dicom_folder(
     if as_json:
         sys.stdout.write(json.dumps(asdict(report), indent=2) + "\n")
         return
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = stdout_console(soft_wrap=True)
     sessions = {(subject, session) for subject, session, _ in report.images}
     console.print(
         f"{len(report.images)} images of {len(sessions)} sessions; {report.there_already} sessions were there"
@@ -65,13 +63,11 @@ def preprocess(site: SitePath, study: StudyPath = None, workers: Workers = 2, as
     What was done to the images before is recognised, or said by `preprocessed` in SITE.yaml. Results lie in the
     site's state folder, with a page to look at; nothing leaves the site. Exit code 2 when no case can be used.
     """
-    from rich.console import Console
-
     from msfl_client.preprocess_site import preprocess_site
     from msfl_client.quality_page import page_path, write_page
     from msfl_client.study_inputs import study_of_kit
     from msfl_common.config import Inputs, load_site, load_study
-    from msfl_common.progress import progress_bars
+    from msfl_common.progress import progress_bars, stdout_console
 
     config = load_site(site)
     study_config = load_study(study) if study is not None else study_of_kit(config)
@@ -94,7 +90,7 @@ def preprocess(site: SitePath, study: StudyPath = None, workers: Workers = 2, as
         }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = stdout_console(soft_wrap=True)
     counts = Counter(outcome.status for outcome in outcomes)
     console.print(", ".join(f"{counts[status]} {status}" for status in ("done", "current", "left out")))
     for outcome in outcomes:

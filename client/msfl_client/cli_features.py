@@ -44,8 +44,6 @@ def features(
     Writes features/features.tsv into the state folder, with a JSON file that says what each column is. A case that
     was measured before and has not changed is not read again.
     """
-    from rich.console import Console
-
     from msfl_client.check_view import check_under_bar
     from msfl_client.feature_table import write_features_table
     from msfl_client.features_view import features_document, print_features
@@ -55,6 +53,7 @@ def features(
     from msfl_common.config import Inputs, load_site, load_study
     from msfl_common.errors import CohortError, InputError
     from msfl_common.files import private_folder
+    from msfl_common.progress import stdout_console
 
     config = load_site(site)
     asked = load_study(study) if study is not None else study_of_kit(config)
@@ -75,7 +74,7 @@ def features(
     if as_json:
         sys.stdout.write(json.dumps(features_document(path, table.rows, left_out), indent=2) + "\n")
     else:
-        print_features(Console(), path, table.rows, left_out)
+        print_features(stdout_console(), path, table.rows, left_out)
 
 
 @commands.command(epilog=DEBUG_HINT)
@@ -100,8 +99,6 @@ def harmonize(
     For a site that comes late, has a new scanner, or does not give sums. The reference and the other sites'
     figures stay as they are.
     """
-    from rich.console import Console
-
     from msfl_client.bids import split_by_patient
     from msfl_client.check_view import check_under_bar
     from msfl_client.feature_table import read_features_table
@@ -111,6 +108,7 @@ def harmonize(
     from msfl_common.config import StudyConfig, load_site, load_study
     from msfl_common.errors import InputError, RefusedError
     from msfl_common.model_folder import read_reference
+    from msfl_common.progress import stdout_console
 
     config, found = load_site(site), read_reference(reference)
     asked = load_study(study) if study is not None else study_of_kit(config) or StudyConfig(name="none")
@@ -135,10 +133,10 @@ def harmonize(
         }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
-    console = Console()
+    console = stdout_console()
     print_harmonized(console, config.name, made, found.version)
     text = f"{len(made.table.rows)} of {len(cases)} cases harmonized: {folder / TABLE_FILE}; nothing was sent"
-    console.print(text, soft_wrap=True, highlight=False)
+    console.print(text, soft_wrap=True)
 
 
 def _measure(

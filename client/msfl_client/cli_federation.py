@@ -39,12 +39,11 @@ def start(
 @commands.command(epilog=DEBUG_HINT)
 def status(site: SitePath, as_json: Json = False) -> None:
     """What the site's process is doing. Exit code 1 when it is not running."""
-    from rich.console import Console
-
     from msfl_client.node_status import read_status
     from msfl_client.supervisor import LOCK, one_line
     from msfl_common.config import load_site
     from msfl_common.holding import holder
+    from msfl_common.progress import stdout_console
 
     config = load_site(site)
     pid, last = holder(config.state / LOCK), read_status(config.state)
@@ -52,10 +51,10 @@ def status(site: SitePath, as_json: Json = False) -> None:
         document = {"running": pid is not None, "status": last.model_dump(mode="json") if last else None}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     elif pid is None:
-        Console().print(f"{config.name}: not running; start it with `msfl-client start {site}`", highlight=False)
+        stdout_console().print(f"{config.name}: not running; start it with `msfl-client start {site}`")
     else:
         progress = f" ({last.doing} {last.done}/{last.total} {last.note})" if last and last.total else ""
-        Console().print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}", highlight=False)
+        stdout_console().print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}")
     if pid is None:
         raise typer.Exit(1)
 
@@ -70,4 +69,4 @@ def stop(site: SitePath) -> None:
 
     config = load_site(site)
     ended = end_holder(config.state / LOCK, STOP_S, config.state / LOG)
-    console.print(f"{config.name}: {'stopped' if ended else 'was not running'}", highlight=False)
+    console.print(f"{config.name}: {'stopped' if ended else 'was not running'}")

@@ -12,8 +12,8 @@ from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.supercore.inflatable.inflatable_object import get_object_id
 from flwr.supercore.protobuf.client import ProtobufClient
 
-from msfl_common.messages_arrays import BLOCK_VALUES, MOST_FREE_VALUES
-from msfl_common.weights import Weights, has_free_length, type_of
+from msfl_common.messages_arrays import BLOCK_VALUES
+from msfl_common.weights import MOST_FREE_VALUES, Weights, has_free_length, type_of
 
 _ANSWER_BYTES = FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + 2**20  # one piece of an array, and what names it
 _REST_BYTES = 2**20  # the study, the records' names and Flower's heads; some 10 kB in an honest message

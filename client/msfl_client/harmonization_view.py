@@ -48,7 +48,7 @@ def print_harmonized(console: Console, site: str, made: HarmonizedSite, referenc
         table.add_row(row["scanner"], str(row["num_cases"]), shift, spread)
     console.print(table)
     for line in _left_out_lines(made.left_out):
-        console.print(line.strip(), soft_wrap=True, highlight=False, markup=False)
+        console.print(line.strip(), soft_wrap=True)
 
 
 def scanner_rows(made: HarmonizedSite) -> list[dict[str, Any]]:

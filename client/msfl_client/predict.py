@@ -31,6 +31,7 @@ from msfl_common.config import Inputs, SiteConfig
 from msfl_common.errors import CaseError, CohortError, InputError
 from msfl_common.files import write_json, write_text
 from msfl_common.metrics import label_lesions
+from msfl_common.model_card import NOTICE
 from msfl_common.model_folder import ModelCard, load_model
 from msfl_common.network import build_network, set_weights
 
@@ -54,6 +55,7 @@ def predict_folder(
     output: Path,
     device_name: str,
     on_case: Callable[[int, int], None] = lambda *_: None,
+    origin: str = "",
 ) -> list[PredictedCase]:
     """Predict every case of a BIDS folder; a bad case is named in the table and the rest go on.
 
@@ -63,6 +65,7 @@ def predict_folder(
         output: BIDS derivative folder to write; files of an earlier prediction are replaced one by one.
         device_name: as in site.yaml.
         on_case: told how many cases are done, and of how many.
+        origin: who vouches for the model, for those who get the output.
 
     Raises:
         ModelFolderError: the model cannot be used.
@@ -74,7 +77,7 @@ def predict_folder(
     device = pick_device(device_name)
     site = SiteConfig(name="input", data=(source,), state=output)
     cases, _ = find_cases(site, card.study.inputs.contrasts)
-    describe_output(output, card, "MS lesions")
+    describe_output(output, card, "MS lesions", origin)
     rows = []
     for number, case in enumerate(cases, start=1):
         rows.append(_predict_or_say_why(case, card, network, device, output))
@@ -146,7 +149,7 @@ def _prepare(case: Case, inputs: Inputs, device: torch.device) -> tuple[Prepared
     return prepared, done.native_to_mni(reference_contrast(inputs))
 
 
-def describe_output(output: Path, card: ModelCard, what: str) -> None:
+def describe_output(output: Path, card: ModelCard, what: str, origin: str) -> None:
     """Make a folder a BIDS derivative that says what it holds and which model made it.
 
     Raises:
@@ -159,8 +162,9 @@ def describe_output(output: Path, card: ModelCard, what: str) -> None:
                 "Name": f"{what} predicted by study {card.study.name}",
                 "BIDSVersion": "1.10.0",
                 "DatasetType": "derivative",
-                "GeneratedBy": [{"Name": "msfl", "Version": __version__, "Description": card.notice}],
+                "GeneratedBy": [{"Name": "msfl", "Version": __version__, "Description": NOTICE}],
                 "ModelWeightsSHA256": card.weights_sha256,
+                "ModelOrigin": origin,
             },
         )
     except OSError as error:

@@ -23,6 +23,7 @@ from msfl_common.classification_metrics import predict_classes, scored_classes
 from msfl_common.config_classification import DeepModel
 from msfl_common.errors import CaseError, CohortError
 from msfl_common.model_folder import ModelCard, load_model
+from msfl_common.model_signature import check_origin
 from msfl_common.reliability import Interval, interval_at
 
 OK, LEFT_OUT = "ok", "left out: "
@@ -105,7 +106,7 @@ def predict_outcomes(
     card, weights = load_model(model)
     assert card.study.classification is not None
     device = pick_device(device_name)
-    describe_output(output, card, "Outcomes of MS")
+    describe_output(output, card, "Outcomes of MS", check_origin(model).sentence)
     known = read_inputs(card, model, source, output, device_name, num_workers, on_progress)
     predictor: Predictor
     if isinstance(card.study.classification.model, DeepModel):

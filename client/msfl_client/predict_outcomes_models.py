@@ -28,7 +28,7 @@ from msfl_common.errors import CaseError
 from msfl_common.feature_models import explain, predict_proba
 from msfl_common.files import write_json
 from msfl_common.harmonization import Reference
-from msfl_common.model_folder import ModelCard
+from msfl_common.model_card import NOTICE, ModelCard
 from msfl_common.network import set_weights
 from msfl_common.weights import Weights
 
@@ -172,7 +172,7 @@ class ImagePredictor:
         folder = self._output / one.subject / (one.session or "") / "anat"
         pixel_mm = FIELD_MM / self._model.pixels
         sidecar = {
-            "Notice": self._card.notice,
+            "Notice": NOTICE,
             "Description": "gradient times input of the log odds of the explained class; above 0 it speaks for it",
             "Grid": f"the slices of {source.name}, in pixels of {pixel_mm:.3g} mm; a slice that "
             "the model did not see has the values of the nearest one that it saw",

@@ -15,7 +15,7 @@ from msfl_client.predict_outcomes import Prediction, Predictions
 from msfl_client.predict_outcomes_models import Reason
 from msfl_common.config_classification import Classification, DeepModel
 from msfl_common.files import write_json, write_text
-from msfl_common.model_folder import ModelCard
+from msfl_common.model_card import NOTICE, ModelCard
 from msfl_common.reliability import NEAREST_CASES
 
 TABLE = "predictions.tsv"
@@ -24,7 +24,7 @@ _ROWS_SHOWN = 50
 _MISSING = "n/a"
 
 
-def write_predictions(output: Path, found: Predictions) -> Path:
+def write_predictions(output: Path, found: Predictions, origin: str) -> Path:
     """Write `predictions.tsv` and, beside it, what its columns mean; returns the table's path."""
     path = output / TABLE
     columns = _columns(found.card)
@@ -32,17 +32,18 @@ def write_predictions(output: Path, found: Predictions) -> Path:
     writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(_cells(row, found.card) for row in found.rows)
-    write_json(path.with_suffix(".json"), {"Notice": found.card.notice, **_about(found.card), **columns})
+    write_json(path.with_suffix(".json"), {"Notice": NOTICE, "ModelOrigin": origin, **_about(found.card), **columns})
     write_text(path, stream.getvalue())
     return path
 
 
-def predictions_document(found: Predictions) -> dict[str, Any]:
+def predictions_document(found: Predictions, origin: str) -> dict[str, Any]:
     """Everything for `--json`, all reasons included."""
     card = found.card
     return {
         "schema_version": 1,
-        "notice": card.notice,
+        "notice": NOTICE,
+        "model_origin": origin,
         "study": card.study.name,
         "outcome": _outcome(card),
         "classes": list(card.labels.values()),
@@ -69,7 +70,7 @@ def predictions_document(found: Predictions) -> dict[str, Any]:
     }
 
 
-def print_predictions(console: Console, found: Predictions, path: Path) -> None:
+def print_predictions(console: Console, found: Predictions, path: Path, origin: str) -> None:
     """A table for people, with what its figures mean below."""
     card = found.card
     labels = list(card.labels.values())
@@ -91,8 +92,8 @@ def print_predictions(console: Console, found: Predictions, path: Path) -> None:
     told = f"{len(found.rows) - num_left_out} of {len(found.rows)} predicted; table: {path}"
     if len(found.rows) > _ROWS_SHOWN:
         told += f" (the first {_ROWS_SHOWN} rows are shown)"
-    for line in (told, interval_text(card), reasons_text(card), caution_text(card), card.notice):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for line in (told, interval_text(card), reasons_text(card), caution_text(card), origin, NOTICE):
+        console.print(line, soft_wrap=True)
 
 
 def interval_text(card: ModelCard) -> str:

@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save
 from scipy import ndimage
 
 from msfl_client.bids import Case
+from msfl_client.cache_limits import keep_newest, mark_used
 from msfl_client.volumes import read_volume
 from msfl_common.config import Contrast, Inputs
 from msfl_common.errors import CaseError
@@ -139,6 +140,7 @@ def prepare_cached(case: Case, inputs: Inputs, cache: Path) -> PreparedCase:
     path = cached_path(case, inputs, cache)
     try:
         stored = load_file(path)
+        mark_used(path)
         return PreparedCase(stored["image"], stored.get("label"), stored["affine"])
     except (FileNotFoundError, SafetensorError, KeyError):
         prepared = prepare_case(case, inputs)
@@ -168,7 +170,9 @@ def prepare_all(
             on_case()
 
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
-        return list(pool.map(prepare, cases))
+        prepared = list(pool.map(prepare, cases))
+    keep_newest(cache, len(cases), ".safetensors")
+    return prepared
 
 
 def cached_path(case: Case, inputs: Inputs, cache: Path) -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -29,11 +32,13 @@ from msfl_client.learner import Learner, OnProgress, OnStep
 from msfl_client.ledger import LEDGER_FILE
 from msfl_client.segmentation import open_segmentation
 from msfl_client.training import is_out_of_memory
-from msfl_common.config import SiteConfig, StudyConfig
+from msfl_common.config import Rounds, SiteConfig, StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages import ModelUpdate, RoundTask, ValidationMetrics
 from msfl_common.stages import Stage, study_at
 from msfl_common.weights import Weights
+
+MOST_SITES = 64  # of a simulation, whose sessions are kept in one process
 
 
 @dataclass(frozen=True)
@@ -63,13 +68,67 @@ class SiteSession:
         return self.learner.num_train_cases
 
 
-@lru_cache(maxsize=64)
-def open_session(
+class Sessions:
+    """The sessions that are open in this process: one a site, whatever its coordinator asks.
+
+    A request whose settings need another one closes the last before that is built. How long a round waits, and for how
+    many sites, needs no other one. A hospital's process has one site; a simulation's has as many as it plays.
+    """
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, tuple[object, SiteSession]] = OrderedDict()
+
+    def __call__(
+        self,
+        site: SiteConfig,
+        study: StudyConfig,
+        on_progress: OnProgress,
+        stage: Stage = "final",
+        model: HandedModel | None = None,
+    ) -> SiteSession:
+        """The site's session for a stage of a study; see `build_session`."""
+        key = (site, _what_matters(site, study), on_progress, stage, model)
+        found = self._open.get(site.state)
+        if found is None or found[0] != key:
+            found = None
+            if self._open.pop(site.state, None) is not None or len(self._open) >= MOST_SITES:
+                self._make_room()
+            found = self._open[site.state] = (key, build_session(site, study, on_progress, stage, model))
+        self._open.move_to_end(site.state)
+        return replace(found[1], study=study_at(study, stage))
+
+    def cache_clear(self) -> None:
+        """Close all of them."""
+        self._open.clear()
+
+    def _make_room(self) -> None:
+        while len(self._open) >= MOST_SITES:
+            self._open.popitem(last=False)
+        gc.collect()  # networks and their optimisers refer to each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+open_session = Sessions()
+
+
+def _what_matters(site: SiteConfig, study: StudyConfig) -> StudyConfig:
+    """The study without what a session does not depend on."""
+    rounds = Rounds(num_rounds=study.rounds.num_rounds)
+    if isinstance(site.device, tuple):  # devices that compute together wait for each other as long as the round
+        rounds = rounds.model_copy(update={"deadline_s": study.rounds.deadline_s})
+    changes: dict[str, object] = {"rounds": rounds}
+    if study.segmentation is not None:
+        changes["segmentation"] = rounds.model_copy(update={"num_rounds": study.segmentation.num_rounds})
+    return study.model_copy(update=changes)
+
+
+def build_session(
     site: SiteConfig,
     study: StudyConfig,
     on_progress: OnProgress,
-    stage: Stage = "final",
-    model: HandedModel | None = None,
+    stage: Stage,
+    model: HandedModel | None,
 ) -> SiteSession:
     """Check, split and preprocess the site's cases and build what the rounds of a stage need.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msfl_client.bids import Case
+from msfl_client.cache_limits import keep_newest, mark_used
 from msfl_client.check_cache import fingerprint_of
 from msfl_client.common_space import CommonSpaceCase
 from msfl_client.common_space_reader import common_space_of
@@ -60,6 +61,7 @@ def features_of(
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
         for of_patient in pool.map(measure, patients.values()):
             found |= of_patient
+    keep_newest(cache, len(cases), ".json")
     rows, left_out = [], {}
     for case in cases:
         features = found[case.key]
@@ -121,6 +123,7 @@ def _slot(cache: Path, inputs: Inputs, model: LesionModel | None, case: Case, ea
 def _read(slot: Path) -> dict[str, float] | None:
     try:
         content = json.loads(slot.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
+    mark_used(slot)
     return content if isinstance(content, dict) else None

@@ -84,7 +84,7 @@ class _Shown:
         between_rounds = status.state == "waiting" and seen_before and not status.refused
         if line != self._said and status.state not in ("connecting", "stopped") and not between_rounds:
             self._said = line
-            console.print(f"{self._name}: {line}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{self._name}: {line}", soft_wrap=True)
 
 
 def one_line(status: NodeStatus) -> str:

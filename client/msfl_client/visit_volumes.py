@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save
 from scipy import ndimage
 
 from msfl_client.bids import Case
+from msfl_client.cache_limits import mark_used
 from msfl_client.preprocess import CLIP_PERCENTILES, read_image
 from msfl_common.config import Contrast
 from msfl_common.config_classification import DeepModel
@@ -167,6 +168,7 @@ def cached_volume(case: Case, contrasts: Sequence[Contrast], model: DeepModel, c
     path = _slot(case, contrasts, model, cache)
     try:
         load_volume(path)
+        mark_used(path)
     except (FileNotFoundError, SafetensorError, KeyError):
         images = {contrast: read_image(case.images[contrast]) for contrast in contrasts if contrast in case.images}
         write_bytes(path, save({_KEY: np.ascontiguousarray(visit_volume(images, contrasts, model))}))

@@ -10,7 +10,6 @@ from typing import NoReturn
 
 import click
 import typer
-from rich.markup import escape
 
 from msfl_common.errors import MsflError
 
@@ -75,4 +74,4 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
 def _say(line: str) -> None:
     from msfl_common.progress import console  # rich's progress display is slow to import
 
-    console.print(f"[red]{escape(line)}[/red]", soft_wrap=True, highlight=False)
+    console.print(line, style="red", soft_wrap=True)

@@ -10,14 +10,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from msfl_common.config_classification import NAME, Classification, DeepModel, check_deep_model
 from msfl_common.errors import ConfigError
 from msfl_common.features import FEATURES, HARMONIZED
-
-_MOST_FAULTS, _SHOWN_CHARACTERS = 20, 200
+from msfl_common.patch_bounds import check_windows
+from msfl_common.reading import MOST_SETTINGS, parse_json, parse_yaml, read_text
+from msfl_common.reading import describe_faults as describe_faults
 
 Name = Annotated[str, Field(pattern=NAME)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -126,10 +126,12 @@ class Harmonization(Frozen):
     method: Literal["none", "combat"] = Field("none", description="none, or combat: ComBat over scanners")
     features: tuple[str, ...] = Field((), description="features to harmonize; empty: those that suit it")
     covariates: tuple[Covariate, ...] = Field(
-        ("age", "sex"), description="what is known to change features and is kept; never an outcome"
+        ("age", "sex"), max_length=2, description="what is known to change features and is kept; never an outcome"
     )
     age_knots_years: tuple[float, ...] = Field(
-        (), description="knots of a cubic spline of age, ends included, years; empty: a straight line"
+        (),
+        max_length=20,
+        description="knots of a cubic spline of age, ends included, years; empty: a straight line",
     )
     min_cases: int = Field(
         8, ge=3, description="fewest training cases of a scanner; one with fewer is left out, and not harmonized"
@@ -147,6 +149,13 @@ class Harmonization(Frozen):
             raise ValueError(f"no such feature: {', '.join(unknown)}; there are {', '.join(FEATURES)}")
         if len(set(value)) != len(value):
             raise ValueError("each feature may be named once")
+        return value
+
+    @field_validator("covariates")
+    @classmethod
+    def _covariates_once(cls, value: tuple[Covariate, ...]) -> tuple[Covariate, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("each covariate may be named once")
         return value
 
     @field_validator("age_knots_years")
@@ -195,6 +204,11 @@ class StudyConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _patch_fits_a_head(self) -> Self:
+        check_windows(self.training.patch_voxels, self.inputs.spacing_mm, self.validation.window_overlap)
+        return self
+
+    @model_validator(mode="after")
     def _task_has_its_section(self) -> Self:
         if (self.task == "classification") != (self.classification is not None):
             raise ValueError("expected a section `classification` with the task classification, and with no other")
@@ -231,6 +245,9 @@ class Policy(Frozen):
     min_cases: int = Field(5, ge=1, description="fewest cases behind any metric that leaves the site")
     max_rounds: int = Field(1000, ge=1, description="most rounds of a study the site takes part in")
     max_steps_per_round: int = Field(10_000, ge=1, description="most optimiser steps in one round")
+    max_memory_gb: float | None = Field(
+        None, gt=0, description="most memory that a batch may take, GB, by the study's settings; null: the device's"
+    )
     max_device_hours_per_day: float | None = Field(
         None, gt=0, description="hours of training and validation a day, summed over devices; null: no limit"
     )
@@ -323,6 +340,7 @@ def parse_study(text: str, source: str = "study") -> StudyConfig:
     Raises:
         ConfigError: it does not validate.
     """
+    parse_json(text, source, MOST_SETTINGS)
     try:
         return StudyConfig.model_validate_json(text)
     except ValidationError as error:
@@ -335,14 +353,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing, or is not YAML.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(str(path), ["no such file"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [f"cannot be read as text: {error}"]) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(str(path), [f"not valid YAML: {' '.join(str(error).split())}"]) from None
+    content = parse_yaml(read_text(path, MOST_SETTINGS), str(path))
     if not isinstance(content, dict):
         raise ConfigError(str(path), [f"expected `key: value` lines at the top, found {type(content).__name__}"])
     return content
@@ -358,27 +369,3 @@ def validate(model: type[Config], content: dict[str, Any], source: str) -> Confi
         return model.model_validate(content)
     except ValidationError as error:
         raise ConfigError(source, describe_faults(error)) from None
-
-
-def describe_faults(error: ValidationError) -> list[str]:
-    """One line per fault, of the first twenty: the field, what was found, what is allowed."""
-    lines = []
-    for fault in error.errors(include_url=False)[:_MOST_FAULTS]:
-        field = ".".join(_shown(str(part)) for part in fault["loc"]) or "file"
-        value = _shown(repr(fault["input"]))
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"{field}: unknown key; remove it or check its spelling")
-        elif fault["type"] == "missing":
-            lines.append(f"{field}: required, but not there")
-        elif fault["type"] == "value_error":
-            found = f"{field}: found {value}; " if fault["loc"] else ""
-            lines.append(f"{found}{fault['ctx']['error']}")
-        else:
-            lines.append(f"{field}: found {value}; {fault['msg'][0].lower()}{fault['msg'][1:]}")
-    return lines
-
-
-def _shown(text: str) -> str:
-    """What was found, for a log: a study comes over the network, and may be long or hold control characters."""
-    short = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
-    return short if short.isprintable() else ascii(short)

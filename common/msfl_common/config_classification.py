@@ -37,6 +37,9 @@ KNN_REASON = (
 )
 
 
+_MOST_CURVATURE = 16_000_000  # second derivatives that a site sends: 128 MB
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -119,7 +122,9 @@ class MlpModel(_Frozen):
     """A multi-layer perceptron, by federated averaging."""
 
     kind: Literal["mlp"] = Field(description="which model")
-    hidden: tuple[int, ...] = Field((32,), min_length=1, max_length=5, description="units of each hidden layer")
+    hidden: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
+        (32,), min_length=1, max_length=5, description="units of each hidden layer"
+    )
     learning_rate: float = Field(1e-2, gt=0, le=1, description="Adam's")
     weight_decay: float = Field(
         1e-3,
@@ -224,6 +229,10 @@ class Classification(_Frozen):
             raise ValueError("each feature and clinical value may be named once")
         if self.outcome.column in names:
             raise ValueError(f"{self.outcome.column}: is the outcome, and cannot be what it is predicted from")
+        if isinstance(self.model, KernelModel):
+            num_scores = 1 if len(self.outcome.classes) == 2 else len(self.outcome.classes)
+            if num_scores * self.model.num_features**2 > _MOST_CURVATURE:
+                raise ValueError(f"model.num_features: {self.model.num_features} are too many for {num_scores} classes")
         if isinstance(self.model, DeepModel):
             if self.features and self.model.kind != "lesion-encoder":
                 raise ValueError(f"features: {self.model.kind} sees images and clinical values alone; leave them out")

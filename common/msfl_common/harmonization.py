@@ -19,16 +19,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Annotated, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from msfl_common.config import Covariate, Frozen, Harmonization
+from msfl_common.config import Covariate, Frozen, Harmonization, Name
 
 Floats = NDArray[np.float64]
 _DEGREE = 3
+_MOST_CASES = 1_000_000_000
+_LARGEST = 1e12  # volumes are in ml, ages in years: no figure of a feature comes near it, and its square is finite
+
+Figure = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+Variance = Annotated[float, Field(ge=1 / _LARGEST**2, le=_LARGEST**2)]
 
 
 @dataclass(frozen=True)
@@ -77,23 +82,23 @@ class Reference(Frozen):
     """What all scanners are brought to; frozen once made, so that who comes late changes nobody's figures."""
 
     schema_version: Literal[1] = 1
-    study: str = Field(description="the study that made it")
+    study: Name = Field(description="the study that made it")
     settings: Harmonization = Field(description="features, covariates and rules behind it")
     columns: tuple[str, ...] = Field(description="columns of the covariates, Q of them")
-    slopes: tuple[tuple[float, ...], ...] = Field(description="beta, Q rows of P")
-    grand_mean: tuple[float, ...] = Field(description="case-weighted mean of the scanners' intercepts, P")
-    pooled_variance: tuple[float, ...] = Field(description="variance of the residuals, P")
-    num_cases: int = Field(ge=1)
-    num_scanners: int = Field(ge=1)
-    num_sites: int = Field(ge=1)
+    slopes: tuple[tuple[Figure, ...], ...] = Field(description="beta, Q rows of P")
+    grand_mean: tuple[Figure, ...] = Field(description="case-weighted mean of the scanners' intercepts, P")
+    pooled_variance: tuple[Variance, ...] = Field(description="variance of the residuals, P")
+    num_cases: int = Field(ge=1, le=_MOST_CASES)
+    num_scanners: int = Field(ge=1, le=_MOST_CASES)
+    num_sites: int = Field(ge=1, le=_MOST_CASES)
 
     @model_validator(mode="after")
     def _shapes_agree(self) -> Self:
         lengths = {len(self.grand_mean), len(self.pooled_variance), *map(len, self.slopes)}
         if lengths != {len(self.settings.feature_names)} or len(self.slopes) != len(self.columns):
             raise ValueError("features, columns and figures do not go together")
-        if min(self.pooled_variance) <= 0:
-            raise ValueError("pooled_variance: each is above 0")
+        if self.columns != column_names(self.settings):
+            raise ValueError("columns: expected those of the settings' covariates")
         return self
 
     def fits(self, settings: Harmonization) -> bool:

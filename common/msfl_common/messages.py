@@ -14,7 +14,6 @@ from typing import Final
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from pydantic import ValidationError
 
 from msfl_common.classification_curves import DEFAULT_THRESHOLD
 from msfl_common.config import StudyConfig, parse_study
@@ -22,6 +21,7 @@ from msfl_common.config_classification import Split
 from msfl_common.errors import Code, ConfigError, UpdateError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
 from msfl_common.messages_arrays import ARRAYS, pack_weights, unpack_floats, unpack_weights
+from msfl_common.reading import MOST_SETTINGS, parse_record
 from msfl_common.stages import Stage, stages_of, study_at
 from msfl_common.validation_metrics import ValidationMetrics as ValidationMetrics
 from msfl_common.validation_metrics import array_shapes, check_arrays, estimate_of, flat_numbers, number_names
@@ -263,9 +263,9 @@ def unpack_reference(content: RecordDict) -> Reference:
         UpdateError: there is none, or it does not validate.
     """
     try:
-        return Reference.model_validate_json(str(content.config_records[TASK].get(REFERENCE)))
-    except ValidationError as error:
-        raise UpdateError(f"expected the reference of a harmonization: {error.errors()[0]['msg']}") from None
+        return parse_record(Reference, str(content.config_records[TASK].get(REFERENCE)), REFERENCE, MOST_SETTINGS)
+    except ConfigError as error:
+        raise UpdateError(f"expected the reference of a harmonization: {error}") from None
 
 
 def pack_sums(sums: Moments | Residuals) -> RecordDict:

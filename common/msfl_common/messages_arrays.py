@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msfl_common.errors import UpdateError
 from msfl_common.harmonization import Floats
-from msfl_common.weights import Weights, check_weights, has_free_length, shapes_of, type_of
+from msfl_common.weights import MOST_FREE_VALUES, Weights, check_weights, has_free_length, shapes_of, type_of
 
 ARRAYS = "arrays"
 _NPY_HEADER_BYTES = 1024  # more than any .npy header of our arrays
@@ -20,7 +20,6 @@ _BLOCK = "block{:05d}"
 # Of float32, with the .npy header, just four of the 5 MB chunks in which Flower moves an array: each array, and each
 # chunk, is a call of its own.
 BLOCK_VALUES = 5 * 2**20 - 32
-MOST_FREE_VALUES = 4 * BLOCK_VALUES  # of weights that hold an array of any length: some 100 000 trees
 
 
 def pack_weights(weights: Weights) -> ArrayRecord:

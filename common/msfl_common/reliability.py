@@ -10,11 +10,18 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 NEAREST_CASES = 20  # with fewer, an interval says next to nothing; with many more, scores are no longer alike
 
-Group = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]]
+_MOST_CASES = 1_000_000_000
+
+Group = tuple[
+    Annotated[float, Field(ge=0, le=1)],
+    Annotated[int, Field(ge=1, le=_MOST_CASES)],
+    Annotated[int, Field(ge=0, le=_MOST_CASES)],
+]
+Groups = Annotated[tuple[Group, ...], Field(max_length=10_000)]
 
 
 class Reliability(BaseModel):
@@ -25,9 +32,17 @@ class Reliability(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    groups: tuple[tuple[Group, ...], ...] = Field(
-        description="of each scored class (the last of two, else each): mean score, cases and positive cases, low first"
+    groups: tuple[Groups, ...] = Field(
+        max_length=8,
+        description="of each scored class (the last of two, else each): mean score, cases, positive cases, low first",
     )
+
+    @field_validator("groups")
+    @classmethod
+    def _no_more_positives_than_cases(cls, value: tuple[Groups, ...]) -> tuple[Groups, ...]:
+        if any(positives > cases for groups in value for _, cases, positives in groups):
+            raise ValueError("expected at most as many positive cases as cases")
+        return value
 
 
 @dataclass(frozen=True)

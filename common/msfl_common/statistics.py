@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _Z95 = NormalDist().inv_cdf(0.975)
+_CHUNK_VALUES = 2**21  # of resamples times patients that are drawn at once: 16 MB an array
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,14 @@ def bootstrap_mean(
     mean = float(sums_P.sum() / num_cases) if num_cases else math.nan
     if num_patients < 2:
         return Estimate(mean, num_cases, math.nan, math.nan, math.nan)
-    draws_RP = rng.multinomial(num_patients, np.full(num_patients, 1 / num_patients), size=num_samples)
-    means_R = (draws_RP @ sums_P) / (draws_RP @ counts_P)
+    means, patients, share_P = [], [], np.full(num_patients, 1 / num_patients)
+    for start in range(0, num_samples, per_chunk := max(1, _CHUNK_VALUES // num_patients)):
+        draws_RP = rng.multinomial(num_patients, share_P, size=min(per_chunk, num_samples - start))
+        means.append((draws_RP @ sums_P) / (draws_RP @ counts_P))
+        patients.append((draws_RP > 0).sum(axis=1))
+    means_R = np.concatenate(means)
     standard_error = float(means_R.std(ddof=1) * math.sqrt(num_patients / (num_patients - 1)))
-    low, high = interval(means_R, (draws_RP > 0).sum(axis=1), min_patients, mean, standard_error, bounds)
+    low, high = interval(means_R, np.concatenate(patients), min_patients, mean, standard_error, bounds)
     return Estimate(mean, num_cases, standard_error, low, high)
 
 

@@ -19,10 +19,16 @@ from safetensors.numpy import save
 from msfl_common.config import StudyConfig
 from msfl_common.errors import InputError, UpdateError
 from msfl_common.files import write_bytes
+from msfl_common.foreign_text import shown
+from msfl_common.reading import parse_json
 
 log = logging.getLogger(__name__)
 
 ORDER = "order"  # safetensors sorts by name; the network's own order is kept beside
+
+MOST_HEADER = 2**20  # bytes of a safetensors file before its first array
+MOST_FREE_VALUES = 4 * (5 * 2**20 - 32)  # of weights that hold an array of any length: some 100 000 trees
+_CODES = {"float32": "F32", "float64": "F64", "int64": "I64"}
 
 # All of one type: float32 of networks, float64 of feature models. Where weights are what others are checked against,
 # one array whose first axis is 0 stands for any length there: trees, whose number grows.
@@ -84,6 +90,37 @@ def shapes_of(expected: Weights, num_values: int) -> dict[str, tuple[int, ...]]:
                 raise UpdateError(f"{name}: {num_values} values do not make whole rows of {shape[1:]}")
             shapes[name] = (length, *shape[1:])
     return shapes
+
+
+def most_bytes(expected: Weights) -> int:
+    """Bytes of the largest file that can hold weights like these."""
+    num_values = sum(value.size for value in expected.values())
+    if has_free_length(expected):
+        num_values += MOST_FREE_VALUES
+    return type_of(expected).itemsize * num_values + MOST_HEADER
+
+
+def check_header(content: bytes, expected: Weights) -> None:
+    """Refuse a safetensors file that says that it holds other arrays; nothing of them is read.
+
+    Raises:
+        UpdateError: other names, shapes or types.
+        ConfigError: the header is no JSON.
+    """
+    length = int.from_bytes(content[:8], "little")
+    if length > min(MOST_HEADER, len(content) - 8):
+        raise UpdateError("expected a safetensors file")
+    header = parse_json(content[8 : 8 + length], "header")
+    found = set(header) - {"__metadata__"} if isinstance(header, dict) else set()
+    if found != set(expected):
+        strange = [shown(name, 60) for name in sorted(found ^ set(expected))[:3]]
+        raise UpdateError(f"expected {len(expected)} arrays, found {len(found)}; they differ in {strange}")
+    for name, like in expected.items():
+        entry, free = header[name], like.shape[:1] == (0,)
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        fits = isinstance(shape, list) and len(shape) == like.ndim and tuple(shape[free:]) == like.shape[free:]
+        if not fits or entry.get("dtype") != _CODES[str(like.dtype)]:
+            raise UpdateError(f"{name}: expected {like.dtype}{like.shape}, found {shown(str(entry), 80)}")
 
 
 def check_weights(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> None:

@@ -28,7 +28,7 @@ def build_app(settings_of: Callable[[Context], RunSettings]) -> ServerApp:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         settings = settings_of(context)
-        run, listener = settings.played, settings.listener
-        run_rounds(grid, run.study, run.first, run.out, listener, settings.expected, run.stage, run.segmentation)
+        run, listener, expected = settings.played, settings.listener, settings.expected
+        run_rounds(grid, run.study, run.first, run.out, listener, expected, run.stage, run.segmentation, run.signer)
 
     return app

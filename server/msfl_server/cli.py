@@ -152,7 +152,7 @@ def simulate(
     try:
         summary = run_simulated(setup, folder, backend.value, tracking_uri)
     except KeyboardInterrupt:
-        console.print(f"completed rounds are kept; `msfl-server simulate --resume {folder}` goes on", highlight=False)
+        console.print(f"completed rounds are kept; `msfl-server simulate --resume {folder}` goes on")
         raise
     if as_json:
         sys.stdout.write(summary.model_dump_json(indent=2) + "\n")
@@ -208,14 +208,13 @@ def _resumed(
 
 
 def _show(summary: Summary, out: Path) -> None:
-    from rich.console import Console
-
+    from msfl_common.progress import stdout_console
     from msfl_server.report import render_table
 
-    console = Console()
+    console = stdout_console()
     render_table(summary, console)
-    console.print(f"report: {out / 'report.html'}   model: {out / summary.model}", highlight=False)
-    console.print(f"curves: mlflow ui --backend-store-uri sqlite:///{out / 'mlflow.db'}", highlight=False)
+    console.print(f"report: {out / 'report.html'}   model: {out / summary.model}")
+    console.print(f"curves: mlflow ui --backend-store-uri sqlite:///{out / 'mlflow.db'}")
 
 
 def _print_json(document: object) -> None:

@@ -49,15 +49,13 @@ def cross_validate(
     plan = FoldPlan(study=settings, sites=sites, num_folds=folds)
     check_plan(plan)
     claim_plan(out, plan)
-    results = cross_validation(
-        settings, play_folds(plan, out, lambda line: console.print(f"[bold]{line}[/]", highlight=False))
-    )
+    results = cross_validation(settings, play_folds(plan, out, lambda line: console.print(line, style="bold")))
     write_page(out, results, settings)
     write_results(out, results)
     if as_json:
         sys.stdout.write(results.model_dump_json(indent=2) + "\n")
         return
-    from rich.console import Console
+    from msfl_common.progress import stdout_console
 
-    render_table(results, Console())
-    Console().print(f"report: {out / PAGE_FILE}   figures: {out / RESULTS_FILE}", highlight=False)
+    render_table(results, stdout_console())
+    stdout_console().print(f"report: {out / PAGE_FILE}   figures: {out / RESULTS_FILE}")

@@ -39,7 +39,7 @@ def start(
     from msfl_server.study_folder import certificate_warning, open_study, refresh_kits
 
     def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     study = open_study(folder)
@@ -63,21 +63,21 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
 ) -> None:
     """The round, whom it waits for and until when, and which sites are online. Exit code 1 when not running."""
-    from rich.console import Console
     from rich.live import Live
 
+    from msfl_common.progress import stdout_console
     from msfl_server.study_folder import open_study
 
     study = open_study(folder)
     if as_json:
         sys.stdout.write(json.dumps(_document(study), indent=2) + "\n")
     elif watch:
-        with Live(_table(study), console=Console(), refresh_per_second=2) as live:
+        with Live(_table(study), console=stdout_console(), refresh_per_second=2) as live:
             while True:
                 time.sleep(1)
                 live.update(_table(study))
     else:
-        Console().print(_table(study))
+        stdout_console().print(_table(study))
     if not _is_running(study):
         raise typer.Exit(1)
 
@@ -95,7 +95,7 @@ def stop(folder: StudyDir) -> None:
         text = "the server is stopped; `msfl-server start` goes on from the last completed round"
     else:
         text = "the server was not running"
-    console.print(text, highlight=False)
+    console.print(text)
 
 
 def _is_running(study: StudyFolder) -> bool:

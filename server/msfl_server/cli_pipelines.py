@@ -121,7 +121,7 @@ def _progress() -> Iterator[OnProgress]:
                 tasks[stage] = bars.add_task(stage, total=total, completed=done, note=note)
             bars.update(tasks[stage], completed=done)
             if done == total:
-                console.print(f"{stage}: {total} of {total} parts done", highlight=False)
+                console.print(f"{stage}: {total} of {total} parts done")
 
         yield on_progress
 
@@ -130,12 +130,13 @@ def _say_left_out(left_out: int) -> None:
     from msfl_common.progress import console
 
     if left_out:
-        console.print(f"{left_out} cases are left out: their label is n/a", highlight=False)
+        console.print(f"{left_out} cases are left out: their label is n/a")
 
 
 def _show(results: PipelineResults, out: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from msfl_common.progress import stdout_console
 
     table = Table(title="Best pipelines", caption="the best of many is best partly by luck; expect what is nested")
     for heading in ("Classifier", "Pipeline", "Accuracy", "95% CI", "z", "p"):
@@ -147,7 +148,7 @@ def _show(results: PipelineResults, out: Path) -> None:
         interval = f"{row.scored.low:.2f} to {row.scored.high:.2f}"
         figures = (f"{row.scored.metrics['accuracy']:.3f}", interval)
         table.add_row(row.classifier, row.pipeline.name, *figures, *chance)
-    console = Console()
+    console = stdout_console()
     console.print(table)
     nested = next(one for one in results.nested if one.classifier == "all").scored
     console.print(

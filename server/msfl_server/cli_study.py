@@ -117,8 +117,8 @@ def _show(as_json: bool, document: dict[str, Any], *lines: str) -> None:
     if as_json:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
-    from rich.console import Console
+    from msfl_common.progress import stdout_console
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = stdout_console(soft_wrap=True)
     for line in lines:
         console.print(line)

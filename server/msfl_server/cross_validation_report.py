@@ -46,7 +46,7 @@ def render_table(results: CrossValidation, console: Console) -> None:
         table.add_row("folds that told it", "", "", *(_told(results, name) for name in names))
     console.print(table)
     for line in _silent(results.folds):
-        console.print(line, highlight=False)
+        console.print(line)
 
 
 def write_page(out: Path, results: CrossValidation, study: StudyConfig) -> Path:

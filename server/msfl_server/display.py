@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.progress import Progress, TaskID
+from rich.text import Text
 
 from msfl_common.metric_registry import HEADLINE
 from msfl_common.progress import console, progress_bars
@@ -26,7 +27,7 @@ class RunDisplay:
         """A site at work; see `msfl_client.session.OnProgress`."""
         if what in ("checked", "refused") and (site, note) not in self._told:
             self._told.add((site, note))  # what is so in every round is told in the first
-            console.print(f"{site}: {note}", highlight=False, markup=False)
+            console.print(f"{site}: {note}")
         if site not in self._sites:
             self._sites[site] = self._progress.add_task("", note="")
         self._progress.update(self._sites[site], description=f"  {site} {what}", completed=done, total=total, note=note)
@@ -34,7 +35,7 @@ class RunDisplay:
     def say(self, sentence: str | None) -> None:
         """A line for people, if there is one."""
         if sentence is not None:
-            console.print(sentence, highlight=False)
+            console.print(sentence)
 
     def on_stage(self, stage: Stage, num_rounds: int) -> None:
         """A stage of the run: its name, and the bar from the start."""
@@ -56,12 +57,9 @@ class RunDisplay:
             for name, title in titles.items()
             if name in record.metrics
         ]
-        failed = "".join(f"  [yellow]{failure.site}: {failure.code}[/]" for failure in record.sites_failed)
-        console.print(
-            f"round {record.round:3d}  {'  '.join(figures)}  "
-            f"{len(record.sites_ok)} sites  {record.seconds:.1f} s{failed}",
-            highlight=False,
-        )
+        failed = "".join(f"  {failure.site}: {failure.code}" for failure in record.sites_failed)
+        told = f"round {record.round:3d}  {'  '.join(figures)}  {len(record.sites_ok)} sites  {record.seconds:.1f} s"
+        console.print(Text.assemble(told, (failed, "yellow")))
         self._progress.update(self._rounds, completed=record.round)
 
 

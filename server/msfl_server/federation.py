@@ -28,6 +28,7 @@ from msfl_common.messages import (
 )
 from msfl_common.metric_registry import TASK_METRICS
 from msfl_common.model_folder import Provenance, save_model
+from msfl_common.model_signature import ModelSigner
 from msfl_common.stages import Stage, study_at
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
@@ -101,6 +102,7 @@ def run_rounds(
     expected: Sequence[str] = (),
     stage: Stage = "final",
     segmentation: Segmentation | None = None,
+    signer: ModelSigner | None = None,
 ) -> Checkpoint:
     """Run what is left of the rounds of a study, or of one stage; each completed round is a checkpoint under `out`.
 
@@ -114,6 +116,7 @@ def run_rounds(
             those of its last round.
         stage: what of the study is run.
         segmentation: what the stage before has trained; each site is handed it, and it goes into the model's folder.
+        signer: signs the model's folder.
 
     Raises:
         RunError: a round had fewer answers than the quorum. All completed rounds are on disk.
@@ -156,6 +159,7 @@ def run_rounds(
         threshold=checkpoint.state.threshold,
         reliability=reliability_of(checkpoint.state.validation, checkpoint.state.test),
         segmentation=segmentation.model if segmentation else None,
+        signer=signer,
     )
     return checkpoint
 

@@ -34,6 +34,7 @@ from msfl_server.coordinator import link_address, tracking_uri
 from msfl_server.federation import Listener
 from msfl_server.federation_control import Control, LinkAddress, connect
 from msfl_server.federation_grid import DeployedGrid
+from msfl_server.model_signer import model_signer
 from msfl_server.run import play_stages
 from msfl_server.run_status import StatusFile
 from msfl_server.server_config import load_server
@@ -126,7 +127,9 @@ def run_study(folder: StudyFolder) -> None:
         def play(played: StageRun, listener: Listener) -> None:
             build_app(lambda _: RunSettings(played, listener, tuple(list_sites(folder))))(grid, context)
 
-        play_stages(study, first_of, folder.run, tracking_uri(server), status, play, patient=True)
+        play_stages(
+            study, first_of, folder.run, tracking_uri(server), status, play, patient=True, signer=model_signer(folder)
+        )
         status.say("finished")
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from msfl_common.config import StudyConfig
 from msfl_common.harmonization import Reference
+from msfl_common.model_signature import ModelSigner
 from msfl_common.stages import Stage, stages_of
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import RunState, load_checkpoint
@@ -95,6 +96,7 @@ def play_stages(
     overlays: Callable[[StageRun], Sequence[Overlay]] = lambda _: (),
     effect: Callable[[Reference], HarmonizationEffect | None] = lambda _: None,
     patient: bool = False,
+    signer: ModelSigner | None = None,
 ) -> Summary:
     """Play what is left of a study's stages, one after the other: a stage that is complete passes at once.
 
@@ -111,6 +113,7 @@ def play_stages(
         overlays: see `play_and_report`.
         effect: see `play_and_report`.
         patient: see `play_and_report`.
+        signer: signs the models of all stages; see `StageRun`.
 
     Returns:
         The summary of the last stage.
@@ -121,7 +124,7 @@ def play_stages(
     segmentation: Segmentation | None = None
     for stage in stages_of(study):
         folder = folder_of(stage, out)
-        played = StageRun(study, first_of(stage, folder), folder, stage, segmentation)
+        played = StageRun(study, first_of(stage, folder), folder, stage, segmentation, signer)
         display.on_stage(stage, played.settings.rounds.num_rounds)
         if stage == "final":
             return play_and_report(played, tracking_uri, display, play, overlays, effect, patient)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msfl_common.config import StudyConfig
+from msfl_common.model_signature import ModelSigner
 from msfl_common.stages import Stage, study_at
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import load_checkpoint
@@ -31,6 +32,7 @@ class StageRun:
         out: its folder.
         stage: which one.
         segmentation: of a stage after a segmentation, what that has trained.
+        signer: signs the stage's model; None in a simulation, which no authority stands behind.
     """
 
     study: StudyConfig
@@ -38,6 +40,7 @@ class StageRun:
     out: Path
     stage: Stage = "final"
     segmentation: Segmentation | None = None
+    signer: ModelSigner | None = None
 
     @property
     def settings(self) -> StudyConfig:

@@ -31,7 +31,7 @@ def test_it_loads_as_it_was_saved(folder: Path) -> None:
     assert card.study == STUDY
     assert list(weights) == list(expected)
     assert all(np.array_equal(weights[name], expected[name]) for name in expected)
-    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors", "signature.json"]
 
 
 def test_arrays_are_kept_however_they_lie_in_memory() -> None:
@@ -68,5 +68,6 @@ def test_a_card_for_another_architecture_is_found(folder: Path) -> None:
     card = json.loads((folder / "model.json").read_text())
     card["study"]["model"]["channels"] = [2, 8]
     (folder / "model.json").write_text(json.dumps(card))
+    (folder / "signature.json").unlink()
     with pytest.raises(ModelFolderError, match="does not fit the architecture"):
         load_model(folder)
