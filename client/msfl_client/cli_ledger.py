@@ -141,7 +141,7 @@ def _open(
     from rich.console import Console
     from safetensors.numpy import save
 
-    from msfl_client.ledger_content import SENT_FOLDER, open_content
+    from msfl_client.ledger_content import SENT_FOLDER, open_content, read_officer_key
     from msfl_common.errors import InputError
     from msfl_common.files import write_bytes, write_json
 
@@ -151,8 +151,8 @@ def _open(
     line = next((line for line in list(proof.lines()) if line.number == number), None)
     if line is None:
         raise InputError(f"--open {number}: the ledger has {proof.num_lines} lines")
-    passphrase = _passphrase(passphrase_file, confirm=False)
-    opened = open_content(config.state / SENT_FOLDER, line, key, passphrase)
+    officer = read_officer_key(key, _passphrase(passphrase_file, confirm=False))
+    opened = open_content(config.state / SENT_FOLDER, line, officer)
     document = {"line": line.model_dump(), "numbers": opened.numbers}
     write_bytes(output, save(opened.arrays), secret=True)
     write_json(output.with_suffix(".json"), document)

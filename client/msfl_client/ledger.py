@@ -150,6 +150,8 @@ def _end_of(path: Path, stream: FileIO, signer: Signer | None) -> tuple[Line | N
             f"{path}: the last line is signed by another key than the site's; bring that key back, or move "
             f"{path.stem}.* to where they are kept, with its public key, to begin anew"
         )
+    if not last.signature and Receipts.of(path).newest_sha256():
+        raise InputError(f"{path}: is not signed, though the coordinator has given receipts for it: it was replaced")
     return last, end
 
 

@@ -100,27 +100,35 @@ def keeper(settings: KeepContent, folder: Path, content: Content, arrays: Shapes
     return keep
 
 
-def open_content(folder: Path, line: Line, key: Path, passphrase: str) -> Opened:
+def read_officer_key(path: Path, passphrase: str) -> pyrage.x25519.Identity:
+    """The officer's private key.
+
+    Raises:
+        InputError: it cannot be read, or the passphrase is another.
+    """
+    try:
+        return pyrage.x25519.Identity.from_str(pyrage.passphrase.decrypt(path.read_bytes(), passphrase).decode())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (pyrage.DecryptError, pyrage.IdentityError, ValueError):
+        raise InputError(f"{path}: another passphrase, or no key of `msfl-client make-officer-key`") from None
+
+
+def open_content(folder: Path, line: Line, key: pyrage.x25519.Identity) -> Opened:
     """Decrypt what was kept of a line.
 
     Raises:
-        InputError: it was not kept, was exchanged, or key or passphrase are other ones.
+        InputError: it was not kept, was exchanged, or is for another key.
     """
     file = _file(folder, line.number)
     try:
-        identity = pyrage.x25519.Identity.from_str(pyrage.passphrase.decrypt(key.read_bytes(), passphrase).decode())
-    except OSError as error:
-        raise InputError(f"{key}: cannot be read: {error.strerror}") from None
-    except (pyrage.DecryptError, pyrage.IdentityError, ValueError):
-        raise InputError(f"{key}: another passphrase, or no key of `msfl-client make-officer-key`") from None
-    try:
-        opened = from_bytes(pyrage.decrypt(file.read_bytes(), [identity]))
+        opened = from_bytes(pyrage.decrypt(file.read_bytes(), [key]))
     except OSError:
         raise InputError(
             f"{file}: not there: the message was a refusal, left before `policy.keep_content` was set, or is too old"
         ) from None
     except pyrage.DecryptError:
-        raise InputError(f"{file}: cannot be opened: it was changed, or is for another key than {key}") from None
+        raise InputError(f"{file}: cannot be opened: it was changed, or is for another key") from None
     except InputError as error:
         raise InputError(f"{file}: was exchanged: it {error}") from None
     shapes = {name: list(array.shape) for name, array in opened.arrays.items()}

@@ -168,8 +168,13 @@ class Checker:
         Raises:
             InputError: it names a receipt that is gone, or a receipt says otherwise.
         """
-        if line.receipt and self.names.get(line.receipt, line.number) >= line.number:
+        if line.receipt and line.receipt not in self.names:
             raise InputError(f"{self.path}: the receipt that line {line.number} names was removed or changed")
+        if line.receipt and (ahead := self.names[line.receipt]) >= line.number:
+            raise InputError(
+                f"{self.path}: when line {line.number} was written, the coordinator had signed line {ahead}; the ledger "
+                "was set back to before that"
+            )
         receipt = self.open.pop(line.number, None)
         if receipt is not None and receipt.hash != line.hash:
             raise InputError(
