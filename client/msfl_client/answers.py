@@ -22,7 +22,10 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from msfl_client import ledger
+from msfl_client.egress import door_of
+from msfl_client.ledger_line import Entry
 from msfl_common import __version__
+from msfl_common.config import SiteConfig
 from msfl_common.config_classification import NAME
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.files import private_folder, write_bytes
@@ -84,16 +87,16 @@ def num_answers(state: Path, study: str) -> int:
     return sum(len(_read(path)) for path in (state / FOLDER / study).glob("*.json"))
 
 
-def forget(state: Path, study: str) -> None:
+def forget(site: SiteConfig, study: str) -> None:
     """Let a study be answered anew, from its first round on; the ledger says so first.
 
     Raises:
         InputError: there is no answer to forget, or the ledger was touched.
     """
-    folder = state / FOLDER / study
+    folder, door = site.state / FOLDER / study, door_of(site)
     if not re.fullmatch(NAME, study) or not folder.is_dir():
-        raise InputError(f"{state / FOLDER}: no answer to study {study} is there; see `msfl-client ledger`")
-    entry = ledger.Entry(
+        raise InputError(f"{folder.parent}: no answer to study {study} is there; see `msfl-client ledger`")
+    entry = Entry(
         kind="answers_reset",
         study=study,
         round=0,
@@ -105,7 +108,7 @@ def forget(state: Path, study: str) -> None:
         version=__version__,
     )
     try:
-        ledger.append(state / ledger.LEDGER_FILE, entry)
+        ledger.append(door.ledger, entry, door.signer)
     except RefusedError as error:
         raise InputError(error.detail) from None
     shutil.rmtree(folder)

@@ -25,12 +25,11 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from msfl_client.answers import Purpose, register, request_sha256
-from msfl_client.egress import Door, check_agreed, check_request, floor_of, release, release_refusal
+from msfl_client.egress import check_agreed, check_request, door_of, floor_of, release, release_refusal
 from msfl_client.handed_model import handed_model, take_model
 from msfl_client.harmonize import compute_moments, compute_residuals
 from msfl_client.kept_update import keep_update, kept_update
 from msfl_client.learner import OnProgress
-from msfl_client.ledger import LEDGER_FILE
 from msfl_client.request_size import check_size
 from msfl_client.session import (
     SiteSession,
@@ -222,7 +221,7 @@ def _answer_safely(
 def refuse(site: SiteConfig, code: Code, why: object, task: RoundTask | None = None) -> RecordDict:
     """A code from the fixed list, through the door; `why` goes to the site's log only."""
     site_log(site).error("answered %s: %s", code.value, why, exc_info=why if isinstance(why, Exception) else None)
-    return release_refusal(Door(site.policy, site.state / LEDGER_FILE), Refusal(code, site.name), task)
+    return release_refusal(door_of(site), Refusal(code, site.name), task)
 
 
 def site_log(site: SiteConfig) -> logging.Logger:

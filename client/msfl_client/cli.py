@@ -17,6 +17,7 @@ import typer
 from msfl_client.cli_data import commands as data_commands
 from msfl_client.cli_features import commands as feature_commands
 from msfl_client.cli_federation import commands as federation_commands
+from msfl_client.cli_ledger import commands as ledger_commands
 from msfl_client.cli_predict import commands as predict_commands
 from msfl_common.cli import DEBUG_HINT, run_app
 
@@ -38,6 +39,7 @@ app.add_typer(federation_commands)
 app.add_typer(data_commands)
 app.add_typer(feature_commands)
 app.add_typer(predict_commands)
+app.add_typer(ledger_commands)
 
 SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
 StudyPath = Annotated[
@@ -167,41 +169,3 @@ def _check_connection(site: SiteConfig) -> list[Row]:
     with progress_bars() as bars:
         bars.add_task("Looking at connection and machine", total=None, note="")
         return check_connection(site)
-
-
-@app.command(epilog=DEBUG_HINT)
-def ledger(
-    site: SitePath,
-    verify: Annotated[bool, typer.Option("--verify", help="Only check every line; exit code 2 if touched.")] = False,
-    export: Annotated[
-        Path | None, typer.Option("--export", metavar="FILE.csv", help="Write every entry to a table.")
-    ] = None,
-    last: Annotated[int, typer.Option("--last", min=1, help="Entries shown, the newest.")] = 20,
-    as_json: Json = False,
-) -> None:
-    """Show what has left the site: every message, its size and its hash, never what it held.
-
-    SITE.yaml is the site's own file. The whole chain of lines is checked first; exit code 2 when one was touched.
-    """
-    from msfl_client.ledger import LEDGER_FILE, read
-    from msfl_client.ledger_view import export_csv, overview, overview_document, print_overview, verdict
-    from msfl_common.config import load_site
-    from msfl_common.errors import InputError
-    from msfl_common.progress import stdout_console
-
-    if export is not None and export.suffix != ".csv":
-        raise InputError(f"--export {export}: expected a name that ends in .csv")
-    site_config = load_site(site)
-    path = site_config.state / LEDGER_FILE
-    found = overview(path, last)
-    if export is not None:
-        export_csv(export, read(path))
-    if as_json:
-        sys.stdout.write(json.dumps(overview_document(site_config.name, found), indent=2) + "\n")
-        return
-    console = stdout_console()
-    if not verify and export is None and found.last:
-        print_overview(console, site_config.name, found)
-    console.print(verdict(found), soft_wrap=True)
-    if export is not None:
-        console.print(f"written: {export}", soft_wrap=True)

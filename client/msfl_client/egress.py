@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from msfl_client import ledger
+from msfl_client.keys import load_key
+from msfl_client.ledger_content import SENT_FOLDER, keeper
+from msfl_client.ledger_late import late_of
+from msfl_client.ledger_line import Entry
 from msfl_common import __version__
-from msfl_common.config import MessageKind, Policy, StudyConfig
+from msfl_common.config import MessageKind, Policy, SiteConfig, StudyConfig
 from msfl_common.errors import Code, MsflError, RefusedError
 from msfl_common.harmonization import Moments, Residuals
 from msfl_common.messages import (
@@ -29,6 +35,8 @@ from msfl_common.messages import (
     pack_sums,
     pack_update,
 )
+from msfl_common.messages_ledger import add_head
+from msfl_common.receipts import Signer
 from msfl_common.stages import Stage, stages_of, study_at, tasks_of
 
 Outgoing = ModelUpdate | ValidationMetrics | Moments | Residuals | NodeFacts
@@ -43,14 +51,36 @@ _KINDS: dict[type[Outgoing], MessageKind] = {
 
 @dataclass(frozen=True)
 class Door:
-    """Whose door it is and where its ledger lies."""
+    """Whose door it is and where its ledger lies.
+
+    Attributes:
+        signer: signs each line; None where a site has no key, as in a simulation.
+    """
 
     policy: Policy
     ledger: Path
+    signer: Signer | None = None
+
+    @property
+    def sends_head(self) -> bool:
+        """Whether the end of the ledger, signed, goes beside each message."""
+        return self.signer is not None and "ledger_head" in self.policy.allow
+
+
+@cache
+def door_of(site: SiteConfig) -> Door:
+    """The door of a site; its key is read once, where it has one.
+
+    Raises:
+        InputError: the key is there, but unsound.
+    """
+    has_key = site.key.is_absolute() and site.key.exists()  # a simulated site's file names none
+    signer = Signer(site.name, load_key(site.key)) if has_key else None
+    return Door(site.policy, site.state / ledger.LEDGER_FILE, signer)
 
 
 def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: int, num_patients: int) -> Content:
-    """Check, log and pack one outgoing message.
+    """Check, log and pack one outgoing message; where the policy says so, keep it.
 
     Args:
         door: whose.
@@ -60,7 +90,9 @@ def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: in
         num_patients: the smallest number of patients behind any figure in it; 0 where it has no figure of a patient.
 
     Raises:
-        RefusedError: the site's policy does not allow this kind of message, or it rests on too few cases.
+        RefusedError: the site's policy does not allow this kind of message, it rests on too few cases, or it cannot be
+            kept.
+        OSError: the ledger cannot be written.
     """
     kind = _KINDS[type(outgoing)]
     if kind not in door.policy.allow:
@@ -68,7 +100,13 @@ def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: in
     if num_patients or not isinstance(outgoing, NodeFacts):
         check_floor(door.policy, study, num_patients)
     content, num_cases, arrays = _pack(outgoing)
-    ledger.append(door.ledger, _entry(kind, content, study.name, round_number, num_cases, num_patients, arrays))
+    keep, sent = door.policy.keep_content, door.ledger.with_name(SENT_FOLDER)
+    keep_as = keeper(keep, sent, content, arrays) if keep else None
+    late_of(door.ledger).write(door.signer)
+    entry = _entry(door, kind, content, study.name, round_number, num_cases, num_patients, arrays)
+    line = ledger.append(door.ledger, entry, door.signer, keep_as)
+    if line.head_sent:
+        add_head(content, line.signed_head)
     return content
 
 
@@ -76,16 +114,26 @@ def release_refusal(door: Door, refusal: Refusal, task: RoundTask | None) -> Con
     """Log and pack a refusal: a code from the fixed list and the site's name, whatever the policy.
 
     Where the ledger cannot be written (a full disk), the refusal leaves all the same: it holds no data, and
-    without it the coordinator would wait for nothing.
+    without it the coordinator would wait for nothing. Its line is written when there is room, before anything else
+    leaves.
     """
     content = pack_refusal(refusal)
     study, round_number = (task.settings.name, task.round) if task else ("", 0)
-    with suppress(OSError, MsflError):
-        ledger.append(door.ledger, _entry("refusal", content, study, round_number, 0, 0, {}))
+    entry = _entry(door, "refusal", content, study, round_number, 0, 0, {}, refusal.code.value)
+    late = late_of(door.ledger)
+    try:
+        late.write(door.signer)
+        line = ledger.append(door.ledger, entry, door.signer)
+    except (OSError, MsflError):
+        late.add(entry.model_copy(update={"late": datetime.now(UTC).isoformat(), "head_sent": False}))
+        return content
+    if line.head_sent:
+        add_head(content, line.signed_head)
     return content
 
 
 def _entry(
+    door: Door,
     kind: str,
     content: Content,
     study: str,
@@ -93,9 +141,10 @@ def _entry(
     num_cases: int,
     num_patients: int,
     arrays: dict[str, list[int]],
-) -> ledger.Entry:
+    code: str = "",
+) -> Entry:
     described = describe(content)
-    return ledger.Entry(
+    return Entry(
         kind=kind,
         study=study,
         round=round_number,
@@ -106,7 +155,15 @@ def _entry(
         num_cases=num_cases,
         min_patients=num_patients,
         version=__version__,
+        code=code,
+        policy=policy_sha256(door.policy),
+        head_sent=door.sends_head,
     )
+
+
+def policy_sha256(policy: Policy) -> str:
+    """What a line says of the policy that its message passed."""
+    return hashlib.sha256(policy.model_dump_json().encode()).hexdigest()
 
 
 def floor_of(policy: Policy, study: StudyConfig) -> int:

@@ -18,16 +18,18 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from msfl_client.app import build_app, refuse
+from msfl_client.egress import door_of
 from msfl_client.federation_bounds import bounds_of
 from msfl_client.federation_fleet import DisconnectedError, Fleet, RunEndedError, UnusableError, join
 from msfl_client.keys import load_key
+from msfl_client.ledger_witness import Witness
 from msfl_client.node_status import StatusFile
 from msfl_common import __version__
 from msfl_common.config import SiteConfig, load_site, load_study
 from msfl_common.errors import Code, InputError
 from msfl_common.files import private_folder, write_text
 from msfl_common.holding import held
-from msfl_common.kit import CA_FILE, STUDY_FILE, load_kit
+from msfl_common.kit import CA_FILE, STUDY_FILE, load_kit, read_certificate
 from msfl_common.messages import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION
 from msfl_common.network import starting_weights
 from msfl_common.processes import end_with_starter
@@ -55,6 +57,7 @@ def run_node(site: SiteConfig) -> None:
     if kit.site != site.name:
         raise InputError(f"{site.kit}: is the kit of site {kit.site}, but `name:` is {site.name}; make them the same")
     private_folder(site.state)
+    witness = Witness(door_of(site), kit.study, read_certificate(site.kit / CA_FILE))
     taken = f"{site.state}: the site is running already; see `msfl-client status`"
     with held(site.state / "node.lock", taken), StatusFile(site.state, kit.study, kit.address) as status:
         app = build_app(lambda _: site, status.on_progress, keep_answers=True, agreed=study)
@@ -67,7 +70,7 @@ def run_node(site: SiteConfig) -> None:
                 with join(kit.address, authority, key, stale, bounds) as fleet:
                     write_text(session, str(fleet.node_id))
                     pause = 1.0
-                    serve(fleet, app, site, status)
+                    serve(fleet, app, site, status, witness)
             except DisconnectedError as error:
                 log.warning("%s; next try in %.0f s", error, pause)
                 status.say("offline", str(error))
@@ -78,7 +81,7 @@ def run_node(site: SiteConfig) -> None:
                 raise
 
 
-def serve(fleet: Fleet, app: Answer, site: SiteConfig, status: StatusFile) -> None:
+def serve(fleet: Fleet, app: Answer, site: SiteConfig, status: StatusFile, witness: Witness) -> None:
     """Answer requests as they come.
 
     Raises:
@@ -88,7 +91,7 @@ def serve(fleet: Fleet, app: Answer, site: SiteConfig, status: StatusFile) -> No
     pause, longest = POLL_S
     while True:
         try:
-            answered = answer_next(fleet, app, site, status)
+            answered = answer_next(fleet, app, site, status, witness)
         except DisconnectedError:
             raise
         except RunEndedError:
@@ -105,8 +108,8 @@ def serve(fleet: Fleet, app: Answer, site: SiteConfig, status: StatusFile) -> No
             pause = min(1.1 * pause, longest)
 
 
-def answer_next(fleet: Fleet, app: Answer, site: SiteConfig, status: StatusFile) -> bool:
-    """Answer the request that waits, if one does; whether one did.
+def answer_next(fleet: Fleet, app: Answer, site: SiteConfig, status: StatusFile, witness: Witness) -> bool:
+    """Answer the request that waits, if one does, and keep the receipt that comes with it; whether one did.
 
     Raises:
         DisconnectedError, RunEndedError.
@@ -119,6 +122,8 @@ def answer_next(fleet: Fleet, app: Answer, site: SiteConfig, status: StatusFile)
         return True
     if message is None:
         return False
+    if message.has_content():
+        witness.take(message.content)
     app_name = fleet.app_of(message.metadata.run_id)
     fleet.send(answer(message, app, app_name, fleet.node_id, site, status))
     return True

@@ -1,94 +1,56 @@
-"""The site's record of every message that left it: JSON lines, each chained to the line before.
+"""The site's record of every message that left it: JSON lines, each chained to the line before and signed.
 
-A line's `hash` is the SHA-256 of the line without it, in canonical JSON; `previous` is the hash of the line
-before. An edited, inserted, deleted or reordered line breaks the chain at a line that `verify` names. Lines cut
-off the end would leave a whole chain, so `ledger.head`, written after each line, holds the number and hash of the
-last one. It may be one line behind, where a crash came between the two writes; ahead of the ledger it never is.
+A line's `hash` is the SHA-256 of the line without it and the signature, in canonical JSON; `previous` is the hash of
+the line before. An edited, inserted, deleted or reordered line breaks the chain at a line that `read` names, and
+without the site's key nobody can write another chain. Lines cut off the end would leave a whole one, so `ledger.head`,
+written after each line, holds the number and hash of the last one. It may be one line behind, where a crash came
+between the two writes; ahead of the ledger it never is. Cutting both back, or writing all anew with the site's key,
+contradicts the coordinator's receipts (see `ledger_receipts`).
 
-This finds whatever touches one of the two files. It does not protect from someone who rewrites both, or deletes
-both: who may write in the state folder can forge a ledger from its first line on. Against that, note the number
-and the hash of the last line (`msfl-client ledger --verify` shows them) outside of this machine from time to time.
+Lines from before signatures, and those of a site without a key, are not signed: no signed line may come before one.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from msfl_client.ledger_line import Entry, Head, Line, make_line, parse_line
+from msfl_client.ledger_receipts import Receipts
+from msfl_client.tail import last_line
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.files import private_folder, write_text
+from msfl_common.receipts import Owner, Signer
 
 LEDGER_FILE = "ledger.jsonl"
-_BLOCK_BYTES = 65536
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Entry(_Frozen):
-    """One outgoing message: what it was, never what it held."""
-
-    kind: str
-    study: str
-    round: int
-    arrays: dict[str, list[int]]
-    numbers: list[str]
-    num_bytes: int
-    sha256: str
-    num_cases: int
-    min_patients: int = 0  # behind any figure in it; older lines do not say
-    version: str
-
-
-class Head(_Frozen):
-    """Where a ledger ends: the number and the hash of its last line."""
-
-    number: int = 0
-    hash: str = "0" * 64
-
-
-class Line(Entry):
-    """An entry with its number, its time (UTC, ISO 8601) and its place in the chain."""
-
-    number: int
-    time: str
-    previous: str
-    hash: str
-
-    @property
-    def head(self) -> Head:
-        """The head of a ledger that ends here."""
-        return Head(number=self.number, hash=self.hash)
-
-    @property
-    def head_before(self) -> Head:
-        """The head that the ledger had before this line."""
-        return Head(number=self.number - 1, hash=self.previous)
-
-
-def append(path: Path, entry: Entry) -> None:
+def append(path: Path, entry: Entry, signer: Signer | None = None, keep: Callable[[int], None] | None = None) -> Line:
     """Add a line and force it to disk; the caller sends only after this returns.
 
     Only the last line is read, so the time does not grow with the ledger.
 
+    Args:
+        path: the ledger.
+        entry: what the line is to say.
+        signer: the site, where it has a key.
+        keep: called with the line's number before it is written.
+
     Raises:
-        RefusedError: the end of the ledger was touched; with the code INTERNAL. The files stay as found.
+        RefusedError: the end of the ledger was touched, or is not this key's; with the code INTERNAL. The files stay
+            as found.
     """
     private_folder(path.parent)
-    with path.open("a+b") as stream:
+    with path.open("a+b", buffering=0) as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        raw, end = _last_line(stream)
         try:
-            last = _parse(raw, path, "the last line") if end else None
+            last, end = _end_of(path, stream, signer)
             is_behind = _is_behind(path, last)
         except InputError as error:
             raise RefusedError(Code.INTERNAL, str(error)) from None
@@ -96,28 +58,39 @@ def append(path: Path, entry: Entry) -> None:
             _write_head(path, last.head)  # before the next line: two behind would look like tampering
         # A line that a crash cut short was never followed by a message: writing comes before sending.
         stream.truncate(end)
-        line = _chain(entry, last.head if last else Head())
-        stream.write(_canonical(line.model_dump()) + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-        _write_head(path, line.head)
+        line = make_line(entry, last.head if last else Head(), Receipts.of(path).newest_sha256(), signer)
+        if keep is not None:
+            keep(line.number)
+        try:
+            _write(stream, line.raw + b"\n")
+        except OSError:
+            stream.truncate(end)  # what did not fit is no line, and its room may be needed
+            raise
+        with suppress(OSError):  # the line is there; the head may be one behind, and comes before the next line
+            _write_head(path, line.head)
+        return line
 
 
-def verify(path: Path) -> int:
-    """Check the whole chain and its end; returns the number of lines.
+def verify(path: Path, owner: Owner | None = None) -> int:
+    """Check the whole chain and its end, and with `owner` all signatures and receipts; returns the number of lines.
 
     Raises:
-        InputError: the first line that was edited, deleted, inserted or moved, or lines missing at the end.
+        InputError: as `read`.
     """
-    return sum(1 for _ in read(path))
+    return sum(1 for _ in read(path, owner))
 
 
-def read(path: Path) -> Iterator[Line]:
+def read(path: Path, owner: Owner | None = None) -> Iterator[Line]:
     """The lines of a ledger, each checked before it is given out, then the ledger's end.
 
+    With `owner`, the site whose key it is, every signature is checked, and its last line must be signed.
+
     Raises:
-        InputError: as `verify`.
+        InputError: the first line that was edited, deleted, inserted or moved, or that the site has not signed; lines
+            missing at the end; or a receipt of the coordinator's that the ledger contradicts, or lacks.
     """
+    receipts = Receipts.of(path)
+    check = receipts.checker(owner)
     last = None
     if path.exists():
         with path.open("rb") as stream:
@@ -125,38 +98,61 @@ def read(path: Path) -> Iterator[Line]:
             for number, raw in enumerate(stream, start=1):
                 if not raw.endswith(b"\n"):
                     break  # cut short by a crash, and never sent; the next line replaces it
-                line = _parse(raw[:-1], path, f"line {number}")
+                line = parse_line(raw[:-1], path, f"line {number}")
                 if line.head_before != (last.head if last else Head()):
                     raise InputError(
                         f"{path}: line {number} does not follow the line before it; a line was removed or moved"
                     )
+                _check_signature(line, last, path, owner)
+                check.line(line)
                 last = line
                 yield line
             _is_behind(path, last)
     else:
         _is_behind(path, None)
+    if owner is not None and last is not None and not last.signature:
+        raise InputError(
+            f"{path}: no line is signed, though the site has a key: all are from before lines were signed, or it was "
+            "replaced; compare its last hash with one noted earlier, then start the site, whose next line signs"
+        )
+    check.end()
 
 
-def _last_line(stream: IO[bytes]) -> tuple[bytes, int]:
-    """The last whole line, and where it ends; what a crash cut short behind it does not count."""
-    start, tail = stream.seek(0, os.SEEK_END), b""
-    while start > 0 and tail.count(b"\n") < 2:
-        size = min(_BLOCK_BYTES, start)
-        start = stream.seek(start - size)
-        tail = stream.read(size) + tail
-    whole = tail[: tail.rfind(b"\n") + 1]
-    return whole[:-1].rpartition(b"\n")[2], start + len(whole)
+def _write(stream: FileIO, content: bytes) -> None:
+    while content:
+        content = content[stream.write(content) :]
+    os.fsync(stream.fileno())
 
 
-def _parse(raw: bytes, path: Path, which: str) -> Line:
-    try:
-        line = Line.model_validate_json(raw)
-    except ValidationError:
-        raise InputError(f"{path}: {which} is not a ledger line") from None
-    said = line.model_dump(exclude_unset=True)  # an older line lacks what versions since have added
-    if _hash({key: value for key, value in said.items() if key != "hash"}) != line.hash or _canonical(said) != raw:
-        raise InputError(f"{path}: {which} was edited")
-    return line
+def _check_signature(line: Line, before: Line | None, path: Path, owner: Owner | None) -> None:
+    if not line.signature:
+        if before is not None and before.signature:
+            raise InputError(f"{path}: line {line.number} is not signed, but follows signed ones")
+    elif owner is not None and not line.is_signed_by(owner):
+        raise InputError(
+            f"{path}: line {line.number} is not signed by the key of {owner.site}: it was forged, or that key is new; "
+            "a ledger of an earlier key is kept elsewhere, with its public key"
+        )
+
+
+def _end_of(path: Path, stream: FileIO, signer: Signer | None) -> tuple[Line | None, int]:
+    """The last whole line, and where it ends.
+
+    Raises:
+        InputError: it was touched, or is signed by another key than `signer`'s.
+    """
+    raw, end = last_line(stream)
+    if not end:
+        return None, end
+    last = parse_line(raw, path, "the last line")
+    if last.signature and (signer is None or not last.is_signed_by(signer.owner)):
+        raise InputError(
+            f"{path}: the last line is signed by another key than the site's; bring that key back, or move "
+            f"{path.stem}.* to where they are kept, with its public key, to begin anew"
+        )
+    if not last.signature and Receipts.of(path).newest_sha256():
+        raise InputError(f"{path}: is not signed, though the coordinator has given receipts for it: it was replaced")
+    return last, end
 
 
 def _is_behind(path: Path, last: Line | None) -> bool:
@@ -186,21 +182,3 @@ def _head_path(path: Path) -> Path:
 
 def _write_head(path: Path, head: Head) -> None:
     write_text(_head_path(path), head.model_dump_json() + "\n")
-
-
-def _chain(entry: Entry, before: Head) -> Line:
-    body = {
-        "number": before.number + 1,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        **entry.model_dump(),
-        "previous": before.hash,
-    }
-    return Line.model_validate({**body, "hash": _hash(body)})
-
-
-def _canonical(body: dict[str, Any]) -> bytes:
-    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _hash(body: dict[str, Any]) -> str:
-    return hashlib.sha256(_canonical(body)).hexdigest()

@@ -16,13 +16,14 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from msfl_client.ledger import Line, read
+from msfl_client.ledger_line import Line
+from msfl_client.ledger_proof import Proof
 from msfl_common.files import write_text
 
 # README's "What leaves a site" explains each.
 COLUMNS = (
-    "number", "time", "kind", "study", "round", "num_cases", "num_bytes", "arrays", "numbers", "sha256", "version",
-    "previous", "hash",
+    "number", "time", "kind", "study", "round", "num_cases", "num_bytes", "arrays", "numbers", "sha256", "code", "late",
+    "head_sent", "policy", "version", "format", "receipt", "previous", "hash", "signature",
 )  # fmt: skip
 _SHOWN_DIGITS = 12
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -47,16 +48,17 @@ class Overview:
     totals: tuple[Total, ...]
 
 
-def overview(path: Path, num_last: int) -> Overview:
-    """Read, and by that verify, a whole ledger.
+def overview(lines: Iterable[Line], num_last: int) -> Overview:
+    """A whole ledger in short.
 
-    Raises:
-        InputError: the ledger was touched; see `ledger.verify`.
+    Args:
+        lines: all of them; reading them checks them.
+        num_last: entries shown.
     """
     last: deque[Line] = deque(maxlen=num_last)
     counts: dict[tuple[str, str], tuple[int, int]] = {}
     num_lines = 0
-    for line in read(path):
+    for line in lines:
         last.append(line)
         num_lines = line.number
         messages, num_bytes = counts.get((line.study, line.kind), (0, 0))
@@ -93,21 +95,17 @@ def print_overview(console: Console, site: str, ledger: Overview) -> None:
     console.print(entries, totals)
 
 
-def verdict(ledger: Overview) -> str:
-    """One line on a ledger that holds."""
-    if not ledger.last:
-        return "The ledger is empty: nothing has left this site."
-    end = ledger.last[-1]
-    return f"{ledger.num_lines} lines, none touched; the last, of {end.time}, has the hash {end.hash}"
-
-
-def overview_document(site: str, ledger: Overview) -> dict[str, Any]:
+def overview_document(site: str, ledger: Overview, proof: Proof) -> dict[str, Any]:
     """The overview as one JSON document."""
+    newest = proof.countersigned.newest
     return {
         "schema_version": 1,
         "site": site,
         "num_lines": ledger.num_lines,
         "hash": ledger.last[-1].hash if ledger.last else None,
+        "num_signed": ledger.num_lines - proof.num_unsigned,
+        "receipts": proof.countersigned.number,
+        "countersigned": {"number": newest.number, "time": newest.time} if newest else None,
         "totals": [asdict(total) for total in ledger.totals],
         "last": [line.model_dump() for line in ledger.last],
     }

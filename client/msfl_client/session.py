@@ -25,11 +25,10 @@ from msfl_client.devices import (
     free_memory,
     pick_devices,
 )
-from msfl_client.egress import Door, check_device_hours, check_floor
+from msfl_client.egress import Door, check_device_hours, check_floor, door_of
 from msfl_client.feature_table import FeatureTable
 from msfl_client.handed_model import HandedModel
 from msfl_client.learner import Learner, OnProgress, OnStep
-from msfl_client.ledger import LEDGER_FILE
 from msfl_client.segmentation import open_segmentation
 from msfl_client.training import is_out_of_memory
 from msfl_common.config import Rounds, SiteConfig, StudyConfig
@@ -145,7 +144,6 @@ def build_session(
     """
     devices = _devices_of(site, study, on_progress)
     torch.set_flush_denormal(True)  # numbers below 1e-38 slow a CPU down a hundredfold and mean nothing here
-    door = Door(site.policy, site.state / LEDGER_FILE)
     settings, is_left_out = study_at(study, stage), site.name == study.left_out
     learner: Learner
     features: FeatureTable | None = None
@@ -157,7 +155,7 @@ def build_session(
     if not (learner.num_train_cases or is_left_out):
         raise RefusedError(Code.NO_CASES)
     fitted = cases if is_left_out else training
-    return SiteSession(site, settings, door, devices, learner, fitted, cases, on_progress, features)
+    return SiteSession(site, settings, door_of(site), devices, learner, fitted, cases, on_progress, features)
 
 
 def _devices_of(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> tuple[torch.device, ...]:

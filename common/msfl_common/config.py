@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from msfl_common.config_classification import NAME, Classification, DeepModel, check_deep_model
+from msfl_common.config_ledger import KeepContent
 from msfl_common.errors import ConfigError
 from msfl_common.features import FEATURES, HARMONIZED
 from msfl_common.patch_bounds import check_windows
@@ -22,7 +23,7 @@ from msfl_common.reading import describe_faults as describe_faults
 Name = Annotated[str, Field(pattern=NAME)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Contrast = Literal["T1w", "FLAIR", "T2w", "PDw"]
-MessageKind = Literal["model_update", "validation_metrics", "harmonization_sums", "node_facts"]
+MessageKind = Literal["model_update", "validation_metrics", "harmonization_sums", "node_facts", "ledger_head"]
 Task = Literal["lesion-segmentation", "classification"]
 Covariate = Literal["age", "sex"]
 Preprocessed = Literal["none", "brain", "common-space"]
@@ -239,7 +240,7 @@ class Policy(Frozen):
 
     tasks: tuple[Task, ...] = Field(("lesion-segmentation",), description="tasks the site takes part in")
     allow: tuple[MessageKind, ...] = Field(
-        ("model_update", "validation_metrics", "node_facts"),
+        ("model_update", "validation_metrics", "node_facts", "ledger_head"),
         description="message kinds that may leave the site",
     )
     min_cases: int = Field(5, ge=1, description="fewest cases behind any metric that leaves the site")
@@ -250,6 +251,10 @@ class Policy(Frozen):
     )
     max_device_hours_per_day: float | None = Field(
         None, gt=0, description="hours of training and validation a day, summed over devices; null: no limit"
+    )
+    keep_content: KeepContent | None = Field(
+        None,
+        description="keep what leaves, encrypted to the data protection officer's key; null: its fingerprint alone",
     )
 
 
@@ -323,9 +328,13 @@ def load_site(path: Path) -> SiteConfig:
         ConfigError: the file is missing, is not YAML, or does not validate.
     """
     site = validate(SiteConfig, read_yaml(path), str(path))
-    base = path.resolve().parent
+    base, policy = path.resolve().parent, site.policy
+    if keep := policy.keep_content:
+        keep = keep.model_copy(update={"public_key": (base / keep.public_key).resolve()})
+        policy = policy.model_copy(update={"keep_content": keep})
     return site.model_copy(
         update={
+            "policy": policy,
             "data": tuple((base / folder).resolve() for folder in site.data),
             "state": (base / site.state).resolve(),
             "kit": (base / site.kit).resolve(),

@@ -21,6 +21,7 @@ from msfl_common.config_classification import Split
 from msfl_common.errors import Code, ConfigError, UpdateError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
 from msfl_common.messages_arrays import ARRAYS, pack_weights, unpack_floats, unpack_weights
+from msfl_common.messages_ledger import BESIDE
 from msfl_common.reading import MOST_SETTINGS, parse_record
 from msfl_common.stages import Stage, stages_of, study_at
 from msfl_common.validation_metrics import ValidationMetrics as ValidationMetrics
@@ -322,7 +323,7 @@ def unpack_refusal(content: RecordDict) -> Refusal | None:
 
 
 def describe(content: Content) -> Description:
-    """Names, size and digest of a message."""
+    """Names, size and digest of a message; a head or receipt beside it is no part of it."""
     numbers: list[str] = []
     chunks: list[bytes] = []
     for record_name, record in sorted(content.array_records.items()):
@@ -330,6 +331,8 @@ def describe(content: Content) -> Description:
             chunks += [f"{record_name}/{name}=".encode(), array.data]
     singles: dict[str, MetricRecord | ConfigRecord] = {**content.metric_records, **content.config_records}
     for record_name, values in sorted(singles.items()):
+        if record_name in BESIDE:
+            continue
         for name, value in values.items():
             numbers.append(name)
             chunks += [f"{record_name}/{name}=".encode(), repr(value).encode()]

@@ -17,6 +17,7 @@ import typer
 from msfl_common.cli import DEBUG_HINT, run_app
 from msfl_server.cli_cross_validation import commands as cross_validation_commands
 from msfl_server.cli_federation import commands as federation_commands
+from msfl_server.cli_ledger import commands as ledger_commands
 from msfl_server.cli_pipelines import commands as pipelines_commands
 from msfl_server.cli_study import commands as study_commands
 
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.add_typer(study_commands)
 app.add_typer(federation_commands)
+app.add_typer(ledger_commands)
 app.add_typer(cross_validation_commands)
 app.add_typer(pipelines_commands)
 

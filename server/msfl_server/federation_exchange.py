@@ -15,6 +15,8 @@ from flwr.serverapp import Grid
 from msfl_common.config import Rounds
 from msfl_common.errors import SENTENCES, UpdateError
 from msfl_common.messages import unpack_refusal
+from msfl_common.messages_ledger import take_head, with_receipt
+from msfl_server.ledger_heads import Notary
 from msfl_server.summary import SiteFailure
 
 log = logging.getLogger(__name__)
@@ -114,7 +116,12 @@ class _Exchange(Generic[T]):
     def _requests(self, nodes: Sequence[int]) -> list[Message]:
         content, left_s = self.question.pack(), max(1.0, self.end - time.monotonic())
         kind, group = self.question.kind, str(self.round_number)
-        return [Message(content, node, kind, ttl=left_s, group_id=group) for node in nodes]
+        return [Message(self._with_receipt(content, node), node, kind, ttl=left_s, group_id=group) for node in nodes]
+
+    def _with_receipt(self, content: RecordDict, node: int) -> RecordDict:
+        notary = notary_of(self.grid)
+        receipt = notary.receipt(self.names[node]) if notary else None
+        return with_receipt(content, receipt) if receipt else content
 
     def collect(self, comes_back: bool) -> bool:
         """Read a reply that is there; whether there was one.
@@ -134,6 +141,10 @@ class _Exchange(Generic[T]):
 
     def _read(self, node: int, reply: Message) -> None:
         name = self.names[node]
+        if not reply.has_error():
+            head, notary = take_head(reply.content), notary_of(self.grid)
+            if notary is not None:
+                notary.note(name, head)
         failure = _failure(reply, name)
         if failure is None:
             try:
@@ -160,6 +171,13 @@ class _Exchange(Generic[T]):
         for node in again:
             log.info("%s was away, or its answer was lost on the way; it is asked again", online[node].site)
         self.send(again, online)
+
+
+def notary_of(grid: Grid) -> Notary | None:
+    """Who countersigns the ends of the sites' ledgers; None on one machine."""
+    notary = getattr(grid, "notary", None)
+    assert notary is None or isinstance(notary, Notary)
+    return notary
 
 
 def presence(grid: Grid) -> dict[int, Presence] | None:

@@ -40,6 +40,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 
 from msfl_server.federation_control import LinkAddress
 from msfl_server.federation_exchange import Presence
+from msfl_server.ledger_heads import Notary
 from msfl_server.object_folder import LARGE_BYTES, ObjectFolder
 
 RETRY_S = 10.0  # a SuperLink that stays away longer is gone; a new process starts with the new one
@@ -83,6 +84,7 @@ class DeployedGrid(HttpGrid):
         )
         self._arriving: dict[str, _Arriving] = {}
         self._files = ObjectFolder.beside(link.database)
+        self.notary: Notary | None = None
 
     def _connect(self) -> None:
         self._client = RuntimeHttpClient.from_server_address(

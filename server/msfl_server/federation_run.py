@@ -39,7 +39,7 @@ from msfl_server.run import play_stages
 from msfl_server.run_status import StatusFile
 from msfl_server.server_config import load_server
 from msfl_server.stage_run import StageRun, own_start
-from msfl_server.study_folder import StudyFolder, list_sites, open_study
+from msfl_server.study_folder import StudyFolder, list_sites, open_notary, open_study
 
 LINK_START_S = 60.0
 
@@ -119,6 +119,7 @@ def run_study(folder: StudyFolder) -> None:
     link = link_address(folder, server)
     with StatusFile(folder.status, study) as status, open_run(link) as (grid, context):
         status.watch(grid.presence)
+        grid.notary = open_notary(folder)
 
         def first_of(stage: Stage, out: Path) -> Weights:
             start_from = server.start_from or own_start(study, folder.run) if stage == "final" else None

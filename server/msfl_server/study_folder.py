@@ -34,6 +34,7 @@ from msfl_server.certificates import (
     issue_server_certificate,
     make_authority,
 )
+from msfl_server.ledger_heads import HEADS_FILE, Notary
 from msfl_server.server_config import ServerConfig, load_server
 
 _STUDY_HEADER = (
@@ -101,6 +102,11 @@ class StudyFolder:
     def run(self) -> Path:
         """The run's results and checkpoints."""
         return self.root / "run"
+
+    @property
+    def ledger_heads(self) -> Path:
+        """What was seen of the sites' ledgers."""
+        return self.run / HEADS_FILE
 
     @property
     def logs(self) -> Path:
@@ -270,6 +276,17 @@ def renew_certificate(study: StudyFolder) -> int:
     for site in list_sites(study):
         _make_kit(study, site)
     return expires_in_days(renewed.certificate)
+
+
+def open_notary(study: StudyFolder) -> Notary:
+    """Who countersigns the ends of the sites' ledgers, with the server's key.
+
+    Raises:
+        InputError: key, certificate or the file of what was seen are missing or damaged.
+    """
+    server = _read_pair(study.server_certificate, study.server_key)
+    name = load_study(study.study_file).name
+    return Notary(study.ledger_heads, name, server.key, server.certificate_pem.decode(), study.sites)
 
 
 def certificate_warning(study: StudyFolder) -> str | None:

@@ -11,7 +11,8 @@ import pytest
 from tests.commands import run_main
 
 from msfl_client.cli import main
-from msfl_client.ledger import Entry, append, read
+from msfl_client.ledger import append, read
+from msfl_client.ledger_line import Entry
 from msfl_client.ledger_view import COLUMNS, export_csv
 
 
@@ -74,7 +75,11 @@ def test_verify_says_how_many_lines_hold_and_names_the_first_that_does_not(site_
     done = run(site_file, "--verify")
     assert (done.returncode, done.stderr) == (0, "")
     *_, last = read(ledger)
-    assert done.stdout == f"26 lines, none touched; the last, of {last.time}, has the hash {last.hash}\n"
+    assert done.stdout.splitlines() == [
+        f"26 lines, none touched; the last, of {last.time}, has the hash {last.hash}",
+        "Signed: none; this site has no key",
+        "Countersigned: none; there is no joining kit to check with",
+    ]
     ledger.write_bytes(ledger.read_bytes().replace(b'"round":7,', b'"round":8,'))
     for arguments in (["--verify"], ["--verify", "--json"], [], ["--export", ledger.with_name("out.csv")]):
         done = run(site_file, *arguments)

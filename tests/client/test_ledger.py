@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from msfl_client import ledger
-from msfl_client.ledger import Entry, Head, append, read, verify
+from msfl_client import ledger, tail
+from msfl_client.ledger import append, read, verify
+from msfl_client.ledger_line import Entry, Head, hash_of
 from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.receipts import canonical
 
 FOLDERS = [str(Path(__file__).parents[2] / side) for side in ("common", "client")]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(FOLDERS)}
@@ -148,11 +150,12 @@ APPEND = """
 import os, signal, sys
 from pathlib import Path
 from msfl_client import ledger
+from msfl_client.ledger_line import Entry
 path, line, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 if count == 0:
     ledger._write_head = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 for _ in range(max(count, 1)):
-    ledger.append(path, ledger.Entry.model_validate_json(line))
+    ledger.append(path, Entry.model_validate_json(line))
 """
 
 
@@ -189,7 +192,8 @@ def test_crash_after_crash_never_leaves_the_head_two_behind(path: Path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(ledger, "_write_head", full)
-        for number in (5, 6, 7):
+        append(path, entry(5))  # the line is there, and the head one behind
+        for number in (6, 7):
             with pytest.raises(OSError, match="No space"):
                 append(path, entry(number))
     assert verify(path) == 5
@@ -213,8 +217,8 @@ def test_a_long_ledger_appends_as_fast_as_a_short_one(tmp_path: Path) -> None:
     with long.open("wb") as stream:
         for number in range(1, 100_001):
             body = {**template, "number": number, "previous": previous}
-            previous = ledger._hash(body)
-            stream.write(ledger._canonical({**body, "hash": previous}) + b"\n")
+            previous = hash_of(body)
+            stream.write(canonical({**body, "hash": previous}) + b"\n")
     ledger._write_head(long, Head(number=100_000, hash=previous))
 
     def seconds(path: Path) -> float:
@@ -228,7 +232,7 @@ def test_a_long_ledger_appends_as_fast_as_a_short_one(tmp_path: Path) -> None:
 
 
 def test_long_lines_and_short_ones_are_found_from_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "_BLOCK_BYTES", 7)
+    monkeypatch.setattr(tail, "BLOCK_BYTES", 7)
     path = tmp_path / "ledger.jsonl"
     for number in (1, 2, 3):
         append(path, entry(number))
