@@ -48,9 +48,8 @@ class Group:
         self.messages += 1
         self.num_bytes += line.num_bytes
         self.cases = [min([line.num_cases, *self.cases]), max([line.num_cases, *self.cases])]
-        patients = getattr(line, "min_patients", 0)
-        if patients:
-            self.smallest = min(patients, self.smallest or patients)
+        if line.min_patients:
+            self.smallest = min(line.min_patients, self.smallest or line.min_patients)
 
 
 @dataclass

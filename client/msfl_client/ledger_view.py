@@ -22,8 +22,8 @@ from msfl_common.files import write_text
 
 # README's "What leaves a site" explains each.
 COLUMNS = (
-    "number", "time", "kind", "study", "round", "num_cases", "num_bytes", "arrays", "numbers", "sha256", "code", "late",
-    "head_sent", "policy", "version", "format", "receipt", "previous", "hash", "signature",
+    "number", "time", "kind", "study", "round", "num_cases", "min_patients", "num_bytes", "arrays", "numbers", "sha256",
+    "code", "late", "head_sent", "policy", "version", "format", "receipt", "previous", "hash", "signature",
 )  # fmt: skip
 _SHOWN_DIGITS = 12
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
