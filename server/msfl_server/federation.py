@@ -240,6 +240,7 @@ def play_round(
             lambda: pack_task(task, before.weights),
             lambda site, content: store.keep(site, unpack_update(content, like)),
             "BAD_UPDATE",
+            like,
         )
         answers = ask(
             grid,
