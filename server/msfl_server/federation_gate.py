@@ -168,12 +168,14 @@ class Registered:
 class Gate:
     """Tells the calls to answer from those to refuse."""
 
-    def __init__(self, registered: Registered, control_port: int, secret: str, room: Callable[[int], int]) -> None:
-        """Let sites in by their keys, the coordinator by its secret; `room` says how much a node may still send."""
+    def __init__(
+        self, registered: Registered, control_port: int, secret: str, expects: Callable[[int, int], bool]
+    ) -> None:
+        """Let sites in by their keys, the coordinator by its secret; `expects` says if a node may send so much."""
         self._registered = registered
         self._control_port = control_port
         self._secret = secret.encode()
-        self._room = room
+        self._expects = expects
 
     def judge(
         self, method: bytes, path: str, headers: Sequence[tuple[bytes, bytes]], port: int | None
@@ -187,7 +189,7 @@ class Gate:
         if method != b"POST":
             return _NOT_FOUND
         length = told.get(b"content-length", b"")
-        if not length.isdigit() or len(length) > 9 or b"transfer-encoding" in told:
+        if not length.isdigit() or len(length) > 18 or b"transfer-encoding" in told:
             return _LENGTH_REQUIRED
         if int(length) > CALLS[path]:
             return _TOO_LARGE
@@ -196,7 +198,7 @@ class Gate:
             return _UNKNOWN_KEY if path.endswith("/activate-node") else _UNAUTHORIZED
         if not _is_signed(site.key, told):
             return _UNAUTHORIZED
-        if path.endswith("/push-object") and int(length) > self._room(site.node_id):
+        if path.endswith("/push-object") and not self._expects(site.node_id, int(length)):
             return _TOO_LARGE
         return site
 

@@ -25,8 +25,8 @@ from msfl_server.federation_gate import Pace
 STRANGERS = 256  # connections of which nobody knows yet whose they are
 STRANGERS_OF_AN_ADDRESS = 192
 CONNECTIONS_OF_A_SITE = 16
-HANDSHAKES_A_SECOND = 100.0  # of one address
-HANDSHAKE_S, SHUTDOWN_S = 10.0, 2.0
+HANDSHAKES_A_SECOND = 50.0  # of one address
+HANDSHAKE_S, SHUTDOWN_S = 10.0, 1.0
 _MOST_ADDRESSES = 4096  # whose pace is remembered
 _FILES = 65_536
 _PAUSE_S = 0.05  # when the machine has no file or memory for one more connection

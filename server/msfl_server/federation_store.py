@@ -214,15 +214,20 @@ class ParcelStore(ObjectStore):
         parcel = self._parcels.get(message_id)
         return parcel is not None and parcel.refused
 
-    def room(self, node: int) -> int:
-        """The most that a call of a site may carry: of what it was asked for, it has not sent more yet."""
+    def expects(self, node: int, num_bytes: int) -> bool:
+        """Whether a call of a site may carry so much; if not, what it was about to send is refused."""
         with self._lock:
-            rooms = [
-                parcel.room
+            coming = [
+                parcel
                 for parcel in self._parcels.values()
                 if parcel.node == node and parcel.missing and parcel.room is not None
             ]
-        return max(rooms, default=0) + LARGE_BYTES  # with what names it; nothing is kept without an announcement
+            # What names an object is sent with it.
+            if num_bytes <= LARGE_BYTES + max((parcel.room or 0 for parcel in coming), default=0):
+                return True
+            for parcel in coming:
+                self._refuse(parcel)
+        return False
 
     def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
         """Flower's own message to the server process, such as that a site is gone."""

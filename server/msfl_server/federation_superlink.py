@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def serve(settings: LinkSettings) -> None:
         runtime_dependency_install=False,
     )
     calls = Calls(ObjectCalls(create_app(config, SuperLinkLifespan)), parcels)
-    gate = Gate(registered, settings.control_port, settings.secret.read_text().strip(), parcels.room)
+    gate = Gate(registered, settings.control_port, settings.secret.read_text().strip(), parcels.expects)
     served = uvicorn.Config(
         calls,
         ssl_certfile=settings.certificate,
@@ -138,6 +139,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def main() -> None:
     """Entry point of the process."""
     os.environ["FLWR_LOG_LEVEL"] = "WARNING"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what uvicorn raises once it has shut down
     end_with_starter()
     bind, port, control_port, *paths = sys.argv[1:]
     try:
