@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Lock
@@ -18,6 +19,7 @@ from msfl_common.weights import MOST_FREE_VALUES, Weights, has_free_length, type
 _ANSWER_BYTES = FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + 2**20  # one piece of an array, and what names it
 _REST_BYTES = 2**20  # the study, the records' names and Flower's heads; some 10 kB in an honest message
 _REST_OBJECTS = 12  # the message, its records, and room
+_CONNECTIONS, _KEEP_S, _TRIES = 4, 60.0, 3
 _HEAD_BYTES = 4096  # more than what Flower, and the .npy format, add to each block
 
 
@@ -76,12 +78,33 @@ def _bounds_of(weights: Weights) -> Bounds:
     return Bounds(num_bytes + num_heads * _HEAD_BYTES + _REST_BYTES, num_heads + _REST_OBJECTS)
 
 
-def guard(client: ProtobufClient) -> None:
-    """Let a client of Flower's follow no redirect, which would carry its calls elsewhere, and bound each answer."""
-    connection = client._client
-    connection.follow_redirects = False
-    connection.headers["accept-encoding"] = "identity"  # a few compressed bytes can become very many
-    connection.event_hooks = {"response": [_bound]}
+def guard(client: ProtobufClient, context: ssl.SSLContext) -> None:
+    """Let a client of Flower's follow no redirect, which would carry its calls elsewhere, and bound each answer.
+
+    It keeps few connections, and each for longer than a site is silent: a coordinator in a flood of strangers' calls
+    takes new ones where there is room. A connection that does not come about is tried again.
+    """
+    timeout = client._client.timeout
+    client._client.close()
+    limits = httpx.Limits(max_connections=_CONNECTIONS, keepalive_expiry=_KEEP_S)
+    client._client = httpx.Client(
+        verify=context,
+        limits=limits,
+        timeout=timeout,
+        follow_redirects=False,
+        headers={"accept-encoding": "identity"},  # a few compressed bytes can become very many
+        event_hooks={"response": [_bound]},
+    )
+    for transport in (client._client._transport, *client._client._mounts.values()):  # straight, or through a proxy
+        if isinstance(transport, httpx.HTTPTransport):
+            transport._pool._retries = _TRIES
+
+
+def trusting(ca_certificate: bytes) -> ssl.SSLContext:
+    """TLS to servers with a certificate of this authority (PEM), and no others."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=ca_certificate.decode("ascii"))
+    return context
 
 
 def _bound(response: httpx.Response) -> None:

@@ -53,7 +53,7 @@ from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from msfl_client.federation_bounds import Bounds, BoundsError, guard
+from msfl_client.federation_bounds import Bounds, BoundsError, guard, trusting
 
 PULL_AGAIN_S = (0.1, 2.0)  # pause before an object is asked for again that the coordinator is still writing: growing
 HEARTBEAT_S = 10  # Flower's shortest; a site that says nothing for two of them counts as offline
@@ -191,7 +191,7 @@ def join(
         NodeAuthHttpInterceptor(key, public),
     ]
     with FleetHttpClient.from_server_address(address, False, ca_certificate, interceptors) as client:
-        guard(client)
+        guard(client, trusting(ca_certificate))
         with _explained():
             if stale is not None:
                 _leave(client, stale)

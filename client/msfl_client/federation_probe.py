@@ -77,7 +77,7 @@ def ask_server(address: str, authority: Path, key: ec.EllipticCurvePrivateKey | 
         verify=context,
         timeout=_TIMEOUT_S,
     )
-    guard(client)
+    guard(client, context)
     with client:
         try:
             client.ActivateNode(request)

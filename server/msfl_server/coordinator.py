@@ -26,6 +26,7 @@ from msfl_common.processes import Child
 from msfl_server import mlflow_server
 from msfl_server.federation_control import LinkAddress, connect
 from msfl_server.federation_superlink import LinkSettings
+from msfl_server.object_folder import remove_traces
 from msfl_server.run_status import RunStatus, read_status
 from msfl_server.server_config import ServerConfig, load_server
 from msfl_server.study_folder import StudyFolder, list_sites
@@ -95,6 +96,7 @@ class Coordinator:
             for child in (self._run, self._link, self._mlflow):
                 if child is not None:
                     child.stop()
+            remove_traces(self._folder.database)  # also when the SuperLink had no time to
 
     def _revive(self, child: Child, name: str, note: str) -> None:
         pause = child.restart_after_pause(FIRST_PAUSE_S, LONGEST_PAUSE_S)

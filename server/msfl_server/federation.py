@@ -276,6 +276,7 @@ def train_at_sites(
             lambda: pack_task(task, before.weights),
             lambda site, content: store.keep(site, unpack_update(content, like)),
             "BAD_UPDATE",
+            like,
         )
         answers = ask(
             grid,

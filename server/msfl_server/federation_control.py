@@ -32,7 +32,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 
 from msfl_common import __version__
 from msfl_common.errors import RunError
-from msfl_server.federation_superlink import SECRET_HEADER
+from msfl_server.control_port import SECRET_HEADER
 
 # The bundle that Flower wants with every run. It names the apps and holds no code; no site fetches it.
 _BUNDLE = f"""
@@ -71,11 +71,11 @@ class SecretHeader:
     """Adds the study's secret to a request to the control port."""
 
     def __init__(self, secret: str) -> None:
-        self._secret = secret
+        self.secret = secret
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """See `flwr.supercore.protobuf.client`."""
-        context.request.headers[SECRET_HEADER] = self._secret
+        context.request.headers[SECRET_HEADER] = self.secret
         return call_next(context)
 
 

@@ -16,12 +16,15 @@ from msfl_common.config import Rounds
 from msfl_common.errors import SENTENCES, UpdateError
 from msfl_common.messages import unpack_refusal
 from msfl_common.messages_ledger import take_head, with_receipt
+from msfl_common.weights import Weights
 from msfl_server.ledger_heads import Notary
+from msfl_server.reply_bounds import bounds_of_answer
 from msfl_server.summary import SiteFailure
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+TOO_LARGE = 413  # the error code of a reply that the SuperLink cut off
 NO_ANSWER, WENT_OFFLINE, NOT_ONLINE = "NO_ANSWER", "WENT_OFFLINE", "NOT_ONLINE"
 _MEANINGS = {
     NO_ANSWER: "no answer before the deadline",
@@ -29,6 +32,7 @@ _MEANINGS = {
     NOT_ONLINE: "was not online when the round began",
     "BAD_UPDATE": "its update was refused: names, shapes, size or values are wrong",
     "BAD_METRICS": "its metrics were refused: names or values are wrong",
+    "TOO_LARGE": "it sent more than its answer can be, and was cut off",
     "BAD_FACTS": "its facts were refused",
     "BAD_SUMS": "its sums were refused: names, shapes or values are wrong",
     "DUPLICATE_NAME": "another node already has this site name",
@@ -74,12 +78,14 @@ class Question(Generic[T]):
         pack: makes the request; each time anew, as a large one is not kept while the answers are awaited.
         read: makes of a site's name and its reply what is kept; raises UpdateError for what must be refused.
         bad: the failure code of a refused answer.
+        like: the arrays that an answer holds, where it holds a model's; no site may send much more.
     """
 
     kind: str
     pack: Callable[[], RecordDict]
     read: Callable[[str, RecordDict], T]
     bad: str
+    like: Weights | None = None
 
 
 @dataclass
@@ -107,6 +113,9 @@ class _Exchange(Generic[T]):
     def send(self, nodes: Iterable[int], online: Mapping[int, Presence] | None) -> None:
         """Send the request, for the first time or again."""
         nodes = list(nodes)
+        expect = getattr(self.grid, "expect", None)  # on one machine, nothing is sent
+        if expect is not None:
+            expect(bounds_of_answer(self.question.like))
         ids = self.grid.push_messages(self._requests(nodes)) if nodes else []
         for node, message_id in zip(nodes, ids, strict=True):
             wait = self.pending.setdefault(node, _Wait(set()))
@@ -253,6 +262,8 @@ def meaning_of(code: str) -> str:
 
 def _failure(reply: Message, name: str) -> SiteFailure | None:
     if reply.has_error():
+        if reply.error.code == TOO_LARGE:
+            return SiteFailure(site=name, code="TOO_LARGE")
         return SiteFailure(site=name, code="INTERNAL")  # Flower's own text could quote the site's data
     refusal = unpack_refusal(reply.content)
     if refusal is None:

@@ -34,14 +34,17 @@ from flwr.supercore.inflatable.inflatable_utils import (
     inflate_object_from_contents,
 )
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid.http_grid import HttpGrid
 
+from msfl_server.control_port import ASKED_HEADER, REFUSED, SECRET_HEADER
 from msfl_server.federation_control import LinkAddress
-from msfl_server.federation_exchange import Presence
+from msfl_server.federation_exchange import TOO_LARGE, Presence
 from msfl_server.ledger_heads import Notary
 from msfl_server.object_folder import LARGE_BYTES, ObjectFolder
+from msfl_server.reply_bounds import REST, ReplyBounds, bounds_of_bytes
 
 RETRY_S = 10.0  # a SuperLink that stays away longer is gone; a new process starts with the new one
 
@@ -53,12 +56,13 @@ class _IncompleteError(Exception):
 class _Parts(dict[str, bytes]):
     """A reply's objects that are here: small ones in memory, large ones read from their files when looked at."""
 
-    def __init__(self, files: ObjectFolder) -> None:
+    def __init__(self, files: ObjectFolder, message_id: str) -> None:
         super().__init__()
         self._files = files
+        self._message_id = message_id
 
     def __missing__(self, object_id: str) -> bytes:
-        content = self._files.read(object_id)
+        content = self._files.read(self._message_id, object_id)
         if content is None:
             raise ObjectPullError(object_id, "its file is gone")
         return content
@@ -73,12 +77,32 @@ class _Arriving:
     parts: _Parts
 
 
+class _AskedHeader:
+    """Tells the SuperLink with each request how large an answer may be."""
+
+    def __init__(self) -> None:
+        self.told: ReplyBounds | None = None
+        self._bounds = REST
+
+    def like(self, request: Message) -> None:
+        """The bounds of answers to this request."""
+        records = request.content.array_records.values() if request.has_content() else ()
+        sizes = [len(array.data) for record in records for array in record.values()]
+        self._bounds = self.told or bounds_of_bytes(sum(sizes), len(sizes))
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """See `flwr.supercore.protobuf.client`."""
+        context.request.headers[ASKED_HEADER] = f"{self._bounds.num_bytes} {self._bounds.num_objects}"
+        return call_next(context)
+
+
 class DeployedGrid(HttpGrid):
     """The grid of a deployed run."""
 
     def __init__(self, link: LinkAddress, token: str) -> None:
         super().__init__(link.address, False, link.ca_certificate.read_bytes(), token=token)
         self._link_key = link.key()
+        self._asked = _AskedHeader()
         self._retry_invoker = RetryInvoker(
             lambda: exponential(max_delay=2), httpx.TransportError, max_tries=None, max_time=RETRY_S
         )
@@ -95,6 +119,7 @@ class DeployedGrid(HttpGrid):
                 RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
                 RuntimeTokenHttpInterceptor(self._token),
                 self._link_key,
+                self._asked,
             ],
             retry_invoker=self._retry_invoker,
         )
@@ -103,11 +128,16 @@ class DeployedGrid(HttpGrid):
         """The nodes that are online."""
         return {node.node_id: Presence(node.name, node.last_activated_at) for node in self.get_nodes()}
 
+    def expect(self, bounds: ReplyBounds | None) -> None:
+        """What each site may answer to the requests that follow; None: as much as the request, and little else."""
+        self._asked.told = bounds
+
     def _try_push_messages(self, run_id: int, messages: Iterable[Message]) -> list[str]:
         """As Flower's, but a large object is written to its file, and pushed without content."""
         heads, trees = [], []
         objects: dict[str, InflatableObject] = {}
         for message in messages:
+            self._asked.like(message)
             heads.append(message_to_proto(remove_content_from_message(message)))
             trees.append(get_object_tree(message))
             objects |= get_all_nested_objects(message)
@@ -119,7 +149,7 @@ class DeployedGrid(HttpGrid):
         for object_id in answer.objects_to_push:  # one at a time: all deflated would be there twice
             content = objects.pop(object_id).deflate()
             if len(content) >= LARGE_BYTES:
-                self._files.write(object_id, content)
+                self._files.write("", object_id, content)
                 content = b""
             push(object_id, content)
         return list(answer.message_ids)
@@ -136,7 +166,7 @@ class DeployedGrid(HttpGrid):
             answer = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unseen))
             for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
                 self._arriving[head.metadata.message_id] = _Arriving(
-                    head.metadata.reply_to_message_id, tree, _Parts(self._files)
+                    head.metadata.reply_to_message_id, tree, _Parts(self._files, tree.object_id)
                 )
         replies = []
         for message_id, arriving in [item for item in self._arriving.items() if item[1].reply_to in wanted]:
@@ -145,7 +175,9 @@ class DeployedGrid(HttpGrid):
             except _IncompleteError:
                 continue
             except ObjectPullError as error:
-                replies.append(self._lost(arriving.reply_to, str(error)))
+                refused = self._was_refused(arriving.tree.object_id)
+                code = TOO_LARGE if refused else ErrorCode.MESSAGE_UNAVAILABLE
+                replies.append(self._lost(arriving.reply_to, code, str(error)))
             del self._arriving[message_id]
         return replies
 
@@ -155,7 +187,7 @@ class DeployedGrid(HttpGrid):
         pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)
 
         for node in iterate_object_tree(arriving.tree):
-            if node.object_id not in arriving.parts and node.object_id not in self._files:
+            if node.object_id not in arriving.parts and not self._files.has(arriving.tree.object_id, node.object_id):
                 try:
                     arriving.parts[node.object_id] = pull(node.object_id)
                 except ObjectUnavailableError:
@@ -167,7 +199,14 @@ class DeployedGrid(HttpGrid):
         message.metadata.__dict__["_message_id"] = message_id  # as Flower's grid does
         return message
 
-    def _lost(self, reply_to: str, reason: str) -> Message:
+    def _was_refused(self, message_id: str) -> bool:
+        """Whether the SuperLink cut the site off, as its reply was larger than was asked for."""
+        client = self._runtime_client
+        headers = {SECRET_HEADER: self._link_key.secret}
+        answer = client._client.get(f"{client._base_url}{REFUSED}{message_id}", headers=headers)
+        return bool(answer.status_code == httpx.codes.OK)
+
+    def _lost(self, reply_to: str, code: int, reason: str) -> Message:
         """What Flower's grid gives for a reply whose parts are gone."""
         assert self._run is not None
         metadata = Metadata(
@@ -181,7 +220,7 @@ class DeployedGrid(HttpGrid):
             reply_to_message_id=reply_to,
             created_at=now().timestamp(),
         )
-        return make_message(metadata=metadata, error=Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason=reason))
+        return make_message(metadata=metadata, error=Error(code=code, reason=reason))
 
 
 def _inflate(arriving: _Arriving) -> Message:

@@ -1,7 +1,7 @@
-"""What Flower's SuperLink does in each of a model's hundred calls and this one has no use for, left out.
+"""What Flower's SuperLink does in each of a model's hundred calls and this one has no use for, done otherwise.
 
 Layers around each call, and SQL beside each object, take more of the SuperLink's time than moving a model's bytes.
-None of what is left out here decides who may do what.
+Who may do what is decided by the gate, from a call's first lines, and by the store of objects in flight.
 
 Uses Flower's private parts by name; flwr is pinned exactly for it.
 """
@@ -17,9 +17,12 @@ from flwr.server.superlink.utils import check_abort
 from flwr.supercore import sql_mixin
 from flwr.supercore.object_store import object_store_factory
 from flwr.superlink import main
+from flwr.superlink.routers.fleet import node_auth
 from flwr.superlink.servicer.fleet import fleet_handlers
 
-from msfl_server.federation_store import FileObjectStore
+from msfl_server.federation_gate import Registered
+from msfl_server.federation_state import LinkState
+from msfl_server.federation_store import ParcelStore
 from msfl_server.object_folder import ObjectFolder
 
 RUN_CHECK_S = 1.0  # how long a run that was running is taken to be running
@@ -33,21 +36,23 @@ _UNUSED_LAYERS = (
 )
 
 
-def make_lean(database: Path) -> None:
-    """Change Flower's modules, before its application is made, for a SuperLink with this database."""
+def make_lean(database: Path) -> tuple[Registered, ParcelStore]:
+    """Change Flower's modules, before its application is made, for a SuperLink with this database.
+
+    Returns:
+        The sites' keys and the objects in flight, as Flower will fill them.
+    """
     _frugal_sqlite()
     flowers_layers = vars(main)["_get_middleware"]
     vars(main)["_get_middleware"] = lambda: [
         layer for layer in flowers_layers() if layer.cls.__name__ not in _UNUSED_LAYERS
     ]
-    vars(object_store_factory)["SqlObjectStore"] = lambda path: FileObjectStore(path, ObjectFolder.beside(database))
-    vars(linkstate_factory)["SqlLinkState"] = _LinkState
+    registered, parcels = Registered(), ParcelStore(ObjectFolder.beside(database))
+    vars(object_store_factory)["SqlObjectStore"] = lambda _: parcels
+    vars(linkstate_factory)["SqlLinkState"] = lambda *arguments: LinkState(registered, parcels, *arguments)
     vars(fleet_handlers)["check_abort"] = _RunCheck()
-
-
-class _LinkState(SqlLinkState):
-    def store_traffic(self, run_id: int, *, bytes_sent: int, bytes_recv: int) -> None:
-        """Count nothing: nobody reads it, and each object's transfer would wait for the database's one writer."""
+    vars(node_auth)["authenticate_node"] = registered.authenticate
+    return registered, parcels
 
 
 class _RunCheck:

@@ -12,17 +12,17 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
-from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
 from flwr.supercore.error import http_error_translator
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.superlink.dependencies.linkstate import get_linkstate
-from flwr.superlink.routers.fleet.node_auth import authenticate_node
+from flwr.superlink.routers.fleet import node_auth
 from flwr.superlink.servicer.fleet import fleet_handlers
 from starlette.concurrency import run_in_threadpool
 
-MOST_BYTES = FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + 2**20  # one piece of an array, and what names it
+from msfl_server.federation_gate import MOST_OBJECT_BYTES as MOST_BYTES
+
 _CALLS: dict[str, tuple[type[PushObjectRequest | PullObjectRequest], str]] = {
     "/v1/fleet/push-object": (PushObjectRequest, "push_object"),
     "/v1/fleet/pull-object": (PullObjectRequest, "pull_object"),
@@ -67,7 +67,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _authenticate_and_handle(request: Request) -> Response:
-    authenticate_node(request)
+    node_auth.authenticate_node(request)  # the gate's, where there is one
     handle = getattr(fleet_handlers, _CALLS[request.url.path][1])
     answer = handle(request=request.state.protobuf_request, state=get_linkstate(request))
     return Response(answer.SerializeToString(), media_type=PROTOBUF_MEDIA_TYPE)

@@ -4,7 +4,7 @@
     control port   TLS on 127.0.0.1, answers everything to whoever knows the study's secret
 
 Flower serves submitting runs and registering nodes beside the fleet API and without authentication; the gate
-below is why whoever reaches the public port can do neither. Neither Flower's executor nor its installer of
+is why whoever reaches the public port can do neither. Neither Flower's executor nor its installer of
 app dependencies is started.
 
 Uses Flower's private application factory; flwr is pinned exactly for it.
@@ -12,9 +12,9 @@ Uses Flower's private application factory; flwr is pinned exactly for it.
 
 from __future__ import annotations
 
-import hmac
 import logging
 import os
+import signal
 import socket
 import sys
 from dataclasses import dataclass
@@ -22,9 +22,10 @@ from pathlib import Path
 
 from msfl_common.errors import RunError
 from msfl_common.processes import end_with_starter
+from msfl_server.object_folder import remove_traces
+from msfl_server.sparing_log import log_sparingly
 
-SECRET_HEADER = "x-msfl-control"
-FLEET = "/v1/fleet/"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,32 +48,6 @@ class LinkSettings:
         return [sys.executable, "-m", "msfl_server.federation_superlink", *map(str, values)]
 
 
-class Gate:
-    """ASGI middleware: fleet calls from anywhere, all else on the control port and with the secret."""
-
-    def __init__(self, app, control_port: int, secret: str) -> None:  # type: ignore[no-untyped-def]
-        self._app = app
-        self._control_port = control_port
-        self._secret = secret.encode()
-
-    async def __call__(self, scope, receive, send) -> None:  # type: ignore[no-untyped-def]
-        """Pass the request on, or answer 404."""
-        if scope["type"] == "lifespan" or self._may_pass(scope):
-            await self._app(scope, receive, send)
-        elif scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 404, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
-
-    def _may_pass(self, scope) -> bool:  # type: ignore[no-untyped-def]
-        if scope["type"] != "http":
-            return False
-        if scope["path"].startswith(FLEET):
-            return True
-        on_control_port = scope["server"][1] == self._control_port
-        given = dict(scope["headers"]).get(SECRET_HEADER.encode(), b"")
-        return on_control_port and hmac.compare_digest(given, self._secret)
-
-
 def serve(settings: LinkSettings) -> None:
     """Run the SuperLink until it is told to stop.
 
@@ -86,14 +61,19 @@ def serve(settings: LinkSettings) -> None:
     from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
     from flwr.superlink.main import create_app
 
+    from msfl_server.federation_calls import Calls
+    from msfl_server.federation_gate import Gate
+    from msfl_server.federation_gate_protocol import GateProtocol
     from msfl_server.federation_lean import make_lean
+    from msfl_server.federation_listener import Connection, GateServer, raise_file_limit
     from msfl_server.federation_objects import ObjectCalls
+    from msfl_server.federation_state import make_strict
 
-    for left in settings.database.parent.glob(f"{settings.database.name}*"):
-        if left.is_file():
-            left.unlink()  # sites are authorised anew, and a run ends with the SuperLink: nothing in it is needed
-    make_lean(settings.database)
-    _strict()
+    log_sparingly("flwr", "uvicorn", "uvicorn.error")
+    remove_traces(settings.database)
+    registered, parcels = make_lean(settings.database)
+    make_strict(parcels)
+    log.warning("up to %d files and connections may be open at once", raise_file_limit())
     sockets = [_listen(settings.bind, settings.port), _listen("127.0.0.1", settings.control_port)]
     authentication = load_control_authn_plugin()
     assert isinstance(authentication, NoOpControlAuthnPlugin)
@@ -125,37 +105,26 @@ def serve(settings: LinkSettings) -> None:
         isolation=ISOLATION_MODE_PROCESS,
         runtime_dependency_install=False,
     )
-    flower = ObjectCalls(create_app(config, SuperLinkLifespan))
-    gate = Gate(flower, settings.control_port, settings.secret.read_text().strip())
-    server = uvicorn.Server(
-        uvicorn.Config(
-            gate,
-            ssl_certfile=settings.certificate,
-            ssl_keyfile=settings.certificate_key,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=2,
-        )
+    calls = Calls(ObjectCalls(create_app(config, SuperLinkLifespan)), parcels)
+    gate = Gate(registered, settings.control_port, settings.secret.read_text().strip(), parcels.expects)
+    served = uvicorn.Config(
+        calls,
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.certificate_key,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
     )
-    server.run(sockets=sockets)
 
+    def make(state: uvicorn.server.ServerState, app_state: dict[str, object], connection: Connection) -> GateProtocol:
+        return GateProtocol(served, state, app_state, gate, connection)
 
-def _strict() -> None:
-    """A node replies as itself only: Flower checks who signed a call, not whom the message in it names as sender."""
-    from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
-    from flwr.server.superlink.linkstate import LinkState
-    from flwr.supercore.error import ApiErrorCode, FlowerError
-    from flwr.superlink.servicer.fleet import fleet_handlers
-
-    flowers_own = fleet_handlers.push_messages
-
-    def push_messages(request: PushMessagesRequest, state: LinkState) -> PushMessagesResponse:
-        if any(message.metadata.src_node_id != request.node.node_id for message in request.messages_list):
-            raise FlowerError(ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, "a message in another node's name")
-        return flowers_own(request=request, state=state)
-
-    fleet_handlers.push_messages = push_messages
+    try:
+        GateServer(served, make).run(sockets=sockets)
+    finally:
+        remove_traces(settings.database)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -170,12 +139,13 @@ def _listen(host: str, port: int) -> socket.socket:
 def main() -> None:
     """Entry point of the process."""
     os.environ["FLWR_LOG_LEVEL"] = "WARNING"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what uvicorn raises once it has shut down
     end_with_starter()
     bind, port, control_port, *paths = sys.argv[1:]
     try:
         serve(LinkSettings(bind, int(port), int(control_port), *map(Path, paths)))
     except RunError as error:
-        logging.getLogger(__name__).error("%s", error)
+        log.error("%s", error)
         sys.exit(1)
 
 

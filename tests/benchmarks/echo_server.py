@@ -38,6 +38,7 @@ def play(  # type: ignore[no-untyped-def]
             lambda: pack_task(RoundTask(study, number), weights),
             lambda site, content: store.keep(site, unpack_update(content, weights)),
             "BAD_UPDATE",
+            weights,
         )
         answers = ask(grid, names, question, number, study.rounds)
         assert not answers.failures, answers.failures

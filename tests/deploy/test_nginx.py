@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
@@ -35,6 +36,7 @@ from tests.deploy.services import (
 
 ACCOUNT = "www-data"
 PROTOBUF = "application/protobuf"
+SIGNED = {"flwr-signature": "of nobody"}
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,12 @@ def door() -> Iterator[Door]:
             yield Door(nginx_port, port, pki / "ca.crt", log, folder / "access.log")
 
 
-def test_an_unsigned_call_of_a_site_reaches_superlink_which_refuses_it(door: Door) -> None:
-    status, _ = door.call("/v1/fleet/pull-messages")
+def test_a_signed_call_reaches_superlink_which_refuses_it_and_an_unsigned_one_does_not(door: Door) -> None:
+    assert door.call("/v1/fleet/get-run") == (401, "401\n")
+    status, _ = door.call("/v1/fleet/pull-messages", headers=SIGNED)
     assert status == 401
     assert '"POST /v1/fleet/pull-messages HTTP/1' in door.superlink_log.read_text()
+    assert "get-run" not in door.superlink_log.read_text()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -207,9 +211,24 @@ def test_sites_only_post(door: Door, method: str) -> None:
 
 def test_weights_fit_and_floods_do_not(door: Door) -> None:
     chunk = os.urandom(5 << 20)
-    assert door.call("/v1/fleet/push-object", body=chunk)[0] == 400  # not a message
-    too_large = {"Content-Length": str(65 << 20)}
-    assert door.call("/v1/fleet/push-object", headers=too_large) == (413, "413\n")
+    assert door.call("/v1/fleet/push-object", body=chunk, headers=SIGNED)[0] == 400  # not a message
+    for call, too_large in (("push-object", 7 << 20), ("push-messages", 300_000), ("pull-messages", 20_000)):
+        headers = {**SIGNED, "Content-Length": str(too_large)}
+        assert door.call(f"/v1/fleet/{call}", headers=headers) == (413, "413\n")
+    assert door.call("/v1/fleet/pull-messages", headers={**SIGNED, "x": "y" * 5000}) == (400, "400\n")
+
+
+def test_who_is_slow_with_a_calls_first_lines_is_cut_off(door: Door) -> None:
+    context = ssl.create_default_context(cafile=str(door.ca))
+    with socket.create_connection(("localhost", door.port), timeout=15) as half_a_handshake:
+        half_a_handshake.sendall(b"\x16\x03\x01\x02\x00")
+        plain = socket.create_connection(("localhost", door.port), timeout=15)
+        with context.wrap_socket(plain, server_hostname="localhost") as half_a_head:
+            half_a_head.sendall(b"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: x\r\nx: ")
+            with contextlib.suppress(ConnectionError):
+                assert half_a_head.recv(1024) == b""
+        with contextlib.suppress(ConnectionError):
+            assert half_a_handshake.recv(1024) == b""
 
 
 def test_a_busy_site_does_not_meet_the_limits(door: Door) -> None:
@@ -219,7 +238,9 @@ def test_a_busy_site_does_not_meet_the_limits(door: Door) -> None:
     def transfer() -> None:
         with httpx.Client(verify=trusted, base_url=f"https://localhost:{door.port}", timeout=20) as client:
             for _ in range(50):
-                statuses.append(client.post("/v1/fleet/push-object", headers={"Content-Type": PROTOBUF}).status_code)
+                statuses.append(
+                    client.post("/v1/fleet/push-object", headers={"Content-Type": PROTOBUF, **SIGNED}).status_code
+                )
 
     threads = [threading.Thread(target=transfer) for _ in range(4)]
     for thread in threads:

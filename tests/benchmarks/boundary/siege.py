@@ -1,0 +1,96 @@
+"""Three real sites train while strangers flood the SuperLink's port: how much slower rounds are, and what it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from msfl_common.config import Inputs, Model, Rounds, StudyConfig, Training, Validation
+from msfl_server.server_config import load_server
+from tests.attacks.floods import KINDS
+from tests.benchmarks.federation.recovery import SITES, bids
+from tests.benchmarks.figure import Figure
+from tests.integration.deployment import ENVIRONMENT, Deployment, deployment
+
+CONNECTIONS = 200
+ROUNDS = 3  # of each flood
+FLOOD_S = 60.0  # at most; it is ended with its rounds
+REPOSITORY = Path(__file__).parents[3]
+HOSTILE = "site-x"
+HOW = f"3 sites on loopback, {CONNECTIONS} connections from the sites' own address, {ROUNDS} rounds each, median"
+
+
+def measure() -> list[Figure]:
+    """Seconds of a round beside each flood, against quiet rounds before and after; the gate's memory."""
+    study = StudyConfig(
+        name="siege",
+        inputs=Inputs(spacing_mm=4.0),
+        model=Model(channels=(4, 8)),
+        training=Training(steps_per_round=2, batch_size=2, patch_voxels=16),
+        validation=Validation(bootstrap_samples=100),
+        rounds=Rounds(num_rounds=500, quorum=3, deadline_s=120),
+        min_cases=1,
+    )
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = {name: bids(Path(folder) / "data" / name) for name in SITES}
+        with deployment(Path(folder) / "federation", study, {**data, HOSTILE: data[SITES[0]]}) as made:
+            made.start_server()
+            made.start_sites(*SITES)
+            made.wait_for_round(2)
+            gate = made.find("federation_superlink")
+            quiet = round_s(made)
+            for kind in KINDS:
+                figures += _beside(made, gate, kind, quiet)
+    return figures
+
+
+def round_s(made: Deployment) -> float:
+    """The median of the next rounds' seconds."""
+    seconds = []
+    for _ in range(ROUNDS):
+        start, number = time.monotonic(), made.rounds()
+        made.wait_for_round(number + 1, 120)
+        seconds.append(time.monotonic() - start)
+    return sorted(seconds)[len(seconds) // 2]
+
+
+def _beside(made: Deployment, gate: psutil.Process, kind: str, quiet_s: float) -> list[Figure]:
+    before = gate.memory_info().rss
+    peak, over = [before], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            peak.append(gate.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    port = load_server(made.study.server_file).port
+    command = [sys.executable, "-m", "tests.attacks.floods", kind, port, FLOOD_S, CONNECTIONS]
+    if kind == "calls_of_a_site":
+        command.append(made.site(HOSTILE) / "site.key")
+    flood = subprocess.Popen(list(map(str, command)), cwd=REPOSITORY, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    try:
+        time.sleep(2)
+        flooded_s = round_s(made)
+    finally:
+        flood.terminate()
+        flood.wait()
+        time.sleep(2)
+        over.set()
+        watcher.join()
+    after = gate.memory_info().rss
+    name = kind.replace("_", " ")
+    quiet = f"{quiet_s:.1f} s a round in quiet, {flooded_s:.1f} s beside it"
+    return [
+        Figure(f"{name}: a round's time", flooded_s / quiet_s, "", 1.5, "at_most", quiet, HOW),
+        Figure(f"{name}: the gate's peak memory", max(peak) / 1e6, "MB", 300.0, "at_most", "", "resident, every 0.1 s"),
+        Figure(f"{name}: memory afterwards", after / before, "", 1.2, "at_most", f"{before / 1e6:.0f} MB before",
+               "2 s after it"),
+    ]  # fmt: skip
