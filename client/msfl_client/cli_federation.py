@@ -41,21 +41,28 @@ def status(site: SitePath, as_json: Json = False) -> None:
     """What the site's process is doing. Exit code 1 when it is not running."""
     from rich.console import Console
 
+    from msfl_client.kit_approval import what_waits
     from msfl_client.node_status import read_status
     from msfl_client.supervisor import LOCK, one_line
     from msfl_common.config import load_site
     from msfl_common.holding import holder
 
     config = load_site(site)
-    pid, last = holder(config.state / LOCK), read_status(config.state)
+    pid, last, waits = holder(config.state / LOCK), read_status(config.state), what_waits(config)
     if as_json:
-        document = {"running": pid is not None, "status": last.model_dump(mode="json") if last else None}
+        document = {
+            "running": pid is not None,
+            "status": last.model_dump(mode="json") if last else None,
+            "kit_to_approve": waits or None,
+        }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     elif pid is None:
         Console().print(f"{config.name}: not running; start it with `msfl-client start {site}`", highlight=False)
     else:
         progress = f" ({last.doing} {last.done}/{last.total} {last.note})" if last and last.total else ""
         Console().print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}", highlight=False)
+    if waits and not as_json:
+        Console().print(waits, highlight=False, markup=False, soft_wrap=True)
     if pid is None:
         raise typer.Exit(1)
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from msfl_common.config_classification import NAME, Classification, DeepModel, check_deep_model
 from msfl_common.errors import ConfigError
 from msfl_common.features import FEATURES, HARMONIZED
+from msfl_common.files import unfollowed
 
 _MOST_FAULTS, _SHOWN_CHARACTERS = 20, 200
 
@@ -310,8 +311,8 @@ def load_site(path: Path) -> SiteConfig:
     return site.model_copy(
         update={
             "data": tuple((base / folder).resolve() for folder in site.data),
-            "state": (base / site.state).resolve(),
-            "kit": (base / site.kit).resolve(),
+            "state": unfollowed(base, site.state),
+            "kit": unfollowed(base, site.kit),
             "key": (base / site.key).resolve(),
         }
     )
@@ -336,15 +337,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, or is not YAML.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise ConfigError(str(path), ["no such file"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), [f"cannot be read as text: {error}"]) from None
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """The `key: value` lines of a YAML text.
+
+    Raises:
+        ConfigError: it is not YAML.
+    """
+    try:
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(str(path), [f"not valid YAML: {' '.join(str(error).split())}"]) from None
+        raise ConfigError(source, [f"not valid YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(content, dict):
-        raise ConfigError(str(path), [f"expected `key: value` lines at the top, found {type(content).__name__}"])
+        raise ConfigError(source, [f"expected `key: value` lines at the top, found {type(content).__name__}"])
     return content
 
 

@@ -40,7 +40,7 @@ SENTENCES: dict[Code, str] = {
     Code.POLICY: "the site's policy does not allow it",
     Code.WRONG_APP: "the run is of another app or version than the site has installed, or asks what that cannot do",
     Code.BAD_STUDY: "the study settings that arrived are not valid for the installed version",
-    Code.WRONG_STUDY: "the study is not the one of the site's joining kit; hand the site a new kit",
+    Code.WRONG_STUDY: "the study is not the one of the site's approved kit; hand it a new kit, to be approved there",
     Code.BAD_MODEL: "the model weights that arrived do not fit the study's model",
     Code.BAD_TABLE: "a table at the site cannot be used; `msfl-client check --study` there says which line, and why",
     Code.NO_CASES: "no usable case at the site; `msfl-client check` there says why",

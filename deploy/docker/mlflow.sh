@@ -8,6 +8,8 @@
 #   MSFL_MLFLOW_WORKERS                 processes (default 2)
 set -eu
 umask 077
+# MLflow starts processes of its own; none may take code from the working directory.
+export PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1
 
 # libpq reads the password from a file, so it stands in no command line and in no environment.
 export PGPASSFILE="$HOME/pgpass"
