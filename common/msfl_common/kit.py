@@ -35,6 +35,7 @@ STUDY_FILE = "study.yaml"
 SIGNATURE_FILE = "kit.sig"
 KIT_FILES = (KIT_FILE, CA_FILE, STUDY_FILE, SIGNATURE_FILE)
 MOST_BYTES = 128 * 1024  # of one file; a study with every setting and its comments takes a tenth
+_MOST_BRACKETS = 500  # YAML within YAML takes time by the square of its depth
 _PURPOSE = "msfl kit 1"
 
 _ASK_AGAIN = "ask the coordinator for it again"
@@ -205,9 +206,11 @@ def _read_file(path: Path) -> bytes:
 
 
 def _parse_study(content: bytes, source: str, version: str) -> StudyConfig:
-    """The study; aliases, by which a few lines of YAML grow without bound, are refused."""
+    """The study; aliases, by which a few lines of YAML grow without bound, and brackets without end are refused."""
     try:
         text = content.decode()
+        if text.count("[") + text.count("{") > _MOST_BRACKETS:
+            raise ConfigError(source, [f"more than {_MOST_BRACKETS} brackets, expected some dozens; {_ASK_AGAIN}"])
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader)):
             raise ConfigError(source, [f"a YAML alias (*name); write each setting out, or {_ASK_AGAIN}"])
         study = parse_yaml(text, source)

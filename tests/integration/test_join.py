@@ -117,6 +117,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
     (root / "bids").mkdir()
     port = free_port()
     study = init_study(root / "pilot", ServerConfig(hosts=("localhost",), port=port))
+    study.server_since.write_text("2020-01-01T00:00:00+00:00")  # for certificates of other times
     made = init_site(root / "site", "hospital-a", root / "bids")
     archive = add_site(study, "hospital-a", made.public_key_file)
     take_over(archive, load_site(made.site_file))
