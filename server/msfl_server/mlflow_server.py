@@ -108,6 +108,7 @@ def _serve(study_dir: Path, port: int) -> None:
     }
     given = (part for name, value in options.items() for part in (f"--{name}", value))
     command = python_command("mlflow", "server", "--serve-artifacts", *given)
+    os.chdir(os.sep)  # uvicorn, which MLflow starts, puts the working directory first on the path, whatever Python's is
     os.execve(command[0], command, child_environment())
 
 
