@@ -6,7 +6,6 @@ Every command imports what it needs when it runs, so that `--help` answers at on
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ import typer
 from msfl_client.cli_data import commands as data_commands
 from msfl_client.cli_features import commands as feature_commands
 from msfl_client.cli_federation import commands as federation_commands
+from msfl_client.cli_kit import commands as kit_commands
 from msfl_client.cli_ledger import commands as ledger_commands
 from msfl_client.cli_predict import commands as predict_commands
 from msfl_common.cli import DEBUG_HINT, run_app
@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 
 app.add_typer(federation_commands)
+app.add_typer(kit_commands)
 app.add_typer(data_commands)
 app.add_typer(feature_commands)
 app.add_typer(predict_commands)
@@ -64,9 +65,6 @@ Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Cases re
 
 def main() -> None:
     """Entry point of `msfl-client`."""
-    # Flower reads these when it is imported: nothing is reported to anyone, nothing is looked up.
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     run_app(app)
 
 
@@ -101,7 +99,7 @@ def init(
     console.print(made.public_key)
     console.print(
         f"Next: look at the data with `msfl-client check {made.site_file}`, and send {made.public_key_file} to the "
-        f"coordinator, who sends back a joining kit; unpack it in {folder}."
+        f"coordinator, who sends back a joining kit; take it over with `msfl-client join KIT.zip {made.site_file}`."
     )
 
 
@@ -159,7 +157,9 @@ def check(
 
 
 def _wants_connection(asked: bool | None, site: SiteConfig) -> bool:
-    return site.kit.exists() if asked is None else asked
+    from msfl_client.kit_approval import APPROVAL_FILE
+
+    return site.kit.exists() or (site.state / APPROVAL_FILE).exists() if asked is None else asked
 
 
 def _check_connection(site: SiteConfig) -> list[Row]:

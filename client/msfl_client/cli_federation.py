@@ -39,6 +39,7 @@ def start(
 @commands.command(epilog=DEBUG_HINT)
 def status(site: SitePath, as_json: Json = False) -> None:
     """What the site's process is doing. Exit code 1 when it is not running."""
+    from msfl_client.kit_approval import what_waits
     from msfl_client.node_status import read_status
     from msfl_client.supervisor import LOCK, one_line
     from msfl_common.config import load_site
@@ -46,15 +47,21 @@ def status(site: SitePath, as_json: Json = False) -> None:
     from msfl_common.progress import stdout_console
 
     config = load_site(site)
-    pid, last = holder(config.state / LOCK), read_status(config.state)
+    pid, last, waits = holder(config.state / LOCK), read_status(config.state), what_waits(config)
     if as_json:
-        document = {"running": pid is not None, "status": last.model_dump(mode="json") if last else None}
+        document = {
+            "running": pid is not None,
+            "status": last.model_dump(mode="json") if last else None,
+            "kit_to_approve": waits or None,
+        }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     elif pid is None:
         stdout_console().print(f"{config.name}: not running; start it with `msfl-client start {site}`")
     else:
         progress = f" ({last.doing} {last.done}/{last.total} {last.note})" if last and last.total else ""
         stdout_console().print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}")
+    if waits and not as_json:
+        stdout_console().print(waits)
     if pid is None:
         raise typer.Exit(1)
 

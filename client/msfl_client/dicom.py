@@ -29,7 +29,7 @@ from msfl_client.bids_tables import several
 from msfl_client.deidentify import clean_sidecar, save_image
 from msfl_client.dicom_series import Recognised, recognise_series
 from msfl_common.errors import InputError
-from msfl_common.files import private_folder, whole_folder, write_bytes, write_json, write_text
+from msfl_common.files import whole_folder, write_bytes, write_json, write_text
 
 TABLE = Path("sourcedata", "subjects.tsv")
 _NO_AGENT = {"", "no", "none", "n", "without", "0"}
@@ -195,7 +195,7 @@ def _label(bids: Path, sessions: Sequence[tuple[str, str]]) -> dict[tuple[str, s
     writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
     writer.writerow(_COLUMNS)
     writer.writerows(sorted((*label, *key) for key, label in labels.items()))
-    private_folder(path.parent)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_bytes(path, stream.getvalue().encode(), secret=True)
     return labels
 

@@ -11,7 +11,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from msfl_client.distributed_rank import END_WEIGHTS, JOB, START_WEIGHTS, Job
 from msfl_client.learner import OnStep
 from msfl_common.errors import Code, RefusedError
 from msfl_common.network import get_weights, set_weights
+from msfl_common.processes import child_environment, python_command
 
 _LOG_CHARACTERS = 2000
 _KILL_TIMEOUT_S = 10.0
@@ -85,7 +85,8 @@ def _processes(folder: Path, count: int) -> Iterator[tuple[list[subprocess.Popen
         for rank in range(count):
             with (folder / f"{rank}.log").open("w") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "msfl_client.distributed_rank", str(folder), str(rank)],
+                    python_command("msfl_client.distributed_rank", folder, rank),
+                    env=child_environment(),
                     stdin=subprocess.PIPE,  # nothing is written: its end tells them that this process has died
                     stdout=subprocess.PIPE,
                     stderr=log,

@@ -1,4 +1,4 @@
-"""What each process of a round on several devices runs: `python -m msfl_client.distributed_rank FOLDER RANK`.
+"""What each process of a round on several devices runs: `python -I -m msfl_client.distributed_rank FOLDER RANK`.
 
 It tells the process that started it, one JSON line each on stdout, the steps (from rank 0), the mean loss once
 the trained weights are written (from rank 0), or the code and the detail of an error.

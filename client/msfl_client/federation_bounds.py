@@ -100,13 +100,6 @@ def guard(client: ProtobufClient, context: ssl.SSLContext) -> None:
             transport._pool._retries = _TRIES
 
 
-def trusting(ca_certificate: bytes) -> ssl.SSLContext:
-    """TLS to servers with a certificate of this authority (PEM), and no others."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=ca_certificate.decode("ascii"))
-    return context
-
-
 def _bound(response: httpx.Response) -> None:
     if response.headers.get("content-encoding", "identity") != "identity":
         raise BoundsError("a compressed answer, which was not asked for")

@@ -19,10 +19,12 @@ from msfl_client.devices import pick_devices
 from msfl_client.egress import check_request
 from msfl_client.federation_probe import Answer, NoAnswerError, ask_server
 from msfl_client.keys import load_key, public_key_file
+from msfl_client.kit_approval import kit_to_use, what_waits
+from msfl_client.server_trust import trust_of
 from msfl_common import __version__
-from msfl_common.config import SiteConfig, load_study
+from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.errors import InputError, RefusedError
-from msfl_common.kit import CA_FILE, STUDY_FILE, Kit, load_kit, read_certificate
+from msfl_common.kit import SignedKit
 
 Level = Literal["pass", "warn", "fail", "skip"]
 
@@ -60,7 +62,7 @@ def check_connection(site: SiteConfig) -> list[Row]:
     if kit is None:
         reason = "not looked at: needs the kit"
         return rows + [Row(name, "skip", reason) for name in ("server", "clock", "authenticated", "study")]
-    return [*rows, *_server_rows(kit, site, key), _study(site)]
+    return [*rows, *_server_rows(kit, site, key), _study(site, kit.study)]
 
 
 def _device(site: SiteConfig) -> Row:
@@ -102,43 +104,39 @@ def _key(path: Path) -> tuple[Row, ec.EllipticCurvePrivateKey | None]:
     return Row("key", "pass", f"{path}, for this account alone"), key
 
 
-def _kit(site: SiteConfig) -> tuple[Row, Kit | None]:
+def _kit(site: SiteConfig) -> tuple[Row, SignedKit | None]:
     try:
-        kit = load_kit(site.kit)
+        approved = kit_to_use(site)
     except InputError as error:
         return Row("kit", "fail", *_text_and_fix(error)), None
-    if kit.site != site.name:
-        text = f"made for site {kit.site}, but this is {site.name}"
-        return Row("kit", "fail", text, "correct `name:`, or ask the coordinator for this site's kit"), kit
-    expires = read_certificate(site.kit / CA_FILE).not_valid_after_utc
+    kit, expires = approved.kit, approved.authority.not_valid_after_utc
     text = f"study {kit.study}, authority valid until {expires:%Y-%m-%d}"
+    if waits := what_waits(site):
+        return Row("kit", "warn", *_text_and_fix(InputError(waits))), approved
     if (expires - datetime.now(UTC)).days < _WARN_DAYS:
-        return Row("kit", "warn", text, "ask the coordinator for a new kit"), kit
+        return Row("kit", "warn", text, "ask the coordinator for a new kit"), approved
     if kit.msfl_version != __version__:
         text += f"; made by MSFL {kit.msfl_version}, installed is {__version__}"
-        return Row("kit", "warn", text, f"install MSFL {kit.msfl_version}"), kit
-    return Row("kit", "pass", text), kit
+        return Row("kit", "warn", text, f"install MSFL {kit.msfl_version}"), approved
+    return Row("kit", "pass", text), approved
 
 
-def _study(site: SiteConfig) -> Row:
+def _study(site: SiteConfig, study: StudyConfig) -> Row:
     try:
-        study = load_study(site.kit / STUDY_FILE)
         check_request(site.policy, study, round_number=0)
-    except InputError as error:
-        return Row("study", "fail", str(error), f"install the coordinator's version of MSFL; here is {__version__}")
     except RefusedError as error:
         return Row("study", "fail", f"goes beyond this site's policy: {error.detail}", "change `policy:`, or decline")
     return Row("study", "pass", f"{study.name}: {study.task}, {study.rounds.num_rounds} rounds, within the policy")
 
 
-def _server_rows(kit: Kit, site: SiteConfig, key: ec.EllipticCurvePrivateKey | None) -> Iterator[Row]:
+def _server_rows(kit: SignedKit, site: SiteConfig, key: ec.EllipticCurvePrivateKey | None) -> Iterator[Row]:
     try:
-        answer = ask_server(kit.address, site.kit / CA_FILE, key)
+        answer = ask_server(kit.kit.address, trust_of(kit), key)
     except NoAnswerError as error:
         yield Row("server", "fail", error.text, error.fix)
         yield from (Row(name, "skip", "not looked at: needs the server") for name in ("clock", "authenticated"))
         return
-    yield _server(kit.address, answer)
+    yield _server(kit.kit.address, answer)
     yield _clock(answer.ahead_s)
     yield _authenticated(answer, key, site)
 

@@ -8,6 +8,7 @@ Uses Flower's private fleet client and object codec; flwr is pinned exactly for 
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -53,7 +54,7 @@ from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from msfl_client.federation_bounds import Bounds, BoundsError, guard, trusting
+from msfl_client.federation_bounds import Bounds, BoundsError, guard
 
 PULL_AGAIN_S = (0.1, 2.0)  # pause before an object is asked for again that the coordinator is still writing: growing
 HEARTBEAT_S = 10  # Flower's shortest; a site that says nothing for two of them counts as offline
@@ -171,13 +172,13 @@ class Fleet:
 
 @contextmanager
 def join(
-    address: str, ca_certificate: bytes, key: EllipticCurvePrivateKey, stale: int | None, bounds: Bounds
+    address: str, trust: ssl.SSLContext, key: EllipticCurvePrivateKey, stale: int | None, bounds: Bounds
 ) -> Iterator[Fleet]:
     """Come online as the site that `key` belongs to, and go offline at the end.
 
     Args:
         address: host:port of the coordinator.
-        ca_certificate: PEM; only a server certificate signed by it is spoken to.
+        trust: which server is spoken to; see `msfl_client.server_trust`.
         key: the site's private key; it signs every call.
         stale: node id of an earlier connection of this very site that may not have ended cleanly.
         bounds: the largest message that is taken.
@@ -190,8 +191,8 @@ def join(
         RuntimeVersionHttpInterceptor(component_name="SuperNode"),
         NodeAuthHttpInterceptor(key, public),
     ]
-    with FleetHttpClient.from_server_address(address, False, ca_certificate, interceptors) as client:
-        guard(client, trusting(ca_certificate))
+    with FleetHttpClient(f"https://{address}", interceptors=interceptors, verify=trust) as client:
+        guard(client, trust)
         with _explained():
             if stale is not None:
                 _leave(client, stale)
@@ -245,7 +246,7 @@ def _explained() -> Iterator[None]:
     except httpx.TransportError as error:
         if "certificate" in str(error).lower():
             raise DisconnectedError(
-                "the server's certificate does not fit the joining kit: expired, another host name, or another CA"
+                "the server's certificate does not fit the joining kit: expired, given up, of another host or authority"
             ) from None
         raise DisconnectedError(f"the coordinator cannot be reached ({type(error).__name__})") from None
     except (ObjectPullError, ObjectPushError):  # the coordinator dropped the message, and asks again if it wants it

@@ -22,14 +22,15 @@ from msfl_client.egress import door_of
 from msfl_client.federation_bounds import bounds_of
 from msfl_client.federation_fleet import DisconnectedError, Fleet, RunEndedError, UnusableError, join
 from msfl_client.keys import load_key
+from msfl_client.kit_approval import kit_to_use, what_waits
 from msfl_client.ledger_witness import Witness
 from msfl_client.node_status import StatusFile
+from msfl_client.server_trust import trust_of
 from msfl_common import __version__
-from msfl_common.config import SiteConfig, load_site, load_study
+from msfl_common.config import SiteConfig, load_site
 from msfl_common.errors import Code, InputError
 from msfl_common.files import private_folder, write_text
 from msfl_common.holding import held
-from msfl_common.kit import CA_FILE, STUDY_FILE, load_kit, read_certificate
 from msfl_common.messages import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION
 from msfl_common.network import starting_weights
 from msfl_common.processes import end_with_starter
@@ -51,13 +52,13 @@ def run_node(site: SiteConfig) -> None:
     Raises:
         InputError: key or kit are missing or unsound, or another process of this site is running.
     """
-    kit, key = load_kit(site.kit), load_key(site.key)
-    authority, study = (site.kit / CA_FILE).read_bytes(), load_study(site.kit / STUDY_FILE)
-    bounds = bounds_of(*(starting_weights(study_at(study, stage)) for stage in stages_of(study)))
-    if kit.site != site.name:
-        raise InputError(f"{site.kit}: is the kit of site {kit.site}, but `name:` is {site.name}; make them the same")
     private_folder(site.state)
-    witness = Witness(door_of(site), kit.study, read_certificate(site.kit / CA_FILE))
+    approved, key = kit_to_use(site), load_key(site.key)
+    kit, study = approved.kit, approved.study
+    bounds = bounds_of(*(starting_weights(study_at(study, stage)) for stage in stages_of(study)))
+    witness = Witness(door_of(site), kit.study, approved.authority)
+    if waits := what_waits(site):
+        log.warning("%s", waits)
     taken = f"{site.state}: the site is running already; see `msfl-client status`"
     with held(site.state / "node.lock", taken), StatusFile(site.state, kit.study, kit.address) as status:
         app = build_app(lambda _: site, status.on_progress, keep_answers=True, agreed=study)
@@ -67,7 +68,7 @@ def run_node(site: SiteConfig) -> None:
             status.say("connecting")
             try:
                 stale = int(session.read_text()) if session.exists() else None
-                with join(kit.address, authority, key, stale, bounds) as fleet:
+                with join(kit.address, trust_of(approved), key, stale, bounds) as fleet:
                     write_text(session, str(fleet.node_id))
                     pause = 1.0
                     serve(fleet, app, site, status, witness)

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,6 +25,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from msfl_client.federation_bounds import BoundsError, guard
+from msfl_client.server_trust import GIVEN_UP
 
 _TIMEOUT_S = 10.0
 _NO_INTERVAL_S = -1.0
@@ -60,24 +60,22 @@ class NoAnswerError(Exception):
         self.fix = fix
 
 
-def ask_server(address: str, authority: Path, key: ec.EllipticCurvePrivateKey | None) -> Answer:
+def ask_server(address: str, trust: ssl.SSLContext, key: ec.EllipticCurvePrivateKey | None) -> Answer:
     """Send the one request; without the site's key it is signed by a key that nobody knows.
 
     Raises:
         NoAnswerError: the server could not be reached, or not be trusted.
     """
     key = key or generate_key_pairs()[0]
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(authority)
     request = ActivateNodeRequest(public_key=public_key_to_bytes(key.public_key()), heartbeat_interval=_NO_INTERVAL_S)
     witness = _Witness()
     client = FleetHttpClient(
         f"https://{address}",
         interceptors=[NodeAuthHttpInterceptor(key, key.public_key()), witness],
-        verify=context,
+        verify=trust,
         timeout=_TIMEOUT_S,
     )
-    guard(client, context)
+    guard(client, trust)
     with client:
         try:
             client.ActivateNode(request)
@@ -138,6 +136,9 @@ def _why_not_trusted(verify_code: int, address: str) -> NoAnswerError:
         return NoAnswerError(f"{address}: the server's certificate has expired", fix)
     if verify_code == _NOT_YET_VALID:
         return NoAnswerError(f"{address}: the server's certificate is not valid yet", "set this machine's clock")
+    if verify_code == GIVEN_UP:
+        fix = "do not go on: ask the coordinator whether its server was started again since, or who answers there"
+        return NoAnswerError(f"{address}: the server shows a certificate that the coordinator has given up", fix)
     text = f"{address}: the server's certificate was not signed by the kit's authority"
     return NoAnswerError(text, "do not go on: ask the coordinator whether a new kit was made, or who answers there")
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import ValidationError
 
 from msfl_client.keys import load_key, public_key_file
+from msfl_client.kit_approval import approved_kit
 from msfl_client.ledger import LEDGER_FILE, read
 from msfl_client.ledger_line import Line
 from msfl_client.ledger_receipts import Countersigned, Receipts
 from msfl_common.config import SiteConfig
 from msfl_common.errors import InputError
-from msfl_common.kit import CA_FILE, KIT_FILE, Kit, fingerprint, read_certificate
+from msfl_common.kit import Kit, fingerprint
 from msfl_common.receipts import Owner
 
 
@@ -53,7 +53,8 @@ class Proof:
         Raises:
             InputError: its key or kit are unsound.
         """
-        kit, authority = _kit_of(site.kit)
+        approved = approved_kit(site)
+        kit, authority = (approved.kit, approved.authority) if approved else (None, None)
         return cls(site.state / LEDGER_FILE, _owner_of(site), kit, authority)
 
     def lines(self) -> Iterator[Line]:
@@ -117,17 +118,3 @@ def _owner_of(site: SiteConfig) -> Owner | None:
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise InputError(f"{public}: cannot be read, or holds no public key of a site; restore it from a backup")
     return Owner(site.name, key)
-
-
-def _kit_of(folder: Path) -> tuple[Kit | None, x509.Certificate | None]:
-    """The kit, though it may have expired: what was signed before stays signed."""
-    if not (folder / KIT_FILE).is_file():
-        return None, None
-    try:
-        kit = Kit.model_validate_json((folder / KIT_FILE).read_bytes())
-    except ValidationError:
-        raise InputError(f"{folder / KIT_FILE}: damaged; ask the coordinator for it again") from None
-    authority = read_certificate(folder / CA_FILE)
-    if fingerprint(authority) != kit.ca_sha256:
-        raise InputError(f"{folder / CA_FILE}: not the certificate that kit.json names; ask the coordinator again")
-    return kit, authority

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from msfl_common.config import SiteConfig, StudyConfig, load_study
+from msfl_client.kit_approval import approved_kit
+from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.errors import InputError
-from msfl_common.kit import STUDY_FILE
+from msfl_common.kit import read_kit
 
 
 def study_of_kit(site: SiteConfig) -> StudyConfig | None:
-    """The kit's study; None where there is no kit, or one that the check of the connection finds fault with."""
+    """The approved kit's study, or, before that, the arrived one's.
+
+    None where there is no kit, or one that the check of the connection finds fault with.
+    """
     try:
-        return load_study(site.kit / STUDY_FILE)
+        return (approved_kit(site) or read_kit(site.kit)).study
     except InputError:
         return None

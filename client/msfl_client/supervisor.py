@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.progress import Progress
 
+from msfl_client.kit_approval import kit_to_use, what_waits
 from msfl_client.node_status import NodeStatus, read_status
 from msfl_common.config import SiteConfig
 from msfl_common.errors import InputError
 from msfl_common.files import private_folder
 from msfl_common.holding import held
-from msfl_common.processes import Child
+from msfl_common.processes import Child, python_command
 from msfl_common.progress import console, progress_bars
 
 LOCK = "client.lock"
@@ -33,12 +33,15 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
         InputError: the site is started already, or its key, kit or file are unsound; the fix is in the message.
     """
     log = site.state / LOG
-    node = Child([sys.executable, "-m", "msfl_client.federation_node", str(site_file)], log)
+    node = Child(python_command("msfl_client.federation_node", site_file), log)
     private_folder(site.state)
     taken = f"{site.state}: the site is started already; see `msfl-client status`"
     with held(site.state / LOCK, taken), progress_bars() as bars:
         shown = _Shown(bars, site.name)
         try:
+            kit_to_use(site)
+            if waits := what_waits(site):
+                console.print(waits, highlight=False, markup=False, soft_wrap=True)
             node.start()
             while True:
                 time.sleep(TICK_S)

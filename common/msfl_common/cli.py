@@ -12,6 +12,7 @@ import click
 import typer
 
 from msfl_common.errors import MsflError
+from msfl_common.processes import close_doors
 
 DEBUG_HINT = "Add --debug to any command to see a traceback when it fails."
 
@@ -33,6 +34,7 @@ def run_app(app: typer.Typer) -> NoReturn:
     0 done, 1 the run failed, 2 bad input, config or arguments, 130 interrupted. `--debug`, anywhere on the
     command line, shows tracebacks.
     """
+    close_doors()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:

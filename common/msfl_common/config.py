@@ -16,6 +16,7 @@ from msfl_common.config_classification import NAME, Classification, DeepModel, c
 from msfl_common.config_ledger import KeepContent
 from msfl_common.errors import ConfigError
 from msfl_common.features import FEATURES, HARMONIZED
+from msfl_common.files import unfollowed
 from msfl_common.patch_bounds import check_windows
 from msfl_common.reading import MOST_SETTINGS, parse_json, parse_yaml, read_text
 from msfl_common.reading import describe_faults as describe_faults
@@ -336,8 +337,8 @@ def load_site(path: Path) -> SiteConfig:
         update={
             "policy": policy,
             "data": tuple((base / folder).resolve() for folder in site.data),
-            "state": (base / site.state).resolve(),
-            "kit": (base / site.kit).resolve(),
+            "state": unfollowed(base, site.state),
+            "kit": unfollowed(base, site.kit),
             "key": (base / site.key).resolve(),
         }
     )
@@ -362,9 +363,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing, or is not YAML.
     """
-    content = parse_yaml(read_text(path, MOST_SETTINGS), str(path))
+    return mapping_of(read_text(path, MOST_SETTINGS), str(path))
+
+
+def mapping_of(text: str, source: str) -> dict[str, Any]:
+    """The `key: value` lines of a YAML text.
+
+    Raises:
+        ConfigError: it is not YAML.
+    """
+    content = parse_yaml(text, source)
     if not isinstance(content, dict):
-        raise ConfigError(str(path), [f"expected `key: value` lines at the top, found {type(content).__name__}"])
+        raise ConfigError(source, [f"expected `key: value` lines at the top, found {type(content).__name__}"])
     return content
 
 

@@ -41,7 +41,7 @@ SENTENCES: dict[Code, str] = {
     Code.POLICY: "the site's policy does not allow it",
     Code.WRONG_APP: "the run is of another app or version than the site has installed, or asks what that cannot do",
     Code.BAD_STUDY: "the study settings that arrived are not valid for the installed version",
-    Code.WRONG_STUDY: "the study is not the one of the site's joining kit; hand the site a new kit",
+    Code.WRONG_STUDY: "the study is not the one of the site's approved kit; hand it a new kit, to be approved there",
     Code.ANSWERED: "the site has answered another request of this round or a later one; resume the run that it was "
     "part of, or ask the site for `msfl-client reset-answers`",
     Code.BAD_MODEL: "the model weights that arrived do not fit the study's model",

@@ -5,17 +5,68 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from msfl_common.errors import InputError
+
 
 def private_folder(path: Path) -> None:
-    """Make a folder that its account alone may enter; one that is there already is left as it is."""
+    """Make a folder that its account alone may enter, or see that one which is there already is such a folder.
+
+    Raises:
+        InputError: it is a link or no folder, is another account's, or other accounts may enter it; nothing is changed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    check_private(path)
+
+
+def check_private(path: Path) -> None:
+    """See that a folder is this account's alone.
+
+    The root of a volume that is mounted for this account, as Kubernetes does, belongs to root and is taken as it is.
+
+    Raises:
+        InputError: see `private_folder`.
+    """
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise InputError(f"{path}: is a link, which whoever made it can point elsewhere; name the folder itself")
+    if not stat.S_ISDIR(found.st_mode):
+        raise InputError(f"{path}: is there, but no folder; move it away")
+    if os.name != "posix" or (found.st_uid == 0 != os.geteuid() and os.path.ismount(path)):
+        return
+    if found.st_uid != os.geteuid():
+        raise InputError(
+            f"{path}: belongs to another account (number {found.st_uid}); run as that account, or "
+            f"`chown -R {os.geteuid()} {path}`"
+        )
+    if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise InputError(
+            f"{path}: other accounts may enter it (mode {found.st_mode & 0o777:04o}); run `chmod 700 {path}`"
+        )
+
+
+def unfollowed(base: Path, folder: Path) -> Path:
+    """A folder of a site's, absolute; where it is below the site file's own, no part of it may be a link.
+
+    Who unpacks files of others beside site.yaml may have got links among them.
+
+    Raises:
+        InputError: a part is a link.
+    """
+    path = Path(os.path.normpath(base / folder))
+    below = path.relative_to(base).parts if path.is_relative_to(base) else ()
+    for part in [path, *(base.joinpath(*below[:end]) for end in range(1, len(below)))]:
+        if part.is_symlink():
+            raise InputError(f"{part}: is a link, which whoever made it can point elsewhere; name the folder itself")
+    return path
 
 
 def write_bytes(path: Path, content: bytes, secret: bool = False) -> None:

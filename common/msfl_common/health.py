@@ -3,7 +3,7 @@
 The coordinator's server and a site's supervisor offer the service on a loopback port (`--health-port`). Docker,
 compose, systemd and Kubernetes all ask with
 
-    python -m msfl_common.health HOST:PORT
+    python -I -m msfl_common.health HOST:PORT
 
 which exits with 0 when the process says that it serves, and with 1 when it does not or cannot be reached.
 """
@@ -112,7 +112,7 @@ def probe(address: str, timeout_s: float = 5.0) -> str:
 
 def main() -> int:
     """Probe the address on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m msfl_common.health", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -I -m msfl_common.health", description=main.__doc__)
     parser.add_argument("address", metavar="HOST:PORT", help="where the process offers its health (--health-port)")
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds to wait for the answer")
     arguments = parser.parse_args()

@@ -21,14 +21,55 @@ MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": "262144",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+# What a process of ours takes over of Python's own variables: nothing that names code, or where code lies.
+_HARMLESS = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONHASHSEED"}
+# `LD_PRELOAD` and `LD_AUDIT` have no use here, since `MEMORY` settles how memory is had.
+_DOORS = {"LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "ENV"}
+_PATHS = ("PATH", "LD_LIBRARY_PATH")  # needed, but a relative or empty part of one means the working directory
+_OURS = {
+    "PYTHONSAFEPATH": "1",
+    "PYTHONNOUSERSITE": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+}
 _WATCH_S = 1.0
 STEADY_S = 60.0  # a process that lived this long has started well; its next pause is the first again
+
+
+def python_command(module: str, *arguments: object) -> list[str]:
+    """The command that runs an installed module: neither the working directory nor variables can name other code."""
+    return [sys.executable, "-I", "-m", module, *map(str, arguments)]
+
+
+def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """An environment (by default this process's) without what opens a door to other code, for children of children too.
+
+    Of Python's and Flower's variables only harmless ones and ours stay; paths lose their relative parts.
+    """
+    kept = {
+        name: value
+        for name, value in (os.environ if environment is None else environment).items()
+        if name not in _DOORS and (name in _HARMLESS or not name.startswith(("PYTHON", "FLWR_")))
+    }
+    for name in _PATHS:
+        if name in kept:
+            kept[name] = os.pathsep.join(part for part in kept[name].split(os.pathsep) if Path(part).is_absolute())
+    return kept | _OURS
+
+
+def close_doors() -> None:
+    """Make `child_environment` this process's own, so that what libraries start has it, too."""
+    environment = child_environment()
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    os.environ.update(environment)
 
 
 class Child:
     """A process in a session of its own, so that Ctrl-C reaches its starter alone.
 
-    Its output goes to `log`. It ends when its starter ends, however that happens.
+    Its output goes to `log`. It ends when its starter ends, however that happens. Make a command of Python's with
+    `python_command`; the environment is that of `child_environment`.
     """
 
     def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
@@ -60,7 +101,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                env={**MEMORY, **self._env, "MSFL_STARTER": str(os.getpid())},
+                env={**MEMORY, **child_environment(self._env), "MSFL_STARTER": str(os.getpid())},
                 start_new_session=True,
                 preexec_fn=_die_with_starter if sys.platform == "linux" else None,
             )

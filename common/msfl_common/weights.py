@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from msfl_common.config import StudyConfig
 from msfl_common.errors import InputError, UpdateError
 from msfl_common.files import write_bytes
 from msfl_common.foreign_text import shown
+from msfl_common.processes import child_environment, python_command
 from msfl_common.reading import parse_json
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,9 @@ def first_weights(study: StudyConfig, file: Path, start_from: Path | None = None
         InputError: the study's model cannot start from `start_from`.
     """
     if not file.exists():
-        command = [sys.executable, "-m", "msfl_common.network", *([str(start_from)] if start_from else [])]
-        made = subprocess.run(command, input=study.model_dump_json().encode(), capture_output=True)
+        command = python_command("msfl_common.network", *([start_from] if start_from else []))
+        content = study.model_dump_json().encode()
+        made = subprocess.run(command, input=content, capture_output=True, env=child_environment())
         told = made.stderr.decode(errors="replace").splitlines()
         if made.returncode:
             raise InputError(f"no first weights: {told[-1] if told else made.returncode}")

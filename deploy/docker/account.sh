@@ -3,4 +3,4 @@
 set -eu
 groupadd --gid 10001 msfl
 useradd --uid 10001 --gid msfl --no-create-home --home-dir /tmp --shell /usr/sbin/nologin msfl
-install --directory --owner msfl --group msfl --mode 0750 /study /site /artifacts
+install --directory --owner msfl --group msfl --mode 0700 /study /site /artifacts

@@ -8,6 +8,9 @@
 #   MSFL_MLFLOW_WORKERS                 processes (default 2)
 set -eu
 umask 077
+# MLflow starts processes of its own; none may take code from the working directory.
+export PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1
+cd /  # uvicorn, which MLflow starts, puts it first on its path all the same
 
 # libpq reads the password from a file, so it stands in no command line and in no environment.
 export PGPASSFILE="$HOME/pgpass"

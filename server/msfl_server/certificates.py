@@ -20,7 +20,7 @@ AUTHORITY_LIFE = timedelta(days=3652)
 SERVER_LIFE = timedelta(days=730)
 WARN_DAYS = 30
 # Valid from a day before, for sites whose clock is behind.
-_BACKDATED = timedelta(days=1)
+BACKDATED = timedelta(days=1)
 _LOOPBACK = ("localhost", "127.0.0.1")
 _NAME_LIMIT = 64  # X.509's upper bound of a common name
 
@@ -118,7 +118,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(start - _BACKDATED)
+        .not_valid_before(start - BACKDATED)
         .not_valid_after(end)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )

@@ -5,7 +5,6 @@ Every command imports what it needs when it runs, so that `--help` answers at on
 
 from __future__ import annotations
 
-import os
 import sys
 from enum import StrEnum
 from functools import partial
@@ -52,8 +51,6 @@ class BackendName(StrEnum):
 def main() -> None:
     """Entry point of `msfl-server`."""
     # Flower reads these when it is imported: nothing is reported to anyone, nothing is looked up.
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     run_app(app)
 
 

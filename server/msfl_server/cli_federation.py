@@ -36,7 +36,7 @@ def start(
     from msfl_common.holding import held
     from msfl_common.progress import console
     from msfl_server.coordinator import LOCK, Coordinator
-    from msfl_server.study_folder import certificate_warning, open_study, refresh_kits
+    from msfl_server.study_folder import certificate_warning, open_study, stale_kits
 
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)
@@ -47,8 +47,11 @@ def start(
     with held(study.root / LOCK, taken), health(health_port) as set_serving:
         if warning := certificate_warning(study):
             say(warning)
-        if stale := refresh_kits(study):
-            say(f"study.yaml was changed; hand the new kits in {study.kits} to {', '.join(stale)}, or they refuse it")
+        if stale := stale_kits(study):
+            say(
+                f"study.yaml was changed, and {', '.join(stale)} will refuse it: run `msfl-server renew-kits {folder}` "
+                f"and hand over the new kits in {study.kits}"
+            )
         Coordinator(study, say, set_serving).run()
     from msfl_server.summary import read_summary
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ import httpx
 from msfl_common.config import load_study
 from msfl_common.errors import InputError, RunError
 from msfl_common.files import write_bytes
-from msfl_common.processes import Child
+from msfl_common.processes import Child, python_command
 from msfl_server import mlflow_server
 from msfl_server.federation_control import LinkAddress, connect
 from msfl_server.federation_superlink import LinkSettings
@@ -50,9 +49,8 @@ class Coordinator:
         self._server = load_server(folder.server_file)
         load_study(folder.study_file)
         self._link_address, settings = link_address(folder, self._server), link_settings(folder, self._server)
-        python = [sys.executable, "-m"]
         self._link = Child(settings.arguments(), folder.logs / "superlink.log")
-        self._run = Child([*python, "msfl_server.federation_run", str(folder.root)], folder.logs / "run.log")
+        self._run = Child(python_command("msfl_server.federation_run", folder.root), folder.logs / "run.log")
         self._mlflow = None
         if self._server.mlflow is None:
             command = mlflow_server.mlflow_command(folder.root, self._server.mlflow_port)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msfl_common.errors import RunError
-from msfl_common.processes import end_with_starter
+from msfl_common.processes import end_with_starter, python_command
 from msfl_server.object_folder import remove_traces
 from msfl_server.sparing_log import log_sparingly
 
@@ -45,7 +45,7 @@ class LinkSettings:
         """The command that runs it; it holds paths, never a secret."""
         values = [self.bind, self.port, self.control_port, self.ca_certificate, self.certificate]
         values += [self.certificate_key, self.database, self.secret]
-        return [sys.executable, "-m", "msfl_server.federation_superlink", *map(str, values)]
+        return python_command("msfl_server.federation_superlink", *values)
 
 
 def serve(settings: LinkSettings) -> None:

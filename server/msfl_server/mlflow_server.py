@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from msfl_common.errors import InputError
+from msfl_common.processes import child_environment, python_command
 
 HOST = "127.0.0.1"
 # Any local port, so that the page opens through an SSH tunnel too. Other names are refused: a web page could have
@@ -30,7 +31,7 @@ def mlflow_command(study_dir: Path, port: int) -> list[str]:
         InputError: the folder's path cannot be written as a URI.
     """
     sqlite_uri(_folder(study_dir))
-    return [sys.executable, "-m", "msfl_server.mlflow_server", str(study_dir.resolve()), str(port)]
+    return python_command("msfl_server.mlflow_server", study_dir.resolve(), port)
 
 
 def mlflow_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -105,9 +106,10 @@ def _serve(study_dir: Path, port: int) -> None:
         "artifacts-destination": (folder / "artifacts").resolve().as_uri(),
         "allowed-hosts": _ALLOWED_HOSTS,
     }
-    command = [sys.executable, "-m", "mlflow", "server", "--serve-artifacts"]
-    command += [part for name, value in options.items() for part in (f"--{name}", value)]
-    os.execv(sys.executable, command)
+    given = (part for name, value in options.items() for part in (f"--{name}", value))
+    command = python_command("mlflow", "server", "--serve-artifacts", *given)
+    os.chdir(os.sep)  # uvicorn, which MLflow starts, puts the working directory first on the path, whatever Python's is
+    os.execve(command[0], command, child_environment())
 
 
 if __name__ == "__main__":

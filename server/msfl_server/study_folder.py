@@ -1,7 +1,8 @@
 """The coordinator's study folder: its settings, certificates, authorised sites and their joining kits.
 
 study.yaml  server.yaml         what the coordinator edits
-pki/                            ca.crt, ca.key, server.crt, server.key; the keys have mode 0600
+pki/                            ca.crt, ca.key, server.crt, server.key, server.since; the keys have mode 0600;
+                                ca.key may lie elsewhere: it signs kits and the server's certificate, no more
 sites/NAME.pub                  public key of each authorised site
 kits/NAME/  kits/NAME.zip       what to hand to the site; no secret
 superlink.db  run/  logs/  status.json    what the server leaves
@@ -11,22 +12,22 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import zipfile
 from dataclasses import dataclass
-from io import BytesIO
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import TypeAdapter, ValidationError
 
-from msfl_common import __version__
 from msfl_common.config import Name, StudyConfig, load_study
 from msfl_common.config_text import commented_yaml
 from msfl_common.errors import InputError
-from msfl_common.files import private_folder, whole_folder, write_bytes, write_text
-from msfl_common.kit import CA_FILE, KIT_FILE, STUDY_FILE, Kit, fingerprint, read_certificate
+from msfl_common.files import check_private, private_folder, write_bytes, write_text
+from msfl_common.kit import read_certificate
+from msfl_server.authority_key import load_authority_key, write_authority_key
 from msfl_server.certificates import (
+    BACKDATED,
     Pair,
     covers,
     expires_in_days,
@@ -34,6 +35,7 @@ from msfl_server.certificates import (
     issue_server_certificate,
     make_authority,
 )
+from msfl_server.kits import RESTORE, holds, make_kit, server_since
 from msfl_server.ledger_heads import HEADS_FILE, Notary
 from msfl_server.server_config import ServerConfig, load_server
 
@@ -44,7 +46,6 @@ _STUDY_HEADER = (
 _SERVER_HEADER = (
     "The study's server. After a change of hosts or ports: msfl-server renew-certificate, which makes the kits anew."
 )
-_RESTORE = "restore it from a backup"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class StudyFolder:
 
     @property
     def ca_key(self) -> Path:
-        """The authority's key, the study's one great secret; only renewing needs it."""
+        """The authority's key, the study's one great secret, unless it lies elsewhere; `start` never needs it."""
         return self.root / "pki" / "ca.key"
 
     @property
@@ -82,6 +83,11 @@ class StudyFolder:
     def server_key(self) -> Path:
         """The server's key, a secret."""
         return self.root / "pki" / "server.key"
+
+    @property
+    def server_since(self) -> Path:
+        """From when on the server's certificates count; see `Kit.server_since`."""
+        return self.root / "pki" / "server.since"
 
     @property
     def sites(self) -> Path:
@@ -131,13 +137,21 @@ class StudyFolder:
         return self.kits / f"{site}.zip"
 
 
-def init_study(folder: Path, server: ServerConfig, study_file: Path | None = None) -> StudyFolder:
+def init_study(
+    folder: Path,
+    server: ServerConfig,
+    study_file: Path | None = None,
+    offline_ca: Path | None = None,
+    passphrase: bytes | None = None,
+) -> StudyFolder:
     """Make a study folder with a certificate authority of its own.
 
     Args:
         folder: created when missing; must be empty.
         server: what `server.yaml` is to say.
         study_file: the study; without one, every setting at its default, with comments.
+        offline_ca: folder for the authority's key, made when missing; without one, it lies in `pki/`.
+        passphrase: encrypts the authority's key.
 
     Raises:
         InputError: the folder is not empty or cannot be written; it is left as it was.
@@ -150,13 +164,17 @@ def init_study(folder: Path, server: ServerConfig, study_file: Path | None = Non
         study_text = commented_yaml(StudyConfig(name=name), _STUDY_HEADER)
     try:
         private_folder(folder)  # keys, and in the database each site's updates
+        if offline_ca is not None:
+            private_folder(offline_ca)
+            if (offline_ca / "ca.key").exists():
+                raise InputError(f"{offline_ca / 'ca.key'}: is there already; name another folder")
         if any(folder.iterdir()):
             raise InputError(f"{folder}: is not empty; choose another folder, nothing was changed")
         with tempfile.TemporaryDirectory(dir=folder, prefix=".init.") as temporary:
             draft = StudyFolder(Path(temporary))
             write_text(draft.study_file, study_text)
             write_text(draft.server_file, commented_yaml(server, _SERVER_HEADER))
-            _make_certificates(draft, name, server)
+            _make_certificates(draft, name, server, offline_ca, passphrase)
             draft.sites.mkdir()
             draft.kits.mkdir()
             # server.yaml last: a folder that has it has everything.
@@ -171,16 +189,33 @@ def open_study(folder: Path) -> StudyFolder:
     """The study folder that `init_study` made.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or other accounts may enter it.
     """
     study = StudyFolder(folder)
     if not study.server_file.is_file():
         raise InputError(f"{folder}: no study folder; make one with `msfl-server init {folder} --host HOST`")
+    check_private(folder)
     return study
 
 
-def add_site(study: StudyFolder, site: str, public_key_file: Path) -> Path:
+def authority_key(
+    study: StudyFolder, path: Path | None = None, passphrase_file: Path | None = None
+) -> ec.EllipticCurvePrivateKey:
+    """The authority's key, from `pki/` or where it lies; see `load_authority_key`."""
+    authority = read_certificate(study.ca_certificate, RESTORE)
+    return load_authority_key(path or study.ca_key, authority, passphrase_file)
+
+
+def add_site(
+    study: StudyFolder, site: str, public_key_file: Path, ca_key: ec.EllipticCurvePrivateKey | None = None
+) -> Path:
     """Authorise a site and make its joining kit; the path of the kit's archive.
+
+    Args:
+        study: the study folder.
+        site: the site's name.
+        public_key_file: the site's site.key.pub.
+        ca_key: the authority's key, which signs the kit; without it, the one in `pki/`.
 
     Raises:
         InputError: the name or the key is used already, or is not valid.
@@ -193,7 +228,7 @@ def add_site(study: StudyFolder, site: str, public_key_file: Path) -> Path:
             raise InputError(f"site {other} is there already; choose another name, or `remove-site` it first")
         if read_public_key(study.public_key_file(other)) == key:
             raise InputError(f"{public_key_file}: is the key of site {other}; each site makes a key of its own")
-    _make_kit(study, site)
+    make_kit(study, site, ca_key or authority_key(study))
     # The public key last: it is what authorises.
     write_text(study.public_key_file(site), f"{key} {site}\n")
     return study.kit_archive(site)
@@ -213,18 +248,17 @@ def remove_site(study: StudyFolder, site: str) -> None:
     shutil.rmtree(study.kit(site), ignore_errors=True)
 
 
-def refresh_kits(study: StudyFolder) -> list[str]:
-    """Make the kits anew that hold another study than `study.yaml`; the sites that need theirs again.
-
-    A site serves the study of its kit and no other. How its rounds go may change without a new kit.
-    """
+def stale_kits(study: StudyFolder) -> list[str]:
+    """Sites whose kit does not hold `study.yaml`: a site serves the study that it has approved and no other."""
     now = load_study(study.study_file)
-    stale = []
-    for site in list_sites(study):
-        file = study.kit(site) / STUDY_FILE
-        if not file.exists() or load_study(file).model_copy(update={"rounds": now.rounds}) != now:
-            _make_kit(study, site)
-            stale.append(site)
+    return [site for site in list_sites(study) if not holds(study, site, now)]
+
+
+def refresh_kits(study: StudyFolder, ca_key: ec.EllipticCurvePrivateKey | None = None) -> list[str]:
+    """Make the stale kits anew; the sites that need theirs again."""
+    stale = stale_kits(study)
+    for site in stale:
+        make_kit(study, site, ca_key or authority_key(study))
     return stale
 
 
@@ -258,23 +292,36 @@ def read_public_key(path: Path) -> str:
     return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
 
 
-def renew_certificate(study: StudyFolder) -> int:
+def renew_certificate(
+    study: StudyFolder, ca_key: ec.EllipticCurvePrivateKey | None = None, new_key: bool = False
+) -> int:
     """Sign a new certificate for the hosts of `server.yaml`; the days until it expires.
 
-    Authority and server key stay, so sites need nothing new as long as the address that they use stays. Kits are
-    made anew, for sites to come and for those whose address changed.
+    The authority stays, so sites need nothing new as long as the address that they use stays. Kits are made anew, for
+    sites to come and for those whose address changed.
+
+    Args:
+        study: the study folder.
+        ca_key: the authority's key; without it, the one in `pki/`.
+        new_key: the server gets a new key, and kits say that its certificates of before are void.
 
     Raises:
         InputError: the authority is incomplete or has expired.
     """
-    server = load_server(study.server_file)
-    authority = _read_pair(study.ca_certificate, study.ca_key)
+    server, since = load_server(study.server_file), server_since(study)
+    authority = Pair(read_certificate(study.ca_certificate, RESTORE), ca_key or authority_key(study))
     if expires_in_days(authority.certificate) < 0:
         raise InputError(f"{study.ca_certificate}: has expired; make a new study folder with `msfl-server init`")
-    renewed = issue_server_certificate(authority, server.hosts, _read_key(study.server_key))
+    # Later than every certificate that is void or will be, whatever this machine's clock says.
+    last = max(since, read_certificate(study.server_certificate, RESTORE).not_valid_before_utc)
+    now = max(datetime.now(UTC), last + BACKDATED + timedelta(seconds=1))
+    renewed = issue_server_certificate(authority, server.hosts, None if new_key else _read_key(study.server_key), now)
+    if new_key:
+        write_text(study.server_since, renewed.certificate.not_valid_before_utc.isoformat() + "\n")
+        write_bytes(study.server_key, renewed.key_pem, secret=True)
     write_bytes(study.server_certificate, renewed.certificate_pem)
     for site in list_sites(study):
-        _make_kit(study, site)
+        make_kit(study, site, authority.key)
     return expires_in_days(renewed.certificate)
 
 
@@ -301,7 +348,7 @@ def certificate_warning(study: StudyFolder) -> str | None:
     return (
         expiry_warning(
             "the study's certificate authority",
-            read_certificate(study.ca_certificate, _RESTORE),
+            read_certificate(study.ca_certificate, RESTORE),
             "make a new study folder with `msfl-server init`, and hand new kits to the sites",
         )
         or expiry_warning("the server certificate", server, renew)
@@ -309,41 +356,22 @@ def certificate_warning(study: StudyFolder) -> str | None:
     )
 
 
-def _make_certificates(study: StudyFolder, name: str, server: ServerConfig) -> None:
+def _make_certificates(
+    study: StudyFolder, name: str, server: ServerConfig, offline_ca: Path | None, passphrase: bytes | None
+) -> None:
     authority = make_authority(name)
     issued = issue_server_certificate(authority, server.hosts)
-    write_bytes(study.ca_key, authority.key_pem, secret=True)
     write_bytes(study.server_key, issued.key_pem, secret=True)
     write_bytes(study.ca_certificate, authority.certificate_pem)
     write_bytes(study.server_certificate, issued.certificate_pem)
-
-
-def _make_kit(study: StudyFolder, site: str) -> None:
-    kit = Kit(
-        study=load_study(study.study_file).name,
-        site=site,
-        address=load_server(study.server_file).address,
-        msfl_version=__version__,
-        ca_sha256=fingerprint(read_certificate(study.ca_certificate, _RESTORE)),
-    )
-    contents = {
-        KIT_FILE: (kit.model_dump_json(indent=2) + "\n").encode(),
-        CA_FILE: study.ca_certificate.read_bytes(),
-        STUDY_FILE: study.study_file.read_bytes(),
-    }
-    archive = BytesIO()
-    with whole_folder(study.kit(site)) as folder, zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
-        for name, content in contents.items():
-            write_bytes(folder / name, content)
-            # Under `kit/`, so that unpacking beside site.yaml puts it where `kit:` looks.
-            packed.write(folder / name, f"kit/{name}")
-    write_bytes(study.kit_archive(site), archive.getvalue())
+    write_text(study.server_since, issued.certificate.not_valid_before_utc.isoformat() + "\n")
+    write_authority_key(offline_ca / "ca.key" if offline_ca else study.ca_key, authority.key, passphrase)
 
 
 def _read_pair(certificate_file: Path, key_file: Path) -> Pair:
-    pair = Pair(read_certificate(certificate_file, _RESTORE), _read_key(key_file))
+    pair = Pair(read_certificate(certificate_file, RESTORE), _read_key(key_file))
     if pair.certificate.public_key() != pair.key.public_key():
-        raise InputError(f"{key_file}: is not the key of {certificate_file}; {_RESTORE}")
+        raise InputError(f"{key_file}: is not the key of {certificate_file}; {RESTORE}")
     return pair
 
 
@@ -351,11 +379,11 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; {_RESTORE}") from None
+        raise InputError(f"{path}: cannot be read: {error.strerror}; {RESTORE}") from None
     except (ValueError, TypeError):
-        raise InputError(f"{path}: holds no private key; {_RESTORE}") from None
+        raise InputError(f"{path}: holds no private key; {RESTORE}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise InputError(f"{path}: is not the key that `msfl-server init` made; {_RESTORE}")
+        raise InputError(f"{path}: is not the key that `msfl-server init` made; {RESTORE}")
     return key
 
 

@@ -13,16 +13,18 @@ from msfl_client.federation_bounds import Bounds
 from msfl_client.federation_fleet import DisconnectedError, join
 from msfl_client.federation_node import serve
 from msfl_client.keys import load_key
+from msfl_client.kit_approval import kit_to_use
 from msfl_client.node_status import StatusFile
+from msfl_client.server_trust import trust_of
 from msfl_common.config import load_site
-from msfl_common.kit import CA_FILE, load_kit
 from msfl_common.messages import ARRAYS, ModelUpdate, pack_update
 
 
 def main() -> None:
     """Serve the site of a site.yaml until killed."""
     site = load_site(Path(sys.argv[1]))
-    kit, key, authority = load_kit(site.kit), load_key(site.key), (site.kit / CA_FILE).read_bytes()
+    approved, key = kit_to_use(site), load_key(site.key)
+    kit = approved.kit
     shift = ord(site.name[-1]) / 1000  # each site's weights differ: equal objects would travel once
 
     def echo(message: Message, _: Context) -> Message:
@@ -32,7 +34,7 @@ def main() -> None:
 
     while True:
         try:
-            with join(kit.address, authority, key, None, Bounds(10**9, 10**4)) as fleet:
+            with join(kit.address, trust_of(approved), key, None, Bounds(10**9, 10**4)) as fleet:
                 serve(fleet, echo, site, StatusFile(site.state, kit.study, kit.address))
         except DisconnectedError:
             time.sleep(0.5)

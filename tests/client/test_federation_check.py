@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from tests.commands import run_main
+from tests.kits import changed, put, take_over
 
 from msfl_client import federation_check
 from msfl_client.cli import main
@@ -17,6 +18,7 @@ from msfl_client.connection_view import print_connection
 from msfl_client.federation_check import Row, check_connection
 from msfl_client.keys import make_key
 from msfl_common.config import Policy, SiteConfig
+from msfl_common.kit import STUDY_FILE, read_kit
 from msfl_server.certificates import issue_server_certificate, make_authority
 from msfl_server.server_config import ServerConfig
 from msfl_server.study_folder import StudyFolder, add_site, init_study
@@ -31,16 +33,17 @@ def study(tmp_path: Path) -> StudyFolder:
 def site(study: StudyFolder, tmp_path: Path) -> SiteConfig:
     """A site with its key and kit; its server's name does not exist."""
     make_key(tmp_path / "site.key", "a")
-    add_site(study, "a", tmp_path / "site.key.pub")
-    shutil.copytree(study.kit("a"), tmp_path / "kit")
-    return SiteConfig(
+    archive = add_site(study, "a", tmp_path / "site.key.pub")
+    site = SiteConfig(
         name="a",
         data=(tmp_path,),
-        state=tmp_path / "new" / "state",
+        state=tmp_path / "state",
         device="cpu",
         kit=tmp_path / "kit",
         key=tmp_path / "site.key",
     )
+    take_over(archive, site)
+    return site
 
 
 def row(site: SiteConfig, name: str, /, **changes: object) -> Row:
@@ -61,9 +64,9 @@ def test_disk(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", ["free"])
     for free_gb, level in ((11, "pass"), (9, "warn")):
         monkeypatch.setattr(federation_check.shutil, "disk_usage", lambda _, free=free_gb: usage(free * 10**9))
-        found = row(site, "disk")
-        assert (found.level, found.text) == (level, f"{free_gb} GB free for {site.state}")
-    assert not site.state.exists()
+        found = row(site, "disk", state=site.state / "new" / "state")
+        assert (found.level, found.text) == (level, f"{free_gb} GB free for {site.state}/new/state")
+    assert not (site.state / "new").exists()
 
 
 def test_disk_under_a_file(site: SiteConfig) -> None:
@@ -73,10 +76,11 @@ def test_disk_under_a_file(site: SiteConfig) -> None:
 
 def test_a_kit_for_another_site(site: SiteConfig) -> None:
     found = row(site, "kit", name="b")
-    assert (found.level, found.text) == ("fail", "made for site a, but this is b")
+    assert (found.level, found.text) == ("fail", f"{site.kit}: is the kit of site a, but `name:` is b")
 
 
 def test_no_kit(site: SiteConfig) -> None:
+    (site.state / "approved-kit.json").unlink()
     rows = check_connection(site.model_copy(update={"kit": site.kit / "nowhere"}))
     levels = {found.name: found.level for found in rows}
     assert levels["kit"] == "fail"
@@ -87,9 +91,11 @@ def test_an_authority_that_ends_soon(study: StudyFolder, site: SiteConfig) -> No
     authority = make_authority("pilot", datetime.now(UTC) - timedelta(days=3630))
     study.ca_certificate.write_bytes(authority.certificate_pem)
     study.server_certificate.write_bytes(issue_server_certificate(authority, ["x"]).certificate_pem)
+    study.ca_key.write_bytes(authority.key_pem)
     study.public_key_file("a").unlink()
-    add_site(study, "a", Path(f"{site.key}.pub"))
-    found = row(site, "kit", kit=study.kit("a"))
+    shutil.rmtree(site.kit)
+    take_over(add_site(study, "a", Path(f"{site.key}.pub")), site)
+    found = row(site, "kit")
     assert (found.level, found.fix) == ("warn", "ask the coordinator for a new kit")
 
 
@@ -105,11 +111,16 @@ def test_study(site: SiteConfig) -> None:
     assert (good.level, good.text) == ("pass", "pilot: lesion-segmentation, 10 rounds, within the policy")
     beyond = row(site, "study", policy=Policy(max_rounds=3))
     assert (beyond.level, beyond.text) == ("fail", "goes beyond this site's policy: 10 rounds, at most 3")
-    (site.kit / "study.yaml").write_text("name: pilot\ntask: cure\nstrategy: {}\n")
-    newer = row(site, "study")
+
+
+def test_a_study_of_another_version(study: StudyFolder, site: SiteConfig) -> None:
+    files = {**read_kit(site.kit).files, STUDY_FILE: b"name: pilot\nstrategy: {}\n"}
+    put(changed(files, study.ca_key, msfl_version="9.9"), site.kit)
+    assert "install MSFL 9.9" in row(site, "kit").fix  # until it is approved, the old one stays in use
+    (site.state / "approved-kit.json").unlink()
+    newer = row(site, "kit")
     assert newer.level == "fail"
     assert "strategy: unknown key" in newer.text
-    assert "install the coordinator's version of MSFL" in newer.fix
 
 
 def test_the_table_names_each_row_and_its_fix() -> None:
@@ -126,7 +137,7 @@ def test_the_command_looks_at_the_connection_when_asked_although_there_is_no_kit
     site: SiteConfig, make_site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_site("scans", ["sub-01"]).root.parent
-    (folder / "lonely.yaml").write_text("name: a\ndata: scans\nstate: state\nkit: nowhere\n")
+    (folder / "lonely.yaml").write_text("name: a\ndata: scans\nstate: other\nkit: nowhere\n")
     monkeypatch.chdir(folder)
     quiet, asked = (run_main(main, "check", "lonely.yaml", *more) for more in ([], ["--connection"]))
     assert (quiet.returncode, quiet.stderr) == (0, "")
@@ -134,4 +145,4 @@ def test_the_command_looks_at_the_connection_when_asked_although_there_is_no_kit
     assert asked.returncode == 2
     assert asked.stderr == "lonely.yaml: cannot take part yet: kit; the fixes are given above\n"
     assert "no joining kit" in asked.stdout
-    assert "kit: unpack the coordinator's kit so that" in asked.stdout
+    assert "kit: take over the coordinator's with `msfl-client join" in asked.stdout

@@ -21,7 +21,7 @@ def health() -> Iterator[HealthService]:
 
 def command(address: str) -> tuple[int, str]:
     """Exit code and output of the probe that Docker, systemd and Kubernetes run."""
-    done = subprocess.run([sys.executable, "-m", "msfl_common.health", address], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-I", "-m", "msfl_common.health", address], capture_output=True, text=True)
     return done.returncode, done.stdout
 
 

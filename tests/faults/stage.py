@@ -16,13 +16,16 @@ from typing import Literal
 import yaml
 
 from msfl_common.config import Policy, SiteConfig, StudyConfig
+from msfl_common.kit import load_kit
 from msfl_server.run_folder import RunSetup
 from msfl_server.run_simulated import run_simulated
 from tests.conftest import BidsSite, tiny_settings
 from tests.faults.proxy import Proxy
+from tests.installation import hooked_installation
 from tests.integration.deployment import Deployment, deployment, wait_for
+from tests.kits import point_kit
 
-HOOK = Path(__file__).parent / "hook"
+HOOK = Path(__file__).parent / "hook" / "sitecustomize.py"
 SITES = ("site-a", "site-b")
 ROUNDS = 4
 PHASE_S = 300.0  # how long a phase may take to come, on a busy machine
@@ -127,9 +130,9 @@ class Stage:
         """
         self._hooks += 1
         marker = self.federation.base / f"{process}-{self._hooks}.struck"
-        path = os.pathsep.join(filter(None, (str(HOOK), os.environ.get("PYTHONPATH"))))
+        self.federation.bin[process] = hooked_installation(marker.with_suffix(".installed"), HOOK.read_text())
         fault = f"{point}:{call}:{what}:{marker}"
-        self.federation.environment[process] = {"PYTHONPATH": path, "MSFL_TEST_FAULT": fault}
+        self.federation.environment[process] = {"MSFL_TEST_FAULT": fault}
         return Hook(marker)
 
     def start(self, *sites: str) -> None:
@@ -141,6 +144,7 @@ class Stage:
     def restart(self, name: str) -> None:
         """Start a site or the server that has ended, unhurt."""
         self.federation.environment.pop(name, None)
+        self.federation.bin.pop(name, None)
         if name == "server":
             self.federation.start_server()
         else:
@@ -186,11 +190,10 @@ class Stage:
 
     def proxy(self, site: str) -> Proxy:
         """Put a proxy between a site and the server."""
-        kit_file = self.federation.site(site) / "kit" / "kit.json"
-        kit = json.loads(kit_file.read_text())
-        made = Proxy(int(kit["address"].rsplit(":", 1)[1]))
+        site_file = self.federation.site(site) / "site.yaml"
+        made = Proxy(int(load_kit(site_file.parent / "kit").address.rsplit(":", 1)[1]))
         self.stack.callback(made.close)
-        kit_file.write_text(json.dumps({**kit, "address": f"localhost:{made.port}"}))
+        point_kit(site_file, self.federation.study.ca_key, f"localhost:{made.port}")
         return made
 
     def small_disk(self, folder: Path, megabytes: int) -> Callable[[], Callable[[], None]]:

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import psutil
 import yaml
+from tests.kits import take_over
 
 from msfl_client.keys import make_key
-from msfl_common.config import StudyConfig
+from msfl_common.config import StudyConfig, load_site
 from msfl_server.server_config import ServerConfig
 from msfl_server.study_folder import StudyFolder, add_site, init_study
 
@@ -57,6 +58,7 @@ class Deployment:
     study: StudyFolder
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     environment: dict[str, dict[str, str]] = field(default_factory=dict)  # more of it for a command, by name
+    bin: dict[str, Path] = field(default_factory=dict)  # where a command is installed, by name
     prefix: dict[str, list[str]] = field(default_factory=dict)  # what a command is run through, by name
 
     def site(self, name: str) -> Path:
@@ -140,7 +142,7 @@ class Deployment:
     def _spawn(self, name: str, command: Sequence[object]) -> None:
         with (self.base / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [*self.prefix.get(name, []), str(BIN / str(command[0])), *map(str, command[1:])],
+                [*self.prefix.get(name, []), str(self.bin.get(name, BIN) / str(command[0])), *map(str, command[1:])],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -180,8 +182,9 @@ def deployment(
     for name, bids in data.items():
         made.site(name).mkdir()
         make_key(made.site(name) / "site.key", name)
-        shutil.unpack_archive(add_site(folder, name, made.site(name) / "site.key.pub"), made.site(name))
+        archive = add_site(folder, name, made.site(name) / "site.key.pub")
         write_site(made.site(name), name, bids)
+        take_over(archive, load_site(made.site(name) / "site.yaml"))
     try:
         yield made
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
 import time
@@ -20,16 +19,16 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from tests.conftest import BidsSite
+from tests.installation import hooked_installation
 from tests.integration.deployment import ENVIRONMENT, Deployment, deployment, wait_for
 from tests.integration.hostile_link import HostileLink
 from tests.integration.recording_proxy import RecordingProxy, proxy_to
+from tests.kits import point_kit
 
 from msfl_client.ledger import verify
 from msfl_common import __version__
 from msfl_common.config import StudyConfig
 from msfl_common.errors import Code
-from msfl_common.files import write_json
-from msfl_common.kit import KIT_FILE
 from msfl_common.messages import (
     RoundTask,
     describe,
@@ -223,16 +222,13 @@ def lay_siege(tiny: StudyConfig, base: Path) -> Iterator[Siege]:
         made._spawn("superlink", link_settings(folder, server).arguments())
         proxy = stack.enter_context(proxy_to(server.port, folder.root / "pki"))
         for name in (SITE, STRANGER):
-            kit = made.site(name) / "kit" / KIT_FILE
-            write_json(kit, json.loads(kit.read_text()) | {"address": proxy.address})
-        (base / "audit").mkdir()
-        (base / "audit" / "sitecustomize.py").write_text(AUDIT.format(log=str(base / "audit.log")))
-        python_path = os.pathsep.join([str(base / "audit"), ENVIRONMENT.get("PYTHONPATH", "")])
+            point_kit(made.site(name) / "site.yaml", folder.ca_key, proxy.address)
+        installed = hooked_installation(base / "audit", AUDIT.format(log=str(base / "audit.log")))
         switches = {key: value for key, value in ENVIRONMENT.items() if not key.startswith("FLWR_")}
         with (made.base / "site.log").open("wb") as log:
             made.processes[SITE] = site = subprocess.Popen(
-                [sys.executable, "-m", "msfl_client.federation_node", str(made.site(SITE) / "site.yaml")],
-                env={**switches, "PYTHONPATH": python_path, "FLWR_HOME": str(base / "flwr-home")},
+                [installed / "python", "-I", "-m", "msfl_client.federation_node", str(made.site(SITE) / "site.yaml")],
+                env={**switches, "FLWR_HOME": str(base / "flwr-home")},
                 stdout=log,
                 stderr=log,
             )

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,14 +34,14 @@ from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from tests.conftest import BidsSite
+from tests.installation import hooked_installation
 from tests.integration import deployment as harness
 from tests.integration.deployment import Deployment, deployment, wait_for
 from tests.integration.recording_proxy import Call, RecordingProxy, proxy_to
+from tests.kits import point_kit
 
 from msfl_client.ledger import Line, read
 from msfl_common.config import StudyConfig, load_study
-from msfl_common.files import write_json
-from msfl_common.kit import KIT_FILE
 from msfl_common.messages import describe
 from msfl_common.network import build_network, get_weights
 from msfl_server.server_config import load_server
@@ -152,22 +153,19 @@ def recorded(tiny: StudyConfig, tmp_path_factory: pytest.TempPathFactory, ready_
         with proxy_to(port, made.study.root / "pki") as first, proxy_to(port, made.study.root / "pki") as second:
             proxies = dict(zip(SITES, (first, second), strict=True))
             for name, proxy in proxies.items():
-                kit = made.site(name) / "kit" / KIT_FILE
-                write_json(kit, json.loads(kit.read_text()) | {"address": proxy.address})
                 file = made.site(name) / "site.yaml"
                 settings = yaml.safe_load(file.read_text())
                 settings["state"] = f"{MARKER}-home/state"
                 settings["policy"]["min_cases"] = 1 if name == SITES[0] else 3  # site-b's validation is refused
                 file.write_text(yaml.safe_dump(settings))
                 (made.site(name) / f"{MARKER}-home").mkdir()
+                point_kit(file, made.study.ca_key, proxy.address)
+                shutil.rmtree(made.site(name) / "state")
                 (made.site(name) / "state").symlink_to(f"{MARKER}-home/state")
-            (base / "planted").mkdir()
-            (base / "planted" / "sitecustomize.py").write_text(PLANTED_HOST)
+            made.bin |= dict.fromkeys(SITES, hooked_installation(base / "planted", PLANTED_HOST))
             with pytest.MonkeyPatch.context() as patch:
                 for variable in ("USER", "LOGNAME", "USERNAME", "HOSTNAME", "EMAIL", "FLWR_HOME"):
                     patch.setitem(harness.ENVIRONMENT, variable, f"{MARKER}-{variable.lower()}")
-                paths = [str(base / "planted"), harness.ENVIRONMENT.get("PYTHONPATH", "")]
-                patch.setitem(harness.ENVIRONMENT, "PYTHONPATH", os.pathsep.join(paths))
                 made.start_sites(*SITES)
             made.start_server()
             assert made.wait_for_end() == 0, made.logs()

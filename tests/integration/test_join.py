@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,15 +29,17 @@ from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode import node_auth_http_interceptor
+from tests import kits
 from tests.commands import run_main
+from tests.kits import take_over
 
 from msfl_client.cli import main
 from msfl_client.federation_check import Row, check_connection
 from msfl_client.keys import make_key
+from msfl_client.kit_approval import approve_kit
 from msfl_client.site_folder import init_site
 from msfl_common.config import SiteConfig, load_site
-from msfl_common.files import write_json
-from msfl_common.kit import CA_FILE, KIT_FILE, fingerprint
+from msfl_common.kit import CA_FILE, KIT_FILE, KIT_FILES, fingerprint, read_kit
 from msfl_server.certificates import Pair, issue_server_certificate, make_authority
 from msfl_server.server_config import ServerConfig
 from msfl_server.study_folder import StudyFolder, add_site, init_study
@@ -116,10 +117,10 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
     (root / "bids").mkdir()
     port = free_port()
     study = init_study(root / "pilot", ServerConfig(hosts=("localhost",), port=port))
+    study.server_since.write_text("2020-01-01T00:00:00+00:00")  # for certificates of other times
     made = init_site(root / "site", "hospital-a", root / "bids")
     archive = add_site(study, "hospital-a", made.public_key_file)
-    with zipfile.ZipFile(archive) as packed:
-        packed.extractall(root / "site")
+    take_over(archive, load_site(made.site_file))
     with superlink(study, port):
         register(study, port, "hospital-a")
         yield Joined(study, made.site_file)
@@ -129,6 +130,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Joined]:
 def site(joined: Joined, tmp_path: Path) -> SiteConfig:
     """The registered site, in a copy that a test may spoil."""
     shutil.copytree(joined.site_file.parent, tmp_path / "site")
+    shutil.copy(joined.study.ca_key, tmp_path / "ca.key")
     return load_site(tmp_path / "site" / "site.yaml")
 
 
@@ -138,9 +140,8 @@ def row(site: SiteConfig, name: str) -> Row:
     return next(found for found in rows if found.name == name)
 
 
-def point_kit(site: SiteConfig, **changes: str) -> None:
-    kit = json.loads((site.kit / KIT_FILE).read_text())
-    write_json(site.kit / KIT_FILE, kit | changes)
+def point_kit(site: SiteConfig, address: str) -> None:
+    kits.point_kit(site.kit.parent / "site.yaml", site.kit.parents[1] / "ca.key", address)
 
 
 @contextmanager
@@ -263,8 +264,14 @@ def test_key_that_others_may_read(site: SiteConfig) -> None:
 
 def test_another_authority_that_the_kit_vouches_for(site: SiteConfig) -> None:
     other = make_authority("pilot")
+    (site.kit.parents[1] / "ca.key").write_bytes(other.key_pem)
     (site.kit / CA_FILE).write_bytes(other.certificate_pem)
-    point_kit(site, ca_sha256=fingerprint(other.certificate))
+    files = {name: (site.kit / name).read_bytes() for name in KIT_FILES}
+    key = site.kit.parents[1] / "ca.key"
+    kits.put(kits.changed(files, key, ca_sha256=fingerprint(other.certificate)), site.kit)
+    assert row(site, "kit").level == "warn"  # until a person approves it, the one that was approved stays in use
+    assert row(site, "server").level == "pass"
+    approve_kit(site, read_kit(site.kit))
     rows = {found.name: found for found in check_connection(site)}
     assert rows["kit"].level == "pass"
     assert rows["server"].level == "fail"
@@ -274,6 +281,7 @@ def test_another_authority_that_the_kit_vouches_for(site: SiteConfig) -> None:
 
 def test_a_kit_whose_authority_was_exchanged(site: SiteConfig) -> None:
     (site.kit / CA_FILE).write_bytes(make_authority("pilot").certificate_pem)
+    (site.state / "approved-kit.json").unlink()
     rows = {found.name: found for found in check_connection(site)}
     assert rows["kit"].level == "fail"
     assert "not the certificate that kit.json names" in rows["kit"].text

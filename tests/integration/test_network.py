@@ -19,6 +19,7 @@ from tests.deploy.services import DEPLOY, program, render
 from tests.faults.proxy import Proxy
 from tests.integration.conftest import SITES
 from tests.integration.deployment import Deployment, deployment, free_ports, wait_for
+from tests.kits import point_kit
 
 from msfl_common.config import StudyConfig
 from msfl_server.server_config import load_server
@@ -129,8 +130,7 @@ def network(
             stack.enter_context(front_door(made, "127.0.0.1", port, []))
             proxy = Proxy(port)
             stack.callback(proxy.close)
-            kit = made.site("site-a") / "kit" / "kit.json"
-            kit.write_text(json.dumps(json.loads(kit.read_text()) | {"address": f"localhost:{proxy.port}"}))
+            point_kit(made.site("site-a") / "site.yaml", made.study.ca_key, f"localhost:{proxy.port}")
             yield Network(made, lambda: proxy.set("cut"), lambda: proxy.set("up"))
 
 

@@ -1,4 +1,4 @@
-"""Strikes a process of MSFL at one point of its code; read by Python at start, when a test puts it on the path.
+"""Strikes a process of MSFL at one point of its code; read by Python at start, where a test installs it.
 
 `MSFL_TEST_FAULT` is `module:function:call:what:marker`: at the given call of the function (from 1), either `kill`
 (SIGKILL to this process) or `hold` (wait until the test says go on). The marker file makes it happen once in all

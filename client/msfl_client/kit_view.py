@@ -1,0 +1,82 @@
+"""What a person is shown before saying yes to a joining kit."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+from msfl_client.kit_approval import differences
+from msfl_common.config_classification import DeepModel
+from msfl_common.errors import InputError
+from msfl_common.kit import SignedKit, fingerprint, spoken
+from msfl_common.stages import stages_of, study_at, tasks_of
+
+
+def print_kit(console: Console, kit: SignedKit, approved: SignedKit | None) -> None:
+    """What the kit asks and whom it trusts; where another one was approved, each setting that differs."""
+    for line in describe_kit(kit) if approved is None else describe_change(approved, kit):
+        console.print(line if line.isprintable() else ascii(line))
+    console.print("Fingerprint of the study's authority; compare it with the coordinator's over the telephone:")
+    for line in spoken(fingerprint(kit.authority)).splitlines():
+        console.print(f"    {line}")
+
+
+def describe_kit(kit: SignedKit) -> list[str]:
+    """The study in plain words, a line for each thing."""
+    study, outcome = kit.study, kit.study.classification
+    contrasts: tuple[str, ...] = study.inputs.contrasts
+    inputs, model = contrasts, "segmentation network"
+    if outcome is not None:
+        sees_images = study.segmentation is not None or outcome.features or isinstance(outcome.model, DeepModel)
+        inputs = (*(contrasts if sees_images else ()), *outcome.features, *outcome.clinical)
+        model = outcome.model.kind
+    asked = ["model_update", "validation_metrics", "node_facts"]
+    asked += ["harmonization_sums"] if study.harmonization.method != "none" else []
+    lines = {
+        "study": study.name,
+        "for site": kit.kit.site,
+        "server": kit.kit.address,
+        "task": ", then ".join(tasks_of(study)),
+        "model": model,
+        "rounds": ", then ".join(str(study_at(study, stage).rounds.num_rounds) for stage in stages_of(study)),
+        "asks for": f"{', '.join(asked)}; `policy:` in site.yaml decides",
+        "inputs": ", ".join(inputs),
+        "harmonization": study.harmonization.method,
+    }
+    return ["The kit says:", *(f"  {name + ':':15}{value}" for name, value in lines.items())]
+
+
+def describe_change(old: SignedKit, new: SignedKit) -> list[str]:
+    """Each setting that differs, old and new."""
+    changed = differences(old, new)
+    if not changed:
+        return ["The kit says what the approved one says."]
+    return [
+        "The kit differs from the one that was approved:",
+        *(f"  {name}: {before} -> {after}" for name, before, after in changed),
+    ]
+
+
+def is_approved(kit: SignedKit, approved: SignedKit | None, yes: bool, given: str | None) -> bool:
+    """Whether a person says yes: by the authority's fingerprint, by `--yes`, or when asked.
+
+    Raises:
+        InputError: the fingerprint is another, or there is nobody to ask; `--yes` alone changes no authority.
+    """
+    found = fingerprint(kit.authority)
+    if given is not None:
+        if "".join(given.split()).replace(":", "").lower() != found:
+            raise InputError(
+                f"--fingerprint: the kit's authority has another, {found}; do not go on: ask the coordinator"
+            )
+        return True
+    same_authority = approved is None or fingerprint(approved.authority) == found
+    if yes and same_authority:
+        return True
+    if not sys.stdin.isatty():
+        way = "--fingerprint HEX or --yes" if same_authority else "--fingerprint HEX; --yes changes no authority"
+        raise InputError(f"the kit needs a person's yes, and there is no terminal; run it in one, or with {way}")
+    sys.stdout.write("Approve it? Type yes: ")
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() == "yes"
