@@ -22,7 +22,7 @@ HEAD_S = 10.0  # for a call's first lines, from the end of the TLS handshake or 
 BODY_S = 10.0  # for what a call carries, and one second more for each
 BODY_BYTES_A_SECOND = 32 * 2**10  # a site behind .25 Mbit/s
 ANSWER_S = 120.0
-IDLE_S, STRANGERS_IDLE_S = 75.0, 5.0
+IDLE_S = 75.0  # between two calls of a site
 
 
 class GateProtocol(HttpToolsProtocol):

@@ -297,6 +297,6 @@ def test_the_door_talks_to_the_studys_superlink_only() -> None:
         thread.start()
         with nginx(folder, pki, listener.getsockname()[1]) as port:
             door = Door(port, 0, pki / "ca.crt", folder / "none", folder / "access.log")
-            assert door.call("/v1/fleet/pull-messages") == (502, "502\n")
+            assert door.call("/v1/fleet/pull-messages", headers=SIGNED) == (502, "502\n")
         thread.join(10)
     assert received in ([], [b""])

@@ -19,11 +19,10 @@ from tests.benchmarks.figure import Figure
 from tests.integration.deployment import ENVIRONMENT, Deployment, deployment
 
 CONNECTIONS = 200
-ROUNDS = 3  # of each flood
+ROUNDS = 2  # of each flood
 FLOOD_S = 60.0  # at most; it is ended with its rounds
 REPOSITORY = Path(__file__).parents[3]
-HOSTILE = "site-x"
-HOW = f"3 sites on loopback, {CONNECTIONS} connections from the sites' own address, {ROUNDS} rounds each, median"
+HOW = f"3 sites on loopback, {CONNECTIONS} connections from the sites' own address, {ROUNDS} rounds each, the quicker"
 
 
 def measure() -> list[Figure]:
@@ -40,25 +39,25 @@ def measure() -> list[Figure]:
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder:
         data = {name: bids(Path(folder) / "data" / name) for name in SITES}
-        with deployment(Path(folder) / "federation", study, {**data, HOSTILE: data[SITES[0]]}) as made:
+        with deployment(Path(folder) / "federation", study, data) as made:
             made.start_server()
             made.start_sites(*SITES)
             made.wait_for_round(2)
             gate = made.find("federation_superlink")
             quiet = round_s(made)
-            for kind in KINDS:
+            for kind in sorted(KINDS.keys() - {"calls_of_a_site"}):
                 figures += _beside(made, gate, kind, quiet)
     return figures
 
 
 def round_s(made: Deployment) -> float:
-    """The median of the next rounds' seconds."""
+    """The quickest of the next rounds' seconds: other work on the machine only adds to them."""
     seconds = []
     for _ in range(ROUNDS):
         start, number = time.monotonic(), made.rounds()
         made.wait_for_round(number + 1, 120)
         seconds.append(time.monotonic() - start)
-    return sorted(seconds)[len(seconds) // 2]
+    return min(seconds)
 
 
 def _beside(made: Deployment, gate: psutil.Process, kind: str, quiet_s: float) -> list[Figure]:
@@ -73,8 +72,6 @@ def _beside(made: Deployment, gate: psutil.Process, kind: str, quiet_s: float) -
     watcher.start()
     port = load_server(made.study.server_file).port
     command = [sys.executable, "-m", "tests.attacks.floods", kind, port, FLOOD_S, CONNECTIONS]
-    if kind == "calls_of_a_site":
-        command.append(made.site(HOSTILE) / "site.key")
     flood = subprocess.Popen(list(map(str, command)), cwd=REPOSITORY, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     try:
         time.sleep(2)
