@@ -73,4 +73,6 @@ def server_since(study: StudyFolder) -> datetime:
     try:
         return datetime.fromisoformat(study.server_since.read_text().strip())
     except (OSError, ValueError):
-        raise InputError(f"{study.server_since}: missing or damaged; {RESTORE}") from None
+        raise InputError(
+            f"{study.server_since}: missing or damaged; {RESTORE}, or run `msfl-server renew-certificate --new-key`"
+        ) from None

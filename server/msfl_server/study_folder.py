@@ -308,12 +308,13 @@ def renew_certificate(
     Raises:
         InputError: the authority is incomplete or has expired.
     """
-    server, since = load_server(study.server_file), server_since(study)
+    server = load_server(study.server_file)
     authority = Pair(read_certificate(study.ca_certificate, RESTORE), ca_key or authority_key(study))
     if expires_in_days(authority.certificate) < 0:
         raise InputError(f"{study.ca_certificate}: has expired; make a new study folder with `msfl-server init`")
     # Later than every certificate that is void or will be, whatever this machine's clock says.
-    last = max(since, read_certificate(study.server_certificate, RESTORE).not_valid_before_utc)
+    last = read_certificate(study.server_certificate, RESTORE).not_valid_before_utc
+    last = last if new_key else max(last, server_since(study))
     now = max(datetime.now(UTC), last + BACKDATED + timedelta(seconds=1))
     renewed = issue_server_certificate(authority, server.hosts, None if new_key else _read_key(study.server_key), now)
     if new_key:
