@@ -172,8 +172,8 @@ class Checker:
             raise InputError(f"{self.path}: the receipt that line {line.number} names was removed or changed")
         if line.receipt and (ahead := self.names[line.receipt]) >= line.number:
             raise InputError(
-                f"{self.path}: when line {line.number} was written, the coordinator had signed line {ahead}; the ledger "
-                "was set back to before that"
+                f"{self.path}: when line {line.number} was written, the coordinator had signed line {ahead}; the "
+                "ledger was set back to before that"
             )
         receipt = self.open.pop(line.number, None)
         if receipt is not None and receipt.hash != line.hash:
