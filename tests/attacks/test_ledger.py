@@ -165,12 +165,13 @@ def test_a_ledger_begun_anew_is_named_and_followed_from_there(
     for file in parties.site.state.iterdir():
         file.unlink()
     parties.play(3)
-    assert broken(parties) == ["another line"]
+    named = broken(parties)
+    assert named in (["another line"], ["set back"])  # within one second, the first line is the same again
     assert "holds line 5 of a ledger that is not here" in caplog.text, "the site notices, too"
     assert parties.verify().countersigned.number == 2
     parties.restart_coordinator()
     parties.play(1)
-    assert broken(parties) == ["another line"]
+    assert broken(parties) == named
 
 
 def test_an_old_head_shown_again(parties: Parties) -> None:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from tests.commands import run_main
 
 from msfl_client.cli import main
+from msfl_client.egress import door_of, release, release_refusal
+from msfl_client.keys import make_key
 from msfl_client.ledger import append, read
 from msfl_client.ledger_line import Entry
 from msfl_client.ledger_view import COLUMNS, export_csv
+from msfl_common.config import StudyConfig, load_site
+from msfl_common.errors import Code
+from msfl_common.messages import ModelUpdate, Refusal
 
 
 def run(*arguments: object) -> CompletedProcess[str]:
@@ -133,3 +141,55 @@ def test_a_site_that_has_sent_nothing(site_file: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == "The ledger is empty: nothing has left this site.\n"
     assert json.loads(run(site_file, "--json").stdout)["num_lines"] == 0
+
+
+def test_the_page_tells_what_left_and_opens_offline(site_file: Path, ledger: Path) -> None:
+    refusal = message(0, "refusal").model_copy(
+        update={"code": "OUTSIDE_HOURS", "late": "2026-01-02T03:04:05.000001+00:00"}
+    )
+    append(ledger, refusal)
+    append(ledger, message(1, "<script>alert(1)</script>", "<b>"))
+    page = site_file.with_name("page.html")
+    facts = json.loads(run(site_file, "--report", page, "--json").stdout)
+    text = page.read_text()
+    assert not re.search(r"(src|href)=|url\(|@import|<script", text), "nothing is loaded, nothing of a message is run"
+    assert "the site computes at other hours of the day" in text
+    assert "1 of them written down late" in text
+    assert "25 rounds of training answered; the policy allows 1000." in " ".join(text.split())
+    assert [study["study"] for study in facts["studies"]] == ["pilot", "other", "<b>"]
+    assert facts["studies"][0]["kinds"]["model_update"] == {
+        "messages": 25, "num_bytes": 37500, "cases": [9, 9], "smallest": None,
+    }  # fmt: skip
+    assert (facts["proof"]["lines"], facts["proof"]["signed"], facts["proof"]["countersigned"]) == (28, 0, None)
+    ledger.write_bytes(ledger.read_bytes().replace(b'"round":7,', b'"round":8,'))
+    page.unlink()
+    assert run(site_file, "--report", page).returncode == 2
+    assert not page.exists()
+
+
+def test_the_officer_opens_what_left(tmp_path: Path) -> None:
+    passphrase, key, site_file = tmp_path / "passphrase", tmp_path / "officer.key", tmp_path / "site.yaml"
+    passphrase.write_text("short\n")
+    assert run_main(main, "make-officer-key", key, "--passphrase-file", passphrase).returncode == 2
+    passphrase.write_text("correct horse battery staple\n")
+    made = run_main(main, "make-officer-key", key, "--passphrase-file", passphrase)
+    assert made.returncode == 0, made.stderr
+    assert key.stat().st_mode & 0o777 == 0o600
+    site_file.write_text(
+        "name: here\ndata: bids\nstate: state\npolicy: {keep_content: {public_key: officer.key.pub}}\n"
+    )
+    make_key(tmp_path / "site.key", "here")
+    door = door_of(load_site(site_file))
+    release_refusal(door, Refusal(Code.NO_CASES, "here"), None)
+    weights = {"z": np.ones((2, 2), np.float32), "a": np.arange(3, dtype=np.float32)}
+    release(door, ModelUpdate(weights, 9, 0.25, 1.0), StudyConfig(name="pilot"), 3)
+    output = tmp_path / "two.safetensors"
+    options = ("--key", key, "--output", output, "--passphrase-file", passphrase)
+    done = run(site_file, "--open", 2, *options)
+    assert done.returncode == 0, done.stderr
+    assert "what was kept is what left" in done.stdout
+    opened = load_file(output)
+    assert {name: value.tolist() for name, value in opened.items()} == {"z": [[1, 1], [1, 1]], "a": [0, 1, 2]}
+    assert json.loads(output.with_suffix(".json").read_text())["numbers"]["metrics"]["train_loss"] == 0.25
+    assert run(site_file, "--open", 9, *options).stderr == "--open 9: the ledger has 2 lines\n"
+    assert "Signed: 2 of 2 lines, by the key" in run(site_file, "--verify").stdout
