@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from msfl_common.config import Frozen
+from msfl_common.errors import Code, RefusedError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
 
 
@@ -108,6 +109,9 @@ def fit_scanners(rows: Rows, reference: Reference) -> SiteFit:
     """Fit each scanner of the rows to the reference; each has two training cases or more.
 
     One feature alone has no distribution over features, so there is no empirical Bayes then, as in neuroHarmonize.
+
+    Raises:
+        RefusedError: the reference is so far from the rows that a fit is not finite.
     """
     fits, rows = [], rows.of(reference)
     deviation_P = np.sqrt(np.array(reference.pooled_variance))
@@ -117,6 +121,8 @@ def fit_scanners(rows: Rows, reference: Reference) -> SiteFit:
         gamma_P, delta_P = standardised_PN.mean(axis=1), standardised_PN.var(axis=1, ddof=1)
         if len(gamma_P) > 1:
             gamma_P, delta_P = _shrink(standardised_PN, gamma_P, delta_P)
+        if not np.isfinite([gamma_P, delta_P]).all():
+            raise RefusedError(Code.BAD_STUDY, f"the reference does not suit the features of scanner {scanner}")
         fits.append(
             ScannerFit(
                 scanner=scanner,

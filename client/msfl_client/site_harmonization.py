@@ -93,6 +93,8 @@ def harmonize_site(
     chosen = chosen.without(_lacking(chosen, raw, settings))
     left_out, rows = dict(chosen.left_out), []
     harmonized_NP = apply_fit(rows_of(chosen, raw, settings), fit, reference)
+    if np.isinf(harmonized_NP).any():
+        raise RefusedError(Code.BAD_STUDY, "the reference does not suit the site's features")
     for case, scanner, values in zip(chosen.cases, chosen.scanners, harmonized_NP, strict=True):
         if np.isnan(values).any():
             left_out[case.key] = f"scanner {scanner} has no fit: too few training cases"

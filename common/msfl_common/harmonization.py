@@ -33,7 +33,7 @@ _MOST_CASES = 1_000_000_000
 _LARGEST = 1e12  # volumes are in ml, ages in years: no figure of a feature comes near it, and its square is finite
 
 Figure = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
-Variance = Annotated[float, Field(ge=1 / _LARGEST**2, le=_LARGEST**2)]
+Variance = Annotated[float, Field(ge=1e-25, le=_LARGEST**2)]
 
 
 @dataclass(frozen=True)
