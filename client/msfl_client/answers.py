@@ -79,9 +79,12 @@ def request_sha256(purpose: Purpose, task: RoundTask, request: Content) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-def num_answers(state: Path, study: str) -> int:
-    """Requests of a study that have been answered, of all purposes."""
-    return sum(len(_read(path)) for path in (state / FOLDER / study).glob("*.json"))
+def num_answers(state: Path, study: str) -> str:
+    """How many requests of a study have been answered, of all purposes, in words."""
+    try:
+        return str(sum(len(_read(path)) for path in (state / FOLDER / study).glob("*.json")))
+    except RefusedError:
+        return "an unknown number of"
 
 
 def forget(state: Path, study: str) -> None:

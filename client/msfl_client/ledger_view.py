@@ -21,8 +21,8 @@ from msfl_common.files import write_text
 
 # README's "What leaves a site" explains each.
 COLUMNS = (
-    "number", "time", "kind", "study", "round", "num_cases", "num_bytes", "arrays", "numbers", "sha256", "version",
-    "previous", "hash",
+    "number", "time", "kind", "study", "round", "num_cases", "min_patients", "num_bytes", "arrays", "numbers", "sha256",
+    "version", "previous", "hash",
 )  # fmt: skip
 _SHOWN_DIGITS = 12
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
