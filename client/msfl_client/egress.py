@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +43,17 @@ _KINDS: dict[type[Outgoing], MessageKind] = {
 
 @dataclass(frozen=True)
 class Door:
-    """Whose door it is and where its ledger lies."""
+    """Whose door it is and where its ledger lies.
+
+    Attributes:
+        policy: what may leave.
+        ledger: where it is written down.
+        claim: writes down that a request is answered; see `answers`.
+    """
 
     policy: Policy
     ledger: Path
+    claim: Callable[[], None] = lambda: None
 
 
 def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: int, num_patients: int) -> Content:
@@ -68,6 +75,7 @@ def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: in
     if num_patients or not isinstance(outgoing, NodeFacts):
         check_floor(door.policy, study, num_patients)
     content, num_cases, arrays = _pack(outgoing)
+    door.claim()
     ledger.append(door.ledger, _entry(kind, content, study.name, round_number, num_cases, num_patients, arrays))
     return content
 
@@ -145,10 +153,10 @@ def check_request(policy: Policy, study: StudyConfig, round_number: int, stage: 
     if refused := [task for task in tasks_of(study) if task not in policy.tasks]:
         raise RefusedError(Code.POLICY, f"task {refused[0]}")
     num_rounds = max(study_at(study, stage).rounds.num_rounds for stage in stages_of(study))
+    if max(num_rounds, round_number) > policy.max_rounds:
+        raise RefusedError(Code.POLICY, f"{num_rounds} rounds, at most {policy.max_rounds}")
     if not 1 <= round_number <= study_at(study, stage).rounds.num_rounds:
         raise RefusedError(Code.BAD_STUDY, f"round {round_number} is not one of the study")
-    if num_rounds > policy.max_rounds:
-        raise RefusedError(Code.POLICY, f"{num_rounds} rounds, at most {policy.max_rounds}")
     if study.training.steps_per_round > policy.max_steps_per_round:
         raise RefusedError(
             Code.POLICY,

@@ -14,7 +14,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from msfl_client import segmentation
-from msfl_client.answers import FOLDER, Purpose, forget, register
+from msfl_client.answers import FOLDER, Purpose, forget, may_answer
 from msfl_client.app import build_app
 from msfl_client.classification_validation import measure_site
 from msfl_client.cli import main
@@ -196,9 +196,16 @@ def test_rounds_that_go_back(site: SiteConfig, tiny_study: StudyConfig) -> None:
     assert code(ask(site, "evaluate", request(tiny_study, 3))) is None
 
 
-@pytest.mark.parametrize("number", [0, 4, 10**9])
+@pytest.mark.parametrize("number", [0, 4, 1000])
 def test_rounds_beyond_the_study(site: SiteConfig, tiny_study: StudyConfig, number: int) -> None:
     assert code(ask(site, "train", request(tiny_study, number))) is Code.BAD_STUDY
+
+
+def test_a_request_that_does_not_fit_takes_no_round_from_a_sound_one(site: SiteConfig, tiny_study: StudyConfig) -> None:
+    wrong = request(tiny_study)
+    del wrong.array_records["arrays"][next(iter(wrong.array_records["arrays"]))]
+    assert code(ask(site, "train", wrong)) is Code.BAD_MODEL
+    assert code(ask(site, "train", request(tiny_study))) is None
 
 
 def longer(study: StudyConfig, **settings: float) -> StudyConfig:
@@ -225,24 +232,24 @@ def test_a_study_that_grows_beyond_the_policy(site: SiteConfig, tiny_study: Stud
 def test_what_happens_once_in_a_study(tmp_path: Path, tiny_study: StudyConfig, purpose: Purpose) -> None:
     """A second test, threshold, slope, reference or model of lesions, in this round or another."""
     first = RoundTask(tiny_study, 1)
-    register(tmp_path, purpose, first, request(tiny_study), max_rounds=9)
+    may_answer(tmp_path, purpose, first, request(tiny_study), max_rounds=9)()
     for number in (1, 2):  # handed again to a site that comes back
-        register(tmp_path, purpose, RoundTask(longer(tiny_study, num_rounds=7), number), request(tiny_study), 9)
+        may_answer(tmp_path, purpose, RoundTask(longer(tiny_study, num_rounds=7), number), request(tiny_study), 9)()
     others = [(task, request(tiny_study, moved_by=1e-6)) for task in (first, RoundTask(tiny_study, 2))]
     others.append((dataclasses.replace(first, threshold=0.51), request(tiny_study)))
     others.append((RoundTask(tiny_study.model_copy(update={"seed": 1}), 1), request(tiny_study)))
     for task, content in others:
         with pytest.raises(RefusedError) as refused:
-            register(tmp_path, purpose, task, content, max_rounds=9)
+            may_answer(tmp_path, purpose, task, content, max_rounds=9)
         assert refused.value.code is Code.ANSWERED
 
 
 def test_answers_are_counted_whatever_a_request_says(tmp_path: Path, tiny_study: StudyConfig) -> None:
     for number in (1, 5):
-        register(tmp_path, "train", RoundTask(tiny_study, number), request(tiny_study), max_rounds=2)
+        may_answer(tmp_path, "train", RoundTask(tiny_study, number), request(tiny_study), max_rounds=2)()
     with pytest.raises(RefusedError, match="2 rounds of train answered, at most 2"):
-        register(tmp_path, "train", RoundTask(tiny_study, 6), request(tiny_study), max_rounds=2)
-    register(tmp_path, "validation", RoundTask(tiny_study, 6), request(tiny_study), max_rounds=2)
+        may_answer(tmp_path, "train", RoundTask(tiny_study, 6), request(tiny_study), max_rounds=2)
+    may_answer(tmp_path, "validation", RoundTask(tiny_study, 6), request(tiny_study), max_rounds=2)
 
 
 def test_two_states_under_one_digest() -> None:
@@ -310,7 +317,7 @@ def test_only_a_person_lets_a_study_be_answered_anew(
 
 @pytest.mark.parametrize("study", ["..", "../..", "", ".", "/etc", "no-such"])
 def test_a_name_that_leads_out_of_the_register(site: SiteConfig, tiny_study: StudyConfig, study: str) -> None:
-    register(site.state, "train", RoundTask(tiny_study, 1), request(tiny_study), max_rounds=9)
+    may_answer(site.state, "train", RoundTask(tiny_study, 1), request(tiny_study), max_rounds=9)()
     with pytest.raises(InputError, match="no answer to study"):
         forget(site.state, study)
     assert (site.state / FOLDER / "tiny").is_dir()
