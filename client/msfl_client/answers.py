@@ -6,8 +6,8 @@ taking its reference, taking the model of lesions, and the test. The same reques
 or lost the reply, is answered again, as it tells nothing new. Another one is refused, until a person at the site
 forgets the study's answers (`msfl-client reset-answers`).
 
-`answers/STUDY/STAGE-PURPOSE.json` in the state folder maps the rounds to the SHA-256 of the request. A request is
-written down before anything is computed for it; where that cannot be done, nothing is.
+`answers/STUDY/STAGE-PURPOSE.json` in the state folder maps the rounds to the SHA-256 of the request. It is looked into
+before anything is computed, and written, to the disk, before anything leaves; where that cannot be done, nothing does.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -32,13 +34,14 @@ from msfl_common.files import private_folder, write_bytes
 from msfl_common.messages import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION, Content, RoundTask, payload_sha256
 
 Purpose = Literal["train", "validation", "test", "moments", "residuals", "reference", "segmentation"]
+Claim = Callable[[], None]
 FOLDER = "answers"
 _ONCE: tuple[Purpose, ...] = ("test", MOMENTS, RESIDUALS, REFERENCE, SEGMENTATION)
 _Answered = TypeAdapter(dict[int, str])  # round, 0 for what happens once, to the request's SHA-256
 
 
-def register(state: Path, purpose: Purpose, task: RoundTask, request: Content, max_rounds: int) -> None:
-    """Write down that a request will be answered.
+def may_answer(state: Path, purpose: Purpose, task: RoundTask, request: Content, max_rounds: int) -> Claim:
+    """Hold a request against what was answered before.
 
     Args:
         state: the site's state folder.
@@ -47,10 +50,12 @@ def register(state: Path, purpose: Purpose, task: RoundTask, request: Content, m
         request: the whole of it.
         max_rounds: most rounds of a study and purpose that the site's policy allows.
 
+    Returns:
+        What writes down that it is answered; to be called before anything of the answer leaves or has an effect.
+
     Raises:
         RefusedError: another request was answered, a later round was, as many as the policy allows were, or the
             register cannot be read.
-        OSError: it cannot be written.
     """
     path = state / FOLDER / task.study.name / f"{task.stage}-{purpose}.json"
     number, sha256, answered = (
@@ -59,15 +64,13 @@ def register(state: Path, purpose: Purpose, task: RoundTask, request: Content, m
         _read(path),
     )
     if answered.get(number) == sha256:
-        return
+        return lambda: None
     if answered and number <= max(answered):
         when = "" if purpose in _ONCE else f" of round {number}, and of round {max(answered)}"
         raise RefusedError(Code.ANSWERED, f"{purpose} in study {task.study.name}: another request{when} came before")
     if len(answered) >= max_rounds:
         raise RefusedError(Code.POLICY, f"{len(answered)} rounds of {purpose} answered, at most {max_rounds}")
-    for folder in (state, state / FOLDER, path.parent):
-        private_folder(folder)
-    write_bytes(path, json.dumps({**answered, number: sha256}).encode(), secret=True)
+    return partial(_write, path, {**answered, number: sha256})
 
 
 def request_sha256(purpose: Purpose, task: RoundTask, request: Content) -> str:
@@ -82,9 +85,12 @@ def request_sha256(purpose: Purpose, task: RoundTask, request: Content) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-def num_answers(state: Path, study: str) -> int:
-    """Requests of a study that have been answered, of all purposes."""
-    return sum(len(_read(path)) for path in (state / FOLDER / study).glob("*.json"))
+def num_answers(state: Path, study: str) -> str:
+    """How many requests of a study have been answered, of all purposes, in words."""
+    try:
+        return str(sum(len(_read(path)) for path in (state / FOLDER / study).glob("*.json")))
+    except RefusedError:
+        return "an unknown number of"
 
 
 def forget(site: SiteConfig, study: str) -> None:
@@ -112,6 +118,12 @@ def forget(site: SiteConfig, study: str) -> None:
     except RefusedError as error:
         raise InputError(error.detail) from None
     shutil.rmtree(folder)
+
+
+def _write(path: Path, answered: dict[int, str]) -> None:
+    for folder in (path.parents[2], path.parents[1], path.parent):  # the state folder first
+        private_folder(folder)
+    write_bytes(path, json.dumps(answered).encode(), secret=True)
 
 
 def _read(path: Path) -> dict[int, str]:

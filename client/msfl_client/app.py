@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -24,7 +25,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from msfl_client.answers import Purpose, register, request_sha256
+from msfl_client.answers import Claim, Purpose, may_answer, request_sha256
 from msfl_client.egress import check_agreed, check_request, door_of, floor_of, release, release_refusal
 from msfl_client.handed_model import handed_model, take_model
 from msfl_client.harmonize import compute_moments, compute_residuals
@@ -57,12 +58,13 @@ from msfl_common.messages import (
     unpack_task,
     unpack_task_weights,
 )
+from msfl_common.weights import Weights
 
 _LOG_BYTES, _OLD_LOGS = 5_000_000, 3
 
 SiteOf = Callable[[Context], SiteConfig]
 Answer = Callable[[SiteSession, RoundTask, RecordDict], RecordDict]
-Before = Callable[[SiteConfig, RoundTask, RecordDict], None]
+Before = Callable[[SiteConfig, RoundTask, RecordDict, Claim], None]
 
 
 def build_app(
@@ -88,13 +90,8 @@ def build_app(
         purpose: Purpose | None = None,
         before: Before = lambda *_: None,
     ) -> Message:
-        def start(site: SiteConfig, task: RoundTask, request: RecordDict) -> None:
-            if keep_answers and purpose is not None:
-                of_split: Purpose = "test" if purpose == "validation" and task.split == "test" else purpose
-                register(site.state, of_split, task, request, site.policy.max_rounds)
-            before(site, task, request)
-
-        content = _answer_safely(message.content, site_of(context), on_progress, answer, start, agreed)
+        counted = purpose if keep_answers else None
+        content = _answer_safely(message.content, site_of(context), on_progress, answer, before, agreed, counted)
         return Message(content, reply_to=message)
 
     @app.query()
@@ -128,9 +125,15 @@ def build_app(
     return app
 
 
-def take_segmentation(site: SiteConfig, task: RoundTask, request: RecordDict) -> None:
+def take_segmentation(site: SiteConfig, task: RoundTask, request: RecordDict, claim: Claim) -> None:
     """The final weights of the stage before in, kept before anything is asked that needs them."""
-    take_model(site, task.study, lambda expected: unpack_task_weights(request, expected))
+
+    def read(expected: Weights) -> Weights:
+        weights = unpack_task_weights(request, expected)
+        claim()
+        return weights
+
+    take_model(site, task.study, read)
 
 
 def site_facts(session: SiteSession, task: RoundTask, _: RecordDict) -> RecordDict:
@@ -157,7 +160,9 @@ def site_residuals(session: SiteSession, task: RoundTask, request: RecordDict) -
 
 def site_reference(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """The reference in; the site's scanners are fitted to it here, and only that it was taken is told."""
-    take_reference(session, task, unpack_reference(request))
+    reference = unpack_reference(request)
+    session.door.claim()
+    take_reference(session, task, reference)
     return site_facts(session, task, request)
 
 
@@ -200,6 +205,7 @@ def _answer_safely(
     answer: Answer,
     before: Before,
     agreed: StudyConfig | None,
+    purpose: Purpose | None,
 ) -> RecordDict:
     """Whatever goes wrong leaves as a code from the fixed list; the detail stays in the site's own log and display."""
     task = None
@@ -209,13 +215,27 @@ def _answer_safely(
         if agreed is not None:
             check_agreed(agreed, task.study)
         check_size(site, task.study)
-        before(site, task, request)
+        claim = claim_of(site, purpose, task, request)
+        before(site, task, request, claim)
         model = handed_model(site, task.study) if task.stage == "final" else None
-        return answer(open_session(site, task.study, on_progress, task.stage, model), task, request)
+        session = open_session(site, task.study, on_progress, task.stage, model)
+        return answer(replace(session, door=replace(session.door, claim=claim)), task, request)
     except Exception as error:
         code = code_of(error)
         on_progress(site.name, "refused", 0, 0, str(error) if isinstance(error, RefusedError) else f"{code}: {error}")
         return refuse(site, code, error, task)
+
+
+def claim_of(site: SiteConfig, purpose: Purpose | None, task: RoundTask, request: RecordDict) -> Claim:
+    """What writes down that a request of some purpose is answered; nothing does without one.
+
+    Raises:
+        RefusedError: it may not be, as another was.
+    """
+    if purpose is None:
+        return lambda: None
+    purpose = "test" if purpose == "validation" and task.split == "test" else purpose
+    return may_answer(site.state, purpose, task, request, site.policy.max_rounds)
 
 
 def refuse(site: SiteConfig, code: Code, why: object, task: RoundTask | None = None) -> RecordDict:

@@ -126,8 +126,10 @@ def _split_line(site: SiteConfig, study: StudyConfig, check: SiteCheck) -> str:
     training, validation = split_by_patient(check.cases, study.validation.fraction, study.seed)
     line = f"In study {study.name}: train on {len(training)} cases, validate on {len(validation)}."
     fewest = max(site.policy.min_cases, study.min_cases)
-    if len(validation) < fewest:
-        line += f" Metrics stay at the site: they need {fewest} cases (min_cases of site and study)."
+    if len({case.patient for case in training}) < fewest:
+        line += f" It cannot train: a model must rest on {fewest} patients (min_cases of site and study)."
+    if len({case.patient for case in validation}) < fewest:
+        line += f" Metrics stay at the site: they need {fewest} patients (min_cases of site and study)."
     return line
 
 

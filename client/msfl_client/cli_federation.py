@@ -77,3 +77,26 @@ def stop(site: SitePath) -> None:
     config = load_site(site)
     ended = end_holder(config.state / LOCK, STOP_S, config.state / LOG)
     console.print(f"{config.name}: {'stopped' if ended else 'was not running'}")
+
+
+@commands.command("reset-answers", epilog=DEBUG_HINT)
+def reset_answers(
+    site: SitePath,
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Let a study be answered anew from its first round on, where its coordinator has lost the run.
+
+    Until then a site answers each round once, and the test once. What was answered before cannot be taken back, and
+    tells more of the same patients together with new answers: ask first why the run was lost. The ledger keeps it.
+    """
+    from msfl_client.answers import forget, num_answers
+    from msfl_common.config import load_site
+    from msfl_common.progress import console
+
+    config = load_site(site)
+    text = f"{config.name}: {num_answers(config.state, study)} answers to study {study} are on record. Answer it anew?"
+    if not yes and not typer.confirm(text, err=True):
+        raise typer.Exit(1)
+    forget(config, study)
+    console.print(f"{config.name}: study {study} will be answered from its first round on")

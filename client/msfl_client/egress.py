@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -54,12 +54,16 @@ class Door:
     """Whose door it is and where its ledger lies.
 
     Attributes:
+        policy: what may leave.
+        ledger: where it is written down.
         signer: signs each line; None where a site has no key, as in a simulation.
+        claim: writes down that a request is answered; see `answers`.
     """
 
     policy: Policy
     ledger: Path
     signer: Signer | None = None
+    claim: Callable[[], None] = lambda: None
 
     @property
     def sends_head(self) -> bool:
@@ -102,6 +106,7 @@ def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: in
     content, num_cases, arrays = _pack(outgoing)
     keep, sent = door.policy.keep_content, door.ledger.with_name(SENT_FOLDER)
     keep_as = keeper(keep, sent, content, arrays) if keep else None
+    door.claim()
     late_of(door.ledger).write(door.signer)
     entry = _entry(door, kind, content, study.name, round_number, num_cases, num_patients, arrays)
     line = ledger.append(door.ledger, entry, door.signer, keep_as)
@@ -202,10 +207,10 @@ def check_request(policy: Policy, study: StudyConfig, round_number: int, stage: 
     if refused := [task for task in tasks_of(study) if task not in policy.tasks]:
         raise RefusedError(Code.POLICY, f"task {refused[0]}")
     num_rounds = max(study_at(study, stage).rounds.num_rounds for stage in stages_of(study))
+    if max(num_rounds, round_number) > policy.max_rounds:
+        raise RefusedError(Code.POLICY, f"{num_rounds} rounds, at most {policy.max_rounds}")
     if not 1 <= round_number <= study_at(study, stage).rounds.num_rounds:
         raise RefusedError(Code.BAD_STUDY, f"round {round_number} is not one of the study")
-    if num_rounds > policy.max_rounds:
-        raise RefusedError(Code.POLICY, f"{num_rounds} rounds, at most {policy.max_rounds}")
     if study.training.steps_per_round > policy.max_steps_per_round:
         raise RefusedError(
             Code.POLICY,

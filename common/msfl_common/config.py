@@ -192,7 +192,7 @@ class StudyConfig(Frozen):
     min_cases: int = Field(
         5,
         ge=1,
-        description="fewest cases that a site may report a metric on; a site's policy may ask for more",
+        description="fewest patients behind a model update or any figure; a site's policy may ask for more",
     )
 
     @model_validator(mode="after")
@@ -244,7 +244,7 @@ class Policy(Frozen):
         ("model_update", "validation_metrics", "node_facts", "ledger_head"),
         description="message kinds that may leave the site",
     )
-    min_cases: int = Field(5, ge=1, description="fewest cases behind any metric that leaves the site")
+    min_cases: int = Field(5, ge=1, description="fewest patients behind any update or figure that leaves the site")
     max_rounds: int = Field(1000, ge=1, description="most rounds of a study the site takes part in")
     max_steps_per_round: int = Field(10_000, ge=1, description="most optimiser steps in one round")
     max_memory_gb: float | None = Field(

@@ -64,10 +64,14 @@ def sites(make_site: Callable[..., object], tmp_path: Path) -> list[SiteConfig]:
     return made
 
 
-def grid_of(sites: list[SiteConfig], tamper: Callable[[int, Message], Message] = lambda _, reply: reply) -> Grid:
+def grid_of(
+    sites: list[SiteConfig],
+    tamper: Callable[[int, Message], Message] = lambda _, reply: reply,
+    keep_answers: bool = False,
+) -> Grid:
     """The real site app; `tamper` may change what node `i` (from 1) answers."""
     open_session.cache_clear()
-    app = build_app(lambda context: sites[int(context.node_config["partition-id"])])
+    app = build_app(lambda context: sites[int(context.node_config["partition-id"])], keep_answers=keep_answers)
 
     class Tampered(ClientApp):
         def __call__(self, message: Message, context: object) -> Message:

@@ -80,9 +80,10 @@ def study_of(**model: Any) -> StudyConfig:
     return validate(StudyConfig, content, "study")
 
 
-def grid_of(sites: tuple[SiteConfig, ...]) -> Grid:
+def grid_of(sites: tuple[SiteConfig, ...], keep_answers: bool = False) -> Grid:
     open_session.cache_clear()
-    return InProcessGrid(build_app(lambda context: sites[int(context.node_config["partition-id"])]), len(sites))
+    app = build_app(lambda context: sites[int(context.node_config["partition-id"])], keep_answers=keep_answers)
+    return InProcessGrid(app, len(sites))
 
 
 def play(study: StudyConfig, patients: Path, out: Path, die_after: int = 0) -> Recorder:
@@ -135,6 +136,27 @@ def test_a_killed_run_goes_on_to_bit_identical_weights(patients: Path, tmp_path:
         (tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "killed-1", "killed-2")
     )
     assert resumed == [whole, whole]
+
+
+def test_a_run_killed_while_it_tests_keeps_its_threshold(patients: Path, tmp_path: Path) -> None:
+    """With a site fewer afterwards the threshold would be another, and those that have tested would refuse it."""
+
+    class DiesTesting(Recorder):
+        def on_wait(self, number: int, what: str, names: list[str], left_s: float) -> None:
+            if (what, len(names)) == ("test", 1):
+                raise Killed
+
+    study, out = study_of(kind="lda"), tmp_path / "out"
+    sites, first = sites_of_cohort(patients, out, study), starting_weights(study)
+    with pytest.raises(Killed):
+        run_rounds(grid_of(sites, keep_answers=True), study, first, out, DiesTesting())
+    recorder = Recorder()
+    run_rounds(grid_of(sites[:2], keep_answers=True), study, first, out, recorder)
+    final = recorder.states[-1]
+    assert (set(final.validation), set(final.test)) == ({"site-a", "site-b", "site-c"}, {"site-a", "site-b"})
+    assert final.threshold == threshold_of(final.validation)
+    assert final.threshold != threshold_of({name: final.validation[name] for name in final.test})
+    assert not [failure for record in final.history for failure in record.sites_failed]
 
 
 def test_sites_of_the_same_patients_grow_forests_of_their_own(patients: Path, tmp_path: Path) -> None:
