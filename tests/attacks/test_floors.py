@@ -319,5 +319,5 @@ def test_only_a_person_lets_a_study_be_answered_anew(
 def test_a_name_that_leads_out_of_the_register(site: SiteConfig, tiny_study: StudyConfig, study: str) -> None:
     may_answer(site.state, "train", RoundTask(tiny_study, 1), request(tiny_study), max_rounds=9)()
     with pytest.raises(InputError, match="no answer to study"):
-        forget(site.state, study)
+        forget(site, study)
     assert (site.state / FOLDER / "tiny").is_dir()
