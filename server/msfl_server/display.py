@@ -57,9 +57,10 @@ class RunDisplay:
             if name in record.metrics
         ]
         failed = "".join(f"  [yellow]{failure.site}: {failure.code}[/]" for failure in record.sites_failed)
+        back = f"  [red]came apart, set back to round {record.set_back_to}[/]" if record.set_back_to else ""
         console.print(
             f"round {record.round:3d}  {'  '.join(figures)}  "
-            f"{len(record.sites_ok)} sites  {record.seconds:.1f} s{failed}",
+            f"{len(record.sites_ok)} sites  {record.seconds:.1f} s{failed}{back}",
             highlight=False,
         )
         self._progress.update(self._rounds, completed=record.round)

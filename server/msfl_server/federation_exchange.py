@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -13,7 +13,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from msfl_common.config import Rounds
-from msfl_common.errors import SENTENCES, UpdateError
+from msfl_common.errors import SENTENCES, Code, UpdateError
 from msfl_common.messages import unpack_refusal
 from msfl_server.summary import SiteFailure
 
@@ -21,14 +21,24 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 NO_ANSWER, WENT_OFFLINE, NOT_ONLINE = "NO_ANSWER", "WENT_OFFLINE", "NOT_ONLINE"
+BAD_UPDATE, BAD_METRICS, BAD_FACTS, BAD_SUMS, BAD_REPLY = (
+    "BAD_UPDATE",
+    "BAD_METRICS",
+    "BAD_FACTS",
+    "BAD_SUMS",
+    "BAD_REPLY",
+)
+SUSPENDED = "SUSPENDED"
 _MEANINGS = {
     NO_ANSWER: "no answer before the deadline",
     WENT_OFFLINE: "went offline and did not come back in time",
     NOT_ONLINE: "was not online when the round began",
-    "BAD_UPDATE": "its update was refused: names, shapes, size or values are wrong",
-    "BAD_METRICS": "its metrics were refused: names or values are wrong",
-    "BAD_FACTS": "its facts were refused",
-    "BAD_SUMS": "its sums were refused: names, shapes or values are wrong",
+    BAD_UPDATE: "its update was refused: names, shapes, size or values are wrong; the log says which",
+    BAD_METRICS: "its metrics were refused: names or values are wrong; the log says which",
+    BAD_FACTS: "its facts were refused; the log says why",
+    BAD_SUMS: "its sums were refused: names, shapes or values are wrong; the log says which",
+    BAD_REPLY: "its reply was none that can be read",
+    SUSPENDED: "not asked for some rounds, as its last answers were refused",
     "DUPLICATE_NAME": "another node already has this site name",
     "WRONG_NAME": "it gave another name than its key was authorised for",
     **{code.value: sentence for code, sentence in SENTENCES.items()},
@@ -36,6 +46,7 @@ _MEANINGS = {
 STRANGER = "node-"  # what a node is called before it has told its site's name
 POLL_S = (0.1, 0.5)  # pause between two looks for replies: short at first, then growing
 PRESENCE_EVERY_S = 1.0
+UNREADABLE = 7001  # the code of an error that a grid makes of bytes that are no reply; none of Flower's own
 _LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
 log = logging.getLogger(__name__)
@@ -133,14 +144,20 @@ class _Exchange(Generic[T]):
         return False
 
     def _read(self, node: int, reply: Message) -> None:
+        """Whatever is wrong with a reply is its site's failure; of what the site has sent, the log has nothing."""
         name = self.names[node]
-        failure = _failure(reply, name)
-        if failure is None:
-            try:
+        try:
+            failure = _failure(reply, name)
+            if failure is None:
                 self.replies[node] = self.question.read(name, reply.content)
-            except UpdateError as error:
-                log.warning("%s: answer refused: %s", name, error)
-                failure = SiteFailure(site=name, code=self.question.bad)
+        except UpdateError as error:
+            log.warning("%s: answer refused: %s", name, error)
+            failure = SiteFailure(site=name, code=self.question.bad)
+        except OSError:
+            raise  # the coordinator's own disk
+        except Exception as error:
+            log.warning("%s: answer refused, as reading it failed: %s", name, type(error).__name__)
+            failure = SiteFailure(site=name, code=self.question.bad)
         if failure is not None:
             self.failures.append(failure)
 
@@ -211,16 +228,19 @@ def ask(
     return Answers(exchange.replies, tuple(sorted(failures, key=lambda failure: failure.site)))
 
 
-def gather(grid: Grid, expected: Iterable[str], rounds: Rounds, on_wait: OnWait, left_out: str | None = None) -> None:
+def gather(
+    grid: Grid, expected: Iterable[str], rounds: Rounds, on_wait: OnWait, without: Container[str | None] = ()
+) -> None:
     """Wait for the expected sites to be online: at most `patience_s` for all, at most `deadline_s` for a quorum.
 
-    A site that the study leaves out of training does not count for the quorum.
+    The sites in `without`, left out of training or suspended, do not count for the quorum.
     """
     start = time.monotonic()
     while (online := presence(grid)) is not None:
         here = {node.site for node in online.values()}
         missing = sorted(set(expected) - here)
-        waited, lacking = time.monotonic() - start, rounds.quorum - len(here - {left_out})
+        able = [name for name in here if name not in without]
+        waited, lacking = time.monotonic() - start, rounds.quorum - len(able)
         limit = rounds.deadline_s if lacking > 0 else rounds.patience_s
         if waited >= limit or (not missing and lacking <= 0):
             return
@@ -235,7 +255,8 @@ def meaning_of(code: str) -> str:
 
 def _failure(reply: Message, name: str) -> SiteFailure | None:
     if reply.has_error():
-        return SiteFailure(site=name, code="INTERNAL")  # Flower's own text could quote the site's data
+        # Flower's own text could quote the site's data.
+        return SiteFailure(site=name, code=BAD_REPLY if reply.error.code == UNREADABLE else Code.INTERNAL.value)
     refusal = unpack_refusal(reply.content)
     if refusal is None:
         return None

@@ -39,7 +39,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from msfl_server.federation_control import LinkAddress
-from msfl_server.federation_exchange import Presence
+from msfl_server.federation_exchange import UNREADABLE, Presence
 from msfl_server.object_folder import LARGE_BYTES, ObjectFolder
 
 RETRY_S = 10.0  # a SuperLink that stays away longer is gone; a new process starts with the new one
@@ -61,6 +61,10 @@ class _Parts(dict[str, bytes]):
         if content is None:
             raise ObjectPullError(object_id, "its file is gone")
         return content
+
+
+class _UnreadableError(Exception):
+    """What the site has uploaded is no message."""
 
 
 @dataclass
@@ -143,7 +147,9 @@ class DeployedGrid(HttpGrid):
             except _IncompleteError:
                 continue
             except ObjectPullError as error:
-                replies.append(self._lost(arriving.reply_to, str(error)))
+                replies.append(self._lost(arriving.reply_to, ErrorCode.MESSAGE_UNAVAILABLE, str(error)))
+            except _UnreadableError as error:
+                replies.append(self._lost(arriving.reply_to, UNREADABLE, str(error)))
             del self._arriving[message_id]
         return replies
 
@@ -158,15 +164,20 @@ class DeployedGrid(HttpGrid):
                     arriving.parts[node.object_id] = pull(node.object_id)
                 except ObjectUnavailableError:
                     raise _IncompleteError from None
-        message = _inflate(arriving)
+        try:
+            message = _inflate(arriving)
+        except ObjectPullError:
+            raise
+        except Exception as error:
+            raise _UnreadableError(type(error).__name__) from None
         self._runtime_client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=message_id)
         )
         message.metadata.__dict__["_message_id"] = message_id  # as Flower's grid does
         return message
 
-    def _lost(self, reply_to: str, reason: str) -> Message:
-        """What Flower's grid gives for a reply whose parts are gone."""
+    def _lost(self, reply_to: str, code: int, reason: str) -> Message:
+        """What Flower's grid gives for a reply whose parts are gone, or make no message."""
         assert self._run is not None
         metadata = Metadata(
             run_id=self._run.run_id,
@@ -179,7 +190,7 @@ class DeployedGrid(HttpGrid):
             reply_to_message_id=reply_to,
             created_at=now().timestamp(),
         )
-        return make_message(metadata=metadata, error=Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason=reason))
+        return make_message(metadata=metadata, error=Error(code=code, reason=reason))
 
 
 def _inflate(arriving: _Arriving) -> Message:
@@ -190,5 +201,6 @@ def _inflate(arriving: _Arriving) -> Message:
         for part in node.children:
             inflated.pop(part.object_id, None)
     message = inflated[arriving.tree.object_id]
-    assert isinstance(message, Message)
+    if not isinstance(message, Message):
+        raise TypeError
     return message

@@ -70,6 +70,12 @@ class RoundSummary(_Frozen):
     sites_ok: tuple[Name, ...] = Field(description="sites that contributed")
     sites_failed: tuple[SiteFailure, ...] = Field(description="sites that did not, and why")
     seconds: float = Field(ge=0, description="wall-clock time of the round, s")
+    set_back_to: int | None = Field(
+        None,
+        ge=1,
+        description="the model came apart in this round, and has the weights of that earlier one again",
+        exclude_if=lambda value: value is None,
+    )
     per_site: dict[str, dict[Name, float]] = Field(
         default_factory=dict, description="mean of each metric at each site; may be left out"
     )
