@@ -63,7 +63,7 @@ class _Parts(dict[str, bytes]):
         return content
 
 
-class _UnreadableError(Exception):
+class UnreadableError(Exception):
     """What the site has uploaded is no message."""
 
 
@@ -148,7 +148,7 @@ class DeployedGrid(HttpGrid):
                 continue
             except ObjectPullError as error:
                 replies.append(self._lost(arriving.reply_to, ErrorCode.MESSAGE_UNAVAILABLE, str(error)))
-            except _UnreadableError as error:
+            except UnreadableError as error:
                 replies.append(self._lost(arriving.reply_to, UNREADABLE, str(error)))
             del self._arriving[message_id]
         return replies
@@ -164,12 +164,7 @@ class DeployedGrid(HttpGrid):
                     arriving.parts[node.object_id] = pull(node.object_id)
                 except ObjectUnavailableError:
                     raise _IncompleteError from None
-        try:
-            message = _inflate(arriving)
-        except ObjectPullError:
-            raise
-        except Exception as error:
-            raise _UnreadableError(type(error).__name__) from None
+        message = read_message(arriving)
         self._runtime_client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=message_id)
         )
@@ -193,8 +188,23 @@ class DeployedGrid(HttpGrid):
         return make_message(metadata=metadata, error=Error(code=code, reason=reason))
 
 
+def read_message(arriving: _Arriving) -> Message:
+    """The message of which all parts are here.
+
+    Raises:
+        ObjectPullError: a part is gone.
+        UnreadableError: they make no message; what is wrong with them is not known to any one exception.
+    """
+    try:
+        return _inflate(arriving)
+    except (ObjectPullError, OSError):
+        raise
+    except Exception as error:
+        raise UnreadableError(type(error).__name__) from None
+
+
 def _inflate(arriving: _Arriving) -> Message:
-    """The message of which all parts are here; what was read for one part is let go before the next is read."""
+    """What was read for one part is let go before the next is read."""
     inflated: dict[str, InflatableObject] = {}
     for node in iterate_object_tree(arriving.tree):  # parts first, then what they are parts of
         inflate_object_from_contents(node.object_id, arriving.parts, keep_object_contents=True, objects=inflated)
