@@ -125,7 +125,8 @@ class Rounds(Frozen):
         1.0,
         gt=0,
         le=1,
-        description="largest share that a site has in what is averaged or added up, however many cases it says it has",
+        description="largest share of a site in an average, or of its trees, however many cases it says it has; sums "
+        "count each case once",
     )
     suspend_after: int = Field(
         3,

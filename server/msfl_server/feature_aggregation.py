@@ -39,7 +39,7 @@ def combine(settings: Classification, state: State, contributions: Contributions
         settings: what is predicted, from what and by which model.
         state: what the sites answered to.
         contributions: of each site, arrays with the names and shapes of `contribution_like`, and its training cases.
-        max_share: the largest share of the cases that a site counts for; sums of more are scaled down.
+        max_share: the largest share that a site has in an average, or its trees have; sums count each case once.
 
     Raises:
         UpdateError: trees that are none; the line names the site.
@@ -51,10 +51,6 @@ def combine(settings: Classification, state: State, contributions: Contributions
     parts, cases = [contributions[site][0] for site in sites], [contributions[site][1] for site in sites]
     shares = capped_shares(dict(zip(sites, cases, strict=True)), max_share)
     share_S = np.array([shares[site] for site in sites])
-    if not isinstance(settings.model, MlpModel | BoostedTrees | Forest) or phase_of(state) is Phase.PREPARE:
-        parts = [
-            _scaled(part, share * sum(cases) / num) for part, share, num in zip(parts, share_S, cases, strict=True)
-        ]
     match phase_of(state), settings.model:
         case Phase.PREPARE, _:
             after = _prepared(settings, state, parts)
@@ -73,11 +69,6 @@ def combine(settings: Classification, state: State, contributions: Contributions
         if not np.isfinite(value).all():
             raise RunError(f"{name}: not finite after the sites' sums; scale the inputs, or penalise more")
     return after
-
-
-def _scaled(sums: State, factor: float) -> State:
-    """Sums as of fewer or more cases; those that nothing is to be changed of, to the bit."""
-    return sums if abs(factor - 1) < 1e-12 else {name: value * factor for name, value in sums.items()}
 
 
 def _prepared(settings: Classification, state: State, parts: list[State]) -> State:

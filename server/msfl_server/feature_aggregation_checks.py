@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 _ROUNDING = 1e-9
 _LARGEST_LOSS = 35.0  # log loss of a case: of a probability of 1e-15
 _SLACK = 100.0  # times the squares of the inputs that the first sums told of: a site may come later
+_MOST_SLOPE = 20.0  # norm of a score's coefficients, each for a standard deviation of its input
 _FAR_LEAF = 10.0  # times the shrinkage, or what is usual among the others
 
 
@@ -56,8 +57,8 @@ def check_contribution(settings: Classification, state: State, part: State, num_
 
 def _check_class_sums(part: State, num_cases: int) -> None:
     counts_K, sums_KP, squares_KP = part["counts"], part["sums"], part["squares"]
-    if (counts_K < 0).any() or (counts_K % 1 != 0).any() or counts_K.sum() != num_cases:
-        raise UpdateError(f"counts: expected whole numbers that add up to {num_cases} cases")
+    if (counts_K < 0).any() or (counts_K % 1 != 0).any() or not 0 < counts_K.sum() <= num_cases:
+        raise UpdateError(f"counts: expected whole numbers that add up to at most {num_cases} cases")
     if sums_KP[counts_K == 0].any() or squares_KP[counts_K == 0].any():
         raise UpdateError("sums, squares: expected 0 of a class without a case")
     if (squares_KP < 0).any():
@@ -159,6 +160,14 @@ def squares_of_inputs(settings: Classification, state: State, num_cases: int) ->
     if model.kind == "svm-rbf":  # a case's kernel with itself is 1, and its features are a projection of that
         return np.full(model.num_features + 1, (1 + 1e-6) * num_cases)
     return None
+
+
+def are_moderate(settings: Classification, state: State) -> bool:
+    """Whether a linear model's coefficients are within what a site answers; of other models, always."""
+    if not isinstance(settings.model, LinearModel) or phase_of(state) is Phase.PREPARE:
+        return True
+    scaled_VM = state["coefficients"] * np.append(state["spread"], 1.0)
+    return bool((np.linalg.norm(scaled_VM, axis=1) <= _MOST_SLOPE).all())
 
 
 def odd_inputs(parts: Mapping[str, State]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
@@ -15,7 +16,7 @@ from flwr.serverapp import Grid
 from msfl_common.config import Rounds
 from msfl_common.errors import SENTENCES, Code, UpdateError
 from msfl_common.messages import unpack_refusal
-from msfl_server.summary import SiteFailure
+from msfl_server.summary import SUSPENDED, SiteFailure
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -28,7 +29,6 @@ BAD_UPDATE, BAD_METRICS, BAD_FACTS, BAD_SUMS, BAD_REPLY = (
     "BAD_SUMS",
     "BAD_REPLY",
 )
-SUSPENDED = "SUSPENDED"
 _MEANINGS = {
     NO_ANSWER: "no answer before the deadline",
     WENT_OFFLINE: "went offline and did not come back in time",
@@ -149,7 +149,8 @@ class _Exchange(Generic[T]):
         try:
             failure = _failure(reply, name)
             if failure is None:
-                self.replies[node] = self.question.read(name, reply.content)
+                with np.errstate(all="ignore"):
+                    self.replies[node] = self.question.read(name, reply.content)
         except UpdateError as error:
             log.warning("%s: answer refused: %s", name, error)
             failure = SiteFailure(site=name, code=self.question.bad)

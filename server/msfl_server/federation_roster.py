@@ -13,7 +13,6 @@ from msfl_server.federation_exchange import (
     BAD_FACTS,
     NOT_ONLINE,
     STRANGER,
-    SUSPENDED,
     Question,
     ask,
     gather,
@@ -21,7 +20,7 @@ from msfl_server.federation_exchange import (
 )
 from msfl_server.federation_listener import Listener
 from msfl_server.federation_metrics import facts_within
-from msfl_server.summary import SiteFailure
+from msfl_server.summary import SUSPENDED, SiteFailure
 
 
 @dataclass

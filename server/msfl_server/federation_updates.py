@@ -6,7 +6,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from msfl_common.config import Rounds
+from msfl_common.errors import RunError, UpdateError
 from msfl_common.messages import Content, unpack_update
 from msfl_common.weights import Weights
 from msfl_server.culprits import combine_without_culprits
@@ -66,15 +69,34 @@ def combine_usable(
     Raises:
         RunError: they cannot be combined whichever is left out.
     """
-    refused = strategy.odd(before, updates)
+    with np.errstate(all="ignore"):
+        refused = strategy.odd(before, updates)
     left = {site: update for site, update in updates.items() if site not in refused}
     combined = None
     if len(left) >= quorum:
-        combined, culprits = combine_without_culprits(
-            lambda parts: strategy.combine(before, momentum, parts), left, quorum
-        )
-        refused |= dict.fromkeys(culprits, "with it, the updates of this round cannot be combined")
+        combined, culprits = _combine(strategy, before, momentum, left, quorum)
+        refused |= dict.fromkeys(culprits, "with it, what the updates of this round come to is nothing to go on from")
     for site, why in sorted(refused.items()):
         log.warning("%s: answer refused: %s", site, why)
     left = {site: update for site, update in left.items() if site not in refused}
     return Usable(combined, left, tuple(SiteFailure(site=site, code=BAD_UPDATE) for site in sorted(refused)))
+
+
+def _combine(
+    strategy: Strategy, before: Weights, momentum: Weights | None, updates: Mapping[str, StoredUpdate], quorum: int
+) -> tuple[Combined, tuple[str, ...]]:
+    """What the updates come to, and who had to be left out for it to be moderate, or else to be anything at all."""
+
+    def combine(parts: Mapping[str, StoredUpdate]) -> Combined:
+        return strategy.combine(before, momentum, parts)
+
+    def moderately(parts: Mapping[str, StoredUpdate]) -> Combined:
+        combined = combine(parts)
+        if not strategy.is_moderate(combined.weights):
+            raise UpdateError("the combined weights are beyond what sites answer")
+        return combined
+
+    try:
+        return combine_without_culprits(moderately, updates, quorum)
+    except RunError:
+        return combine_without_culprits(combine, updates, quorum)

@@ -32,11 +32,12 @@ def odd_means(means_P: Mapping[Site, Floats], deviations_P: Mapping[Site, Floats
         return odd
     for site, mean_P in means_P.items():
         others = [other for other in means_P if other != site]
-        centre_P = _of_columns(median, [means_P[other] for other in others])
-        spreads = [np.maximum(deviations_P[other], np.abs(means_P[other] - centre_P)) for other in others]
-        usual_P = _of_columns(median_high, spreads)
-        off_P = np.maximum(np.abs(mean_P - centre_P), deviations_P[site])
-        times_P = np.where(usual_P > 0, off_P / np.where(usual_P > 0, usual_P, 1.0), 0.0)
+        with np.errstate(all="ignore"):
+            centre_P = _of_columns(median, [means_P[other] for other in others])
+            spreads = [np.maximum(deviations_P[other], np.abs(means_P[other] - centre_P)) for other in others]
+            usual_P = _of_columns(median_high, spreads)
+            off_P = np.maximum(np.abs(mean_P - centre_P), deviations_P[site])
+            times_P = np.where(usual_P > 0, off_P / np.where(usual_P > 0, usual_P, 1.0), 0.0)
         if not (times_P <= FAR).all():
             odd[site] = int(np.argmax(times_P))
     return odd

@@ -15,7 +15,7 @@ from msfl_common.feature_models.trees import VALUES
 from msfl_common.messages import ModelUpdate
 from msfl_common.weights import Weights, expect_finite
 from msfl_server.feature_aggregation import combine
-from msfl_server.feature_aggregation_checks import check_contribution, odd_inputs, odd_leaves
+from msfl_server.feature_aggregation_checks import are_moderate, check_contribution, odd_inputs, odd_leaves
 from msfl_server.strategy_fedavg import aggregate, mean_loss, with_momentum
 from msfl_server.update_checks import moved, too_far
 from msfl_server.update_store import Moved, StoredUpdate
@@ -61,6 +61,9 @@ class Strategy(Protocol):
             MsflError: they cannot be combined.
         """
 
+    def is_moderate(self, weights: Weights) -> bool:
+        """Whether combined weights are such that sites will answer them."""
+
     def is_finished(self, weights: Weights) -> bool:
         """Whether no further round would change them."""
 
@@ -98,6 +101,10 @@ class Averaging:
         """See `Strategy`."""
         return too_far({site: update.moved for site, update in updates.items()}, weights)
 
+    def is_moderate(self, _: Weights) -> bool:
+        """See `Strategy`."""
+        return True
+
     def is_finished(self, _: Weights) -> bool:
         """See `Strategy`."""
         return False
@@ -113,7 +120,7 @@ class FeatureSums:
     @property
     def can_go_back(self) -> bool:
         """See `Strategy`."""
-        return isinstance(self.settings.model, MlpModel | BoostedTrees)
+        return isinstance(self.settings.model, MlpModel)  # sites take no trees back, and searches find their own way
 
     @property
     def name(self) -> str:
@@ -151,6 +158,10 @@ class FeatureSums:
                 {site: update.moved for site, update in updates.items()}, {name: weights[name] for name in like}
             )
         return odd_leaves(self.settings, {site: update.moved[0] for site, update in updates.items()})
+
+    def is_moderate(self, weights: Weights) -> bool:
+        """See `Strategy`."""
+        return are_moderate(self.settings, weights)
 
     def _averages(self, weights: Weights) -> bool:
         return isinstance(self.settings.model, MlpModel) and phase_of(weights) is Phase.FIT

@@ -20,6 +20,7 @@ from msfl_common.statistics import Estimate, pool
 from msfl_server.classification_summary import ClassificationSummary
 
 SUMMARY_FILE = "summary.json"
+SUSPENDED = "SUSPENDED"  # the code of a site that is not asked for some rounds
 
 Code = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]*$")]
 

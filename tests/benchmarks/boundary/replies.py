@@ -11,7 +11,7 @@ from tests.attacks.fuzzing import Tally, fuzz, fuzz_bytes, fuzz_facts, fuzz_sums
 from tests.attacks.recorded import CLASSIFIERS, classifier, make_patients, segmentation
 from tests.benchmarks.figure import Figure
 
-PLAYS, FACTS, SUMS, BYTES = 7500, 4000, 1500, 2500  # a play has two or more replies
+PLAYS, FACTS, SUMS, BYTES = 6000, 3000, 1000, 2500  # a play has two or more replies
 SEED = 11
 
 
