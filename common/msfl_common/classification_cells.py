@@ -117,6 +117,24 @@ def check_confusion(confusion_KK: Floats, num_cases: int) -> None:
         raise UpdateError(f"confusion: expected whole numbers that add up to {num_cases} or to 0")
 
 
+def check_outcomes(cells_CG3: Floats, confusion_KK: Floats) -> None:
+    """Refuse cells and a confusion matrix that tell of other outcomes; either may be withheld.
+
+    Raises:
+        UpdateError: cases of a class differ, or those of several classes are not all cases.
+    """
+    num_classes = len(confusion_KK)
+    told_C = cells_CG3[:, :, CASES].sum(axis=1) > 0
+    positives_C = cells_CG3[:, :, POSITIVES].sum(axis=1)
+    if len(told_C) > 1 and told_C.all() and positives_C.sum() != cells_CG3[0, :, CASES].sum():
+        raise UpdateError("cells: expected the positive cases of all classes to be all cases")
+    if not confusion_KK.any():
+        return
+    true_C = confusion_KK.sum(axis=1)[list(scored_classes(num_classes))]
+    if (positives_C != true_C)[told_C].any():
+        raise UpdateError("cells and confusion: expected the same number of cases of each class")
+
+
 def _groups(score_N: Floats, patients: Sequence[str], min_cases: int) -> list[NDArray[np.int64]]:
     """Indices of the cases of each group, low scores first; see `cells`."""
     sizes_G = _GROWTH ** np.arange(NUM_GROUPS)

@@ -120,6 +120,22 @@ class Rounds(Frozen):
         lt=1,
         description="momentum of the averaged update between rounds (Nesterov); 0 is plain FedAvg",
     )
+    max_cases: int = Field(
+        10_000, ge=1, le=10**9, description="most training cases of a site; one that says more is refused"
+    )
+    max_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="largest share of a site in an average, or of its trees, however many cases it says it has; sums "
+        "count each case once",
+    )
+    suspend_after: int = Field(
+        3,
+        ge=1,
+        description="a site whose answers are refused in so many rounds in a row is not asked for as many, then for "
+        "twice as many, and so on",
+    )
 
 
 class Harmonization(Frozen):

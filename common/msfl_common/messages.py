@@ -7,25 +7,24 @@ The coordinator sends a `RoundTask` with the current weights. A site answers wit
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from msfl_common.checked_numbers import MOST_LOSS, MOST_SECONDS, finite_number, number_within, whole_number
 from msfl_common.classification_curves import DEFAULT_THRESHOLD
 from msfl_common.config import StudyConfig, parse_study
-from msfl_common.config_classification import Split
+from msfl_common.config_classification import NAME, Split
 from msfl_common.errors import Code, ConfigError, UpdateError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
-from msfl_common.messages_arrays import ARRAYS, pack_weights, unpack_floats, unpack_weights
+from msfl_common.messages_arrays import ARRAYS, check_scatter, pack_weights, unpack_floats, unpack_weights
 from msfl_common.messages_ledger import BESIDE
 from msfl_common.reading import MOST_SETTINGS, parse_record
 from msfl_common.stages import Stage, stages_of, study_at
 from msfl_common.validation_metrics import ValidationMetrics as ValidationMetrics
-from msfl_common.validation_metrics import array_shapes, check_arrays, estimate_of, flat_numbers, number_names
+from msfl_common.validation_metrics import array_shapes, check_metrics, estimate_of, flat_numbers, number_names
 from msfl_common.weights import Weights
 
 TASK, METRICS, FACTS, REFUSAL = "task", "metrics", "facts", "refusal"
@@ -38,6 +37,8 @@ REFERENCE: Final = "reference"
 NUM_CASES = "num-examples"  # the name under which Flower's strategies look for a site's weight
 NUM_SCANNERS = "num_scanners"
 TRAIN_LOSS, SECONDS = "train_loss", "seconds"
+
+_VERSION = r"[0-9A-Za-z.+-]{1,40}"
 
 Content = RecordDict  # what a message holds, for modules that only hand it on
 
@@ -169,9 +170,10 @@ def unpack_update(content: RecordDict, expected: Weights) -> ModelUpdate:
         UpdateError: records, names, shapes, types, sizes or values are not as declared.
     """
     numbers = _exactly(content, {ARRAYS, METRICS}, {NUM_CASES, TRAIN_LOSS, SECONDS})
-    num_cases = _counts({NUM_CASES: numbers[NUM_CASES]})[NUM_CASES]
-    weights = unpack_weights(content, expected, consume=True)
-    return ModelUpdate(weights, num_cases, numbers[TRAIN_LOSS], numbers[SECONDS])
+    num_cases = whole_number(NUM_CASES, numbers[NUM_CASES])
+    loss = number_within(TRAIN_LOSS, numbers[TRAIN_LOSS], -MOST_LOSS, MOST_LOSS)
+    seconds = number_within(SECONDS, numbers[SECONDS], 0.0, MOST_SECONDS)
+    return ModelUpdate(unpack_weights(content, expected, consume=True), num_cases, loss, seconds)
 
 
 def pack_metrics(metrics: ValidationMetrics) -> RecordDict:
@@ -198,22 +200,16 @@ def unpack_metrics(
         UpdateError: an unknown metric, a missing field, a value that is not finite, or arrays that no site may send.
     """
     allowed = number_names(names) | {NUM_CASES, SECONDS}
-    known = set(content.metric_records.get(METRICS, MetricRecord())) & allowed
+    known = set(content.metric_records.get(METRICS, MetricRecord())) & allowed | {NUM_CASES, SECONDS}
     numbers = _exactly(content, {METRICS, ARRAYS} if num_classes else {METRICS}, known)
-    found = {name.rsplit(".", 1)[0] for name in numbers} - {NUM_CASES, SECONDS}
+    num_cases = whole_number(NUM_CASES, numbers.pop(NUM_CASES))
+    seconds = number_within(SECONDS, numbers.pop(SECONDS), 0.0, MOST_SECONDS)
     arrays = unpack_floats(content, array_shapes(num_classes)) if num_classes else {}
-    try:
-        estimates = {name: estimate_of(numbers, name) for name in sorted(found)}
-        metrics = ValidationMetrics(
-            estimates,
-            int(numbers[NUM_CASES]),
-            numbers[SECONDS],
-            cells=arrays.get("cells"),
-            confusion=arrays.get("confusion"),
-        )
-    except KeyError as error:
-        raise UpdateError(f"the metrics lack {error}") from None
-    check_arrays(metrics, min_cases)
+    estimates = {name: estimate_of(numbers, name) for name in sorted({name.rsplit(".", 1)[0] for name in numbers})}
+    metrics = ValidationMetrics(
+        estimates, num_cases, seconds, cells=arrays.get("cells"), confusion=arrays.get("confusion")
+    )
+    check_metrics(metrics, min_cases)
     return metrics
 
 
@@ -231,9 +227,14 @@ def unpack_facts(content: RecordDict) -> NodeFacts:
         UpdateError: they are not as declared.
     """
     record = content.config_records.get(FACTS)
-    if record is None or set(record) != {"site", "version", "cases_at_least"}:
+    if record is None or set(content) != {FACTS} or set(record) != {"site", "version", "cases_at_least"}:
         raise UpdateError("expected node facts")
-    return NodeFacts(str(record["site"]), str(record["version"]), int(str(record["cases_at_least"])))
+    site, version = record["site"], record["version"]
+    if not isinstance(site, str) or not re.fullmatch(NAME, site):
+        raise UpdateError("site: expected a name of letters, digits, dot, dash and underscore")
+    if not isinstance(version, str) or not re.fullmatch(_VERSION, version):
+        raise UpdateError("version: expected one")
+    return NodeFacts(site, version, whole_number("cases_at_least", record["cases_at_least"], least=0))
 
 
 def pack_slopes_task(task: RoundTask, slopes_QP: Floats) -> RecordDict:
@@ -284,12 +285,13 @@ def unpack_moments(content: RecordDict, num_columns: int, num_features: int) -> 
     Raises:
         UpdateError: names, shapes, types or values are not as declared.
     """
-    counts = _counts(_exactly(content, {ARRAYS, METRICS}, {NUM_CASES, NUM_SCANNERS}))
+    numbers = _exactly(content, {ARRAYS, METRICS}, {NUM_CASES, NUM_SCANNERS})
+    num_cases = whole_number(NUM_CASES, numbers[NUM_CASES])
+    num_scanners = whole_number(NUM_SCANNERS, numbers[NUM_SCANNERS], most=num_cases)
     shapes = {"covariance": (num_columns, num_columns), "cross": (num_columns, num_features)}
     arrays = unpack_floats(content, shapes)
-    if (np.diag(arrays["covariance"]) < 0).any():
-        raise UpdateError("covariance: expected no negative variance")
-    return Moments(counts[NUM_CASES], counts[NUM_SCANNERS], arrays["covariance"], arrays["cross"])
+    check_scatter("covariance", arrays["covariance"])
+    return Moments(num_cases, num_scanners, arrays["covariance"], arrays["cross"])
 
 
 def unpack_residuals(content: RecordDict, num_features: int) -> Residuals:
@@ -298,11 +300,11 @@ def unpack_residuals(content: RecordDict, num_features: int) -> Residuals:
     Raises:
         UpdateError: names, shapes, types or values are not as declared.
     """
-    counts = _counts(_exactly(content, {ARRAYS, METRICS}, {NUM_CASES}))
+    num_cases = whole_number(NUM_CASES, _exactly(content, {ARRAYS, METRICS}, {NUM_CASES})[NUM_CASES])
     arrays = unpack_floats(content, {"intercepts": (num_features,), "squares": (num_features,)})
     if (arrays["squares"] < 0).any():
         raise UpdateError("squares: expected no negative sum of squares")
-    return Residuals(counts[NUM_CASES], arrays["intercepts"], arrays["squares"])
+    return Residuals(num_cases, arrays["intercepts"], arrays["squares"])
 
 
 def pack_refusal(refusal: Refusal) -> RecordDict:
@@ -316,10 +318,11 @@ def unpack_refusal(content: RecordDict) -> Refusal | None:
     if record is None:
         return None
     try:
-        code = Code(str(record.get("code")))
+        code = Code(str(record.get("code"))[:64])
     except ValueError:
         code = Code.INTERNAL
-    return Refusal(code, str(record.get("site", ""))[:64])
+    site = record.get("site")
+    return Refusal(code, site if isinstance(site, str) and re.fullmatch(NAME, site) else "")
 
 
 def describe(content: Content) -> Description:
@@ -356,22 +359,11 @@ def payload_sha256(content: Content) -> str:
     return digest.hexdigest()
 
 
-def _counts(numbers: Mapping[str, float]) -> dict[str, int]:
-    for name, value in numbers.items():
-        if value < 1 or value != int(value):
-            raise UpdateError(f"{name}: expected a whole number above 0, found {value}")
-    return {name: int(value) for name, value in numbers.items()}
-
-
 def _exactly(content: RecordDict, records: set[str], names: set[str]) -> dict[str, float]:
     record = content.metric_records.get(METRICS)
     if record is None or set(content) != records:
-        raise UpdateError(f"expected the records {sorted(records)}, found {sorted(content)}")
+        raise UpdateError(f"expected the records {sorted(records)}, found {len(content)} or other ones")
     if set(record) != names:
-        raise UpdateError(f"unexpected or missing numbers: {sorted(set(record) ^ names)[:3]}")
-    numbers: dict[str, float] = {}
-    for name, value in record.items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise UpdateError(f"{name}: expected one finite number")
-        numbers[name] = value
-    return numbers
+        missing = sorted(names - set(record))[:3]
+        raise UpdateError(f"expected {len(names)} numbers, found {len(record)}; missing are {missing or 'none'}")
+    return {name: finite_number(name, record[name]) for name in sorted(names)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from msfl_common.weights import MOST_FREE_VALUES, Weights, check_weights, has_fr
 
 ARRAYS = "arrays"
 _NPY_HEADER_BYTES = 1024  # more than any .npy header of our arrays
+_NPY: Any = np.lib.format  # whose stubs lack the bound on a header
 _BLOCK = "block{:05d}"
+_ROUNDING = 1e-9  # share of a matrix's largest value by which sums of products may miss what they are by definition
 # Of float32, with the .npy header, just four of the 5 MB chunks in which Flower moves an array: each array, and each
 # chunk, is a call of its own.
 BLOCK_VALUES = 5 * 2**20 - 32
@@ -60,14 +63,10 @@ def unpack_weights(content: RecordDict, expected: Weights, *, consume: bool) -> 
     if list(record) != names:
         raise UpdateError(f"expected {len(names)} blocks of weights, found {len(record)} arrays or other names")
     for name, size in zip(names, sizes, strict=True):  # sizes before anything is decoded
-        if len(record[name].data) > dtype.itemsize * size + _NPY_HEADER_BYTES:
-            raise UpdateError(f"{name}: expected {dtype.itemsize * size} bytes, found {len(record[name].data)}")
+        _expect_bytes(name, record[name], dtype.itemsize * size)
     vector = np.empty(num_values, dtype)
     for number, (name, size) in enumerate(zip(names, sizes, strict=True)):
-        block = _decode(name, record[name])
-        if block.shape != (size,) or block.dtype != dtype:
-            raise UpdateError(f"{name}: expected {dtype}({size},), found {block.dtype}{block.shape}")
-        vector[number * BLOCK_VALUES :][:size] = block
+        vector[number * BLOCK_VALUES :][:size] = _decode(name, record[name], dtype, (size,))
         if consume:
             del record[name]
     weights, start = {}, 0
@@ -88,16 +87,64 @@ def _num_values(record: ArrayRecord, expected: Weights, dtype: np.dtype[Any]) ->
     last = _BLOCK.format(len(record) - 1)
     if len(record) > MOST_FREE_VALUES // BLOCK_VALUES or last not in record:
         raise UpdateError(f"expected at most {MOST_FREE_VALUES} values in numbered blocks, found {len(record)} arrays")
-    if len(record[last].data) > dtype.itemsize * BLOCK_VALUES + _NPY_HEADER_BYTES:
-        raise UpdateError(f"{last}: expected at most {BLOCK_VALUES} values")
-    return (len(record) - 1) * BLOCK_VALUES + _decode(last, record[last]).size
+    _expect_bytes(last, record[last], dtype.itemsize * BLOCK_VALUES)
+    (size,) = _decode(last, record[last], dtype, (-1,)).shape
+    return (len(record) - 1) * BLOCK_VALUES + size
 
 
-def _decode(name: str, array: Array) -> NDArray[Any]:
+def _expect_bytes(name: str, array: Array, num_bytes: int) -> None:
+    """Refuse an array that takes more than so many bytes and its header.
+
+    Raises:
+        UpdateError: it does.
+    """
+    if len(array.data) > num_bytes + _NPY_HEADER_BYTES:
+        raise UpdateError(f"{name}: expected {num_bytes} bytes, found {len(array.data)}")
+
+
+def _decode(name: str, array: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """The values of an .npy file, held against its header before any memory is taken; -1 in `shape` is free.
+
+    Raises:
+        UpdateError: other bytes, type or shape.
+    """
+    found_shape, is_fortran, found_dtype, start = _header(name, array)
+    fits = len(found_shape) == len(shape) and all(
+        size in (-1, found) for size, found in zip(shape, found_shape, strict=True)
+    )
+    if not fits or found_dtype != dtype:
+        raise UpdateError(f"{name}: expected {dtype}{shape}, found {found_dtype.name}{found_shape}")
+    if len(array.data) - start != dtype.itemsize * math.prod(found_shape):
+        raise UpdateError(f"{name}: expected as many bytes as {dtype}{shape} takes")
+    values = np.frombuffer(array.data, dtype, offset=start)
+    return values.reshape(found_shape, order="F" if is_fortran else "C").copy()
+
+
+def _header(name: str, array: Array) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, order, type and length of the header of an .npy file."""
+    stream = BytesIO(array.data[:_NPY_HEADER_BYTES])
     try:
-        return array.numpy()
-    except Exception as error:  # numpy reads the header with Python's own parser, whose errors are of many kinds
+        if array.stype != "numpy.ndarray" or _NPY.read_magic(stream) != (1, 0):
+            raise UpdateError(f"{name}: expected a NumPy array of format 1.0")
+        return *_NPY.read_array_header_1_0(stream, max_header_size=_NPY_HEADER_BYTES), stream.tell()
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, EOFError) as error:
         raise UpdateError(f"{name}: cannot be decoded: {type(error).__name__}") from None
+
+
+def check_scatter(name: str, scatter_PP: Floats) -> None:
+    """Refuse what is no sum of products of rows with themselves.
+
+    Raises:
+        UpdateError: it is not symmetric, or has a negative variance in some direction.
+    """
+    largest = float(np.abs(scatter_PP).max(initial=0.0))
+    if not largest:
+        return
+    scaled_PP = scatter_PP / largest
+    if np.abs(scaled_PP - scaled_PP.T).max() > _ROUNDING or np.linalg.eigvalsh(scaled_PP)[0] < -_ROUNDING * len(
+        scaled_PP
+    ):
+        raise UpdateError(f"{name}: expected a symmetric matrix without negative variance")
 
 
 def unpack_floats(content: RecordDict, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
@@ -111,10 +158,9 @@ def unpack_floats(content: RecordDict, shapes: Mapping[str, tuple[int, ...]]) ->
         raise UpdateError(f"expected the arrays {sorted(shapes)}")
     arrays: dict[str, Floats] = {}
     for name, shape in shapes.items():
-        if len(record[name].data) > 8 * math.prod(shape) + _NPY_HEADER_BYTES:
-            raise UpdateError(f"{name}: expected {8 * math.prod(shape)} bytes, found {len(record[name].data)}")
-        value = _decode(name, record[name])
-        if value.shape != shape or value.dtype != np.float64 or not np.isfinite(value).all():
-            raise UpdateError(f"{name}: expected finite float64{shape}, found {value.dtype}{value.shape}")
+        _expect_bytes(name, record[name], 8 * math.prod(shape))
+        value = _decode(name, record[name], np.dtype(np.float64), shape)
+        if not np.isfinite(value).all():
+            raise UpdateError(f"{name}: expected finite values")
         arrays[name] = value
     return arrays

@@ -14,11 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PlainSerializer, PlainValidator
 
-from msfl_common.classification_cells import cells_shape, check_cells, check_confusion
+from msfl_common.checked_numbers import number_within, whole_number
+from msfl_common.classification_cells import cells_shape, check_cells, check_confusion, check_outcomes
+from msfl_common.errors import UpdateError
+from msfl_common.metric_registry import possible_range
 from msfl_common.statistics import Estimate
 
 Floats = NDArray[np.float64]
 
+_ROUNDING = 1e-9  # a mean of ones may come out a little above
 _FIELDS = ("mean", "standard_error", "ci95_low", "ci95_high", "num_cases")
 
 
@@ -76,11 +80,13 @@ def estimate_of(numbers: Mapping[str, float], name: str) -> Estimate:
     """The estimate of a metric; the interval is missing where it is not estimable.
 
     Raises:
-        KeyError: mean or count is not there.
+        UpdateError: mean or count is not there, or the count is none.
     """
+    if missing := [part for part in ("mean", "num_cases") if f"{name}.{part}" not in numbers]:
+        raise UpdateError(f"{name}: the metrics lack {missing[0]}")
     return Estimate(
         mean=numbers[f"{name}.mean"],
-        num_cases=int(numbers[f"{name}.num_cases"]),
+        num_cases=whole_number(f"{name}.num_cases", numbers[f"{name}.num_cases"]),
         standard_error=numbers.get(f"{name}.standard_error", math.nan),
         ci95_low=numbers.get(f"{name}.ci95_low", math.nan),
         ci95_high=numbers.get(f"{name}.ci95_high", math.nan),
@@ -94,13 +100,32 @@ def array_shapes(num_classes: int) -> dict[str, tuple[int, ...]]:
     return {"cells": cells_shape(num_classes), "confusion": (num_classes, num_classes)}
 
 
-def check_arrays(metrics: ValidationMetrics, min_cases: int) -> None:
-    """Refuse arrays that no site may send.
+def check_metrics(metrics: ValidationMetrics, min_cases: int) -> None:
+    """Refuse figures that no cases can have: out of a metric's range, of more cases than there are, against each other.
 
     Raises:
-        UpdateError: see `check_cells` and `check_confusion`.
+        UpdateError: the first of them.
     """
+    for name, estimate in metrics.estimates.items():
+        _check_estimate(name, estimate, metrics.num_cases)
     if metrics.cells is not None:
         check_cells(metrics.cells, metrics.num_cases, min_cases)
     if metrics.confusion is not None:
         check_confusion(metrics.confusion, metrics.num_cases)
+    if metrics.cells is not None and metrics.confusion is not None:
+        check_outcomes(metrics.cells, metrics.confusion)
+
+
+def _check_estimate(name: str, estimate: Estimate, num_cases: int) -> None:
+    low, high = possible_range(name)
+    width = high - low
+    number_within(f"{name}.mean", estimate.mean, low - _ROUNDING, high + _ROUNDING)
+    whole_number(f"{name}.num_cases", estimate.num_cases, most=num_cases)
+    spread = (estimate.standard_error, estimate.ci95_low, estimate.ci95_high)
+    if all(map(math.isnan, spread)):
+        return
+    number_within(f"{name}.standard_error", estimate.standard_error, 0.0, width)
+    for part, end in (("ci95_low", estimate.ci95_low), ("ci95_high", estimate.ci95_high)):
+        number_within(f"{name}.{part}", end, low - width, high + width)  # a mirrored interval may end beyond the range
+    if estimate.ci95_low > estimate.ci95_high:
+        raise UpdateError(f"{name}: expected an interval from low to high")

@@ -131,8 +131,8 @@ def check_weights(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDAr
         UpdateError: other names, another shape or type, or a value that is not finite.
     """
     if list(found) != list(expected):
-        strange = sorted(set(found) ^ set(expected))[:3]
-        raise UpdateError(f"expected {len(expected)} arrays, found {len(found)}; they differ in {strange or 'order'}")
+        missing = sorted(set(expected) - set(found))[:3]
+        raise UpdateError(f"expected {len(expected)} arrays, found {len(found)}, without {missing} or in other order")
     for name, reference in expected.items():
         array = found[name]
         fits = array.shape == reference.shape or (
@@ -140,5 +140,15 @@ def check_weights(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDAr
         )
         if not fits or array.dtype != reference.dtype:
             raise UpdateError(f"{name}: expected {reference.dtype}{reference.shape}, found {array.dtype}{array.shape}")
+    expect_finite(found)
+
+
+def expect_finite(weights: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse weights with a value that is not finite.
+
+    Raises:
+        UpdateError: there is one.
+    """
+    for name, array in weights.items():
         if not np.isfinite(array).all():
             raise UpdateError(f"{name}: {int((~np.isfinite(array)).sum())} values are not finite")

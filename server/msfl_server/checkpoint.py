@@ -25,6 +25,8 @@ from msfl_server.summary import RoundSummary, SiteSummary
 KEEP = 5  # older checkpoints are dropped; the newest alone is enough to go on
 WEIGHTS_FILE, MOMENTUM_FILE, STATE_FILE = "weights.safetensors", "momentum.safetensors", "state.json"
 
+_DAMAGED = (OSError, ValidationError, SafetensorError, UpdateError, KeyError)
+
 
 class RunState(BaseModel):
     """A run between two rounds, without its weights."""
@@ -37,6 +39,8 @@ class RunState(BaseModel):
     validation: dict[str, ValidationMetrics] = Field({}, description="each site's last validation metrics")
     test: dict[str, ValidationMetrics] = Field({}, description="of a classification: each site's test metrics")
     threshold: float | None = Field(None, description="of a classification: chosen on validation, used on test")
+    good: int = Field(0, ge=0, description="the last round whose validation held; 0: none yet")
+    rollbacks: int = Field(0, ge=0, description="times that the model came apart and was set back to a good round")
     total_s: float = Field(0.0, description="wall time of all sessions of the run so far, seconds")
     rounds_s: float = Field(0.0, description="wall time spent in rounds, seconds")
     busy_s: float = Field(0.0, description="part of it in which sites trained or validated, seconds")
@@ -54,14 +58,16 @@ class Checkpoint:
 
 def save_checkpoint(out: Path, checkpoint: Checkpoint) -> Path:
     """Write the checkpoint of a completed round, whole or not at all."""
-    folder = out / "checkpoints" / f"round_{checkpoint.state.round:04d}"
+    folder = _folder(out, checkpoint.state.round)
     with whole_folder(folder) as temporary:
         write_bytes(temporary / WEIGHTS_FILE, to_safetensors(checkpoint.weights))
         if checkpoint.momentum is not None:
             write_bytes(temporary / MOMENTUM_FILE, to_safetensors(checkpoint.momentum))
         write_text(temporary / STATE_FILE, checkpoint.state.model_dump_json(indent=1) + "\n")
+    good = _folder(out, checkpoint.state.good)
     for old in _rounds(out)[:-KEEP]:
-        shutil.rmtree(old)
+        if old != good:
+            shutil.rmtree(old)
     return folder
 
 
@@ -74,15 +80,33 @@ def load_checkpoint(out: Path, study: StudyConfig, expected: Weights) -> Checkpo
     folders = _rounds(out)
     for folder in reversed(folders):
         try:
-            state = RunState.model_validate_json((folder / STATE_FILE).read_text(encoding="utf-8"))
-            weights = load_weights(folder / WEIGHTS_FILE, expected)
-            momentum = load_weights(folder / MOMENTUM_FILE, expected) if study.rounds.server_momentum else None
-        except (OSError, ValidationError, SafetensorError, UpdateError, KeyError):
+            return _read(folder, study, expected)
+        except _DAMAGED:
             continue
-        return Checkpoint(state, weights, momentum)
     if folders:
         raise InputError(f"{out / 'checkpoints'}: {len(folders)} checkpoints, none readable for study {study.name}")
     return None
+
+
+def read_checkpoint(out: Path, number: int, study: StudyConfig, expected: Weights) -> Checkpoint:
+    """The checkpoint of one round.
+
+    Raises:
+        InputError: it is not there, or cannot be read.
+    """
+    folder = _folder(out, number)
+    try:
+        return _read(folder, study, expected)
+    except _DAMAGED:
+        raise InputError(f"{folder}: damaged, or not there") from None
+
+
+def _read(folder: Path, study: StudyConfig, expected: Weights) -> Checkpoint:
+    state = RunState.model_validate_json((folder / STATE_FILE).read_text(encoding="utf-8"))
+    weights = load_weights(folder / WEIGHTS_FILE, expected)
+    return Checkpoint(
+        state, weights, load_weights(folder / MOMENTUM_FILE, expected) if study.rounds.server_momentum else None
+    )
 
 
 def read_state(out: Path) -> RunState:
@@ -107,6 +131,10 @@ def load_weights(path: Path, expected: Weights) -> Weights:
     weights = {name: stored[name] for name in expected}
     check_weights(weights, expected)
     return weights
+
+
+def _folder(out: Path, number: int) -> Path:
+    return out / "checkpoints" / f"round_{number:04d}"
 
 
 def _rounds(out: Path) -> list[Path]:

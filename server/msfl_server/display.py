@@ -58,8 +58,9 @@ class RunDisplay:
             if name in record.metrics
         ]
         failed = "".join(f"  {failure.site}: {failure.code}" for failure in record.sites_failed)
+        back = f"  came apart, set back to round {record.set_back_to}" if record.set_back_to else ""
         told = f"round {record.round:3d}  {'  '.join(figures)}  {len(record.sites_ok)} sites  {record.seconds:.1f} s"
-        console.print(Text.assemble(told, (failed, "yellow")))
+        console.print(Text.assemble(told, (failed, "yellow"), (back, "red")))
         self._progress.update(self._rounds, completed=record.round)
 
 

@@ -23,20 +23,23 @@ from msfl_common.errors import RunError, UpdateError
 from msfl_common.feature_models import Phase, State, phase_of
 from msfl_common.feature_models.kernels import kernel_map
 from msfl_common.feature_models.state import scalar
-from msfl_common.feature_models.trees import VALUES, check_trees
+from msfl_common.feature_models.trees import VALUES
+from msfl_server.feature_aggregation_checks import check_grown
 from msfl_server.feature_aggregation_newton import next_step
 from msfl_server.feature_aggregation_sums import add_up, closed_form, fit_preparation
+from msfl_server.update_checks import capped_shares
 
 Contributions = Mapping[str, tuple[State, int]]
 
 
-def combine(settings: Classification, state: State, contributions: Contributions) -> State:
+def combine(settings: Classification, state: State, contributions: Contributions, max_share: float = 1.0) -> State:
     """The next state; the one that came is left as it is.
 
     Args:
         settings: what is predicted, from what and by which model.
         state: what the sites answered to.
         contributions: of each site, arrays with the names and shapes of `contribution_like`, and its training cases.
+        max_share: the largest share that a site has in an average, or its trees have; sums count each case once.
 
     Raises:
         UpdateError: trees that are none; the line names the site.
@@ -46,7 +49,8 @@ def combine(settings: Classification, state: State, contributions: Contributions
         raise RunError("no site contributed; wait for sites, or lower `rounds.min_sites` in study.yaml")
     sites = sorted(contributions)
     parts, cases = [contributions[site][0] for site in sites], [contributions[site][1] for site in sites]
-    share_S = np.array(cases) / sum(cases)
+    shares = capped_shares(dict(zip(sites, cases, strict=True)), max_share)
+    share_S = np.array([shares[site] for site in sites])
     match phase_of(state), settings.model:
         case Phase.PREPARE, _:
             after = _prepared(settings, state, parts)
@@ -56,7 +60,7 @@ def combine(settings: Classification, state: State, contributions: Contributions
             }
             after = state | layers
         case Phase.FIT, BoostedTrees() | Forest():
-            after = _joined_trees(settings, state, dict(zip(sites, parts, strict=True)), share_S.tolist())
+            after = _joined_trees(settings, state, contributions, shares)
         case Phase.LINK, _:
             after = _searched(settings, state, parts, sum(cases), "link")
         case _:
@@ -87,31 +91,21 @@ def _searched(settings: Classification, state: State, parts: list[State], num_ca
     return after | {"phase": scalar(Phase.LINK if name == "coefficients" and "link" in state else Phase.DONE)}
 
 
-def _joined_trees(settings: Classification, state: State, parts: Mapping[str, State], shares: list[float]) -> State:
+def _joined_trees(
+    settings: Classification, state: State, contributions: Contributions, shares: Mapping[str, float]
+) -> State:
     """All trees one after the other, their leaves weighed by their site's share of cases and, in a forest, of trees."""
     model = settings.model
     assert isinstance(model, BoostedTrees | Forest)
     joined = [state["trees"]]
-    for (site, part), share in zip(parts.items(), shares, strict=True):
+    for site, share in shares.items():
+        part, num_cases = contributions[site]
         trees_R = part["trees"].copy()
         try:
-            num_trees = check_trees(trees_R, len(state["spread"]), model.max_depth)
-            _expect_number(settings, num_trees)
+            num_trees = check_grown(settings, state, trees_R, num_cases)
         except UpdateError as error:
             raise UpdateError(f"{site}: {error}") from None
         trees_R[:, VALUES:] *= share / num_trees if isinstance(model, Forest) else share
         joined.append(trees_R)
     phase = Phase.DONE if isinstance(model, Forest) else Phase.FIT
     return state | {"trees": np.concatenate(joined), "phase": scalar(phase)}
-
-
-def _expect_number(settings: Classification, found: int) -> None:
-    model = settings.model
-    if isinstance(model, Forest):
-        expected = model.num_trees
-    else:
-        assert isinstance(model, BoostedTrees)
-        num_classes = len(settings.outcome.classes)
-        expected = model.trees_per_round * (1 if num_classes == 2 else num_classes)
-    if found != expected:
-        raise UpdateError(f"expected {expected} trees, found {found}")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from flwr.serverapp import Grid
 
@@ -18,36 +18,36 @@ from msfl_common.config import StudyConfig
 from msfl_common.errors import RunError
 from msfl_common.harmonization import Reference
 from msfl_common.messages import (
-    SEGMENTATION,
     RoundTask,
     ValidationMetrics,
     pack_task,
-    unpack_facts,
-    unpack_metrics,
-    unpack_update,
 )
-from msfl_common.metric_registry import TASK_METRICS
 from msfl_common.model_folder import Provenance, save_model
 from msfl_common.model_signature import ModelSigner
 from msfl_common.stages import Stage, study_at
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
 from msfl_server.classification_summary import reliability_of, threshold_of
+from msfl_server.federation_conduct import suspended
 from msfl_server.federation_exchange import (
+    BAD_METRICS,
+    BAD_UPDATE,
     NO_ANSWER,
     NOT_ONLINE,
-    STRANGER,
     WENT_OFFLINE,
     Question,
     ask,
-    gather,
     meaning_of,
-    presence,
 )
 from msfl_server.federation_harmonization import Harmonizer, load_reference, save_reference
+from msfl_server.federation_metrics import read_metrics, usable_metrics
+from msfl_server.federation_roster import Roster, meet_sites
+from msfl_server.federation_updates import Intake, combine_usable
 from msfl_server.results import summarise_metrics
+from msfl_server.rollback import collapsed, diverged, last_good
+from msfl_server.run_listener import Listener as Listener
 from msfl_server.stage_run import Segmentation
-from msfl_server.strategy import Strategy, strategy_of
+from msfl_server.strategy import Combined, Strategy, strategy_of
 from msfl_server.summary import RoundSummary, SiteFailure, case_counts
 from msfl_server.trained_round import (
     TrainedRecord,
@@ -59,38 +59,6 @@ from msfl_server.trained_round import (
     weights_sha256,
 )
 from msfl_server.update_store import update_store
-
-
-class Listener(Protocol):
-    """Who is told how a run goes: the terminal, MLflow."""
-
-    def on_start(self, state: RunState) -> str | None:
-        """The run starts or goes on after `state.round` rounds; may return an MLflow run id to keep from here on."""
-
-    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
-        """Round `number` waits for these sites, for at most `left_s` seconds more."""
-
-    def on_round(self, state: RunState) -> str | None:
-        """A round is complete and on disk; may return an MLflow run id that was not known before."""
-
-
-@dataclass
-class Roster:
-    """The nodes that have told their site's name, and who cannot take part.
-
-    Attributes:
-        names: node id to site.
-        absent: why sites cannot take part in this round.
-        expected: sites that a round waits for before it begins.
-        invited: sites that a round without them names as left out.
-        harmonized: nodes that have the reference of the harmonization.
-    """
-
-    names: dict[int, str] = field(default_factory=dict)
-    absent: tuple[SiteFailure, ...] = ()
-    expected: tuple[str, ...] = ()
-    invited: tuple[str, ...] = ()
-    harmonized: set[int] = field(default_factory=set)
 
 
 def run_rounds(
@@ -134,9 +102,11 @@ def run_rounds(
         if strategy.is_finished(checkpoint.weights):
             break
         task = RoundTask(whole, number, stage=stage)
+        roster.suspended = suspended(checkpoint.state.history, study.rounds.suspend_after)
         meet_sites(grid, task, roster, listener, segmentation.weights if segmentation else None)
         if study.harmonization.method != "none":
-            reference = share_reference(Harmonizer(grid, study, number, listener.on_wait), reference, out, roster)
+            harmonizer = Harmonizer(grid, study, number, listener.on_wait, roster.told)
+            reference = share_reference(harmonizer, reference, out, roster)
         result = play_round(grid, task, strategy, out, roster, checkpoint, listener)
         state = result.state.model_copy(
             update={"total_s": before_s + time.monotonic() - started, "mlflow_run_id": run_id}
@@ -164,49 +134,6 @@ def run_rounds(
     return checkpoint
 
 
-def meet_sites(grid: Grid, task: RoundTask, roster: Roster, listener: Listener, lesions: Weights | None = None) -> None:
-    """Wait for the expected sites; ask nodes not yet known for their facts.
-
-    After a stage of segmentation, they are handed its final weights, `lesions`, as they are asked: who comes late, or
-    comes back, has them before anything is measured. One that refuses is asked again before the next round.
-    """
-    rounds, number, left_out = task.settings.rounds, task.round, task.study.left_out
-
-    def on_wait(sites: list[str], left_s: float) -> None:
-        listener.on_wait(number, "coming online", sites, left_s)
-
-    gather(grid, roster.expected, rounds, on_wait, left_out)
-    known = {node: here.site for node, here in (presence(grid) or {}).items()}
-    missing = sorted(set(roster.invited) - set(known.values()))
-    roster.absent = tuple(SiteFailure(site=name, code=NOT_ONLINE) for name in missing)
-    strangers = {node: known.get(node, f"{STRANGER}{node}") for node in grid.get_node_ids() if node not in roster.names}
-    if not strangers:
-        return
-    question = Question(
-        "query" if lesions is None else f"query.{SEGMENTATION}",
-        lambda: pack_task(task, lesions),
-        lambda _, content: unpack_facts(content),
-        "BAD_FACTS",
-    )
-    answers = ask(
-        grid,
-        strangers,
-        question,
-        number,
-        rounds,
-        lambda sites, left: listener.on_wait(number, "facts", sites, left),
-    )
-    failures = list(answers.failures)
-    for node, facts in sorted(answers.replies.items()):
-        if known.get(node, facts.site) != facts.site:
-            failures.append(SiteFailure(site=known[node], code="WRONG_NAME"))
-        elif facts.site in roster.names.values():
-            failures.append(SiteFailure(site=facts.site, code="DUPLICATE_NAME"))
-        else:
-            roster.names[node] = facts.site
-    roster.absent = (*roster.absent, *failures)
-
-
 def asked_to(do: Literal["train", "test"], study: StudyConfig, sites: Mapping[int, str]) -> dict[int, str]:
     """Whom of `sites` (node to name) a study asks to train, or to test.
 
@@ -221,7 +148,7 @@ def share_reference(harmonizer: Harmonizer, reference: Reference | None, out: Pa
 
     A site that does not take it goes on training; it is asked again before the next round.
     """
-    present = {node: name for node, name in roster.names.items() if node in set(harmonizer.grid.get_node_ids())}
+    present = roster.present(harmonizer.grid)
     if reference is None:
         reference = harmonizer.learn(asked_to("train", harmonizer.study, present), out)
         save_reference(out, reference)
@@ -242,15 +169,18 @@ def play_round(
 ) -> Checkpoint:
     """One round: train at the sites, check and combine their updates, measure the result at the sites.
 
+    A model that comes apart, in what the sites measure or because they cannot train from it, is set back to the last
+    good one.
+
     Raises:
-        RunError: fewer usable updates than the quorum.
+        RunError: fewer usable updates than the quorum, or a model that came apart too often.
     """
-    present = {node: name for node, name in roster.names.items() if node in set(grid.get_node_ids())}
+    present = roster.present(grid)
     trained = load_trained(out, before, has_momentum=bool(task.settings.rounds.server_momentum))
     if trained is None:
         trained = train_at_sites(grid, task, strategy, out, roster, before, listener, present)
         save_trained(out, trained)
-    return measure_at_sites(grid, task, strategy, out, before, listener, present, trained)
+    return measure_at_sites(grid, task, strategy, out, roster, before, listener, present, trained)
 
 
 def train_at_sites(
@@ -266,17 +196,17 @@ def train_at_sites(
     """The first half of a round.
 
     Raises:
-        RunError: fewer usable updates than the quorum.
+        RunError: fewer usable updates than the quorum, or a model that came apart too often.
     """
     started, study, number = time.monotonic(), task.settings, task.round
-    learners, like = asked_to("train", task.study, present), strategy.answer_like(before.weights)
+    learners = asked_to("train", task.study, present)
     with update_store(out) as store:
         question = Question(
             "train",
             lambda: pack_task(task, before.weights),
-            lambda site, content: store.keep(site, unpack_update(content, like)),
-            "BAD_UPDATE",
-            like,
+            Intake(strategy, before.weights, store, roster.told, study.rounds).read,
+            BAD_UPDATE,
+            strategy.answer_like(before.weights),
         )
         answers = ask(
             grid,
@@ -286,14 +216,18 @@ def train_at_sites(
             study.rounds,
             lambda sites, left: listener.on_wait(number, "training", sites, left),
         )
-        updates = {present[node]: update for node, update in answers.replies.items()}
-        absent = (
-            failure for failure in roster.absent if failure.code != NOT_ONLINE or failure.site not in present.values()
-        )
-        failures = (*absent, *answers.failures)
-        if len(updates) < study.rounds.quorum:
+        sent = {present[node]: update for node, update in answers.replies.items()}
+        usable = combine_usable(strategy, before.weights, before.momentum, sent, study.rounds.quorum)
+    updates, combined = usable.updates, usable.combined
+    absent = (failure for failure in roster.absent if failure.code != NOT_ONLINE or failure.site not in sent)
+    failures = (*absent, *answers.failures, *usable.failures)
+    roster.forget([failure.site for failure in failures if failure.code == BAD_UPDATE])
+    set_back: Checkpoint | None = None
+    if combined is None:
+        if not (before.state.good and strategy.can_go_back and diverged(answers.failures, len(learners))):
             raise RunError(_too_few(number, study.rounds.quorum, sorted(updates), failures))
-        combined = strategy.combine(before.weights, before.momentum, updates)
+        set_back = last_good(out, before, study)
+        combined = Combined(set_back.weights, set_back.momentum, None)
     record = TrainedRecord(
         round=number,
         started_from=weights_sha256(before.weights),
@@ -302,6 +236,7 @@ def train_at_sites(
         failures=failures,
         busy_s=busy(grid, [update.seconds for update in updates.values()]),
         seconds=time.monotonic() - started,
+        is_set_back=set_back is not None,
     )
     return TrainedRound(record, combined.weights, combined.momentum)
 
@@ -311,6 +246,7 @@ def measure_at_sites(
     task: RoundTask,
     strategy: Strategy,
     out: Path,
+    roster: Roster,
     before: Checkpoint,
     listener: Listener,
     present: Mapping[int, str],
@@ -319,6 +255,7 @@ def measure_at_sites(
     """The second half of a round: validation where it is due, after the last round the test, and what is kept."""
     started, study, number = time.monotonic(), task.settings, task.round
     trained, failures = combined.record, combined.record.failures
+    set_back = last_good(out, before, study) if trained.is_set_back else None
     validation: Mapping[str, ValidationMetrics] = {}
     test: Mapping[str, ValidationMetrics] = {}
     threshold, is_last = None, number == study.rounds.num_rounds or strategy.is_finished(combined.weights)
@@ -328,15 +265,18 @@ def measure_at_sites(
         asked = {node: name for node, name in present.items() if name not in given_up}
         if trained.validation is None:
             learners = asked_to("train", task.study, asked)
-            validation, more = validate_round(grid, task, combined.weights, learners, listener)
+            validation, more = validate_round(grid, task, combined.weights, learners, listener, roster.told)
             failures = (*failures, *more)
         else:
             validation = trained.validation
+        if strategy.can_go_back and collapsed(study.task, before.state.validation, validation):
+            set_back = last_good(out, before, study)
         if is_last and study.classification is not None:
             save_record(out, trained.model_copy(update={"validation": dict(validation), "failures": failures}))
-            threshold = threshold_of(validation)
+            threshold = threshold_of(set_back.state.validation if set_back else validation)
             task = replace(task, split="test", threshold=threshold)
-            test, more = validate_round(grid, task, combined.weights, asked_to("test", study, asked), listener)
+            testers, weights = asked_to("test", study, asked), (set_back or combined).weights
+            test, more = validate_round(grid, task, weights, testers, listener, roster.told)
             failures = (*failures, *more)
     validated_s = sum(busy(grid, [told.seconds for told in split.values()]) for split in (validation, test))
     metrics = summarise_metrics(validation)
@@ -350,44 +290,52 @@ def measure_at_sites(
         sites_ok=tuple(sorted(trained.train_cases)),
         sites_failed=tuple(sorted(failures, key=lambda failure: (failure.site, failure.code))),
         seconds=trained.seconds + time.monotonic() - started,
+        set_back_to=set_back.state.round if set_back else None,
     )
+    measured = set_back.state.validation if set_back else dict(validation)
     state = before.state.model_copy(
         update={
             "round": number,
             "history": (*before.state.history, record),
             "sites": case_counts(before.state.sites, trained.train_cases, validation),
-            "validation": dict(validation) or before.state.validation,
+            "validation": measured or before.state.validation,
+            "good": number if validation and not set_back else before.state.good,
+            "rollbacks": before.state.rollbacks + bool(set_back),
             "test": dict(test),
             "threshold": threshold,
             "rounds_s": before.state.rounds_s + record.seconds,
             "busy_s": before.state.busy_s + trained.busy_s + validated_s,
         }
     )
-    return Checkpoint(state, combined.weights, combined.momentum)
+    kept = set_back or combined
+    return Checkpoint(state, kept.weights, kept.momentum)
 
 
 def validate_round(
-    grid: Grid, task: RoundTask, weights: Weights, present: Mapping[int, str], listener: Listener
+    grid: Grid,
+    task: RoundTask,
+    weights: Weights,
+    present: Mapping[int, str],
+    listener: Listener,
+    told: Mapping[str, int],
 ) -> tuple[dict[str, ValidationMetrics], tuple[SiteFailure, ...]]:
     """Each site's aggregate metrics of the averaged weights; a site with too few cases reports none."""
-    study = task.settings
-    num_classes = len(study.classification.outcome.classes) if study.classification else 0
-    names = frozenset(TASK_METRICS[study.task])
     question = Question(
         "evaluate",
         lambda: pack_task(task, weights),
-        lambda _, content: unpack_metrics(content, names, num_classes, study.min_cases),
-        "BAD_METRICS",
+        lambda site, content: read_metrics(task.settings, site, content, told),
+        BAD_METRICS,
     )
     answers = ask(
         grid,
         present,
         question,
         task.round,
-        study.rounds,
+        task.settings.rounds,
         lambda sites, left: listener.on_wait(task.round, task.split, sites, left),
     )
-    return dict(sorted((present[node], metrics) for node, metrics in answers.replies.items())), answers.failures
+    usable, failures = usable_metrics({present[node]: metrics for node, metrics in answers.replies.items()})
+    return usable, (*answers.failures, *failures)
 
 
 def busy(grid: Grid, seconds: Iterable[float]) -> float:

@@ -4,37 +4,47 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from msfl_common.config import Rounds
-from msfl_common.errors import SENTENCES, UpdateError
+from msfl_common.errors import SENTENCES, Code, UpdateError
 from msfl_common.messages import unpack_refusal
 from msfl_common.messages_ledger import take_head, with_receipt
 from msfl_common.weights import Weights
 from msfl_server.ledger_heads import Notary
 from msfl_server.reply_bounds import bounds_of_answer
-from msfl_server.summary import SiteFailure
+from msfl_server.summary import SUSPENDED, SiteFailure
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TOO_LARGE = 413  # the error code of a reply that the SuperLink cut off
 NO_ANSWER, WENT_OFFLINE, NOT_ONLINE = "NO_ANSWER", "WENT_OFFLINE", "NOT_ONLINE"
+BAD_UPDATE, BAD_METRICS, BAD_FACTS, BAD_SUMS, BAD_REPLY = (
+    "BAD_UPDATE",
+    "BAD_METRICS",
+    "BAD_FACTS",
+    "BAD_SUMS",
+    "BAD_REPLY",
+)
 _MEANINGS = {
     NO_ANSWER: "no answer before the deadline",
     WENT_OFFLINE: "went offline and did not come back in time",
     NOT_ONLINE: "was not online when the round began",
-    "BAD_UPDATE": "its update was refused: names, shapes, size or values are wrong",
-    "BAD_METRICS": "its metrics were refused: names or values are wrong",
+    BAD_UPDATE: "its update was refused: names, shapes, size or values are wrong; the log says which",
+    BAD_METRICS: "its metrics were refused: names or values are wrong; the log says which",
     "TOO_LARGE": "it sent more than its answer can be, and was cut off",
-    "BAD_FACTS": "its facts were refused",
-    "BAD_SUMS": "its sums were refused: names, shapes or values are wrong",
+    BAD_FACTS: "its facts were refused; the log says why",
+    BAD_SUMS: "its sums were refused: names, shapes or values are wrong; the log says which",
+    BAD_REPLY: "its reply was none that can be read",
+    SUSPENDED: "not asked for some rounds, as its last answers were refused",
     "DUPLICATE_NAME": "another node already has this site name",
     "WRONG_NAME": "it gave another name than its key was authorised for",
     **{code.value: sentence for code, sentence in SENTENCES.items()},
@@ -42,6 +52,7 @@ _MEANINGS = {
 STRANGER = "node-"  # what a node is called before it has told its site's name
 POLL_S = (0.1, 0.5)  # pause between two looks for replies: short at first, then growing
 PRESENCE_EVERY_S = 1.0
+UNREADABLE = 7001  # the code of an error that a grid makes of bytes that are no reply; none of Flower's own
 _LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
 log = logging.getLogger(__name__)
@@ -149,18 +160,25 @@ class _Exchange(Generic[T]):
         return False
 
     def _read(self, node: int, reply: Message) -> None:
+        """Whatever is wrong with a reply is its site's failure; of what the site has sent, the log has nothing."""
         name = self.names[node]
-        if not reply.has_error():
-            head, notary = take_head(reply.content), notary_of(self.grid)
-            if notary is not None:
-                notary.note(name, head)
-        failure = _failure(reply, name)
-        if failure is None:
-            try:
-                self.replies[node] = self.question.read(name, reply.content)
-            except UpdateError as error:
-                log.warning("%s: answer refused: %s", name, error)
-                failure = SiteFailure(site=name, code=self.question.bad)
+        try:
+            if not reply.has_error():
+                head, notary = take_head(reply.content), notary_of(self.grid)
+                if notary is not None:
+                    notary.note(name, head)
+            failure = _failure(reply, name)
+            if failure is None:
+                with np.errstate(all="ignore"):
+                    self.replies[node] = self.question.read(name, reply.content)
+        except UpdateError as error:
+            log.warning("%s: answer refused: %s", name, error)
+            failure = SiteFailure(site=name, code=self.question.bad)
+        except OSError:
+            raise  # the coordinator's own disk
+        except Exception as error:
+            log.warning("%s: answer refused, as reading it failed: %s", name, type(error).__name__)
+            failure = SiteFailure(site=name, code=self.question.bad)
         if failure is not None:
             self.failures.append(failure)
 
@@ -238,16 +256,19 @@ def ask(
     return Answers(exchange.replies, tuple(sorted(failures, key=lambda failure: failure.site)))
 
 
-def gather(grid: Grid, expected: Iterable[str], rounds: Rounds, on_wait: OnWait, left_out: str | None = None) -> None:
+def gather(
+    grid: Grid, expected: Iterable[str], rounds: Rounds, on_wait: OnWait, without: Container[str | None] = ()
+) -> None:
     """Wait for the expected sites to be online: at most `patience_s` for all, at most `deadline_s` for a quorum.
 
-    A site that the study leaves out of training does not count for the quorum.
+    The sites in `without`, left out of training or suspended, do not count for the quorum.
     """
     start = time.monotonic()
     while (online := presence(grid)) is not None:
         here = {node.site for node in online.values()}
         missing = sorted(set(expected) - here)
-        waited, lacking = time.monotonic() - start, rounds.quorum - len(here - {left_out})
+        able = [name for name in here if name not in without]
+        waited, lacking = time.monotonic() - start, rounds.quorum - len(able)
         limit = rounds.deadline_s if lacking > 0 else rounds.patience_s
         if waited >= limit or (not missing and lacking <= 0):
             return
@@ -264,7 +285,8 @@ def _failure(reply: Message, name: str) -> SiteFailure | None:
     if reply.has_error():
         if reply.error.code == TOO_LARGE:
             return SiteFailure(site=name, code="TOO_LARGE")
-        return SiteFailure(site=name, code="INTERNAL")  # Flower's own text could quote the site's data
+        # Flower's own text could quote the site's data.
+        return SiteFailure(site=name, code=BAD_REPLY if reply.error.code == UNREADABLE else Code.INTERNAL.value)
     refusal = unpack_refusal(reply.content)
     if refusal is None:
         return None

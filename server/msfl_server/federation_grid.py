@@ -41,7 +41,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 
 from msfl_server.control_port import ASKED_HEADER, REFUSED, SECRET_HEADER
 from msfl_server.federation_control import LinkAddress
-from msfl_server.federation_exchange import TOO_LARGE, Presence
+from msfl_server.federation_exchange import TOO_LARGE, UNREADABLE, Presence
 from msfl_server.ledger_heads import Notary
 from msfl_server.object_folder import LARGE_BYTES, ObjectFolder
 from msfl_server.reply_bounds import REST, ReplyBounds, bounds_of_bytes
@@ -66,6 +66,10 @@ class _Parts(dict[str, bytes]):
         if content is None:
             raise ObjectPullError(object_id, "its file is gone")
         return content
+
+
+class UnreadableError(Exception):
+    """What the site has uploaded is no message."""
 
 
 @dataclass
@@ -178,6 +182,8 @@ class DeployedGrid(HttpGrid):
                 refused = self._was_refused(arriving.tree.object_id)
                 code = TOO_LARGE if refused else ErrorCode.MESSAGE_UNAVAILABLE
                 replies.append(self._lost(arriving.reply_to, code, str(error)))
+            except UnreadableError as error:
+                replies.append(self._lost(arriving.reply_to, UNREADABLE, str(error)))
             del self._arriving[message_id]
         return replies
 
@@ -192,7 +198,7 @@ class DeployedGrid(HttpGrid):
                     arriving.parts[node.object_id] = pull(node.object_id)
                 except ObjectUnavailableError:
                     raise _IncompleteError from None
-        message = _inflate(arriving)
+        message = read_message(arriving)
         self._runtime_client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=message_id)
         )
@@ -207,7 +213,7 @@ class DeployedGrid(HttpGrid):
         return bool(answer.status_code == httpx.codes.OK)
 
     def _lost(self, reply_to: str, code: int, reason: str) -> Message:
-        """What Flower's grid gives for a reply whose parts are gone."""
+        """What Flower's grid gives for a reply whose parts are gone, or make no message."""
         assert self._run is not None
         metadata = Metadata(
             run_id=self._run.run_id,
@@ -223,13 +229,29 @@ class DeployedGrid(HttpGrid):
         return make_message(metadata=metadata, error=Error(code=code, reason=reason))
 
 
+def read_message(arriving: _Arriving) -> Message:
+    """The message of which all parts are here.
+
+    Raises:
+        ObjectPullError: a part is gone.
+        UnreadableError: they make no message; what is wrong with them is not known to any one exception.
+    """
+    try:
+        return _inflate(arriving)
+    except (ObjectPullError, OSError):
+        raise
+    except Exception as error:
+        raise UnreadableError(type(error).__name__) from None
+
+
 def _inflate(arriving: _Arriving) -> Message:
-    """The message of which all parts are here; what was read for one part is let go before the next is read."""
+    """What was read for one part is let go before the next is read."""
     inflated: dict[str, InflatableObject] = {}
     for node in iterate_object_tree(arriving.tree):  # parts first, then what they are parts of
         inflate_object_from_contents(node.object_id, arriving.parts, keep_object_contents=True, objects=inflated)
         for part in node.children:
             inflated.pop(part.object_id, None)
     message = inflated[arriving.tree.object_id]
-    assert isinstance(message, Message)
+    if not isinstance(message, Message):
+        raise TypeError
     return message

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +27,6 @@ from msfl_common.harmonization import (
     Residuals,
     column_names,
     make_reference,
-    solve_slopes,
 )
 from msfl_common.messages import (
     MOMENTS,
@@ -44,8 +43,11 @@ from msfl_common.messages import (
     unpack_residuals,
 )
 from msfl_common.model_folder import REFERENCE_FILE, read_reference
-from msfl_server.federation_exchange import Answers, Question, ask, meaning_of
+from msfl_server.culprits import combine_without_culprits
+from msfl_server.federation_exchange import BAD_FACTS, BAD_SUMS, Answers, Question, ask, meaning_of
+from msfl_server.harmonization_checks import check_moments, finite_slopes, odd_moments, odd_residuals
 from msfl_server.summary import SiteFailure
+from msfl_server.update_checks import check_count
 
 MIN_SITES = 3  # of two, each could take its own sums off and see the other's
 CASES_PER_COLUMN = 5  # fewest cases, less one for each scanner, for each column of the covariates
@@ -89,12 +91,14 @@ class Harmonizer:
         study: has settings for a harmonization.
         number: the round that is about to begin.
         on_wait: told for whom it waits.
+        told: site to the training cases in its facts.
     """
 
     grid: Grid
     study: StudyConfig
     number: int
     on_wait: OnWait
+    told: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def settings(self) -> Harmonization:
@@ -115,13 +119,16 @@ class Harmonizer:
         first = self._first_sums(sites, out)
         asked = {node: name for node, name in sites.items() if name in first.sites}
         second = self._residuals(asked, first.array)
-        same = {asked[node]: sums for node, sums in second.replies.items()}
+        odd = odd_residuals(second.replies)
+        failures = (*second.failures, *self._refuse(sites, odd))
+        same = {asked[node]: sums for node, sums in second.replies.items() if node not in odd}
         same = {name: same[name] for name in sorted(same) if same[name].num_cases == first.sites[name].num_cases}
         if len(same) < MIN_SITES:
-            raise self._too_few(len(same), second.failures)
+            raise self._too_few(len(same), failures)
         counted = [first.sites[name] for name in same]
         try:
-            return make_reference(self.study.name, self.settings, counted, list(same.values()), first.array)
+            with np.errstate(all="ignore"):
+                return make_reference(self.study.name, self.settings, counted, list(same.values()), first.array)
         except ValueError as error:
             raise RunError(f"harmonization: {error}; {_WITHOUT}") from None
 
@@ -133,24 +140,40 @@ class Harmonizer:
             if kept.settings == self.settings:
                 return kept
         first = self._moments(sites)
-        moments = [first.replies[node] for node in sorted(first.replies)]
-        self._expect_enough(moments, first.failures)
+        odd = odd_moments(first.replies)
+        failures = (*first.failures, *self._refuse(sites, odd))
+        slopes_QP, culprits = self._solve(
+            {node: sums for node, sums in first.replies.items() if node not in odd}, failures
+        )
+        self._refuse(sites, culprits)
         counts = {
             sites[node]: Counts(num_cases=sums.num_cases, num_scanners=sums.num_scanners)
             for node, sums in first.replies.items()
+            if node not in {*odd, *culprits}
         }
-        slopes = tuple(tuple(map(float, row)) for row in self._solve(moments))
+        slopes = tuple(tuple(map(float, row)) for row in slopes_QP)
         made = FirstSums(settings=self.settings, sites=counts, slopes=slopes)
         write_text(path, made.model_dump_json(indent=1) + "\n")
         return made
 
+    def _refuse(self, sites: Mapping[int, str], nodes: Iterable[int]) -> list[SiteFailure]:
+        failures = [SiteFailure(site=sites[node], code=BAD_SUMS) for node in sorted(nodes)]
+        for failure in failures:
+            log.warning("harmonization: %s: %s (%s)", failure.site, failure.code, meaning_of(failure.code))
+        return failures
+
     def hand_out(self, reference: Reference, sites: Mapping[int, str]) -> Answers[NodeFacts]:
         """Give the reference to sites; each fits its own scanners to it, and tells nothing of that."""
-        return self._ask(REFERENCE, sites, lambda task: pack_reference_task(task, reference), unpack_facts, "BAD_FACTS")
+        return self._ask(REFERENCE, sites, lambda task: pack_reference_task(task, reference), unpack_facts, BAD_FACTS)
 
     def _moments(self, sites: Mapping[int, str]) -> Answers[Moments]:
-        shape = len(column_names(self.settings)), len(self.settings.feature_names)
-        return self._ask(MOMENTS, sites, pack_task, lambda content: unpack_moments(content, *shape), "BAD_SUMS")
+        columns, min_cases = column_names(self.settings), self.settings.min_cases
+        shape = len(columns), len(self.settings.feature_names)
+
+        def read(content: Content) -> Moments:
+            return check_moments(unpack_moments(content, *shape), columns, min_cases)
+
+        return self._ask(MOMENTS, sites, pack_task, read, BAD_SUMS)
 
     def _residuals(self, sites: Mapping[int, str], slopes_QP: Floats) -> Answers[Residuals]:
         num_features = len(self.settings.feature_names)
@@ -159,7 +182,7 @@ class Harmonizer:
             sites,
             lambda task: pack_slopes_task(task, slopes_QP),
             lambda content: unpack_residuals(content, num_features),
-            "BAD_SUMS",
+            BAD_SUMS,
         )
 
     def _ask(
@@ -172,7 +195,14 @@ class Harmonizer:
     ) -> Answers[T]:
         """Put a step to sites; those that do not answer it are named in the log, as a study goes on without them."""
         task = RoundTask(self.study, self.number)
-        question = Question(f"query.{step}", lambda: pack(task), lambda _, content: read(content), bad)
+
+        def expected(site: str, content: Content) -> T:
+            sums = read(content)
+            if isinstance(sums, Moments | Residuals):
+                check_count(sums.num_cases, self.told.get(site), self.study.rounds)
+            return sums
+
+        question = Question(f"query.{step}", lambda: pack(task), expected, bad)
         answers = ask(
             self.grid,
             sites,
@@ -203,15 +233,13 @@ class Harmonizer:
             f"{why or 'no other site is connected'}; {_WITHOUT}"
         )
 
-    def _solve(self, moments: Sequence[Moments]) -> Floats:
-        try:
-            return solve_slopes(moments)
-        except ValueError as error:
-            name = column_names(self.settings)[error.args[0]]
-            raise RunError(
-                f"harmonization: {name} has one value at each scanner, or follows from the other covariates; "
-                "take it out of `harmonization.covariates`"
-            ) from None
+    def _solve(self, moments: Mapping[int, Moments], failures: Iterable[SiteFailure]) -> tuple[Floats, tuple[int, ...]]:
+        """The slopes, and the nodes that had to be left out for them."""
+        self._expect_enough([moments[node] for node in sorted(moments)], failures)
+        columns = column_names(self.settings)
+        return combine_without_culprits(
+            lambda parts: finite_slopes([parts[node] for node in sorted(parts)], columns), moments, MIN_SITES
+        )
 
 
 def load_reference(out: Path, settings: Harmonization) -> Reference | None:

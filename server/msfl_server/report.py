@@ -40,7 +40,7 @@ from msfl_server.harmonization_charts import association_chart, predictability_c
 from msfl_server.harmonization_effect import HarmonizationEffect, Interval, ScannerPredictability
 from msfl_server.settings import flat_settings
 from msfl_server.stage_run import FOLDER
-from msfl_server.summary import MetricSummary, Summary
+from msfl_server.summary import SUSPENDED, MetricSummary, Summary
 
 REPORT_FILE = "report.html"
 
@@ -184,7 +184,7 @@ def _tiles(summary: Summary) -> list[dict[str, str]]:
         {
             "label": "Rounds completed",
             "value": f"{summary.rounds_completed} of {summary.rounds_requested}",
-            "note": f"{sum(bool(r.sites_failed) for r in summary.history)} with a site missing",
+            "note": f"{sum(bool(r.sites_failed) for r in summary.history)} with a site missing{_conduct(summary)}",
         },
         {
             "label": "Time",
@@ -193,6 +193,13 @@ def _tiles(summary: Summary) -> list[dict[str, str]]:
         },
     ]
     return tiles
+
+
+def _conduct(summary: Summary) -> str:
+    """Sites that were suspended, and how often the model was set back; empty in an uneventful run."""
+    names = sorted({failure.site for r in summary.history for failure in r.sites_failed if failure.code == SUSPENDED})
+    back = sum(r.set_back_to is not None for r in summary.history)
+    return (f"; suspended: {', '.join(names)}" if names else "") + (f"; set back {back} times" if back else "")
 
 
 def _curves(summary: Summary) -> list[dict[str, str]]:

@@ -112,6 +112,8 @@ class StatusFile:
         if last is not None:
             out = "".join(f"; {failure.site}: {failure.code}" for failure in last.sites_failed)
             log.info("round %d in %.1f s with %s%s", last.round, last.seconds, ", ".join(last.sites_ok), out)
+            if last.set_back_to:
+                log.warning("round %d: the model came apart; set back to round %d", last.round, last.set_back_to)
 
     def _set(self, **changes: object) -> None:
         self._status = self._status.model_copy(update=changes)

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from msfl_common.weights import Weights
+from msfl_server.update_checks import capped_shares
 from msfl_server.update_store import StoredUpdate, flat_positions
 
 
-def aggregate(updates: Mapping[str, StoredUpdate], like: Weights) -> Weights:
-    """The mean of the sites' updates, weighted by training cases.
+def aggregate(updates: Mapping[str, StoredUpdate], like: Weights, max_share: float = 1.0) -> Weights:
+    """The mean of the sites' updates, weighted by training cases; no site's share is above `max_share`.
 
     Summed in float32 in the sites' alphabetical order, so that who answered first does not matter.
     """
-    share, weights = _shares(updates), {}
+    share, weights = _shares(updates, max_share), {}
     for name, start, value in flat_positions(like):
         mean = np.zeros(value.size, np.float32)
         for site, part in share.items():
@@ -27,15 +28,13 @@ def aggregate(updates: Mapping[str, StoredUpdate], like: Weights) -> Weights:
     return weights
 
 
-def mean_loss(updates: Mapping[str, StoredUpdate]) -> float:
-    """The mean of the sites' training losses, weighted by training cases."""
-    return sum(part * updates[site].train_loss for site, part in _shares(updates).items())
+def mean_loss(updates: Mapping[str, StoredUpdate], max_share: float = 1.0) -> float:
+    """The mean of the sites' training losses, weighted likewise."""
+    return sum(part * updates[site].train_loss for site, part in _shares(updates, max_share).items())
 
 
-def _shares(updates: Mapping[str, StoredUpdate]) -> dict[str, float]:
-    """Each site's share of the training cases, in alphabetical order."""
-    total = sum(update.num_cases for update in updates.values())
-    return {site: updates[site].num_cases / total for site in sorted(updates)}
+def _shares(updates: Mapping[str, StoredUpdate], max_share: float) -> dict[str, float]:
+    return capped_shares({site: update.num_cases for site, update in updates.items()}, max_share)
 
 
 def with_momentum(

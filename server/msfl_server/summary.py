@@ -21,6 +21,7 @@ from msfl_common.validation_metrics import ValidationMetrics
 from msfl_server.classification_summary import ClassificationSummary
 
 SUMMARY_FILE = "summary.json"
+SUSPENDED = "SUSPENDED"  # the code of a site that is not asked for some rounds
 
 Code = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]*$")]
 
@@ -71,6 +72,12 @@ class RoundSummary(_Frozen):
     sites_ok: tuple[Name, ...] = Field(description="sites that contributed")
     sites_failed: tuple[SiteFailure, ...] = Field(description="sites that did not, and why")
     seconds: float = Field(ge=0, description="wall-clock time of the round, s")
+    set_back_to: int | None = Field(
+        None,
+        ge=1,
+        description="the model came apart in this round, and has the weights of that earlier one again",
+        exclude_if=lambda value: value is None,
+    )
     per_site: dict[str, dict[Name, float]] = Field(
         default_factory=dict, description="mean of each metric at each site; may be left out"
     )

@@ -36,10 +36,11 @@ class TrainedRecord(BaseModel):
     round: int
     started_from: str  # SHA-256 of the weights that the sites trained
     train_cases: dict[str, int]
-    loss: float
+    loss: float | None
     failures: tuple[SiteFailure, ...]
     busy_s: float
     seconds: float
+    is_set_back: bool = False  # the sites could not train from the weights, and the last good ones are back
     validation: dict[str, ValidationMetrics] | None = None  # once it has been asked for, and the test follows
 
 

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from msfl_common.messages import ModelUpdate
 from msfl_common.weights import Weights, shapes_of, type_of
 
+Moved = tuple[float, float]  # of learned weights and of running statistics; see `msfl_server.update_checks.moved`
+
 _PREFIX = ".updates."
 
 
@@ -29,6 +31,7 @@ class StoredUpdate:
     num_cases: int
     train_loss: float
     seconds: float
+    moved: Moved = (0.0, 0.0)
 
     def read(self, start: int, size: int) -> NDArray[Any]:
         """`size` values from the `start`-th on."""

@@ -56,8 +56,8 @@ from msfl_common.messages import (
 )
 from msfl_common.network import build_network, get_weights
 from msfl_server.certificates import Pair, issue_server_certificate, make_authority
-from msfl_server.federation import Roster, meet_sites
 from msfl_server.federation_control import connect
+from msfl_server.federation_roster import Roster, meet_sites
 from msfl_server.federation_run import DeployedGrid
 from msfl_server.server_config import load_server
 from msfl_server.study_folder import remove_site

@@ -196,5 +196,5 @@ def test_a_round_does_not_begin_for_a_quorum_with_a_site_that_will_not_train() -
     waited: list[list[str]] = []
     gather(grid, (), rounds, lambda sites, _: waited.append(sites))
     assert waited == []
-    gather(grid, (), rounds, lambda sites, _: waited.append(sites), left_out="site-c")
+    gather(grid, (), rounds, lambda sites, _: waited.append(sites), without={"site-c"})
     assert waited == [["1 more sites"]]
