@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from msfl_client.kit_approval import approve_kit
+from msfl_client.server_trust import trust_of
 from msfl_common.config import SiteConfig, load_site
 from msfl_common.files import write_bytes
 from msfl_common.kit import KIT_FILE, SIGNATURE_FILE, parse_kit, read_kit, sign_kit
@@ -39,6 +41,11 @@ def changed(files: Mapping[str, bytes], ca_key: Path, **changes: object) -> dict
     kit = json.loads(files[KIT_FILE]) | changes
     made = {**files, KIT_FILE: json.dumps(kit).encode()}
     return made | {SIGNATURE_FILE: sign_kit(private_key(ca_key), kit["site"], made)}
+
+
+def trust_at(site_folder: Path) -> ssl.SSLContext:
+    """The server that a site's kit has it trust."""
+    return trust_of(read_kit(site_folder / "kit"))
 
 
 def point_kit(site_file: Path, ca_key: Path, address: str) -> None:

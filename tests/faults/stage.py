@@ -199,7 +199,7 @@ class Stage:
     def small_disk(self, folder: Path, megabytes: int) -> Callable[[], Callable[[], None]]:
         """Put a small file system at `folder`; what comes back fills it, and what that returns frees it."""
         folder.mkdir(exist_ok=True)
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=700", "tmpfs", str(folder)]
         if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
             raise SkippedError("a small file system needs root and mount")
         # The last thing to go: the processes end first.

@@ -39,6 +39,7 @@ from tests.integration.deployment import wait_for
 from tests.integration.hostile_link import HostileLink, objects_of, request, telling
 from tests.integration.recording_proxy import Lie
 from tests.integration.siege import SITE, STRANGER, Siege, ask, authorise, bundle, lay_siege, run_of
+from tests.kits import trust_at
 
 from msfl_client.federation_bounds import Bounds, bounds_of
 from msfl_client.federation_fleet import DisconnectedError, join
@@ -411,8 +412,7 @@ def test_the_site_still_trains_for_an_honest_run(siege: Siege, grid: DeployedGri
 
 @contextmanager
 def joined(siege: Siege, key: Path) -> Iterator[object]:
-    authority = siege.made.study.ca_certificate.read_bytes()
-    with join(siege.proxy.address, authority, load_key(key), None, Bounds(10**7, 1000)) as fleet:
+    with join(siege.proxy.address, trust_at(siege.made.site(SITE)), load_key(key), None, Bounds(10**7, 1000)) as fleet:
         yield fleet
 
 

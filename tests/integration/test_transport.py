@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 from tests.integration.deployment import Deployment, deployment, wait_for
+from tests.kits import trust_at
 
 from msfl_client.federation_bounds import bounds_of
 from msfl_client.federation_fleet import Fleet, join
@@ -67,8 +68,8 @@ def grid(made: Deployment) -> Iterator[DeployedGrid]:
 @pytest.fixture
 def fleet(made: Deployment, grid: DeployedGrid) -> Iterator[Fleet]:
     address = f"localhost:{load_server(made.study.server_file).port}"
-    key, authority = load_key(made.site(SITE) / "site.key"), made.study.ca_certificate.read_bytes()
-    with join(address, authority, key, None, bounds_of(WEIGHTS)) as fleet:
+    key, trust = load_key(made.site(SITE) / "site.key"), trust_at(made.site(SITE))
+    with join(address, trust, key, None, bounds_of(WEIGHTS)) as fleet:
         yield fleet
 
 
