@@ -50,7 +50,8 @@ class LinkState(SqlLinkState):
     def create_node(self, owner_aid: str, owner_name: str, public_key: bytes, *arguments: Any, **more: Any) -> int:
         """As Flower's; the gate knows the key."""
         node_id = super().create_node(owner_aid, owner_name, public_key, *arguments, **more)
-        self._registered.add(public_key, node_id)
+        if node_id:  # Flower's word for a node that could not be made
+            self._registered.add(public_key, node_id)
         return node_id
 
     def delete_node(self, owner_aid: str, node_id: int) -> None:

@@ -70,11 +70,11 @@ def serve(settings: LinkSettings) -> None:
     from msfl_server.federation_state import make_strict
 
     log_sparingly("flwr", "uvicorn", "uvicorn.error")
+    sockets = [_listen(settings.bind, settings.port), _listen("127.0.0.1", settings.control_port)]
     remove_traces(settings.database)
     registered, parcels = make_lean(settings.database)
     make_strict(parcels)
     log.warning("up to %d files and connections may be open at once", raise_file_limit())
-    sockets = [_listen(settings.bind, settings.port), _listen("127.0.0.1", settings.control_port)]
     authentication = load_control_authn_plugin()
     assert isinstance(authentication, NoOpControlAuthnPlugin)
     config = SuperLinkLifespanConfig(

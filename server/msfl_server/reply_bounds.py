@@ -10,7 +10,7 @@ from msfl_common.weights import MOST_FREE_VALUES, Weights, has_free_length, type
 
 _PIECE_BYTES = 5 * 2**20  # in which Flower moves an array
 _HEAD_BYTES = 4096  # more than what Flower, and the .npy format, add to each block
-_REST_BYTES = 2**20  # metrics, sums, facts and Flower's heads: some 10 kB in an honest message
+_REST_BYTES = 4 * 2**20  # metrics, sums, facts and Flower's heads: some 10 kB in most, 1 MB of sums of many features
 _REST_OBJECTS = 64  # each array of sums is an object, in a piece that is one too
 
 
