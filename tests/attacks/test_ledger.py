@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -31,6 +32,7 @@ from msfl_common.receipts import Receipt, SignedHead, Signer, canonical, counter
 from msfl_server.ledger_heads import compare, read_heads
 from msfl_server.study_folder import StudyFolder, open_notary
 from tests.attacks.ledger_parties import Parties, make_study, request_with, site_of
+from tests.benchmarks.boundary.ledger import is_found
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +139,11 @@ def test_the_ledger_of_another_site_in_its_place(parties: Parties, base: Path, t
     caught(parties, "line 1 is not signed by the key of here")
     parties.receipts.path.write_bytes(there.receipts.path.read_bytes())
     caught(parties, "forged: no line of this site's")
+
+
+def test_random_tampering_is_found(parties: Parties) -> None:
+    chance = random.Random(1)
+    assert all(is_found(parties, chance) for _ in range(40))
 
 
 def test_a_process_without_the_key_adds_nothing(parties: Parties) -> None:

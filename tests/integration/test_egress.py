@@ -40,10 +40,14 @@ from tests.integration.deployment import Deployment, deployment, wait_for
 from tests.integration.recording_proxy import Call, RecordingProxy, proxy_to
 from tests.kits import point_kit
 
-from msfl_client.ledger import Line, read
-from msfl_common.config import StudyConfig, load_study
+from msfl_client.ledger import read
+from msfl_client.ledger_line import Line
+from msfl_client.ledger_proof import Proof
+from msfl_common.config import StudyConfig, load_site, load_study
 from msfl_common.messages import describe
+from msfl_common.messages_ledger import take_head
 from msfl_common.network import build_network, get_weights
+from msfl_server.ledger_heads import compare
 from msfl_server.server_config import load_server
 
 SITES = ("site-a", "site-b")
@@ -217,6 +221,20 @@ def test_the_ledger_has_one_line_for_each_message_that_left(recorded: Recorded, 
     assert [line.arrays for line in lines] == [network if line.kind == "model_update" else {} for line in lines]
     validation = "validation_metrics" if name == SITES[0] else "refusal"
     assert [line.kind for line in lines] == ["node_facts", *["model_update", validation] * ROUNDS]
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_the_end_of_the_ledger_goes_along_and_comes_back_countersigned(recorded: Recorded, name: str) -> None:
+    sent = [message.content for message in pushed(recorded.calls(name))]
+    assert [take_head(content) for content in sent] == [line.signed_head for line in recorded.ledger(name)]
+    proof = Proof.of(load_site(recorded.made.site(name) / "site.yaml"))
+    lines = list(proof.lines())
+    assert all(line.head_sent and line.signature for line in lines)
+    newest, broken = compare(recorded.made.study.ledger_heads)
+    assert broken == []
+    assert newest[name].head == lines[-1].signed_head
+    assert proof.countersigned.newest is not None
+    assert proof.countersigned.newest.number == len(lines) - 1, "the last receipt has no request to come with"
 
 
 @pytest.mark.parametrize("name", SITES)
