@@ -113,11 +113,11 @@ def harmonize(
     from msfl_common.errors import InputError, RefusedError
     from msfl_common.model_folder import read_reference
     from msfl_common.model_signature import origin_of_file
-    from msfl_common.progress import console as stderr
+    from msfl_common.progress import console as stderr_console
     from msfl_common.progress import stdout_console
 
     config, found = load_site(site), read_reference(reference)
-    stderr.print(origin_of_file(reference), soft_wrap=True)
+    stderr_console.print(origin_of_file(reference), soft_wrap=True)
     asked = load_study(study) if study is not None else study_of_kit(config) or StudyConfig(name="none")
     cases = check_under_bar(config, asked.inputs, workers, needs_mask=False).cases
     training, _ = split_by_patient(cases, asked.validation.fraction, asked.seed)
