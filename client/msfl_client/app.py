@@ -43,7 +43,7 @@ from msfl_common import __version__
 from msfl_common.config import SiteConfig, StudyConfig, load_site
 from msfl_common.errors import Code, CohortError, ConfigError, InputError, RefusedError, UpdateError
 from msfl_common.files import private_folder
-from msfl_common.foreign_text import LineFormatter
+from msfl_common.foreign_text import LOG_FORMAT, LineFormatter
 from msfl_common.messages import (
     MOMENTS,
     REFERENCE,
@@ -255,7 +255,7 @@ def _log_at(state: Path) -> logging.Logger:
     handler = RotatingFileHandler(
         state / "site.log", delay=True, encoding="utf-8", maxBytes=_LOG_BYTES, backupCount=_OLD_LOGS
     )
-    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(LineFormatter(LOG_FORMAT))
     logger = logging.Logger(f"msfl.site.{state}")
     logger.addHandler(handler)
     return logger

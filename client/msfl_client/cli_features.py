@@ -53,11 +53,15 @@ def features(
     from msfl_common.config import Inputs, load_site, load_study
     from msfl_common.errors import CohortError, InputError
     from msfl_common.files import private_folder
-    from msfl_common.progress import stdout_console
+    from msfl_common.model_signature import check_origin
+    from msfl_common.progress import console, stdout_console
 
     config = load_site(site)
     asked = load_study(study) if study is not None else study_of_kit(config)
-    lesion_model = load_lesion_model(model, config.device) if model is not None else None
+    lesion_model = None
+    if model is not None:
+        lesion_model = load_lesion_model(model, config.device)
+        console.print(check_origin(model).sentence, soft_wrap=True)
     own = lesion_model.card.study.inputs if lesion_model is not None else Inputs()
     inputs = asked.inputs if asked is not None else own
     if lesion_model is not None and inputs != own:
@@ -108,9 +112,12 @@ def harmonize(
     from msfl_common.config import StudyConfig, load_site, load_study
     from msfl_common.errors import InputError, RefusedError
     from msfl_common.model_folder import read_reference
+    from msfl_common.model_signature import origin_of_file
+    from msfl_common.progress import console as stderr_console
     from msfl_common.progress import stdout_console
 
     config, found = load_site(site), read_reference(reference)
+    stderr_console.print(origin_of_file(reference), soft_wrap=True)
     asked = load_study(study) if study is not None else study_of_kit(config) or StudyConfig(name="none")
     cases = check_under_bar(config, asked.inputs, workers, needs_mask=False).cases
     training, _ = split_by_patient(cases, asked.validation.fraction, asked.seed)

@@ -30,6 +30,7 @@ from msfl_common import __version__
 from msfl_common.config import SiteConfig, load_site
 from msfl_common.errors import Code, InputError
 from msfl_common.files import private_folder, write_text
+from msfl_common.foreign_text import log_to_stderr
 from msfl_common.holding import held
 from msfl_common.messages import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION
 from msfl_common.network import starting_weights
@@ -147,7 +148,7 @@ def answer(message: Message, app: Answer, app_name: str, node_id: int, site: Sit
 
 def main() -> None:
     """Entry point of the process."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_with_starter()

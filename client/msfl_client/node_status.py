@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from msfl_common.errors import ConfigError
 from msfl_common.files import write_text
+from msfl_common.foreign_text import shown
+from msfl_common.reading import read_record
 
 FILE = "status.json"
 WRITE_EVERY_S = 0.5
@@ -71,7 +74,7 @@ class StatusFile:
 
     def on_progress(self, _site: str, doing: str, done: int, total: int, note: str) -> None:
         """See `msfl_client.session.OnProgress`."""
-        self._set(doing=doing, done=done, total=total, note=note)
+        self._set(doing=doing, done=done, total=total, note=shown(note))
         if time.monotonic() - self._written > WRITE_EVERY_S or done == total:
             self._write()
 
@@ -89,8 +92,8 @@ class StatusFile:
 def read_status(folder: Path) -> NodeStatus | None:
     """The last status written, or None where there is none."""
     try:
-        return NodeStatus.model_validate_json((folder / FILE).read_bytes())
-    except (OSError, ValidationError):
+        return read_record(NodeStatus, folder / FILE)
+    except ConfigError:
         return None
 
 

@@ -10,6 +10,7 @@ import logging
 import unicodedata
 
 MOST_SHOWN = 200
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 _LINES = "\n\t"
 
@@ -43,12 +44,19 @@ class LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """See `logging.Formatter`."""
-        record.message = shown(record.message, 4000)
+        record.message = shown("; ".join(record.message.splitlines()), 4000)
         return super().formatMessage(record)
 
     def formatException(self, ei) -> str:  # type: ignore[no-untyped-def]  # noqa: N802 - logging's name
         """See `logging.Formatter`."""
         return harmless(super().formatException(ei))
+
+
+def log_to_stderr() -> None:
+    """Log from INFO on, a line a message."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter(LOG_FORMAT))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _is_obeyed(character: str) -> bool:

@@ -127,6 +127,17 @@ def check_origin(folder: Path, authority: str | None = None) -> Origin:
     return _demanded(folder, Origin() if found.seal is None else _of_seal(path, found.seal, found.files), authority)
 
 
+def origin_of_file(path: Path) -> str:
+    """What people are told of a reference, which may lie in its model folder or have been copied alone.
+
+    Raises:
+        ModelFolderError: the folder that it lies in was altered.
+    """
+    if path.name == REFERENCE_FILE and (path.parent / SIGNATURE_FILE).exists():
+        return check_origin(path.parent).sentence
+    return "Reference not signed: nothing shows who made it; in its model folder it is signed with the model."
+
+
 def fingerprint_of(authority: str) -> str:
     """The fingerprint that `--authority` stands for: itself, or of a certificate in a file or a joining kit's folder.
 

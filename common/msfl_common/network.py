@@ -108,9 +108,9 @@ if __name__ == "__main__":
     from msfl_common.deep_models.start import origin
 
     study, start_from = parse_study(sys.stdin.read()), Path(sys.argv[1]) if sys.argv[1:] else None
-    if (sentence := origin(study, start_from)) is not None:
-        sys.stderr.write(f"{sentence}\n")
     try:
+        if (sentence := origin(study, start_from)) is not None:
+            sys.stderr.write(f"{sentence}\n")
         first = starting_weights(study, start_from)
     except InputError as error:
         sys.exit(str(error))

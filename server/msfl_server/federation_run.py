@@ -26,6 +26,7 @@ from msfl_common.cli import explain
 from msfl_common.config import StudyConfig, load_study, parse_study
 from msfl_common.errors import InputError, MsflError, RunError
 from msfl_common.files import write_text
+from msfl_common.foreign_text import log_to_stderr
 from msfl_common.processes import end_with_starter
 from msfl_common.stages import Stage, study_at
 from msfl_common.weights import Weights, first_weights
@@ -136,7 +137,7 @@ def run_study(folder: StudyFolder) -> None:
 
 def main() -> None:
     """Entry point of the process."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     for chatty in ("httpx", "flwr"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -10,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from msfl_common.config import StudyConfig
+from msfl_common.errors import ConfigError
 from msfl_common.files import write_text
+from msfl_common.reading import read_record
 from msfl_common.stages import Stage
 from msfl_server.checkpoint import RunState
 from msfl_server.summary import SiteFailure
@@ -130,8 +132,8 @@ class StatusFile:
 def read_status(path: Path) -> RunStatus | None:
     """The last status written, or None where there is none."""
     try:
-        return RunStatus.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return read_record(RunStatus, path)
+    except ConfigError:
         return None
 
 

@@ -31,6 +31,9 @@ from msfl_common.model_signature import ModelSigner, check_origin, fingerprint_o
 from msfl_common.network import starting_weights
 from msfl_common.progress import PlainConsole
 from msfl_server.certificates import issue_server_certificate, make_authority
+from msfl_server.cli import app as server_app
+from msfl_server.server_config import ServerConfig
+from msfl_server.study_folder import init_study
 from tests.attacks.file_mutations import (
     make_models,
     mutate_model,
@@ -380,6 +383,21 @@ def test_no_text_is_markup_or_moves_the_cursor() -> None:
     told = shown_by(fill)
     assert told.replace("\n", "").isprintable()
     assert told.count("[/nothing]") == 7
+
+
+def test_status_shows_what_a_hostile_site_called_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Markup in a name once ended `status`, and an escape sequence could have renamed the window."""
+    study = init_study(tmp_path / "study", ServerConfig(hosts=("localhost",)))
+    failed = [{"site": "a", "code": "BAD_UPDATE"}]
+    now = "2026-01-01T00:00:00Z"
+    status = {"state": "running", "pid": 1, "study": HOSTILE_TEXT, "written": now, "num_rounds": 3, "failed": failed}
+    study.status.parent.mkdir(parents=True, exist_ok=True)
+    study.status.write_text(json.dumps(status))
+    (study.sites / "a.pub").write_text("")
+    typer.main.get_command(server_app).main(["status", str(study.root)], standalone_mode=False)
+    told = capsys.readouterr().out
+    assert told.replace("\n", "").isprintable()
+    assert "nothing" in told
 
 
 def test_text_is_made_safe_and_short() -> None:

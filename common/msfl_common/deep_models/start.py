@@ -10,6 +10,7 @@ from msfl_common.deep_models.lesion_encoder import load_segmentation, segmentati
 from msfl_common.deep_models.pretrained_resnet2d import backbone_origin, load_backbone
 from msfl_common.errors import InputError
 from msfl_common.model_folder import load_model
+from msfl_common.model_signature import check_origin
 
 
 def build_started(study: StudyConfig, start_from: Path | None) -> VisitClassifier:
@@ -43,4 +44,7 @@ def origin(study: StudyConfig, start_from: Path | None) -> str | None:
     kind = study.classification.model.kind if study.classification else None
     if kind == "pretrained-resnet2d":
         return backbone_origin(start_from)
-    return segmentation_origin(start_from) if kind == "lesion-encoder" else None
+    if kind != "lesion-encoder":
+        return None
+    told = segmentation_origin(start_from)
+    return told if start_from is None else f"{told}. {check_origin(start_from).sentence}"
