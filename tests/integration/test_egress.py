@@ -157,7 +157,7 @@ def recorded(tiny: StudyConfig, tmp_path_factory: pytest.TempPathFactory, ready_
                 file = made.site(name) / "site.yaml"
                 settings = yaml.safe_load(file.read_text())
                 settings["state"] = f"{MARKER}-home/state"
-                settings["policy"]["min_cases"] = 1 if name == SITES[0] else 3  # site-b's validation is refused
+                settings["policy"]["min_cases"] = 1 if name == SITES[0] else 2  # site-b's validation is refused
                 file.write_text(yaml.safe_dump(settings))
                 (made.site(name) / f"{MARKER}-home").mkdir()
                 (made.site(name) / "state").symlink_to(f"{MARKER}-home/state")
