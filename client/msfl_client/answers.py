@@ -6,8 +6,9 @@ taking its reference, taking the model of lesions, and the test. The same reques
 or lost the reply, is answered again, as it tells nothing new. Another one is refused, until a person at the site
 forgets the study's answers (`msfl-client reset-answers`).
 
-`answers/STUDY/STAGE-PURPOSE.json` in the state folder maps the rounds to the SHA-256 of the request. It is looked into
-before anything is computed, and written, to the disk, before anything leaves; where that cannot be done, nothing does.
+`answers/STUDY/STAGE-PURPOSE.json` in the state folder maps the rounds to the SHA-256 of the request; what happens once
+has no stage in the file's name. It is looked into before anything is computed, and written, to the disk, before
+anything leaves; where that cannot be done, nothing does.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def may_answer(state: Path, purpose: Purpose, task: RoundTask, request: Content,
         RefusedError: another request was answered, a later round was, as many as the policy allows were, or the
             register cannot be read.
     """
-    path = state / FOLDER / task.study.name / f"{task.stage}-{purpose}.json"
+    name = purpose if purpose in _ONCE else f"{task.stage}-{purpose}"
+    path = state / FOLDER / task.study.name / f"{name}.json"
     number, sha256, answered = (
         0 if purpose in _ONCE else task.round,
         request_sha256(purpose, task, request),

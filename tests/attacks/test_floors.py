@@ -237,11 +237,20 @@ def test_what_happens_once_in_a_study(tmp_path: Path, tiny_study: StudyConfig, p
         may_answer(tmp_path, purpose, RoundTask(longer(tiny_study, num_rounds=7), number), request(tiny_study), 9)()
     others = [(task, request(tiny_study, moved_by=1e-6)) for task in (first, RoundTask(tiny_study, 2))]
     others.append((dataclasses.replace(first, threshold=0.51), request(tiny_study)))
+    others.append((dataclasses.replace(first, stage="segmentation"), request(tiny_study)))
     others.append((RoundTask(tiny_study.model_copy(update={"seed": 1}), 1), request(tiny_study)))
     for task, content in others:
         with pytest.raises(RefusedError) as refused:
             may_answer(tmp_path, purpose, task, content, max_rounds=9)
         assert refused.value.code is Code.ANSWERED
+
+
+def test_a_validation_that_is_called_a_test(site: SiteConfig, tiny_study: StudyConfig) -> None:
+    """A segmentation has no test: it would be a second validation in the same round."""
+    assert code(ask(site, "evaluate", request(tiny_study))) is None
+    again = request(tiny_study, moved_by=1e-3)
+    again.config_records["task"]["split"], again.config_records["task"]["threshold"] = "test", 0.3
+    assert code(ask(site, "evaluate", again)) is Code.ANSWERED
 
 
 def test_answers_are_counted_whatever_a_request_says(tmp_path: Path, tiny_study: StudyConfig) -> None:
