@@ -5,13 +5,16 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from msfl_client.answered_states import answered_states
 from msfl_client.classification_validation import measure_site
 from msfl_client.clinical_inputs import labelled
 from msfl_client.feature_training import contribute
 from msfl_client.labelled import Labelled
 from msfl_client.learner import OnCase, OnStep
+from msfl_client.small_groups import in_large_groups
+from msfl_client.state_bounds import check_bounds, check_follows
 from msfl_common.errors import Code, RefusedError
-from msfl_common.feature_models import contribution_like, first_state, predict_proba
+from msfl_common.feature_models import contribution_like, first_state, phase_of, predict_proba
 from msfl_common.feature_models.checks import check_state
 from msfl_common.messages import RoundTask, ValidationMetrics
 from msfl_common.seeds import derive_seed
@@ -38,7 +41,7 @@ class FeatureLearner:
     @property
     def num_train_cases(self) -> int:
         """See `Learner`."""
-        return len(self._data.parts.training)
+        return len(self._training)
 
     def answer_like(self, weights: Weights) -> Weights:
         """See `Learner`."""
@@ -53,10 +56,19 @@ class FeatureLearner:
             UpdateError: weights that the model cannot be in.
         """
         check_state(self._settings, weights)
-        study, policy = self._data.study, self._data.site.policy
-        cases = self._cases(self._data.parts.training)
+        study, state = self._data.study, self._data.site.state
+        cases = in_large_groups(self._settings, self._cases(self._training), self._floor)
+        states = answered_states(state, study)
+        if (before := states.find(weights, number)) is not None:
+            states.asked_again(before)
+            return before.answer, before.loss
+        check_follows(self._settings, derive_seed(study.seed, "weights"), weights, states.last)
+        check_bounds(self._settings, weights, cases.features_NP)
+        states.expect_room(weights)
         seed = derive_seed(study.seed, "site", self._data.site.name)  # of one seed, all forests would be alike
-        answer, loss = contribute(self._settings, weights, cases, seed, number, max(policy.min_cases, study.min_cases))
+        earlier = states.of_phase(phase_of(weights))
+        answer, loss = contribute(self._settings, weights, cases, seed, number, self._floor, earlier)
+        states.keep(weights, number, answer, loss)
         on_step(1, 1, loss)
         return answer, loss
 
@@ -78,6 +90,23 @@ class FeatureLearner:
         return measure_site(
             probabilities_NK, cases.labels_N, cases.patients, task.threshold, task.study, self._data.site.policy
         )
+
+    @property
+    def _floor(self) -> int:
+        """Fewest patients that anything may be of: the site's, or the study's where that is more."""
+        return max(self._data.site.policy.min_cases, self._data.study.min_cases)
+
+    @cached_property
+    def _training(self) -> Sequence[Observation]:
+        """Those that are learned from: of no group of too few patients, by the inputs before any harmonization."""
+        part = self._data.parts.training
+        cases = labelled(part, self._settings, self._data.raw)
+        kept = set(in_large_groups(self._settings, cases, self._floor).patients)
+        found = [one for one in part if one.patient in kept]
+        if len(found) < len(part):
+            note = f"{len(part) - len(found)} of {len(part)} training cases left out: of groups of too few patients"
+            self._data.on_progress(self._data.site.name, "checked", len(found), len(part), note)
+        return found
 
     def _part(self, task: RoundTask) -> Sequence[Observation]:
         return self._data.parts.test if task.split == "test" else self._data.parts.validation

@@ -1,0 +1,56 @@
+"""How many numbers the answers to a study are, against what they are about: inputs of cases, each an unknown.
+
+Where the shortest study that the model needs gives out as many numbers as there are unknowns, its sums are a system of
+equations with one solution, the patients' rows; what leaves then is refused. More rounds add equations that tell less
+and less apart, and are counted, not refused: see `deploy/hospital-it.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfl_client.labelled import Labelled
+from msfl_common.config_classification import Classification, KernelModel, LinearModel
+from msfl_common.errors import Code, RefusedError
+from msfl_common.feature_models import State, contribution_like, first_state
+from msfl_common.feature_models.state import Phase, scalar
+
+_SQUARE = ("scatter", "curvature")  # symmetric, so that half of each says all
+
+
+def expect_unknowns(settings: Classification, cases: Labelled) -> None:
+    """Refuse a study whose first sums, and first step where there are steps, leave nothing unknown.
+
+    Raises:
+        RefusedError: with the code TOO_FEW_CASES.
+    """
+    unknowns, numbers = cases.features_NP.size, fewest_numbers(settings)
+    if numbers >= unknowns:
+        raise RefusedError(
+            Code.TOO_FEW_CASES,
+            f"{len(cases.labels_N)} training cases of {len(settings.inputs)} inputs are {unknowns} unknowns, and the "
+            f"first answers {numbers} numbers: fewer inputs or random features, or more patients",
+        )
+
+
+def fewest_numbers(settings: Classification) -> int:
+    """Numbers of the first sums and, for Newton's models, the first step, where blocks of curvature are alike."""
+    first = first_state(settings, 0)
+    numbers = count_numbers(contribution_like(settings, first))
+    if not isinstance(settings.model, LinearModel | KernelModel):
+        return numbers
+    step = contribution_like(settings, first | {"phase": scalar(Phase.FIT)})
+    size = first["coefficients"].shape[1]
+    return numbers + 1 + step["gradient"].size + size * (size + 1) // 2
+
+
+def count_numbers(answer: Mapping[str, NDArray[np.float64]] | State) -> int:
+    """Numbers in an answer; half of a symmetric matrix says all of it."""
+    total = 0
+    for name, value in answer.items():
+        size = value.shape[-1] if value.ndim else 0
+        total += value.size // size * (size + 1) // 2 if name in _SQUARE else value.size
+    return total
