@@ -1,0 +1,1 @@
+"""What the boundary holds against, and what it costs."""
