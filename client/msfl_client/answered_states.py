@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from msfl_client.labelled import Labelled
 from msfl_common.config import StudyConfig
 from msfl_common.config_classification import BoostedTrees, Classification, KernelModel, LinearModel
 from msfl_common.errors import Code, InputError, RefusedError
@@ -26,6 +27,7 @@ from msfl_common.weights import to_safetensors
 
 FOLDER = "answers"
 MOST_ROUNDS_OF_TREES = 200
+MOST_FIRST_SUMS = 3  # of features that were harmonized to one reference after the other
 _STATE, _ANSWER, _FACTS = "state/", "answer/", "facts"
 
 
@@ -35,12 +37,14 @@ class Answered:
 
     Attributes:
         number: from 1, in the order of first answers.
-        digest: of the state and, where an answer depends on it, the round.
+        digest: of the state, the features' reference and, where an answer depends on it, the round.
+        cases: digest of the cases that the answer is of.
         loss: the mean loss that went with the answer.
     """
 
     number: int
     digest: str
+    cases: str
     state: State
     answer: State
     loss: float
@@ -53,11 +57,13 @@ class AnsweredStates:
     Attributes:
         folder: where they lie; there may be no such folder yet.
         settings: what is predicted, from what and by which model.
+        harmonized_to: the reference of the features, whose sums are those of no other; None where there is none.
         known: in the order in which they were asked last.
     """
 
     folder: Path
     settings: Classification
+    harmonized_to: str | None
     known: tuple[Answered, ...]
 
     @property
@@ -67,7 +73,7 @@ class AnsweredStates:
 
     def find(self, state: State, round_number: int) -> Answered | None:
         """What was answered to this very state."""
-        digest = _digest(self.settings, state, round_number)
+        digest = self._digest(state, round_number)
         return next((one for one in self.known if one.digest == digest), None)
 
     def of_phase(self, phase: Phase) -> tuple[State, ...]:
@@ -82,25 +88,28 @@ class AnsweredStates:
             RefusedError: with the code POLICY.
         """
         phase, model = phase_of(state), self.settings.model
-        if phase is Phase.PREPARE or not isinstance(model, LinearModel | KernelModel | BoostedTrees):
+        numbers = [one.number for one in self.known if phase_of(one.state) is phase]
+        num_answered, most = len(numbers), MAX_STEPS
+        if phase is Phase.PREPARE:
+            most = MOST_FIRST_SUMS
+        elif phase is Phase.FIT and isinstance(model, BoostedTrees):  # of which the newest alone is kept
+            num_answered, most = max(numbers, default=0), MOST_ROUNDS_OF_TREES
+        elif phase is Phase.FIT and not isinstance(model, LinearModel | KernelModel):
             return
-        most = MOST_ROUNDS_OF_TREES if isinstance(model, BoostedTrees) else MAX_STEPS
-        found = [one.number for one in self.known if phase_of(one.state) is phase]
-        num_answered = max(found) - min(found) + 1 if found and isinstance(model, BoostedTrees) else len(found)
         if num_answered >= most:
             raise RefusedError(Code.POLICY, f"{num_answered} states of the phase {phase.name} answered, at most {most}")
 
-    def keep(self, state: State, round_number: int, answer: State, loss: float) -> None:
+    def keep(self, state: State, round_number: int, answer: State, loss: float, cases: str) -> None:
         """Write down an answer before it leaves, or that it was asked again.
 
         Raises:
             OSError: it cannot be written; nothing may leave then.
         """
         number = max((one.number for one in self.known), default=0) + 1
-        digest = _digest(self.settings, state, round_number)
+        digest = self._digest(state, round_number)
         arrays = {f"{_STATE}{name}": value for name, value in state.items()}
         arrays |= {f"{_ANSWER}{name}": value for name, value in answer.items()}
-        facts = {"digest": digest, "loss": loss, "names": [*state], "answered": [*answer]}
+        facts = {"digest": digest, "loss": loss, "cases": cases, "names": [*state], "answered": [*answer]}
         private_folder(self.folder)
         write_bytes(self.folder / f"{number:04d}.safetensors", to_safetensors(arrays, {_FACTS: json.dumps(facts)}))
         self._asked(number)
@@ -113,11 +122,20 @@ class AnsweredStates:
         """Take a state that was answered before as the one that the next must follow from."""
         self._asked(one.number)
 
+    def _digest(self, state: State, round_number: int) -> str:
+        """Of all that an answer depends on but the cases: what is drawn anew in each round, on the round, too."""
+        digest = hashlib.sha256(f"{self.harmonized_to}".encode())
+        for name, value in sorted(state.items()):
+            digest.update(f"{name}{value.shape}=".encode() + np.ascontiguousarray(value).tobytes())
+        if phase_of(state) is Phase.FIT and not isinstance(self.settings.model, LinearModel | KernelModel):
+            digest.update(f"round={round_number}".encode())
+        return digest.hexdigest()
+
     def _asked(self, number: int) -> None:
         write_bytes(self.folder / "last", f"{number}\n".encode())
 
 
-def answered_states(state_folder: Path, study: StudyConfig) -> AnsweredStates:
+def answered_states(state_folder: Path, study: StudyConfig, harmonized_to: str | None) -> AnsweredStates:
     """Read what a site has answered in a study.
 
     Raises:
@@ -134,16 +152,14 @@ def answered_states(state_folder: Path, study: StudyConfig) -> AnsweredStates:
         except (OSError, ValueError):
             last = known[-1].number
         known.sort(key=lambda one: (one.number == last, one.number))
-    return AnsweredStates(folder, study.classification, tuple(known))
+    return AnsweredStates(folder, study.classification, harmonized_to, tuple(known))
 
 
-def _digest(settings: Classification, state: State, round_number: int) -> str:
-    """Of a state; what is drawn anew in each round depends on the round, too."""
-    digest = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        digest.update(f"{name}{value.shape}=".encode() + np.ascontiguousarray(value).tobytes())
-    if phase_of(state) is Phase.FIT and not isinstance(settings.model, LinearModel | KernelModel):
-        digest.update(f"round={round_number}".encode())
+def digest_of(cases: Labelled) -> str:
+    """What tells whether answers are of the same cases; it stays at the site."""
+    digest = hashlib.sha256("\n".join(cases.patients).encode())
+    for value in (cases.features_NP, cases.labels_N):
+        digest.update(np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()
 
 
@@ -153,7 +169,7 @@ def _read(path: Path) -> Answered:
             facts = json.loads(stored.metadata()[_FACTS])
             state = {name: stored.get_tensor(f"{_STATE}{name}") for name in facts["names"]}
             answer = {name: stored.get_tensor(f"{_ANSWER}{name}") for name in facts["answered"]}
-        return Answered(int(path.stem), facts["digest"], state, answer, float(facts["loss"]))
+        return Answered(int(path.stem), facts["digest"], facts["cases"], state, answer, float(facts["loss"]))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(
             f"{path}: an answer of this site that cannot be read ({error}); restore it from a backup, or ask the "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from msfl_client.answered_states import answered_states
+from msfl_client.answered_states import answered_states, digest_of
 from msfl_client.classification_validation import measure_site
 from msfl_client.clinical_inputs import labelled
 from msfl_client.feature_training import contribute
@@ -58,8 +58,12 @@ class FeatureLearner:
         check_state(self._settings, weights)
         study, state = self._data.study, self._data.site.state
         cases = in_large_groups(self._settings, self._cases(self._training), self._floor)
-        states = answered_states(state, study)
+        features, digest = self._data.features, digest_of(cases)
+        states = answered_states(state, study, features.harmonized_to if features is not None else None)
         if (before := states.find(weights, number)) is not None:
+            if before.cases != digest:
+                note = f"the answer from before is sent again, though the cases have changed: see {states.folder}"
+                self._data.on_progress(self._data.site.name, "checked", 0, 0, note)
             states.asked_again(before)
             return before.answer, before.loss
         check_follows(self._settings, derive_seed(study.seed, "weights"), weights, states.last)
@@ -68,7 +72,7 @@ class FeatureLearner:
         seed = derive_seed(study.seed, "site", self._data.site.name)  # of one seed, all forests would be alike
         earlier = states.of_phase(phase_of(weights))
         answer, loss = contribute(self._settings, weights, cases, seed, number, self._floor, earlier)
-        states.keep(weights, number, answer, loss)
+        states.keep(weights, number, answer, loss, digest)
         on_step(1, 1, loss)
         return answer, loss
 
