@@ -5,13 +5,16 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from msfl_client.answered_states import answered_states, digest_of
 from msfl_client.classification_validation import fewest_patients, measure_site
 from msfl_client.clinical_inputs import labelled
 from msfl_client.feature_training import contribute
 from msfl_client.labelled import Labelled
 from msfl_client.learner import OnCase, OnStep
+from msfl_client.small_groups import in_large_groups
+from msfl_client.state_bounds import check_bounds, check_follows
 from msfl_common.errors import Code, RefusedError
-from msfl_common.feature_models import contribution_like, first_state, predict_proba
+from msfl_common.feature_models import contribution_like, first_state, phase_of, predict_proba
 from msfl_common.feature_models.checks import check_state
 from msfl_common.messages import RoundTask, ValidationMetrics
 from msfl_common.seeds import derive_seed
@@ -38,16 +41,16 @@ class FeatureLearner:
     @property
     def num_train_cases(self) -> int:
         """See `Learner`."""
-        return len(self._data.parts.training)
+        return len(self._training)
 
     @property
     def num_train_patients(self) -> int:
         """See `Learner`."""
-        return len({one.patient for one in self._data.parts.training})
+        return len({one.patient for one in self._training})
 
     def num_behind(self, _: int) -> int:
-        """See `Learner`; the first sums are of each class."""
-        cases = self._cases(self._data.parts.training)
+        """See `Learner`; the first sums are of each class that is not left out."""
+        cases = in_large_groups(self._settings, self._cases(self._training), self._floor)
         return fewest_patients(cases.labels_N, cases.patients)
 
     def answer_like(self, weights: Weights) -> Weights:
@@ -59,14 +62,29 @@ class FeatureLearner:
         """See `Learner`.
 
         Raises:
-            RefusedError: fewer patients of a class than the site's floor.
+            RefusedError: fewer patients than the site's floor, or other cases than when the same was asked before.
             UpdateError: weights that the model cannot be in.
         """
         check_state(self._settings, weights)
-        study, policy = self._data.study, self._data.site.policy
-        cases = self._cases(self._data.parts.training)
+        study, state = self._data.study, self._data.site.state
+        cases = in_large_groups(self._settings, self._cases(self._training), self._floor)
+        features, digest = self._data.features, digest_of(cases)
+        states = answered_states(state, study, features.harmonized_to if features is not None else None)
+        if (before := states.find(weights, number)) is not None:
+            if before.cases != digest:  # the difference would tell of the patients that came or went
+                raise RefusedError(
+                    Code.ANSWERED,
+                    f"answered before, of other training cases; reset-answers forgets {states.folder.parent}",
+                )
+            states.asked_again(before)
+            return before.answer, before.loss
+        check_follows(self._settings, derive_seed(study.seed, "weights"), weights, states.last)
+        check_bounds(self._settings, weights, cases.features_NP)
+        states.expect_room(weights)
         seed = derive_seed(study.seed, "site", self._data.site.name)  # of one seed, all forests would be alike
-        answer, loss = contribute(self._settings, weights, cases, seed, number, max(policy.min_cases, study.min_cases))
+        earlier = states.of_phase(phase_of(weights))
+        answer, loss = contribute(self._settings, weights, cases, seed, number, self._floor, earlier)
+        states.keep(weights, number, answer, loss, digest)
         on_step(1, 1, loss)
         return answer, loss
 
@@ -88,6 +106,23 @@ class FeatureLearner:
         return measure_site(
             probabilities_NK, cases.labels_N, cases.patients, task.threshold, task.study, self._data.site.policy
         )
+
+    @property
+    def _floor(self) -> int:
+        """Fewest patients that anything may be of: the site's, or the study's where that is more."""
+        return max(self._data.site.policy.min_cases, self._data.study.min_cases)
+
+    @cached_property
+    def _training(self) -> Sequence[Observation]:
+        """Those that are learned from: of no group of too few patients, by the inputs before any harmonization."""
+        part = self._data.parts.training
+        cases = labelled(part, self._settings, self._data.raw)
+        kept = set(in_large_groups(self._settings, cases, self._floor).patients)
+        found = [one for one in part if one.patient in kept]
+        if len(found) < len(part):
+            note = f"{len(part) - len(found)} of {len(part)} training cases left out: of groups of too few patients"
+            self._data.on_progress(self._data.site.name, "checked", len(found), len(part), note)
+        return found
 
     def _part(self, task: RoundTask) -> Sequence[Observation]:
         return self._data.parts.test if task.split == "test" else self._data.parts.validation

@@ -12,14 +12,15 @@ from rich.text import Text
 
 from msfl_client.bids import Case
 from msfl_client.clinical_inputs import complete, labelled
-from msfl_client.clinical_observations import REASONS, Observations, observations, sees_images
-from msfl_client.feature_table import read_features_table
+from msfl_client.clinical_observations import REASONS, Observation, Observations, observations, sees_images
+from msfl_client.feature_table import FeatureTable, read_features_table
 from msfl_client.findings import FIXES, Finding
 from msfl_client.own_features import own_features
 from msfl_client.parts import split_parts
 from msfl_client.site_features import TABLE
+from msfl_client.small_groups import describe_small_group, in_large_groups
 from msfl_common.config import SiteConfig, StudyConfig
-from msfl_common.config_classification import DeepModel
+from msfl_common.config_classification import Classification, DeepModel
 from msfl_common.errors import CohortError, InputError
 
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
@@ -89,7 +90,10 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
     counts = found.per_class(settings.outcome)
     if found.kept:
         findings += [Finding("warn", None, "outcome", text) for text in _lacking(counts)]
-    training, validation, test = (len(part) for part in split_parts(found.kept, study, site.name).each)
+    parts = split_parts(found.kept, study, site.name)
+    training, validation, test = (len(part) for part in parts.each)
+    if measured and not isinstance(settings.model, DeepModel) and not any(one.rule == "leak" for one in findings):
+        findings += _left_out_of_sums(site, study, settings, table, parts.training)
     name = settings.outcome.column or settings.outcome.endpoint or ""
     return OutcomeCheck(name, found, counts, (training, validation, test), tuple(findings))
 
@@ -137,6 +141,27 @@ def outcome_document(check: OutcomeCheck) -> dict[str, Any]:
             for one in check.findings
         ],
     }
+
+
+def _left_out_of_sums(
+    site: SiteConfig,
+    study: StudyConfig,
+    settings: Classification,
+    table: FeatureTable | None,
+    part: Sequence[Observation],
+) -> list[Finding]:
+    """Who of the training patients does not train, as too few are like them in what sums tell apart."""
+    try:
+        training = labelled(part, settings, table)
+    except InputError as error:
+        return [Finding("fail", None, "leak", str(error))]
+    floor = max(site.policy.min_cases, study.min_cases)
+    why = describe_small_group(settings, training, floor)
+    if why is None:
+        return []
+    kept = len(in_large_groups(settings, training, floor).labels_N)
+    text = f"{len(training.labels_N) - kept} of {len(training.labels_N)} training cases are left out of sums: {why}"
+    return [Finding("warn", None, "small-group", text)]
 
 
 def _lacking(per_class: dict[str, int]) -> list[str]:

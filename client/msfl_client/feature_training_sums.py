@@ -57,19 +57,35 @@ def logistic_sums(inputs_NM: Floats, labels_N: Labels, state: State) -> State:
     }
 
 
-def hinge_sums(
-    inputs_NM: Floats, labels_N: Labels, state: State, patients_N: NDArray[np.str_], min_patients: int
-) -> State:
+def logistic_weights(inputs_NM: Floats, labels_N: Labels, state: State) -> dict[str, Floats]:
+    """How much each case counts in the sums of `logistic_sums`, by their names; N x V, or N x 1."""
+    num_scores = len(state["coefficients"])
+    probabilities_NK = joint_probabilities(inputs_NM @ state["coefficients"].T)
+    of_score_NV = probabilities_NK[:, -num_scores:]
+    of_label_N = np.maximum(probabilities_NK[np.arange(len(labels_N)), labels_N], 1e-300)
+    return {
+        "loss": -np.log(of_label_N)[:, None],
+        "gradient": np.abs(of_score_NV - targets(labels_N, len(state["counts"]), num_scores)),
+        "curvature": of_score_NV * (1 - of_score_NV),
+    }
+
+
+def hinge_margins(inputs_NM: Floats, labels_N: Labels, state: State) -> Floats:
+    """How far each case is short of each score's margin, N x V; below 0 beyond it."""
+    coefficients_VM = state["coefficients"]
+    signs_NV = 2 * targets(labels_N, len(state["counts"]), len(coefficients_VM)) - 1
+    return np.asarray(1 - signs_NV * (inputs_NM @ coefficients_VM.T))
+
+
+def hinge_sums(inputs_NM: Floats, labels_N: Labels, state: State, active_NV: NDArray[np.bool_]) -> State:
     """The same of the squared hinge loss, one class against the rest, each a block of its own.
 
-    Only cases on the wrong side of the margin count; those of fewer than `min_patients` are left out.
+    Only the active cases count: those on the wrong side of the margin, but for what `hinge_cases` makes of them.
     """
     coefficients_VM = state["coefficients"]
     signs_NV = 2 * targets(labels_N, len(state["counts"]), len(coefficients_VM)) - 1
-    short_NV = np.maximum(1 - signs_NV * (inputs_NM @ coefficients_VM.T), 0.0)
-    num_patients_V = np.array([len(np.unique(patients_N[short_N > 0])) for short_N in short_NV.T])
-    short_NV = np.where(num_patients_V >= min_patients, short_NV, 0.0)
-    active = [inputs_NM[short_N > 0] for short_N in short_NV.T]
+    short_NV = np.where(active_NV, hinge_margins(inputs_NM, labels_N, state), 0.0)
+    active = [inputs_NM[active_N] for active_N in active_NV.T]
     return {
         "loss": scalar((short_NV**2).sum()),
         "gradient": -2 * (signs_NV * short_NV).T @ inputs_NM,
@@ -77,14 +93,28 @@ def hinge_sums(
     }
 
 
-def link_sums(scores_NV: Floats, labels_N: Labels, state: State) -> State:
-    """The same of Platt's logistic curve over each score (Platt 1999), its targets drawn in by the classes' counts."""
+def link_weights(scores_NV: Floats, labels_N: Labels, state: State) -> dict[str, Floats]:
+    """How much each case counts in the sums of `link_sums`, N x V."""
+    odds_NV, wanted_NV = _odds(scores_NV, labels_N, state)
+    return {
+        "gradient": np.abs(expit(odds_NV) - wanted_NV),
+        "curvature": expit(odds_NV) * expit(-odds_NV),
+    }
+
+
+def _odds(scores_NV: Floats, labels_N: Labels, state: State) -> tuple[Floats, Floats]:
+    """Linked scores, and the probabilities that they should come to."""
     counts_K, link_V2 = state["counts"], state["link"]
     wanted_NV = targets(labels_N, len(counts_K), len(link_V2))
     positives_V = counts_K[-len(link_V2) :]
     negatives_V = counts_K.sum() - positives_V
     wanted_NV = np.where(wanted_NV > 0, (positives_V + 1) / (positives_V + 2), 1 / (negatives_V + 2))
-    odds_NV = scores_NV * link_V2[:, 0] + link_V2[:, 1]
+    return scores_NV * link_V2[:, 0] + link_V2[:, 1], wanted_NV
+
+
+def link_sums(scores_NV: Floats, labels_N: Labels, state: State) -> State:
+    """The same of Platt's logistic curve over each score (Platt 1999), its targets drawn in by the classes' counts."""
+    odds_NV, wanted_NV = _odds(scores_NV, labels_N, state)
     rest_NV, weights_NV = expit(odds_NV) - wanted_NV, expit(odds_NV) * expit(-odds_NV)
     inputs_NV2 = np.stack([scores_NV, np.ones_like(scores_NV)], axis=2)
     return {

@@ -57,6 +57,7 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "same-image": "remove one of the two: one patient under two names would leak into validation",
         "clinical": "correct the line in the table; the patient is left out of a classification until then",
         "outcome": "nothing to do: the site takes part all the same; others have the cases that it lacks",
+        "small-group": "nothing to do; with more patients like them, or a study without that input, they train, too",
         "leak": "take the column out of the study's inputs, or correct it in the table",
         "check-cache": "make the `state:` folder writable; until then every check reads all files",
         "unexpected": "report it with the output of the same command and --debug",

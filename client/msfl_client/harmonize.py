@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from msfl_client.small_groups import Mask, groups, is_large
 from msfl_common.config import Frozen
 from msfl_common.errors import Code, RefusedError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
@@ -83,6 +84,33 @@ class SiteFit(Frozen):
 
     reference: str = Field(description="version of the reference")
     scanners: tuple[ScannerFit, ...]
+
+
+def large_groups_of_scanners(rows: Rows, patients_N: NDArray[np.str_], min_patients: int) -> Mask:
+    """The rows less those of patients whom a column sets apart within scanners, with too few others.
+
+    The sums are over all scanners of the site, each about its own mean: a column says nothing of a scanner where it is
+    the same for all, so that the scanners where it is not are looked at, together.
+    """
+    columns_NC = np.column_stack([rows.covariates_NQ.astype(np.float64), rows.features_NP])
+    keep_N = np.ones(len(rows), dtype=bool)
+    while (small_N := _set_apart(rows, columns_NC, patients_N, keep_N, min_patients)).any():
+        keep_N &= ~np.isin(patients_N, patients_N[small_N])
+    return keep_N
+
+
+def _set_apart(rows: Rows, columns_NC: Floats, patients_N: NDArray[np.str_], keep_N: Mask, min_patients: int) -> Mask:
+    """The first group of too few patients; in each scanner the smaller part that a column sets apart."""
+    scanners_N = np.array(rows.scanners)
+    for column_N in columns_NC.T:
+        apart_N = np.zeros(len(rows), dtype=bool)
+        for scanner, _ in rows.by_scanner():
+            found = groups(column_N[:, None], patients_N, keep_N & (scanners_N == scanner), min_patients)
+            if found:
+                apart_N |= min(found, key=lambda group_N: int(group_N.sum()))
+        if not is_large(apart_N, patients_N, min_patients):
+            return apart_N
+    return np.zeros(len(rows), dtype=bool)
 
 
 def compute_moments(rows: Rows) -> Moments:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
-from msfl_client.egress import check_floor
+import numpy as np
+
+from msfl_client.egress import check_floor, floor_of
 from msfl_client.feature_table import FeatureTable
-from msfl_client.harmonize import Rows
+from msfl_client.harmonize import Rows, large_groups_of_scanners
 from msfl_client.session import SiteSession
 from msfl_client.site_features import features_of
 from msfl_client.site_harmonization import FOLDER, TABLE_FILE, harmonize_site, training_rows
@@ -17,6 +19,10 @@ from msfl_common.messages import RoundTask
 
 def session_rows(session: SiteSession, task: RoundTask) -> tuple[Rows, int]:
     """The site's training cases for the sums of a harmonization, and how many patients they are of.
+
+    Those of groups of too few patients are left out: within the scanners, both sexes are of patients of at least the
+    floor, or only one is there; and so are those that a feature or a column of age sets apart (`small_groups`). The
+    others' scanners are fitted all the same, at the site.
 
     Raises:
         RefusedError: the study harmonizes nothing or leaves this site out, or no scanner has enough cases.
@@ -30,9 +36,15 @@ def session_rows(session: SiteSession, task: RoundTask) -> tuple[Rows, int]:
     rows, chosen = training_rows(
         session.training, session.site.data, task.study.harmonization, session_features(session, task)
     )
-    num_patients = len({case.patient for case in chosen.cases})
+    floor = floor_of(session.site.policy, task.study)
+    patients = np.array([f"{case.dataset}/{case.subject}" for case in chosen.cases])
+    keep_N = large_groups_of_scanners(rows, patients, floor)
+    if not keep_N.all():
+        note = f"{int((~keep_N).sum())} of {len(rows)} cases left out of the sums: of groups of too few patients"
+        session.on_progress(session.site.name, "checked", int(keep_N.sum()), len(rows), note)
+    num_patients = len(set(patients[keep_N]))
     check_floor(session.site.policy, task.study, num_patients)
-    return rows, num_patients
+    return rows.take(np.flatnonzero(keep_N)), num_patients
 
 
 def take_reference(session: SiteSession, task: RoundTask, reference: Reference) -> None:

@@ -50,7 +50,8 @@ def test_faults_classes_and_reasons(
     assert document["per_class"] == {"no": 6, "yes": 2}
     assert document["parts"] == {"training": 4, "validation": 2, "test": 2}
     assert document["left_out"] == {"fault": 1, "no-label": 1}
-    assert [(one["level"], one["case"]) for one in document["findings"]] == [("fail", "sub-20")]
+    found = [(one["level"], one["case"], one["rule"]) for one in document["findings"]]
+    assert found == [("fail", "sub-20", "clinical"), ("warn", None, "small-group")]
     assert "participants.tsv: line 10, edss: expected a number from 0 to 10" in document["findings"][0]["text"]
 
     assert not check(tables, monkeypatch, outcome=COLUMN)
@@ -68,7 +69,8 @@ def test_one_class_is_a_warning(
     assert not check(tables, monkeypatch, "--json", outcome=COLUMN)
     document = json.loads(capsys.readouterr().out)["classification"]
     assert document["per_class"] == {label: 8, other: 0}
-    assert [(one["level"], one["rule"]) for one in document["findings"]] == [("warn", "outcome")]
+    found = [(one["level"], one["rule"]) for one in document["findings"]]
+    assert found == [("warn", "outcome"), ("warn", "small-group")]
 
 
 def test_no_patient_with_a_label_cannot_take_part(

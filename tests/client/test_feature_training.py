@@ -17,8 +17,9 @@ from sklearn.ensemble import RandomForestClassifier
 from tests.feature_models import answers_of, make_cases, make_settings, play, pooled
 
 from msfl_client.feature_training import contribute
-from msfl_client.feature_training_sums import hinge_sums, link_sums, logistic_sums
+from msfl_client.feature_training_sums import hinge_margins, hinge_sums, link_sums, logistic_sums
 from msfl_client.feature_training_trees import derivatives, find_splits
+from msfl_client.hinge_cases import settled_cases
 from msfl_client.labelled import Labelled
 from msfl_common.config_classification import BoostedTrees, Forest
 from msfl_common.errors import Code, InputError, RefusedError
@@ -51,7 +52,7 @@ def test_gradients_and_curvatures_are_derivatives_of_the_loss(loss: str, num_cla
         return (
             logistic_sums(inputs, labels, state)
             if loss == "logistic"
-            else hinge_sums(inputs, labels, state, np.arange(23).astype(str), 1)
+            else hinge_sums(inputs, labels, state, hinge_margins(inputs, labels, state) > 0)
         )
 
     at = rng.normal(size=shape).ravel() / 2
@@ -137,17 +138,31 @@ def test_a_value_that_is_no_number_is_refused_by_name(bad: float) -> None:
         predict_proba(settings, first_state(settings, 0), cases.features_NP[:, :4])
 
 
-def test_a_hinge_over_a_few_cases_adds_nothing() -> None:
+def test_a_hinge_is_over_cases_that_come_and_go_in_numbers() -> None:
     inputs = np.column_stack([np.linspace(-3, 3, 40), np.ones(40)])
     labels = (inputs[:, 0] > 0).astype(np.int64)
-    state = {"coefficients": np.array([[2.0, 0.0]]), "counts": np.array([20.0, 20.0])}
-    num_short = int((np.abs(2 * inputs[:, 0]) < 1).sum())
-    assert num_short == 6
     patients = np.arange(40).astype(str)
-    assert hinge_sums(inputs, labels, state, patients, 6)["loss"] > 0
-    assert not any(value.any() for value in hinge_sums(inputs, labels, state, patients, 7).values())
+    short = {
+        slope: hinge_margins(
+            inputs, labels, {"coefficients": np.array([[slope, 0.0]]), "counts": np.array([20.0, 20.0])}
+        )
+        for slope in (0.0, 2.0, 2.3)
+    }
+    assert [int((short[slope] > 0).sum()) for slope in (0.0, 2.0, 2.3)] == [40, 6, 6]
+
+    def count(slopes: list[float], floor: int, groups: list[NDArray[np.bool_]] | None = None) -> int:
+        return int(settled_cases([short[slope] for slope in slopes], patients, groups or [], floor).sum())
+
+    assert count([2.0], 6) == 6
+    assert count([2.0], 7) == 0  # of six patients, fewer than the floor: nothing
+    assert count([0.0, 2.0], 6) == 6
+    assert count([0.0, 2.0], 35) == 0  # 34 have passed the margin, too few; nobody is nearer than everybody
+    apart = np.isin(np.arange(40), [0, 1, 2, 18, 19])
+    assert count([0.0, 2.0], 5, [apart]) == 0  # three of the group's five have passed
+    assert count([0.0, 2.0], 3, [apart]) == 0  # two are left
+    assert count([0.0, 2.0], 2, [apart]) == 6
     patients[19] = patients[20]  # two of the six cases are one patient's
-    assert not any(value.any() for value in hinge_sums(inputs, labels, state, patients, 6).values())
+    assert count([2.0], 6) == 0
 
 
 @CLASSES

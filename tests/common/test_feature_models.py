@@ -156,7 +156,7 @@ def test_before_the_first_sums_every_class_is_as_likely() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "num"), [("lda", 1), ("random-forest", 2), ("logistic", 101), ("svm-poly", 201), ("mlp", None)]
+    ("kind", "num"), [("lda", 1), ("random-forest", 2), ("logistic", 16), ("svm-poly", 31), ("mlp", None)]
 )
 def test_rounds_that_a_model_needs(kind: str, num: int | None) -> None:
     assert num_rounds_needed(make_settings({"kind": kind}, INPUTS)) == num

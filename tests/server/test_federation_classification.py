@@ -171,8 +171,8 @@ def test_sites_of_the_same_patients_grow_forests_of_their_own(patients: Path, tm
 def test_a_site_with_too_few_patients_of_a_class_is_named_and_left_out(patients: Path, tmp_path: Path) -> None:
     study = study_of(kind="lda")
     sites = sites_of_cohort(patients, tmp_path, study)
-    strict = sites[0].model_copy(update={"policy": sites[0].policy.model_copy(update={"min_cases": 25})})
-    with pytest.raises(RunError, match="site-a: TOO_FEW_CASES"):
+    strict = sites[0].model_copy(update={"policy": sites[0].policy.model_copy(update={"min_cases": 60})})
+    with pytest.raises(RunError, match="site-a: NO_CASES"):
         run_rounds(grid_of((strict, *sites[1:])), study, starting_weights(study), tmp_path / "out", Recorder())
 
 

@@ -26,7 +26,7 @@ from msfl_common.feature_models.trees import num_columns
 
 State = dict[str, NDArray[np.float64]]
 
-MAX_STEPS = 100  # Newton steps, those that were halved counted too, before a fit ends as it stands
+MAX_STEPS = 15  # Newton steps, those that were halved counted too, before a fit ends as it stands; no site answers more
 SHARED_LINK = (4.0, -2.0)  # of least squares: the logistic curve that is 1/2, and as steep as the line, at 1/2
 
 
@@ -53,7 +53,7 @@ def is_finished(settings: Classification, state: State) -> bool:
 def num_rounds_needed(settings: Classification) -> int | None:
     """Rounds after which a model is certainly finished; None where more rounds always add something.
 
-    Newton's method needs far fewer than its limit: 6 to 12 steps, for a support vector machine twice.
+    Newton's method needs 6 to 12 steps, for a support vector machine twice.
     """
     match settings.model:
         case ClosedFormModel():

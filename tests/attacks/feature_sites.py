@@ -1,0 +1,87 @@
+"""Sites of given cases that answer states of a feature model as in a round, with all that guards it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from msfl_client.classification import OutcomeData
+from msfl_client.classification_features import FeatureLearner
+from msfl_client.feature_table import FeatureRow, FeatureTable
+from msfl_client.feature_training import contribute
+from msfl_client.labelled import Labelled
+from msfl_common.config import Policy, SiteConfig, StudyConfig
+from msfl_common.config_classification import Classification
+from msfl_common.feature_models import State, check_state, first_state, is_finished
+from msfl_common.seeds import derive_seed
+from msfl_server.feature_aggregation import combine
+
+
+class Site:
+    """A site with the product's own learner; `told` is what its people are shown."""
+
+    def __init__(self, settings: Classification, cases: Labelled, folder: Path, min_cases: int = 5) -> None:
+        self.told: list[str] = []
+        self._observations = tuple(
+            SimpleNamespace(dataset=0, subject=who, session=str(number), patient=who, label=int(label), clinical={})
+            for number, (who, label) in enumerate(zip(cases.patients, cases.labels_N, strict=True))
+        )
+        rows = tuple(
+            FeatureRow(one.subject, one.session, None, 0, dict(zip(cases.names, map(float, values), strict=True)))
+            for one, values in zip(self._observations, cases.features_NP, strict=True)
+        )
+        self.study = StudyConfig(name="attacked", task="classification", classification=settings)
+        site = SiteConfig(name="site", data=(folder,), state=folder / "state", policy=Policy(min_cases=min_cases))
+        table = FeatureTable(rows)
+        data = SimpleNamespace(
+            settings=settings,
+            study=self.study,
+            site=site,
+            parts=SimpleNamespace(training=self._observations),
+            raw=table,
+            features=table,
+            on_progress=lambda *told: self.told.append(str(told[-1])),
+        )
+        self.learner = FeatureLearner(cast(OutcomeData, data))
+
+    def ask(self, state: State, number: int = 1) -> State:
+        """One request, called round `number`."""
+        check_state(self.learner._settings, state)
+        return cast(State, self.learner.train(state, number, lambda *_: None, 1)[0])
+
+
+def sites_of(
+    settings: Classification, cases: Mapping[str, Labelled], folder: Path, min_cases: int = 5
+) -> dict[str, Site]:
+    """A site for each of these cases."""
+    return {name: Site(settings, part, folder / name, min_cases) for name, part in cases.items()}
+
+
+def play(settings: Classification, sites: Mapping[str, Site], num_rounds: int = 40) -> list[State]:
+    """The states of a study that goes as it should, the last of them the model."""
+    states = [first_state(settings, derive_seed(0, "weights"))]
+    for number in range(1, num_rounds + 1):
+        if is_finished(settings, states[-1]):
+            break
+        answers: dict[str, Any] = {
+            name: (site.ask(states[-1], number), site.learner.num_train_cases) for name, site in sites.items()
+        }
+        states.append(combine(settings, states[-1], answers))
+    return states
+
+
+def unguarded(settings: Classification, cases: Mapping[str, Labelled], num_rounds: int = 40) -> list[State]:
+    """The states of the same study among sites of the bare sums, which leave nobody out and refuse nothing."""
+    states = [first_state(settings, derive_seed(0, "weights"))]
+    for number in range(1, num_rounds + 1):
+        if is_finished(settings, states[-1]):
+            break
+        seed = derive_seed(0, "site", "site")
+        answers = {
+            name: (contribute(settings, states[-1], part, seed, number, 1)[0], len(part.labels_N))
+            for name, part in cases.items()
+        }
+        states.append(combine(settings, states[-1], answers))
+    return states
