@@ -40,6 +40,7 @@ from msfl_common import __version__
 from msfl_common.config import SiteConfig, StudyConfig, load_site
 from msfl_common.errors import Code, CohortError, ConfigError, InputError, RefusedError, UpdateError
 from msfl_common.files import private_folder
+from msfl_common.logs import log_handler
 from msfl_common.messages import (
     MOMENTS,
     REFERENCE,
@@ -201,7 +202,7 @@ def refuse(site: SiteConfig, code: Code, why: object, task: RoundTask | None = N
 def site_log(site: SiteConfig) -> logging.Logger:
     """The site's log file, `site.log` in its state folder; nothing of it goes anywhere else."""
     private_folder(site.state)
-    handler = logging.FileHandler(site.state / "site.log", delay=True, encoding="utf-8")
+    handler = log_handler(site.state / "site.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.Logger(f"msfl.site.{site.name}")
     logger.addHandler(handler)

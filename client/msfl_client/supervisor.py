@@ -42,6 +42,7 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
             node.start()
             while True:
                 time.sleep(TICK_S)
+                node.tend_log()
                 code = node.exit_code
                 set_serving(code is None)
                 if code is None:

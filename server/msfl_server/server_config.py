@@ -30,6 +30,11 @@ class ServerConfig(Frozen):
     )
     control_port: Port = Field(9444, description="port for this machine alone: registers sites, starts runs")
     mlflow: str | None = Field(None, description="URI of an MLflow server; null: one is started here")
+    mlflow_login: Path | None = Field(
+        None,
+        description="file of mode 0600 with USER:PASSWORD for that MLflow server, relative to this file; null: none, "
+        "or those of MLflow's own environment variables",
+    )
     mlflow_port: Port = Field(9445, description="port for this machine alone: MLflow's pages")
     start_from: Path | None = Field(
         None,
@@ -50,6 +55,13 @@ class ServerConfig(Frozen):
     def _is_bind_address(cls, value: str) -> str:
         if not _is_address(value):
             raise ValueError("an IP address is needed; 0.0.0.0 stands for every network card")
+        return value
+
+    @field_validator("mlflow")
+    @classmethod
+    def _holds_no_password(cls, value: str | None) -> str | None:
+        if value is not None and re.search(r"://[^/@\s]*:[^/@\s]*@", value):
+            raise ValueError("a password in the URI would be in logs; put USER:PASSWORD into a file, `mlflow_login`")
         return value
 
     @model_validator(mode="after")
@@ -73,7 +85,13 @@ def load_server(path: Path) -> ServerConfig:
         ConfigError: the file is missing, is not YAML, or does not validate.
     """
     server = validate(ServerConfig, read_yaml(path), str(path))
-    return server.model_copy(update={"start_from": server.start_from and (path.resolve().parent / server.start_from)})
+    folder = path.resolve().parent
+    return server.model_copy(
+        update={
+            name: value and folder / value
+            for name, value in (("start_from", server.start_from), ("mlflow_login", server.mlflow_login))
+        }
+    )
 
 
 def _is_address(text: str) -> bool:
