@@ -32,7 +32,7 @@ from msfl_server.server_config import ServerConfig, load_server
 from msfl_server.study_folder import StudyFolder, list_sites
 
 LOCK = "server.lock"
-TICK_S = 0.5
+TICK_S = 0.25  # a site that is removed is refused one of these later
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 LINK_START_S = 60.0
 BAD_INPUT = 2

@@ -67,9 +67,9 @@ class RefusedCallError(Exception):
 class MlflowGate:
     """ASGI middleware in front of MLflow's application."""
 
-    def __init__(self, app, password: str) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, app, user: str, password: str) -> None:  # type: ignore[no-untyped-def]
         self._app = app
-        self._login = b"Basic " + base64.b64encode(f"{USER}:{password}".encode())
+        self._login = b"Basic " + base64.b64encode(f"{user}:{password}".encode())
 
     async def __call__(self, scope, receive, send) -> None:  # type: ignore[no-untyped-def]
         """Pass the request on, or answer 401 or 403."""

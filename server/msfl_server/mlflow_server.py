@@ -90,7 +90,9 @@ def login(file: Path) -> tuple[str, str]:
         InputError: it cannot be read, other accounts can read it, or it is empty.
     """
     try:
-        if stat.S_IMODE(file.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO) and os.name == "posix":
+        found = file.stat()
+        own = stat.S_IRWXG if os.name == "posix" and found.st_uid == os.geteuid() else 0  # a group's secret is root's
+        if found.st_mode & (own | stat.S_IRWXO) and os.name == "posix":
             raise InputError(f"{file}: other accounts may read MLflow's password there; run `chmod 600 {file}`")
         content = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeError):
@@ -177,12 +179,12 @@ def main() -> None:
     parser.add_argument("--listener", type=int, help="number of a socket that listens there already")
     parser.add_argument("--store", help="URI of a database; without it, SQLite in the folder")
     parser.add_argument("--artifacts", help="URI of the place for artifacts; without it, in the folder")
-    parser.add_argument("--password", type=Path, help="file with the password; without it, in the folder")
+    parser.add_argument("--password", type=Path, help="file with USER:PASSWORD; without it, one is made in the folder")
     parser.add_argument("--hosts", default=_ALLOWED_HOSTS, help="names that it may be called by, with commas")
     asked = parser.parse_args()
     end_with_starter()
     os.umask(0o077)
-    _, password = login(asked.password or _made_password(asked.folder))
+    user, password = login(asked.password or _made_password(asked.folder))
     host, _, port = asked.listen.rpartition(":")
     listener = (
         socket.create_server((host, int(port)), backlog=256)
@@ -214,7 +216,7 @@ def main() -> None:
     from msfl_server.tracking_server import PROXIED_ROOT, application
 
     os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = PROXIED_ROOT
-    gate = MlflowGate(application(store, artifacts), password)
+    gate = MlflowGate(application(store, artifacts), user, password)
     settings = uvicorn.Config(gate, log_level="warning", access_log=False, server_header=False, ws="none")
     uvicorn.Server(settings).run(sockets=[listener])
 
