@@ -20,8 +20,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from msfl_client.app import build_app, refuse
 from msfl_client.federation_bounds import bounds_of
 from msfl_client.federation_fleet import DisconnectedError, Fleet, RunEndedError, UnusableError, join
-from msfl_client.keys import load_key
 from msfl_client.node_status import StatusFile
+from msfl_client.passphrase import unlock
 from msfl_common import __version__
 from msfl_common.config import SiteConfig, load_site, load_study
 from msfl_common.errors import Code, InputError
@@ -43,13 +43,17 @@ log = logging.getLogger(__name__)
 Answer = Callable[[Message, Context], Message]
 
 
-def run_node(site: SiteConfig) -> None:
+def run_node(site: SiteConfig, passphrase: int | None = None) -> None:
     """Serve the coordinator until the process is told to stop.
+
+    Args:
+        site: whose process it is.
+        passphrase: number of an open file that holds the key's, where a person typed it.
 
     Raises:
         InputError: key or kit are missing or unsound, or another process of this site is running.
     """
-    kit, key = load_kit(site.kit), load_key(site.key)
+    kit, key = load_kit(site.kit), unlock(site, passphrase)
     authority, study = (site.kit / CA_FILE).read_bytes(), load_study(site.kit / STUDY_FILE)
     bounds = bounds_of(*(starting_weights(study_at(study, stage)) for stage in stages_of(study)))
     if kit.site != site.name:
@@ -146,7 +150,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_with_starter()
     try:
-        run_node(load_site(Path(sys.argv[1])))
+        run_node(load_site(Path(sys.argv[1])), int(sys.argv[2]) if sys.argv[2:] else None)
     except KeyboardInterrupt:
         sys.exit(0)
     except InputError as error:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 
 from msfl_common.logs import bound_log, open_log
@@ -32,7 +33,8 @@ class Child:
     """A process in a session of its own, so that Ctrl-C reaches its starter alone.
 
     Its output goes to `log`, which `tend_log` keeps bounded. It ends when its starter ends, however that
-    happens. It inherits `sockets`, under the numbers that they have here.
+    happens. It inherits the sockets and files of
+    `inherits`, under the numbers that they have here.
     """
 
     def __init__(
@@ -40,11 +42,11 @@ class Child:
         command: Sequence[str],
         log: Path,
         env: Mapping[str, str] | None = None,
-        sockets: Sequence[socket.socket] = (),
+        inherits: Sequence[socket.socket | FileIO] = (),
     ) -> None:
         self._command = list(command)
         self._log = log
-        self._sockets = tuple(sockets)
+        self._inherits = tuple(inherits)
         self._env = dict(os.environ if env is None else env)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = self._pause = 0.0
@@ -75,7 +77,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                pass_fds=[one.fileno() for one in self._sockets],
+                pass_fds=[one.fileno() for one in self._inherits],
                 env={**MEMORY, **self._env, "MSFL_STARTER": str(os.getpid())},
                 start_new_session=True,
                 preexec_fn=_die_with_starter if sys.platform == "linux" else None,
