@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from msfl_common.config import Frozen, read_yaml, validate
+from msfl_common.errors import InputError
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
@@ -57,13 +58,6 @@ class ServerConfig(Frozen):
             raise ValueError("an IP address is needed; 0.0.0.0 stands for every network card")
         return value
 
-    @field_validator("mlflow")
-    @classmethod
-    def _holds_no_password(cls, value: str | None) -> str | None:
-        if value is not None and re.search(r"://[^/@\s]*:[^/@\s]*@", value):
-            raise ValueError("a password in the URI would be in logs; put USER:PASSWORD into a file, `mlflow_login`")
-        return value
-
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
         ports = [self.port, self.control_port, self.mlflow_port]
@@ -83,8 +77,15 @@ def load_server(path: Path) -> ServerConfig:
 
     Raises:
         ConfigError: the file is missing, is not YAML, or does not validate.
+        InputError: it holds a password, which no message repeats.
     """
-    server = validate(ServerConfig, read_yaml(path), str(path))
+    content = read_yaml(path)
+    if re.search(r"://[^/@\s]*:[^/@\s]*@", str(content.get("mlflow"))):
+        raise InputError(
+            f"{path}: mlflow: holds a password, which would be in logs; put USER:PASSWORD into a file of mode 0600, "
+            "and name that as `mlflow_login`"
+        )
+    server = validate(ServerConfig, content, str(path))
     folder = path.resolve().parent
     return server.model_copy(
         update={
