@@ -7,7 +7,7 @@ DEMO := build/demo
 SITES := $(wildcard site_configs/demo/site-*.yaml)
 export MPLBACKEND := Agg
 
-.PHONY: demo test check bench faults clean
+.PHONY: demo test check bench faults sbom clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo  ## three simulated hospitals train a model together; goes on where it was interrupted
@@ -35,6 +35,12 @@ bench: $(VENV)/.dev
 FAULT ?=
 faults: $(VENV)/.dev  ## kills, full disks, cut networks, wrong clocks: half an hour, no part of `make test`
 	$(BIN)/python -m tests.faults $(FAULT)
+
+# What an installation is made of, for each side: CycloneDX, with the files' hashes.
+sbom: $(VENV)/.dev
+	mkdir -p build/sbom
+	for side in client server; do cat deploy/requirements/torch.txt deploy/requirements/$$side.txt | \
+		$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml -o build/sbom/$$side.json - || exit 1; done
 
 # torch first: plain torch would bring several gigabytes of CUDA where no GPU needs them.
 $(VENV)/.demo: pyproject.toml deploy/constraints.txt

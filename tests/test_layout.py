@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 EDGES = {
     "flwr": ("app.py", "messages*.py", "strategy*.py", "cli.py", "simulation*.py", "federation*.py"),
-    "mlflow": ("tracking.py",),
+    "mlflow": ("tracking*.py",),
     "monai": ("monai_parts.py",),
     "ray": ("simulation.py",),
 }

@@ -18,7 +18,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import torch
@@ -44,6 +43,7 @@ from msfl_common.config import SiteConfig, StudyConfig, load_site
 from msfl_common.errors import Code, CohortError, ConfigError, InputError, RefusedError, UpdateError
 from msfl_common.files import private_folder
 from msfl_common.foreign_text import LOG_FORMAT, LineFormatter
+from msfl_common.logs import log_handler
 from msfl_common.messages import (
     MOMENTS,
     REFERENCE,
@@ -59,8 +59,6 @@ from msfl_common.messages import (
     unpack_task_weights,
 )
 from msfl_common.weights import Weights
-
-_LOG_BYTES, _OLD_LOGS = 5_000_000, 3
 
 SiteOf = Callable[[Context], SiteConfig]
 Answer = Callable[[SiteSession, RoundTask, RecordDict], RecordDict]
@@ -253,9 +251,7 @@ def site_log(site: SiteConfig) -> logging.Logger:
 @cache
 def _log_at(state: Path) -> logging.Logger:
     private_folder(state)
-    handler = RotatingFileHandler(
-        state / "site.log", delay=True, encoding="utf-8", maxBytes=_LOG_BYTES, backupCount=_OLD_LOGS
-    )
+    handler = log_handler(state / "site.log")
     handler.setFormatter(LineFormatter(LOG_FORMAT))
     logger = logging.Logger(f"msfl.site.{state}")
     logger.addHandler(handler)

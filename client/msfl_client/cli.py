@@ -78,13 +78,17 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the site's file and key.")],
     name: Annotated[str, typer.Option(help="The site's name in the study.")],
     data: Annotated[Path, typer.Option(metavar="BIDS", help="The site's BIDS folder.")],
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Encrypt the key with a passphrase, which is asked for here.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a site's file and its key; nothing that is there already is overwritten."""
+    from msfl_client.passphrase import new_passphrase
     from msfl_client.site_folder import init_site
     from msfl_common.progress import stdout_console
 
-    made = init_site(folder, name, data)
+    made = init_site(folder, name, data, new_passphrase(name) if passphrase else None)
     if as_json:
         document = {
             "site_file": str(made.site_file),

@@ -13,10 +13,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from msfl_client import ledger
-from msfl_client.keys import load_key
 from msfl_client.ledger_content import SENT_FOLDER, keeper
 from msfl_client.ledger_late import late_of
 from msfl_client.ledger_line import Entry
+from msfl_client.passphrase import unlock_here
 from msfl_common import __version__
 from msfl_common.config import MessageKind, Policy, SiteConfig, StudyConfig
 from msfl_common.errors import Code, MsflError, RefusedError
@@ -79,7 +79,7 @@ def door_of(site: SiteConfig) -> Door:
         InputError: the key is there, but unsound.
     """
     has_key = site.key.is_absolute() and site.key.exists()  # a simulated site's file names none
-    signer = Signer(site.name, load_key(site.key)) if has_key else None
+    signer = Signer(site.name, unlock_here(site)) if has_key else None
     return Door(site.policy, site.state / ledger.LEDGER_FILE, signer)
 
 

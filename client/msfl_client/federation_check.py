@@ -18,8 +18,9 @@ from flwr.supercore.error import ApiErrorCode
 from msfl_client.devices import pick_devices
 from msfl_client.egress import check_request
 from msfl_client.federation_probe import Answer, NoAnswerError, ask_server
-from msfl_client.keys import load_key, public_key_file
+from msfl_client.keys import public_key_file
 from msfl_client.kit_approval import kit_to_use, what_waits
+from msfl_client.passphrase import handed_by_a_person, unlock
 from msfl_client.server_trust import trust_of
 from msfl_common import __version__
 from msfl_common.config import SiteConfig, StudyConfig
@@ -56,7 +57,7 @@ class Row:
 def check_connection(site: SiteConfig) -> list[Row]:
     """Look at the machine, the key, the kit and the server, in this order; nothing is changed anywhere."""
     rows = [_device(site), _disk(site.state)]
-    key_row, key = _key(site.key)
+    key_row, key = _key(site)
     kit_row, kit = _kit(site)
     rows += [key_row, kit_row]
     if kit is None:
@@ -96,12 +97,13 @@ def _disk(state: Path) -> Row:
     return Row("disk", "pass", text)
 
 
-def _key(path: Path) -> tuple[Row, ec.EllipticCurvePrivateKey | None]:
+def _key(site: SiteConfig) -> tuple[Row, ec.EllipticCurvePrivateKey | None]:
     try:
-        key = load_key(path)
+        typed = handed_by_a_person(site)
+        key = unlock(site, None if typed is None else typed.fileno())
     except InputError as error:
         return Row("key", "fail", *_text_and_fix(error)), None
-    return Row("key", "pass", f"{path}, for this account alone"), key
+    return Row("key", "pass", f"{site.key}, for this account alone"), key
 
 
 def _kit(site: SiteConfig) -> tuple[Row, SignedKit | None]:

@@ -21,10 +21,10 @@ from msfl_client.app import build_app, refuse
 from msfl_client.egress import door_of
 from msfl_client.federation_bounds import bounds_of
 from msfl_client.federation_fleet import DisconnectedError, Fleet, RunEndedError, UnusableError, join
-from msfl_client.keys import load_key
 from msfl_client.kit_approval import kit_to_use, what_waits
 from msfl_client.ledger_witness import Witness
 from msfl_client.node_status import StatusFile
+from msfl_client.passphrase import unlock
 from msfl_client.server_trust import trust_of
 from msfl_common import __version__
 from msfl_common.config import SiteConfig, load_site
@@ -47,14 +47,18 @@ log = logging.getLogger(__name__)
 Answer = Callable[[Message, Context], Message]
 
 
-def run_node(site: SiteConfig) -> None:
+def run_node(site: SiteConfig, passphrase: int | None = None) -> None:
     """Serve the coordinator until the process is told to stop.
+
+    Args:
+        site: whose process it is.
+        passphrase: number of an open file that holds the key's, where a person typed it.
 
     Raises:
         InputError: key or kit are missing or unsound, or another process of this site is running.
     """
     private_folder(site.state)
-    approved, key = kit_to_use(site), load_key(site.key)
+    approved, key = kit_to_use(site), unlock(site, passphrase)
     kit, study = approved.kit, approved.study
     bounds = bounds_of(*(starting_weights(study_at(study, stage)) for stage in stages_of(study)))
     witness = Witness(door_of(site), kit.study, approved.authority)
@@ -153,7 +157,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_with_starter()
     try:
-        run_node(load_site(Path(sys.argv[1])))
+        run_node(load_site(Path(sys.argv[1])), int(sys.argv[2]) if sys.argv[2:] else None)
     except KeyboardInterrupt:
         sys.exit(0)
     except InputError as error:

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from msfl_client.keys import load_key, public_key_file
+from msfl_client.keys import has_passphrase, load_key, public_key_file
 from msfl_client.kit_approval import approved_kit
 from msfl_client.ledger import LEDGER_FILE, read
 from msfl_client.ledger_line import Line
@@ -107,7 +107,7 @@ class Proof:
 
 def _owner_of(site: SiteConfig) -> Owner | None:
     public = public_key_file(site.key)
-    if site.key.exists() and os.access(site.key, os.R_OK):
+    if site.key.exists() and os.access(site.key, os.R_OK) and not has_passphrase(site.key):
         return Owner(site.name, load_key(site.key).public_key())
     if not public.exists():
         return None

@@ -32,13 +32,14 @@ class SiteFolder:
         return public_key_file(self.key)
 
 
-def init_site(folder: Path, name: str, data: Path) -> SiteFolder:
+def init_site(folder: Path, name: str, data: Path, passphrase: bytes | None = None) -> SiteFolder:
     """Write a site's file and make its key.
 
     Args:
         folder: created when missing; may hold other files, but no site.yaml and no key.
         name: the site's name in the study.
         data: the site's BIDS folder.
+        passphrase: what the key is encrypted with, if anything.
 
     Raises:
         ConfigError: the name is not valid.
@@ -52,7 +53,7 @@ def init_site(folder: Path, name: str, data: Path) -> SiteFolder:
     if site_file.exists():
         raise InputError(f"{site_file}: is there already; edit it, or name another folder")
     try:
-        public_key = make_key(key, name)
+        public_key = make_key(key, name, passphrase)
         write_text(site_file, commented_yaml(site, _HEADER))
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}; name another folder") from None

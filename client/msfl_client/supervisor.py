@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from msfl_client.kit_approval import kit_to_use, what_waits
 from msfl_client.node_status import NodeStatus, read_status
+from msfl_client.passphrase import handed_by_a_person
 from msfl_common.config import SiteConfig
 from msfl_common.errors import InputError
 from msfl_common.files import private_folder
@@ -33,7 +34,10 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
         InputError: the site is started already, or its key, kit or file are unsound; the fix is in the message.
     """
     log = site.state / LOG
-    node = Child(python_command("msfl_client.federation_node", site_file), log)
+    passphrase = handed_by_a_person(site) if site.key.exists() else None  # the process says which key is missing
+    typed = [] if passphrase is None else [passphrase]
+    command = python_command("msfl_client.federation_node", site_file, *(one.fileno() for one in typed))
+    node = Child(command, log, inherits=typed)
     private_folder(site.state)
     taken = f"{site.state}: the site is started already; see `msfl-client status`"
     with held(site.state / LOCK, taken), progress_bars() as bars:
@@ -45,6 +49,7 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
             node.start()
             while True:
                 time.sleep(TICK_S)
+                node.tend_log()
                 code = node.exit_code
                 set_serving(code is None)
                 if code is None:

@@ -298,6 +298,9 @@ class SiteConfig(Frozen):
     )
     kit: Path = Field(Path("kit"), description="folder of the coordinator's joining kit, relative to this file")
     key: Path = Field(Path("site.key"), description="the site's private key, relative to this file")
+    key_passphrase: Path | None = Field(
+        None, description="file of mode 0600 with the passphrase of `key`; null: none, a systemd credential, or typed"
+    )
     policy: Policy = Policy()
 
     @field_validator("data", "hours", mode="before")
@@ -356,6 +359,7 @@ def load_site(path: Path) -> SiteConfig:
             "state": unfollowed(base, site.state),
             "kit": unfollowed(base, site.kit),
             "key": (base / site.key).resolve(),
+            "key_passphrase": site.key_passphrase and (base / site.key_passphrase).resolve(),
         }
     )
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from pathlib import Path
+
+from msfl_common.logs import bound_log, open_log
 
 _PR_SET_PDEATHSIG = 1
 # glibc keeps freed memory for later; a model's hundred megabytes, freed by many threads, would never go back.
@@ -68,13 +72,21 @@ def close_doors() -> None:
 class Child:
     """A process in a session of its own, so that Ctrl-C reaches its starter alone.
 
-    Its output goes to `log`. It ends when its starter ends, however that happens. Make a command of Python's with
+    Its output goes to `log`, which `tend_log` keeps bounded. It ends when its starter ends, however that happens. It
+    inherits the sockets and files of `inherits`, under the numbers that they have here. Make a command of Python's with
     `python_command`; the environment is that of `child_environment`.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        inherits: Sequence[socket.socket | FileIO] = (),
+    ) -> None:
         self._command = list(command)
         self._log = log
+        self._inherits = tuple(inherits)
         self._env = dict(os.environ if env is None else env)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = self._pause = 0.0
@@ -90,17 +102,22 @@ class Child:
         """How it ended; None while it runs or before its first start."""
         return None if self._process is None else self._process.poll()
 
+    def tend_log(self) -> None:
+        """Keep its log bounded; who watches over it does this every now and then."""
+        bound_log(self._log)
+
     def start(self) -> None:
         """Start it now; what an earlier life of it left running is ended first."""
         if self._process is not None:
             _signal_group(self._process.pid, signal.SIGKILL)
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("ab") as stream:
+        self.tend_log()
+        with open_log(self._log) as stream:
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
+                pass_fds=[one.fileno() for one in self._inherits],
                 env={**MEMORY, **child_environment(self._env), "MSFL_STARTER": str(os.getpid())},
                 start_new_session=True,
                 preexec_fn=_die_with_starter if sys.platform == "linux" else None,

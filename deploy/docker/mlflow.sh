@@ -1,11 +1,11 @@
 #!/bin/sh
-# MLflow on PostgreSQL.
+# MLflow on PostgreSQL, behind MSFL's login.
 #   PGHOST, PGPORT, PGUSER, PGDATABASE  the database
 #   MSFL_PASSWORD_FILE                  file that holds its password
+#   MSFL_LOGIN_FILE                     file that holds USER:PASSWORD, which opens MLflow
 #   MSFL_ARTIFACTS                      where artifacts go: a folder, or s3://BUCKET/PREFIX
 #   MSFL_MLFLOW_LISTEN                  HOST:PORT to listen on
 #   MSFL_MLFLOW_HOSTS                   names that MLflow may be called by, with commas; it refuses all others
-#   MSFL_MLFLOW_WORKERS                 processes (default 2)
 set -eu
 umask 077
 # MLflow starts processes of its own; none may take code from the working directory.
@@ -17,12 +17,14 @@ export PGPASSFILE="$HOME/pgpass"
 password=$(sed 's/[\\:]/\\&/g' "$MSFL_PASSWORD_FILE")
 printf '%s:%s:%s:%s:%s\n' "$PGHOST" "$PGPORT" "$PGDATABASE" "$PGUSER" "$password" > "$PGPASSFILE"
 
-# MSFL gives MLflow no jobs to run.
-export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+# MSFL gives MLflow no jobs to run, and no language models to ask.
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_ENABLE_AI_GATEWAY=false
 
-exec mlflow server \
-    --host "${MSFL_MLFLOW_LISTEN%:*}" --port "${MSFL_MLFLOW_LISTEN##*:}" \
-    --workers "${MSFL_MLFLOW_WORKERS:-2}" \
-    --backend-store-uri "postgresql+psycopg2://$PGUSER@$PGHOST:$PGPORT/$PGDATABASE" \
-    --artifacts-destination "$MSFL_ARTIFACTS" \
-    --allowed-hosts "$MSFL_MLFLOW_HOSTS"
+case $MSFL_ARTIFACTS in
+    *://*) artifacts=$MSFL_ARTIFACTS ;;
+    *) artifacts=file://$MSFL_ARTIFACTS ;;
+esac
+exec python -I -m msfl_server.mlflow_server \
+    --folder "$HOME" --listen "$MSFL_MLFLOW_LISTEN" --password "$MSFL_LOGIN_FILE" \
+    --store "postgresql+psycopg2://$PGUSER@$PGHOST:$PGPORT/$PGDATABASE" \
+    --artifacts "$artifacts" --hosts "$MSFL_MLFLOW_HOSTS"

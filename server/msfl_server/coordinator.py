@@ -25,13 +25,14 @@ from msfl_common.processes import Child, python_command
 from msfl_server import mlflow_server
 from msfl_server.federation_control import LinkAddress, connect
 from msfl_server.federation_superlink import LinkSettings
+from msfl_server.mlflow_gate import USER
 from msfl_server.object_folder import remove_traces
 from msfl_server.run_status import RunStatus, read_status
 from msfl_server.server_config import ServerConfig, load_server
 from msfl_server.study_folder import StudyFolder, list_sites
 
 LOCK = "server.lock"
-TICK_S = 0.5
+TICK_S = 0.25  # a site that is removed is refused one of these later
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 LINK_START_S = 60.0
 BAD_INPUT = 2
@@ -53,9 +54,11 @@ class Coordinator:
         self._run = Child(python_command("msfl_server.federation_run", folder.root), folder.logs / "run.log")
         self._mlflow = None
         if self._server.mlflow is None:
-            command = mlflow_server.mlflow_command(folder.root, self._server.mlflow_port)
+            self._mlflow_port = mlflow_server.listen(self._server.mlflow_port)
+            command = mlflow_server.mlflow_command(folder.root, self._server.mlflow_port, self._mlflow_port.fileno())
             environment = mlflow_server.mlflow_environment(os.environ)
-            self._mlflow = Child(command, folder.logs / "mlflow.log", environment)
+            self._mlflow = Child(command, folder.logs / "mlflow.log", environment, [self._mlflow_port])
+        self._children = [child for child in (self._run, self._link, self._mlflow) if child is not None]
         self._sites_seen: dict[str, float] | None = None
         self._missing: tuple[str, ...] = ()
 
@@ -68,13 +71,18 @@ class Coordinator:
         """
         try:
             if self._mlflow is not None:
+                opens = mlflow_server.password_file(self._folder.root)
+                uri = mlflow_server.tracking_uri(self._server.mlflow_port)
+                self._say(f"curves: {uri} (user {USER}, password in {opens})")
                 self._mlflow.start()
-                self._say(f"curves: {mlflow_server.tracking_uri(self._server.mlflow_port)}")
             self._run.start()  # it takes seconds to load, as the SuperLink does, and waits for it
             self._start_link()
             while True:
                 time.sleep(TICK_S)
+                for child in self._children:
+                    child.tend_log()
                 if self._mlflow is not None and self._mlflow.exit_code is not None:
+                    mlflow_server.turn_away(self._mlflow_port)
                     self._revive(self._mlflow, "MLflow", "rounds are kept for it")
                 if self._link.exit_code is not None:
                     self._say(f"the SuperLink ended (exit code {self._link.exit_code}); starting it again")
@@ -91,9 +99,8 @@ class Coordinator:
                 if code is not None:
                     self._revive(self._run, "the run", last_line(self._folder.logs / "run.log"))
         finally:
-            for child in (self._run, self._link, self._mlflow):
-                if child is not None:
-                    child.stop()
+            for child in self._children:
+                child.stop()
             remove_traces(self._folder.database)  # also when the SuperLink had no time to
 
     def _revive(self, child: Child, name: str, note: str) -> None:
@@ -179,6 +186,17 @@ def link_address(folder: StudyFolder, server: ServerConfig) -> LinkAddress:
 def tracking_uri(server: ServerConfig) -> str:
     """Where the run's metrics go."""
     return server.mlflow or mlflow_server.tracking_uri(server.mlflow_port)
+
+
+def tracking_login(folder: StudyFolder, server: ServerConfig) -> tuple[str, str] | None:
+    """User and password for it; None where the environment has them, or none are needed.
+
+    Raises:
+        InputError: their file is missing or open to others.
+    """
+    if server.mlflow is None:
+        return mlflow_server.login(mlflow_server.password_file(folder.root))
+    return None if server.mlflow_login is None else mlflow_server.login(server.mlflow_login)
 
 
 def last_line(log: Path) -> str:

@@ -7,6 +7,7 @@ from the last checkpoint: a run of Flower's is one life of this process, the stu
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -31,7 +32,7 @@ from msfl_common.processes import end_with_starter
 from msfl_common.stages import Stage, study_at
 from msfl_common.weights import Weights, first_weights
 from msfl_server.app import RunSettings, build_app
-from msfl_server.coordinator import link_address, tracking_uri
+from msfl_server.coordinator import link_address, tracking_login, tracking_uri
 from msfl_server.federation import Listener
 from msfl_server.federation_control import Control, LinkAddress, connect
 from msfl_server.federation_grid import DeployedGrid
@@ -118,6 +119,8 @@ def run_study(folder: StudyFolder) -> None:
     if study.left_out is not None and study.left_out not in list_sites(folder):
         log.warning("classification.fold.site: %s is no site of the study; nobody will test the model", study.left_out)
     link = link_address(folder, server)
+    if (login := tracking_login(folder, server)) is not None:  # MLflow's client reads them here; no other process does
+        os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = login
     with StatusFile(folder.status, study) as status, open_run(link) as (grid, context):
         status.watch(grid.presence)
         grid.notary = open_notary(folder)

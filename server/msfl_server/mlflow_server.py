@@ -1,20 +1,29 @@
 """MLflow's page and tracking server of a study, on this machine alone: how to start it, and where it answers.
 
-It keeps runs in `STUDY_DIR/mlflow/mlflow.db` and models and reports in `STUDY_DIR/mlflow/artifacts`. MLflow runs
-its web server in a child process: start the command in a process group of its own, and end the group.
+It keeps runs in `STUDY_DIR/mlflow/mlflow.db` and models and reports in `STUDY_DIR/mlflow/artifacts`. It lets in who
+knows `STUDY_DIR/mlflow/password`, and where the system can see to it (Linux' Landlock) its process can open no file
+outside `STUDY_DIR/mlflow` but the program's own, and no connection: the authority's key is out of its reach.
 """
 
 from __future__ import annotations
 
+import argparse
 import http.client
+import logging
 import os
-import sys
+import secrets
+import socket
+import stat
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from msfl_common.errors import InputError
-from msfl_common.processes import child_environment, python_command
+from msfl_common.confinement import confine
+from msfl_common.errors import InputError, RunError
+from msfl_common.files import private_folder, write_bytes
+from msfl_common.processes import end_with_starter, python_command
+from msfl_server.mlflow_gate import USER, MlflowGate
 
 HOST = "127.0.0.1"
 # Any local port, so that the page opens through an SSH tunnel too. Other names are refused: a web page could have
@@ -24,14 +33,21 @@ _STORE_FILE = "mlflow.db"
 _POLL_S = 0.2
 
 
-def mlflow_command(study_dir: Path, port: int) -> list[str]:
+def mlflow_command(study_dir: Path, port: int, listener: int | None = None) -> list[str]:
     """The command line of the server; it holds no secret.
+
+    Args:
+        study_dir: the study's folder.
+        port: where it answers.
+        listener: number of a socket that listens there already, and that the server inherits.
 
     Raises:
         InputError: the folder's path cannot be written as a URI.
     """
-    sqlite_uri(_folder(study_dir))
-    return python_command("msfl_server.mlflow_server", study_dir.resolve(), port)
+    folder = mlflow_folder(study_dir.resolve())
+    sqlite_uri(folder)
+    inherited = [] if listener is None else ["--listener", listener]
+    return python_command("msfl_server.mlflow_server", "--folder", folder, "--listen", f"{HOST}:{port}", *inherited)
 
 
 def mlflow_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -51,6 +67,62 @@ def mlflow_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def tracking_uri(port: int) -> str:
     """What `track` is told to use the server, and what a browser opens."""
     return f"http://{HOST}:{port}"
+
+
+def mlflow_folder(study_dir: Path) -> Path:
+    """Where the study's MLflow keeps everything."""
+    return study_dir / "mlflow"
+
+
+def password_file(study_dir: Path) -> Path:
+    """The file of the password that opens the page; made, mode 0600, when it is missing."""
+    return _made_password(mlflow_folder(study_dir))
+
+
+def login(file: Path) -> tuple[str, str]:
+    """User and password from a file that holds USER:PASSWORD, or the password alone.
+
+    Raises:
+        InputError: it cannot be read, other accounts can read it, or it is empty.
+    """
+    try:
+        found = file.stat()
+        own = stat.S_IRWXG if os.name == "posix" and found.st_uid == os.geteuid() else 0  # a group's secret is root's
+        if found.st_mode & (own | stat.S_IRWXO) and os.name == "posix":
+            raise InputError(f"{file}: other accounts may read MLflow's password there; run `chmod 600 {file}`")
+        content = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError):
+        raise InputError(f"{file}: cannot be read; expected MLflow's USER:PASSWORD in a file of mode 0600") from None
+    user, colon, password = content.partition(":")
+    if not content or (colon and not (user and password)):
+        raise InputError(f"{file}: expected MLflow's USER:PASSWORD on one line, found none")
+    return (user, password) if colon else (USER, content)
+
+
+def listen(port: int) -> socket.socket:
+    """Take the port on this machine, so that no other account can pose as MLflow there while MLflow is away.
+
+    Raises:
+        RunError: it is taken.
+    """
+    try:
+        return socket.create_server((HOST, port), backlog=256)
+    except OSError as error:
+        raise RunError(
+            f"port {port} on {HOST} cannot be opened for MLflow: {error.strerror}; free it or change mlflow_port"
+        ) from None
+
+
+def turn_away(listener: socket.socket) -> None:
+    """End the connections that wait for a server that is away: who asked tries again later, and not for minutes."""
+    listener.setblocking(False)
+    try:
+        while True:
+            listener.accept()[0].close()
+    except BlockingIOError:
+        return
+    finally:
+        listener.setblocking(True)
 
 
 def wait_ready(port: int, timeout_s: float) -> bool:
@@ -75,8 +147,13 @@ def sqlite_uri(folder: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def _folder(study_dir: Path) -> Path:
-    return study_dir / "mlflow"
+def _made_password(folder: Path) -> Path:
+    file = folder / "password"
+    private_folder(folder)
+    folder.chmod(0o700)
+    if not file.exists():
+        write_bytes(file, (secrets.token_urlsafe(32) + "\n").encode(), secret=True)
+    return file
 
 
 def _is_ready(port: int) -> bool:
@@ -90,27 +167,55 @@ def _is_ready(port: int) -> bool:
         connection.close()
 
 
-def _serve(study_dir: Path, port: int) -> None:
-    """Become the server. A store killed while MLflow makes it can never be opened, so it is made aside first."""
-    folder = _folder(study_dir)
-    if not (folder / _STORE_FILE).exists():
+def main() -> None:
+    """Be the server. A store killed while MLflow makes it can never be opened, so it is made aside first."""
+    parser = argparse.ArgumentParser(prog="python -m msfl_server.mlflow_server", description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="where it keeps everything that has no other place")
+    parser.add_argument("--listen", metavar="HOST:PORT", required=True)
+    parser.add_argument("--listener", type=int, help="number of a socket that listens there already")
+    parser.add_argument("--store", help="URI of a database; without it, SQLite in the folder")
+    parser.add_argument("--artifacts", help="URI of the place for artifacts; without it, in the folder")
+    parser.add_argument("--password", type=Path, help="file with USER:PASSWORD; without it, one is made in the folder")
+    parser.add_argument("--hosts", default=_ALLOWED_HOSTS, help="names that it may be called by, with commas")
+    asked = parser.parse_args()
+    end_with_starter()
+    os.umask(0o077)
+    user, password = login(asked.password or _made_password(asked.folder))
+    host, _, port = asked.listen.rpartition(":")
+    listener = (
+        socket.create_server((host, int(port)), backlog=256)
+        if asked.listener is None
+        else socket.socket(fileno=asked.listener)
+    )
+    temporary = asked.folder / "tmp"
+    temporary.mkdir(exist_ok=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = os.environ["HOME"] = str(temporary)
+    if asked.store is None and asked.artifacts is None and not confine([asked.folder]):
+        logging.getLogger(__name__).warning(
+            "this system has no Landlock: MLflow's process may open the account's files"
+        )
+    if asked.store is None and not (asked.folder / _STORE_FILE).exists():
         from msfl_server.tracking import make_store
 
-        folder.mkdir(parents=True, exist_ok=True)
-        make_store(folder)
-    options = {
-        "host": HOST,
-        "port": str(port),
-        "workers": "1",
-        "backend-store-uri": sqlite_uri(folder),
-        "artifacts-destination": (folder / "artifacts").resolve().as_uri(),
-        "allowed-hosts": _ALLOWED_HOSTS,
+        make_store(asked.folder)
+    store = asked.store or sqlite_uri(asked.folder)
+    artifacts = asked.artifacts or (asked.folder / "artifacts").resolve().as_uri()
+    os.environ |= {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": asked.hosts,
+        "_MLFLOW_SERVER_FILE_STORE": store,
+        "_MLFLOW_SERVER_REGISTRY_STORE": store,
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": artifacts,
     }
-    given = (part for name, value in options.items() for part in (f"--{name}", value))
-    command = python_command("mlflow", "server", "--serve-artifacts", *given)
-    os.chdir(os.sep)  # uvicorn, which MLflow starts, puts the working directory first on the path, whatever Python's is
-    os.execve(command[0], command, child_environment())
+    import uvicorn
+
+    from msfl_server.tracking_server import PROXIED_ROOT, application
+
+    os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = PROXIED_ROOT
+    gate = MlflowGate(application(store, artifacts), user, password)
+    settings = uvicorn.Config(gate, log_level="warning", access_log=False, server_header=False, ws="none")
+    uvicorn.Server(settings).run(sockets=[listener])
 
 
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]), int(sys.argv[2]))
+    main()

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from msfl_common.config import Frozen, read_yaml, validate
+from msfl_common.errors import InputError
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
@@ -30,6 +31,11 @@ class ServerConfig(Frozen):
     )
     control_port: Port = Field(9444, description="port for this machine alone: registers sites, starts runs")
     mlflow: str | None = Field(None, description="URI of an MLflow server; null: one is started here")
+    mlflow_login: Path | None = Field(
+        None,
+        description="file of mode 0600 with USER:PASSWORD for that MLflow server, relative to this file; null: none, "
+        "or those of MLflow's own environment variables",
+    )
     mlflow_port: Port = Field(9445, description="port for this machine alone: MLflow's pages")
     start_from: Path | None = Field(
         None,
@@ -71,9 +77,22 @@ def load_server(path: Path) -> ServerConfig:
 
     Raises:
         ConfigError: the file is missing, is not YAML, or does not validate.
+        InputError: it holds a password, which no message repeats.
     """
-    server = validate(ServerConfig, read_yaml(path), str(path))
-    return server.model_copy(update={"start_from": server.start_from and (path.resolve().parent / server.start_from)})
+    content = read_yaml(path)
+    if re.search(r"://[^/@\s]*:[^/@\s]*@", str(content.get("mlflow"))):
+        raise InputError(
+            f"{path}: mlflow: holds a password, which would be in logs; put USER:PASSWORD into a file of mode 0600, "
+            "and name that as `mlflow_login`"
+        )
+    server = validate(ServerConfig, content, str(path))
+    folder = path.resolve().parent
+    return server.model_copy(
+        update={
+            name: value and folder / value
+            for name, value in (("start_from", server.start_from), ("mlflow_login", server.mlflow_login))
+        }
+    )
 
 
 def _is_address(text: str) -> bool:

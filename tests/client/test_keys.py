@@ -73,7 +73,7 @@ def test_no_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["-t", "ecdsa", "-b", "384", "-N", "secret"], "has a passphrase"),
+        (["-t", "ecdsa", "-b", "384", "-N", "secret"], "key_passphrase"),
         (["-t", "ecdsa", "-b", "256", "-N", ""], "expected an ecdsa-sha2-nistp384 key"),
         (["-t", "ed25519", "-N", ""], "expected an ecdsa-sha2-nistp384 key"),
     ],

@@ -59,9 +59,9 @@ def test_containers_meet_the_restricted_pod_standard(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_images_are_pinned(name: str) -> None:
-    tags = {image["name"]: image["newTag"] for image in KUSTOMIZATION["images"]}
-    image = CONTAINERS[name]["image"]
-    assert re.fullmatch(r"[a-z-]+:\d+(\.\d+)*(-[a-z]+)?", f"{image}:{tags[image]}" if image in tags else image)
+    """By a digest that has to be looked up first."""
+    digests = {image["name"]: image.get("digest") for image in KUSTOMIZATION["images"]}
+    assert digests[CONTAINERS[name]["image"].split(":")[0]] == "sha256:DIGEST"
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
@@ -91,16 +91,29 @@ def test_only_nginx_is_reached_from_outside() -> None:
     assert environment["MSFL_SUPERLINK"].startswith("127.0.0.1:")
 
 
-def test_what_is_not_allowed_in_is_kept_out() -> None:
-    assert BY_NAME["NetworkPolicy/nothing-in"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+def test_what_is_not_allowed_is_kept_in_and_out() -> None:
+    both = ["Ingress", "Egress"]
+    assert BY_NAME["NetworkPolicy/nothing"]["spec"] == {"podSelector": {}, "policyTypes": both}
     allowed = {
-        document["spec"]["podSelector"]["matchLabels"]["app"]: document["spec"]["ingress"]
+        document["spec"]["podSelector"]["matchLabels"]["app"]: document["spec"]
         for document in DOCUMENTS
         if document["kind"] == "NetworkPolicy" and "ingress" in document["spec"]
     }
-    assert allowed["msfl-server"] == [{"ports": [{"port": 8443}]}]
-    assert allowed["postgres"][0]["from"] == [{"podSelector": {"matchLabels": {"app": "mlflow"}}}]
-    assert allowed["mlflow"][0]["from"] == [{"podSelector": {"matchLabels": {"app": "msfl-server"}}}]
+    assert {tuple(policy["policyTypes"]) for policy in allowed.values()} == {tuple(both)}
+    assert allowed["msfl-server"]["ingress"] == [{"ports": [{"port": 8443}]}]
+    apps = {"msfl-server": "mlflow", "mlflow": "postgres", "postgres": None}
+    for app, next_one in apps.items():
+        reached = [
+            rule for rule in allowed[app]["egress"] if "podSelector" in rule["to"][0] and len(rule["to"][0]) == 1
+        ]
+        assert [rule["to"] for rule in reached] == [[{"podSelector": {"matchLabels": {"app": next_one}}}]] * bool(
+            next_one
+        )
+        others = [rule for rule in allowed[app]["egress"] if rule not in reached]
+        assert all({port["port"] for port in rule["ports"]} == {53} for rule in others)
+        assert all("namespaceSelector" in place for rule in others for place in rule["to"])
+        if next_one:
+            assert allowed[next_one]["ingress"][0]["from"] == [{"podSelector": {"matchLabels": {"app": app}}}]
 
 
 def test_nginx_is_given_every_variable_of_its_template_and_no_key_of_the_authority() -> None:

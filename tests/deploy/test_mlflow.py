@@ -15,10 +15,11 @@ import httpx
 import pytest
 import yaml
 
-from tests.deploy.services import DEPLOY, folder_of, free_port, program, running, unprivileged
+from tests.deploy.services import DEPLOY, account_entry, folder_of, free_port, program, running, unprivileged
 
 ACCOUNT = "postgres"
 SERVER_FOLDERS = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+LOGIN = "coordinator:an:other"
 PASSWORD = "a:b\\c'd"  # with what a password file has to escape
 
 
@@ -85,14 +86,20 @@ def mlflow(database: Database) -> Iterator[str]:
     port = free_port()
     home = database.folder / "home"
     home.mkdir(exist_ok=True)
+    login = database.folder / "login"
+    login.write_text(LOGIN)
+    login.chmod(0o600)
+    if os.geteuid() == 0:
+        account = account_entry(ACCOUNT)
+        os.chown(login, account.pw_uid, account.pw_gid)
     environment = {
         **compose_service("mlflow"),
         "PGHOST": "127.0.0.1",
         "PGPORT": str(database.port),
         "MSFL_PASSWORD_FILE": str(database.folder / "password"),
+        "MSFL_LOGIN_FILE": str(database.folder / "login"),
         "MSFL_ARTIFACTS": str(database.folder / "artifacts"),
         "MSFL_MLFLOW_LISTEN": f"127.0.0.1:{port}",
-        "MSFL_MLFLOW_WORKERS": "1",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
         "HOME": str(home),
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -124,16 +131,19 @@ def commands_of(account_folder: Path) -> str:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_a_study_in_mlflow_survives_restarts(tmp_path: Path) -> None:
+def test_a_study_in_mlflow_survives_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from msfl_server.tracking import MlflowClient
 
     (tmp_path / "back").mkdir()
+    user, _, password = LOGIN.partition(":")
     (tmp_path / "report.html").write_text("the report")
     port = free_port()
     with folder_of(ACCOUNT) as folder, ExitStack() as first_life:
         database = first_life.enter_context(postgres(folder, port))
         database.log_in()
         with mlflow(database) as uri:
+            monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+            monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
             client = MlflowClient(uri)
             run = client.create_run(client.create_experiment("study"))
             client.log_metric(run.info.run_id, "dice", 0.75, step=3)
@@ -142,8 +152,12 @@ def test_a_study_in_mlflow_survives_restarts(tmp_path: Path) -> None:
             shown = commands_of(folder)
             assert "postgresql+psycopg2://mlflow@127.0.0.1" in shown
             assert PASSWORD not in shown
+            assert password not in shown
             assert (folder / "home" / "pgpass").stat().st_mode & 0o777 == 0o600
-            assert httpx.get(f"{uri}/api/2.0/mlflow/experiments/get", headers={"Host": "evil.org"}).status_code == 403
+            search = f"{uri}/api/2.0/mlflow/registered-models/search"
+            assert httpx.get(search).status_code == 401
+            assert httpx.get(search, auth=(user, password), headers={"Host": "evil.org"}).status_code == 403
+            assert httpx.get(search, auth=(user, password)).status_code == 200
 
             # PostgreSQL goes and comes back under MLflow's feet.
             first_life.close()

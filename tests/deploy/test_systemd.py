@@ -11,8 +11,10 @@ import pytest
 
 from tests.deploy.services import DEPLOY, program
 
-UNITS = sorted((DEPLOY / "systemd").iterdir())
+UNITS = sorted((DEPLOY / "systemd").glob("msfl-*"))
+DROP_INS = sorted((DEPLOY / "systemd" / "drop-ins").glob("*.conf"))
 SERVICES = ("msfl-server.service", "msfl-site.service")
+HIGHEST_EXPOSURE = "20"  # of 100, as systemd counts
 
 
 @pytest.fixture
@@ -21,6 +23,13 @@ def installed(tmp_path: Path) -> Path:
     for unit in UNITS:
         (tmp_path / unit.name).write_text(unit.read_text().replace("/opt/msfl/bin", str(Path(sys.executable).parent)))
     return tmp_path
+
+
+def with_drop_in(installed: Path, drop_in: Path) -> Path:
+    """The site's unit with a drop-in behind it, which is how systemd reads the two."""
+    unit = installed / "msfl-site.service"
+    unit.write_text(unit.read_text() + drop_in.read_text())
+    return unit
 
 
 def section(unit: str, name: str) -> dict[str, str]:
@@ -38,10 +47,27 @@ def test_systemd_understands_every_setting(installed: Path, unit: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("unit", SERVICES)
+@pytest.mark.parametrize("drop_in", DROP_INS, ids=lambda path: path.name)
+def test_systemd_understands_every_drop_in(installed: Path, drop_in: Path) -> None:
+    unit = with_drop_in(installed, drop_in)
+    command = [program("systemd-analyze", "systemd"), "verify", "--man=no", unit]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unit", [*SERVICES, "msfl-health@.service"])
 def test_systemd_calls_the_exposure_low(installed: Path, unit: str) -> None:
+    check_exposure(installed / unit)
+
+
+@pytest.mark.parametrize("drop_in", DROP_INS, ids=lambda path: path.name)
+def test_no_drop_in_takes_the_exposure_up(installed: Path, drop_in: Path) -> None:
+    check_exposure(with_drop_in(installed, drop_in))
+
+
+def check_exposure(unit: Path) -> None:
     analyze = program("systemd-analyze", "systemd")
-    command = [analyze, "security", "--offline=true", "--threshold=25", installed / unit]
+    command = [analyze, "security", "--offline=true", f"--threshold={HIGHEST_EXPOSURE}", unit]
     done = subprocess.run(command, capture_output=True, text=True)
     if "unrecognized option" in done.stderr:
         pytest.skip("this systemd-analyze cannot judge a unit that is not loaded")
@@ -60,14 +86,23 @@ def test_services_are_hardened_and_come_back(unit: str) -> None:
         "RestartPreventExitStatus": "0 130",  # finished, or told to stop
         "SuccessExitStatus": "130",
         "User": "msfl",
+        "UMask": "0077",
+        "PrivateUsers": "yes",
+        "PrivateDevices": "yes",
+        "LimitCORE": "0",
     }
     assert wanted.items() <= section(unit, "Service").items()
+    assert {"MemoryMax", "TasksMax", "LimitNOFILE", "LogRateLimitBurst", "InaccessiblePaths"} <= section(
+        unit, "Service"
+    ).keys()
     assert section(unit, "Unit")["StartLimitIntervalSec"] == "0"  # never "started too often", for good
 
 
 def test_a_site_reads_its_data_and_writes_its_state_alone() -> None:
     service = section("msfl-site.service", "Service")
-    assert service["ReadOnlyPaths"] == "/srv/ms-bids"
+    assert service["BindReadOnlyPaths"] == "/opt/msfl /srv/ms-bids"
+    assert service["BindPaths"] == "/var/lib/msfl-site"
+    assert set(service["TemporaryFileSystem"].split()) == {"/var:ro", "/srv:ro", "/mnt:ro", "/media:ro", "/opt:ro"}
     assert service["StateDirectory"] == "msfl-site"
     assert "ReadWritePaths" not in service
     assert "/var/lib/msfl-site/site.yaml" in service["ExecStart"]

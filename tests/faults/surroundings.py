@@ -5,7 +5,13 @@ from __future__ import annotations
 import subprocess
 import time
 
-from msfl_server.mlflow_server import mlflow_command, mlflow_environment, tracking_uri, wait_ready
+from msfl_server.mlflow_server import (
+    mlflow_command,
+    mlflow_environment,
+    password_file,
+    tracking_uri,
+    wait_ready,
+)
 from tests.faults.scenario import (
     ALONE,
     CLOCK,
@@ -54,7 +60,7 @@ def server_disk_full(stage: Stage) -> None:
 @scenario("MLflow not there from the start until the third round", "all rounds are in MLflow at the end")
 def mlflow_late(stage: Stage) -> None:
     (port,) = free_ports(1)
-    stage.server_setting(mlflow=tracking_uri(port))
+    stage.server_setting(mlflow=tracking_uri(port), mlflow_login=str(password_file(stage.federation.study.root)))
     held = stage.hook("site-b", TRAIN, IN_ROUND_2 + 2, "hold")
     stage.start()
     held.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import shutil
@@ -12,71 +11,45 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
+from contextlib import suppress
 
 import pytest
+from tests.mlflow_service import MlflowService
 
 from msfl_common.config import StudyConfig
 from msfl_common.errors import InputError
-from msfl_server.mlflow_server import mlflow_command, mlflow_environment, tracking_uri, wait_ready
+from msfl_server.mlflow_server import (
+    listen,
+    login,
+    mlflow_command,
+    mlflow_environment,
+    password_file,
+    turn_away,
+    wait_ready,
+)
 from msfl_server.tracking import track
-
-START_S = 90
-
-
-class Server:
-    """The server of a study folder, in a process group of its own."""
-
-    def __init__(self, study_dir: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.study_dir = study_dir
-        self.uri = tracking_uri(self.port)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def launch(self) -> None:
-        self._process = subprocess.Popen(
-            mlflow_command(self.study_dir, self.port),
-            env=mlflow_environment(os.environ),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def start(self) -> None:
-        self.launch()
-        assert wait_ready(self.port, START_S)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def status(self, host: str, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        connection.request(method, path, headers={"Host": host, **headers})
-        response = connection.getresponse()
-        content = response.read()
-        connection.close()
-        return response.status, content
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory, ready_store):
     """One server for the module, since a start takes some seconds; each test has a study of its own in it."""
-    made = Server(tmp_path_factory.mktemp("mlflow") / "my study #1")
+    made = MlflowService(tmp_path_factory.mktemp("mlflow") / "my study #1")
     (made.study_dir / "mlflow").mkdir(parents=True)
     shutil.copy(ready_store, made.study_dir / "mlflow")
     yield made
     made.kill()
 
 
+def log_in(server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "msfl")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", server.password)
+
+
 @pytest.fixture
 def server(shared, monkeypatch):
     """The server, running."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # an answer is not worth waiting for here
+    log_in(shared, monkeypatch)
     if not wait_ready(shared.port, 0):
         shared.start()
     return shared
@@ -86,6 +59,7 @@ def server(shared, monkeypatch):
 def absent(shared, monkeypatch):
     """The server, not running."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    log_in(shared, monkeypatch)
     shared.kill()
     return shared
 
@@ -112,14 +86,15 @@ def once(num_rounds):
 
 
 def test_the_page_opens_here_and_nowhere_else(server, tmp_path, study, summary):
-    status, page = server.status(f"localhost:{server.port}")
+    status, page = server.ask("/", host=f"localhost:{server.port}")
     assert (status, b"<title>MLflow</title>" in page) == (200, True)
-    assert server.status("127.0.0.1:5000")[0] == 200  # through a tunnel from another port
-    assert server.status("evil.example")[0] == 403
-    assert server.status("10.0.0.7")[0] == 403
+    assert server.ask("/", host="127.0.0.1:5000")[0] == 200  # through a tunnel from another port
+    assert server.ask("/", host="evil.example")[0] == 403
+    assert server.ask("/", host="10.0.0.7")[0] == 403
+    assert server.ask("/", password=None)[0] == 401
     create = "/api/2.0/mlflow/experiments/create"
-    assert server.status("localhost", create, "POST", Origin="http://evil.example")[0] == 403
-    assert server.status("localhost", create, "POST", Origin=f"http://localhost:{server.port}")[0] == 400
+    assert server.ask(create, "POST", Origin="http://evil.example")[0] == 403
+    assert server.ask(create, "POST", Origin=f"http://localhost:{server.port}")[0] == 400
     with socket.socket() as outside:
         outside.settimeout(2)
         address = socket.gethostbyname(socket.gethostname())
@@ -135,7 +110,8 @@ def test_the_page_opens_here_and_nowhere_else(server, tmp_path, study, summary):
         tracker.log_report(report)
         assert tracker.log_model(tmp_path / "model") == "1"
     folder = server.study_dir / "mlflow"
-    assert sorted(path.name for path in folder.iterdir()) == ["artifacts", "mlflow.db"]
+    assert sorted(path.name for path in folder.iterdir()) == ["artifacts", "mlflow.db", "password", "tmp"]
+    assert not list((folder / "tmp").iterdir())
     assert sorted(path.name for path in (folder / "artifacts").rglob("*") if path.is_file()) == [
         "model.json", "report.html",
     ]  # fmt: skip
@@ -143,7 +119,7 @@ def test_the_page_opens_here_and_nowhere_else(server, tmp_path, study, summary):
 
 
 def test_a_server_killed_while_it_makes_its_store_starts_again(tmp_path):
-    server = Server(tmp_path)
+    server = MlflowService(tmp_path)
     server.launch()
     while not any(path.stat().st_size > 150_000 for path in tmp_path.rglob("mlflow.db")):  # whole, it has over 500 kB
         time.sleep(0.02)
@@ -264,3 +240,42 @@ def test_a_server_that_is_not_there_is_not_ready():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         assert not wait_ready(free.getsockname()[1], 0.5)
+
+
+def test_the_password_is_made_once_and_only_its_account_reads_it(tmp_path):
+    file = password_file(tmp_path)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    first = login(file)
+    assert login(password_file(tmp_path)) == first
+    assert len(first[1]) > 40
+    file.chmod(0o644)
+    with pytest.raises(InputError, match=r"chmod 600"):
+        login(file)
+
+
+@pytest.mark.parametrize(("content", "found"), [("a:b:c\n", ("a", "b:c")), ("secret", ("msfl", "secret"))])
+def test_a_login_is_read_from_its_file(tmp_path, content, found):
+    file = tmp_path / "login"
+    file.touch(mode=0o600)
+    file.write_text(content)
+    assert login(file) == found
+
+
+@pytest.mark.parametrize("content", ["", "\n", ":", "user:", ":password"])
+def test_half_a_login_is_refused(tmp_path, content):
+    file = tmp_path / "login"
+    file.touch(mode=0o600)
+    file.write_text(content)
+    with pytest.raises(InputError, match="USER:PASSWORD"):
+        login(file)
+
+
+def test_who_asks_while_the_server_is_away_is_turned_away_at_once():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with listen(port) as listener, socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        turn_away(listener)
+        with suppress(ConnectionResetError):
+            assert client.recv(1) == b""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msfl_common.errors import ConfigError
+from msfl_common.errors import ConfigError, InputError
 from msfl_server.server_config import ServerConfig, load_server
 
 
@@ -54,6 +54,19 @@ def test_a_fault_is_one_line(tmp_path: Path, text: str, line: str) -> None:
         load(tmp_path, text)
     assert len(caught.value.faults) == 1
     assert line in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["http://me:secret@host:5000", "postgresql://:secret@host/runs"])
+def test_a_password_in_a_uri_is_refused_and_not_repeated(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(InputError, match="mlflow_login") as caught:
+        load(tmp_path, f"hosts: [x]\nmlflow: {uri}\n")
+    assert "secret" not in str(caught.value)
+
+
+def test_the_file_of_a_login_is_found_beside_the_settings(tmp_path: Path) -> None:
+    assert (
+        load(tmp_path, "hosts: [x]\nmlflow: http://me@host\nmlflow_login: login\n").mlflow_login == tmp_path / "login"
+    )
 
 
 def test_every_field_is_described() -> None:
