@@ -211,7 +211,7 @@ def test_processes_that_append_at_once_keep_one_chain(tmp_path: Path) -> None:
 def test_a_long_ledger_appends_as_fast_as_a_short_one(tmp_path: Path) -> None:
     long, short = tmp_path / "long" / "ledger.jsonl", tmp_path / "short" / "ledger.jsonl"
     append(short, entry(1))
-    long.parent.mkdir()
+    long.parent.mkdir(mode=0o700)
     template = {**entry(1).model_dump(), "time": "2026-01-01T00:00:00+00:00"}
     previous = Head().hash
     with long.open("wb") as stream:

@@ -113,7 +113,7 @@ def test_init_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyte
 
 def test_init_on_a_file(tmp_path: Path) -> None:
     (tmp_path / "pilot").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="is there, but no folder"):
         init_study(tmp_path / "pilot", SERVER)
 
 
@@ -268,7 +268,7 @@ def test_renewing_with_the_key_of_another_authority_changes_nothing(study: Study
     with pytest.raises(InputError, match="is not the key of the study's authority"):
         renew_certificate(study)
     study.ca_key.unlink()
-    with pytest.raises(InputError, match=r"ca\.key: cannot be read: .*restore it from a backup"):
+    with pytest.raises(InputError, match=r"ca\.key: the authority.s key cannot be read: .*restore it from a backup"):
         renew_certificate(study)
     assert expires_in_days(read_certificate(study.server_certificate)) >= 729
 
