@@ -49,7 +49,7 @@ def mlflow_command(study_dir: Path, port: int, listener: int | None = None) -> l
     sqlite_uri(folder)
     inherited = [] if listener is None else ["--listener", str(listener)]
     return [
-        *(sys.executable, "-m", "msfl_server.mlflow_server"),
+        *(sys.executable, "-P", "-m", "msfl_server.mlflow_server"),
         *("--folder", str(folder), "--listen", f"{HOST}:{port}", *inherited),
     ]
 
