@@ -27,7 +27,10 @@ _READS = re.compile(
     r"|registered-models/(get|search|alias|get-latest-versions)|model-versions/(get|search|get-download-uri)|server-info"
 )
 # Questions that are asked with a body; they look into the store alone.
-_QUESTIONS = ("runs/search", "experiments/search", "experiments/search-datasets", "logged-models/search")
+_QUESTIONS = (
+    *("runs/search", "experiments/search", "experiments/search-datasets", "logged-models/search"),
+    *("traces/search", "datasets/search"),
+)
 _TAG = "key value"
 _CHANGES = {
     "experiments/create": "name tags",
