@@ -1,6 +1,6 @@
 """What a stranger does to a port: `KIND PORT SECONDS CONNECTIONS [KEY]`, on this machine alone, and it ends by itself.
 
-Each kind keeps that many connections busy, opens a new one soon after one is closed, and goes as low as it can in the
+Each kind keeps that many connections busy, opens a new one soon after one is closed, and comes after others in the
 machine's order of who computes: a stranger's computer is another one. With KEY, a site's private key, calls are signed.
 """
 
@@ -205,9 +205,11 @@ async def keep_up(flood: Flood, kind: Callable[[Flood], Awaitable[None]]) -> Non
 async def main() -> None:
     """Entry point."""
     kind, port, seconds, connections, *key = sys.argv[1:]
-    os.nice(19)
-    end = time.monotonic() + min(float(seconds), MOST_SECONDS)
-    flood = Flood(int(port), end, load_ssh_private_key(Path(key[0]).read_bytes(), None) if key else None)  # type: ignore[arg-type]
+    os.nice(5)
+    flood = Flood(int(port), 0.0, load_ssh_private_key(Path(key[0]).read_bytes(), None) if key else None)  # type: ignore[arg-type]
+    _, first = await flood.open(tls=False)  # its time begins when it can
+    first.close()
+    flood.end = time.monotonic() + min(float(seconds), MOST_SECONDS)
     workers = [keep_up(flood, KINDS[kind]) for _ in range(min(int(connections), MOST_CONNECTIONS))]
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     await asyncio.gather(*workers, return_exceptions=True)
