@@ -16,23 +16,27 @@ import numpy as np
 import pyrage
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
 from msfl_client import ledger_late
 from msfl_client.ledger import append
 from msfl_client.ledger_content import SENT_FOLDER, open_content
 from msfl_client.ledger_late import Late, late_of
 from msfl_client.ledger_line import Entry, Line, hash_of
-from msfl_common.config import Policy
+from msfl_common.config import Policy, Rounds
 from msfl_common.config_ledger import KeepContent
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.messages import describe, unpack_update
 from msfl_common.messages_ledger import HEAD, RECEIPT, take_head
 from msfl_common.receipts import Receipt, SignedHead, Signer, canonical, countersign
+from msfl_server.cli import main as server_main
+from msfl_server.federation_exchange import Question, ask
 from msfl_server.ledger_heads import compare, read_heads
 from msfl_server.study_folder import StudyFolder, open_notary
 from tests.attacks.ledger_parties import Parties, make_study, request_with, site_of
 from tests.benchmarks.boundary.ledger import is_found
+from tests.commands import run_main
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +189,42 @@ def test_an_old_head_shown_again(parties: Parties) -> None:
     """A site that sends without writing down what."""
     parties.notary.note("here", parties.lines()[2].signed_head)
     assert broken(parties) == ["set back"]
+
+
+def test_the_coordinators_command_names_a_ledger_that_was_set_back(parties: Parties) -> None:
+    shown = run_main(server_main, "ledgers", parties.study.root)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert parties.lines()[-1].hash[:20] in shown.stdout
+    parties.notary.note("here", parties.lines()[2].signed_head)
+    shown = run_main(server_main, "ledgers", parties.study.root)
+    assert shown.returncode == 1
+    assert "here, 20" in shown.stdout
+    assert "line 3: it ended before a line that had been seen" in shown.stdout
+    document = json.loads(run_main(server_main, "ledgers", parties.study.root, "--json").stdout)
+    assert [(one["site"], one["number"], one["what"]) for one in document["broken"]] == [("here", 3, "set back")]
+
+
+def test_a_head_beside_an_answer_is_no_part_of_it_in_a_simulation_either(parties: Parties) -> None:
+    """A site with a key may be simulated; nobody countersigns there."""
+
+    class Engine:
+        """A grid of one node, which answers at once."""
+
+        def push_messages(self, messages: list[Message]) -> list[str]:
+            assert all(RECEIPT not in message.content for message in messages)
+            return ["1" for _ in messages]
+
+        def pull_messages(self, ids: list[str]) -> list[Message]:
+            return [Message(answer, 1, "train")]
+
+    # Flower stamps messages with who sends them.
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    answer, like = parties.answer(), {"a": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}
+    assert HEAD in answer
+    question = Question("train", RecordDict, lambda _, content: unpack_update(content, like), "BAD_UPDATE")
+    found = ask(Engine(), {1: "here"}, question, 1, Rounds())  # type: ignore[arg-type]
+    assert found.failures == ()
+    assert found.replies[1].num_cases == 9
 
 
 def test_receipts_thrown_away(parties: Parties) -> None:

@@ -17,7 +17,7 @@ from msfl_common.messages_ledger import take_head
 from tests.attacks.ledger_parties import Parties, make_study, site_of
 from tests.benchmarks.figure import Figure
 
-NUM_LINES, NUM_TAMPERINGS = 10_000, 1000
+NUM_LINES, NUM_TAMPERINGS = 10_000, 500
 Tampering = Callable[[random.Random, bytes], bytes]
 
 
