@@ -90,7 +90,7 @@ def preferred_first(names: Sequence[ImageName]) -> list[ImageName]:
 def _has_agent(sidecar: Path) -> bool:
     try:
         content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     agent = content.get("ContrastBolusAgent") if isinstance(content, dict) else None
     return str(agent or "").strip().lower() not in _NO_AGENT

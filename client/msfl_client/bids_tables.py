@@ -105,7 +105,7 @@ def sidecar_scanner(root: Path, images: Mapping[Contrast, Path]) -> str | None:
     for path in [*beside, *(root / f"{contrast}.json" for contrast in images)]:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         if isinstance(content, dict):
             parts = [_known(str(content.get(key, ""))) for key in ("Manufacturer", "ManufacturersModelName")]

@@ -80,7 +80,7 @@ def fingerprint_of(case: Case, needs_mask: bool) -> str | None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(content, dict) or content.get("rules_version") != RULES_VERSION:
         return {}

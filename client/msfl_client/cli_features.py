@@ -58,10 +58,7 @@ def features(
 
     config = load_site(site)
     asked = load_study(study) if study is not None else study_of_kit(config)
-    lesion_model = None
-    if model is not None:
-        lesion_model = load_lesion_model(model, config.device)
-        console.print(check_origin(model).sentence, soft_wrap=True)
+    lesion_model = load_lesion_model(model, config.device) if model is not None else None
     own = lesion_model.card.study.inputs if lesion_model is not None else Inputs()
     inputs = asked.inputs if asked is not None else own
     if lesion_model is not None and inputs != own:
@@ -75,6 +72,8 @@ def features(
         raise CohortError(f"{site}: none of {len(left_out)} cases could be measured; {first[0]}: {first[1]}")
     path = config.state / TABLE
     write_features_table(path, table)
+    if model is not None:
+        console.print(check_origin(model).sentence, soft_wrap=True)
     if as_json:
         sys.stdout.write(json.dumps(features_document(path, table.rows, left_out), indent=2) + "\n")
     else:
@@ -117,7 +116,7 @@ def harmonize(
     from msfl_common.progress import stdout_console
 
     config, found = load_site(site), read_reference(reference)
-    stderr_console.print(origin_of_file(reference), soft_wrap=True)
+    origin = origin_of_file(reference)
     asked = load_study(study) if study is not None else study_of_kit(config) or StudyConfig(name="none")
     cases = check_under_bar(config, asked.inputs, workers, needs_mask=False).cases
     training, _ = split_by_patient(cases, asked.validation.fraction, asked.seed)
@@ -130,6 +129,7 @@ def harmonize(
         made = harmonize_site(training, cases, config.data, found, table, folder)
     except RefusedError as error:
         raise InputError(f"{site}: {error.detail}; nothing was harmonized") from None
+    stderr_console.print(origin, soft_wrap=True)
     if as_json:
         document = {
             "reference": found.version,

@@ -102,7 +102,7 @@ def read_features_table(path: Path) -> FeatureTable:
         described = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else {}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; `msfl-client features` makes it") from None
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a table with its JSON file: {error}") from None
     names = [name for name in columns if name in FEATURES]
     if not names or "participant_id" not in columns:

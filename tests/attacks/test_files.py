@@ -32,6 +32,7 @@ from msfl_common.network import starting_weights
 from msfl_common.progress import PlainConsole
 from msfl_server.certificates import issue_server_certificate, make_authority
 from msfl_server.cli import app as server_app
+from msfl_server.model_signer import model_signer
 from msfl_server.server_config import ServerConfig
 from msfl_server.study_folder import init_study
 from tests.attacks.file_mutations import (
@@ -160,6 +161,15 @@ def test_a_signed_model_says_by_whom(tmp_path: Path, authorities: list[tuple[Mod
     load_model(folder)
     with pytest.raises(ModelFolderError, match=f"was signed for the authority {known}; expected {other}"):
         check_origin(folder, other)
+
+
+def test_a_studys_server_signs_with_the_key_that_its_kits_vouch_for(tmp_path: Path) -> None:
+    study = init_study(tmp_path / "study", ServerConfig(hosts=("localhost",)))
+    folder = save(tmp_path / "m", model_signer(study))
+    assert check_origin(folder, fingerprint_of(str(study.ca_certificate))).is_known
+    study.server_key.write_text("broken")
+    with pytest.raises(InputError, match="cannot sign its models"):
+        model_signer(study)
 
 
 def test_an_unsigned_model_says_so_and_is_refused_where_an_authority_is_asked_for(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tests.integration.deployment import Deployment, deployment, wait_for
 
 from msfl_client.ledger import verify
 from msfl_common.config import StudyConfig
+from msfl_common.model_signature import check_origin, fingerprint_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -35,6 +36,8 @@ def test_a_real_federation_ends_with_the_weights_of_the_simulation(federation: D
     federation.start_server()
     assert federation.wait_for_end() == 0
     assert model_of(federation) == expected
+    authority = fingerprint_of(str(federation.study.ca_certificate))
+    assert check_origin(federation.study.run / "model", authority).is_known
     summary = json.loads((federation.study.run / "summary.json").read_text())
     assert summary["rounds_completed"] == ROUNDS
     assert [site["name"] for site in summary["sites"]] == list(SITES)

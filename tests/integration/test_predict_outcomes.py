@@ -268,6 +268,7 @@ def test_what_cannot_be_done_at_all_is_one_line(
     # With a model of lesions in the model's folder, a table with lesions of other hands is left aside.
     with_lesions = Path(shutil.copytree(logistic, tmp_path / "with-lesions"))
     shutil.copytree(segmentation, with_lesions / "segmentation")
+    (with_lesions / "signature.json").unlink()  # which lists what the folder held
     assert "no lesion_volume_ml, bpf (not measured at the visit)" in line(with_lesions, folder)
     participants = folder / "participants.tsv"
     participants.write_text(participants.read_text().replace("\tF\t", "\tn/a\t").replace("\tM\t", "\tn/a\t"))
