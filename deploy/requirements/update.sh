@@ -5,6 +5,7 @@
 #   torch.txt               PyTorch and the CUDA libraries that its usual build brings along
 #   build.txt               what makes MSFL's own wheel
 set -eu
+command -v uv > /dev/null || { echo "update.sh: needs uv, which .venv/bin has: PATH=.venv/bin:\$PATH" >&2; exit 1; }
 here=$(dirname "$0")
 cd "$here/../.."
 compile() {

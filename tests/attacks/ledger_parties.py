@@ -12,6 +12,7 @@ from flwr.app import RecordDict
 from msfl_client import egress
 from msfl_client.egress import Door, release, release_refusal
 from msfl_client.keys import load_key, make_key
+from msfl_client.kit_approval import approve_kit
 from msfl_client.ledger import LEDGER_FILE
 from msfl_client.ledger_line import Entry, Head, Line, hash_of, parse_line
 from msfl_client.ledger_proof import Proof
@@ -19,7 +20,7 @@ from msfl_client.ledger_receipts import Receipts
 from msfl_client.ledger_witness import Witness
 from msfl_common.config import Policy, SiteConfig, StudyConfig
 from msfl_common.errors import Code
-from msfl_common.kit import CA_FILE, load_kit, read_certificate
+from msfl_common.kit import read_kit
 from msfl_common.messages import Content, ModelUpdate, Refusal, RoundTask, pack_task
 from msfl_common.messages_ledger import take_head, with_receipt
 from msfl_common.receipts import Receipt, SignedHead, Signer, canonical
@@ -76,13 +77,13 @@ class Parties:
 
     def take(self, request: Content) -> None:
         """The site takes the receipt out of a request."""
-        kit = load_kit(self.site.kit)
-        Witness(self.door, kit.study, read_certificate(self.site.kit / CA_FILE)).take(request)
+        approved = read_kit(self.site.kit)
+        Witness(self.door, approved.kit.study, approved.authority).take(request)
 
     def answer(self, number: int = 1) -> Content:
         """A message through the door."""
         weights = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.full(2, number, np.float32)}
-        return release(self.door, ModelUpdate(weights, 9, 0.5, 1.0), STUDY, number)
+        return release(self.door, ModelUpdate(weights, 9, 0.5, 1.0), STUDY, number, num_patients=9)
 
     def refuse(self) -> Content:
         """A refusal through the door."""
@@ -148,8 +149,8 @@ def request_with(receipt: Receipt) -> RecordDict:
 
 
 def site_of(folder: Path, name: str, state: Path, policy: Policy | None = None) -> SiteConfig:
-    """A site whose key and kit lie in `folder`."""
-    return SiteConfig(
+    """A site whose key and approved kit lie in `folder`."""
+    site = SiteConfig(
         name=name,
         data=(folder,),
         state=state,
@@ -157,3 +158,5 @@ def site_of(folder: Path, name: str, state: Path, policy: Policy | None = None) 
         key=folder / name / "site.key",
         policy=policy or Policy(),
     )
+    approve_kit(site, read_kit(site.kit))
+    return site

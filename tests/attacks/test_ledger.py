@@ -173,7 +173,7 @@ def test_the_whole_state_set_back_to_a_backup(parties: Parties, tmp_path: Path) 
 def test_a_ledger_begun_anew_is_named_and_followed_from_there(
     parties: Parties, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for file in parties.site.state.iterdir():
+    for file in parties.site.state.glob("ledger.*"):
         file.unlink()
     parties.play(3)
     named = broken(parties)

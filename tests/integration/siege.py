@@ -35,6 +35,7 @@ from msfl_common.messages import (
     pack_task,
     unpack_refusal,
 )
+from msfl_common.messages_ledger import take_head
 from msfl_common.network import build_network, get_weights
 from msfl_server import federation_control
 from msfl_server.coordinator import link_address, link_settings
@@ -153,13 +154,14 @@ class Siege:
 
 
 def ask(grid: DeployedGrid, node: int, content: RecordDict, kind: str = "train", seconds: float = 60) -> RecordDict:
-    """The site's answer, through the real SuperLink."""
+    """The site's answer, through the real SuperLink, less the end of the ledger that comes beside it."""
     message = Message(content, node, kind, group_id="1", ttl=seconds)
     with suppress(ObjectPushError):  # the site was done with the message before it was there whole
         assert list(grid.push_messages([message])) == [message.metadata.message_id]
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for reply in grid.pull_messages([message.metadata.message_id]):
+            assert take_head(reply.content) is not None
             return reply.content
         time.sleep(0.1)
     raise AssertionError(f"{kind}: no answer")
