@@ -150,7 +150,6 @@ def sqlite_uri(folder: Path) -> str:
 def _made_password(folder: Path) -> Path:
     file = folder / "password"
     private_folder(folder)
-    folder.chmod(0o700)
     if not file.exists():
         write_bytes(file, (secrets.token_urlsafe(32) + "\n").encode(), secret=True)
     return file

@@ -29,6 +29,8 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from tests.integration.recording_proxy import Lie
 
+from msfl_common.messages_ledger import take_head
+
 
 def request(content: RecordDict | None, kind: str = "train", group: str = "1", **metadata: object) -> Message:
     """A message as a SuperLink could make it; nothing checks it."""
@@ -120,10 +122,11 @@ class HostileLink:
                 return None
 
     def content(self, seconds: float = 60.0) -> RecordDict:
-        """What the site answered."""
+        """What the site answered, less the end of its ledger that comes beside it."""
         assert self.answered.wait(seconds), "no answer"
         message = inflate_object_from_contents(self.reply, dict(self.pushed))
         assert isinstance(message, Message)
+        assert take_head(message.content) is not None
         return message.content
 
 

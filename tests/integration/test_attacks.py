@@ -403,7 +403,7 @@ def test_the_site_still_trains_for_an_honest_run(siege: Siege, grid: DeployedGri
     being_written = ".status.json."  # the site's status is written anew all the time
     assert {path.name for path in siege.state.iterdir() if not path.name.startswith(being_written)} <= {
         *("answers", "cache", "device_hours.json", "device_hours.lock", "last_update", "ledger.head", "ledger.jsonl"),
-        *("approved-kit.json", "node.lock", "session", "site.log", "status.json"),
+        *("approved-kit.json", "ledger.late", "ledger.receipts", "node.lock", "session", "site.log", "status.json"),
     }
 
 

@@ -18,6 +18,7 @@ from tests.mlflow_service import MlflowService
 
 from msfl_common.config import StudyConfig
 from msfl_common.errors import InputError
+from msfl_common.files import private_folder
 from msfl_server.mlflow_server import (
     listen,
     login,
@@ -34,7 +35,7 @@ from msfl_server.tracking import track
 def shared(tmp_path_factory, ready_store):
     """One server for the module, since a start takes some seconds; each test has a study of its own in it."""
     made = MlflowService(tmp_path_factory.mktemp("mlflow") / "my study #1")
-    (made.study_dir / "mlflow").mkdir(parents=True)
+    private_folder(made.study_dir / "mlflow")
     shutil.copy(ready_store, made.study_dir / "mlflow")
     yield made
     made.kill()
