@@ -125,7 +125,7 @@ def _kit(site: SiteConfig) -> tuple[Row, SignedKit | None]:
 
 def _study(site: SiteConfig, study: StudyConfig) -> Row:
     try:
-        check_request(site.policy, study, round_number=0)
+        check_request(site.policy, study, round_number=1)
     except RefusedError as error:
         return Row("study", "fail", f"goes beyond this site's policy: {error.detail}", "change `policy:`, or decline")
     return Row("study", "pass", f"{study.name}: {study.task}, {study.rounds.num_rounds} rounds, within the policy")
