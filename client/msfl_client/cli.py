@@ -86,6 +86,7 @@ def init(
     """Make a site's file and its key; nothing that is there already is overwritten."""
     from msfl_client.passphrase import new_passphrase
     from msfl_client.site_folder import init_site
+    from msfl_common.files import quoted
     from msfl_common.progress import stdout_console
 
     made = init_site(folder, name, data, new_passphrase(name) if passphrase else None)
@@ -98,12 +99,12 @@ def init(
         }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
-    console = stdout_console(soft_wrap=True)
+    console, site = stdout_console(soft_wrap=True), quoted(made.site_file)
     console.print(f"{made.site_file} and {made.key} are made; the key stays here. Its public key:")
     console.print(made.public_key)
     console.print(
-        f"Next: look at the data with `msfl-client check {made.site_file}`, and send {made.public_key_file} to the "
-        f"coordinator, who sends back a joining kit; take it over with `msfl-client join KIT.zip {made.site_file}`."
+        f"Next: look at the data with `msfl-client check {site}`, and send {made.public_key_file} to the coordinator, "
+        f"who sends back a joining kit; take it over with `msfl-client join KIT.zip {site}`."
     )
 
 

@@ -43,6 +43,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
     from msfl_client.node_status import read_status
     from msfl_client.supervisor import LOCK, one_line
     from msfl_common.config import load_site
+    from msfl_common.files import quoted
     from msfl_common.holding import holder
     from msfl_common.progress import stdout_console
 
@@ -56,12 +57,14 @@ def status(site: SitePath, as_json: Json = False) -> None:
         }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     elif pid is None:
-        stdout_console().print(f"{config.name}: not running; start it with `msfl-client start {site}`")
+        stdout_console(soft_wrap=True).print(
+            f"{config.name}: not running; start it with `msfl-client start {quoted(site)}`"
+        )
     else:
         progress = f" ({last.doing} {last.done}/{last.total} {last.note})" if last and last.total else ""
-        stdout_console().print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}")
+        stdout_console(soft_wrap=True).print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}")
     if waits and not as_json:
-        stdout_console().print(waits)
+        stdout_console(soft_wrap=True).print(waits)
     if pid is None:
         raise typer.Exit(1)
 

@@ -58,7 +58,7 @@ def approve(site: SitePath, yes: Yes = False, fingerprint: Fingerprint = None) -
 def _load(site: Path) -> SiteConfig:
     from msfl_common.config import load_site
 
-    return load_site(site / "site.yaml" if site.is_dir() else site)
+    return load_site(site)
 
 
 def _ask(site: SiteConfig, kit: SignedKit, yes: bool, fingerprint: str | None) -> None:

@@ -178,6 +178,8 @@ def _passphrase(file: Path | None, confirm: bool) -> str:
     from msfl_common.errors import InputError
 
     if file is None:
+        if not sys.stdin.isatty():
+            raise InputError("the key needs a passphrase, and there is no terminal; use --passphrase-file FILE")
         return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True))
     try:
         return file.read_text(encoding="utf-8").rstrip("\r\n")

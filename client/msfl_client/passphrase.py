@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from msfl_client.keys import has_passphrase, load_key
 from msfl_common.config import SiteConfig
 from msfl_common.errors import InputError
+from msfl_common.files import quoted
 
 CREDENTIAL = "site.key.passphrase"
 SHORTEST = 12  # characters
@@ -100,7 +101,7 @@ def _stored(site: SiteConfig) -> bytes | None:
         if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise InputError(
                 f"{site.key_passphrase}: other accounts may read it (mode {mode:04o}); run `chmod 600 "
-                f"{site.key_passphrase}`"
+                f"{quoted(site.key_passphrase)}`"
             )
         return _content(site.key_passphrase)
     except OSError as error:

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msfl_client.keys import make_key, public_key_file
-from msfl_common.config import SiteConfig, validate
+from msfl_common.config import SITE_FILE, SiteConfig, validate
 from msfl_common.config_text import commented_yaml
 from msfl_common.errors import InputError
 from msfl_common.files import write_text
-
-SITE_FILE = "site.yaml"
 
 _HEADER = """\
 This site's own file; it never leaves the site. Look at your data with: msfl-client check site.yaml

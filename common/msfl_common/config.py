@@ -28,6 +28,7 @@ MessageKind = Literal["model_update", "validation_metrics", "harmonization_sums"
 Task = Literal["lesion-segmentation", "classification"]
 Covariate = Literal["age", "sex"]
 Preprocessed = Literal["none", "brain", "common-space"]
+SITE_FILE = "site.yaml"
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
 Hours = Annotated[str, Field(pattern=f"^{_CLOCK}-{_CLOCK}$")]
 
@@ -342,11 +343,14 @@ def load_study(path: Path) -> StudyConfig:
 
 
 def load_site(path: Path) -> SiteConfig:
-    """Read `site.yaml`; its relative paths are taken from the file's own folder.
+    """Read a site's file, or the `site.yaml` of its folder; relative paths are taken from the file's own folder.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or does not validate.
     """
+    path = path / SITE_FILE if path.is_dir() else path
+    if not path.exists():
+        raise ConfigError(str(path), ["no such file; name the site's file, or make one with `msfl-client init`"])
     site = validate(SiteConfig, read_yaml(path), str(path))
     base, policy = path.resolve().parent, site.policy
     if keep := policy.keep_content:

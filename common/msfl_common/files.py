@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import stat
 import tempfile
@@ -45,12 +46,21 @@ def check_private(path: Path) -> None:
     if found.st_uid != os.geteuid():
         raise InputError(
             f"{path}: belongs to another account (number {found.st_uid}); run as that account, or "
-            f"`chown -R {os.geteuid()} {path}`"
+            f"`chown -R {os.geteuid()} {quoted(path)}`"
         )
     if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise InputError(
-            f"{path}: other accounts may enter it (mode {found.st_mode & 0o777:04o}); run `chmod 700 {path}`"
+            f"{path}: other accounts may enter it (mode {found.st_mode & 0o777:04o}); run `chmod 700 {quoted(path)}`"
         )
+
+
+def quoted(path: Path) -> str:
+    """A path as a person types it in a shell: quoted where it has spaces or the like.
+
+    >>> quoted(Path("site a/state"))
+    "'site a/state'"
+    """
+    return shlex.quote(str(path))
 
 
 def unfollowed(base: Path, folder: Path) -> Path:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from msfl_common.errors import InputError
-from msfl_common.files import write_bytes
+from msfl_common.files import quoted, write_bytes
 
 _FIX = "name the file with --ca-key, or restore it from a backup"
 _SHORTEST = 8
@@ -43,7 +43,7 @@ def load_authority_key(
         raise InputError(f"{path}: the authority's key cannot be read: {error.strerror}; {_FIX}") from None
     protected = b"ENCRYPTED" in content
     if not protected and os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise InputError(f"{path}: other accounts may use it (mode {mode & 0o777:04o}); run `chmod 600 {path}`")
+        raise InputError(f"{path}: other accounts may use it (mode {mode & 0o777:04o}); run `chmod 600 {quoted(path)}`")
     passphrase = (read_passphrase(passphrase_file) if passphrase_file else _ask(path)) if protected else None
     try:
         key = serialization.load_pem_private_key(content, passphrase)
@@ -64,7 +64,9 @@ def read_passphrase(path: Path) -> bytes:
     try:
         mode = path.stat().st_mode
         if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise InputError(f"{path}: other accounts may read it (mode {mode & 0o777:04o}); run `chmod 600 {path}`")
+            raise InputError(
+                f"{path}: other accounts may read it (mode {mode & 0o777:04o}); run `chmod 600 {quoted(path)}`"
+            )
         line = path.read_bytes()[:4096].split(b"\n", 1)[0].rstrip(b"\r")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; name the file with the passphrase") from None

@@ -32,6 +32,7 @@ def start(
     ] = None,
 ) -> None:
     """Run the study: wait for its sites, play the rounds, and go on after whatever ends in between."""
+    from msfl_common.files import quoted
     from msfl_common.health import health
     from msfl_common.holding import held
     from msfl_common.progress import console
@@ -49,8 +50,8 @@ def start(
             say(warning)
         if stale := stale_kits(study):
             say(
-                f"study.yaml was changed, and {', '.join(stale)} will refuse it: run `msfl-server renew-kits {folder}` "
-                f"and hand over the new kits in {study.kits}"
+                f"study.yaml was changed, and {', '.join(stale)} will refuse it: run "
+                f"`msfl-server renew-kits {quoted(folder)}` and hand over the new kits in {study.kits}"
             )
         Coordinator(study, say, set_serving).run()
     from msfl_server.summary import read_summary

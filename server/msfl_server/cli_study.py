@@ -47,6 +47,7 @@ def init(
 ) -> None:
     """Make a study folder: settings, and a certificate authority and server certificate of its own."""
     from msfl_common.config import load_study, validate
+    from msfl_common.files import quoted
     from msfl_common.kit import fingerprint, read_certificate
     from msfl_server.authority_key import new_passphrase, read_passphrase
     from msfl_server.server_config import ServerConfig
@@ -75,7 +76,7 @@ def init(
         if offline_ca
         else f"The authority's key, {made.ca_key}, need not stay here: `start` does not use it.",
         f"Next: look through {made.study_file}, then authorise each site with "
-        f"`msfl-server add-site {folder} NAME --public-key FILE`.",
+        f"`msfl-server add-site {quoted(folder)} NAME --public-key FILE`.",
     )
 
 

@@ -20,7 +20,7 @@ import httpx
 
 from msfl_common.config import load_study
 from msfl_common.errors import InputError, RunError
-from msfl_common.files import write_bytes
+from msfl_common.files import quoted, write_bytes
 from msfl_common.processes import Child, python_command
 from msfl_server import mlflow_server
 from msfl_server.federation_control import LinkAddress, connect
@@ -150,7 +150,7 @@ class Coordinator:
         for name in spent:
             self._say(
                 f"site {name}: its key was taken away before and stays so; have the site make a new key and run "
-                f"`msfl-server add-site {self._folder.root} {name} --public-key FILE`"
+                f"`msfl-server add-site {quoted(self._folder.root)} {name} --public-key FILE`"
             )
         self._sites_seen = seen
         return True

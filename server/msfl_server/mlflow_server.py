@@ -21,7 +21,7 @@ from pathlib import Path
 
 from msfl_common.confinement import confine
 from msfl_common.errors import InputError, RunError
-from msfl_common.files import private_folder, write_bytes
+from msfl_common.files import private_folder, quoted, write_bytes
 from msfl_common.processes import end_with_starter, python_command
 from msfl_server.mlflow_gate import USER, MlflowGate
 
@@ -89,7 +89,7 @@ def login(file: Path) -> tuple[str, str]:
         found = file.stat()
         own = stat.S_IRWXG if os.name == "posix" and found.st_uid == os.geteuid() else 0  # a group's secret is root's
         if found.st_mode & (own | stat.S_IRWXO) and os.name == "posix":
-            raise InputError(f"{file}: other accounts may read MLflow's password there; run `chmod 600 {file}`")
+            raise InputError(f"{file}: other accounts may read MLflow's password there; run `chmod 600 {quoted(file)}`")
         content = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeError):
         raise InputError(f"{file}: cannot be read; expected MLflow's USER:PASSWORD in a file of mode 0600") from None

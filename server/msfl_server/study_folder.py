@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from msfl_common.config import Name, StudyConfig, load_study
 from msfl_common.config_text import commented_yaml
 from msfl_common.errors import InputError
-from msfl_common.files import check_private, private_folder, write_bytes, write_text
+from msfl_common.files import check_private, private_folder, quoted, write_bytes, write_text
 from msfl_common.kit import read_certificate
 from msfl_server.authority_key import load_authority_key, write_authority_key
 from msfl_server.certificates import (
@@ -193,7 +193,7 @@ def open_study(folder: Path) -> StudyFolder:
     """
     study = StudyFolder(folder)
     if not study.server_file.is_file():
-        raise InputError(f"{folder}: no study folder; make one with `msfl-server init {folder} --host HOST`")
+        raise InputError(f"{folder}: no study folder; make one with `msfl-server init {quoted(folder)} --host HOST`")
     check_private(folder)
     return study
 
@@ -344,7 +344,7 @@ def certificate_warning(study: StudyFolder) -> str | None:
         InputError: a certificate or the server's key is missing or damaged.
     """
     server = _read_pair(study.server_certificate, study.server_key).certificate
-    renew = f"run `msfl-server renew-certificate {study.root}`; sites need nothing new"
+    renew = f"run `msfl-server renew-certificate {quoted(study.root)}`; sites need nothing new"
     missing = [host for host in load_server(study.server_file).hosts if not covers(server, host)]
     return (
         expiry_warning(

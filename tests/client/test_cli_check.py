@@ -81,7 +81,7 @@ def test_study_sets_the_contrasts_and_shows_the_split(site, site_file):
     site.image("sub-01", "FLAIR").unlink()
     done = run("check", site_file, "--study", study)
     assert "In study trial: train on 2 cases, validate on 1." in done.stdout
-    assert "they need 5 cases" in done.stdout
+    assert "they need 5 patients" in done.stdout
     document = json.loads(run("check", site_file, "--study", study, "--json").stdout)
     assert len(document["split"]["training"]) == 2
 

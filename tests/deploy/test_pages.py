@@ -28,6 +28,21 @@ def test_the_overview_names_every_folder() -> None:
 
 def test_the_files_that_the_pages_name_exist() -> None:
     """`deploy/...` as typed in commands."""
-    named = {name for page in PAGES for name in re.findall(r"\bdeploy/[\w./-]*\w", page.read_text())}
+    named = {name for page in PAGES for name in re.findall(r"(?<!tests/)\bdeploy/[\w./-]*\w", page.read_text())}
     assert {"deploy/docker/Dockerfile", "deploy/docker/install.sh"} <= named
     assert [name for name in named if not list(DEPLOY.parent.glob(f"{name}*"))] == []
+
+
+def test_the_tests_that_the_pages_name_exist() -> None:
+    """The page for hospitals names, for what it says, the test that shows it."""
+    named = {name for page in PAGES for name in re.findall(r"`(tests/[^`]*)`", page.read_text())}
+    assert {"tests/attacks/test_kit.py", "tests/integration/test_egress.py"} <= named
+    assert [name for name in sorted(named) if not (DEPLOY.parent / name).is_file()] == []
+
+
+def test_each_threat_names_a_test_or_what_is_left() -> None:
+    """Rows of the tables that say what stops an attack."""
+    model = (DEPLOY / "hospital-it.md").read_text().split("## Threat model")[1].split("## Residual risks")[0]
+    rows = [line for line in model.splitlines() if line.startswith("| ") and not line.startswith("| attack")]
+    assert len(rows) >= 20
+    assert [row for row in rows if "`tests/" not in row and "(#residual-risks)" not in row] == []
