@@ -67,14 +67,13 @@ def _ask(site: SiteConfig, kit: SignedKit, yes: bool, fingerprint: str | None) -
     Raises:
         InputError: it is another site's, or the answer is no.
     """
-    from rich.console import Console
-
     from msfl_client.kit_approval import approved_kit, check_site
     from msfl_client.kit_view import is_approved, print_kit
     from msfl_common.errors import InputError
+    from msfl_common.progress import stdout_console
 
     check_site(site, kit)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = stdout_console(soft_wrap=True)
     try:
         approved = approved_kit(site)
     except InputError as error:  # its authority has expired, say: whether the new one is the same cannot be told
@@ -86,12 +85,11 @@ def _ask(site: SiteConfig, kit: SignedKit, yes: bool, fingerprint: str | None) -
 
 
 def _keep(site: SiteConfig, kit: SignedKit) -> None:
-    from rich.console import Console
-
     from msfl_client.kit_approval import approve_kit
+    from msfl_common.progress import stdout_console
 
     approve_kit(site, kit)
-    Console(highlight=False, markup=False, soft_wrap=True).print(
+    stdout_console(soft_wrap=True).print(
         f"{site.name}: the kit of study {kit.kit.study} is approved. Next: `msfl-client check SITE.yaml`; a site that "
         "runs already takes it up when it is stopped and started."
     )

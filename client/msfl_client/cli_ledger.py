@@ -52,17 +52,16 @@ def ledger(
     are checked first; exit code 2 when something was touched. --open takes what the site has kept, encrypted, of one
     message (`policy.keep_content`), and checks that it is what left.
     """
-    from rich.console import Console
-
     from msfl_client.ledger_proof import Proof
     from msfl_client.ledger_view import export_csv, overview, overview_document, print_overview
     from msfl_common.config import load_site
+    from msfl_common.progress import stdout_console
 
     _check_suffix("--export", export, ".csv")
     _check_suffix("--report", report, ".html")
     config = load_site(site)
     proof = Proof.of(config)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = stdout_console(soft_wrap=True)
     if number is not None:
         _open(config, proof, number, key, output, passphrase_file, as_json)
         return
@@ -76,7 +75,7 @@ def ledger(
         sys.stdout.write(json.dumps(overview_document(config.name, found, proof), indent=2) + "\n")
         return
     if not verify and export is None and found.last:
-        print_overview(Console(), config.name, found)
+        print_overview(stdout_console(), config.name, found)
     for sentence in proof.sentences:
         console.print(sentence)
     if export is not None:
@@ -94,9 +93,8 @@ def make_officer_key_command(
     The site encrypts what it sends to it (`policy.keep_content.public_key`), and cannot open it itself. Both files are
     age's, so `age` opens what is kept, too.
     """
-    from rich.console import Console
-
     from msfl_client.ledger_content import make_officer_key
+    from msfl_common.progress import stdout_console
 
     made = make_officer_key(key, _passphrase(passphrase_file, confirm=True))
     if as_json:
@@ -107,23 +105,22 @@ def make_officer_key_command(
         }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = stdout_console(soft_wrap=True)
     console.print(f"{made.key} is made; keep it, and its passphrase, away from the site's machine.")
     console.print(f"Next: hand {made.public_key_file} to the site, for `policy.keep_content.public_key`.")
 
 
 def _report(config: SiteConfig, proof: Proof, page: Path, as_json: bool) -> None:
-    from rich.console import Console
-
     from msfl_client.ledger_facts import gather_facts
     from msfl_client.ledger_page import write_page
+    from msfl_common.progress import stdout_console
 
     facts = gather_facts(config, proof)
     write_page(page, facts)
     if as_json:
         sys.stdout.write(json.dumps(facts.document, indent=2) + "\n")
         return
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = stdout_console(soft_wrap=True)
     for sentence in proof.sentences:
         console.print(sentence)
     console.print(f"written: {page}")
@@ -138,12 +135,12 @@ def _open(
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
-    from rich.console import Console
     from safetensors.numpy import save
 
     from msfl_client.ledger_content import SENT_FOLDER, open_content, read_officer_key
     from msfl_common.errors import InputError
     from msfl_common.files import write_bytes, write_json
+    from msfl_common.progress import stdout_console
 
     if key is None or output is None:
         raise InputError("--open: expected --key with the officer's key, and --output")
@@ -159,7 +156,7 @@ def _open(
     if as_json:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = stdout_console(soft_wrap=True)
     console.print(f"line {number}, {line.kind} of {line.time}: what was kept is what left (SHA-256 {line.sha256})")
     for record, values in opened.numbers.items():
         for name, value in values.items():

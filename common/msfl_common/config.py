@@ -18,7 +18,7 @@ from msfl_common.errors import ConfigError
 from msfl_common.features import FEATURES, HARMONIZED
 from msfl_common.files import unfollowed
 from msfl_common.patch_bounds import check_windows
-from msfl_common.reading import MOST_SETTINGS, parse_json, parse_yaml, read_text
+from msfl_common.reading import MOST_SETTINGS, parse_json, read_yaml
 from msfl_common.reading import describe_faults as describe_faults
 
 Name = Annotated[str, Field(pattern=NAME)]
@@ -379,27 +379,6 @@ def parse_study(text: str, source: str = "study") -> StudyConfig:
         return StudyConfig.model_validate_json(text)
     except ValidationError as error:
         raise ConfigError(source, describe_faults(error)) from None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The `key: value` lines of a YAML file.
-
-    Raises:
-        ConfigError: the file is missing, or is not YAML.
-    """
-    return mapping_of(read_text(path, MOST_SETTINGS), str(path))
-
-
-def mapping_of(text: str, source: str) -> dict[str, Any]:
-    """The `key: value` lines of a YAML text.
-
-    Raises:
-        ConfigError: it is not YAML.
-    """
-    content = parse_yaml(text, source)
-    if not isinstance(content, dict):
-        raise ConfigError(source, [f"expected `key: value` lines at the top, found {type(content).__name__}"])
-    return content
 
 
 def validate(model: type[Config], content: dict[str, Any], source: str) -> Config:

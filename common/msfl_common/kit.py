@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import AwareDatetime, Field, ValidationError
 
 from msfl_common import __version__
-from msfl_common.config import Frozen, Name, StudyConfig, describe_faults, mapping_of
+from msfl_common.config import Frozen, Name, StudyConfig, describe_faults
 from msfl_common.errors import ConfigError, InputError
+from msfl_common.reading import mapping_of
 from msfl_common.signatures import is_signed, sign
 
 KIT_FILE = "kit.json"

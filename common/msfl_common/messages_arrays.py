@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from io import BytesIO
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ def _header(name: str, array: Array) -> tuple[tuple[int, ...], bool, np.dtype[An
         if array.stype != "numpy.ndarray" or _NPY.read_magic(stream) != (1, 0):
             raise UpdateError(f"{name}: expected a NumPy array of format 1.0")
         return *_NPY.read_array_header_1_0(stream, max_header_size=_NPY_HEADER_BYTES), stream.tell()
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, EOFError) as error:
+    except (ValueError, TypeError, SyntaxError, TokenError, MemoryError, RecursionError, EOFError) as error:
         raise UpdateError(f"{name}: cannot be decoded: {type(error).__name__}") from None
 
 

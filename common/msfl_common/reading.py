@@ -73,6 +73,27 @@ def parse_yaml(text: str, source: str) -> Any:
         raise ConfigError(source, [f"not valid YAML: {shown(str(error))}"]) from None
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The `key: value` lines of a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, or is not YAML.
+    """
+    return mapping_of(read_text(path, MOST_SETTINGS), str(path))
+
+
+def mapping_of(text: str, source: str) -> dict[str, Any]:
+    """The `key: value` lines of a YAML text.
+
+    Raises:
+        ConfigError: it is not YAML.
+    """
+    content = parse_yaml(text, source)
+    if not isinstance(content, dict):
+        raise ConfigError(source, [f"expected `key: value` lines at the top, found {type(content).__name__}"])
+    return content
+
+
 def parse_json(content: str | bytes, source: str, most: int = MOST_RECORD) -> Any:
     """A JSON document.
 

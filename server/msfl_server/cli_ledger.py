@@ -23,10 +23,10 @@ def ledgers(
 
     A ledger that was set back or written anew stays named here. Exit code 1 when there is one.
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from msfl_common.progress import stdout_console
     from msfl_server.ledger_heads import MEANINGS, compare
     from msfl_server.study_folder import list_sites, open_study
 
@@ -53,10 +53,10 @@ def ledgers(
             receipt = found.receipt if found else None
             cells = (str(receipt.number), receipt.time[:19].replace("T", " "), receipt.hash) if receipt else ("-",) * 3
             table.add_row(Text(site), *map(Text, cells))
-        console = Console()
+        console = stdout_console()
         console.print(table)
         for seen in broken:
             line = f"{seen.site}, {seen.receipt.time[:19]}, line {seen.receipt.number}: {MEANINGS[seen.verdict]}"
-            console.print(line, style="yellow", soft_wrap=True, highlight=False, markup=False)
+            console.print(line, style="yellow", soft_wrap=True)
     if broken:
         raise typer.Exit(1)

@@ -9,8 +9,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from msfl_common.config import Frozen, read_yaml, validate
+from msfl_common.config import Frozen, validate
 from msfl_common.errors import InputError
+from msfl_common.reading import read_yaml
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from msfl_client import app, session
+from msfl_client import session
 from msfl_client.cache_limits import SETTINGS_KEPT
 from msfl_client.session import open_session
+from msfl_common import logs
 from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.errors import Code
 from msfl_common.messages import ARRAYS, RoundTask, pack_task, unpack_refusal
@@ -90,7 +91,7 @@ def test_a_thousand_new_settings_leave_few_files(tmp_path: Path) -> None:
 
 
 def test_the_sites_log_is_bounded_and_one_line_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_LOG_BYTES", 20_000)
+    monkeypatch.setattr(logs, "MOST_BYTES", 20_000)
     target = Target(make_target(tmp_path, cases=1, patients=2))
     for number in range(40):
         assert (
