@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from msfl_client.labelled import Labelled
 from msfl_common.config import StudyConfig
 from msfl_common.config_classification import BoostedTrees, Classification, KernelModel, LinearModel
 from msfl_common.errors import Code, InputError, RefusedError
@@ -75,6 +74,16 @@ class AnsweredStates:
         """What was answered to this very state."""
         digest = self._digest(state, round_number)
         return next((one for one in self.known if one.digest == digest), None)
+
+    def expect_of(self, cases: str) -> None:
+        """Refuse answers of other cases than before: the difference would tell of the patients who came or went.
+
+        Raises:
+            RefusedError: with the code ANSWERED.
+        """
+        if any(one.cases != cases for one in self.known):
+            detail = f"answered before, of other training cases; reset-answers forgets {self.folder.parent}"
+            raise RefusedError(Code.ANSWERED, detail)
 
     def of_phase(self, phase: Phase) -> tuple[State, ...]:
         """The states of a phase, in the order of first answers."""
@@ -153,14 +162,6 @@ def answered_states(state_folder: Path, study: StudyConfig, harmonized_to: str |
             last = known[-1].number
         known.sort(key=lambda one: (one.number == last, one.number))
     return AnsweredStates(folder, study.classification, harmonized_to, tuple(known))
-
-
-def digest_of(cases: Labelled) -> str:
-    """What tells whether answers are of the same cases; it stays at the site."""
-    digest = hashlib.sha256("\n".join(cases.patients).encode())
-    for value in (cases.features_NP, cases.labels_N):
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()
 
 
 def _read(path: Path) -> Answered:

@@ -6,6 +6,9 @@ taking its reference, taking the model of lesions, and the test. The same reques
 or lost the reply, is answered again, as it tells nothing new. Another one is refused, until a person at the site
 forgets the study's answers (`msfl-client reset-answers`).
 
+Nor is anything answered of other cases than before: what differs between two answers of nearly the same cases is of the
+patients who came or went. A study's cases are those of its first answer; `STAGE.cases` holds their digest.
+
 `answers/STUDY/STAGE-PURPOSE.json` in the state folder maps the rounds to the SHA-256 of the request; what happens once
 has no stage in the file's name. It is looked into before anything is computed, and written, to the disk, before
 anything leaves; where that cannot be done, nothing does.
@@ -87,6 +90,38 @@ def request_sha256(purpose: Purpose, task: RoundTask, request: Content) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
+def of_same_cases(state: Path, study: str, of: str, cases: str) -> Claim:
+    """Hold the cases of an answer against those of the answers before.
+
+    Args:
+        state: the site's state folder.
+        study: its name.
+        of: which answers: those of a stage, or of the harmonization.
+        cases: their digest.
+
+    Returns:
+        What writes them down; to be called before anything of the answer leaves.
+
+    Raises:
+        RefusedError: other cases were answered of, or that cannot be read.
+    """
+    path = state / FOLDER / study / f"{of}.cases"
+    try:
+        before = path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return partial(_write_down, path, cases.encode())
+    except (OSError, ValueError):
+        raise _unreadable(path) from None
+    if before != cases:
+        raise RefusedError(
+            Code.ANSWERED,
+            f"study {study} was answered of other cases ({path}): patients, visits or values have changed since, and "
+            "the difference would tell of them; put back what was there, or let the study be answered anew with "
+            "`msfl-client reset-answers`",
+        )
+    return lambda: None
+
+
 def num_answers(state: Path, study: str) -> str:
     """How many requests of a study have been answered, of all purposes, in words."""
     try:
@@ -123,14 +158,22 @@ def forget(site: SiteConfig, study: str) -> None:
 
 
 def _write(path: Path, answered: dict[int, str]) -> None:
+    _write_down(path, json.dumps(answered).encode())
+
+
+def _write_down(path: Path, content: bytes) -> None:
     for folder in (path.parents[2], path.parents[1], path.parent):  # the state folder first
         private_folder(folder)
-    write_bytes(path, json.dumps(answered).encode(), secret=True)
+    write_bytes(path, content, secret=True)
 
 
 def _read(path: Path) -> dict[int, str]:
     try:
         return _Answered.validate_json(path.read_bytes()) if path.exists() else {}
     except (OSError, ValidationError):
-        detail = f"{path}: not a register of answers; only `msfl-client reset-answers` lets the study go on"
-        raise RefusedError(Code.INTERNAL, detail) from None
+        raise _unreadable(path) from None
+
+
+def _unreadable(path: Path) -> RefusedError:
+    detail = f"{path}: not a register of answers; only `msfl-client reset-answers` lets the study go on"
+    return RefusedError(Code.INTERNAL, detail)

@@ -24,7 +24,8 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from msfl_client.answers import Claim, Purpose, may_answer, request_sha256
+from msfl_client.answers import Claim, Purpose, may_answer, of_same_cases, request_sha256
+from msfl_client.case_digest import digest_of_rows
 from msfl_client.egress import check_agreed, check_request, door_of, floor_of, release, release_refusal
 from msfl_client.handed_model import handed_model, take_model
 from msfl_client.harmonize import compute_moments, compute_residuals
@@ -146,12 +147,14 @@ def site_facts(session: SiteSession, task: RoundTask, _: RecordDict) -> RecordDi
 def site_moments(session: SiteSession, task: RoundTask, _: RecordDict) -> RecordDict:
     """The site's training cases as the first sums of a harmonization, through the door."""
     rows, num_patients = session_rows(session, task)
+    session = held_to_cases(session, task, "harmonization", digest_of_rows(rows))
     return release(session.door, compute_moments(rows), task.settings, task.round, num_patients)
 
 
 def site_residuals(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """Slopes in, the second sums of the same cases out, through the door."""
     rows, num_patients = session_rows(session, task)
+    session = held_to_cases(session, task, "harmonization", digest_of_rows(rows))
     slopes_QP = unpack_slopes(request, (rows.covariates_NQ.shape[1], len(rows.names)))
     return release(session.door, compute_residuals(rows, slopes_QP), task.settings, task.round, num_patients)
 
@@ -159,13 +162,15 @@ def site_residuals(session: SiteSession, task: RoundTask, request: RecordDict) -
 def site_reference(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """The reference in; the site's scanners are fitted to it here, and only that it was taken is told."""
     reference = unpack_reference(request)
-    session.door.claim()
+    if session.door.claim is not None:
+        session.door.claim()
     take_reference(session, task, reference)
     return site_facts(session, task, request)
 
 
 def site_round(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """Shared weights in, the round trained, through the door, update out."""
+    session = held_to_cases(session, task, task.stage, session.learner.digest)
     weights = unpack_task_weights(request, expected=session.learner.expected)
     update = train_site(session, task, weights)
     return _release_update(session, task, update)
@@ -173,6 +178,7 @@ def site_round(session: SiteSession, task: RoundTask, request: RecordDict) -> Re
 
 def kept_round(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """`site_round`, but an answer given before is sent again; the ledger has a line for each time."""
+    session = held_to_cases(session, task, task.stage, session.learner.digest)
     digest, state = request_sha256("train", task, request), session.site.state
     weights = unpack_task_weights(request, expected=session.learner.expected)
     update = kept_update(state, digest, expected=session.learner.answer_like(weights))
@@ -185,12 +191,31 @@ def kept_round(session: SiteSession, task: RoundTask, request: RecordDict) -> Re
     return _release_update(session, task, update)
 
 
+def held_to_cases(session: SiteSession, task: RoundTask, of: str, digest: str) -> SiteSession:
+    """The session, whose answers must be of the cases that the study was answered of before, if they are counted.
+
+    Raises:
+        RefusedError: they would be of others.
+    """
+    claim = session.door.claim
+    if claim is None:
+        return session
+    remember = of_same_cases(session.site.state, task.study.name, of, digest)
+
+    def both() -> None:
+        remember()
+        claim()
+
+    return replace(session, door=replace(session.door, claim=both))
+
+
 def _release_update(session: SiteSession, task: RoundTask, update: ModelUpdate) -> RecordDict:
     return release(session.door, update, task.settings, task.round, session.learner.num_behind(task.round))
 
 
 def site_validation(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """Shared weights in, the site's cases measured, through the door, aggregate metrics out."""
+    session = held_to_cases(session, task, task.stage, session.learner.digest)
     weights = unpack_task_weights(request, expected=session.learner.expected)
     metrics = validate_site(session, task, weights)
     return release(session.door, metrics, task.settings, task.round, metrics.min_patients)
@@ -215,7 +240,7 @@ def _answer_safely(
             check_agreed(agreed, task.study)
         check_size(site, task.study)
         claim = claim_of(site, purpose, task, request)
-        before(site, task, request, claim)
+        before(site, task, request, claim or (lambda: None))
         model = handed_model(site, task.study) if task.stage == "final" else None
         session = open_session(site, task.study, on_progress, task.stage, model)
         return answer(replace(session, door=replace(session.door, claim=claim)), task, request)
@@ -225,14 +250,14 @@ def _answer_safely(
         return refuse(site, code, error, task)
 
 
-def claim_of(site: SiteConfig, purpose: Purpose | None, task: RoundTask, request: RecordDict) -> Claim:
-    """What writes down that a request of some purpose is answered; nothing does without one.
+def claim_of(site: SiteConfig, purpose: Purpose | None, task: RoundTask, request: RecordDict) -> Claim | None:
+    """What writes down that a request of some purpose is answered; None without one.
 
     Raises:
         RefusedError: it may not be, as another was.
     """
     if purpose is None:
-        return lambda: None
+        return None
     if purpose == "validation" and task.split == "test" and task.settings.task == "classification":
         purpose = "test"  # a segmentation has no patients for it, and validates whatever it is asked
     return may_answer(site.state, purpose, task, request, site.policy.max_rounds)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from msfl_client.answered_states import answered_states, digest_of
+from msfl_client.answered_states import answered_states
+from msfl_client.case_digest import digest_of, digest_of_observations
 from msfl_client.classification_validation import fewest_patients, measure_site
 from msfl_client.clinical_inputs import labelled
 from msfl_client.feature_training import contribute
@@ -48,6 +49,11 @@ class FeatureLearner:
         """See `Learner`."""
         return len({one.patient for one in self._training})
 
+    @property
+    def digest(self) -> str:
+        """See `Learner`."""
+        return digest_of_observations(self._data.parts.each, self._data.raw, sees_images=False)
+
     def num_behind(self, _: int) -> int:
         """See `Learner`; the first sums are of each class that is not left out."""
         cases = in_large_groups(self._settings, self._cases(self._training), self._floor)
@@ -62,20 +68,16 @@ class FeatureLearner:
         """See `Learner`.
 
         Raises:
-            RefusedError: fewer patients than the site's floor, or other cases than when the same was asked before.
+            RefusedError: fewer patients than the site's floor, or other cases than those answered of before.
             UpdateError: weights that the model cannot be in.
         """
         check_state(self._settings, weights)
         study, state = self._data.study, self._data.site.state
         cases = in_large_groups(self._settings, self._cases(self._training), self._floor)
-        features, digest = self._data.features, digest_of(cases)
+        features, digest = self._data.features, digest_of(labelled(self._training, self._settings, self._data.raw))
         states = answered_states(state, study, features.harmonized_to if features is not None else None)
+        states.expect_of(digest)
         if (before := states.find(weights, number)) is not None:
-            if before.cases != digest:  # the difference would tell of the patients that came or went
-                raise RefusedError(
-                    Code.ANSWERED,
-                    f"answered before, of other training cases; reset-answers forgets {states.folder.parent}",
-                )
             states.asked_again(before)
             return before.answer, before.loss
         check_follows(self._settings, derive_seed(study.seed, "weights"), weights, states.last)

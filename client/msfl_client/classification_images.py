@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from msfl_client.cache_limits import keep_newest
+from msfl_client.case_digest import digest_of_observations
 from msfl_client.classification_validation import measure_site
 from msfl_client.clinical_observations import Observation
 from msfl_client.deep_training import predict, train_round
@@ -53,6 +54,11 @@ class ImageLearner:
     def num_train_patients(self) -> int:
         """See `Learner`."""
         return len({one.patient for one in self._data.parts.training})
+
+    @property
+    def digest(self) -> str:
+        """See `Learner`."""
+        return digest_of_observations(self._data.parts.each, self._data.raw, sees_images=True)
 
     def num_behind(self, number: int) -> int:
         """See `Learner`; a round may draw fewer sequences than there are, and some have no usable image."""

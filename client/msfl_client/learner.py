@@ -24,6 +24,10 @@ class Learner(Protocol):
     def num_train_patients(self) -> int:
         """Patients that those are of."""
 
+    @property
+    def digest(self) -> str:
+        """Of all cases that it learns from or measures."""
+
     def num_behind(self, number: int) -> int:
         """The smallest number of patients behind any figure that is learned in round `number`."""
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from msfl_client.bids import Case
+from msfl_client.case_digest import digest_of_images
 from msfl_client.checks import check_site
 from msfl_client.distributed import train_on_devices
 from msfl_client.distributed_rank import Job
@@ -38,6 +39,7 @@ class SegmentationLearner:
     Attributes:
         seed: the site's own, in the study.
         train_patients: whose each training case is.
+        digest: see `Learner`.
         floor: fewest patients of a metric.
     """
 
@@ -47,6 +49,7 @@ class SegmentationLearner:
     train_round: TrainRound
     seed: int
     train_patients: tuple[str, ...]
+    digest: str
     floor: int
     validation_cases: tuple[PreparedCase, ...]
     validation_patients: tuple[str, ...]
@@ -161,6 +164,7 @@ def open_segmentation(
         train_round=_training_on(devices, site, study, [(case, prepared[case.key]) for case in train]),
         seed=derive_seed(study.seed, "site", site.name),
         train_patients=tuple(_patient(case) for case in train),
+        digest=digest_of_images(train, validation),
         floor=floor_of(site.policy, study),
         validation_cases=tuple(prepared[case.key] for case in validation),
         validation_patients=tuple(_patient(case) for case in validation),

@@ -1,0 +1,140 @@
+"""Attacks on the seams: what each part holds by itself, two of them together might let through."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+from flwr.app import RecordDict
+
+from msfl_client.egress import door_of
+from msfl_client.feature_training_sums import class_sums
+from msfl_client.harmonize import Rows
+from msfl_client.labelled import Labelled
+from msfl_client.learner import Learner
+from msfl_client.session import SiteSession
+from msfl_common.config import Harmonization, Policy, SiteConfig, StudyConfig
+from msfl_common.config_classification import Classification
+from msfl_common.errors import Code, RefusedError
+from msfl_common.feature_models import State
+from msfl_common.features import FEATURES
+from msfl_common.messages import RoundTask, pack_slopes_task, pack_task
+from tests.attacks.feature_sites import Site, play
+from tests.attacks.test_floors import ask, code, longer, request
+from tests.conftest import BidsSite
+from tests.feature_models import make_cases, make_settings
+
+Make = Callable[..., BidsSite]
+
+
+@pytest.fixture(scope="module")
+def cases() -> Labelled:
+    return make_cases(0, (55, 40, 40), 6, signal=0.6)["site-0"]
+
+
+def without_the_first(cases: Labelled) -> Labelled:
+    """The same patients a day later: one has left."""
+    return replace(cases, features_NP=cases.features_NP[1:], labels_N=cases.labels_N[1:], patients=cases.patients[1:])
+
+
+# Cases that change while a study runs
+
+
+def a_last_digit_moved(settings: Classification, site: Site) -> tuple[State, State]:
+    """The first state, and one that differs within what another machine's rounding may."""
+    first = play(settings, {"site-0": site}, 0)[0]
+    return first, first | {"mean": first["mean"] + 1e-13}
+
+
+def a_step_of_no_length(settings: Classification, site: Site) -> tuple[State, State]:
+    """A point of a search, and the next whole step from there, in no direction."""
+    state = play(settings, {"site-0": site}, 1)[-1]
+    there = state["coefficients"]
+    stays = {"coefficients_accepted": there, "coefficients_direction": 0 * there}
+    return state, state | stays | {"coefficients_search": np.array([1.0, -1.0, 1.0, 135.0, 1.0])}
+
+
+@pytest.mark.parametrize("second", [a_last_digit_moved, a_step_of_no_length])
+def test_two_states_alike_before_and_after_a_patient_left(
+    cases: Labelled, tmp_path: Path, second: Callable[[Classification, Site], tuple[State, State]]
+) -> None:
+    """They are other states to the register, and their sums differ by that patient's row."""
+    settings = make_settings({"kind": "logistic"}, 6)
+    site = Site(settings, cases, tmp_path)
+    asked, asked_again = second(settings, site)
+    site.ask(asked, 1)
+    site.ask(asked_again, 2)
+    fewer = without_the_first(cases)
+    bare = [class_sums(settings, one.features_NP, one.labels_N)["sums"].sum(axis=0) for one in (cases, fewer)]
+    np.testing.assert_allclose(bare[0] - bare[1], cases.features_NP[0])
+    another = tmp_path / "another"
+    asked, asked_again = second(settings, Site(settings, cases, another))
+    Site(settings, cases, another).ask(asked, 1)
+    with pytest.raises(RefusedError, match="of other training cases") as refused:
+        Site(settings, fewer, another).ask(asked_again, 2)
+    assert refused.value.code is Code.ANSWERED
+
+
+@pytest.mark.parametrize(("kind", "change"), [("train", "comes"), ("evaluate", "leaves")])
+def test_the_same_weights_before_and_after_a_patient_came_or_left(
+    make_site: Make, tiny_study: StudyConfig, kind: str, change: str
+) -> None:
+    """Of the same request, or of the next round's: six patients' mean less five patients' is one patient's Dice."""
+    folder = make_site(subjects=[f"sub-{number}" for number in range(8)])
+    site = folder.config(policy=Policy(min_cases=1))
+    other = "evaluate" if kind == "train" else "train"
+    assert code(ask(site, kind, request(tiny_study, 1))) is None
+    if change == "comes":
+        folder.add("sub-8")
+    else:
+        shutil.rmtree(folder.root / "sub-0")
+    for number in (1, 2):
+        assert code(ask(site, kind, request(tiny_study, number))) is Code.ANSWERED
+        assert code(ask(site, other, request(tiny_study, number))) is Code.ANSWERED
+    again = longer(tiny_study, num_rounds=9)
+    assert code(ask(site, kind, request(again, 2), tiny_study)) is Code.ANSWERED
+
+
+def test_cases_that_change_before_anything_has_left_are_nobodys_business(
+    make_site: Make, tiny_study: StudyConfig
+) -> None:
+    folder = make_site(subjects=["sub-0", "sub-1"])
+    site = folder.config(policy=Policy(min_cases=3))
+    assert code(ask(site, "train", request(tiny_study))) is Code.TOO_FEW_CASES
+    for number in range(2, 8):
+        folder.add(f"sub-{number}")
+    assert code(ask(site, "train", request(tiny_study))) is None
+    for path in folder.root.rglob("*.nii.gz"):
+        path.touch()  # a copy of the folder is the same folder
+    assert code(ask(site, "train", request(tiny_study, 2))) is None
+
+
+@pytest.mark.parametrize("second", ["query.moments", "query.residuals"])
+def test_sums_of_a_harmonization_before_and_after_a_patient_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str
+) -> None:
+    rng = np.random.default_rng(0)
+    covariates = np.column_stack([rng.uniform(20, 60, 30), np.arange(30) % 2]).astype(np.float32)
+    rows = Rows(("a", "b", "c"), rng.normal(10, 1, (30, 3)), covariates, ("one",) * 30)
+    settings = Harmonization(method="combat", features=tuple(FEATURES)[:3])
+    task = RoundTask(StudyConfig(name="sums", harmonization=settings), 1)
+    policy = Policy(allow=("harmonization_sums",))
+    site = SiteConfig(name="here", data=(tmp_path,), state=tmp_path / "state", policy=policy)
+
+    def answer(kind: str, rows: Rows) -> RecordDict:
+        """As a site does that has just been started."""
+        monkeypatch.setattr("msfl_client.app.session_rows", lambda *_: (rows, len(rows)))
+        content = pack_task(task) if kind == "query.moments" else pack_slopes_task(task, np.zeros((2, 3)))
+        return ask(site, kind, content)
+
+    session = SiteSession(site, task.settings, door_of(site), (), cast(Learner, None), (), (), lambda *_: None)
+    monkeypatch.setattr("msfl_client.app.open_session", lambda *_: session)
+    assert code(answer("query.moments", rows)) is None
+    assert code(answer("query.moments", rows)) is None
+    assert code(answer(second, rows.take(range(1, 30)))) is Code.ANSWERED
+    assert code(answer(second, rows)) is None
