@@ -168,7 +168,7 @@ def _is_ready(port: int) -> bool:
 
 def main() -> None:
     """Be the server. A store killed while MLflow makes it can never be opened, so it is made aside first."""
-    parser = argparse.ArgumentParser(prog="python -m msfl_server.mlflow_server", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -I -m msfl_server.mlflow_server", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where it keeps everything that has no other place")
     parser.add_argument("--listen", metavar="HOST:PORT", required=True)
     parser.add_argument("--listener", type=int, help="number of a socket that listens there already")

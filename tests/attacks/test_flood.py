@@ -41,6 +41,7 @@ from msfl_server.reply_bounds import REST
 from msfl_server.server_config import load_server
 from tests.attacks.floods import Flood
 from tests.integration.deployment import ENVIRONMENT, Deployment, deployment, wait_for
+from tests.kits import trust_at
 
 HONEST, HOSTILE = "site-a", "site-b"
 REPOSITORY = Path(__file__).parents[2]
@@ -71,8 +72,8 @@ class Target:
         return list(self.made.study.database.with_name("superlink.db.objects").iterdir())
 
     def join(self, site: str):  # type: ignore[no-untyped-def]
-        authority = self.made.study.ca_certificate.read_bytes()
-        return join(f"localhost:{self.port}", authority, load_key(self.key(site)), None, Bounds(10**8, 1000))
+        trust = trust_at(self.made.site(site))
+        return join(f"localhost:{self.port}", trust, load_key(self.key(site)), None, Bounds(10**8, 1000))
 
     def flood(self, kind: str, seconds: float, connections: int = 200, key: str | None = None):  # type: ignore[no-untyped-def]
         command = [sys.executable, "-m", "tests.attacks.floods", kind, self.port, seconds, connections]

@@ -78,7 +78,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, ready_store: Path) -> Itera
     made = MlflowService(tmp_path_factory.mktemp("study"))
     (made.study_dir / "pki").mkdir()
     (made.study_dir / "pki" / "ca.key").write_bytes(SECRET)
-    (made.study_dir / "mlflow").mkdir()
+    (made.study_dir / "mlflow").mkdir(mode=0o700)
     shutil.copy(ready_store, made.study_dir / "mlflow")
     made.start()
     yield made

@@ -36,6 +36,7 @@ from msfl_server.federation_run import open_run
 from msfl_server.server_config import load_server
 from msfl_server.study_folder import remove_site
 from tests.integration.deployment import Deployment, deployment
+from tests.kits import trust_at
 
 SITES = ("site-a", "site-b", "site-c", "site-d")
 WITHIN_S = 1.0
@@ -65,7 +66,7 @@ def made(tiny: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def joined(made: Deployment, site: str) -> AbstractContextManager[Fleet]:
     key = load_key(made.site(site) / "site.key")
     address = f"localhost:{load_server(made.study.server_file).port}"
-    return join(address, made.study.ca_certificate.read_bytes(), key, None, Bounds(10**7, 1000))
+    return join(address, trust_at(made.site(site)), key, None, Bounds(10**7, 1000))
 
 
 def seconds_until_refused(call: Callable[[], object]) -> float:

@@ -16,6 +16,7 @@ from typing import Literal
 import yaml
 
 from msfl_common.config import Policy, SiteConfig, StudyConfig
+from msfl_common.files import write_bytes
 from msfl_common.kit import load_kit
 from msfl_server.run_folder import RunSetup
 from msfl_server.run_simulated import run_simulated
@@ -197,13 +198,19 @@ class Stage:
         return made
 
     def small_disk(self, folder: Path, megabytes: int) -> Callable[[], Callable[[], None]]:
-        """Put a small file system at `folder`; what comes back fills it, and what that returns frees it."""
+        """Put a small file system at `folder`, with the files that are there.
+
+        What comes back fills it, and what that returns frees it.
+        """
         folder.mkdir(exist_ok=True)
+        files = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}  # a site's approved kit
         mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=700", "tmpfs", str(folder)]
         if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
             raise SkippedError("a small file system needs root and mount")
         # The last thing to go: the processes end first.
         self.stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
+        for path, content in files.items():
+            write_bytes(path, content, secret=True)
         filler = folder / "filler"
 
         def fill() -> Callable[[], None]:
