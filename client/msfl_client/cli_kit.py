@@ -30,6 +30,7 @@ def join(
     fingerprint: Fingerprint = None,
 ) -> None:
     """Take over a joining kit: check it, show what it asks and whom it trusts, and, after a yes, keep it."""
+    from msfl_common.errors import InputError
     from msfl_common.files import whole_folder, write_bytes
     from msfl_common.kit import parse_kit
     from msfl_common.kit_archive import unpack_kit
@@ -38,9 +39,14 @@ def join(
     kit = parse_kit(unpack_kit(archive), str(archive))
     _check_replaceable(config.kit)
     _ask(config, kit, yes, fingerprint)
-    with whole_folder(config.kit) as folder:
-        for name, content in kit.files.items():
-            write_bytes(folder / name, content)
+    try:
+        with whole_folder(config.kit) as folder:
+            for name, content in kit.files.items():
+                write_bytes(folder / name, content)
+    except PermissionError:
+        raise InputError(
+            f"{config.kit.parent}: this account may not write there; run as the site's own, or correct `kit:`"
+        ) from None
     _keep(config, kit)
 
 

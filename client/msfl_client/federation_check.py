@@ -25,6 +25,7 @@ from msfl_client.server_trust import trust_of
 from msfl_common import __version__
 from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.errors import InputError, RefusedError
+from msfl_common.files import check_private
 from msfl_common.kit import SignedKit
 
 Level = Literal["pass", "warn", "fail", "skip"]
@@ -63,7 +64,7 @@ def check_connection(site: SiteConfig) -> list[Row]:
     if kit is None:
         reason = "not looked at: needs the kit"
         return rows + [Row(name, "skip", reason) for name in ("server", "clock", "authenticated", "study")]
-    return [*rows, *_server_rows(kit, site, key), _study(site, kit.study)]
+    return [*rows, *_server_rows(kit, site, key), _study(site, kit.study), *_receipts(site)]
 
 
 def _device(site: SiteConfig) -> Row:
@@ -90,6 +91,11 @@ def _disk(state: Path) -> Row:
     place = next(folder for folder in (state, *state.parents) if folder.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         return Row("disk", "fail", f"{place}: cannot be written", "give this account access, or correct `state:`")
+    if state.exists():
+        try:
+            check_private(state)
+        except InputError as error:
+            return Row("disk", "fail", *_text_and_fix(error))
     free = shutil.disk_usage(place).free
     text = f"{_gb(free)} GB free for {state}"
     if free < _MIN_FREE_GB * 10**9:
@@ -129,6 +135,12 @@ def _study(site: SiteConfig, study: StudyConfig) -> Row:
     except RefusedError as error:
         return Row("study", "fail", f"goes beyond this site's policy: {error.detail}", "change `policy:`, or decline")
     return Row("study", "pass", f"{study.name}: {study.task}, {study.rounds.num_rounds} rounds, within the policy")
+
+
+def _receipts(site: SiteConfig) -> Iterator[Row]:
+    if "ledger_head" not in site.policy.allow:
+        text = "the coordinator signs no receipts for this site's ledger: the policy does not allow ledger_head"
+        yield Row("receipts", "warn", text, "add ledger_head to `allow:` of the policy")
 
 
 def _server_rows(kit: SignedKit, site: SiteConfig, key: ec.EllipticCurvePrivateKey | None) -> Iterator[Row]:

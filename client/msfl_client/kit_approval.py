@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from msfl_common.config import Frozen, SiteConfig
 from msfl_common.errors import InputError
-from msfl_common.files import private_folder, write_bytes
+from msfl_common.files import check_private, private_folder, write_bytes
 from msfl_common.kit import KIT_FILES, SignedKit, parse_kit, read_kit
 
 APPROVAL_FILE = "approved-kit.json"
@@ -58,6 +58,8 @@ def approved_kit(site: SiteConfig) -> SignedKit | None:
             content = stream.read(_MOST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError:
+        raise InputError(f"{path}: belongs to another account; run as the site's own") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; remove it, and {_APPROVE}") from None
     if os.name == "posix" and (found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)):
@@ -85,8 +87,13 @@ def kit_to_use(site: SiteConfig) -> SignedKit:
 
 
 def what_waits(site: SiteConfig) -> str:
-    """One sentence when another kit than the approved one has arrived, or none is approved; empty when all is well."""
+    """One sentence on what a person has to do before the site takes part as it should; empty when all is well.
+
+    The state folder is not this account's alone, no kit is approved, or another than the approved one has arrived.
+    """
     try:
+        if site.state.exists():
+            check_private(site.state)
         kit = kit_to_use(site)
         arrived = read_kit(site.kit) if site.kit.exists() else kit
         check_site(site, arrived)

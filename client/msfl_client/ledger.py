@@ -172,7 +172,8 @@ def _is_behind(path: Path, last: Line | None) -> bool:
         return True
     number = last.number if last else 0
     if head.number > number:
-        raise InputError(f"{path}: line {number + 1} is missing, and all up to line {head.number}; the end was removed")
+        rest = f", and all up to line {head.number}" if head.number > number + 1 else ""
+        raise InputError(f"{path}: line {number + 1} is missing{rest}; the end was removed")
     raise InputError(f"{head_path}: ends at line {head.number}, the ledger at line {number}; one of them was replaced")
 
 

@@ -31,6 +31,7 @@ class Proof:
         owner: the site with its public key; None where it has no key.
         kit: the joining kit; None where there is none.
         authority: the kit's.
+        head_stays: whether the policy keeps the ledger's end here, so that nobody signs it.
         num_lines: lines read so far.
         num_unsigned: of them, those without a signature; they are the first.
         end: the last of them.
@@ -41,6 +42,7 @@ class Proof:
     owner: Owner | None
     kit: Kit | None
     authority: x509.Certificate | None
+    head_stays: bool = False
     num_lines: int = 0
     num_unsigned: int = 0
     end: Line | None = None
@@ -55,7 +57,8 @@ class Proof:
         """
         approved = approved_kit(site)
         kit, authority = (approved.kit, approved.authority) if approved else (None, None)
-        return cls(site.state / LEDGER_FILE, _owner_of(site), kit, authority)
+        head_stays = "ledger_head" not in site.policy.allow
+        return cls(site.state / LEDGER_FILE, _owner_of(site), kit, authority, head_stays)
 
     def lines(self) -> Iterator[Line]:
         """The lines, each checked before it is given out, then the end and the coordinator's signatures.
@@ -94,6 +97,8 @@ class Proof:
         earlier = f"; {others} receipts are of earlier studies, to be checked with their kits" if others else ""
         if newest is None:
             why = "the coordinator has given no receipt yet" if self.kit else "there is no joining kit to check with"
+            if self.head_stays:
+                why = "the coordinator gives receipts once `allow:` of the policy has ledger_head; add it"
             return f"Countersigned: none; {why}{earlier}"
         waiting = self.num_lines - newest.number
         rest = f"; the {waiting} after it have no receipt yet" if waiting > 0 else ""

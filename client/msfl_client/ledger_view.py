@@ -26,6 +26,7 @@ COLUMNS = (
     "code", "late", "head_sent", "policy", "version", "format", "receipt", "previous", "hash", "signature",
 )  # fmt: skip
 _SHOWN_DIGITS = 12
+_WIDE_COLUMNS = 120
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -67,23 +68,29 @@ def overview(lines: Iterable[Line], num_last: int) -> Overview:
 
 
 def print_overview(console: Console, site: str, ledger: Overview) -> None:
-    """Print the last entries and the totals."""
+    """Print the last entries and the totals; on a narrow terminal without what an export has, too."""
+    wide = console.width >= _WIDE_COLUMNS
     entries = Table(title=f"What left {site}: last {len(ledger.last)} of {ledger.num_lines}", title_justify="left")
-    for name in ("time (UTC)", "kind", "study"):
-        entries.add_column(name, overflow="fold")
-    for name in ("round", "arrays, numbers", "size", "cases"):
+    for name in ("time (UTC)", "kind"):
+        entries.add_column(name, no_wrap=True)
+    entries.add_column("study", overflow="fold")
+    for name in ("round", "size", "cases"):
         entries.add_column(name, justify="right")
-    entries.add_column("SHA-256", no_wrap=True)
+    if wide:
+        entries.add_column("arrays, numbers", justify="right")
+        entries.add_column("SHA-256", no_wrap=True)
     for line in ledger.last:
+        more: list[str | Text] = (
+            [f"{len(line.arrays)}, {len(line.numbers)}", Text(line.sha256[:_SHOWN_DIGITS])] if wide else []
+        )
         entries.add_row(
             Text(line.time[:19].replace("T", " ")),
             Text(line.kind),
             Text(line.study),
             str(line.round),
-            f"{len(line.arrays)}, {len(line.numbers)}",
             decimal(line.num_bytes),
             str(line.num_cases),
-            Text(line.sha256[:_SHOWN_DIGITS]),
+            *more,
         )
     totals = Table(title="Totals", title_justify="left")
     totals.add_column("study", overflow="fold")

@@ -50,7 +50,7 @@ def start(
             say(warning)
         if stale := stale_kits(study):
             say(
-                f"study.yaml was changed, and {', '.join(stale)} will refuse it: run "
+                f"the kits of {', '.join(stale)} do not hold study.yaml as it is now, which they will refuse: run "
                 f"`msfl-server renew-kits {quoted(folder)}` and hand over the new kits in {study.kits}"
             )
         Coordinator(study, say, set_serving).run()

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msfl_common import __version__
 from msfl_common.config import StudyConfig, load_study
 from msfl_common.errors import InputError
-from msfl_common.files import whole_folder, write_bytes
+from msfl_common.files import quoted, whole_folder, write_bytes
 from msfl_common.kit import (
     CA_FILE,
     KIT_FILE,
@@ -74,5 +74,6 @@ def server_since(study: StudyFolder) -> datetime:
         return datetime.fromisoformat(study.server_since.read_text().strip())
     except (OSError, ValueError):
         raise InputError(
-            f"{study.server_since}: missing or damaged; {RESTORE}, or run `msfl-server renew-certificate --new-key`"
+            f"{study.server_since}: missing or damaged; {RESTORE}, or run `msfl-server renew-certificate --new-key "
+            f"{quoted(study.root)}`"
         ) from None

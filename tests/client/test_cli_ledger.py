@@ -65,7 +65,7 @@ def test_the_table_shows_the_newest_entries_and_all_totals(site_file: Path, ledg
     assert "What left here: last 20 of 26" in lines
     rows = [line for line in lines if "model_update pilot" in line and "kB 9" in line]
     assert len(rows) == 19
-    assert rows[-1].endswith("model_update pilot 25 2, 2 1.5 kB 9 910000000000")
+    assert rows[-1].endswith("model_update pilot 25 1.5 kB 9")
     assert "pilot model_update 25 37.5 kB" in lines
     assert "other node_facts 1 1.5 kB" in lines
     assert any(line.startswith("26 lines, none touched") for line in lines)
@@ -182,7 +182,7 @@ def test_the_officer_opens_what_left(tmp_path: Path) -> None:
     door = door_of(load_site(site_file))
     release_refusal(door, Refusal(Code.NO_CASES, "here"), None)
     weights = {"z": np.ones((2, 2), np.float32), "a": np.arange(3, dtype=np.float32)}
-    release(door, ModelUpdate(weights, 9, 0.25, 1.0), StudyConfig(name="pilot"), 3)
+    release(door, ModelUpdate(weights, 9, 0.25, 1.0), StudyConfig(name="pilot"), 3, 9)
     output = tmp_path / "two.safetensors"
     options = ("--key", key, "--output", output, "--passphrase-file", passphrase)
     done = run(site_file, "--open", 2, *options)

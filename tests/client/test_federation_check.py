@@ -17,6 +17,7 @@ from msfl_client.cli import main
 from msfl_client.connection_view import print_connection
 from msfl_client.federation_check import Row, check_connection
 from msfl_client.keys import make_key
+from msfl_client.kit_approval import what_waits
 from msfl_common.config import Policy, SiteConfig
 from msfl_common.kit import STUDY_FILE, read_kit
 from msfl_server.certificates import issue_server_certificate, make_authority
@@ -67,6 +68,23 @@ def test_disk(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
         found = row(site, "disk", state=site.state / "new" / "state")
         assert (found.level, found.text) == (level, f"{free_gb} GB free for {site.state}/new/state")
     assert not (site.state / "new").exists()
+
+
+def test_a_state_folder_of_an_earlier_version_that_others_may_enter(site: SiteConfig) -> None:
+    """`check` and `status` give the one command, before `start` has to."""
+    site.state.chmod(0o755)
+    found = row(site, "disk")
+    assert (found.level, found.fix) == ("fail", f"run `chmod 700 {site.state}`")
+    assert what_waits(site).endswith(f"run `chmod 700 {site.state}`")
+    site.state.chmod(0o700)
+    assert row(site, "disk").level != "fail"
+    assert what_waits(site) == ""
+
+
+def test_a_policy_of_an_earlier_version_says_how_receipts_come(site: SiteConfig) -> None:
+    assert not [found for found in check_connection(site) if found.name == "receipts"]
+    found = row(site, "receipts", policy=Policy(allow=("model_update", "node_facts")))
+    assert (found.level, found.fix) == ("warn", "add ledger_head to `allow:` of the policy")
 
 
 def test_disk_under_a_file(site: SiteConfig) -> None:

@@ -64,3 +64,15 @@ def test_the_command_prints_the_public_key_and_the_next_step(tmp_path: Path, dat
     document = json.loads(msfl_client("init", tmp_path / "b", "--name", "b", "--data", data, "--json").stdout)
     assert document["public_key"] == (tmp_path / "b" / "site.key.pub").read_text().strip()
     assert "PRIVATE" not in json.dumps(document)
+
+
+def test_commands_to_type_are_quoted_and_take_the_folder(tmp_path: Path, data: Path) -> None:
+    folder = tmp_path / "Köln Klinik"
+    done = msfl_client("init", folder, "--name", "a", "--data", data)
+    assert f"msfl-client check '{folder / 'site.yaml'}'" in done.stdout
+    assert load_site(folder) == load_site(folder / "site.yaml")
+    status = msfl_client("status", folder)
+    assert (status.returncode, status.stderr) == (1, "")
+    started, kit = status.stdout.splitlines()
+    assert started == f"a: not running; start it with `msfl-client start '{folder}'`"
+    assert kit.startswith(f"{folder / 'kit'}: no joining kit; ")
