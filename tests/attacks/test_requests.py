@@ -83,7 +83,7 @@ def test_another_context_frees_the_last(target: Target) -> None:
 
 
 def test_a_thousand_new_settings_leave_few_files(tmp_path: Path) -> None:
-    target = Target(make_target(tmp_path, cases=1, patients=2))
+    target = Target(make_target(tmp_path, cases=2, patients=4))
     for number in range(6):
         assert code(target, asked(TINY, inputs__spacing_mm=4.0 - number / 50)) is None
     files = list((target.site.state / "cache").glob("*.safetensors"))
