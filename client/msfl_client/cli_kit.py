@@ -95,7 +95,8 @@ def _keep(site: SiteConfig, kit: SignedKit) -> None:
     from msfl_common.progress import stdout_console
 
     approve_kit(site, kit)
-    stdout_console(soft_wrap=True).print(
+    console = stdout_console(soft_wrap=True)
+    console.print(
         f"{site.name}: the kit of study {kit.kit.study} is approved. Next: `msfl-client check SITE.yaml`; a site that "
         "runs already takes it up when it is stopped and started."
     )

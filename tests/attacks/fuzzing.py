@@ -21,9 +21,10 @@ from msfl_server import federation_grid
 from msfl_server.federation_exchange import NO_ANSWER
 from msfl_server.object_folder import ObjectFolder
 from tests.attacks.mutated_replies import copy_of, mutate
-from tests.attacks.recorded import ATTACKER, Recording, Reply, absent, harmonizer, meet, play, same
+from tests.attacks.recorded import ATTACKER, Recording, Reply, absent, learned, meet, play, same
 
 NAME = "site-d"  # the attacker's
+RESIDUALS = "query.residuals"
 
 
 @dataclass
@@ -138,16 +139,22 @@ def fuzz_facts(recordings: Sequence[Recording], number: int, seed: int) -> Tally
 
 
 def fuzz_sums(recordings: Sequence[Recording], number: int, seed: int) -> Tally:
-    """Change the attacker's sums of a harmonization so often."""
-    sites = {node: f"site-{node}" for node in range(1, 5)}
+    """Change the attacker's sums of a harmonization so often: by turns the first ones and the second."""
+    without = [learned(absent), learned(lambda kind, sums: absent(kind, sums) if kind == RESIDUALS else sums)]
 
-    def once(tally: Tally, attack: Attack, _: int) -> None:
-        reference = harmonizer(attack).learn(sites)
-        tally.outcomes["taken"] += reference.num_sites == len(sites)
-        if reference.num_sites < len(sites):
-            tally.changed += reference != alone
+    def once(tally: Tally, attack: Attack, turn: int) -> None:
+        asked: list[str] = []
 
-    alone = harmonizer(absent).learn(sites)
+        def change(kind: str, sums: RecordDict) -> Reply:
+            asked.append(kind)
+            return attack(kind, sums) if (kind == RESIDUALS) == turn % 2 else sums
+
+        reference = learned(change)
+        tally.outcomes["taken"] += reference.num_sites == 4
+        # First sums that pass stay in the slopes, whatever becomes of the second.
+        if reference.num_sites < 4 and (turn % 2 or RESIDUALS not in asked):
+            tally.changed += reference != without[turn % 2]
+
     return _often(once, others_of(recordings), number, seed)
 
 
@@ -158,7 +165,7 @@ def fuzz_bytes(recordings: Sequence[Recording], number: int, folder: Path, seed:
 
     def once(tally: Tally, _: Attack, turn: int) -> None:
         message = Message(copy_of(replies[turn % len(replies)]), 1, "train")
-        parts = federation_grid._Parts(ObjectFolder(folder))
+        parts = federation_grid._Parts(ObjectFolder(folder), "reply")
         parts.update({key: part.deflate() for key, part in get_all_nested_objects(message).items()})
         key = draw.choice(sorted(parts))
         torn = bytearray(parts[key])

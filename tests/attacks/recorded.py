@@ -20,6 +20,7 @@ from msfl_client.session import open_session
 from msfl_common.config import Harmonization, Policy, SiteConfig, StudyConfig
 from msfl_common.errors import Code
 from msfl_common.features import FEATURES
+from msfl_common.harmonization import Reference
 from msfl_common.messages import Refusal, RoundTask, pack_refusal, pack_sums, unpack_slopes
 from msfl_common.network import starting_weights
 from msfl_common.weights import Weights
@@ -31,6 +32,7 @@ from msfl_server.federation_roster import Roster, meet_sites
 from msfl_server.run_folder import sites_of_cohort
 from msfl_server.simulation_grid import InProcessGrid
 from msfl_server.strategy import strategy_of
+from msfl_server.trained_round import drop_trained
 from tests.attacks.mutated_replies import copy_of
 from tests.conftest import BidsSite, tiny_settings
 
@@ -150,6 +152,7 @@ def play(
     before: Checkpoint | None = None,
 ) -> Checkpoint:
     """A recorded round again, through the real exchange, checks, aggregation and validation."""
+    drop_trained(out)  # of the last play
     one = recording.rounds[number]
     roster = Roster(names=dict(recording.names), told=dict(recording.told))
     task = RoundTask(recording.study, number)
@@ -251,6 +254,12 @@ def harmonizer(attack: Callable[[str, RecordDict], Reply], seed: int = 0) -> Har
 
     told = {f"site-{node}": 30 for node in rows}
     return Harmonizer(_Sums({("query.moments", node): [] for node in rows}, attack), study, 1, lambda *_: None, told)
+
+
+def learned(attack: Callable[[str, RecordDict], Reply]) -> Reference:
+    """The reference of these four sites, where `attack` gives the last one's sums."""
+    with tempfile.TemporaryDirectory() as out:
+        return harmonizer(attack).learn({node: f"site-{node}" for node in range(1, 5)}, Path(out))
 
 
 @contextlib.contextmanager

@@ -33,8 +33,8 @@ from tests.attacks.recorded import (
     Recording,
     absent,
     classifier,
-    harmonizer,
     honest,
+    learned,
     make_patients,
     meet,
     play,
@@ -403,11 +403,13 @@ def test_sums_of_a_harmonization_that_no_cases_give_are_refused(name: str) -> No
             change(reply)
         return reply
 
-    sites = {node: f"site-{node}" for node in range(1, 5)}
-    reference = harmonizer(attack).learn(sites)
+    def without(kind: str, reply: RecordDict) -> RecordDict:
+        return absent(kind, reply) if kind == f"query.{step}" else reply
+
+    reference = learned(attack)
     assert reference.num_sites == 3
-    assert reference == harmonizer(absent).learn(sites)
-    assert harmonizer(honest).learn(sites).num_sites == 4
+    assert reference == learned(without)
+    assert learned(honest).num_sites == 4
 
 
 def round_of(number: int, *codes: str, ok: bool = False) -> RoundSummary:
@@ -517,10 +519,9 @@ def test_weights_that_no_site_can_train_from_go_back_too(recordings: Recordings,
     after = play(changed, 3, honest, tmp_path, poisoned)
     assert (after.state.history[-1].set_back_to, after.state.history[-1].train_loss) == (1, None)
     assert same(after.weights, recording.rounds[2].before.weights)
+    unvalidated = replace(poisoned, state=state.model_copy(update={"good": 0}))
     with pytest.raises(RunError, match="round 3: 0 sites gave a usable update"):
-        play(
-            changed, 3, lambda _, reply: reply, tmp_path, replace(poisoned, state=state.model_copy(update={"good": 0}))
-        )
+        play(changed, 3, honest, tmp_path, unvalidated)
 
 
 def test_the_good_round_is_kept_however_old(recordings: Recordings, tmp_path: Path) -> None:
