@@ -57,8 +57,9 @@ def beware(kit: SignedKit) -> list[str]:
     if outcome is None or outcome.model.kind not in _READABLE:
         return []
     return [
-        f"BEWARE: from the answers to a {outcome.model.kind} model, a coordinator in bad faith can read single patients' "
-        "inputs. Say yes only if you would show them to it; else ask for another model (deploy/hospital-it.md)."
+        f"BEWARE: from the answers to a model of kind {outcome.model.kind}, a coordinator in bad faith can read single "
+        "patients' inputs. Say yes only if you would show them to it; else ask for another model "
+        "(deploy/hospital-it.md)."
     ]
 
 
