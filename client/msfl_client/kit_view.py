@@ -12,11 +12,15 @@ from msfl_common.errors import InputError
 from msfl_common.kit import SignedKit, fingerprint, spoken
 from msfl_common.stages import stages_of, study_at, tasks_of
 
+_READABLE = ("gradient-boosting", "mlp")  # whose answers no bound keeps from telling of one patient
+
 
 def print_kit(console: Console, kit: SignedKit, approved: SignedKit | None) -> None:
     """What the kit asks and whom it trusts; where another one was approved, each setting that differs."""
     for line in describe_kit(kit) if approved is None else describe_change(approved, kit):
         console.print(line if line.isprintable() else ascii(line))
+    for line in beware(kit):
+        console.print(line)
     console.print("Fingerprint of the study's authority; compare it with the coordinator's over the telephone:")
     for line in spoken(fingerprint(kit.authority)).splitlines():
         console.print(f"    {line}")
@@ -45,6 +49,18 @@ def describe_kit(kit: SignedKit) -> list[str]:
         "harmonization": study.harmonization.method,
     }
     return ["The kit says:", *(f"  {name + ':':15}{value}" for name, value in lines.items())]
+
+
+def beware(kit: SignedKit) -> list[str]:
+    """What a person should know before saying yes, whether it is new or was so before."""
+    outcome = kit.study.classification
+    if outcome is None or outcome.model.kind not in _READABLE:
+        return []
+    return [
+        f"BEWARE: from the answers to a model of kind {outcome.model.kind}, a coordinator in bad faith can read single "
+        "patients' inputs. Say yes only if you would show them to it; else ask for another model "
+        "(deploy/hospital-it.md)."
+    ]
 
 
 def describe_change(old: SignedKit, new: SignedKit) -> list[str]:

@@ -42,8 +42,8 @@ SENTENCES: dict[Code, str] = {
     Code.WRONG_APP: "the run is of another app or version than the site has installed, or asks what that cannot do",
     Code.BAD_STUDY: "the study settings that arrived are not valid for the installed version",
     Code.WRONG_STUDY: "the study is not the one of the site's approved kit; hand it a new kit, to be approved there",
-    Code.ANSWERED: "the site has answered another request of this round or a later one; resume the run that it was "
-    "part of, or ask the site for `msfl-client reset-answers`",
+    Code.ANSWERED: "the site has answered another request of this round or a later one, or its data have changed "
+    "since its first answer; resume the run that it was part of, or ask the site, whose site.log says which",
     Code.BAD_MODEL: "the model weights that arrived do not fit the study's model",
     Code.BAD_TABLE: "a table at the site cannot be used; `msfl-client check --study` there says which line, and why",
     Code.NO_CASES: "no usable case at the site; `msfl-client check` there says why",

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from flwr.app import RecordDict
 from msfl_client.egress import door_of
 from msfl_client.feature_training_sums import class_sums
 from msfl_client.harmonize import Rows
+from msfl_client.kit_view import beware
 from msfl_client.labelled import Labelled
 from msfl_client.learner import Learner
 from msfl_client.session import SiteSession
@@ -23,6 +25,7 @@ from msfl_common.config_classification import Classification
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import State
 from msfl_common.features import FEATURES
+from msfl_common.kit import SignedKit
 from msfl_common.messages import RoundTask, pack_slopes_task, pack_task
 from tests.attacks.feature_sites import Site, play
 from tests.attacks.test_floors import ask, code, longer, request
@@ -138,3 +141,13 @@ def test_sums_of_a_harmonization_before_and_after_a_patient_left(
     assert code(answer("query.moments", rows)) is None
     assert code(answer(second, rows.take(range(1, 30)))) is Code.ANSWERED
     assert code(answer(second, rows)) is None
+
+
+# What a person is told before saying yes
+
+
+@pytest.mark.parametrize(("kind", "is_told"), [("gradient-boosting", True), ("mlp", True), ("logistic", False)])
+def test_a_model_whose_answers_show_rows_is_approved_unawares(kind: str, is_told: bool) -> None:
+    study = StudyConfig(name="rows", task="classification", classification=make_settings({"kind": kind}, 6))
+    told = " ".join(beware(cast(SignedKit, SimpleNamespace(study=study))))
+    assert ("BEWARE" in told and "single patients" in told) == is_told
