@@ -123,8 +123,10 @@ def forget(site: SiteConfig, study: str) -> None:
 
 
 def _write(path: Path, answered: dict[int, str]) -> None:
-    for folder in (path.parents[2], path.parents[1], path.parent):  # the state folder first
-        private_folder(folder)
+    try:
+        private_folder(path.parent, within=path.parents[2])  # the state folder
+    except InputError as error:
+        raise RefusedError(Code.INTERNAL, str(error)) from None
     write_bytes(path, json.dumps(answered).encode(), secret=True)
 
 

@@ -208,6 +208,7 @@ def _answer_safely(
     """Whatever goes wrong leaves as a code from the fixed list; the detail stays in the site's own log and display."""
     task = None
     try:
+        private_folder(site.state)
         task = unpack_task(request)
         check_request(site.policy, task.study, task.round, task.stage)
         if agreed is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.files import write_json
+from msfl_common.files import private_folder, write_json
 
 Clock = Callable[[], datetime]  # local time, as the clock on the wall shows it
 
@@ -96,7 +96,7 @@ def add_device_hours(path: Path, start: datetime, seconds: float, num_devices: i
     Raises:
         InputError: the record cannot be read.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     with path.with_suffix(".lock").open("w") as lock:  # several studies may run at a site
         fcntl.flock(lock, fcntl.LOCK_EX)
         hours = _read_hours(path)

@@ -287,7 +287,7 @@ def test_two_states_under_one_digest() -> None:
 @pytest.mark.parametrize("damage", ["a file in its place", "half a file", "rounds that are no numbers"])
 def test_a_register_that_cannot_be_kept(site: SiteConfig, tiny_study: StudyConfig, damage: str) -> None:
     if damage == "a file in its place":
-        site.state.mkdir()
+        site.state.mkdir(mode=0o700)
         (site.state / FOLDER).touch()
     else:
         assert code(ask(site, "evaluate", request(tiny_study))) is None
