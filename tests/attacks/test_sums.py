@@ -22,7 +22,7 @@ from msfl_client.harmonize import Rows, compute_moments, compute_residuals, larg
 from msfl_client.labelled import Labelled
 from msfl_client.small_groups import in_large_groups
 from msfl_common.config_classification import Classification
-from msfl_common.errors import Code, RefusedError
+from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.feature_models import Phase, State, phase_of
 from msfl_common.feature_models.linear import design
 from msfl_common.feature_models.state import MAX_STEPS, scalar
