@@ -199,7 +199,7 @@ class Harmonizer:
         def expected(site: str, content: Content) -> T:
             sums = read(content)
             if isinstance(sums, Moments | Residuals):
-                # Of a classification, facts count patients that train the model; scanners are fitted to more, and all visits.
+                # A classification's facts count what trains the model; scanners are fitted to all visits, and more patients.
                 told = self.told.get(site) if self.study.task == "segmentation" else None
                 check_count(sums.num_cases, told, self.study.rounds)
             return sums
