@@ -199,7 +199,7 @@ class Harmonizer:
         def expected(site: str, content: Content) -> T:
             sums = read(content)
             if isinstance(sums, Moments | Residuals):
-                # A classification's facts count what trains the model; scanners are fitted to all visits, and more patients.
+                # A classification's facts count what trains the model; scanners are fitted to more visits.
                 told = self.told.get(site) if self.study.task == "segmentation" else None
                 check_count(sums.num_cases, told, self.study.rounds)
             return sums
