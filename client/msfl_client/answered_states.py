@@ -113,13 +113,14 @@ class AnsweredStates:
 
         Raises:
             OSError: it cannot be written; nothing may leave then.
+            InputError: other accounts may enter where it is to lie.
         """
         number = max((one.number for one in self.known), default=0) + 1
         digest = self._digest(state, round_number)
         arrays = {f"{_STATE}{name}": value for name, value in state.items()}
         arrays |= {f"{_ANSWER}{name}": value for name, value in answer.items()}
         facts = {"digest": digest, "loss": loss, "cases": cases, "names": [*state], "answered": [*answer]}
-        private_folder(self.folder)
+        private_folder(self.folder, within=self.folder.parents[2])  # the state folder
         write_bytes(self.folder / f"{number:04d}.safetensors", to_safetensors(arrays, {_FACTS: json.dumps(facts)}))
         self._asked(number)
         if not isinstance(self.settings.model, LinearModel | KernelModel):  # only Newton's needs the path it came

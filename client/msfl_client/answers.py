@@ -162,8 +162,10 @@ def _write(path: Path, answered: dict[int, str]) -> None:
 
 
 def _write_down(path: Path, content: bytes) -> None:
-    for folder in (path.parents[2], path.parents[1], path.parent):  # the state folder first
-        private_folder(folder)
+    try:
+        private_folder(path.parent, within=path.parents[2])  # the state folder
+    except InputError as error:
+        raise RefusedError(Code.INTERNAL, str(error)) from None
     write_bytes(path, content, secret=True)
 
 

@@ -16,12 +16,18 @@ from typing import Any
 from msfl_common.errors import InputError
 
 
-def private_folder(path: Path) -> None:
+def private_folder(path: Path, within: Path | None = None) -> None:
     """Make a folder that its account alone may enter, or see that one which is there already is such a folder.
 
+    Args:
+        path: the folder.
+        within: one that `path` is in, which is to be private itself, as are those between.
+
     Raises:
-        InputError: it is a link or no folder, is another account's, or other accounts may enter it; nothing is changed.
+        InputError: one is a link or no folder, is another account's, or other accounts may enter it; it is not changed.
     """
+    if within is not None and path != within:
+        private_folder(path.parent, within)
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)

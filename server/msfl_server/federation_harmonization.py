@@ -199,7 +199,9 @@ class Harmonizer:
         def expected(site: str, content: Content) -> T:
             sums = read(content)
             if isinstance(sums, Moments | Residuals):
-                check_count(sums.num_cases, self.told.get(site), self.study.rounds)
+                # A classification's facts count what trains the model; scanners are fitted to more visits.
+                told = self.told.get(site) if self.study.task == "lesion-segmentation" else None
+                check_count(sums.num_cases, told, self.study.rounds)
             return sums
 
         question = Question(f"query.{step}", lambda: pack(task), expected, bad)
