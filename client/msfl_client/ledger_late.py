@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from msfl_client import ledger
 from msfl_client.ledger_line import Entry
 from msfl_common.errors import Code, RefusedError
-from msfl_common.files import write_bytes
+from msfl_common.files import private_folder, write_bytes
 from msfl_common.receipts import Signer
 
 RESERVE_BYTES = 32768
@@ -73,6 +73,7 @@ class Late:
                 if f'"late":"{entry.late}"'.encode() not in lines:  # a crash may have come before `_clear`
                     ledger.append(self.ledger, entry, signer)
             self._clear()
+        private_folder(self.ledger.parent)
         self.reserve()
 
     def _clear(self) -> None:
