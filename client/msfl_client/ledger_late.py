@@ -74,6 +74,7 @@ class Late:
                 if f'"late":"{entry.late}"'.encode() not in lines:  # a crash may have come before `_clear`
                     ledger.append(self.ledger, entry, signer)
             self._clear()
+        private_folder(self.ledger.parent)
         self.reserve()
 
     def _clear(self) -> None:

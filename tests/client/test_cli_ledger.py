@@ -65,7 +65,7 @@ def test_the_table_shows_the_newest_entries_and_all_totals(site_file: Path, ledg
     assert "What left here: last 20 of 26" in lines
     rows = [line for line in lines if "model_update pilot" in line and "kB 9" in line]
     assert len(rows) == 19
-    assert rows[-1].endswith("model_update pilot 25 1.5 kB 9")
+    assert rows[-1].endswith("model_update pilot 25 1.5 kB 9 2, 2 910000000000")
     assert "pilot model_update 25 37.5 kB" in lines
     assert "other node_facts 1 1.5 kB" in lines
     assert any(line.startswith("26 lines, none touched") for line in lines)
