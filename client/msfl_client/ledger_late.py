@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from msfl_client import ledger
 from msfl_client.ledger_line import Entry
 from msfl_common.errors import Code, RefusedError
-from msfl_common.files import write_bytes
+from msfl_common.files import private_folder, write_bytes
 from msfl_common.receipts import Signer
 
 RESERVE_BYTES = 32768
@@ -36,6 +36,7 @@ class Late:
         """Make the file, where it is not there and there is room."""
         if not self._path.exists():
             with suppress(OSError):
+                private_folder(self._path.parent)  # it may be the first thing in the state folder
                 write_bytes(self._path, _EMPTY, secret=True)
 
     def add(self, entry: Entry) -> None:
