@@ -36,7 +36,7 @@ class Late:
         """Make the file, where it is not there and there is room."""
         if not self._path.exists():
             with suppress(OSError):
-                private_folder(self._path.parent)
+                private_folder(self._path.parent)  # it may be the first thing in the state folder
                 write_bytes(self._path, _EMPTY, secret=True)
 
     def add(self, entry: Entry) -> None:

@@ -261,6 +261,11 @@ class Policy(Frozen):
         ("model_update", "validation_metrics", "node_facts", "ledger_head"),
         description="message kinds that may leave the site",
     )
+    refuse_models: tuple[str, ...] = Field(
+        ("gradient-boosting",),
+        description="kinds of outcome model that the site takes no part in; a coordinator in bad faith can read rows of "
+        "patients out of the leaves of boosted trees",
+    )
     min_cases: int = Field(5, ge=1, description="fewest patients behind any update or figure that leaves the site")
     max_rounds: int = Field(1000, ge=1, description="most rounds of a study the site takes part in")
     max_steps_per_round: int = Field(10_000, ge=1, description="most optimiser steps in one round")

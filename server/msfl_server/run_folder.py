@@ -93,7 +93,7 @@ def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteCo
     folders = [cohort] if _is_bids(cohort) else sorted(folder for folder in cohort.iterdir() if _is_bids(folder))
     if not folders:
         raise InputError(f"{cohort}: expected BIDS folders with sub-* inside, one for each site; found none")
-    policy = Policy(tasks=get_args(Task), min_cases=study.min_cases, allow=get_args(MessageKind))
+    policy = Policy(tasks=get_args(Task), min_cases=study.min_cases, allow=get_args(MessageKind), refuse_models=())
     return tuple(
         SiteConfig(
             name=folder.name,

@@ -62,6 +62,7 @@ def make_target(folder: Path, cases: int = 5, patients: int = 30) -> SiteConfig:
         max_rounds=500,
         max_steps_per_round=4,
         max_memory_gb=0.1,
+        refuse_models=(),
     )
     return SiteConfig(name="here", data=(root,), state=folder / "state", device="cpu", policy=policy)
 

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from msfl_client.egress import door_of
+from msfl_client.egress import check_request, door_of
 from msfl_client.feature_training_sums import class_sums
 from msfl_client.harmonize import Rows
 from msfl_client.kit_view import beware
 from msfl_client.labelled import Labelled
 from msfl_client.learner import Learner
+from msfl_client.ledger_late import Late
 from msfl_client.session import SiteSession
 from msfl_common.config import Harmonization, Policy, SiteConfig, StudyConfig
 from msfl_common.config_classification import Classification
@@ -151,3 +152,17 @@ def test_a_model_whose_answers_show_rows_is_approved_unawares(kind: str, is_told
     study = StudyConfig(name="rows", task="classification", classification=make_settings({"kind": kind}, 6))
     told = " ".join(beware(cast(SignedKit, SimpleNamespace(study=study))))
     assert ("BEWARE" in told and "single patients" in told) == is_told
+
+
+def test_trees_are_refused_unless_the_site_allows_them() -> None:
+    settings = make_settings({"kind": "gradient-boosting"}, 6)
+    study = StudyConfig(name="rows", task="classification", classification=settings)
+    with pytest.raises(RefusedError, match=r"model gradient-boosting, which `policy.refuse_models` names"):
+        check_request(Policy(tasks=("classification",)), study, 1)
+    check_request(Policy(tasks=("classification",), refuse_models=()), study, 1)
+
+
+def test_the_reserve_for_a_full_disk_opens_a_new_state_folder_to_nobody(tmp_path: Path) -> None:
+    Late(tmp_path / "state" / "ledger.jsonl").reserve()
+    assert (tmp_path / "state" / "ledger.late").exists()
+    assert (tmp_path / "state").stat().st_mode & 0o077 == 0

@@ -50,6 +50,7 @@ def trained(cohort: Path, folder: Path, **settings: Any) -> Path:
         tasks=("classification",),
         allow=("model_update", "validation_metrics", "harmonization_sums", "node_facts"),
         min_cases=2,
+        refuse_models=(),
     )
     sites = [SiteConfig(name=name, data=(cohort / name,), state=folder / name, policy=policy) for name in SITES]
     run_rounds(grid_of(sites), study, starting_weights(study), folder / "out", Recorder())
