@@ -52,15 +52,14 @@ def unlock(site: SiteConfig, handed: int | None = None) -> EllipticCurvePrivateK
     """
     if not has_passphrase(site.key):
         return load_key(site.key)
-    if handed is None and site.key in _unlocked:
-        return _unlocked[site.key]
     passphrase = _stored(site) if handed is None else os.pread(handed, 4096, 0)
     if passphrase is None:
         raise InputError(
             f"{site.key}: has a passphrase, and there is none for it: name a file of mode 0600 as `key_passphrase:`, "
             f"give systemd the credential {CREDENTIAL}, or start at a terminal"
         )
-    return _unlocked.setdefault(site.key, load_key(site.key, passphrase))
+    key = _unlocked[site.key] = load_key(site.key, passphrase)
+    return key
 
 
 def unlock_here(site: SiteConfig) -> EllipticCurvePrivateKey:
@@ -69,7 +68,9 @@ def unlock_here(site: SiteConfig) -> EllipticCurvePrivateKey:
     Raises:
         InputError: as `unlock`, and where there is no terminal to ask at.
     """
-    typed = None if site.key in _unlocked else handed_by_a_person(site)
+    if site.key in _unlocked:
+        return _unlocked[site.key]
+    typed = handed_by_a_person(site)
     return unlock(site, None if typed is None else typed.fileno())
 
 

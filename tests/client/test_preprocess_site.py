@@ -71,7 +71,7 @@ def brains(make_site: Callable):
 
 def one_by_one(config: SiteConfig, inputs: Inputs = INPUTS) -> dict[str, str]:
     """`preprocess_site` without the processes: what each case became."""
-    config.state.mkdir(exist_ok=True)
+    config.state.mkdir(mode=0o700, exist_ok=True)
     cases, _ = find_cases(config, inputs.contrasts)
     return {
         case.key: "current" if current(case, config, inputs) else preprocess_to_disk(case, config, inputs, []).status

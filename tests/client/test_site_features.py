@@ -129,6 +129,7 @@ def test_a_case_that_cannot_be_measured_is_named(site: SiteConfig, run: Callable
     broken = tmp_path / "broken.nii.gz"
     broken.write_text("not an image")
     bad = replace(cases[0], images={**cases[0].images, "T1w": broken})
+    site.state.mkdir(mode=0o700)
     rows, left_out = features_of([bad, cases[1]], COARSE, site.state / "cache")
     assert list(left_out) == [cases[0].key]
     assert len(rows) == 1

@@ -56,7 +56,7 @@ def test_a_full_disk_keeps_no_log_growing(tmp_path: Path, monkeypatch: pytest.Mo
 
     path = tmp_path / "a.log"
     path.write_bytes(b"x" * 1000)
-    monkeypatch.setattr("msfl_common.logs.shutil.copyfileobj", full)
+    monkeypatch.setattr("msfl_common.logs.open_log", full)
     bound_log(path, most_bytes=50)
     assert [(one.name, one.stat().st_size) for one in tmp_path.iterdir()] == [("a.log", 0)]
 

@@ -45,11 +45,11 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(cohort: Path, folder: Path, **settings: Any) -> Path:
     """The model that a run of real rounds ends with."""
-    study = StudyConfig(name="outcomes", task="classification", min_cases=2, **settings)
+    study = StudyConfig(name="outcomes", task="classification", min_cases=1, **settings)
     policy = Policy(
         tasks=("classification",),
         allow=("model_update", "validation_metrics", "harmonization_sums", "node_facts"),
-        min_cases=2,
+        min_cases=1,
         refuse_models=(),
     )
     sites = [SiteConfig(name=name, data=(cohort / name,), state=folder / name, policy=policy) for name in SITES]
