@@ -114,6 +114,7 @@ def test_code_in_the_study_folder_does_not_run_in_the_servers_processes(
 ) -> None:
     made, ran = hostile
     folder = made.study.root
+    (folder / "mlflow").chmod(0o700)
     shutil.copy(ready_store, folder / "mlflow" / "mlflow.db")  # beside what was planted; to make one takes long
     settings = yaml.safe_load(made.study.server_file.read_text())
     [mlflow_port] = free_ports(1)
