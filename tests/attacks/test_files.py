@@ -429,7 +429,8 @@ def test_nothing_is_printed_but_by_the_plain_console() -> None:
         for path in files
         if path.name != "progress.py"
         for number, line in enumerate(path.read_text().splitlines(), start=1)
-        if strange.search(line.replace("(soft_wrap=True).print(", "().print(")) and not line.lstrip().startswith(("def ", "#", '"'))
+        if strange.search(line.replace("(soft_wrap=True).print(", "().print("))
+        and not line.lstrip().startswith(("def ", "#", '"'))
     ]
     assert found == []
 

@@ -100,7 +100,11 @@ def test_a_run_leaves_what_is_promised(finished: Path) -> None:
     assert {"dsc", "lesion_f1", "hd95_mm"} <= set(summary["history"][-1]["metrics"]) | {"hd95_mm"}
     assert set(summary["metrics"]["dsc"]["per_site"]) == {"site-a", "site-b", "site-c"}
     assert summary["timing"]["train_s"] > 0
-    assert {path.name for path in (finished / summary["model"]).iterdir()} == {"model.safetensors", "model.json", "signature.json"}
+    assert {path.name for path in (finished / summary["model"]).iterdir()} == {
+        "model.safetensors",
+        "model.json",
+        "signature.json",
+    }
     assert len(list((finished / "checkpoints").iterdir())) == 3
     page = (finished / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "")
