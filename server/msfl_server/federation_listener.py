@@ -9,10 +9,12 @@ cost more than a refusal, have a pace for each address. What comes through a pro
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import random
 import resource
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
@@ -29,6 +31,8 @@ HANDSHAKES_A_SECOND = 50.0  # of one address
 HANDSHAKE_S, SHUTDOWN_S = 10.0, 1.0
 _MOST_ADDRESSES = 4096  # whose pace is remembered
 _FILES = 65_536
+_MANY = 20  # connections
+_TRIM_TICKS = 20  # tenths of a second between two looks for memory to give back
 _PAUSE_S = 0.05  # when the machine has no file or memory for one more connection
 
 Make = Callable[["Connection"], asyncio.Protocol]
@@ -68,6 +72,7 @@ class Connections:
     def __init__(self) -> None:
         self._strangers: dict[str, list[Connection]] = {}
         self._sites: dict[int, list[Connection]] = {}
+        self.num_ended = 0
         self._paces: dict[str, Pace] = {}
 
     def open(self, plain: socket.socket, address: str) -> Connection | None:
@@ -101,6 +106,7 @@ class Connections:
         groups: dict[object, list[Connection]] = self._strangers if owner is None else self._sites  # type: ignore[assignment]
         name = connection.address if owner is None else owner
         if connection in groups.get(name, ()):
+            self.num_ended += 1
             groups[name].remove(connection)
             if not groups[name]:
                 del groups[name]
@@ -165,6 +171,8 @@ class GateServer(Server):
     def __init__(self, config: Config, make: Callable[[ServerState, dict[str, object], Connection], asyncio.Protocol]):
         super().__init__(config)
         self._make = make
+        self._connections: list[Connections] = []
+        self._num_trimmed = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen."""
@@ -181,8 +189,27 @@ class GateServer(Server):
         def make(connection: Connection) -> asyncio.Protocol:
             return self._make(self.server_state, self.lifespan.state, connection)
 
-        self.servers = [Listener(one, Connections(), make, context) for one in sockets or []]  # type: ignore[misc]
+        self._connections = [Connections() for _ in sockets or []]
+        self.servers = [
+            Listener(one, connections, make, context)  # type: ignore[misc]
+            for one, connections in zip(sockets or [], self._connections, strict=True)
+        ]
         self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Each tenth of a second; what connections that have ended took of memory goes back to the system."""
+        num_ended = sum(one.num_ended for one in self._connections)
+        if counter % _TRIM_TICKS == 0 and num_ended >= self._num_trimmed + _MANY:
+            self._num_trimmed = num_ended
+            _trim_memory()
+        return await super().on_tick(counter)
+
+
+def _trim_memory() -> None:
+    """Have the C library give back what it keeps of freed memory, where it is glibc."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def raise_file_limit() -> int:

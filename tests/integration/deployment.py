@@ -82,8 +82,8 @@ class Deployment:
             return {}
 
     def rounds(self) -> int:
-        """Rounds on disk."""
-        return len(list((self.study.run / "checkpoints").glob("round_*")))
+        """The newest round on disk; 0 before the first."""
+        return max((int(path.name[6:]) for path in (self.study.run / "checkpoints").glob("round_*")), default=0)
 
     def wait_for_round(self, number: int, seconds: float = 180.0) -> None:
         """Until round `number` is a checkpoint."""
