@@ -9,7 +9,6 @@ Legend: see `msfl_common.feature_models`; L coefficients of one block.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import median_high
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from msfl_common.feature_models import Phase, State, phase_of
 from msfl_common.feature_models.trees import FEATURE, VALUES, check_trees
 from msfl_common.messages_arrays import check_scatter
 from msfl_server.odd_sites import FAR, odd_means
+from msfl_server.update_checks import within_most
 
 Floats = NDArray[np.float64]
 _ROUNDING = 1e-9
@@ -200,7 +200,7 @@ def odd_leaves(settings: Classification, largest: Mapping[str, float]) -> dict[s
         return {}
     odd = {}
     for site, value in largest.items():
-        usual = median_high(other for name, other in largest.items() if name != site)
+        usual = within_most(other for name, other in largest.items() if name != site)
         limit = _FAR_LEAF * max(model.learning_rate, usual)
         if value > limit:
             odd[site] = f"has a leaf of {value:.3g}; at most {limit:.3g} is expected beside the other sites"

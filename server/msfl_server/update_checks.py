@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from statistics import median_high
 
 import numpy as np
@@ -59,8 +59,8 @@ def too_far(distances: Mapping[str, tuple[float, float]], before: Weights) -> di
     """The sites whose update goes too far, and why.
 
     Of three or more sites, each may go ten times as far as the upper median of the others, or a tenth of the length
-    of the weights, whichever is more. Of two, nobody can say which is the odd one: each may go ten times the length
-    of the weights.
+    of the weights, whichever is more. Where no more than half of all sites went so much less far, nobody can say which
+    half is the odd one, as of two sites: then each may go ten times the length of the weights.
 
     Args:
         distances: of each site, see `moved`.
@@ -74,12 +74,19 @@ def too_far(distances: Mapping[str, tuple[float, float]], before: Weights) -> di
         if len(others) < 2:
             limit, limit_of_statistics = FURTHEST * length, np.inf
         else:
-            limit = max(FURTHEST * median_high(other[0] for other in others), _STILL_NEAR * length)
-            limit_of_statistics = max(FURTHEST * median_high(other[1] for other in others), length_of_statistics)
+            split = min(FURTHEST * within_most(other[0] for other in others), FURTHEST * length)
+            limit = max(FURTHEST * median_high(other[0] for other in others), _STILL_NEAR * length, split)
+            limit_of_statistics = max(FURTHEST * within_most(other[1] for other in others), length_of_statistics)
         if not (distance <= limit and of_statistics <= limit_of_statistics):
             odd[site] = f"moves the weights by {distance:.3g} ({of_statistics:.3g} in running statistics); at most "
             odd[site] += f"{limit:.3g} ({limit_of_statistics:.3g}) is expected beside the other sites"
     return odd
+
+
+def within_most(of_others: Iterable[float]) -> float:
+    """What more than half of all sites are within, given the figures of all but one, two or more."""
+    ordered = sorted(of_others)
+    return ordered[(len(ordered) + 1) // 2]
 
 
 def capped_shares(cases: Mapping[str, int], most: float) -> dict[str, float]:

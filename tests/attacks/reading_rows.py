@@ -20,7 +20,7 @@ from msfl_common.feature_models.state import scalar
 Floats = NDArray[np.float64]
 Oracle = Callable[[State], State]  # a site: it answers, or raises RefusedError
 Sums = Callable[[float], Floats | None]  # the sum of rows beyond a threshold, with their number last
-_HUGE = 1e9
+_HUGE, _TINY = 1e9, 1e-10
 
 
 def recovered(found_NP: list[Floats], true_NP: Floats, tolerance: float = 1e-3) -> int:
@@ -129,6 +129,43 @@ def from_newton_points(
     start = np.random.default_rng(seed).normal(size=num_cases * size)
     best = least_squares(misfit, start, method="trf", xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=300)
     return np.asarray(best.x.reshape(num_cases, size))
+
+
+def by_imprinting(ask: Oracle, start: State, num_rounds: int, decay: float, seed: int) -> list[Floats]:
+    """Units of a perceptron that each answer to the patients beyond a threshold, and die of the first batch.
+
+    All patients but those of one class are predicted without a doubt, and give no gradient; the others push every unit
+    that sees them out of all patients' reach. The mean is moved so that inputs are above 0, where none comes back.
+    What two neighbours moved by differs by the patients between their thresholds, alone: weights over bias is a row.
+
+    Args:
+        ask: the site; it answers another batch in each round.
+        start: a perceptron's state after the first sums, with one hidden layer and two classes.
+        num_rounds: to ask.
+        decay: what a round of weight decay leaves of a weight.
+        seed: of directions and thresholds.
+    """
+    rng, found = np.random.default_rng(seed), []
+    num_hidden, num_prepared = start["layer0_weight"].shape
+    lifted = start | {"mean": start["mean"] - 8 * start["spread"] / np.diag(start["projection"])}
+    for number in range(num_rounds):
+        direction = rng.normal(size=num_prepared)
+        direction /= np.linalg.norm(direction)
+        thresholds = 8 * float(direction @ start["spread"]) + np.sort(rng.uniform(-3, 3, num_hidden))
+        sign = np.array([[1.0], [-1.0]]) * (-1) ** number
+        layers = {
+            "layer0_weight": _TINY * np.tile(direction, (num_hidden, 1)),
+            "layer0_bias": -_TINY * thresholds,
+            "layer1_weight": np.tile(-sign * _TINY / 1000, (1, num_hidden)),
+            "layer1_bias": -20 * sign[:, 0],
+        }
+        answer = ask(lifted | layers)
+        weights, biases = (
+            np.diff(answer[name] - decay * layers[name], axis=0) for name in ("layer0_weight", "layer0_bias")
+        )
+        alone = np.abs(biases) > 1e-2 * np.abs(biases).max()
+        found += list(weights[alone] / biases[alone][:, None])
+    return found
 
 
 def _scaled(start: State, with_mean: bool) -> State:

@@ -25,10 +25,12 @@ from msfl_common.config import Harmonization, Policy, SiteConfig, StudyConfig
 from msfl_common.config_classification import Classification
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import State
+from msfl_common.feature_models.preparation import prepare
 from msfl_common.features import FEATURES
 from msfl_common.kit import SignedKit
 from msfl_common.messages import RoundTask, pack_slopes_task, pack_task
 from tests.attacks.feature_sites import Site, play
+from tests.attacks.reading_rows import by_imprinting, recovered
 from tests.attacks.test_floors import ask, code, longer, request
 from tests.conftest import BidsSite
 from tests.feature_models import make_cases, make_settings
@@ -154,10 +156,25 @@ def test_a_model_whose_answers_show_rows_is_approved_unawares(kind: str, is_told
     assert ("BEWARE" in told and "single patients" in told) == is_told
 
 
-def test_trees_are_refused_unless_the_site_allows_them() -> None:
-    settings = make_settings({"kind": "gradient-boosting"}, 6)
+def test_layers_of_a_perceptron_read_rows_and_nothing_but_the_policy_keeps_them(
+    cases: Labelled, tmp_path: Path
+) -> None:
+    """With a study's default settings, among 55 patients; so that it stays refused as long as this works."""
+    settings = make_settings({"kind": "mlp"}, 6)
+    site = Site(settings, cases, tmp_path)
+    start = play(settings, {"site-0": site}, 1)[-1]
+    lifted = start | {"mean": start["mean"] - 8 * start["spread"] / np.diag(start["projection"])}
+    rows, rounds = prepare(settings, lifted, cases.features_NP), iter(range(1, 21))
+    decay = (1 - 1e-2 * 1e-3) ** (5 * 2)  # five passes of two batches
+    found = by_imprinting(lambda state: site.ask(state, next(rounds)), start, 20, decay, seed=0)
+    assert recovered(found, rows) > 40
+
+
+@pytest.mark.parametrize("kind", ["gradient-boosting", "mlp"])
+def test_models_that_show_rows_are_refused_unless_the_site_allows_them(kind: str) -> None:
+    settings = make_settings({"kind": kind}, 6)
     study = StudyConfig(name="rows", task="classification", classification=settings)
-    with pytest.raises(RefusedError, match=r"model gradient-boosting, which `policy.refuse_models` names"):
+    with pytest.raises(RefusedError, match=rf"model {kind}, which `policy.refuse_models` names"):
         check_request(Policy(tasks=("classification",)), study, 1)
     check_request(Policy(tasks=("classification",), refuse_models=()), study, 1)
 

@@ -20,6 +20,7 @@ from msfl_common.messages import Refusal, ValidationMetrics, pack_refusal
 from msfl_common.statistics import Estimate
 from msfl_server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from msfl_server.culprits import combine_without_culprits
+from msfl_server.feature_aggregation_checks import odd_leaves
 from msfl_server.federation_conduct import suspended
 from msfl_server.federation_exchange import UNREADABLE, Presence
 from msfl_server.federation_roster import Roster, meet_sites
@@ -40,6 +41,7 @@ from tests.attacks.recorded import (
     play,
     same,
 )
+from tests.feature_models import make_settings
 
 Change = Callable[[RecordDict], Any]
 HONEST = ("site-a", "site-b", "site-c")
@@ -547,6 +549,21 @@ def test_of_two_sites_nobody_is_the_odd_one_and_of_three_the_far_one_is() -> Non
     assert set(too_far({"a": (1.0, 0.0), "b": (1.0, 0.0), "c": (np.inf, 0.0)}, before)) == {"c"}
     statistics = {"w": (1.0, 5.0), "x": (1.0, 6.0), "y": (1.0, 500.0)}
     assert set(too_far(statistics, before | {"n.running_var": np.ones(4, np.float32)})) == {"y"}
+
+
+@pytest.mark.parametrize("num_sites", [4, 6, 8])
+def test_half_of_the_sites_that_stand_still_do_not_make_the_others_odd(num_sites: int) -> None:
+    """Unchanged weights twice, and both honest sites were refused, round after round, then suspended."""
+    before = {"w": np.ones(100, np.float32), "n.running_var": np.ones(4, np.float32)}  # of length 10, and 2
+    half = num_sites // 2
+    still = {f"hostile-{number}": (0.0, 0.0) for number in range(half)}
+    assert too_far(still | {f"honest-{number}": (3.0, 9.0) for number in range(half)}, before) == {}
+    assert len(too_far(still | {f"more-{number}": (3.0, 9.0) for number in range(half - 1)}, before)) == half - 1
+    usual = {f"honest-{number}": (1.0, 1.0) for number in range(half)}
+    assert len(too_far(usual | {f"hostile-{number}": (101.0, 1.0) for number in range(half)}, before)) == half
+    boosting = make_settings({"kind": "gradient-boosting"}, 2)
+    tiny = {f"hostile-{number}": 0.0 for number in range(half)}
+    assert odd_leaves(boosting, tiny | {f"honest-{number}": 5.0 for number in range(half)}) == {}
 
 
 def test_a_share_is_capped_where_the_study_says_so() -> None:
