@@ -173,12 +173,16 @@ def _check_suffix(option: str, path: Path | None, suffix: str) -> None:
 
 def _passphrase(file: Path | None, confirm: bool) -> str:
     from msfl_common.errors import InputError
+    from msfl_common.reading import MOST_KEY, read_bounded
 
     if file is None:
         if not sys.stdin.isatty():
             raise InputError("the key needs a passphrase, and there is no terminal; use --passphrase-file FILE")
         return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True))
     try:
-        return file.read_text(encoding="utf-8").rstrip("\r\n")
+        return read_bounded(file, MOST_KEY).decode().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--passphrase-file {file}: cannot be read: {error}") from None
+        why = "no text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise InputError(
+            f"--passphrase-file {file}: cannot be read: {why}; name the file with the passphrase"
+        ) from None

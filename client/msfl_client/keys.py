@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from msfl_common.errors import InputError
 from msfl_common.files import quoted, write_bytes, write_text
+from msfl_common.reading import MOST_KEY, read_bounded
 
 _KDF_ROUNDS = 64  # of bcrypt
 _REMAKE = "make one with `msfl-client init`, and send its public key to the coordinator"
@@ -85,10 +86,10 @@ def load_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePri
 
 def _read(path: Path) -> bytes:
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        content, mode = read_bounded(path, MOST_KEY), stat.S_IMODE(path.stat().st_mode)
         if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise InputError(f"{path}: other accounts may use it (mode {mode:04o}); run `chmod 600 {quoted(path)}`")
-        return path.read_bytes()
+        return content
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; make one with `msfl-client init`, or correct `key:`") from None
     except OSError as error:

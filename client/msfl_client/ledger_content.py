@@ -19,6 +19,7 @@ from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.files import private_folder, write_bytes, write_text
 from msfl_common.messages import Content
 from msfl_common.messages_file import Opened, Shapes, from_bytes, to_bytes
+from msfl_common.reading import MOST_KEY, read_bounded
 
 SENT_FOLDER = "sent"
 _DAY_S, _GB = 86_400, 1e9
@@ -62,8 +63,8 @@ def read_recipient(path: Path) -> pyrage.x25519.Recipient:
         InputError: it is missing, or none.
     """
     try:
-        return pyrage.x25519.Recipient.from_str(path.read_text(encoding="ascii").strip())
-    except (OSError, ValueError, pyrage.RecipientError):
+        return pyrage.x25519.Recipient.from_str(read_bounded(path, MOST_KEY).decode("ascii").strip())
+    except (OSError, ValueError, InputError, pyrage.RecipientError):
         raise InputError(
             f"{path}: no public key of a data protection officer (age1...); `msfl-client make-officer-key` makes one, "
             "or correct `policy.keep_content.public_key`"
@@ -107,11 +108,14 @@ def read_officer_key(path: Path, passphrase: str) -> pyrage.x25519.Identity:
         InputError: it cannot be read, or the passphrase is another.
     """
     try:
-        return pyrage.x25519.Identity.from_str(pyrage.passphrase.decrypt(path.read_bytes(), passphrase).decode())
+        sealed = read_bounded(path, MOST_KEY)
+        return pyrage.x25519.Identity.from_str(pyrage.passphrase.decrypt(sealed, passphrase).decode())
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{path}: cannot be read: {error.strerror}; name the officer's key") from None
     except (pyrage.DecryptError, pyrage.IdentityError, ValueError):
-        raise InputError(f"{path}: another passphrase, or no key of `msfl-client make-officer-key`") from None
+        raise InputError(
+            f"{path}: another passphrase, or no key of `msfl-client make-officer-key`; try again"
+        ) from None
 
 
 def open_content(folder: Path, line: Line, key: pyrage.x25519.Identity) -> Opened:

@@ -19,6 +19,7 @@ from msfl_client.ledger_receipts import Countersigned, Receipts
 from msfl_common.config import SiteConfig
 from msfl_common.errors import InputError
 from msfl_common.kit import Kit, fingerprint
+from msfl_common.reading import MOST_KEY, read_bounded
 from msfl_common.receipts import Owner
 
 
@@ -117,8 +118,8 @@ def _owner_of(site: SiteConfig) -> Owner | None:
     if not public.exists():
         return None
     try:
-        key = serialization.load_ssh_public_key(public.read_bytes())
-    except (OSError, ValueError):
+        key = serialization.load_ssh_public_key(read_bounded(public, MOST_KEY))
+    except (OSError, ValueError, InputError):
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise InputError(f"{public}: cannot be read, or holds no public key of a site; restore it from a backup")

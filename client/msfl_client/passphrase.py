@@ -19,6 +19,7 @@ from msfl_client.keys import has_passphrase, load_key
 from msfl_common.config import SiteConfig
 from msfl_common.errors import InputError
 from msfl_common.files import quoted
+from msfl_common.reading import MOST_KEY, read_bounded
 
 CREDENTIAL = "site.key.passphrase"
 SHORTEST = 12  # characters
@@ -98,13 +99,13 @@ def _stored(site: SiteConfig) -> bytes | None:
     if site.key_passphrase is None:
         return None
     try:
-        mode = stat.S_IMODE(site.key_passphrase.stat().st_mode)
+        content, mode = _content(site.key_passphrase), stat.S_IMODE(site.key_passphrase.stat().st_mode)
         if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise InputError(
                 f"{site.key_passphrase}: other accounts may read it (mode {mode:04o}); run `chmod 600 "
                 f"{quoted(site.key_passphrase)}`"
             )
-        return _content(site.key_passphrase)
+        return content
     except OSError as error:
         raise InputError(
             f"{site.key_passphrase}: cannot be read: {error.strerror}; correct `key_passphrase:`"
@@ -112,7 +113,7 @@ def _stored(site: SiteConfig) -> bytes | None:
 
 
 def _content(file: Path) -> bytes:
-    return file.read_bytes().rstrip(b"\r\n")
+    return read_bounded(file, MOST_KEY).rstrip(b"\r\n")
 
 
 def _ask(question: str) -> str:

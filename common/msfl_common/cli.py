@@ -20,11 +20,15 @@ _INTERRUPTED = 130
 _BAD_INPUT = 2
 _FAILED = 1
 _PERSONS_FAULT = {
-    errno.ENOSPC: "no space left on the disk; free some and run it again, what was completed is kept",
-    errno.EDQUOT: "the disk quota is used up; free some space and run it again, what was completed is kept",
-    errno.EACCES: "permission denied; give the account that runs this command access",
-    errno.EPERM: "not permitted; give the account that runs this command access",
-    errno.EROFS: "the file system is read-only; name another folder",
+    errno.ENOSPC: (_FAILED, "no space left on the disk; free some and run it again, what was completed is kept"),
+    errno.EDQUOT: (_FAILED, "the disk quota is used up; free some space and run it again, what was completed is kept"),
+    errno.EACCES: (_BAD_INPUT, "permission denied; run as the account that it belongs to, or give this one access"),
+    errno.EPERM: (_BAD_INPUT, "not permitted; run as the account that it belongs to, or give this one access"),
+    errno.EROFS: (_BAD_INPUT, "the file system is read-only; name another folder"),
+    errno.EISDIR: (_BAD_INPUT, "is a folder; name a file"),
+    errno.ENOTDIR: (_BAD_INPUT, "a file is where a folder should be; correct the path"),
+    errno.ELOOP: (_BAD_INPUT, "a link that leads back to itself; name the file itself"),
+    errno.ENAMETOOLONG: (_BAD_INPUT, "the name is too long; correct it"),
 }
 
 
@@ -68,7 +72,10 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
         return _FAILED, []
     if isinstance(error, OSError) and error.errno in _PERSONS_FAULT:
         place = f"{error.filename}: " if error.filename else ""
-        return _FAILED, [place + _PERSONS_FAULT[error.errno]]
+        code, meaning = _PERSONS_FAULT[error.errno]
+        return code, [place + meaning]
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # as `Path.resolve` says ELOOP
+        return _BAD_INPUT, [f"{error}; name the file itself"]
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return _FAILED, [f"internal error: {text}; run it again with --debug and report the output"]
 

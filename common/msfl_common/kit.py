@@ -26,7 +26,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 from msfl_common import __version__
 from msfl_common.config import Frozen, Name, StudyConfig, describe_faults
 from msfl_common.errors import ConfigError, InputError
-from msfl_common.reading import mapping_of
+from msfl_common.reading import MOST_KEY, mapping_of, read_bounded
 from msfl_common.signatures import is_signed, sign
 
 KIT_FILE = "kit.json"
@@ -146,7 +146,7 @@ def read_certificate(path: Path, fix: str = _ASK_AGAIN) -> x509.Certificate:
         InputError: the file is missing, or holds no certificate or several.
     """
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, MOST_KEY)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; {fix}") from None
     return _parse_certificate(content, str(path), fix)

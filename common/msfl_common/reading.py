@@ -22,6 +22,7 @@ from msfl_common.foreign_text import is_plain, shown
 
 MOST_SETTINGS = 2**18  # bytes of a file that people write, or of a study
 MOST_RECORD = 2**24  # bytes of a file that MSFL writes
+MOST_KEY = 2**16  # bytes of a key, a certificate or a passphrase
 MOST_LEVELS = 24  # of lists and mappings in each other
 MOST_DIGITS = 300  # of a number
 _MOST_FAULTS = 20
@@ -37,11 +38,11 @@ def read_bounded(path: Path, most_bytes: int = MOST_RECORD) -> bytes:
         OSError: it cannot be read.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise ConfigError(str(path), ["expected a plain file, found a folder, a pipe or a device"])
+        raise ConfigError(str(path), ["expected a plain file, found a folder, a pipe or a device; correct its name"])
     with path.open("rb") as stream:
         content = stream.read(most_bytes + 1)
     if len(content) > most_bytes:
-        raise ConfigError(str(path), [f"expected at most {most_bytes} bytes, found more"])
+        raise ConfigError(str(path), [f"expected at most {most_bytes} bytes, found more; correct its name"])
     return content
 
 
@@ -54,7 +55,7 @@ def read_text(path: Path, most_bytes: int = MOST_RECORD) -> str:
     try:
         return _decoded(read_bounded(path, most_bytes), str(path))
     except FileNotFoundError:
-        raise ConfigError(str(path), ["no such file"]) from None
+        raise ConfigError(str(path), ["no such file; correct its name"]) from None
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
 
@@ -90,7 +91,8 @@ def mapping_of(text: str, source: str) -> dict[str, Any]:
     """
     content = parse_yaml(text, source)
     if not isinstance(content, dict):
-        raise ConfigError(source, [f"expected `key: value` lines at the top, found {type(content).__name__}"])
+        found = "nothing" if content is None else type(content).__name__
+        raise ConfigError(source, [f"expected `key: value` lines at the top, found {found}"])
     return content
 
 

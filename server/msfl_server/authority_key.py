@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from msfl_common.errors import InputError
 from msfl_common.files import quoted, write_bytes
+from msfl_common.reading import MOST_KEY, read_bounded
 
 _FIX = "name the file with --ca-key, or restore it from a backup"
 _SHORTEST = 8
@@ -38,7 +39,7 @@ def load_authority_key(
         InputError: the file is missing, open to others, damaged or another authority's, or the passphrase is wrong.
     """
     try:
-        content, mode = path.read_bytes(), path.stat().st_mode
+        content, mode = read_bounded(path, MOST_KEY), path.stat().st_mode
     except OSError as error:
         raise InputError(f"{path}: the authority's key cannot be read: {error.strerror}; {_FIX}") from None
     protected = b"ENCRYPTED" in content
@@ -62,12 +63,12 @@ def read_passphrase(path: Path) -> bytes:
         InputError: the file is missing or open to others, or the passphrase is short.
     """
     try:
+        line = read_bounded(path, MOST_KEY).split(b"\n", 1)[0].rstrip(b"\r")
         mode = path.stat().st_mode
         if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise InputError(
                 f"{path}: other accounts may read it (mode {mode & 0o777:04o}); run `chmod 600 {quoted(path)}`"
             )
-        line = path.read_bytes()[:4096].split(b"\n", 1)[0].rstrip(b"\r")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; name the file with the passphrase") from None
     return _long_enough(line)

@@ -156,9 +156,8 @@ def main() -> None:
         log.error("the SuperLink does not answer: %s", type(error).__name__)
         sys.exit(1)
     except OSError as error:  # a full disk: `msfl-server start` shows this line and tries again
-        code, lines = explain(error)
-        log.error("%s", *lines)
-        sys.exit(code)
+        log.error("%s", *explain(error)[1])
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from msfl_common.config import Frozen, Name
 from msfl_common.errors import InputError
+from msfl_common.reading import MOST_KEY, read_bounded
 from msfl_common.receipts import Owner, Receipt, Sha256, SignedHead, canonical, countersign
 
 HEADS_FILE = "ledger_heads.jsonl"
@@ -166,7 +167,7 @@ def _verdict(before: SeenHead | None, key: str, known: dict[int, str], head: Sig
 
 def _read_key(path: Path) -> ec.EllipticCurvePublicKey:
     try:
-        key = serialization.load_ssh_public_key(path.read_bytes())
+        key = serialization.load_ssh_public_key(read_bounded(path, MOST_KEY))
     except Exception:  # cryptography raises several kinds; none tells more than this
         raise InputError(f"{path}: is not there, or holds no public key") from None
     if not isinstance(key, ec.EllipticCurvePublicKey):

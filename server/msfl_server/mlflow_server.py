@@ -20,9 +20,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from msfl_common.confinement import confine
-from msfl_common.errors import InputError, RunError
+from msfl_common.errors import ConfigError, InputError, RunError
 from msfl_common.files import private_folder, quoted, write_bytes
 from msfl_common.processes import end_with_starter, python_command
+from msfl_common.reading import MOST_KEY, read_bounded
 from msfl_server.mlflow_gate import USER, MlflowGate
 
 HOST = "127.0.0.1"
@@ -90,8 +91,8 @@ def login(file: Path) -> tuple[str, str]:
         own = stat.S_IRWXG if os.name == "posix" and found.st_uid == os.geteuid() else 0  # a group's secret is root's
         if found.st_mode & (own | stat.S_IRWXO) and os.name == "posix":
             raise InputError(f"{file}: other accounts may read MLflow's password there; run `chmod 600 {quoted(file)}`")
-        content = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeError):
+        content = read_bounded(file, MOST_KEY).decode().strip()
+    except (OSError, UnicodeError, ConfigError):
         raise InputError(f"{file}: cannot be read; expected MLflow's USER:PASSWORD in a file of mode 0600") from None
     user, colon, password = content.partition(":")
     if not content or (colon and not (user and password)):

@@ -25,6 +25,7 @@ from msfl_common.config_text import commented_yaml
 from msfl_common.errors import InputError
 from msfl_common.files import check_private, private_folder, quoted, write_bytes, write_text
 from msfl_common.kit import read_certificate
+from msfl_common.reading import MOST_KEY, read_bounded
 from msfl_server.authority_key import load_authority_key, write_authority_key
 from msfl_server.certificates import (
     BACKDATED,
@@ -274,7 +275,7 @@ def read_public_key(path: Path) -> str:
         InputError: the file is missing, or holds anything but an elliptic-curve P-384 public key.
     """
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, MOST_KEY)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; name the site's site.key.pub") from None
     if b"PRIVATE KEY" in content:
@@ -378,7 +379,7 @@ def _read_pair(certificate_file: Path, key_file: Path) -> Pair:
 
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        key = serialization.load_pem_private_key(read_bounded(path, MOST_KEY), password=None)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; {RESTORE}") from None
     except (ValueError, TypeError):

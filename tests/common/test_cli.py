@@ -58,8 +58,8 @@ def run(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         ),
         (
             "raise PermissionError(errno.EACCES, 'Permission denied', '/x')",
-            1,
-            ["/x: permission denied; give the account that runs this command access"],
+            2,
+            ["/x: permission denied; run as the account that it belongs to, or give this one access"],
         ),
         (
             "raise ValueError('two\\nlines')",
