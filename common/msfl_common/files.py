@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from msfl_common.errors import InputError
+from msfl_common.errors import PrivateFolderError
 
 
 def private_folder(path: Path, within: Path | None = None) -> None:
@@ -24,7 +24,8 @@ def private_folder(path: Path, within: Path | None = None) -> None:
         within: one that `path` is in, which is to be private itself, as are those between.
 
     Raises:
-        InputError: one is a link or no folder, is another account's, or other accounts may enter it; it is not changed.
+        PrivateFolderError: one is a link or no folder, is another account's, or other accounts may enter it; it is
+            left as it is.
     """
     if within is not None and path != within:
         private_folder(path.parent, within)
@@ -40,22 +41,24 @@ def check_private(path: Path) -> None:
     The root of a volume that is mounted for this account, as Kubernetes does, belongs to root and is taken as it is.
 
     Raises:
-        InputError: see `private_folder`.
+        PrivateFolderError: see `private_folder`.
     """
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
-        raise InputError(f"{path}: is a link, which whoever made it can point elsewhere; name the folder itself")
+        raise PrivateFolderError(
+            f"{path}: is a link, which whoever made it can point elsewhere; name the folder itself"
+        )
     if not stat.S_ISDIR(found.st_mode):
-        raise InputError(f"{path}: is there, but no folder; move it away")
+        raise PrivateFolderError(f"{path}: is there, but no folder; move it away")
     if os.name != "posix" or (found.st_uid == 0 != os.geteuid() and os.path.ismount(path)):
         return
     if found.st_uid != os.geteuid():
-        raise InputError(
+        raise PrivateFolderError(
             f"{path}: belongs to another account (number {found.st_uid}); run as that account, or "
             f"`chown -R {os.geteuid()} {quoted(path)}`"
         )
     if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise InputError(
+        raise PrivateFolderError(
             f"{path}: other accounts may enter it (mode {found.st_mode & 0o777:04o}); run `chmod 700 {quoted(path)}`"
         )
 
@@ -75,13 +78,15 @@ def unfollowed(base: Path, folder: Path) -> Path:
     Who unpacks files of others beside site.yaml may have got links among them.
 
     Raises:
-        InputError: a part is a link.
+        PrivateFolderError: a part is a link.
     """
     path = Path(os.path.normpath(base / folder))
     below = path.relative_to(base).parts if path.is_relative_to(base) else ()
     for part in [path, *(base.joinpath(*below[:end]) for end in range(1, len(below)))]:
         if part.is_symlink():
-            raise InputError(f"{part}: is a link, which whoever made it can point elsewhere; name the folder itself")
+            raise PrivateFolderError(
+                f"{part}: is a link, which whoever made it can point elsewhere; name the folder itself"
+            )
     return path
 
 
