@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from msfl_common.errors import PrivateFolderError
+from msfl_common.errors import InputError, PrivateFolderError
 
 
 def private_folder(path: Path, within: Path | None = None) -> None:
@@ -57,10 +57,31 @@ def check_private(path: Path) -> None:
             f"{path}: belongs to another account (number {found.st_uid}); run as that account, or "
             f"`chown -R {os.geteuid()} {quoted(path)}`"
         )
-    if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if is_open_to_others(found.st_mode):
         raise PrivateFolderError(
             f"{path}: other accounts may enter it (mode {found.st_mode & 0o777:04o}); run `chmod 700 {quoted(path)}`"
         )
+
+
+def read_secret(path: Path) -> bytes:
+    """The content of a file that its account alone may use, such as a key or a passphrase.
+
+    Raises:
+        InputError: other accounts may use it.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        mode = os.fstat(stream.fileno()).st_mode
+        if is_open_to_others(mode):
+            raise InputError(
+                f"{path}: other accounts may use it (mode {mode & 0o777:04o}); run `chmod 600 {quoted(path)}`"
+            )
+        return stream.read()
+
+
+def is_open_to_others(mode: int) -> bool:
+    """Whether a file's mode lets other accounts read, write or enter it; never so where modes mean nothing."""
+    return os.name == "posix" and bool(mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 def quoted(path: Path) -> str:

@@ -80,7 +80,7 @@ def test_two_states_alike_before_and_after_a_patient_left(
     another = tmp_path / "another"
     asked, asked_again = second(settings, Site(settings, cases, another))
     Site(settings, cases, another).ask(asked, 1)
-    with pytest.raises(RefusedError, match="of other training cases") as refused:
+    with pytest.raises(RefusedError, match="of other cases") as refused:
         Site(settings, fewer, another).ask(asked_again, 2)
     assert refused.value.code is Code.ANSWERED
 

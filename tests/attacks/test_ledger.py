@@ -29,7 +29,8 @@ from msfl_common.config_ledger import KeepContent
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.messages import describe, unpack_update
 from msfl_common.messages_ledger import HEAD, RECEIPT, take_head
-from msfl_common.receipts import Receipt, SignedHead, Signer, canonical, countersign
+from msfl_common.receipts import Receipt, SignedHead, Signer, countersign
+from msfl_common.signatures import canonical
 from msfl_server.cli import main as server_main
 from msfl_server.federation_exchange import Question, ask
 from msfl_server.ledger_heads import compare, read_heads
