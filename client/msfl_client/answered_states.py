@@ -75,14 +75,14 @@ class AnsweredStates:
         digest = self._digest(state, round_number)
         return next((one for one in self.known if one.digest == digest), None)
 
-    def expect_of(self, cases: str) -> None:
-        """Refuse answers of other cases than before: the difference would tell of the patients who came or went.
+    def expect_same_cases(self, cases: str) -> None:
+        """Refuse to answer from other cases than before: the difference would be of the patients who changed.
 
         Raises:
             RefusedError: with the code ANSWERED.
         """
         if any(one.cases != cases for one in self.known):
-            detail = f"answered before, of other training cases; reset-answers forgets {self.folder.parent}"
+            detail = f"{self.folder}: earlier answers were of other cases; `msfl-client reset-answers` forgets them"
             raise RefusedError(Code.ANSWERED, detail)
 
     def of_phase(self, phase: Phase) -> tuple[State, ...]:

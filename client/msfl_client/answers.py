@@ -122,12 +122,15 @@ def of_same_cases(state: Path, study: str, of: str, cases: str) -> Claim:
     return lambda: None
 
 
-def num_answers(state: Path, study: str) -> str:
-    """How many requests of a study have been answered, of all purposes, in words."""
-    try:
-        return str(sum(len(_read(path)) for path in (state / FOLDER / study).glob("*.json")))
-    except RefusedError:
-        return "an unknown number of"
+def num_answers(state: Path, study: str) -> dict[str, int | None]:
+    """How many requests of a study have been answered, by stage and purpose; None where the register is damaged."""
+    found: dict[str, int | None] = {}
+    for path in sorted((state / FOLDER / study).glob("*.json")):
+        try:
+            found[path.stem] = len(_read(path))
+        except RefusedError:
+            found[path.stem] = None
+    return found
 
 
 def forget(site: SiteConfig, study: str) -> None:
@@ -162,10 +165,7 @@ def _write(path: Path, answered: dict[int, str]) -> None:
 
 
 def _write_down(path: Path, content: bytes) -> None:
-    try:
-        private_folder(path.parent, within=path.parents[2])  # the state folder
-    except InputError as error:
-        raise RefusedError(Code.INTERNAL, str(error)) from None
+    private_folder(path.parent, within=path.parents[2])  # the state folder
     write_bytes(path, content, secret=True)
 
 

@@ -26,7 +26,8 @@ from flwr.clientapp import ClientApp
 
 from msfl_client.answers import Claim, Purpose, may_answer, of_same_cases, request_sha256
 from msfl_client.case_digest import digest_of_rows
-from msfl_client.egress import check_agreed, check_request, door_of, floor_of, release, release_refusal
+from msfl_client.egress import check_agreed, check_request, door_of, release, release_refusal
+from msfl_client.floors import floor_of
 from msfl_client.handed_model import handed_model, take_model
 from msfl_client.harmonize import compute_moments, compute_residuals
 from msfl_client.kept_update import keep_update, kept_update
@@ -41,7 +42,15 @@ from msfl_client.session import (
 from msfl_client.session_harmonization import session_rows, take_reference
 from msfl_common import __version__
 from msfl_common.config import SiteConfig, StudyConfig, load_site
-from msfl_common.errors import Code, CohortError, ConfigError, InputError, RefusedError, UpdateError
+from msfl_common.errors import (
+    Code,
+    CohortError,
+    ConfigError,
+    InputError,
+    PrivateFolderError,
+    RefusedError,
+    UpdateError,
+)
 from msfl_common.files import private_folder
 from msfl_common.foreign_text import LOG_FORMAT, LineFormatter
 from msfl_common.logs import log_handler
@@ -178,14 +187,15 @@ def site_round(session: SiteSession, task: RoundTask, request: RecordDict) -> Re
 
 def kept_round(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """`site_round`, but an answer given before is sent again; the ledger has a line for each time."""
-    session = held_to_cases(session, task, task.stage, session.learner.digest)
-    digest, state = request_sha256("train", task, request), session.site.state
+    cases, state = session.learner.digest, session.site.state
+    session = held_to_cases(session, task, task.stage, cases)
+    digest = request_sha256("train", task, request)
     weights = unpack_task_weights(request, expected=session.learner.expected)
-    update = kept_update(state, digest, expected=session.learner.answer_like(weights))
+    update = kept_update(state, digest, cases, expected=session.learner.answer_like(weights))
     if update is None:
         update = train_site(session, task, weights)
         try:
-            keep_update(state, digest, update)
+            keep_update(state, digest, cases, update)
         except OSError as error:  # a full disk costs the repetition, not the round
             site_log(session.site).warning("the round's update could not be kept", exc_info=error)
     return _release_update(session, task, update)
@@ -276,7 +286,6 @@ def site_log(site: SiteConfig) -> logging.Logger:
 
 @cache
 def _log_at(state: Path) -> logging.Logger:
-    private_folder(state)
     handler = log_handler(state / "site.log")
     handler.setFormatter(LineFormatter(LOG_FORMAT))
     logger = logging.Logger(f"msfl.site.{state}")
@@ -295,6 +304,8 @@ def code_of(error: Exception) -> Code:
             return Code.BAD_MODEL
         case CohortError():
             return Code.NO_CASES
+        case PrivateFolderError():
+            return Code.INTERNAL
         case InputError():
             return Code.BAD_TABLE
         case torch.OutOfMemoryError() | MemoryError():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from msfl_common.reading import read_mapping
 
 _NO_AGENT = {"", "no", "none", "n/a", "without"}
 _LABEL = r"[A-Za-z0-9+]+"
@@ -88,9 +89,5 @@ def preferred_first(names: Sequence[ImageName]) -> list[ImageName]:
 
 
 def _has_agent(sidecar: Path) -> bool:
-    try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    agent = content.get("ContrastBolusAgent") if isinstance(content, dict) else None
+    agent = read_mapping(sidecar).get("ContrastBolusAgent")
     return str(agent or "").strip().lower() not in _NO_AGENT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from msfl_client.findings import Finding
 from msfl_common.config import Contrast
+from msfl_common.reading import read_mapping
 
 _MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
 _NAMES_SHOWN = 5
@@ -103,14 +103,10 @@ def sidecar_scanner(root: Path, images: Mapping[Contrast, Path]) -> str | None:
     """
     beside = [path.with_name(path.name.split(".nii")[0] + ".json") for path in images.values()]
     for path in [*beside, *(root / f"{contrast}.json" for contrast in images)]:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(content, dict):
-            parts = [_known(str(content.get(key, ""))) for key in ("Manufacturer", "ManufacturersModelName")]
-            if any(parts):
-                return " ".join(part for part in parts if part)
+        content = read_mapping(path)
+        parts = [_known(str(content.get(key, ""))) for key in ("Manufacturer", "ManufacturersModelName")]
+        if any(parts):
+            return " ".join(part for part in parts if part)
     return None
 
 

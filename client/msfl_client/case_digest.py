@@ -1,7 +1,7 @@
-"""Digests of the cases that answers are of; they stay at the site.
+"""SHA-256 of the cases that a site computes its answers from; it stays at the site.
 
-Two answers of nearly the same cases tell, by their difference, of the patients who came or went. So a study is answered
-of the same cases from its first answer to its last (`answers.of_same_cases`).
+Two answers computed from nearly the same cases differ by what the patients who were added or removed contribute. So
+a site's cases may not change between its first answer to a study and its last (`answers.of_same_cases`).
 
 Images count by the sizes of their files: a folder that is copied or touched is the same. Legend: N cases, P inputs.
 """
@@ -18,19 +18,10 @@ from msfl_client.bids import Case
 from msfl_client.clinical_observations import Observation
 from msfl_client.feature_table import FeatureTable
 from msfl_client.harmonize import Rows
-from msfl_client.labelled import Labelled
-
-
-def digest_of(cases: Labelled) -> str:
-    """Of cases as a model of features sees them."""
-    digest = hashlib.sha256("\n".join(cases.patients).encode())
-    for value in (cases.features_NP, cases.labels_N):
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()
 
 
 def digest_of_rows(rows: Rows) -> str:
-    """Of cases as a harmonization sees them."""
+    """SHA-256 of the cases of a harmonization."""
     digest = hashlib.sha256(json.dumps([rows.names, rows.scanners]).encode())
     for value in (rows.features_NP, rows.covariates_NQ):
         digest.update(np.ascontiguousarray(value).tobytes())
@@ -38,18 +29,18 @@ def digest_of_rows(rows: Rows) -> str:
 
 
 def digest_of_images(*parts: Sequence[Case]) -> str:
-    """Of the cases that train a segmentation, and those that validate it."""
+    """SHA-256 of the cases of a segmentation; the parts are training and validation."""
     return _sha256([sorted(_images(case) for case in part) for part in parts])
 
 
 def digest_of_observations(
     parts: Sequence[Sequence[Observation]], features: FeatureTable | None, sees_images: bool
 ) -> str:
-    """Of the visits that train, validate and test a classification.
+    """SHA-256 of the observations of a classification.
 
     Args:
-        parts: the visits.
-        features: of all cases, not harmonized; None where the study sees none.
+        parts: the observations for training, validation and test.
+        features: of all cases, not harmonized; None where the study has none among its inputs.
         sees_images: whether the model looks at images themselves.
     """
     of_case = {} if features is None else {row.key: sorted(row.features.items()) for row in features.rows}

@@ -15,6 +15,7 @@ from msfl_client.bids import Case
 from msfl_client.case_checks import CaseReport
 from msfl_common.config import Contrast
 from msfl_common.files import private_folder, write_text
+from msfl_common.reading import read_mapping
 
 RULES_VERSION = 2
 """Raised whenever a rule changes, so that older results are not used."""
@@ -78,11 +79,6 @@ def fingerprint_of(case: Case, needs_mask: bool) -> str | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(content, dict) or content.get("rules_version") != RULES_VERSION:
-        return {}
-    cases = content.get("cases")
+    content = read_mapping(path)
+    cases = content.get("cases") if content.get("rules_version") == RULES_VERSION else None
     return cases if isinstance(cases, dict) else {}

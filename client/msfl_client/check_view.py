@@ -15,6 +15,7 @@ from msfl_client.bids_tables import several
 from msfl_client.case_checks import CaseFacts, Grid
 from msfl_client.checks import SiteCheck, check_site
 from msfl_client.findings import FIXES, Finding
+from msfl_client.floors import floor_of
 from msfl_client.harmonization_view import prospect_lines
 from msfl_common.config import Inputs, SiteConfig, StudyConfig
 from msfl_common.progress import progress_bars
@@ -125,7 +126,7 @@ def check_document(site: SiteConfig, study: StudyConfig | None, check: SiteCheck
 def _split_line(site: SiteConfig, study: StudyConfig, check: SiteCheck) -> str:
     training, validation = split_by_patient(check.cases, study.validation.fraction, study.seed)
     line = f"In study {study.name}: train on {len(training)} cases, validate on {len(validation)}."
-    fewest = max(site.policy.min_cases, study.min_cases)
+    fewest = floor_of(site.policy, study)
     if len({case.patient for case in training}) < fewest:
         line += f" It cannot train: a model must rest on {fewest} patients (min_cases of site and study)."
     if len({case.patient for case in validation}) < fewest:

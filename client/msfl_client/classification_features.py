@@ -6,10 +6,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from msfl_client.answered_states import answered_states
-from msfl_client.case_digest import digest_of, digest_of_observations
+from msfl_client.case_digest import digest_of_observations
 from msfl_client.classification_validation import fewest_patients, measure_site
 from msfl_client.clinical_inputs import labelled
 from msfl_client.feature_training import contribute
+from msfl_client.floors import floor_of
 from msfl_client.labelled import Labelled
 from msfl_client.learner import OnCase, OnStep
 from msfl_client.small_groups import in_large_groups
@@ -74,9 +75,9 @@ class FeatureLearner:
         check_state(self._settings, weights)
         study, state = self._data.study, self._data.site.state
         cases = in_large_groups(self._settings, self._cases(self._training), self._floor)
-        features, digest = self._data.features, digest_of(labelled(self._training, self._settings, self._data.raw))
+        features, digest = self._data.features, self.digest
         states = answered_states(state, study, features.harmonized_to if features is not None else None)
-        states.expect_of(digest)
+        states.expect_same_cases(digest)
         if (before := states.find(weights, number)) is not None:
             states.asked_again(before)
             return before.answer, before.loss
@@ -111,8 +112,7 @@ class FeatureLearner:
 
     @property
     def _floor(self) -> int:
-        """Fewest patients that anything may be of: the site's, or the study's where that is more."""
-        return max(self._data.site.policy.min_cases, self._data.study.min_cases)
+        return floor_of(self._data.site.policy, self._data.study)
 
     @cached_property
     def _training(self) -> Sequence[Observation]:

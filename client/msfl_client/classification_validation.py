@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_client.egress import check_floor, floor_of
+from msfl_client.floors import check_floor, floor_of
 from msfl_common.classification_cells import cells, told_confusion
 from msfl_common.classification_metrics import CLASS_METRICS, THRESHOLD_METRICS, check_scores, measure, predict_classes
 from msfl_common.config import Policy, StudyConfig

@@ -98,7 +98,10 @@ def reset_answers(
     from msfl_common.progress import console
 
     config = load_site(site)
-    text = f"{config.name}: {num_answers(config.state, study)} answers to study {study} are on record. Answer it anew?"
+    counts = num_answers(config.state, study).values()
+    number = sum(count or 0 for count in counts)
+    found = f"{'at least ' if None in counts else ''}{number} answers"
+    text = f"{config.name}: {found} to study {study} are on record. Answer it anew?"
     if not yes and not typer.confirm(text, err=True):
         raise typer.Exit(1)
     forget(config, study)

@@ -96,7 +96,7 @@ def make_officer_key_command(
     from msfl_client.ledger_content import make_officer_key
     from msfl_common.progress import stdout_console
 
-    made = make_officer_key(key, _passphrase(passphrase_file, confirm=True))
+    made = make_officer_key(key, _passphrase(passphrase_file, is_new=True))
     if as_json:
         document = {
             "key": str(made.key),
@@ -148,7 +148,7 @@ def _open(
     line = next((line for line in list(proof.lines()) if line.number == number), None)
     if line is None:
         raise InputError(f"--open {number}: the ledger has {proof.num_lines} lines")
-    officer = read_officer_key(key, _passphrase(passphrase_file, confirm=False))
+    officer = read_officer_key(key, _passphrase(passphrase_file, is_new=False))
     opened = open_content(config.state / SENT_FOLDER, line, officer)
     document = {"line": line.model_dump(), "numbers": opened.numbers}
     write_bytes(output, save(opened.arrays), secret=True)
@@ -171,14 +171,16 @@ def _check_suffix(option: str, path: Path | None, suffix: str) -> None:
         raise InputError(f"{option} {path}: expected a name that ends in {suffix}")
 
 
-def _passphrase(file: Path | None, confirm: bool) -> str:
+def _passphrase(file: Path | None, is_new: bool) -> str:
+    from msfl_client.passphrase import ask_passphrase, new_passphrase
     from msfl_common.errors import InputError
     from msfl_common.reading import MOST_KEY, read_bounded
 
     if file is None:
-        if not sys.stdin.isatty():
-            raise InputError("the key needs a passphrase, and there is no terminal; use --passphrase-file FILE")
-        return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True))
+        otherwise = "use --passphrase-file FILE"
+        if is_new:
+            return new_passphrase("the officer", otherwise).decode()
+        return ask_passphrase("Passphrase of the officer's key: ", otherwise)
     try:
         return read_bounded(file, MOST_KEY).decode().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -15,6 +15,7 @@ from msfl_client.clinical_inputs import complete, labelled
 from msfl_client.clinical_observations import REASONS, Observation, Observations, observations, sees_images
 from msfl_client.feature_table import FeatureTable, read_features_table
 from msfl_client.findings import FIXES, Finding
+from msfl_client.floors import floor_of
 from msfl_client.own_features import own_features
 from msfl_client.parts import split_parts
 from msfl_client.site_features import TABLE
@@ -155,7 +156,7 @@ def _left_out_of_sums(
         training = labelled(part, settings, table)
     except InputError as error:
         return [Finding("fail", None, "leak", str(error))]
-    floor = max(site.policy.min_cases, study.min_cases)
+    floor = floor_of(site.policy, study)
     why = describe_small_group(settings, training, floor)
     if why is None:
         return []

@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from msfl_client import ledger
+from msfl_client.floors import check_floor
 from msfl_client.ledger_content import SENT_FOLDER, keeper
 from msfl_client.ledger_late import late_of
 from msfl_client.ledger_line import Entry
@@ -170,22 +171,6 @@ def _entry(
 def policy_sha256(policy: Policy) -> str:
     """What a line says of the policy that its message passed."""
     return hashlib.sha256(policy.model_dump_json().encode()).hexdigest()
-
-
-def floor_of(policy: Policy, study: StudyConfig) -> int:
-    """Fewest patients that a figure may be of: what the site demands or, where that is more, the study."""
-    return max(policy.min_cases, study.min_cases)
-
-
-def check_floor(policy: Policy, study: StudyConfig, num_patients: int) -> None:
-    """Withhold what rests on fewer patients than the site, or the study, demands.
-
-    Raises:
-        RefusedError: with the code TOO_FEW_CASES.
-    """
-    floor = floor_of(policy, study)
-    if num_patients < floor:
-        raise RefusedError(Code.TOO_FEW_CASES, f"{num_patients} patients behind a figure, at least {floor} needed")
 
 
 def check_device_hours(policy: Policy, hours_today: float) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from msfl_common.errors import InputError
-from msfl_common.files import quoted, write_bytes, write_text
-from msfl_common.reading import MOST_KEY, read_bounded
+from msfl_common.files import read_secret, write_bytes, write_text
 
 _KDF_ROUNDS = 64  # of bcrypt
 _REMAKE = "make one with `msfl-client init`, and send its public key to the coordinator"
@@ -86,10 +83,7 @@ def load_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePri
 
 def _read(path: Path) -> bytes:
     try:
-        content, mode = read_bounded(path, MOST_KEY), stat.S_IMODE(path.stat().st_mode)
-        if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise InputError(f"{path}: other accounts may use it (mode {mode:04o}); run `chmod 600 {quoted(path)}`")
-        return content
+        return read_secret(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; make one with `msfl-client init`, or correct `key:`") from None
     except OSError as error:

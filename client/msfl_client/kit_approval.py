@@ -7,7 +7,6 @@ change the former changes nothing until a person here says yes.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from msfl_common.config import Frozen, SiteConfig
 from msfl_common.errors import InputError
-from msfl_common.files import check_private, private_folder, write_bytes
+from msfl_common.files import check_private, is_open_to_others, private_folder, write_bytes
 from msfl_common.kit import KIT_FILES, SignedKit, parse_kit, read_kit
 
 APPROVAL_FILE = "approved-kit.json"
@@ -62,7 +61,7 @@ def approved_kit(site: SiteConfig) -> SignedKit | None:
         raise InputError(f"{path}: belongs to another account; run as the site's own") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; remove it, and {_APPROVE}") from None
-    if os.name == "posix" and (found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)):
+    if is_open_to_others(found.st_mode) or (os.name == "posix" and found.st_uid not in (0, os.geteuid())):
         raise InputError(f"{path}: other accounts may have changed it; remove it, and {_APPROVE}")
     try:
         files = Approval.model_validate_json(content).files

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyrage
 
 from msfl_client.ledger_line import Line
+from msfl_client.passphrase import check_length
 from msfl_common.config_ledger import KeepContent
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.files import private_folder, write_bytes, write_text
@@ -41,8 +42,7 @@ def make_officer_key(path: Path, passphrase: str) -> OfficerKey:
         InputError: the passphrase is short, or a key is there already.
     """
     public_file = path.with_name(f"{path.name}.pub")
-    if len(passphrase) < 12:
-        raise InputError("the passphrase: expected at least 12 characters")
+    check_length(passphrase)
     for file in (path, public_file):
         if file.exists():
             raise InputError(f"{file}: is there already; name another file")

@@ -6,9 +6,9 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+from msfl_client.answers import num_answers
 from msfl_client.egress import policy_sha256
 from msfl_client.ledger_content import SENT_FOLDER, kept_numbers
 from msfl_client.ledger_late import late_of
@@ -174,17 +174,6 @@ def _study_document(study: Study, site: SiteConfig) -> dict[str, Any]:
         "refused": [asdict(one) for one in study.refused.values()],
         "limits": {
             "rounds": {"spent": study.rounds_answered, "limit": site.policy.max_rounds},
-            "answers": _answers(site.state / "answers" / study.name),
+            "answers": num_answers(site.state, study.name),
         },
     }
-
-
-def _answers(folder: Path) -> dict[str, int]:
-    """Rounds answered by stage and purpose, where the site keeps a register of them."""
-    found = {}
-    for file in sorted(folder.glob("*.json")):
-        try:
-            found[file.stem] = len(json.loads(file.read_bytes()))
-        except (OSError, ValueError, TypeError):
-            found[file.stem] = 0
-    return found

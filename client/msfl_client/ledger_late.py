@@ -86,7 +86,7 @@ class Late:
         self.in_memory.clear()
 
     def _write_in_place(self, content: bytes) -> None:
-        start = len(self._content())
+        start = self._content().rfind(b"\n") + 1  # over what a crash cut short
         if not self._path.exists() or start + len(content) > RESERVE_BYTES:
             raise OSError
         with self._path.open("r+b") as stream:

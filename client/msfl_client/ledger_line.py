@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from msfl_common.errors import InputError
-from msfl_common.receipts import Owner, SignedHead, Signer, canonical
+from msfl_common.receipts import Owner, SignedHead, Signer
+from msfl_common.signatures import canonical
 
 FORMAT = 2  # lines of format 1 have no signature, and none of the fields with a default below
 

@@ -63,13 +63,7 @@ class Receipts:
             InputError: a line is none.
         """
         for number, raw in enumerate(self._lines(), start=1):
-            try:
-                receipt = Receipt.model_validate_json(raw)
-            except ValidationError:
-                receipt = None
-            if receipt is None or receipt.line != raw:
-                raise InputError(f"{self.path}: line {number} is no receipt, or was edited")
-            yield receipt
+            yield self._parse(raw, f"line {number}")
 
     def checker(self, owner: Owner | None) -> Checker:
         """What holds a ledger against its receipts, line by line.
@@ -107,10 +101,11 @@ class Receipts:
         A receipt for a line that the ledger holds otherwise, or no longer, is kept: it proves that.
 
         Raises:
-            InputError: it is not kept, for what it says cannot be; or it is, and contradicts the ledger.
+            InputError: it is not kept, because it cannot be true or the newest one kept was edited; or it is kept,
+                and contradicts the ledger.
         """
         newest = self._newest()
-        if newest and receipt.number <= Receipt.model_validate_json(newest).number:
+        if newest and receipt.number <= self._parse(newest, "the last line").number:
             return
         with ledger.open("rb") if ledger.exists() else Path(os.devnull).open("rb") as stream:
             raw = next(islice(stream, receipt.number - 1, None), b"")
@@ -130,6 +125,15 @@ class Receipts:
                 f"{ledger}: the coordinator has a line {receipt.number}, signed by this site, that is not here: "
                 "the ledger was set back or written anew; it does not verify any more"
             )
+
+    def _parse(self, raw: bytes, which: str) -> Receipt:
+        try:
+            receipt = Receipt.model_validate_json(raw)
+        except ValidationError:
+            receipt = None
+        if receipt is None or receipt.line != raw:
+            raise InputError(f"{self.path}: {which} is not a receipt, or was edited")
+        return receipt
 
     def _write(self, receipt: Receipt) -> None:
         with self.path.open("a+b", buffering=0) as stream:

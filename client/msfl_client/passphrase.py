@@ -7,7 +7,6 @@ has no name (Linux' memfd), so that the process can be started again at night.
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from getpass import getpass
 from io import FileIO
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from msfl_client.keys import has_passphrase, load_key
 from msfl_common.config import SiteConfig
 from msfl_common.errors import InputError
-from msfl_common.files import quoted
+from msfl_common.files import read_secret
 from msfl_common.reading import MOST_KEY, read_bounded
 
 CREDENTIAL = "site.key.passphrase"
@@ -27,18 +26,31 @@ SHORTEST = 12  # characters
 _unlocked: dict[Path, EllipticCurvePrivateKey] = {}
 
 
-def new_passphrase(name: str) -> bytes:
+def new_passphrase(owner: str, otherwise: str = "start it at one") -> bytes:
     """Ask for the passphrase of a new key, twice.
+
+    Args:
+        owner: whose key it is.
+        otherwise: the fix where there is no terminal.
 
     Raises:
         InputError: no terminal, too short, or the two differ.
     """
-    first = _ask(f"New passphrase of {name}'s key: ")
-    if len(first) < SHORTEST:
-        raise InputError(f"the passphrase is too short: expected at least {SHORTEST} characters, found {len(first)}")
-    if _ask("The same again: ") != first:
+    first = ask_passphrase(f"New passphrase of {owner}'s key: ", otherwise)
+    check_length(first)
+    if ask_passphrase("The same again: ") != first:
         raise InputError("the two passphrases differ; nothing is made, try again")
     return first.encode()
+
+
+def check_length(passphrase: str) -> None:
+    """Refuse a short passphrase.
+
+    Raises:
+        InputError: it is short.
+    """
+    if len(passphrase) < SHORTEST:
+        raise InputError(f"the passphrase: expected at least {SHORTEST} characters, found {len(passphrase)}")
 
 
 def unlock(site: SiteConfig, handed: int | None = None) -> EllipticCurvePrivateKey:
@@ -85,7 +97,7 @@ def handed_by_a_person(site: SiteConfig) -> FileIO | None:
         return None
     if not sys.stdin.isatty() or not hasattr(os, "memfd_create"):
         unlock(site)  # says what is missing
-    passphrase = _ask(f"Passphrase of {site.key}: ").encode()
+    passphrase = ask_passphrase(f"Passphrase of {site.key}: ").encode()
     load_key(site.key, passphrase)
     memory = FileIO(os.memfd_create("passphrase", os.MFD_CLOEXEC), "r+")
     memory.write(passphrase)
@@ -95,28 +107,23 @@ def handed_by_a_person(site: SiteConfig) -> FileIO | None:
 def _stored(site: SiteConfig) -> bytes | None:
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     if credentials and (file := Path(credentials, CREDENTIAL)).exists():
-        return _content(file)
+        return read_bounded(file, MOST_KEY).rstrip(b"\r\n")
     if site.key_passphrase is None:
         return None
     try:
-        content, mode = _content(site.key_passphrase), stat.S_IMODE(site.key_passphrase.stat().st_mode)
-        if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise InputError(
-                f"{site.key_passphrase}: other accounts may read it (mode {mode:04o}); run `chmod 600 "
-                f"{quoted(site.key_passphrase)}`"
-            )
-        return content
+        return read_secret(site.key_passphrase).rstrip(b"\r\n")
     except OSError as error:
         raise InputError(
             f"{site.key_passphrase}: cannot be read: {error.strerror}; correct `key_passphrase:`"
         ) from None
 
 
-def _content(file: Path) -> bytes:
-    return read_bounded(file, MOST_KEY).rstrip(b"\r\n")
+def ask_passphrase(question: str, otherwise: str = "start it at one") -> str:
+    """What a person types at the terminal, unseen.
 
-
-def _ask(question: str) -> str:
+    Raises:
+        InputError: there is no terminal; `otherwise` is the fix.
+    """
     if not sys.stdin.isatty():
-        raise InputError("a passphrase is asked for at a terminal, and this is none")
+        raise InputError(f"a passphrase is needed, and there is no terminal to type it at; {otherwise}")
     return getpass(question)

@@ -15,7 +15,7 @@ from msfl_client.case_digest import digest_of_images
 from msfl_client.checks import check_site
 from msfl_client.distributed import train_on_devices
 from msfl_client.distributed_rank import Job
-from msfl_client.egress import floor_of
+from msfl_client.floors import floor_of
 from msfl_client.learner import OnCase, OnProgress, OnStep
 from msfl_client.patches import PatchDataset, PatchLoader, case_order, drawn_in
 from msfl_client.preprocess import PreparedCase, cached_path, prepare_all

@@ -25,8 +25,9 @@ from msfl_client.devices import (
     free_memory,
     pick_devices,
 )
-from msfl_client.egress import Door, check_device_hours, check_floor, door_of
+from msfl_client.egress import Door, check_device_hours, door_of
 from msfl_client.feature_table import FeatureTable
+from msfl_client.floors import check_floor
 from msfl_client.handed_model import HandedModel
 from msfl_client.learner import Learner, OnProgress, OnStep
 from msfl_client.segmentation import open_segmentation

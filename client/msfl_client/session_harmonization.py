@@ -6,8 +6,8 @@ import os
 
 import numpy as np
 
-from msfl_client.egress import check_floor, floor_of
 from msfl_client.feature_table import FeatureTable
+from msfl_client.floors import check_floor, floor_of
 from msfl_client.harmonize import Rows, large_groups_of_scanners
 from msfl_client.session import SiteSession
 from msfl_client.site_features import features_of

@@ -22,6 +22,7 @@ from msfl_common.config import Inputs
 from msfl_common.errors import CaseError
 from msfl_common.features import FEATURES
 from msfl_common.files import write_json
+from msfl_common.reading import read_mapping
 
 if TYPE_CHECKING:
     from msfl_client.predicted_lesions import LesionModel
@@ -121,9 +122,5 @@ def _slot(cache: Path, inputs: Inputs, model: LesionModel | None, case: Case, ea
 
 
 def _read(slot: Path) -> dict[str, float] | None:
-    try:
-        content = json.loads(slot.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
     mark_used(slot)
-    return content if isinstance(content, dict) else None
+    return read_mapping(slot) or None

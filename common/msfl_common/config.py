@@ -12,16 +12,17 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from msfl_common.checked_numbers import MOST_CASES
 from msfl_common.config_classification import NAME, Classification, DeepModel, check_deep_model
 from msfl_common.config_ledger import KeepContent
 from msfl_common.errors import ConfigError
 from msfl_common.features import FEATURES, HARMONIZED
 from msfl_common.files import unfollowed
 from msfl_common.patch_bounds import check_windows
-from msfl_common.reading import MOST_SETTINGS, parse_json, read_yaml
-from msfl_common.reading import describe_faults as describe_faults
+from msfl_common.reading import MOST_SETTINGS, describe_faults, parse_json, read_yaml
 
 Name = Annotated[str, Field(pattern=NAME)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Contrast = Literal["T1w", "FLAIR", "T2w", "PDw"]
 MessageKind = Literal["model_update", "validation_metrics", "harmonization_sums", "node_facts", "ledger_head"]
@@ -122,7 +123,7 @@ class Rounds(Frozen):
         description="momentum of the averaged update between rounds (Nesterov); 0 is plain FedAvg",
     )
     max_cases: int = Field(
-        10_000, ge=1, le=10**9, description="most training cases of a site; one that says more is refused"
+        10_000, ge=1, le=MOST_CASES, description="most training cases of a site; one that says more is refused"
     )
     max_share: float = Field(
         1.0,

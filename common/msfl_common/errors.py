@@ -77,6 +77,10 @@ class ConfigError(InputError):
         super().__init__("\n".join(f"{source}: {fault}" for fault in faults))
 
 
+class PrivateFolderError(InputError):
+    """A folder that is to be one account's alone, and is not."""
+
+
 class CohortError(InputError):
     """A data folder that holds no usable case, or is no BIDS folder."""
 

@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, PrivateFolderError
+from msfl_common.reading import MOST_KEY, read_bounded
 
 
 def private_folder(path: Path, within: Path | None = None) -> None:
@@ -24,7 +25,8 @@ def private_folder(path: Path, within: Path | None = None) -> None:
         within: one that `path` is in, which is to be private itself, as are those between.
 
     Raises:
-        InputError: one is a link or no folder, is another account's, or other accounts may enter it; it is not changed.
+        PrivateFolderError: one is a link or no folder, is another account's, or other accounts may enter it; it is
+            left as it is.
     """
     if within is not None and path != within:
         private_folder(path.parent, within)
@@ -40,24 +42,44 @@ def check_private(path: Path) -> None:
     The root of a volume that is mounted for this account, as Kubernetes does, belongs to root and is taken as it is.
 
     Raises:
-        InputError: see `private_folder`.
+        PrivateFolderError: see `private_folder`.
     """
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
-        raise InputError(f"{path}: is a link, which whoever made it can point elsewhere; name the folder itself")
+        raise PrivateFolderError(
+            f"{path}: is a link, which whoever made it can point elsewhere; name the folder itself"
+        )
     if not stat.S_ISDIR(found.st_mode):
-        raise InputError(f"{path}: is there, but no folder; move it away")
+        raise PrivateFolderError(f"{path}: is there, but no folder; move it away")
     if os.name != "posix" or (found.st_uid == 0 != os.geteuid() and os.path.ismount(path)):
         return
     if found.st_uid != os.geteuid():
-        raise InputError(
+        raise PrivateFolderError(
             f"{path}: belongs to another account (number {found.st_uid}); run as that account, or "
             f"`chown -R {os.geteuid()} {quoted(path)}`"
         )
-    if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise InputError(
+    if is_open_to_others(found.st_mode):
+        raise PrivateFolderError(
             f"{path}: other accounts may enter it (mode {found.st_mode & 0o777:04o}); run `chmod 700 {quoted(path)}`"
         )
+
+
+def read_secret(path: Path) -> bytes:
+    """The content of a file that its account alone may use, such as a key or a passphrase.
+
+    Raises:
+        InputError: other accounts may use it, or it is no plain file, or longer than any key.
+        OSError: it cannot be read.
+    """
+    content, mode = read_bounded(path, MOST_KEY), path.stat().st_mode
+    if is_open_to_others(mode):
+        raise InputError(f"{path}: other accounts may use it (mode {mode & 0o777:04o}); run `chmod 600 {quoted(path)}`")
+    return content
+
+
+def is_open_to_others(mode: int) -> bool:
+    """Whether a file's mode lets other accounts read, write or enter it; never so where modes mean nothing."""
+    return os.name == "posix" and bool(mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 def quoted(path: Path) -> str:
@@ -75,13 +97,15 @@ def unfollowed(base: Path, folder: Path) -> Path:
     Who unpacks files of others beside site.yaml may have got links among them.
 
     Raises:
-        InputError: a part is a link.
+        PrivateFolderError: a part is a link.
     """
     path = Path(os.path.normpath(base / folder))
     below = path.relative_to(base).parts if path.is_relative_to(base) else ()
     for part in [path, *(base.joinpath(*below[:end]) for end in range(1, len(below)))]:
         if part.is_symlink():
-            raise InputError(f"{part}: is a link, which whoever made it can point elsewhere; name the folder itself")
+            raise PrivateFolderError(
+                f"{part}: is a link, which whoever made it can point elsewhere; name the folder itself"
+            )
     return path
 
 

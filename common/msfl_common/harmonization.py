@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from msfl_common.checked_numbers import MOST_CASES
 from msfl_common.config import Covariate, Frozen, Harmonization, Name
 
 Floats = NDArray[np.float64]
 _DEGREE = 3
-_MOST_CASES = 1_000_000_000
 _LARGEST = 1e12  # volumes are in ml, ages in years: no figure of a feature comes near it, and its square is finite
 
 Figure = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
@@ -88,9 +88,9 @@ class Reference(Frozen):
     slopes: tuple[tuple[Figure, ...], ...] = Field(description="beta, Q rows of P")
     grand_mean: tuple[Figure, ...] = Field(description="case-weighted mean of the scanners' intercepts, P")
     pooled_variance: tuple[Variance, ...] = Field(description="variance of the residuals, P")
-    num_cases: int = Field(ge=1, le=_MOST_CASES)
-    num_scanners: int = Field(ge=1, le=_MOST_CASES)
-    num_sites: int = Field(ge=1, le=_MOST_CASES)
+    num_cases: int = Field(ge=1, le=MOST_CASES)
+    num_scanners: int = Field(ge=1, le=MOST_CASES)
+    num_sites: int = Field(ge=1, le=MOST_CASES)
 
     @model_validator(mode="after")
     def _shapes_agree(self) -> Self:

@@ -8,7 +8,6 @@ approved, and checks the server's certificate against this one authority and no 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Mapping
@@ -24,10 +23,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import AwareDatetime, Field, ValidationError
 
 from msfl_common import __version__
-from msfl_common.config import Frozen, Name, StudyConfig, describe_faults
+from msfl_common.config import Frozen, Name, Sha256, StudyConfig
 from msfl_common.errors import ConfigError, InputError
-from msfl_common.reading import MOST_KEY, mapping_of, read_bounded
-from msfl_common.signatures import is_signed, sign
+from msfl_common.reading import MOST_KEY, describe_faults, mapping_of, parse_record, read_bounded
+from msfl_common.signatures import canonical, is_signed, sign
 
 KIT_FILE = "kit.json"
 CA_FILE = "ca.crt"
@@ -35,7 +34,6 @@ STUDY_FILE = "study.yaml"
 SIGNATURE_FILE = "kit.sig"
 KIT_FILES = (KIT_FILE, CA_FILE, STUDY_FILE, SIGNATURE_FILE)
 MOST_BYTES = 128 * 1024  # of one file; a study with every setting and its comments takes a tenth
-_MOST_BRACKETS = 500  # YAML within YAML takes time by the square of its depth
 _PURPOSE = "msfl kit 1"
 
 _ASK_AGAIN = "ask the coordinator for it again"
@@ -51,7 +49,7 @@ class Kit(Frozen):
         pattern=r"^[A-Za-z0-9.:\[\]_-]{1,260}:\d{1,5}$", description="host:port of the server, as the site reaches it"
     )
     msfl_version: str = Field(pattern=r"^[0-9A-Za-z.+-]{1,40}$", description="version of MSFL at the coordinator")
-    ca_sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 fingerprint of the certificate in ca.crt")
+    ca_sha256: Sha256 = Field(description="SHA-256 fingerprint of the certificate in ca.crt")
     server_since: AwareDatetime = Field(
         description="certificates of the server that are valid from an earlier time are void: their key was given up"
     )
@@ -108,10 +106,9 @@ def parse_kit(files: Mapping[str, bytes], source: str) -> SignedKit:
     if strange := sorted(set(files) - set(KIT_FILES)):
         raise InputError(f"{source}: {strange[0]!a} is no file of a kit; {_ASK_AGAIN}")
     try:
-        kit = Kit.model_validate_json(files[KIT_FILE])
-    except ValidationError as error:
-        fault = describe_faults(error)[0]
-        raise ConfigError(f"{source}/{KIT_FILE}", [f"{fault}; {_ASK_AGAIN}"]) from None
+        kit = parse_record(Kit, files[KIT_FILE], f"{source}/{KIT_FILE}")
+    except ConfigError as error:
+        raise ConfigError(error.source, [f"{error.faults[0]}; {_ASK_AGAIN}"]) from None
     authority = _parse_authority(files[CA_FILE], f"{source}/{CA_FILE}")
     if fingerprint(authority) != kit.ca_sha256:
         raise InputError(
@@ -169,7 +166,7 @@ def spoken(fingerprint: str) -> str:
 
 def _signed_content(site: str, files: Mapping[str, bytes]) -> bytes:
     digests = {name: hashlib.sha256(files[name]).hexdigest() for name in KIT_FILES if name != SIGNATURE_FILE}
-    return json.dumps({"site": site, "files": digests}, sort_keys=True).encode()
+    return canonical({"site": site, "files": digests})
 
 
 def _read_files(folder: Path) -> dict[str, bytes]:
@@ -207,11 +204,7 @@ def _read_file(path: Path) -> bytes:
 
 def _parse_study(content: bytes, source: str, version: str) -> StudyConfig:
     try:
-        study = mapping_of(content.decode(), source)
-    except UnicodeDecodeError:
-        raise ConfigError(source, [f"not valid YAML (no UTF-8); {_ASK_AGAIN}"]) from None
-    try:
-        return StudyConfig.model_validate(study)
+        return StudyConfig.model_validate(mapping_of(content, source))
     except ValidationError as error:
         fix = f"install MSFL {version}, as the coordinator has (here is {__version__})"
         raise ConfigError(source, [f"{describe_faults(error)[0]}; {fix}"]) from None

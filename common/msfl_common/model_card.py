@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from msfl_common.config import Name, StudyConfig
+from msfl_common.checked_numbers import MOST_CASES
+from msfl_common.config import Name, Sha256, StudyConfig
 from msfl_common.config_classification import DeepModel
 from msfl_common.reliability import Reliability
 
@@ -18,7 +19,6 @@ LESION_THRESHOLD = 0.3
 
 LESION_LABELS = {0: "background", 1: "lesion"}
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Normalisation = Literal["brain-zscore", "0-255", "none"]
 _Package = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
 
@@ -31,7 +31,7 @@ class Provenance(_Card):
     """Where the weights come from."""
 
     rounds_completed: int = Field(ge=0, le=1_000_000, description="rounds of training behind the weights")
-    sites: dict[Name, Annotated[int, Field(ge=0, le=1_000_000_000)]] = Field(
+    sites: dict[Name, Annotated[int, Field(ge=0, le=MOST_CASES)]] = Field(
         max_length=10_000, description="training cases per site, as declared with the last update"
     )
 

@@ -8,7 +8,6 @@ accident, and nothing else.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,12 +16,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field
 
-from msfl_common.config import Frozen
+from msfl_common.config import Frozen, Sha256
 from msfl_common.errors import ConfigError, InputError, ModelFolderError
 from msfl_common.files import write_text
-from msfl_common.model_card import Sha256
-from msfl_common.reading import read_bounded, read_record
-from msfl_common.signatures import is_signed, key_issued_by, sign
+from msfl_common.kit import CA_FILE, fingerprint, read_certificate
+from msfl_common.reading import read_record
+from msfl_common.signatures import canonical, is_signed, key_issued_by, sign
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "model.json"
@@ -34,7 +33,6 @@ PURPOSE = "msfl model 1"
 _OWN_FILES = (CARD_FILE, WEIGHTS_FILE, REFERENCE_FILE)
 FILES = (*_OWN_FILES, *(f"{SEGMENTATION_FOLDER}/{name}" for name in (*_OWN_FILES, SIGNATURE_FILE)))
 _MOST_PEM = 8192
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def write_signature(folder: Path, signer: ModelSigner | None) -> None:
     files = {name: _sha256(folder / name) for name in FILES if (folder / name).is_file()}
     seal = None
     if signer is not None:
-        signed = sign(signer.key, PURPOSE, _content(files))
+        signed = sign(signer.key, PURPOSE, canonical(files))
         seal = Seal(certificate=signer.certificate.decode(), authority=signer.authority.decode(), signature=signed)
     write_text(folder / SIGNATURE_FILE, Signature(files=files, seal=seal).model_dump_json(indent=2) + "\n")
 
@@ -148,10 +146,9 @@ def fingerprint_of(authority: str) -> str:
     if len(plain) == 64 and set(plain) <= set("0123456789abcdef"):
         return plain
     path = Path(authority)
-    file = path / "ca.crt" if path.is_dir() else path
     try:
-        return _fingerprint(x509.load_pem_x509_certificate(read_bounded(file, _MOST_PEM)))
-    except (OSError, ValueError, ConfigError):
+        return fingerprint(read_certificate(path / CA_FILE if path.is_dir() else path))
+    except InputError:
         raise InputError(
             f"--authority {authority}: expected a certificate such as kit/ca.crt, or its SHA-256 fingerprint"
         ) from None
@@ -163,9 +160,9 @@ def _of_seal(path: Path, seal: Seal, files: dict[str, str]) -> Origin:
         key = key_issued_by(authority, seal.certificate.encode())
     except (ValueError, InputError):
         raise ModelFolderError(f"{path}: the signer's certificates are damaged; copy the folder again") from None
-    if not is_signed(key, PURPOSE, _content(files), seal.signature):
+    if not is_signed(key, PURPOSE, canonical(files), seal.signature):
         raise ModelFolderError(f"{path}: altered, the signature is not under these files; copy the folder again")
-    return Origin(_fingerprint(authority))
+    return Origin(fingerprint(authority))
 
 
 def _demanded(folder: Path, origin: Origin, authority: str | None) -> Origin:
@@ -177,19 +174,6 @@ def _demanded(folder: Path, origin: Origin, authority: str | None) -> Origin:
     return Origin(authority, is_known=True)
 
 
-def _content(files: dict[str, str]) -> bytes:
-    return json.dumps(files, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _fingerprint(certificate: x509.Certificate) -> str:
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    return certificate.fingerprint(SHA256()).hex()
-
-
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -83,17 +83,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return mapping_of(read_text(path, MOST_SETTINGS), str(path))
 
 
-def mapping_of(text: str, source: str) -> dict[str, Any]:
+def mapping_of(content: str | bytes, source: str) -> dict[str, Any]:
     """The `key: value` lines of a YAML text.
 
     Raises:
         ConfigError: it is not YAML.
     """
-    content = parse_yaml(text, source)
-    if not isinstance(content, dict):
-        found = "nothing" if content is None else type(content).__name__
-        raise ConfigError(source, [f"expected `key: value` lines at the top, found {found}"])
-    return content
+    found = parse_yaml(_decoded(content, source) if isinstance(content, bytes) else content, source)
+    if not isinstance(found, dict):
+        kind = "nothing" if found is None else type(found).__name__
+        raise ConfigError(source, [f"expected `key: value` lines at the top, found {kind}"])
+    return found
 
 
 def parse_json(content: str | bytes, source: str, most: int = MOST_RECORD) -> Any:
@@ -115,6 +115,15 @@ def parse_json(content: str | bytes, source: str, most: int = MOST_RECORD) -> An
     return found
 
 
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The JSON mapping in a file that the program can do without; empty where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def parse_record(model: type[Model], content: str | bytes, source: str, most: int = MOST_RECORD) -> Model:
     """A JSON document as its model.
 
@@ -125,9 +134,7 @@ def parse_record(model: type[Model], content: str | bytes, source: str, most: in
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        place = ".".join(shown(str(part), 40) for part in fault["loc"])
-        raise ConfigError(source, [f"{place}: {shown(fault['msg'])}" if place else shown(fault["msg"])]) from None
+        raise ConfigError(source, describe_faults(error)[:1]) from None
 
 
 def read_record(model: type[Model], path: Path, most_bytes: int = MOST_RECORD) -> Model:

@@ -8,23 +8,20 @@ contradicts its receipts, and a coordinator that gave a receipt cannot deny what
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field
 
-from msfl_common.config import Frozen, Name
+from msfl_common.config import Frozen, Name, Sha256
 from msfl_common.errors import InputError
-from msfl_common.signatures import is_signed, key_issued_by, sign
+from msfl_common.signatures import canonical, is_signed, key_issued_by, sign
 
 HEAD_PURPOSE, RECEIPT_PURPOSE = "msfl ledger head 1", "msfl ledger receipt 1"
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Signature = Annotated[str, Field(min_length=1, max_length=512)]
 Number = Annotated[int, Field(ge=1, le=2**53)]
 
@@ -135,11 +132,6 @@ def check_receipt(receipt: Receipt, authority: x509.Certificate, study: str, own
     if not owner.has_signed(receipt.number, receipt.hash, receipt.signature):
         raise InputError(f"it is for a line {receipt.number} that this site has never signed")
     _ = receipt.when
-
-
-def canonical(body: Mapping[str, Any]) -> bytes:
-    """The one way to write a JSON document that is signed or hashed."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _head(site: str, number: int, line_hash: str) -> bytes:

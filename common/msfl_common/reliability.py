@@ -12,14 +12,15 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from msfl_common.checked_numbers import MOST_CASES
+
 NEAREST_CASES = 20  # with fewer, an interval says next to nothing; with many more, scores are no longer alike
 
-_MOST_CASES = 1_000_000_000
 
 Group = tuple[
     Annotated[float, Field(ge=0, le=1)],
-    Annotated[int, Field(ge=1, le=_MOST_CASES)],
-    Annotated[int, Field(ge=0, le=_MOST_CASES)],
+    Annotated[int, Field(ge=1, le=MOST_CASES)],
+    Annotated[int, Field(ge=0, le=MOST_CASES)],
 ]
 Groups = Annotated[tuple[Group, ...], Field(max_length=10_000)]
 

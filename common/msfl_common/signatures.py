@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
+from collections.abc import Mapping
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -56,6 +59,11 @@ def key_issued_by(authority: x509.Certificate, certificate_pem: bytes) -> ec.Ell
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise InputError("the signer's certificate has a key of another kind than the study's")
     return key
+
+
+def canonical(body: Mapping[str, Any]) -> bytes:
+    """The one way to write a JSON document that is signed or hashed."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _signed(purpose: str, content: bytes) -> bytes:

@@ -6,8 +6,6 @@ Signing needs it: joining kits and the server's certificate. Running a study doe
 from __future__ import annotations
 
 import getpass
-import os
-import stat
 import sys
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from msfl_common.errors import InputError
-from msfl_common.files import quoted, write_bytes
+from msfl_common.files import is_open_to_others, quoted, read_secret, write_bytes
 from msfl_common.reading import MOST_KEY, read_bounded
 
 _FIX = "name the file with --ca-key, or restore it from a backup"
@@ -43,7 +41,7 @@ def load_authority_key(
     except OSError as error:
         raise InputError(f"{path}: the authority's key cannot be read: {error.strerror}; {_FIX}") from None
     protected = b"ENCRYPTED" in content
-    if not protected and os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if not protected and is_open_to_others(mode):
         raise InputError(f"{path}: other accounts may use it (mode {mode & 0o777:04o}); run `chmod 600 {quoted(path)}`")
     passphrase = (read_passphrase(passphrase_file) if passphrase_file else _ask(path)) if protected else None
     try:
@@ -63,12 +61,7 @@ def read_passphrase(path: Path) -> bytes:
         InputError: the file is missing or open to others, or the passphrase is short.
     """
     try:
-        line = read_bounded(path, MOST_KEY).split(b"\n", 1)[0].rstrip(b"\r")
-        mode = path.stat().st_mode
-        if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise InputError(
-                f"{path}: other accounts may read it (mode {mode & 0o777:04o}); run `chmod 600 {quoted(path)}`"
-            )
+        line = read_secret(path).split(b"\n", 1)[0].rstrip(b"\r")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; name the file with the passphrase") from None
     return _long_enough(line)

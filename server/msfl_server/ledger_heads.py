@@ -19,10 +19,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
-from msfl_common.config import Frozen, Name
+from msfl_common.config import Frozen, Name, Sha256
 from msfl_common.errors import InputError
 from msfl_common.reading import MOST_KEY, read_bounded
-from msfl_common.receipts import Owner, Receipt, Sha256, SignedHead, canonical, countersign
+from msfl_common.receipts import Owner, Receipt, SignedHead, countersign
+from msfl_common.signatures import canonical
 
 HEADS_FILE = "ledger_heads.jsonl"
 Verdict = Literal["follows", "set back", "another line", "new key"]

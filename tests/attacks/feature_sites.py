@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from msfl_client.bids import case_key
 from msfl_client.classification import OutcomeData
 from msfl_client.classification_features import FeatureLearner
 from msfl_client.feature_table import FeatureRow, FeatureTable
@@ -25,7 +26,7 @@ class Site:
     def __init__(self, settings: Classification, cases: Labelled, folder: Path, min_cases: int = 5) -> None:
         self.told: list[str] = []
         self._observations = tuple(
-            SimpleNamespace(dataset=0, subject=who, session=str(number), patient=who, label=int(label), clinical={})
+            _observation(who, str(number), int(label))
             for number, (who, label) in enumerate(zip(cases.patients, cases.labels_N, strict=True))
         )
         rows = tuple(
@@ -39,7 +40,7 @@ class Site:
             settings=settings,
             study=self.study,
             site=site,
-            parts=SimpleNamespace(training=self._observations),
+            parts=SimpleNamespace(training=self._observations, each=(self._observations,)),
             raw=table,
             features=table,
             on_progress=lambda *told: self.told.append(str(told[-1])),
@@ -50,6 +51,15 @@ class Site:
         """One request, called round `number`."""
         check_state(self.learner._settings, state)
         return cast(State, self.learner.train(state, number, lambda *_: None, 1)[0])
+
+
+def _observation(who: str, session: str, label: int) -> SimpleNamespace:
+    """One visit, with features and nothing else."""
+    key = case_key(who, session, 0)
+    visit = SimpleNamespace(days=0.0, clinical={}, case=SimpleNamespace(key=key))
+    return SimpleNamespace(
+        dataset=0, subject=who, session=session, patient=who, label=label, clinical={}, key=key, visits=(visit,)
+    )
 
 
 def sites_of(

@@ -23,7 +23,8 @@ from msfl_common.errors import Code
 from msfl_common.kit import read_kit
 from msfl_common.messages import Content, ModelUpdate, Refusal, RoundTask, pack_task
 from msfl_common.messages_ledger import take_head, with_receipt
-from msfl_common.receipts import Receipt, SignedHead, Signer, canonical
+from msfl_common.receipts import Receipt, SignedHead, Signer
+from msfl_common.signatures import canonical
 from msfl_server.ledger_heads import Notary
 from msfl_server.server_config import ServerConfig
 from msfl_server.study_folder import StudyFolder, add_site, init_study, open_notary

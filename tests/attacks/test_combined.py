@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
+from msfl_client.answers import forget
 from msfl_client.egress import check_request, door_of
 from msfl_client.feature_training_sums import class_sums
 from msfl_client.harmonize import Rows
@@ -28,7 +29,7 @@ from msfl_common.feature_models import State
 from msfl_common.feature_models.preparation import prepare
 from msfl_common.features import FEATURES
 from msfl_common.kit import SignedKit
-from msfl_common.messages import RoundTask, pack_slopes_task, pack_task
+from msfl_common.messages import METRICS, NUM_CASES, RoundTask, pack_slopes_task, pack_task
 from tests.attacks.feature_sites import Site, play
 from tests.attacks.reading_rows import by_imprinting, recovered
 from tests.attacks.test_floors import ask, code, longer, request
@@ -81,7 +82,7 @@ def test_two_states_alike_before_and_after_a_patient_left(
     another = tmp_path / "another"
     asked, asked_again = second(settings, Site(settings, cases, another))
     Site(settings, cases, another).ask(asked, 1)
-    with pytest.raises(RefusedError, match="of other training cases") as refused:
+    with pytest.raises(RefusedError, match="of other cases") as refused:
         Site(settings, fewer, another).ask(asked_again, 2)
     assert refused.value.code is Code.ANSWERED
 
@@ -118,6 +119,26 @@ def test_cases_that_change_before_anything_has_left_are_nobodys_business(
     for path in folder.root.rglob("*.nii.gz"):
         path.touch()  # a copy of the folder is the same folder
     assert code(ask(site, "train", request(tiny_study, 2))) is None
+
+
+def test_an_answer_of_cases_that_have_left_is_not_sent_after_a_reset(make_site: Make, tiny_study: StudyConfig) -> None:
+    """The same request, which a person has allowed anew: the update that is kept on disk is of other patients."""
+    folder = make_site(subjects=[f"sub-{number}" for number in range(12)])
+    site = folder.config(policy=Policy(min_cases=1))
+    before = ask(site, "train", request(tiny_study)).metric_records[METRICS][NUM_CASES]
+    assert ask(site, "train", request(tiny_study)).metric_records[METRICS][NUM_CASES] == before
+    for number in range(6):
+        shutil.rmtree(folder.root / f"sub-{number}")
+    forget(site, "tiny")
+    after = ask(site, "train", request(tiny_study)).metric_records[METRICS][NUM_CASES]
+    assert cast(int, after) < cast(int, before)
+
+
+def test_a_state_folder_that_others_may_enter_is_no_fault_of_a_table(make_site: Make, tiny_study: StudyConfig) -> None:
+    site = make_site(subjects=["sub-0", "sub-1"]).config(policy=Policy(min_cases=1))
+    site.state.mkdir(mode=0o755)
+    assert code(ask(site, "train", request(tiny_study))) is Code.INTERNAL
+    assert "chmod 700" in (site.state / "site.log").read_text()
 
 
 @pytest.mark.parametrize("second", ["query.moments", "query.residuals"])

@@ -29,7 +29,8 @@ from msfl_common.config_ledger import KeepContent
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.messages import describe, unpack_update
 from msfl_common.messages_ledger import HEAD, RECEIPT, take_head
-from msfl_common.receipts import Receipt, SignedHead, Signer, canonical, countersign
+from msfl_common.receipts import Receipt, SignedHead, Signer, countersign
+from msfl_common.signatures import canonical
 from msfl_server.cli import main as server_main
 from msfl_server.federation_exchange import Question, ask
 from msfl_server.ledger_heads import compare, read_heads
@@ -312,6 +313,16 @@ def test_a_coordinator_that_sends_junk_as_receipt(parties: Parties, record: dict
     assert parties.receipts.path.read_bytes() == before
 
 
+def test_a_receipt_onto_an_edited_file_is_named_and_ends_nothing(
+    parties: Parties, caplog: pytest.LogCaptureFixture
+) -> None:
+    with parties.receipts.path.open("ab") as stream:
+        stream.write(b"{}\n")
+    parties.answer()
+    parties.take(parties.request())
+    assert "the last line is not a receipt, or was edited" in caplog.text
+
+
 def test_a_coordinator_that_withholds_receipts_is_seen(parties: Parties) -> None:
     for number in range(3):
         parties.answer(number)
@@ -566,6 +577,19 @@ def test_a_crash_between_a_late_line_and_its_end_writes_it_once(parties: Parties
     late_of.cache_clear()
     parties.answer()
     assert [line.kind for line in parties.lines()][5:] == ["refusal", "model_update"]
+
+
+def test_a_late_refusal_cut_short_by_a_crash_takes_no_other_with_it(parties: Parties) -> None:
+    late = Late(parties.ledger)
+    late.reserve()
+    entry = parties.lines()[0].model_copy(update={"kind": "refusal", "late": datetime.now(UTC).isoformat()})
+    one = Entry.model_validate(entry.model_dump(include=set(Entry.model_fields)))
+    late.add(one)
+    with parties.ledger.with_suffix(".late").open("r+b") as stream:
+        stream.seek(len(one.model_dump_json()) + 1)
+        stream.write(one.model_dump_json().encode()[:-9])
+    late.add(one.model_copy(update={"code": "INTERNAL"}))
+    assert [found.code for found in Late(parties.ledger).pending()] == [one.code, "INTERNAL"]
 
 
 def test_more_refusals_than_can_be_kept_do_not_leave(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:

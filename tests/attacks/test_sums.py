@@ -258,7 +258,7 @@ def test_a_patient_who_is_removed_is_not_the_difference_of_two_answers(
     one = cases["site-0"]
     fewer = replace(one, features_NP=one.features_NP[1:], labels_N=one.labels_N[1:], patients=one.patients[1:])
     again = Site(settings, fewer, tmp_path)
-    assert "of other training cases" in refused(again, first)
+    assert "of other cases" in refused(again, first)
 
 
 def test_an_answer_that_cannot_be_written_down_does_not_leave(cases: dict[str, Labelled], tmp_path: Path) -> None:

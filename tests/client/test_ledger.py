@@ -16,7 +16,7 @@ from msfl_client import ledger, tail
 from msfl_client.ledger import append, read, verify
 from msfl_client.ledger_line import Entry, Head, hash_of
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.receipts import canonical
+from msfl_common.signatures import canonical
 
 FOLDERS = [str(Path(__file__).parents[2] / side) for side in ("common", "client")]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(FOLDERS)}
