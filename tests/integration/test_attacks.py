@@ -6,8 +6,6 @@ What leaves the site in answer is a code from the fixed list, and each answer is
 from __future__ import annotations
 
 import http.client
-import io
-import json
 import pickle
 import ssl
 import threading
@@ -23,7 +21,7 @@ import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from flwr.app import Array, ConfigRecord, Error, Message, RecordDict
+from flwr.app import Array, Error, Message, RecordDict
 from flwr.app.message import make_message
 from flwr.proto.control_pb2 import ListNodesRequest, StartRunRequest
 from flwr.proto.fab_pb2 import Fab
@@ -37,6 +35,16 @@ from flwr.supercore.inflatable.inflatable_object import get_object_id
 from flwr.supernode import node_auth_http_interceptor
 from tests.integration.deployment import wait_for
 from tests.integration.hostile_link import HostileLink, objects_of, request, telling
+from tests.integration.hostile_requests import (
+    APP,
+    Bomb,
+    pickled,
+    replaced,
+    setting,
+    with_path_name,
+    with_study,
+    without_first,
+)
 from tests.integration.recording_proxy import Lie
 from tests.integration.siege import SITE, STRANGER, Siege, ask, authorise, bundle, lay_siege, run_of
 from tests.kits import trust_at
@@ -63,7 +71,6 @@ from msfl_server.federation_run import DeployedGrid
 from msfl_server.server_config import load_server
 from msfl_server.study_folder import remove_site
 
-APP = ("msfl/msfl", __version__)
 PROTOBUF = {"content-type": "application/protobuf"}
 
 pytestmark = pytest.mark.timeout(300)
@@ -119,25 +126,6 @@ def test_installed_code_answers_a_run_that_shadows_its_names(siege: Siege, grid:
     assert unpack_facts(reply) == NodeFacts(SITE, __version__, 0)
 
 
-def with_study(change: Callable[[dict[str, object]], object], number: object = 1) -> Callable[[Siege], RecordDict]:
-    """A request whose study's JSON was changed."""
-
-    def make(siege: Siege) -> RecordDict:
-        study = json.loads(siege.study.model_dump_json())
-        changed = change(study)
-        text = changed if isinstance(changed, str | bytes | list) else json.dumps(study)
-        content = siege.task()
-        content["task"] = ConfigRecord({"study": text, "round": number})  # type: ignore[dict-item]
-        return content
-
-    return make
-
-
-def setting(part: str, name: str, value: object) -> Callable[[Siege], RecordDict]:
-    """A request with one setting of the study changed."""
-    return with_study(lambda study: study[part].__setitem__(name, value))  # type: ignore[index, attr-defined]
-
-
 @pytest.mark.parametrize(
     ("make", "code"),
     [
@@ -182,46 +170,6 @@ def test_the_real_superlink_hands_a_study_of_50_mb_on_and_the_site_does_not_take
 ) -> None:
     content = with_study(lambda study: "x" * 50_000_000)(siege)
     assert siege.refusal(ask(grid, siege.node, content)) is Code.BAD_MODEL
-
-
-class Bomb:
-    """Unpickled, it writes the marker."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (open, (str(self.marker), "w"))
-
-
-def replaced(change: Callable[[Siege, Array], Array]) -> Callable[[Siege], RecordDict]:
-    """A request with another first array."""
-
-    def make(siege: Siege) -> RecordDict:
-        content = siege.task()
-        name, array = next(iter(content.array_records["arrays"].items()))
-        content.array_records["arrays"][name] = change(siege, array)
-        return content
-
-    return make
-
-
-def without_first(siege: Siege) -> RecordDict:
-    content = siege.task()
-    del content.array_records["arrays"][next(iter(content.array_records["arrays"]))]
-    return content
-
-
-def with_path_name(siege: Siege) -> RecordDict:
-    content = siege.task()
-    content.array_records["arrays"]["../../outside"] = Array(np.zeros(1, np.float32))
-    return content
-
-
-def pickled(siege: Siege, array: Array) -> Array:
-    stream = io.BytesIO()
-    np.save(stream, np.array([Bomb(siege.marker)], dtype=object), allow_pickle=True)
-    return Array("float32", array.shape, "numpy.ndarray", stream.getvalue())
 
 
 @pytest.mark.parametrize(
