@@ -234,6 +234,8 @@ class StudyConfig(Frozen):
             raise ValueError("expected a section `classification` with the task classification, and with no other")
         if self.classification is not None and isinstance(self.classification.model, DeepModel):
             check_deep_model(self.classification, self.rounds.server_momentum, self._harmonized())
+        elif self.classification is not None and self.rounds.server_momentum:
+            raise ValueError("rounds.server_momentum: expected 0 with a model of features, which has no use for it")
         return self
 
     @model_validator(mode="after")

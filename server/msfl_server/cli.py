@@ -50,7 +50,6 @@ class BackendName(StrEnum):
 
 def main() -> None:
     """Entry point of `msfl-server`."""
-    # Flower reads these when it is imported: nothing is reported to anyone, nothing is looked up.
     run_app(app)
 
 

@@ -45,4 +45,4 @@ def combine_without_culprits(
     if isinstance(fault, RunError):
         raise fault
     why = str(fault) if isinstance(fault, MsflError) else type(fault).__name__
-    raise RunError(f"what the sites sent cannot be combined, whichever is left out: {why}") from None
+    raise RunError(f"what the sites sent cannot be combined, whichever is left out: {why}") from fault

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +18,7 @@ from flwr.serverapp import Grid
 from msfl_common.config import StudyConfig
 from msfl_common.errors import RunError
 from msfl_common.harmonization import Reference
-from msfl_common.messages import (
-    RoundTask,
-    ValidationMetrics,
-    pack_task,
-)
+from msfl_common.messages import RoundTask, ValidationMetrics, pack_task
 from msfl_common.model_folder import Provenance, save_model
 from msfl_common.model_signature import ModelSigner
 from msfl_common.stages import Stage, study_at
@@ -59,6 +56,20 @@ from msfl_server.trained_round import (
     weights_sha256,
 )
 from msfl_server.update_store import update_store
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What both halves of a round need; `present` are the nodes to ask, and their sites."""
+
+    grid: Grid
+    task: RoundTask
+    strategy: Strategy
+    out: Path
+    roster: Roster
+    before: Checkpoint
+    listener: Listener
+    present: Mapping[int, str]
 
 
 def run_rounds(
@@ -175,58 +186,44 @@ def play_round(
     Raises:
         RunError: fewer usable updates than the quorum, or a model that came apart too often.
     """
-    present = roster.present(grid)
+    this = _Round(grid, task, strategy, out, roster, before, listener, roster.present(grid))
     trained = load_trained(out, before, has_momentum=bool(task.settings.rounds.server_momentum))
     if trained is None:
-        trained = train_at_sites(grid, task, strategy, out, roster, before, listener, present)
+        trained = train_at_sites(this)
         save_trained(out, trained)
-    return measure_at_sites(grid, task, strategy, out, roster, before, listener, present, trained)
+    return measure_at_sites(this, trained)
 
 
-def train_at_sites(
-    grid: Grid,
-    task: RoundTask,
-    strategy: Strategy,
-    out: Path,
-    roster: Roster,
-    before: Checkpoint,
-    listener: Listener,
-    present: Mapping[int, str],
-) -> TrainedRound:
+def train_at_sites(this: _Round) -> TrainedRound:
     """The first half of a round.
 
     Raises:
         RunError: fewer usable updates than the quorum, or a model that came apart too often.
     """
-    started, study, number = time.monotonic(), task.settings, task.round
-    learners = asked_to("train", task.study, present)
-    with update_store(out) as store:
+    started, task, before, strategy = time.monotonic(), this.task, this.before, this.strategy
+    study, number = task.settings, task.round
+    learners = asked_to("train", task.study, this.present)
+    with update_store(this.out) as store:
         question = Question(
             "train",
             lambda: pack_task(task, before.weights),
-            Intake(strategy, before.weights, store, roster.told, study.rounds).read,
+            Intake(strategy, before.weights, store, this.roster.told, study.rounds).read,
             BAD_UPDATE,
             strategy.answer_like(before.weights),
         )
-        answers = ask(
-            grid,
-            learners,
-            question,
-            number,
-            study.rounds,
-            lambda sites, left: listener.on_wait(number, "training", sites, left),
-        )
-        sent = {present[node]: update for node, update in answers.replies.items()}
+        on_wait = partial(this.listener.on_wait, number, "training")
+        answers = ask(this.grid, learners, question, number, study.rounds, on_wait)
+        sent = {this.present[node]: update for node, update in answers.replies.items()}
         usable = combine_usable(strategy, before.weights, before.momentum, sent, study.rounds.quorum)
     updates, combined = usable.updates, usable.combined
-    absent = (failure for failure in roster.absent if failure.code != NOT_ONLINE or failure.site not in sent)
+    absent = (failure for failure in this.roster.absent if failure.code != NOT_ONLINE or failure.site not in sent)
     failures = (*absent, *answers.failures, *usable.failures)
-    roster.forget([failure.site for failure in failures if failure.code == BAD_UPDATE])
+    this.roster.forget([failure.site for failure in failures if failure.code == BAD_UPDATE])
     set_back: Checkpoint | None = None
     if combined is None:
         if not (before.state.good and strategy.can_go_back and diverged(answers.failures, len(learners))):
             raise RunError(_too_few(number, study.rounds.quorum, sorted(updates), failures))
-        set_back = last_good(out, before, study)
+        set_back = last_good(this.out, before, study)
         combined = Combined(set_back.weights, set_back.momentum, None)
     record = TrainedRecord(
         round=number,
@@ -234,51 +231,42 @@ def train_at_sites(
         train_cases={site: update.num_cases for site, update in updates.items()},
         loss=combined.loss,
         failures=failures,
-        busy_s=busy(grid, [update.seconds for update in updates.values()]),
+        busy_s=busy(this.grid, [update.seconds for update in updates.values()]),
         seconds=time.monotonic() - started,
         is_set_back=set_back is not None,
     )
     return TrainedRound(record, combined.weights, combined.momentum)
 
 
-def measure_at_sites(
-    grid: Grid,
-    task: RoundTask,
-    strategy: Strategy,
-    out: Path,
-    roster: Roster,
-    before: Checkpoint,
-    listener: Listener,
-    present: Mapping[int, str],
-    combined: TrainedRound,
-) -> Checkpoint:
+def measure_at_sites(this: _Round, combined: TrainedRound) -> Checkpoint:
     """The second half of a round: validation where it is due, after the last round the test, and what is kept."""
-    started, study, number = time.monotonic(), task.settings, task.round
+    started, task, before, strategy = time.monotonic(), this.task, this.before, this.strategy
+    study, number = task.settings, task.round
     trained, failures = combined.record, combined.record.failures
-    set_back = last_good(out, before, study) if trained.is_set_back else None
+    set_back = last_good(this.out, before, study) if trained.is_set_back else None
     validation: Mapping[str, ValidationMetrics] = {}
     test: Mapping[str, ValidationMetrics] = {}
     threshold, is_last = None, number == study.rounds.num_rounds or strategy.is_finished(combined.weights)
     if number % study.validation.every_rounds == 0 or is_last:
         # A site given up in training is not waited for a second time.
         given_up = {failure.site for failure in failures if failure.code in (NO_ANSWER, WENT_OFFLINE)}
-        asked = {node: name for node, name in present.items() if name not in given_up}
+        asked = {node: name for node, name in this.present.items() if name not in given_up}
         if trained.validation is None:
             learners = asked_to("train", task.study, asked)
-            validation, more = validate_round(grid, task, combined.weights, learners, listener, roster.told)
+            validation, more = validate_round(this, task, combined.weights, learners)
             failures = (*failures, *more)
         else:
             validation = trained.validation
         if strategy.can_go_back and collapsed(study.task, before.state.validation, validation):
-            set_back = last_good(out, before, study)
+            set_back = last_good(this.out, before, study)
         if is_last and study.classification is not None:
-            save_record(out, trained.model_copy(update={"validation": dict(validation), "failures": failures}))
+            save_record(this.out, trained.model_copy(update={"validation": dict(validation), "failures": failures}))
             threshold = threshold_of(set_back.state.validation if set_back else validation)
             task = replace(task, split="test", threshold=threshold)
             testers, weights = asked_to("test", study, asked), (set_back or combined).weights
-            test, more = validate_round(grid, task, weights, testers, listener, roster.told)
+            test, more = validate_round(this, task, weights, testers)
             failures = (*failures, *more)
-    validated_s = sum(busy(grid, [told.seconds for told in split.values()]) for split in (validation, test))
+    validated_s = sum(busy(this.grid, [told.seconds for told in split.values()]) for split in (validation, test))
     metrics = summarise_metrics(validation)
     record = RoundSummary(
         round=number,
@@ -312,28 +300,17 @@ def measure_at_sites(
 
 
 def validate_round(
-    grid: Grid,
-    task: RoundTask,
-    weights: Weights,
-    present: Mapping[int, str],
-    listener: Listener,
-    told: Mapping[str, int],
+    this: _Round, task: RoundTask, weights: Weights, present: Mapping[int, str]
 ) -> tuple[dict[str, ValidationMetrics], tuple[SiteFailure, ...]]:
     """Each site's aggregate metrics of the averaged weights; a site with too few cases reports none."""
     question = Question(
         "evaluate",
         lambda: pack_task(task, weights),
-        lambda site, content: read_metrics(task.settings, site, content, told),
+        lambda site, content: read_metrics(task.settings, site, content, this.roster.told),
         BAD_METRICS,
     )
-    answers = ask(
-        grid,
-        present,
-        question,
-        task.round,
-        task.settings.rounds,
-        lambda sites, left: listener.on_wait(task.round, task.split, sites, left),
-    )
+    on_wait = partial(this.listener.on_wait, task.round, task.split)
+    answers = ask(this.grid, present, question, task.round, task.settings.rounds, on_wait)
     usable, failures = usable_metrics({present[node]: metrics for node, metrics in answers.replies.items()})
     return usable, (*answers.failures, *failures)
 

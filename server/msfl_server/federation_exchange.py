@@ -55,7 +55,6 @@ PRESENCE_EVERY_S = 1.0
 UNREADABLE = 7001  # the code of an error that a grid makes of bytes that are no reply; none of Flower's own
 _LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
-log = logging.getLogger(__name__)
 OnWait = Callable[[list[str], float], None]  # names still awaited, seconds until the deadline
 
 
@@ -234,7 +233,6 @@ def ask(
         on_wait: told the names still awaited, whenever they change.
     """
     end = time.monotonic() + rounds.deadline_s
-
     exchange = _Exchange(grid, names, round_number, end, question)
     online = presence(grid)
     exchange.send(names, online)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,14 +21,7 @@ from pydantic import ValidationError
 from msfl_common.config import Frozen, Harmonization, StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.files import write_text
-from msfl_common.harmonization import (
-    Floats,
-    Moments,
-    Reference,
-    Residuals,
-    column_names,
-    make_reference,
-)
+from msfl_common.harmonization import Floats, Moments, Reference, Residuals, column_names, make_reference
 from msfl_common.messages import (
     MOMENTS,
     REFERENCE,
@@ -205,14 +199,8 @@ class Harmonizer:
             return sums
 
         question = Question(f"query.{step}", lambda: pack(task), expected, bad)
-        answers = ask(
-            self.grid,
-            sites,
-            question,
-            self.number,
-            self.study.rounds,
-            lambda names, left: self.on_wait(self.number, f"harmonization ({step})", names, left),
-        )
+        on_wait = partial(self.on_wait, self.number, f"harmonization ({step})")
+        answers = ask(self.grid, sites, question, self.number, self.study.rounds, on_wait)
         for failure in answers.failures:
             log.warning("harmonization, %s: %s: %s (%s)", step, failure.site, failure.code, meaning_of(failure.code))
         return answers

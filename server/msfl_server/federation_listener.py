@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
+from typing import Any
 
 from uvicorn import Config, Server
 from uvicorn.server import ServerState
@@ -176,7 +177,7 @@ class GateServer(Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen."""
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # broken connections, each with a traceback
+        asyncio.get_running_loop().set_exception_handler(_on_fault)
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             self.should_exit = True
@@ -210,6 +211,12 @@ def _trim_memory() -> None:
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Strangers may break as many connections as they like; all else is a fault of ours, and gets its line."""
+    if isinstance(context.get("exception"), Exception) and not isinstance(context["exception"], OSError):
+        loop.default_exception_handler(context)
 
 
 def raise_file_limit() -> int:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from flwr.serverapp import Grid
 
 from msfl_common.messages import SEGMENTATION, RoundTask, pack_task, unpack_facts
 from msfl_common.weights import Weights
-from msfl_server.federation_exchange import (
-    BAD_FACTS,
-    NOT_ONLINE,
-    STRANGER,
-    Question,
-    ask,
-    gather,
-    presence,
-)
+from msfl_server.federation_exchange import BAD_FACTS, NOT_ONLINE, STRANGER, Question, ask, gather, presence
 from msfl_server.federation_metrics import facts_within
 from msfl_server.run_listener import Listener
 from msfl_server.summary import SUSPENDED, SiteFailure
@@ -62,11 +55,8 @@ def meet_sites(grid: Grid, task: RoundTask, roster: Roster, listener: Listener, 
     comes back, has them before anything is measured. One that refuses is asked again before the next round.
     """
     rounds, number, left_out = task.settings.rounds, task.round, task.study.left_out
-
-    def on_wait(sites: list[str], left_s: float) -> None:
-        listener.on_wait(number, "coming online", sites, left_s)
-
-    gather(grid, roster.expected, rounds, on_wait, {left_out, *roster.suspended})
+    on_wait = partial(listener.on_wait, number)
+    gather(grid, roster.expected, rounds, partial(on_wait, "coming online"), {left_out, *roster.suspended})
     online = presence(grid)
     known = {node: here.site for node, here in (online or {}).items()}
     missing = sorted(set(roster.invited) - set(known.values()) - set(roster.suspended))
@@ -86,14 +76,7 @@ def meet_sites(grid: Grid, task: RoundTask, roster: Roster, listener: Listener, 
         lambda _, content: facts_within(unpack_facts(content), rounds),
         BAD_FACTS,
     )
-    answers = ask(
-        grid,
-        strangers,
-        question,
-        number,
-        rounds,
-        lambda sites, left: listener.on_wait(number, "facts", sites, left),
-    )
+    answers = ask(grid, strangers, question, number, rounds, partial(on_wait, "facts"))
     failures = list(answers.failures)
     for node, facts in sorted(answers.replies.items()):
         if known.get(node, facts.site) != facts.site:

@@ -11,6 +11,7 @@ weights and, where the test follows, the same threshold.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from msfl_common.weights import Weights, to_safetensors
 from msfl_server.checkpoint import MOMENTUM_FILE, WEIGHTS_FILE, Checkpoint, load_weights
 from msfl_server.summary import SiteFailure
 
+log = logging.getLogger(__name__)
 _PREFIX, _RECORD_FILE = "trained_", "round.json"
 
 
@@ -60,17 +62,12 @@ def save_trained(out: Path, trained: TrainedRound) -> None:
         write_bytes(temporary / WEIGHTS_FILE, to_safetensors(trained.weights))
         if trained.momentum is not None:
             write_bytes(temporary / MOMENTUM_FILE, to_safetensors(trained.momentum))
-        write_record(temporary, trained.record)
+        _write_record(temporary, trained.record)
 
 
 def save_record(out: Path, record: TrainedRecord) -> None:
     """Write down what has become known of a trained round since."""
-    write_record(_folder(out, record.round), record)
-
-
-def write_record(folder: Path, record: TrainedRecord) -> None:
-    """Write `round.json`."""
-    write_text(folder / _RECORD_FILE, record.model_dump_json(indent=1) + "\n")
+    _write_record(_folder(out, record.round), record)
 
 
 def load_trained(out: Path, before: Checkpoint, has_momentum: bool) -> TrainedRound | None:
@@ -82,7 +79,10 @@ def load_trained(out: Path, before: Checkpoint, has_momentum: bool) -> TrainedRo
             return None
         weights = load_weights(folder / WEIGHTS_FILE, before.weights)
         momentum = load_weights(folder / MOMENTUM_FILE, before.weights) if has_momentum else None
-    except (OSError, ValidationError, SafetensorError, UpdateError, KeyError):
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError, SafetensorError, UpdateError, KeyError) as error:
+        log.warning("%s: cannot be read (%s); the round is trained again", folder, type(error).__name__)
         return None
     return TrainedRound(record, weights, momentum)
 
@@ -96,6 +96,10 @@ def drop_trained(out: Path) -> None:
 def weights_sha256(weights: Weights) -> str:
     """What says which weights a round started from."""
     return hashlib.sha256(to_safetensors(weights)).hexdigest()
+
+
+def _write_record(folder: Path, record: TrainedRecord) -> None:
+    write_text(folder / _RECORD_FILE, record.model_dump_json(indent=1) + "\n")
 
 
 def _folder(out: Path, number: int) -> Path:

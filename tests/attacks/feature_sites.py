@@ -7,17 +7,28 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
 from msfl_client.bids import case_key
 from msfl_client.classification import OutcomeData
 from msfl_client.classification_features import FeatureLearner
 from msfl_client.feature_table import FeatureRow, FeatureTable
 from msfl_client.feature_training import contribute
+from msfl_client.feature_training_sums import logistic_sums
 from msfl_client.labelled import Labelled
 from msfl_common.config import Policy, SiteConfig, StudyConfig
 from msfl_common.config_classification import Classification
+from msfl_common.errors import RefusedError
 from msfl_common.feature_models import State, check_state, first_state, is_finished
+from msfl_common.feature_models.linear import design
 from msfl_common.seeds import derive_seed
 from msfl_server.feature_aggregation import combine
+from tests.attacks.reading_rows import (
+    Floats,
+)
+from tests.feature_models import make_cases, make_settings
 
 
 class Site:
@@ -95,3 +106,47 @@ def unguarded(settings: Classification, cases: Mapping[str, Labelled], num_round
         }
         states.append(combine(settings, states[-1], answers))
     return states
+
+
+INPUTS, SIZES = 6, (55, 40, 40)
+
+
+@pytest.fixture(scope="module")
+def cases() -> dict[str, Labelled]:
+    return make_cases(0, SIZES, INPUTS, signal=0.6)
+
+
+def study(kind: str, **model: Any) -> Classification:
+    return make_settings({"kind": kind, **model}, INPUTS)
+
+
+def begun(settings: Classification, cases: dict[str, Labelled], folder: Path, rounds: int = 1) -> tuple[Site, State]:
+    """A site that has answered some rounds, and the state that it is asked next."""
+    sites = sites_of(settings, cases, folder)
+    return sites["site-0"], play(settings, sites, rounds)[-1]
+
+
+def refused(site: Site, state: State, number: int = 1) -> str:
+    """Why the site does not answer."""
+    with pytest.raises(RefusedError) as error:
+        site.ask(state, number)
+    return str(error.value)
+
+
+DIRECTION = np.array([0.5, -0.4, 0.3, 0.5, 0.4, -0.3])
+
+
+def rows_of(settings: Classification, state: State, cases: Labelled) -> Floats:
+    return design(settings, state, cases.features_NP)[:, :-1]
+
+
+def bare_logistic(settings: Classification, cases: Labelled) -> Any:
+    return lambda state: logistic_sums(design(settings, state, cases.features_NP), cases.labels_N, state)
+
+
+def going_on(state: State, **changed: NDArray[np.float64]) -> State:
+    """A state whose search goes on from where `state` was asked, as far as its own figures say."""
+    there = changed.get("coefficients", state["coefficients"])
+    search = np.array([1.0, -1.0, 1.0, 135.0, state["coefficients_search"][4] + 1])
+    line = {"coefficients_accepted": state["coefficients"], "coefficients_direction": there - state["coefficients"]}
+    return state | line | {"coefficients_search": search} | changed

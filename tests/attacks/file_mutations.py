@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,21 @@ def yaml_trees() -> list[tuple[Callable[[Path], object], dict[str, Any]]]:
     ]
 
 
-def mutate_yaml(rng: np.random.Generator, tree: dict[str, Any], path: Path) -> None:
-    """Write changed settings."""
-    path.write_bytes(mutated_yaml(rng, tree))
+def mutated_files(
+    models: list[Path], folder: Path, num_files: int, seed: int
+) -> Iterator[tuple[int, Callable[[Path], object], Path]]:
+    """Changed model folders and settings, each with its number and whoever reads it; the next takes its place."""
+    trees, changed, settings = yaml_trees(), folder / "changed", folder / "settings.yaml"
+    for number in range(num_files):
+        rng = np.random.default_rng([seed, number])
+        if number % 2:
+            read, tree = trees[rng.integers(len(trees))]
+            settings.write_bytes(mutated_yaml(rng, tree))
+            yield number, read, settings
+        else:
+            mutate_model(rng, models[rng.integers(len(models))], changed)
+            yield number, read_model, changed
+            yield number, read_reference_of, changed
 
 
 def reading_fault(read: Callable[[Path], object], path: Path) -> str | None:
@@ -150,3 +163,10 @@ def read_model(path: Path) -> object:
 def read_reference_of(path: Path) -> object:
     """As `harmonize --reference` reads one."""
     return read_reference(path / "harmonization.json")
+
+
+HOSTILE_TEXT = "[/nothing]\x1b[2J\x1b]0;owned\x07[red]x\u202egnp\x9b31m"
+
+
+def megabytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -57,12 +57,36 @@ class Flood:
             lines += [f"flwr-public-key: {public}", f"flwr-timestamp: {moment}", f"flwr-signature: {signature}"]
         return "\r\n".join([*lines, *more, "", ""]).encode()
 
+    async def pour(self, first: bytes, piece: bytes, most: int) -> None:
+        """Send a call's beginning on a connection of its own, then a piece as often as it is taken."""
+        reader, writer = await self.open()
+        writer.write(first)
+        for _ in range(most):
+            if not self.left() or reader.at_eof():
+                break
+            writer.write(piece)
+            await writer.drain()
+        writer.close()
+
+    async def drip(self, first: bytes) -> None:
+        """Send a call's beginning on a connection of its own, then a byte a second."""
+        reader, writer = await self.open()
+        writer.write(first)
+        while self.left() and not reader.at_eof():
+            writer.write(b"x")
+            await asyncio.sleep(1)
+        writer.close()
+
+    async def say(self, content: bytes) -> None:
+        """Send it all on a connection of its own, and read until that is closed."""
+        reader, writer = await self.open()
+        writer.write(content)
+        await asyncio.wait_for(reader.read(), self.left())
+        writer.close()
+
     def left(self) -> float:
         """Seconds until the end."""
         return max(0.0, self.end - time.monotonic())
-
-
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def half_a_handshake(flood: Flood) -> None:
@@ -75,65 +99,36 @@ async def half_a_handshake(flood: Flood) -> None:
 
 async def half_a_head(flood: Flood) -> None:
     """A byte of a header each second."""
-    reader, writer = await flood.open()
-    writer.write(b"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: localhost\r\nx-slow: ")
-    while flood.left() and not reader.at_eof():
-        writer.write(b"x")
-        await asyncio.sleep(1)
-    writer.close()
+    await flood.drip(b"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: localhost\r\nx-slow: ")
 
 
 async def large_bodies(flood: Flood) -> None:
     """A gigabyte said, and sent as fast as it is taken."""
-    reader, writer = await flood.open()
-    writer.write(flood.head("/v1/fleet/push-object", 10**9))
     piece = bytes(2**18)
-    for _ in range(MOST_BYTES // len(piece)):
-        if not flood.left() or reader.at_eof():
-            break
-        writer.write(piece)
-        await writer.drain()
-    writer.close()
+    await flood.pour(flood.head("/v1/fleet/push-object", 10**9), piece, MOST_BYTES // len(piece))
 
 
 async def endless_bodies(flood: Flood) -> None:
     """Pieces without a length."""
-    reader, writer = await flood.open()
-    writer.write(flood.head("/v1/fleet/push-messages", -1, "transfer-encoding: chunked"))
     piece = b"40000\r\n" + bytes(2**18) + b"\r\n"
-    for _ in range(MOST_BYTES // len(piece)):
-        if not flood.left() or reader.at_eof():
-            break
-        writer.write(piece)
-        await writer.drain()
-    writer.close()
+    first = flood.head("/v1/fleet/push-messages", -1, "transfer-encoding: chunked")
+    await flood.pour(first, piece, MOST_BYTES // len(piece))
 
 
 async def slow_bodies(flood: Flood) -> None:
     """As large as may be, a byte a second."""
-    reader, writer = await flood.open()
-    writer.write(flood.head("/v1/fleet/push-object", 5 * 2**20))
-    while flood.left() and not reader.at_eof():
-        writer.write(b"x")
-        await asyncio.sleep(1)
-    writer.close()
+    await flood.drip(flood.head("/v1/fleet/push-object", 5 * 2**20))
 
 
 async def junk(flood: Flood) -> None:
     """Thirty kilobytes that are no call."""
-    reader, writer = await flood.open()
-    writer.write(random.choice((b"GET /", b"", b"POST /v1/fleet/")) + os.urandom(30_000) + b"\r\n\r\n")
-    await asyncio.wait_for(reader.read(), flood.left())
-    writer.close()
+    await flood.say(random.choice((b"GET /", b"", b"POST /v1/fleet/")) + os.urandom(30_000) + b"\r\n\r\n")
 
 
 async def other_paths(flood: Flood) -> None:
     """What a scanner looks for."""
-    reader, writer = await flood.open()
     path = random.choice(("/", "/docs", "/v1/control/start-run", "/v1/fleet/get-fab", "/v1/fleet/x" * 200))
-    writer.write(flood.head(path, 0))
-    await asyncio.wait_for(reader.read(), flood.left())
-    writer.close()
+    await flood.say(flood.head(path, 0))
 
 
 async def short_connections(flood: Flood) -> None:
@@ -144,23 +139,13 @@ async def short_connections(flood: Flood) -> None:
 
 async def many_headers(flood: Flood) -> None:
     """A head that does not end."""
-    reader, writer = await flood.open()
-    writer.write(b"POST /v1/fleet/pull-messages HTTP/1.1\r\n")
     piece = b"".join(b"x-%d: y\r\n" % number for number in range(10_000))
-    for _ in range(100):
-        if not flood.left() or reader.at_eof():
-            break
-        writer.write(piece)
-        await writer.drain()
-    writer.close()
+    await flood.pour(b"POST /v1/fleet/pull-messages HTTP/1.1\r\n", piece, 100)
 
 
 async def many_calls_at_once(flood: Flood) -> None:
     """A thousand calls in one breath."""
-    reader, writer = await flood.open()
-    writer.write(flood.head("/v1/fleet/pull-messages", 0) * 1000)
-    await asyncio.wait_for(reader.read(), flood.left())
-    writer.close()
+    await flood.say(flood.head("/v1/fleet/pull-messages", 0) * 1000)
 
 
 async def calls_of_a_site(flood: Flood) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 from flwr.app import RecordDict
 
 from msfl_client import egress
@@ -19,7 +20,7 @@ from msfl_client.ledger_proof import Proof
 from msfl_client.ledger_receipts import Receipts
 from msfl_client.ledger_witness import Witness
 from msfl_common.config import Policy, SiteConfig, StudyConfig
-from msfl_common.errors import Code
+from msfl_common.errors import Code, InputError
 from msfl_common.kit import read_kit
 from msfl_common.messages import Content, ModelUpdate, Refusal, RoundTask, pack_task
 from msfl_common.messages_ledger import take_head, with_receipt
@@ -161,3 +162,8 @@ def site_of(folder: Path, name: str, state: Path, policy: Policy | None = None) 
     )
     approve_kit(site, read_kit(site.kit))
     return site
+
+
+def caught(parties: Parties, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        parties.verify()

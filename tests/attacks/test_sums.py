@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from msfl_client.answered_states import FOLDER
 from msfl_client.feature_training import contribute
-from msfl_client.feature_training_sums import class_sums, hinge_margins, hinge_sums, logistic_sums
-from msfl_client.harmonize import Rows, compute_moments, compute_residuals, large_groups_of_scanners
+from msfl_client.feature_training_sums import hinge_margins, hinge_sums
 from msfl_client.labelled import Labelled
 from msfl_client.small_groups import in_large_groups
 from msfl_common.config_classification import Classification
@@ -29,9 +27,23 @@ from msfl_common.feature_models.state import MAX_STEPS, scalar
 from msfl_common.feature_models.trees import ROOT
 from msfl_common.seeds import derive_seed
 from msfl_server.feature_aggregation import combine
-from tests.attacks.feature_sites import Site, play, sites_of, unguarded
+from tests.attacks.feature_sites import (
+    DIRECTION,
+    INPUTS,
+    SIZES,
+    Site,
+    bare_logistic,
+    begun,
+    cases,
+    going_on,
+    play,
+    refused,
+    rows_of,
+    sites_of,
+    study,
+    unguarded,
+)
 from tests.attacks.reading_rows import (
-    Floats,
     at_point,
     by_coefficients,
     by_hinge,
@@ -40,31 +52,7 @@ from tests.attacks.reading_rows import (
 )
 from tests.feature_models import make_cases, make_settings
 
-INPUTS, SIZES = 6, (55, 40, 40)
-DIRECTION = np.array([0.5, -0.4, 0.3, 0.5, 0.4, -0.3])
-
-
-@pytest.fixture(scope="module")
-def cases() -> dict[str, Labelled]:
-    return make_cases(0, SIZES, INPUTS, signal=0.6)
-
-
-def study(kind: str, **model: Any) -> Classification:
-    return make_settings({"kind": kind, **model}, INPUTS)
-
-
-def begun(settings: Classification, cases: dict[str, Labelled], folder: Path, rounds: int = 1) -> tuple[Site, State]:
-    """A site that has answered some rounds, and the state that it is asked next."""
-    sites = sites_of(settings, cases, folder)
-    return sites["site-0"], play(settings, sites, rounds)[-1]
-
-
-def rows_of(settings: Classification, state: State, cases: Labelled) -> Floats:
-    return design(settings, state, cases.features_NP)[:, :-1]
-
-
-def bare_logistic(settings: Classification, cases: Labelled) -> Any:
-    return lambda state: logistic_sums(design(settings, state, cases.features_NP), cases.labels_N, state)
+__all__ = ["cases"]
 
 
 def bare_hinge(settings: Classification, cases: Labelled) -> Any:
@@ -73,21 +61,6 @@ def bare_hinge(settings: Classification, cases: Labelled) -> Any:
         return hinge_sums(inputs, cases.labels_N, state, hinge_margins(inputs, cases.labels_N, state) > 0)
 
     return ask
-
-
-def refused(site: Site, state: State, number: int = 1) -> str:
-    """Why the site does not answer."""
-    with pytest.raises(RefusedError) as error:
-        site.ask(state, number)
-    return str(error.value)
-
-
-def going_on(state: State, **changed: NDArray[np.float64]) -> State:
-    """A state whose search goes on from where `state` was asked, as far as its own figures say."""
-    there = changed.get("coefficients", state["coefficients"])
-    search = np.array([1.0, -1.0, 1.0, 135.0, state["coefficients_search"][4] + 1])
-    line = {"coefficients_accepted": state["coefficients"], "coefficients_direction": there - state["coefficients"]}
-    return state | line | {"coefficients_search": search} | changed
 
 
 @pytest.mark.parametrize("through", ["coefficients", "scale", "mean"])
@@ -268,122 +241,6 @@ def test_an_answer_that_cannot_be_written_down_does_not_leave(cases: dict[str, L
     (tmp_path / "state" / FOLDER).write_text("in the way")
     with pytest.raises((OSError, InputError), match=FOLDER):
         site.ask(play(settings, {"site-0": site}, 0)[0])
-
-
-def with_few_men(cases: Labelled, num_men: int, column: int = 0) -> Labelled:
-    values = cases.features_NP.copy()
-    values[:, column] = 0.0
-    values[:num_men, column] = 1.0
-    return replace(cases, features_NP=values)
-
-
-@pytest.mark.parametrize("num_men", [1, 4])
-def test_the_one_man_among_many_is_not_in_the_first_newton_step(
-    cases: dict[str, Labelled], tmp_path: Path, num_men: int
-) -> None:
-    settings = study("logistic")
-    few = with_few_men(cases["site-0"], num_men)
-    sites = {name: with_few_men(one, 20) for name, one in cases.items()} | {"site-0": few}
-    _, state = begun(settings, sites, tmp_path)
-    curved = bare_logistic(settings, few)(state)["curvature"][0]  # a quarter of the products, all weights being equal
-    one, off = float(state["projection"][0, 0]), float(state["mean"][0] * state["projection"][0, 0])
-    sum_of_men = 4 * (curved[0] + off * curved[-1]) / one
-    prepared = rows_of(settings, state, few)
-    np.testing.assert_allclose(sum_of_men[:-1], prepared[:num_men].sum(axis=0), atol=1e-9)  # with one man, his row
-    kept = in_large_groups(settings, few, 5)
-    assert kept.features_NP[:, 0].max() == 0
-    assert len(kept.labels_N) == len(few.labels_N) - num_men
-    with pytest.raises(RefusedError, match=rf"{num_men} training patients whom {settings.inputs[0]} sets apart"):
-        contribute(settings, state, few, 0, 1, 5)
-
-
-def test_those_who_are_left_out_are_told_to_the_sites_people(cases: dict[str, Labelled], tmp_path: Path) -> None:
-    site = Site(study("logistic"), with_few_men(cases["site-0"], 3), tmp_path)
-    assert site.learner.num_train_cases == 52
-    assert site.told == ["3 of 55 training cases left out: of groups of too few patients"]
-
-
-def test_the_one_with_a_new_lesion_is_left_out(cases: dict[str, Labelled]) -> None:
-    settings, one = study("lda"), with_few_men(cases["site-0"], 3)
-    one.features_NP[:3, 0] = [0.7, 2.1, 33.0]
-    assert len(in_large_groups(settings, one, 5).labels_N) == 52
-    assert len(in_large_groups(settings, one, 3).labels_N) == 55
-
-
-def test_a_small_class_is_left_out_as_if_it_were_not_there(cases: dict[str, Labelled]) -> None:
-    settings, one = study("lda"), cases["site-0"]
-    keep = np.r_[np.flatnonzero(one.labels_N == 0), np.flatnonzero(one.labels_N == 1)[:4]]
-    few = Labelled(one.names, one.features_NP[keep], one.labels_N[keep], tuple(np.array(one.patients)[keep]))
-    kept = in_large_groups(settings, few, 5)
-    assert set(kept.labels_N.tolist()) == {0}
-    contribute(settings, play(settings, {}, 0)[0], kept, 0, 1, 5)
-
-
-def test_the_one_man_of_a_class_is_not_in_its_scatter(cases: dict[str, Labelled]) -> None:
-    settings = make_settings({"kind": "naive-bayes"}, INPUTS, reduction="pca", num_components=3)
-    one = cases["site-0"]
-    values = one.features_NP.copy()
-    values[:, 0] = (one.labels_N == 0) & (np.arange(55) % 2)
-    values[np.flatnonzero(one.labels_N == 1)[0], 0] = 1.0
-    odd = replace(one, features_NP=values)
-    sums = class_sums(settings, odd.features_NP, odd.labels_N)
-    mean = sums["sums"][1] / sums["counts"][1]
-    man = np.flatnonzero((one.labels_N == 1) & (values[:, 0] == 1))
-    read = sums["scatter"][1][0] + sums["counts"][1] * mean[0] * mean  # sum of sex times inputs: of one man, his row
-    np.testing.assert_allclose(read, values[man[0]], rtol=1e-6)
-    assert odd.patients[man[0]] not in in_large_groups(settings, odd, 5).patients
-    assert odd.patients[man[0]] in in_large_groups(study("lda"), odd, 5).patients  # whose scatter is of all classes
-
-
-def test_fewer_unknowns_than_numbers_are_refused(tmp_path: Path) -> None:
-    for kind, sizes in (("logistic", (9, 40, 40)), ("lda", (8, 40, 40))):
-        settings = make_settings({"kind": kind}, 8)
-        few = make_cases(5, sizes, 8)["site-0"]
-        few = replace(few, labels_N=np.zeros_like(few.labels_N))
-        with pytest.raises(RefusedError, match="unknowns"):
-            Site(settings, few, tmp_path / kind).ask(play(settings, {}, 0)[0])
-
-
-def test_random_features_that_outnumber_the_patients_are_refused(cases: dict[str, Labelled], tmp_path: Path) -> None:
-    settings = study("svm-rbf")  # 200 of them: the plane of the rows' images meets the images in the rows alone
-    with pytest.raises(RefusedError, match="fewer inputs or random features") as error:
-        Site(settings, cases["site-0"], tmp_path).ask(play(settings, {}, 0)[0])
-    assert error.value.code is Code.TOO_FEW_CASES
-
-
-def test_sums_that_few_patients_carry_are_refused(cases: dict[str, Labelled], tmp_path: Path) -> None:
-    settings = study("logistic")
-    site, state = begun(settings, cases, tmp_path)
-    far = going_on(state, coefficients=np.append(6 * DIRECTION, -20.0)[None])  # beyond all but the last patients
-    assert "carried by" in refused(site, far) or "scores" in refused(site, far)
-
-
-def rows(num_men: int, scanners: int = 1) -> Rows:
-    rng = np.random.default_rng(0)
-    covariates = np.column_stack([rng.uniform(20, 60, 42), np.arange(42) < num_men]).astype(np.float32)
-    features = rng.normal(size=(42, 3)) + 5
-    return Rows(("bpf", "gm_ml", "wm_ml"), features, covariates, tuple(f"s{n % scanners}" for n in range(42)))
-
-
-def test_the_one_mans_volumes_are_not_in_combats_sums() -> None:
-    one = rows(1)
-    cross, residuals = compute_moments(one).cross_QP, compute_residuals(one, np.zeros((2, 3)))
-    mean = residuals.intercepts_P / 42
-    np.testing.assert_allclose(cross[1] + mean, one.features_NP[0], rtol=1e-6)  # what a coordinator reads today
-    patients = np.arange(42).astype(str)
-    assert not large_groups_of_scanners(one, patients, 5)[0]
-    assert large_groups_of_scanners(one, patients, 5)[1:].all()
-    assert large_groups_of_scanners(rows(5), patients, 5).all()
-    assert large_groups_of_scanners(rows(10, scanners=2), patients, 5).all()
-    assert large_groups_of_scanners(rows(4, scanners=2), patients, 5).tolist() == [False] * 4 + [True] * 38
-
-
-def test_the_one_with_lesions_is_not_in_combats_sums() -> None:
-    one = rows(0)
-    one.features_NP[:, 1] = 0
-    one.features_NP[7, 1] = 3.0
-    kept = large_groups_of_scanners(one, np.arange(42).astype(str), 5)
-    assert kept.tolist() == [number != 7 for number in range(42)]
 
 
 def region(state: State, value: float) -> State:

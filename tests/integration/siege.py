@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -23,21 +24,21 @@ from tests.installation import hooked_installation
 from tests.integration.deployment import ENVIRONMENT, Deployment, deployment, wait_for
 from tests.integration.hostile_link import HostileLink
 from tests.integration.recording_proxy import RecordingProxy, proxy_to
-from tests.kits import point_kit
+from tests.kits import point_kit, private_key, trust_at
 
+from msfl_client.federation_bounds import Bounds
+from msfl_client.federation_fleet import Fleet, join
+from msfl_client.keys import load_key
 from msfl_client.ledger import verify
 from msfl_common import __version__
 from msfl_common.config import StudyConfig
 from msfl_common.errors import Code
-from msfl_common.messages import (
-    RoundTask,
-    describe,
-    pack_task,
-    unpack_refusal,
-)
+from msfl_common.kit import read_certificate
+from msfl_common.messages import RoundTask, describe, pack_task, unpack_refusal
 from msfl_common.messages_ledger import take_head
 from msfl_common.network import build_network, get_weights
 from msfl_server import federation_control
+from msfl_server.certificates import Pair, issue_server_certificate, make_authority
 from msfl_server.coordinator import link_address, link_settings
 from msfl_server.federation_control import LinkAddress, connect
 from msfl_server.federation_run import DeployedGrid, open_run
@@ -117,6 +118,10 @@ class Siege:
         """Let the site pull from a link that lies."""
         self.proxy.tamper = hostile
         return hostile
+
+    def rss_mb(self) -> float:
+        """Memory of the site's process."""
+        return float(psutil.Process(self.site.pid).memory_info().rss / 1e6)
 
     def check_line(self, reply: RecordDict) -> None:
         """The answer is the ledger's one new line."""
@@ -250,3 +255,28 @@ def lay_siege(tiny: StudyConfig, base: Path) -> Iterator[Siege]:
         )
         siege.wait_until_online()
         yield siege
+
+
+@contextmanager
+def joined(siege: Siege, key: Path) -> Iterator[Fleet]:
+    """A client of ours at the SuperLink, with a key of somebody's."""
+    with join(siege.proxy.address, trust_at(siege.made.site(SITE)), load_key(key), None, Bounds(10**7, 1000)) as fleet:
+        yield fleet
+
+
+def show(siege: Siege, what: str, folder: Path) -> None:
+    """Let the proxy answer with the certificate of another server, or with none."""
+    if what == "plain HTTP":
+        siege.proxy.show(None)
+        return
+    start = None
+    if what == "another authority":
+        authority = make_authority("siege")
+    else:
+        study, start = siege.made.study, datetime.now(UTC) - timedelta(days=800)
+        authority = Pair(read_certificate(study.ca_certificate), private_key(study.ca_key))
+    pair = issue_server_certificate(authority, ["localhost"], now=start)
+    certificate, key = folder / "shown.crt", folder / "shown.key"
+    certificate.write_bytes(pair.certificate_pem)
+    key.write_bytes(pair.key_pem)
+    siege.proxy.show(certificate, key)

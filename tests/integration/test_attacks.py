@@ -6,24 +6,17 @@ What leaves the site in answer is a code from the fixed list, and each answer is
 from __future__ import annotations
 
 import http.client
-import io
-import json
-import pickle
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import numpy as np
-import psutil
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from flwr.app import Array, ConfigRecord, Error, Message, RecordDict
+from flwr.app import Array, Error, Message, RecordDict
 from flwr.app.message import make_message
 from flwr.proto.control_pb2 import ListNodesRequest, StartRunRequest
 from flwr.proto.fab_pb2 import Fab
@@ -36,35 +29,35 @@ from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.inflatable.inflatable_object import get_object_id
 from flwr.supernode import node_auth_http_interceptor
 from tests.integration.deployment import wait_for
-from tests.integration.hostile_link import HostileLink, objects_of, request, telling
+from tests.integration.hostile_link import HostileLink, request, telling
+from tests.integration.hostile_requests import (
+    APP,
+    HOSTILE_STUDIES,
+    LIES,
+    OTHER_PATHS,
+    PROTOBUF,
+    WRONG_WEIGHTS,
+    damaged,
+    replaced,
+    with_study,
+)
 from tests.integration.recording_proxy import Lie
-from tests.integration.siege import SITE, STRANGER, Siege, ask, authorise, bundle, lay_siege, run_of
-from tests.kits import trust_at
+from tests.integration.siege import SITE, STRANGER, Siege, ask, authorise, bundle, joined, lay_siege, run_of, show
 
-from msfl_client.federation_bounds import Bounds, bounds_of
-from msfl_client.federation_fleet import DisconnectedError, join
-from msfl_client.keys import load_key, make_key
+from msfl_client.federation_bounds import bounds_of
+from msfl_client.federation_fleet import DisconnectedError
+from msfl_client.keys import make_key
 from msfl_client.ledger import verify
 from msfl_common import __version__
 from msfl_common.config import StudyConfig
 from msfl_common.errors import Code
-from msfl_common.messages import (
-    NodeFacts,
-    RoundTask,
-    pack_facts,
-    unpack_facts,
-    unpack_update,
-)
+from msfl_common.messages import NodeFacts, RoundTask, pack_facts, unpack_facts, unpack_update
 from msfl_common.network import build_network, get_weights
-from msfl_server.certificates import Pair, issue_server_certificate, make_authority
 from msfl_server.federation_control import connect
 from msfl_server.federation_roster import Roster, meet_sites
 from msfl_server.federation_run import DeployedGrid
 from msfl_server.server_config import load_server
 from msfl_server.study_folder import remove_site
-
-APP = ("msfl/msfl", __version__)
-PROTOBUF = {"content-type": "application/protobuf"}
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -119,59 +112,7 @@ def test_installed_code_answers_a_run_that_shadows_its_names(siege: Siege, grid:
     assert unpack_facts(reply) == NodeFacts(SITE, __version__, 0)
 
 
-def with_study(change: Callable[[dict[str, object]], object], number: object = 1) -> Callable[[Siege], RecordDict]:
-    """A request whose study's JSON was changed."""
-
-    def make(siege: Siege) -> RecordDict:
-        study = json.loads(siege.study.model_dump_json())
-        changed = change(study)
-        text = changed if isinstance(changed, str | bytes | list) else json.dumps(study)
-        content = siege.task()
-        content["task"] = ConfigRecord({"study": text, "round": number})  # type: ignore[dict-item]
-        return content
-
-    return make
-
-
-def setting(part: str, name: str, value: object) -> Callable[[Siege], RecordDict]:
-    """A request with one setting of the study changed."""
-    return with_study(lambda study: study[part].__setitem__(name, value))  # type: ignore[index, attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("make", "code"),
-    [
-        (with_study(lambda study: study.__setitem__("shell", "rm -rf /")), Code.BAD_STUDY),
-        (with_study(lambda study: study.__setitem__("../../etc/passwd\n\x1b[2J", 1)), Code.BAD_STUDY),
-        (with_study(lambda study: study.__setitem__("name", "../../outside")), Code.BAD_STUDY),
-        (with_study(lambda study: study.__setitem__("task", "skull-stripping")), Code.BAD_STUDY),
-        (with_study(lambda study: study.__setitem__("seed", -1)), Code.BAD_STUDY),
-        (with_study(lambda study: study.__setitem__("name", "another")), Code.WRONG_STUDY),
-        (setting("inputs", "contrasts", ["../T1w"]), Code.BAD_STUDY),
-        (setting("inputs", "spacing_mm", 1e308), Code.BAD_STUDY),
-        (setting("inputs", "spacing_mm", 0.5), Code.WRONG_STUDY),
-        (setting("training", "learning_rate", float("nan")), Code.BAD_STUDY),
-        (setting("training", "learning_rate", 1e999), Code.BAD_STUDY),
-        (setting("training", "batch_size", "many"), Code.BAD_STUDY),
-        (setting("training", "batch_size", 1024), Code.WRONG_STUDY),
-        (setting("training", "steps_per_round", 100_000), Code.POLICY),
-        (setting("model", "channels", [10**30, 8]), Code.BAD_STUDY),
-        (setting("model", "channels", [1024, 1024, 1024, 1024, 1024]), Code.WRONG_STUDY),
-        (setting("rounds", "num_rounds", 100_000), Code.POLICY),
-        (setting("rounds", "num_rounds", [[[]]]), Code.BAD_STUDY),
-        (with_study(lambda study: "[" * 100_000), Code.BAD_STUDY),
-        (with_study(lambda study: "null"), Code.BAD_STUDY),
-        (with_study(lambda study: b"\x80\x04."), Code.BAD_STUDY),
-        (with_study(lambda study: ["a", "b"]), Code.BAD_STUDY),
-        (with_study(lambda study: study, -1), Code.BAD_STUDY),
-        (with_study(lambda study: study, 1001), Code.POLICY),
-        (with_study(lambda study: study, 2**62), Code.POLICY),
-        (with_study(lambda study: study, 1.5), Code.BAD_STUDY),
-        (with_study(lambda study: study, True), Code.BAD_STUDY),
-        (with_study(lambda study: study, "../1"), Code.BAD_STUDY),
-        (lambda siege: RecordDict(), Code.BAD_STUDY),
-    ],
-)
+@pytest.mark.parametrize(("make", "code"), HOSTILE_STUDIES)
 def test_a_hostile_study(siege: Siege, grid: DeployedGrid, make: Callable[[Siege], RecordDict], code: Code) -> None:
     hostile = siege.hand_out(telling(request(make(siege)), APP))
     assert siege.refusal(hostile.content()) is code
@@ -184,61 +125,7 @@ def test_the_real_superlink_hands_a_study_of_50_mb_on_and_the_site_does_not_take
     assert siege.refusal(ask(grid, siege.node, content)) is Code.BAD_MODEL
 
 
-class Bomb:
-    """Unpickled, it writes the marker."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (open, (str(self.marker), "w"))
-
-
-def replaced(change: Callable[[Siege, Array], Array]) -> Callable[[Siege], RecordDict]:
-    """A request with another first array."""
-
-    def make(siege: Siege) -> RecordDict:
-        content = siege.task()
-        name, array = next(iter(content.array_records["arrays"].items()))
-        content.array_records["arrays"][name] = change(siege, array)
-        return content
-
-    return make
-
-
-def without_first(siege: Siege) -> RecordDict:
-    content = siege.task()
-    del content.array_records["arrays"][next(iter(content.array_records["arrays"]))]
-    return content
-
-
-def with_path_name(siege: Siege) -> RecordDict:
-    content = siege.task()
-    content.array_records["arrays"]["../../outside"] = Array(np.zeros(1, np.float32))
-    return content
-
-
-def pickled(siege: Siege, array: Array) -> Array:
-    stream = io.BytesIO()
-    np.save(stream, np.array([Bomb(siege.marker)], dtype=object), allow_pickle=True)
-    return Array("float32", array.shape, "numpy.ndarray", stream.getvalue())
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        without_first,
-        with_path_name,
-        replaced(lambda siege, array: Array(np.zeros((3, 3), np.float32))),
-        replaced(lambda siege, array: Array(array.numpy().astype(np.float64))),
-        replaced(lambda siege, array: Array(np.full(array.shape, np.nan, np.float32))),
-        replaced(lambda siege, array: Array(np.zeros((10, *array.shape), np.float32))),
-        replaced(lambda siege, array: Array(array.dtype, array.shape, array.stype, b"no array")),
-        replaced(lambda siege, array: Array(array.dtype, array.shape, array.stype, pickle.dumps(Bomb(siege.marker)))),
-        replaced(lambda siege, array: Array(array.dtype, array.shape, "pickle", array.data)),
-        replaced(pickled),
-    ],
-)
+@pytest.mark.parametrize("make", WRONG_WEIGHTS)
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
 def test_weights_that_do_not_fit(
     siege: Siege, grid: DeployedGrid, make: Callable[[Siege], RecordDict], kind: str
@@ -315,14 +202,10 @@ def test_times_that_are_no_times(siege: Siege, times: dict[str, float]) -> None:
     siege.lines = verify(siege.state / "ledger.jsonl")
 
 
-def rss_mb(siege: Siege) -> float:
-    return float(psutil.Process(siege.site.pid).memory_info().rss / 1e6)
-
-
 def test_a_message_that_cannot_be_the_weights_is_not_fetched_whole(siege: Siege) -> None:
     bounds = bounds_of(get_weights(build_network(siege.study)))
     assert bounds.num_bytes < 3_000_000
-    before = rss_mb(siege)
+    before = siege.rss_mb()
     piece = bytes(5_000_000)
     names = [f"{number:064x}" for number in range(40)]
     hostile = telling(request(siege.task()), APP)
@@ -334,27 +217,12 @@ def test_a_message_that_cannot_be_the_weights_is_not_fetched_whole(siege: Siege)
     hostile.tree = ObjectTree(object_id=hostile.tree.object_id, children=many)
     assert siege.refusal(siege.hand_out(hostile).content()) is Code.BAD_MODEL
     assert hostile.pulled == 0
-    assert rss_mb(siege) - before < 150
+    assert siege.rss_mb() - before < 150
 
 
 @pytest.mark.parametrize("damage", ["bytes", "another object", "no such class", "no such child", "nothing"])
 def test_objects_that_are_no_message(siege: Siege, damage: str) -> None:
-    new = replaced(lambda siege, array: Array(np.zeros(array.shape, np.float32)))(siege)  # not held from before
-    tree, objects = objects_of(request(new))
-    root = objects[tree.object_id]
-    match damage:
-        case "bytes":
-            objects = dict.fromkeys(objects, b"\xff" * 100)
-        case "another object":  # kept by its name, it would be taken for the honest one next time
-            objects = dict.fromkeys(objects, root)
-        case _:
-            root = {
-                "no such class": root.replace(b"Message", b"os.walk", 1),
-                "no such child": root.replace(root.split()[1], b"c" * 64, 1),
-                "nothing": b"",
-            }[damage]
-            tree = ObjectTree(object_id=get_object_id(root), children=tree.children)
-            objects = {**objects, tree.object_id: root}
+    tree, objects = damaged(siege, damage)
     hostile = siege.hand_out(HostileLink(request(RecordDict()), tree, objects, APP))
     assert siege.refusal(hostile.content()) is Code.BAD_MODEL
     honest = siege.hand_out(telling(request(siege.task(), "query"), APP))
@@ -362,22 +230,11 @@ def test_objects_that_are_no_message(siege: Siege, damage: str) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["pull-messages", "activate-node", "send-node-heartbeat"])
-@pytest.mark.parametrize(
-    "lie",
-    [
-        Lie(200, PROTOBUF, endless=True),
-        Lie(200, {**PROTOBUF, "content-encoding": "gzip"}, b"\x1f\x8b" + bytes(100)),
-        Lie(200, PROTOBUF, b"\xff" * 1000),
-        Lie(500, PROTOBUF, b'{"code": "x"}'),
-        Lie(307, {"location": "http://127.0.0.1:9/elsewhere"}),
-        Lie(308, {"location": "https://flower.invalid/"}),
-    ],
-    ids=["endless", "gzip", "garbage", "500", "307", "308"],
-)
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_answers_that_no_server_gives(siege: Siege, endpoint: str, lie: Lie) -> None:
     if endpoint != "pull-messages" and lie.status != 307:
         pytest.skip("one of each will do")
-    before = rss_mb(siege)
+    before = siege.rss_mb()
     said: list[str] = []
 
     def tamper(path: str, body: bytes) -> Lie | None:
@@ -392,7 +249,7 @@ def test_answers_that_no_server_gives(siege: Siege, endpoint: str, lie: Lie) -> 
     wait_for("the lie to be told", lambda: said)
     time.sleep(0.5)
     siege.wait_until_online()
-    assert rss_mb(siege) - before < 150
+    assert siege.rss_mb() - before < 150
 
 
 def test_the_site_still_trains_for_an_honest_run(siege: Siege, grid: DeployedGrid) -> None:
@@ -405,15 +262,6 @@ def test_the_site_still_trains_for_an_honest_run(siege: Siege, grid: DeployedGri
         *("answers", "cache", "device_hours.json", "device_hours.lock", "last_update", "ledger.head", "ledger.jsonl"),
         *("approved-kit.json", "ledger.late", "ledger.receipts", "node.lock", "session", "site.log", "status.json"),
     }
-
-
-# Connections
-
-
-@contextmanager
-def joined(siege: Siege, key: Path) -> Iterator[object]:
-    with join(siege.proxy.address, trust_at(siege.made.site(SITE)), load_key(key), None, Bounds(10**7, 1000)) as fleet:
-        yield fleet
 
 
 def test_an_unregistered_key(siege: Siege, tmp_path: Path) -> None:
@@ -459,10 +307,10 @@ def test_a_site_that_gives_anothers_name_is_left_out(siege: Siege, grid: Deploye
     def impersonate() -> None:
         with joined(siege, siege.made.site(STRANGER) / "site.key") as fleet:
             while not stop.wait(0.2):
-                message = fleet.receive()  # type: ignore[attr-defined]
+                message = fleet.receive()
                 if message is not None:
                     facts = pack_facts(NodeFacts(SITE, __version__, 1000))
-                    fleet.send(Message(facts, reply_to=message))  # type: ignore[attr-defined]
+                    fleet.send(Message(facts, reply_to=message))
 
     class Nobody:
         def on_wait(self, *_: object) -> None: ...
@@ -481,20 +329,7 @@ def test_a_site_that_gives_anothers_name_is_left_out(siege: Siege, grid: Deploye
     siege.lines += 1
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/v1/fleet/../control/list-nodes",
-        "/v1/fleet/%2e%2e/control/list-nodes",
-        "//v1/control/list-nodes",
-        "/v1/runtime/push-messages",
-        "/v1/control/start-run",
-        "/",
-        "/docs",
-        "/openapi.json",
-        "/v1/fleet",
-    ],
-)
+@pytest.mark.parametrize("path", OTHER_PATHS)
 def test_the_public_port_answers_sites_alone(siege: Siege, path: str) -> None:
     server = load_server(siege.made.study.server_file)
     context = ssl.create_default_context(cafile=str(siege.made.study.ca_certificate))
@@ -528,29 +363,11 @@ def test_the_control_api_needs_the_secret_and_the_control_port(siege: Siege) -> 
                     client.ListNodes(ListNodesRequest())
 
 
-def write_pair(pair: Pair, folder: Path) -> tuple[Path, Path]:
-    certificate, key = folder / "shown.crt", folder / "shown.key"
-    certificate.write_bytes(pair.certificate_pem)
-    key.write_bytes(pair.key_pem)
-    return certificate, key
-
-
 @pytest.mark.parametrize("shown", ["another authority", "expired", "plain HTTP"])
 def test_the_site_speaks_to_no_other_server(siege: Siege, tmp_path: Path, shown: str) -> None:
     folder = siege.made.study
-    authority = Pair(
-        x509.load_pem_x509_certificate(folder.ca_certificate.read_bytes()),
-        load_pem_private_key(folder.ca_key.read_bytes(), None),  # type: ignore[arg-type]
-    )
     num_calls = len(siege.proxy.calls)
-    match shown:
-        case "another authority":
-            siege.proxy.show(*write_pair(issue_server_certificate(make_authority("siege"), ["localhost"]), tmp_path))
-        case "expired":
-            start = datetime.now(UTC) - timedelta(days=800)
-            siege.proxy.show(*write_pair(issue_server_certificate(authority, ["localhost"], now=start), tmp_path))
-        case _:
-            siege.proxy.show(None)
+    show(siege, shown, tmp_path)
     try:
         if shown == "plain HTTP":
             siege.wait_for_reason("cannot be reached")

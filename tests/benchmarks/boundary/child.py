@@ -8,8 +8,13 @@ import os
 import resource
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 
+from tests.benchmarks.figure import Figure
+
+MOST_MB = 500
 ADDRESS_SPACE = 12 * 2**30  # bytes; torch alone maps several GB that it never touches
 
 
@@ -26,6 +31,38 @@ class Outcome:
     faults: int
     added_mb: float
     slowest_s: float
+
+
+@dataclass
+class Watch:
+    """Counts faults and the slowest answer, and memory from the moment that it is made."""
+
+    faults: int = 0
+    slowest_s: float = 0.0
+    before_kb: int = field(default_factory=lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+    def look(self, number: int, find_fault: Callable[[], str | None]) -> None:
+        """Try one; says on stderr what is wrong with it."""
+        start = time.monotonic()
+        if (fault := find_fault()) is not None:
+            self.faults += 1
+            sys.stderr.write(f"{number}: {fault}\n")
+        self.slowest_s = max(self.slowest_s, time.monotonic() - start)
+
+    def outcome(self) -> Outcome:
+        """What has come of it."""
+        added_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self.before_kb
+        return Outcome(self.faults, added_kb / 1024, self.slowest_s)
+
+
+def figures_of(module: str, number: int, what: str, fault: str, most_s: float, how: str) -> list[Figure]:
+    """Run `module.play(number)` in a child: its faults, the memory that it took, and the slowest of all."""
+    found = run_child(module, number)
+    return [
+        Figure(fault, float(found.faults), "", 0, "at_most", "", how),
+        Figure(f"memory that mutated {what}s add", found.added_mb, "MB", MOST_MB, "at_most", "honest ones", how),
+        Figure(f"slowest mutated {what}", found.slowest_s, "s", most_s, "at_most", "", how),
+    ]
 
 
 def run_child(module: str, number: int) -> Outcome:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import psutil
 
-from msfl_common.config import Inputs, Model, Rounds, StudyConfig, Training, Validation
+from msfl_common.config import Rounds
 from msfl_server.server_config import load_server
 from tests.attacks.floods import KINDS
 from tests.benchmarks.federation.recovery import SITES, bids
 from tests.benchmarks.figure import Figure
+from tests.conftest import tiny_settings
 from tests.integration.deployment import ENVIRONMENT, Deployment, deployment
 
 CONNECTIONS = 200
@@ -27,15 +28,8 @@ HOW = f"3 sites on loopback, {CONNECTIONS} connections from the sites' own addre
 
 def measure() -> list[Figure]:
     """Seconds of a round beside each flood, against quiet rounds before and after; the gate's memory."""
-    study = StudyConfig(
-        name="siege",
-        inputs=Inputs(spacing_mm=4.0),
-        model=Model(channels=(4, 8)),
-        training=Training(steps_per_round=2, batch_size=2, patch_voxels=16),
-        validation=Validation(bootstrap_samples=100),
-        rounds=Rounds(num_rounds=500, quorum=3, deadline_s=120),
-        min_cases=1,
-    )
+    rounds = Rounds(num_rounds=500, quorum=3, deadline_s=120)
+    study = tiny_settings().model_copy(update={"name": "siege", "rounds": rounds})
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder:
         data = {name: bids(Path(folder) / "data" / name) for name in SITES}

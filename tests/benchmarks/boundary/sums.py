@@ -24,7 +24,7 @@ from msfl_common.feature_models import Phase, State, phase_of, predict_proba
 from msfl_common.feature_models.linear import design
 from msfl_server.cohort import make_records
 from msfl_server.run_folder import sites_of_cohort
-from tests.attacks.feature_sites import Site, play, sites_of, unguarded
+from tests.attacks.feature_sites import DIRECTION, INPUTS, SIZES, Site, play, sites_of, unguarded
 from tests.attacks.reading_rows import (
     Oracle,
     by_coefficients,
@@ -36,8 +36,6 @@ from tests.attacks.reading_rows import (
 from tests.benchmarks.figure import Figure
 from tests.feature_models import make_cases, make_settings
 
-INPUTS, SIZES = 6, (55, 40, 40)
-DIRECTION = np.array([0.5, -0.4, 0.3, 0.5, 0.4, -0.3])
 SEEDS, SITES, TRAINING, PATIENTS = range(300, 310), 3, 60, 400  # patients of a site that train; of a site
 KINDS: Mapping[str, dict[str, Any]] = {
     "logistic": {"kind": "logistic"},

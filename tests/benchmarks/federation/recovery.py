@@ -6,9 +6,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from msfl_common.config import Inputs, Model, Rounds, StudyConfig, Training, Validation
+from msfl_common.config import Rounds
 from tests.benchmarks.figure import Figure
-from tests.conftest import BidsSite
+from tests.conftest import BidsSite, tiny_settings
 from tests.integration.deployment import Deployment, deployment, wait_for
 
 SITES = ("site-a", "site-b", "site-c")
@@ -16,15 +16,7 @@ SITES = ("site-a", "site-b", "site-c")
 
 def measure() -> list[Figure]:
     """Seconds from `kill -9` of all server processes, `msfl-server start` at once, to sites training again."""
-    study = StudyConfig(
-        name="bench",
-        inputs=Inputs(spacing_mm=4.0),
-        model=Model(channels=(4, 8)),
-        training=Training(steps_per_round=2, batch_size=2, patch_voxels=16),
-        validation=Validation(bootstrap_samples=100),
-        rounds=Rounds(num_rounds=50, quorum=3),
-        min_cases=1,
-    )
+    study = tiny_settings().model_copy(update={"name": "bench", "rounds": Rounds(num_rounds=50, quorum=3)})
     with tempfile.TemporaryDirectory() as folder:
         data = {name: bids(Path(folder) / "data" / name) for name in SITES}
         with deployment(Path(folder) / "federation", study, data) as made:
