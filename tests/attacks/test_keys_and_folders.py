@@ -90,7 +90,7 @@ def test_the_authoritys_key_leaves_the_machine_and_is_encrypted(tmp_path: Path, 
     secret = tmp_path / "passphrase"
     secret.write_text("correct horse battery\n")
     options = ["--host", "localhost", "--offline-ca", tmp_path / "usb", "--passphrase-file", secret]
-    refused(run_main(server_main, "init", tmp_path / "trial", *options), "other accounts may read it")
+    refused(run_main(server_main, "init", tmp_path / "trial", *options), "other accounts may use it")
     secret.chmod(0o600)
     assert run_main(server_main, "init", tmp_path / "trial", *options).returncode == 0
     key = tmp_path / "usb" / "ca.key"

@@ -230,7 +230,8 @@ def test_what_is_withheld_is_shown_and_not_averaged(base: Path, tmp_path: Path) 
 
 def test_a_fold_that_misses_its_quorum_is_named(base: Path, tmp_path: Path) -> None:
     for name, tasks in (("site-a", "[classification]"), ("site-b", "[lesion-segmentation]")):
-        lines = (f"name: {name}", f"data: {base / 'cohort' / name}", f"state: {name}", f"policy: {{tasks: {tasks}}}")
+        policy = f"policy: {{tasks: {tasks}, refuse_models: []}}"
+        lines = (f"name: {name}", f"data: {base / 'cohort' / name}", f"state: {name}", policy)
         (tmp_path / f"{name}.yaml").write_text("\n".join(lines))
     sites = (part for name in ("site-a", "site-b") for part in ("--site", tmp_path / f"{name}.yaml"))
     out = tmp_path / "out"

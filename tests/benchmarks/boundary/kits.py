@@ -180,7 +180,7 @@ def fault_of(honest: Honest, take: Callable[[], SignedKit]) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error!s:.200}"
     digests = {name: hashlib.sha256(kit.files[name]).hexdigest() for name in (KIT_FILE, CA_FILE, STUDY_FILE)}
-    content = json.dumps({"site": kit.kit.site, "files": digests}, sort_keys=True).encode()
+    content = json.dumps({"site": kit.kit.site, "files": digests}, sort_keys=True, separators=(",", ":")).encode()
     signature = kit.files[SIGNATURE_FILE].decode().strip()
     signed = is_signed(honest.key.public_key(), "msfl kit 1", content, signature)
     return "" if signed and kit.authority == honest.kit.authority else "took over what the authority has not signed"
