@@ -18,13 +18,18 @@ from msfl_client.answers import FOLDER, Purpose, forget, may_answer
 from msfl_client.app import build_app
 from msfl_client.classification_validation import measure_site
 from msfl_client.cli import main
+from msfl_client.egress import Outgoing, door_of, release
 from msfl_client.ledger import Line, read
 from msfl_client.session import open_session
 from msfl_common.classification_metrics import CLASS_METRICS
 from msfl_common.config import Policy, SiteConfig, StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.harmonization import Residuals
 from msfl_common.messages import (
+    ModelUpdate,
+    NodeFacts,
     RoundTask,
+    ValidationMetrics,
     describe,
     pack_task,
     payload_sha256,
@@ -144,6 +149,27 @@ def test_a_class_of_one_patient(rare: int) -> None:
     assert not metrics.cells.any()  # type: ignore[union-attr]
     assert not metrics.confusion.any()  # type: ignore[union-attr]
     assert metrics.min_patients == 30
+
+
+@pytest.mark.parametrize(
+    "outgoing",
+    [
+        ModelUpdate({"w": np.ones(2, np.float32)}, num_cases=9, train_loss=0.5, seconds=1.0),
+        ValidationMetrics({}, num_cases=9, seconds=1.0, min_patients=4),
+        Residuals(9, np.zeros(2), np.ones(2)),
+        NodeFacts("here", "1", 5),
+    ],
+    ids=["update", "metrics", "sums", "facts"],
+)
+def test_nothing_of_too_few_passes_the_gate_whatever_computed_it(
+    site: SiteConfig, tiny_study: StudyConfig, outgoing: Outgoing
+) -> None:
+    policy = site.policy.model_copy(update={"min_cases": 5, "allow": (*site.policy.allow, "harmonization_sums")})
+    door = door_of(site.model_copy(update={"policy": policy}))
+    with pytest.raises(RefusedError, match="4 patients behind a figure, at least 5 needed"):
+        release(door, outgoing, tiny_study, 1, num_patients=4)
+    assert not door.ledger.exists()
+    release(door, outgoing, tiny_study, 1, num_patients=5)
 
 
 def test_the_ledger_says_of_how_few(make_site: Make, tiny_study: StudyConfig) -> None:

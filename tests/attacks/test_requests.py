@@ -7,6 +7,7 @@ import json
 import resource
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from msfl_client import session
-from msfl_client.cache_limits import SETTINGS_KEPT
 from msfl_client.session import open_session
 from msfl_common import logs
 from msfl_common.config import SiteConfig, StudyConfig
@@ -87,7 +87,7 @@ def test_a_thousand_new_settings_leave_few_files(tmp_path: Path) -> None:
     for number in range(6):
         assert code(target, asked(TINY, inputs__spacing_mm=4.0 - number / 50)) is None
     files = list((target.site.state / "cache").glob("*.safetensors"))
-    assert 0 < len(files) <= 2 * SETTINGS_KEPT
+    assert 0 < len(files) <= 2 * 4
 
 
 def test_the_sites_log_is_bounded_and_one_line_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +210,16 @@ def test_weights_with_a_forged_header_are_refused(target: Target, header: str) -
     data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + b"\0" * 64
     content = pack_task(RoundTask(TINY, 1), starting_weights(TINY))
     content[ARRAYS] = ArrayRecord({"block00000": Array("float32", (16,), "numpy.ndarray", data)})
+    assert code(target, content, "train") is Code.BAD_MODEL
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-4], lambda data: data[:-3], lambda data: data + b"\0" * 4])
+def test_weights_with_more_or_fewer_bytes_than_their_header_says_are_refused(
+    target: Target, change: Callable[[bytes], bytes]
+) -> None:
+    content = pack_task(RoundTask(TINY, 1), starting_weights(TINY))
+    array = content.array_records[ARRAYS]["block00000"]
+    content[ARRAYS] = ArrayRecord({"block00000": Array(array.dtype, array.shape, array.stype, change(array.data))})
     assert code(target, content, "train") is Code.BAD_MODEL
 
 
