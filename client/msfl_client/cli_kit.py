@@ -38,7 +38,7 @@ def join(
     config = _load(site)
     kit = parse_kit(unpack_kit(archive), str(archive))
     _check_replaceable(config.kit)
-    _ask(config, kit, yes, fingerprint)
+    _ask(config, kit, archive, yes, fingerprint)
     try:
         with whole_folder(config.kit) as folder:
             for name, content in kit.files.items():
@@ -57,7 +57,7 @@ def approve(site: SitePath, yes: Yes = False, fingerprint: Fingerprint = None) -
 
     config = _load(site)
     kit = read_kit(config.kit)
-    _ask(config, kit, yes, fingerprint)
+    _ask(config, kit, config.kit, yes, fingerprint)
     _keep(config, kit)
 
 
@@ -67,8 +67,8 @@ def _load(site: Path) -> SiteConfig:
     return load_site(site)
 
 
-def _ask(site: SiteConfig, kit: SignedKit, yes: bool, fingerprint: str | None) -> None:
-    """Show the kit and have a yes.
+def _ask(site: SiteConfig, kit: SignedKit, source: Path, yes: bool, fingerprint: str | None) -> None:
+    """Show the kit, which `source` holds, and have a yes.
 
     Raises:
         InputError: it is another site's, or the answer is no.
@@ -78,7 +78,7 @@ def _ask(site: SiteConfig, kit: SignedKit, yes: bool, fingerprint: str | None) -
     from msfl_common.errors import InputError
     from msfl_common.progress import stdout_console
 
-    check_site(site, kit)
+    check_site(site, kit, source)
     console = stdout_console(soft_wrap=True)
     try:
         approved = approved_kit(site)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
@@ -37,7 +38,7 @@ def approve_kit(site: SiteConfig, kit: SignedKit) -> None:
     Raises:
         InputError: it is another site's, or the state folder is not this account's alone.
     """
-    check_site(site, kit)
+    check_site(site, kit, site.kit)
     private_folder(site.state)
     files = {name: kit.files[name].decode() for name in KIT_FILES}
     approval = Approval(time=datetime.now(UTC).replace(microsecond=0), files=files)
@@ -68,7 +69,7 @@ def approved_kit(site: SiteConfig) -> SignedKit | None:
     except ValidationError:
         raise InputError(f"{path}: damaged; remove it, and {_APPROVE}") from None
     kit = parse_kit({name: text.encode() for name, text in files.items()}, str(path))
-    check_site(site, kit)
+    check_site(site, kit, site.kit)
     return kit
 
 
@@ -80,7 +81,7 @@ def kit_to_use(site: SiteConfig) -> SignedKit:
     """
     kit = approved_kit(site)
     if kit is None:
-        check_site(site, read_kit(site.kit))  # where it is missing or unsound, that is the thing to say
+        check_site(site, read_kit(site.kit), site.kit)  # where it is missing or unsound, that is the thing to say
         raise InputError(f"{site.kit}: nobody here has approved this kit yet; {_APPROVE}")
     return kit
 
@@ -95,7 +96,7 @@ def what_waits(site: SiteConfig) -> str:
             check_private(site.state)
         kit = kit_to_use(site)
         arrived = read_kit(site.kit) if site.kit.exists() else kit
-        check_site(site, arrived)
+        check_site(site, arrived, site.kit)
     except InputError as error:
         return str(error)
     if arrived.digest == kit.digest:
@@ -103,15 +104,15 @@ def what_waits(site: SiteConfig) -> str:
     return f"{site.kit}: differs from the kit that was approved, which stays in use; {_APPROVE}"
 
 
-def check_site(site: SiteConfig, kit: SignedKit) -> None:
-    """Refuse another site's kit.
+def check_site(site: SiteConfig, kit: SignedKit, source: Path) -> None:
+    """Refuse another site's kit, which `source` held.
 
     Raises:
         InputError: with both names.
     """
     if kit.kit.site != site.name:
         raise InputError(
-            f"{site.kit}: is the kit of site {kit.kit.site}, but `name:` is {site.name}; correct `name:`, or ask the "
+            f"{source}: is the kit of site {kit.kit.site}, but `name:` is {site.name}; correct `name:`, or ask the "
             "coordinator for this site's kit"
         )
 

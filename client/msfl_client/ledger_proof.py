@@ -102,7 +102,8 @@ class Proof:
                 why = "the coordinator gives receipts once `allow:` of the policy has ledger_head; add it"
             return f"Countersigned: none; {why}{earlier}"
         waiting = self.num_lines - newest.number
-        rest = f"; the {waiting} after it have no receipt yet" if waiting > 0 else ""
+        lines = "1 later line has" if waiting == 1 else f"{waiting} later lines have"
+        rest = f"; {lines} none yet, as it comes with the coordinator's next request" if waiting > 0 else ""
         return f"Countersigned: up to line {newest.number}, by the coordinator at {newest.time[:19]} UTC{rest}{earlier}"
 
     @property

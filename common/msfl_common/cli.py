@@ -25,6 +25,7 @@ _PERSONS_FAULT = {
     errno.EACCES: (_BAD_INPUT, "permission denied; run as the account that it belongs to, or give this one access"),
     errno.EPERM: (_BAD_INPUT, "not permitted; run as the account that it belongs to, or give this one access"),
     errno.EROFS: (_BAD_INPUT, "the file system is read-only; name another folder"),
+    errno.EEXIST: (_BAD_INPUT, "is there already, and not what is needed; name another"),
     errno.EISDIR: (_BAD_INPUT, "is a folder; name a file"),
     errno.ENOTDIR: (_BAD_INPUT, "a file is where a folder should be; correct the path"),
     errno.ELOOP: (_BAD_INPUT, "a link that leads back to itself; name the file itself"),

@@ -37,6 +37,7 @@ class Code(StrEnum):
     INTERNAL = "INTERNAL"
 
 
+# For the coordinator.
 SENTENCES: dict[Code, str] = {
     Code.POLICY: "the site's policy does not allow it",
     Code.WRONG_APP: "the run is of another app or version than the site has installed, or asks what that cannot do",
@@ -53,6 +54,24 @@ SENTENCES: dict[Code, str] = {
     Code.OUTSIDE_HOURS: "the site computes at other hours of the day",
     Code.DISK_FULL: "the site's disk is full",
     Code.INTERNAL: "an error at the site; its log holds the detail",
+}
+
+# For the site's own people, who read what was asked of them.
+SENTENCES_AT_SITE: dict[Code, str] = {
+    **SENTENCES,
+    Code.WRONG_APP: "the coordinator's run is of another app or version than is installed here, or asks what that "
+    "cannot do; install the version that the coordinator has",
+    Code.BAD_STUDY: "the study settings that arrived are not valid for the version that is installed here",
+    Code.WRONG_STUDY: "the coordinator runs another study than the kit that was approved here says; ask for its new "
+    "kit, and take it over with `msfl-client join`",
+    Code.ANSWERED: "another request of this round or a later one was answered, or the data have changed since the "
+    "first answer; where the coordinator has lost its run, see `msfl-client reset-answers --help`",
+    Code.BAD_TABLE: "a table cannot be used; `msfl-client check` says which line, and why",
+    Code.NO_CASES: "no case can be used; `msfl-client check` says why",
+    Code.TOO_FEW_CASES: "fewer patients than this site's policy, or the study, demands",
+    Code.OUTSIDE_HOURS: "this site computes at other hours of the day",
+    Code.DISK_FULL: "the disk is full; free some",
+    Code.INTERNAL: "an error here; site.log in the state folder holds the detail",
 }
 
 
@@ -99,7 +118,7 @@ class RefusedError(MsflError):
     def __init__(self, code: Code, detail: str = "") -> None:
         self.code = code
         self.detail = detail
-        super().__init__(f"{code.value}: {SENTENCES[code]}" + (f" ({detail})" if detail else ""))
+        super().__init__(f"{code.value}: {SENTENCES_AT_SITE[code]}" + (f" ({detail})" if detail else ""))
 
 
 class UpdateError(MsflError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,7 +102,7 @@ def parse_kit(files: Mapping[str, bytes], source: str) -> SignedKit:
         InputError: as `read_kit`.
     """
     if missing := [name for name in KIT_FILES if name not in files]:
-        raise InputError(f"{source}: the kit has no {missing[0]}; {_ASK_AGAIN}")
+        raise InputError(f"{source}: {lacks(missing)}")
     if strange := sorted(set(files) - set(KIT_FILES)):
         raise InputError(f"{source}: {strange[0]!a} is no file of a kit; {_ASK_AGAIN}")
     try:
@@ -125,6 +125,16 @@ def parse_kit(files: Mapping[str, bytes], source: str) -> SignedKit:
     if study.name != kit.study:
         raise InputError(f"{source}: kit.json names the study {kit.study}, study.yaml {study.name}; {_ASK_AGAIN}")
     return SignedKit(kit, study, authority, dict(files))
+
+
+def lacks(missing: Sequence[str]) -> str:
+    """What is said of a kit without some of its files; the signature is the one that earlier versions did not make."""
+    if list(missing) == [SIGNATURE_FILE]:
+        return (
+            "the kit is not signed, as those of earlier versions were not; have the coordinator install "
+            f"MSFL {__version__}, run `msfl-server renew-kits`, and send the new kit"
+        )
+    return f"the kit has no {missing[0]}; {_ASK_AGAIN}"
 
 
 def sign_kit(key: ec.EllipticCurvePrivateKey, site: str, files: Mapping[str, bytes]) -> bytes:

@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 from msfl_common.errors import InputError
-from msfl_common.kit import KIT_FILES, MOST_BYTES
+from msfl_common.kit import KIT_FILES, MOST_BYTES, lacks
 
 _FOLDER = "kit/"  # unpacked beside site.yaml, it lies where `kit:` looks
 _MOST_ARCHIVE_BYTES = 512 * 1024
@@ -68,5 +68,5 @@ def _contents(packed: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
             raise InputError(f"{path}: {name} is larger than any file of a kit, {MOST_BYTES} bytes; {_ASK_AGAIN}")
         files[name] = content
     if missing := [name for name in KIT_FILES if name not in files]:
-        raise InputError(f"{path}: the kit has no {missing[0]}; {_ASK_AGAIN}")
+        raise InputError(f"{path}: {lacks(missing)}")
     return files

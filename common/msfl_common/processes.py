@@ -155,9 +155,13 @@ class Child:
         _signal_group(self._process.pid, signal.SIGKILL)
 
 
-def end_with_starter() -> None:
-    """In a child: end when the process that started it is gone, also where the kernel does not see to it."""
-    starter = int(os.environ.get("MSFL_STARTER", "0"))
+def end_with_starter(starter: int | None = None) -> None:
+    """In a child: end when the process that started it is gone, also where the kernel does not see to it.
+
+    Args:
+        starter: its process id; None where it is a `Child`'s, which is told.
+    """
+    starter = int(os.environ.get("MSFL_STARTER", "0")) if starter is None else starter
     if not starter:
         return
 

@@ -32,12 +32,13 @@ def start(
     ] = None,
 ) -> None:
     """Run the study: wait for its sites, play the rounds, and go on after whatever ends in between."""
+    from msfl_common.config import load_study
     from msfl_common.files import quoted
     from msfl_common.health import health
     from msfl_common.holding import held
     from msfl_common.progress import console
     from msfl_server.coordinator import LOCK, Coordinator
-    from msfl_server.study_folder import certificate_warning, open_study, stale_kits
+    from msfl_server.study_folder import certificate_warning, list_sites, open_study, stale_kits
 
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)
@@ -48,6 +49,11 @@ def start(
     with held(study.root / LOCK, taken), health(health_port) as set_serving:
         if warning := certificate_warning(study):
             say(warning)
+        if (num_sites := len(list_sites(study))) < (quorum := load_study(study.study_file).rounds.quorum):
+            say(
+                f"a round needs {quorum} sites, and {num_sites or 'none'} may take part yet: run `msfl-server add-site "
+                f"{quoted(folder)} NAME --public-key FILE` for each; the run waits"
+            )
         if stale := stale_kits(study):
             say(
                 f"the kits of {', '.join(stale)} do not hold study.yaml as it is now, which they will refuse: run "

@@ -119,7 +119,7 @@ def test_a_coordinator_that_withholds_receipts_is_seen(parties: Parties) -> None
     for number in range(3):
         parties.answer(number)
     assert "up to line 4, by the coordinator" in parties.verify().sentences[2]
-    assert "the 4 after it have no receipt yet" in parties.verify().sentences[2]
+    assert "4 later lines have none yet" in parties.verify().sentences[2]
 
 
 def test_a_coordinator_that_denies_what_it_saw(parties: Parties) -> None:

@@ -153,7 +153,7 @@ def test_the_page_tells_what_left_and_opens_offline(site_file: Path, ledger: Pat
     facts = json.loads(run(site_file, "--report", page, "--json").stdout)
     text = page.read_text()
     assert not re.search(r"(src|href)=|url\(|@import|<script", text), "nothing is loaded, nothing of a message is run"
-    assert "the site computes at other hours of the day" in text
+    assert "this site computes at other hours of the day" in text
     assert "1 of them written down late" in text
     assert "25 rounds of training answered; the policy allows 1000." in " ".join(text.split())
     assert [study["study"] for study in facts["studies"]] == ["pilot", "other", "<b>"]
