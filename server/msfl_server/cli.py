@@ -213,7 +213,8 @@ def _show(summary: Summary, out: Path) -> None:
 
     console = stdout_console()
     render_table(summary, console)
-    console.print(f"report: {out / 'report.html'}   model: {out / summary.model}")
+    if summary.rounds_completed:
+        console.print(f"report: {out / 'report.html'}   model: {out / summary.model}")
     if (out / "mlflow.db").is_file():  # a deployed study's curves, and those of --tracking-uri, lie elsewhere
         console.print(f"curves: mlflow ui --backend-store-uri sqlite:///{out / 'mlflow.db'}")
 

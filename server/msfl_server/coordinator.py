@@ -149,8 +149,9 @@ class Coordinator:
                 self._say(f"site {name}: authorised")
         for name in spent:
             self._say(
-                f"site {name}: its key was taken away before and stays so; have the site make a new key and run "
-                f"`msfl-server add-site {quoted(self._folder.root)} {name} --public-key FILE`"
+                f"site {name}: its key was taken away, and is not taken back while the server runs; have the site make "
+                f"a new key and run `msfl-server add-site {quoted(self._folder.root)} {name} --public-key FILE`, or, "
+                "where the old one is in nobody else's hands, stop the server and start it"
             )
         self._sites_seen = seen
         return True

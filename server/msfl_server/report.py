@@ -118,7 +118,10 @@ def render_table(summary: Summary, console: Console) -> None:
     table.add_column("Cases", justify="right")
     for row in (_headline(name, metric) for name, metric in _in_order(summary)):
         table.add_row(f"{row['title']} {row['arrow']}".rstrip(), row["mean"], row["interval"], str(row["num_cases"]))
-    console.print(table)
+    if table.rows:
+        console.print(table)
+    else:
+        console.print(f"{table.title}. No metric yet.")
     if told := _withheld(summary):
         console.print(told)
 

@@ -201,6 +201,12 @@ def test_withheld_metrics_are_named_under_the_results(tmp_path, summary, study):
     assert line in page_of(write_report(tmp_path, summary, study)).text
 
 
+def test_without_a_metric_there_is_no_table(summary):
+    console = Console(record=True, width=120)
+    render_table(summary.model_copy(update={"metrics": {}, "rounds_completed": 0}), console)
+    assert "0 of 12 rounds, 5 sites. No metric yet." in console.export_text()
+
+
 def test_the_table_holds_the_headline_figures(summary):
     console = Console(file=io.StringIO(), width=100)
     render_table(summary, console)
