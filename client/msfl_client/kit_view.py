@@ -87,6 +87,8 @@ def is_approved(kit: SignedKit, approved: SignedKit | None, yes: bool, given: st
                 f"--fingerprint: the kit's authority has another, {found}; do not go on: ask the coordinator"
             )
         return True
+    if approved is not None and approved.digest == kit.digest:
+        return True  # a person has said yes to this very kit
     same_authority = approved is None or fingerprint(approved.authority) == found
     if yes and same_authority:
         return True

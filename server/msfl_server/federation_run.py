@@ -132,10 +132,10 @@ def run_study(folder: StudyFolder) -> None:
         def play(played: StageRun, listener: Listener) -> None:
             build_app(lambda _: RunSettings(played, listener, tuple(list_sites(folder))))(grid, context)
 
-        play_stages(
+        summary = play_stages(
             study, first_of, folder.run, tracking_uri(server), status, play, patient=True, signer=model_signer(folder)
         )
-        status.say("finished")
+        status.finish(summary.rounds_completed)
 
 
 def main() -> None:

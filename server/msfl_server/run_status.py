@@ -83,6 +83,11 @@ class StatusFile:
         self._set(state=state, doing="", waits_for=(), deadline=None)
         self._write()
 
+    def finish(self, num_rounds: int) -> None:
+        """The run is finished, now or long ago, with so many rounds."""
+        self._set(round=num_rounds)
+        self.say("finished")
+
     def on_stage(self, stage: Stage, num_rounds: int) -> None:
         """What of the study is run from here on."""
         self._set(stage=stage, round=0, num_rounds=num_rounds, metrics={}, failed=())

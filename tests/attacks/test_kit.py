@@ -170,6 +170,7 @@ def test_nobody_approves_an_unseen_authority_unattended(study: StudyFolder, site
     spelled = ":".join(pinned[place : place + 2].upper() for place in range(0, 64, 2))
     assert join(archive, site_file, "--fingerprint", spelled).returncode == 0
     assert stat.S_IMODE((site_file.parent / "state" / APPROVAL_FILE).stat().st_mode) == 0o600
+    assert join(archive, site_file).returncode == 0  # the very kit that is approved asks for nothing
     impostor = init_study(tmp_path / "impostor" / "pilot", SERVER)
     bad = add_site(impostor, "a", site_file.parent / "site.key.pub")
     refused(join(bad, site_file, "--yes"), "--yes changes no authority")
