@@ -10,11 +10,13 @@ from itertools import count, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares, nnls
 from scipy.special import expit
 
+from msfl_common.config_classification import Classification
 from msfl_common.errors import RefusedError
 from msfl_common.feature_models import Phase, State
+from msfl_common.feature_models.linear import design
 from msfl_common.feature_models.state import scalar
 
 Floats = NDArray[np.float64]
@@ -182,3 +184,33 @@ def at_point(coefficients_VM: Floats) -> State:
         "coefficients_direction": coefficients_VM,
         "coefficients_search": np.array([1.0, -1.0, 1.0, 60.0, 1.0]),
     }
+
+
+def by_solving(
+    settings: Classification, states: list[State], answers: list[State], first: State, grid_GP: Floats
+) -> Floats:
+    """How many patients have each row of a grid, from exact sums at moderate states, by non-negative least squares.
+
+    Curvature, and gradient and loss less what the outcomes add (their sums are told first), are linear in the numbers.
+    Few patients on a fine grid are found from twice as many numbers.
+
+    Args:
+        settings: of a logistic model of two classes.
+        states: in its search.
+        answers: to them.
+        first: the first sums.
+        grid_GP: every row that a patient may have.
+    """
+    rows, wanted = [], []
+    upper = np.triu_indices(grid_GP.shape[1] + 1)
+    for state, answer in zip(states, answers, strict=True):
+        inputs, line = design(settings, state, grid_GP), state["coefficients"][0]
+        of_worse = design(settings, state, first["sums"][1:] / first["counts"][1])[0] * first["counts"][1]
+        p = expit(inputs @ line)
+        rows += [*(inputs[:, upper[0]] * inputs[:, upper[1]] * (p * (1 - p))[:, None]).T]
+        rows += [*(inputs * p[:, None]).T, np.logaddexp(0, inputs @ line)]
+        wanted += [*answer["curvature"][0][upper], *(answer["gradient"][0] + of_worse)]
+        wanted.append(float(answer["loss"]) + float(of_worse @ line))
+    made = np.stack(rows)
+    largest = np.abs(made).max(axis=1)
+    return np.asarray(nnls(made / largest[:, None], np.array(wanted) / largest, maxiter=50_000)[0])
