@@ -17,7 +17,7 @@ from msfl_common.config_classification import NAME, Classification, DeepModel, c
 from msfl_common.config_ledger import KeepContent
 from msfl_common.errors import ConfigError
 from msfl_common.features import FEATURES, HARMONIZED
-from msfl_common.files import unfollowed
+from msfl_common.files import unfollowed, unwritable
 from msfl_common.patch_bounds import check_windows
 from msfl_common.reading import MOST_SETTINGS, describe_faults, parse_json, read_yaml
 
@@ -353,12 +353,12 @@ def load_site(path: Path) -> SiteConfig:
     """Read a site's file, or the `site.yaml` of its folder; relative paths are taken from the file's own folder.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or does not validate.
+        ConfigError, PrivateFolderError: the file is missing, no YAML, not valid, or other accounts may change it.
     """
     path = path / SITE_FILE if path.is_dir() else path
     if not path.exists():
         raise ConfigError(str(path), ["no such file; name the site's file, or make one with `msfl-client init`"])
-    site = validate(SiteConfig, read_yaml(path), str(path))
+    site = validate(SiteConfig, read_yaml(unwritable(path)), str(path))
     base, policy = path.resolve().parent, site.policy
     if keep := policy.keep_content:
         keep = keep.model_copy(update={"public_key": (base / keep.public_key).resolve()})

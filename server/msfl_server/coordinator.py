@@ -27,6 +27,7 @@ from msfl_server.federation_control import LinkAddress, connect
 from msfl_server.federation_superlink import LinkSettings
 from msfl_server.mlflow_gate import USER
 from msfl_server.object_folder import remove_traces
+from msfl_server.removed_keys import was_removed
 from msfl_server.run_status import RunStatus, read_status
 from msfl_server.server_config import ServerConfig, load_server
 from msfl_server.study_folder import StudyFolder, list_sites
@@ -138,8 +139,10 @@ class Coordinator:
             seen = {name: path.stat().st_mtime for name, path in keys.items()}
             if seen == self._sites_seen:
                 return True
+            back = {name for name, path in keys.items() if was_removed(path)}
+            wanted = {name: path for name, path in keys.items() if name not in back}
             with connect(self._link_address) as control:
-                added, removed, spent = control.authorise(keys)
+                added, removed, spent = control.authorise(wanted)
         except (httpx.HTTPError, FileNotFoundError):  # the file: a site removed at this very moment
             return False
         for name in removed:
@@ -147,10 +150,10 @@ class Coordinator:
         for name in added:
             if name not in removed:
                 self._say(f"site {name}: authorised")
-        for name in spent:
+        for name in sorted({*spent, *back}):
             self._say(
-                f"site {name}: its key was taken away before and stays so; have the site make a new key and run "
-                f"`msfl-server add-site {quoted(self._folder.root)} {name} --public-key FILE`"
+                f"site {name}: its key was taken away before and stays so; run `msfl-server remove-site "
+                f"{quoted(self._folder.root)} {name}`, have the site make a new key, then `msfl-server add-site`"
             )
         self._sites_seen = seen
         return True

@@ -38,6 +38,7 @@ from msfl_server.certificates import (
 )
 from msfl_server.kits import RESTORE, holds, make_kit, server_since
 from msfl_server.ledger_heads import HEADS_FILE, Notary
+from msfl_server.removed_keys import forget_removed, remember_removed
 from msfl_server.server_config import ServerConfig, load_server
 
 _STUDY_HEADER = (
@@ -230,6 +231,7 @@ def add_site(
         if read_public_key(study.public_key_file(other)) == key:
             raise InputError(f"{public_key_file}: is the key of site {other}; each site makes a key of its own")
     make_kit(study, site, ca_key or authority_key(study))
+    forget_removed(study.sites, key)
     # The public key last: it is what authorises.
     write_text(study.public_key_file(site), f"{key} {site}\n")
     return study.kit_archive(site)
@@ -244,6 +246,7 @@ def remove_site(study: StudyFolder, site: str) -> None:
     sites = list_sites(study)
     if site not in sites:
         raise InputError(f"no site {site}; there are: {', '.join(sites) or 'none'}")
+    remember_removed(study.public_key_file(site))
     study.public_key_file(site).unlink()
     study.kit_archive(site).unlink(missing_ok=True)
     shutil.rmtree(study.kit(site), ignore_errors=True)

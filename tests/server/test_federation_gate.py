@@ -28,10 +28,12 @@ class Places(Connections):
         self.made: list[Connection] = []
         self.ends: list[socket.socket] = []
 
+    def _may_open(self, _: str) -> bool:
+        return True
+
     def come(self, address: str) -> Connection:
         ours, theirs = socket.socketpair()
         self.ends += [ours, theirs]
-        self._paces.clear()
         made = self.open(ours, address)
         assert made is not None
         self.made.append(made)
