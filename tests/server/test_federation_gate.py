@@ -10,6 +10,7 @@ import pytest
 
 from msfl_server.federation_gate import Pace
 from msfl_server.federation_listener import (
+    _MOST_ADDRESSES,
     CONNECTIONS_OF_A_SITE,
     STRANGERS,
     STRANGERS_OF_AN_ADDRESS,
@@ -81,6 +82,9 @@ def test_handshakes_have_a_pace_for_each_address() -> None:
         taken = sum(connections.open(ours, "10.0.0.1") is not None for _ in range(1000))
         assert 50 <= taken <= 200
         assert connections.open(ours, "10.0.0.2") is not None
+        for number in range(_MOST_ADDRESSES + 100):
+            assert connections.open(ours, f"10.1.{number // 250}.{number % 250}") is not None
+        assert len(connections._paces) <= _MOST_ADDRESSES + 1
 
 
 def test_a_subscriber_of_ipv6_is_one_address() -> None:
