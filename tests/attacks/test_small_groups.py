@@ -21,7 +21,7 @@ from msfl_client.harmonize import (
     large_groups_of_scanners,
 )
 from msfl_client.labelled import Labelled
-from msfl_client.small_groups import in_large_groups
+from msfl_client.small_groups import expect_carried, in_large_groups
 from msfl_common.config import Harmonization
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models.linear import design
@@ -130,7 +130,19 @@ def test_sums_that_few_patients_carry_are_refused(cases: dict[str, Labelled], tm
     settings = study("logistic")
     site, state = begun(settings, cases, tmp_path)
     far = going_on(state, coefficients=np.append(6 * DIRECTION, -20.0)[None])  # beyond all but the last patients
-    assert "carried by" in refused(site, far) or "scores" in refused(site, far)
+    assert "scores" in refused(site, far)
+    with pytest.raises(RefusedError, match=r"carried by \d\.\d patients, at least 5 needed"):  # bounds or not
+        contribute(settings, far, cases["site-0"], 0, 1, 5)
+    patients = np.arange(12).astype(str)
+    group, one = patients.astype(int) < 6, np.ones((12, 1))
+    expect_carried({"curvature": one, "gradient": one}, patients, [group, ~group], 5)
+    one[0] = 5.5  # of 12 patients he carries a third, and of his group more than half
+    expect_carried({"gradient": one}, patients, [group], 5)
+    expect_carried({"curvature": one}, patients, [~group], 5)
+    with pytest.raises(RefusedError, match="one patient carries more than half"):
+        expect_carried({"curvature": one}, patients, [group], 5)
+    with pytest.raises(RefusedError, match="carried by"):  # two visits are of one patient
+        expect_carried({"gradient": np.ones((12, 1))}, np.repeat(patients[:4], 3), [], 5)
 
 
 def rows(num_men: int, scanners: int = 1) -> Rows:
