@@ -41,8 +41,8 @@ def print_check(console: Console, site: SiteConfig, study: StudyConfig | None, c
     console.print(case_table(site, check, with_reasons=wide))
     if not wide:
         for case in check.found:
-            for reason in _reasons(check, case):
-                line = f"{case.key} {check.level(case.key)}: {reason}"
+            if reasons := _reasons(check, case):
+                line = f"{case.key} {check.level(case.key)}: {'; '.join(reasons)}"
                 console.print(_coloured(check.level(case.key), line), soft_wrap=True)
     for finding in check.findings:
         if finding.case is None:
@@ -97,6 +97,11 @@ def summary_lines(site: SiteConfig, study: StudyConfig | None, check: SiteCheck)
         yield "What to do:"
     for rule in to_fix:
         yield f"  {rule}: {FIXES[rule]}"
+    if study is None:
+        yield (
+            f"No study is known yet, so this is what a lesion segmentation with {' and '.join(Inputs().contrasts)} "
+            "needs; for another, give --study STUDY.yaml, or `msfl-client join` its kit first."
+        )
 
 
 def check_document(site: SiteConfig, study: StudyConfig | None, check: SiteCheck) -> dict[str, Any]:

@@ -118,12 +118,10 @@ def harmonize(
     config, found = load_site(site), read_reference(reference)
     origin = origin_of_file(reference)
     asked = load_study(study) if study is not None else study_of_kit(config) or StudyConfig(name="none")
+    given = read_features_table(features) if features is not None else None
     cases = check_under_bar(config, asked.inputs, workers, needs_mask=False).cases
     training, _ = split_by_patient(cases, asked.validation.fraction, asked.seed)
-    if features is not None:
-        table = read_features_table(features)
-    else:
-        table, _ = _measure(config, cases, asked.inputs, None, workers)
+    table = given or _measure(config, cases, asked.inputs, None, workers)[0]
     folder = config.state / FOLDER
     try:
         made = harmonize_site(training, cases, config.data, found, table, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,8 +55,13 @@ def ledger(
     from msfl_client.ledger_proof import Proof
     from msfl_client.ledger_view import export_csv, overview, overview_document, print_overview
     from msfl_common.config import load_site
+    from msfl_common.errors import InputError
     from msfl_common.progress import stdout_console
 
+    if number is not None and (verify or export or report):
+        raise InputError("--open: goes alone; leave out --verify, --export and --report")
+    if number is None and (key or output):
+        raise InputError("--key and --output: belong to --open NUMBER")
     _check_suffix("--export", export, ".csv")
     _check_suffix("--report", report, ".html")
     config = load_site(site)
@@ -65,21 +70,21 @@ def ledger(
     if number is not None:
         _open(config, proof, number, key, output, passphrase_file, as_json)
         return
-    if report is not None:
-        _report(config, proof, report, as_json)
-        return
-    found = overview(proof.lines(), last)
+    found = overview(proof.lines(), last)  # the lines are checked as they are read
     if export is not None:
         export_csv(export, proof.lines())
+    document = _write_report(config, proof, report) if report is not None else None
     if as_json:
-        sys.stdout.write(json.dumps(overview_document(config.name, found, proof), indent=2) + "\n")
+        document = document or overview_document(config.name, found, proof)
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
-    if not verify and export is None and found.last:
+    written = [str(path) for path in (export, report) if path is not None]
+    if not verify and not written and found.last:
         print_overview(stdout_console(), config.name, found)
     for sentence in proof.sentences:
         console.print(sentence)
-    if export is not None:
-        console.print(f"written: {export}")
+    if written:
+        console.print(f"written: {', '.join(written)}")
 
 
 @commands.command("make-officer-key", epilog=DEBUG_HINT)
@@ -110,20 +115,14 @@ def make_officer_key_command(
     console.print(f"Next: hand {made.public_key_file} to the site, for `policy.keep_content.public_key`.")
 
 
-def _report(config: SiteConfig, proof: Proof, page: Path, as_json: bool) -> None:
+def _write_report(config: SiteConfig, proof: Proof, page: Path) -> dict[str, Any]:
+    """Write the page; its figures."""
     from msfl_client.ledger_facts import gather_facts
     from msfl_client.ledger_page import write_page
-    from msfl_common.progress import stdout_console
 
     facts = gather_facts(config, proof)
     write_page(page, facts)
-    if as_json:
-        sys.stdout.write(json.dumps(facts.document, indent=2) + "\n")
-        return
-    console = stdout_console(soft_wrap=True)
-    for sentence in proof.sentences:
-        console.print(sentence)
-    console.print(f"written: {page}")
+    return facts.document
 
 
 def _open(

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from msfl_client.bids_tables import several
 from msfl_client.deidentify import clean_sidecar, save_image
 from msfl_client.dicom_series import Recognised, recognise_series
 from msfl_common.errors import InputError
-from msfl_common.files import whole_folder, write_bytes, write_json, write_text
+from msfl_common.files import unless_empty, whole_folder, write_bytes, write_json, write_text
 
 TABLE = Path("sourcedata", "subjects.tsv")
 _NO_AGENT = {"", "no", "none", "n", "without", "0"}
@@ -111,8 +112,7 @@ def import_dicom(source: Path, bids: Path) -> ImportReport:
     """
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; name the folder that holds the DICOM files")
-    bids.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=bids, prefix=".import-") as folder:  # mode 0700: names are in there
+    with unless_empty(bids), _private_folder_in(bids) as folder:
         series, passed_over = _convert(source, Path(folder))
         if not series:
             found = ", ".join(f"{count} {why}" for why, count in passed_over.items())
@@ -133,6 +133,14 @@ def import_dicom(source: Path, bids: Path) -> ImportReport:
             else:
                 images += _write_session(bids, subject, session, members)
     return ImportReport(sorted(images), there_already, dict(passed_over))
+
+
+@contextmanager
+def _private_folder_in(bids: Path) -> Iterator[str]:
+    """A temporary folder, mode 0700: names are in there."""
+    bids.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=bids, prefix=".import-") as folder:
+        yield folder
 
 
 def _convert(source: Path, folder: Path) -> tuple[list[_Series], Counter[str]]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field, ValidationError
 
 from msfl_common.config import Frozen, SiteConfig
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, PrivateFolderError
 from msfl_common.files import check_private, is_open_to_others, private_folder, write_bytes
 from msfl_common.kit import KIT_FILES, SignedKit, parse_kit, read_kit
 
@@ -49,6 +49,7 @@ def approved_kit(site: SiteConfig) -> SignedKit | None:
 
     Raises:
         InputError: the file is damaged or not this account's alone, or the kit's authority has expired.
+        PrivateFolderError: this account may not read it.
     """
     path = site.state / APPROVAL_FILE
     try:
@@ -58,7 +59,7 @@ def approved_kit(site: SiteConfig) -> SignedKit | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError:
-        raise InputError(f"{path}: belongs to another account; run as the site's own") from None
+        raise PrivateFolderError(f"{path}: belongs to another account; run as the site's own") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; remove it, and {_APPROVE}") from None
     if is_open_to_others(found.st_mode) or (os.name == "posix" and found.st_uid not in (0, os.geteuid())):

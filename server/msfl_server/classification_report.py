@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from msfl_common.classification_curves import DEFAULT_THRESHOLD
 from msfl_common.metric_registry import ALL_METRICS
 from msfl_server.charts import MANY_SITES_COLOUR, SITE_COLOURS, axis_label, format_interval, format_value, site_colours
 from msfl_server.classification_charts import calibration_chart, precision_recall_chart, roc_chart
@@ -44,17 +45,20 @@ def _facts(found: ClassificationSummary, left_out: str | None) -> str:
     if found.threshold is None:
         classes = f"Classes {', '.join(found.classes)}, each held against the rest; the most probable one is predicted."
     else:
-        classes = (
-            f"The positive class is {found.classes[-1]}, predicted from a probability of {found.threshold:.3f} on, "
-            "where sensitivity and specificity on validation patients add up to most (Youden's J)."
-        )
+        why = "where sensitivity and specificity on validation patients add up to most (Youden's J)"
+        if found.threshold == DEFAULT_THRESHOLD:
+            why = "the default: the sites' validation figures do not tell a better one"
+        start = f"The positive class is {found.classes[-1]}, predicted from a probability of {found.threshold:.3f} on"
+        classes = f"{start}, {why}."
     patients = _PATIENTS[found.split] if left_out is None else f"Figures are of {left_out}, which was left out whole."
     return f"Predicted: {found.outcome}. {classes} {patients}"
 
 
 def _charts(found: ClassificationSummary) -> list[dict[str, Any]]:
-    """One line a site, and the sites together; of more than two classes one line a class, sites together."""
+    """One line a site, and the sites together; of more than two classes one line a class; none if all is withheld."""
     together = [found.groups_together(number) for number in range(len(found.curve_names))]
+    if not any(len(groups_G3) for groups_G3 in together):
+        return []
     if len(together) == 1:
         thin, bold = {site: found.groups_at(site, 0) for site in found.sites}, together[0]
         what = f"{len(thin)} sites and all of them together"

@@ -186,6 +186,11 @@ def _started(
 
     study = load_study(study_path)
     sites = virtual_sites(cohort, site_paths, out, study)
+    if start_from is not None:  # a run that was claimed with a wrong one could only be resumed
+        from msfl_common.network import starting_weights
+        from msfl_common.stages import study_at
+
+        starting_weights(study_at(study, "final"), start_from)
     setup = RunSetup(study=study, sites=sites, start_from=start_from and start_from.resolve())
     claim_folder(out, setup)
     return setup
@@ -213,8 +218,10 @@ def _show(summary: Summary, out: Path) -> None:
 
     console = stdout_console()
     render_table(summary, console)
-    console.print(f"report: {out / 'report.html'}   model: {out / summary.model}")
-    console.print(f"curves: mlflow ui --backend-store-uri sqlite:///{out / 'mlflow.db'}")
+    if summary.rounds_completed:
+        console.print(f"report: {out / 'report.html'}   model: {out / summary.model}")
+    if (out / "mlflow.db").is_file():  # a deployed study's curves, and those of --tracking-uri, lie elsewhere
+        console.print(f"curves: mlflow ui --backend-store-uri sqlite:///{out / 'mlflow.db'}")
 
 
 def _print_json(document: object) -> None:

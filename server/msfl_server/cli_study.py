@@ -115,7 +115,12 @@ def remove_site_command(folder: StudyDir, name: SiteName, as_json: Json = False)
     study = open_study(folder)
     remove_site(study, name)
     left = list_sites(study)
-    _show(as_json, {"removed": name, "sites": left}, f"Site {name} is removed; left: {', '.join(left) or 'none'}.")
+    _show(
+        as_json,
+        {"removed": name, "sites": left},
+        f"Site {name} is removed; left: {', '.join(left) or 'none'}.",
+        "A running server does not take its key back: to come again, the site makes a new one.",
+    )
 
 
 @commands.command("renew-certificate", epilog=DEBUG_HINT)

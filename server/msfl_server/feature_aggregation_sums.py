@@ -89,7 +89,10 @@ def add_up(settings: Classification, parts: Sequence[State]) -> Sums:
     counts_K = counts_SK.sum(axis=0)
     for name, count in zip(settings.outcome.classes, counts_K, strict=True):
         if count < 1:
-            raise RunError(f"class {name}: no training case at any site; take it out of `outcome.classes`")
+            raise RunError(
+                f"class {name}: no training case at any site that has at least min_cases patients of it; more sites or "
+                "patients are needed, or a lower min_cases, or a column's `outcome.classes` without it"
+            )
     sums_SKP = np.stack([part["sums"] for part in parts])
     means_KP = sums_SKP.sum(axis=0) / counts_K[:, None]
     off_SKP = sums_SKP / np.maximum(counts_SK, 1)[..., None] - means_KP

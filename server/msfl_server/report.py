@@ -41,10 +41,10 @@ from msfl_server.harmonization_effect import HarmonizationEffect, Interval, Scan
 from msfl_server.settings import flat_settings
 from msfl_server.stage_run import FOLDER
 from msfl_server.summary import SUSPENDED, MetricSummary, Summary
+from msfl_server.withheld import say_withheld
 
 REPORT_FILE = "report.html"
 
-_ROUND_COLUMN = {"lesion-segmentation": ("dsc", "Dice"), "classification": ("auroc", "AUROC")}
 _PACKAGES = ("flwr", "torch", "monai", "numpy", "scipy", "mlflow")
 
 __all__ = ["Overlay", "render_table", "write_report"]
@@ -83,6 +83,7 @@ def write_report(
     page = environment.get_template("report.html.j2").render(
         summary=summary,
         headline=[_headline(name, metric) for name, metric in _in_order(summary)],
+        withheld=_withheld(summary),
         tiles=_tiles(summary),
         curves=_curves(summary),
         legend=_legend(summary),
@@ -90,7 +91,7 @@ def write_report(
         site_columns=[axis_label(name) for name, _ in _in_order(summary)],
         site_rows=_site_rows(summary),
         classification=classification_section(summary, study.left_out),
-        round_column=_ROUND_COLUMN[summary.task],
+        round_column=_round_column(summary),
         harmonization=_harmonization(reference, effect) if reference else None,
         segmentation=_segmentation(segmentation) if segmentation else None,
         overlays=[{"site": o.site, "caption": o.caption, "src": overlay_png(o)} for o in overlays],
@@ -117,7 +118,16 @@ def render_table(summary: Summary, console: Console) -> None:
     table.add_column("Cases", justify="right")
     for row in (_headline(name, metric) for name, metric in _in_order(summary)):
         table.add_row(f"{row['title']} {row['arrow']}".rstrip(), row["mean"], row["interval"], str(row["num_cases"]))
-    console.print(table)
+    if table.rows:
+        console.print(table)
+    else:
+        console.print(f"{table.title}. No metric yet.")
+    if told := _withheld(summary):
+        console.print(told)
+
+
+def _withheld(summary: Summary) -> str:
+    return say_withheld(summary.task, summary.withheld, len(summary.sites))
 
 
 def _in_order(summary: Summary) -> list[tuple[str, MetricSummary]]:
@@ -157,6 +167,14 @@ def _split(summary: Summary) -> str:
 
 def _targets(summary: Summary) -> str:
     return ", → nearer" if summary.task == "classification" else ""
+
+
+def _round_column(summary: Summary) -> tuple[str, str]:
+    """Name and title of the metric shown for each round: the first that a reader looks for and any round has."""
+    titles = HEADLINE[summary.task] | {"dsc": "Dice"}
+    told = (name for name in HEADLINE[summary.task] if any(name in result.metrics for result in summary.history))
+    name = next(told, next(iter(HEADLINE[summary.task])))
+    return name, titles[name]
 
 
 def _tiles(summary: Summary) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ from msfl_server.checkpoint import RunState
 from msfl_server.classification_summary import ClassificationSummary, summarise_classification
 from msfl_server.strategy import strategy_of
 from msfl_server.summary import MetricSummary, Summary, Timing, summarise_metric
+from msfl_server.withheld import withheld_metrics
 
 
 def summarise_metrics(validation: Mapping[str, ValidationMetrics]) -> dict[str, MetricSummary]:
@@ -29,6 +30,7 @@ def summarise_metrics(validation: Mapping[str, ValidationMetrics]) -> dict[str, 
 
 def summarise_run(study: StudyConfig, state: RunState) -> Summary:
     """`summary.json` of a run, finished or not."""
+    told = state.test or state.validation
     return Summary(
         study=study.name,
         task=study.task,
@@ -37,7 +39,8 @@ def summarise_run(study: StudyConfig, state: RunState) -> Summary:
         rounds_requested=study.rounds.num_rounds,
         rounds_completed=state.round,
         sites=state.sites,
-        metrics=summarise_metrics(state.test or state.validation),
+        metrics=summarise_metrics(told),
+        withheld=withheld_metrics(study.task, told),
         history=state.history,
         timing=Timing(total_s=state.total_s, train_s=state.busy_s, overhead_s=max(0.0, state.rounds_s - state.busy_s)),
         model="model",

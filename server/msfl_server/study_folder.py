@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from msfl_common.config import Name, StudyConfig, load_study
 from msfl_common.config_text import commented_yaml
 from msfl_common.errors import InputError
-from msfl_common.files import check_private, private_folder, quoted, write_bytes, write_text
+from msfl_common.files import check_private, private_folder, quoted, unless_empty, write_bytes, write_text
 from msfl_common.kit import read_certificate
 from msfl_common.reading import MOST_KEY, read_bounded
 from msfl_server.authority_key import load_authority_key, write_authority_key
@@ -165,25 +165,27 @@ def init_study(
         name = folder.resolve().name if _is_name(folder.resolve().name) else "my-study"
         study_text = commented_yaml(StudyConfig(name=name), _STUDY_HEADER)
     try:
-        private_folder(folder)  # keys, and in the database each site's updates
-        if offline_ca is not None:
-            private_folder(offline_ca)
-            if (offline_ca / "ca.key").exists():
-                raise InputError(f"{offline_ca / 'ca.key'}: is there already; name another folder")
-        if any(folder.iterdir()):
-            raise InputError(f"{folder}: is not empty; choose another folder, nothing was changed")
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".init.") as temporary:
-            draft = StudyFolder(Path(temporary))
-            write_text(draft.study_file, study_text)
-            write_text(draft.server_file, commented_yaml(server, _SERVER_HEADER))
-            _make_certificates(draft, name, server, offline_ca, passphrase)
-            draft.sites.mkdir()
-            draft.kits.mkdir()
-            # server.yaml last: a folder that has it has everything.
-            for child in sorted(draft.root.iterdir(), key=lambda child: child == draft.server_file):
-                child.rename(folder / child.name)
+        with unless_empty(folder, *([offline_ca] if offline_ca else [])):
+            private_folder(folder)  # keys, and in the database each site's updates
+            if offline_ca is not None:
+                private_folder(offline_ca)
+                if (offline_ca / "ca.key").exists():
+                    raise InputError(f"{offline_ca / 'ca.key'}: is there already; name another folder")
+            if any(folder.iterdir()):
+                raise InputError(f"{folder}: is not empty; choose another folder, nothing was changed")
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".init.") as temporary:
+                draft = StudyFolder(Path(temporary))
+                write_text(draft.study_file, study_text)
+                write_text(draft.server_file, commented_yaml(server, _SERVER_HEADER))
+                _make_certificates(draft, name, server, offline_ca, passphrase)
+                draft.sites.mkdir()
+                draft.kits.mkdir()
+                # server.yaml last: a folder that has it has everything.
+                for child in sorted(draft.root.iterdir(), key=lambda child: child == draft.server_file):
+                    child.rename(folder / child.name)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from None
+        where = error.filename or folder
+        raise InputError(f"{where}: cannot be written: {error.strerror}; choose another folder") from None
     return StudyFolder(folder)
 
 

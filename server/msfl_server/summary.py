@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -103,6 +103,12 @@ class Summary(_Frozen):
     rounds_completed: int = Field(ge=0, description="rounds that counted")
     sites: tuple[SiteSummary, ...] = Field(description="sites that took part")
     metrics: dict[str, MetricSummary] = Field(description="the final model, measured at the sites")
+    withheld: dict[str, tuple[Name, ...]] = Field(
+        default_factory=dict,
+        description="metric to the sites that told others, but not this one: of fewer patients than `min_cases`, or "
+        "undefined",
+        exclude_if=lambda value: not value,
+    )
     history: tuple[RoundSummary, ...] = Field(description="every round, in order")
     timing: Timing = Field(description="where the time went")
     model: str = Field(description="the final model's folder, relative to the summary's own")
@@ -110,9 +116,9 @@ class Summary(_Frozen):
         None, description="of a classification: threshold, groups, matrices", exclude_if=lambda value: value is None
     )
 
-    @field_validator("metrics")
+    @field_validator("metrics", "withheld")
     @classmethod
-    def _known(cls, value: dict[str, MetricSummary]) -> dict[str, MetricSummary]:
+    def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
         if unknown := sorted(set(value) - set(ALL_METRICS)):
             raise ValueError(f"unknown metric {unknown[0]!r}; known are {', '.join(ALL_METRICS)}")
         return value

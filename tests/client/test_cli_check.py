@@ -41,6 +41,7 @@ def test_good_site(site_file):
     assert "3 of 3 cases usable." in done.stdout
     assert "T1w, FLAIR: 24x28x20, 6x6x6" in done.stdout
     assert "What to do" not in done.stdout
+    assert "No study is known yet, so this is what a lesion segmentation with T1w and FLAIR needs" in done.stdout
 
 
 def test_bad_cases_are_listed_with_reason_and_fix_and_the_rest_is_usable(site, site_file):

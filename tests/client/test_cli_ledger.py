@@ -167,6 +167,21 @@ def test_the_page_tells_what_left_and_opens_offline(site_file: Path, ledger: Pat
     assert not page.exists()
 
 
+def test_table_and_page_are_written_together_and_no_option_is_passed_over(
+    site_file: Path, ledger: Path, tmp_path: Path
+) -> None:
+    done = run(site_file, "--export", tmp_path / "a.csv", "--report", tmp_path / "a.html")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(f"written: {tmp_path / 'a.csv'}, {tmp_path / 'a.html'}\n")
+    assert (tmp_path / "a.csv").exists()
+    assert (tmp_path / "a.html").exists()
+    for arguments in (["--open", 1, "--verify"], ["--open", 1, "--report", tmp_path / "b.html"], ["--key", "officer"]):
+        done = run(site_file, *arguments)
+        assert done.returncode == 2
+        assert "--open" in done.stderr
+    assert not (tmp_path / "b.html").exists()
+
+
 def test_the_officer_opens_what_left(tmp_path: Path) -> None:
     passphrase, key, site_file = tmp_path / "passphrase", tmp_path / "officer.key", tmp_path / "site.yaml"
     passphrase.write_text("short\n")

@@ -244,7 +244,16 @@ def test_what_sites_withhold_is_said(tmp_path, study, state):
     assert summary.classification.sites["Ghent"].confusion is None
     assert summary.classification.sites["Ghent"].groups == ((),)  # too few patients of a class
     assert "sensitivity" not in summary.metrics
+    assert summary.withheld["auroc"] == ("Antwerp", "Ghent")
+    assert "brier" not in summary.withheld
+    line = "Withheld by Antwerp, Ghent: AUROC, AUPRC, Prevalence (AUPRC of chance), Calibration slope,"
+    console = Console(record=True, width=300)
+    render_table(summary, console)
+    assert line in console.export_text()
     text = text_of(write_report(tmp_path, summary, study))
+    assert line in text
+    assert "fewer patients than min_cases of one class, or predicted as one; or undefined" in text
+    assert "No curves" in text
     assert "Confusion matrix withheld: Antwerp, Ghent." in text
     assert "No figures came from Leuven." in text
 

@@ -192,6 +192,21 @@ def test_a_site_without_a_metric_says_so(tmp_path, summary, study):
     assert "n/a" in page_of(write_report(tmp_path, partial, study)).text
 
 
+def test_withheld_metrics_are_named_under_the_results(tmp_path, summary, study):
+    every = tuple(site.name for site in summary.sites)
+    line = (
+        f"Withheld by every site: Lesion F1; by {every[0]}: Voxel precision (PPV) (defined in fewer patients than min_"
+    )
+    summary = summary.model_copy(update={"withheld": {"lesion_f1": every, "ppv": every[:1]}})
+    assert line in page_of(write_report(tmp_path, summary, study)).text
+
+
+def test_without_a_metric_there_is_no_table(summary):
+    console = Console(record=True, width=120)
+    render_table(summary.model_copy(update={"metrics": {}, "rounds_completed": 0}), console)
+    assert "0 of 12 rounds, 5 sites. No metric yet." in console.export_text()
+
+
 def test_the_table_holds_the_headline_figures(summary):
     console = Console(file=io.StringIO(), width=100)
     render_table(summary, console)

@@ -106,7 +106,7 @@ def test_init_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(study_folder, "_make_certificates", fail)
     with pytest.raises(InputError, match="cannot be written: No space left on device"):
         init_study(tmp_path / "pilot", SERVER)
-    assert list((tmp_path / "pilot").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     init_study(tmp_path / "pilot", SERVER)
 
