@@ -153,8 +153,8 @@ class Coordinator:
         for name in sorted({*spent, *back}):
             self._say(
                 f"site {name}: its key was taken away before and stays so; run `msfl-server remove-site "
-                f"{quoted(self._folder.root)} {name}`, have the site make a new key, then `msfl-server add-site`; where "
-                "the old key is in nobody else's hands, add that one and start the server again"
+                f"{quoted(self._folder.root)} {name}`, have the site make a new key, then `msfl-server "
+                "add-site`; where the old one is in nobody else's hands, add that and start the server again"
             )
         self._sites_seen = seen
         return True
