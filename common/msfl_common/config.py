@@ -265,9 +265,9 @@ class Policy(Frozen):
         description="message kinds that may leave the site",
     )
     refuse_models: tuple[str, ...] = Field(
-        ("gradient-boosting", "mlp"),
-        description="kinds of outcome model that the site takes no part in; out of the leaves of boosted trees and the "
-        "layers of a perceptron, a coordinator in bad faith can read rows of patients",
+        ("gradient-boosting", "mlp", "random-forest"),
+        description="kinds of outcome model that the site takes no part in; out of the leaves of trees and the layers "
+        "of a perceptron, a coordinator can read rows of patients",
     )
     min_cases: int = Field(5, ge=1, description="fewest patients behind any update or figure that leaves the site")
     max_rounds: int = Field(1000, ge=1, description="most rounds of a study the site takes part in")
