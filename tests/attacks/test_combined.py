@@ -171,7 +171,15 @@ def test_sums_of_a_harmonization_before_and_after_a_patient_left(
 
 
 @pytest.mark.parametrize(
-    ("kind", "is_told"), [("gradient-boosting", True), ("mlp", True), ("random-forest", True), ("lda", False)]
+    ("kind", "is_told"),
+    [
+        ("gradient-boosting", True),
+        ("mlp", True),
+        ("random-forest", True),
+        ("logistic", True),
+        ("linear-svm", True),
+        ("lda", False),
+    ],
 )
 def test_a_model_whose_answers_show_rows_is_approved_unawares(kind: str, is_told: bool) -> None:
     study = StudyConfig(name="rows", task="classification", classification=make_settings({"kind": kind}, 6))
