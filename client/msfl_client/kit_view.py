@@ -12,7 +12,12 @@ from msfl_common.errors import InputError
 from msfl_common.kit import SignedKit, fingerprint, spoken
 from msfl_common.stages import stages_of, study_at, tasks_of
 
-_READABLE = ("gradient-boosting", "logistic", "mlp")  # whose answers no bound keeps from telling of one patient
+_READABLE = (
+    "gradient-boosting",
+    "logistic",
+    "mlp",
+    "random-forest",
+)  # whose answers no bound keeps from telling of one patient
 
 
 def print_kit(console: Console, kit: SignedKit, approved: SignedKit | None) -> None:

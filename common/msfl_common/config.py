@@ -265,7 +265,7 @@ class Policy(Frozen):
         description="message kinds that may leave the site",
     )
     refuse_models: tuple[str, ...] = Field(
-        ("gradient-boosting", "mlp"),
+        ("gradient-boosting", "mlp", "random-forest"),
         description="kinds of outcome model refused: a hostile coordinator can read rows of patients out of them",
     )
     min_cases: int = Field(5, ge=1, description="fewest patients behind any update or figure that leaves the site")

@@ -17,7 +17,9 @@ from msfl_common.config_classification import Classification
 from msfl_common.errors import RefusedError
 from msfl_common.feature_models import Phase, State
 from msfl_common.feature_models.linear import design
+from msfl_common.feature_models.preparation import prepare
 from msfl_common.feature_models.state import scalar
+from msfl_common.feature_models.trees import FEATURE, RIGHT, ROOT, THRESHOLD, VALUES, to_grid
 
 Floats = NDArray[np.float64]
 Oracle = Callable[[State], State]  # a site: it answers, or raises RefusedError
@@ -214,3 +216,38 @@ def by_solving(
     made = np.stack(rows)
     largest = np.abs(made).max(axis=1)
     return np.asarray(nnls(made / largest[:, None], np.array(wanted) / largest, maxiter=50_000)[0])
+
+
+def by_leaves(settings: Classification, state: State, trees_R: Floats, first: State, grid_GP: Floats) -> Floats:
+    """How many patients of either class have each row of a grid, 2 x G, from the leaves of a forest and the first sums.
+
+    A leaf's share says that so many of the patients in a box are of a class: an equation that is linear in the numbers.
+    """
+    grid_GQ, size = to_grid(prepare(settings, state, grid_GP), state["spread"]), len(grid_GP)
+    boxes: dict[bytes, Floats] = {}
+
+    def visit(row: int, inside_G: NDArray[np.bool_]) -> None:
+        if trees_R[row, FEATURE] < 0:
+            shares = trees_R[row, VALUES:]
+            boxes[inside_G.tobytes()] = np.concatenate([-shares[1] * inside_G, shares[0] * inside_G])
+            return
+        goes_left_G = grid_GQ[:, int(trees_R[row, FEATURE])] < trees_R[row, THRESHOLD]
+        visit(row + 1, inside_G & goes_left_G)
+        visit(row + int(trees_R[row, RIGHT]), inside_G & ~goes_left_G)
+
+    for root in np.flatnonzero(trees_R[:, ROOT]):
+        visit(int(root), np.ones(size, dtype=bool))
+    rows, wanted = [*boxes.values()], [0.0] * len(boxes)
+    squares_KP = first["squares"] + first["sums"] ** 2 / first["counts"][:, None]
+    for number in range(2):
+        is_of_class = np.repeat(np.arange(2) == number, size)
+        for column, told in (
+            (np.ones((size, 1)), first["counts"][number : number + 1]),
+            (grid_GP, first["sums"][number]),
+            (grid_GP**2, squares_KP[number]),
+        ):
+            rows += [*(np.tile(column, (2, 1)) * is_of_class[:, None]).T]
+            wanted += [*told]
+    made = np.stack(rows)
+    largest = np.abs(made).max(axis=1)
+    return np.asarray(nnls(made / largest[:, None], np.array(wanted) / largest, maxiter=50_000)[0]).reshape(2, size)

@@ -171,7 +171,15 @@ def test_sums_of_a_harmonization_before_and_after_a_patient_left(
 
 
 @pytest.mark.parametrize(
-    ("kind", "is_told"), [("gradient-boosting", True), ("mlp", True), ("logistic", True), ("lda", False)]
+    ("kind", "is_told"),
+    [
+        ("gradient-boosting", True),
+        ("mlp", True),
+        ("random-forest", True),
+        ("logistic", True),
+        ("linear-svm", True),
+        ("lda", False),
+    ],
 )
 def test_a_model_whose_answers_show_rows_is_approved_unawares(kind: str, is_told: bool) -> None:
     study = StudyConfig(name="rows", task="classification", classification=make_settings({"kind": kind}, 6))
@@ -193,7 +201,7 @@ def test_layers_of_a_perceptron_read_rows_and_nothing_but_the_policy_keeps_them(
     assert recovered(found, rows) > 40
 
 
-@pytest.mark.parametrize("kind", ["gradient-boosting", "mlp"])
+@pytest.mark.parametrize("kind", ["gradient-boosting", "mlp", "random-forest"])
 def test_models_that_show_rows_are_refused_unless_the_site_allows_them(kind: str) -> None:
     settings = make_settings({"kind": kind}, 6)
     study = StudyConfig(name="rows", task="classification", classification=settings)

@@ -1,4 +1,4 @@
-"""What no bound on a logistic model's sums keeps from a coordinator that solves them; kept, so that it is known.
+"""What no bound keeps from a coordinator that solves the sums of a logistic model, or the leaves of a forest.
 
 Every state is moderate and every sum of many patients; but the sums are exact, and enough of them are equations with
 one solution.
@@ -16,7 +16,7 @@ from msfl_common.errors import RefusedError
 from msfl_common.feature_models import Phase, phase_of
 from msfl_common.features import FEATURES
 from tests.attacks.feature_sites import Site, going_on, play, sites_of
-from tests.attacks.reading_rows import Floats, by_solving
+from tests.attacks.reading_rows import Floats, by_leaves, by_solving
 from tests.feature_models import make_settings
 
 EDSS = np.array([0, *np.arange(1, 10, 0.5)])
@@ -63,3 +63,17 @@ def test_an_honest_search_for_a_logistic_model_reads_few_patients(tmp_path: Path
     answers = [sites["site-0"].ask(state) for state in search]
     found = by_solving(settings, search, answers, sites["site-0"].ask(states[0]), GRID)
     assert num_read(found, cases["site-0"]) <= 10
+
+
+def test_the_leaves_of_a_forest_read_patients_with_their_outcome(tmp_path: Path) -> None:
+    """Two honest requests, with a study's default settings; so that it stays refused as long as this works."""
+    settings, cases = make_settings({"kind": "random-forest"}, 3), people(0)
+    site = Site(settings, cases, tmp_path)
+    first, state = play(settings, {"site-0": site}, 1)
+    found = by_leaves(settings, state, site.ask(state, 2)["trees"], site.ask(first), GRID)
+    read = 0
+    for number in range(2):
+        of_class = cases.labels_N == number
+        one = Labelled(cases.names, cases.features_NP[of_class], cases.labels_N[of_class], ())
+        read += num_read(found[number], one)
+    assert read > 20  # of 55
