@@ -68,7 +68,7 @@ def check_private(path: Path) -> None:
 def unwritable(path: Path) -> Path:
     """A file or folder that no other account can change, or put another in the place of, or of a folder that it is in.
 
-    A group counts for the file and its folder, unless it has the number of its account: that is the account's own, as
+    A group counts for a file and its folder, unless it has the number of its account: that is the account's own, as
     most systems make them. In a folder with the sticky bit, such as /tmp, others cannot take away what is not theirs.
 
     Raises:
@@ -76,6 +76,7 @@ def unwritable(path: Path) -> Path:
     """
     if os.name != "posix":
         return path
+    of_group = () if path.is_dir() else (path, path.resolve().parent)
     for part in (*reversed(path.resolve().parents), path):
         found = part.stat()
         is_folder = stat.S_ISDIR(found.st_mode)
@@ -85,7 +86,7 @@ def unwritable(path: Path) -> Path:
             found.st_mode & stat.S_ISVTX or (found.st_uid == 0 != os.geteuid() and os.path.ismount(part))
         ):
             continue
-        group = stat.S_IWGRP if part in (path, path.resolve().parent) and found.st_gid != found.st_uid else 0
+        group = stat.S_IWGRP if part in of_group and found.st_gid != found.st_uid else 0
         if found.st_mode & (stat.S_IWOTH | group):
             what = "put other files into it" if is_folder else "change it"
             raise PrivateFolderError(

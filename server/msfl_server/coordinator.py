@@ -27,9 +27,9 @@ from msfl_server.federation_control import LinkAddress, connect
 from msfl_server.federation_superlink import LinkSettings
 from msfl_server.mlflow_gate import USER
 from msfl_server.object_folder import remove_traces
-from msfl_server.removed_keys import was_removed
 from msfl_server.run_status import RunStatus, read_status
 from msfl_server.server_config import ServerConfig, load_server
+from msfl_server.site_keys import was_removed
 from msfl_server.study_folder import StudyFolder, list_sites
 
 LOCK = "server.lock"
@@ -153,8 +153,8 @@ class Coordinator:
         for name in sorted({*spent, *back}):
             self._say(
                 f"site {name}: its key was taken away before and stays so; run `msfl-server remove-site "
-                f"{quoted(self._folder.root)} {name}`, have the site make a new key, then `msfl-server "
-                "add-site`; where the old one is in nobody else's hands, add that and start the server again"
+                f"{quoted(self._folder.root)} {name}`, have the site make a new key, then `msfl-server add-site`; "
+                "where the old key is in nobody else's hands, add that one and start the server again"
             )
         self._sites_seen = seen
         return True

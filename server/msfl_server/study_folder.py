@@ -38,8 +38,8 @@ from msfl_server.certificates import (
 )
 from msfl_server.kits import RESTORE, holds, make_kit, server_since
 from msfl_server.ledger_heads import HEADS_FILE, Notary
-from msfl_server.removed_keys import forget_removed, remember_removed
 from msfl_server.server_config import ServerConfig, load_server
+from msfl_server.site_keys import forget_removed, read_public_key, remember_removed
 
 _STUDY_HEADER = (
     "The study. Every site validates it again and holds it against its own policy.\n"
@@ -271,31 +271,6 @@ def refresh_kits(study: StudyFolder, ca_key: ec.EllipticCurvePrivateKey | None =
 def list_sites(study: StudyFolder) -> list[str]:
     """Names of the authorised sites, in alphabetical order."""
     return sorted(path.stem for path in study.sites.glob("*.pub") if not path.name.startswith("."))
-
-
-def read_public_key(path: Path) -> str:
-    """A site's public key in OpenSSH format, without its comment.
-
-    Raises:
-        InputError: the file is missing, or holds anything but an elliptic-curve P-384 public key.
-    """
-    try:
-        content = read_bounded(path, MOST_KEY)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; name the site's site.key.pub") from None
-    if b"PRIVATE KEY" in content:
-        raise InputError(
-            f"{path}: is a private key, which must never leave its site; "
-            "delete this copy, have the site make a new key, and ask for its site.key.pub"
-        )
-    try:
-        key = serialization.load_ssh_public_key(content.strip())
-    except Exception:  # cryptography raises several kinds; none tells more than this
-        raise InputError(f"{path}: no OpenSSH public key; name the site's site.key.pub") from None
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-        kind = content.split()[0].decode(errors="replace")
-        raise InputError(f"{path}: expected an ecdsa-sha2-nistp384 key, found {kind}; `msfl-client init` makes one")
-    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
 
 
 def renew_certificate(

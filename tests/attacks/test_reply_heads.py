@@ -17,8 +17,10 @@ from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
 from msfl_client.federation_fleet import Fleet
+from msfl_client.keys import load_key
 from msfl_server.federation_grid import DeployedGrid
-from tests.attacks.test_flood import answer, arrays, ask, grid, honest, hostile, target
+from tests.attacks.floods import Flood
+from tests.attacks.test_flood import HOSTILE, Target, answer, arrays, ask, grid, honest, hostile, target
 
 __all__ = ["grid", "honest", "hostile", "target"]
 
@@ -83,3 +85,34 @@ def test_a_reply_whose_head_lies(grid: DeployedGrid, honest: Fleet, hostile: Fle
                 assert hostile._client.PushObject(push).stored
         assert [one.has_content() for one in grid.pull_messages([asked])] in ([], [True])
     answer(grid, honest, *theirs)
+
+
+SIGNED = "/v1/fleet/pull-messages"
+CLOTHES: dict[str, tuple[Callable[[bytes], bytes], int]] = {
+    "a whole address": (lambda head: head.replace(b"POST /", b"POST https://localhost/"), 404),
+    "a question mark": (lambda head: head.replace(b" HTTP", b"?x=/docs HTTP"), 404),
+    "a fragment": (lambda head: head.replace(b" HTTP", b"#x HTTP"), 404),
+    "an encoded path": (lambda head: head.replace(b"/fleet/", b"/%66leet/"), 404),
+    "a way round": (lambda head: head.replace(b"/v1/fleet/", b"/v1/control/../fleet/"), 404),
+    "gRPC's path": (lambda head: head.replace(b"/v1/fleet/pull-messages", b"/flwr.proto.Fleet/PullMessages"), 404),
+    "another protocol": (lambda head: head[:-2] + b"connection: Upgrade\r\nupgrade: h2c\r\n\r\n", 400),
+    "a web socket": (lambda head: head[:-2] + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n", 400),
+    "two lengths": (lambda head: head[:-2] + b"content-length: 5\r\n\r\n", 400),
+    "no end": (lambda head: head[:-2] + b"transfer-encoding: identity\r\n\r\n", 400),
+    "a folded line": (lambda head: head[:-2] + b"x: a\r\n b\r\n\r\n", 400),
+    "a NUL": (lambda head: head[:-2] + b"x: a\0b\r\n\r\n", 400),
+    "half line ends": (lambda head: head.replace(b"\r\n", b"\n"), 400),
+    "a second key": (lambda head: head[:-2] + b"flwr-public-key: AAAA\r\n\r\n", 401),
+    "a second time": (lambda head: head[:-2] + b"flwr-timestamp: 2020-01-01T00:00:00+00:00\r\n\r\n", 401),
+    "three in one breath": (lambda head: 3 * head, 400),
+    "another behind it": (lambda head: head + b"GET /docs HTTP/1.1\r\nhost: x\r\n\r\n", 404),
+}
+
+
+@pytest.mark.parametrize("clothes", CLOTHES)
+def test_a_signed_call_in_other_clothes_is_refused(target: Target, clothes: str) -> None:
+    change, status = CLOTHES[clothes]
+    head = Flood(target.port, 0.0, load_key(target.key(HOSTILE))).head(SIGNED, 0)
+    answered = target.say(change(head))
+    assert f"HTTP/1.1 {status} ".encode() in answered
+    assert b"HTTP/1.1 2" not in answered

@@ -94,7 +94,7 @@ def test_handshakes_have_a_pace_for_each_address() -> None:
         assert 50 <= taken <= 200
         assert connections.open(ours, "10.0.0.2") is not None
         for number in range(_MOST_ADDRESSES + 100):
-            assert connections.open(ours, f"10.1.{number // 250}.{number % 250}") is not None
+            connections.open(ours, f"10.1.{number // 250}.{number % 250}")
         assert len(connections._paces) <= _MOST_ADDRESSES + 1
 
 

@@ -17,6 +17,7 @@ from msfl_common.kit import load_kit, read_certificate
 from msfl_server import study_folder
 from msfl_server.certificates import Pair, expires_in_days, issue_server_certificate, make_authority
 from msfl_server.server_config import ServerConfig, load_server
+from msfl_server.site_keys import read_public_key
 from msfl_server.study_folder import (
     StudyFolder,
     add_site,
@@ -24,7 +25,6 @@ from msfl_server.study_folder import (
     init_study,
     list_sites,
     open_study,
-    read_public_key,
     refresh_kits,
     remove_site,
     renew_certificate,
