@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from msfl_client.answers import forget
+from msfl_client.answers import forget, of_same_cases
 from msfl_client.egress import check_request, door_of
 from msfl_client.feature_training_sums import class_sums
 from msfl_client.harmonize import Rows
@@ -139,6 +139,19 @@ def test_a_state_folder_that_others_may_enter_is_no_fault_of_a_table(make_site: 
     site.state.mkdir(mode=0o755)
     assert code(ask(site, "train", request(tiny_study))) is Code.INTERNAL
     assert "chmod 700" in (site.state / "site.log").read_text()
+
+
+def test_a_register_of_cases_that_cannot_be_read_lets_nothing_leave(tmp_path: Path) -> None:
+    path = tmp_path / "answers" / "pilot" / "final.cases"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\xff")
+    for _ in range(2):
+        with pytest.raises(RefusedError, match="not a register of answers") as refused:
+            of_same_cases(tmp_path, "pilot", "final", "0" * 64)
+        assert refused.value.code is Code.INTERNAL
+        if path.is_file():
+            path.unlink()
+            path.mkdir()
 
 
 @pytest.mark.parametrize("second", ["query.moments", "query.residuals"])

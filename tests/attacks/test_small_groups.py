@@ -20,6 +20,7 @@ from msfl_client.harmonize import (
     fit_scanners,
     large_groups_of_scanners,
 )
+from msfl_client.hinge_cases import settled_cases
 from msfl_client.labelled import Labelled
 from msfl_client.small_groups import expect_carried, in_large_groups
 from msfl_common.config import Harmonization
@@ -143,6 +144,24 @@ def test_sums_that_few_patients_carry_are_refused(cases: dict[str, Labelled], tm
         expect_carried({"curvature": one}, patients, [group], 5)
     with pytest.raises(RefusedError, match="carried by"):  # two visits are of one patient
         expect_carried({"gradient": np.ones((12, 1))}, np.repeat(patients[:4], 3), [], 5)
+
+
+def test_a_hinge_takes_no_set_that_is_near_one_it_told() -> None:
+    """Nearest to which it stays; nobody, too, is a set that is told."""
+    number = np.arange(12)
+    patients = number.astype(str)
+
+    def settled(*sets: object, groups: Sequence[object] = ()) -> list[int]:
+        shorts = [np.where(np.isin(number, np.asarray(one)), 1.0, -1.0)[:, None] for one in sets]
+        apart = [np.isin(number, np.asarray(one)) for one in groups]
+        return list(number[settled_cases(shorts, patients, apart, 5)[:, 0]])
+
+    six, seven = [*range(6)], [*range(7)]
+    assert settled([0, 1, 2]) == []
+    assert settled(six) == six
+    assert settled(six, seven) == six
+    assert settled(six, number, seven) == six  # far enough from the last, and one off the first
+    assert settled(six, groups=[[5, *range(6, 12)]]) == []  # of a group, one alone would come
 
 
 def rows(num_men: int, scanners: int = 1) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from base64 import b64encode
@@ -201,3 +202,22 @@ def test_a_removed_sites_key_is_a_strangers_and_nobody_speaks_for_another(
     assert (may(7, 7), may(7, 8), may(8, 8)) == (True, False, True)
     registered.remove(7)  # while its call comes in
     assert (may(7, 7), may(8, 8)) == (False, True)
+
+
+def test_a_sites_calls_take_turns(site_key: ec.EllipticCurvePrivateKey) -> None:
+    site, inside, most = Site(NODE_ID, site_key.public_key()), 0, 0
+
+    async def call() -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0.001)
+        inside -= 1
+
+    async def all_at_once(path: str) -> int:
+        nonlocal most
+        most = 0
+        await asyncio.gather(*(site.take_turn(path, call) for _ in range(20)))
+        return most
+
+    assert [asyncio.run(all_at_once(path)) for path in (PUSH, PULL)] == [2, 4]
