@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +30,6 @@ def start(
     from msfl_common.config import load_site
     from msfl_common.health import health
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with health(health_port) as set_serving:
         supervise(load_site(site), site.resolve(), set_serving)
 

@@ -6,8 +6,8 @@ A process that was interrupted leaves whole cases behind; the next one goes on w
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -34,6 +34,7 @@ from msfl_common.config import Inputs, SiteConfig
 from msfl_common.errors import CaseError, CohortError
 from msfl_common.files import private_folder, write_bytes
 from msfl_common.holding import held
+from msfl_common.processes import deaf_to_ctrl_c, end_with_starter
 
 LOCK = "preprocess.lock"
 
@@ -171,12 +172,15 @@ def _side_by_side(
         return
     spawn = multiprocessing.get_context("spawn")
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(num_workers, spawn, initializer=_leave_interrupts_to_the_parent)
+    pool = ProcessPoolExecutor(num_workers, spawn, initializer=end_with_starter, initargs=(os.getpid(),))
     try:
-        jobs: list[Future[Outcome]] = [
-            pool.submit(preprocess_to_disk, case, site, inputs, [one for one in known if one.patient == case.patient])
-            for case in cases
-        ]
+        with deaf_to_ctrl_c():
+            jobs: list[Future[Outcome]] = [
+                pool.submit(
+                    preprocess_to_disk, case, site, inputs, [one for one in known if one.patient == case.patient]
+                )
+                for case in cases
+            ]
         for job in as_completed(jobs):
             yield job.result()
     except BaseException:
@@ -185,10 +189,6 @@ def _side_by_side(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _tidy(root: Path) -> None:

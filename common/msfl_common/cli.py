@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
 import traceback
 from typing import NoReturn
 
@@ -40,6 +42,8 @@ def run_app(app: typer.Typer) -> NoReturn:
     command line, shows tracebacks.
     """
     close_doors()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # being told to end is as good as Ctrl-C
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:

@@ -5,7 +5,6 @@ Every command imports what it needs when it runs, so that `--help` answers at on
 
 from __future__ import annotations
 
-import signal
 import sys
 from enum import StrEnum
 from functools import partial
@@ -78,7 +77,6 @@ def make_cohort_command(
     from msfl_common.progress import console, progress_bars
     from msfl_server.cohort import make_cohort, make_records
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     make = make_records if records else partial(make_cohort, spacing_mm=spacing)
     with progress_bars() as bars:
         task = bars.add_task("Simulating patients", total=sites * (cases + nmosd + controls), note="")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import time
 from pathlib import Path
@@ -43,7 +42,6 @@ def start(
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     study = open_study(folder)
     taken = f"{folder}: its server is running already; see `msfl-server status`"
     with held(study.root / LOCK, taken), health(health_port) as set_serving:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
-import signal
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from msfl_client.labelled import Labelled
 from msfl_common.errors import InputError, RunError
 from msfl_common.files import write_bytes
-from msfl_common.processes import end_with_starter
+from msfl_common.processes import deaf_to_ctrl_c, end_with_starter
 from msfl_common.seeds import derive_seed
 from msfl_server.pipelines_classifiers import build_classifier, class_scores
 from msfl_server.pipelines_folds import patients_out
@@ -204,10 +203,8 @@ def _run_parallel(bench: Bench, cells: Sequence[Cell], jobs: int, keep: Callable
     # Started afresh: a copy of this process would share its threads' locks.
     executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _enter, (bench, os.getpid()))
     try:
-        # Processes inherit the mask: Ctrl-C reaches this one alone.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        futures = {executor.submit(_run_here, cell): cell for cell in cells}
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        with deaf_to_ctrl_c():
+            futures = {executor.submit(_run_here, cell): cell for cell in cells}
         for future in as_completed(futures):
             keep(futures[future], future.result())
     except BaseException as error:

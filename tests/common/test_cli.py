@@ -51,6 +51,7 @@ def run(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("raise RefusedError(Code.POLICY)", 1, ["POLICY: the site's policy does not allow it"]),
         ("raise KeyboardInterrupt", 130, ["interrupted"]),
         ("raise typer.Abort()", 130, ["interrupted"]),
+        ("import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)", 130, ["interrupted"]),
         (
             "raise OSError(errno.ENOSPC, 'No space left on device', '/x/y')",
             1,

@@ -5,7 +5,6 @@ Legend: D, H, W are voxels towards right, anterior and superior (RAS).
 
 import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from msfl_common import __version__
-from msfl_common.processes import end_with_starter
+from msfl_common.processes import deaf_to_ctrl_c, end_with_starter
 from msfl_server.cohort import bids
 from msfl_server.cohort.anatomy import make_anatomy
 from msfl_server.cohort.clinical import ClinicalRecord, SitePrevalence, draw_prevalence
@@ -270,21 +269,18 @@ def _run(
             finish(index, _make_case(job))
     else:
         spawned = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, spawned, initializer=_begin_worker, initargs=(os.getpid(),)) as pool:
-            futures = {pool.submit(_make_case, job): index for index, job in enumerate(jobs)}
+        with ProcessPoolExecutor(workers, spawned, initializer=end_with_starter, initargs=(os.getpid(),)) as pool:
             try:
+                with deaf_to_ctrl_c():
+                    futures = {pool.submit(_make_case, job): index for index, job in enumerate(jobs)}
                 for future in as_completed(futures):
                     finish(futures[future], future.result())
             except BaseException:
+                for worker in multiprocessing.active_children():
+                    worker.terminate()  # nothing of an unfinished cohort is kept, so none is worth waiting for
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
     return [rows[index] for index in range(len(jobs))]
-
-
-def _begin_worker(starter: int) -> None:
-    """A worker ends with who started it; Ctrl-C, which reaches both, is the starter's to act on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_starter(starter)
 
 
 def _jobs(
