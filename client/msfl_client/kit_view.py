@@ -12,12 +12,8 @@ from msfl_common.errors import InputError
 from msfl_common.kit import SignedKit, fingerprint, spoken
 from msfl_common.stages import stages_of, study_at, tasks_of
 
-_READABLE = (
-    "gradient-boosting",
-    "logistic",
-    "mlp",
-    "random-forest",
-)  # whose answers no bound keeps from telling of one patient
+# Whose answers no bound keeps from telling of one patient.
+_READABLE = ("gradient-boosting", "linear-svm", "logistic", "mlp", "random-forest")
 
 
 def print_kit(console: Console, kit: SignedKit, approved: SignedKit | None) -> None:
