@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from msfl_common.checked_numbers import MOST_CASES
-from msfl_common.config_classification import NAME, Classification, DeepModel, check_deep_model
+from msfl_common.config_classification import NAME, SOLVABLE, Classification, DeepModel, check_deep_model
 from msfl_common.config_ledger import KeepContent
 from msfl_common.errors import ConfigError
 from msfl_common.features import FEATURES, HARMONIZED
@@ -265,7 +265,7 @@ class Policy(Frozen):
         description="message kinds that may leave the site",
     )
     refuse_models: tuple[str, ...] = Field(
-        ("gradient-boosting", "mlp", "random-forest"),
+        SOLVABLE,
         description="kinds of outcome model refused: a hostile coordinator can read rows of patients out of them",
     )
     min_cases: int = Field(5, ge=1, description="fewest patients behind any update or figure that leaves the site")

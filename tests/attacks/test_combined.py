@@ -196,8 +196,11 @@ def test_sums_of_a_harmonization_before_and_after_a_patient_left(
 )
 def test_a_model_whose_answers_show_rows_is_approved_unawares(kind: str, is_told: bool) -> None:
     study = StudyConfig(name="rows", task="classification", classification=make_settings({"kind": kind}, 6))
-    told = " ".join(beware(cast(SignedKit, SimpleNamespace(study=study))))
+    kit = cast(SignedKit, SimpleNamespace(study=study))
+    told = " ".join(beware(kit, Policy()))
     assert ("BEWARE" in told and "single patients" in told) == is_told
+    assert ("this site takes no part" in told) == is_told
+    assert "this site takes no part" not in " ".join(beware(kit, Policy(refuse_models=())))
 
 
 def test_layers_of_a_perceptron_read_rows_and_nothing_but_the_policy_keeps_them(
@@ -214,7 +217,7 @@ def test_layers_of_a_perceptron_read_rows_and_nothing_but_the_policy_keeps_them(
     assert recovered(found, rows) > 40
 
 
-@pytest.mark.parametrize("kind", ["gradient-boosting", "mlp", "random-forest"])
+@pytest.mark.parametrize("kind", ["gradient-boosting", "linear-svm", "logistic", "mlp", "random-forest"])
 def test_models_that_show_rows_are_refused_unless_the_site_allows_them(kind: str) -> None:
     settings = make_settings({"kind": kind}, 6)
     study = StudyConfig(name="rows", task="classification", classification=settings)
