@@ -28,12 +28,14 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from msfl_client import ledger
+from msfl_client.answered_states import MOST_FIRST_SUMS
 from msfl_client.egress import door_of
 from msfl_client.ledger_line import Entry
 from msfl_common import __version__
-from msfl_common.config import SiteConfig
+from msfl_common.config import Policy, SiteConfig, StudyConfig
 from msfl_common.config_classification import NAME
 from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.feature_models import num_rounds_needed
 from msfl_common.files import private_folder, write_bytes
 from msfl_common.messages import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION, Content, RoundTask, payload_sha256
 
@@ -52,14 +54,14 @@ def may_answer(state: Path, purpose: Purpose, task: RoundTask, request: Content,
         purpose: what is asked.
         task: what round it is asked for.
         request: the whole of it.
-        max_rounds: most rounds of a study and purpose that the site's policy allows.
+        max_rounds: most rounds of a study and purpose that may be answered; see `most_answers`.
 
     Returns:
         What writes down that it is answered; to be called before anything of the answer leaves or has an effect.
 
     Raises:
-        RefusedError: another request was answered, a later round was, as many as the policy allows were, or the
-            register cannot be read.
+        RefusedError: another request was answered, a later round was, as many as may be were, or the register
+            cannot be read.
     """
     name = purpose if purpose in _ONCE else f"{task.stage}-{purpose}"
     path = state / FOLDER / task.study.name / f"{name}.json"
@@ -76,6 +78,12 @@ def may_answer(state: Path, purpose: Purpose, task: RoundTask, request: Content,
     if len(answered) >= max_rounds:
         raise RefusedError(Code.POLICY, f"{len(answered)} rounds of {purpose} answered, at most {max_rounds}")
     return partial(_write, path, {**answered, number: sha256})
+
+
+def most_answers(policy: Policy, study: StudyConfig) -> int:
+    """Rounds of a stage and purpose that are answered: as many as the policy allows, and the model can need."""
+    needed = num_rounds_needed(study.classification) if study.classification else None
+    return policy.max_rounds if needed is None else min(policy.max_rounds, needed + MOST_FIRST_SUMS - 1)
 
 
 def request_sha256(purpose: Purpose, task: RoundTask, request: Content) -> str:

@@ -24,7 +24,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from msfl_client.answers import Claim, Purpose, may_answer, of_same_cases, request_sha256
+from msfl_client.answers import Claim, Purpose, may_answer, most_answers, of_same_cases, request_sha256
 from msfl_client.case_digest import digest_of_rows
 from msfl_client.egress import check_agreed, check_request, door_of, release, release_refusal
 from msfl_client.floors import floor_of
@@ -270,7 +270,7 @@ def claim_of(site: SiteConfig, purpose: Purpose | None, task: RoundTask, request
         return None
     if purpose == "validation" and task.split == "test" and task.settings.task == "classification":
         purpose = "test"  # a segmentation has no patients for it, and validates whatever it is asked
-    return may_answer(site.state, purpose, task, request, site.policy.max_rounds)
+    return may_answer(site.state, purpose, task, request, most_answers(site.policy, task.settings))
 
 
 def refuse(site: SiteConfig, code: Code, why: object, task: RoundTask | None = None) -> RecordDict:

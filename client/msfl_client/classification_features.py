@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from msfl_client.answered_states import answered_states
+from msfl_client.answered_states import AnsweredStates, answered_states
 from msfl_client.case_digest import digest_of_observations
 from msfl_client.classification_validation import fewest_patients, measure_site
 from msfl_client.clinical_inputs import labelled
@@ -14,7 +14,7 @@ from msfl_client.floors import floor_of
 from msfl_client.labelled import Labelled
 from msfl_client.learner import OnCase, OnStep
 from msfl_client.small_groups import in_large_groups
-from msfl_client.state_bounds import check_bounds, check_follows
+from msfl_client.state_bounds import check_bounds, check_follows, check_measured
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import contribution_like, first_state, phase_of, predict_proba
 from msfl_common.feature_models.checks import check_state
@@ -73,10 +73,8 @@ class FeatureLearner:
             UpdateError: weights that the model cannot be in.
         """
         check_state(self._settings, weights)
-        study, state = self._data.study, self._data.site.state
+        study, digest, states = self._data.study, self.digest, self._states
         cases = in_large_groups(self._settings, self._cases(self._training), self._floor)
-        features, digest = self._data.features, self.digest
-        states = answered_states(state, study, features.harmonized_to if features is not None else None)
         states.expect_same_cases(digest)
         if (before := states.find(weights, number)) is not None:
             states.asked_again(before)
@@ -99,16 +97,30 @@ class FeatureLearner:
         return len({one.patient for one in self._part(task)})
 
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
-        """See `Learner`."""
+        """See `Learner`.
+
+        Raises:
+            RefusedError: no patient to measure, or a state that no honest round comes to.
+        """
         check_state(self._settings, weights)
-        cases = self._cases(self._part(task))
+        study, cases = self._data.study, self._cases(self._part(task))
         if not len(cases.labels_N):
             raise RefusedError(Code.TOO_FEW_CASES, f"no patient to measure for {task.split}")
+        learned = in_large_groups(self._settings, self._cases(self._training), self._floor).features_NP
+        own_NP = learned if len(learned) else cases.features_NP
+        check_measured(self._settings, derive_seed(study.seed, "weights"), weights, self._states.last, own_NP)
         probabilities_NK = predict_proba(self._settings, weights, cases.features_NP)
         on_case(len(cases.labels_N), len(cases.labels_N))
         return measure_site(
             probabilities_NK, cases.labels_N, cases.patients, task.threshold, task.study, self._data.site.policy
         )
+
+    @property
+    def _states(self) -> AnsweredStates:
+        """Those that the site has answered in this study."""
+        features = self._data.features
+        harmonized_to = features.harmonized_to if features is not None else None
+        return answered_states(self._data.site.state, self._data.study, harmonized_to)
 
     @property
     def _floor(self) -> int:

@@ -85,7 +85,7 @@ def _ask(site: SiteConfig, kit: SignedKit, source: Path, yes: bool, fingerprint:
     except InputError as error:  # its authority has expired, say: whether the new one is the same cannot be told
         console.print(f"The approved kit cannot be used any more: {error}")
         approved, yes = None, False
-    print_kit(console, kit, approved)
+    print_kit(console, site.policy, kit, approved)
     if not is_approved(kit, approved, yes, fingerprint):
         raise InputError("not approved; nothing was changed")
 

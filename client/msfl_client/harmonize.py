@@ -21,6 +21,8 @@ from msfl_common.config import Frozen
 from msfl_common.errors import Code, RefusedError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
 
+MOST_EFFECT = 20.0  # of covariates on a feature, from the least affected case to the most, in deviations of the rest
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -184,6 +186,36 @@ def apply_fit(rows: Rows, fit: SiteFit, reference: Reference) -> Floats:
                 rows.features_NP[index], covariates, _one_scanner_model(known[scanner], reference)
             )
     return harmonized_NP
+
+
+def check_effects(rows: Rows, harmonized_NP: Floats, reference: Reference) -> None:
+    """Refuse a reference whose slopes write a covariate into a feature.
+
+    A feature that says little but whether a patient is a man sets the one man apart as his sex would, and no value of
+    it tells.
+
+    Args:
+        rows: cases.
+        harmonized_NP: their features, brought to the reference; NaN for cases of a scanner without a fit.
+        reference: that one.
+
+    Raises:
+        RefusedError: with the code BAD_STUDY; the line names the feature.
+    """
+    effects_NP = rows.covariates_NQ.astype(np.float64) @ reference.beta
+    rest_NP = harmonized_NP - effects_NP
+    for _, index in rows.by_scanner():
+        rest_NP[index] -= rest_NP[index].mean(axis=0)
+    is_there_N = np.isfinite(rest_NP).all(axis=1)
+    if not is_there_N.any():
+        return
+    most_P, rest_P = np.ptp(effects_NP[is_there_N], axis=0), rest_NP[is_there_N].std(axis=0)
+    for name, most, rest in zip(reference.settings.feature_names, most_P, rest_P, strict=True):
+        if most > MOST_EFFECT * rest:
+            detail = (
+                f"the reference's slopes for {name} span {most:.3g}, at most {MOST_EFFECT:g} deviations of {rest:.3g}"
+            )
+            raise RefusedError(Code.BAD_STUDY, detail)
 
 
 def _shrink(standardised_PN: Floats, gamma_P: Floats, delta_P: Floats) -> tuple[Floats, Floats]:

@@ -33,12 +33,11 @@ class Approval(Frozen):
 
 
 def approve_kit(site: SiteConfig, kit: SignedKit) -> None:
-    """Keep a kit as the one to use.
+    """Keep a kit, which `check_site` has passed, as the one to use.
 
     Raises:
-        InputError: it is another site's, or the state folder is not this account's alone.
+        InputError: the state folder is not this account's alone.
     """
-    check_site(site, kit, site.kit)
     private_folder(site.state)
     files = {name: kit.files[name].decode() for name in KIT_FILES}
     approval = Approval(time=datetime.now(UTC).replace(microsecond=0), files=files)

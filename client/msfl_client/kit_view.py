@@ -7,19 +7,25 @@ import sys
 from rich.console import Console
 
 from msfl_client.kit_approval import differences
-from msfl_common.config_classification import DeepModel
+from msfl_common.config import Policy
+from msfl_common.config_classification import SOLVABLE, DeepModel
 from msfl_common.errors import InputError
 from msfl_common.kit import SignedKit, fingerprint, spoken
 from msfl_common.stages import stages_of, study_at, tasks_of
 
-_READABLE = ("gradient-boosting", "mlp")  # whose answers no bound keeps from telling of one patient
 
+def print_kit(console: Console, policy: Policy, kit: SignedKit, approved: SignedKit | None) -> None:
+    """What the kit asks and whom it trusts; where another one was approved, each setting that differs.
 
-def print_kit(console: Console, kit: SignedKit, approved: SignedKit | None) -> None:
-    """What the kit asks and whom it trusts; where another one was approved, each setting that differs."""
+    Args:
+        console: where.
+        policy: the site's.
+        kit: the one that is to be approved.
+        approved: the one that was.
+    """
     for line in describe_kit(kit) if approved is None else describe_change(approved, kit):
         console.print(line if line.isprintable() else ascii(line))
-    for line in beware(kit):
+    for line in beware(kit, policy):
         console.print(line)
     console.print("Fingerprint of the study's authority; compare it with the coordinator's over the telephone:")
     for line in spoken(fingerprint(kit.authority)).splitlines():
@@ -51,15 +57,16 @@ def describe_kit(kit: SignedKit) -> list[str]:
     return ["The kit says:", *(f"  {name + ':':15}{value}" for name, value in lines.items())]
 
 
-def beware(kit: SignedKit) -> list[str]:
+def beware(kit: SignedKit, policy: Policy) -> list[str]:
     """What a person should know before saying yes, whether it is new or was so before."""
     outcome = kit.study.classification
-    if outcome is None or outcome.model.kind not in _READABLE:
+    if outcome is None or (kind := outcome.model.kind) not in SOLVABLE:
         return []
+    refused = f" Until {kind} is taken out of `policy.refuse_models` in site.yaml, this site takes no part."
     return [
-        f"BEWARE: from the answers to a model of kind {outcome.model.kind}, a coordinator in bad faith can read single "
-        "patients' inputs. Say yes only if you would show them to it; else ask for another model "
-        "(deploy/hospital-it.md)."
+        f"BEWARE: from the answers to a model of kind {kind}, a coordinator in bad faith can read single patients' "
+        "inputs. Say yes only if you would show them to it; else ask for another model (deploy/hospital-it.md)."
+        + (refused if kind in policy.refuse_models else "")
     ]
 
 

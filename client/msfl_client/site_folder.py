@@ -34,7 +34,7 @@ def init_site(folder: Path, name: str, data: Path, passphrase: bytes | None = No
     """Write a site's file and make its key.
 
     Args:
-        folder: created when missing; may hold other files, but no site.yaml and no key.
+        folder: created when missing, for this account alone; may hold other files, but no site.yaml and no key.
         name: the site's name in the study.
         data: the site's BIDS folder.
         passphrase: what the key is encrypted with, if anything.
@@ -51,6 +51,8 @@ def init_site(folder: Path, name: str, data: Path, passphrase: bytes | None = No
     if site_file.exists():
         raise InputError(f"{site_file}: is there already; edit it, or name another folder")
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         public_key = make_key(key, name, passphrase)
         write_text(site_file, commented_yaml(site, _HEADER))
     except OSError as error:

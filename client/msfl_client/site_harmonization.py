@@ -16,7 +16,7 @@ import numpy as np
 from msfl_client.bids import Case
 from msfl_client.covariates import Selection, select_cases
 from msfl_client.feature_table import FeatureRow, FeatureTable, write_features_table
-from msfl_client.harmonize import Rows, SiteFit, apply_fit, fit_scanners
+from msfl_client.harmonize import Rows, SiteFit, apply_fit, check_effects, fit_scanners
 from msfl_common.config import Covariate, Harmonization
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.files import write_text
@@ -84,7 +84,8 @@ def harmonize_site(
         folder: where the outcome lies afterwards.
 
     Raises:
-        RefusedError: no scanner has enough training cases; nothing is written.
+        RefusedError: no scanner has enough training cases, or the reference would write covariates into features;
+            nothing is written.
         InputError: the features are harmonized already; nothing is written.
     """
     settings, raw = reference.settings, _raw_rows(table)
@@ -92,9 +93,11 @@ def harmonize_site(
     chosen = select_cases(cases, roots, settings)
     chosen = chosen.without(_lacking(chosen, raw, settings))
     left_out, rows = dict(chosen.left_out), []
-    harmonized_NP = apply_fit(rows_of(chosen, raw, settings), fit, reference)
+    every = rows_of(chosen, raw, settings)
+    harmonized_NP = apply_fit(every, fit, reference)
     if np.isinf(harmonized_NP).any():
         raise RefusedError(Code.BAD_STUDY, "the reference does not suit the site's features")
+    check_effects(every, harmonized_NP, reference)
     for case, scanner, values in zip(chosen.cases, chosen.scanners, harmonized_NP, strict=True):
         if np.isnan(values).any():
             left_out[case.key] = f"scanner {scanner} has no fit: too few training cases"

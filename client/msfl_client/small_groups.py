@@ -114,7 +114,7 @@ def expect_carried(
 
 def _by_patient(weights_N: NDArray[np.float64], patients_N: NDArray[np.str_]) -> NDArray[np.float64]:
     _, whose_N = np.unique(patients_N, return_inverse=True)
-    return np.bincount(whose_N, weights=np.abs(weights_N)).astype(np.float64)
+    return np.bincount(whose_N, weights=weights_N).astype(np.float64)
 
 
 def _smallest(

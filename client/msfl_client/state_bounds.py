@@ -9,6 +9,8 @@ beyond a threshold, and a threshold that moves between requests reads off every 
 - trees are added to those that were there;
 - prepared inputs, scores and slopes are bounded in units of the site's own patients.
 
+A metric of a state is a counting query, too: what is measured is held to what the first sums fixed, and bounded.
+
 Legend: see `msfl_common.feature_models`.
 """
 
@@ -64,6 +66,29 @@ def check_follows(settings: Classification, seed: int, state: State, last: State
             _expect_on_line(state, first, last, name)
 
 
+def check_measured(settings: Classification, seed: int, state: State, last: State | None, features_NP: Floats) -> None:
+    """Hold a state whose metrics are asked for against the last that this site answered, and its own patients.
+
+    Args:
+        settings: what is predicted, from what and by which model.
+        seed: the study's.
+        state: one that `check_state` lets pass.
+        last: None where the site has answered none, as it came late or is left out.
+        features_NP: of its training patients or, where it has none, of those that are measured.
+
+    Raises:
+        RefusedError: with the code BAD_MODEL; the line says what is wrong.
+    """
+    if phase_of(state) is Phase.PREPARE:
+        check_follows(settings, seed, state, last)
+        return
+    first = first_state(settings, seed)
+    _expect_near(state, first, tuple({"landmarks"} & set(first)), "the landmarks are not the study's")
+    if last is not None and phase_of(last) is not Phase.PREPARE:
+        _expect_same(state, last, tuple({*_FIXED} & set(last)), "what the first sums fixed has changed")
+    check_bounds(settings, state, features_NP)
+
+
 def check_bounds(settings: Classification, state: State, features_NP: Floats) -> None:
     """Hold a state against the site's own patients.
 
@@ -99,7 +124,7 @@ def _expect_moderate(inputs_NM: Floats, state: State, phase: Phase) -> None:
     )
     scores_NV = inputs_NM @ coefficients_VM.T
     _expect_spread("scores", scores_NV)
-    if phase is Phase.LINK:
+    if phase >= Phase.LINK and "link" in state:
         _expect_spread("linked scores", scores_NV * state["link"][:, 0] + state["link"][:, 1])
 
 

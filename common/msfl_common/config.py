@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from msfl_common.checked_numbers import MOST_CASES
-from msfl_common.config_classification import NAME, Classification, DeepModel, check_deep_model
+from msfl_common.config_classification import NAME, SOLVABLE, Classification, DeepModel, check_deep_model
 from msfl_common.config_ledger import KeepContent
 from msfl_common.errors import ConfigError
 from msfl_common.features import FEATURES, HARMONIZED
-from msfl_common.files import unfollowed
+from msfl_common.files import unfollowed, unwritable
 from msfl_common.patch_bounds import check_windows
 from msfl_common.reading import MOST_SETTINGS, describe_faults, parse_json, read_yaml
 
@@ -265,7 +265,7 @@ class Policy(Frozen):
         description="message kinds that may leave the site",
     )
     refuse_models: tuple[str, ...] = Field(
-        ("gradient-boosting", "mlp"),
+        SOLVABLE,
         description="kinds of outcome model refused: a hostile coordinator can read rows of patients out of them",
     )
     min_cases: int = Field(5, ge=1, description="fewest patients behind any update or figure that leaves the site")
@@ -353,12 +353,12 @@ def load_site(path: Path) -> SiteConfig:
     """Read a site's file, or the `site.yaml` of its folder; relative paths are taken from the file's own folder.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or does not validate.
+        ConfigError, PrivateFolderError: the file is missing, no YAML, not valid, or other accounts may change it.
     """
     path = path / SITE_FILE if path.is_dir() else path
     if not path.exists():
         raise ConfigError(str(path), ["no such file; name the site's file, or make one with `msfl-client init`"])
-    site = validate(SiteConfig, read_yaml(path), str(path))
+    site = validate(SiteConfig, read_yaml(unwritable(path)), str(path))
     base, policy = path.resolve().parent, site.policy
     if keep := policy.keep_content:
         keep = keep.model_copy(update={"public_key": (base / keep.public_key).resolve()})

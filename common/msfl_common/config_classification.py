@@ -27,6 +27,8 @@ Clinical = Literal[
     "fs_cerebral",
     "fs_ambulation",
 ]
+# Kinds of outcome model out of whose answers rows of patients can be solved, whatever bounds a site keeps.
+SOLVABLE = ("gradient-boosting", "linear-svm", "logistic", "mlp", "random-forest")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of a study or a site
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,31}$")]
 Column = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]

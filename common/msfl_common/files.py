@@ -62,6 +62,37 @@ def check_private(path: Path) -> None:
         raise PrivateFolderError(
             f"{path}: other accounts may enter it (mode {found.st_mode & 0o777:04o}); run `chmod 700 {quoted(path)}`"
         )
+    unwritable(path)
+
+
+def unwritable(path: Path) -> Path:
+    """A file or folder that no other account can change, or put another in the place of, or of a folder that it is in.
+
+    A group counts for a file and its folder, unless it has the number of its account: that is the account's own, as
+    most systems make them. In a folder with the sticky bit, such as /tmp, others cannot take away what is not theirs.
+
+    Raises:
+        PrivateFolderError: another account could.
+    """
+    if os.name != "posix":
+        return path
+    of_group = () if path.is_dir() else (path, path.resolve().parent)
+    for part in (*reversed(path.resolve().parents), path):
+        found = part.stat()
+        is_folder = stat.S_ISDIR(found.st_mode)
+        if is_folder and not found.st_mode & (stat.S_IXGRP | stat.S_IXOTH):
+            break  # nobody else gets below
+        if is_folder and (
+            found.st_mode & stat.S_ISVTX or (found.st_uid == 0 != os.geteuid() and os.path.ismount(part))
+        ):
+            continue
+        group = stat.S_IWGRP if part in of_group and found.st_gid != found.st_uid else 0
+        if found.st_mode & (stat.S_IWOTH | group):
+            what = "put other files into it" if is_folder else "change it"
+            raise PrivateFolderError(
+                f"{part}: other accounts may {what} (mode {found.st_mode & 0o777:04o}); run `chmod go-w {quoted(part)}`"
+            )
+    return path
 
 
 def read_secret(path: Path) -> bytes:

@@ -103,8 +103,6 @@ def parse_kit(files: Mapping[str, bytes], source: str) -> SignedKit:
     """
     if missing := [name for name in KIT_FILES if name not in files]:
         raise InputError(f"{source}: {lacks(missing)}")
-    if strange := sorted(set(files) - set(KIT_FILES)):
-        raise InputError(f"{source}: {strange[0]!a} is no file of a kit; {_ASK_AGAIN}")
     try:
         kit = parse_record(Kit, files[KIT_FILE], f"{source}/{KIT_FILE}")
     except ConfigError as error:
@@ -181,7 +179,7 @@ def _signed_content(site: str, files: Mapping[str, bytes]) -> bytes:
 
 def _read_files(folder: Path) -> dict[str, bytes]:
     """The files of a folder that holds a kit and nothing else; no link is followed, no large file read."""
-    if folder.is_symlink() or not folder.is_dir():
+    if not folder.is_dir():
         raise InputError(
             f"{folder}: no joining kit; take over the coordinator's with `msfl-client join KIT.zip SITE.yaml`, "
             "or correct `kit:`"

@@ -113,8 +113,7 @@ def check_origin(folder: Path, authority: str | None = None) -> Origin:
     except ConfigError as error:
         raise ModelFolderError(f"{error}; copy the folder again") from None
     there = {name for name in FILES if (folder / name).exists()}
-    if found.files.keys() != there or not there.issuperset((CARD_FILE, WEIGHTS_FILE)):
-        differ = sorted(found.files.keys() ^ there | {CARD_FILE, WEIGHTS_FILE} - there)
+    if differ := sorted(found.files.keys() ^ there):
         raise ModelFolderError(f"{path}: lists other files than the folder holds; they differ in {differ[0][:60]!r}")
     for name, digest in found.files.items():
         if _sha256(folder / name) != digest:

@@ -2,7 +2,7 @@
 
 A site signs the number and the hash of its last line. By the chain of hashes that speaks for every line before, too.
 The study's server signs what it saw, when it saw it, and the site keeps that: a site that writes its ledger anew
-contradicts its receipts, and a coordinator that gave a receipt cannot deny what it had been sent up to that line.
+contradicts its receipts, and a coordinator that gave a receipt cannot deny that the ledger said so by then.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from msfl_server.mlflow_gate import USER
 from msfl_server.object_folder import remove_traces
 from msfl_server.run_status import RunStatus, read_status
 from msfl_server.server_config import ServerConfig, load_server
+from msfl_server.site_keys import was_removed
 from msfl_server.study_folder import StudyFolder, list_sites
 
 LOCK = "server.lock"
@@ -138,8 +139,10 @@ class Coordinator:
             seen = {name: path.stat().st_mtime for name, path in keys.items()}
             if seen == self._sites_seen:
                 return True
+            back = {name for name, path in keys.items() if was_removed(path)}
+            wanted = {name: path for name, path in keys.items() if name not in back}
             with connect(self._link_address) as control:
-                added, removed, spent = control.authorise(keys)
+                added, removed, spent = control.authorise(wanted)
         except (httpx.HTTPError, FileNotFoundError):  # the file: a site removed at this very moment
             return False
         for name in removed:
@@ -147,11 +150,11 @@ class Coordinator:
         for name in added:
             if name not in removed:
                 self._say(f"site {name}: authorised")
-        for name in spent:
+        for name in sorted({*spent, *back}):
             self._say(
-                f"site {name}: its key was taken away, and is not taken back while the server runs; have the site make "
-                f"a new key and run `msfl-server add-site {quoted(self._folder.root)} {name} --public-key FILE`, or, "
-                "where the old one is in nobody else's hands, stop the server and start it"
+                f"site {name}: its key was taken away before and stays so; run `msfl-server remove-site "
+                f"{quoted(self._folder.root)} {name}`, have the site make a new key, then `msfl-server add-site`; "
+                "where the old key is in nobody else's hands, add that one and start the server again"
             )
         self._sites_seen = seen
         return True

@@ -52,6 +52,7 @@ _MEANINGS = {
 STRANGER = "node-"  # what a node is called before it has told its site's name
 POLL_S = (0.1, 0.5)  # pause between two looks for replies: short at first, then growing
 PRESENCE_EVERY_S = 1.0
+AGAIN_S = (1.0, 60.0)  # pause before a site is asked for the third time, and doubled each time; it is at most this
 UNREADABLE = 7001  # the code of an error that a grid makes of bytes that are no reply; none of Flower's own
 _LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
@@ -100,10 +101,15 @@ class Question(Generic[T]):
 
 @dataclass
 class _Wait:
-    """A node that has not answered yet; `requests` are the ids of what it was sent and may answer."""
+    """A node that has not answered yet; `requests` are the ids of what it was sent and may answer.
+
+    A site that comes and goes all the time must not have a model packed for it each second.
+    """
 
     requests: set[str]
     joined_at: str = ""
+    times_asked: int = 0
+    not_before: float = 0.0
     offline_since: float | None = None
 
 
@@ -131,6 +137,10 @@ class _Exchange(Generic[T]):
             wait = self.pending.setdefault(node, _Wait(set()))
             wait.requests.add(message_id)
             wait.joined_at = online[node].joined_at if online and node in online else ""
+            first_s, longest_s = AGAIN_S
+            if wait.times_asked:
+                wait.not_before = time.monotonic() + min(first_s * 2.0 ** min(wait.times_asked - 1, 30), longest_s)
+            wait.times_asked += 1
 
     def _requests(self, nodes: Sequence[int]) -> list[Message]:
         content, left_s = self.question.pack(), max(1.0, self.end - time.monotonic())
@@ -187,7 +197,8 @@ class _Exchange(Generic[T]):
         for node, wait in list(self.pending.items()):
             if node in online:
                 wait.offline_since = None
-                if not wait.requests or online[node].joined_at != wait.joined_at:
+                is_lost = not wait.requests or online[node].joined_at != wait.joined_at
+                if is_lost and time.monotonic() >= wait.not_before:
                     again.append(node)
                 continue
             wait.offline_since = wait.offline_since or time.monotonic()

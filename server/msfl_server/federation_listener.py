@@ -3,7 +3,9 @@
 A connection on which a site has made a signed call is the site's, and no stranger's can take its place. All others
 share a fixed number of places, each address no more than most of them; when these are taken, a new connection takes
 the place of a random one of the address that has the most, so that nobody can hold them all. TLS handshakes, which
-cost more than a refusal, have a pace for each address. What comes through a proxy counts as one address.
+cost more than a refusal, have a pace for each address, and one for all from which no site has called. An address from
+which one has, such as a proxy's, has a faster one of its own: strangers elsewhere, or behind the same proxy, take
+nothing from it.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ STRANGERS = 256  # connections of which nobody knows yet whose they are
 STRANGERS_OF_AN_ADDRESS = 192
 CONNECTIONS_OF_A_SITE = 16
 HANDSHAKES_A_SECOND = 50.0  # of one address
+HANDSHAKES_OF_STRANGERS = 200.0  # a second, of all addresses from which no site has called
+HANDSHAKES_OF_AN_ADDRESS_OF_SITES = 500.0  # a second: more than nginx lets two strangers call
 HANDSHAKE_S, SHUTDOWN_S = 10.0, 1.0
 _MOST_ADDRESSES = 4096  # whose pace is remembered
 _FILES = 65_536
@@ -75,12 +79,12 @@ class Connections:
         self._sites: dict[int, list[Connection]] = {}
         self.num_ended = 0
         self._paces: dict[str, Pace] = {}
+        self._pace_of_strangers = Pace(HANDSHAKES_OF_STRANGERS, 2.0)
+        self._paces_of_sites: dict[str, Pace] = {}  # of addresses from which a site has called
 
     def open(self, plain: socket.socket, address: str) -> Connection | None:
         """A place for a new one; None when its address opens too many a second."""
-        if len(self._paces) > _MOST_ADDRESSES:
-            self._paces.clear()
-        if not self._paces.setdefault(address, Pace(HANDSHAKES_A_SECOND, 2.0)).takes():
+        if not self._may_open(address):
             return None
         if len(self._strangers.get(address, ())) >= STRANGERS_OF_AN_ADDRESS:
             random.choice(self._strangers[address]).abort()
@@ -90,10 +94,23 @@ class Connections:
         self._strangers.setdefault(address, []).append(made)
         return made
 
+    def _may_open(self, address: str) -> bool:
+        """Whether the time has come for one more TLS handshake with it."""
+        if (pace := self._paces_of_sites.get(address)) is not None:
+            return pace.takes()
+        if len(self._paces) > _MOST_ADDRESSES:
+            self._paces.clear()
+        of_it = self._paces.setdefault(address, Pace(HANDSHAKES_A_SECOND, 2.0))
+        return of_it.takes() and self._pace_of_strangers.takes()
+
     def proven(self, connection: Connection, owner: int) -> None:
         """It is a node's; 0 stands for the coordinator."""
         if connection.owner == owner:
             return
+        if connection.address not in self._paces_of_sites:
+            if len(self._paces_of_sites) > _MOST_ADDRESSES:
+                self._paces_of_sites.clear()
+            self._paces_of_sites[connection.address] = Pace(HANDSHAKES_OF_AN_ADDRESS_OF_SITES, 2.0)
         self.forget(connection)
         connection.owner = owner
         theirs = self._sites.setdefault(owner, [])
@@ -146,6 +163,7 @@ class Listener:
             connection = self._connections.open(plain, _address(peer[0]))
             if connection is None:
                 plain.close()
+                await asyncio.sleep(0)  # others' turn: the next one may be waiting already
                 continue
             task = loop.create_task(self._open(plain, connection))
             self._opening.add(task)

@@ -8,6 +8,7 @@ Uses Flower's private parts; flwr is pinned exactly for it.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -139,6 +140,12 @@ def make_strict(parcels: ParcelStore) -> None:
             raise HTTPException(400)
         if request.messages_list[0].ByteSize() > _MOST_HEAD_BYTES:
             raise HTTPException(_TOO_LARGE)
+        times = request.messages_list[0].metadata
+        if not (math.isfinite(times.created_at) and math.isfinite(times.ttl)):
+            raise HTTPException(
+                400
+            )  # no comparison of Flower's finds it out of order, and SQLite hands out None for it
+        del request.clientapp_runtime_list[:]  # of any size, and nobody reads their sum
         return flowers_push(request=request, state=state)
 
     def confirm_message_received(

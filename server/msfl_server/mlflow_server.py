@@ -1,8 +1,9 @@
 """MLflow's page and tracking server of a study, on this machine alone: how to start it, and where it answers.
 
 It keeps runs in `STUDY_DIR/mlflow/mlflow.db` and models and reports in `STUDY_DIR/mlflow/artifacts`. It lets in who
-knows `STUDY_DIR/mlflow/password`, and where the system can see to it (Linux' Landlock) its process can open no file
-outside `STUDY_DIR/mlflow` but the program's own, and no connection: the authority's key is out of its reach.
+knows `STUDY_DIR/mlflow/password`, and where the system can see to it (Linux' Landlock; from 6.7 on, connections, too)
+its process can open no file outside `STUDY_DIR/mlflow` but the program's own, and no connection: the authority's key is
+out of its reach.
 """
 
 from __future__ import annotations

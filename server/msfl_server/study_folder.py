@@ -39,6 +39,7 @@ from msfl_server.certificates import (
 from msfl_server.kits import RESTORE, holds, make_kit, server_since
 from msfl_server.ledger_heads import HEADS_FILE, Notary
 from msfl_server.server_config import ServerConfig, load_server
+from msfl_server.site_keys import forget_removed, read_public_key, remember_removed
 
 _STUDY_HEADER = (
     "The study. Every site validates it again and holds it against its own policy.\n"
@@ -232,6 +233,7 @@ def add_site(
         if read_public_key(study.public_key_file(other)) == key:
             raise InputError(f"{public_key_file}: is the key of site {other}; each site makes a key of its own")
     make_kit(study, site, ca_key or authority_key(study))
+    forget_removed(study.sites, key)
     # The public key last: it is what authorises.
     write_text(study.public_key_file(site), f"{key} {site}\n")
     return study.kit_archive(site)
@@ -246,6 +248,7 @@ def remove_site(study: StudyFolder, site: str) -> None:
     sites = list_sites(study)
     if site not in sites:
         raise InputError(f"no site {site}; there are: {', '.join(sites) or 'none'}")
+    remember_removed(study.public_key_file(site))
     study.public_key_file(site).unlink()
     study.kit_archive(site).unlink(missing_ok=True)
     shutil.rmtree(study.kit(site), ignore_errors=True)
@@ -268,31 +271,6 @@ def refresh_kits(study: StudyFolder, ca_key: ec.EllipticCurvePrivateKey | None =
 def list_sites(study: StudyFolder) -> list[str]:
     """Names of the authorised sites, in alphabetical order."""
     return sorted(path.stem for path in study.sites.glob("*.pub") if not path.name.startswith("."))
-
-
-def read_public_key(path: Path) -> str:
-    """A site's public key in OpenSSH format, without its comment.
-
-    Raises:
-        InputError: the file is missing, or holds anything but an elliptic-curve P-384 public key.
-    """
-    try:
-        content = read_bounded(path, MOST_KEY)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; name the site's site.key.pub") from None
-    if b"PRIVATE KEY" in content:
-        raise InputError(
-            f"{path}: is a private key, which must never leave its site; "
-            "delete this copy, have the site make a new key, and ask for its site.key.pub"
-        )
-    try:
-        key = serialization.load_ssh_public_key(content.strip())
-    except Exception:  # cryptography raises several kinds; none tells more than this
-        raise InputError(f"{path}: no OpenSSH public key; name the site's site.key.pub") from None
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-        kind = content.split()[0].decode(errors="replace")
-        raise InputError(f"{path}: expected an ecdsa-sha2-nistp384 key, found {kind}; `msfl-client init` makes one")
-    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
 
 
 def renew_certificate(

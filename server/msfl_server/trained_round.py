@@ -56,8 +56,7 @@ class TrainedRound:
 
 
 def save_trained(out: Path, trained: TrainedRound) -> None:
-    """Write a trained round, whole or not at all; one of another round goes."""
-    drop_trained(out)
+    """Write a trained round, whole or not at all."""
     with whole_folder(_folder(out, trained.record.round)) as temporary:
         write_bytes(temporary / WEIGHTS_FILE, to_safetensors(trained.weights))
         if trained.momentum is not None:

@@ -18,11 +18,12 @@ from msfl_client.feature_table import FeatureRow, FeatureTable
 from msfl_client.feature_training import contribute
 from msfl_client.feature_training_sums import logistic_sums
 from msfl_client.labelled import Labelled
-from msfl_common.config import Policy, SiteConfig, StudyConfig
+from msfl_common.config import Policy, SiteConfig, StudyConfig, Validation
 from msfl_common.config_classification import Classification
 from msfl_common.errors import RefusedError
 from msfl_common.feature_models import State, check_state, first_state, is_finished
 from msfl_common.feature_models.linear import design
+from msfl_common.messages import RoundTask, ValidationMetrics
 from msfl_common.seeds import derive_seed
 from msfl_server.feature_aggregation import combine
 from tests.attacks.reading_rows import (
@@ -34,24 +35,30 @@ from tests.feature_models import make_cases, make_settings
 class Site:
     """A site with the product's own learner; `told` is what its people are shown."""
 
-    def __init__(self, settings: Classification, cases: Labelled, folder: Path, min_cases: int = 5) -> None:
+    def __init__(
+        self,
+        settings: Classification,
+        cases: Labelled,
+        folder: Path,
+        min_cases: int = 5,
+        validation: Labelled | None = None,
+    ) -> None:
         self.told: list[str] = []
-        self._observations = tuple(
-            _observation(who, str(number), int(label))
-            for number, (who, label) in enumerate(zip(cases.patients, cases.labels_N, strict=True))
+        training, training_rows = _observed(cases, "train")
+        measured, measured_rows = _observed(validation, "validation") if validation else ((), ())
+        self.study = StudyConfig(
+            name="attacked",
+            task="classification",
+            classification=settings,
+            validation=Validation(bootstrap_samples=100),
         )
-        rows = tuple(
-            FeatureRow(one.subject, one.session, None, 0, dict(zip(cases.names, map(float, values), strict=True)))
-            for one, values in zip(self._observations, cases.features_NP, strict=True)
-        )
-        self.study = StudyConfig(name="attacked", task="classification", classification=settings)
         site = SiteConfig(name="site", data=(folder,), state=folder / "state", policy=Policy(min_cases=min_cases))
-        table = FeatureTable(rows)
+        table = FeatureTable((*training_rows, *measured_rows))
         data = SimpleNamespace(
             settings=settings,
             study=self.study,
             site=site,
-            parts=SimpleNamespace(training=self._observations, each=(self._observations,)),
+            parts=SimpleNamespace(training=training, validation=measured, each=(training, measured)),
             raw=table,
             features=table,
             on_progress=lambda *told: self.told.append(str(told[-1])),
@@ -62,6 +69,23 @@ class Site:
         """One request, called round `number`."""
         check_state(self.learner._settings, state)
         return cast(State, self.learner.train(state, number, lambda *_: None, 1)[0])
+
+    def measure(self, state: State, number: int = 1) -> ValidationMetrics:
+        """One validation, called of round `number`."""
+        return self.learner.measure(state, RoundTask(self.study, number, threshold=0.5), lambda *_: None)
+
+
+def _observed(cases: Labelled, part: str) -> tuple[tuple[SimpleNamespace, ...], tuple[FeatureRow, ...]]:
+    """A visit of each case, and its row of features."""
+    visits = tuple(
+        _observation(f"{part}-{who}" if part != "train" else who, str(number), int(label))
+        for number, (who, label) in enumerate(zip(cases.patients, cases.labels_N, strict=True))
+    )
+    rows = tuple(
+        FeatureRow(one.subject, one.session, None, 0, dict(zip(cases.names, map(float, values), strict=True)))
+        for one, values in zip(visits, cases.features_NP, strict=True)
+    )
+    return visits, rows
 
 
 def _observation(who: str, session: str, label: int) -> SimpleNamespace:

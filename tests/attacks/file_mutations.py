@@ -15,6 +15,8 @@ import numpy as np
 from msfl_client.predicted_lesions import load_lesion_model
 from msfl_common.config import StudyConfig, load_site, load_study
 from msfl_common.errors import InputError
+from msfl_common.harmonization import Reference
+from msfl_common.messages import unpack_reference
 from msfl_common.model_folder import Provenance, load_model, read_reference, save_model
 from msfl_common.network import starting_weights
 from msfl_server.server_config import load_server
@@ -31,16 +33,15 @@ def make_models(folder: Path) -> list[Path]:
         path = folder / f"model-{number}"
         reference = None
         if study.harmonization.method != "none":
-            reference = _reference(study)
+            reference = reference_of(study)
         provenance = Provenance(rounds_completed=1, sites={"a": 5})
         save_model(path, study, starting_weights(study), provenance, reference)
         made.append(path)
     return made
 
 
-def _reference(study: StudyConfig) -> Any:
-    from msfl_common.messages import unpack_reference
-
+def reference_of(study: StudyConfig) -> Reference:
+    """What an honest coordinator sends as a harmonization's reference."""
     return next(unpack_reference(content) for kind, content in requests_of(study) if kind == "query.reference")
 
 

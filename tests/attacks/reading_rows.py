@@ -10,12 +10,16 @@ from itertools import count, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares, nnls
 from scipy.special import expit
 
+from msfl_common.config_classification import Classification
 from msfl_common.errors import RefusedError
 from msfl_common.feature_models import Phase, State
+from msfl_common.feature_models.linear import design
+from msfl_common.feature_models.preparation import prepare
 from msfl_common.feature_models.state import scalar
+from msfl_common.feature_models.trees import FEATURE, RIGHT, ROOT, THRESHOLD, VALUES, to_grid
 
 Floats = NDArray[np.float64]
 Oracle = Callable[[State], State]  # a site: it answers, or raises RefusedError
@@ -182,3 +186,68 @@ def at_point(coefficients_VM: Floats) -> State:
         "coefficients_direction": coefficients_VM,
         "coefficients_search": np.array([1.0, -1.0, 1.0, 60.0, 1.0]),
     }
+
+
+def by_solving(
+    settings: Classification, states: list[State], answers: list[State], first: State, grid_GP: Floats
+) -> Floats:
+    """How many patients have each row of a grid, from exact sums at moderate states, by non-negative least squares.
+
+    Curvature, and gradient and loss less what the outcomes add (their sums are told first), are linear in the numbers.
+    Few patients on a fine grid are found from twice as many numbers.
+
+    Args:
+        settings: of a logistic model of two classes.
+        states: in its search.
+        answers: to them.
+        first: the first sums.
+        grid_GP: every row that a patient may have.
+    """
+    rows, wanted = [], []
+    upper = np.triu_indices(grid_GP.shape[1] + 1)
+    for state, answer in zip(states, answers, strict=True):
+        inputs, line = design(settings, state, grid_GP), state["coefficients"][0]
+        of_worse = design(settings, state, first["sums"][1:] / first["counts"][1])[0] * first["counts"][1]
+        p = expit(inputs @ line)
+        rows += [*(inputs[:, upper[0]] * inputs[:, upper[1]] * (p * (1 - p))[:, None]).T]
+        rows += [*(inputs * p[:, None]).T, np.logaddexp(0, inputs @ line)]
+        wanted += [*answer["curvature"][0][upper], *(answer["gradient"][0] + of_worse)]
+        wanted.append(float(answer["loss"]) + float(of_worse @ line))
+    made = np.stack(rows)
+    largest = np.abs(made).max(axis=1)
+    return np.asarray(nnls(made / largest[:, None], np.array(wanted) / largest, maxiter=50_000)[0])
+
+
+def by_leaves(settings: Classification, state: State, trees_R: Floats, first: State, grid_GP: Floats) -> Floats:
+    """How many patients of either class have each row of a grid, 2 x G, from the leaves of a forest and the first sums.
+
+    A leaf's share says that so many of the patients in a box are of a class: an equation that is linear in the numbers.
+    """
+    grid_GQ, size = to_grid(prepare(settings, state, grid_GP), state["spread"]), len(grid_GP)
+    boxes: dict[bytes, Floats] = {}
+
+    def visit(row: int, inside_G: NDArray[np.bool_]) -> None:
+        if trees_R[row, FEATURE] < 0:
+            shares = trees_R[row, VALUES:]
+            boxes[inside_G.tobytes()] = np.concatenate([-shares[1] * inside_G, shares[0] * inside_G])
+            return
+        goes_left_G = grid_GQ[:, int(trees_R[row, FEATURE])] < trees_R[row, THRESHOLD]
+        visit(row + 1, inside_G & goes_left_G)
+        visit(row + int(trees_R[row, RIGHT]), inside_G & ~goes_left_G)
+
+    for root in np.flatnonzero(trees_R[:, ROOT]):
+        visit(int(root), np.ones(size, dtype=bool))
+    rows, wanted = [*boxes.values()], [0.0] * len(boxes)
+    squares_KP = first["squares"] + first["sums"] ** 2 / first["counts"][:, None]
+    for number in range(2):
+        is_of_class = np.repeat(np.arange(2) == number, size)
+        for column, told in (
+            (np.ones((size, 1)), first["counts"][number : number + 1]),
+            (grid_GP, first["sums"][number]),
+            (grid_GP**2, squares_KP[number]),
+        ):
+            rows += [*(np.tile(column, (2, 1)) * is_of_class[:, None]).T]
+            wanted += [*told]
+    made = np.stack(rows)
+    largest = np.abs(made).max(axis=1)
+    return np.asarray(nnls(made / largest[:, None], np.array(wanted) / largest, maxiter=50_000)[0]).reshape(2, size)

@@ -196,6 +196,9 @@ def test_a_child_is_started_isolated_and_its_children_safely(tmp_path: Path) -> 
     given = child_environment({**os.environ, "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)})
     done = subprocess.run([*isolated, "-c", program], cwd=tmp_path, env=given, capture_output=True, text=True)
     assert done.stderr.count("No module named 'evil'") == 2
+    careless = {**os.environ, "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run([*isolated, "-c", "import evil"], cwd=tmp_path, env=careless, capture_output=True, text=True)
+    assert "No module named 'evil'" in done.stderr
     assert not (tmp_path / "ran").exists()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from msfl_client.answers import forget
+from msfl_client.answers import forget, of_same_cases
 from msfl_client.egress import check_request, door_of
 from msfl_client.feature_training_sums import class_sums
 from msfl_client.harmonize import Rows
@@ -141,6 +141,19 @@ def test_a_state_folder_that_others_may_enter_is_no_fault_of_a_table(make_site: 
     assert "chmod 700" in (site.state / "site.log").read_text()
 
 
+def test_a_register_of_cases_that_cannot_be_read_lets_nothing_leave(tmp_path: Path) -> None:
+    path = tmp_path / "answers" / "pilot" / "final.cases"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\xff")
+    for _ in range(2):
+        with pytest.raises(RefusedError, match="not a register of answers") as refused:
+            of_same_cases(tmp_path, "pilot", "final", "0" * 64)
+        assert refused.value.code is Code.INTERNAL
+        if path.is_file():
+            path.unlink()
+            path.mkdir()
+
+
 @pytest.mark.parametrize("second", ["query.moments", "query.residuals"])
 def test_sums_of_a_harmonization_before_and_after_a_patient_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str
@@ -170,11 +183,24 @@ def test_sums_of_a_harmonization_before_and_after_a_patient_left(
 # What a person is told before saying yes
 
 
-@pytest.mark.parametrize(("kind", "is_told"), [("gradient-boosting", True), ("mlp", True), ("logistic", False)])
+@pytest.mark.parametrize(
+    ("kind", "is_told"),
+    [
+        ("gradient-boosting", True),
+        ("mlp", True),
+        ("random-forest", True),
+        ("logistic", True),
+        ("linear-svm", True),
+        ("lda", False),
+    ],
+)
 def test_a_model_whose_answers_show_rows_is_approved_unawares(kind: str, is_told: bool) -> None:
     study = StudyConfig(name="rows", task="classification", classification=make_settings({"kind": kind}, 6))
-    told = " ".join(beware(cast(SignedKit, SimpleNamespace(study=study))))
+    kit = cast(SignedKit, SimpleNamespace(study=study))
+    told = " ".join(beware(kit, Policy()))
     assert ("BEWARE" in told and "single patients" in told) == is_told
+    assert ("this site takes no part" in told) == is_told
+    assert "this site takes no part" not in " ".join(beware(kit, Policy(refuse_models=())))
 
 
 def test_layers_of_a_perceptron_read_rows_and_nothing_but_the_policy_keeps_them(
@@ -191,7 +217,7 @@ def test_layers_of_a_perceptron_read_rows_and_nothing_but_the_policy_keeps_them(
     assert recovered(found, rows) > 40
 
 
-@pytest.mark.parametrize("kind", ["gradient-boosting", "mlp"])
+@pytest.mark.parametrize("kind", ["gradient-boosting", "linear-svm", "logistic", "mlp", "random-forest"])
 def test_models_that_show_rows_are_refused_unless_the_site_allows_them(kind: str) -> None:
     settings = make_settings({"kind": kind}, 6)
     study = StudyConfig(name="rows", task="classification", classification=settings)

@@ -26,8 +26,16 @@ from msfl_common.progress import PlainConsole
 from msfl_server.cli import app as server_app
 from msfl_server.server_config import ServerConfig
 from msfl_server.study_folder import init_study
-from tests.attacks.file_mutations import HOSTILE_TEXT, make_models, megabytes, mutated_files, read_model, reading_fault
-from tests.attacks.request_mutations import NAMES, requests_of, studies
+from tests.attacks.file_mutations import (
+    HOSTILE_TEXT,
+    make_models,
+    megabytes,
+    mutated_files,
+    read_model,
+    reading_fault,
+    reference_of,
+)
+from tests.attacks.request_mutations import NAMES, studies
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{chr(98 + number)}: &{chr(98 + number)} [{', '.join(['*' + chr(97 + number)] * 9)}]\n" for number in range(8)
@@ -78,11 +86,7 @@ def test_a_pipe_in_place_of_settings_is_refused_and_not_waited_for(tmp_path: Pat
 
 
 def reference(**changes: Any) -> dict[str, Any]:
-    from msfl_common.messages import unpack_reference
-
-    study = studies()[1]
-    honest = next(unpack_reference(content) for kind, content in requests_of(study) if kind == "query.reference")
-    return honest.model_dump(mode="json") | changes
+    return reference_of(studies()[1]).model_dump(mode="json") | changes
 
 
 @pytest.mark.parametrize(

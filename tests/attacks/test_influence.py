@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from msfl_common.errors import Code, RunError, UpdateError
 from msfl_common.messages import Refusal, ValidationMetrics, pack_refusal
 from msfl_common.statistics import Estimate
 from msfl_server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from msfl_server.culprits import combine_without_culprits
+from msfl_server.culprits import MOST_TRIES, combine_without_culprits
 from msfl_server.feature_aggregation_checks import odd_leaves
 from msfl_server.federation_conduct import suspended
-from msfl_server.rollback import MOST_ROLLBACKS, collapsed
+from msfl_server.rollback import MOST_ROLLBACKS, collapsed, diverged
 from msfl_server.summary import RoundSummary, SiteFailure
 from msfl_server.update_checks import capped_shares, check_count, too_far
 from tests.attacks import recorded
@@ -110,6 +111,9 @@ def test_one_liar_cannot_say_that_the_model_came_apart() -> None:
     assert not collapsed(task, good, dict.fromkeys(good, of_dice(0.1)))  # bad, and still a model
     assert not collapsed(task, dict.fromkeys(good, of_dice(0.1)), dict.fromkeys(good, of_dice(0.0)))  # never was good
     assert not collapsed(task, {}, good)
+    said = [SiteFailure(site=site, code=Code.TRAINING_DIVERGED) for site in HONEST[:2]]
+    assert not diverged([*said, SiteFailure(site="site-d", code="NO_ANSWER")], 4)
+    assert diverged(said, 3)
 
 
 def test_a_model_that_came_apart_goes_back_to_the_last_good_round_and_not_for_ever(
@@ -189,6 +193,7 @@ def test_a_share_is_capped_where_the_study_says_so() -> None:
     assert capped_shares({"b": 30, "a": 10}, 1.0) == {"a": 0.25, "b": 0.75}
     assert capped_shares({"a": 10, "b": 30, "c": 9960}, 0.5) == {"a": 0.125, "b": 0.375, "c": 0.5}
     assert capped_shares({"a": 1, "b": 1000, "c": 1000}, 0.4) == pytest.approx({"a": 0.2, "b": 0.4, "c": 0.4})
+    assert capped_shares({"a": 5, "b": 40, "c": 55}, 0.45) == pytest.approx({"a": 0.1, "b": 0.45, "c": 0.45})
     assert capped_shares({"a": 1, "b": 1000}, 0.3) == {"a": 0.5, "b": 0.5}
 
 
@@ -210,3 +215,18 @@ def test_who_stands_in_the_way_is_found_even_where_no_check_knows_why() -> None:
     assert combine_without_culprits(combine, parts, 2) == (6, ("b", "d"))
     with pytest.raises(RunError, match="cannot be combined, whichever is left out"):
         combine_without_culprits(combine, parts, 4)
+    tried = []
+
+    def never(parts: Any) -> int:
+        tried.append(len(parts))
+        raise UpdateError(f"try {len(tried)}")
+
+    with pytest.raises(RunError, match=r"whichever is left out: try 1$"):
+        combine_without_culprits(never, dict.fromkeys(range(30), 0), 2)
+    assert len(tried) == MOST_TRIES
+
+    def full(parts: Any) -> int:
+        raise OSError(errno.ENOSPC, f"{len(parts)} parts")
+
+    with pytest.raises(OSError, match="5 parts"):  # the coordinator's own disk is no site's fault
+        combine_without_culprits(full, parts, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 import zipfile
@@ -254,7 +255,7 @@ def test_another_address_is_a_change_that_is_shown(study: StudyFolder, site: Sit
     assert "kit.address: localhost:9443 -> evil.example.org:9443" in approve(site_file, "--yes").stdout
 
 
-@pytest.mark.parametrize("what", ["mode", "link", "content"])
+@pytest.mark.parametrize("what", ["mode", "link", "content", "owner"])
 def test_an_approval_that_others_could_write_does_not_count(site: SiteConfig, tmp_path: Path, what: str) -> None:
     path = site.state / APPROVAL_FILE
     match what:
@@ -263,6 +264,10 @@ def test_an_approval_that_others_could_write_does_not_count(site: SiteConfig, tm
         case "link":
             path.rename(tmp_path / "elsewhere")
             path.symlink_to(tmp_path / "elsewhere")
+        case "owner":
+            if os.geteuid() != 0:
+                pytest.skip("giving a file away needs root")
+            os.chown(path, 65534, 65534)
         case _:
             path.write_text(path.read_text().replace("localhost", "evilhosts"))
     with pytest.raises(InputError, match=r"other accounts may|cannot be read|not signed"):
@@ -274,6 +279,15 @@ def test_a_kit_folder_that_is_a_link_or_holds_more_is_refused(site: SiteConfig, 
     with pytest.raises(InputError, match="'state' is no file of a kit"):
         read_kit(site.kit)
     refused(join(Path("none.zip"), site_file), "no such file")
+    (site.kit / "state").unlink()
+    (site.kit / KIT_FILE).rename(site_file.parent / "elsewhere")
+    (site.kit / KIT_FILE).symlink_to(site_file.parent / "elsewhere")
+    with pytest.raises(InputError, match=r"kit\.json: a link"):
+        read_kit(site.kit)
+    (site.kit / KIT_FILE).unlink()
+    os.mkfifo(site.kit / KIT_FILE)  # to whom opens it, a wait for ever
+    with pytest.raises(InputError, match=r"kit\.json: no ordinary file"):
+        read_kit(site.kit)
     shutil.rmtree(site.kit)
     site.kit.symlink_to(site_file.parent)
     with pytest.raises(InputError, match=r"kit: is a link"):

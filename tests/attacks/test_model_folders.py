@@ -9,12 +9,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 
 from msfl_client.cli import app as client_app
 from msfl_common.config import Model, Rounds, StudyConfig, Training
 from msfl_common.errors import InputError, ModelFolderError
+from msfl_common.feature_models import first_state
 from msfl_common.kit import fingerprint
 from msfl_common.model_folder import Provenance, load_model, save_model
 from msfl_common.model_signature import ModelSigner, check_origin, fingerprint_of
@@ -23,10 +25,9 @@ from msfl_server.certificates import issue_server_certificate, make_authority
 from msfl_server.model_signer import model_signer
 from msfl_server.server_config import ServerConfig
 from msfl_server.study_folder import init_study
-from tests.attacks.file_mutations import (
-    HOSTILE_TEXT,
-    megabytes,
-)
+from tests.attacks.file_mutations import HOSTILE_TEXT, megabytes, reference_of
+from tests.attacks.request_mutations import studies
+from tests.feature_models import make_settings
 
 STUDY = StudyConfig(name="pilot", model=Model(channels=(2, 4)), training=Training(patch_voxels=8), rounds=Rounds())
 
@@ -155,6 +156,10 @@ def test_an_unsigned_model_says_so_and_is_refused_where_an_authority_is_asked_fo
     load_model(folder)
     with pytest.raises(ModelFolderError, match="is not signed"):
         check_origin(folder, "0" * 64)
+    (folder / "signature.json").unlink()  # as one of an earlier version, or one that was taken off
+    assert check_origin(folder).sentence.startswith("Model not signed")
+    with pytest.raises(ModelFolderError, match="is not signed"):
+        check_origin(folder, "0" * 64)
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors", "signature.json"])
@@ -214,6 +219,42 @@ def test_a_reference_slipped_into_a_signed_folder_is_refused(
         load_model(folder)
 
 
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors", "signature.json"])
+def test_the_model_of_lesions_within_a_folder_is_signed_with_it(
+    tmp_path: Path, authorities: list[tuple[ModelSigner, str]], name: str
+) -> None:
+    signer, folder = authorities[0][0], tmp_path / "m"
+    lesions, provenance = save(tmp_path / "lesions", signer), Provenance(rounds_completed=1, sites={"a": 5})
+    save_model(folder, STUDY, starting_weights(STUDY), provenance, segmentation=lesions, signer=signer)
+    load_model(folder)
+    with (folder / "segmentation" / name).open("ab") as stream:
+        stream.write(b"\n")
+    with pytest.raises(ModelFolderError, match="altered or damaged"):
+        check_origin(folder)
+
+
+def test_another_reference_or_model_of_lesions_under_an_unsigned_card_is_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m")
+    edit(folder, "harmonization", "0" * 16)
+    (folder / "harmonization.json").write_text(reference_of(studies()[1]).model_dump_json())
+    with pytest.raises(ModelFolderError, match=r"is not the one that model\.json names"):
+        load_model(folder)
+    edit(folder, "harmonization", None)
+    edit(folder, "segmentation", "0" * 64)
+    shutil.copytree(save(tmp_path / "lesions"), folder / "segmentation")
+    with pytest.raises(ModelFolderError, match=r"is not the model that model\.json names"):
+        load_model(folder)
+
+
+def test_a_state_that_no_sums_come_to_is_not_read(tmp_path: Path) -> None:
+    settings = make_settings({"kind": "lda"}, 2)
+    study = StudyConfig(name="pilot", task="classification", classification=settings)
+    state = first_state(settings, 0) | {"spread": np.zeros(2)}
+    save_model(tmp_path / "m", study, state, Provenance(rounds_completed=1, sites={"a": 5}))
+    with pytest.raises(ModelFolderError, match="spread: expected figures above 0"):
+        load_model(tmp_path / "m")
+
+
 def test_a_list_of_files_elsewhere_is_refused(tmp_path: Path) -> None:
     folder = save(tmp_path / "m")
     signature = json.loads((folder / "signature.json").read_text())
@@ -231,8 +272,9 @@ def test_predict_says_who_vouches_and_takes_no_other_where_it_is_told(
     arguments = ["predict", "--model", str(folder), "--input", str(site.root), "--output", str(tmp_path / "out")]
     with pytest.raises(ModelFolderError, match="expected 0000"):
         command.main([*arguments, "--authority", "0" * 64], standalone_mode=False)
-    with pytest.raises(InputError, match="expected a certificate"):
-        command.main([*arguments, "--authority", str(tmp_path)], standalone_mode=False)
+    for wrong in (str(tmp_path), known[:-1]):
+        with pytest.raises(InputError, match="expected a certificate"):
+            command.main([*arguments, "--authority", wrong], standalone_mode=False)
     assert not (tmp_path / "out").exists()
     (tmp_path / "ca.crt").write_bytes(authorities[0][0].authority)
     assert fingerprint_of(":".join(re.findall("..", known.upper()))) == fingerprint_of(str(tmp_path)) == known

@@ -6,11 +6,12 @@ The SuperLink, the coordinator's watch over it and the site's connection are the
 from __future__ import annotations
 
 import base64
+import shutil
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import httpx
@@ -31,10 +32,11 @@ from msfl_client.keys import load_key
 from msfl_common.config import StudyConfig
 from msfl_common.messages import RoundTask, pack_task
 from msfl_common.network import build_network, get_weights
+from msfl_server import coordinator
 from msfl_server.coordinator import TICK_S, Coordinator, link_address
 from msfl_server.federation_run import open_run
 from msfl_server.server_config import load_server
-from msfl_server.study_folder import remove_site
+from msfl_server.study_folder import add_site, remove_site
 from tests.integration.deployment import Deployment, deployment
 from tests.kits import trust_at
 
@@ -47,20 +49,20 @@ def made(tiny: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A study whose coordinator watches over its SuperLink, as `msfl-server start` does between two ticks."""
     base = tmp_path_factory.mktemp("revocation")
     with deployment(base, tiny.model_copy(update={"name": "revocation"}), dict.fromkeys(SITES, base)) as made:
-        coordinator = Coordinator(made.study, lambda _: None)
+        watched = Coordinator(made.study, lambda _: None)
         ended = threading.Event()
 
         def watch() -> None:
             while not ended.wait(TICK_S):
-                coordinator._authorise()
+                watched._authorise()
 
-        coordinator._start_link()
+        watched._start_link()
         watching = threading.Thread(target=watch)
         watching.start()
         yield made
         ended.set()
         watching.join()
-        coordinator._link.stop()
+        watched._link.stop()
 
 
 def joined(made: Deployment, site: str) -> AbstractContextManager[Fleet]:
@@ -144,6 +146,32 @@ def test_coming_online_again_and_a_call_signed_before(made: Deployment) -> None:
         pass
     again = ActivateNodeRequest(public_key=public_key_to_bytes(key.public_key()), heartbeat_interval=10)
     assert call(made, "site-d", "activate-node", again.SerializeToString(), before) >= 400
+
+
+def test_an_older_sites_folder_laid_over_the_study(
+    tiny: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restored from a backup of before, it brought the site back, and nothing said so."""
+    said: list[str] = []
+    authorised: list[str] = []
+
+    class Link:
+        def authorise(self, keys: dict[str, Path]) -> tuple[list[str], list[str], list[str]]:
+            authorised[:] = list(keys)
+            return list(keys), [], []
+
+    monkeypatch.setattr(coordinator, "connect", lambda _: nullcontext(Link()))
+    with deployment(tmp_path / "study", tiny, dict.fromkeys(SITES[:2], tmp_path)) as made:
+        shutil.copytree(made.study.sites, tmp_path / "backup")
+        remove_site(made.study, "site-b")
+        shutil.copytree(tmp_path / "backup", made.study.sites, dirs_exist_ok=True)
+        Coordinator(made.study, said.append)._authorise()
+        assert authorised == ["site-a"]
+        assert "site site-b: its key was taken away before and stays so" in said[-1]
+        remove_site(made.study, "site-b")
+        add_site(made.study, "site-b", made.site("site-b") / "site.key.pub")  # a person's word
+        Coordinator(made.study, said.append)._authorise()
+        assert authorised == ["site-a", "site-b"]
 
 
 def signature(folder: Path) -> dict[str, str]:

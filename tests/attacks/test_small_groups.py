@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,23 @@ import pytest
 
 from msfl_client.feature_training import contribute
 from msfl_client.feature_training_sums import class_sums
-from msfl_client.harmonize import Rows, compute_moments, compute_residuals, large_groups_of_scanners
+from msfl_client.harmonize import (
+    Rows,
+    apply_fit,
+    check_effects,
+    compute_moments,
+    compute_residuals,
+    fit_scanners,
+    large_groups_of_scanners,
+)
+from msfl_client.hinge_cases import settled_cases
 from msfl_client.labelled import Labelled
-from msfl_client.small_groups import in_large_groups
+from msfl_client.small_groups import expect_carried, in_large_groups
+from msfl_common.config import Harmonization
 from msfl_common.errors import Code, RefusedError
+from msfl_common.feature_models.linear import design
+from msfl_common.features import FEATURES
+from msfl_common.harmonization import Reference
 from tests.attacks.feature_sites import (
     DIRECTION,
     INPUTS,
@@ -117,7 +131,37 @@ def test_sums_that_few_patients_carry_are_refused(cases: dict[str, Labelled], tm
     settings = study("logistic")
     site, state = begun(settings, cases, tmp_path)
     far = going_on(state, coefficients=np.append(6 * DIRECTION, -20.0)[None])  # beyond all but the last patients
-    assert "carried by" in refused(site, far) or "scores" in refused(site, far)
+    assert "scores" in refused(site, far)
+    with pytest.raises(RefusedError, match=r"carried by \d\.\d patients, at least 5 needed"):  # bounds or not
+        contribute(settings, far, cases["site-0"], 0, 1, 5)
+    patients = np.arange(12).astype(str)
+    group, one = patients.astype(int) < 6, np.ones((12, 1))
+    expect_carried({"curvature": one, "gradient": one}, patients, [group, ~group], 5)
+    one[0] = 5.5  # of 12 patients he carries a third, and of his group more than half
+    expect_carried({"gradient": one}, patients, [group], 5)
+    expect_carried({"curvature": one}, patients, [~group], 5)
+    with pytest.raises(RefusedError, match="one patient carries more than half"):
+        expect_carried({"curvature": one}, patients, [group], 5)
+    with pytest.raises(RefusedError, match="carried by"):  # two visits are of one patient
+        expect_carried({"gradient": np.ones((12, 1))}, np.repeat(patients[:4], 3), [], 5)
+
+
+def test_a_hinge_takes_no_set_that_is_near_one_it_told() -> None:
+    """Nearest to which it stays; nobody, too, is a set that is told."""
+    number = np.arange(12)
+    patients = number.astype(str)
+
+    def settled(*sets: object, groups: Sequence[object] = ()) -> list[int]:
+        shorts = [np.where(np.isin(number, np.asarray(one)), 1.0, -1.0)[:, None] for one in sets]
+        apart = [np.isin(number, np.asarray(one)) for one in groups]
+        return list(number[settled_cases(shorts, patients, apart, 5)[:, 0]])
+
+    six, seven = [*range(6)], [*range(7)]
+    assert settled([0, 1, 2]) == []
+    assert settled(six) == six
+    assert settled(six, seven) == six
+    assert settled(six, number, seven) == six  # far enough from the last, and one off the first
+    assert settled(six, groups=[[5, *range(6, 12)]]) == []  # of a group, one alone would come
 
 
 def rows(num_men: int, scanners: int = 1) -> Rows:
@@ -146,3 +190,57 @@ def test_the_one_with_lesions_is_not_in_combats_sums() -> None:
     one.features_NP[7, 1] = 3.0
     kept = large_groups_of_scanners(one, np.arange(42).astype(str), 5)
     assert kept.tolist() == [number != 7 for number in range(42)]
+
+
+def of_sex(slope: float, variances: Sequence[float]) -> Reference:
+    """A reference that adds so much to a man's first feature."""
+    size = len(variances)
+    return Reference(
+        study="few-men",
+        settings=Harmonization(method="combat", features=tuple(FEATURES)[:size]),
+        columns=("age", "sex"),
+        slopes=((0.0,) * size, (slope, *(0.0,) * (size - 1))),
+        grand_mean=(0.0,) * size,
+        pooled_variance=tuple(variances),
+        num_cases=100,
+        num_scanners=2,
+        num_sites=2,
+    )
+
+
+def test_a_reference_that_writes_sex_into_a_feature_is_refused(cases: dict[str, Labelled], tmp_path: Path) -> None:
+    """The one man is left out where sex is an input; here two steps would read him, and no group shows him."""
+    settings, raw = study("logistic"), cases["site-0"]
+    covariates = np.column_stack([np.linspace(20, 60, 55), np.arange(55) == 7]).astype(np.float32)
+    one = Rows(tuple(FEATURES)[:1], raw.features_NP[:, :1].copy(), covariates, ("scanner",) * 55)
+    crafted = of_sex(1e12, [1.0])
+    values = raw.features_NP.copy()
+    values[:, :1] = apply_fit(one, fit_scanners(one, crafted), crafted)
+    site = Site(settings, replace(raw, features_NP=values), tmp_path)
+    state = play(settings, {"site-0": site}, 1)[-1]
+    inputs = design(settings, state, values)
+    man, woman = inputs[7, 0], inputs[0, 0]
+    slope = 2 / (man - woman)  # he scores 2, and each woman 0
+    line = np.zeros((1, INPUTS + 1))
+    line[0, 0], line[0, -1] = slope, -slope * woman
+    before = site.ask(state)["curvature"][0][-1]
+    after = site.ask(going_on(state, coefficients=line))["curvature"][0][-1]
+    his = before - after
+    np.testing.assert_allclose(his / his[-1], inputs[7], rtol=1e-6)
+    with pytest.raises(RefusedError, match="slopes for") as error:
+        check_effects(one, values[:, :1], crafted)
+    assert error.value.code is Code.BAD_STUDY
+
+
+@pytest.mark.parametrize(
+    "crafted", [of_sex(1e6, [1.0] * 3), of_sex(1.0, [1e-20, 1.0, 1.0]), of_sex(30.0, [1.0, *[1e-20] * 9])]
+)
+def test_a_feature_that_is_flattened_but_for_sex_is_refused(crafted: Reference) -> None:
+    rng, names = np.random.default_rng(0), crafted.settings.feature_names
+    covariates = np.column_stack([rng.uniform(20, 60, 42), np.arange(42) == 7]).astype(np.float32)
+    rows = Rows(names, rng.normal(10, 2, (42, len(names))), covariates, ("one",) * 20 + ("two",) * 22)
+    brought = apply_fit(rows, fit_scanners(rows, crafted), crafted)
+    with pytest.raises(RefusedError, match=f"slopes for {names[0]}"):
+        check_effects(rows, brought, crafted)
+    fair = of_sex(2.0, [4.0] * len(names))
+    check_effects(rows, apply_fit(rows, fit_scanners(rows, fair), fair), fair)

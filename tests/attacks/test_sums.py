@@ -109,6 +109,11 @@ def test_a_link_of_huge_slope_counts_nobody(cases: dict[str, Labelled], tmp_path
     assert "linked scores: mean or deviation" in refused(sites["site-1"], state | huge | search)
 
 
+def test_a_link_before_its_time_is_refused(cases: dict[str, Labelled], tmp_path: Path) -> None:
+    site, state = begun(study("linear-svm"), cases, tmp_path)
+    assert "link is searched before" in refused(site, state | {"link": state["link"] + 1})
+
+
 def hostile(state: State, name: str) -> State:
     """A state that no honest round can lead to, by the name of what is wrong with it."""
     zero = state["coefficients"]
@@ -130,6 +135,10 @@ def hostile(state: State, name: str) -> State:
         case "off the line":
             jumped = state | at_point(zero + 0.1)
             return jumped | {"coefficients_direction": 2 * jumped["coefficients_direction"]}
+        case "step":  # on the line, at a place where Newton's search never looks
+            moved = going_on(state, coefficients=zero + 0.03)
+            line = {"coefficients_direction": moved["coefficients_direction"] / 0.3}
+            return moved | line | {"coefficients_search": np.array([1.0, -1.0, 0.3, 9.0, 5.0])}
         case "start":
             return state | {"coefficients": zero + 0.1}
         case "rounds":
@@ -140,10 +149,11 @@ def hostile(state: State, name: str) -> State:
 HOSTILE = ["scale", "mean", "spread", "components", "half a case", "more cases than people"]
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, "slopes", "off the line", "start", "rounds"])
+@pytest.mark.parametrize("name", [*HOSTILE, "slopes", "off the line", "step", "start", "rounds"])
 def test_a_state_that_no_round_leads_to_is_refused(cases: dict[str, Labelled], tmp_path: Path, name: str) -> None:
     site, state = begun(study("logistic"), cases, tmp_path)
-    assert "BAD_MODEL" in refused(site, hostile(state, name))
+    told = refused(site, hostile(state, name))
+    assert ("BAD_MODEL" in told, "per standard deviation" in told) == (True, name == "slopes")
     site.ask(state)  # a refusal costs nothing
     assert "BAD_MODEL" in refused(site, hostile(state, name))
 

@@ -136,6 +136,8 @@ def test_nothing_is_added_to_a_ledger_whose_end_was_touched(path: Path, touch: C
     touch(path)
     before = path.read_bytes() if path.exists() else b""
     head = path.with_suffix(".head").read_bytes() if path.with_suffix(".head").exists() else None
+    with pytest.raises(InputError):
+        verify(path)
     with pytest.raises(RefusedError) as refused:
         append(path, entry(5))
     assert refused.value.code is Code.INTERNAL

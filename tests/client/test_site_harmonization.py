@@ -144,3 +144,13 @@ def test_harmonizing_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"harmonized already, to reference {reference.version}; use the raw ones"):
         harmonize_site(cases, cases, [tmp_path], reference, table, tmp_path / "out")
     assert (tmp_path / "out" / "features.tsv").read_bytes() == before
+
+
+def test_a_reference_that_writes_covariates_into_features_is_refused(tmp_path: Path) -> None:
+    cases = make_cases(["one"] * 6 + ["two"] * 5)
+    healthy_table(tmp_path, cases)
+    reference = reference_of(cases, tmp_path)
+    hostile = reference.model_copy(update={"slopes": tuple(tuple(1e9 for _ in row) for row in reference.slopes)})
+    with pytest.raises(RefusedError, match="the reference's slopes for"):
+        harmonize_site(cases, cases, [tmp_path], hostile, features_of(cases), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from msfl_common.errors import InputError
 from msfl_common.signatures import is_signed, key_issued_by, sign
@@ -17,6 +20,8 @@ def test_a_signature_is_of_its_signer_content_and_purpose() -> None:
     assert not is_signed(other.public_key(), "kit", b"content", signature)
     assert not is_signed(key.public_key(), "kit", b"other content", signature)
     assert not is_signed(key.public_key(), "model", b"content", signature)
+    assert not is_signed(key.public_key(), "", b"kit\0content", signature)
+    assert not is_signed(key.public_key(), "kit", b"content", f"{signature}!")
 
 
 @pytest.mark.parametrize("signature", ["", "no base64", "AAAA", "é", "A" * 100_000])
@@ -34,3 +39,13 @@ def test_a_certificate_counts_where_its_authority_issued_it() -> None:
         key_issued_by(others.certificate, server.certificate_pem)
     with pytest.raises(InputError, match="authority"):
         key_issued_by(ours.certificate, b"no certificate")
+    made = (
+        x509.CertificateBuilder(ours.certificate.subject, ours.certificate.subject)
+        .public_key(ed25519.Ed25519PrivateKey.generate().public_key())
+        .serial_number(1)
+        .not_valid_before(ours.certificate.not_valid_before_utc)
+        .not_valid_after(ours.certificate.not_valid_after_utc)
+        .sign(ours.key, SHA256())
+    )
+    with pytest.raises(InputError, match="another kind"):
+        key_issued_by(ours.certificate, made.public_bytes(Encoding.PEM))
