@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,20 +18,20 @@ from tests.attacks.kit_study import SERVER
 
 
 @pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Where other accounts get to: pytest's own folders let nobody in, and then nothing below is in danger."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
 def site_file(tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
     (tmp_path / "hospital").mkdir(mode=0o755)
     return init_site(tmp_path / "hospital" / "site", "a", tmp_path / "data").site_file
 
 
-@pytest.fixture
-def reachable(tmp_path: Path) -> None:
-    """pytest's own folders let nobody in, and then nothing below is in danger."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
-
-
-@pytest.mark.usefixtures("reachable")
 @pytest.mark.parametrize("what", ["the file", "its folder", "a folder above"])
 def test_a_policy_that_others_may_write_is_refused(site_file: Path, what: str) -> None:
     """Another account took `min_cases` out of it, and the site trained on one patient."""
@@ -46,7 +47,6 @@ def test_a_policy_that_others_may_write_is_refused(site_file: Path, what: str) -
         load_site(site_file)
 
 
-@pytest.mark.usefixtures("reachable")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another group")
 def test_a_group_counts_unless_it_is_the_accounts_own(site_file: Path) -> None:
     site_file.parent.chmod(0o755)
@@ -69,7 +69,6 @@ def test_init_leaves_nothing_open_whatever_the_umask(tmp_path: Path) -> None:
     load_site(made.site_file)
 
 
-@pytest.mark.usefixtures("reachable")
 @pytest.mark.parametrize("use", [private_folder, open_study])
 def test_a_folder_that_others_can_put_another_in_the_place_of(tmp_path: Path, use: Callable[[Path], object]) -> None:
     """A running coordinator would read the sites' keys from the other one, and let its sites in."""

@@ -95,9 +95,8 @@ def make_site(base: Path, name: str, seed: int) -> SiteConfig:
         site.save(site.mask(subject), lesion_DHW, template.affine)
         lines.append(f"{subject}\t{'yes' if number % 2 else 'no'}\t{30 + 3 * number}\t{name}")
     (site.root / "participants.tsv").write_text("\n".join(lines) + "\n")
-    policy = Policy(
-        tasks=BOTH, min_cases=1, allow=("model_update", "validation_metrics", "harmonization_sums", "node_facts")
-    )
+    allow = ("model_update", "validation_metrics", "harmonization_sums", "node_facts")
+    policy = Policy(tasks=BOTH, min_cases=1, allow=allow, refuse_models=())
     return SiteConfig(name=name, data=(site.root,), state=base / "states" / name, policy=policy)
 
 
@@ -294,7 +293,7 @@ def test_a_request_is_of_a_stage_that_the_study_has() -> None:
 def test_the_rounds_of_both_stages_are_held_against_the_policy() -> None:
     longer = STUDY.model_copy(update={"segmentation": Rounds(num_rounds=9)})
     with pytest.raises(RefusedError, match="9 rounds, at most 5"):
-        check_request(Policy(tasks=BOTH, max_rounds=5), longer, 1)
+        check_request(Policy(tasks=BOTH, max_rounds=5, refuse_models=()), longer, 1)
     check_agreed(STUDY, longer)  # how rounds go may change within the policy
     with pytest.raises(RefusedError, match="segmentation"):
         check_agreed(STUDY, STUDY.model_copy(update={"segmentation": None}))
