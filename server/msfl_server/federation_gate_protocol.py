@@ -1,7 +1,8 @@
 """HTTP at the gate: a call's first lines are counted, timed and judged; what is refused reaches no application.
 
 Subclasses uvicorn's protocol, whose parser is httptools'. A call that does not come to its end in time, a head that is
-too long and a third call before the first is answered end the connection.
+too long and a third call before the first is answered end the connection. So does a refusal, but on a connection on
+which sites have called: a proxy has it, and would need a TLS handshake more for the next site's call.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ MOST_HEAD_BYTES = 8 * 2**10
 HEAD_S = 10.0  # for a call's first lines, from the end of the TLS handshake or the first byte
 BODY_S = 10.0  # for what a call carries, and one second more for each
 BODY_BYTES_A_SECOND = 32 * 2**10  # a site behind .25 Mbit/s
+MOST_SKIPPED_BYTES = 64 * 2**10  # what a refused call may carry that leaves its connection open
 ANSWER_S = 120.0
 IDLE_S = 75.0  # between two calls of a site
 
@@ -39,6 +41,7 @@ class GateProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._refused = False
+        self._skips = False  # what a refused call carries, up to the next call
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """TLS is up."""
@@ -91,7 +94,10 @@ class GateProtocol(HttpToolsProtocol):
         port = self.server[1] if self.server else None
         judged = self._gate.judge(self.parser.get_method(), path, self.headers, port)
         if isinstance(judged, bytes):
-            self._refuse(judged)
+            if self._may_stay():
+                self._skip(judged)
+            else:
+                self._refuse(judged)
             return
         node_id = None if judged is None else judged.node_id
         cast(dict[str, object], self.scope).update({NODE: node_id, SITE: judged})
@@ -112,12 +118,16 @@ class GateProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of what a call carries; of a refused one it is dropped."""
-        if not self._refused:
+        if not (self._refused or self._skips):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A call is here whole."""
-        if not self._refused:
+        if self._skips:
+            self._skips, self._in_head = False, True
+            self._give(None)
+            self.timeout_keep_alive_task = self.loop.call_later(IDLE_S, self.timeout_keep_alive_handler)
+        elif not self._refused:
             self._in_head = True
             self._give(ANSWER_S if self.scope.get(NODE) is not None else None)
             super().on_message_complete()
@@ -128,15 +138,34 @@ class GateProtocol(HttpToolsProtocol):
             self._give(None)
         super().on_response_complete()
 
+    def _may_stay(self) -> bool:
+        """Whether the connection outlives a refusal."""
+        told = dict(self.headers)
+        length = told.get(b"content-length", b"0")
+        is_short = length.isdigit() and len(length) < 8 and int(length) <= MOST_SKIPPED_BYTES
+        is_next = self.cycle is not None and self.cycle.response_complete  # nobody's answer is on its way
+        return is_short and is_next and b"transfer-encoding" not in told and self._connection.may_stay()
+
+    def _skip(self, answer: bytes) -> None:
+        """Refuse a call, and wait for the next one."""
+        self._skips = True
+        self._give(BODY_S)
+        self._write(answer.replace(b"connection: close\r\n", b""))
+
     def _refuse(self, answer: bytes) -> None:
+        """Refuse a call, and end the connection."""
         self._refused = True
         self._give(None)
         self._unset_keepalive_if_required()
+        self._write(answer)
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _write(self, answer: bytes) -> None:
         if not self.transport.is_closing():
             status, rest = answer.split(b"\n", 1)
             date = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
             self.transport.write(status + b"\n" + date + rest)
-            self.transport.close()
 
     def _give(self, seconds: float | None) -> None:
         """Time for what comes next."""

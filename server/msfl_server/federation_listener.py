@@ -4,8 +4,8 @@ A connection on which a site has made a signed call is the site's, and no strang
 share a fixed number of places, each address no more than most of them; when these are taken, a new connection takes
 the place of a random one of the address that has the most, so that nobody can hold them all. TLS handshakes, which
 cost more than a refusal, have a pace for each address, and one for all from which no site has called. An address from
-which one has, such as a proxy's, has a faster one of its own: strangers elsewhere, or behind the same proxy, take
-nothing from it.
+which one has, such as a proxy's, shares nothing with strangers elsewhere; those behind the same proxy are refused
+without an end of its connections, and so without a handshake.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STRANGERS_OF_AN_ADDRESS = 192
 CONNECTIONS_OF_A_SITE = 16
 HANDSHAKES_A_SECOND = 50.0  # of one address
 HANDSHAKES_OF_STRANGERS = 200.0  # a second, of all addresses from which no site has called
-HANDSHAKES_OF_AN_ADDRESS_OF_SITES = 500.0  # a second: more than nginx lets two strangers call
+REFUSALS_A_SECOND = 1000.0  # of an address, that leave a connection of sites open; nginx lets strangers call as often
 HANDSHAKE_S, SHUTDOWN_S = 10.0, 1.0
 _MOST_ADDRESSES = 4096  # whose pace is remembered
 _FILES = 65_536
@@ -66,6 +66,10 @@ class Connection:
             with suppress(OSError):
                 self._plain.shutdown(socket.SHUT_RDWR)
 
+    def may_stay(self) -> bool:
+        """Whether it stays open after a refusal."""
+        return self._connections.may_stay(self)
+
     def close(self) -> None:
         """It is counted no more."""
         self._connections.forget(self)
@@ -81,6 +85,7 @@ class Connections:
         self._paces: dict[str, Pace] = {}
         self._pace_of_strangers = Pace(HANDSHAKES_OF_STRANGERS, 2.0)
         self._paces_of_sites: dict[str, Pace] = {}  # of addresses from which a site has called
+        self._paces_of_refusals: dict[str, Pace] = {}
 
     def open(self, plain: socket.socket, address: str) -> Connection | None:
         """A place for a new one; None when its address opens too many a second."""
@@ -110,13 +115,21 @@ class Connections:
         if connection.address not in self._paces_of_sites:
             if len(self._paces_of_sites) > _MOST_ADDRESSES:
                 self._paces_of_sites.clear()
-            self._paces_of_sites[connection.address] = Pace(HANDSHAKES_OF_AN_ADDRESS_OF_SITES, 2.0)
+            self._paces_of_sites[connection.address] = Pace(HANDSHAKES_A_SECOND, 2.0)
         self.forget(connection)
         connection.owner = owner
         theirs = self._sites.setdefault(owner, [])
         theirs.append(connection)
         if owner and len(theirs) > CONNECTIONS_OF_A_SITE:
             theirs[0].abort()
+
+    def may_stay(self, connection: Connection) -> bool:
+        """Whether a refusal leaves it open: a site has called on it, and its address is not refused too often."""
+        if not connection.owner:
+            return False
+        if len(self._paces_of_refusals) > _MOST_ADDRESSES:
+            self._paces_of_refusals.clear()
+        return self._paces_of_refusals.setdefault(connection.address, Pace(REFUSALS_A_SECOND, 1.0)).takes()
 
     def forget(self, connection: Connection) -> None:
         """It is over, or changes its place."""

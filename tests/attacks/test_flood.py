@@ -80,11 +80,21 @@ class Target:
         command += [] if key is None else [self.key(key)]
         return subprocess.Popen(list(map(str, command)), cwd=REPOSITORY, env=ENVIRONMENT, stdout=subprocess.PIPE)
 
+    def connect(self, seconds: float = 5.0) -> ssl.SSLSocket:
+        """A connection; a flood's may have used up what its address may open a second."""
+        context = ssl.create_default_context(cafile=str(self.made.study.ca_certificate))
+        end = time.monotonic() + seconds
+        while True:
+            plain = socket.create_connection(("localhost", self.port), timeout=seconds)
+            try:
+                return context.wrap_socket(plain, server_hostname="localhost")
+            except (ConnectionError, ssl.SSLError):
+                assert time.monotonic() < end
+                time.sleep(0.1)
+
     def say(self, data: bytes, seconds: float = 5.0) -> bytes:
         """What is answered to bytes of ours; empty if the connection is just closed."""
-        context = ssl.create_default_context(cafile=str(self.made.study.ca_certificate))
-        plain = socket.create_connection(("localhost", self.port), timeout=seconds)
-        with closing(context.wrap_socket(plain, server_hostname="localhost")) as stream:
+        with closing(self.connect(seconds)) as stream:
             stream.sendall(data)
             answer = b""
             try:
