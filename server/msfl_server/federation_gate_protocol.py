@@ -159,6 +159,8 @@ class GateProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._write(answer)
         if not self.transport.is_closing():
+            cast(Any, self.transport).set_read_buffer_limits(0)  # what still comes of it is not even decrypted
+            self.transport.pause_reading()
             self.transport.close()
 
     def _write(self, answer: bytes) -> None:
