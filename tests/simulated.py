@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from msfl_client.common_space import CommonSpaceCase
-from msfl_client.preprocess import resample
 from msfl_client.preprocessing import carry_mask
 from msfl_client.registration import load_template as load_mni152
+from msfl_client.resampling import resample
 from msfl_common.config import Contrast
 from msfl_server.cohort.anatomy import Anatomy, make_anatomy
 from msfl_server.cohort.clinical import ClinicalRecord, sample_clinical

@@ -20,7 +20,7 @@ from msfl_client.site_folder import init_site
 from msfl_common.config import Model, StudyConfig, Training, load_site
 from msfl_common.messages import ModelUpdate
 from msfl_common.model_folder import Provenance, save_model
-from msfl_common.network import starting_weights
+from msfl_common.starting_weights import starting_weights
 from msfl_server.cli import main as server
 from msfl_server.cohort import make_records
 from msfl_server.server_config import ServerConfig

@@ -25,11 +25,10 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from msfl_client.answers import Claim, Purpose, may_answer, most_answers, of_same_cases, request_sha256
-from msfl_client.case_digest import digest_of_rows
 from msfl_client.egress import check_agreed, check_request, door_of, release, release_refusal
 from msfl_client.floors import floor_of
 from msfl_client.handed_model import handed_model, take_model
-from msfl_client.harmonize import compute_moments, compute_residuals
+from msfl_client.harmonize import compute_moments, compute_residuals, digest_of_rows
 from msfl_client.kept_update import keep_update, kept_update
 from msfl_client.learner import OnProgress
 from msfl_client.request_size import check_size

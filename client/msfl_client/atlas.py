@@ -22,7 +22,7 @@ from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from msfl_client.preprocess import resample
+from msfl_client.resampling import resample
 from msfl_common.features import LOBES, NUCLEI, SIDES
 
 Mask = NDArray[np.bool_]

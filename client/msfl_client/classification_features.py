@@ -6,13 +6,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from msfl_client.answered_states import AnsweredStates, answered_states
-from msfl_client.case_digest import digest_of_observations
 from msfl_client.classification_validation import fewest_patients, measure_site
 from msfl_client.clinical_inputs import labelled
 from msfl_client.feature_training import contribute
 from msfl_client.floors import floor_of
 from msfl_client.labelled import Labelled
 from msfl_client.learner import OnCase, OnStep
+from msfl_client.observation_digest import digest_of_observations
 from msfl_client.small_groups import in_large_groups
 from msfl_client.state_bounds import check_bounds, check_follows, check_measured
 from msfl_common.errors import Code, RefusedError

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from msfl_client.cache_limits import keep_newest
-from msfl_client.case_digest import digest_of_observations
 from msfl_client.classification_validation import measure_site
 from msfl_client.clinical_observations import Observation
 from msfl_client.deep_training import predict, train_round
 from msfl_client.learner import OnCase, OnStep
+from msfl_client.observation_digest import digest_of_observations
 from msfl_client.patches import drawn_in
 from msfl_client.sequence_maker import SequenceMaker
 from msfl_client.site_harmonization import FOLDER

@@ -121,7 +121,7 @@ def check(
     from msfl_client.check_view import check_document, check_under_bar, print_check
     from msfl_client.checks import SiteCheck
     from msfl_client.clinical_check import check_outcome, needs_images, outcome_document, print_outcome
-    from msfl_client.study_inputs import study_of_kit
+    from msfl_client.kit_approval import study_of_kit
     from msfl_common.config import Inputs, load_site, load_study
     from msfl_common.errors import CohortError, InputError
     from msfl_common.progress import stdout_console

@@ -63,9 +63,9 @@ def preprocess(site: SitePath, study: StudyPath = None, workers: Workers = 2, as
     What was done to the images before is recognised, or said by `preprocessed` in SITE.yaml. Results lie in the
     site's state folder, with a page to look at; nothing leaves the site. Exit code 2 when no case can be used.
     """
+    from msfl_client.kit_approval import study_of_kit
     from msfl_client.preprocess_site import preprocess_site
     from msfl_client.quality_page import page_path, write_page
-    from msfl_client.study_inputs import study_of_kit
     from msfl_common.config import Inputs, load_site, load_study
     from msfl_common.progress import progress_bars, stdout_console
 

@@ -47,9 +47,9 @@ def features(
     from msfl_client.check_view import check_under_bar
     from msfl_client.feature_table import write_features_table
     from msfl_client.features_view import features_document, print_features
+    from msfl_client.kit_approval import study_of_kit
     from msfl_client.predicted_lesions import load_lesion_model
     from msfl_client.site_features import TABLE
-    from msfl_client.study_inputs import study_of_kit
     from msfl_common.config import Inputs, load_site, load_study
     from msfl_common.errors import CohortError, InputError
     from msfl_common.files import private_folder
@@ -106,8 +106,8 @@ def harmonize(
     from msfl_client.check_view import check_under_bar
     from msfl_client.feature_table import read_features_table
     from msfl_client.harmonization_view import print_harmonized, scanner_rows
+    from msfl_client.kit_approval import study_of_kit
     from msfl_client.site_harmonization import FOLDER, TABLE_FILE, harmonize_site
-    from msfl_client.study_inputs import study_of_kit
     from msfl_common.config import StudyConfig, load_site, load_study
     from msfl_common.errors import InputError, RefusedError
     from msfl_common.model_folder import read_reference

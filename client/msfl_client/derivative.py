@@ -18,8 +18,8 @@ from pydantic import Field, ValidationError
 from msfl_client.bids import Case
 from msfl_client.common_space import CommonSpaceCase
 from msfl_client.deidentify import save_image
-from msfl_client.preprocess import read_image
 from msfl_client.quality import Quality
+from msfl_client.resampling import read_image
 from msfl_common import __version__
 from msfl_common.config import Contrast, Frozen, Inputs, Preprocessed, SiteConfig
 from msfl_common.files import whole_folder, write_json, write_text

@@ -33,9 +33,9 @@ from msfl_common.files import private_folder, write_text
 from msfl_common.foreign_text import log_to_stderr
 from msfl_common.holding import held
 from msfl_common.messages import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION
-from msfl_common.network import starting_weights
 from msfl_common.processes import end_with_starter
 from msfl_common.stages import stages_of, study_at
+from msfl_common.starting_weights import starting_weights
 
 POLL_S = (0.3, 2.0)  # pause between two looks for a request: short after one was answered, then growing
 LONGEST_PAUSE_S = 30.0

@@ -9,8 +9,8 @@ from pathlib import Path
 from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.errors import Code, ModelFolderError, RefusedError
 from msfl_common.model_folder import Provenance, read_card, save_model
-from msfl_common.network import starting_weights
 from msfl_common.stages import study_at
+from msfl_common.starting_weights import starting_weights
 from msfl_common.weights import Weights
 
 FOLDER = "segmentation"

@@ -9,6 +9,8 @@ Legend: N cases, Q columns of the covariates, P features.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -247,3 +249,11 @@ def _one_scanner_model(fit: ScannerFit, reference: Reference) -> dict[str, objec
         "info_dict": {"ref_level": None, "n_batch": 1},
         "smooth_model": {"perform_smoothing": False, "smooth_cols": []},
     }
+
+
+def digest_of_rows(rows: Rows) -> str:
+    """SHA-256 of the cases of a harmonization."""
+    digest = hashlib.sha256(json.dumps([rows.names, rows.scanners]).encode())
+    for value in (rows.features_NP, rows.covariates_NQ):
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
-from msfl_common.config import Frozen, SiteConfig
+from msfl_common.config import Frozen, SiteConfig, StudyConfig
 from msfl_common.errors import InputError, PrivateFolderError
 from msfl_common.files import check_private, is_open_to_others, private_folder, write_bytes
 from msfl_common.kit import KIT_FILES, SignedKit, parse_kit, read_kit
@@ -136,3 +136,19 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _flat(f"{name}.{key}", part)
     else:
         yield name, str(value)
+
+
+def study_of_kit(site: SiteConfig) -> StudyConfig | None:
+    """The approved kit's study, or, before that, the arrived one's.
+
+    None where there is no kit, or one that the check of the connection finds fault with.
+
+    Raises:
+        PrivateFolderError: this account may not read the approved kit.
+    """
+    try:
+        return (approved_kit(site) or read_kit(site.kit)).study
+    except PrivateFolderError:
+        raise
+    except InputError:
+        return None

@@ -19,7 +19,7 @@ from msfl_client.clinical_observations import Observation
 from msfl_client.deep_training import predict, saliency
 from msfl_client.deidentify import save_image
 from msfl_client.predict_outcomes_inputs import KnownInputs
-from msfl_client.preprocess import read_image
+from msfl_client.resampling import read_image
 from msfl_client.sequence_maker import SequenceMaker
 from msfl_client.visit_volumes import refuse_too_coarse, slice_grid
 from msfl_common.deep_models import build_classifier, deep_settings

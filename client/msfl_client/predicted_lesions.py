@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from msfl_client.common_space import CommonSpaceCase
 from msfl_client.devices import pick_device
-from msfl_client.preprocess import normalise
+from msfl_client.resampling import normalise
 from msfl_client.training import predict_probability
 from msfl_common.model_folder import ModelCard, load_model
 from msfl_common.network import build_network, set_weights

@@ -19,9 +19,9 @@ from msfl_client.bias_field import correct_bias
 from msfl_client.bids import Case
 from msfl_client.brain import CPU, extract_brain
 from msfl_client.common_space import CommonSpaceCase
-from msfl_client.preprocess import read_image, resample
 from msfl_client.recognition import brain_of, dice, recognise, share_grid
 from msfl_client.registration import Registration, load_template, register_rigid, register_to_template, template_brain
+from msfl_client.resampling import read_image, resample
 from msfl_common.config import Contrast, Inputs, Preprocessed
 from msfl_common.errors import CaseError
 

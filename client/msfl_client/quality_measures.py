@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from msfl_client.common_space import CommonSpaceCase
-from msfl_client.preprocess import resample
 from msfl_client.preprocessing import Mask, PreprocessedCase
 from msfl_client.quality import Quality
 from msfl_client.recognition import dice
 from msfl_client.registration import load_template, template_brain
+from msfl_client.resampling import resample
 
 _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
 _PURE = 0.8  # share of a tissue in the template from which on a voxel counts as that tissue

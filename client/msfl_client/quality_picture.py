@@ -18,10 +18,10 @@ from nibabel.spaces import vox2out_vox
 from numpy.typing import NDArray
 from PIL import Image
 
-from msfl_client.preprocess import resample
 from msfl_client.preprocessing import Mask, PreprocessedCase
 from msfl_client.quality_measures import tissues
 from msfl_client.registration import template_brain
+from msfl_client.resampling import resample
 
 _BRAIN, _TEMPLATE, _WHITE = "#ff4d4d", "#39d0ff", "#ffd23f"
 _NATIVE_MM = 1.0

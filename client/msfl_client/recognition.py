@@ -72,8 +72,8 @@ def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
 
 def _template_dice(extracted: nib.Nifti1Image) -> float:
-    from msfl_client.preprocess import resample
     from msfl_client.registration import load_template, template_brain
+    from msfl_client.resampling import resample
 
     template = load_template(_LOOKED_AT_MM)
     brain = nib.Nifti1Image(brain_of(extracted).astype(np.float32), extracted.affine)

@@ -17,7 +17,7 @@ from nibabel.spaces import vox2out_vox
 from numpy.typing import NDArray
 
 from msfl_client.itk_images import matrix_of, of_nifti, to_itk
-from msfl_client.preprocess import resample
+from msfl_client.resampling import resample
 from msfl_common.errors import CaseError
 
 # ITK adds up in the order in which its threads end, so that several would give another last digit each time.

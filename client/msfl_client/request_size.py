@@ -13,7 +13,7 @@ from msfl_client.devices import pick_device
 from msfl_common.config import Rounds, SiteConfig, StudyConfig
 from msfl_common.config_classification import DeepModel
 from msfl_common.errors import Code, RefusedError
-from msfl_common.network import weights_like
+from msfl_common.expected_weights import weights_like
 from msfl_common.stages import stages_of, study_at
 
 _FLOAT = 4  # bytes

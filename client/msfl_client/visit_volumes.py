@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from msfl_client.bids import Case
 from msfl_client.cache_limits import mark_used
-from msfl_client.preprocess import CLIP_PERCENTILES, read_image
+from msfl_client.resampling import CLIP_PERCENTILES, read_image
 from msfl_common.config import Contrast
 from msfl_common.config_classification import DeepModel
 from msfl_common.deep_models.visit_classifier import FIELD_MM

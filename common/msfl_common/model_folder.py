@@ -147,7 +147,7 @@ def load_model(folder: Path) -> tuple[ModelCard, Weights]:
     lesions = folder / SEGMENTATION_FOLDER
     if card.segmentation is not None and read_card(lesions).weights_sha256 != card.segmentation:
         raise ModelFolderError(f"{lesions}: is not the model that {CARD_FILE} names; copy the folder again")
-    from msfl_common.network import weights_like  # heavy, and not needed to write a folder
+    from msfl_common.expected_weights import weights_like  # heavy, and not needed to write a folder
 
     file = folder / WEIGHTS_FILE
     try:

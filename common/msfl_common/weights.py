@@ -36,7 +36,7 @@ Weights = dict[str, NDArray[Any]]
 
 
 def first_weights(study: StudyConfig, file: Path, start_from: Path | None = None) -> Weights:
-    """The weights that a study starts from, kept in `file`; see `msfl_common.network.starting_weights`.
+    """The weights that a study starts from, kept in `file`; see `msfl_common.starting_weights.starting_weights`.
 
     They are made by a short process of its own: the server averages arrays, and a deep-learning framework would
     take most of its memory and of its time to start.
@@ -45,7 +45,7 @@ def first_weights(study: StudyConfig, file: Path, start_from: Path | None = None
         InputError: the study's model cannot start from `start_from`.
     """
     if not file.exists():
-        command = python_command("msfl_common.network", *([start_from] if start_from else []))
+        command = python_command("msfl_common.starting_weights", *([start_from] if start_from else []))
         content = study.model_dump_json().encode()
         made = subprocess.run(command, input=content, capture_output=True, env=child_environment())
         told = made.stderr.decode(errors="replace").splitlines()

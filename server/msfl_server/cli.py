@@ -185,8 +185,8 @@ def _started(
     study = load_study(study_path)
     sites = virtual_sites(cohort, site_paths, out, study)
     if start_from is not None:  # a run that was claimed with a wrong one could only be resumed
-        from msfl_common.network import starting_weights
         from msfl_common.stages import study_at
+        from msfl_common.starting_weights import starting_weights
 
         starting_weights(study_at(study, "final"), start_from)
     setup = RunSetup(study=study, sites=sites, start_from=start_from and start_from.resolve())

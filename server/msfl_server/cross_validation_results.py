@@ -22,7 +22,7 @@ from msfl_common.files import write_text
 from msfl_common.metric_registry import ALL_METRICS
 from msfl_common.statistics import pool
 from msfl_server.checkpoint import RunState
-from msfl_server.results import summarise_metrics
+from msfl_server.metric_summaries import summarise_metrics
 from msfl_server.run_folder import RunSetup
 
 RESULTS_FILE = "cross-validation.json"

@@ -40,7 +40,7 @@ from msfl_server.federation_harmonization import Harmonizer, load_reference, sav
 from msfl_server.federation_metrics import read_metrics, usable_metrics
 from msfl_server.federation_roster import Roster, meet_sites
 from msfl_server.federation_updates import Intake, combine_usable
-from msfl_server.results import summarise_metrics
+from msfl_server.metric_summaries import summarise_metrics
 from msfl_server.rollback import collapsed, diverged, last_good
 from msfl_server.run_listener import Listener as Listener
 from msfl_server.stage_run import Segmentation

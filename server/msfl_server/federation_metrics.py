@@ -12,7 +12,7 @@ from msfl_common.metric_registry import TASK_METRICS
 from msfl_server.classification_summary import reliability_of, threshold_of
 from msfl_server.culprits import combine_without_culprits
 from msfl_server.federation_exchange import BAD_METRICS
-from msfl_server.results import summarise_metrics
+from msfl_server.metric_summaries import summarise_metrics
 from msfl_server.summary import SiteFailure
 
 _TIMES_TRAINING = 10  # cases measured, for each case trained on: a site's few patients differ in their visits

@@ -26,12 +26,12 @@ from msfl_common.files import private_folder, quoted, write_bytes
 from msfl_common.processes import end_with_starter, python_command
 from msfl_common.reading import MOST_KEY, read_bounded
 from msfl_server.mlflow_gate import USER, MlflowGate
+from msfl_server.tracking_store import STORE_FILE, sqlite_uri
 
 HOST = "127.0.0.1"
 # Any local port, so that the page opens through an SSH tunnel too. Other names are refused: a web page could have
 # its own name point here (DNS rebinding). Requests that change something are taken from local pages only.
 _ALLOWED_HOSTS = "localhost,127.0.0.1,localhost:*,127.0.0.1:*"
-_STORE_FILE = "mlflow.db"
 _POLL_S = 0.2
 
 
@@ -137,18 +137,6 @@ def wait_ready(port: int, timeout_s: float) -> bool:
     return True
 
 
-def sqlite_uri(folder: Path) -> str:
-    """MLflow's URI of the store in a folder.
-
-    Raises:
-        InputError: the folder's path cannot be written as such a URI.
-    """
-    path = (folder / _STORE_FILE).resolve().as_posix()
-    if "?" in path or "%" in path:
-        raise InputError(f"{folder}: MLflow's SQLite store allows no ? or % in a path; choose another folder")
-    return f"sqlite:///{path}"
-
-
 def _made_password(folder: Path) -> Path:
     file = folder / "password"
     private_folder(folder)
@@ -195,7 +183,7 @@ def main() -> None:
         logging.getLogger(__name__).warning(
             "this system has no Landlock: MLflow's process may open the account's files"
         )
-    if asked.store is None and not (asked.folder / _STORE_FILE).exists():
+    if asked.store is None and not (asked.folder / STORE_FILE).exists():
         from msfl_server.tracking import make_store
 
         make_store(asked.folder)

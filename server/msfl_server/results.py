@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from msfl_common.classification_curves import DEFAULT_THRESHOLD
 from msfl_common.config import StudyConfig
 from msfl_common.config_classification import Split
-from msfl_common.messages import ValidationMetrics
-from msfl_common.metric_registry import ALL_METRICS
 from msfl_server.checkpoint import RunState
 from msfl_server.classification_summary import ClassificationSummary, summarise_classification
+from msfl_server.metric_summaries import summarise_metrics
 from msfl_server.strategy import strategy_of
-from msfl_server.summary import MetricSummary, Summary, Timing, summarise_metric
+from msfl_server.summary import Summary, Timing
 from msfl_server.withheld import withheld_metrics
-
-
-def summarise_metrics(validation: Mapping[str, ValidationMetrics]) -> dict[str, MetricSummary]:
-    """Each metric pooled over the sites that report it, in the order of `ALL_METRICS`."""
-    summaries = {
-        name: summarise_metric(
-            name,
-            {site: metrics.estimates[name] for site, metrics in validation.items() if name in metrics.estimates},
-        )
-        for name in ALL_METRICS
-    }
-    return {name: summary for name, summary in summaries.items() if summary is not None}
 
 
 def summarise_run(study: StudyConfig, state: RunState) -> Summary:

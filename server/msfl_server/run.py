@@ -16,8 +16,9 @@ from msfl_server.checkpoint import RunState, load_checkpoint
 from msfl_server.federation import Listener
 from msfl_server.federation_harmonization import load_reference
 from msfl_server.harmonization_effect import HarmonizationEffect
+from msfl_server.metric_summaries import summarise_metrics
 from msfl_server.report import Overlay, write_report
-from msfl_server.results import summarise_metrics, summarise_run
+from msfl_server.results import summarise_run
 from msfl_server.stage_run import Segmentation, StageRun, folder_of
 from msfl_server.summary import Summary, read_summary, write_summary
 from msfl_server.tracking import Tracker, own_store, track

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from msfl_common.deep_models.start import origin
 from msfl_common.harmonization import Reference
-from msfl_common.network import starting_weights
 from msfl_common.stages import Stage, study_at
+from msfl_common.starting_weights import starting_weights
 from msfl_common.weights import Weights
 from msfl_server.display import run_display
 from msfl_server.harmonization_effect import HarmonizationEffect

@@ -26,9 +26,9 @@ from msfl_common import __version__
 from msfl_common.config import StudyConfig
 from msfl_common.errors import InputError
 from msfl_common.files import write_text
-from msfl_server.mlflow_server import sqlite_uri
 from msfl_server.settings import flat_settings
 from msfl_server.summary import MetricSummary, RoundSummary
+from msfl_server.tracking_store import STORE_FILE, sqlite_uri
 
 # Read by MLflow as it is imported. It would report its use to its makers over the internet.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -237,7 +237,7 @@ def make_store(folder: Path) -> None:
     """Create MLflow's tables under another name first: a store cut off in the making can never be opened."""
     with TemporaryDirectory(dir=folder, prefix=".mlflow.") as aside:
         MlflowClient(sqlite_uri(Path(aside))).search_experiments(max_results=1)
-        (Path(aside) / "mlflow.db").replace(folder / "mlflow.db")
+        (Path(aside) / STORE_FILE).replace(folder / STORE_FILE)
 
 
 def _open(uri: str, is_own: bool, out: Path, study: StudyConfig, resume_run_id: str | None) -> _Run:

@@ -18,7 +18,7 @@ from msfl_common.errors import InputError
 from msfl_common.harmonization import Reference
 from msfl_common.messages import unpack_reference
 from msfl_common.model_folder import Provenance, load_model, read_reference, save_model
-from msfl_common.network import starting_weights
+from msfl_common.starting_weights import starting_weights
 from msfl_server.server_config import load_server
 from tests.attacks.mutations import mutated_bytes, mutated_json, mutated_yaml
 from tests.attacks.request_mutations import requests_of, studies

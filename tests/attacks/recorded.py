@@ -22,7 +22,7 @@ from msfl_common.errors import Code
 from msfl_common.features import FEATURES
 from msfl_common.harmonization import Reference
 from msfl_common.messages import Refusal, RoundTask, pack_refusal, pack_sums, unpack_slopes
-from msfl_common.network import starting_weights
+from msfl_common.starting_weights import starting_weights
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint
 from msfl_server.cohort import make_records

@@ -26,7 +26,7 @@ from msfl_common.messages import (
     pack_task,
     unpack_refusal,
 )
-from msfl_common.network import starting_weights
+from msfl_common.starting_weights import starting_weights
 from msfl_server.simulation_grid import InProcessGrid
 from tests.attacks.mutations import HOSTILE, mutate, mutated_bytes, mutated_json
 from tests.conftest import BidsSite, tiny_settings

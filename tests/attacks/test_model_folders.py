@@ -20,7 +20,7 @@ from msfl_common.feature_models import first_state
 from msfl_common.kit import fingerprint
 from msfl_common.model_folder import Provenance, load_model, save_model
 from msfl_common.model_signature import ModelSigner, check_origin, fingerprint_of
-from msfl_common.network import starting_weights
+from msfl_common.starting_weights import starting_weights
 from msfl_server.certificates import issue_server_certificate, make_authority
 from msfl_server.model_signer import model_signer
 from msfl_server.server_config import ServerConfig

@@ -21,7 +21,7 @@ from msfl_common import logs
 from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.errors import Code
 from msfl_common.messages import ARRAYS, RoundTask, pack_task, unpack_refusal
-from msfl_common.network import starting_weights
+from msfl_common.starting_weights import starting_weights
 from tests.attacks.request_mutations import Target, make_target, mutate_request, requests_of, studies
 from tests.conftest import tiny_settings
 

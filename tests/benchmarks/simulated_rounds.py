@@ -8,7 +8,7 @@ from typing import Any
 
 from msfl_common.config import SiteConfig, StudyConfig
 from msfl_common.model_folder import load_model
-from msfl_common.network import starting_weights
+from msfl_common.starting_weights import starting_weights
 from msfl_common.weights import Weights
 from msfl_server.checkpoint import RunState
 from msfl_server.simulation import simulate

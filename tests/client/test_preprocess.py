@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from msfl_client.preprocess import normalise, prepare_all, prepare_cached, prepare_case, resample
+from msfl_client.preprocess import prepare_all, prepare_cached, prepare_case
+from msfl_client.resampling import normalise, resample
 from msfl_common.config import Inputs
 from msfl_common.errors import CaseError
 

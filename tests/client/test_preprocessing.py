@@ -15,12 +15,13 @@ from scipy import ndimage
 
 from msfl_client.bids import Case
 from msfl_client.itk_images import LPS, matrix_of, to_itk
-from msfl_client.preprocess import normalise, prepare_case, read_image, resample
+from msfl_client.preprocess import prepare_case
 from msfl_client.preprocessing import PreprocessedCase, carry_mask, in_field, moved, preprocess_case, recognise_case
 from msfl_client.quality_measures import measure_quality
 from msfl_client.quality_picture import draw
 from msfl_client.recognition import brain_of, dice, is_brain_alone, recognise
 from msfl_client.registration import load_template, register_rigid, template_brain
+from msfl_client.resampling import normalise, read_image, resample
 from msfl_common.config import Inputs
 from msfl_common.errors import CaseError
 

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from msfl_client.preprocess import read_image
+from msfl_client.resampling import read_image
 from msfl_client.visit_volumes import _pick, cached_volume, load_volume, visit_volume
 from msfl_common.config_classification import DeepModel
 from msfl_common.deep_models.visit_classifier import FIELD_MM

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tests.deep import KINDS, SHAPE, full_study, tiny_study
 from torch import nn
 
-from msfl_client.preprocess import normalise
+from msfl_client.resampling import normalise
 from msfl_common.config import Model
 from msfl_common.deep_models import VisitClassifier, build_classifier
 from msfl_common.deep_models.clinical_inputs import RANGES, scale_clinical

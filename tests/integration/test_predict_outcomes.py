@@ -24,8 +24,9 @@ from msfl_common.deep_models import build_classifier
 from msfl_common.deep_models.visit_classifier import FIELD_MM
 from msfl_common.feature_models import predict_proba
 from msfl_common.model_folder import ModelCard, Provenance, load_model, save_model
-from msfl_common.network import build_network, get_weights, starting_weights
+from msfl_common.network import build_network, get_weights
 from msfl_common.reliability import interval_at
+from msfl_common.starting_weights import starting_weights
 from msfl_server.cohort import make_records
 from msfl_server.federation import run_rounds
 

@@ -21,8 +21,9 @@ from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint, save_c
 from msfl_server.classification_report import classification_section
 from msfl_server.classification_summary import ClassificationSummary, threshold_of
 from msfl_server.display import run_display
+from msfl_server.metric_summaries import summarise_metrics
 from msfl_server.report import render_table, write_report
-from msfl_server.results import summarise_metrics, summarise_run
+from msfl_server.results import summarise_run
 from msfl_server.summary import RoundSummary, SiteSummary, read_summary, write_summary
 from msfl_server.tracking import _round_values
 

@@ -20,7 +20,7 @@ from msfl_common.config import SiteConfig, StudyConfig, validate
 from msfl_common.errors import RunError
 from msfl_common.feature_models import predict_proba
 from msfl_common.model_folder import load_model
-from msfl_common.network import starting_weights
+from msfl_common.starting_weights import starting_weights
 from msfl_server.checkpoint import RunState
 from msfl_server.classification_summary import threshold_of
 from msfl_server.cohort import make_records

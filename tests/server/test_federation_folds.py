@@ -22,7 +22,7 @@ from msfl_common.config import Rounds, StudyConfig, validate
 from msfl_common.errors import InputError, RefusedError, RunError
 from msfl_common.messages import RoundTask
 from msfl_common.model_folder import read_reference
-from msfl_common.network import starting_weights
+from msfl_common.starting_weights import starting_weights
 from msfl_server.classification_report import classification_section
 from msfl_server.cohort import make_records
 from msfl_server.federation import run_rounds

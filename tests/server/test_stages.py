@@ -31,8 +31,8 @@ from msfl_common.config_classification import Fold
 from msfl_common.errors import Code, ConfigError, ModelFolderError, RefusedError
 from msfl_common.messages import SEGMENTATION, Content, RoundTask, pack_task, unpack_refusal, unpack_task
 from msfl_common.model_folder import load_model, read_card, read_reference
-from msfl_common.network import starting_weights
 from msfl_common.stages import Stage, stages_of, study_at
+from msfl_common.starting_weights import starting_weights
 from msfl_server.display import run_display
 from msfl_server.federation import run_rounds
 from msfl_server.harmonization_cases import cases_of_run

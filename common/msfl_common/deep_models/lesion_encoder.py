@@ -25,7 +25,7 @@ from msfl_common.config import StudyConfig
 from msfl_common.config_classification import DeepModel
 from msfl_common.deep_models.visit_classifier import FIELD_MM, HEIGHT_MM, VisitClassifier
 from msfl_common.errors import InputError, UpdateError
-from msfl_common.model_folder import LESION_THRESHOLD
+from msfl_common.model_card import LESION_THRESHOLD
 from msfl_common.monai_parts import SkipConnection
 from msfl_common.network import build_network, get_weights, set_weights
 from msfl_common.weights import Weights, check_weights
@@ -66,7 +66,7 @@ class LesionEncoder(nn.Module):
 
 
 def _brain_zscore(images_MCXYZ: torch.Tensor) -> torch.Tensor:
-    """As `msfl_client.preprocess.normalise`: z-scored over each contrast's positive voxels, its lowest elsewhere."""
+    """As `msfl_client.resampling.normalise`: z-scored over each contrast's positive voxels, its lowest elsewhere."""
     inside = images_MCXYZ > 0
     count = inside.sum(dim=(2, 3, 4), keepdim=True).clamp(min=1)
     mean = images_MCXYZ.sum(dim=(2, 3, 4), keepdim=True) / count

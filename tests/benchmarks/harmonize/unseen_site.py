@@ -16,7 +16,8 @@ import numpy as np
 from msfl_client.bids import Case, find_cases
 from msfl_client.devices import pick_device
 from msfl_client.patches import PatchDataset, PatchLoader
-from msfl_client.preprocess import FloatImage, PreparedCase, prepare_case
+from msfl_client.preprocess import PreparedCase, prepare_case
+from msfl_client.resampling import FloatImage
 from msfl_client.training import train_round, validate
 from msfl_common.config import Augmentation, Inputs, Rounds, SiteConfig, StudyConfig, Training
 from msfl_common.network import build_network

@@ -1,0 +1,21 @@
+"""Where MLflow's database of a folder lies: SQLite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msfl_common.errors import InputError
+
+STORE_FILE = "mlflow.db"
+
+
+def sqlite_uri(folder: Path) -> str:
+    """MLflow's URI of the store in a folder.
+
+    Raises:
+        InputError: the folder's path cannot be written as such a URI.
+    """
+    path = (folder / STORE_FILE).resolve().as_posix()
+    if "?" in path or "%" in path:
+        raise InputError(f"{folder}: MLflow's SQLite store allows no ? or % in a path; choose another folder")
+    return f"sqlite:///{path}"
