@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msfl_common.config_classification import Classification
+from msfl_common.config.classification import Classification
 
 Line = Sequence[object]
 

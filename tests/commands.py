@@ -18,7 +18,7 @@ def take_interrupts() -> None:
 
 
 def run_main(main: Callable[[], None], *arguments: object, columns: int = 160) -> CompletedProcess[str]:
-    """Run `msfl_client.cli.main` or `msfl_server.cli.main`: its exit code and both streams, as of a process.
+    """Run `msfl_client.cli.main.main` or `msfl_server.cli.main.main`: its exit code and both streams, as of a process.
 
     What a process alone can show (signals, imports, warnings at its end) needs one.
     """

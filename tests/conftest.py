@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from msfl_client.bids import Case, find_cases
-from msfl_common.config import Contrast, Inputs, Model, Rounds, SiteConfig, StudyConfig, Training, Validation
+from msfl_client.data.bids import Case, find_cases
+from msfl_common.config.study import Contrast, Inputs, Model, Rounds, SiteConfig, StudyConfig, Training, Validation
 
 SHAPE = (24, 28, 20)
 AFFINE = np.diag([6.0, 6.0, 6.0, 1.0])
@@ -152,7 +152,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 @pytest.fixture(scope="session")
 def ready_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow store that holds nothing yet, to be copied: MLflow takes seconds to make its tables."""
-    from msfl_server.tracking import make_store
+    from msfl_server.tracking.mlflow_tracker import make_store
 
     folder = tmp_path_factory.mktemp("store")
     make_store(folder)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from msfl_client.visit_sequences import VisitSequence
-from msfl_common.config import Inputs, Model, Rounds, StudyConfig, Training
-from msfl_common.config_classification import Classification, Clinical, DeepModel, Outcome
+from msfl_client.classification.visit_sequences import VisitSequence
+from msfl_common.config.classification import Classification, Clinical, DeepModel, Outcome
+from msfl_common.config.study import Inputs, Model, Rounds, StudyConfig, Training
 
 KINDS = ("resnet3d", "pretrained-resnet2d", "resnext", "lesion-encoder")
 SUBSCORES: tuple[Clinical, ...] = (

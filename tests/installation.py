@@ -20,6 +20,6 @@ def hooked_installation(folder: Path, hook: str) -> Path:
     (bin_folder / "python").symlink_to(python)
     for side in ("client", "server"):
         script = bin_folder / f"msfl-{side}"
-        script.write_text(f"#!{bin_folder / 'python'}\nfrom msfl_{side}.cli import main\n\nmain()\n")
+        script.write_text(f"#!{bin_folder / 'python'}\nfrom msfl_{side}.cli.main import main\n\nmain()\n")
         script.chmod(0o755)
     return bin_folder

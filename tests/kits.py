@@ -10,12 +10,12 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from msfl_client.kit_approval import approve_kit
-from msfl_client.server_trust import trust_of
-from msfl_common.config import SiteConfig, load_site
-from msfl_common.files import write_bytes
-from msfl_common.kit import KIT_FILE, SIGNATURE_FILE, parse_kit, read_kit, sign_kit
-from msfl_common.kit_archive import unpack_kit
+from msfl_client.connection.server_trust import trust_of
+from msfl_client.site.kit_approval import approve_kit
+from msfl_common.config.study import SiteConfig, load_site
+from msfl_common.system.files import write_bytes
+from msfl_common.trust.kit import KIT_FILE, SIGNATURE_FILE, parse_kit, read_kit, sign_kit
+from msfl_common.trust.kit_archive import unpack_kit
 
 
 def take_over(archive: Path, site: SiteConfig) -> None:

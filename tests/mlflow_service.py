@@ -10,8 +10,14 @@ import socket
 import subprocess
 from pathlib import Path
 
-from msfl_server.mlflow_gate import USER
-from msfl_server.mlflow_server import mlflow_command, mlflow_environment, password_file, tracking_uri, wait_ready
+from msfl_server.tracking.gate import USER
+from msfl_server.tracking.mlflow_server import (
+    mlflow_command,
+    mlflow_environment,
+    password_file,
+    tracking_uri,
+    wait_ready,
+)
 
 START_S = 90
 

@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from msfl_client.common_space import CommonSpaceCase
-from msfl_client.preprocessing import carry_mask
-from msfl_client.registration import load_template as load_mni152
-from msfl_client.resampling import resample
-from msfl_common.config import Contrast
-from msfl_server.cohort.anatomy import Anatomy, make_anatomy
-from msfl_server.cohort.clinical import ClinicalRecord, sample_clinical
-from msfl_server.cohort.cohort import SiteStyle, draw_site, simulate_case
-from msfl_server.cohort.fields import Grid, Volume, head_grid
-from msfl_server.cohort.lesions import make_lesions
-from msfl_server.cohort.scanner import averaged, outline
-from msfl_server.cohort.template import load_template
+from msfl_client.imaging.common_space import CommonSpaceCase
+from msfl_client.imaging.registration import load_template as load_mni152
+from msfl_client.imaging.resampling import resample
+from msfl_client.preprocessing.pipeline import carry_mask
+from msfl_common.config.study import Contrast
+from msfl_server.research.simulated_cohort.anatomy import Anatomy, make_anatomy
+from msfl_server.research.simulated_cohort.clinical import ClinicalRecord, sample_clinical
+from msfl_server.research.simulated_cohort.cohort import SiteStyle, draw_site, simulate_case
+from msfl_server.research.simulated_cohort.fields import Grid, Volume, head_grid
+from msfl_server.research.simulated_cohort.lesions import make_lesions
+from msfl_server.research.simulated_cohort.scanner import averaged, outline
+from msfl_server.research.simulated_cohort.template import load_template
 
 SPACING_MM = 2.0
 

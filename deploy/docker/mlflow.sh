@@ -24,7 +24,7 @@ case $MSFL_ARTIFACTS in
     *://*) artifacts=$MSFL_ARTIFACTS ;;
     *) artifacts=file://$MSFL_ARTIFACTS ;;
 esac
-exec python -I -m msfl_server.mlflow_server \
+exec python -I -m msfl_server.tracking.mlflow_server \
     --folder "$HOME" --listen "$MSFL_MLFLOW_LISTEN" --password "$MSFL_LOGIN_FILE" \
     --store "postgresql+psycopg2://$PGUSER@$PGHOST:$PGPORT/$PGDATABASE" \
     --artifacts "$artifacts" --hosts "$MSFL_MLFLOW_HOSTS"

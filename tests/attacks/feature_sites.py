@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from msfl_client.bids import case_key
-from msfl_client.classification import OutcomeData
-from msfl_client.classification_features import FeatureLearner
-from msfl_client.feature_table import FeatureRow, FeatureTable
-from msfl_client.feature_training import contribute
-from msfl_client.feature_training_sums import logistic_sums
-from msfl_client.labelled import Labelled
-from msfl_common.config import Policy, SiteConfig, StudyConfig, Validation
-from msfl_common.config_classification import Classification
+from msfl_client.classification.feature_models.contribution import contribute
+from msfl_client.classification.feature_models.sums import logistic_sums
+from msfl_client.classification.feature_trainer import FeatureLearner
+from msfl_client.classification.trainer import OutcomeData
+from msfl_client.data.bids import case_key
+from msfl_client.features.table import FeatureRow, FeatureTable
+from msfl_common.config.classification import Classification
+from msfl_common.config.study import Policy, SiteConfig, StudyConfig, Validation
+from msfl_common.dataset import Labelled
 from msfl_common.errors import RefusedError
-from msfl_common.feature_models import State, check_state, first_state, is_finished
-from msfl_common.feature_models.linear import design
-from msfl_common.messages import RoundTask, ValidationMetrics
-from msfl_common.seeds import derive_seed
-from msfl_server.feature_aggregation import combine
+from msfl_common.messages.records import RoundTask, ValidationMetrics
+from msfl_common.models.feature_models import State, check_state, first_state, is_finished
+from msfl_common.models.feature_models.linear import design
+from msfl_common.system.seeds import derive_seed
+from msfl_server.aggregation.feature_models.combine import combine
 from tests.attacks.reading_rows import (
     Floats,
 )

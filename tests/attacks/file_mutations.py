@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from msfl_client.predicted_lesions import load_lesion_model
-from msfl_common.config import StudyConfig, load_site, load_study
+from msfl_client.segmentation.lesion_model import load_lesion_model
+from msfl_common.config.study import StudyConfig, load_site, load_study
 from msfl_common.errors import InputError
 from msfl_common.harmonization import Reference
-from msfl_common.messages import unpack_reference
-from msfl_common.model_folder import Provenance, load_model, read_reference, save_model
-from msfl_common.starting_weights import starting_weights
-from msfl_server.server_config import load_server
+from msfl_common.messages.records import unpack_reference
+from msfl_common.models.model_folder import Provenance, load_model, read_reference, save_model
+from msfl_common.models.starting_weights import starting_weights
+from msfl_server.study.server_config import load_server
 from tests.attacks.mutations import mutated_bytes, mutated_json, mutated_yaml
 from tests.attacks.request_mutations import requests_of, studies
 

@@ -16,10 +16,10 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 
 from msfl_common.errors import MsflError
-from msfl_common.weights import Weights
-from msfl_server import federation_grid
-from msfl_server.federation_exchange import NO_ANSWER
-from msfl_server.object_folder import ObjectFolder
+from msfl_common.models.weights import Weights
+from msfl_server.flower import grid
+from msfl_server.flower.object_folder import ObjectFolder
+from msfl_server.rounds.exchange import NO_ANSWER
 from tests.attacks.mutated_replies import copy_of, mutate
 from tests.attacks.recorded import ATTACKER, Recording, Reply, absent, learned, meet, play, same
 
@@ -165,7 +165,7 @@ def fuzz_bytes(recordings: Sequence[Recording], number: int, folder: Path, seed:
 
     def once(tally: Tally, _: Attack, turn: int) -> None:
         message = Message(copy_of(replies[turn % len(replies)]), 1, "train")
-        parts = federation_grid._Parts(ObjectFolder(folder), "reply")
+        parts = grid._Parts(ObjectFolder(folder), "reply")
         parts.update({key: part.deflate() for key, part in get_all_nested_objects(message).items()})
         key = draw.choice(sorted(parts))
         torn = bytearray(parts[key])
@@ -180,9 +180,9 @@ def fuzz_bytes(recordings: Sequence[Recording], number: int, folder: Path, seed:
         parts[key] = bytes(torn)
         tally.sent += 1
         try:
-            federation_grid.read_message(federation_grid._Arriving("", get_object_tree(message), parts))
+            grid.read_message(grid._Arriving("", get_object_tree(message), parts))
             tally.outcomes["a message"] += 1
-        except federation_grid.UnreadableError:
+        except grid.UnreadableError:
             tally.outcomes["no message"] += 1
         except ObjectPullError:
             tally.outcomes["a part is gone"] += 1

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from msfl_client.cli import main
-from msfl_client.site_folder import init_site
-from msfl_common.config import SiteConfig, load_site
-from msfl_server.server_config import ServerConfig
-from msfl_server.study_folder import StudyFolder, add_site, init_study
+from msfl_client.cli.main import main
+from msfl_client.site.folder import init_site
+from msfl_common.config.study import SiteConfig, load_site
+from msfl_server.study.folder import StudyFolder, add_site, init_study
+from msfl_server.study.server_config import ServerConfig
 from tests.commands import run_main
 
 SERVER = ServerConfig(hosts=("localhost",))

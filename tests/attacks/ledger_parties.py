@@ -10,25 +10,25 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from msfl_client import egress
-from msfl_client.egress import Door, release, release_refusal
-from msfl_client.keys import load_key, make_key
-from msfl_client.kit_approval import approve_kit
-from msfl_client.ledger import LEDGER_FILE
-from msfl_client.ledger_line import Entry, Head, Line, hash_of, parse_line
-from msfl_client.ledger_proof import Proof
-from msfl_client.ledger_receipts import Receipts
-from msfl_client.ledger_witness import Witness
-from msfl_common.config import Policy, SiteConfig, StudyConfig
+from msfl_client.egress import gateway
+from msfl_client.egress.gateway import Door, release, release_refusal
+from msfl_client.egress.ledger import LEDGER_FILE
+from msfl_client.egress.ledger_line import Entry, Head, Line, hash_of, parse_line
+from msfl_client.egress.ledger_proof import Proof
+from msfl_client.egress.ledger_receipts import Receipts
+from msfl_client.egress.ledger_witness import Witness
+from msfl_client.site.keys import load_key, make_key
+from msfl_client.site.kit_approval import approve_kit
+from msfl_common.config.study import Policy, SiteConfig, StudyConfig
 from msfl_common.errors import Code, InputError
-from msfl_common.kit import read_kit
-from msfl_common.messages import Content, ModelUpdate, Refusal, RoundTask, pack_task
-from msfl_common.messages_ledger import take_head, with_receipt
-from msfl_common.receipts import Receipt, SignedHead, Signer
-from msfl_common.signatures import canonical
-from msfl_server.ledger_heads import Notary
-from msfl_server.server_config import ServerConfig
-from msfl_server.study_folder import StudyFolder, add_site, init_study, open_notary
+from msfl_common.messages.ledger import take_head, with_receipt
+from msfl_common.messages.records import Content, ModelUpdate, Refusal, RoundTask, pack_task
+from msfl_common.trust.kit import read_kit
+from msfl_common.trust.receipts import Receipt, SignedHead, Signer
+from msfl_common.trust.signatures import canonical
+from msfl_server.study.folder import StudyFolder, add_site, init_study, open_notary
+from msfl_server.study.ledger_heads import Notary
+from msfl_server.study.server_config import ServerConfig
 
 STUDY = StudyConfig(name="pilot")
 
@@ -67,7 +67,7 @@ class Parties:
 
     @property
     def door(self) -> Door:
-        return egress.door_of(self.site)
+        return gateway.door_of(self.site)
 
     def restart_coordinator(self) -> None:
         self.notary = open_notary(self.study)

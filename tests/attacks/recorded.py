@@ -14,25 +14,25 @@ import numpy as np
 from flwr.app import Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from msfl_client.app import build_app
-from msfl_client.harmonize import Rows, compute_moments, compute_residuals
-from msfl_client.session import open_session
-from msfl_common.config import Harmonization, Policy, SiteConfig, StudyConfig
+from msfl_client.harmonization.combat import Rows, compute_moments, compute_residuals
+from msfl_client.rounds.app import build_app
+from msfl_client.rounds.site_context import open_session
+from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.config.study import Harmonization, Policy, SiteConfig, StudyConfig
 from msfl_common.errors import Code
-from msfl_common.features import FEATURES
 from msfl_common.harmonization import Reference
-from msfl_common.messages import Refusal, RoundTask, pack_refusal, pack_sums, unpack_slopes
-from msfl_common.starting_weights import starting_weights
-from msfl_common.weights import Weights
-from msfl_server.checkpoint import Checkpoint, RunState, load_checkpoint
-from msfl_server.cohort import make_records
-from msfl_server.federation import play_round, run_rounds
-from msfl_server.federation_harmonization import Harmonizer
-from msfl_server.federation_roster import Roster, meet_sites
-from msfl_server.run_folder import sites_of_cohort
-from msfl_server.simulation_grid import InProcessGrid
-from msfl_server.strategy import strategy_of
-from msfl_server.trained_round import drop_trained
+from msfl_common.messages.records import Refusal, RoundTask, pack_refusal, pack_sums, unpack_slopes
+from msfl_common.models.starting_weights import starting_weights
+from msfl_common.models.weights import Weights
+from msfl_server.aggregation.strategy import strategy_of
+from msfl_server.research.simulated_cohort import make_records
+from msfl_server.research.simulation.folder import sites_of_cohort
+from msfl_server.research.simulation.grid import InProcessGrid
+from msfl_server.rounds.checkpoint import Checkpoint, RunState, load_checkpoint
+from msfl_server.rounds.harmonization import Harmonizer
+from msfl_server.rounds.loop import play_round, run_rounds
+from msfl_server.rounds.roster import Roster, meet_sites
+from msfl_server.rounds.trained_round import drop_trained
 from tests.attacks.mutated_replies import copy_of
 from tests.conftest import BidsSite, tiny_settings
 

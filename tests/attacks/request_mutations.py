@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from msfl_client.app import build_app
-from msfl_client.session import open_session
-from msfl_common.config import Policy, SiteConfig, StudyConfig
+from msfl_client.rounds.app import build_app
+from msfl_client.rounds.site_context import open_session
+from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.config.study import Policy, SiteConfig, StudyConfig
 from msfl_common.errors import Code
-from msfl_common.features import FEATURES
 from msfl_common.harmonization import Reference, column_names
-from msfl_common.messages import (
+from msfl_common.messages.records import (
     ARRAYS,
     METRICS,
     TASK,
@@ -26,8 +26,8 @@ from msfl_common.messages import (
     pack_task,
     unpack_refusal,
 )
-from msfl_common.starting_weights import starting_weights
-from msfl_server.simulation_grid import InProcessGrid
+from msfl_common.models.starting_weights import starting_weights
+from msfl_server.research.simulation.grid import InProcessGrid
 from tests.attacks.mutations import HOSTILE, mutate, mutated_bytes, mutated_json
 from tests.conftest import BidsSite, tiny_settings
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from msfl_common.config import StudyConfig
-from msfl_common.processes import child_environment, close_doors, python_command
-from msfl_server.mlflow_server import wait_ready
+from msfl_common.config.study import StudyConfig
+from msfl_common.system.processes import child_environment, close_doors, python_command
+from msfl_server.tracking.mlflow_server import wait_ready
 from tests.integration.deployment import BIN, Deployment, deployment, free_ports, wait_for
 
 REPOSITORY = Path(__file__).parents[2]
@@ -143,7 +143,7 @@ def test_spawned_workers_of_a_command_import_nothing_of_its_folder(tmp_path: Pat
     plant(tmp_path, tmp_path / "ran")
     program = (
         "import sys; sys.path = [part for part in sys.path if part]\n"  # as a console script has it
-        "from msfl_common.processes import close_doors; close_doors()\n"
+        "from msfl_common.system.processes import close_doors; close_doors()\n"
         "import multiprocessing, os\n"
         "if __name__ == '__main__':\n"
         "    with multiprocessing.get_context('spawn').Pool(1) as pool: print(pool.apply(os.getpid) > 0)\n"

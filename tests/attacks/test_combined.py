@@ -13,23 +13,23 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from msfl_client.answers import forget, of_same_cases
-from msfl_client.egress import check_request, door_of
-from msfl_client.feature_training_sums import class_sums
-from msfl_client.harmonize import Rows
-from msfl_client.kit_view import beware
-from msfl_client.labelled import Labelled
-from msfl_client.learner import Learner
-from msfl_client.ledger_late import Late
-from msfl_client.session import SiteSession
-from msfl_common.config import Harmonization, Policy, SiteConfig, StudyConfig
-from msfl_common.config_classification import Classification
+from msfl_client.classification.feature_models.sums import class_sums
+from msfl_client.cli.kit_view import beware
+from msfl_client.egress.answers import forget, of_same_cases
+from msfl_client.egress.gateway import check_request, door_of
+from msfl_client.egress.ledger_late import Late
+from msfl_client.harmonization.combat import Rows
+from msfl_client.rounds.site_context import SiteSession
+from msfl_client.trainer import Learner
+from msfl_common.config.classification import Classification
+from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.config.study import Harmonization, Policy, SiteConfig, StudyConfig
+from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
-from msfl_common.feature_models import State
-from msfl_common.feature_models.preparation import prepare
-from msfl_common.features import FEATURES
-from msfl_common.kit import SignedKit
-from msfl_common.messages import METRICS, NUM_CASES, RoundTask, pack_slopes_task, pack_task
+from msfl_common.messages.records import METRICS, NUM_CASES, RoundTask, pack_slopes_task, pack_task
+from msfl_common.models.feature_models import State
+from msfl_common.models.feature_models.preparation import prepare
+from msfl_common.trust.kit import SignedKit
 from tests.attacks.feature_sites import Site, play
 from tests.attacks.reading_rows import by_imprinting, recovered
 from tests.attacks.test_floors import ask, code, longer, request
@@ -168,12 +168,12 @@ def test_sums_of_a_harmonization_before_and_after_a_patient_left(
 
     def answer(kind: str, rows: Rows) -> RecordDict:
         """As a site does that has just been started."""
-        monkeypatch.setattr("msfl_client.app.session_rows", lambda *_: (rows, len(rows)))
+        monkeypatch.setattr("msfl_client.rounds.app.session_rows", lambda *_: (rows, len(rows)))
         content = pack_task(task) if kind == "query.moments" else pack_slopes_task(task, np.zeros((2, 3)))
         return ask(site, kind, content)
 
     session = SiteSession(site, task.settings, door_of(site), (), cast(Learner, None), (), (), lambda *_: None)
-    monkeypatch.setattr("msfl_client.app.open_session", lambda *_: session)
+    monkeypatch.setattr("msfl_client.rounds.app.open_session", lambda *_: session)
     assert code(answer("query.moments", rows)) is None
     assert code(answer("query.moments", rows)) is None
     assert code(answer(second, rows.take(range(1, 30)))) is Code.ANSWERED

@@ -10,10 +10,10 @@ from flwr.app import Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
-from msfl_common.config import Rounds
-from msfl_server import federation_exchange
-from msfl_server.federation_exchange import NO_ANSWER, Presence, Question, ask
-from msfl_server.simulation_grid import InProcessGrid
+from msfl_common.config.study import Rounds
+from msfl_server.research.simulation.grid import InProcessGrid
+from msfl_server.rounds import exchange
+from msfl_server.rounds.exchange import NO_ANSWER, Presence, Question, ask
 
 HONEST, HOSTILE = 1, 2
 
@@ -47,8 +47,8 @@ class Restless(InProcessGrid):
 @pytest.mark.parametrize("loses", [True, False], ids=["loses each answer", "comes and goes"])
 def test_a_restless_site_is_not_asked_each_second(monkeypatch: pytest.MonkeyPatch, loses: bool) -> None:
     """A model was packed for it, and waited in the SuperLink, each second of the deadline."""
-    monkeypatch.setattr(federation_exchange, "PRESENCE_EVERY_S", 0.01)
-    monkeypatch.setattr(federation_exchange, "POLL_S", (0.01, 0.01))
+    monkeypatch.setattr(exchange, "PRESENCE_EVERY_S", 0.01)
+    monkeypatch.setattr(exchange, "POLL_S", (0.01, 0.01))
     grid = Restless(loses)
     question = Question("train", RecordDict, lambda site, _: site, "BAD_UPDATE")
     answers = ask(grid, {HONEST: "site-a", HOSTILE: "site-b"}, question, 1, Rounds(deadline_s=1.5))

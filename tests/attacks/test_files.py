@@ -16,16 +16,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from msfl_client.harmonize import Rows, fit_scanners
-from msfl_common.config import load_site, load_study
+from msfl_client.harmonization.combat import Rows, fit_scanners
+from msfl_common.config.study import load_site, load_study
 from msfl_common.errors import ConfigError, ModelFolderError, RefusedError
-from msfl_common.foreign_text import harmless, shown
 from msfl_common.harmonization import Reference
-from msfl_common.model_folder import read_reference
-from msfl_common.progress import PlainConsole
-from msfl_server.cli import app as server_app
-from msfl_server.server_config import ServerConfig
-from msfl_server.study_folder import init_study
+from msfl_common.models.model_folder import read_reference
+from msfl_common.system.foreign_text import harmless, shown
+from msfl_common.system.progress import PlainConsole
+from msfl_server.cli.main import app as server_app
+from msfl_server.study.folder import init_study
+from msfl_server.study.server_config import ServerConfig
 from tests.attacks.file_mutations import (
     HOSTILE_TEXT,
     make_models,

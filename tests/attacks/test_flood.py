@@ -28,17 +28,17 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
-from msfl_client.federation_bounds import Bounds
-from msfl_client.federation_fleet import DisconnectedError, Fleet, join
-from msfl_client.keys import load_key, make_key
-from msfl_common.config import StudyConfig
-from msfl_server.coordinator import link_address, link_settings
-from msfl_server.federation_control import LinkAddress, connect
-from msfl_server.federation_exchange import TOO_LARGE
-from msfl_server.federation_grid import DeployedGrid
-from msfl_server.federation_run import open_run
-from msfl_server.reply_bounds import REST
-from msfl_server.server_config import load_server
+from msfl_client.connection.fleet_client import DisconnectedError, Fleet, join
+from msfl_client.connection.message_limits import Bounds
+from msfl_client.site.keys import load_key, make_key
+from msfl_common.config.study import StudyConfig
+from msfl_server.flower.control import LinkAddress, connect
+from msfl_server.flower.coordinator import link_address, link_settings
+from msfl_server.flower.grid import DeployedGrid
+from msfl_server.flower.server_process import open_run
+from msfl_server.rounds.exchange import TOO_LARGE
+from msfl_server.rounds.reply_bounds import REST
+from msfl_server.study.server_config import load_server
 from tests.attacks.floods import Flood
 from tests.integration.deployment import ENVIRONMENT, Deployment, deployment, wait_for
 from tests.kits import trust_at

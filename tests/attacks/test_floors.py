@@ -13,19 +13,18 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
-from msfl_client import segmentation
-from msfl_client.answers import FOLDER, Purpose, forget, may_answer
-from msfl_client.app import build_app
-from msfl_client.classification_validation import measure_site
-from msfl_client.cli import main
-from msfl_client.egress import Outgoing, door_of, release
-from msfl_client.ledger import Line, read
-from msfl_client.session import open_session
-from msfl_common.classification_metrics import CLASS_METRICS
-from msfl_common.config import Policy, SiteConfig, StudyConfig
+from msfl_client.classification.evaluation import measure_site
+from msfl_client.cli.main import main
+from msfl_client.egress.answers import FOLDER, Purpose, forget, may_answer
+from msfl_client.egress.gateway import Outgoing, door_of, release
+from msfl_client.egress.ledger import Line, read
+from msfl_client.rounds.app import build_app
+from msfl_client.rounds.site_context import open_session
+from msfl_client.segmentation import trainer
+from msfl_common.config.study import Policy, SiteConfig, StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.harmonization import Residuals
-from msfl_common.messages import (
+from msfl_common.messages.records import (
     ModelUpdate,
     NodeFacts,
     RoundTask,
@@ -37,11 +36,12 @@ from msfl_common.messages import (
     unpack_metrics,
     unpack_refusal,
 )
-from msfl_common.metrics import METRICS
-from msfl_common.network import build_network, get_weights
-from msfl_common.statistics import bootstrap_mean
-from msfl_server.simulation_grid import InProcessGrid
-from tests.client.test_classification_validation import STUDY as OUTCOMES
+from msfl_common.metrics.classification import CLASS_METRICS
+from msfl_common.metrics.intervals import bootstrap_mean
+from msfl_common.metrics.segmentation import METRICS
+from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_server.research.simulation.grid import InProcessGrid
+from tests.client.classification.test_evaluation import STUDY as OUTCOMES
 from tests.commands import run_main
 from tests.conftest import BidsSite
 
@@ -111,7 +111,7 @@ def test_a_metric_of_one_of_five_patients(
     rows = [dict(zip(METRICS, map(float, row), strict=True)) for row in values]
     for row in rows[1:]:
         row |= dict.fromkeys(("ppv", "lesion_fpr", "hd95_mm"), math.nan)
-    monkeypatch.setattr(segmentation, "validate", lambda *_: rows)
+    monkeypatch.setattr(trainer, "validate", lambda *_: rows)
     validation = tiny_study.validation.model_copy(update={"fraction": 0.8})
     study = tiny_study.model_copy(update={"validation": validation})
     site = make_site(subjects=[f"sub-{number}" for number in range(6)]).config(policy=Policy(min_cases=5))
@@ -329,7 +329,7 @@ def test_a_full_disk(site: SiteConfig, tiny_study: StudyConfig, monkeypatch: pyt
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("msfl_client.answers.write_bytes", full)
+    monkeypatch.setattr("msfl_client.egress.answers.write_bytes", full)
     assert code(ask(site, "evaluate", request(tiny_study))) is Code.DISK_FULL
 
 

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from msfl_common.config import Rounds
+from msfl_common.config.study import Rounds
 from msfl_common.errors import Code, RunError, UpdateError
-from msfl_common.messages import Refusal, ValidationMetrics, pack_refusal
-from msfl_common.statistics import Estimate
-from msfl_server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from msfl_server.culprits import MOST_TRIES, combine_without_culprits
-from msfl_server.feature_aggregation_checks import odd_leaves
-from msfl_server.federation_conduct import suspended
-from msfl_server.rollback import MOST_ROLLBACKS, collapsed, diverged
-from msfl_server.summary import RoundSummary, SiteFailure
-from msfl_server.update_checks import capped_shares, check_count, too_far
+from msfl_common.messages.records import Refusal, ValidationMetrics, pack_refusal
+from msfl_common.metrics.intervals import Estimate
+from msfl_server.aggregation.feature_models.checks import odd_leaves
+from msfl_server.aggregation.update_checks import capped_shares, check_count, too_far
+from msfl_server.results.summary import RoundSummary, SiteFailure
+from msfl_server.rounds.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from msfl_server.rounds.culprits import MOST_TRIES, combine_without_culprits
+from msfl_server.rounds.rollback import MOST_ROLLBACKS, collapsed, diverged
+from msfl_server.rounds.suspension import suspended
 from tests.attacks import recorded
 from tests.attacks.lies import HONEST, Recordings, no_pauses, set_number
 from tests.attacks.recorded import (

@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from msfl_client.kit_approval import kit_to_use
-from msfl_client.server_trust import trust_of
-from msfl_common.config import SiteConfig, load_site
+from msfl_client.connection.server_trust import trust_of
+from msfl_client.site.kit_approval import kit_to_use
+from msfl_common.config.study import SiteConfig, load_site
 from msfl_common.errors import InputError
-from msfl_common.files import check_private, private_folder
-from msfl_common.kit import (
+from msfl_common.system.files import check_private, private_folder
+from msfl_common.trust.kit import (
     read_kit,
 )
-from msfl_server.cli import main as server_main
-from msfl_server.study_folder import StudyFolder, init_study, open_study, renew_certificate
+from msfl_server.cli.main import main as server_main
+from msfl_server.study.folder import StudyFolder, init_study, open_study, renew_certificate
 from tests.attacks.kit_study import SERVER, join, refused, site, site_file, study, tree
 from tests.commands import run_main
 from tests.kits import private_key
@@ -82,7 +82,7 @@ def test_starting_a_study_never_needs_the_authoritys_key(study: StudyFolder, sit
     done = run_main(server_main, "renew-kits", study.root, "--ca-key", tmp_path / "away.key", "--json")
     assert json.loads(done.stdout)["sites"] == ["a"]
     assert read_kit(study.kit("a")).study.seed == 7
-    source = Path(sys.modules["msfl_server.cli_federation"].__file__ or "").read_text()
+    source = Path(sys.modules["msfl_server.cli.federation"].__file__ or "").read_text()
     assert not {"ca_key", "authority_key", "refresh_kits"} & set(source.replace("(", " ").split())
 
 

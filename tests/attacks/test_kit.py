@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from msfl_client import kit_view
-from msfl_client.cli import main
-from msfl_client.federation_check import check_connection
-from msfl_client.kit_approval import APPROVAL_FILE, approved_kit, kit_to_use
-from msfl_client.site_folder import init_site
-from msfl_client.supervisor import supervise
-from msfl_common.config import SiteConfig, load_site
+from msfl_client.cli import kit_view
+from msfl_client.cli.main import main
+from msfl_client.connection.check import check_connection
+from msfl_client.connection.supervisor import supervise
+from msfl_client.site.folder import init_site
+from msfl_client.site.kit_approval import APPROVAL_FILE, approved_kit, kit_to_use
+from msfl_common.config.study import SiteConfig, load_site
 from msfl_common.errors import InputError
-from msfl_common.kit import (
+from msfl_common.trust.kit import (
     CA_FILE,
     KIT_FILE,
     KIT_FILES,
@@ -33,9 +33,9 @@ from msfl_common.kit import (
     read_kit,
     sign_kit,
 )
-from msfl_common.kit_archive import pack_kit, unpack_kit
-from msfl_server.certificates import make_authority
-from msfl_server.study_folder import StudyFolder, add_site, init_study
+from msfl_common.trust.kit_archive import pack_kit, unpack_kit
+from msfl_server.study.certificates import make_authority
+from msfl_server.study.folder import StudyFolder, add_site, init_study
 from tests.attacks.kit_study import SERVER, approve, join, refused, site, site_file, study, tree
 from tests.benchmarks.boundary import kits as fuzz
 from tests.commands import run_main

@@ -13,17 +13,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from msfl_client.ledger import append
-from msfl_client.ledger_line import Line, hash_of
-from msfl_common.config import Rounds
+from msfl_client.egress.ledger import append
+from msfl_client.egress.ledger_line import Line, hash_of
+from msfl_common.config.study import Rounds
 from msfl_common.errors import RefusedError
-from msfl_common.messages import unpack_update
-from msfl_common.messages_ledger import HEAD, RECEIPT, take_head
-from msfl_common.receipts import Signer
-from msfl_common.signatures import canonical
-from msfl_server.cli import main as server_main
-from msfl_server.federation_exchange import Question, ask
-from msfl_server.ledger_heads import compare
+from msfl_common.messages.ledger import HEAD, RECEIPT, take_head
+from msfl_common.messages.records import unpack_update
+from msfl_common.trust.receipts import Signer
+from msfl_common.trust.signatures import canonical
+from msfl_server.cli.main import main as server_main
+from msfl_server.rounds.exchange import Question, ask
+from msfl_server.study.ledger_heads import compare
 from tests.attacks.ledger_parties import Parties, caught, site_of
 from tests.benchmarks.boundary.ledger import is_found
 from tests.commands import run_main

@@ -11,15 +11,15 @@ from pathlib import Path
 import pyrage
 import pytest
 
-from msfl_client import ledger_late
-from msfl_client.ledger_content import SENT_FOLDER, open_content
-from msfl_client.ledger_late import Late, late_of
-from msfl_client.ledger_line import Entry
-from msfl_common.config import Policy
-from msfl_common.config_ledger import KeepContent
+from msfl_client.egress import ledger_late
+from msfl_client.egress.ledger_content import SENT_FOLDER, open_content
+from msfl_client.egress.ledger_late import Late, late_of
+from msfl_client.egress.ledger_line import Entry
+from msfl_common.config.ledger import KeepContent
+from msfl_common.config.study import Policy
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.messages_ledger import HEAD
-from msfl_server.study_folder import StudyFolder
+from msfl_common.messages.ledger import HEAD
+from msfl_server.study.folder import StudyFolder
 from tests.attacks.ledger_parties import Parties, site_of
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord
 
-from msfl_common.config import Policy
-from msfl_common.messages import describe, unpack_update
-from msfl_common.messages_ledger import HEAD, RECEIPT, take_head
-from msfl_common.receipts import Receipt, SignedHead, countersign
-from msfl_server.ledger_heads import read_heads
-from msfl_server.study_folder import StudyFolder, open_notary
+from msfl_common.config.study import Policy
+from msfl_common.messages.ledger import HEAD, RECEIPT, take_head
+from msfl_common.messages.records import describe, unpack_update
+from msfl_common.trust.receipts import Receipt, SignedHead, countersign
+from msfl_server.study.folder import StudyFolder, open_notary
+from msfl_server.study.ledger_heads import read_heads
 from tests.attacks.ledger_parties import Parties, caught, make_study, request_with, site_of
 from tests.attacks.test_ledger import broken
 

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 import pytest
 
 from msfl_common.errors import RunError
-from msfl_server.mlflow_server import listen
+from msfl_server.tracking.mlflow_server import listen
 from tests.attacks.mlflow_attacks import API, ATTACKS, PROXY, SECRET, Attacker
 from tests.deploy.services import unprivileged
 from tests.mlflow_service import MlflowService
@@ -114,7 +114,7 @@ def test_a_link_among_the_artifacts_leads_nowhere(server: MlflowService) -> None
 CONFINED = """
 import errno, os, socket, sys
 from pathlib import Path
-from msfl_common.confinement import confine
+from msfl_common.system.confinement import confine
 own, key, port = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 listener = socket.create_server(("127.0.0.1", 0))
 if not confine([own]):
@@ -187,5 +187,9 @@ def test_no_other_account_takes_mlflows_port_while_it_is_away(tmp_path: Path) ->
 
 
 def _has_landlock() -> bool:
-    probe = [sys.executable, "-c", "import sys; from msfl_common.confinement import confine; sys.exit(not confine([]))"]
+    probe = [
+        sys.executable,
+        "-c",
+        "import sys; from msfl_common.system.confinement import confine; sys.exit(not confine([]))",
+    ]
     return subprocess.run(probe).returncode == 0

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from msfl_client.site_folder import init_site
-from msfl_common.config import load_site
+from msfl_client.site.folder import init_site
+from msfl_common.config.study import load_site
 from msfl_common.errors import InputError
-from msfl_common.files import private_folder
-from msfl_server.study_folder import init_study, open_study
+from msfl_common.system.files import private_folder
+from msfl_server.study.folder import init_study, open_study
 from tests.attacks.kit_study import SERVER
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msfl_client.answers import Purpose
-from msfl_client.app import claim_of
-from msfl_client.labelled import Labelled
-from msfl_common.config import Policy, SiteConfig, StudyConfig
+from msfl_client.egress.answers import Purpose
+from msfl_client.rounds.app import claim_of
+from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.config.study import Policy, SiteConfig, StudyConfig
+from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
-from msfl_common.feature_models import Phase, State, predict_proba
-from msfl_common.feature_models.state import scalar
-from msfl_common.features import FEATURES
-from msfl_common.messages import RoundTask, pack_task
+from msfl_common.messages.records import RoundTask, pack_task
+from msfl_common.models.feature_models import Phase, State, predict_proba
+from msfl_common.models.feature_models.state import scalar
 from tests.attacks.feature_sites import Site, play
 from tests.attacks.reading_rows import Floats, at_point
 from tests.attacks.test_sums import KINDS

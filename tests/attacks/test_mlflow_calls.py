@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from msfl_server.mlflow_gate import MlflowGate
+from msfl_server.tracking.gate import MlflowGate
 from tests.attacks.mlflow_attacks import API, PROXY
 
 

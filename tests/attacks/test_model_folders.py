@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import typer
 
-from msfl_client.cli import app as client_app
-from msfl_common.config import Model, Rounds, StudyConfig, Training
+from msfl_client.cli.main import app as client_app
+from msfl_common.config.study import Model, Rounds, StudyConfig, Training
 from msfl_common.errors import InputError, ModelFolderError
-from msfl_common.feature_models import first_state
-from msfl_common.kit import fingerprint
-from msfl_common.model_folder import Provenance, load_model, save_model
-from msfl_common.model_signature import ModelSigner, check_origin, fingerprint_of
-from msfl_common.starting_weights import starting_weights
-from msfl_server.certificates import issue_server_certificate, make_authority
-from msfl_server.model_signer import model_signer
-from msfl_server.server_config import ServerConfig
-from msfl_server.study_folder import init_study
+from msfl_common.models.feature_models import first_state
+from msfl_common.models.model_folder import Provenance, load_model, save_model
+from msfl_common.models.model_signature import ModelSigner, check_origin, fingerprint_of
+from msfl_common.models.starting_weights import starting_weights
+from msfl_common.trust.kit import fingerprint
+from msfl_server.study.certificates import issue_server_certificate, make_authority
+from msfl_server.study.folder import init_study
+from msfl_server.study.model_signer import model_signer
+from msfl_server.study.server_config import ServerConfig
 from tests.attacks.file_mutations import HOSTILE_TEXT, megabytes, reference_of
 from tests.attacks.request_mutations import studies
 from tests.feature_models import make_settings

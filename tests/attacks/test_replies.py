@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, ConfigRecord, Error, RecordDict
 
-from msfl_common.feature_models.trees import FEATURE, RIGHT, ROOT, VALUES
-from msfl_server.federation_exchange import UNREADABLE, Presence
-from msfl_server.federation_roster import Roster, meet_sites
+from msfl_common.models.feature_models.trees import FEATURE, RIGHT, ROOT, VALUES
+from msfl_server.rounds.exchange import UNREADABLE, Presence
+from msfl_server.rounds.roster import Roster, meet_sites
 from tests.attacks import recorded
 from tests.attacks.fuzzing import fuzz, fuzz_bytes, fuzz_facts, fuzz_sums
 from tests.attacks.lies import (

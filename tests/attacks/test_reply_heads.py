@@ -16,9 +16,9 @@ from flwr.proto.message_pb2 import Message as Head
 from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
-from msfl_client.federation_fleet import Fleet
-from msfl_client.keys import load_key
-from msfl_server.federation_grid import DeployedGrid
+from msfl_client.connection.fleet_client import Fleet
+from msfl_client.site.keys import load_key
+from msfl_server.flower.grid import DeployedGrid
 from tests.attacks.floods import Flood
 from tests.attacks.test_flood import HOSTILE, Target, answer, arrays, ask, grid, honest, hostile, target
 

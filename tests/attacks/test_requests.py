@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from msfl_client import session
-from msfl_client.session import open_session
-from msfl_common import logs
-from msfl_common.config import SiteConfig, StudyConfig
+from msfl_client.rounds import site_context
+from msfl_client.rounds.site_context import open_session
+from msfl_common.config.study import SiteConfig, StudyConfig
 from msfl_common.errors import Code
-from msfl_common.messages import ARRAYS, RoundTask, pack_task, unpack_refusal
-from msfl_common.starting_weights import starting_weights
+from msfl_common.messages.records import ARRAYS, RoundTask, pack_task, unpack_refusal
+from msfl_common.models.starting_weights import starting_weights
+from msfl_common.system import logs
 from tests.attacks.request_mutations import Target, make_target, mutate_request, requests_of, studies
 from tests.conftest import tiny_settings
 
@@ -232,4 +232,4 @@ def test_mutated_requests_are_answered_or_refused_by_a_code(target: Target) -> N
         faults.append(target.fault(kind, mutate_request(rng, content)))
     assert [fault for fault in faults if fault] == []
     assert megabytes() - before < 500
-    assert len(open_session._open) <= session.MOST_SITES
+    assert len(open_session._open) <= site_context.MOST_SITES

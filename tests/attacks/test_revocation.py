@@ -26,17 +26,17 @@ from flwr.supercore.date import now
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
-from msfl_client.federation_bounds import Bounds
-from msfl_client.federation_fleet import DisconnectedError, Fleet, join
-from msfl_client.keys import load_key
-from msfl_common.config import StudyConfig
-from msfl_common.messages import RoundTask, pack_task
-from msfl_common.network import build_network, get_weights
-from msfl_server import coordinator
-from msfl_server.coordinator import TICK_S, Coordinator, link_address
-from msfl_server.federation_run import open_run
-from msfl_server.server_config import load_server
-from msfl_server.study_folder import add_site, remove_site
+from msfl_client.connection.fleet_client import DisconnectedError, Fleet, join
+from msfl_client.connection.message_limits import Bounds
+from msfl_client.site.keys import load_key
+from msfl_common.config.study import StudyConfig
+from msfl_common.messages.records import RoundTask, pack_task
+from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_server.flower import coordinator
+from msfl_server.flower.coordinator import TICK_S, Coordinator, link_address
+from msfl_server.flower.server_process import open_run
+from msfl_server.study.folder import add_site, remove_site
+from msfl_server.study.server_config import load_server
 from tests.integration.deployment import Deployment, deployment
 from tests.kits import trust_at
 

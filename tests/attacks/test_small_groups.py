@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msfl_client.feature_training import contribute
-from msfl_client.feature_training_sums import class_sums
-from msfl_client.harmonize import (
+from msfl_client.classification.feature_models.contribution import contribute
+from msfl_client.classification.feature_models.sums import class_sums
+from msfl_client.disclosure.hinge_cases import settled_cases
+from msfl_client.disclosure.small_groups import expect_carried, in_large_groups
+from msfl_client.harmonization.combat import (
     Rows,
     apply_fit,
     check_effects,
@@ -20,14 +22,12 @@ from msfl_client.harmonize import (
     fit_scanners,
     large_groups_of_scanners,
 )
-from msfl_client.hinge_cases import settled_cases
-from msfl_client.labelled import Labelled
-from msfl_client.small_groups import expect_carried, in_large_groups
-from msfl_common.config import Harmonization
+from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.config.study import Harmonization
+from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
-from msfl_common.feature_models.linear import design
-from msfl_common.features import FEATURES
 from msfl_common.harmonization import Reference
+from msfl_common.models.feature_models.linear import design
 from tests.attacks.feature_sites import (
     DIRECTION,
     INPUTS,

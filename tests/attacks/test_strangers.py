@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from msfl_client.keys import load_key
-from msfl_server.federation_listener import (
+from msfl_client.site.keys import load_key
+from msfl_server.flower.listener import (
     CONNECTIONS_OF_A_SITE,
     Connection,
     Connections,
@@ -70,7 +70,7 @@ def test_a_stranger_behind_the_sites_proxy_does_not_use_up_its_connections(targe
 
 
 def test_refusals_on_a_sites_connection_have_a_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msfl_server.federation_listener.REFUSALS_A_SECOND", 5.0)
+    monkeypatch.setattr("msfl_server.flower.listener.REFUSALS_A_SECOND", 5.0)
     connections = Connections()
     (connection,) = opened(connections, [PROXY])
     assert not connection.may_stay()

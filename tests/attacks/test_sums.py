@@ -14,19 +14,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from msfl_client.answered_states import FOLDER
-from msfl_client.feature_training import contribute
-from msfl_client.feature_training_sums import hinge_margins, hinge_sums
-from msfl_client.labelled import Labelled
-from msfl_client.small_groups import in_large_groups
-from msfl_common.config_classification import Classification
+from msfl_client.classification.feature_models.contribution import contribute
+from msfl_client.classification.feature_models.sums import hinge_margins, hinge_sums
+from msfl_client.disclosure.answered_states import FOLDER
+from msfl_client.disclosure.small_groups import in_large_groups
+from msfl_common.config.classification import Classification
+from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.feature_models import Phase, State, phase_of
-from msfl_common.feature_models.linear import design
-from msfl_common.feature_models.state import MAX_STEPS, scalar
-from msfl_common.feature_models.trees import ROOT
-from msfl_common.seeds import derive_seed
-from msfl_server.feature_aggregation import combine
+from msfl_common.models.feature_models import Phase, State, phase_of
+from msfl_common.models.feature_models.linear import design
+from msfl_common.models.feature_models.state import MAX_STEPS, scalar
+from msfl_common.models.feature_models.trees import ROOT
+from msfl_common.system.seeds import derive_seed
+from msfl_server.aggregation.feature_models.combine import combine
 from tests.attacks.feature_sites import (
     DIRECTION,
     INPUTS,

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from msfl_common.config import StudyConfig, load_study
-from msfl_common.messages import RoundTask, pack_task, unpack_update
-from msfl_common.weights import Weights
-from msfl_server.coordinator import control_secret
-from msfl_server.federation_control import LinkAddress
-from msfl_server.federation_exchange import Question, ask
-from msfl_server.federation_run import open_run
-from msfl_server.server_config import load_server
-from msfl_server.strategy_fedavg import aggregate
-from msfl_server.study_folder import StudyFolder
-from msfl_server.update_store import update_store
+from msfl_common.config.study import StudyConfig, load_study
+from msfl_common.messages.records import RoundTask, pack_task, unpack_update
+from msfl_common.models.weights import Weights
+from msfl_server.aggregation.fedavg import aggregate
+from msfl_server.aggregation.update_store import update_store
+from msfl_server.flower.control import LinkAddress
+from msfl_server.flower.coordinator import control_secret
+from msfl_server.flower.server_process import open_run
+from msfl_server.rounds.exchange import Question, ask
+from msfl_server.study.folder import StudyFolder
+from msfl_server.study.server_config import load_server
 
 NUM_ARRAYS = 20
 NUM_SITES = 3
@@ -31,7 +31,7 @@ NUM_SITES = 3
 def play(  # type: ignore[no-untyped-def]
     grid, names: dict[int, str], study: StudyConfig, number: int, weights: Weights, folder: StudyFolder
 ) -> Weights:
-    """Weights out, updates in, averaged, as `msfl_server.federation.play_round` does."""
+    """Weights out, updates in, averaged, as `msfl_server.rounds.loop.play_round` does."""
     with update_store(folder.run) as store:
         question = Question(
             "train",

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Context, Message
 
-from msfl_client.federation_bounds import Bounds
-from msfl_client.federation_fleet import DisconnectedError, join
-from msfl_client.federation_node import serve
-from msfl_client.keys import load_key
-from msfl_client.kit_approval import kit_to_use
-from msfl_client.node_status import StatusFile
-from msfl_client.server_trust import trust_of
-from msfl_common.config import load_site
-from msfl_common.messages import ARRAYS, ModelUpdate, pack_update
+from msfl_client.connection.fleet_client import DisconnectedError, join
+from msfl_client.connection.message_limits import Bounds
+from msfl_client.connection.node import serve
+from msfl_client.connection.server_trust import trust_of
+from msfl_client.connection.status import StatusFile
+from msfl_client.site.keys import load_key
+from msfl_client.site.kit_approval import kit_to_use
+from msfl_common.config.study import load_site
+from msfl_common.messages.records import ARRAYS, ModelUpdate, pack_update
 
 
 def main() -> None:

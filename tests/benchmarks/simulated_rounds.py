@@ -6,26 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from msfl_common.config import SiteConfig, StudyConfig
-from msfl_common.model_folder import load_model
-from msfl_common.starting_weights import starting_weights
-from msfl_common.weights import Weights
-from msfl_server.checkpoint import RunState
-from msfl_server.simulation import simulate
-from msfl_server.stage_run import StageRun
+from msfl_common.config.study import SiteConfig, StudyConfig
+from msfl_common.models.model_folder import load_model
+from msfl_common.models.starting_weights import starting_weights
+from msfl_common.models.weights import Weights
+from msfl_server.research.simulation.federation import simulate
+from msfl_server.rounds.checkpoint import RunState
+from msfl_server.rounds.stage import StageRun
 
 
 class Silence:
     """Nobody is told how a run goes."""
 
     def on_start(self, state: RunState) -> str | None:
-        """See `msfl_server.federation.Listener`."""
+        """See `msfl_server.rounds.loop.Listener`."""
 
     def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
-        """See `msfl_server.federation.Listener`."""
+        """See `msfl_server.rounds.loop.Listener`."""
 
     def on_round(self, state: RunState) -> str | None:
-        """See `msfl_server.federation.Listener`."""
+        """See `msfl_server.rounds.loop.Listener`."""
 
 
 def tell_nobody(*_: Any) -> None:

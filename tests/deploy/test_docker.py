@@ -63,7 +63,7 @@ def test_an_image_runs_without_roots_rights_and_tells_its_health(image: str) -> 
     assert steps.index("USER 10001:10001") > max(i for i, step in enumerate(steps) if step.startswith("RUN"))
     assert sum(step.startswith("USER") for step in steps) == 1
     [health] = [step for step in steps if step.startswith("HEALTHCHECK")]
-    assert health.endswith(f'CMD ["python", "-I", "-m", "msfl_common.health", "127.0.0.1:{port}"]')
+    assert health.endswith(f'CMD ["python", "-I", "-m", "msfl_common.system.health", "127.0.0.1:{port}"]')
     assert f'ENTRYPOINT ["msfl-{side}"]' in steps
     [command] = [step for step in steps if step.startswith("CMD")]
     assert f'"--health-port", "{port}"' in command
@@ -123,7 +123,7 @@ def test_the_installed_commands_start(home: Path, command: str) -> None:
 
 
 def test_the_installed_probe_answers(home: Path) -> None:
-    probe = [home / "bin" / "python", "-I", "-m", "msfl_common.health", "127.0.0.1:1"]
+    probe = [home / "bin" / "python", "-I", "-m", "msfl_common.system.health", "127.0.0.1:1"]
     done = subprocess.run(probe, env=environment(), capture_output=True, text=True, cwd=home)
     assert (done.returncode, done.stdout) == (1, "127.0.0.1:1: UNAVAILABLE\n")
 
@@ -141,7 +141,9 @@ def test_the_commands_need_no_rights_and_no_home(home: Path, side: str) -> None:
         [python, "-c", "import pydantic, msfl_common"], env=settings, capture_output=True, **account
     ).returncode:
         pytest.skip(f"{python} cannot use the tests' packages as another account")
-    start = f"import sys; sys.argv = ['msfl-{side}', 'COMMAND', '--help']; from msfl_{side}.cli import main; main()"
+    start = (
+        f"import sys; sys.argv = ['msfl-{side}', 'COMMAND', '--help']; from msfl_{side}.cli.main import main; main()"
+    )
     command = {"client": "check", "server": "simulate"}[side]
     done = subprocess.run(
         [python, "-c", start.replace("COMMAND", command)], env=settings, capture_output=True, text=True, **account

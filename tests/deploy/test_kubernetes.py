@@ -75,7 +75,7 @@ def test_what_a_container_mounts_is_there(name: str) -> None:
 def test_the_server_is_probed_by_the_one_probe() -> None:
     server = CONTAINERS["StatefulSet/msfl-server/server"]
     for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert server[kind]["exec"]["command"] == ["python", "-I", "-m", "msfl_common.health", "127.0.0.1:9446"]
+        assert server[kind]["exec"]["command"] == ["python", "-I", "-m", "msfl_common.system.health", "127.0.0.1:9446"]
     assert server["args"] == ["start", "/study", "--health-port", "9446"]
     assert BY_NAME["StatefulSet/msfl-server"]["spec"]["replicas"] == 1
 

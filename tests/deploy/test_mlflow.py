@@ -132,7 +132,7 @@ def commands_of(account_folder: Path) -> str:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_study_in_mlflow_survives_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from msfl_server.tracking import MlflowClient
+    from msfl_server.tracking.mlflow_tracker import MlflowClient
 
     (tmp_path / "back").mkdir()
     user, _, password = LOGIN.partition(":")

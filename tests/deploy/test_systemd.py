@@ -113,4 +113,4 @@ def test_health_is_offered_on_the_documented_port(unit: str, port: str) -> None:
     assert section(unit, "Service")["ExecStart"].endswith(f"--health-port {port}")
     probe = (DEPLOY / "systemd" / "msfl-health@.service").read_text()
     assert f"msfl-health@{port}" in probe
-    assert "-I -m msfl_common.health 127.0.0.1:%i" in probe
+    assert "-I -m msfl_common.system.health 127.0.0.1:%i" in probe

@@ -35,7 +35,7 @@ def site_killed_waiting(stage: Stage) -> None:
     held.wait()
     stage.wait_doing("training", "site-a")
     stage.wait_state("site-b", "waiting")
-    stage.federation.find("federation_node", "site-b").kill()
+    stage.federation.find("connection.node", "site-b").kill()
     held.go_on()
 
 
@@ -96,7 +96,7 @@ def superlink_killed_idle(stage: Stage) -> None:
     stage.start("site-a")
     stage.wait_doing("coming online", "site-b")
     stage.wait_state("site-a", "waiting")
-    stage.federation.find("federation_superlink").kill()
+    stage.federation.find("flower.superlink").kill()
     stage.restart("site-b")
 
 
@@ -106,13 +106,13 @@ def superlink_killed_uploading(stage: Stage) -> None:
     stage.start()
     held.wait()
     assert stage.federation.rounds() == 1
-    stage.federation.find("federation_superlink").kill()
+    stage.federation.find("flower.superlink").kill()
     held.go_on()
 
 
 @scenario("kill -9 of the server's process when it has begun to send a round's request")
 def run_killed_sending(stage: Stage) -> None:
-    killed = stage.hook("server", "msfl_server.federation_grid:make_push_object_fn_protobuf", 4, "kill")
+    killed = stage.hook("server", "msfl_server.flower.grid:make_push_object_fn_protobuf", 4, "kill")
     stage.start()
     killed.wait()
     assert stage.federation.rounds() == 1
@@ -124,31 +124,31 @@ def run_killed_in_training(stage: Stage) -> None:
     stage.start()
     held.wait()
     stage.wait_doing("training", "site-b")
-    stage.federation.find("federation_run").kill()
+    stage.federation.find("flower.server_process").kill()
     stage.wait_said("the run ended (exit code -9")
     held.go_on()
 
 
 @scenario("kill -9 of the server's process while it aggregates")
 def run_killed_aggregating(stage: Stage) -> None:
-    killed = stage.hook("server", "msfl_server.strategy:aggregate", 2, "kill")
+    killed = stage.hook("server", "msfl_server.aggregation.strategy:aggregate", 2, "kill")
     stage.start()
     killed.wait()
 
 
 @scenario("kill -9 of the server's process while it waits for validation")
 def run_killed_in_validation(stage: Stage) -> None:
-    held = stage.hook("site-b", "msfl_client.segmentation:validate", 2, "hold")
+    held = stage.hook("site-b", "msfl_client.segmentation.trainer:validate", 2, "hold")
     stage.start()
     held.wait()
     stage.wait_doing("validation", "site-b")
-    stage.federation.find("federation_run").kill()
+    stage.federation.find("flower.server_process").kill()
     held.go_on()
 
 
 @scenario("kill -9 of the server's process when half of a checkpoint is written")
 def run_killed_in_checkpoint(stage: Stage) -> None:
-    killed = stage.hook("server", "msfl_server.checkpoint:write_text", 2, "kill")
+    killed = stage.hook("server", "msfl_server.rounds.checkpoint:write_text", 2, "kill")
     stage.start()
     killed.wait()
     assert stage.federation.rounds() == 1
@@ -156,7 +156,7 @@ def run_killed_in_checkpoint(stage: Stage) -> None:
 
 @scenario("kill -9 of the server's process when the last round is done and the model is not yet written")
 def run_killed_before_model(stage: Stage) -> None:
-    killed = stage.hook("server", "msfl_server.federation:save_model", 1, "kill")
+    killed = stage.hook("server", "msfl_server.rounds.loop:save_model", 1, "kill")
     stage.start()
     killed.wait()
 

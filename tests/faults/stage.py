@@ -15,11 +15,11 @@ from typing import Literal
 
 import yaml
 
-from msfl_common.config import Policy, SiteConfig, StudyConfig
-from msfl_common.files import write_bytes
-from msfl_common.kit import load_kit
-from msfl_server.run_folder import RunSetup
-from msfl_server.run_simulated import run_simulated
+from msfl_common.config.study import Policy, SiteConfig, StudyConfig
+from msfl_common.system.files import write_bytes
+from msfl_common.trust.kit import load_kit
+from msfl_server.research.simulation.folder import RunSetup
+from msfl_server.research.simulation.run import run_simulated
 from tests.conftest import BidsSite, tiny_settings
 from tests.faults.proxy import Proxy
 from tests.installation import hooked_installation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 
-from msfl_server.mlflow_server import (
+from msfl_server.tracking.mlflow_server import (
     mlflow_command,
     mlflow_environment,
     password_file,

@@ -9,9 +9,9 @@ import pytest
 import torch
 from tests.conftest import BidsSite
 
-from msfl_common.config import Policy, SiteConfig, StudyConfig
-from msfl_server.run_folder import RunSetup
-from msfl_server.run_simulated import run_simulated
+from msfl_common.config.study import Policy, SiteConfig, StudyConfig
+from msfl_server.research.simulation.folder import RunSetup
+from msfl_server.research.simulation.run import run_simulated
 
 SITES = ("site-a", "site-b", "site-c")
 ROUNDS = 5

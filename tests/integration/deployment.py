@@ -20,10 +20,10 @@ import psutil
 import yaml
 from tests.kits import take_over
 
-from msfl_client.keys import make_key
-from msfl_common.config import StudyConfig, load_site
-from msfl_server.server_config import ServerConfig
-from msfl_server.study_folder import StudyFolder, add_site, init_study
+from msfl_client.site.keys import make_key
+from msfl_common.config.study import StudyConfig, load_site
+from msfl_server.study.folder import StudyFolder, add_site, init_study
+from msfl_server.study.server_config import ServerConfig
 
 BIN = Path(sys.executable).parent
 # One thread a process: bit-identical sums need equal threads, and many processes share few cores.

@@ -29,7 +29,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from tests.integration.recording_proxy import Lie
 
-from msfl_common.messages_ledger import take_head
+from msfl_common.messages.ledger import take_head
 
 
 def request(content: RecordDict | None, kind: str = "train", group: str = "1", **metadata: object) -> Message:

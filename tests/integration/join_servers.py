@@ -25,8 +25,8 @@ from flwr.proto.control_pb2 import RegisterNodeRequest
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
-from msfl_server.certificates import Pair, issue_server_certificate
-from msfl_server.study_folder import StudyFolder
+from msfl_server.study.certificates import Pair, issue_server_certificate
+from msfl_server.study.folder import StudyFolder
 
 BIN = Path(sys.executable).parent
 

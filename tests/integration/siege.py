@@ -26,24 +26,24 @@ from tests.integration.hostile_link import HostileLink
 from tests.integration.recording_proxy import RecordingProxy, proxy_to
 from tests.kits import point_kit, private_key, trust_at
 
-from msfl_client.federation_bounds import Bounds
-from msfl_client.federation_fleet import Fleet, join
-from msfl_client.keys import load_key
-from msfl_client.ledger import verify
+from msfl_client.connection.fleet_client import Fleet, join
+from msfl_client.connection.message_limits import Bounds
+from msfl_client.egress.ledger import verify
+from msfl_client.site.keys import load_key
 from msfl_common import __version__
-from msfl_common.config import StudyConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code
-from msfl_common.kit import read_certificate
-from msfl_common.messages import RoundTask, describe, pack_task, unpack_refusal
-from msfl_common.messages_ledger import take_head
-from msfl_common.network import build_network, get_weights
-from msfl_server import federation_control
-from msfl_server.certificates import Pair, issue_server_certificate, make_authority
-from msfl_server.coordinator import link_address, link_settings
-from msfl_server.federation_control import LinkAddress, connect
-from msfl_server.federation_run import DeployedGrid, open_run
-from msfl_server.server_config import load_server
-from msfl_server.study_folder import StudyFolder, list_sites
+from msfl_common.messages.ledger import take_head
+from msfl_common.messages.records import RoundTask, describe, pack_task, unpack_refusal
+from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.trust.kit import read_certificate
+from msfl_server.flower import control as federation_control
+from msfl_server.flower.control import LinkAddress, connect
+from msfl_server.flower.coordinator import link_address, link_settings
+from msfl_server.flower.server_process import DeployedGrid, open_run
+from msfl_server.study.certificates import Pair, issue_server_certificate, make_authority
+from msfl_server.study.folder import StudyFolder, list_sites
+from msfl_server.study.server_config import load_server
 
 SITE, STRANGER = "site-a", "site-b"
 
@@ -234,7 +234,7 @@ def lay_siege(tiny: StudyConfig, base: Path) -> Iterator[Siege]:
         switches = {key: value for key, value in ENVIRONMENT.items() if not key.startswith("FLWR_")}
         with (made.base / "site.log").open("wb") as log:
             made.processes[SITE] = site = subprocess.Popen(
-                [installed / "python", "-I", "-m", "msfl_client.federation_node", str(made.site(SITE) / "site.yaml")],
+                [installed / "python", "-I", "-m", "msfl_client.connection.node", str(made.site(SITE) / "site.yaml")],
                 env={**switches, "FLWR_HOME": str(base / "flwr-home")},
                 stdout=log,
                 stderr=log,

@@ -44,20 +44,20 @@ from tests.integration.hostile_requests import (
 from tests.integration.recording_proxy import Lie
 from tests.integration.siege import SITE, STRANGER, Siege, ask, authorise, bundle, joined, lay_siege, run_of, show
 
-from msfl_client.federation_bounds import bounds_of
-from msfl_client.federation_fleet import DisconnectedError
-from msfl_client.keys import make_key
-from msfl_client.ledger import verify
+from msfl_client.connection.fleet_client import DisconnectedError
+from msfl_client.connection.message_limits import bounds_of
+from msfl_client.egress.ledger import verify
+from msfl_client.site.keys import make_key
 from msfl_common import __version__
-from msfl_common.config import StudyConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code
-from msfl_common.messages import NodeFacts, RoundTask, pack_facts, unpack_facts, unpack_update
-from msfl_common.network import build_network, get_weights
-from msfl_server.federation_control import connect
-from msfl_server.federation_roster import Roster, meet_sites
-from msfl_server.federation_run import DeployedGrid
-from msfl_server.server_config import load_server
-from msfl_server.study_folder import remove_site
+from msfl_common.messages.records import NodeFacts, RoundTask, pack_facts, unpack_facts, unpack_update
+from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_server.flower.control import connect
+from msfl_server.flower.server_process import DeployedGrid
+from msfl_server.rounds.roster import Roster, meet_sites
+from msfl_server.study.folder import remove_site
+from msfl_server.study.server_config import load_server
 
 pytestmark = pytest.mark.timeout(300)
 

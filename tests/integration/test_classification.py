@@ -12,12 +12,12 @@ import pytest
 from tests.benchmarks.simulated_rounds import in_one_place, tell_nobody, train
 from tests.integration.test_simulate import BIN, run
 
-from msfl_client.classification import read_outcomes
-from msfl_client.clinical_inputs import labelled
-from msfl_common.config import load_study
-from msfl_common.feature_models import predict_proba
-from msfl_common.model_folder import load_model
-from msfl_server.run_folder import sites_of_cohort
+from msfl_client.classification.trainer import read_outcomes
+from msfl_client.clinical.inputs import labelled
+from msfl_common.config.study import load_study
+from msfl_common.models.feature_models import predict_proba
+from msfl_common.models.model_folder import load_model
+from msfl_server.research.simulation.folder import sites_of_cohort
 
 STUDY = """
 name: outcomes

@@ -10,9 +10,9 @@ import pytest
 from tests.integration.conftest import ROUNDS, SITES
 from tests.integration.deployment import Deployment, deployment, wait_for
 
-from msfl_client.ledger import verify
-from msfl_common.config import StudyConfig
-from msfl_common.model_signature import check_origin, fingerprint_of
+from msfl_client.egress.ledger import verify
+from msfl_common.config.study import StudyConfig
+from msfl_common.models.model_signature import check_origin, fingerprint_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -57,11 +57,11 @@ def test_kills_cost_no_round_and_no_bit(federation: Deployment, expected: bytes)
     federation.start_sites(*SITES)
     federation.start_server()
     federation.wait_for_round(1)
-    federation.find("federation_node", "site-a").kill()
+    federation.find("connection.node", "site-a").kill()
     federation.wait_for_round(2)
-    federation.find("federation_run").kill()
+    federation.find("flower.server_process").kill()
     federation.wait_for_round(3)
-    federation.find("federation_superlink").kill()
+    federation.find("flower.superlink").kill()
     federation.wait_for_round(4)
     federation.kill_tree("server")
     wait_for("no process left at the server", lambda: not [one for one in federation.orphans() if "msfl_server" in one])

@@ -40,15 +40,15 @@ from tests.integration.deployment import Deployment, deployment, wait_for
 from tests.integration.recording_proxy import Call, RecordingProxy, proxy_to
 from tests.kits import point_kit
 
-from msfl_client.ledger import read
-from msfl_client.ledger_line import Line
-from msfl_client.ledger_proof import Proof
-from msfl_common.config import StudyConfig, load_site, load_study
-from msfl_common.messages import describe
-from msfl_common.messages_ledger import take_head
-from msfl_common.network import build_network, get_weights
-from msfl_server.ledger_heads import compare
-from msfl_server.server_config import load_server
+from msfl_client.egress.ledger import read
+from msfl_client.egress.ledger_line import Line
+from msfl_client.egress.ledger_proof import Proof
+from msfl_common.config.study import StudyConfig, load_site, load_study
+from msfl_common.messages.ledger import take_head
+from msfl_common.messages.records import describe
+from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_server.study.ledger_heads import compare
+from msfl_server.study.server_config import load_server
 
 SITES = ("site-a", "site-b")
 ROUNDS = 2

@@ -13,13 +13,13 @@ import yaml
 from tests.commands import run_main
 from tests.integration.deployment import Deployment, deployment
 
-from msfl_client.cli import main as client_main
-from msfl_client.feature_table import read_features_table
-from msfl_client.ledger import read, verify
-from msfl_common.config import load_study
-from msfl_common.model_folder import read_reference
-from msfl_server.cli import main as server_main
-from msfl_server.cohort import make_cohort
+from msfl_client.cli.main import main as client_main
+from msfl_client.egress.ledger import read, verify
+from msfl_client.features.table import read_features_table
+from msfl_common.config.study import load_study
+from msfl_common.models.model_folder import read_reference
+from msfl_server.cli.main import main as server_main
+from msfl_server.research.simulated_cohort import make_cohort
 
 SITES = ("site-a", "site-b", "site-c")
 MAINS = {"msfl-server": server_main, "msfl-client": client_main}

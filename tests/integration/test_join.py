@@ -32,16 +32,16 @@ from tests.integration.join_servers import (
 )
 from tests.kits import take_over
 
-from msfl_client.cli import main
-from msfl_client.federation_check import Row, check_connection
-from msfl_client.keys import make_key
-from msfl_client.kit_approval import approve_kit
-from msfl_client.site_folder import init_site
-from msfl_common.config import SiteConfig, load_site
-from msfl_common.kit import CA_FILE, KIT_FILE, KIT_FILES, fingerprint, read_kit
-from msfl_server.certificates import make_authority
-from msfl_server.server_config import ServerConfig
-from msfl_server.study_folder import StudyFolder, add_site, init_study
+from msfl_client.cli.main import main
+from msfl_client.connection.check import Row, check_connection
+from msfl_client.site.folder import init_site
+from msfl_client.site.keys import make_key
+from msfl_client.site.kit_approval import approve_kit
+from msfl_common.config.study import SiteConfig, load_site
+from msfl_common.trust.kit import CA_FILE, KIT_FILE, KIT_FILES, fingerprint, read_kit
+from msfl_server.study.certificates import make_authority
+from msfl_server.study.folder import StudyFolder, add_site, init_study
+from msfl_server.study.server_config import ServerConfig
 
 ROWS = ["device", "disk", "key", "kit", "server", "clock", "authenticated", "study"]
 

@@ -21,8 +21,8 @@ from tests.integration.conftest import SITES
 from tests.integration.deployment import Deployment, deployment, free_ports, wait_for
 from tests.kits import point_kit
 
-from msfl_common.config import StudyConfig
-from msfl_server.server_config import load_server
+from msfl_common.config.study import StudyConfig
+from msfl_server.study.server_config import load_server
 
 SERVER_IP = "10.77.31.1"
 PUBLIC_PORT = 9443

@@ -16,19 +16,19 @@ import pytest
 from scipy.special import logit
 from tests.conftest import AFFINE, BidsSite
 from tests.deep import tiny_study
-from tests.server.test_federation import Recorder, grid_of
+from tests.server.rounds.test_loop import Recorder, grid_of
 
-from msfl_client.cli import main
-from msfl_common.config import Policy, Rounds, SiteConfig, StudyConfig
-from msfl_common.deep_models import build_classifier
-from msfl_common.deep_models.visit_classifier import FIELD_MM
-from msfl_common.feature_models import predict_proba
-from msfl_common.model_folder import ModelCard, Provenance, load_model, save_model
-from msfl_common.network import build_network, get_weights
-from msfl_common.reliability import interval_at
-from msfl_common.starting_weights import starting_weights
-from msfl_server.cohort import make_records
-from msfl_server.federation import run_rounds
+from msfl_client.cli.main import main
+from msfl_common.config.study import Policy, Rounds, SiteConfig, StudyConfig
+from msfl_common.metrics.reliability import interval_at
+from msfl_common.models.deep_models import build_classifier
+from msfl_common.models.deep_models.visit_classifier import FIELD_MM
+from msfl_common.models.feature_models import predict_proba
+from msfl_common.models.model_folder import ModelCard, Provenance, load_model, save_model
+from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.starting_weights import starting_weights
+from msfl_server.research.simulated_cohort import make_records
+from msfl_server.rounds.loop import run_rounds
 
 SITES = ("site-a", "site-b", "site-c")
 CLINICAL = ("age", "sex", "edss", "relapses_prior_year")

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from tests.integration.deployment import deployment
 
-from msfl_client.ledger import read, verify
-from msfl_common.config import StudyConfig, validate
-from msfl_server.cohort import make_records
-from msfl_server.run_folder import RunSetup, sites_of_cohort
-from msfl_server.run_simulated import run_simulated
+from msfl_client.egress.ledger import read, verify
+from msfl_common.config.study import StudyConfig, validate
+from msfl_server.research.simulated_cohort import make_records
+from msfl_server.research.simulation.folder import RunSetup, sites_of_cohort
+from msfl_server.research.simulation.run import run_simulated
 
 ROUNDS = 4
 STUDY = """\
@@ -47,7 +47,7 @@ def test_trees_grow_among_real_sites_as_in_a_simulation_and_nothing_tells_who(tm
         made.start_sites(*folders)
         made.start_server()
         made.wait_for_round(2)
-        made.find("federation_run").kill()
+        made.find("flower.server_process").kill()
         assert made.wait_for_end() == 0, made.logs()
         run = made.study.run
         assert (run / "model" / "model.safetensors").read_bytes() == (

@@ -16,9 +16,9 @@ from mlflow import MlflowClient
 from tests.commands import run_main, take_interrupts
 from tests.integration.deployment import BIN, ENVIRONMENT
 
-from msfl_client.cli import main as client_main
-from msfl_server.cli import main as server_main
-from msfl_server.cohort import make_cohort
+from msfl_client.cli.main import main as client_main
+from msfl_server.cli.main import main as server_main
+from msfl_server.research.simulated_cohort import make_cohort
 
 STUDY = """
 name: tiny
@@ -131,16 +131,16 @@ def test_the_sites_ledgers_account_for_every_message(finished: Path) -> None:
 # `msfl-server`, which sends itself a signal in the middle of a round, on its way to the second site.
 STOPPED = """
 import os, sys
-from msfl_client import session
-from msfl_server.cli import main
-train, at_round, number = session.train_site, int(sys.argv.pop(1)), int(sys.argv.pop(1))
+from msfl_client.rounds import site_context
+from msfl_server.cli.main import main
+train, at_round, number = site_context.train_site, int(sys.argv.pop(1)), int(sys.argv.pop(1))
 begun = []
 def train_site(site, task, weights):
     begun.append(task.round)
     if begun.count(at_round) == 2:
         os.kill(os.getpid(), number)
     return train(site, task, weights)
-session.train_site = train_site
+site_context.train_site = train_site
 main()
 """
 

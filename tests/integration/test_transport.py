@@ -13,11 +13,11 @@ from flwr.app import Message
 from tests.integration.deployment import Deployment, deployment, wait_for
 from tests.kits import trust_at
 
-from msfl_client.federation_bounds import bounds_of
-from msfl_client.federation_fleet import Fleet, join
-from msfl_client.keys import load_key
-from msfl_common.config import StudyConfig
-from msfl_common.messages import (
+from msfl_client.connection.fleet_client import Fleet, join
+from msfl_client.connection.message_limits import bounds_of
+from msfl_client.site.keys import load_key
+from msfl_common.config.study import StudyConfig
+from msfl_common.messages.records import (
     ModelUpdate,
     RoundTask,
     pack_task,
@@ -25,11 +25,11 @@ from msfl_common.messages import (
     unpack_task_weights,
     unpack_update,
 )
-from msfl_server.coordinator import control_secret, link_settings
-from msfl_server.federation_control import LinkAddress, connect
-from msfl_server.federation_grid import DeployedGrid
-from msfl_server.federation_run import open_run
-from msfl_server.server_config import load_server
+from msfl_server.flower.control import LinkAddress, connect
+from msfl_server.flower.coordinator import control_secret, link_settings
+from msfl_server.flower.grid import DeployedGrid
+from msfl_server.flower.server_process import open_run
+from msfl_server.study.server_config import load_server
 
 SITE = "site-a"
 WEIGHTS = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msfl_common.config import StudyConfig
-from msfl_common.metrics import METRICS
-from msfl_common.statistics import bootstrap_mean
-from msfl_server.summary import RoundSummary, SiteFailure, SiteSummary, Summary, Timing, summarise_metric
+from msfl_common.config.study import StudyConfig
+from msfl_common.metrics.intervals import bootstrap_mean
+from msfl_common.metrics.segmentation import METRICS
+from msfl_server.results.summary import RoundSummary, SiteFailure, SiteSummary, Summary, Timing, summarise_metric
 
 SITES = {"Antwerp": 24, "Ghent": 9, "Leuven": 41, "Liege": 15, "Namur": 6}
 # Beta parameters of metrics between 0 and 1, mean and spread as in published federated segmentation.

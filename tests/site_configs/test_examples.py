@@ -8,13 +8,13 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from msfl_common import config_classification
-from msfl_common.config import SiteConfig, StudyConfig, load_site, load_study
-from msfl_common.config_classification import Classification, Clinical, LinearModel, Outcome
+from msfl_common.config import classification
+from msfl_common.config.classification import Classification, Clinical, LinearModel, Outcome
+from msfl_common.config.study import SiteConfig, StudyConfig, load_site, load_study
 
 KINDS = [
     kind
-    for model in get_args(config_classification.FeatureModel | config_classification.DeepModel)
+    for model in get_args(classification.FeatureModel | classification.DeepModel)
     for kind in get_args(model.model_fields["kind"].annotation)
 ]
 FOLDER = Path(__file__).parents[2] / "site_configs"

@@ -26,9 +26,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from msfl_client.keys import make_key
+from msfl_client.site.keys import make_key
 from msfl_common.errors import InputError
-from msfl_common.kit import (
+from msfl_common.trust.kit import (
     CA_FILE,
     KIT_FILE,
     KIT_FILES,
@@ -39,11 +39,11 @@ from msfl_common.kit import (
     read_kit,
     sign_kit,
 )
-from msfl_common.kit_archive import pack_kit, unpack_kit
-from msfl_common.signatures import is_signed
-from msfl_server.certificates import issue_server_certificate, make_authority
-from msfl_server.server_config import ServerConfig
-from msfl_server.study_folder import add_site, init_study
+from msfl_common.trust.kit_archive import pack_kit, unpack_kit
+from msfl_common.trust.signatures import is_signed
+from msfl_server.study.certificates import issue_server_certificate, make_authority
+from msfl_server.study.folder import add_site, init_study
+from msfl_server.study.server_config import ServerConfig
 from tests.benchmarks.figure import Figure
 from tests.kits import private_key, put
 

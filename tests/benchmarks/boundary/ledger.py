@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from msfl_client.ledger import append, verify
-from msfl_client.ledger_line import Entry
+from msfl_client.egress.ledger import append, verify
+from msfl_client.egress.ledger_line import Entry
 from msfl_common.errors import InputError
-from msfl_common.messages_ledger import take_head
+from msfl_common.messages.ledger import take_head
 from tests.attacks.ledger_parties import Parties, make_study, site_of
 from tests.benchmarks.figure import Figure
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from msfl_common.config import Rounds
-from msfl_server.server_config import load_server
+from msfl_common.config.study import Rounds
+from msfl_server.study.server_config import load_server
 from tests.attacks.floods import KINDS
 from tests.benchmarks.federation.recovery import SITES, bids
 from tests.benchmarks.figure import Figure
@@ -37,7 +37,7 @@ def measure() -> list[Figure]:
             made.start_server()
             made.start_sites(*SITES)
             made.wait_for_round(2)
-            gate = made.find("federation_superlink")
+            gate = made.find("flower.superlink")
             quiet = round_s(made)
             for kind in sorted(KINDS.keys() - {"calls_of_a_site"}):
                 figures += _beside(made, gate, kind, quiet)

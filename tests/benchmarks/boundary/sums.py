@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from msfl_client.classification import read_outcomes
-from msfl_client.clinical_inputs import labelled
-from msfl_client.feature_training_sums import hinge_margins, hinge_sums, logistic_sums
-from msfl_client.labelled import Labelled
-from msfl_client.releases import fewest_numbers
-from msfl_common.config import StudyConfig
-from msfl_common.config_classification import Classification
+from msfl_client.classification.feature_models.sums import hinge_margins, hinge_sums, logistic_sums
+from msfl_client.classification.trainer import read_outcomes
+from msfl_client.clinical.inputs import labelled
+from msfl_client.disclosure.releases import fewest_numbers
+from msfl_common.config.classification import Classification
+from msfl_common.config.study import StudyConfig
+from msfl_common.dataset import Labelled
 from msfl_common.errors import RefusedError, RunError
-from msfl_common.feature_models import Phase, State, phase_of, predict_proba
-from msfl_common.feature_models.linear import design
-from msfl_server.cohort import make_records
-from msfl_server.run_folder import sites_of_cohort
+from msfl_common.models.feature_models import Phase, State, phase_of, predict_proba
+from msfl_common.models.feature_models.linear import design
+from msfl_server.research.simulated_cohort import make_records
+from msfl_server.research.simulation.folder import sites_of_cohort
 from tests.attacks.feature_sites import DIRECTION, INPUTS, SIZES, Site, play, sites_of, unguarded
 from tests.attacks.reading_rows import (
     Oracle,

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from msfl_common.config import Rounds
+from msfl_common.config.study import Rounds
 from tests.benchmarks.figure import Figure
 from tests.conftest import BidsSite, tiny_settings
 from tests.integration.deployment import Deployment, deployment, wait_for

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from msfl_common.config import Rounds, StudyConfig
-from msfl_common.processes import MEMORY, Child
-from msfl_server.coordinator import link_address, link_settings
-from msfl_server.federation_control import LinkAddress, connect
-from msfl_server.server_config import load_server
+from msfl_common.config.study import Rounds, StudyConfig
+from msfl_common.system.processes import MEMORY, Child
+from msfl_server.flower.control import LinkAddress, connect
+from msfl_server.flower.coordinator import link_address, link_settings
+from msfl_server.study.server_config import load_server
 from tests.benchmarks.figure import Figure
 from tests.integration.deployment import BIN, Deployment, deployment, free_ports, wait_for
 

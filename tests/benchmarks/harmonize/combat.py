@@ -10,8 +10,8 @@ import pandas as pd
 from neuroHarmonize import harmonizationLearn
 from numpy.typing import NDArray
 
-from msfl_client.harmonize import Rows, apply_fit, compute_moments, compute_residuals, fit_scanners
-from msfl_common.config import Harmonization
+from msfl_client.harmonization.combat import Rows, apply_fit, compute_moments, compute_residuals, fit_scanners
+from msfl_common.config.study import Harmonization
 from msfl_common.harmonization import covariate_columns, make_reference, solve_slopes
 from tests.benchmarks.figure import Figure
 

@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
-from msfl_client.features import case_features
-from msfl_client.lesion_change import compare_lesions
+from msfl_client.features.extract import case_features
+from msfl_client.features.lesion_change import compare_lesions
 from tests.benchmarks.figure import Figure
 from tests.simulated import SPACING_MM, SimulatedPatient, simulate_follow_up, simulate_patient
 

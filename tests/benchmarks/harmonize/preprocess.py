@@ -13,19 +13,19 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from msfl_client.bids import find_cases
-from msfl_client.checks import check_site
-from msfl_client.derivative import read_sidecar
-from msfl_client.patches import PatchDataset, PatchLoader
-from msfl_client.preprocess import prepare_all
-from msfl_client.preprocess_site import preprocess_site
-from msfl_client.preprocessing import carry_mask, moved
-from msfl_client.recognition import dice
-from msfl_client.registration import load_template
-from msfl_client.training import train_round
-from msfl_common.config import Inputs, SiteConfig, load_study
-from msfl_common.network import build_network
-from msfl_server.cohort import make_cohort
+from msfl_client.data.bids import find_cases
+from msfl_client.data.checks import check_site
+from msfl_client.data.derivative import read_sidecar
+from msfl_client.imaging.registration import load_template
+from msfl_client.imaging.skull_strip_detection import dice
+from msfl_client.preprocessing.pipeline import carry_mask, moved
+from msfl_client.preprocessing.site import preprocess_site
+from msfl_client.segmentation.loop import train_round
+from msfl_client.segmentation.network_input import prepare_all
+from msfl_client.segmentation.patches import PatchDataset, PatchLoader
+from msfl_common.config.study import Inputs, SiteConfig, load_study
+from msfl_common.models.segmentation.unet import build_network
+from msfl_server.research.simulated_cohort import make_cohort
 from tests.benchmarks.figure import Figure
 
 REPOSITORY = Path(__file__).resolve().parents[3]

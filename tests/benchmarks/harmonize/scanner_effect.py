@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from msfl_common.config import Harmonization, Model, Rounds, StudyConfig, Training, Validation
-from msfl_common.model_folder import read_reference
-from msfl_server.cohort import make_cohort
-from msfl_server.harmonization_cases import cases_of_run
-from msfl_server.harmonization_measures import measure_effect
-from msfl_server.run_folder import RunSetup, sites_of_cohort
-from msfl_server.run_simulated import run_simulated
+from msfl_common.config.study import Harmonization, Model, Rounds, StudyConfig, Training, Validation
+from msfl_common.models.model_folder import read_reference
+from msfl_server.research.simulated_cohort import make_cohort
+from msfl_server.research.simulation.folder import RunSetup, sites_of_cohort
+from msfl_server.research.simulation.harmonization_cases import cases_of_run
+from msfl_server.research.simulation.harmonization_measures import measure_effect
+from msfl_server.research.simulation.run import run_simulated
 from tests.benchmarks.figure import Figure
 
 SITES, CASES = 4, 24

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from msfl_client.bids import Case, find_cases
-from msfl_client.devices import pick_device
-from msfl_client.patches import PatchDataset, PatchLoader
-from msfl_client.preprocess import PreparedCase, prepare_case
-from msfl_client.resampling import FloatImage
-from msfl_client.training import train_round, validate
-from msfl_common.config import Augmentation, Inputs, Rounds, SiteConfig, StudyConfig, Training
-from msfl_common.network import build_network
-from msfl_common.seeds import derive_seed
-from msfl_server.cohort import make_cohort
+from msfl_client.data.bids import Case, find_cases
+from msfl_client.imaging.resampling import FloatImage
+from msfl_client.segmentation.loop import train_round, validate
+from msfl_client.segmentation.network_input import PreparedCase, prepare_case
+from msfl_client.segmentation.patches import PatchDataset, PatchLoader
+from msfl_client.site.devices import pick_device
+from msfl_common.config.study import Augmentation, Inputs, Rounds, SiteConfig, StudyConfig, Training
+from msfl_common.models.segmentation.unet import build_network
+from msfl_common.system.seeds import derive_seed
+from msfl_server.research.simulated_cohort import make_cohort
 from tests.benchmarks.figure import Figure
 
 SEEDS = (0, 1, 2)
@@ -126,10 +126,10 @@ def _scaled_alike(cases: Sequence[Case], inputs: Inputs) -> Callable[[Case, Inpu
 
 def _raw(case: Case, inputs: Inputs) -> FloatImage:
     """What `prepare_case` makes, without its normalisation."""
-    from msfl_client import preprocess
+    from msfl_client.segmentation import network_input
 
-    z_score, preprocess.normalise = preprocess.normalise, lambda image_DHW: image_DHW
+    z_score, network_input.normalise = network_input.normalise, lambda image_DHW: image_DHW
     try:
-        return preprocess.prepare_case(case, inputs).image_CDHW
+        return network_input.prepare_case(case, inputs).image_CDHW
     finally:
-        preprocess.normalise = z_score
+        network_input.normalise = z_score

@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from msfl_common.config import Policy, SiteConfig, StudyConfig, load_study
-from msfl_server.cohort import make_cohort
-from msfl_server.run_folder import RunSetup, sites_of_cohort
-from msfl_server.run_simulated import run_simulated
+from msfl_common.config.study import Policy, SiteConfig, StudyConfig, load_study
+from msfl_server.research.simulated_cohort import make_cohort
+from msfl_server.research.simulation.folder import RunSetup, sites_of_cohort
+from msfl_server.research.simulation.run import run_simulated
 from tests.benchmarks.figure import Figure
 
 STUDY = Path(__file__).parents[3] / "site_configs" / "demo" / "study.yaml"

@@ -7,7 +7,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from msfl_server.cohort.statistics import ZONES, SizeTable, lesion_statistics, simulate_lesion_mask, size_table
+from msfl_server.research.simulated_cohort.statistics import (
+    ZONES,
+    SizeTable,
+    lesion_statistics,
+    simulate_lesion_mask,
+    size_table,
+)
 from tests.benchmarks.figure import Figure
 
 REAL = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "open_ms" / "derivatives" / "lesion_shapes"

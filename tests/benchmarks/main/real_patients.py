@@ -12,12 +12,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from msfl_client.predict import predict_folder
-from msfl_common.config import StudyConfig, load_study
-from msfl_common.metrics import segmentation_metrics
-from msfl_server.cohort import make_cohort
-from msfl_server.run_folder import RunSetup, sites_of_cohort
-from msfl_server.run_simulated import run_simulated
+from msfl_client.prediction.lesions import predict_folder
+from msfl_common.config.study import StudyConfig, load_study
+from msfl_common.metrics.segmentation import segmentation_metrics
+from msfl_server.research.simulated_cohort import make_cohort
+from msfl_server.research.simulation.folder import RunSetup, sites_of_cohort
+from msfl_server.research.simulation.run import run_simulated
 from tests.benchmarks.figure import Figure
 
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from msfl_client.bids import find_cases
-from msfl_client.deep_training import predict, train_round
-from msfl_client.visit_sequences import VisitSequence
-from msfl_client.visit_volumes import cached_volume
-from msfl_common.config import Rounds, SiteConfig, StudyConfig, Training, load_study
-from msfl_common.config_classification import Classification, DeepModel, Outcome
-from msfl_common.deep_models import VisitClassifier, build_classifier, deep_settings
-from msfl_common.deep_models.lesion_encoder import load_segmentation
-from msfl_common.model_folder import load_model
-from msfl_common.network import get_weights, set_weights
-from msfl_server.cohort import make_cohort
-from msfl_server.run_folder import RunSetup, sites_of_cohort
-from msfl_server.run_simulated import run_simulated
+from msfl_client.classification.deep_loop import predict, train_round
+from msfl_client.classification.visit_sequences import VisitSequence
+from msfl_client.classification.visit_volumes import cached_volume
+from msfl_client.data.bids import find_cases
+from msfl_common.config.classification import Classification, DeepModel, Outcome
+from msfl_common.config.study import Rounds, SiteConfig, StudyConfig, Training, load_study
+from msfl_common.models.deep_models import VisitClassifier, build_classifier, deep_settings
+from msfl_common.models.deep_models.lesion_encoder import load_segmentation
+from msfl_common.models.model_folder import load_model
+from msfl_common.models.segmentation.unet import get_weights, set_weights
+from msfl_server.research.simulated_cohort import make_cohort
+from msfl_server.research.simulation.folder import RunSetup, sites_of_cohort
+from msfl_server.research.simulation.run import run_simulated
 from tests.benchmarks.figure import Figure
 from tests.deep import KINDS
 

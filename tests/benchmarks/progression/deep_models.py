@@ -10,10 +10,10 @@ from multiprocessing import get_context
 import numpy as np
 import torch
 
-from msfl_client.deep_training import train_round
-from msfl_client.visit_sequences import VisitSequence
-from msfl_common.config import StudyConfig, Training
-from msfl_common.deep_models import build_classifier, deep_settings
+from msfl_client.classification.deep_loop import train_round
+from msfl_client.classification.visit_sequences import VisitSequence
+from msfl_common.config.study import StudyConfig, Training
+from msfl_common.models.deep_models import build_classifier, deep_settings
 from tests.benchmarks.figure import Figure
 from tests.deep import KINDS, full_study
 

@@ -10,14 +10,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from msfl_client.classification import read_outcomes
-from msfl_client.classification_images import ImageLearner
-from msfl_client.devices import pick_devices
-from msfl_common.config import Inputs, Rounds, StudyConfig, Training, Validation
-from msfl_common.config_classification import Classification, DeepModel, Outcome
-from msfl_common.messages import RoundTask
-from msfl_server.cohort import make_cohort
-from msfl_server.run_folder import sites_of_cohort
+from msfl_client.classification.image_trainer import ImageLearner
+from msfl_client.classification.trainer import read_outcomes
+from msfl_client.site.devices import pick_devices
+from msfl_common.config.classification import Classification, DeepModel, Outcome
+from msfl_common.config.study import Inputs, Rounds, StudyConfig, Training, Validation
+from msfl_common.messages.records import RoundTask
+from msfl_server.research.simulated_cohort import make_cohort
+from msfl_server.research.simulation.folder import sites_of_cohort
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.simulated_rounds import in_one_place, tell_nobody, train
 from tests.deep import KINDS

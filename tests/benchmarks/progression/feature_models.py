@@ -19,15 +19,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msfl_client.classification import read_outcomes
-from msfl_client.clinical_inputs import labelled
-from msfl_client.clinical_observations import Observation
-from msfl_common.config import Rounds, SiteConfig, StudyConfig, Validation
-from msfl_common.config_classification import Classification, Outcome
-from msfl_common.feature_models import num_rounds_needed, predict_proba
-from msfl_common.weights import Weights
-from msfl_server.cohort import make_records
-from msfl_server.run_folder import sites_of_cohort
+from msfl_client.classification.trainer import read_outcomes
+from msfl_client.clinical.inputs import labelled
+from msfl_client.clinical.observations import Observation
+from msfl_common.config.classification import Classification, Outcome
+from msfl_common.config.study import Rounds, SiteConfig, StudyConfig, Validation
+from msfl_common.models.feature_models import num_rounds_needed, predict_proba
+from msfl_common.models.weights import Weights
+from msfl_server.research.simulated_cohort import make_records
+from msfl_server.research.simulation.folder import sites_of_cohort
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.simulated_rounds import in_one_place, tell_nobody, train
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from msfl_client.labelled import Labelled
-from msfl_server.pipelines import run_pipelines
-from msfl_server.pipelines_setup import PipelineSettings
+from msfl_common.dataset import Labelled
+from msfl_server.research.small_cohort.pipelines import run_pipelines
+from msfl_server.research.small_cohort.setup import PipelineSettings
 from tests.benchmarks.figure import Figure
 
 CASES, FEATURES, CLASSES, SEED = 30, 332, ("control", "slow", "fast"), 0

@@ -1,0 +1,1 @@
+"""Prediction of an outcome at a site: models of features, and deep models of visit sequences."""

@@ -1,0 +1,1 @@
+"""A site's contributions to models of features: sums, layers, trees."""

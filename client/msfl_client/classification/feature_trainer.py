@@ -1,0 +1,145 @@
+"""A model of features at a site: it answers the shared state with sums, layers or trees of its training patients."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from msfl_client.classification.evaluation import fewest_patients, measure_site
+from msfl_client.classification.feature_models.contribution import contribute
+from msfl_client.classification.observation_digest import digest_of_observations
+from msfl_client.clinical.inputs import labelled
+from msfl_client.disclosure.answered_states import AnsweredStates, answered_states
+from msfl_client.disclosure.floors import floor_of
+from msfl_client.disclosure.small_groups import in_large_groups
+from msfl_client.disclosure.state_bounds import check_bounds, check_follows, check_measured
+from msfl_client.trainer import OnCase, OnStep
+from msfl_common.dataset import Labelled
+from msfl_common.errors import Code, RefusedError
+from msfl_common.messages.records import RoundTask, ValidationMetrics
+from msfl_common.models.feature_models import contribution_like, first_state, phase_of, predict_proba
+from msfl_common.models.feature_models.checks import check_state
+from msfl_common.models.weights import Weights
+from msfl_common.system.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from msfl_client.classification.trainer import OutcomeData
+    from msfl_client.clinical.observations import Observation
+
+
+class FeatureLearner:
+    """See `Learner`."""
+
+    def __init__(self, data: OutcomeData) -> None:
+        self._data, self._settings = data, data.settings
+
+    @cached_property
+    def expected(self) -> Weights:
+        """See `Learner`."""
+        return first_state(self._settings, self._data.study.seed)
+
+    @property
+    def num_train_cases(self) -> int:
+        """See `Learner`."""
+        return len(self._training)
+
+    @property
+    def num_train_patients(self) -> int:
+        """See `Learner`."""
+        return len({one.patient for one in self._training})
+
+    @property
+    def digest(self) -> str:
+        """See `Learner`."""
+        return digest_of_observations(self._data.parts.each, self._data.raw, sees_images=False)
+
+    def num_behind(self, _: int) -> int:
+        """See `Learner`; the first sums are of each class that is not left out."""
+        cases = in_large_groups(self._settings, self._cases(self._training), self._floor)
+        return fewest_patients(cases.labels_N, cases.patients)
+
+    def answer_like(self, weights: Weights) -> Weights:
+        """See `Learner`."""
+        check_state(self._settings, weights)
+        return contribution_like(self._settings, weights)
+
+    def train(self, weights: Weights, number: int, on_step: OnStep, _: int) -> tuple[Weights, float]:
+        """See `Learner`.
+
+        Raises:
+            RefusedError: fewer patients than the site's floor, or other cases than those answered of before.
+            UpdateError: weights that the model cannot be in.
+        """
+        check_state(self._settings, weights)
+        study, digest, states = self._data.study, self.digest, self._states
+        cases = in_large_groups(self._settings, self._cases(self._training), self._floor)
+        states.expect_same_cases(digest)
+        if (before := states.find(weights, number)) is not None:
+            states.asked_again(before)
+            return before.answer, before.loss
+        check_follows(self._settings, derive_seed(study.seed, "weights"), weights, states.last)
+        check_bounds(self._settings, weights, cases.features_NP)
+        states.expect_room(weights)
+        seed = derive_seed(study.seed, "site", self._data.site.name)  # of one seed, all forests would be alike
+        earlier = states.of_phase(phase_of(weights))
+        answer, loss = contribute(self._settings, weights, cases, seed, number, self._floor, earlier)
+        states.keep(weights, number, answer, loss, digest)
+        on_step(1, 1, loss)
+        return answer, loss
+
+    def forget(self) -> None:
+        """See `Learner`."""
+
+    def num_patients(self, task: RoundTask) -> int:
+        """See `Learner`."""
+        return len({one.patient for one in self._part(task)})
+
+    def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
+        """See `Learner`.
+
+        Raises:
+            RefusedError: no patient to measure, or a state that no honest round comes to.
+        """
+        check_state(self._settings, weights)
+        study, cases = self._data.study, self._cases(self._part(task))
+        if not len(cases.labels_N):
+            raise RefusedError(Code.TOO_FEW_CASES, f"no patient to measure for {task.split}")
+        learned = in_large_groups(self._settings, self._cases(self._training), self._floor).features_NP
+        own_NP = learned if len(learned) else cases.features_NP
+        check_measured(self._settings, derive_seed(study.seed, "weights"), weights, self._states.last, own_NP)
+        probabilities_NK = predict_proba(self._settings, weights, cases.features_NP)
+        on_case(len(cases.labels_N), len(cases.labels_N))
+        return measure_site(
+            probabilities_NK, cases.labels_N, cases.patients, task.threshold, task.study, self._data.site.policy
+        )
+
+    @property
+    def _states(self) -> AnsweredStates:
+        """Those that the site has answered in this study."""
+        features = self._data.features
+        harmonized_to = features.harmonized_to if features is not None else None
+        return answered_states(self._data.site.state, self._data.study, harmonized_to)
+
+    @property
+    def _floor(self) -> int:
+        return floor_of(self._data.site.policy, self._data.study)
+
+    @cached_property
+    def _training(self) -> Sequence[Observation]:
+        """Those that are learned from: of no group of too few patients, by the inputs before any harmonization."""
+        part = self._data.parts.training
+        cases = labelled(part, self._settings, self._data.raw)
+        kept = set(in_large_groups(self._settings, cases, self._floor).patients)
+        found = [one for one in part if one.patient in kept]
+        if len(found) < len(part):
+            note = f"{len(part) - len(found)} of {len(part)} training cases left out: of groups of too few patients"
+            self._data.on_progress(self._data.site.name, "checked", len(found), len(part), note)
+        return found
+
+    def _part(self, task: RoundTask) -> Sequence[Observation]:
+        return self._data.parts.test if task.split == "test" else self._data.parts.validation
+
+    def _cases(self, part: Sequence[Observation]) -> Labelled:
+        return labelled(part, self._settings, self._data.features)

@@ -1,0 +1,133 @@
+"""A deep model at a site: it learns from sequences of visits, images and clinical values together.
+
+Legend: N observations, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from msfl_client.classification.deep_loop import predict, train_round
+from msfl_client.classification.evaluation import measure_site
+from msfl_client.classification.observation_digest import digest_of_observations
+from msfl_client.classification.sequence_maker import SequenceMaker
+from msfl_client.classification.visit_sequences import VisitSequence, sequence_order
+from msfl_client.clinical.observations import Observation
+from msfl_client.harmonization.site import FOLDER
+from msfl_client.segmentation.patches import drawn_in
+from msfl_client.site.cache_limits import keep_newest
+from msfl_client.trainer import OnCase, OnStep
+from msfl_common.errors import CaseError, Code, RefusedError
+from msfl_common.messages.records import RoundTask, ValidationMetrics
+from msfl_common.models.deep_models import build_classifier
+from msfl_common.models.model_folder import REFERENCE_FILE, read_reference
+from msfl_common.models.segmentation.unet import get_weights, set_weights
+from msfl_common.models.weights import Weights
+
+if TYPE_CHECKING:
+    from msfl_client.classification.trainer import OutcomeData
+
+
+class ImageLearner:
+    """See `Learner`."""
+
+    def __init__(self, data: OutcomeData, device: torch.device) -> None:
+        self._data, self._device = data, device
+        self._network = build_classifier(data.study)
+
+    @property
+    def expected(self) -> Weights:
+        """See `Learner`."""
+        return get_weights(self._network)
+
+    @property
+    def num_train_cases(self) -> int:
+        """See `Learner`."""
+        return len(self._data.parts.training)
+
+    @property
+    def num_train_patients(self) -> int:
+        """See `Learner`."""
+        return len({one.patient for one in self._data.parts.training})
+
+    @property
+    def digest(self) -> str:
+        """See `Learner`."""
+        return digest_of_observations(self._data.parts.each, self._data.raw, sees_images=True)
+
+    def num_behind(self, number: int) -> int:
+        """See `Learner`; a round may draw fewer sequences than there are, and some have no usable image."""
+        sequences, training, seed = self._training, self._data.study.training, self._data.study.seed
+        num_sequences, count = len(sequences), training.steps_per_round * training.batch_size
+        drawn = drawn_in(
+            (number - 1) * count, count, num_sequences, lambda turn: sequence_order(seed, turn, num_sequences)
+        )
+        return len({sequences[index].patient for index in drawn})
+
+    def answer_like(self, weights: Weights) -> Weights:
+        """See `Learner`."""
+        return weights
+
+    def train(self, weights: Weights, number: int, on_step: OnStep, micro_batches: int) -> tuple[Weights, float]:
+        """See `Learner`.
+
+        Raises:
+            RefusedError: no training patient has a usable image, or the training failed.
+        """
+        set_weights(self._network, weights)
+        sequences = self._training
+        loss = train_round(self._network, sequences, self._data.study, number, self._device, on_step, micro_batches)
+        return get_weights(self._network), loss
+
+    def forget(self) -> None:
+        """See `Learner`."""
+        self._network.zero_grad(set_to_none=True)
+
+    def num_patients(self, task: RoundTask) -> int:
+        """See `Learner`."""
+        return len({one.patient for one in self._part(task)})
+
+    def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
+        """See `Learner`."""
+        set_weights(self._network, weights)
+        sequences = self._sequences(self._part(task))
+        if not sequences:
+            raise RefusedError(Code.TOO_FEW_CASES, f"no patient to measure for {task.split}")
+        probabilities_NK = predict(self._network, sequences, task.study, self._device, on_case)
+        labels_N = np.array([sequence.label for sequence in sequences], np.int64)
+        patients = [sequence.patient for sequence in sequences]
+        return measure_site(probabilities_NK, labels_N, patients, task.threshold, task.study, self._data.site.policy)
+
+    @cached_property
+    def _training(self) -> list[VisitSequence]:
+        sequences = self._sequences(self._data.parts.training)
+        if not sequences:
+            raise RefusedError(Code.NO_CASES, "no training patient has a usable image")
+        return sequences
+
+    def _part(self, task: RoundTask) -> Sequence[Observation]:
+        return self._data.parts.test if task.split == "test" else self._data.parts.validation
+
+    def _sequences(self, part: Sequence[Observation]) -> list[VisitSequence]:
+        """The observations as sequences; one whose images cannot be used is left out."""
+        made = []
+        for number, one in enumerate(part, start=1):
+            try:
+                made.append(self._maker.make(one))
+            except (CaseError, OSError):
+                continue
+            self._data.on_progress(self._data.site.name, "preparing", number, len(part), "")
+        return made
+
+    @cached_property
+    def _maker(self) -> SequenceMaker:
+        data, features = self._data, self._data.features
+        reference = read_reference(data.site.state / FOLDER / REFERENCE_FILE) if data.settings.features else None
+        cache = data.site.state / "cache" / "visits"
+        keep_newest(cache, len(data.cases), ".safetensors")
+        return SequenceMaker(data.study, cache, reference, features)

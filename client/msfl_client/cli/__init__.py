@@ -1,0 +1,1 @@
+"""What a site types, and what it is shown."""

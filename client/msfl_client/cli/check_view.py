@@ -1,0 +1,191 @@
+"""A site's check as a table for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from msfl_client.cli.harmonization_view import prospect_lines
+from msfl_client.data.bids import Case, split_by_patient
+from msfl_client.data.bids_tables import several
+from msfl_client.data.case_checks import CaseFacts, Grid
+from msfl_client.data.checks import SiteCheck, check_site
+from msfl_client.data.findings import FIXES, Finding
+from msfl_client.disclosure.floors import floor_of
+from msfl_common.config.study import Inputs, SiteConfig, StudyConfig
+from msfl_common.system.progress import progress_bars
+
+_WIDE_COLUMNS = 110
+_COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
+
+
+def check_under_bar(site: SiteConfig, inputs: Inputs, num_workers: int, needs_mask: bool = True) -> SiteCheck:
+    """`check_site` under a progress bar."""
+    # nibabel comments on odd headers here; the check says the same in its own words.
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
+    with progress_bars() as bars:
+        task = bars.add_task("Checking cases", total=None, note="")
+        return check_site(
+            site, inputs, lambda done, total: bars.update(task, completed=done, total=total), num_workers, needs_mask
+        )
+
+
+def print_check(console: Console, site: SiteConfig, study: StudyConfig | None, check: SiteCheck) -> None:
+    """Print the table of cases, what was excluded and why, and one line on how to fix each kind of fault."""
+    wide = console.width >= _WIDE_COLUMNS
+    console.print(case_table(site, check, with_reasons=wide))
+    if not wide:
+        for case in check.found:
+            if reasons := _reasons(check, case):
+                line = f"{case.key} {check.level(case.key)}: {'; '.join(reasons)}"
+                console.print(_coloured(check.level(case.key), line), soft_wrap=True)
+    for finding in check.findings:
+        if finding.case is None:
+            console.print(_coloured(finding.level, finding.text), soft_wrap=True)
+    for line in summary_lines(site, study, check):
+        console.print(Text(line), soft_wrap=True)
+
+
+def case_table(site: SiteConfig, check: SiteCheck, with_reasons: bool = True) -> Table:
+    """One row a case: what it holds, what was measured, whether it can be used and why not."""
+    table = Table(title=f"Cases of {site.name}", title_justify="left", show_lines=False)
+    table.add_column("case", overflow="fold")
+    table.add_column("images: voxels, mm", no_wrap=True)
+    table.add_column("lesions", justify="right", no_wrap=True)
+    table.add_column("scanner", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    if with_reasons:
+        table.add_column("reason", overflow="fold")
+    for case in check.found:
+        facts = check.facts[case.key]
+        level = check.level(case.key)
+        reasons = [Text("\n".join(_reasons(check, case)))] if with_reasons else []
+        table.add_row(
+            Text(case.key),
+            Text(_images(case, facts)),
+            "-" if facts.lesion_ml is None else f"{facts.num_lesions}, {facts.lesion_ml:.1f} ml",
+            Text(case.scanner or "-"),
+            _coloured(level, level),
+            *reasons,
+        )
+    return table
+
+
+def summary_lines(site: SiteConfig, study: StudyConfig | None, check: SiteCheck) -> Iterator[str]:
+    """Usable and excluded cases, the split that the study would make, and the fixes."""
+    excluded = f", {len(check.excluded)} excluded" if check.excluded else ""
+    yield f"{len(check.cases)} of {len(check.found)} cases usable{excluded}."
+    by_rule: dict[str, list[str]] = {}
+    for finding in check.findings:
+        if finding.level == "fail" and finding.case not in (None, *by_rule.get(finding.rule, [])):
+            by_rule.setdefault(finding.rule, []).append(str(finding.case))
+    for rule, keys in by_rule.items():
+        yield f"  excluded by {rule}: {len(keys)} ({several(keys)})"
+    if study is not None:
+        if study.classification is None:
+            yield _split_line(site, study, check)
+        if study.harmonization.method != "none":
+            training, _ = split_by_patient(check.cases, study.validation.fraction, study.seed)
+            yield from prospect_lines(training, site.data, study.harmonization, site.policy)
+    to_fix = dict.fromkeys(finding.rule for finding in check.findings if finding.level != "pass")
+    if to_fix:
+        yield "What to do:"
+    for rule in to_fix:
+        yield f"  {rule}: {FIXES[rule]}"
+    if study is None:
+        yield (
+            f"No study is known yet, so this is what a lesion segmentation with {' and '.join(Inputs().contrasts)} "
+            "needs; for another, give --study STUDY.yaml, or `msfl-client join` its kit first."
+        )
+
+
+def check_document(site: SiteConfig, study: StudyConfig | None, check: SiteCheck) -> dict[str, Any]:
+    """The check as one JSON document."""
+    document: dict[str, Any] = {
+        "schema_version": 1,
+        "site": site.name,
+        "num_cases": len(check.found),
+        "num_usable": len(check.cases),
+        "excluded": check.excluded,
+        "findings": [_finding(finding) for finding in check.findings if finding.case is None],
+        "cases": [_case(case, check) for case in check.found],
+    }
+    if study is not None:
+        training, validation = split_by_patient(check.cases, study.validation.fraction, study.seed)
+        document["split"] = {
+            "training": [case.key for case in training],
+            "validation": [case.key for case in validation],
+        }
+        if study.harmonization.method != "none":
+            document["harmonization"] = [
+                line.strip() for line in prospect_lines(training, site.data, study.harmonization, site.policy)
+            ]
+    return document
+
+
+def _split_line(site: SiteConfig, study: StudyConfig, check: SiteCheck) -> str:
+    training, validation = split_by_patient(check.cases, study.validation.fraction, study.seed)
+    line = f"In study {study.name}: train on {len(training)} cases, validate on {len(validation)}."
+    fewest = floor_of(site.policy, study)
+    if len({case.patient for case in training}) < fewest:
+        line += f" It cannot train: a model must rest on {fewest} patients (min_cases of site and study)."
+    if len({case.patient for case in validation}) < fewest:
+        line += f" Metrics stay at the site: they need {fewest} patients (min_cases of site and study)."
+    return line
+
+
+def _reasons(check: SiteCheck, case: Case) -> list[str]:
+    level = check.level(case.key)
+    return [finding.text for finding in check.of_case(case.key) if finding.level == level]
+
+
+def _images(case: Case, facts: CaseFacts) -> str:
+    """A line for each grid, with the contrasts on it; contrasts that could not be read have none."""
+    on_grid: dict[str, list[str]] = {}
+    for contrast in case.images:
+        grid = facts.grids.get(contrast)
+        on_grid.setdefault(_short(grid) if grid else "not usable", []).append(contrast)
+    return "\n".join(f"{', '.join(contrasts)}: {grid}" for grid, contrasts in on_grid.items()) or "-"
+
+
+def _short(grid: Grid) -> str:
+    return f"{'x'.join(map(str, grid.shape))}, {'x'.join(f'{size:.2g}' for size in grid.spacing_mm)}"
+
+
+def _case(case: Case, check: SiteCheck) -> dict[str, Any]:
+    facts = check.facts[case.key]
+    return {
+        "key": case.key,
+        "dataset": case.dataset,
+        "subject": case.subject,
+        "session": case.session,
+        "images": {contrast: str(path) for contrast, path in case.images.items()},
+        "mask": str(case.mask) if case.mask else None,
+        "scanner": case.scanner,
+        "grids": {
+            contrast: {"shape": list(grid.shape), "spacing_mm": list(grid.spacing_mm)}
+            for contrast, grid in facts.grids.items()
+        },
+        "lesion_ml": facts.lesion_ml,
+        "num_lesions": facts.num_lesions,
+        "status": check.level(case.key),
+        "findings": [_finding(finding) for finding in check.of_case(case.key)],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, str]:
+    return {
+        "level": finding.level,
+        "rule": finding.rule,
+        "text": finding.text,
+        "fix": FIXES[finding.rule],
+    }
+
+
+def _coloured(level: str, text: str) -> Text:
+    return Text(text, style=_COLOURS[level])

@@ -1,0 +1,101 @@
+"""Commands of `msfl-client` that bring a site's data into shape."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msfl_common.system.cli import DEBUG_HINT
+
+commands = typer.Typer()
+
+SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
+StudyPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--study", metavar="STUDY.yaml", help="Use its contrasts and spacing; without it, those of the kit's study."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Cases worked on at once; about 2 GB each.")]
+
+
+@commands.command("import-dicom", epilog=DEBUG_HINT)
+def import_dicom_folder(
+    source: Annotated[Path, typer.Argument(metavar="DICOM", help="Folder with DICOM files, at any depth.")],
+    bids: Annotated[Path, typer.Argument(metavar="BIDS", help="BIDS folder to write or add to.")],
+    as_json: Json = False,
+) -> None:
+    """Make a BIDS folder of DICOM files: T1w, FLAIR, T2w and PDw series, de-identified.
+
+    Subjects are numbered afresh and sessions by date. Who is who stands in BIDS/sourcedata/subjects.tsv, which only
+    this account may read: keep it at the site. What is there already is left alone.
+    """
+    from msfl_client.data.dicom import TABLE, import_dicom
+    from msfl_common.system.progress import progress_bars, stdout_console
+
+    with progress_bars() as bars:
+        bars.add_task("Converting DICOM", total=None, note="")
+        report = import_dicom(source, bids)
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(report), indent=2) + "\n")
+        return
+    console = stdout_console(soft_wrap=True)
+    sessions = {(subject, session) for subject, session, _ in report.images}
+    console.print(
+        f"{len(report.images)} images of {len(sessions)} sessions; {report.there_already} sessions were there"
+    )
+    for why, count in report.passed_over.items():
+        console.print(f"passed over: {count} {why}", style="yellow")
+    console.print(f"Who is who: {bids / TABLE}; keep it at the site.")
+
+
+@commands.command(epilog=DEBUG_HINT)
+def preprocess(site: SitePath, study: StudyPath = None, workers: Workers = 2, as_json: Json = False) -> None:
+    """Bring every case into the common space: brain, bias field, alignment, MNI152; only what changed is done again.
+
+    What was done to the images before is recognised, or said by `preprocessed` in SITE.yaml. Results lie in the
+    site's state folder, with a page to look at; nothing leaves the site. Exit code 2 when no case can be used.
+    """
+    from msfl_client.preprocessing.qc_page import page_path, write_page
+    from msfl_client.preprocessing.site import preprocess_site
+    from msfl_client.site.kit_approval import study_of_kit
+    from msfl_common.config.study import Inputs, load_site, load_study
+    from msfl_common.system.progress import progress_bars, stdout_console
+
+    config = load_site(site)
+    study_config = load_study(study) if study is not None else study_of_kit(config)
+    inputs = study_config.inputs if study_config else Inputs()
+    with progress_bars() as bars:
+        task = bars.add_task("Preprocessing cases", total=None, note="")
+        outcomes = preprocess_site(
+            config, inputs, workers, lambda done, total: bars.update(task, completed=done, total=total)
+        )
+        bars.update(task, note="writing the page")
+        odd = write_page(config, inputs, outcomes)
+    to_look_at = {key: names for key, names in odd.items() if names}
+    if as_json:
+        document = {
+            "schema_version": 1,
+            "site": config.name,
+            "cases": [asdict(outcome) for outcome in outcomes],
+            "to_look_at": to_look_at,
+            "page": str(page_path(config)),
+        }
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        return
+    console = stdout_console(soft_wrap=True)
+    counts = Counter(outcome.status for outcome in outcomes)
+    console.print(", ".join(f"{counts[status]} {status}" for status in ("done", "current", "left out")))
+    for outcome in outcomes:
+        if outcome.reason:
+            console.print(f"{outcome.key} left out: {outcome.reason}", style="yellow")
+    for key, names in to_look_at.items():
+        console.print(f"{key} to look at: {', '.join(names)}", style="yellow")
+    console.print(f"Look at the pictures: {page_path(config)}")

@@ -1,0 +1,159 @@
+"""Commands of `msfl-client` about features: measure them, and bring them to a study's reference. Nothing is sent."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msfl_common.system.cli import DEBUG_HINT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from msfl_client.data.bids import Case
+    from msfl_client.features.table import FeatureTable
+    from msfl_client.segmentation.lesion_model import LesionModel
+    from msfl_common.config.study import Inputs, SiteConfig
+
+commands = typer.Typer()
+
+SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
+Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Cases measured at once; about 1 GB each.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
+
+
+@commands.command(epilog=DEBUG_HINT)
+def features(
+    site: SitePath,
+    study: Annotated[
+        Path | None,
+        typer.Option(metavar="STUDY.yaml", help="Use its contrasts and spacing; without it, those of the kit's study."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Model folder that finds the lesions of cases without a mask.")
+    ] = None,
+    workers: Workers = 2,
+    as_json: Json = False,
+) -> None:
+    """Measure every usable case: volumes, lesions by zone, new lesions, signal and texture. It stays here.
+
+    Writes features/features.tsv into the state folder, with a JSON file that says what each column is. A case that
+    was measured before and has not changed is not read again.
+    """
+    from msfl_client.cli.check_view import check_under_bar
+    from msfl_client.cli.features_view import features_document, print_features
+    from msfl_client.features.cache import TABLE
+    from msfl_client.features.table import write_features_table
+    from msfl_client.segmentation.lesion_model import load_lesion_model
+    from msfl_client.site.kit_approval import study_of_kit
+    from msfl_common.config.study import Inputs, load_site, load_study
+    from msfl_common.errors import CohortError, InputError
+    from msfl_common.models.model_signature import check_origin
+    from msfl_common.system.files import private_folder
+    from msfl_common.system.progress import console, stdout_console
+
+    config = load_site(site)
+    asked = load_study(study) if study is not None else study_of_kit(config)
+    lesion_model = load_lesion_model(model, config.device) if model is not None else None
+    own = lesion_model.card.study.inputs if lesion_model is not None else Inputs()
+    inputs = asked.inputs if asked is not None else own
+    if lesion_model is not None and inputs != own:
+        raise InputError(f"--model {model}: its contrasts or spacing are not the study's; give --study its own study")
+    private_folder(config.state)
+    checked = check_under_bar(config, inputs, workers, needs_mask=False)
+    table, left_out = _measure(config, checked.cases, inputs, lesion_model, workers)
+    left_out |= {key: "; ".join(reasons) for key, reasons in checked.excluded.items()}
+    if not table.rows:
+        first = next(iter(left_out.items()), ("", "no case"))
+        raise CohortError(f"{site}: none of {len(left_out)} cases could be measured; {first[0]}: {first[1]}")
+    path = config.state / TABLE
+    write_features_table(path, table)
+    if model is not None:
+        console.print(check_origin(model).sentence, soft_wrap=True)
+    if as_json:
+        sys.stdout.write(json.dumps(features_document(path, table.rows, left_out), indent=2) + "\n")
+    else:
+        print_features(stdout_console(), path, table.rows, left_out)
+
+
+@commands.command(epilog=DEBUG_HINT)
+def harmonize(
+    site: SitePath,
+    reference: Annotated[
+        Path, typer.Option(metavar="harmonization.json", help="The study's reference: in its model folder.")
+    ],
+    study: Annotated[
+        Path | None,
+        typer.Option(metavar="STUDY.yaml", help="Fit on its training cases; without it, those of the kit's study."),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE.tsv", help="A table of features of your own; without it, they are computed."),
+    ] = None,
+    workers: Workers = 2,
+    as_json: Json = False,
+) -> None:
+    """Fit the site's scanners to a published reference and harmonize its features, without sending anything.
+
+    For a site that comes late, has a new scanner, or does not give sums. The reference and the other sites'
+    figures stay as they are.
+    """
+    from msfl_client.cli.check_view import check_under_bar
+    from msfl_client.cli.harmonization_view import print_harmonized, scanner_rows
+    from msfl_client.data.bids import split_by_patient
+    from msfl_client.features.table import read_features_table
+    from msfl_client.harmonization.site import FOLDER, TABLE_FILE, harmonize_site
+    from msfl_client.site.kit_approval import study_of_kit
+    from msfl_common.config.study import StudyConfig, load_site, load_study
+    from msfl_common.errors import InputError, RefusedError
+    from msfl_common.models.model_folder import read_reference
+    from msfl_common.models.model_signature import origin_of_file
+    from msfl_common.system.progress import console as stderr_console
+    from msfl_common.system.progress import stdout_console
+
+    config, found = load_site(site), read_reference(reference)
+    origin = origin_of_file(reference)
+    asked = load_study(study) if study is not None else study_of_kit(config) or StudyConfig(name="none")
+    given = read_features_table(features) if features is not None else None
+    cases = check_under_bar(config, asked.inputs, workers, needs_mask=False).cases
+    training, _ = split_by_patient(cases, asked.validation.fraction, asked.seed)
+    table = given or _measure(config, cases, asked.inputs, None, workers)[0]
+    folder = config.state / FOLDER
+    try:
+        made = harmonize_site(training, cases, config.data, found, table, folder)
+    except RefusedError as error:
+        raise InputError(f"{site}: {error.detail}; nothing was harmonized") from None
+    stderr_console.print(origin, soft_wrap=True)
+    if as_json:
+        document = {
+            "reference": found.version,
+            "scanners": scanner_rows(made),
+            "harmonized": len(made.table.rows),
+            "left_out": dict(made.left_out),
+            "table": str(folder / TABLE_FILE),
+        }
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        return
+    console = stdout_console()
+    print_harmonized(console, config.name, made, found.version)
+    text = f"{len(made.table.rows)} of {len(cases)} cases harmonized: {folder / TABLE_FILE}; nothing was sent"
+    console.print(text, soft_wrap=True)
+
+
+def _measure(
+    config: SiteConfig, cases: Sequence[Case], inputs: Inputs, model: LesionModel | None, workers: int
+) -> tuple[FeatureTable, dict[str, str]]:
+    """Features of cases, computed under a progress bar, and by key why others could not be measured."""
+    from msfl_client.features.cache import features_of
+    from msfl_client.features.table import FeatureTable
+    from msfl_common.system.progress import progress_bars
+
+    with progress_bars() as bars:
+        task = bars.add_task("Measuring cases", total=len(cases), note="")
+        cache = config.state / "cache" / "features"
+        rows, left_out = features_of(cases, inputs, cache, model, workers, lambda: bars.advance(task))
+    return FeatureTable(tuple(rows)), left_out

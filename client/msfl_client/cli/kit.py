@@ -1,0 +1,111 @@
+"""Commands of `msfl-client` that take over, and approve, the coordinator's joining kit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msfl_common.system.cli import DEBUG_HINT
+
+if TYPE_CHECKING:
+    from msfl_common.config.study import SiteConfig
+    from msfl_common.trust.kit import SignedKit
+
+commands = typer.Typer()
+
+SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml", help="The site's own file, or its folder.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Approve without being asked; never another authority.")]
+Fingerprint = Annotated[
+    str | None, typer.Option(metavar="HEX", help="Approve without being asked if the authority has this fingerprint.")
+]
+
+
+@commands.command(epilog=DEBUG_HINT)
+def join(
+    archive: Annotated[Path, typer.Argument(metavar="KIT.zip", help="The joining kit that the coordinator sent.")],
+    site: SitePath,
+    yes: Yes = False,
+    fingerprint: Fingerprint = None,
+) -> None:
+    """Take over a joining kit: check it, show what it asks and whom it trusts, and, after a yes, keep it."""
+    from msfl_common.errors import InputError
+    from msfl_common.system.files import whole_folder, write_bytes
+    from msfl_common.trust.kit import parse_kit
+    from msfl_common.trust.kit_archive import unpack_kit
+
+    config = _load(site)
+    kit = parse_kit(unpack_kit(archive), str(archive))
+    _check_replaceable(config.kit)
+    _ask(config, kit, archive, yes, fingerprint)
+    try:
+        with whole_folder(config.kit) as folder:
+            for name, content in kit.files.items():
+                write_bytes(folder / name, content)
+    except PermissionError:
+        raise InputError(
+            f"{config.kit.parent}: this account may not write there; run as the site's own, or correct `kit:`"
+        ) from None
+    _keep(config, kit)
+
+
+@commands.command(epilog=DEBUG_HINT)
+def approve(site: SitePath, yes: Yes = False, fingerprint: Fingerprint = None) -> None:
+    """Show the kit that lies in the kit's folder, or how it differs from the approved one, and approve it."""
+    from msfl_common.trust.kit import read_kit
+
+    config = _load(site)
+    kit = read_kit(config.kit)
+    _ask(config, kit, config.kit, yes, fingerprint)
+    _keep(config, kit)
+
+
+def _load(site: Path) -> SiteConfig:
+    from msfl_common.config.study import load_site
+
+    return load_site(site)
+
+
+def _ask(site: SiteConfig, kit: SignedKit, source: Path, yes: bool, fingerprint: str | None) -> None:
+    """Show the kit, which `source` holds, and have a yes.
+
+    Raises:
+        InputError: it is another site's, or the answer is no.
+    """
+    from msfl_client.cli.kit_view import is_approved, print_kit
+    from msfl_client.site.kit_approval import approved_kit, check_site
+    from msfl_common.errors import InputError
+    from msfl_common.system.progress import stdout_console
+
+    check_site(site, kit, source)
+    console = stdout_console(soft_wrap=True)
+    try:
+        approved = approved_kit(site)
+    except InputError as error:  # its authority has expired, say: whether the new one is the same cannot be told
+        console.print(f"The approved kit cannot be used any more: {error}")
+        approved, yes = None, False
+    print_kit(console, site.policy, kit, approved)
+    if not is_approved(kit, approved, yes, fingerprint):
+        raise InputError("not approved; nothing was changed")
+
+
+def _keep(site: SiteConfig, kit: SignedKit) -> None:
+    from msfl_client.site.kit_approval import approve_kit
+    from msfl_common.system.progress import stdout_console
+
+    approve_kit(site, kit)
+    console = stdout_console(soft_wrap=True)
+    console.print(
+        f"{site.name}: the kit of study {kit.kit.study} is approved. Next: `msfl-client check SITE.yaml`; a site that "
+        "runs already takes it up when it is stopped and started."
+    )
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse to replace a folder that holds anything else than a kit."""
+    from msfl_common.errors import InputError
+    from msfl_common.trust.kit import KIT_FILES
+
+    if folder.exists() and (not folder.is_dir() or {entry.name for entry in folder.iterdir()} - set(KIT_FILES)):
+        raise InputError(f"{folder}: holds other files than a kit's; move it away, or correct `kit:`")

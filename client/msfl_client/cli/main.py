@@ -1,0 +1,176 @@
+"""`msfl-client`: what a site types.
+
+Every command imports what it needs when it runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msfl_client.cli.data import commands as data_commands
+from msfl_client.cli.features import commands as feature_commands
+from msfl_client.cli.kit import commands as kit_commands
+from msfl_client.cli.ledger import commands as ledger_commands
+from msfl_client.cli.participate import commands as federation_commands
+from msfl_client.cli.predict import commands as predict_commands
+from msfl_common.system.cli import DEBUG_HINT, run_app
+
+if TYPE_CHECKING:
+    from msfl_client.connection.check import Row
+    from msfl_common.config.study import SiteConfig
+
+app = typer.Typer(
+    rich_markup_mode="markdown",  # paragraphs flow with the terminal's width
+    help="Take part in federated studies of MS MRI; images stay here.",
+    epilog=DEBUG_HINT,
+    no_args_is_help=True,
+    add_completion=False,
+    suggest_commands=False,
+    pretty_exceptions_enable=False,
+)
+
+app.add_typer(federation_commands)
+app.add_typer(kit_commands)
+app.add_typer(data_commands)
+app.add_typer(feature_commands)
+app.add_typer(predict_commands)
+app.add_typer(ledger_commands)
+
+SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
+StudyPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--study",
+        metavar="STUDY.yaml",
+        help="Use its contrasts, and show its split; without it, those of the kit's study.",
+    ),
+]
+Connection = Annotated[
+    bool | None,
+    typer.Option(
+        "--connection/--data-only",
+        help="Look at machine, key, kit and server, too, or at the data alone; by default, where a kit is there.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Cases read at the same time; about 1 GB each.")]
+
+
+def main() -> None:
+    """Entry point of `msfl-client`."""
+    run_app(app)
+
+
+@app.callback()
+def _commands() -> None:
+    """Take part in federated studies of MS MRI; images stay here."""
+
+
+@app.command(epilog=DEBUG_HINT)
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the site's file and key.")],
+    name: Annotated[str, typer.Option(help="The site's name in the study.")],
+    data: Annotated[Path, typer.Option(metavar="BIDS", help="The site's BIDS folder.")],
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Encrypt the key with a passphrase, which is asked for here.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a site's file and its key; nothing that is there already is overwritten."""
+    from msfl_client.site.folder import init_site
+    from msfl_client.site.passphrase import new_passphrase
+    from msfl_common.system.files import quoted
+    from msfl_common.system.progress import stdout_console
+
+    made = init_site(folder, name, data, new_passphrase(name) if passphrase else None)
+    if as_json:
+        document = {
+            "site_file": str(made.site_file),
+            "key": str(made.key),
+            "public_key_file": str(made.public_key_file),
+            "public_key": made.public_key,
+        }
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        return
+    console, site = stdout_console(soft_wrap=True), quoted(made.site_file)
+    console.print(f"{made.site_file} and {made.key} are made; the key stays here. Its public key:")
+    console.print(made.public_key)
+    console.print(
+        f"Next: look at the data with `msfl-client check {site}`, and send {made.public_key_file} to the coordinator, "
+        f"who sends back a joining kit; take it over with `msfl-client join KIT.zip {site}`."
+    )
+
+
+@app.command(epilog=DEBUG_HINT)
+def check(
+    site: SitePath, study: StudyPath = None, connection: Connection = None, as_json: Json = False, workers: Workers = 2
+) -> None:
+    """Look at every case of the site: what can be used, what cannot, why, and how to fix it.
+
+    Where the coordinator's joining kit is there, look at the connection and the machine, too. SITE.yaml is the
+    site's own file. Exit code 0 when at least one case can be used and nothing keeps the site from taking part,
+    else 2.
+    """
+    from msfl_client.cli.check_view import check_document, check_under_bar, print_check
+    from msfl_client.clinical.check import check_outcome, needs_images, outcome_document, print_outcome
+    from msfl_client.data.checks import SiteCheck
+    from msfl_client.site.kit_approval import study_of_kit
+    from msfl_common.config.study import Inputs, load_site, load_study
+    from msfl_common.errors import CohortError, InputError
+    from msfl_common.system.progress import stdout_console
+
+    site_config = load_site(site)
+    study_config = load_study(study) if study is not None else study_of_kit(site_config)
+    inputs = study_config.inputs if study_config else Inputs()
+    looks_at_images = needs_images(site_config, study_config)
+    if looks_at_images:
+        segments = study_config is None or study_config.classification is None
+        result = check_under_bar(site_config, inputs, workers, needs_mask=segments)
+    else:
+        result = SiteCheck([], {}, [], [], {})
+    outcome = check_outcome(site_config, study_config, result.cases) if study_config is not None else None
+    rows = _check_connection(site_config) if _wants_connection(connection, site_config) else []
+    if as_json:
+        document = check_document(site_config, study_config, result)
+        if outcome is not None:
+            document["classification"] = outcome_document(outcome)
+        if rows:
+            document["connection"] = [asdict(row) for row in rows]
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        if looks_at_images:
+            print_check(stdout_console(), site_config, study_config, result)
+        if outcome is not None:
+            print_outcome(stdout_console(), site_config, outcome)
+        if rows:
+            from msfl_client.cli.connection_view import print_connection
+
+            print_connection(stdout_console(), rows)
+    if outcome is not None:
+        outcome.raise_if_unusable(str(site))
+    elif not result.cases:
+        raise CohortError(f"{site}: none of {len(result.found)} cases can be used; the fixes are given above")
+    if failed := [row.name for row in rows if row.level == "fail"]:
+        raise InputError(f"{site}: cannot take part yet: {', '.join(failed)}; the fixes are given above")
+
+
+def _wants_connection(asked: bool | None, site: SiteConfig) -> bool:
+    from msfl_client.site.kit_approval import APPROVAL_FILE
+
+    return site.kit.exists() or (site.state / APPROVAL_FILE).exists() if asked is None else asked
+
+
+def _check_connection(site: SiteConfig) -> list[Row]:
+    from msfl_client.connection.check import check_connection
+    from msfl_common.system.progress import progress_bars
+
+    with progress_bars() as bars:
+        bars.add_task("Looking at connection and machine", total=None, note="")
+        return check_connection(site)

@@ -1,0 +1,106 @@
+"""Commands of `msfl-client` that take part in a federation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msfl_common.system.cli import DEBUG_HINT
+
+commands = typer.Typer()
+
+STOP_S = 30.0
+SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
+
+
+@commands.command(epilog=DEBUG_HINT)
+def start(
+    site: SitePath,
+    health_port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="Answer gRPC health checks on this port, 127.0.0.1.")
+    ] = None,
+) -> None:
+    """Take part: connect to the coordinator and answer its rounds until stopped. Connections go out only."""
+    from msfl_client.connection.supervisor import supervise
+    from msfl_common.config.study import load_site
+    from msfl_common.system.health import health
+
+    with health(health_port) as set_serving:
+        supervise(load_site(site), site.resolve(), set_serving)
+
+
+@commands.command(epilog=DEBUG_HINT)
+def status(site: SitePath, as_json: Json = False) -> None:
+    """What the site's process is doing. Exit code 1 when it is not running."""
+    from msfl_client.connection.status import read_status
+    from msfl_client.connection.supervisor import LOCK, one_line
+    from msfl_client.site.kit_approval import what_waits
+    from msfl_common.config.study import load_site
+    from msfl_common.system.files import quoted
+    from msfl_common.system.lock import holder
+    from msfl_common.system.progress import stdout_console
+
+    config = load_site(site)
+    pid, last, waits = holder(config.state / LOCK), read_status(config.state), what_waits(config)
+    if as_json:
+        document = {
+            "running": pid is not None,
+            "status": last.model_dump(mode="json") if last else None,
+            "kit_to_approve": waits or None,
+        }
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    elif pid is None:
+        stdout_console(soft_wrap=True).print(
+            f"{config.name}: not running; start it with `msfl-client start {quoted(site)}`"
+        )
+    else:
+        progress = f" ({last.doing} {last.done}/{last.total} {last.note})" if last and last.total else ""
+        stdout_console(soft_wrap=True).print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}")
+    if waits and not as_json:
+        stdout_console(soft_wrap=True).print(waits)
+    if pid is None:
+        raise typer.Exit(1)
+
+
+@commands.command(epilog=DEBUG_HINT)
+def stop(site: SitePath) -> None:
+    """Stop the site's process; the round it works on is done again when it is back."""
+    from msfl_client.connection.supervisor import LOCK, LOG
+    from msfl_common.config.study import load_site
+    from msfl_common.system.lock import end_holder
+    from msfl_common.system.progress import console
+
+    config = load_site(site)
+    ended = end_holder(config.state / LOCK, STOP_S, config.state / LOG)
+    console.print(f"{config.name}: {'stopped' if ended else 'was not running'}")
+
+
+@commands.command("reset-answers", epilog=DEBUG_HINT)
+def reset_answers(
+    site: SitePath,
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Let a study be answered anew from its first round on, where its coordinator has lost the run.
+
+    Until then a site answers each round once, and the test once. What was answered before cannot be taken back, and
+    tells more of the same patients together with new answers: ask first why the run was lost. The ledger keeps it.
+    """
+    from msfl_client.egress.answers import forget, num_answers
+    from msfl_common.config.study import load_site
+    from msfl_common.system.progress import console
+
+    config = load_site(site)
+    counts = num_answers(config.state, study).values()
+    number = sum(count or 0 for count in counts)
+    found = f"{'at least ' if None in counts else ''}{number} answers"
+    text = f"{config.name}: {found} to study {study} are on record. Answer it anew?"
+    if not yes and not typer.confirm(text, err=True):
+        raise typer.Exit(1)
+    forget(config, study)
+    console.print(f"{config.name}: study {study} will be answered from its first round on")

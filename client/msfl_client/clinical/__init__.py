@@ -1,0 +1,1 @@
+"""A site's clinical tables: patients, visits, outcomes, splits."""

@@ -1,0 +1,174 @@
+"""What of a site's patients a classification can use, for the site's own eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from msfl_client.clinical.inputs import complete, labelled
+from msfl_client.clinical.observations import REASONS, Observation, Observations, observations, sees_images
+from msfl_client.clinical.splits import split_parts
+from msfl_client.data.bids import Case
+from msfl_client.data.findings import FIXES, Finding
+from msfl_client.disclosure.floors import floor_of
+from msfl_client.disclosure.small_groups import describe_small_group, in_large_groups
+from msfl_client.features.cache import TABLE
+from msfl_client.features.own_table import own_features
+from msfl_client.features.table import FeatureTable, read_features_table
+from msfl_common.config.classification import Classification, DeepModel
+from msfl_common.config.study import SiteConfig, StudyConfig
+from msfl_common.errors import CohortError, InputError
+
+_COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
+_PARTS = ("training", "validation", "test")
+
+
+@dataclass(frozen=True)
+class OutcomeCheck:
+    """A site's observations, looked through.
+
+    Attributes:
+        outcome: the label column, or the endpoint.
+        found: the observations that can be used, and why others cannot.
+        per_class: class to number of observations.
+        parts: observations to train, validate and test on.
+        findings: faults of rows and of the site as a whole.
+    """
+
+    outcome: str
+    found: Observations
+    per_class: dict[str, int]
+    parts: tuple[int, int, int]
+    findings: tuple[Finding, ...]
+
+    def raise_if_unusable(self, source: str) -> None:
+        """Say in one line why a site cannot take part; return when it can.
+
+        Raises:
+            InputError: no observation is left, or an input is the label.
+        """
+        if not self.found.kept:
+            reasons = ", ".join(f"{count} {REASONS[reason]}" for reason, count in self.found.counts.items())
+            raise CohortError(f"{source}: no patient can be used for {self.outcome}: {reasons or 'no patient found'}")
+        for finding in self.findings:
+            if finding.rule == "leak":
+                raise InputError(f"{source}: {finding.text}")
+
+
+def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -> OutcomeCheck | None:
+    """Look through the clinical tables of a site; None where the study is no classification.
+
+    Inputs that are features are looked up in the site's own table, else in the one that was measured, if there is one.
+
+    Raises:
+        InputError: a table cannot be read at all, or the label is in none.
+    """
+    settings = study.classification
+    if settings is None:
+        return None
+    path = site.state / TABLE
+    table = None
+    if study.segmentation is None:  # else features wait for a model of lesions
+        table = own_features(site) or (read_features_table(path) if path.exists() else None)
+    found = observations(cases, site.data, settings, table)
+    measured = table is not None or not settings.features
+    findings = list(found.findings)
+    if measured and not isinstance(settings.model, DeepModel):
+        found = complete(found, settings, table)
+        try:
+            labelled(found, settings, table)
+        except InputError as error:
+            findings.append(Finding("fail", None, "leak", str(error)))
+    if not measured and sees_images(settings):
+        shows = "`msfl-client features`" if study.segmentation is None else "the study's segmentation"
+        text = f"features are not measured yet; whether each case has them shows after {shows}"
+        findings.append(Finding("pass", None, "outcome", text))
+    counts = found.per_class(settings.outcome)
+    if found.kept:
+        findings += [Finding("warn", None, "outcome", text) for text in _lacking(counts)]
+    parts = split_parts(found.kept, study, site.name)
+    training, validation, test = (len(part) for part in parts.each)
+    if measured and not isinstance(settings.model, DeepModel) and not any(one.rule == "leak" for one in findings):
+        findings += _left_out_of_sums(site, study, settings, table, parts.training)
+    name = settings.outcome.column or settings.outcome.endpoint or ""
+    return OutcomeCheck(name, found, counts, (training, validation, test), tuple(findings))
+
+
+def needs_images(site: SiteConfig, study: StudyConfig | None) -> bool:
+    """Whether a check has to look at the site's images: not where a study sees none, or the site's own features."""
+    settings = study.classification if study is not None and study.segmentation is None else None
+    if settings is None or isinstance(settings.model, DeepModel):
+        return True
+    return sees_images(settings) and own_features(site) is None
+
+
+def print_outcome(console: Console, site: SiteConfig, check: OutcomeCheck) -> None:
+    """Print classes, parts, reasons for leaving out, and faults with their fix."""
+    table = Table(title=f"{check.outcome} at {site.name}", title_justify="left")
+    table.add_column("class")
+    table.add_column("observations", justify="right")
+    for name, count in check.per_class.items():
+        table.add_row(Text(name), str(count))
+    console.print(table)
+    patients = len({one.patient for one in check.found.kept})
+    parts = ", ".join(f"{count} for {part}" for part, count in zip(_PARTS, check.parts, strict=True))
+    lines = [f"{len(check.found.kept)} observations of {patients} patients can be used: {parts}."]
+    lines += [f"  left out: {count}, {REASONS[reason]}" for reason, count in check.found.counts.items()]
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+    for finding in check.findings:
+        console.print(Text(f"{finding.case or site.name}: {finding.text}", _COLOURS[finding.level]), soft_wrap=True)
+    for rule in dict.fromkeys(finding.rule for finding in check.findings if finding.level != "pass"):
+        console.print(Text(f"  {rule}: {FIXES[rule]}"), soft_wrap=True)
+
+
+def outcome_document(check: OutcomeCheck) -> dict[str, Any]:
+    """The same for programs; it names patients and stays at the site."""
+    return {
+        "outcome": check.outcome,
+        "observations": len(check.found.kept),
+        "patients": len({one.patient for one in check.found.kept}),
+        "per_class": check.per_class,
+        "parts": dict(zip(_PARTS, check.parts, strict=True)),
+        "left_out": {str(reason): count for reason, count in check.found.counts.items()},
+        "left_out_of": {key: str(reason) for key, reason in check.found.left_out.items()},
+        "findings": [
+            {"level": one.level, "case": one.case, "rule": one.rule, "text": one.text, "fix": FIXES[one.rule]}
+            for one in check.findings
+        ],
+    }
+
+
+def _left_out_of_sums(
+    site: SiteConfig,
+    study: StudyConfig,
+    settings: Classification,
+    table: FeatureTable | None,
+    part: Sequence[Observation],
+) -> list[Finding]:
+    """Who of the training patients does not train, as too few are like them in what sums tell apart."""
+    try:
+        training = labelled(part, settings, table)
+    except InputError as error:
+        return [Finding("fail", None, "leak", str(error))]
+    floor = floor_of(site.policy, study)
+    why = describe_small_group(settings, training, floor)
+    if why is None:
+        return []
+    kept = len(in_large_groups(settings, training, floor).labels_N)
+    text = f"{len(training.labels_N) - kept} of {len(training.labels_N)} training cases are left out of sums: {why}"
+    return [Finding("warn", None, "small-group", text)]
+
+
+def _lacking(per_class: dict[str, int]) -> list[str]:
+    """What a site's labels lack; the site still helps, because other sites have it."""
+    absent = [name for name, count in per_class.items() if not count]
+    if len(absent) == len(per_class) - 1:
+        only = next(name for name, count in per_class.items() if count)
+        return [f"every case is of class {only}: no metric of telling classes apart can be measured here"]
+    return [f"no case of class {name}" for name in absent]

@@ -1,0 +1,104 @@
+"""Observations as a model takes them in: matrices, and a guard against labels among the inputs.
+
+Legend: N cases, P inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfl_client.clinical.observations import Observation, Observations
+from msfl_client.features.table import FeatureTable
+from msfl_common.config.classification import Classification
+from msfl_common.dataset import Labelled
+from msfl_common.errors import InputError
+
+_LEAST_ARRANGEMENTS = 100  # fewer, and an input may well equal the label by chance
+
+
+def complete(found: Observations, classification: Classification, table: FeatureTable | None) -> Observations:
+    """The observations that have every input of a feature model; the others are left out for want of one."""
+    rows = rows_by_visit(table)
+    lacking = {one.key for one in found.kept if _values(one, classification, rows) is None}
+    kept = tuple(one for one in found.kept if one.key not in lacking)
+    return replace(found, kept=kept, left_out={**found.left_out, **dict.fromkeys(sorted(lacking), "no-input")})
+
+
+def labelled(
+    found: Observations | Sequence[Observation], classification: Classification, table: FeatureTable | None
+) -> Labelled:
+    """Inputs and labels of observations, inputs in the order of `classification.inputs`.
+
+    Args:
+        found: observations; one without every input is not in the result (`complete` counts them).
+        classification: which features and clinical values the model sees.
+        table: features of the cases, harmonized or not; None where the model sees none.
+
+    Raises:
+        InputError: an input is the label under another name.
+    """
+    rows = rows_by_visit(table)
+    kept = found.kept if isinstance(found, Observations) else found
+    pairs = [(one, values) for one in kept if (values := _values(one, classification, rows)) is not None]
+    inputs = np.array([values for _, values in pairs], np.float64).reshape(len(pairs), len(classification.inputs))
+    labels = np.array([one.label for one, _ in pairs], np.int64)
+    outcome = classification.outcome
+    refuse_leak(classification.inputs, inputs, labels, outcome.column or outcome.endpoint or "the label")
+    return Labelled(classification.inputs, inputs, labels, tuple(one.patient for one, _ in pairs))
+
+
+def refuse_leak(
+    names: Sequence[str], features_NP: NDArray[np.float64], labels_N: NDArray[np.int64], outcome: str
+) -> None:
+    """Refuse an input that is the label: each of its values goes with one class, and each class with one value.
+
+    Nothing is said where so few cases could be labelled in less than 100 ways that it may be chance.
+
+    Raises:
+        InputError: names the input and the outcome.
+    """
+    if _arrangements(labels_N) < _LEAST_ARRANGEMENTS:
+        return
+    classes = len(set(labels_N.tolist()))
+    for name, column in zip(names, features_NP.T, strict=True):
+        pairs = set(zip(column.tolist(), labels_N.tolist(), strict=True))
+        if len(pairs) == classes == len({value for value, _ in pairs}):
+            raise InputError(
+                f"input {name} and outcome {outcome} are the same in all {len(labels_N)} cases, up to their names: "
+                f"leave {name} out of the study, or correct the table"
+            )
+
+
+def _arrangements(labels_N: NDArray[np.int64]) -> float:
+    """In how many ways these labels could stand over the cases."""
+    counts = Counter(labels_N.tolist()).values()
+    ways = math.lgamma(len(labels_N) + 1) - sum(math.lgamma(count + 1) for count in counts)
+    return math.exp(min(ways, 700.0)) if len(counts) > 1 else 1.0
+
+
+Rows = Mapping[tuple[int, str, str | None], Mapping[str, float]]
+
+
+def rows_by_visit(table: FeatureTable | None) -> Rows:
+    """Features of a table by folder, patient and session."""
+    rows = table.rows if table is not None else ()
+    return {(row.dataset, row.participant_id, row.session_id): row.features for row in rows}
+
+
+def known_inputs(one: Observation, classification: Classification, rows: Rows) -> dict[str, float]:
+    """Those of a model's inputs that are known of an observation, in their order."""
+    features = rows.get((one.dataset, one.subject, one.session), {})
+    known = {**features, **{str(name): value for name, value in one.clinical.items()}}
+    return {name: known[name] for name in classification.inputs if name in known}
+
+
+def _values(one: Observation, classification: Classification, rows: Rows) -> list[float] | None:
+    """The inputs in their order; None where one is missing."""
+    known = known_inputs(one, classification, rows)
+    return list(known.values()) if len(known) == len(classification.inputs) else None

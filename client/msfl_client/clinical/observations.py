@@ -1,0 +1,318 @@
+"""What a site can learn an outcome from: patients' visits with a label, and why there are not more.
+
+Legend: N cases, P inputs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from msfl_client.clinical.endpoints import Scored, Told, Unknown, either, lesion_activity, worsening
+from msfl_client.clinical.records import Patient, Visit, read_clinical
+from msfl_client.data.bids import Case
+from msfl_client.data.findings import Finding
+from msfl_client.features.table import FeatureRow, FeatureTable
+from msfl_common.config.classification import Classification, Clinical, DeepModel, Endpoint, Outcome
+from msfl_common.errors import InputError
+
+Reason = (
+    Unknown
+    | Literal["fault", "session-order", "no-images", "no-date", "no-later-visit", "no-label", "other-label", "no-input"]
+)
+REASONS: Mapping[Reason, str] = MappingProxyType(
+    {
+        "fault": "a fault in the patient's rows",
+        "session-order": "sessions are not numbered in the order of their dates",
+        "no-images": "no usable images at the visit",
+        "no-date": "no date at the visit",
+        "no-score": "no EDSS at the visit",
+        "no-follow-up": "no later visit with the score",
+        "short-follow-up": "follow-up ends before the horizon",
+        "unconfirmed": "worsening, but follow-up ends before it could be confirmed",
+        "gap": "worsening after the horizon, and no visit around it",
+        "no-later-visit": "no later visit to take the label from",
+        "no-label": "no label",
+        "other-label": "a label that is no class of the study",
+        "no-input": "an input is missing",
+    }
+)
+"""What each reason for leaving out means."""
+
+_CHANGE_FEATURES = ("new_lesion_count", "enlarging_lesion_count")
+_CHANGE_COLUMNS = ("new_lesions", "enlarging_lesions")
+
+
+@dataclass(frozen=True)
+class SeenVisit:
+    """What a model may see of a visit.
+
+    Attributes:
+        days: since the patient's day 0, or None where no table says when.
+        case: its images, or None.
+        clinical: the study's clinical values that are known.
+    """
+
+    days: float | None
+    case: Case | None
+    clinical: Mapping[Clinical, float] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A patient at an index visit, and what came of it.
+
+    Attributes:
+        key: unique within the site, and says which patient and visit; stays there.
+        dataset: index of the BIDS folder.
+        subject: "sub-001", unique within the folder.
+        session: of the index visit; None for one without, or in a folder without sessions.
+        patient: key of the patient, unique within the site.
+        visits: up to the index visit, which is the last; oldest first.
+        label: index of its class.
+    """
+
+    key: str
+    dataset: int
+    subject: str
+    session: str | None
+    patient: str
+    visits: tuple[SeenVisit, ...]
+    label: int
+
+    @property
+    def case(self) -> Case | None:
+        """The images of the index visit."""
+        return self.visits[-1].case
+
+    @property
+    def clinical(self) -> Mapping[Clinical, float]:
+        """The clinical values of the index visit."""
+        return self.visits[-1].clinical
+
+    @property
+    def earlier_cases(self) -> tuple[Case, ...]:
+        """The images of earlier visits, oldest first."""
+        return tuple(visit.case for visit in self.visits[:-1] if visit.case is not None)
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Every observation of a site.
+
+    Attributes:
+        kept: those with a label, by folder, patient and time.
+        left_out: key of every patient or visit without one, with the reason.
+        findings: what is wrong with the tables; stays at the site.
+    """
+
+    kept: tuple[Observation, ...]
+    left_out: Mapping[str, Reason] = field(default_factory=dict, hash=False)
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def counts(self) -> dict[Reason, int]:
+        """How many are left out, by reason: all that may be told elsewhere."""
+        counts = Counter(self.left_out.values())
+        return {reason: counts[reason] for reason in REASONS if counts[reason]}
+
+    def per_class(self, outcome: Outcome) -> dict[str, int]:
+        """Observations of each class."""
+        counts = Counter(one.label for one in self.kept)
+        return {name: counts[number] for number, name in enumerate(outcome.classes)}
+
+
+def sees_images(classification: Classification) -> bool:
+    """Whether an index visit needs images, or their features."""
+    return bool(classification.features) or isinstance(classification.model, DeepModel)
+
+
+def observations(
+    cases: Sequence[Case], roots: Sequence[Path], classification: Classification, table: FeatureTable | None = None
+) -> Observations:
+    """The observations that a study can use.
+
+    A column of participants.tsv labels a patient at baseline. A column of sessions.tsv is the status at its visit, and
+    is predicted from the visit before. An endpoint is computed from the visits after the index visit, which is each
+    patient's first or every one that has a label.
+
+    Whether lesions changed is read from `new_lesions` and `enlarging_lesions` of sessions.tsv, a reader's counts since
+    the session before; where it has neither, from the table of features.
+
+    Args:
+        cases: the site's usable cases, as `bids.find_cases` orders them.
+        roots: its BIDS folders.
+        classification: the outcome, and what it is predicted from.
+        table: features of the cases, if there are any; its rows count as images, too.
+
+    Raises:
+        InputError: a table cannot be read; the label column is in no table, or cannot label every visit.
+    """
+    outcome = classification.outcome
+    rows = {(row.dataset, row.participant_id, row.session_id): row for row in (table.rows if table else ())}
+    imaged = imaged_sessions(cases, table)
+    needed = {*classification.clinical, *(["edss"] if outcome.endpoint else [])}
+    if outcome.endpoint == "activity":
+        needed |= {*_CHANGE_COLUMNS}
+    records = read_clinical(roots, needed, outcome.column, {place: list(of) for place, of in imaged.items()})
+    if outcome.column and outcome.observations == "every" and not records.label_in_sessions:
+        raise InputError(
+            f"outcome.observations: every visit needs an endpoint or a column of sessions.tsv; {outcome.column} is one "
+            "of participants.tsv, with one label for a patient"
+        )
+    kept: list[Observation] = []
+    left_out: dict[str, Reason] = dict.fromkeys(records.left_out, "fault")
+    for place, patient in records.patients.items():
+        images = imaged.get(place, {})
+        changes = {session: _changed(rows.get((*place, session))) for session in images}
+        if not are_in_order(patient, images):
+            left_out[patient.key] = "session-order"
+            continue
+        more, without = _of_patient(place, patient, images, changes, records.label_in_sessions, classification)
+        kept += more
+        left_out |= without
+    return Observations(tuple(kept), left_out, records.findings)
+
+
+def imaged_sessions(
+    cases: Sequence[Case], table: FeatureTable | None
+) -> dict[tuple[int, str], dict[str | None, Case | None]]:
+    """Of each (folder, subject) the sessions with images or features, in order, and their case."""
+    found: defaultdict[tuple[int, str], dict[str | None, Case | None]] = defaultdict(dict)
+    for case in cases:
+        found[case.patient][case.session] = case
+    for row in table.rows if table else ():
+        found[row.dataset, row.participant_id].setdefault(row.session_id, None)
+    return dict(found)
+
+
+def are_in_order(patient: Patient, images: Collection[str | None]) -> bool:
+    """Whether sessions with images are named in the order of their dates."""
+    in_order = [visit.session for visit in patient.visits if visit.imaged]
+    return in_order == [session for session in images if session in in_order]
+
+
+def observe(
+    place: tuple[int, str],
+    patient: Patient,
+    index: int,
+    images: Mapping[str | None, Case | None],
+    classification: Classification,
+    label: int,
+) -> Observation:
+    """A patient at a visit: what a model may see of it and of those before.
+
+    Args:
+        place: folder and subject.
+        patient: with the visits.
+        index: number of the visit.
+        images: session to its case.
+        classification: which clinical values the model sees.
+        label: index of its class; any, where it is to be predicted.
+    """
+    seen = tuple(
+        SeenVisit(
+            visit.days,
+            images.get(visit.session) if visit.imaged else None,
+            {name: visit.values[name] for name in classification.clinical if name in visit.values},
+        )
+        for visit in patient.visits[: index + 1]
+    )
+    return Observation(_key(patient, index), *place, patient.visits[index].session, patient.key, seen, label)
+
+
+def _key(patient: Patient, index: int) -> str:
+    visit = patient.visits[index]
+    name = visit.session or (f"day {visit.days:g}" if visit.days is not None else "")
+    return f"{patient.key} {name}".strip()
+
+
+def _of_patient(
+    place: tuple[int, str],
+    patient: Patient,
+    images: Mapping[str | None, Case | None],
+    changes: Mapping[str | None, float | None],
+    label_in_sessions: bool,
+    classification: Classification,
+) -> tuple[list[Observation], dict[str, Reason]]:
+    """A patient's observations, and why other visits are none."""
+    outcome = classification.outcome
+    with_images = [number for number, visit in enumerate(patient.visits) if visit.imaged]
+    candidates = with_images if sees_images(classification) else list(range(len(patient.visits)))
+    if outcome.column and not label_in_sessions:  # what participants.tsv says is of baseline, and of no later visit
+        candidates = [number for number in candidates if number == patient.baseline]
+    if not candidates:
+        return [], {patient.key: "no-images"}
+    kept, left_out = [], {}
+    for index in candidates[:1] if outcome.observations == "first" else candidates:
+        found = _label(patient, index, changes, label_in_sessions, outcome)
+        key = _key(patient, index)
+        if isinstance(found, int):
+            kept.append(observe(place, patient, index, images, classification, found))
+        else:
+            left_out[key] = found
+    return kept, left_out
+
+
+def _label(
+    patient: Patient,
+    index: int,
+    changes: Mapping[str | None, float | None],
+    label_in_sessions: bool,
+    outcome: Outcome,
+) -> int | Reason:
+    if outcome.endpoint is not None:
+        told = _endpoint(patient.visits, index, changes, outcome, outcome.endpoint)
+        return int(told) if isinstance(told, bool) else told
+    if not label_in_sessions:
+        return _class_of(patient.label, outcome)
+    later = [visit for visit in patient.visits[index + 1 :] if visit.session is not None]
+    return _class_of(later[0].label, outcome) if later else "no-later-visit"
+
+
+def _class_of(text: str | None, outcome: Outcome) -> int | Reason:
+    """The class that a cell names; a whole number may be written 1.0."""
+    if text is None:
+        return "no-label"
+    name = text.removesuffix(".0") if text not in outcome.classes else text
+    return outcome.classes.index(name) if name in outcome.classes else "other-label"
+
+
+def _endpoint(
+    visits: Sequence[Visit],
+    index: int,
+    changes: Mapping[str | None, float | None],
+    outcome: Outcome,
+    endpoint: Endpoint,
+) -> Told | Literal["no-date"]:
+    start = visits[index]
+    if start.days is None:
+        return "no-date"
+    timed = [(visit, visit.days) for visit in visits[index + 1 :] if visit.days is not None]
+    worse: Told = "no-score"
+    if "edss" in start.values:
+        later = [Scored(days, visit.values["edss"]) for visit, days in timed if "edss" in visit.values]
+        worse = worsening(Scored(start.days, start.values["edss"]), later, endpoint, outcome)
+    if endpoint != "activity":
+        return worse
+    read = [(days, _change(visit, changes)) for visit, days in timed]
+    return either(
+        lesion_activity(start.days, [Scored(days, value) for days, value in read if value is not None], outcome), worse
+    )
+
+
+def _change(visit: Visit, changes: Mapping[str | None, float | None]) -> float | None:
+    """Whether lesions appeared or grew since the session before: by the reader, else by the features."""
+    counts = [visit.values[name] for name in _CHANGE_COLUMNS if name in visit.values]
+    if counts:
+        return float(any(counts))
+    return changes.get(visit.session) if visit.imaged else None
+
+
+def _changed(row: FeatureRow | None) -> float | None:
+    counts = [row.features[name] for name in _CHANGE_FEATURES if name in row.features] if row else []
+    return float(any(counts)) if counts else None

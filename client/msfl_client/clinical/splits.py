@@ -1,0 +1,147 @@
+"""Which of a site's patients train, which validate and which test; the study's seed decides."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from msfl_client.clinical.observations import Observation
+from msfl_common.config.study import StudyConfig
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A site's observations: to learn from, to choose a threshold on, and for the final figures."""
+
+    training: Sequence[Observation]
+    validation: Sequence[Observation]
+    test: Sequence[Observation]
+
+    @property
+    def each(self) -> tuple[Sequence[Observation], ...]:
+        """The three of them."""
+        return self.training, self.validation, self.test
+
+
+def split_parts(found: Sequence[Observation], study: StudyConfig, site: str) -> Parts:
+    """Split a site's observations as the study says, never a patient's into two parts.
+
+    Without a fold, by `split_observations`. With one, the fold tests (`held_out`), and the others are split into
+    training and validation in the same way. A site that is left out whole tests on everybody, and no other site does.
+
+    Args:
+        found: the site's observations.
+        study: has a classification; its fold, shares and seed decide.
+        site: the site's name in the study.
+    """
+    assert study.classification is not None
+    share, fold = study.validation.fraction, study.classification.fold
+    if fold is None:
+        return Parts(*split_observations(found, share, study.classification.test_fraction, study.seed))
+    if fold.number is not None and fold.of is not None:
+        test = held_out(found, fold.number, fold.of, study.seed)
+    else:
+        test = list(found) if fold.site == site else []
+    held = {one.key for one in test}
+    training, validation, _ = split_observations([one for one in found if one.key not in held], share, 0.0, study.seed)
+    return Parts(training, validation, test)
+
+
+def split_observations(
+    found: Sequence[Observation], validation_fraction: float, test_fraction: float, seed: int
+) -> tuple[list[Observation], list[Observation], list[Observation]]:
+    """Split into training, validation and test, never a patient's observations into two.
+
+    In each BIDS folder, patients of each class (of several, the last) are ranked by the SHA-256 of seed and patient and
+    spread evenly over 0 to 1; of all together, the first ceil(test_fraction * n) are for the test, the next
+    ceil(validation_fraction * n) validate and the rest train, at least one. So every part has its share of each class,
+    as far as the counts allow. The order of observations and the site's other folders make no difference.
+
+    Args:
+        found: observations of one site.
+        validation_fraction: share of patients that validate, above 0 and below 1.
+        test_fraction: share of patients kept for the final figures, below 1; 0 for none.
+        seed: the study's seed.
+
+    Returns:
+        Training, validation and test observations, each in the order given.
+    """
+    part_of: dict[tuple[int, str], int] = {}
+    for dataset, labels in _by_folder(found).items():
+        ranked = _evenly(labels, seed)
+        num_test, num_validation = _part_sizes(len(ranked), validation_fraction, test_fraction)
+        for place, subject in enumerate(ranked):
+            part_of[dataset, subject] = 2 if place < num_test else 1 if place < num_test + num_validation else 0
+    training, validation, test = (
+        [one for one in found if part_of[one.dataset, one.subject] == part] for part in range(3)
+    )
+    return training, validation, test
+
+
+def held_out(found: Sequence[Observation], number: int, num_folds: int, seed: int) -> list[Observation]:
+    """The observations of one fold, in the order given; each patient is in exactly one of the folds.
+
+    In each BIDS folder, patients of each class, ranked as in `split_observations`, are dealt one after the other, and
+    the next class goes on where the last ended: folds differ by one patient at most, and so do their patients of any
+    class.
+
+    Args:
+        found: observations of one site.
+        number: which fold, 1 to `num_folds`.
+        num_folds: folds.
+        seed: the study's seed.
+    """
+    chosen: set[tuple[int, str]] = set()
+    for dataset, labels in _by_folder(found).items():
+        dealt = [subject for ranked in _ranked(labels, seed) for subject in ranked]
+        chosen |= {(dataset, subject) for subject in dealt[number - 1 :: num_folds]}
+    return [one for one in found if (one.dataset, one.subject) in chosen]
+
+
+def patients_per_class(found: Sequence[Observation]) -> Counter[int]:
+    """Patients by the index of their class, of several the last."""
+    return Counter(label for labels in _by_folder(found).values() for label in labels.values())
+
+
+def _by_folder(found: Sequence[Observation]) -> Mapping[int, Mapping[str, int]]:
+    """Each BIDS folder's subjects, with their class: of several, the last."""
+    by_folder: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for one in found:
+        subjects = by_folder[one.dataset]
+        subjects[one.subject] = max(one.label, subjects.get(one.subject, 0))
+    return by_folder
+
+
+def _part_sizes(num_patients: int, validation_fraction: float, test_fraction: float) -> tuple[int, int]:
+    """Patients to test and to validate on: of a share above 0 at least one, and one to train; few go in that order."""
+    # The small subtraction keeps 0.1 * 30 = 3.0000000000000004 at 3.
+    test, validation = (
+        max(math.ceil(fraction * num_patients - 1e-9), 1) if fraction else 0
+        for fraction in (test_fraction, validation_fraction)
+    )
+    while test + validation > num_patients - 1 and test + validation:
+        test, validation = (test, validation - 1) if validation >= test else (test - 1, validation)
+    return test, validation
+
+
+def _evenly(labels: Mapping[str, int], seed: int) -> list[str]:
+    """Subjects in an order in which each class is spread evenly."""
+    place: dict[str, float] = {}
+    for ranked in _ranked(labels, seed):
+        place |= {name: (rank + 0.5) / len(ranked) for rank, name in enumerate(ranked)}
+    return sorted(labels, key=lambda name: (place[name], _digest(name, seed)))
+
+
+def _ranked(labels: Mapping[str, int], seed: int) -> list[list[str]]:
+    """The subjects of each class, in an order that the seed decides."""
+    by_class: defaultdict[int, list[str]] = defaultdict(list)
+    for name, label in labels.items():
+        by_class[label].append(name)
+    return [sorted(by_class[label], key=lambda name: _digest(name, seed)) for label in sorted(by_class)]
+
+
+def _digest(name: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()

@@ -1,0 +1,259 @@
+"""One patient's rows, put together: visits in their order, each with what is known at it.
+
+The rules are those of `records`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from msfl_client.clinical.tables import DAYS_PER_YEAR, Row, parse_time, parse_value, time_place
+
+_GROWS = ("age", "disease_duration")
+_RELAPSES = "relapses_prior_year"
+_RELAPSE_DAYS = 365.0
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A patient at one time.
+
+    Attributes:
+        session: "ses-01"; None for a visit without images, or in a folder without sessions.
+        days: since day 0; None where no table says when.
+        values: what is known of the columns that were asked for.
+        label: the label column's text in sessions.tsv, or None.
+        imaged: whether it has images that can be used.
+    """
+
+    session: str | None
+    days: float | None
+    values: Mapping[str, float] = field(hash=False)
+    label: str | None = None
+    imaged: bool = False
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A patient's visits, in their order.
+
+    Attributes:
+        key: unique within the site: sub-001; after the first folder, sub-001_data-1.
+        visits: at least one.
+        label: the label column's text in participants.tsv, or None.
+    """
+
+    key: str
+    visits: tuple[Visit, ...]
+    label: str | None = None
+
+    @property
+    def baseline(self) -> int:
+        """Number of the visit that participants.tsv describes: of day 0, else the first."""
+        return baseline_of(self.visits)
+
+
+@dataclass(frozen=True)
+class PatientRows:
+    """What the tables of a folder hold of one patient.
+
+    Attributes:
+        participants: of participants.tsv.
+        sessions: of the patient's sessions.tsv.
+        elsewhere: of phenotype/*.tsv.
+        relapses: of phenotype/relapses.tsv; None where it is not read.
+        folders: the sessions that have a folder.
+        imaged: the sessions that have images that can be used.
+    """
+
+    participants: Sequence[Row]
+    sessions: Sequence[Row]
+    elsewhere: Sequence[Row]
+    relapses: Sequence[Row] | None
+    folders: Sequence[str | None]
+    imaged: Sequence[str | None]
+
+
+class Notes:
+    """What is found while a patient's rows are read: `faults` leave the patient out, `warnings` do not."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self.warnings: list[str] = []
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A row, read: `time` in days, of the calendar or since baseline."""
+
+    row: Row | None
+    session: str | None
+    time: float | None
+    values: Mapping[str, float]
+    label: str | None = None
+
+
+def patient_of(key: str, rows: PatientRows, wanted: Sequence[str], label: str | None, notes: Notes) -> Patient:
+    """Put a patient together; where `notes` has faults afterwards, the patient is not to be used."""
+    kinds: set[str] = set()
+    sessions = [_read(row, wanted, label, kinds, notes) for row in rows.sessions]
+    others = [_read(row, wanted, None, kinds, notes) for row in rows.elsewhere]
+    elsewhere = [seen for seen in others if seen.session or seen.time is not None]
+    once = [seen for seen in others if not (seen.session or seen.time is not None)]
+    once += [_read(row, wanted, label, None, notes) for row in rows.participants]
+    relapses = [_time(row, kinds, notes) for row in rows.relapses or ()]
+    if len(kinds) > 1:
+        timed = [seen.row for seen in (*sessions, *elsewhere) if seen.row is not None and seen.time is not None]
+        place = time_place((*timed, *(rows.relapses or ()))[-1])
+        notes.faults.append(f"{place}: expected dates alone or numbers alone for a patient, found both")
+    _check_order([*sessions, *elsewhere], kinds, notes)
+    named = dict.fromkeys([*rows.folders, *rows.imaged])
+    on_disk = [_Seen(None, name, 0.0 if _at_baseline(rows, name, kinds) else None, {}) for name in named]
+    dated = [[seen.time for seen in part if seen.time is not None] for part in (sessions, elsewhere)]
+    day_0 = min(dated[0] or dated[1], default=0.0) if kinds == {"date"} else 0.0
+    visits = _in_order(_together([*sessions, *on_disk, *elsewhere], day_0, rows.imaged, notes), key, notes)
+    known = {name: value for seen in once for name, value in seen.values.items()}
+    _check_rows_agree(once, notes)
+    visits = _with_baseline(visits, known)
+    if rows.relapses is not None and _RELAPSES in wanted:
+        visits = _with_relapses(visits, [time - day_0 for time in relapses if time is not None])
+    return Patient(key, tuple(visits), next((seen.label for seen in once if seen.label), None))
+
+
+def baseline_of(visits: Sequence[Visit]) -> int:
+    """Number of the visit of day 0, else of the first."""
+    return next((number for number, visit in enumerate(visits) if visit.days == 0), 0)
+
+
+def _read(row: Row, wanted: Sequence[str], label: str | None, kinds: set[str] | None, notes: Notes) -> _Seen:
+    """The cells that are asked for; adds the kind of the row's time to `kinds`, and reads no time without it."""
+    values = {}
+    if row.num_cells != row.num_columns:
+        place = f"{row.path}: line {row.line}"
+        notes.faults.append(f"{place}: expected {row.num_columns} cells as in the first line, found {row.num_cells}")
+    else:
+        for column in wanted:
+            if text := row.cells.get(column):
+                try:
+                    values[column] = parse_value(column, text)
+                except ValueError as error:
+                    notes.faults.append(f"{row.place(column)}: {error}")
+    if values.get("edss") == 0.5:
+        notes.warnings.append(f"{row.place('edss')}: the scale has no 0.5; kept")
+    session = row.cells.get("session_id")
+    if session and not session.startswith("ses-"):
+        session = f"ses-{session}"
+    time = None if kinds is None else _time(row, kinds, notes)
+    return _Seen(row, session, time, values, row.cells.get(label) if label else None)
+
+
+def _time(row: Row, kinds: set[str], notes: Notes) -> float | None:
+    try:
+        found = parse_time(row)
+    except ValueError as error:
+        notes.faults.append(str(error))
+        return None
+    if found is None:
+        return None
+    kinds.add(found[0])
+    return found[1]
+
+
+def _check_order(seen: Sequence[_Seen], kinds: set[str], notes: Notes) -> None:
+    """Within a file, a patient's visits follow each other in time, none before baseline."""
+    timed = [(one.row, one.time) for one in seen if one.row is not None and one.time is not None]
+    for row, time in timed:
+        if kinds == {"number"} and time < 0:
+            notes.faults.append(f"{time_place(row)}: a visit before baseline; expected 0 or more")
+    for path in dict.fromkeys(row.path for row, _ in timed):
+        for (earlier, before), (row, after) in pairwise((row, time) for row, time in timed if row.path == path):
+            if after < before:
+                text = f"expected the patient's visits in order of time, found one before that of line {earlier.line}"
+                notes.faults.append(f"{time_place(row)}: {text}")
+            elif after == before:
+                notes.faults.append(f"{time_place(row)}: the same visit as line {earlier.line}; remove one")
+
+
+def _together(seen: Sequence[_Seen], day_0: float, imaged: Sequence[str | None], notes: Notes) -> list[Visit]:
+    """Rows of one visit in one: those that name its session, or no session and its day."""
+    visits: list[Visit] = []
+    sources: list[set[object]] = []
+    for one in seen:
+        days = None if one.time is None else one.time - day_0
+        number = next((at for at, visit in enumerate(visits) if _same(one, days, visit)), None)
+        if number is None:
+            has_images = one.session in imaged if one.session else one.row is None
+            visits.append(Visit(one.session, days, one.values, one.label, has_images))
+            sources.append({one.row.path} if one.row else set())
+            continue
+        visit = visits[number]
+        if one.row is not None:
+            if one.row.path in sources[number]:
+                notes.faults.append(f"{one.row.place('session_id')}: the visit is there twice; remove one")
+            sources[number].add(one.row.path)
+            for name in sorted({*one.values} & {*visit.values}):
+                if one.values[name] != visit.values[name]:
+                    text = f"expected {visit.values[name]:g} as in another table, found {one.values[name]:g}"
+                    notes.faults.append(f"{one.row.place(name)}: {text}")
+        when = days if visit.days is None else visit.days
+        visits[number] = replace(visit, days=when, values={**one.values, **visit.values})
+    return visits
+
+
+def _same(one: _Seen, days: float | None, visit: Visit) -> bool:
+    if one.session is not None or (one.row is None):
+        return visit.session == one.session
+    return days is not None and visit.days == days
+
+
+def _in_order(visits: list[Visit], key: str, notes: Notes) -> list[Visit]:
+    """By time; where only some have one, the others are passed over. A patient without any has the baseline visit."""
+    timed = sorted((visit for visit in visits if visit.days is not None), key=lambda visit: visit.days or 0.0)
+    if not timed:
+        return visits or [Visit(None, 0.0, {})]
+    if len(timed) < len(visits):
+        names = ", ".join(visit.session or key for visit in visits if visit.days is None)
+        notes.warnings.append(f"{key}: passed over, no date in sessions.tsv: {names}")
+    return timed
+
+
+def _at_baseline(rows: PatientRows, session: str | None, kinds: set[str]) -> bool:
+    """Images right under the subject, and tables that count from baseline."""
+    return session is None and not rows.sessions and kinds == {"number"}
+
+
+def _check_rows_agree(once: Sequence[_Seen], notes: Notes) -> None:
+    rows = [one.row for one in once if one.row is not None]
+    for earlier, later in pairwise(rows):
+        if earlier.path == later.path and earlier.cells != later.cells:
+            place = later.place("participant_id")
+            notes.faults.append(f"{place}: listed on line {earlier.line} with other values; remove one")
+
+
+def _with_baseline(visits: Sequence[Visit], known: Mapping[str, float]) -> list[Visit]:
+    """Visits with what is known of the patient: all of it at baseline, and what can be told of the other visits."""
+    baseline = baseline_of(visits)
+    start = visits[baseline]
+    first = {**known, **start.values}
+    filled = []
+    for number, visit in enumerate(visits):
+        if number == baseline:
+            filled.append(replace(start, values=first))
+            continue
+        derived = {"sex": first["sex"]} if "sex" in first else {}
+        if visit.days is not None and start.days is not None:
+            years = (visit.days - start.days) / DAYS_PER_YEAR
+            derived |= {name: first[name] + years for name in _GROWS if name in first and first[name] + years >= 0}
+        filled.append(replace(visit, values={**derived, **visit.values}))
+    return filled
+
+
+def _with_relapses(visits: Sequence[Visit], relapse_days: Sequence[float]) -> list[Visit]:
+    def count(visit: Visit) -> dict[str, float]:
+        if visit.days is None:
+            return {}
+        return {_RELAPSES: float(sum(visit.days - _RELAPSE_DAYS < day <= visit.days for day in relapse_days))}
+
+    return [replace(visit, values={**count(visit), **visit.values}) for visit in visits]

@@ -1,0 +1,265 @@
+"""Which cases a site's BIDS folders hold; no voxel is read here.
+
+Plain pathlib and the entity grammar, not pybids: that indexes every file of a folder into SQLite (seconds to
+minutes), brings SQLAlchemy and formulaic, and leaves out names that are only nearly BIDS without a word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from msfl_client.data.bids_names import (
+    ImageName,
+    is_nifti,
+    is_session,
+    is_subject,
+    parse_image_name,
+    preferred_first,
+)
+from msfl_client.data.bids_tables import (
+    compare_with_folders,
+    read_participants,
+    session_scanners,
+    several,
+    sidecar_scanner,
+)
+from msfl_client.data.findings import Finding
+from msfl_common.config.study import Contrast, SiteConfig
+from msfl_common.errors import CohortError
+
+
+@dataclass(frozen=True)
+class Case:
+    """The images of one patient at one time.
+
+    Attributes:
+        dataset: index of its BIDS folder in `SiteConfig.data`.
+        subject: "sub-001".
+        session: "ses-01", or None in a folder without sessions.
+        images: file of each contrast that was asked for and found.
+        mask: the manual lesion mask, or None.
+        scanner: name of the scanner, or None when the folder does not say.
+    """
+
+    dataset: int
+    subject: str
+    session: str | None
+    images: Mapping[Contrast, Path] = field(hash=False)
+    mask: Path | None
+    scanner: str | None
+
+    @property
+    def patient(self) -> tuple[int, str]:
+        """Who it is, unique within the site."""
+        return self.dataset, self.subject
+
+    @property
+    def key(self) -> str:
+        """Unique within the site and safe as a file name: sub-001_ses-01; after the first folder, _data-1."""
+        return case_key(self.subject, self.session, self.dataset)
+
+
+def case_key(subject: str, session: str | None, dataset: int) -> str:
+    """`Case.key` of a case with these labels."""
+    folder = f"data-{dataset}" if dataset else None
+    return "_".join(part for part in (subject, session, folder) if part)
+
+
+def find_cases(site: SiteConfig, contrasts: Sequence[Contrast]) -> tuple[list[Case], list[Finding]]:
+    """List the cases of every BIDS folder of a site, with what is odd about them.
+
+    A case is a subject's session, or the subject where there are no sessions. Images are those of
+    `sub-*/[ses-*/]anat`, masks `derivatives/<site.masks>/sub-*/[ses-*/]anat/*_label-lesion_mask.nii[.gz]`.
+    Of several files for one contrast and session the first by `bids_names.preferred_first` is used. The
+    scanner is the column `scanner` of the subject's sessions.tsv, else of participants.tsv, else the
+    sidecar's Manufacturer and ManufacturersModelName. Hidden files are passed over; links are followed.
+
+    Args:
+        site: the site; `data` and `masks` are used.
+        contrasts: which images to look for.
+
+    Returns:
+        Cases in order of folder, subject and session; findings that exclude a case name it.
+
+    Raises:
+        CohortError: a folder is missing, named twice, unreadable, or holds no `sub-*` folder.
+    """
+    roots = [folder.resolve() for folder in site.data]
+    if len(set(roots)) < len(roots):
+        raise CohortError("data: the same folder is named twice; every patient would count twice; remove one")
+    cases: list[Case] = []
+    findings: list[Finding] = []
+    for index, root in enumerate(site.data):
+        more_cases, more_findings = _find_in(root, index, site.masks, contrasts)
+        cases += more_cases
+        findings += more_findings
+    return cases, findings
+
+
+def split_by_patient(cases: Sequence[Case], fraction: float, seed: int) -> tuple[list[Case], list[Case]]:
+    """Split into training and validation, never a patient's scans into both.
+
+    In each BIDS folder patients are ranked by the SHA-256 of seed and subject, and the first
+    ceil(fraction * n) validate, leaving at least one on each side; a lone patient trains. The outcome depends
+    neither on the order of cases nor on the site's other folders, so the folders of several sites pooled in
+    one `SiteConfig` split as they do apart.
+
+    Args:
+        cases: cases that can be used.
+        fraction: share of patients to validate on, above 0 and below 1.
+        seed: the study's seed.
+
+    Returns:
+        Training and validation cases, each in the order of `cases`.
+    """
+    subjects: defaultdict[int, set[str]] = defaultdict(set)
+    for case in cases:
+        subjects[case.dataset].add(case.subject)
+    held_out: set[tuple[int, str]] = set()
+    for dataset, names in subjects.items():
+        ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+        # The small subtraction keeps 0.1 * 30 = 3.0000000000000004 at 3.
+        wanted = math.ceil(fraction * len(ranked) - 1e-9)
+        count = min(max(wanted, 1), len(ranked) - 1)
+        held_out.update((dataset, name) for name in ranked[:count])
+    training = [case for case in cases if case.patient not in held_out]
+    return training, [case for case in cases if case.patient in held_out]
+
+
+def _find_in(root: Path, index: int, masks: str, contrasts: Sequence[Contrast]) -> tuple[list[Case], list[Finding]]:
+    folders, findings = _subject_folders(root)
+    participants = read_participants(root)
+    findings += participants.findings
+    if participants.ids is not None:
+        findings += compare_with_folders(root, participants.ids, [folder.name for folder in folders])
+    masks_root = root / "derivatives" / masks
+    if not _is_folder(masks_root):
+        findings.append(Finding("warn", None, "masks-folder", _no_masks(masks_root)))
+    cases = []
+    for folder in folders:
+        of_session = session_scanners(folder)
+        for session in _sessions(folder):
+            case = Case(index, folder.name, session, {}, None, None)
+            images, mask, more = _files(case, root, masks_root, contrasts)
+            findings += more
+            scanner = of_session.get(session or "") or participants.scanners.get(folder.name)
+            scanner = scanner or sidecar_scanner(root, images)
+            cases.append(Case(index, folder.name, session, images, mask, scanner))
+    return cases, findings
+
+
+def _subject_folders(root: Path) -> tuple[list[Path], list[Finding]]:
+    try:
+        entries = [entry for entry in _visible(root) if _is_folder(entry)]
+    except FileNotFoundError:
+        raise CohortError(f"{root}: no such folder; correct `data:` in the site file") from None
+    except NotADirectoryError:
+        text = f"{root}: expected a BIDS folder, found a file; correct `data:` in the site file"
+        raise CohortError(text) from None
+    except OSError as error:
+        raise CohortError(f"{root}: cannot be opened: {error.strerror}; grant read access") from None
+    folders = [entry for entry in entries if is_subject(entry.name)]
+    if not folders:
+        raise CohortError(f"{root}: {_why_not_bids(entries)}")
+    strange = [entry.name for entry in entries if entry.name.startswith("sub") and entry not in folders]
+    text = f"{root}: passed over, not named like a subject: {several(strange)}"
+    return folders, [Finding("warn", None, "name", text)] if strange else []
+
+
+def _why_not_bids(entries: Sequence[Path]) -> str:
+    for entry in entries:
+        if any(is_subject(inner.name) for inner in _visible_or_none(entry)):
+            return f"no sub-* folder here, but in {entry.name}/; name that one in `data:` of the site file"
+    if any(entry.name.startswith("sub") for entry in entries):
+        return "no subject: folders must be named sub-<label>, with letters and digits as the label"
+    return "not a BIDS folder: expected sub-<label>/anat/sub-<label>_FLAIR.nii.gz; see bids.neuroimaging.io"
+
+
+def _no_masks(masks_root: Path) -> str:
+    others = [entry.name for entry in _visible_or_none(masks_root.parent) if _is_folder(entry)]
+    return f"{masks_root}: no such folder; derivatives/ holds {several(others) if others else 'no folder'}"
+
+
+def _sessions(subject_folder: Path) -> list[str | None]:
+    """The session folders; None stands for images right under the subject."""
+    entries = [entry.name for entry in _visible_or_none(subject_folder) if _is_folder(entry)]
+    sessions: list[str | None] = [name for name in entries if is_session(name)]
+    return [None, *sessions] if "anat" in entries or not sessions else sessions
+
+
+def _files(
+    case: Case, root: Path, masks_root: Path, contrasts: Sequence[Contrast]
+) -> tuple[dict[Contrast, Path], Path | None, list[Finding]]:
+    place = Path(case.subject, case.session or "", "anat")
+    names, findings = _named(case, root / place, contrasts)
+    images: dict[Contrast, Path] = {}
+    for contrast in contrasts:
+        chosen, more = _choose(case, contrast, [name for name in names if name.suffix == contrast])
+        findings += more
+        if chosen is not None:
+            images[contrast] = chosen
+    names, more = _named(case, masks_root / place, ())
+    lesions = [name for name in names if name.suffix == "mask" and name.entities.get("label") == "lesion"]
+    mask, also = _choose(case, "lesion mask", lesions)
+    return images, mask, [*findings, *more, *also]
+
+
+def _named(case: Case, folder: Path, contrasts: Sequence[Contrast]) -> tuple[list[ImageName], list[Finding]]:
+    """The folder's NIfTI names that are this case's; a finding for those that look wanted but are not."""
+    names, findings = [], []
+    try:
+        paths = [path for path in _visible(folder) if is_nifti(path.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    except OSError as error:
+        return [], [Finding("fail", case.key, "unreadable", f"{folder}: cannot be opened: {error.strerror}")]
+    wanted = {contrast.lower() for contrast in contrasts}
+    for path in paths:
+        name = parse_image_name(path)
+        if name is None or (name.suffix.lower() in wanted and name.suffix not in contrasts):
+            findings.append(Finding("warn", case.key, "name", f"passed over, not a BIDS name: {path.name}"))
+        elif not name.belongs_to(case.subject, case.session):
+            text = f"passed over, its name says another subject or session: {path.name}"
+            findings.append(Finding("warn", case.key, "name", text))
+        else:
+            names.append(name)
+    return names, findings
+
+
+def _choose(case: Case, what: str, names: Sequence[ImageName]) -> tuple[Path | None, list[Finding]]:
+    ranked = preferred_first(names)
+    if not ranked:
+        return None, []
+    findings = []
+    if len(ranked) > 1:
+        others = several(name.path.name for name in ranked[1:])
+        text = f"{len(ranked)} files for {what}: {ranked[0].path.name} is used, not {others}"
+        findings.append(Finding("warn", case.key, "several-files", text))
+    if ranked[0].enhanced:
+        text = f"{what} is contrast-enhanced, and there is no other: {ranked[0].path.name}"
+        findings.append(Finding("warn", case.key, "several-files", text))
+    return ranked[0].path, findings
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _visible_or_none(folder: Path) -> Iterable[Path]:
+    try:
+        return _visible(folder)
+    except OSError:
+        return []
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is a folder; one that may not be looked at counts, and is named when it is opened."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return True

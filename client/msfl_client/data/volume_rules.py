@@ -1,0 +1,151 @@
+"""The rules a single image or mask is held to; each rule is one function that yields findings.
+
+IJK are voxel indices as stored; world is RAS in mm. Findings carry no case yet: `checks` adds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from msfl_client.data.findings import Finding, Level
+from msfl_client.imaging import geometry
+from msfl_client.imaging.volumes import Volume
+
+VOXEL_SIZE_MM = (0.3, 8.0)
+MIN_SLICES = 10
+MAX_SHEAR_DEGREES = 1.0
+OBLIQUE_DEGREES = 1.0
+FORMS_MM = 0.5
+FORMS_DEGREES = 0.5
+HEAD_ML = (500.0, 8000.0)
+LESIONS_ML = 150.0
+MIN_LESION_MM3 = 3.0
+_LABELS_SHOWN = 6
+
+
+def grid_rules(volume: Volume) -> Iterator[Finding]:
+    """Dimensions, affine, voxel size, number of slices, and whether sform and qform agree."""
+    if volume.squeezed:
+        yield _finding("warn", "dimensions", "4D with a single volume; read as 3D")
+    affine = volume.affine
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        yield _finding("fail", "affine", "its affine does not place voxels in space (zero or not finite)")
+        return
+    shear = geometry.shear_degrees(affine)
+    if shear > MAX_SHEAR_DEGREES:
+        yield _finding("fail", "affine", f"sheared: voxel axes are {shear:.1f} degrees off a right angle")
+    sizes = geometry.spacing_mm(affine)
+    if sizes.min() < VOXEL_SIZE_MM[0] or sizes.max() > VOXEL_SIZE_MM[1]:
+        low, high = VOXEL_SIZE_MM
+        yield _finding("fail", "voxel-size", f"voxels of {size_text(sizes)} mm; expected {low} to {high:g} mm")
+    if min(volume.shape) < MIN_SLICES:
+        yield _finding("fail", "slices", f"only {min(volume.shape)} slices; expected at least {MIN_SLICES}")
+    tilt = geometry.tilt_degrees(affine)
+    if tilt > OBLIQUE_DEGREES:
+        yield _finding("pass", "oblique", f"slices are oblique by {tilt:.0f} degrees")
+    yield from _forms(volume)
+
+
+def image_rules(volume: Volume) -> Iterator[Finding]:
+    """Finite values, not constant, and a foreground about as large as a head or a brain."""
+    yield from finite_rule(volume)
+    finite = volume.voxels_IJK[np.isfinite(volume.voxels_IJK)]
+    if finite.size == 0 or finite.min() == finite.max():
+        yield _finding("fail", "constant", "every voxel has the same value; there is no image in it")
+        return
+    if finite.size < volume.voxels_IJK.size:
+        return
+    head_ml = _foreground_ml(volume)
+    if not HEAD_ML[0] <= head_ml <= HEAD_ML[1]:
+        low, high = (value / 1000 for value in HEAD_ML)
+        text = f"about {head_ml / 1000:.2f} l of head or brain; expected {low} to {high:g} l"
+        yield _finding("warn", "head-volume", text)
+
+
+def mask_rules(volume: Volume) -> Iterator[Finding]:
+    """Finite values, 0 and 1 alone, and a plausible volume of lesions; no lesion at all is legal."""
+    voxels = volume.voxels_IJK
+    broken = list(finite_rule(volume))
+    if broken:
+        yield from broken
+        return
+    values = np.unique(voxels)
+    if not np.isin(values, (0.0, 1.0)).all():
+        shown = ", ".join(f"{value:g}" for value in values[:_LABELS_SHOWN])
+        more = f" and {values.size - _LABELS_SHOWN} more" if values.size > _LABELS_SHOWN else ""
+        yield _finding("fail", "mask-labels", f"expected the values 0 and 1, found {shown}{more}")
+        return
+    lesion_ml, _ = measure_lesions(volume)
+    if lesion_ml == 0:
+        yield _finding("pass", "mask-empty", "a case without lesions: its mask is all zero")
+    elif voxels.mean() > 0.5:
+        text = f"{100 * voxels.mean():.0f}% of the voxels are lesion; the mask is inverted or filled"
+        yield _finding("fail", "lesion-volume", text)
+    elif lesion_ml > LESIONS_ML:
+        yield _finding("warn", "lesion-volume", f"{lesion_ml:.0f} ml of lesions; more than {LESIONS_ML:g} is rare")
+
+
+def finite_rule(volume: Volume) -> Iterator[Finding]:
+    """No NaN, no infinity."""
+    bad = volume.voxels_IJK.size - int(np.isfinite(volume.voxels_IJK).sum())
+    if bad:
+        share = 100 * bad / volume.voxels_IJK.size
+        yield _finding("fail", "values", f"{bad:,} voxels ({share:.2g}%) are NaN or infinite")
+
+
+def measure_lesions(volume: Volume) -> tuple[float, int]:
+    """Total lesion volume in ml and the number of lesions: 26-connected, each of 3 mm3 or more."""
+    lesion_IJK = volume.voxels_IJK > 0
+    voxel_mm3 = float(abs(np.linalg.det(volume.affine[:3, :3])))
+    if not lesion_IJK.any():
+        return 0.0, 0
+    box = ndimage.find_objects(lesion_IJK.astype(np.int8))[0]
+    labels, _ = ndimage.label(lesion_IJK[box], structure=np.ones((3, 3, 3)))
+    sizes_mm3 = np.bincount(labels.ravel())[1:] * voxel_mm3
+    return float(sizes_mm3.sum()) / 1000, int((sizes_mm3 >= MIN_LESION_MM3).sum())
+
+
+def size_text(sizes: NDArray[Any]) -> str:
+    """Voxel sizes for a line of text: 0.72 x 0.72 x 3."""
+    return " x ".join(f"{size:.3g}" for size in sizes)
+
+
+def _forms(volume: Volume) -> Iterator[Finding]:
+    header = volume.header
+    if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
+        yield _finding(
+            "warn", "forms", "neither sform nor qform is set; left and right are a guess, and so is its place"
+        )
+    if int(header["sform_code"]) == 0 or int(header["qform_code"]) == 0:
+        return
+    try:
+        qform = np.asarray(header.get_qform(), dtype=np.float64)
+    except ValueError as error:  # a quaternion longer than 1
+        yield _finding("warn", "forms", f"the qform is invalid ({error}); the sform is used")
+        return
+    if abs(np.linalg.det(qform[:3, :3])) < 1e-9:
+        yield _finding("warn", "forms", "the qform is degenerate; the sform is used")
+        return
+    apart_mm = geometry.displacement_mm(volume.affine, qform, volume.shape)
+    turned = geometry.turn_degrees(volume.affine, qform)
+    if apart_mm > FORMS_MM or turned > FORMS_DEGREES:
+        text = f"sform and qform differ by up to {apart_mm:.1f} mm and {turned:.1f} degrees; the sform is used"
+        yield _finding("warn", "forms", text)
+
+
+def _foreground_ml(volume: Volume) -> float:
+    """Volume that differs from the border's median by over a tenth of the range, ml."""
+    voxels = volume.voxels_IJK
+    border = np.concatenate([np.take(voxels, (0, -1), axis=axis).ravel()[::7] for axis in range(3)])
+    low, high = np.percentile(voxels.ravel(order="K")[::11], (0.5, 99.5))
+    foreground = np.abs(voxels - np.median(border)) > max(0.1 * float(high - low), 1e-6)
+    return float(foreground.sum() * abs(np.linalg.det(volume.affine[:3, :3]))) / 1000
+
+
+def _finding(level: Level, rule: str, text: str) -> Finding:
+    return Finding(level, None, rule, text)

@@ -1,0 +1,1 @@
+"""How much the answers of a site may tell of its patients."""

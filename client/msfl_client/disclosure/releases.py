@@ -1,0 +1,58 @@
+"""How many numbers the answers to a study are, against what they are about: inputs of cases, each an unknown.
+
+Where the shortest study gives out as many numbers as there are unknowns, its sums are equations with one solution, the
+patients' rows, and an ordinary solver finds it: from the 7 steps of a logistic model, all rows of 9 patients with 8
+inputs and of 12 with 6, but none of 20 with 6, whose numbers exceed the unknowns later. So the first sums and two steps
+must stay below the unknowns. Further rounds add equations that tell less and less apart; nothing bounds them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfl_common.config.classification import Classification, KernelModel, LinearModel
+from msfl_common.dataset import Labelled
+from msfl_common.errors import Code, RefusedError
+from msfl_common.models.feature_models import State, contribution_like, first_state
+from msfl_common.models.feature_models.state import Phase, scalar
+
+_FEWEST_STEPS = 2
+_SQUARE = ("scatter", "curvature")  # symmetric, so that half of each says all
+
+
+def expect_unknowns(settings: Classification, cases: Labelled) -> None:
+    """Refuse a study whose first sums, and first two steps where there are steps, leave nothing unknown.
+
+    Raises:
+        RefusedError: with the code TOO_FEW_CASES.
+    """
+    unknowns, numbers = cases.features_NP.size, fewest_numbers(settings)
+    if numbers >= unknowns:
+        raise RefusedError(
+            Code.TOO_FEW_CASES,
+            f"{len(cases.labels_N)} training cases of {len(settings.inputs)} inputs are {unknowns} unknowns, and the "
+            f"first answers {numbers} numbers: fewer inputs or random features, or more patients",
+        )
+
+
+def fewest_numbers(settings: Classification) -> int:
+    """Numbers of the first sums and, for Newton's models, of two steps, of whose curvature one block counts."""
+    first = first_state(settings, 0)
+    numbers = count_numbers(contribution_like(settings, first))
+    if not isinstance(settings.model, LinearModel | KernelModel):
+        return numbers
+    step = contribution_like(settings, first | {"phase": scalar(Phase.FIT)})
+    size = first["coefficients"].shape[1]
+    return numbers + _FEWEST_STEPS * (1 + step["gradient"].size + size * (size + 1) // 2)
+
+
+def count_numbers(answer: Mapping[str, NDArray[np.float64]] | State) -> int:
+    """Numbers in an answer; half of a symmetric matrix says all of it."""
+    total = 0
+    for name, value in answer.items():
+        size = value.shape[-1] if value.ndim else 0
+        total += value.size // size * (size + 1) // 2 if name in _SQUARE else value.size
+    return total

@@ -1,0 +1,189 @@
+"""The register of answers: which request of each round and purpose a study was answered, on the site's own disk.
+
+A coordinator that may ask at will needs few answers to find a patient (CONTRIBUTING.md). So each round gets one answer
+of each purpose, rounds go forward only, and what happens once in a study happens once: the sums of a harmonization,
+taking its reference, taking the model of lesions, and the test. The same request again, by a coordinator that crashed
+or lost the reply, is answered again, as it tells nothing new. Another one is refused, until a person at the site
+forgets the study's answers (`msfl-client reset-answers`).
+
+Nor is anything answered of other cases than before: what differs between two answers of nearly the same cases is of the
+patients who came or went. A study's cases are those of its first answer; `STAGE.cases` holds their digest.
+
+`answers/STUDY/STAGE-PURPOSE.json` in the state folder maps the rounds to the SHA-256 of the request; what happens once
+has no stage in the file's name. It is looked into before anything is computed, and written, to the disk, before
+anything leaves; where that cannot be done, nothing does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from msfl_client.disclosure.answered_states import MOST_FIRST_SUMS
+from msfl_client.egress import ledger
+from msfl_client.egress.gateway import door_of
+from msfl_client.egress.ledger_line import Entry
+from msfl_common import __version__
+from msfl_common.config.classification import NAME
+from msfl_common.config.study import Policy, SiteConfig, StudyConfig
+from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.messages.records import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION, Content, RoundTask, payload_sha256
+from msfl_common.models.feature_models import num_rounds_needed
+from msfl_common.system.files import private_folder, write_bytes
+
+Purpose = Literal["train", "validation", "test", "moments", "residuals", "reference", "segmentation"]
+Claim = Callable[[], None]
+FOLDER = "answers"
+_ONCE: tuple[Purpose, ...] = ("test", MOMENTS, RESIDUALS, REFERENCE, SEGMENTATION)
+_Answered = TypeAdapter(dict[int, str])  # round, 0 for what happens once, to the request's SHA-256
+
+
+def may_answer(state: Path, purpose: Purpose, task: RoundTask, request: Content, max_rounds: int) -> Claim:
+    """Hold a request against what was answered before.
+
+    Args:
+        state: the site's state folder.
+        purpose: what is asked.
+        task: what round it is asked for.
+        request: the whole of it.
+        max_rounds: most rounds of a study and purpose that may be answered; see `most_answers`.
+
+    Returns:
+        What writes down that it is answered; to be called before anything of the answer leaves or has an effect.
+
+    Raises:
+        RefusedError: another request was answered, a later round was, as many as may be were, or the register
+            cannot be read.
+    """
+    name = purpose if purpose in _ONCE else f"{task.stage}-{purpose}"
+    path = state / FOLDER / task.study.name / f"{name}.json"
+    number, sha256, answered = (
+        0 if purpose in _ONCE else task.round,
+        request_sha256(purpose, task, request),
+        _read(path),
+    )
+    if answered.get(number) == sha256:
+        return lambda: None
+    if answered and number <= max(answered):
+        when = "" if purpose in _ONCE else f" of round {number}, and of round {max(answered)}"
+        raise RefusedError(Code.ANSWERED, f"{purpose} in study {task.study.name}: another request{when} came before")
+    if len(answered) >= max_rounds:
+        raise RefusedError(Code.POLICY, f"{len(answered)} rounds of {purpose} answered, at most {max_rounds}")
+    return partial(_write, path, {**answered, number: sha256})
+
+
+def most_answers(policy: Policy, study: StudyConfig) -> int:
+    """Rounds of a stage and purpose that are answered: as many as the policy allows, and the model can need."""
+    needed = num_rounds_needed(study.classification) if study.classification else None
+    return policy.max_rounds if needed is None else min(policy.max_rounds, needed + MOST_FIRST_SUMS - 1)
+
+
+def request_sha256(purpose: Purpose, task: RoundTask, request: Content) -> str:
+    """Digest of all that an answer follows from; how long is waited for whom is not part of it.
+
+    Only training looks at the number of rounds: its rate falls over all of them.
+    """
+    number = 0 if purpose in _ONCE else task.round
+    num_rounds = task.settings.rounds.num_rounds if purpose == "train" else 0
+    settings = task.study.model_dump_json(exclude={"rounds", "segmentation"})
+    said = [purpose, task.stage, number, num_rounds, task.threshold, settings, payload_sha256(request)]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def of_same_cases(state: Path, study: str, of: str, cases: str) -> Claim:
+    """Hold the cases of an answer against those of the answers before.
+
+    Args:
+        state: the site's state folder.
+        study: its name.
+        of: which answers: those of a stage, or of the harmonization.
+        cases: their digest.
+
+    Returns:
+        What writes them down; to be called before anything of the answer leaves.
+
+    Raises:
+        RefusedError: other cases were answered of, or that cannot be read.
+    """
+    path = state / FOLDER / study / f"{of}.cases"
+    try:
+        before = path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return partial(_write_down, path, cases.encode())
+    except (OSError, ValueError):
+        raise _unreadable(path) from None
+    if before != cases:
+        raise RefusedError(
+            Code.ANSWERED,
+            f"study {study} was answered of other cases ({path}): patients, visits or values have changed since, and "
+            "the difference would tell of them; put back what was there, or let the study be answered anew with "
+            "`msfl-client reset-answers`",
+        )
+    return lambda: None
+
+
+def num_answers(state: Path, study: str) -> dict[str, int | None]:
+    """How many requests of a study have been answered, by stage and purpose; None where the register is damaged."""
+    found: dict[str, int | None] = {}
+    for path in sorted((state / FOLDER / study).glob("*.json")):
+        try:
+            found[path.stem] = len(_read(path))
+        except RefusedError:
+            found[path.stem] = None
+    return found
+
+
+def forget(site: SiteConfig, study: str) -> None:
+    """Let a study be answered anew, from its first round on; the ledger says so first.
+
+    Raises:
+        InputError: there is no answer to forget, or the ledger was touched.
+    """
+    folder, door = site.state / FOLDER / study, door_of(site)
+    if not re.fullmatch(NAME, study) or not folder.is_dir():
+        raise InputError(f"{folder.parent}: no answer to study {study} is there; see `msfl-client ledger`")
+    entry = Entry(
+        kind="answers_reset",
+        study=study,
+        round=0,
+        arrays={},
+        numbers=[],
+        num_bytes=0,
+        sha256=hashlib.sha256().hexdigest(),
+        num_cases=0,
+        version=__version__,
+    )
+    try:
+        ledger.append(door.ledger, entry, door.signer)
+    except RefusedError as error:
+        raise InputError(error.detail) from None
+    shutil.rmtree(folder)
+
+
+def _write(path: Path, answered: dict[int, str]) -> None:
+    _write_down(path, json.dumps(answered).encode())
+
+
+def _write_down(path: Path, content: bytes) -> None:
+    private_folder(path.parent, within=path.parents[2])  # the state folder
+    write_bytes(path, content, secret=True)
+
+
+def _read(path: Path) -> dict[int, str]:
+    try:
+        return _Answered.validate_json(path.read_bytes()) if path.exists() else {}
+    except (OSError, ValidationError):
+        raise _unreadable(path) from None
+
+
+def _unreadable(path: Path) -> RefusedError:
+    detail = f"{path}: not a register of answers; only `msfl-client reset-answers` lets the study go on"
+    return RefusedError(Code.INTERNAL, detail)

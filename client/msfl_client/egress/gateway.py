@@ -1,0 +1,238 @@
+"""The one door out of a site: a reply is checked against policy and written down before it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from msfl_client.disclosure.floors import check_floor
+from msfl_client.egress import ledger
+from msfl_client.egress.ledger_content import SENT_FOLDER, keeper
+from msfl_client.egress.ledger_late import late_of
+from msfl_client.egress.ledger_line import Entry
+from msfl_client.site.passphrase import unlock_here
+from msfl_common import __version__
+from msfl_common.config.stages import Stage, stages_of, study_at, tasks_of
+from msfl_common.config.study import MessageKind, Policy, SiteConfig, StudyConfig
+from msfl_common.errors import Code, MsflError, RefusedError
+from msfl_common.harmonization import Moments, Residuals
+from msfl_common.messages.ledger import add_head
+from msfl_common.messages.records import (
+    Content,
+    ModelUpdate,
+    NodeFacts,
+    Refusal,
+    RoundTask,
+    ValidationMetrics,
+    describe,
+    pack_facts,
+    pack_metrics,
+    pack_refusal,
+    pack_sums,
+    pack_update,
+)
+from msfl_common.trust.receipts import Signer
+
+Outgoing = ModelUpdate | ValidationMetrics | Moments | Residuals | NodeFacts
+_KINDS: dict[type[Outgoing], MessageKind] = {
+    ModelUpdate: "model_update",
+    ValidationMetrics: "validation_metrics",
+    Moments: "harmonization_sums",
+    Residuals: "harmonization_sums",
+    NodeFacts: "node_facts",
+}
+
+
+@dataclass(frozen=True)
+class Door:
+    """Whose door it is and where its ledger lies.
+
+    Attributes:
+        policy: what may leave.
+        ledger: where it is written down.
+        signer: signs each line; None where a site has no key, as in a simulation.
+        claim: writes down that a request is answered; see `answers`. None where answers are not counted.
+    """
+
+    policy: Policy
+    ledger: Path
+    signer: Signer | None = None
+    claim: Callable[[], None] | None = None
+
+    @property
+    def sends_head(self) -> bool:
+        """Whether the end of the ledger, signed, goes beside each message."""
+        return self.signer is not None and "ledger_head" in self.policy.allow
+
+
+@cache
+def door_of(site: SiteConfig) -> Door:
+    """The door of a site; its key is read once, where it has one.
+
+    Raises:
+        InputError: the key is there, but unsound.
+    """
+    has_key = site.key.is_absolute() and site.key.exists()  # a simulated site's file names none
+    signer = Signer(site.name, unlock_here(site)) if has_key else None
+    return Door(site.policy, site.state / ledger.LEDGER_FILE, signer)
+
+
+def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: int, num_patients: int) -> Content:
+    """Check, log and pack one outgoing message; where the policy says so, keep it.
+
+    Args:
+        door: whose.
+        outgoing: the message.
+        study: of the stage that it belongs to.
+        round_number: what it answers.
+        num_patients: the smallest number of patients behind any figure in it; 0 where it has no figure of a patient.
+
+    Raises:
+        RefusedError: the site's policy does not allow this kind of message, it rests on too few cases, or it cannot be
+            kept.
+        OSError: the ledger cannot be written.
+    """
+    kind = _KINDS[type(outgoing)]
+    if kind not in door.policy.allow:
+        raise RefusedError(Code.POLICY, f"{kind} may not leave this site")
+    if num_patients or not isinstance(outgoing, NodeFacts):
+        check_floor(door.policy, study, num_patients)
+    content, num_cases, arrays = _pack(outgoing)
+    keep, sent = door.policy.keep_content, door.ledger.with_name(SENT_FOLDER)
+    keep_as = keeper(keep, sent, content, arrays) if keep else None
+    if door.claim is not None:
+        door.claim()
+    late_of(door.ledger).write(door.signer)
+    entry = _entry(door, kind, content, study.name, round_number, num_cases, num_patients, arrays)
+    line = ledger.append(door.ledger, entry, door.signer, keep_as)
+    if line.head_sent:
+        add_head(content, line.signed_head)
+    return content
+
+
+def release_refusal(door: Door, refusal: Refusal, task: RoundTask | None) -> Content:
+    """Log and pack a refusal: a code from the fixed list and the site's name, whatever the policy.
+
+    Where the ledger cannot be written (a full disk), the refusal leaves all the same: it holds no data, and
+    without it the coordinator would wait for nothing. Its line is written when there is room, before anything else
+    leaves.
+    """
+    content = pack_refusal(refusal)
+    study, round_number = (task.settings.name, task.round) if task else ("", 0)
+    entry = _entry(door, "refusal", content, study, round_number, 0, 0, {}, refusal.code.value)
+    late = late_of(door.ledger)
+    try:
+        late.write(door.signer)
+        line = ledger.append(door.ledger, entry, door.signer)
+    except (OSError, MsflError):
+        late.add(entry.model_copy(update={"late": datetime.now(UTC).isoformat(), "head_sent": False}))
+        return content
+    if line.head_sent:
+        add_head(content, line.signed_head)
+    return content
+
+
+def _entry(
+    door: Door,
+    kind: str,
+    content: Content,
+    study: str,
+    round_number: int,
+    num_cases: int,
+    num_patients: int,
+    arrays: dict[str, list[int]],
+    code: str = "",
+) -> Entry:
+    described = describe(content)
+    return Entry(
+        kind=kind,
+        study=study,
+        round=round_number,
+        arrays=arrays,
+        numbers=described.numbers,
+        num_bytes=described.num_bytes,
+        sha256=described.sha256,
+        num_cases=num_cases,
+        min_patients=num_patients,
+        version=__version__,
+        code=code,
+        policy=policy_sha256(door.policy),
+        head_sent=door.sends_head,
+    )
+
+
+def policy_sha256(policy: Policy) -> str:
+    """What a line says of the policy that its message passed."""
+    return hashlib.sha256(policy.model_dump_json().encode()).hexdigest()
+
+
+def check_device_hours(policy: Policy, hours_today: float) -> None:
+    """Hold the device time that studies have had today against the site's policy; a round under way may end.
+
+    Raises:
+        RefusedError: with the code POLICY.
+    """
+    limit = policy.max_device_hours_per_day
+    if limit is not None and hours_today >= limit:
+        raise RefusedError(Code.POLICY, f"{hours_today:.2f} device hours today, at most {limit:g}")
+
+
+def check_request(policy: Policy, study: StudyConfig, round_number: int, stage: Stage = "final") -> None:
+    """Hold what a study asks against the site's policy.
+
+    Raises:
+        RefusedError: with the code POLICY and the setting that goes beyond it.
+    """
+    if refused := [task for task in tasks_of(study) if task not in policy.tasks]:
+        raise RefusedError(Code.POLICY, f"task {refused[0]}")
+    if study.classification is not None and (kind := study.classification.model.kind) in policy.refuse_models:
+        raise RefusedError(Code.POLICY, f"model {kind}, which `policy.refuse_models` names")
+    num_rounds = max(study_at(study, stage).rounds.num_rounds for stage in stages_of(study))
+    if max(num_rounds, round_number) > policy.max_rounds:
+        raise RefusedError(Code.POLICY, f"{num_rounds} rounds, at most {policy.max_rounds}")
+    if not 1 <= round_number <= study_at(study, stage).rounds.num_rounds:
+        raise RefusedError(Code.BAD_STUDY, f"round {round_number} is not one of the study")
+    if study.training.steps_per_round > policy.max_steps_per_round:
+        raise RefusedError(
+            Code.POLICY,
+            f"{study.training.steps_per_round} steps a round, at most {policy.max_steps_per_round}",
+        )
+
+
+def check_agreed(agreed: StudyConfig, study: StudyConfig) -> None:
+    """Serve the study that the site was shown; only how its rounds go may have changed since, within the policy.
+
+    Raises:
+        RefusedError: with the code WRONG_STUDY and the settings that differ.
+    """
+    how = {"rounds": agreed.rounds}
+    if study.segmentation is not None and agreed.segmentation is not None:
+        how["segmentation"] = agreed.segmentation
+    if study.model_copy(update=how) != agreed:
+        asked = study.model_dump()
+        differ = [key for key, value in agreed.model_dump(exclude=set(how)).items() if asked[key] != value]
+        raise RefusedError(Code.WRONG_STUDY, ", ".join(differ))
+
+
+def _pack(outgoing: Outgoing) -> tuple[Content, int, dict[str, list[int]]]:
+    """The message, the number of cases behind it, and the names and shapes of its arrays."""
+    match outgoing:
+        case ModelUpdate():
+            return pack_update(outgoing), outgoing.num_cases, _shapes(outgoing.weights)
+        case ValidationMetrics():
+            return pack_metrics(outgoing), outgoing.num_cases, _shapes(outgoing.arrays)
+        case Moments() | Residuals():
+            return pack_sums(outgoing), outgoing.num_cases, _shapes(outgoing.arrays)
+        case NodeFacts():
+            return pack_facts(outgoing), outgoing.cases_at_least, {}
+
+
+def _shapes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, list[int]]:
+    return {name: list(value.shape) for name, value in arrays.items()}

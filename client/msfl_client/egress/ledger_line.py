@@ -1,0 +1,130 @@
+"""A line of the ledger: what it says of a message, and how it is chained to the line before and signed."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from msfl_common.errors import InputError
+from msfl_common.trust.receipts import Owner, SignedHead, Signer
+from msfl_common.trust.signatures import canonical
+
+FORMAT = 2  # lines of format 1 have no signature, and none of the fields with a default below
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Entry(_Frozen):
+    """One outgoing message: what it was, never what it held.
+
+    Attributes:
+        min_patients: smallest number of patients behind any figure in it; older lines do not say.
+        code: of a refusal, its code.
+        late: of a refusal that left while nothing could be written, when it left (UTC, ISO 8601); else empty.
+        policy: SHA-256 of the site's policy at that time.
+        head_sent: this line's number, hash and signature go to the coordinator with the message.
+    """
+
+    kind: str
+    study: str
+    round: int
+    arrays: dict[str, list[int]]
+    numbers: list[str]
+    num_bytes: int
+    sha256: str
+    num_cases: int
+    version: str
+    min_patients: int = 0
+    code: str = ""
+    late: str = ""
+    policy: str = ""
+    head_sent: bool = False
+
+
+class Head(_Frozen):
+    """Where a ledger ends: the number and the hash of its last line."""
+
+    number: int = 0
+    hash: str = "0" * 64
+
+
+class Line(Entry):
+    """An entry with its number, its time (UTC, ISO 8601) and its place in the chain.
+
+    Attributes:
+        receipt: SHA-256 of the newest receipt of the coordinator's that was there; empty while there is none.
+        signature: the site's, under its name, this line's number and its hash; empty where the site has no key.
+    """
+
+    number: int
+    time: str
+    previous: str
+    hash: str
+    format: int = 1
+    receipt: str = ""
+    signature: str = ""
+
+    @property
+    def head(self) -> Head:
+        """The head of a ledger that ends here."""
+        return Head(number=self.number, hash=self.hash)
+
+    @property
+    def head_before(self) -> Head:
+        """The head that the ledger had before this line."""
+        return Head(number=self.number - 1, hash=self.previous)
+
+    @property
+    def signed_head(self) -> SignedHead:
+        """What the coordinator is told of a signed line."""
+        return SignedHead(number=self.number, hash=self.hash, signature=self.signature)
+
+    @property
+    def raw(self) -> bytes:
+        """How it is written down: with the fields that it was read, or made, with."""
+        return canonical(self.model_dump(exclude_unset=True))
+
+    def is_signed_by(self, owner: Owner) -> bool:
+        """Whether the site has signed it."""
+        return owner.has_signed(self.number, self.hash, self.signature)
+
+
+def make_line(entry: Entry, before: Head, receipt: str, signer: Signer | None) -> Line:
+    """The line that comes after `before`."""
+    body = {
+        **entry.model_dump(),
+        "number": before.number + 1,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "previous": before.hash,
+        "format": FORMAT,
+        "receipt": receipt,
+    }
+    line_hash = hash_of(body)
+    signature = signer.sign_head(before.number + 1, line_hash) if signer else ""
+    return Line.model_validate({**body, "hash": line_hash, "signature": signature})
+
+
+def parse_line(raw: bytes, path: Path, which: str) -> Line:
+    """A line as it was written.
+
+    Raises:
+        InputError: it is none, or not what its hash says; `path` and `which` say where.
+    """
+    try:
+        line = Line.model_validate_json(raw)
+    except ValidationError:
+        raise InputError(f"{path}: {which} is not a ledger line") from None
+    if hash_of(line.model_dump(exclude={"hash", "signature"}, exclude_unset=True)) != line.hash or line.raw != raw:
+        raise InputError(f"{path}: {which} was edited")
+    return line
+
+
+def hash_of(body: dict[str, Any]) -> str:
+    """SHA-256 of a line without hash and signature."""
+    return hashlib.sha256(canonical(body)).hexdigest()

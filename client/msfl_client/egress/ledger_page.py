@@ -1,0 +1,51 @@
+"""The page that a data protection officer reads: it opens offline, on a desktop or a phone, and prints."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment
+from rich.filesize import decimal
+
+from msfl_client.egress.ledger_facts import Facts
+from msfl_common.system.files import write_text
+
+KINDS = {
+    "model_update": ("model update", "weights or sums of a model, trained on the site's cases"),
+    "validation_metrics": ("metrics", "aggregate figures of how good the shared model is at the site"),
+    "harmonization_sums": ("harmonization sums", "sums over the site's cases that make scanners comparable"),
+    "node_facts": ("node facts", "version, and the number of training cases rounded down"),
+}
+_PURPOSES = {
+    "train": "training",
+    "moments": "first sums of the harmonization",
+    "residuals": "second sums of the harmonization",
+    "reference": "reference of the harmonization taken",
+    "segmentation": "model of lesions taken",
+}
+TEMPLATE = "ledger.html.j2"
+
+
+def write_page(path: Path, facts: Facts) -> None:
+    """Write the page, whole or not at all."""
+    source = (resources.files("msfl_client") / "templates" / TEMPLATE).read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"bytes": decimal, "when": _when, "answered": _answered, "grouped": _grouped}
+    page = environment.from_string(source).render(facts.document, kind_names=KINDS)
+    write_text(path, page)
+
+
+def _when(time: str) -> str:
+    return time[:16].replace("T", " ")
+
+
+def _answered(register: str) -> str:
+    """The name of a register of answers, STAGE-PURPOSE or PURPOSE, in words."""
+    stage, _, purpose = register.rpartition("-")
+    return _PURPOSES.get(purpose, purpose) + (" of the model of lesions" if stage == "segmentation" else "")
+
+
+def _grouped(digits: str) -> str:
+    """A fingerprint in groups of eight, to be read out and broken across lines."""
+    return " ".join(digits[start : start + 8] for start in range(0, len(digits), 8))

@@ -1,0 +1,1 @@
+"""Measured features of a case: tissues, lesions, texture, atlas regions."""

@@ -1,0 +1,128 @@
+"""The features of all cases of a site, cached case by case."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msfl_client.data.bids import Case
+from msfl_client.data.check_cache import fingerprint_of
+from msfl_client.features.extract import FORMAT, case_features, change_features
+from msfl_client.features.table import FeatureRow
+from msfl_client.imaging.common_space import CommonSpaceCase
+from msfl_client.preprocessing.common_space_reader import common_space_of
+from msfl_client.site.cache_limits import keep_newest, mark_used
+from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.config.study import Inputs
+from msfl_common.errors import CaseError
+from msfl_common.system.files import write_json
+from msfl_common.system.reading import read_mapping
+
+if TYPE_CHECKING:
+    from msfl_client.segmentation.lesion_model import LesionModel
+
+TABLE = Path("features", "features.tsv")  # in a site's state folder
+
+
+def features_of(
+    cases: Sequence[Case],
+    inputs: Inputs,
+    cache: Path,
+    model: LesionModel | None = None,
+    num_workers: int = 1,
+    on_case: Callable[[], None] = lambda: None,
+) -> tuple[list[FeatureRow], dict[str, str]]:
+    """Compute the features of every case; a patient's sessions are compared in their order.
+
+    Args:
+        cases: the site's usable cases.
+        inputs: contrasts and spacing.
+        cache: folder for the features of each case; what is there for the same files is not computed again.
+        model: finds the lesions of cases without a mask.
+        num_workers: patients at the same time; each takes about 1 GB at 1 mm.
+        on_case: told after each case.
+
+    Returns:
+        A row for each case that could be measured, in the order of `cases`, and by key why others could not.
+    """
+    patients: defaultdict[tuple[int, str], list[Case]] = defaultdict(list)
+    for case in cases:
+        patients[case.patient].append(case)
+
+    def measure(sessions: list[Case]) -> dict[str, dict[str, float] | str]:
+        return _of_patient(sessions, inputs, cache, model, on_case)
+
+    found: dict[str, dict[str, float] | str] = {}
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        for of_patient in pool.map(measure, patients.values()):
+            found |= of_patient
+    keep_newest(cache, len(cases), ".json")
+    rows, left_out = [], {}
+    for case in cases:
+        features = found[case.key]
+        if isinstance(features, str):
+            left_out[case.key] = features
+        else:
+            rows.append(FeatureRow(case.subject, case.session, case.scanner, case.dataset, features))
+    return rows, left_out
+
+
+def _of_patient(
+    sessions: list[Case], inputs: Inputs, cache: Path, model: LesionModel | None, on_case: Callable[[], None]
+) -> dict[str, dict[str, float] | str]:
+    """The features of each session by key, or why there are none."""
+
+    @lru_cache(maxsize=2)  # a session is needed for itself, and for the one after it
+    def space(case: Case) -> CommonSpaceCase:
+        read = common_space_of(case, inputs, sessions)
+        if model is None or read.lesion_DHW is not None:
+            return read
+        from msfl_client.segmentation.lesion_model import (
+            with_predicted_lesions,  # loads torch, which masks alone do not need
+        )
+
+        return with_predicted_lesions(read, model)
+
+    found: dict[str, dict[str, float] | str] = {}
+    earlier: Case | None = None
+    for case in sessions:
+        try:
+            found[case.key] = _of_session(case, earlier, space, _slot(cache, inputs, model, case, earlier))
+            earlier = case
+        except (CaseError, OSError) as error:
+            found[case.key] = str(error)
+        on_case()
+    return found
+
+
+def _of_session(
+    case: Case, earlier: Case | None, space: Callable[[Case], CommonSpaceCase], slot: Path
+) -> dict[str, float]:
+    known = _read(slot)
+    if known is None:
+        known = case_features(space(case))
+        if earlier is not None:
+            known |= change_features(space(earlier), space(case))
+        write_json(slot, known)
+    return {name: known[name] for name in FEATURES if name in known}
+
+
+def _slot(cache: Path, inputs: Inputs, model: LesionModel | None, case: Case, earlier: Case | None) -> Path:
+    """Where a case's features are kept: named by everything that they depend on."""
+    sessions = [session for session in (case, earlier) if session is not None]
+    files = [fingerprint_of(session, True) for session in sessions]
+    outlined = all(session.mask is not None for session in sessions)
+    weights = None if model is None or outlined else model.card.weights_sha256
+    text = json.dumps([FORMAT, list(FEATURES), inputs.model_dump(mode="json"), files, weights])
+    return cache / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+
+def _read(slot: Path) -> dict[str, float] | None:
+    mark_used(slot)
+    return read_mapping(slot) or None

@@ -1,0 +1,137 @@
+"""The table of features: one row for each case, as BIDS would have it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from msfl_client.data.bids import case_key
+from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.errors import InputError
+from msfl_common.system.files import write_json, write_text
+
+_MISSING = "n/a"
+_NOTHING = (None, "", _MISSING, "nan", "NaN")
+_HARMONIZED = "HarmonizedTo"
+_CASE_COLUMNS = {
+    "participant_id": "Subject",
+    "session_id": "Session",
+    "scanner": "Scanner of the session",
+    "dataset": "Number of the site's BIDS folder, from 0",
+}
+
+
+@dataclass(frozen=True)
+class FeatureRow:
+    """The features of one case.
+
+    Attributes:
+        participant_id: "sub-001", unique within its dataset.
+        session_id: "ses-01", or None in a folder without sessions.
+        scanner: its name, or None when the folder does not say.
+        dataset: index of the BIDS folder in the site's file.
+        features: name to value, each finite; what could not be measured is not there.
+    """
+
+    participant_id: str
+    session_id: str | None
+    scanner: str | None
+    dataset: int
+    features: Mapping[str, float]
+
+    @property
+    def key(self) -> str:
+        """The key of the case, as `bids.Case.key` has it."""
+        return case_key(self.participant_id, self.session_id, self.dataset)
+
+    def replaced(self, features: Mapping[str, float]) -> FeatureRow:
+        """The row with other values for some features."""
+        return replace(self, features={**self.features, **features})
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of several cases; `harmonized_to` is the version of the reference they were brought to, if any."""
+
+    rows: tuple[FeatureRow, ...]
+    harmonized_to: str | None = None
+
+
+def write_features_table(path: Path, table: FeatureTable) -> None:
+    """Write the table as tab-separated values, and beside it a JSON file that says what each column is.
+
+    Raises:
+        ValueError: a feature is unknown, or not finite.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+    writer.writerow([*_CASE_COLUMNS, *FEATURES])
+    for row in table.rows:
+        bad = [name for name, value in row.features.items() if name not in FEATURES or not math.isfinite(value)]
+        if bad:
+            raise ValueError(f"{row.participant_id}: expected known, finite features, found {', '.join(bad)}")
+        case = [row.participant_id, row.session_id or _MISSING, row.scanner or _MISSING, row.dataset]
+        writer.writerow([*case, *(_text(row.features.get(name)) for name in FEATURES)])
+    columns: dict[str, object] = {name: {"Description": description} for name, description in _CASE_COLUMNS.items()}
+    for name, feature in FEATURES.items():
+        columns[name] = {"Description": feature.description} | ({"Units": feature.unit} if feature.unit else {})
+    if table.harmonized_to is not None:
+        columns[_HARMONIZED] = table.harmonized_to
+    write_json(path.with_suffix(".json"), columns)  # first: without it, a harmonized table would pass for a raw one
+    write_text(path, stream.getvalue())
+
+
+def read_features_table(path: Path) -> FeatureTable:
+    """Read what `write_features_table` wrote, to the last bit of every value, or a site's own table like it.
+
+    Of a site's own, `participant_id` and one feature are needed; columns that are no feature are passed over.
+
+    Raises:
+        InputError: the file is missing, or no such table; line and column are named.
+    """
+    sidecar = path.with_suffix(".json")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, delimiter="\t")
+            columns, lines = list(reader.fieldnames or ()), list(reader)
+        described = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else {}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; `msfl-client features` makes it") from None
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a table with its JSON file: {error}") from None
+    names = [name for name in columns if name in FEATURES]
+    if not names or "participant_id" not in columns:
+        raise InputError(f"{path}: expected tab-separated columns, participant_id and features among them")
+    rows = tuple(_row(line, names, f"{path}: line {number}") for number, line in enumerate(lines, start=2))
+    return FeatureTable(rows, described.get(_HARMONIZED) if isinstance(described, dict) else None)
+
+
+def _row(line: Mapping[str, str | None], names: list[str], place: str) -> FeatureRow:
+    def text(name: str) -> str | None:
+        value = line.get(name)
+        return None if value in _NOTHING else value
+
+    features = {name: _number(value, f"{place}, {name}") for name in names if (value := text(name)) is not None}
+    dataset = text("dataset") or "0"
+    if not dataset.isdecimal():
+        raise InputError(f"{place}, dataset: expected a whole number, found {dataset!r}")
+    return FeatureRow(text("participant_id") or "", text("session_id"), text("scanner"), int(dataset), features)
+
+
+def _number(text: str, place: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{place}: expected a finite number or n/a, found {text!r}")
+    return value
+
+
+def _text(value: float | None) -> str:
+    return _MISSING if value is None else repr(value)

@@ -1,0 +1,143 @@
+"""A site's story in a harmonization: choose its cases, give sums, take the reference, fit its scanners to it.
+
+In `state/harmonization` lie, of the last reference that was taken, `harmonization.json` (the reference),
+`scanners.json` (how each scanner differs from it; no row of any case) and `features.tsv` (the harmonized features).
+None of them leaves the site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from msfl_client.clinical.covariates import Selection, select_cases
+from msfl_client.data.bids import Case
+from msfl_client.features.table import FeatureRow, FeatureTable, write_features_table
+from msfl_client.harmonization.combat import Rows, SiteFit, apply_fit, check_effects, fit_scanners
+from msfl_common.config.study import Covariate, Harmonization
+from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.harmonization import Floats, Reference, covariate_columns
+from msfl_common.models.model_folder import REFERENCE_FILE
+from msfl_common.system.files import write_text
+
+FOLDER, FIT_FILE, TABLE_FILE = "harmonization", "scanners.json", "features.tsv"
+
+
+@dataclass(frozen=True)
+class HarmonizedSite:
+    """What a site has after it took a reference.
+
+    Attributes:
+        fit: its scanners' fits.
+        table: the features of its cases, harmonized.
+        left_out: key of each case that is not, with the reason.
+    """
+
+    fit: SiteFit
+    table: FeatureTable
+    left_out: Mapping[str, str]
+
+
+def training_rows(
+    cases: Sequence[Case], roots: Sequence[Path], settings: Harmonization, table: FeatureTable
+) -> tuple[Rows, Selection]:
+    """The rows that enter sums and fits, and which cases they are.
+
+    Args:
+        cases: the site's training cases.
+        roots: the site's BIDS folders.
+        settings: features, covariates, and how many cases a scanner needs.
+        table: the site's features, not harmonized.
+
+    Raises:
+        RefusedError: no scanner has enough cases.
+        InputError: the features are harmonized already.
+    """
+    rows = _raw_rows(table)
+    chosen = select_cases(cases, roots, settings)
+    chosen = chosen.without(_lacking(chosen, rows, settings)).without_small_scanners(settings.min_cases)
+    if not chosen.cases:
+        why = f": {next(iter(chosen.left_out.values()))}" if chosen.left_out else ""
+        raise RefusedError(Code.TOO_FEW_CASES, f"no scanner can be harmonized{why}")
+    return rows_of(chosen, rows, settings), chosen
+
+
+def harmonize_site(
+    training: Sequence[Case],
+    cases: Sequence[Case],
+    roots: Sequence[Path],
+    reference: Reference,
+    table: FeatureTable,
+    folder: Path,
+) -> HarmonizedSite:
+    """Fit the site's scanners to a reference from training cases, apply that to all cases, and write it down.
+
+    Args:
+        training: the cases that the fits are of.
+        cases: the cases whose features are harmonized.
+        roots: the site's BIDS folders.
+        reference: what the scanners are brought to.
+        table: the site's features, not harmonized.
+        folder: where the outcome lies afterwards.
+
+    Raises:
+        RefusedError: no scanner has enough training cases, or the reference would write covariates into features;
+            nothing is written.
+        InputError: the features are harmonized already; nothing is written.
+    """
+    settings, raw = reference.settings, _raw_rows(table)
+    fit = fit_scanners(training_rows(training, roots, settings, table)[0], reference)
+    chosen = select_cases(cases, roots, settings)
+    chosen = chosen.without(_lacking(chosen, raw, settings))
+    left_out, rows = dict(chosen.left_out), []
+    every = rows_of(chosen, raw, settings)
+    harmonized_NP = apply_fit(every, fit, reference)
+    if np.isinf(harmonized_NP).any():
+        raise RefusedError(Code.BAD_STUDY, "the reference does not suit the site's features")
+    check_effects(every, harmonized_NP, reference)
+    for case, scanner, values in zip(chosen.cases, chosen.scanners, harmonized_NP, strict=True):
+        if np.isnan(values).any():
+            left_out[case.key] = f"scanner {scanner} has no fit: too few training cases"
+        else:
+            rows.append(raw[case.key].replaced(dict(zip(settings.feature_names, map(float, values), strict=True))))
+    harmonized = FeatureTable(tuple(rows), harmonized_to=reference.version)
+    write_text(folder / REFERENCE_FILE, reference.model_dump_json(indent=1) + "\n")
+    write_text(folder / FIT_FILE, fit.model_dump_json(indent=1) + "\n")
+    write_features_table(folder / TABLE_FILE, harmonized)
+    return HarmonizedSite(fit, harmonized, left_out)
+
+
+def _raw_rows(table: FeatureTable) -> dict[str, FeatureRow]:
+    """The rows of a table that is not harmonized yet, by the key of their case."""
+    if table.harmonized_to is not None:
+        raise InputError(f"these features are harmonized already, to reference {table.harmonized_to}; use the raw ones")
+    return {row.key: row for row in table.rows}
+
+
+def _lacking(chosen: Selection, rows: Mapping[str, FeatureRow], settings: Harmonization) -> dict[str, str]:
+    """Key of each case that lacks a feature, and which."""
+    lacking = {}
+    for case in chosen.cases:
+        found = rows[case.key].features if case.key in rows else {}
+        missing = [name for name in settings.feature_names if name not in found]
+        if missing:
+            lacking[case.key] = f"without {', '.join(missing[:3])}{' and more' if len(missing) > 3 else ''}"
+    return lacking
+
+
+def rows_of(chosen: Selection, rows: Mapping[str, FeatureRow], settings: Harmonization, prefix: str = "") -> Rows:
+    """Features, covariates and scanners of chosen cases, whose features are in `rows` by key.
+
+    `prefix` goes before the scanners' names: two sites may use one name.
+    """
+    names = settings.feature_names
+    values = [[rows[case.key].features[name] for name in names] for case in chosen.cases]
+    features_NP: Floats = np.array(values, dtype=np.float64).reshape(len(chosen.cases), len(names))
+    known: dict[Covariate, Floats] = {
+        name: np.array([values[name] for values in chosen.covariates]) for name in settings.covariates
+    }
+    columns_NQ = covariate_columns(known, settings) if known else np.empty((len(chosen.cases), 0), np.float32)
+    return Rows(names, features_NP, columns_NQ, tuple(f"{prefix}{scanner}" for scanner in chosen.scanners))

@@ -1,0 +1,1 @@
+"""Tools on single images: volumes, grids, registration, bias field, skull stripping."""

@@ -1,0 +1,86 @@
+"""What was done to images already, told from the images themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from msfl_common.config.study import Contrast, Preprocessed
+
+# A brain on the template is a third larger than it was: 2.4 l are seen. Heads, cut at the vertex and the neck where
+# the slices ended, are seen from 2.5 l; they touch these faces with a fifth or more of them, brains with a twentieth.
+LARGEST_BRAIN_ML = 2700.0
+_LARGEST_CUT_BRAIN_ML = 1800.0
+_CUT_SHARE = 0.1
+_TEMPLATE_DICE = 0.9
+_LOOKED_AT_MM = 2.0
+_UNEVEN = 0.02
+
+
+def is_brain_alone(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> bool:
+    """Whether the brain was extracted: an exactly constant background, and no more than a brain before it.
+
+    Args:
+        voxels: an image, in any orientation.
+        affine: 4 x 4, voxel indices to millimetres.
+    """
+    apart = voxels != _background(voxels)
+    volume_ml = float(apart.sum() * abs(np.linalg.det(affine[:3, :3]))) / 1000
+    at_faces = max(float(np.take(apart, end, axis=axis).mean()) for axis in range(3) for end in (0, -1))
+    return volume_ml <= (LARGEST_BRAIN_ML if at_faces <= _CUT_SHARE else _LARGEST_CUT_BRAIN_ML)
+
+
+def brain_of(extracted: nib.Nifti1Image) -> NDArray[np.bool_]:
+    """The brain in a brain-extracted image: what differs from the background, without holes.
+
+    Where that is more than a brain, the background is not exactly constant (after a resampling with overshoot, say);
+    then it is what differs by over 2% of the brightest.
+    """
+    voxels_DHW = np.asarray(extracted.dataobj, dtype=np.float32)
+    apart_DHW = np.abs(voxels_DHW - _background(voxels_DHW))
+    least = 0.0 if is_brain_alone(voxels_DHW, extracted.affine) else _UNEVEN * float(np.percentile(apart_DHW, 99.5))
+    brain_DHW: NDArray[np.bool_] = ndimage.binary_fill_holes(apart_DHW > least)
+    return brain_DHW
+
+
+def recognise(images: Mapping[Contrast, nib.Nifti1Image]) -> Preprocessed:
+    """What a case's images are: whole heads, brains, or brains on the template ("common-space").
+
+    Brains count as in the common space when all contrasts share one grid and the brain overlaps the template's
+    with a Dice coefficient of 0.9 or more.
+    """
+    if not all(is_brain_alone(np.asarray(image.dataobj, np.float32), image.affine) for image in images.values()):
+        return "none"
+    first, *others = images.values()
+    if not all(share_grid(first, other) for other in others):
+        return "brain"
+    return "common-space" if _template_dice(first) >= _TEMPLATE_DICE else "brain"
+
+
+def share_grid(one: nib.Nifti1Image, other: nib.Nifti1Image) -> bool:
+    """Whether the voxels of two images lie on top of each other."""
+    return one.shape == other.shape and np.allclose(one.affine, other.affine, atol=1e-3)
+
+
+def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """Overlap of two masks, 0 to 1."""
+    return float(2 * (one & other).sum() / max(int(one.sum() + other.sum()), 1))
+
+
+def _template_dice(extracted: nib.Nifti1Image) -> float:
+    from msfl_client.imaging.registration import load_template, template_brain
+    from msfl_client.imaging.resampling import resample
+
+    template = load_template(_LOOKED_AT_MM)
+    brain = nib.Nifti1Image(brain_of(extracted).astype(np.float32), extracted.affine)
+    brain_DHW = resample(brain, (template.shape, template.affine)) >= 0.5
+    return dice(brain_DHW, template_brain(_LOOKED_AT_MM))
+
+
+def _background(voxels: NDArray[np.float32]) -> float:
+    border = [np.take(voxels, (0, -1), axis=axis).ravel() for axis in range(3)]
+    return float(np.median(np.concatenate(border)))

@@ -1,0 +1,173 @@
+"""What a BIDS folder holds of a classification's inputs: usable images, their features, and why there are not more.
+
+It is read as a site's folder is read for training: the same checks, the same features, the same way to the reference
+of a harmonization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from msfl_client.clinical.observations import sees_images
+from msfl_client.data.bids import Case
+from msfl_client.data.checks import SiteCheck, check_site
+from msfl_client.features.cache import features_of
+from msfl_client.features.own_table import own_features
+from msfl_client.features.table import FeatureTable
+from msfl_client.harmonization.site import FOLDER, harmonize_site
+from msfl_client.preprocessing.site import preprocess_site
+from msfl_client.segmentation.lesion_model import load_lesion_model
+from msfl_common.config.classification import Classification, DeepModel
+from msfl_common.config.study import SiteConfig
+from msfl_common.errors import CohortError, InputError, RefusedError
+from msfl_common.harmonization import Reference
+from msfl_common.models.model_folder import REFERENCE_FILE, SEGMENTATION_FOLDER, ModelCard, read_reference
+
+WORK_FOLDER = ".work"
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class KnownInputs:
+    """What can be used.
+
+    Attributes:
+        site: the folder, and where the work on it is kept.
+        cases: usable images; those of the table where the folder brings a table of features.
+        subjects: every subject that has a folder, usable or not; none where no images are seen.
+        table: features, harmonized where the model's are; None where none are seen.
+        reasons: key of a case to why its images, or its features, cannot be used.
+    """
+
+    site: SiteConfig
+    cases: tuple[Case, ...] = ()
+    subjects: frozenset[str] = frozenset()
+    table: FeatureTable | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+def model_reference(card: ModelCard, model: Path) -> Reference | None:
+    """The reference that the model's features were brought to; None where it sees no feature, or raw ones.
+
+    Raises:
+        ModelFolderError: it is damaged.
+    """
+    assert card.study.classification is not None
+    needed = card.harmonization is not None and card.study.classification.features
+    return read_reference(model / REFERENCE_FILE) if needed else None
+
+
+def read_inputs(
+    card: ModelCard, model: Path, source: Path, output: Path, device: str, num_workers: int, on_progress: OnProgress
+) -> KnownInputs:
+    """Look through a BIDS folder.
+
+    Args:
+        card: of a classification.
+        model: its folder; a segmentation model in it outlines the lesions.
+        source: the BIDS folder.
+        output: where results are written, and kept what need not be computed twice.
+        device: as in site.yaml.
+        num_workers: cases at the same time.
+        on_progress: told what is done, how much of it, and of how much.
+
+    Raises:
+        CohortError: the folder as a whole cannot be used.
+        InputError: its table of features cannot be read, or is not what the model was trained on.
+    """
+    settings = card.study.classification
+    assert settings is not None
+    if not source.is_dir():
+        raise CohortError(f"{source}: no such folder; give a BIDS folder with --input")
+    site = SiteConfig(name="input", data=(source,), state=output / WORK_FOLDER, device=device)
+    if not sees_images(settings):
+        return KnownInputs(site)
+    lesions = model / SEGMENTATION_FOLDER
+    measures = isinstance(settings.model, DeepModel) or lesions.is_dir()  # a table has lesions of other hands
+    own = None if measures else own_features(site)
+    known = _of_table(site, own) if own else _of_images(card, model, site, settings, num_workers, on_progress)
+    return _harmonized(known, model_reference(card, model))
+
+
+def _of_table(site: SiteConfig, own: FeatureTable) -> KnownInputs:
+    cases = tuple(Case(row.dataset, row.participant_id, row.session_id, {}, None, row.scanner) for row in own.rows)
+    return KnownInputs(site, cases, frozenset(case.subject for case in cases), own)
+
+
+def _of_images(
+    card: ModelCard,
+    model: Path,
+    site: SiteConfig,
+    settings: Classification,
+    num_workers: int,
+    on_progress: OnProgress,
+) -> KnownInputs:
+    checked, reasons = _checked(card, site, num_workers, on_progress)
+    known = KnownInputs(site, tuple(checked.cases), frozenset(case.subject for case in checked.found), None, reasons)
+    if not settings.features:
+        return known
+    lesions, cases = None, known.cases
+    if (model / SEGMENTATION_FOLDER).is_dir():
+        lesions = load_lesion_model(model / SEGMENTATION_FOLDER, site.device)
+        cases = tuple(replace(case, mask=None) for case in cases)  # as in training: the model's lesions in every case
+    done = 0
+
+    def on_case() -> None:
+        nonlocal done
+        done += 1
+        on_progress("Measuring cases", done, len(cases))
+
+    cache = site.state / "cache" / "features"
+    rows, left_out = features_of(cases, card.study.inputs, cache, lesions, num_workers, on_case)
+    return replace(known, table=FeatureTable(tuple(rows)), reasons={**reasons, **left_out})
+
+
+def _checked(
+    card: ModelCard, site: SiteConfig, num_workers: int, on_progress: OnProgress
+) -> tuple[SiteCheck, dict[str, str]]:
+    """The usable cases, whole heads preprocessed first, and by key why others cannot be used."""
+
+    def check() -> SiteCheck:
+        return check_site(
+            site,
+            card.study.inputs,
+            lambda done, total: on_progress("Checking cases", done, total),
+            num_workers,
+            needs_mask=False,
+        )
+
+    checked, failed = check(), {}
+    if any(finding.rule == "whole-head" for finding in checked.findings):
+        try:
+            outcomes = preprocess_site(
+                site,
+                card.study.inputs,
+                num_workers,
+                lambda done, total: on_progress("Preprocessing cases", done, total),
+            )
+        except CohortError as error:  # not a single one
+            return checked, {case.key: str(error) for case in checked.found}
+        failed = {outcome.key: outcome.reason for outcome in outcomes if outcome.reason}
+        checked = check()
+    return checked, {key: "; ".join(texts) for key, texts in checked.excluded.items()} | failed
+
+
+def _harmonized(known: KnownInputs, reference: Reference | None) -> KnownInputs:
+    """The features brought to the model's reference; those that are there already are taken as they are."""
+    if known.table is None or known.table.harmonized_to == (reference.version if reference else None):
+        return known
+    if reference is None:
+        raise InputError(
+            f"{known.site.data[0]}: its features are harmonized, to reference {known.table.harmonized_to}; the model "
+            "was trained on raw ones: give those"
+        )
+    try:
+        folder = known.site.state / FOLDER
+        made = harmonize_site(known.cases, known.cases, known.site.data, reference, known.table, folder)
+    except RefusedError as error:
+        why = {row.key: f"not harmonized: {error.detail}" for row in known.table.rows}
+        return replace(known, table=FeatureTable((), reference.version), reasons={**known.reasons, **why})
+    why = {key: f"not harmonized: {reason}" for key, reason in made.left_out.items()}
+    return replace(known, table=made.table, reasons={**known.reasons, **why})

@@ -1,0 +1,181 @@
+"""Lesion masks and probability maps for a BIDS folder, in each case's own grid, as BIDS derivatives.
+
+Legend: I/J/K voxels of a file, whatever its orientation.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from nibabel.affines import voxel_sizes
+from nibabel.processing import resample_from_to
+from numpy.typing import NDArray
+
+from msfl_client.data.bids import Case, find_cases
+from msfl_client.data.checks import check_case
+from msfl_client.imaging.nifti_writer import save_image
+from msfl_client.imaging.skull_strip_detection import is_brain_alone
+from msfl_client.imaging.volumes import read_volume
+from msfl_client.segmentation.loop import predict_probability
+from msfl_client.segmentation.network_input import PreparedCase, prepare_case, prepare_images, reference_contrast
+from msfl_client.site.devices import pick_device
+from msfl_common import __version__
+from msfl_common.config.study import Inputs, SiteConfig
+from msfl_common.errors import CaseError, CohortError, InputError
+from msfl_common.metrics.segmentation import label_lesions
+from msfl_common.models.model_card import NOTICE
+from msfl_common.models.model_folder import ModelCard, load_model
+from msfl_common.models.segmentation.unet import build_network, set_weights
+from msfl_common.system.files import write_json, write_text
+
+TABLE = "lesions.tsv"
+
+
+@dataclass(frozen=True)
+class PredictedCase:
+    """A row of `lesions.tsv`; count and volume are None for a case that could not be used."""
+
+    participant_id: str
+    session_id: str
+    lesion_count: int | None
+    lesion_volume_ml: float | None
+    status: str
+
+
+def predict_folder(
+    model: Path,
+    source: Path,
+    output: Path,
+    device_name: str,
+    on_case: Callable[[int, int], None] = lambda *_: None,
+    origin: str = "",
+) -> list[PredictedCase]:
+    """Predict every case of a BIDS folder; a bad case is named in the table and the rest go on.
+
+    Args:
+        model: a model folder.
+        source: BIDS folder with the model's contrasts: brains, or whole heads, which are preprocessed first.
+        output: BIDS derivative folder to write; files of an earlier prediction are replaced one by one.
+        device_name: as in site.yaml.
+        on_case: told how many cases are done, and of how many.
+        origin: who vouches for the model, for those who get the output.
+
+    Raises:
+        ModelFolderError: the model cannot be used.
+        CohortError: no case at all could be predicted.
+    """
+    card, weights = load_model(model)
+    network = build_network(card.study)
+    set_weights(network, weights)
+    device = pick_device(device_name)
+    site = SiteConfig(name="input", data=(source,), state=output)
+    cases, _ = find_cases(site, card.study.inputs.contrasts)
+    describe_output(output, card, "MS lesions", origin)
+    rows = []
+    for number, case in enumerate(cases, start=1):
+        rows.append(_predict_or_say_why(case, card, network, device, output))
+        on_case(number, len(cases))
+    write_text(output / TABLE, _table(rows))
+    if all(row.lesion_count is None for row in rows):
+        raise CohortError(f"{source}: none of {len(rows)} cases could be used; {output / TABLE} says why for each")
+    return rows
+
+
+def _predict_or_say_why(
+    case: Case, card: ModelCard, network: torch.nn.Module, device: torch.device, output: Path
+) -> PredictedCase:
+    failed = [finding.text for finding in check_case(case, card.study.inputs, False) if finding.level == "fail"]
+    try:
+        if failed:
+            raise CaseError("; ".join(failed))
+        count, volume_ml = _predict_case(case, card, network, device, output)
+    except CaseError as error:
+        return PredictedCase(case.subject, case.session or "n/a", None, None, f"left out: {error}")
+    return PredictedCase(case.subject, case.session or "n/a", count, volume_ml, "ok")
+
+
+def _predict_case(
+    case: Case, card: ModelCard, network: torch.nn.Module, device: torch.device, output: Path
+) -> tuple[int, float]:
+    """Write one case's mask and probability map; returns lesion count and volume (ml)."""
+    study = card.study
+    prepared, own_to_prepared = _prepare(case, study.inputs, device)
+    probability_DHW = predict_probability(network, prepared.image_CDHW, study, device)
+    own = read_volume(case.images[reference_contrast(study.inputs)])
+    there = nib.Nifti1Image(probability_DHW, np.linalg.inv(own_to_prepared) @ prepared.affine)
+    moved = resample_from_to(there, (own.shape, own.affine), order=1)
+    probability_IJK = np.asarray(moved.dataobj, dtype=np.float32)
+    mask_IJK = probability_IJK >= card.threshold
+    spacing_mm = voxel_sizes(own.affine)
+    stem = "_".join(part for part in (case.subject, case.session) if part)
+    folder = output / case.subject / (case.session or "") / "anat"
+    save_image(folder / f"{stem}_label-lesion_probseg.nii.gz", probability_IJK, own.affine)
+    save_image(folder / f"{stem}_label-lesion_mask.nii.gz", mask_IJK.astype(np.uint8), own.affine)
+    _, count = label_lesions(mask_IJK, tuple(float(size) for size in spacing_mm))  # type: ignore[arg-type]
+    return count, round(float(mask_IJK.sum() * np.prod(spacing_mm) / 1000), 4)
+
+
+def _prepare(case: Case, inputs: Inputs, device: torch.device) -> tuple[PreparedCase, NDArray[np.float64]]:
+    """What the network sees, and where it lies: 4 x 4, RAS mm of the reference contrast's file to its RAS mm.
+
+    A brain is taken where it is. A whole head is preprocessed as `msfl-client preprocess` does it: the model has
+    only seen brains and would mark scalp and eyes.
+
+    Raises:
+        CaseError: a whole head, and no brain was found in it or the packages that would find it are missing.
+    """
+    volumes = {name: read_volume(case.images[name]) for name in inputs.contrasts}
+    heads = [name for name, volume in volumes.items() if not is_brain_alone(volume.voxels_IJK, volume.affine)]
+    if not heads:
+        return prepare_case(case, inputs), np.eye(4)
+    try:
+        from msfl_client.preprocessing.pipeline import preprocess_case
+
+        done = preprocess_case(replace(case, mask=None), inputs, "none", device)
+    except ModuleNotFoundError as error:
+        raise CaseError(
+            f"expected a brain-extracted image, found the whole head: {', '.join(heads)}; "
+            f"install msfl[client], which brings {error.name}, or extract the brain first"
+        ) from None
+    images = {name: nib.Nifti1Image(voxels_DHW, done.case.affine) for name, voxels_DHW in done.case.images_DHW.items()}
+    prepared = prepare_images(case.key, images, None, inputs)
+    return prepared, done.native_to_mni(reference_contrast(inputs))
+
+
+def describe_output(output: Path, card: ModelCard, what: str, origin: str) -> None:
+    """Make a folder a BIDS derivative that says what it holds and which model made it.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        write_json(
+            output / "dataset_description.json",
+            {
+                "Name": f"{what} predicted by study {card.study.name}",
+                "BIDSVersion": "1.10.0",
+                "DatasetType": "derivative",
+                "GeneratedBy": [{"Name": "msfl", "Version": __version__, "Description": NOTICE}],
+                "ModelWeightsSHA256": card.weights_sha256,
+                "ModelOrigin": origin,
+            },
+        )
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written: {error.strerror}; choose another --output") from None
+
+
+def _table(rows: list[PredictedCase]) -> str:
+    stream = io.StringIO()
+    names = list(PredictedCase.__dataclass_fields__)
+    writer = csv.DictWriter(stream, names, delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: "n/a" if value is None else value for name, value in asdict(row).items()})
+    return stream.getvalue()

@@ -1,0 +1,191 @@
+"""A trained classification, ready to predict a visit: probabilities, and what speaks for them.
+
+Legend: K classes, P inputs, V visits, C contrast, D/H/W slices and pixels, E clinical values and features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from msfl_client.classification.deep_loop import predict, saliency
+from msfl_client.classification.sequence_maker import SequenceMaker
+from msfl_client.classification.visit_volumes import refuse_too_coarse, slice_grid
+from msfl_client.clinical.inputs import known_inputs, rows_by_visit
+from msfl_client.clinical.observations import Observation
+from msfl_client.data.bids import case_key
+from msfl_client.imaging.nifti_writer import save_image
+from msfl_client.imaging.resampling import read_image
+from msfl_client.prediction.inputs import KnownInputs
+from msfl_common.errors import CaseError
+from msfl_common.harmonization import Reference
+from msfl_common.models.deep_models import build_classifier, deep_settings
+from msfl_common.models.deep_models.visit_classifier import FIELD_MM
+from msfl_common.models.feature_models import explain, predict_proba
+from msfl_common.models.model_card import NOTICE, ModelCard
+from msfl_common.models.segmentation.unet import set_weights
+from msfl_common.models.weights import Weights
+from msfl_common.system.files import write_json
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What an input adds to the log odds of the explained class.
+
+    Attributes:
+        input: a feature, a clinical value or, of a deep model, a contrast.
+        value: what the case has; None for a contrast, and for what was not measured at the visit.
+        effect: in log odds; above 0 it speaks for the class.
+    """
+
+    input: str
+    value: float | None
+    effect: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of a visit.
+
+    Attributes:
+        probabilities_K: of each class.
+        reasons: those that weigh most first.
+        files: saliency maps that were written.
+    """
+
+    probabilities_K: NDArray[np.float64]
+    reasons: tuple[Reason, ...]
+    files: tuple[Path, ...] = ()
+
+
+class Predictor(Protocol):
+    """A model of features, or a deep one."""
+
+    def refuse(self, one: Observation) -> None:
+        """Return when the visit has what the model was trained with.
+
+        Raises:
+            CaseError: it has not; says what is missing.
+        """
+
+    def predict(self, one: Observation) -> Answer:
+        """Predict a visit that was not refused.
+
+        Raises:
+            CaseError: an image cannot be read.
+        """
+
+
+def explained_class(probabilities_K: NDArray[np.float64]) -> int:
+    """The class that reasons and interval are about: the last of two, else the most probable."""
+    return 1 if len(probabilities_K) == 2 else int(probabilities_K.argmax())
+
+
+class FeaturePredictor:
+    """A model of features; see `Predictor`."""
+
+    def __init__(self, card: ModelCard, weights: Weights, known: KnownInputs) -> None:
+        assert card.study.classification is not None
+        self._settings, self._state, self._why = card.study.classification, weights, known.reasons
+        self._rows = rows_by_visit(known.table)
+
+    def refuse(self, one: Observation) -> None:
+        """See `Predictor`."""
+        known = known_inputs(one, self._settings, self._rows)
+        if missing := [name for name in self._settings.inputs if name not in known]:
+            why = self._why.get(case_key(one.subject, one.session, one.dataset), "not measured at the visit")
+            is_feature = bool({*missing} & {*self._settings.features})
+            raise CaseError(f"no {', '.join(missing)}" + (f" ({why})" if is_feature else ""))
+
+    def predict(self, one: Observation) -> Answer:
+        """See `Predictor`."""
+        known = known_inputs(one, self._settings, self._rows)
+        inputs_P = np.array(list(known.values()))
+        probabilities_K = predict_proba(self._settings, self._state, inputs_P[None])[0]
+        effects = explain(self._settings, self._state, inputs_P, explained_class(probabilities_K))
+        reasons = [Reason(name, known[name], effect) for name, effect in effects.items()]
+        return Answer(probabilities_K, _weightiest(reasons))
+
+
+class ImagePredictor:
+    """A deep model; see `Predictor`. Writes the saliency of the visit's images under `output`."""
+
+    def __init__(
+        self,
+        card: ModelCard,
+        weights: Weights,
+        known: KnownInputs,
+        reference: Reference | None,
+        output: Path,
+        device: torch.device,
+    ) -> None:
+        self._card, self._known, self._output, self._device = card, known, output, device
+        self._settings, self._model = deep_settings(card.study)
+        self._network = build_classifier(card.study)
+        set_weights(self._network, weights)
+        cache = known.site.state / "cache" / "visits"
+        self._maker = SequenceMaker(card.study, cache, reference, known.table)
+        self._rows = rows_by_visit(known.table)
+
+    def refuse(self, one: Observation) -> None:
+        """See `Predictor`."""
+        key = case_key(one.subject, one.session, one.dataset)
+        if one.case is None:
+            raise CaseError(self._known.reasons.get(key, "no images at the visit"))
+        known = known_inputs(one, self._settings, self._rows)
+        if missing := [name for name in self._settings.features if name not in known]:
+            raise CaseError(f"no {', '.join(missing)} ({self._known.reasons.get(key, 'not measured at the visit')})")
+        measured = {name for visit in one.visits for name in visit.clinical}
+        if never := [name for name in self._settings.clinical if name not in measured]:
+            raise CaseError(f"no {', '.join(never)} at this visit or an earlier one")
+        for visit in one.visits:
+            if visit.case is not None:
+                refuse_too_coarse(read_image(visit.case.images[self._card.study.inputs.contrasts[0]]), self._model)
+
+    def predict(self, one: Observation) -> Answer:
+        """See `Predictor`."""
+        study = self._card.study
+        sequence = self._maker.make(one)
+        probabilities_K = predict(self._network, [sequence], study, self._device)[0]
+        found = saliency(self._network, sequence, study, self._device)
+        known = known_inputs(one, self._settings, self._rows)
+        names, contrasts = self._settings.inputs, study.inputs.contrasts
+        effects = zip(names, found.clinical_VE.sum(axis=0), strict=True)
+        reasons = [Reason(name, known.get(name), float(effect)) for name, effect in effects]
+        images = zip(contrasts, found.volumes_VCDHW.sum(axis=(0, 2, 3, 4)), strict=True)
+        reasons += [Reason(contrast, None, float(effect)) for contrast, effect in images]
+        files = self._write(one, found.volumes_VCDHW[-1])
+        return Answer(probabilities_K, _weightiest(reasons), files)
+
+    def _write(self, one: Observation, saliency_CDHW: NDArray[np.float32]) -> tuple[Path, ...]:
+        """The saliency of each contrast on the brain's own slices, with a JSON file that says where they lie."""
+        assert one.case is not None
+        contrasts = self._card.study.inputs.contrasts
+        source = one.case.images[contrasts[0]]
+        grid = slice_grid(read_image(source), self._model)
+        stem = "_".join(part for part in (one.subject, one.session) if part)
+        folder = self._output / one.subject / (one.session or "") / "anat"
+        pixel_mm = FIELD_MM / self._model.pixels
+        sidecar = {
+            "Notice": NOTICE,
+            "Description": "gradient times input of the log odds of the explained class; above 0 it speaks for it",
+            "Grid": f"the slices of {source.name}, in pixels of {pixel_mm:.3g} mm; a slice that "
+            "the model did not see has the values of the nearest one that it saw",
+            "ModelWeightsSHA256": self._card.weights_sha256,
+        }
+        files = []
+        for contrast, map_DHW in zip(contrasts, saliency_CDHW, strict=True):
+            path = folder / f"{stem}_desc-saliency_{contrast}.nii.gz"
+            write_json(path.with_name(f"{stem}_desc-saliency_{contrast}.json"), sidecar)
+            save_image(path, grid.on_slices(map_DHW), grid.affine)
+            files.append(path)
+        return tuple(files)
+
+
+def _weightiest(reasons: list[Reason]) -> tuple[Reason, ...]:
+    return tuple(sorted(reasons, key=lambda reason: -abs(reason.effect)))

@@ -1,0 +1,179 @@
+"""Predict the outcome of a classification for the patients of a BIDS folder: probabilities, interval, reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from msfl_client.clinical.observations import Observation
+from msfl_client.prediction.inputs import OnProgress, model_reference, read_inputs
+from msfl_client.prediction.lesions import describe_output
+from msfl_client.prediction.models import (
+    Answer,
+    FeaturePredictor,
+    ImagePredictor,
+    Predictor,
+    Reason,
+    explained_class,
+)
+from msfl_client.prediction.visits import PatientVisits, patients_to_predict
+from msfl_client.site.devices import pick_device
+from msfl_common.config.classification import DeepModel
+from msfl_common.errors import CaseError, CohortError
+from msfl_common.metrics.classification import predict_classes, scored_classes
+from msfl_common.metrics.reliability import Interval, interval_at
+from msfl_common.models.model_folder import ModelCard, load_model
+from msfl_common.models.model_signature import check_origin
+
+OK, LEFT_OUT = "ok", "left out: "
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A patient at a visit; figures are None, and there are no reasons, where nothing could be predicted.
+
+    Attributes:
+        participant_id: "sub-001".
+        session_id: "ses-01", or None for a visit without.
+        days: from the patient's day 0 to the visit; None where no table says when.
+        probabilities: class to probability.
+        interval: of the share with the explained class among patients with such scores; None where no site told.
+        explained: the class that interval and reasons are about: the last of two, else the most probable.
+        predicted: the last of two classes from the model's threshold on; of more, the most probable.
+        reasons: what speaks for and against the explained class, what weighs most first.
+        saliency: files with the images' part in it, of a deep model.
+        status: "ok", with what was passed over, or why there is no prediction.
+    """
+
+    participant_id: str
+    session_id: str | None
+    days: float | None
+    probabilities: Mapping[str, float] | None
+    interval: Interval | None
+    explained: str | None
+    predicted: str | None
+    reasons: tuple[Reason, ...]
+    saliency: tuple[str, ...]
+    status: str
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was predicted of a folder, and by which model."""
+
+    card: ModelCard
+    rows: tuple[Prediction, ...]
+
+    def raise_if_none(self, source: Path, table: Path) -> None:
+        """Return when something could be predicted.
+
+        Raises:
+            CohortError: nothing; names the first reason.
+        """
+        if all(row.probabilities is None for row in self.rows):
+            first = self.rows[0]
+            raise CohortError(
+                f"{source}: none of {len(self.rows)} patients or visits could be predicted; {first.participant_id}: "
+                f"{first.status}; {table} says why for each"
+            )
+
+
+def predict_outcomes(
+    model: Path,
+    source: Path,
+    output: Path,
+    device_name: str,
+    every_visit: bool,
+    num_workers: int,
+    on_progress: OnProgress = lambda *_: None,
+) -> Predictions:
+    """Predict each patient's last visit that has the model's inputs, or every visit.
+
+    Args:
+        model: a model folder of a classification.
+        source: BIDS folder with tables, and images or a table of features where the model sees them.
+        output: BIDS derivative folder; saliency of images is written there, and work that is kept for the next time.
+        device_name: as in site.yaml.
+        every_visit: a row for each visit of a patient, not for the last one alone.
+        num_workers: cases at the same time, where images are read.
+        on_progress: told what is done, how much of it, and of how much.
+
+    Raises:
+        ModelFolderError: the model cannot be used.
+        InputError: the folder, or one of its tables, cannot be used.
+    """
+    card, weights = load_model(model)
+    assert card.study.classification is not None
+    device = pick_device(device_name)
+    describe_output(output, card, "Outcomes of MS", check_origin(model).sentence)
+    known = read_inputs(card, model, source, output, device_name, num_workers, on_progress)
+    predictor: Predictor
+    if isinstance(card.study.classification.model, DeepModel):
+        predictor = ImagePredictor(card, weights, known, model_reference(card, model), output, device)
+    else:
+        predictor = FeaturePredictor(card, weights, known)
+    rows: list[Prediction] = []
+    patients = patients_to_predict(known, card.study.classification)
+    for number, patient in enumerate(patients, start=1):
+        rows += _of_patient(patient, predictor, card, output, every_visit)
+        on_progress("Predicting patients", number, len(patients))
+    return Predictions(card, tuple(rows))
+
+
+def _of_patient(
+    patient: PatientVisits, predictor: Predictor, card: ModelCard, output: Path, every_visit: bool
+) -> list[Prediction]:
+    if not patient.visits:
+        return [_left_out(patient.subject, None, patient.reason)]
+    if every_visit:
+        return [_of_visit(one, predictor, card, output) for one in patient.visits]
+    passed_over: list[Prediction] = []
+    for one in reversed(patient.visits):
+        row = _of_visit(one, predictor, card, output, tuple(passed_over))
+        if row.probabilities is not None:
+            return [row]
+        passed_over.append(row)
+    return passed_over[:1]
+
+
+def _of_visit(
+    one: Observation, predictor: Predictor, card: ModelCard, output: Path, later: tuple[Prediction, ...] = ()
+) -> Prediction:
+    try:
+        predictor.refuse(one)
+        answer = predictor.predict(one)
+    except (CaseError, OSError) as error:
+        return _left_out(one.subject, one, str(error))
+    why = later[0].status.removeprefix(LEFT_OUT) if later else ""
+    status = f"{OK}; passed over {len(later)} later visits, the last for: {why}" if later else OK
+    return _row(one, answer, card, output, status)
+
+
+def _row(one: Observation, answer: Answer, card: ModelCard, output: Path, status: str) -> Prediction:
+    number = explained_class(answer.probabilities_K)
+    predicted = int(predict_classes(answer.probabilities_K[None], card.threshold)[0])
+    return Prediction(
+        participant_id=one.subject,
+        session_id=one.session,
+        days=one.visits[-1].days,
+        probabilities={card.labels[at]: float(value) for at, value in enumerate(answer.probabilities_K)},
+        interval=_interval(card, number, float(answer.probabilities_K[number])),
+        explained=card.labels[number],
+        predicted=card.labels[predicted],
+        reasons=answer.reasons,
+        saliency=tuple(str(path.relative_to(output)) for path in answer.files),
+        status=status,
+    )
+
+
+def _left_out(subject: str, one: Observation | None, why: str) -> Prediction:
+    session, days = (one.session, one.visits[-1].days) if one else (None, None)
+    return Prediction(subject, session, days, None, None, None, None, (), (), f"{LEFT_OUT}{why}")
+
+
+def _interval(card: ModelCard, number: int, probability: float) -> Interval | None:
+    if card.reliability is None:
+        return None
+    groups = card.reliability.groups[scored_classes(len(card.labels)).index(number)]
+    return interval_at(groups, probability)

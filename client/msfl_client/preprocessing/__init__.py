@@ -1,0 +1,1 @@
+"""From raw scans to a BIDS derivative in MNI152 space, with quality control."""

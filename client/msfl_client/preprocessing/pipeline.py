@@ -1,0 +1,234 @@
+"""One case from raw scans to the common space, voxels resampled once.
+
+Orientation is RAS. Legend: D/H/W voxels (D runs to the right, H to the front, W up).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+import torch
+from nibabel.processing import resample_from_to
+from numpy.typing import NDArray
+
+from msfl_client.data.bids import Case
+from msfl_client.imaging.bias_field import correct_bias
+from msfl_client.imaging.brain_extraction import CPU, extract_brain
+from msfl_client.imaging.common_space import CommonSpaceCase
+from msfl_client.imaging.registration import (
+    Registration,
+    load_template,
+    register_rigid,
+    register_to_template,
+    template_brain,
+)
+from msfl_client.imaging.resampling import read_image, resample
+from msfl_client.imaging.skull_strip_detection import brain_of, dice, recognise, share_grid
+from msfl_common.config.study import Contrast, Inputs, Preprocessed
+from msfl_common.errors import CaseError
+
+BRAIN_MEDIAN = 1000  # what a contrast's median in the brain is scaled to
+_BRIGHTEST = 32_000  # fits the 16-bit integers that images are kept as
+_ANCHORS: tuple[Contrast, ...] = ("T1w", "T2w", "FLAIR", "PDw")
+_SMALLEST_SHARE = 0.25  # of a voxel that a lesion fills
+_LEAST_OVERLAP = 0.75  # Dice with the template's brain, below which the registration has failed
+_STAYS = Registration(np.eye(4), None)
+
+Images = Mapping[Contrast, nib.Nifti1Image]
+Mask = NDArray[np.bool_]
+Grid = tuple[tuple[int, ...], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class PreprocessedCase:
+    """A case in the common space, and how it got there.
+
+    Attributes:
+        case: the case; its `native_to_mni` starts from the anchor contrast.
+        anchor: the contrast that the brain and the template were matched on.
+        found: what the images were before.
+        to_anchor: for each contrast, where it lies on the anchor.
+        to_template: where the anchor lies on the template.
+        native: the images as read.
+        native_brains: the brain on the grid of each.
+    """
+
+    case: CommonSpaceCase
+    anchor: Contrast
+    found: Preprocessed
+    to_anchor: Mapping[Contrast, Registration]
+    to_template: Registration
+    native: Images
+    native_brains: Mapping[Contrast, Mask]
+
+    def native_to_mni(self, contrast: Contrast) -> NDArray[np.float64]:
+        """4 x 4, millimetres of a contrast's own file to MNI152 millimetres."""
+        matrix: NDArray[np.float64] = self.to_template.matrix @ self.to_anchor[contrast].matrix
+        return matrix
+
+
+def anchor_contrast(inputs: Inputs) -> Contrast:
+    """The contrast that brain extraction and the template know best: T1w where the study uses it."""
+    return next(contrast for contrast in _ANCHORS if contrast in inputs.contrasts)
+
+
+def preprocess_case(
+    case: Case, inputs: Inputs, found: Preprocessed | None = None, device: torch.device = CPU
+) -> PreprocessedCase:
+    """Find the brain, line up the contrasts, even out brightness, and bring all onto the template's grid.
+
+    Args:
+        case: the case; a mask must lie on the grid of one of its images.
+        inputs: contrasts and spacing.
+        found: what the images are; None: to be recognised. What was done already is not done again.
+        device: where to look for the brain.
+
+    Raises:
+        CaseError: an image cannot be read, or no brain was found.
+    """
+    native = _read(case, inputs)
+    found = found or recognise(native)
+    anchor = anchor_contrast(inputs)
+    brain_DHW = extract_brain(native[anchor], device) if found == "none" else brain_of(native[anchor])
+    if not brain_DHW.any():
+        raise CaseError(f"{anchor}: expected a brain, found an empty image")
+    to_anchor = {contrast: _line_up(native, contrast, anchor, brain_DHW, found) for contrast in native}
+    brain = nib.Nifti1Image(brain_DHW.astype(np.float32), native[anchor].affine)
+    brains = {contrast: _brain_on(native[contrast], brain, to_anchor[contrast]) for contrast in native}
+    even = native
+    if found == "none":
+        even = {name: nib.Nifti1Image(correct_bias(native[name], brains[name]), native[name].affine) for name in native}
+    to_template = _STAYS if found == "common-space" else register_to_template(even[anchor], brain_DHW)
+    to_mni = {contrast: to_template.matrix @ to_anchor[contrast].matrix for contrast in native}
+    done = _in_common_space(even, brain, to_mni, to_template.matrix, inputs.spacing_mm, _lesions(case, native))
+    return PreprocessedCase(done, anchor, found, to_anchor, to_template, native, brains)
+
+
+def recognise_case(case: Case, inputs: Inputs, sessions: Sequence[Case] = ()) -> Preprocessed:
+    """What a case's images are, so that all sessions of its patient are brought to the template in one way.
+
+    One session taken as it is and another registered would differ in size, and every lesion would seem to change:
+    brains count as in the common space only where those of all sessions do.
+
+    Args:
+        case: the case.
+        inputs: which images are looked at.
+        sessions: the patient's sessions, this one among them or not; what cannot be read is passed over.
+
+    Raises:
+        CaseError: an image of the case itself cannot be read.
+    """
+    found = recognise(_read(case, inputs))
+    for other in sessions:
+        if found == "common-space" and other != case:
+            with suppress(CaseError, OSError, KeyError):
+                found = found if recognise(_read(other, inputs)) == found else "brain"
+    return found
+
+
+def _read(case: Case, inputs: Inputs) -> Images:
+    return {contrast: read_image(case.images[contrast]) for contrast in inputs.contrasts}
+
+
+def _line_up(
+    native: Images, contrast: Contrast, anchor: Contrast, brain_DHW: Mask, found: Preprocessed
+) -> Registration:
+    """Where a contrast lies on the anchor; brains that share a grid are lined up already."""
+    if contrast == anchor or found == "common-space":
+        return _STAYS
+    if found == "brain" and share_grid(native[contrast], native[anchor]):
+        return _STAYS
+    return register_rigid(native[contrast], native[anchor], brain_DHW)
+
+
+def _brain_on(image: nib.Nifti1Image, brain: nib.Nifti1Image, lies: Registration) -> Mask:
+    """The anchor's brain on the grid of another contrast."""
+    there = moved(brain, np.linalg.inv(lies.matrix))
+    own_DHW: Mask = resample(there, (image.shape, image.affine)) >= 0.5
+    return own_DHW
+
+
+def _lesions(case: Case, native: Images) -> tuple[Contrast, nib.Nifti1Image] | None:
+    """The manual mask and the contrast on whose grid it was drawn."""
+    if case.mask is None:
+        return None
+    mask = read_image(case.mask)
+    drawn_on = [contrast for contrast, image in native.items() if share_grid(mask, image)]
+    if not drawn_on:
+        raise CaseError("the mask is on no image's grid")
+    return ("FLAIR" if "FLAIR" in drawn_on else drawn_on[0]), mask
+
+
+def _in_common_space(
+    even: Images,
+    brain: nib.Nifti1Image,
+    to_mni: Mapping[Contrast, NDArray[np.float64]],
+    native_to_mni: NDArray[np.float64],
+    spacing_mm: float,
+    lesions: tuple[Contrast, nib.Nifti1Image] | None,
+) -> CommonSpaceCase:
+    """The one resampling: every image straight from its own grid, cut to the brain that all contrasts show."""
+    template = load_template(spacing_mm)
+    grid = (template.shape, template.affine)
+    brain_DHW = resample(moved(brain, native_to_mni), grid) >= 0.5
+    resampled = {}
+    for contrast, image in even.items():
+        resampled[contrast] = resample(moved(image, to_mni[contrast]), grid)
+        brain_DHW &= in_field(image, to_mni[contrast], grid)
+    if not brain_DHW.any():
+        raise CaseError("its contrasts show no common part of the brain")
+    overlap = dice(brain_DHW, template_brain(spacing_mm))
+    if overlap < _LEAST_OVERLAP:
+        raise CaseError(f"the brain does not fit the template: their Dice coefficient is {overlap:.2f}")
+    images_DHW = {contrast: _scaled(image_DHW, brain_DHW) for contrast, image_DHW in resampled.items()}
+    lesion_DHW = None
+    if lesions is not None:
+        lesion_DHW = carry_mask(moved(lesions[1], to_mni[lesions[0]]), grid)
+    return CommonSpaceCase(images_DHW, brain_DHW, lesion_DHW, np.asarray(template.affine, np.float64), native_to_mni)
+
+
+def moved(image: nib.Nifti1Image, matrix: NDArray[np.float64]) -> nib.Nifti1Image:
+    """The same voxels at another place: header arithmetic, nothing is interpolated."""
+    return nib.Nifti1Image(np.asarray(image.dataobj, dtype=np.float32), matrix @ image.affine)
+
+
+def carry_mask(mask: nib.Nifti1Image, grid: Grid) -> Mask:
+    """A mask on another grid, as large as it was: the voxels with the largest shares of it, so many as it fills.
+
+    With a fixed share of one half and the blur that images get, a 2 mm grid loses two of three lesions below 30 mm3;
+    so it keeps four of five.
+    """
+    share_DHW = np.asarray(resample_from_to(mask, grid, order=1).dataobj)
+    volumes = [abs(np.linalg.det(affine[:3, :3])) for affine in (mask.affine, grid[1])]
+    count = min(round(float(np.asarray(mask.dataobj).sum() * volumes[0] / volumes[1])), share_DHW.size)
+    if not count:
+        return np.zeros(grid[0], dtype=bool)
+    smallest = float(np.partition(share_DHW, -count, axis=None)[-count])
+    carried_DHW: Mask = share_DHW >= max(smallest, _SMALLEST_SHARE)
+    return carried_DHW
+
+
+def in_field(image: nib.Nifti1Image, matrix: NDArray[np.float64], grid: Grid) -> Mask:
+    """Which voxels of a grid an image reaches, to half a voxel beyond its outermost centres."""
+    to_voxel = np.linalg.inv(matrix @ image.affine) @ grid[1]
+    inside = np.ones(grid[0], dtype=bool)
+    axes = [np.arange(size).reshape([-1 if axis == k else 1 for k in range(3)]) for axis, size in enumerate(grid[0])]
+    for row, size in zip(to_voxel[:3], image.shape, strict=True):
+        index = sum(weight * axis for weight, axis in zip(row[:3], axes, strict=True)) + row[3]
+        inside &= (index >= -0.5) & (index <= size - 0.5)
+    return inside
+
+
+def _scaled(image_DHW: NDArray[np.float32], brain_DHW: Mask) -> NDArray[np.float32]:
+    """Whole numbers, positive in the brain with a median of about `BRAIN_MEDIAN`, 0 outside."""
+    inside = image_DHW[brain_DHW]
+    positive = inside[inside > 0]
+    if positive.size < inside.size / 2:
+        share = 100 * positive.size / inside.size
+        raise CaseError(f"expected brightness above 0 in the brain, found it in {share:.0f}% of its voxels")
+    scaled = np.clip(np.rint(image_DHW * (BRAIN_MEDIAN / np.median(positive))), 1, _BRIGHTEST)
+    return np.where(brain_DHW, scaled, 0).astype(np.float32)

@@ -1,0 +1,1 @@
+"""A site's answers to the requests of a study's rounds."""

@@ -1,0 +1,250 @@
+"""What a site builds once per process and uses in every round: checked cases, and what learns from them."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from msfl_client.classification.trainer import open_classification, split_segmentation
+from msfl_client.data.bids import Case
+from msfl_client.disclosure.floors import check_floor
+from msfl_client.egress.gateway import Door, check_device_hours, door_of
+from msfl_client.features.table import FeatureTable
+from msfl_client.segmentation.loop import is_out_of_memory
+from msfl_client.segmentation.trainer import open_segmentation
+from msfl_client.segmentation.upstream_model import HandedModel
+from msfl_client.site.devices import (
+    Clock,
+    add_device_hours,
+    cap_memory,
+    check_hours,
+    device_hours,
+    free_memory,
+    pick_devices,
+)
+from msfl_client.trainer import Learner, OnProgress, OnStep
+from msfl_common.config.stages import Stage, study_at
+from msfl_common.config.study import Rounds, SiteConfig, StudyConfig
+from msfl_common.errors import Code, RefusedError
+from msfl_common.messages.records import ModelUpdate, RoundTask, ValidationMetrics
+from msfl_common.models.weights import Weights
+
+MOST_SITES = 64  # of a simulation, whose sessions are kept in one process
+
+
+@dataclass(frozen=True)
+class SiteSession:
+    """A site, ready for the rounds of one study, or of a stage of it.
+
+    Attributes:
+        training: the images of the cases that scanners are fitted to a harmonization from: those that are learned from;
+            all, at a site that a fold leaves out.
+        cases: the images of all cases.
+        features: of all cases, before harmonization; None where they have not been computed yet.
+    """
+
+    site: SiteConfig
+    study: StudyConfig
+    door: Door
+    devices: tuple[torch.device, ...]
+    learner: Learner
+    training: tuple[Case, ...]
+    cases: tuple[Case, ...]
+    on_progress: OnProgress
+    features: FeatureTable | None = None
+
+    @property
+    def num_train_cases(self) -> int:
+        """Cases that the site trains on."""
+        return self.learner.num_train_cases
+
+
+class Sessions:
+    """The sessions that are open in this process: one a site, whatever its coordinator asks.
+
+    A request whose settings need another one closes the last before that is built. How long a round waits, and for how
+    many sites, needs no other one. A hospital's process has one site; a simulation's has as many as it plays.
+    """
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, tuple[object, SiteSession]] = OrderedDict()
+
+    def __call__(
+        self,
+        site: SiteConfig,
+        study: StudyConfig,
+        on_progress: OnProgress,
+        stage: Stage = "final",
+        model: HandedModel | None = None,
+    ) -> SiteSession:
+        """The site's session for a stage of a study; see `build_session`."""
+        key = (site, _what_matters(site, study), on_progress, stage, model)
+        found = self._open.get(site.state)
+        if found is None or found[0] != key:
+            found = None
+            if self._open.pop(site.state, None) is not None or len(self._open) >= MOST_SITES:
+                self._make_room()
+            found = self._open[site.state] = (key, build_session(site, study, on_progress, stage, model))
+        self._open.move_to_end(site.state)
+        return replace(found[1], study=study_at(study, stage))
+
+    def cache_clear(self) -> None:
+        """Close all of them."""
+        self._open.clear()
+
+    def _make_room(self) -> None:
+        while len(self._open) >= MOST_SITES:
+            self._open.popitem(last=False)
+        gc.collect()  # networks and their optimisers refer to each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+open_session = Sessions()
+
+
+def _what_matters(site: SiteConfig, study: StudyConfig) -> StudyConfig:
+    """The study without what a session does not depend on."""
+    rounds = Rounds(num_rounds=study.rounds.num_rounds)
+    if isinstance(site.device, tuple):  # devices that compute together wait for each other as long as the round
+        rounds = rounds.model_copy(update={"deadline_s": study.rounds.deadline_s})
+    changes: dict[str, object] = {"rounds": rounds}
+    if study.segmentation is not None:
+        changes["segmentation"] = rounds.model_copy(update={"num_rounds": study.segmentation.num_rounds})
+    return study.model_copy(update=changes)
+
+
+def build_session(
+    site: SiteConfig,
+    study: StudyConfig,
+    on_progress: OnProgress,
+    stage: Stage,
+    model: HandedModel | None,
+) -> SiteSession:
+    """Check, split and preprocess the site's cases and build what the rounds of a stage need.
+
+    Args:
+        site: whose cases.
+        study: the whole of it.
+        on_progress: told what is done.
+        stage: which of the study's.
+        model: outlines the lesions of all cases, in the stage after the one that it was trained in.
+
+    Raises:
+        CohortError: the folders hold nothing usable.
+        RefusedError: no case is left for training, and no fold leaves the site out.
+    """
+    devices = _devices_of(site, study, on_progress)
+    torch.set_flush_denormal(True)  # numbers below 1e-38 slow a CPU down a hundredfold and mean nothing here
+    settings, is_left_out = study_at(study, stage), site.name == study.left_out
+    learner: Learner
+    features: FeatureTable | None = None
+    if settings.task == "classification":
+        learner, training, cases, features = open_classification(site, settings, devices, on_progress, model)
+    else:
+        split = partial(split_segmentation, site, study)
+        learner, training, cases = open_segmentation(site, settings, devices, on_progress, split)
+    if not (learner.num_train_cases or is_left_out):
+        raise RefusedError(Code.NO_CASES)
+    fitted = cases if is_left_out else training
+    return SiteSession(site, settings, door_of(site), devices, learner, fitted, cases, on_progress, features)
+
+
+def _devices_of(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> tuple[torch.device, ...]:
+    """The site's devices, at most one for each patch of a batch; says so when a setting does not apply."""
+    there = pick_devices(site.device)
+    devices = there[: study.training.batch_size]
+    if len(devices) < len(there):
+        note = f"a batch of {study.training.batch_size} leaves {len(there) - len(devices)} devices idle"
+        on_progress(site.name, "checked", 0, 0, note)
+    if site.gpu_memory_fraction < 1 and devices[0].type != "cuda":
+        on_progress(site.name, "checked", 0, 0, f"gpu_memory_fraction has no effect on {devices[0].type}")
+    cap_memory(devices[0], site.gpu_memory_fraction)
+    return devices
+
+
+def train_site(session: SiteSession, task: RoundTask, weights: Weights, clock: Clock = datetime.now) -> ModelUpdate:
+    """One round of training from the shared weights, in the site's hours and within its limits.
+
+    Raises:
+        RefusedError: too few patients to learn from, not now, no longer today, out of memory, or the training failed.
+    """
+    check_floor(session.site.policy, task.study, session.learner.num_behind(task.round))
+    start = time.monotonic()
+
+    def on_step(step: int, num_steps: int, loss: float) -> None:
+        session.on_progress(session.site.name, "training", step, num_steps, f"loss {loss:.3f}")
+        if step < num_steps:
+            check_hours(session.site.hours, clock())
+
+    with _machine_in_use(session.site, len(session.devices), clock):
+        answer, loss = _train_sparing_memory(session, task, weights, on_step)
+    return ModelUpdate(answer, session.num_train_cases, loss, time.monotonic() - start)
+
+
+def _train_sparing_memory(
+    session: SiteSession, task: RoundTask, weights: Weights, on_step: OnStep
+) -> tuple[Weights, float]:
+    """Train the round; when memory runs out, once more from the start, with each batch in two parts."""
+    try:
+        return session.learner.train(weights, task.round, on_step, 1)
+    except Exception as error:
+        if not is_out_of_memory(error) or task.study.training.batch_size <= len(session.devices):
+            raise
+    # Outside of the except clause, whose error keeps the failed step's tensors alive.
+    session.learner.forget()
+    free_memory(session.devices[0])
+    note = "out of memory; again with half a batch at a time"
+    session.on_progress(session.site.name, "training", 0, task.study.training.steps_per_round, note)
+    return session.learner.train(weights, task.round, on_step, 2)
+
+
+@contextmanager
+def _machine_in_use(site: SiteConfig, num_devices: int, clock: Clock) -> Iterator[None]:
+    """Take the site's devices where hours and policy allow it, and write down for how long.
+
+    Raises:
+        RefusedError: not now, no longer today, or the block ran out of memory.
+    """
+    record = site.state / "device_hours.json"
+    start, start_s = clock(), time.monotonic()
+    check_hours(site.hours, start)
+    check_device_hours(site.policy, device_hours(record, start.date()))
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise RefusedError(Code.OUT_OF_MEMORY, str(error)) from error
+        raise
+    finally:
+        add_device_hours(record, start, time.monotonic() - start_s, num_devices)
+
+
+def validate_site(
+    session: SiteSession, task: RoundTask, weights: Weights, clock: Clock = datetime.now
+) -> ValidationMetrics:
+    """Aggregate metrics of the shared weights over the site's validation cases, on its first device.
+
+    Raises:
+        RefusedError: too few patients to report on, not now, no longer today, or out of memory.
+    """
+    check_floor(session.site.policy, task.study, session.learner.num_patients(task))
+    start = time.monotonic()
+
+    def on_case(done: int, total: int) -> None:
+        session.on_progress(session.site.name, "validating", done, total, "")
+        if done < total:
+            check_hours(session.site.hours, clock())
+
+    with _machine_in_use(session.site, 1, clock):
+        metrics = session.learner.measure(weights, task, on_case)
+    return replace(metrics, seconds=time.monotonic() - start)

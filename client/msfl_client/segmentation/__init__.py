@@ -1,0 +1,1 @@
+"""Lesion segmentation at a site: network input, training, validation."""

@@ -1,0 +1,139 @@
+"""From a case's files to what the network sees, cached.
+
+Orientation is RAS throughout. Legend: C contrast, D/H/W voxels (D runs to the right, H to the front, W up).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.spaces import vox2out_vox
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+from scipy import ndimage
+
+from msfl_client.data.bids import Case
+from msfl_client.imaging.resampling import FloatImage, normalise, read_image, resample
+from msfl_client.site.cache_limits import keep_newest, mark_used
+from msfl_common.config.study import Contrast, Inputs
+from msfl_common.errors import CaseError
+from msfl_common.system.files import write_bytes
+
+CACHE_FORMAT = 2  # raise it whenever this module's results change
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One case on the study's grid, cropped to the head.
+
+    Attributes:
+        image_CDHW: contrasts in the study's order, z-scored inside the brain, dark outside; float32.
+        label_DHW: 1 in lesions, else 0; uint8. None for a case without a mask.
+        affine: 4 x 4, voxel indices to RAS millimetres.
+    """
+
+    image_CDHW: FloatImage
+    label_DHW: NDArray[np.uint8] | None
+    affine: NDArray[np.float64]
+
+
+def reference_contrast(inputs: Inputs) -> Contrast:
+    """The contrast on whose grid lesions are outlined: FLAIR where the study uses it."""
+    return "FLAIR" if "FLAIR" in inputs.contrasts else inputs.contrasts[0]
+
+
+def prepare_case(case: Case, inputs: Inputs) -> PreparedCase:
+    """Reorient, resample to the study's spacing, crop to the head and normalise.
+
+    Raises:
+        CaseError: an image cannot be read or holds nothing.
+    """
+    images = {contrast: read_image(case.images[contrast]) for contrast in inputs.contrasts}
+    return prepare_images(case.key, images, read_image(case.mask) if case.mask else None, inputs)
+
+
+def prepare_images(
+    key: str, images: Mapping[Contrast, nib.Nifti1Image], mask: nib.Nifti1Image | None, inputs: Inputs
+) -> PreparedCase:
+    """`prepare_case` for images that are in memory, in RAS order.
+
+    Raises:
+        CaseError: the images hold nothing; `key` names the case.
+    """
+    grid = _study_grid(images[reference_contrast(inputs)], inputs.spacing_mm)
+    resampled = [resample(images[contrast], grid) for contrast in inputs.contrasts]
+    foreground_DHW = np.any([image_DHW > 0 for image_DHW in resampled], axis=0)
+    if not foreground_DHW.any():
+        raise CaseError(f"{key}: expected positive intensities, found none")
+    box = ndimage.find_objects(foreground_DHW.astype(np.uint8))[0]
+    image_CDHW = np.stack([normalise(image_DHW[box]) for image_DHW in resampled])
+    label_DHW = None
+    if mask is not None:
+        label_DHW = (resample(mask, grid)[box] >= 0.5).astype(np.uint8)
+    affine = np.asarray(grid[1], dtype=np.float64).copy()
+    affine[:3, 3] += affine[:3, :3] @ [axis.start for axis in box]
+    return PreparedCase(image_CDHW, label_DHW, affine)
+
+
+def _study_grid(reference: nib.Nifti1Image, spacing_mm: float) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """The field of view of an image in RAS voxels of one size; one that has these keeps its own grid exactly."""
+    if np.allclose(reference.affine[:3, :3], np.eye(3) * spacing_mm, rtol=0, atol=1e-5):
+        return reference.shape, reference.affine
+    shape, affine = vox2out_vox(reference, (spacing_mm,) * 3)
+    return shape, affine
+
+
+def prepare_cached(case: Case, inputs: Inputs, cache: Path) -> PreparedCase:
+    """`prepare_case`, kept at `cached_path`."""
+    path = cached_path(case, inputs, cache)
+    try:
+        stored = load_file(path)
+        mark_used(path)
+        return PreparedCase(stored["image"], stored.get("label"), stored["affine"])
+    except (FileNotFoundError, SafetensorError, KeyError):
+        prepared = prepare_case(case, inputs)
+    save_prepared(path, prepared)
+    return prepared
+
+
+def save_prepared(path: Path, prepared: PreparedCase) -> None:
+    """Write a case as one file: `image`, `affine` and, where there is a mask, `label`."""
+    tensors: dict[str, NDArray[np.generic]] = {"image": prepared.image_CDHW, "affine": prepared.affine}
+    if prepared.label_DHW is not None:
+        tensors["label"] = prepared.label_DHW
+    write_bytes(path, save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
+
+
+def prepare_all(
+    cases: Sequence[Case], inputs: Inputs, cache: Path, num_workers: int, on_case: Callable[[], None] = lambda: None
+) -> list[PreparedCase | None]:
+    """Prepare cases in parallel; the result keeps their order, with None for a case that cannot be prepared."""
+
+    def prepare(case: Case) -> PreparedCase | None:
+        try:
+            return prepare_cached(case, inputs, cache)
+        except (CaseError, FileNotFoundError):
+            return None
+        finally:
+            on_case()
+
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        prepared = list(pool.map(prepare, cases))
+    keep_newest(cache, len(cases), ".safetensors")
+    return prepared
+
+
+def cached_path(case: Case, inputs: Inputs, cache: Path) -> Path:
+    """Where a prepared case lies under `cache`: named by a hash of its files' identity and the settings."""
+    files = [case.images[contrast] for contrast in inputs.contrasts] + ([case.mask] if case.mask else [])
+    identity = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    text = json.dumps([CACHE_FORMAT, inputs.model_dump(mode="json"), identity])
+    return cache / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"

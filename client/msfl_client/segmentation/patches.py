@@ -1,0 +1,160 @@
+"""Training patches: chosen near lesions and the same for the same seed, whatever the number of workers.
+
+Legend: B batch, C contrast, D/H/W voxels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from msfl_client.segmentation.augmentation import PatchAugmentation
+from msfl_client.segmentation.network_input import PreparedCase
+from msfl_common.config.study import Training
+from msfl_common.system.seeds import derive_seed
+
+Patch = tuple[torch.Tensor, torch.Tensor]
+
+
+def case_order(seed: int, turn: int, num_cases: int) -> NDArray[np.int64]:
+    """The order of the cases in one pass over them, from 0."""
+    return np.random.default_rng(derive_seed(seed, "order", turn)).permutation(num_cases)
+
+
+def drawn_in(first: int, count: int, num_items: int, order_of: Callable[[int], NDArray[np.int64]]) -> set[int]:
+    """Which items a window of shuffled passes over all of them holds.
+
+    Args:
+        first: where the window begins.
+        count: how long it is.
+        num_items: in one pass.
+        order_of: a pass, from 0, to the order of its items.
+    """
+    if count >= 2 * num_items - 1 or not num_items:  # a whole pass lies in it
+        return set(range(num_items))
+    turns = range(first // num_items, (first + count - 1) // num_items + 1)
+    stream = np.concatenate([order_of(turn) for turn in turns])
+    start = first - turns[0] * num_items
+    return {int(item) for item in stream[start : start + count]}
+
+
+class PatchDataset(Dataset[Patch]):
+    """An endless stream of augmented patches by index; item `i` depends on the seed and `i` alone."""
+
+    def __init__(self, cases: Sequence[PreparedCase], training: Training, seed: int) -> None:
+        self.training = training
+        self.seed = seed
+        self.augment = PatchAugmentation(training.augmentation)
+        self.images = [pad_to(torch.as_tensor(case.image_CDHW), training.patch_voxels) for case in cases]
+        self.floors = [image.float().amin((1, 2, 3), keepdim=True) for image in self.images]
+        self.labels = [pad_to(torch.as_tensor(case.label_DHW)[None], training.patch_voxels) for case in cases]
+        self.lesion_voxels = [_voxels(label[0]) for label in self.labels]
+        self.brain_voxels = [
+            _voxels((image > floor).any(dim=0)) for image, floor in zip(self.images, self.floors, strict=True)
+        ]
+
+    def __getitem__(self, index: int) -> Patch:
+        """Patch `index`: image_CDHW and label_1DHW, both float32."""
+        rng = np.random.default_rng(derive_seed(self.seed, "patch", index))
+        case = self._case_of(index)
+        size = self.training.patch_voxels
+        box = (slice(None), *(slice(low, low + size) for low in self._corner(case, rng)))
+        return self.augment(
+            self.images[case][box].float(), self.floors[case], self.labels[case][box].float(), int(rng.integers(2**31))
+        )
+
+    def _case_of(self, index: int) -> int:
+        """Shuffled passes over the cases, so that every case comes equally often."""
+        turn, place = divmod(index, len(self.images))
+        return int(case_order(self.seed, turn, len(self.images))[place])
+
+    def _corner(self, case: int, rng: np.random.Generator) -> list[int]:
+        """The low corner of a patch that holds a random voxel of a lesion or, else, of the brain."""
+        near_lesion = len(self.lesion_voxels[case]) > 0 and rng.random() < self.training.lesion_patch_fraction
+        voxels = self.lesion_voxels[case] if near_lesion else self.brain_voxels[case]
+        shape = self.labels[case].shape[1:]
+        size = self.training.patch_voxels
+        centre = np.unravel_index(int(rng.choice(voxels)), shape)
+        offset = rng.integers(size // 4, size - size // 4, size=3)  # where in the patch the voxel lies
+        return [
+            int(np.clip(middle - inside, 0, extent - size))
+            for middle, inside, extent in zip(centre, offset, shape, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Which of a site's devices this is; together they train on the patches that one alone would."""
+
+    number: int = 0
+    count: int = 1
+
+    def share(self, batch_size: int) -> range:
+        """The patches of each batch that this device takes; shares differ by one patch at most."""
+        return range(-(-batch_size * self.number // self.count), -(-batch_size * (self.number + 1) // self.count))
+
+
+ALONE = Rank()
+
+
+class RoundSampler(Sampler[int]):
+    """Which patches belong to the current round: a window of the endless stream, or a share of each of its batches."""
+
+    def __init__(self, num_steps: int, batch_size: int, share: range) -> None:
+        self.num_steps = num_steps
+        self.batch_size = batch_size
+        self.share = share
+        self.round = 1
+
+    def __iter__(self) -> Iterator[int]:
+        """Indices of the patches of `round` (from 1)."""
+        first = (self.round - 1) * self.num_steps
+        return (step * self.batch_size + place for step in range(first, first + self.num_steps) for place in self.share)
+
+    def __len__(self) -> int:
+        """Patches in a round."""
+        return self.num_steps * len(self.share)
+
+
+class PatchLoader:
+    """Batches of patches, round by round; workers, if any, live as long as the loader."""
+
+    def __init__(self, dataset: PatchDataset, device: torch.device, rank: Rank = ALONE) -> None:
+        training = dataset.training
+        # A CPU that trains has no core to spare; GPUs are fed by all but one.
+        num_workers = min(8, ((os.cpu_count() or 1) - 1) // rank.count) if device.type == "cuda" else 0
+        share = rank.share(training.batch_size)
+        self._sampler = RoundSampler(training.steps_per_round, training.batch_size, share)
+        self._loader = DataLoader(
+            dataset,
+            batch_size=len(share),
+            sampler=self._sampler,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=device.type == "cuda",
+        )
+
+    def batches(self, round_number: int) -> Iterator[Patch]:
+        """The round's batches: image_BCDHW, label_B1DHW."""
+        self._sampler.round = round_number
+        yield from self._loader
+
+
+def pad_to(tensor: torch.Tensor, size: int) -> torch.Tensor:
+    """Pad the three last axes at their far ends to at least `size` voxels, with each channel's lowest value."""
+    missing = [max(0, size - extent) for extent in tensor.shape[-3:]]
+    if not any(missing):
+        return tensor
+    floor = tensor.amin((-3, -2, -1), keepdim=True)
+    ends = [amount for axis in reversed(missing) for amount in (0, axis)]
+    return torch.nn.functional.pad(tensor - floor, ends) + floor
+
+
+def _voxels(mask_DHW: torch.Tensor) -> NDArray[np.int64]:
+    return np.flatnonzero(mask_DHW.numpy())

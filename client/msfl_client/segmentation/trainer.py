@@ -1,0 +1,206 @@
+"""Lesion segmentation at a site: its cases prepared once, the network trained on them and measured on others."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from msfl_client.data.bids import Case
+from msfl_client.data.case_digest import digest_of_images
+from msfl_client.data.checks import check_site
+from msfl_client.disclosure.floors import floor_of
+from msfl_client.segmentation.distributed import train_on_devices
+from msfl_client.segmentation.distributed_rank import Job
+from msfl_client.segmentation.loop import train_round, validate
+from msfl_client.segmentation.network_input import PreparedCase, cached_path, prepare_all
+from msfl_client.segmentation.patches import PatchDataset, PatchLoader, case_order, drawn_in
+from msfl_client.trainer import OnCase, OnProgress, OnStep
+from msfl_common.config.study import SiteConfig, StudyConfig
+from msfl_common.messages.records import RoundTask, ValidationMetrics
+from msfl_common.metrics.intervals import bootstrap_mean, num_patients_of
+from msfl_common.metrics.segmentation import METRICS
+from msfl_common.models.segmentation.unet import build_network, get_weights, set_weights
+from msfl_common.models.weights import Weights
+from msfl_common.system.seeds import derive_seed
+
+Split = Callable[[Sequence[Case]], tuple[list[Case], list[Case]]]  # training and validation cases
+TrainRound = Callable[[torch.nn.Module, int, OnStep, int], float]  # network, round, on_step, micro-batches
+
+
+@dataclass(frozen=True)
+class SegmentationLearner:
+    """The network, and what it is trained and measured on.
+
+    Attributes:
+        seed: the site's own, in the study.
+        train_patients: whose each training case is.
+        digest: see `Learner`.
+        floor: fewest patients of a metric.
+    """
+
+    study: StudyConfig
+    device: torch.device
+    network: torch.nn.Module
+    train_round: TrainRound
+    seed: int
+    train_patients: tuple[str, ...]
+    digest: str
+    floor: int
+    validation_cases: tuple[PreparedCase, ...]
+    validation_patients: tuple[str, ...]
+
+    @property
+    def num_train_cases(self) -> int:
+        """See `Learner`."""
+        return len(self.train_patients)
+
+    @property
+    def num_train_patients(self) -> int:
+        """See `Learner`."""
+        return len(set(self.train_patients))
+
+    def num_behind(self, number: int) -> int:
+        """See `Learner`; the patches of a round can be of fewer patients than there are."""
+        training, num_cases = self.study.training, len(self.train_patients)
+        count = training.steps_per_round * training.batch_size
+        drawn = drawn_in((number - 1) * count, count, num_cases, lambda turn: case_order(self.seed, turn, num_cases))
+        return len({self.train_patients[case] for case in drawn})
+
+    @property
+    def expected(self) -> Weights:
+        """See `Learner`."""
+        return get_weights(self.network)
+
+    def answer_like(self, weights: Weights) -> Weights:
+        """See `Learner`."""
+        return weights
+
+    def train(self, weights: Weights, number: int, on_step: OnStep, micro_batches: int) -> tuple[Weights, float]:
+        """See `Learner`."""
+        set_weights(self.network, weights)
+        loss = self.train_round(self.network, number, on_step, micro_batches)
+        return get_weights(self.network), loss
+
+    def forget(self) -> None:
+        """See `Learner`."""
+        self.network.zero_grad(set_to_none=True)
+
+    def num_patients(self, _: RoundTask) -> int:
+        """See `Learner`."""
+        return len(set(self.validation_patients))
+
+    def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
+        """See `Learner`."""
+        start = time.monotonic()
+        set_weights(self.network, weights)
+        rows = validate(self.network, self.validation_cases, task.study, self.device, on_case)
+        values = {name: [row[name] for row in rows] for name in rows[0]}
+        behind = {name: num_patients_of(values[name], self.validation_patients) for name in values}
+        told = [name for name, num_patients in behind.items() if num_patients >= self.floor]
+        estimates = {
+            name: bootstrap_mean(
+                values[name],
+                self.validation_patients,
+                task.study.validation.bootstrap_samples,
+                np.random.default_rng(derive_seed(task.study.seed, "bootstrap", name)),
+                self.floor,
+                (METRICS[name].lower, METRICS[name].upper),
+            )
+            for name in told
+        }
+        fewest = min((behind[name] for name in told), default=0)
+        return ValidationMetrics(estimates, len(rows), time.monotonic() - start, min_patients=fewest)
+
+
+def usable_cases(
+    site: SiteConfig, study: StudyConfig, on_progress: OnProgress
+) -> tuple[list[Case], dict[str, PreparedCase]]:
+    """The site's cases that can be trained on, checked and prepared, and by key what was prepared of them.
+
+    Raises:
+        CohortError: the folders hold nothing usable.
+    """
+    num_workers = os.cpu_count() or 1
+
+    def on_checked(done: int, total: int) -> None:
+        on_progress(site.name, "checking", done, total, "")
+
+    checked = check_site(site, study.inputs, on_checked, num_workers)
+    done = 0
+
+    def on_prepared() -> None:
+        nonlocal done
+        done += 1
+        on_progress(site.name, "preparing", done, len(checked.cases), "")
+
+    prepared = prepare_all(checked.cases, study.inputs, site.state / "cache", num_workers, on_prepared)
+    usable = {case.key: ready for case, ready in zip(checked.cases, prepared, strict=True) if ready is not None}
+    num_bad = len(checked.found) - len(usable)
+    if num_bad:
+        left_out = f"{num_bad} of {len(checked.found)} cases left out; `msfl-client check` says why"
+        on_progress(site.name, "checked", len(checked.found), len(checked.found), left_out)
+    return [case for case in checked.cases if case.key in usable], usable
+
+
+def open_segmentation(
+    site: SiteConfig, study: StudyConfig, devices: tuple[torch.device, ...], on_progress: OnProgress, split: Split
+) -> tuple[SegmentationLearner, tuple[Case, ...], tuple[Case, ...]]:
+    """The learner, its training cases and all that it learns from or is measured on; `split` says which do which.
+
+    Raises:
+        CohortError: the folders hold nothing usable.
+    """
+    cases, prepared = usable_cases(site, study, on_progress)
+    train, validation = split(cases)
+    learner = SegmentationLearner(
+        study=study,
+        device=devices[0],
+        network=build_network(study),
+        train_round=_training_on(devices, site, study, [(case, prepared[case.key]) for case in train]),
+        seed=derive_seed(study.seed, "site", site.name),
+        train_patients=tuple(_patient(case) for case in train),
+        digest=digest_of_images(train, validation),
+        floor=floor_of(site.policy, study),
+        validation_cases=tuple(prepared[case.key] for case in validation),
+        validation_patients=tuple(_patient(case) for case in validation),
+    )
+    return learner, tuple(train), (*train, *validation)
+
+
+def _patient(case: Case) -> str:
+    return "/".join(map(str, case.patient))
+
+
+def _training_on(
+    devices: tuple[torch.device, ...], site: SiteConfig, study: StudyConfig, cases: Sequence[tuple[Case, PreparedCase]]
+) -> TrainRound:
+    """How this site trains a round: in this process, or in one for each of several devices."""
+    seed = derive_seed(study.seed, "site", site.name)
+    if len(devices) == 1:
+        loader = PatchLoader(PatchDataset([prepared for _, prepared in cases], study.training, seed), devices[0])
+
+        def train_here(network: torch.nn.Module, number: int, on_step: OnStep, micro_batches: int) -> float:
+            return train_round(network, loader, study, number, devices[0], on_step, micro_batches)
+
+        return train_here
+    paths = tuple(cached_path(case, study.inputs, site.state / "cache") for case, _ in cases)
+    names = tuple(map(str, devices))
+
+    def train_there(network: torch.nn.Module, number: int, on_step: OnStep, micro_batches: int) -> float:
+        job = Job(
+            study=study,
+            round_number=number,
+            cases=paths,
+            seed=seed,
+            devices=names,
+            memory_fraction=site.gpu_memory_fraction,
+            micro_batches=micro_batches,
+        )
+        return train_on_devices(network, job, on_step)
+
+    return train_there

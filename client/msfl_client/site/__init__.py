@@ -1,0 +1,1 @@
+"""A site's own folder: its settings, key, approved kit, devices."""

@@ -1,0 +1,1 @@
+"""The files that people write: `study.yaml` and `site.yaml`."""

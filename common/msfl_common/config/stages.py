@@ -1,0 +1,39 @@
+"""The stages of a study: a classification may train a model of lesions first, whose lesions its features are of.
+
+Each stage is a study of its own, with its own rounds, checkpoints, model and report. Sites are sent the whole study in
+every request, the one that they agreed to, and which stage the request is of.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msfl_common.config.study import Harmonization, StudyConfig, Task
+
+Stage = Literal["segmentation", "final"]  # any other study has the final one alone
+
+
+def stages_of(study: StudyConfig) -> tuple[Stage, ...]:
+    """The stages, in their order."""
+    return ("final",) if study.segmentation is None else ("segmentation", "final")
+
+
+def tasks_of(study: StudyConfig) -> tuple[Task, ...]:
+    """What is learned in the stages."""
+    return tuple(study_at(study, stage).task for stage in stages_of(study))
+
+
+def study_at(study: StudyConfig, stage: Stage) -> StudyConfig:
+    """The study of one stage: the final one's is the whole, the segmentation's has a name of its own."""
+    if stage == "final":
+        return study
+    assert study.segmentation is not None
+    changes = {
+        "name": f"{study.name[:51]}-segmentation",
+        "task": "lesion-segmentation",
+        "rounds": study.segmentation,
+        "harmonization": Harmonization(),
+        "classification": None,
+        "segmentation": None,
+    }
+    return study.model_copy(update=changes)

@@ -1,0 +1,369 @@
+"""Everything that crosses the wire, and the only place that builds or reads a Flower record.
+
+The coordinator sends a `RoundTask` with the current weights. A site answers with one of the message kinds of
+`config.study.MessageKind`, or with a `Refusal`: a code from a fixed list and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from msfl_common.config.classification import NAME, Split
+from msfl_common.config.stages import Stage, stages_of, study_at
+from msfl_common.config.study import StudyConfig, parse_study
+from msfl_common.errors import Code, ConfigError, UpdateError
+from msfl_common.harmonization import Floats, Moments, Reference, Residuals
+from msfl_common.messages.arrays import ARRAYS, check_scatter, pack_weights, unpack_floats, unpack_weights
+from msfl_common.messages.ledger import BESIDE
+from msfl_common.messages.validation_metrics import ValidationMetrics as ValidationMetrics
+from msfl_common.messages.validation_metrics import array_shapes, check_metrics, estimate_of, flat_numbers, number_names
+from msfl_common.metrics.classification_curves import DEFAULT_THRESHOLD
+from msfl_common.models.weights import Weights
+from msfl_common.system.checked_numbers import MOST_LOSS, MOST_SECONDS, finite_number, number_within, whole_number
+from msfl_common.system.reading import MOST_SETTINGS, parse_record
+
+TASK, METRICS, FACTS, REFUSAL = "task", "metrics", "facts", "refusal"
+STUDY, STAGE, ROUND, SPLIT, THRESHOLD, SLOPES = "study", "stage", "round", "split", "threshold", "slopes"
+SEGMENTATION: Final = "segmentation"  # the step that hands out the model of the stage before
+# The steps of a harmonization.
+MOMENTS: Final = "moments"
+RESIDUALS: Final = "residuals"
+REFERENCE: Final = "reference"
+NUM_CASES = "num-examples"  # the name under which Flower's strategies look for a site's weight
+NUM_SCANNERS = "num_scanners"
+TRAIN_LOSS, SECONDS = "train_loss", "seconds"
+
+_VERSION = r"[0-9A-Za-z.+-]{1,40}"
+
+Content = RecordDict  # what a message holds, for modules that only hand it on
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is written down of a message before it leaves: never what it holds.
+
+    Attributes:
+        numbers: names of all single values.
+        num_bytes: size of names and values.
+        sha256: of names and values, in the order of the records' names.
+    """
+
+    numbers: list[str]
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RoundTask:
+    """What the coordinator asks of a site: round `round` (from 1) of `study`.
+
+    Attributes:
+        study: the whole of it, the same in every request.
+        split: of a classification, the patients to measure: validation, or test after the last round.
+        threshold: of a classification, the last of two classes from this probability on.
+        stage: of a study that segments before it classifies, which of the two.
+    """
+
+    study: StudyConfig
+    round: int
+    split: Split = "validation"
+    threshold: float = DEFAULT_THRESHOLD
+    stage: Stage = "final"
+
+    @property
+    def settings(self) -> StudyConfig:
+        """The study of this stage."""
+        return study_at(self.study, self.stage)
+
+
+@dataclass(frozen=True)
+class ModelUpdate:
+    """A site's new weights after one round."""
+
+    weights: Weights
+    num_cases: int
+    train_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What the coordinator learns of a site before the first round."""
+
+    site: str
+    version: str
+    cases_at_least: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A site's answer when it cannot or will not do what was asked; `site` is its name in the study."""
+
+    code: Code
+    site: str = ""
+
+
+def pack_task(task: RoundTask, weights: Weights | None = None) -> RecordDict:
+    """The coordinator's request; without weights it asks for node facts."""
+    config = ConfigRecord({STUDY: task.study.model_dump_json(), ROUND: task.round})
+    if task.study.classification is not None:
+        config[SPLIT], config[THRESHOLD] = task.split, task.threshold
+    if task.study.segmentation is not None:
+        config[STAGE] = task.stage
+    content = RecordDict({TASK: config})
+    if weights is not None:
+        content[ARRAYS] = pack_weights(weights)
+    return content
+
+
+def unpack_task(content: RecordDict) -> RoundTask:
+    """Read and validate a request at the site.
+
+    Raises:
+        ConfigError: it is no request of ours, or its study does not validate.
+    """
+    config = content.config_records.get(TASK, ConfigRecord())
+    study, number = config.get(STUDY), config.get(ROUND)
+    if not isinstance(study, str) or not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise ConfigError("request", ["expected a study, and the number of a round"])
+    split, threshold = config.get(SPLIT, "validation"), config.get(THRESHOLD, DEFAULT_THRESHOLD)
+    if split not in ("validation", "test") or not isinstance(threshold, float) or not 0 <= threshold <= 1:
+        raise ConfigError("request", ["expected a split, validation or test, and a threshold from 0 to 1"])
+    if split == "validation" and threshold != DEFAULT_THRESHOLD:
+        raise ConfigError("request", [f"expected the threshold {DEFAULT_THRESHOLD} in validation; test has another"])
+    read, stage = parse_study(study), config.get(STAGE, "final")
+    if stage not in stages_of(read):
+        raise ConfigError("request", [f"expected a stage of the study, {' or '.join(stages_of(read))}"])
+    return RoundTask(
+        read,
+        number,
+        "test" if split == "test" else "validation",
+        threshold,
+        "segmentation" if stage == "segmentation" else "final",
+    )
+
+
+def unpack_task_weights(content: RecordDict, expected: Weights) -> Weights:
+    """The weights of a request, checked against the study's network.
+
+    Raises:
+        UpdateError: they do not fit.
+    """
+    return unpack_weights(content, expected, consume=False)
+
+
+def pack_update(update: ModelUpdate) -> RecordDict:
+    """A model update as Flower's strategies expect it: arrays, and metrics with the case count."""
+    numbers = MetricRecord({NUM_CASES: update.num_cases, TRAIN_LOSS: update.train_loss, SECONDS: update.seconds})
+    return RecordDict({ARRAYS: pack_weights(update.weights), METRICS: numbers})
+
+
+def unpack_update(content: RecordDict, expected: Weights) -> ModelUpdate:
+    """Read a site's update, refusing whatever must not be aggregated; the message is empty afterwards.
+
+    Raises:
+        UpdateError: records, names, shapes, types, sizes or values are not as declared.
+    """
+    numbers = _exactly(content, {ARRAYS, METRICS}, {NUM_CASES, TRAIN_LOSS, SECONDS})
+    num_cases = whole_number(NUM_CASES, numbers[NUM_CASES])
+    loss = number_within(TRAIN_LOSS, numbers[TRAIN_LOSS], -MOST_LOSS, MOST_LOSS)
+    seconds = number_within(SECONDS, numbers[SECONDS], 0.0, MOST_SECONDS)
+    return ModelUpdate(unpack_weights(content, expected, consume=True), num_cases, loss, seconds)
+
+
+def pack_metrics(metrics: ValidationMetrics) -> RecordDict:
+    """Aggregate metrics as flat numbers `dsc.mean`, `dsc.ci95_low`, ..."""
+    numbers = {NUM_CASES: metrics.num_cases, SECONDS: metrics.seconds, **flat_numbers(metrics.estimates)}
+    content = RecordDict({METRICS: MetricRecord({**numbers})})
+    if metrics.arrays:
+        content[ARRAYS] = ArrayRecord({name: Array(value) for name, value in metrics.arrays.items()})
+    return content
+
+
+def unpack_metrics(
+    content: RecordDict, names: frozenset[str], num_classes: int = 0, min_cases: int = 1
+) -> ValidationMetrics:
+    """Read a site's metrics.
+
+    Args:
+        content: the message.
+        names: the metrics that the study knows.
+        num_classes: of a classification, which sends cells and a confusion matrix; 0 of a segmentation.
+        min_cases: fewest cases of a cell.
+
+    Raises:
+        UpdateError: an unknown metric, a missing field, a value that is not finite, or arrays that no site may send.
+    """
+    allowed = number_names(names) | {NUM_CASES, SECONDS}
+    known = set(content.metric_records.get(METRICS, MetricRecord())) & allowed | {NUM_CASES, SECONDS}
+    numbers = _exactly(content, {METRICS, ARRAYS} if num_classes else {METRICS}, known)
+    num_cases = whole_number(NUM_CASES, numbers.pop(NUM_CASES))
+    seconds = number_within(SECONDS, numbers.pop(SECONDS), 0.0, MOST_SECONDS)
+    arrays = unpack_floats(content, array_shapes(num_classes)) if num_classes else {}
+    estimates = {name: estimate_of(numbers, name) for name in sorted({name.rsplit(".", 1)[0] for name in numbers})}
+    metrics = ValidationMetrics(
+        estimates, num_cases, seconds, cells=arrays.get("cells"), confusion=arrays.get("confusion")
+    )
+    check_metrics(metrics, min_cases)
+    return metrics
+
+
+def pack_facts(facts: NodeFacts) -> RecordDict:
+    """Node facts."""
+    return RecordDict(
+        {FACTS: ConfigRecord({"site": facts.site, "version": facts.version, "cases_at_least": facts.cases_at_least})}
+    )
+
+
+def unpack_facts(content: RecordDict) -> NodeFacts:
+    """Read node facts.
+
+    Raises:
+        UpdateError: they are not as declared.
+    """
+    record = content.config_records.get(FACTS)
+    if record is None or set(content) != {FACTS} or set(record) != {"site", "version", "cases_at_least"}:
+        raise UpdateError("expected node facts")
+    site, version = record["site"], record["version"]
+    if not isinstance(site, str) or not re.fullmatch(NAME, site):
+        raise UpdateError("site: expected a name of letters, digits, dot, dash and underscore")
+    if not isinstance(version, str) or not re.fullmatch(_VERSION, version):
+        raise UpdateError("version: expected one")
+    return NodeFacts(site, version, whole_number("cases_at_least", record["cases_at_least"], least=0))
+
+
+def pack_slopes_task(task: RoundTask, slopes_QP: Floats) -> RecordDict:
+    """The coordinator's request for the second sums of a harmonization."""
+    return RecordDict({**pack_task(task), ARRAYS: ArrayRecord({SLOPES: Array(slopes_QP)})})
+
+
+def unpack_slopes(content: RecordDict, shape: tuple[int, int]) -> Floats:
+    """The slopes of a request, Q x P.
+
+    Raises:
+        UpdateError: they are not as declared.
+    """
+    return unpack_floats(content, {SLOPES: shape})[SLOPES]
+
+
+def pack_reference_task(task: RoundTask, reference: Reference) -> RecordDict:
+    """The coordinator hands out the reference of a harmonization; a site answers with its facts."""
+    content = pack_task(task)
+    content.config_records[TASK][REFERENCE] = reference.model_dump_json()
+    return content
+
+
+def unpack_reference(content: RecordDict) -> Reference:
+    """The reference in a request.
+
+    Raises:
+        UpdateError: there is none, or it does not validate.
+    """
+    try:
+        return parse_record(Reference, str(content.config_records[TASK].get(REFERENCE)), REFERENCE, MOST_SETTINGS)
+    except ConfigError as error:
+        raise UpdateError(f"expected the reference of a harmonization: {error}") from None
+
+
+def pack_sums(sums: Moments | Residuals) -> RecordDict:
+    """Sums of a harmonization: arrays, and the number of cases and, with the first, of scanners."""
+    numbers = {NUM_CASES: sums.num_cases}
+    if isinstance(sums, Moments):
+        numbers[NUM_SCANNERS] = sums.num_scanners
+    record = ArrayRecord({name: Array(value) for name, value in sums.arrays.items()})
+    return RecordDict({ARRAYS: record, METRICS: MetricRecord({**numbers})})
+
+
+def unpack_moments(content: RecordDict, num_columns: int, num_features: int) -> Moments:
+    """Read a site's first sums.
+
+    Raises:
+        UpdateError: names, shapes, types or values are not as declared.
+    """
+    numbers = _exactly(content, {ARRAYS, METRICS}, {NUM_CASES, NUM_SCANNERS})
+    num_cases = whole_number(NUM_CASES, numbers[NUM_CASES])
+    num_scanners = whole_number(NUM_SCANNERS, numbers[NUM_SCANNERS], most=num_cases)
+    shapes = {"covariance": (num_columns, num_columns), "cross": (num_columns, num_features)}
+    arrays = unpack_floats(content, shapes)
+    check_scatter("covariance", arrays["covariance"])
+    return Moments(num_cases, num_scanners, arrays["covariance"], arrays["cross"])
+
+
+def unpack_residuals(content: RecordDict, num_features: int) -> Residuals:
+    """Read a site's second sums.
+
+    Raises:
+        UpdateError: names, shapes, types or values are not as declared.
+    """
+    num_cases = whole_number(NUM_CASES, _exactly(content, {ARRAYS, METRICS}, {NUM_CASES})[NUM_CASES])
+    arrays = unpack_floats(content, {"intercepts": (num_features,), "squares": (num_features,)})
+    if (arrays["squares"] < 0).any():
+        raise UpdateError("squares: expected no negative sum of squares")
+    return Residuals(num_cases, arrays["intercepts"], arrays["squares"])
+
+
+def pack_refusal(refusal: Refusal) -> RecordDict:
+    """A refusal: the code and the site's name."""
+    return RecordDict({REFUSAL: ConfigRecord({"code": refusal.code.value, "site": refusal.site})})
+
+
+def unpack_refusal(content: RecordDict) -> Refusal | None:
+    """The refusal in a reply, or None when the reply is something else."""
+    record = content.config_records.get(REFUSAL)
+    if record is None:
+        return None
+    try:
+        code = Code(str(record.get("code"))[:64])
+    except ValueError:
+        code = Code.INTERNAL
+    site = record.get("site")
+    return Refusal(code, site if isinstance(site, str) and re.fullmatch(NAME, site) else "")
+
+
+def describe(content: Content) -> Description:
+    """Names, size and digest of a message; a head or receipt beside it is no part of it."""
+    numbers: list[str] = []
+    chunks: list[bytes] = []
+    for record_name, record in sorted(content.array_records.items()):
+        for name, array in record.items():
+            chunks += [f"{record_name}/{name}=".encode(), array.data]
+    singles: dict[str, MetricRecord | ConfigRecord] = {**content.metric_records, **content.config_records}
+    for record_name, values in sorted(singles.items()):
+        if record_name in BESIDE:
+            continue
+        for name, value in values.items():
+            numbers.append(name)
+            chunks += [f"{record_name}/{name}=".encode(), repr(value).encode()]
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return Description(sorted(numbers), sum(map(len, chunks)), digest.hexdigest())
+
+
+def payload_sha256(content: Content) -> str:
+    """Digest of what a request brings beside its study: its arrays, and a reference; with other ones it is another."""
+    task = content.config_records.get(TASK, ConfigRecord())
+    pieces = [str(task.get(REFERENCE, "")).encode()]
+    for record_name, record in sorted(content.array_records.items()):
+        for name, array in record.items():
+            pieces += [f"{record_name}/{name} {array.dtype} {array.shape} {array.stype}".encode(), array.data]
+    digest = hashlib.sha256()
+    for piece in pieces:  # with their lengths: no two lists of pieces give one stream of bytes
+        digest.update(len(piece).to_bytes(8, "big"))
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _exactly(content: RecordDict, records: set[str], names: set[str]) -> dict[str, float]:
+    record = content.metric_records.get(METRICS)
+    if record is None or set(content) != records:
+        raise UpdateError(f"expected the records {sorted(records)}, found {len(content)} or other ones")
+    if set(record) != names:
+        missing = sorted(names - set(record))[:3]
+        raise UpdateError(f"expected {len(names)} numbers, found {len(record)}; missing are {missing or 'none'}")
+    return {name: finite_number(name, record[name]) for name in sorted(names)}

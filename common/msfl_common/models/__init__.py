@@ -1,0 +1,1 @@
+"""Networks, models of features, their weights, and trained models on disk."""

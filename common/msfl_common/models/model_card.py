@@ -1,0 +1,88 @@
+"""What `model.json` says of a trained model; whoever wrote it, each figure is in its range before it is used."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from msfl_common.config.classification import DeepModel
+from msfl_common.config.study import Name, Sha256, StudyConfig
+from msfl_common.metrics.reliability import Reliability
+from msfl_common.system.checked_numbers import MOST_CASES
+
+NOTICE: Literal["Research use only. Not a medical device."] = "Research use only. Not a medical device."
+
+# A voxel is lesion from this probability on. On simulated validation cases DSC is the same from 0.3 to 0.5 and
+# more lesions are found at 0.3; on scanners the model has not seen, probabilities run low.
+LESION_THRESHOLD = 0.3
+
+LESION_LABELS = {0: "background", 1: "lesion"}
+
+Normalisation = Literal["brain-zscore", "0-255", "none"]
+_Package = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+
+
+class _Card(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Provenance(_Card):
+    """Where the weights come from."""
+
+    rounds_completed: int = Field(ge=0, le=1_000_000, description="rounds of training behind the weights")
+    sites: dict[Name, Annotated[int, Field(ge=0, le=MOST_CASES)]] = Field(
+        max_length=10_000, description="training cases per site, as declared with the last update"
+    )
+
+
+class ModelCard(_Card):
+    """What one needs to know to use the weights."""
+
+    schema_version: Literal[1] = 1
+    notice: Literal["Research use only. Not a medical device."] = NOTICE
+    study: StudyConfig = Field(description="task, architecture, inputs and spacing")
+    orientation: Literal["RAS"] = "RAS"
+    normalisation: Normalisation = Field(
+        "brain-zscore",
+        description="of images: see `network_input` of segmentation and `visit_volumes` of classification",
+    )
+    labels: dict[int, str] = LESION_LABELS
+    threshold: float = Field(
+        LESION_THRESHOLD, ge=0, le=1, description="lesion, or the last of two classes, from this probability on"
+    )
+    weights_sha256: Sha256 = Field(description="SHA-256 of model.safetensors")
+    harmonization: str | None = Field(
+        None, pattern=r"^[0-9a-f]{16}$", description="version of the reference in harmonization.json"
+    )
+    reliability: Reliability | None = Field(None, description="what came of the study's patients, by their scores")
+    segmentation: Sha256 | None = Field(
+        None, description="SHA-256 of segmentation/model.safetensors, whose lesions the features are of"
+    )
+    versions: dict[_Package, _Package] = Field(max_length=20, description="package versions that made the model")
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _agrees_with_its_study(self) -> Self:
+        if self.labels != labels_of(self.study):
+            raise ValueError(f"labels: expected those of the study, {labels_of(self.study)}")
+        if self.normalisation != normalisation_of(self.study):
+            raise ValueError(f"normalisation: expected that of the study's model, {normalisation_of(self.study)}")
+        num_scored = 1 if len(self.labels) == 2 else len(self.labels)
+        if self.reliability is not None and len(self.reliability.groups) != num_scored:
+            raise ValueError(f"reliability: expected groups of {num_scored} classes")
+        return self
+
+
+def labels_of(study: StudyConfig) -> dict[int, str]:
+    """The classes that a study's model tells apart."""
+    settings = study.classification
+    return LESION_LABELS if settings is None else dict(enumerate(settings.outcome.classes))
+
+
+def normalisation_of(study: StudyConfig) -> Normalisation:
+    """How a study's model wants its images."""
+    settings = study.classification
+    if settings is None:
+        return "brain-zscore"
+    return "0-255" if isinstance(settings.model, DeepModel) else "none"

@@ -1,0 +1,1 @@
+"""Files, processes, logs, and what is shown on a terminal."""

@@ -1,0 +1,1 @@
+"""How the next weights come of the sites' updates."""

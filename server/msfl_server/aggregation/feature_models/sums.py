@@ -1,0 +1,223 @@
+"""What the first sums give: means, scales, selection, components, and the models that need nothing else.
+
+All of it is what pooled rows would give; where scikit-learn has the same, with its conventions.
+
+Legend: see `msfl_common.models.feature_models`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfl_common.config.classification import Classification
+from msfl_common.errors import RunError
+from msfl_common.models.feature_models import State
+from msfl_common.models.feature_models.linear import targets
+from msfl_common.models.feature_models.state import links, num_scores
+
+Floats = NDArray[np.float64]
+_CONSTANT = 1e-18  # an input whose variance is at most so much of its squared mean is constant
+_RIDGE = 1.0  # of the linear model that elimination ranks inputs by, as RidgeClassifier's alpha
+_ROUNDING = 1e-14  # share of an input's variance
+_SMOOTHING = 1e-9  # GaussianNB's var_smoothing
+_RANK = 1e-10  # share of the largest eigenvalue, below which a direction counts as constant
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The cases of all sites.
+
+    Attributes:
+        counts_K: cases of each class.
+        mean_P: of all cases.
+        between_KP: what each class's mean is off that.
+        squares_KP: squared deviations from the classes' means, summed.
+        scatter_CPP: the same as matrices, one of all classes together or one of each; None where not asked for.
+    """
+
+    counts_K: Floats
+    mean_P: Floats
+    between_KP: Floats
+    squares_KP: Floats
+    scatter_CPP: Floats | None
+
+    @cached_property
+    def num_cases(self) -> float:
+        """Cases of all classes."""
+        return float(self.counts_K.sum())
+
+    @cached_property
+    def variance(self) -> Floats:
+        """Of all cases, divided by their number, P."""
+        return np.asarray((self.squares_KP.sum(axis=0) + self.counts_K @ self.between_KP**2) / self.num_cases)
+
+    @cached_property
+    def varies(self) -> NDArray[np.bool_]:
+        """Which inputs are not constant, P."""
+        return np.asarray(self.variance > _CONSTANT * self.mean_P**2)
+
+    @cached_property
+    def within(self) -> Floats:
+        """Scatter within the classes, P x P."""
+        assert self.scatter_CPP is not None
+        return np.asarray(self.scatter_CPP.sum(axis=0))
+
+    @cached_property
+    def covariance(self) -> Floats:
+        """Of all cases, divided by their number, P x P."""
+        return np.asarray((self.within + (self.between_KP.T * self.counts_K) @ self.between_KP) / self.num_cases)
+
+    def variance_through(self, projection_PQ: Floats) -> Floats:
+        """Of prepared inputs, Q; without the scatter, each of them is one input scaled."""
+        if self.scatter_CPP is None:
+            return np.asarray(self.variance @ projection_PQ**2)
+        return np.asarray(np.einsum("pq,pr,rq->q", projection_PQ, self.covariance, projection_PQ))
+
+
+def add_up(settings: Classification, parts: Sequence[State]) -> Sums:
+    """All sites' sums in one: scatter about the common means is that about the sites' own, and the means' own.
+
+    Raises:
+        RunError: a class without a case at any site.
+    """
+    counts_SK = np.stack([part["counts"] for part in parts])
+    counts_K = counts_SK.sum(axis=0)
+    for name, count in zip(settings.outcome.classes, counts_K, strict=True):
+        if count < 1:
+            raise RunError(
+                f"class {name}: no training case at any site that has at least min_cases patients of it; more sites or "
+                "patients are needed, or a lower min_cases, or a column's `outcome.classes` without it"
+            )
+    sums_SKP = np.stack([part["sums"] for part in parts])
+    means_KP = sums_SKP.sum(axis=0) / counts_K[:, None]
+    off_SKP = sums_SKP / np.maximum(counts_SK, 1)[..., None] - means_KP
+    squares_KP = np.sum([part["squares"] for part in parts], axis=0) + (counts_SK[..., None] * off_SKP**2).sum(axis=0)
+    mean_P = counts_K @ means_KP / counts_K.sum()
+    scatter_CPP = None
+    if "scatter" in parts[0]:
+        scatter_CPP = np.sum([part["scatter"] for part in parts], axis=0)
+        of_means_KPP = np.einsum("sk,skp,skr->kpr", counts_SK, off_SKP, off_SKP)
+        scatter_CPP += of_means_KPP if len(scatter_CPP) > 1 else of_means_KPP.sum(axis=0)
+    return _without_noise(Sums(counts_K, mean_P, means_KP - mean_P, squares_KP, scatter_CPP))
+
+
+def _without_noise(sums: Sums) -> Sums:
+    """A constant input varies by rounding alone, which scaling would blow up; here it does not vary at all."""
+    scatter_CPP = None if sums.scatter_CPP is None else sums.scatter_CPP * np.outer(sums.varies, sums.varies)
+    between_KP, squares_KP = sums.between_KP * sums.varies, sums.squares_KP * sums.varies
+    return replace(sums, between_KP=between_KP, squares_KP=squares_KP, scatter_CPP=scatter_CPP)
+
+
+def fit_preparation(settings: Classification, sums: Sums) -> State:
+    """Means, and scaling, selection and components as one projection.
+
+    A constant input keeps a scale of 1. A principal component's largest loading is positive; a component in which
+    nothing varies is 0, as where inputs outnumber cases.
+    """
+    preparation = settings.preparation
+    deviation_P = np.where(sums.varies, np.sqrt(sums.variance), 1.0)
+    scale_P = deviation_P if preparation.scaling == "standard" else np.ones_like(deviation_P)
+    match preparation.selection:
+        case "k-best":
+            kept = k_best(sums, preparation.num_selected)
+        case "rfe":
+            kept = eliminate(sums, deviation_P, preparation.num_selected)
+        case _:
+            kept = np.arange(len(scale_P))
+    projection_PQ = np.diag(1 / scale_P)[:, kept]
+    if preparation.reduction == "pca":
+        num = min(preparation.num_components, len(kept))
+        projection_PQ = projection_PQ @ components(projection_PQ.T @ sums.covariance @ projection_PQ, num)
+    variance_Q = sums.variance_through(projection_PQ)
+    moved_Q = np.abs(projection_PQ).T @ np.abs(sums.mean_P)
+    varies_Q = variance_Q > _CONSTANT * moved_Q**2
+    spread_Q = np.where(varies_Q, np.sqrt(np.where(varies_Q, variance_Q, 1.0)), 1.0)
+    return {"counts": sums.counts_K, "mean": sums.mean_P, "projection": projection_PQ, "spread": spread_Q}
+
+
+def k_best(sums: Sums, num: int) -> NDArray[np.intp]:
+    """Inputs with the largest F of an analysis of variance, in their own order; a constant one comes last."""
+    num_classes = len(sums.counts_K)
+    between_P = sums.counts_K @ sums.between_KP**2 / (num_classes - 1)
+    within_P = sums.squares_KP.sum(axis=0) / max(sums.num_cases - num_classes, 1)
+    ratio_P = np.where(sums.varies, between_P / np.maximum(within_P, 1e-300), -1.0)
+    return np.sort(np.argsort(-ratio_P, kind="stable")[:num])
+
+
+def eliminate(sums: Sums, deviation_P: Floats, num: int) -> NDArray[np.intp]:
+    """Recursive elimination (Guyon et al. 2002): fit, drop the input with the smallest coefficients, and again.
+
+    The linear model is a ridge regression of each class's indicator (1 or -1) on standardised inputs, solved from the
+    same sums at each step, so that no further rounds are needed.
+    """
+    covariance_PP = sums.covariance / np.outer(deviation_P, deviation_P) * sums.num_cases
+    cross_PV = 2 * _indicator_sums(sums, 1 if len(sums.counts_K) == 2 else len(sums.counts_K)) / deviation_P[:, None]
+    kept = np.arange(len(deviation_P))
+    while len(kept) > num:
+        ridged = covariance_PP[np.ix_(kept, kept)] + _RIDGE * np.eye(len(kept))
+        weight = (np.linalg.solve(ridged, cross_PV[kept]) ** 2).sum(axis=1)
+        kept = np.delete(kept, int(weight.argmin()))
+    return kept
+
+
+def components(covariance_PP: Floats, num: int) -> Floats:
+    """The first principal components as columns."""
+    values_P, vectors_PP = np.linalg.eigh(covariance_PP)
+    vectors_PQ = vectors_PP[:, ::-1][:, :num]
+    largest_Q = np.abs(vectors_PQ).argmax(axis=0)
+    signs_Q = np.sign(vectors_PQ[largest_Q, np.arange(num)])
+    varies_Q = values_P[::-1][:num] > _RANK * max(values_P[-1], 0.0)
+    return np.where(varies_Q, vectors_PQ * signs_Q, 0.0)
+
+
+def closed_form(settings: Classification, state: State, sums: Sums) -> State:
+    """The models that the sums alone give, on prepared inputs.
+
+    - lda: as scikit-learn's solver "lsqr": covariance within classes divided by N, shares as priors
+    - least-squares: of each class's indicator (0 or 1), with an intercept
+    - naive-bayes: as GaussianNB, the largest variance times 1e-9 added to each
+
+    A direction in which nothing varies gets no weight (pseudo-inverse), so inputs may outnumber cases.
+    """
+    projection_PQ = state["projection"]
+    means_KQ = sums.between_KP @ projection_PQ
+    if settings.model.kind == "naive-bayes":
+        if sums.scatter_CPP is None:
+            variances_KQ = sums.squares_KP @ projection_PQ**2
+        else:
+            variances_KQ = np.einsum("pq,kpr,rq->kq", projection_PQ, sums.scatter_CPP, projection_PQ)
+        smoothing = _SMOOTHING * float(sums.variance_through(projection_PQ).max())
+        variances_KQ = np.maximum(variances_KQ / sums.counts_K[:, None] + smoothing, 1e-300)
+        return {"class_means": means_KQ, "class_variances": variances_KQ}
+    if settings.model.kind == "lda":
+        within_QQ = projection_PQ.T @ sums.within @ projection_PQ / sums.num_cases
+        slopes_KQ = _solve(within_QQ, means_KQ.T, sums.variance_through(projection_PQ)).T
+        offsets_K = np.log(sums.counts_K / sums.num_cases) - 0.5 * (slopes_KQ * means_KQ).sum(axis=1)
+        return {"coefficients": np.column_stack([slopes_KQ, offsets_K])}
+    num = num_scores(settings)
+    covariance_QQ = projection_PQ.T @ sums.covariance @ projection_PQ
+    cross_QV = projection_PQ.T @ _indicator_sums(sums, num) / sums.num_cases
+    slopes_VQ = _solve(covariance_QQ, cross_QV, np.diag(covariance_QQ)).T
+    offsets_V = (sums.counts_K / sums.num_cases)[-num:]
+    return {"coefficients": np.column_stack([slopes_VQ, offsets_V]), "link": links(num)}
+
+
+def _indicator_sums(sums: Sums, num: int) -> Floats:
+    """Sum over cases of input times class indicator, both centred, P x V."""
+    classes_KV = targets(np.arange(len(sums.counts_K)), len(sums.counts_K), num)
+    cross_PV: Floats = (sums.between_KP.T * sums.counts_K) @ classes_KV
+    return cross_PV
+
+
+def _solve(matrix_QQ: Floats, right_QV: Floats, variance_Q: Floats) -> Floats:
+    """The least solution of a symmetric system; what varies by rounding alone gets no part in it."""
+    diagonal_Q = np.diag(matrix_QQ)
+    inverse_Q = np.where(diagonal_Q > _ROUNDING * variance_Q, 1 / np.sqrt(np.maximum(diagonal_Q, 1e-300)), 0.0)
+    inverse_QQ = np.linalg.pinv(matrix_QQ * np.outer(inverse_Q, inverse_Q), rcond=_RANK, hermitian=True)
+    solution_QV: Floats = inverse_QQ @ (right_QV * inverse_Q[:, None]) * inverse_Q[:, None]
+    return solution_QV

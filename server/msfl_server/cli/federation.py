@@ -1,0 +1,163 @@
+"""Commands of `msfl-server` that run a study among real sites."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msfl_common.system.cli import DEBUG_HINT
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from msfl_server.study.folder import StudyFolder
+
+commands = typer.Typer()
+
+StudyDir = Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="Folder of the study.")]
+STOP_S = 60.0
+
+
+@commands.command(epilog=DEBUG_HINT)
+def start(
+    folder: StudyDir,
+    health_port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="Answer gRPC health checks on this port, 127.0.0.1.")
+    ] = None,
+) -> None:
+    """Run the study: wait for its sites, play the rounds, and go on after whatever ends in between."""
+    from msfl_common.config.study import load_study
+    from msfl_common.system.files import quoted
+    from msfl_common.system.health import health
+    from msfl_common.system.lock import held
+    from msfl_common.system.progress import console
+    from msfl_server.flower.coordinator import LOCK, Coordinator
+    from msfl_server.study.folder import certificate_warning, list_sites, open_study, stale_kits
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    study = open_study(folder)
+    taken = f"{folder}: its server is running already; see `msfl-server status`"
+    with held(study.root / LOCK, taken), health(health_port) as set_serving:
+        if warning := certificate_warning(study):
+            say(warning)
+        if (num_sites := len(list_sites(study))) < (quorum := load_study(study.study_file).rounds.quorum):
+            say(
+                f"a round needs {quorum} sites, and {num_sites or 'none'} may take part yet: run `msfl-server add-site "
+                f"{quoted(folder)} NAME --public-key FILE` for each; the run waits"
+            )
+        if stale := stale_kits(study):
+            say(
+                f"the kits of {', '.join(stale)} do not hold study.yaml as it is now, which they will refuse: run "
+                f"`msfl-server renew-kits {quoted(folder)}` and hand over the new kits in {study.kits}"
+            )
+        Coordinator(study, say, set_serving).run()
+    from msfl_server.results.summary import read_summary
+
+    summary = read_summary(study.run)
+    say(f"{summary.rounds_completed} rounds completed; report: {study.run / 'report.html'}")
+
+
+@commands.command(epilog=DEBUG_HINT)
+def status(
+    folder: StudyDir,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every second until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
+) -> None:
+    """The round, whom it waits for and until when, and which sites are online. Exit code 1 when not running."""
+    from rich.live import Live
+
+    from msfl_common.system.progress import stdout_console
+    from msfl_server.study.folder import open_study
+
+    study = open_study(folder)
+    if as_json:
+        sys.stdout.write(json.dumps(_document(study), indent=2) + "\n")
+    elif watch:
+        with Live(_table(study), console=stdout_console(), refresh_per_second=2) as live:
+            while True:
+                time.sleep(1)
+                live.update(_table(study))
+    else:
+        stdout_console().print(_table(study))
+    if not _is_running(study):
+        raise typer.Exit(1)
+
+
+@commands.command(epilog=DEBUG_HINT)
+def stop(folder: StudyDir) -> None:
+    """Stop the study's server; `start` goes on from the last completed round."""
+    from msfl_common.system.lock import end_holder
+    from msfl_common.system.progress import console
+    from msfl_server.flower.coordinator import LOCK
+    from msfl_server.study.folder import open_study
+
+    study = open_study(folder)
+    if end_holder(study.root / LOCK, STOP_S, study.logs):
+        text = "the server is stopped; `msfl-server start` goes on from the last completed round"
+    else:
+        text = "the server was not running"
+    console.print(text)
+
+
+def _is_running(study: StudyFolder) -> bool:
+    from msfl_common.system.lock import holder
+    from msfl_server.flower.coordinator import LOCK
+
+    return holder(study.root / LOCK) is not None
+
+
+def _document(study: StudyFolder) -> dict[str, object]:
+    from msfl_server.run.status import read_status
+    from msfl_server.study.folder import certificate_warning, list_sites
+
+    last = read_status(study.status)
+    return {
+        "running": _is_running(study),
+        "sites": list_sites(study),
+        "run": json.loads(last.model_dump_json()) if last else None,
+        "certificate_warning": certificate_warning(study),
+    }
+
+
+def _table(study: StudyFolder) -> Table:
+    from datetime import UTC, datetime
+
+    from rich.table import Table
+
+    from msfl_common.metrics.registry import HEADLINE
+    from msfl_server.run.status import read_status
+    from msfl_server.study.folder import list_sites
+
+    last, running = read_status(study.status), _is_running(study)
+    table = Table("site", "online since", "in this round", title=_headline(last, running))
+    online = last.online if last and running else {}
+    for name in list_sites(study):
+        since = online.get(name, "")
+        doing = ""
+        if last and running and name in last.waits_for:
+            minutes = max(0.0, (last.deadline - datetime.now(UTC)).total_seconds()) / 60 if last.deadline else 0.0
+            left = f", {minutes:.0f} min left" if last.deadline else ""
+            doing = f"waited for: {last.doing}{left}"
+        elif last and (failure := next((failure for failure in last.failed if failure.site == name), None)):
+            doing = f"left out of the last round: {failure.code}"
+        table.add_row(name, since[:19].replace("T", " ") or "-", doing)
+    if last and last.metrics:
+        headline = [name for titles in HEADLINE.values() for name in titles if name in last.metrics]
+        figures = (f"{name} {last.metrics[name]:.3f}" for name in headline)
+        table.caption = "last validation: " + ", ".join(figures)
+    return table
+
+
+def _headline(last, running: bool) -> str:  # type: ignore[no-untyped-def]
+    if last is None:
+        return "the server is starting" if running else "not running; no round so far"
+    state = last.state if running else ("finished" if last.state == "finished" else "not running")
+    what = "rounds" if last.stage == "final" else f"rounds of {last.stage}"
+    return f"study {last.study}: {state}, {last.round} of {last.num_rounds} {what} completed"

@@ -1,0 +1,158 @@
+"""The command of `msfl-server` that tries many pipelines on few cases."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msfl_common.system.cli import DEBUG_HINT
+
+if TYPE_CHECKING:
+    from msfl_server.research.small_cohort.pipelines import OnProgress
+    from msfl_server.research.small_cohort.results import PipelineResults
+
+commands = typer.Typer()
+
+
+class SearchName(StrEnum):
+    """How hyperparameters are searched."""
+
+    grid = "grid"
+    random = "random"
+    bayes = "bayes"
+
+
+@commands.command(epilog=DEBUG_HINT)
+def pipelines(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study with the task classification.")],
+    table: Annotated[
+        list[Path],
+        typer.Option(metavar="TABLE.tsv", help="Features and the label, a row a case; several are joined."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="OUT", help="Folder for the results; goes on with what is there.")],
+    classifiers: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="Of the twelve, separated by commas; without it, six.")
+    ] = None,
+    search: Annotated[
+        list[SearchName] | None, typer.Option(help="Also tune hyperparameters; repeat it to compare searches.")
+    ] = None,
+    permutations: Annotated[int, typer.Option(min=0, max=10_000, help="Permutations of the labels.")] = 50,
+    best: Annotated[int, typer.Option(min=1, help="Pipelines of each classifier that are tested by them.")] = 10,
+    count: Annotated[
+        list[int] | None, typer.Option(min=1, help="Features that a selection keeps; without it 10, 25, 50, 100, 150.")
+    ] = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="A column to leave out.")] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(metavar="SEPARATOR", help="Scale a case within groups: names alike up to this character."),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; without it, one a core.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
+) -> None:
+    """Try every pipeline of scaling, selection and reduction with each classifier, on cases in one place.
+
+    Leave-one-out, every step fitted inside the fold, with permutation tests and a nested estimate. Stop it with Ctrl-C;
+    the same command goes on.
+    """
+    from msfl_common.config.study import load_study
+    from msfl_common.errors import InputError
+
+    settings = load_study(study)
+    section = settings.classification
+    if section is None or section.outcome.column is None:
+        raise InputError(f"{study}: expected the task classification with outcome.column, the label's column")
+    try:
+        from msfl_server.research.small_cohort.pipelines import run_pipelines  # scikit-learn takes a second
+    except ModuleNotFoundError as error:
+        raise InputError(f"pipelines need {error.name}; install it with `pip install 'msfl[sim]'`") from None
+    from msfl_server.research.small_cohort.classifiers import CLASSIFIERS, REFINED
+    from msfl_server.research.small_cohort.report import write_page
+    from msfl_server.research.small_cohort.results import results_document, write_results
+    from msfl_server.research.small_cohort.setup import PipelineSettings
+    from msfl_server.research.small_cohort.space import COUNTS
+    from msfl_server.research.small_cohort.table import group_names, read_cases
+
+    names = tuple(classifiers.split(",")) if classifiers is not None else REFINED
+    if unknown := sorted(set(names) - set(CLASSIFIERS)):
+        raise InputError(f"--classifiers: no {', '.join(unknown)}; there are {', '.join(CLASSIFIERS)}")
+    cases, left_out = read_cases(table, section.outcome.column, section.outcome.classes, drop or ())
+    _say_left_out(left_out)
+    chosen = PipelineSettings(
+        study=settings.name,
+        classes=section.outcome.classes,
+        seed=settings.seed,
+        classifiers=tuple(dict.fromkeys(names)),
+        counts=tuple(count or COUNTS),
+        permutations=permutations,
+        best=best,
+        searches=tuple(dict.fromkeys(one.value for one in search or ())),
+        groups=group_names(cases.names, group_by) if group_by else None,
+    )
+    with _progress() as on_progress:
+        results = run_pipelines(cases, chosen, out, jobs or os.cpu_count() or 1, on_progress)
+    document = results_document(results, cases, chosen)
+    write_results(out, results, document)
+    write_page(out, results, document)
+    if as_json:
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        _show(results, out)
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    """A bar for each stage; cells of an earlier run count as done from the start."""
+    from msfl_common.system.progress import console, progress_bars
+
+    with progress_bars() as bars:
+        tasks = {}
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                note = f"{done} done before" if done else ""
+                tasks[stage] = bars.add_task(stage, total=total, completed=done, note=note)
+            bars.update(tasks[stage], completed=done)
+            if done == total:
+                console.print(f"{stage}: {total} of {total} parts done")
+
+        yield on_progress
+
+
+def _say_left_out(left_out: int) -> None:
+    from msfl_common.system.progress import console
+
+    if left_out:
+        console.print(f"{left_out} cases are left out: their label is n/a")
+
+
+def _show(results: PipelineResults, out: Path) -> None:
+    from rich.table import Table
+
+    from msfl_common.system.progress import stdout_console
+
+    table = Table(title="Best pipelines", caption="the best of many is best partly by luck; expect what is nested")
+    for heading in ("Classifier", "Pipeline", "Accuracy", "95% CI", "z", "p"):
+        table.add_column(heading, justify="left" if heading in ("Classifier", "Pipeline") else "right")
+    for row in results.best:
+        chance = (
+            (f"{row.chance.z:.1f}" if row.chance.z is not None else "n/a", f"{row.chance.p:.3f}") if row.chance else ()
+        )
+        interval = f"{row.scored.low:.2f} to {row.scored.high:.2f}"
+        figures = (f"{row.scored.metrics['accuracy']:.3f}", interval)
+        table.add_row(row.classifier, row.pipeline.name, *figures, *chance)
+    console = stdout_console()
+    console.print(table)
+    nested = next(one for one in results.nested if one.classifier == "all").scored
+    console.print(
+        f"nested: accuracy {nested.metrics['accuracy']:.3f} ({nested.low:.2f} to {nested.high:.2f}) when the pipeline "
+        f"is chosen without the case\nreport: {out / 'report.html'}",
+        highlight=False,
+    )

@@ -1,0 +1,365 @@
+"""A run's results for people: one offline page, and a table for the terminal."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from rich.console import Console
+from rich.table import Table
+
+from msfl_common import __version__
+from msfl_common.config.study import StudyConfig
+from msfl_common.harmonization import Reference
+from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
+from msfl_common.metrics.segmentation import Metric
+from msfl_common.system.files import write_text
+from msfl_server.report.charts import (
+    MANY_SITES_COLOUR,
+    PREDICTION_COLOUR,
+    REFERENCE_COLOUR,
+    SITE_COLOURS,
+    Overlay,
+    axis_label,
+    between_sites,
+    forest_plot,
+    format_interval,
+    format_value,
+    learning_curve,
+    overlay_png,
+    site_colours,
+)
+from msfl_server.report.classification import classification_section
+from msfl_server.report.harmonization_charts import association_chart, predictability_chart
+from msfl_server.results.harmonization_effect import HarmonizationEffect, Interval, ScannerPredictability
+from msfl_server.results.settings import flat_settings
+from msfl_server.results.summary import SUSPENDED, MetricSummary, Summary
+from msfl_server.results.withheld import say_withheld
+from msfl_server.rounds.stage import FOLDER
+
+REPORT_FILE = "report.html"
+
+_PACKAGES = ("flwr", "torch", "monai", "numpy", "scipy", "mlflow")
+
+__all__ = ["Overlay", "render_table", "write_report"]
+
+
+def write_report(
+    out: Path,
+    summary: Summary,
+    study: StudyConfig,
+    overlays: Sequence[Overlay] = (),
+    reference: Reference | None = None,
+    effect: HarmonizationEffect | None = None,
+    segmentation: Summary | None = None,
+) -> Path:
+    """Write `out/report.html`, which needs nothing but a browser.
+
+    Args:
+        out: the run's folder.
+        summary: the run's figures.
+        study: the settings to list.
+        overlays: example slices. They show images, so pass simulated or public cases only.
+        reference: what features were harmonized to, in a study that did.
+        effect: what that changed; known only where all cases are in one place.
+        segmentation: the figures of the model of lesions that was trained first, in `out/segmentation`.
+
+    Returns:
+        The page's path.
+    """
+    environment = Environment(
+        loader=PackageLoader("msfl_server"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        summary=summary,
+        headline=[_headline(name, metric) for name, metric in _in_order(summary)],
+        withheld=_withheld(summary),
+        tiles=_tiles(summary),
+        curves=_curves(summary),
+        legend=_legend(summary),
+        forests=[_forest(name, metric) for name, metric in _compared(summary)],
+        site_columns=[axis_label(name) for name, _ in _in_order(summary)],
+        site_rows=_site_rows(summary),
+        classification=classification_section(summary, study.left_out),
+        round_column=_round_column(summary),
+        harmonization=_harmonization(reference, effect) if reference else None,
+        segmentation=_segmentation(segmentation) if segmentation else None,
+        overlays=[{"site": o.site, "caption": o.caption, "src": overlay_png(o)} for o in overlays],
+        outline={"reference": REFERENCE_COLOUR, "prediction": PREDICTION_COLOUR},
+        settings=flat_settings(study),
+        versions=_versions(),
+        duration=_duration,
+    )
+    path = out / REPORT_FILE
+    write_text(path, page)
+    return path
+
+
+def render_table(summary: Summary, console: Console) -> None:
+    """Print the headline figures as a table."""
+    table = Table(
+        title=f"{summary.study}: {summary.strategy}, {summary.rounds_completed} of "
+        f"{summary.rounds_requested} rounds, {len(summary.sites)} sites",
+        caption=f"mean over {_split(summary)} cases; better: ↑ higher, ↓ lower" + _targets(summary),
+    )
+    table.add_column("Metric")
+    table.add_column("Mean", justify="right")
+    table.add_column("95% CI", justify="right")
+    table.add_column("Cases", justify="right")
+    for row in (_headline(name, metric) for name, metric in _in_order(summary)):
+        table.add_row(f"{row['title']} {row['arrow']}".rstrip(), row["mean"], row["interval"], str(row["num_cases"]))
+    if table.rows:
+        console.print(table)
+    else:
+        console.print(f"{table.title}. No metric yet.")
+    if told := _withheld(summary):
+        console.print(told)
+
+
+def _withheld(summary: Summary) -> str:
+    return say_withheld(summary.task, summary.withheld, len(summary.sites))
+
+
+def _in_order(summary: Summary) -> list[tuple[str, MetricSummary]]:
+    return [(name, summary.metrics[name]) for name in ALL_METRICS if name in summary.metrics]
+
+
+def _headline(name: str, metric: MetricSummary) -> dict[str, Any]:
+    facts = ALL_METRICS[name]
+    bar = None
+    if math.isfinite(facts.upper):
+        low = metric.mean if metric.ci95_low is None else metric.ci95_low
+        high = metric.mean if metric.ci95_high is None else metric.ci95_high
+        bar = {"mean": 100 * metric.mean, "low": 100 * low, "width": 100 * (high - low)}
+    return {
+        "title": axis_label(name),
+        **_direction(facts),
+        "mean": format_value(name, metric.mean),
+        "interval": format_interval(name, metric.ci95_low, metric.ci95_high),
+        "num_cases": sum(site.num_cases for site in metric.per_site.values()),
+        "bar": bar,
+    }
+
+
+def _direction(facts: Metric) -> dict[str, str]:
+    """An arrow, and what it means in words; empty where no value is better."""
+    if facts.higher_is_better is None:
+        target = "" if facts.target is None else f"{facts.target:g}"
+        return {"arrow": target and f"→ {target}", "better": target and f"best at {target}"}
+    up = facts.higher_is_better
+    return {"arrow": "↑" if up else "↓", "better": "higher is better" if up else "lower is better"}
+
+
+def _split(summary: Summary) -> str:
+    """Which patients the figures are of."""
+    return summary.classification.split if summary.classification else "validation"
+
+
+def _targets(summary: Summary) -> str:
+    return ", → nearer" if summary.task == "classification" else ""
+
+
+def _round_column(summary: Summary) -> tuple[str, str]:
+    """Name and title of the metric shown for each round: the first that a reader looks for and any round has."""
+    titles = HEADLINE[summary.task] | {"dsc": "Dice"}
+    told = (name for name in HEADLINE[summary.task] if any(name in result.metrics for result in summary.history))
+    name = next(told, next(iter(HEADLINE[summary.task])))
+    return name, titles[name]
+
+
+def _tiles(summary: Summary) -> list[dict[str, str]]:
+    """The few figures at the top of the page."""
+    tiles = []
+    for name in HEADLINE[summary.task]:
+        if metric := summary.metrics.get(name):
+            interval = format_interval(name, metric.ci95_low, metric.ci95_high)
+            chance = summary.metrics.get("prevalence") if name == "auprc" else None
+            tiles.append(
+                {
+                    "label": ALL_METRICS[name].title,
+                    "value": format_value(name, metric.mean),
+                    "note": f"95% CI {interval}" + (f"; by chance {chance.mean:.3f}" if chance else ""),
+                }
+            )
+    train = sum(site.cases_train for site in summary.sites)
+    validation = sum(site.cases_val for site in summary.sites)
+    tiles += [
+        {
+            "label": "Sites",
+            "value": str(len(summary.sites)),
+            "note": f"{train} training, {validation} validation cases",
+        },
+        {
+            "label": "Rounds completed",
+            "value": f"{summary.rounds_completed} of {summary.rounds_requested}",
+            "note": f"{sum(bool(r.sites_failed) for r in summary.history)} with a site missing{_conduct(summary)}",
+        },
+        {
+            "label": "Time",
+            "value": _duration(summary.timing.total_s),
+            "note": f"{_duration(summary.timing.train_s)} in training and validation",
+        },
+    ]
+    return tiles
+
+
+def _conduct(summary: Summary) -> str:
+    """Sites that were suspended, and how often the model was set back; empty in an uneventful run."""
+    names = sorted({failure.site for r in summary.history for failure in r.sites_failed if failure.code == SUSPENDED})
+    back = sum(r.set_back_to is not None for r in summary.history)
+    return (f"; suspended: {', '.join(names)}" if names else "") + (f"; set back {back} times" if back else "")
+
+
+def _curves(summary: Summary) -> list[dict[str, str]]:
+    losses = {result.round: result.train_loss for result in summary.history if result.train_loss is not None}
+    curves = []
+    if losses:
+        svg = learning_curve("curve-loss", losses, {})
+        curves.append(_curve("Training loss", losses, svg))
+    for name in HEADLINE[summary.task]:
+        pooled = {r.round: r.metrics[name] for r in summary.history if name in r.metrics}
+        if not pooled:
+            continue
+        sites = {
+            site.name: {
+                r.round: r.per_site[name][site.name] for r in summary.history if site.name in r.per_site.get(name, {})
+            }
+            for site in summary.sites
+        }
+        svg = learning_curve(f"curve-{name}", pooled, sites)
+        curves.append(_curve(ALL_METRICS[name].title, pooled, svg))
+    return curves
+
+
+def _curve(title: str, values: dict[int, float], svg: str) -> dict[str, str]:
+    first, last = min(values), max(values)
+    alt = f"{title} by round: {values[first]:.3f} in round {first}, {values[last]:.3f} in round {last}."
+    # Drawn by matplotlib from numbers; names in it are escaped there.
+    return {"title": title, "alt": alt, "svg": Markup(svg)}
+
+
+def _legend(summary: Summary) -> list[tuple[str, str]]:
+    """Line colours of the sites, where the history knows them."""
+    if not any(name in result.per_site for result in summary.history for name in HEADLINE[summary.task]):
+        return []
+    if len(summary.sites) > len(SITE_COLOURS):
+        return [("Each site", MANY_SITES_COLOUR)]
+    return [(s.name, c) for s, c in zip(summary.sites, site_colours(len(summary.sites)), strict=True)]
+
+
+def _compared(summary: Summary) -> list[tuple[str, MetricSummary]]:
+    """The charted metrics that two sites or more have reported."""
+    return [(n, metric) for n, metric in _in_order(summary) if n in HEADLINE[summary.task] and len(metric.per_site) > 1]
+
+
+def _forest(name: str, metric: MetricSummary) -> dict[str, Any]:
+    means = [site.mean for site in metric.per_site.values()]
+    alt = (
+        f"{ALL_METRICS[name].title} at {len(means)} sites, from {min(means):.2f} to {max(means):.2f}; "
+        f"pooled {metric.mean:.2f}."
+    )
+    analysis = between_sites(metric)
+    note = None
+    if analysis:
+        note = (
+            f"I² = {100 * analysis.i2:.0f}%, τ² = {analysis.tau2:.4f}, "
+            f"Q = {analysis.q:.1f} with {analysis.num_sites - 1} degrees of freedom"
+        )
+    svg = Markup(forest_plot(name, metric))
+    return {"title": ALL_METRICS[name].title, "alt": alt, "svg": svg, "note": note}
+
+
+def _site_rows(summary: Summary) -> list[dict[str, Any]]:
+    """Every metric at every site."""
+    rows = []
+    for site in summary.sites:
+        cells = []
+        for name, metric in _in_order(summary):
+            at_site = metric.per_site.get(site.name)
+            cells.append(format_value(name, at_site.mean) if at_site else "n/a")
+        rows.append({"site": site, "cells": cells})
+    return rows
+
+
+def _harmonization(reference: Reference, effect: HarmonizationEffect | None) -> dict[str, Any]:
+    facts = (
+        f"ComBat over {reference.num_scanners} scanners at {reference.num_sites} sites, from sums of "
+        f"{reference.num_cases} training cases: {len(reference.settings.feature_names)} features, "
+        f"{' and '.join(reference.settings.covariates) or 'no covariates'} kept. Reference {reference.version}."
+    )
+    if effect is None:
+        return {"facts": facts, "rows": [], "charts": []}
+    rows = [
+        {
+            "classifier": result.classifier,
+            "before": _interval(result.before),
+            "after": _interval(result.after),
+            "chance": f"{result.chance:.2f}",
+        }
+        for result in effect.scanner
+    ]
+    charts = [
+        {"title": "Which scanner?", "alt": _scanner_alt(effect.scanner), "svg": predictability_chart(effect.scanner)}
+    ]
+    for name, title, label, found in (
+        ("age", "Age", "SD per decade", effect.age),
+        ("outcome", "Activity within a year", "SD between outcomes", effect.outcome),
+    ):
+        if found:
+            alt = f"{title}: each feature's association within scanners against that over all cases, before and after."
+            charts.append({"title": title, "alt": alt, "svg": association_chart(f"harmonization-{name}", label, found)})
+    return {"facts": facts, "rows": rows, "charts": [{**chart, "svg": Markup(chart["svg"])} for chart in charts]}
+
+
+def _segmentation(summary: Summary) -> dict[str, str]:
+    """What outlined the lesions that the features are of."""
+    told = [(name, summary.metrics[name]) for name in HEADLINE[summary.task] if name in summary.metrics]
+    figures = "; ".join(
+        f"{ALL_METRICS[name].title} {format_value(name, metric.mean)} "
+        f"({format_interval(name, metric.ci95_low, metric.ci95_high)})"
+        for name, metric in told
+    )
+    return {
+        "rounds": f"{summary.rounds_completed} rounds at {len(summary.sites)} sites",
+        "figures": figures or "no site reported a metric",
+        "link": f"{FOLDER}/{REPORT_FILE}",
+    }
+
+
+def _scanner_alt(results: Sequence[ScannerPredictability]) -> str:
+    told = "; ".join(f"{r.classifier} {r.before.value:.2f} before, {r.after.value:.2f} after" for r in results)
+    return f"Balanced accuracy of telling the scanner: {told}; chance is {results[0].chance:.2f}."
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+
+
+def _versions() -> list[tuple[str, str]]:
+    found = [("msfl", __version__), ("python", platform.python_version())]
+    for package in _PACKAGES:
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _duration(seconds: float) -> str:
+    """`42 s`, `4 min 20 s` or `3 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

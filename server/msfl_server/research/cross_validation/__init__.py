@@ -1,0 +1,1 @@
+"""All folds of a study."""

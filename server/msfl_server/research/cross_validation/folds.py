@@ -1,0 +1,161 @@
+"""All folds of a study, one run after the other: in each, every site holds out a part, or one site is left out whole.
+
+    OUT/folds.json       whose folds they are
+    OUT/sites/           what the sites of a cohort keep: caches that all folds share, and one ledger each
+    OUT/fold-1/, ...     an ordinary run each (OUT/without-NAME/ where a site is left out), `finished` once it is
+
+Interrupted at any point, the same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from msfl_client.clinical.check import check_outcome, needs_images
+from msfl_client.clinical.splits import patients_per_class
+from msfl_client.data.checks import check_site
+from msfl_client.rounds.site_context import open_session
+from msfl_common.config.classification import Fold
+from msfl_common.config.study import SiteConfig, StudyConfig
+from msfl_common.errors import InputError, RunError
+from msfl_common.system.files import write_text
+from msfl_server.research.cross_validation.results import FoldResult, fold_result
+from msfl_server.research.simulation.folder import SITES_FOLDER, RunSetup, write_setup
+from msfl_server.research.simulation.run import run_simulated
+from msfl_server.rounds.checkpoint import read_state
+from msfl_server.rounds.harmonization import MIN_SITES
+
+PLAN_FILE, FINISHED_FILE = "folds.json", "finished"
+
+
+class FoldPlan(BaseModel):
+    """A cross-validation as it was started; it stays on this machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    study: StudyConfig
+    sites: tuple[SiteConfig, ...]
+    num_folds: int | None = Field(
+        description="parts that each site holds out in turn; null: each site is left out whole"
+    )
+
+    @property
+    def runs(self) -> dict[str, RunSetup]:
+        """The run of each fold, by its name."""
+        if self.num_folds is None:
+            folds = {f"without-{site.name}": Fold(site=site.name) for site in self.sites}
+        else:
+            numbers = range(1, self.num_folds + 1)
+            folds = {f"fold-{number}": Fold(number=number, of=self.num_folds) for number in numbers}
+        return {name: RunSetup(study=_with_fold(self.study, fold), sites=self.sites) for name, fold in folds.items()}
+
+
+def check_plan(plan: FoldPlan) -> None:
+    """Refuse, before anything is run, what cannot be cross-validated.
+
+    Raises:
+        InputError: says what, and the fix.
+    """
+    study, settings = plan.study, plan.study.classification
+    if settings is None:
+        raise InputError(f"{study.name}: expected the task classification; a {study.task} has no folds")
+    if settings.fold is not None:
+        raise InputError("classification.fold: leave it out of the study; the command plays all folds")
+    num_learners = len(plan.sites) - (plan.num_folds is None)
+    for section, rounds in (("segmentation", study.segmentation), ("rounds", study.rounds)):
+        if rounds is not None and num_learners < rounds.quorum:
+            raise InputError(f"{num_learners} sites train in a fold, but {section}.quorum is {rounds.quorum}; lower it")
+    if study.harmonization.method != "none" and num_learners < MIN_SITES:
+        raise InputError(
+            f"{num_learners} sites train in a fold, but a harmonization needs {MIN_SITES}; "
+            "use --folds, or set `harmonization: {method: none}` in study.yaml"
+        )
+    if plan.num_folds is not None:
+        for site in plan.sites:
+            _check_rarest_class(site, study, plan.num_folds)
+
+
+def claim_plan(out: Path, plan: FoldPlan) -> None:
+    """Make `out` the folder of these folds, or find that it is.
+
+    What sites have looked through already may lie there.
+
+    Raises:
+        InputError: it holds another study, other folds or other files, or cannot be written.
+    """
+    path = out / PLAN_FILE
+    try:
+        if not path.exists():
+            if out.exists() and any(entry.name != SITES_FOLDER for entry in out.glob("[!.]*")):
+                raise InputError(f"{out}: is not empty and holds no cross-validation; choose another --out")
+            write_text(path, plan.model_dump_json(indent=2) + "\n")
+        found = FoldPlan.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --out") from None
+    except ValidationError as error:
+        raise InputError(f"{path}: damaged, or of another version: {error.errors()[0]['msg']}") from None
+    if found != plan:
+        what = (
+            "another study or other settings" if found.study != plan.study else "other folds, or folds of other sites"
+        )
+        raise InputError(f"{out}: belongs to {what}; choose another --out")
+
+
+def play_folds(plan: FoldPlan, out: Path, say: Callable[[str], None]) -> tuple[FoldResult, ...]:
+    """Play the folds that are left.
+
+    Args:
+        plan: the study and its folds; see `check_plan`.
+        out: their folder; see `claim_plan`.
+        say: told which fold begins, and which was finished before.
+
+    Raises:
+        RunError: a fold had fewer answers than the quorum; what was completed is kept.
+    """
+    results, runs = [], plan.runs
+    for number, (name, setup) in enumerate(runs.items(), start=1):
+        folder, told = out / name, f"fold {number} of {len(runs)}: {name}"
+        if (folder / FINISHED_FILE).exists():
+            say(f"{told}, finished before")
+        else:
+            say(told)
+            _play_fold(name, setup, folder)
+        results.append(fold_result(name, setup, read_state(folder)))
+    return tuple(results)
+
+
+def _play_fold(name: str, setup: RunSetup, folder: Path) -> None:
+    write_setup(folder, setup)
+    open_session.cache_clear()  # what sites keep in memory is of the fold before
+    try:
+        run_simulated(setup, folder, "inprocess", None)
+    except RunError as error:
+        raise RunError(f"{name}: {error}") from error
+    write_text(folder / FINISHED_FILE, "")
+
+
+def _with_fold(study: StudyConfig, fold: Fold) -> StudyConfig:
+    assert study.classification is not None
+    return study.model_copy(update={"classification": study.classification.model_copy(update={"fold": fold})})
+
+
+def _check_rarest_class(site: SiteConfig, study: StudyConfig, num_folds: int) -> None:
+    """Each fold of a site needs a patient of every class that the site has, or nothing can be measured in it there."""
+    assert study.classification is not None
+    looks_at_images = needs_images(site, study)
+    num_workers = os.cpu_count() or 1
+    cases = check_site(site, study.inputs, num_workers=num_workers, needs_mask=False).cases if looks_at_images else ()
+    checked = check_outcome(site, study, cases)
+    assert checked is not None
+    counts = patients_per_class(checked.found.kept)
+    rarest = min(counts, key=lambda label: counts[label], default=None)
+    if rarest is not None and counts[rarest] < num_folds:
+        raise InputError(
+            f"{site.name}: {counts[rarest]} patients of class {study.classification.outcome.classes[rarest]} of "
+            f"{checked.outcome}, too few for one in each of {num_folds} folds; lower --folds, or use "
+            "--leave-one-site-out"
+        )

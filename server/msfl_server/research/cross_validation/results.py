@@ -1,0 +1,179 @@
+"""`cross-validation.json`: what each fold's test patients said of its model, and what the folds say together.
+
+A metric's mean over the folds is the plain mean of the folds that told it. Their test patients are different patients,
+so that the variances of K folds add up: its standard error is sqrt(sum of se_k^2) / K, and its 95% interval 1.96 of it
+to either side. That is the variance of who is tested. The folds' models share most of their training patients, and how
+far they would vary with other ones the interval leaves out; no unbiased estimate of it exists (Bengio and Grandvalet,
+J Mach Learn Res 2004).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import NormalDist
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from msfl_common.config.study import Name, StudyConfig
+from msfl_common.metrics.intervals import pool
+from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.system.files import write_text
+from msfl_server.research.simulation.folder import RunSetup
+from msfl_server.results.metrics import summarise_metrics
+from msfl_server.rounds.checkpoint import RunState
+
+RESULTS_FILE = "cross-validation.json"
+_Z95 = NormalDist().inv_cdf(0.975)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FoldMetric(_Frozen):
+    """A metric of one fold, over the sites that told it."""
+
+    mean: float = Field(description="mean over the test cases, in the metric's unit")
+    standard_error: float | None = Field(description="of the mean; null when not estimable")
+    ci95_low: float | None = Field(description="low end of the 95% interval; null when not estimable")
+    ci95_high: float | None = Field(description="high end of the 95% interval; null when not estimable")
+    num_cases: int = Field(ge=1, description="test cases behind it")
+    num_sites: int = Field(ge=1, description="sites that told it")
+
+
+class FoldResult(_Frozen):
+    """One fold: a model, and what those held out said of it."""
+
+    name: str = Field(description="the fold's folder")
+    left_out: Name | None = Field(description="the site that was left out whole; null where every site held out a part")
+    rounds_completed: int = Field(ge=1, description="rounds of its training")
+    sites: dict[Name, int] = Field(description="sites that measured the model, with their test cases")
+    withheld: tuple[Name, ...] = Field(
+        description="sites that were asked and told nothing: too few cases, or one class"
+    )
+    metrics: dict[str, FoldMetric] = Field(description="metrics by name; one that no site told is absent")
+
+    @property
+    def num_cases(self) -> int:
+        """Test cases of all sites that told anything."""
+        return sum(self.sites.values())
+
+
+class Extreme(_Frozen):
+    """The fold with the smallest or largest value."""
+
+    fold: str = Field(description="the fold's name")
+    value: float = Field(description="its value, in the metric's unit")
+
+
+class OverFolds(_Frozen):
+    """A metric over the folds that told it."""
+
+    mean: float = Field(description="plain mean of the folds' values, in the metric's unit")
+    ci95_low: float | None = Field(description="low end of the 95% interval; null when a fold has no standard error")
+    ci95_high: float | None = Field(description="high end of the 95% interval; null when a fold has no standard error")
+    num_folds: int = Field(ge=1, description="folds that told it")
+    withheld: tuple[str, ...] = Field(description="folds in which no site told it; they are not in the mean")
+    smallest: Extreme = Field(description="the fold with the smallest value")
+    largest: Extreme = Field(description="the fold with the largest value")
+
+
+class CrossValidation(_Frozen):
+    """Everything in `cross-validation.json`."""
+
+    schema_version: Literal[1] = Field(1, description="version of this file's format")
+    study: Name = Field(description="study name")
+    seed: int = Field(ge=0, description="the study's seed")
+    kind: Literal["own-cases", "leave-one-site-out"] = Field(
+        description="every site holds out its own cases, or one site is left out whole"
+    )
+    outcome: str = Field(description="column or endpoint that is predicted")
+    folds: tuple[FoldResult, ...] = Field(description="every fold, in order")
+    metrics: dict[str, OverFolds] = Field(description="each metric over the folds")
+
+
+def fold_result(name: str, setup: RunSetup, state: RunState) -> FoldResult:
+    """What a fold that has run to its end came to."""
+    left_out, test = setup.study.left_out, state.test
+    asked = [site.name for site in setup.sites] if left_out is None else [left_out]
+    return FoldResult(
+        name=name,
+        left_out=left_out,
+        rounds_completed=state.round,
+        sites={site: test[site].num_cases for site in asked if site in test},
+        withheld=tuple(site for site in asked if site not in test),
+        metrics=_fold_metrics(state),
+    )
+
+
+def _fold_metrics(state: RunState) -> dict[str, FoldMetric]:
+    metrics = {}
+    for name, summary in summarise_metrics(state.test).items():
+        told = {site: one.estimates[name] for site, one in state.test.items() if name in one.estimates}
+        error = pool(told).standard_error  # the summary's interval is clipped and does not tell it
+        metrics[name] = FoldMetric(
+            mean=summary.mean,
+            standard_error=error if math.isfinite(error) else None,
+            ci95_low=summary.ci95_low,
+            ci95_high=summary.ci95_high,
+            num_cases=sum(site.num_cases for site in summary.per_site.values()),
+            num_sites=len(summary.per_site),
+        )
+    return metrics
+
+
+def cross_validation(study: StudyConfig, folds: Sequence[FoldResult]) -> CrossValidation:
+    """The folds and what they say together.
+
+    Args:
+        study: has a classification.
+        folds: each of them, in order.
+    """
+    assert study.classification is not None
+    outcome = study.classification.outcome
+    told = {name: {fold.name: fold.metrics.get(name) for fold in folds} for name in ALL_METRICS}
+    return CrossValidation(
+        study=study.name,
+        seed=study.seed,
+        kind="own-cases" if folds[0].left_out is None else "leave-one-site-out",
+        outcome=outcome.column or outcome.endpoint or "",
+        folds=tuple(folds),
+        metrics={name: over_folds(name, values) for name, values in told.items() if any(values.values())},
+    )
+
+
+def over_folds(name: str, folds: Mapping[str, FoldMetric | None]) -> OverFolds:
+    """A metric over folds, at least one of which told it; the mean's interval as said at the top.
+
+    Args:
+        name: a name in `ALL_METRICS`; its bounds clip the interval.
+        folds: by name; None where no site told it.
+    """
+    told = {fold: metric for fold, metric in folds.items() if metric is not None}
+    mean = sum(metric.mean for metric in told.values()) / len(told)
+    errors = [metric.standard_error for metric in told.values() if metric.standard_error is not None]
+    low = high = None
+    if len(errors) == len(told):
+        margin = _Z95 * math.hypot(*errors) / len(told)
+        bounds = ALL_METRICS[name]
+        low, high = max(mean - margin, bounds.lower), min(mean + margin, bounds.upper)
+    smallest, largest = (pick(told, key=lambda fold: told[fold].mean) for pick in (min, max))
+    return OverFolds(
+        mean=mean,
+        ci95_low=low,
+        ci95_high=high,
+        num_folds=len(told),
+        withheld=tuple(fold for fold in folds if fold not in told),
+        smallest=Extreme(fold=smallest, value=told[smallest].mean),
+        largest=Extreme(fold=largest, value=told[largest].mean),
+    )
+
+
+def write_results(out: Path, results: CrossValidation) -> Path:
+    """Write `cross-validation.json` in one step and return its path."""
+    path = out / RESULTS_FILE
+    write_text(path, results.model_dump_json(indent=2) + "\n")
+    return path

@@ -1,0 +1,109 @@
+"""The folder of a run, `OUT`: whose it is, its virtual sites, and what is needed to go on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from msfl_common.config.study import MessageKind, Policy, SiteConfig, StudyConfig, Task, load_site
+from msfl_common.errors import InputError
+from msfl_common.system.files import write_text
+
+RUN_FILE, SITES_FOLDER = "run.json", "sites"
+
+
+class RunSetup(BaseModel):
+    """A simulation as it was started; it stays on this machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    study: StudyConfig
+    sites: tuple[SiteConfig, ...]
+    start_from: Path | None = None
+
+
+def claim_folder(out: Path, setup: RunSetup) -> None:
+    """Make `out` the folder of this run.
+
+    Raises:
+        InputError: it holds another run or other files, or cannot be written; or the study leaves out a site that there
+            is not.
+    """
+    left_out, names = setup.study.left_out, [site.name for site in setup.sites]
+    if left_out is not None and left_out not in names:
+        raise InputError(f"classification.fold.site: there is no site {left_out}; there are {', '.join(names)}")
+    if (out / RUN_FILE).exists():
+        if read_setup(out).study != setup.study:
+            raise InputError(f"{out}: belongs to another study or other settings; choose another --out")
+        raise InputError(f"{out}: holds this study's run already; go on with --resume {out}, or choose another --out")
+    try:
+        if out.exists() and any(out.iterdir()):
+            raise InputError(f"{out}: is not empty and holds no run; choose another --out")
+        write_setup(out, setup)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --out") from None
+
+
+def write_setup(out: Path, setup: RunSetup) -> None:
+    """Write down in `out` how its run was started."""
+    write_text(out / RUN_FILE, setup.model_dump_json(indent=2) + "\n")
+
+
+def read_setup(out: Path) -> RunSetup:
+    """How the run in `out` was started.
+
+    Raises:
+        InputError: there is no run, or its file is damaged.
+    """
+    path = out / RUN_FILE
+    try:
+        return RunSetup.model_validate_json(path.read_bytes())
+    except OSError:
+        raise InputError(f"{path}: not there; expected the --out folder of an earlier run") from None
+    except ValidationError as error:
+        raise InputError(f"{path}: damaged, or of another version: {error.errors()[0]['msg']}") from None
+
+
+def virtual_sites(cohort: Path | None, files: Sequence[Path], out: Path, study: StudyConfig) -> tuple[SiteConfig, ...]:
+    """The sites of a simulation: those of a cohort, or else those of site files.
+
+    Raises:
+        InputError: a site cannot be read, or two have one name.
+    """
+    sites = sites_of_cohort(cohort, out, study) if cohort else tuple(load_site(path) for path in files)
+    names = [site.name for site in sites]
+    if len(set(names)) < len(names):
+        raise InputError(f"each site needs a name of its own; found {', '.join(names)}")
+    return sites
+
+
+def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteConfig, ...]:
+    """One virtual site for each BIDS folder in `cohort`, in alphabetical order; their state goes under `out`.
+
+    The folder itself is the only site when it is a BIDS folder.
+
+    Raises:
+        InputError: there is no BIDS folder.
+    """
+    if not cohort.is_dir():
+        raise InputError(f"{cohort}: no such folder; make one with `msfl-server make-cohort {cohort}`")
+    folders = [cohort] if _is_bids(cohort) else sorted(folder for folder in cohort.iterdir() if _is_bids(folder))
+    if not folders:
+        raise InputError(f"{cohort}: expected BIDS folders with sub-* inside, one for each site; found none")
+    policy = Policy(tasks=get_args(Task), min_cases=study.min_cases, allow=get_args(MessageKind), refuse_models=())
+    return tuple(
+        SiteConfig(
+            name=folder.name,
+            data=(folder.resolve(),),
+            state=(out / SITES_FOLDER / folder.name).resolve(),
+            policy=policy,
+        )
+        for folder in folders
+    )
+
+
+def _is_bids(folder: Path) -> bool:
+    return folder.is_dir() and any(child.is_dir() for child in folder.glob("sub-*"))

@@ -1,0 +1,67 @@
+"""Example overlays for the report: only in simulation, where the cases are this machine's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfl_client.classification.trainer import split_segmentation
+from msfl_client.data.checks import check_site
+from msfl_client.segmentation.loop import predict_probability
+from msfl_client.segmentation.network_input import PreparedCase, prepare_all, reference_contrast
+from msfl_client.site.devices import pick_device
+from msfl_common.models.model_folder import load_model
+from msfl_common.models.segmentation.unet import build_network, set_weights
+from msfl_server.report.page import Overlay
+from msfl_server.research.simulation.folder import RunSetup
+from msfl_server.rounds.stage import StageRun
+
+MOST_SITES = 6
+
+
+def example_overlays(setup: RunSetup, played: StageRun) -> list[Overlay]:
+    """For each of the first sites its validation case with the median lesion volume, at its fullest slice.
+
+    Of a classification there is nothing to overlay.
+    """
+    study = played.settings
+    if study.classification is not None:
+        return []
+    card, weights = load_model(played.out / "model")
+    network = build_network(study)
+    set_weights(network, weights)
+    channel = study.inputs.contrasts.index(reference_contrast(study.inputs))
+    overlays = []
+    for site in setup.sites[:MOST_SITES]:
+        cases = check_site(site, study.inputs).cases
+        _, validation = split_segmentation(site, played.study, cases)
+        prepared = [case for case in prepare_all(validation, study.inputs, site.state / "cache", 1) if case is not None]
+        if not prepared:
+            continue
+        chosen = sorted(prepared, key=lambda case: int(_label(case).sum()))[len(prepared) // 2]
+        predicted_DHW = (
+            predict_probability(network, chosen.image_CDHW, study, pick_device(site.device)) >= card.threshold
+        )
+        level = int(_label(chosen).sum(axis=(0, 1)).argmax())
+        overlays.append(
+            Overlay(
+                site=site.name,
+                caption="validation case of median lesion volume, axial slice with most lesion",
+                image_HW=_upright(chosen.image_CDHW[channel, :, :, level]),
+                reference_HW=_upright(_label(chosen)[:, :, level] > 0),
+                prediction_HW=_upright(predicted_DHW[:, :, level]),
+            )
+        )
+    return overlays
+
+
+def _label(case: PreparedCase) -> NDArray[np.uint8]:
+    assert case.label_DHW is not None
+    return case.label_DHW
+
+
+def _upright(slice_DH: NDArray[Any]) -> NDArray[Any]:
+    """RAS axes to a picture: front up, the patient's right at the left."""
+    return slice_DH.T[::-1, ::-1]

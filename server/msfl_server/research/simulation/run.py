@@ -1,0 +1,52 @@
+"""One run on this machine, among virtual sites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msfl_common.config.stages import Stage, study_at
+from msfl_common.harmonization import Reference
+from msfl_common.models.deep_models.start import origin
+from msfl_common.models.starting_weights import starting_weights
+from msfl_common.models.weights import Weights
+from msfl_server.research.simulation.federation import Backend, simulate
+from msfl_server.research.simulation.folder import RunSetup
+from msfl_server.research.simulation.overlays import example_overlays
+from msfl_server.results.harmonization_effect import HarmonizationEffect
+from msfl_server.results.summary import Summary
+from msfl_server.rounds.stage import own_start
+from msfl_server.run.display import run_display
+from msfl_server.run.run import play_stages
+
+
+def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: str | None) -> Summary:
+    """Run or resume a simulation, then write its summary, report and registered model.
+
+    Raises:
+        RunError: the quorum was missed; the summary of the completed rounds is written all the same.
+    """
+    start_from = setup.start_from or own_start(setup.study, out)
+
+    def first_of(stage: Stage, _: Path) -> Weights:
+        return starting_weights(study_at(setup.study, stage), start_from if stage == "final" else None)
+
+    with run_display(setup.study.rounds.num_rounds) as display:
+        display.say(origin(setup.study, start_from))
+        return play_stages(
+            setup.study,
+            first_of,
+            out,
+            tracking_uri,
+            display,
+            lambda played, listener: simulate(played, setup.sites, backend, listener, display.on_progress),
+            lambda played: example_overlays(setup, played),
+            lambda reference: _effect(setup, reference),
+        )
+
+
+def _effect(setup: RunSetup, reference: Reference) -> HarmonizationEffect | None:
+    from msfl_server.research.simulation.harmonization_cases import (
+        effect_of_run,  # loads scikit-learn, which few runs need
+    )
+
+    return effect_of_run(setup, reference)

@@ -1,0 +1,1 @@
+"""Many pipelines on few cases."""

@@ -1,0 +1,234 @@
+"""The work in cells that do not depend on each other: on several cores, each kept as soon as it is done.
+
+Legend: N cases, T test cases, K classes, M classifiers, L pipelines, D hyperparameters.
+
+A cell is one split of the cases with all its pipelines, one permutation of the labels, or one split of a search. What
+it gives depends on the cases, the settings and its own numbers alone, so that neither the number of processes nor an
+interruption changes a figure.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import config_context
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from msfl_common.dataset import Labelled
+from msfl_common.errors import InputError, RunError
+from msfl_common.system.files import write_bytes
+from msfl_common.system.processes import deaf_to_ctrl_c, end_with_starter
+from msfl_common.system.seeds import derive_seed
+from msfl_server.research.small_cohort.classifiers import build_classifier, class_scores
+from msfl_server.research.small_cohort.folds import patients_out
+from msfl_server.research.small_cohort.measures import permute_labels
+from msfl_server.research.small_cohort.search import Search, tune
+from msfl_server.research.small_cohort.space import Pipeline
+from msfl_server.research.small_cohort.steps import row_scaled, scale_rows, score_split, unsettled_fits
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every cell works on.
+
+    Attributes:
+        cases: features, labels and patients.
+        blocks_N: the block of each case, for the nested estimate.
+        pipelines: the steps before a classifier.
+        classifiers: names of `CLASSIFIERS`.
+        groups: the group of each feature, within which a case is scaled; None: one group.
+        seed: of the study.
+    """
+
+    cases: Labelled
+    blocks_N: NDArray[np.int64]
+    pipelines: tuple[Pipeline, ...]
+    classifiers: tuple[str, ...]
+    groups: tuple[str, ...] | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A piece of work.
+
+    Attributes:
+        kind: what is done.
+        numbers: of the patient left out, of the two blocks left out, or of the permutation.
+        search: of a search, which.
+        wanted_ML: of a permutation, which classifiers are fitted on which pipelines.
+    """
+
+    kind: Literal["left-out", "blocks", "permutation", "search"]
+    numbers: tuple[int, ...]
+    search: Search | None = None
+    wanted_ML: NDArray[np.bool_] | None = None
+
+    @property
+    def file(self) -> str:
+        """Name of its file."""
+        parts = [self.kind, *([self.search] if self.search else []), *(f"{number:04d}" for number in self.numbers)]
+        return "-".join(parts) + ".npz"
+
+
+def run_cells(bench: Bench, cells: Sequence[Cell], folder: Path, jobs: int, on_done: Callable[[int], None]) -> None:
+    """Work through the cells that have no file in `folder` yet.
+
+    Args:
+        bench: what they work on.
+        cells: the cells.
+        folder: where each leaves a file, whole or not at all.
+        jobs: processes; 1 works in this one.
+        on_done: hears how many cells are done, those of earlier runs first.
+
+    Raises:
+        RunError: a process ended before its work; what was done is kept.
+    """
+    left = [cell for cell in cells if not (folder / cell.file).exists()]
+    done = len(cells) - len(left)
+    on_done(done)
+
+    def keep(cell: Cell, arrays: Arrays) -> None:
+        nonlocal done
+        stream = io.BytesIO()
+        np.savez_compressed(stream, **arrays)
+        write_bytes(folder / cell.file, stream.getvalue())
+        done += 1
+        on_done(done)
+
+    if jobs == 1 or len(left) < 2:
+        for cell in left:
+            keep(cell, run_cell(bench, cell))
+    else:
+        _run_parallel(bench, left, min(jobs, len(left)), keep)
+
+
+def read_cell(folder: Path, cell: Cell) -> Mapping[str, NDArray[Any]]:
+    """What a cell left.
+
+    Raises:
+        InputError: its file is damaged.
+    """
+    path = folder / cell.file
+    try:
+        with np.load(path) as content:
+            return dict(content)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: cannot be read ({error}); delete it and run the same command again") from None
+
+
+def run_cell(bench: Bench, cell: Cell) -> Arrays:
+    """The work of one cell, in one thread."""
+    with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
+        if cell.kind == "permutation":
+            return _permutation(bench, cell)
+        if cell.kind == "search":
+            return _search(bench, cell)
+        train, test = split_rows(bench, cell)
+        features = row_scaled(bench.cases.features_NP, bench.groups)
+        labels_N = bench.cases.labels_N
+        found = score_split(features, labels_N, train, test, bench.pipelines, bench.classifiers, bench.seed)
+        return {"scores_MLTK": found.scores_MLTK, "stopped_M": found.stopped_M, "seconds_M": found.seconds_M}
+
+
+def split_rows(bench: Bench, cell: Cell) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows that a cell trains on, and those that it scores."""
+    if cell.kind == "blocks":
+        out_N = np.isin(bench.blocks_N, cell.numbers)
+    else:
+        out_N = np.zeros(len(bench.blocks_N), np.bool_)
+        out_N[patients_out(bench.cases.patients)[cell.numbers[0]]] = True
+    return np.flatnonzero(~out_N), np.flatnonzero(out_N)
+
+
+def _permutation(bench: Bench, cell: Cell) -> Arrays:
+    """Accuracies (M x L) of leave-one-out with permuted labels, every step fitted anew."""
+    cases, rows = bench.cases, patients_out(bench.cases.patients)
+    rng = np.random.default_rng(derive_seed(bench.seed, "permutation", *cell.numbers))
+    labels_N = permute_labels(cases.labels_N, cases.patients, rng)
+    features = row_scaled(cases.features_NP, bench.groups)
+    assert cell.wanted_ML is not None
+    right_ML, stopped_M = np.zeros(cell.wanted_ML.shape), np.zeros(len(bench.classifiers), np.int64)
+    for test in rows:
+        train = np.setdiff1d(np.arange(len(labels_N)), test)
+        found = score_split(
+            features, labels_N, train, test, bench.pipelines, bench.classifiers, bench.seed, cell.wanted_ML
+        )
+        right_ML += (found.scores_MLTK.argmax(axis=3) == labels_N[test]).sum(axis=2)
+        stopped_M += found.stopped_M
+    accuracy_ML = np.where(cell.wanted_ML, right_ML / len(labels_N), np.nan)
+    return {"accuracy_ML": accuracy_ML, "stopped_M": stopped_M}
+
+
+def _search(bench: Bench, cell: Cell) -> Arrays:
+    """Scores (M x T x K) of the left-out cases by tuned classifiers, and the hyperparameters (M x D)."""
+    assert cell.search is not None
+    cases, (train, test) = bench.cases, split_rows(bench, cell)
+    scaled_NP = scale_rows(cases.features_NP, "standard", bench.groups)
+    scaler = StandardScaler().fit(scaled_NP[train])
+    patients = [cases.patients[row] for row in train]
+    scores, hypers, seconds = [], [], []
+    for name in bench.classifiers:
+        start = time.process_time()
+        hyper = tune(name, cell.search, scaled_NP[train], cases.labels_N[train], patients, bench.seed)
+        with unsettled_fits():
+            model = build_classifier(name, derive_seed(bench.seed, name), hyper)
+            model.fit(scaler.transform(scaled_NP[train]), cases.labels_N[train])
+        scores.append(class_scores(model, scaler.transform(scaled_NP[test])))
+        seconds.append(time.process_time() - start)
+        hypers.append(([*hyper.values()] + 2 * [np.nan])[:2])
+    return {"scores_MTK": np.array(scores), "hyper_MD": np.array(hypers), "seconds_M": np.array(seconds)}
+
+
+_bench: Bench | None = None
+
+
+def _run_parallel(bench: Bench, cells: Sequence[Cell], jobs: int, keep: Callable[[Cell, Arrays], None]) -> None:
+    before = multiprocessing.active_children()
+    # Started afresh: a copy of this process would share its threads' locks.
+    executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _enter, (bench, os.getpid()))
+    try:
+        with deaf_to_ctrl_c():
+            futures = {executor.submit(_run_here, cell): cell for cell in cells}
+        for future in as_completed(futures):
+            keep(futures[future], future.result())
+    except BaseException as error:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            if child not in before:
+                child.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise RunError(
+                "a process ended before its work, perhaps for want of memory; run the same command again with fewer "
+                "--jobs, what was completed is kept"
+            ) from None
+        raise
+    executor.shutdown()
+
+
+def _enter(bench: Bench, starter: int) -> None:
+    """Begin a process that ends when its starter is gone."""
+    global _bench
+    _bench = bench
+    os.environ["MSFL_STARTER"] = str(starter)
+    end_with_starter()
+
+
+def _run_here(cell: Cell) -> Arrays:
+    assert _bench is not None
+    return run_cell(_bench, cell)

@@ -1,0 +1,139 @@
+"""How well pipelines do, and what of it is chance.
+
+Legend: N cases, K classes, M classifiers, L pipelines, R label permutations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata, wilcoxon
+
+from msfl_server.research.small_cohort.space import Option
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+METRICS = ("accuracy", "balanced_accuracy", "auroc", "f1")
+
+
+@dataclass(frozen=True)
+class Chance:
+    """An accuracy against those of permuted labels.
+
+    Attributes:
+        mean, deviation: of the accuracies with permuted labels (ddof 1).
+        z: (accuracy - mean) / deviation; None where the permutations all gave the same.
+        p: share of permutations that did as well, the true labels counted among them.
+    """
+
+    mean: float
+    deviation: float
+    z: float | None
+    p: float
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An option of a step against the same pipelines without that step.
+
+    Attributes:
+        step, option: what is compared.
+        median: of the differences in accuracy.
+        mean: of the differences in accuracy.
+        p: Wilcoxon's signed-rank test, zero differences discarded; None where all are zero.
+        num_pairs: pairs of pipelines, zero differences included.
+    """
+
+    step: str
+    option: str
+    median: float
+    mean: float
+    p: float | None
+    num_pairs: int
+
+
+def measure(scores_LNK: NDArray[np.floating[Any]], labels_N: Ints) -> dict[str, Floats]:
+    """Accuracy, balanced accuracy, AUROC and F1 of L pipelines; equal to scikit-learn's.
+
+    Of two classes, AUROC and F1 are of the last; of more, AUROC is one-versus-rest and both are means over classes.
+    The scores of left-out cases come from models of their own, so that AUROC over all of them is pessimistic.
+
+    Args:
+        scores_LNK: class scores of the left-out cases, the highest of which is the class told.
+        labels_N: 0..K-1, each there.
+
+    Returns:
+        Metric to its L values.
+    """
+    num_classes = scores_LNK.shape[2]
+    told_LN = scores_LNK.argmax(axis=2)
+    recall, f1, auroc = [], [], []
+    for label in range(num_classes):
+        true_N, said_LN = labels_N == label, told_LN == label
+        hits_L = (said_LN & true_N).sum(axis=1)
+        recall.append(hits_L / true_N.sum())
+        f1.append(2 * hits_L / (said_LN.sum(axis=1) + true_N.sum()))
+        ranks_LN = rankdata(scores_LNK[:, :, label], axis=1)
+        num_true = int(true_N.sum())
+        above_L = ranks_LN[:, true_N].sum(axis=1) - num_true * (num_true + 1) / 2
+        auroc.append(above_L / (num_true * (len(labels_N) - num_true)))
+    binary = num_classes == 2
+    return {
+        "accuracy": (told_LN == labels_N).mean(axis=1),
+        "balanced_accuracy": np.mean(recall, axis=0),
+        "auroc": auroc[1] if binary else np.mean(auroc, axis=0),
+        "f1": f1[1] if binary else np.mean(f1, axis=0),
+    }
+
+
+def accuracy_interval(accuracy: float, num_patients: int) -> tuple[float, float]:
+    """Wilson's 95% interval (J Am Stat Assoc 1927), with as many trials as patients: a patient's rows are alike."""
+    z2, n = NormalDist().inv_cdf(0.975) ** 2, num_patients
+    centre = (accuracy + z2 / (2 * n)) / (1 + z2 / n)
+    margin = math.sqrt(z2) / (1 + z2 / n) * math.sqrt(accuracy * (1 - accuracy) / n + z2 / (4 * n * n))
+    return max(0.0, centre - margin), min(1.0, centre + margin)
+
+
+def best_pipelines(measured: dict[str, Floats], count: int) -> list[int]:
+    """The pipelines of the highest accuracy; of equals, by balanced accuracy and AUROC, then the simpler."""
+    keys = (-measured["auroc"], -measured["balanced_accuracy"], -measured["accuracy"])
+    return [int(number) for number in np.lexsort(keys)[:count]]
+
+
+def against_chance(accuracy: float, permuted_R: Floats) -> Chance:
+    """z-score and p-value of an accuracy from those with permuted labels (Ojala and Garriga, JMLR 2010)."""
+    mean, deviation = float(permuted_R.mean()), float(permuted_R.std(ddof=1)) if len(permuted_R) > 1 else 0.0
+    as_good = int((permuted_R >= accuracy - 1e-12).sum())
+    z = (accuracy - mean) / deviation if deviation > 1e-12 else None
+    return Chance(mean, deviation, z, (as_good + 1) / (len(permuted_R) + 1))
+
+
+def option_effects(accuracy_L: Floats, options: Sequence[Option]) -> list[Effect]:
+    """Each option against the absence of its step, as in the paper's Table 1; p-values are not adjusted."""
+    effects = []
+    for option in options:
+        with_it, without = np.array(option.pairs).T
+        # Accuracies are multiples of 1/N: equal ones must not differ by the last bit.
+        differences = np.round(accuracy_L[with_it] - accuracy_L[without], 9)
+        p = float(wilcoxon(differences, zero_method="wilcox").pvalue) if differences.any() else None
+        effects.append(
+            Effect(
+                option.step, option.name, float(np.median(differences)), float(differences.mean()), p, len(differences)
+            )
+        )
+    return effects
+
+
+def permute_labels(labels_N: Ints, patients: Sequence[str], rng: np.random.Generator) -> Ints:
+    """Labels in random order; a patient's rows keep one label in common where each patient has but one."""
+    names, index_N = np.unique(np.array(patients), return_inverse=True)
+    own = np.array([labels_N[index_N == number][0] for number in range(len(names))])
+    if (own[index_N] == labels_N).all():
+        return rng.permutation(own)[index_N]
+    return rng.permutation(labels_N)

@@ -1,0 +1,206 @@
+"""Many pipelines on few cases, and how much of the best one's accuracy to believe.
+
+After Appukuttan et al. (Front Neuroinform 2025, 19:1568116): leave-one-out outside, every fitted step inside the fold,
+label permutations for the best pipelines, and each option of each step against its absence. The best of many is best
+partly by luck, so there is a nested estimate besides: for each left-out case the pipeline is chosen without it.
+
+Legend: N cases, K classes, M classifiers, L pipelines, R permutations.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfl_common.dataset import Labelled
+from msfl_common.system.seeds import derive_seed
+from msfl_server.research.small_cohort.cells import Bench, Cell, read_cell, run_cells, split_rows
+from msfl_server.research.small_cohort.classifiers import CLASSIFIERS
+from msfl_server.research.small_cohort.folds import deal_patients
+from msfl_server.research.small_cohort.measures import Chance, against_chance, best_pipelines, measure, option_effects
+from msfl_server.research.small_cohort.results import Nested, PipelineResults, Row, Scored, Tuned, scored_row
+from msfl_server.research.small_cohort.search import Search
+from msfl_server.research.small_cohort.setup import BLOCKS, PipelineSettings, check_cases, claim_out
+from msfl_server.research.small_cohort.space import all_options, all_pipelines
+
+CELLS = "cells"
+OnProgress = Callable[[str, int, int], None]
+
+
+def run_pipelines(
+    cases: Labelled, settings: PipelineSettings, out: Path, jobs: int = 1, on_progress: OnProgress | None = None
+) -> PipelineResults:
+    """Try every pipeline with every classifier; goes on where an earlier run in `out` ended.
+
+    Args:
+        cases: all in one place; a patient's rows are left out together.
+        settings: what is tried.
+        out: folder of the run.
+        jobs: processes.
+        on_progress: hears a stage's name, how many of its cells are done, and of how many.
+
+    Raises:
+        InputError: too few cases, or `out` belongs to a run of other cases or settings.
+        RunError: a process ended before its work.
+    """
+    check_cases(cases, settings.classes)
+    claim_out(out, cases, settings)
+    bench = _make_bench(cases, settings)
+    work = _Work(bench, out / CELLS, jobs, on_progress)
+    num_patients = len(set(cases.patients))
+    left_out = [Cell("left-out", (number,)) for number in range(num_patients)]
+    pairs = [Cell("blocks", pair) for pair in combinations(range(BLOCKS), 2)]
+    kept = work.done("pipelines", [*left_out, *pairs])
+    scores_MLNK = _gather(bench, left_out, kept, "scores_MLTK")
+    tables = [measure(scores_LNK, cases.labels_N) for scores_LNK in scores_MLNK]
+    chosen = [best_pipelines(table, settings.best) for table in tables]
+    chances = _chances(work, tables, chosen, settings.permutations)
+    rows = [
+        Row(name, pipeline, scored_row(table, number, num_patients), chances.get((name, number)))
+        for name, table in zip(settings.classifiers, tables, strict=True)
+        for number, pipeline in enumerate(bench.pipelines)
+    ]
+    options = all_options(bench.pipelines)
+    return PipelineResults(
+        rows=tuple(rows),
+        best=tuple(rows[number] for number in best_pipelines(_joined(tables), settings.best)),
+        nested=tuple(_nested(bench, pairs, kept, scores_MLNK)),
+        effects={
+            name: option_effects(table["accuracy"], options)
+            for name, table in zip(settings.classifiers, tables, strict=True)
+        },
+        tuned=tuple(tuned for search in settings.searches for tuned in _tuned(work, search, num_patients)),
+        stopped=_by_classifier(bench, kept, "stopped_M", len(kept) * len(bench.pipelines)),
+        seconds=_by_classifier(bench, kept, "seconds_M", 1),
+    )
+
+
+def _make_bench(cases: Labelled, settings: PipelineSettings) -> Bench:
+    return Bench(
+        cases,
+        deal_patients(cases.labels_N, cases.patients, BLOCKS, derive_seed(settings.seed, "blocks")),
+        all_pipelines(len(cases.names), settings.counts),
+        settings.classifiers,
+        settings.groups,
+        settings.seed,
+    )
+
+
+class _Work:
+    """Cells of one bench, worked through stage by stage."""
+
+    def __init__(self, bench: Bench, folder: Path, jobs: int, on_progress: OnProgress | None) -> None:
+        self.bench = bench
+        self._folder, self._jobs, self._on_progress = folder, jobs, on_progress
+
+    def done(self, stage: str, cells: Sequence[Cell]) -> dict[str, Mapping[str, NDArray[Any]]]:
+        """What each cell gives, by its file."""
+
+        def tell(count: int) -> None:
+            if self._on_progress is not None:
+                self._on_progress(stage, count, len(cells))
+
+        run_cells(self.bench, cells, self._folder, self._jobs, tell)
+        return {cell.file: read_cell(self._folder, cell) for cell in cells}
+
+
+def _gather(
+    bench: Bench, cells: Sequence[Cell], kept: Mapping[str, Mapping[str, NDArray[Any]]], what: str
+) -> NDArray[np.float64]:
+    """Scores of all cases from those of each split; the axis of cases is the last but one."""
+    parts = [np.asarray(kept[cell.file][what], np.float64) for cell in cells]
+    scores = np.empty((*parts[0].shape[:-2], len(bench.cases.patients), parts[0].shape[-1]))
+    for cell, part in zip(cells, parts, strict=True):
+        scores[..., split_rows(bench, cell)[1], :] = part
+    return scores
+
+
+def _chances(
+    work: _Work, tables: Sequence[Mapping[str, NDArray[np.float64]]], chosen: Sequence[Sequence[int]], permutations: int
+) -> dict[tuple[str, int], Chance]:
+    """The best pipelines of each classifier against permuted labels."""
+    wanted_ML = np.zeros((len(tables), len(work.bench.pipelines)), np.bool_)
+    for index, numbers in enumerate(chosen):
+        wanted_ML[index, list(numbers)] = True
+    if not permutations or not wanted_ML.any():
+        return {}
+    cells = [Cell("permutation", (number,), wanted_ML=wanted_ML) for number in range(permutations)]
+    accuracy_RML = np.array([found["accuracy_ML"] for found in work.done("permutations", cells).values()])
+    return {
+        (name, number): against_chance(float(tables[index]["accuracy"][number]), accuracy_RML[:, index, number])
+        for index, name in enumerate(work.bench.classifiers)
+        for number in chosen[index]
+    }
+
+
+def _nested(
+    bench: Bench,
+    pairs: Sequence[Cell],
+    kept: Mapping[str, Mapping[str, NDArray[Any]]],
+    scores_MLNK: NDArray[np.float64],
+) -> list[Nested]:
+    """Leave-one-out in which each case's pipeline is chosen by five folds that know nothing of its block.
+
+    The patients are in six blocks. For the cases of a block, a pipeline's inner accuracy is that of five folds, the
+    other five blocks, each told by models fitted on the four that remain. The case itself is then told by the chosen
+    pipeline, fitted on all other cases.
+    """
+    labels_N = bench.cases.labels_N
+    right_BML = np.zeros((BLOCKS, *scores_MLNK.shape[:2]))
+    for cell in pairs:
+        rows = split_rows(bench, cell)[1]
+        right_MLT = kept[cell.file]["scores_MLTK"].argmax(axis=3) == labels_N[rows]
+        for block, inner in (cell.numbers, cell.numbers[::-1]):
+            right_BML[block] += right_MLT[:, :, bench.blocks_N[rows] == inner].sum(axis=2)
+    num_pipelines = len(bench.pipelines)
+    every = list(range(len(bench.classifiers)))
+    found = []
+    for name, members in [*zip(bench.classifiers, [[index] for index in every], strict=True), ("all", every)]:
+        scores_NK, chosen = np.empty(scores_MLNK.shape[2:]), Counter[str]()
+        for block in range(BLOCKS):
+            first, number = divmod(int(right_BML[block, members].reshape(-1).argmax()), num_pipelines)
+            in_block = bench.blocks_N == block
+            scores_NK[in_block] = scores_MLNK[members[first], number][in_block]
+            told = bench.pipelines[number].name
+            chosen[told if len(members) == 1 else f"{bench.classifiers[members[first]]}: {told}"] += 1
+        scored = scored_row(measure(scores_NK[None], labels_N), 0, len(set(bench.cases.patients)))
+        # Scores of different classifiers have no common scale to rank cases on.
+        metrics = {metric: value for metric, value in scored.metrics.items() if metric != "auroc"}
+        found.append(Nested(name, Scored(metrics, scored.low, scored.high), dict(chosen.most_common())))
+    return found
+
+
+def _tuned(work: _Work, search: Search, num_patients: int) -> list[Tuned]:
+    cells = [Cell("search", (number,), search) for number in range(num_patients)]
+    kept = work.done(f"{search} search", cells)
+    scores_MNK = _gather(work.bench, cells, kept, "scores_MTK")
+    table = measure(scores_MNK, work.bench.cases.labels_N)
+    seconds = _by_classifier(work.bench, kept, "seconds_M", 1)
+    hyper_MD = np.median([found["hyper_MD"] for found in kept.values()], axis=0)
+    return [
+        Tuned(
+            name,
+            search,
+            scored_row(table, index, num_patients),
+            dict(zip(CLASSIFIERS[name].ranges, map(float, hyper_MD[index]), strict=False)),
+            seconds[name],
+        )
+        for index, name in enumerate(work.bench.classifiers)
+    ]
+
+
+def _by_classifier(
+    bench: Bench, kept: Mapping[str, Mapping[str, NDArray[Any]]], what: str, divisor: int
+) -> dict[str, float]:
+    total_M = np.sum([found[what] for found in kept.values()], axis=0) / divisor
+    return dict(zip(bench.classifiers, map(float, total_M), strict=True))
+
+
+def _joined(tables: Sequence[Mapping[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float64]]:
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}

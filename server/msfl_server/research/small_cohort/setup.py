@@ -1,0 +1,107 @@
+"""What a run of pipelines tries, on which cases, and in which folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import scipy
+import sklearn
+import xgboost
+
+from msfl_common.dataset import Labelled
+from msfl_common.errors import InputError
+from msfl_common.system.files import write_json
+from msfl_server.research.small_cohort.classifiers import REFINED
+from msfl_server.research.small_cohort.folds import patient_classes
+from msfl_server.research.small_cohort.search import Search
+from msfl_server.research.small_cohort.space import COUNTS
+
+SETUP_FILE = "setup.json"
+BLOCKS = 6
+_LIBRARIES = (lightgbm, np, scipy, sklearn, xgboost)
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """What is tried.
+
+    Attributes:
+        study: name of the study.
+        classes: names of the classes.
+        seed: of the study.
+        classifiers: names of `CLASSIFIERS`.
+        counts: features that a selection keeps.
+        permutations: of the labels.
+        best: pipelines of each classifier that are tested by permutations.
+        searches: of hyperparameters, after the table.
+        groups: the group of each feature, within which a case is scaled; None: one group.
+    """
+
+    study: str
+    classes: tuple[str, ...]
+    seed: int = 0
+    classifiers: tuple[str, ...] = REFINED
+    counts: tuple[int, ...] = COUNTS
+    permutations: int = 50
+    best: int = 10
+    searches: tuple[Search, ...] = ()
+    groups: tuple[str, ...] | None = None
+
+
+def check_cases(cases: Labelled, classes: Sequence[str]) -> None:
+    """Are there enough patients of every class for folds within folds?
+
+    Raises:
+        InputError: a class has too few, or none.
+    """
+    counts = Counter(patient_classes(cases.labels_N, cases.patients).values())
+    if few := {name: counts[label] for label, name in enumerate(classes) if counts[label] < BLOCKS}:
+        found = ", ".join(f"{count} of class {name}" for name, count in few.items())
+        raise InputError(
+            f"expected at least {BLOCKS} patients of each class, found {found}; add cases, or leave the class out of "
+            "study.yaml"
+        )
+
+
+def claim_out(out: Path, cases: Labelled, settings: PipelineSettings) -> None:
+    """Make `out` the folder of this run, or see that it is.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    setup = json.loads(json.dumps(_setup(cases, settings)))
+    path = out / SETUP_FILE
+    if path.exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            before = {}
+        if changed := [name for name in setup if before.get(name) != setup[name]]:
+            raise InputError(
+                f"{out}: was started with other {', '.join(changed)}; restore them or choose another --out"
+            )
+        return
+    try:
+        if out.exists() and any(out.iterdir()):
+            raise InputError(f"{out}: is not empty and holds no run of pipelines; choose another --out")
+        write_json(path, setup)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --out") from None
+
+
+def _setup(cases: Labelled, settings: PipelineSettings) -> dict[str, Any]:
+    """What must be the same for cells of two runs to fit together; of the cases, a digest alone."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([cases.names, cases.patients]).encode())
+    digest.update(np.ascontiguousarray(cases.features_NP).tobytes())
+    digest.update(np.ascontiguousarray(cases.labels_N).tobytes())
+    versions = {library.__name__: library.__version__ for library in _LIBRARIES}
+    return {**vars(settings), "cases (the tables)": digest.hexdigest(), "versions": versions}

@@ -1,0 +1,173 @@
+"""A hospital's own table of features and labels, from one file or several that are joined by participant.
+
+Legend: N cases, P features.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from msfl_common.dataset import Labelled
+from msfl_common.errors import InputError
+
+_MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
+# What tells cases apart, or where they come from; never a feature.
+_KEYS = ("participant_id", "session_id")
+_ORIGIN = ("site", "scanner", "dataset")
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A file: its rows by participant and session (empty without sessions), each with its line number."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: Mapping[Key, tuple[int, Mapping[str, str]]]
+
+    def row(self, key: Key) -> tuple[int, Mapping[str, str]]:
+        """The row of a case; a table without sessions has one for all sessions of a participant."""
+        found = self.rows.get(key) or (self.rows.get((key[0], "")) if "session_id" not in self.columns else None)
+        if found is None:
+            raise InputError(f"{self.path}: no row for {' '.join(key).strip()}; add it, or take it out of the others")
+        return found
+
+
+def read_cases(
+    paths: Sequence[Path], label: str, classes: Sequence[str], drop: Collection[str] = ()
+) -> tuple[Labelled, int]:
+    """Read tab-separated tables; every column is a feature but keys, origin, the label and those dropped.
+
+    Args:
+        paths: tables with a column participant_id, and session_id where a participant has several rows; several are
+            joined by these, one row for each row of the first (of the first with sessions, where one has them).
+        label: the column of the label.
+        classes: its values, in the order of the classes; a case whose label is missing (n/a) is left out.
+        drop: columns to leave out.
+
+    Returns:
+        The cases, and how many were left out for want of a label.
+
+    Raises:
+        InputError: a file, row or value that cannot be used; file, line and column are named.
+    """
+    tables = [_read(path) for path in paths]
+    owner = _owners(tables, label, drop)
+    base = next((table for table in tables if "session_id" in table.columns), tables[0])
+    names = tuple(name for name in owner if name != label)
+    keys, features, labels, left_out = [], [], [], 0
+    for key in base.rows:
+        number = _label(owner[label], key, label, classes)
+        if number is None:
+            left_out += 1
+            continue
+        rows = {id(table): table.row(key) for table in tables}
+        features.append([_number(owner[name], rows[id(owner[name])], name) for name in names])
+        keys.append(key[0])
+        labels.append(number)
+    if not keys:
+        raise InputError(f"{base.path}: no row has a label in {label}")
+    cases = Labelled(names, np.array(features, np.float64), np.array(labels, np.int64), tuple(keys))
+    _no_leak(cases, label)
+    return cases, left_out
+
+
+def _read(path: Path) -> _Table:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, delimiter="\t")
+            columns, lines = [name.strip() for name in reader.fieldnames or ()], list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a table: {error}") from None
+    if "participant_id" not in columns:
+        raise InputError(f"{path}: expected tab-separated columns, participant_id among them")
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise InputError(f"{path}: each column may be there once, found {twice[0]} again; rename or remove it")
+    rows: dict[Key, tuple[int, Mapping[str, str]]] = {}
+    for number, line in enumerate(lines, start=2):
+        if None in line or None in line.values():
+            raise InputError(f"{path}: line {number}: expected {len(columns)} values, as many as columns")
+        values = {name.strip(): str(value).strip() for name, value in line.items()}
+        key = values["participant_id"], values.get("session_id", "")
+        if not key[0]:
+            raise InputError(f"{path}: line {number}: expected a participant_id")
+        if key in rows:
+            told = " ".join(key).strip()
+            raise InputError(
+                f"{path}: line {number}: {told} is on line {rows[key][0]} already; remove one, or tell them apart by "
+                "a column session_id"
+            )
+        rows[key] = number, values
+    return _Table(path, tuple(columns), rows)
+
+
+def _owners(tables: Sequence[_Table], label: str, drop: Collection[str]) -> dict[str, _Table]:
+    """The table of each feature and of the label."""
+    owner: dict[str, _Table] = {}
+    for table in tables:
+        for name in table.columns:
+            if name in (*_KEYS, *_ORIGIN, *drop):
+                continue
+            if name in owner:
+                raise InputError(f"{table.path}: column {name} is in {owner[name].path} too; rename or remove one")
+            owner[name] = table
+    files = ", ".join(str(table.path) for table in tables)
+    droppable = {name for table in tables for name in table.columns} - {*_KEYS, label}
+    if unknown := sorted(set(drop) - droppable):
+        raise InputError(f"--drop {unknown[0]}: no column of {files} that can be left out")
+    if label not in owner:
+        raise InputError(f"{files}: no column {label}, the outcome of study.yaml")
+    if len(owner) == 1:
+        raise InputError(f"{files}: no feature beside {label}; give a table with features")
+    return owner
+
+
+def _label(table: _Table, key: Key, column: str, classes: Sequence[str]) -> int | None:
+    line, values = table.row(key)
+    text = values[column]
+    if text in classes:
+        return list(classes).index(text)
+    if text.lower() in _MISSING:
+        return None
+    raise InputError(f"{table.path}: line {line}, {column}: expected {', '.join(classes)} or n/a, found {text!r}")
+
+
+def _number(table: _Table, row: tuple[int, Mapping[str, str]], column: str) -> float:
+    line, values = row
+    try:
+        value = float(values[column])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        found = values[column] or "nothing"
+        raise InputError(
+            f"{table.path}: line {line}, {column}: expected a finite number, found {found!r}; give one, remove the "
+            f"row, or leave the column out with --drop {column}"
+        )
+    return value
+
+
+def _no_leak(cases: Labelled, label: str) -> None:
+    """Refuse a feature that is the label under another name: one value for each class, and no two classes alike."""
+    for name, values_N in zip(cases.names, cases.features_NP.T, strict=True):
+        pairs = set(zip(values_N.tolist(), cases.labels_N.tolist(), strict=True))
+        classes = len(np.unique(cases.labels_N))
+        if classes > 1 and len(pairs) == classes == len(np.unique(values_N)):
+            raise InputError(f"{name}: tells {label} of every case; leave it out with --drop {name}")
+
+
+def group_names(names: Sequence[str], separator: str) -> tuple[str, ...]:
+    """The group of each feature: its name up to the first separator.
+
+    Raises:
+        InputError: no name has the separator.
+    """
+    if not any(separator in name for name in names):
+        raise InputError(f"--group-by {separator}: no feature has it in its name, such as {names[0]}")
+    return tuple(name.split(separator, 1)[0] for name in names)

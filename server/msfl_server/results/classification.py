@@ -1,0 +1,169 @@
+"""What `summary.json` says of a classification beside its metrics: threshold, groups of scores, confusion matrices.
+
+Legend: G groups (mean score, cases, positive cases), K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from msfl_common.config.classification import Classification, Split
+from msfl_common.config.study import Name
+from msfl_common.messages.validation_metrics import ValidationMetrics
+from msfl_common.metrics.classification import scored_classes
+from msfl_common.metrics.classification_curves import (
+    DEFAULT_THRESHOLD,
+    auprc,
+    auroc,
+    brier,
+    calibration_curve,
+    calibration_error,
+    choose_threshold,
+    pool_cells,
+)
+from msfl_common.metrics.reliability import Group, Reliability
+
+Count = Annotated[int, Field(ge=0)]
+Confusion = tuple[tuple[Count, ...], ...]
+
+_TOGETHER = {"auroc": auroc, "auprc": auprc, "brier": brier, "ece": calibration_error}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ClassificationAtSite(_Frozen):
+    """What a site told of its cases."""
+
+    num_cases: int = Field(ge=1, description="cases measured")
+    prevalence: float | None = Field(description="share of the last of two classes; null where there are more")
+    groups: tuple[tuple[Group, ...], ...] = Field(
+        description="of each scored class (the last of two, else each): mean score, cases and positive cases of each "
+        "group, low scores first; empty where withheld"
+    )
+    confusion: Confusion | None = Field(description="cases by true class (rows) and predicted class; null: withheld")
+
+
+class ClassificationSummary(_Frozen):
+    """The final model's answers, measured at the sites."""
+
+    outcome: str = Field(description="column or endpoint that is predicted")
+    classes: tuple[str, ...] = Field(description="the outcome's classes; of two, the last is the positive one")
+    split: Split = Field(description="which patients: test (used for nothing else) or validation")
+    threshold: float | None = Field(
+        ge=0, le=1, description="the last of two classes from this probability on, chosen on validation; null: more"
+    )
+    sites: dict[Name, ClassificationAtSite] = Field(description="site by site")
+    together: dict[str, float] = Field(
+        description="auroc, auprc, brier and ece of all sites' groups together, approximate; undefined ones absent"
+    )
+
+    @property
+    def curve_names(self) -> tuple[str, ...]:
+        """The scored classes."""
+        return tuple(self.classes[number] for number in scored_classes(len(self.classes)))
+
+    @property
+    def confusion(self) -> NDArray[np.int64] | None:
+        """The matrices of all sites that told theirs, added up, K x K."""
+        told = [np.array(site.confusion) for site in self.sites.values() if site.confusion is not None]
+        return np.sum(told, axis=0) if told else None
+
+    def groups_at(self, site: str, number: int) -> NDArray[np.float64]:
+        """A site's groups of a scored class, G x 3."""
+        return np.array(self.sites[site].groups[number], dtype=np.float64).reshape(-1, 3)
+
+    def groups_together(self, number: int) -> NDArray[np.float64]:
+        """All sites' groups of a scored class, G x 3."""
+        return pool_cells(self.groups_at(site, number) for site in self.sites)
+
+
+def threshold_of(validation: Mapping[str, ValidationMetrics]) -> float:
+    """The threshold that the sites' validation cells ask for; 0.5 without cells, and of more than two classes."""
+    told = [metrics.cells for metrics in validation.values() if metrics.cells is not None]
+    if not told or len(told[0]) > 1:
+        return DEFAULT_THRESHOLD
+    return choose_threshold(pool_cells(cells_CG3[0] for cells_CG3 in told))
+
+
+def reliability_of(*measured: Mapping[str, ValidationMetrics]) -> Reliability | None:
+    """What a model card says of the final model's scores; None where no site told of any.
+
+    Args:
+        measured: site to what it told, for each part of the patients that the model was not trained on. All their
+            groups are joined to ten or fewer, so that hardly one is of a single site.
+    """
+    metrics = [one for part in measured for one in part.values()]
+    told = [one.cells for one in metrics if one.cells is not None and one.cells.any()]
+    if not told:
+        return None
+    joined = [calibration_curve(pool_cells(cells[number] for cells in told)) for number in range(len(told[0]))]
+    return Reliability(groups=tuple(_groups(points_G3) for points_G3 in joined))
+
+
+def summarise_classification(
+    classification: Classification, measured: Mapping[str, ValidationMetrics], threshold: float, split: Split
+) -> ClassificationSummary:
+    """The section of a run.
+
+    Args:
+        classification: what the study predicts.
+        measured: site to what it told of these patients.
+        threshold: the one that the sites measured with; see `threshold_of`.
+        split: which patients they measured.
+    """
+    classes = classification.outcome.classes
+    sites = {
+        site: _at_site(metrics, len(classes)) for site, metrics in sorted(measured.items()) if metrics.cells is not None
+    }
+    summary = ClassificationSummary(
+        outcome=classification.outcome.column or classification.outcome.endpoint or "",
+        classes=classes,
+        split=split,
+        threshold=threshold if len(classes) == 2 else None,
+        sites=sites,
+        together={},
+    )
+    return summary.model_copy(update={"together": _together(summary)})
+
+
+def _at_site(metrics: ValidationMetrics, num_classes: int) -> ClassificationAtSite:
+    assert metrics.cells is not None
+    groups = tuple(_groups(groups_G3) for groups_G3 in metrics.cells)
+    prevalence = metrics.estimates.get("prevalence") if num_classes == 2 else None
+    confusion = None
+    if metrics.confusion is not None and metrics.confusion.any():
+        confusion = tuple(tuple(int(count) for count in row) for row in metrics.confusion)
+    return ClassificationAtSite(
+        num_cases=metrics.num_cases,
+        prevalence=prevalence.mean if prevalence else None,
+        groups=groups,
+        confusion=confusion,
+    )
+
+
+def _groups(groups_G3: NDArray[np.float64]) -> tuple[Group, ...]:
+    return tuple(
+        (min(float(score), 1.0), int(cases), int(positives)) for score, cases, positives in groups_G3 if cases
+    )  # a mean of ones may come out a little above
+
+
+def _together(summary: ClassificationSummary) -> dict[str, float]:
+    """What can be said of all sites' groups as if they were one site's."""
+    pooled = [summary.groups_together(number) for number in range(len(summary.curve_names))]
+    figures = {name: _mean_defined(figure(groups_G3) for groups_G3 in pooled) for name, figure in _TOGETHER.items()}
+    if len(pooled) > 1 and figures["brier"] is not None:
+        figures["brier"] *= len(pooled) / 2  # half the sum over classes, as in `metrics.classification`
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def _mean_defined(values: Iterable[float]) -> float | None:
+    defined = [value for value in values if math.isfinite(value)]
+    return sum(defined) / len(defined) if defined else None

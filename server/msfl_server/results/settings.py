@@ -1,0 +1,41 @@
+"""A study's settings as a flat list, for tables and for MLflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from msfl_common.config.study import StudyConfig
+
+
+class Setting(NamedTuple):
+    """One line of `study.yaml`.
+
+    Attributes:
+        name: dotted name, as in `training.batch_size`.
+        value: text as it is, anything else as JSON.
+        meaning: the field's own description, with its unit.
+    """
+
+    name: str
+    value: str
+    meaning: str
+
+
+def flat_settings(study: StudyConfig) -> list[Setting]:
+    """Every setting of a study, defaults included, in the order of the file."""
+    return list(_flat(study, ""))
+
+
+def _flat(model: BaseModel, prefix: str) -> Iterator[Setting]:
+    plain = model.model_dump(mode="json")
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            text = plain[name] if isinstance(plain[name], str) else json.dumps(plain[name])
+            yield Setting(prefix + name, text, field.description or "")

@@ -1,0 +1,212 @@
+"""`summary.json`: what a run was, what it measured and what it cost.
+
+It holds aggregates only, and is what the report, the terminal table and other programs read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from msfl_common.config.study import Name, Task
+from msfl_common.errors import InputError
+from msfl_common.messages.validation_metrics import ValidationMetrics
+from msfl_common.metrics.intervals import Estimate, pool
+from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.system.files import write_text
+from msfl_server.results.classification import ClassificationSummary
+
+SUMMARY_FILE = "summary.json"
+SUSPENDED = "SUSPENDED"  # the code of a site that is not asked for some rounds
+
+Code = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]*$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SiteSummary(_Frozen):
+    """A site that took part."""
+
+    name: Name = Field(description="the site's name in the study")
+    cases_train: int = Field(ge=0, description="training cases, as the site rounded them")
+    cases_val: int = Field(ge=0, description="validation cases, as the site rounded them")
+
+
+class SiteMetric(_Frozen):
+    """A metric at one site."""
+
+    mean: float = Field(description="mean over the site's validation cases, in the metric's unit")
+    ci95_low: float | None = Field(description="low end of the 95% interval; null below two patients")
+    ci95_high: float | None = Field(description="high end of the 95% interval; null below two patients")
+    num_cases: int = Field(ge=1, description="validation cases where the metric is defined")
+
+
+class MetricSummary(_Frozen):
+    """A metric over all sites."""
+
+    mean: float = Field(description="mean over all sites' validation cases, in the metric's unit")
+    ci95_low: float | None = Field(description="low end of the 95% interval; null when not estimable")
+    ci95_high: float | None = Field(description="high end of the 95% interval; null when not estimable")
+    per_site: dict[Name, SiteMetric] = Field(description="the same, site by site")
+
+
+class SiteFailure(_Frozen):
+    """A site that did not contribute to a round."""
+
+    site: Name = Field(description="the site's name in the study")
+    code: Code = Field(description="why, as a code of capitals and underscores")
+
+
+class RoundSummary(_Frozen):
+    """One round."""
+
+    round: int = Field(ge=1, description="number of the round, from 1")
+    train_loss: float | None = Field(description="case-weighted training loss; null when no site trained")
+    metrics: dict[str, float] = Field(description="pooled mean of each metric; empty without validation")
+    sites_ok: tuple[Name, ...] = Field(description="sites that contributed")
+    sites_failed: tuple[SiteFailure, ...] = Field(description="sites that did not, and why")
+    seconds: float = Field(ge=0, description="wall-clock time of the round, s")
+    set_back_to: int | None = Field(
+        None,
+        ge=1,
+        description="the model came apart in this round, and has the weights of that earlier one again",
+        exclude_if=lambda value: value is None,
+    )
+    per_site: dict[str, dict[Name, float]] = Field(
+        default_factory=dict, description="mean of each metric at each site; may be left out"
+    )
+
+
+class Timing(_Frozen):
+    """Where the time went, wall clock."""
+
+    total_s: float = Field(ge=0, description="the whole run, s")
+    train_s: float = Field(ge=0, description="training and validation steps, s")
+    overhead_s: float = Field(ge=0, description="time in rounds spent on neither, s")
+
+
+class Summary(_Frozen):
+    """Everything in `summary.json`."""
+
+    schema_version: Literal[1] = Field(1, description="version of this file's format")
+    study: Name = Field(description="study name")
+    task: Task = Field(description="what the model learned")
+    strategy: str = Field(min_length=1, description="how updates were combined")
+    seed: int = Field(ge=0, description="the study's seed")
+    rounds_requested: int = Field(ge=1, description="rounds the study asked for")
+    rounds_completed: int = Field(ge=0, description="rounds that counted")
+    sites: tuple[SiteSummary, ...] = Field(description="sites that took part")
+    metrics: dict[str, MetricSummary] = Field(description="the final model, measured at the sites")
+    withheld: dict[str, tuple[Name, ...]] = Field(
+        default_factory=dict,
+        description="metric to the sites that told others, but not this one: of fewer patients than `min_cases`, or "
+        "undefined",
+        exclude_if=lambda value: not value,
+    )
+    history: tuple[RoundSummary, ...] = Field(description="every round, in order")
+    timing: Timing = Field(description="where the time went")
+    model: str = Field(description="the final model's folder, relative to the summary's own")
+    classification: ClassificationSummary | None = Field(
+        None, description="of a classification: threshold, groups, matrices", exclude_if=lambda value: value is None
+    )
+
+    @field_validator("metrics", "withheld")
+    @classmethod
+    def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if unknown := sorted(set(value) - set(ALL_METRICS)):
+            raise ValueError(f"unknown metric {unknown[0]!r}; known are {', '.join(ALL_METRICS)}")
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _relative(cls, value: str) -> str:
+        if PurePosixPath(value).is_absolute() or "\\" in value or ":" in value:
+            raise ValueError(f"expected a path relative to the summary's folder, found {value!r}")
+        return value
+
+
+def summarise_metric(name: str, estimates: Mapping[str, Estimate]) -> MetricSummary | None:
+    """Pool a metric over sites and clip its interval to what is possible.
+
+    Args:
+        name: a name in `ALL_METRICS`.
+        estimates: site name to the site's estimate.
+
+    Returns:
+        The summary, or None when the metric is undefined in every case.
+    """
+    pooled = pool(estimates)
+    if not pooled.num_cases:
+        return None
+    bounds = ALL_METRICS[name]
+    low, high = max(pooled.ci95_low, bounds.lower), min(pooled.ci95_high, bounds.upper)
+    per_site = {
+        site: SiteMetric(
+            mean=estimate.mean,
+            ci95_low=_defined(estimate.ci95_low),
+            ci95_high=_defined(estimate.ci95_high),
+            num_cases=estimate.num_cases,
+        )
+        for site, estimate in sorted(estimates.items())
+        if estimate.num_cases
+    }
+    has_interval = math.isfinite(pooled.standard_error)
+    return MetricSummary(
+        mean=pooled.mean,
+        ci95_low=low if has_interval else None,
+        ci95_high=high if has_interval else None,
+        per_site=per_site,
+    )
+
+
+def read_summary(out: Path) -> Summary:
+    """Read the summary of a run's folder.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or is no summary of this version.
+    """
+    path = out / SUMMARY_FILE
+    try:
+        return Summary.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected the output folder of a run that completed a round") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in fault["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise InputError(
+            f"{path}: not a run summary of this version: {field + ': ' if field else ''}{fault['msg']}{more}"
+        ) from None
+
+
+def write_summary(out: Path, summary: Summary) -> Path:
+    """Write `summary.json` in one step and return its path."""
+    path = out / SUMMARY_FILE
+    write_text(path, summary.model_dump_json(indent=2) + "\n")
+    return path
+
+
+def _defined(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def case_counts(
+    before: tuple[SiteSummary, ...],
+    train_cases: Mapping[str, int],
+    validation: Mapping[str, ValidationMetrics],
+) -> tuple[SiteSummary, ...]:
+    """Case counts as last declared, by name: those of before, brought up to what a round has told."""
+    counts = {site.name: site for site in before}
+    for name in {*counts, *train_cases, *validation}:
+        old = counts.get(name, SiteSummary(name=name, cases_train=0, cases_val=0))
+        measured = validation[name].num_cases if name in validation else old.cases_val
+        counts[name] = SiteSummary(name=name, cases_train=train_cases.get(name, old.cases_train), cases_val=measured)
+    return tuple(counts[name] for name in sorted(counts))

@@ -1,0 +1,41 @@
+"""Which metrics the sites did not tell of the final model, and what a person is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msfl_common.config.study import Task
+from msfl_common.messages.validation_metrics import ValidationMetrics
+from msfl_common.metrics.registry import ALL_METRICS, TASK_METRICS
+
+_WHY: dict[Task, str] = {
+    "lesion-segmentation": "defined in fewer patients than min_cases",
+    "classification": "fewer patients than min_cases of one class, or predicted as one; or undefined",
+}
+
+
+def withheld_metrics(task: Task, told: Mapping[str, ValidationMetrics]) -> dict[str, tuple[str, ...]]:
+    """Metric to the sites that told other figures of the same patients, but not this one; a site may not say why."""
+    missing = {
+        name: tuple(sorted(site for site, metrics in told.items() if name not in metrics.estimates))
+        for name in TASK_METRICS[task]
+    }
+    return {name: sites for name, sites in missing.items() if sites}
+
+
+def say_withheld(task: Task, withheld: Mapping[str, tuple[str, ...]], num_sites: int) -> str:
+    """One line: which metrics, which sites, and why; empty where every site told every metric.
+
+    Args:
+        task: what the model learned.
+        withheld: as `withheld_metrics` gives it.
+        num_sites: sites of the study.
+    """
+    titles: dict[tuple[str, ...], list[str]] = {}
+    for name, sites in withheld.items():
+        titles.setdefault(sites, []).append(ALL_METRICS[name].title)
+    parts = [
+        f"by {'every site' if len(sites) == num_sites else ', '.join(sites)}: {', '.join(names)}"
+        for sites, names in titles.items()
+    ]
+    return f"Withheld {'; '.join(parts)} ({_WHY[task]})." if parts else ""

@@ -1,0 +1,1 @@
+"""The rounds of a study: who takes part, what is asked, what of the answers counts."""

@@ -1,0 +1,141 @@
+"""A run on disk after each round: everything needed to go on with bit-identical weights.
+
+`checkpoints/round_0003/` holds `weights.safetensors`, `state.json` and, in a study with server momentum,
+`momentum.safetensors`; it appears in one step.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from msfl_common.config.study import StudyConfig
+from msfl_common.errors import InputError, UpdateError
+from msfl_common.messages.records import ValidationMetrics
+from msfl_common.models.weights import Weights, check_weights, to_safetensors
+from msfl_common.system.files import whole_folder, write_bytes, write_text
+from msfl_server.results.summary import RoundSummary, SiteSummary
+
+KEEP = 5  # older checkpoints are dropped; the newest alone is enough to go on
+WEIGHTS_FILE, MOMENTUM_FILE, STATE_FILE = "weights.safetensors", "momentum.safetensors", "state.json"
+
+_DAMAGED = (OSError, ValidationError, SafetensorError, UpdateError, KeyError)
+
+
+class RunState(BaseModel):
+    """A run between two rounds, without its weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+    round: int = Field(0, ge=0, description="rounds completed")
+    history: tuple[RoundSummary, ...] = ()
+    sites: tuple[SiteSummary, ...] = Field((), description="case counts as last declared, by name")
+    validation: dict[str, ValidationMetrics] = Field({}, description="each site's last validation metrics")
+    test: dict[str, ValidationMetrics] = Field({}, description="of a classification: each site's test metrics")
+    threshold: float | None = Field(None, description="of a classification: chosen on validation, used on test")
+    good: int = Field(0, ge=0, description="the last round whose validation held; 0: none yet")
+    rollbacks: int = Field(0, ge=0, description="times that the model came apart and was set back to a good round")
+    total_s: float = Field(0.0, description="wall time of all sessions of the run so far, seconds")
+    rounds_s: float = Field(0.0, description="wall time spent in rounds, seconds")
+    busy_s: float = Field(0.0, description="part of it in which sites trained or validated, seconds")
+    mlflow_run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run between two rounds."""
+
+    state: RunState
+    weights: Weights
+    momentum: Weights | None = None
+
+
+def save_checkpoint(out: Path, checkpoint: Checkpoint) -> Path:
+    """Write the checkpoint of a completed round, whole or not at all."""
+    folder = _folder(out, checkpoint.state.round)
+    with whole_folder(folder) as temporary:
+        write_bytes(temporary / WEIGHTS_FILE, to_safetensors(checkpoint.weights))
+        if checkpoint.momentum is not None:
+            write_bytes(temporary / MOMENTUM_FILE, to_safetensors(checkpoint.momentum))
+        write_text(temporary / STATE_FILE, checkpoint.state.model_dump_json(indent=1) + "\n")
+    good = _folder(out, checkpoint.state.good)
+    for old in _rounds(out)[:-KEEP]:
+        if old != good:
+            shutil.rmtree(old)
+    return folder
+
+
+def load_checkpoint(out: Path, study: StudyConfig, expected: Weights) -> Checkpoint | None:
+    """The newest readable checkpoint of a run, or None when there is none.
+
+    Raises:
+        InputError: checkpoints are there, but none can be read.
+    """
+    folders = _rounds(out)
+    for folder in reversed(folders):
+        try:
+            return _read(folder, study, expected)
+        except _DAMAGED:
+            continue
+    if folders:
+        raise InputError(f"{out / 'checkpoints'}: {len(folders)} checkpoints, none readable for study {study.name}")
+    return None
+
+
+def read_checkpoint(out: Path, number: int, study: StudyConfig, expected: Weights) -> Checkpoint:
+    """The checkpoint of one round.
+
+    Raises:
+        InputError: it is not there, or cannot be read.
+    """
+    folder = _folder(out, number)
+    try:
+        return _read(folder, study, expected)
+    except _DAMAGED:
+        raise InputError(f"{folder}: damaged, or not there") from None
+
+
+def _read(folder: Path, study: StudyConfig, expected: Weights) -> Checkpoint:
+    state = RunState.model_validate_json((folder / STATE_FILE).read_text(encoding="utf-8"))
+    weights = load_weights(folder / WEIGHTS_FILE, expected)
+    return Checkpoint(
+        state, weights, load_weights(folder / MOMENTUM_FILE, expected) if study.rounds.server_momentum else None
+    )
+
+
+def read_state(out: Path) -> RunState:
+    """The state in the newest checkpoint of a run that has completed a round.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    try:
+        return RunState.model_validate_json((_rounds(out)[-1] / STATE_FILE).read_bytes())
+    except (IndexError, OSError, ValidationError):
+        raise InputError(f"{out / 'checkpoints'}: the newest checkpoint is damaged or not there") from None
+
+
+def load_weights(path: Path, expected: Weights) -> Weights:
+    """The weights in a file, checked.
+
+    Raises:
+        UpdateError, KeyError, SafetensorError, OSError: they are not as expected, or cannot be read.
+    """
+    stored = load_file(path)
+    weights = {name: stored[name] for name in expected}
+    check_weights(weights, expected)
+    return weights
+
+
+def _folder(out: Path, number: int) -> Path:
+    return out / "checkpoints" / f"round_{number:04d}"
+
+
+def _rounds(out: Path) -> list[Path]:
+    return sorted(path for path in (out / "checkpoints").glob("round_*") if re.fullmatch(r"round_\d{4,}", path.name))

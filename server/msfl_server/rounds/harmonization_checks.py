@@ -1,0 +1,72 @@
+"""Sums of a harmonization that no cases give, or that are of something else than the other sites'.
+
+Legend: Q columns of the covariates, P features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from msfl_common.errors import RunError, UpdateError
+from msfl_common.harmonization import Floats, Moments, Residuals, solve_slopes
+from msfl_server.aggregation.odd_sites import odd_means
+
+_MOST_YEARS = 120.0  # from the youngest to the oldest; other covariates go from 0 to 1
+
+
+def check_moments(sums: Moments, columns: Sequence[str], min_cases: int) -> Moments:
+    """Refuse variances that no covariates have, and more scanners than the cases are enough for.
+
+    Raises:
+        UpdateError: the first of them.
+    """
+    if sums.num_scanners * min_cases > sums.num_cases:
+        raise UpdateError(f"{sums.num_scanners} scanners need {min_cases} cases each, found {sums.num_cases} cases")
+    range_Q = np.array([_MOST_YEARS if name == "age" else 1.0 for name in columns])
+    if (np.diag(sums.covariance_QQ) > (1 + 1e-6) * sums.num_cases * range_Q**2 / 4).any():
+        raise UpdateError("covariance: expected no more than ages up to 120 years, and shares, can vary")
+    return sums
+
+
+def odd_moments(told: Mapping[int, Moments]) -> dict[int, int]:
+    """The nodes whose features vary with the covariates as those of no other site."""
+    sizes = {node: _sizes(sums) for node, sums in told.items()}
+    return odd_means({node: np.zeros_like(size_P) for node, size_P in sizes.items()}, sizes)
+
+
+def odd_residuals(told: Mapping[int, Residuals]) -> dict[int, int]:
+    """The nodes whose features are elsewhere, or vary otherwise, than those of any other site."""
+    return odd_means(
+        {node: sums.intercepts_P / sums.num_cases for node, sums in told.items()},
+        {node: np.sqrt(sums.squares_P / sums.num_cases) for node, sums in told.items()},
+    )
+
+
+def finite_slopes(moments: Sequence[Moments], columns: Sequence[str]) -> Floats:
+    """See `solve_slopes`.
+
+    Raises:
+        RunError: a covariate does not vary by itself.
+        UpdateError: the sums are beyond what numbers hold.
+    """
+    try:
+        slopes_QP = solve_slopes(moments)
+    except np.linalg.LinAlgError:
+        raise UpdateError("the sums cannot be solved") from None
+    except ValueError as error:
+        raise RunError(
+            f"harmonization: {columns[error.args[0]]} has one value at each scanner, or follows from the other "
+            "covariates; take it out of `harmonization.covariates`"
+        ) from None
+    if not np.isfinite(slopes_QP).all():
+        raise UpdateError("the slopes are not finite")
+    return slopes_QP
+
+
+def _sizes(sums: Moments) -> Floats:
+    """How much of each feature goes with the covariates, in its own unit: the largest over these, P."""
+    scale_Q = np.sqrt(np.maximum(np.diag(sums.covariance_QQ), 1e-300) * sums.num_cases)
+    size_P: Floats = (np.abs(sums.cross_QP) / scale_Q[:, None]).max(axis=0)
+    return size_P

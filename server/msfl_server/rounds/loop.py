@@ -1,0 +1,329 @@
+"""The coordinator's story: meet the sites, then round by round train, aggregate, validate, checkpoint.
+
+The loop is ours because Flower's `Strategy.start` always begins at round 1 and so cannot resume; the messages
+and the averaging are Flower's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from flwr.serverapp import Grid
+
+from msfl_common.config.stages import Stage, study_at
+from msfl_common.config.study import StudyConfig
+from msfl_common.errors import RunError
+from msfl_common.harmonization import Reference
+from msfl_common.messages.records import RoundTask, ValidationMetrics, pack_task
+from msfl_common.models.model_folder import Provenance, save_model
+from msfl_common.models.model_signature import ModelSigner
+from msfl_common.models.weights import Weights
+from msfl_server.aggregation.strategy import Combined, Strategy, strategy_of
+from msfl_server.aggregation.update_store import update_store
+from msfl_server.results.classification import reliability_of, threshold_of
+from msfl_server.results.metrics import summarise_metrics
+from msfl_server.results.summary import RoundSummary, SiteFailure, case_counts
+from msfl_server.rounds.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
+from msfl_server.rounds.exchange import (
+    BAD_METRICS,
+    BAD_UPDATE,
+    NO_ANSWER,
+    NOT_ONLINE,
+    WENT_OFFLINE,
+    Question,
+    ask,
+    meaning_of,
+)
+from msfl_server.rounds.harmonization import Harmonizer, load_reference, save_reference
+from msfl_server.rounds.listener import Listener as Listener
+from msfl_server.rounds.metrics import read_metrics, usable_metrics
+from msfl_server.rounds.rollback import collapsed, diverged, last_good
+from msfl_server.rounds.roster import Roster, meet_sites
+from msfl_server.rounds.stage import Segmentation
+from msfl_server.rounds.suspension import suspended
+from msfl_server.rounds.trained_round import (
+    TrainedRecord,
+    TrainedRound,
+    drop_trained,
+    load_trained,
+    save_record,
+    save_trained,
+    weights_sha256,
+)
+from msfl_server.rounds.updates import Intake, combine_usable
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What both halves of a round need; `present` are the nodes to ask, and their sites."""
+
+    grid: Grid
+    task: RoundTask
+    strategy: Strategy
+    out: Path
+    roster: Roster
+    before: Checkpoint
+    listener: Listener
+    present: Mapping[int, str]
+
+
+def run_rounds(
+    grid: Grid,
+    whole: StudyConfig,
+    first: Weights,
+    out: Path,
+    listener: Listener,
+    expected: Sequence[str] = (),
+    stage: Stage = "final",
+    segmentation: Segmentation | None = None,
+    signer: ModelSigner | None = None,
+) -> Checkpoint:
+    """Run what is left of the rounds of a study, or of one stage; each completed round is a checkpoint under `out`.
+
+    Args:
+        grid: how the sites are reached.
+        whole: the study, all stages of it.
+        first: the weights that the stage starts from.
+        out: folder of checkpoints and model.
+        listener: told what happens.
+        expected: sites to wait for before the first round, where sites come and go; a resumed run waits for
+            those of its last round.
+        stage: what of the study is run.
+        segmentation: what the stage before has trained; each site is handed it, and it goes into the model's folder.
+        signer: signs the model's folder.
+
+    Raises:
+        RunError: a round had fewer answers than the quorum. All completed rounds are on disk.
+    """
+    started, study = time.monotonic(), study_at(whole, stage)
+    checkpoint = load_checkpoint(out, study, expected=first) or Checkpoint(RunState(), first)
+    before_s = checkpoint.state.total_s
+    run_id = listener.on_start(checkpoint.state)
+    roster = Roster(expected=tuple(expected), invited=tuple(expected))
+    reference = load_reference(out, study.harmonization)
+    if checkpoint.state.history:
+        roster.expected = checkpoint.state.history[-1].sites_ok
+    strategy = strategy_of(study)
+    for number in range(checkpoint.state.round + 1, study.rounds.num_rounds + 1):
+        if strategy.is_finished(checkpoint.weights):
+            break
+        task = RoundTask(whole, number, stage=stage)
+        roster.suspended = suspended(checkpoint.state.history, study.rounds.suspend_after)
+        meet_sites(grid, task, roster, listener, segmentation.weights if segmentation else None)
+        if study.harmonization.method != "none":
+            harmonizer = Harmonizer(grid, study, number, listener.on_wait, roster.told)
+            reference = share_reference(harmonizer, reference, out, roster)
+        result = play_round(grid, task, strategy, out, roster, checkpoint, listener)
+        state = result.state.model_copy(
+            update={"total_s": before_s + time.monotonic() - started, "mlflow_run_id": run_id}
+        )
+        checkpoint = Checkpoint(state, result.weights, result.momentum)
+        save_checkpoint(out, checkpoint)
+        drop_trained(out)
+        run_id = listener.on_round(checkpoint.state) or run_id
+        roster.expected = checkpoint.state.history[-1].sites_ok
+    provenance = Provenance(
+        rounds_completed=checkpoint.state.round,
+        sites={site.name: site.cases_train for site in checkpoint.state.sites},
+    )
+    save_model(
+        out / "model",
+        study,
+        checkpoint.weights,
+        provenance,
+        reference,
+        threshold=checkpoint.state.threshold,
+        reliability=reliability_of(checkpoint.state.validation, checkpoint.state.test),
+        segmentation=segmentation.model if segmentation else None,
+        signer=signer,
+    )
+    return checkpoint
+
+
+def asked_to(do: Literal["train", "test"], study: StudyConfig, sites: Mapping[int, str]) -> dict[int, str]:
+    """Whom of `sites` (node to name) a study asks to train, or to test.
+
+    It asks all to do either. A site that its fold leaves out does nothing but test, and is the only one that does.
+    """
+    left_out = study.left_out
+    return {node: name for node, name in sites.items() if left_out is None or (name == left_out) == (do == "test")}
+
+
+def share_reference(harmonizer: Harmonizer, reference: Reference | None, out: Path, roster: Roster) -> Reference:
+    """The reference of the harmonization, made when there is none yet, in the hands of every site that is there.
+
+    A site that does not take it goes on training; it is asked again before the next round.
+    """
+    present = roster.present(harmonizer.grid)
+    if reference is None:
+        reference = harmonizer.learn(asked_to("train", harmonizer.study, present), out)
+        save_reference(out, reference)
+    without = {node: name for node, name in present.items() if node not in roster.harmonized}
+    if without:
+        roster.harmonized |= set(harmonizer.hand_out(reference, without).replies)
+    return reference
+
+
+def play_round(
+    grid: Grid,
+    task: RoundTask,
+    strategy: Strategy,
+    out: Path,
+    roster: Roster,
+    before: Checkpoint,
+    listener: Listener,
+) -> Checkpoint:
+    """One round: train at the sites, check and combine their updates, measure the result at the sites.
+
+    A model that comes apart, in what the sites measure or because they cannot train from it, is set back to the last
+    good one.
+
+    Raises:
+        RunError: fewer usable updates than the quorum, or a model that came apart too often.
+    """
+    this = _Round(grid, task, strategy, out, roster, before, listener, roster.present(grid))
+    trained = load_trained(out, before, has_momentum=bool(task.settings.rounds.server_momentum))
+    if trained is None:
+        trained = train_at_sites(this)
+        save_trained(out, trained)
+    return measure_at_sites(this, trained)
+
+
+def train_at_sites(this: _Round) -> TrainedRound:
+    """The first half of a round.
+
+    Raises:
+        RunError: fewer usable updates than the quorum, or a model that came apart too often.
+    """
+    started, task, before, strategy = time.monotonic(), this.task, this.before, this.strategy
+    study, number = task.settings, task.round
+    learners = asked_to("train", task.study, this.present)
+    with update_store(this.out) as store:
+        question = Question(
+            "train",
+            lambda: pack_task(task, before.weights),
+            Intake(strategy, before.weights, store, this.roster.told, study.rounds).read,
+            BAD_UPDATE,
+            strategy.answer_like(before.weights),
+        )
+        on_wait = partial(this.listener.on_wait, number, "training")
+        answers = ask(this.grid, learners, question, number, study.rounds, on_wait)
+        sent = {this.present[node]: update for node, update in answers.replies.items()}
+        usable = combine_usable(strategy, before.weights, before.momentum, sent, study.rounds.quorum)
+    updates, combined = usable.updates, usable.combined
+    absent = (failure for failure in this.roster.absent if failure.code != NOT_ONLINE or failure.site not in sent)
+    failures = (*absent, *answers.failures, *usable.failures)
+    this.roster.forget([failure.site for failure in failures if failure.code == BAD_UPDATE])
+    set_back: Checkpoint | None = None
+    if combined is None:
+        if not (before.state.good and strategy.can_go_back and diverged(answers.failures, len(learners))):
+            raise RunError(_too_few(number, study.rounds.quorum, sorted(updates), failures))
+        set_back = last_good(this.out, before, study)
+        combined = Combined(set_back.weights, set_back.momentum, None)
+    record = TrainedRecord(
+        round=number,
+        started_from=weights_sha256(before.weights),
+        train_cases={site: update.num_cases for site, update in updates.items()},
+        loss=combined.loss,
+        failures=failures,
+        busy_s=busy(this.grid, [update.seconds for update in updates.values()]),
+        seconds=time.monotonic() - started,
+        is_set_back=set_back is not None,
+    )
+    return TrainedRound(record, combined.weights, combined.momentum)
+
+
+def measure_at_sites(this: _Round, combined: TrainedRound) -> Checkpoint:
+    """The second half of a round: validation where it is due, after the last round the test, and what is kept."""
+    started, task, before, strategy = time.monotonic(), this.task, this.before, this.strategy
+    study, number = task.settings, task.round
+    trained, failures = combined.record, combined.record.failures
+    set_back = last_good(this.out, before, study) if trained.is_set_back else None
+    validation: Mapping[str, ValidationMetrics] = {}
+    test: Mapping[str, ValidationMetrics] = {}
+    threshold, is_last = None, number == study.rounds.num_rounds or strategy.is_finished(combined.weights)
+    if number % study.validation.every_rounds == 0 or is_last:
+        # A site given up in training is not waited for a second time.
+        given_up = {failure.site for failure in failures if failure.code in (NO_ANSWER, WENT_OFFLINE)}
+        asked = {node: name for node, name in this.present.items() if name not in given_up}
+        if trained.validation is None:
+            learners = asked_to("train", task.study, asked)
+            validation, more = validate_round(this, task, combined.weights, learners)
+            failures = (*failures, *more)
+        else:
+            validation = trained.validation
+        if strategy.can_go_back and collapsed(study.task, before.state.validation, validation):
+            set_back = last_good(this.out, before, study)
+        if is_last and study.classification is not None:
+            save_record(this.out, trained.model_copy(update={"validation": dict(validation), "failures": failures}))
+            threshold = threshold_of(set_back.state.validation if set_back else validation)
+            task = replace(task, split="test", threshold=threshold)
+            testers, weights = asked_to("test", study, asked), (set_back or combined).weights
+            test, more = validate_round(this, task, weights, testers)
+            failures = (*failures, *more)
+    validated_s = sum(busy(this.grid, [told.seconds for told in split.values()]) for split in (validation, test))
+    metrics = summarise_metrics(validation)
+    record = RoundSummary(
+        round=number,
+        train_loss=trained.loss,
+        metrics={name: metric.mean for name, metric in metrics.items()},
+        per_site={
+            name: {site: value.mean for site, value in metric.per_site.items()} for name, metric in metrics.items()
+        },
+        sites_ok=tuple(sorted(trained.train_cases)),
+        sites_failed=tuple(sorted(failures, key=lambda failure: (failure.site, failure.code))),
+        seconds=trained.seconds + time.monotonic() - started,
+        set_back_to=set_back.state.round if set_back else None,
+    )
+    measured = set_back.state.validation if set_back else dict(validation)
+    state = before.state.model_copy(
+        update={
+            "round": number,
+            "history": (*before.state.history, record),
+            "sites": case_counts(before.state.sites, trained.train_cases, validation),
+            "validation": measured or before.state.validation,
+            "good": number if validation and not set_back else before.state.good,
+            "rollbacks": before.state.rollbacks + bool(set_back),
+            "test": dict(test),
+            "threshold": threshold,
+            "rounds_s": before.state.rounds_s + record.seconds,
+            "busy_s": before.state.busy_s + trained.busy_s + validated_s,
+        }
+    )
+    kept = set_back or combined
+    return Checkpoint(state, kept.weights, kept.momentum)
+
+
+def validate_round(
+    this: _Round, task: RoundTask, weights: Weights, present: Mapping[int, str]
+) -> tuple[dict[str, ValidationMetrics], tuple[SiteFailure, ...]]:
+    """Each site's aggregate metrics of the averaged weights; a site with too few cases reports none."""
+    question = Question(
+        "evaluate",
+        lambda: pack_task(task, weights),
+        lambda site, content: read_metrics(task.settings, site, content, this.roster.told),
+        BAD_METRICS,
+    )
+    on_wait = partial(this.listener.on_wait, task.round, task.split)
+    answers = ask(this.grid, present, question, task.round, task.settings.rounds, on_wait)
+    usable, failures = usable_metrics({present[node]: metrics for node, metrics in answers.replies.items()})
+    return usable, (*answers.failures, *failures)
+
+
+def busy(grid: Grid, seconds: Iterable[float]) -> float:
+    """Wall time that sites needed: their sum where they take turns, the slowest where they work at once."""
+    return (sum if getattr(grid, "sites_take_turns", False) else max)([0.0, *seconds])
+
+
+def _too_few(number: int, quorum: int, answered: Sequence[str], failures: Iterable[SiteFailure]) -> str:
+    reasons = "; ".join(f"{failure.site}: {failure.code} ({meaning_of(failure.code)})" for failure in failures)
+    return (
+        f"round {number}: {len(answered)} sites gave a usable update ({', '.join(answered) or 'none'}), "
+        f"the quorum is {quorum}; {reasons or 'no other site is connected'}. "
+        "Completed rounds are saved; mend the sites and resume"
+    )

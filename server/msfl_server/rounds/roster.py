@@ -1,0 +1,88 @@
+"""Who takes part in a round: sites that are online, have told their facts, and are not suspended."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from flwr.serverapp import Grid
+
+from msfl_common.messages.records import SEGMENTATION, RoundTask, pack_task, unpack_facts
+from msfl_common.models.weights import Weights
+from msfl_server.results.summary import SUSPENDED, SiteFailure
+from msfl_server.rounds.exchange import BAD_FACTS, NOT_ONLINE, STRANGER, Question, ask, gather, presence
+from msfl_server.rounds.listener import Listener
+from msfl_server.rounds.metrics import facts_within
+
+
+@dataclass
+class Roster:
+    """The nodes that have told their site's name, and who cannot take part.
+
+    Attributes:
+        names: node id to site.
+        absent: why sites cannot take part in this round.
+        expected: sites that a round waits for before it begins.
+        invited: sites that a round without them names as left out.
+        harmonized: nodes that have the reference of the harmonization.
+        told: site to the training cases in its facts, rounded down.
+        suspended: sites that are not asked in this round; see `suspension`.
+    """
+
+    names: dict[int, str] = field(default_factory=dict)
+    absent: tuple[SiteFailure, ...] = ()
+    expected: tuple[str, ...] = ()
+    invited: tuple[str, ...] = ()
+    harmonized: set[int] = field(default_factory=set)
+    told: dict[str, int] = field(default_factory=dict)
+    suspended: Mapping[str, int] = field(default_factory=dict)
+
+    def present(self, grid: Grid) -> dict[int, str]:
+        """The nodes to ask in this round, and their sites."""
+        online = set(grid.get_node_ids())
+        return {node: name for node, name in self.names.items() if node in online and name not in self.suspended}
+
+    def forget(self, sites: Container[str]) -> None:
+        """Ask sites for their facts anew: it may have been these that were no longer true."""
+        self.names = {node: name for node, name in self.names.items() if name not in sites}
+
+
+def meet_sites(grid: Grid, task: RoundTask, roster: Roster, listener: Listener, lesions: Weights | None = None) -> None:
+    """Wait for the expected sites; ask nodes not yet known for their facts.
+
+    After a stage of segmentation, they are handed its final weights, `lesions`, as they are asked: who comes late, or
+    comes back, has them before anything is measured. One that refuses is asked again before the next round.
+    """
+    rounds, number, left_out = task.settings.rounds, task.round, task.study.left_out
+    on_wait = partial(listener.on_wait, number)
+    gather(grid, roster.expected, rounds, partial(on_wait, "coming online"), {left_out, *roster.suspended})
+    online = presence(grid)
+    known = {node: here.site for node, here in (online or {}).items()}
+    missing = sorted(set(roster.invited) - set(known.values()) - set(roster.suspended))
+    roster.absent = (
+        *(SiteFailure(site=name, code=NOT_ONLINE) for name in missing),
+        *(SiteFailure(site=name, code=SUSPENDED) for name in roster.suspended),
+    )
+    # Where the link knows the name of each node's key, a node without one has come this moment: it is met next round.
+    nodes = [node for node in grid.get_node_ids() if node not in roster.names and (online is None or node in known)]
+    strangers = {node: known.get(node, f"{STRANGER}{node}") for node in nodes}
+    strangers = {node: name for node, name in strangers.items() if name not in roster.suspended}
+    if not strangers:
+        return
+    question = Question(
+        "query" if lesions is None else f"query.{SEGMENTATION}",
+        lambda: pack_task(task, lesions),
+        lambda _, content: facts_within(unpack_facts(content), rounds),
+        BAD_FACTS,
+    )
+    answers = ask(grid, strangers, question, number, rounds, partial(on_wait, "facts"))
+    failures = list(answers.failures)
+    for node, facts in sorted(answers.replies.items()):
+        if known.get(node, facts.site) != facts.site:
+            failures.append(SiteFailure(site=known[node], code="WRONG_NAME"))
+        elif facts.site in roster.names.values():
+            failures.append(SiteFailure(site=facts.site, code="DUPLICATE_NAME"))
+        else:
+            roster.names[node], roster.told[facts.site] = facts.site, facts.cases_at_least
+    roster.absent = (*roster.absent, *failures)

@@ -1,0 +1,71 @@
+"""What a person sees of a run: one bar for the rounds and one for each site at work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.progress import Progress, TaskID
+from rich.text import Text
+
+from msfl_common.config.stages import Stage
+from msfl_common.metrics.registry import HEADLINE
+from msfl_common.system.progress import console, progress_bars
+from msfl_server.rounds.checkpoint import RunState
+
+
+class RunDisplay:
+    """Progress of one run; draws nothing where stderr is no terminal."""
+
+    def __init__(self, progress: Progress, num_rounds: int) -> None:
+        self._progress = progress
+        self._rounds = progress.add_task("rounds", total=num_rounds, note="")
+        self._sites: dict[str, TaskID] = {}
+        self._told: set[tuple[str, str]] = set()
+
+    def on_progress(self, site: str, what: str, done: int, total: int, note: str) -> None:
+        """A site at work; see `msfl_client.rounds.site_context.OnProgress`."""
+        if what in ("checked", "refused") and (site, note) not in self._told:
+            self._told.add((site, note))  # what is so in every round is told in the first
+            console.print(f"{site}: {note}")
+        if site not in self._sites:
+            self._sites[site] = self._progress.add_task("", note="")
+        self._progress.update(self._sites[site], description=f"  {site} {what}", completed=done, total=total, note=note)
+
+    def say(self, sentence: str | None) -> None:
+        """A line for people, if there is one."""
+        if sentence is not None:
+            console.print(sentence)
+
+    def on_stage(self, stage: Stage, num_rounds: int) -> None:
+        """A stage of the run: its name, and the bar from the start."""
+        what = "rounds" if stage == "final" else f"rounds of {stage}"
+        self._progress.reset(self._rounds, total=num_rounds, description=what, note="")
+
+    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:  # noqa: ARG002
+        """Name whom the round waits for."""
+        note = f"waiting for {what} of {', '.join(sites)}" if sites else ""
+        self._progress.update(self._rounds, note=note)
+
+    def on_round(self, state: RunState) -> None:
+        """A completed round: move the bar and leave a line."""
+        record = state.history[-1]
+        figures = [f"loss {record.train_loss:.3f}"] if record.train_loss is not None else []
+        figures += [
+            f"{title} {record.metrics[name]:.3f}"
+            for titles in HEADLINE.values()
+            for name, title in titles.items()
+            if name in record.metrics
+        ]
+        failed = "".join(f"  {failure.site}: {failure.code}" for failure in record.sites_failed)
+        back = f"  came apart, set back to round {record.set_back_to}" if record.set_back_to else ""
+        told = f"round {record.round:3d}  {'  '.join(figures)}  {len(record.sites_ok)} sites  {record.seconds:.1f} s"
+        console.print(Text.assemble(told, (failed, "yellow"), (back, "red")))
+        self._progress.update(self._rounds, completed=record.round)
+
+
+@contextmanager
+def run_display(num_rounds: int) -> Iterator[RunDisplay]:
+    """A display for one run."""
+    with progress_bars() as progress:
+        yield RunDisplay(progress, num_rounds)

@@ -1,0 +1,189 @@
+"""One run, simulated or among real sites, from its first round to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+from msfl_common.config.stages import Stage, stages_of
+from msfl_common.config.study import StudyConfig
+from msfl_common.harmonization import Reference
+from msfl_common.models.model_signature import ModelSigner
+from msfl_common.models.weights import Weights
+from msfl_server.report.page import Overlay, write_report
+from msfl_server.results.harmonization_effect import HarmonizationEffect
+from msfl_server.results.metrics import summarise_metrics
+from msfl_server.results.summary import Summary, read_summary, write_summary
+from msfl_server.rounds.checkpoint import RunState, load_checkpoint
+from msfl_server.rounds.harmonization import load_reference
+from msfl_server.rounds.loop import Listener
+from msfl_server.rounds.stage import Segmentation, StageRun, folder_of
+from msfl_server.run.summarise import summarise_run
+from msfl_server.tracking.mlflow_tracker import Tracker, own_store, track
+
+STORE_PATIENCE_S = 120.0  # MLflow's server takes half a minute to start again on a slow machine
+
+
+class Display(Protocol):
+    """Who shows a run to people."""
+
+    def on_stage(self, stage: Stage, num_rounds: int) -> None:
+        """A stage of so many rounds begins, or is gone on with."""
+
+    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
+        """See `msfl_server.rounds.loop.Listener`."""
+
+    def on_round(self, state: RunState) -> None:
+        """See `msfl_server.rounds.loop.Listener`."""
+
+
+class RunListener:
+    """Passes a run's events to people and to MLflow."""
+
+    def __init__(
+        self,
+        display: Display,
+        study: StudyConfig,
+        out: Path,
+        uri: str | None,
+        stack: ExitStack,
+        patient: bool = False,
+    ) -> None:
+        """`patient`: go on while MLflow cannot be reached; see `track`."""
+        self._display = display
+        self._stack = stack
+        self._uri, self._out, self._study, self._patient = uri, out, study, patient
+        self._tracker: Tracker | None = None
+
+    @property
+    def tracker(self) -> Tracker:
+        """The MLflow run, open from the start of the rounds on."""
+        assert self._tracker is not None
+        return self._tracker
+
+    def on_start(self, state: RunState) -> str | None:
+        """Open the run's MLflow run, a new one or the one it had."""
+        self._tracker = self._stack.enter_context(
+            track(self._uri, self._out, self._study, state.mlflow_run_id, self._patient)
+        )
+        self._track(state)  # MLflow may have missed rounds before a kill
+        return self._tracker.run_id
+
+    def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
+        """Show whom the round waits for."""
+        self._display.on_wait(number, what, sites, left_s)
+
+    def on_round(self, state: RunState) -> str | None:
+        """Show and track a completed round; the MLflow run may be opened only now."""
+        self._display.on_round(state)
+        self._track(state)
+        return self.tracker.run_id
+
+    def _track(self, state: RunState) -> None:
+        if state.history:
+            *earlier, last = state.history
+            self.tracker.log_round(last, summarise_metrics(state.validation) if last.metrics else {}, earlier)
+
+
+def play_stages(
+    study: StudyConfig,
+    first_of: Callable[[Stage, Path], Weights],
+    out: Path,
+    tracking_uri: str | None,
+    display: Display,
+    play: Callable[[StageRun, Listener], None],
+    overlays: Callable[[StageRun], Sequence[Overlay]] = lambda _: (),
+    effect: Callable[[Reference], HarmonizationEffect | None] = lambda _: None,
+    patient: bool = False,
+    signer: ModelSigner | None = None,
+) -> Summary:
+    """Play what is left of a study's stages, one after the other: a stage that is complete passes at once.
+
+    A segmentation has all files of a run of its own in `out/segmentation`, and an experiment and a registered model of
+    its own in the study's MLflow store.
+
+    Args:
+        study: the whole of it.
+        first_of: the weights that a stage starts from, and may keep in its folder.
+        out: the run's folder.
+        tracking_uri: any MLflow URI; None for SQLite in `out`.
+        display: shows the rounds to people.
+        play: plays the rounds of a stage, telling the listener.
+        overlays: see `play_and_report`.
+        effect: see `play_and_report`.
+        patient: see `play_and_report`.
+        signer: signs the models of all stages; see `StageRun`.
+
+    Returns:
+        The summary of the last stage.
+
+    Raises:
+        RunError: the quorum was missed; the summary of the completed rounds is written all the same.
+    """
+    segmentation: Segmentation | None = None
+    for stage in stages_of(study):
+        folder = folder_of(stage, out)
+        played = StageRun(study, first_of(stage, folder), folder, stage, segmentation, signer)
+        display.on_stage(stage, played.settings.rounds.num_rounds)
+        if stage == "final":
+            return play_and_report(played, tracking_uri, display, play, overlays, effect, patient)
+        play_and_report(played, tracking_uri or own_store(out), display, play, overlays, effect, patient)
+        segmentation = played.outcome()
+    raise AssertionError("a study ends with its final stage")
+
+
+def play_and_report(
+    played: StageRun,
+    tracking_uri: str | None,
+    display: Display,
+    play: Callable[[StageRun, Listener], None],
+    overlays: Callable[[StageRun], Sequence[Overlay]] = lambda _: (),
+    effect: Callable[[Reference], HarmonizationEffect | None] = lambda _: None,
+    patient: bool = False,
+) -> Summary:
+    """Play the rounds of a stage that are left, then write its summary, report and registered model.
+
+    Args:
+        played: the stage.
+        tracking_uri: any MLflow URI; None for SQLite in the stage's folder.
+        display: shows the rounds to people.
+        play: plays the rounds, telling the listener.
+        overlays: example images for the report; none where images stay at the sites.
+        effect: what a harmonization changed, for the report; unknown where features stay at the sites.
+        patient: go on while MLflow cannot be reached; see `track`.
+
+    Raises:
+        RunError: the quorum was missed; the summary of the completed rounds is written all the same.
+    """
+    study, out = played.settings, played.out
+    with ExitStack() as stack:
+        listener = RunListener(display, study, out, tracking_uri, stack, patient)
+        try:
+            play(played, listener)
+        finally:
+            summary = _summarise(study, played.first, out)
+        if patient:
+            listener.tracker.catch_up(STORE_PATIENCE_S)
+        reference = load_reference(out, study.harmonization)
+        report = write_report(
+            out,
+            summary,
+            study,
+            overlays(played),
+            reference,
+            effect(reference) if reference is not None else None,
+            read_summary(played.segmentation.model.parent) if played.segmentation else None,
+        )
+        listener.tracker.log_report(report)
+        listener.tracker.log_model(out / summary.model)
+    return summary
+
+
+def _summarise(study: StudyConfig, first: Weights, out: Path) -> Summary:
+    """Write `summary.json` from the newest checkpoint."""
+    checkpoint = load_checkpoint(out, study, expected=first)
+    summary = summarise_run(study, checkpoint.state if checkpoint else RunState())
+    write_summary(out, summary)
+    return summary

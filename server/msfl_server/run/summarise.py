@@ -1,0 +1,41 @@
+"""From a run's state to what it reports."""
+
+from __future__ import annotations
+
+from msfl_common.config.classification import Split
+from msfl_common.config.study import StudyConfig
+from msfl_common.metrics.classification_curves import DEFAULT_THRESHOLD
+from msfl_server.aggregation.strategy import strategy_of
+from msfl_server.results.classification import ClassificationSummary, summarise_classification
+from msfl_server.results.metrics import summarise_metrics
+from msfl_server.results.summary import Summary, Timing
+from msfl_server.results.withheld import withheld_metrics
+from msfl_server.rounds.checkpoint import RunState
+
+
+def summarise_run(study: StudyConfig, state: RunState) -> Summary:
+    """`summary.json` of a run, finished or not."""
+    told = state.test or state.validation
+    return Summary(
+        study=study.name,
+        task=study.task,
+        strategy=strategy_of(study).name,
+        seed=study.seed,
+        rounds_requested=study.rounds.num_rounds,
+        rounds_completed=state.round,
+        sites=state.sites,
+        metrics=summarise_metrics(told),
+        withheld=withheld_metrics(study.task, told),
+        history=state.history,
+        timing=Timing(total_s=state.total_s, train_s=state.busy_s, overhead_s=max(0.0, state.rounds_s - state.busy_s)),
+        model="model",
+        classification=_classification(study, state),
+    )
+
+
+def _classification(study: StudyConfig, state: RunState) -> ClassificationSummary | None:
+    if study.classification is None:
+        return None
+    split: Split = "test" if state.test else "validation"
+    threshold = DEFAULT_THRESHOLD if state.threshold is None else state.threshold
+    return summarise_classification(study.classification, state.test or state.validation, threshold, split)

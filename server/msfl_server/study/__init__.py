@@ -1,0 +1,1 @@
+"""The coordinator's study folder: settings, certificates, sites, joining kits."""

@@ -1,0 +1,1 @@
+"""Aggregates of a run in MLflow, and the server of its pages."""

@@ -1,0 +1,103 @@
+"""What of a site's classification may leave, and what is withheld."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msfl_client.classification.evaluation import measure_site
+from msfl_client.egress.gateway import Door, release
+from msfl_client.egress.ledger import read, verify
+from msfl_common.config.classification import Classification, ClosedFormModel, Outcome
+from msfl_common.config.study import Policy, StudyConfig
+from msfl_common.errors import Code, RefusedError
+from msfl_common.messages.records import unpack_metrics
+from msfl_common.metrics.classification import CLASSIFICATION_METRICS, THRESHOLD_METRICS
+
+STUDY = StudyConfig(
+    name="pilot",
+    task="classification",
+    classification=Classification(outcome=Outcome(endpoint="activity"), model=ClosedFormModel(kind="lda")),
+)
+NAMES = frozenset(CLASSIFICATION_METRICS)
+
+
+def site_of(num_cases: int, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(num_cases) % 3 == 0).astype(np.int64)
+    score = 1 / (1 + np.exp(-(rng.normal(size=num_cases) + labels - 0.5)))
+    return np.stack([1 - score, score], axis=1), labels, [f"p{number}" for number in range(num_cases)]
+
+
+def test_a_site_measures_and_the_ledger_says_what_left(tmp_path: Path) -> None:
+    metrics = measure_site(*site_of(40), 0.5, STUDY, Policy())
+    assert set(metrics.estimates) == NAMES
+    assert metrics.num_cases == metrics.confusion.sum() == metrics.cells[0, :, 1].sum() == 40
+    door = Door(Policy(), tmp_path / "ledger.jsonl")
+    content = release(door, metrics, STUDY, 3, metrics.min_patients)
+    (line,) = read(door.ledger)
+    assert verify(door.ledger) == 1
+    assert (line.kind, line.num_cases, line.min_patients) == ("validation_metrics", 40, 14)
+    assert line.arrays == {"cells": [1, 10, 3], "confusion": [2, 2]}
+    received = unpack_metrics(content, NAMES, num_classes=2, min_cases=5)
+    assert received.estimates["auroc"] == metrics.estimates["auroc"]
+
+
+def test_the_same_study_gives_the_same_figures() -> None:
+    first, second = (measure_site(*site_of(40), 0.5, STUDY, Policy()) for _ in range(2))
+    assert first.estimates == second.estimates
+
+
+def test_the_larger_floor_counts() -> None:
+    found = measure_site(*site_of(40), 0.5, STUDY, Policy(min_cases=12))
+    groups = found.cells[0][found.cells[0, :, 1] > 0]
+    assert len(groups) == 3
+    assert groups[:, 1].min() >= 12
+
+
+@pytest.mark.parametrize("num_cases", [0, 4])
+def test_too_few_patients_report_nothing(num_cases: int) -> None:
+    with pytest.raises(RefusedError) as refused:
+        measure_site(*site_of(num_cases), 0.5, STUDY, Policy())
+    assert refused.value.code is Code.TOO_FEW_CASES
+
+
+def test_visits_of_few_patients_are_too_few() -> None:
+    probabilities, labels, _ = site_of(40)
+    with pytest.raises(RefusedError) as refused:
+        measure_site(probabilities, labels, ["a", "b", "c", "d"] * 10, 0.5, STUDY, Policy())
+    assert refused.value.code is Code.TOO_FEW_CASES
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_site_of_one_outcome_reports_nothing(label: int) -> None:
+    probabilities, labels, patients = site_of(40)
+    with pytest.raises(RefusedError, match="one outcome") as refused:
+        measure_site(probabilities, np.full_like(labels, label), patients, 0.5, STUDY, Policy())
+    assert refused.value.code is Code.TOO_FEW_CASES
+
+
+def test_few_predicted_patients_are_not_told_of() -> None:
+    probabilities, labels, patients = site_of(40)
+    threshold = np.sort(probabilities[:, 1])[-3]  # three are called positive
+    metrics = measure_site(probabilities, labels, patients, float(threshold), STUDY, Policy())
+    assert set(metrics.estimates) == NAMES - set(THRESHOLD_METRICS)
+    assert not metrics.confusion.any()
+    assert metrics.cells.any()
+
+
+def test_nobody_predicted_leaves_what_is_defined() -> None:
+    metrics = measure_site(*site_of(40), 1.0, STUDY, Policy())
+    assert set(metrics.estimates) == NAMES - {"precision"}
+    assert metrics.estimates["sensitivity"].mean == 0
+    assert metrics.confusion[:, 1].sum() == 0
+
+
+def test_of_three_classes_each_has_cells() -> None:
+    rng = np.random.default_rng(1)
+    probabilities, labels = rng.dirichlet((1, 1, 1), 60), np.arange(60) % 3
+    metrics = measure_site(probabilities, labels, [f"p{number}" for number in range(60)], 0.5, STUDY, Policy())
+    assert metrics.cells.shape == (3, 10, 3)
+    assert metrics.confusion.sum() == 60

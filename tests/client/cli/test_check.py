@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.commands import run_main, take_interrupts
+
+from msfl_client.cli.main import main
+
+COMMAND = [sys.executable, "-c", "from msfl_client.cli.main import main; main()"]
+FOLDERS = [str(Path(__file__).parents[3] / side) for side in ("common", "client")]
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(FOLDERS), "COLUMNS": "160"}
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return run_main(main, *arguments)
+
+
+def run_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+
+
+@pytest.fixture
+def site_file(site) -> Path:
+    path = site.root.parent / "site.yaml"
+    path.write_text("name: here\ndata: bids\nstate: state\n")
+    return path
+
+
+def test_good_site(site_file):
+    done = run_process("check", site_file)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "3 of 3 cases usable." in done.stdout
+    assert "T1w, FLAIR: 24x28x20, 6x6x6" in done.stdout
+    assert "What to do" not in done.stdout
+    assert "No study is known yet, so this is what a lesion segmentation with T1w and FLAIR needs" in done.stdout
+
+
+def test_bad_cases_are_listed_with_reason_and_fix_and_the_rest_is_usable(site, site_file):
+    site.image("sub-01", "FLAIR").write_text("no image")
+    site.mask("sub-02").unlink()
+    done = run("check", site_file)
+    assert done.returncode == 0
+    assert "FLAIR: holds text, not an image" in done.stdout
+    assert "1 of 3 cases usable, 2 excluded." in done.stdout
+    assert "excluded by readable: 1 (sub-01)" in done.stdout
+    assert "excluded by mask: 1 (sub-02)" in done.stdout
+    assert "mask: add the mask" in done.stdout
+
+
+def test_no_usable_case_exits_2_with_one_line(site, site_file):
+    for subject in ("sub-01", "sub-02", "sub-03"):
+        site.mask(subject).unlink()
+    done = run("check", site_file)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [f"{site_file}: none of 3 cases can be used; the fixes are given above"]
+    assert "0 of 3 cases usable, 3 excluded." in done.stdout
+
+
+def test_json_is_one_document_and_stdout_holds_nothing_else(site, site_file):
+    site.image("sub-01", "FLAIR").unlink()
+    done = run("check", site_file, "--json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (document["num_cases"], document["num_usable"]) == (3, 2)
+    assert document["excluded"] == {"sub-01": ["no FLAIR image"]}
+    assert [case["status"] for case in document["cases"]] == ["fail", "pass", "pass"]
+    assert document["cases"][1]["grids"]["FLAIR"] == {"shape": [24, 28, 20], "spacing_mm": [6.0, 6.0, 6.0]}
+
+
+def test_study_sets_the_contrasts_and_shows_the_split(site, site_file):
+    study = site_file.with_name("study.yaml")
+    study.write_text("name: trial\ninputs: {contrasts: [T1w]}\n")
+    site.image("sub-01", "FLAIR").unlink()
+    done = run("check", site_file, "--study", study)
+    assert "In study trial: train on 2 cases, validate on 1." in done.stdout
+    assert "they need 5 patients" in done.stdout
+    document = json.loads(run("check", site_file, "--study", study, "--json").stdout)
+    assert len(document["split"]["training"]) == 2
+
+
+BAD_FILES = {
+    "not YAML": ("name: [here\n", "not valid YAML"),
+    "no mapping": ("- here\n", "expected `key: value` lines at the top, found list"),
+    "unknown key": (
+        "name: here\ndata: bids\nstate: state\nmaskz: lesions\n",
+        "maskz: unknown key; remove it or check its spelling",
+    ),
+    "wrong type": (
+        "name: here\ndata: bids\nstate: state\npolicy: {min_cases: many}\n",
+        "policy.min_cases: found 'many'; input should be a valid integer",
+    ),
+    "missing key": ("name: here\nstate: state\n", "data: required, but not there"),
+    "out of range": (
+        "name: here\ndata: bids\nstate: state\npolicy: {min_cases: 0}\n",
+        "policy.min_cases: found 0; input should be greater than or equal to 1",
+    ),
+    "missing folder": ("name: here\ndata: nowhere\nstate: state\n", "no such folder; correct `data:`"),
+    "no BIDS": ("name: here\ndata: state\nstate: state\n", "not a BIDS folder"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_bad_site_file_is_one_line_and_exit_2(site_file, kind):
+    content, expected = BAD_FILES[kind]
+    site_file.with_name("state").mkdir()
+    site_file.write_text(content)
+    for arguments in (("check", site_file), ("check", site_file, "--json")):
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1
+        assert expected in done.stderr
+
+
+def test_two_faults_are_two_lines(site_file):
+    site_file.write_text("name: here\ndata: bids\nstate: state\na: 1\nb: 2\n")
+    assert len(run("check", site_file).stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["check", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["check"], "Missing argument 'SITE.yaml'"),
+        (["chekc"], "No such command 'chekc'"),
+        (["check", "a.yaml", "--jsn"], "No such option"),
+    ],
+)
+def test_wrong_command_line_is_one_line_and_exit_2(arguments, expected):
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert expected in done.stderr
+
+
+def test_help_answers_at_once():
+    best_s = 60.0
+    for _ in range(3):
+        start = time.perf_counter()
+        done = run_process("--help")
+        best_s = min(best_s, time.perf_counter() - start)
+    assert done.returncode == 0
+    assert "check" in done.stdout
+    assert "--debug" in done.stdout
+    assert best_s < 1.0, "help should take about 0.2 s; something heavy is imported at the top of the CLI"
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, msfl_client.cli.main\n"
+        "print(sorted({'torch', 'monai', 'flwr', 'nibabel', 'scipy', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.stdout.strip() == "[]"
+
+
+def open_once_read(fifo):
+    """Open a pipe for writing as soon as a process waits for it."""
+    for _ in range(600):
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads yet
+            time.sleep(0.1)
+    raise AssertionError("nobody opened the pipe within a minute")
+
+
+def test_interrupt_is_one_line_and_exit_130(site, site_file):
+    fifo = site.image("sub-01", "T1w")  # reading a pipe that nobody writes to waits for ever
+    fifo.unlink()
+    os.mkfifo(fifo)
+    process = subprocess.Popen(
+        [*COMMAND, "check", str(site_file)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
+        preexec_fn=take_interrupts,
+    )
+    writer = open_once_read(fifo)
+    process.send_signal(signal.SIGINT)
+    os.close(writer)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err.decode().splitlines()) == (130, b"", ["interrupted"])

@@ -1,0 +1,177 @@
+"""Observations, their inputs and split, and labels that leak."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.clinical_site import Tables, classification
+
+from msfl_client.clinical.inputs import complete, labelled, refuse_leak
+from msfl_client.clinical.observations import observations
+from msfl_client.data.bids import Case
+from msfl_client.features.table import FeatureRow, FeatureTable
+from msfl_common.errors import InputError
+
+SESSIONS = ("session_id", "days", "edss", "new_lesions", "status")
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    tables = Tables(tmp_path / "bids")
+    tables.participants(
+        ("participant_id", "age", "diagnosis"),
+        ("sub-01", 30, "MS"),
+        ("sub-02", 40, "NMOSD"),
+        ("sub-03", 50, "HC"),
+        ("sub-04", 60, "n/a"),
+    )
+    tables.sessions("sub-01", SESSIONS, ("ses-01", 0, 2, "n/a", 0), ("ses-02", 365, 3, 0, 1), ("ses-03", 730, 3, 0, 0))
+    tables.sessions("sub-02", SESSIONS, ("ses-01", 0, 2, "n/a", 0), ("ses-02", 365, 2, 1, 0))
+    tables.sessions("sub-03", SESSIONS, ("ses-01", 0, 2, "n/a", 0), ("ses-02", 100, 2, 0, "n/a"))
+    tables.sessions("sub-04", SESSIONS, ("ses-01", 0, 0.7, "n/a", 0))
+    return tables
+
+
+def case(subject: str, session: str | None) -> Case:
+    return Case(0, subject, session, {}, None, None)
+
+
+def row(subject: str, session: str, **features: float) -> FeatureRow:
+    return FeatureRow(subject, session, "A1", 0, features)
+
+
+def test_a_column_of_participants_labels_the_baseline(tables: Tables) -> None:
+    study = classification(("age",), column="diagnosis", classes=("NMOSD", "MS"))
+    found = observations([], [tables.root], study)
+    assert [(one.patient, one.session, one.label, one.clinical) for one in found.kept] == [
+        ("sub-01", "ses-01", 1, {"age": 30}),
+        ("sub-02", "ses-01", 0, {"age": 40}),
+    ]
+    assert found.left_out == {"sub-03 ses-01": "other-label", "sub-04 ses-01": "no-label"}
+    assert found.counts == {"no-label": 1, "other-label": 1}
+    assert found.per_class(study.outcome) == {"NMOSD": 1, "MS": 1}
+
+
+def test_a_label_of_participants_never_goes_with_a_later_visit(tables: Tables) -> None:
+    features = ("bpf",)
+    study = classification((), features, column="diagnosis", classes=("NMOSD", "MS"))
+    found = observations([case("sub-01", "ses-02"), case("sub-02", "ses-01")], [tables.root], study)
+    assert [one.patient for one in found.kept] == ["sub-02"]
+    assert found.left_out["sub-01"] == "no-images"
+    with pytest.raises(InputError, match=r"diagnosis is one of participants\.tsv"):
+        observations([], [tables.root], classification(column="diagnosis", observations="every"))
+
+
+def test_a_column_of_sessions_is_predicted_from_the_visit_before(tables: Tables) -> None:
+    study = classification(column="status", observations="every")
+    found = observations([], [tables.root], study)
+    assert {one.key: one.label for one in found.kept} == {"sub-01 ses-01": 1, "sub-01 ses-02": 0, "sub-02 ses-01": 0}
+    assert found.left_out["sub-01 ses-03"] == "no-later-visit"
+    assert found.left_out["sub-03 ses-01"] == "no-label"
+    assert found.left_out["sub-04"] == "fault"
+    later = next(one for one in found.kept if one.key == "sub-01 ses-02")
+    assert [visit.clinical for visit in later.visits] == [{"edss": 2}, {"edss": 3}]
+
+
+def test_an_endpoint_sees_only_its_inputs_and_the_past(tables: Tables) -> None:
+    study = classification(("age",), endpoint="edss-worsening")
+    found = observations([], [tables.root], study)
+    assert {one.key: one.label for one in found.kept} == {"sub-01 ses-01": 1, "sub-02 ses-01": 0}
+    assert found.left_out == {"sub-03 ses-01": "short-follow-up", "sub-04": "fault"}
+    assert all(set(visit.clinical) <= {"age"} for one in found.kept for visit in one.visits)
+    assert [len(one.visits) for one in found.kept] == [1, 1]
+
+
+def test_confirmation_needs_its_visit(tables: Tables) -> None:
+    study = classification(endpoint="edss-worsening", confirmed_weeks=24)
+    assert observations([], [tables.root], study).kept[0].label == 1
+    tables.sessions("sub-01", SESSIONS, ("ses-01", 0, 2, "n/a", 0), ("ses-02", 365, 3, 0, 1), ("ses-03", 500, 3, 0, 0))
+    assert observations([], [tables.root], study).left_out["sub-01 ses-01"] == "unconfirmed"
+
+
+def test_activity_is_of_lesions_or_worsening(tables: Tables) -> None:
+    found = observations([], [tables.root], classification(("age",), endpoint="activity"))
+    assert {one.patient: one.label for one in found.kept} == {"sub-01": 1, "sub-02": 1}  # worse; a new lesion
+    assert found.left_out["sub-03 ses-01"] == "short-follow-up"
+
+
+def test_activity_from_features_where_no_reader_counted(tables: Tables) -> None:
+    header = ("session_id", "days", "edss")
+    for subject in ("sub-01", "sub-02"):
+        tables.sessions(subject, header, ("ses-01", 0, 2), ("ses-02", 365, 2))
+    for subject in ("sub-03", "sub-04"):
+        tables.sessions(subject, header, ("ses-01", 0, 2), ("ses-02", 365, 2))
+    calm = {"new_lesion_count": 0.0, "enlarging_lesion_count": 0.0}
+    rows = [row(name, "ses-01", bpf=0.8) for name in ("sub-01", "sub-02", "sub-03")]
+    rows += [row("sub-01", "ses-02", **calm), row("sub-02", "ses-02", **calm | {"enlarging_lesion_count": 2.0})]
+    study = classification(("age",), ("bpf",), endpoint="activity")
+    found = observations([], [tables.root], study, FeatureTable(tuple(rows)))
+    assert {one.patient: one.label for one in found.kept} == {"sub-01": 0, "sub-02": 1}
+    assert found.left_out == {"sub-03 ses-01": "no-follow-up", "sub-04": "no-images"}
+
+
+def test_images_of_each_visit_and_of_those_before(tables: Tables) -> None:
+    cases = [case("sub-01", "ses-01"), case("sub-01", "ses-02")]
+    study = classification(("edss",), ("bpf",), column="status", observations="every")
+    kept = observations(cases, [tables.root], study).kept
+    assert [one.case for one in kept] == cases
+    assert [one.earlier_cases for one in kept] == [(), (cases[0],)]
+
+
+def test_sessions_numbered_against_time_are_refused(tables: Tables) -> None:
+    tables.sessions("sub-01", SESSIONS, ("ses-B", 0, 2, "n/a", 0), ("ses-A", 365, 3, 0, 1))
+    cases = [case("sub-01", "ses-A"), case("sub-01", "ses-B")]
+    found = observations(cases, [tables.root], classification(endpoint="edss-worsening"))
+    assert found.left_out["sub-01"] == "session-order"
+
+
+def test_inputs_in_their_order_and_what_lacks_one_is_counted(tables: Tables) -> None:
+    study = classification(("age",), ("lesion_volume_ml", "bpf"), column="diagnosis", classes=("NMOSD", "MS", "HC"))
+    rows = (
+        row("sub-01", "ses-01", bpf=0.81, lesion_volume_ml=3.5),
+        row("sub-02", "ses-01", bpf=0.82),
+        row("sub-03", "ses-01", bpf=0.83, lesion_volume_ml=0.0),
+    )
+    table = FeatureTable(rows)
+    found = complete(observations([], [tables.root], study, table), study, table)
+    data = labelled(found, study, table)
+    assert data.names == ("lesion_volume_ml", "bpf", "age")
+    np.testing.assert_array_equal(data.features_NP, [[3.5, 0.81, 30], [0.0, 0.83, 50]])
+    assert (data.labels_N.tolist(), data.patients, data.features_NP.dtype) == ([1, 2], ("sub-01", "sub-03"), np.float64)
+    assert found.left_out["sub-02 ses-01"] == "no-input"
+    assert labelled((), study, table).features_NP.shape == (0, 3)
+
+
+def test_patients_of_two_folders_stay_apart(tables: Tables) -> None:
+    study = classification(("age",), column="diagnosis", classes=("NMOSD", "MS"))
+    other = Tables(tables.root.parent / "second")
+    other.participants(("participant_id", "age", "diagnosis"), ("sub-01", 31, "NMOSD"))
+    found = observations([], [tables.root, other.root], study)
+    assert [(one.patient, one.label) for one in found.kept][-1] == ("sub-01_data-1", 0)
+    assert labelled(found, study, None).features_NP[:, 0].tolist() == [30, 40, 31]
+
+
+def test_a_label_that_is_an_input_is_refused() -> None:
+    labels = np.array([0, 1, 2] * 4)
+    rng = np.random.default_rng(0)
+    recoded = np.array([7.0, -1.0, 0.5])[labels]
+    features = np.column_stack([rng.normal(size=12), recoded])
+    with pytest.raises(InputError, match="input treated and outcome course are the same in all 12 cases"):
+        refuse_leak(("age", "treated"), features, labels, "course")
+    merged = np.where(recoded == 0.5, 7.0, recoded)  # two classes share a value
+    refuse_leak(("age", "treated"), np.column_stack([features[:, 0], merged]), labels, "course")
+    noisy = recoded.copy()
+    noisy[0] = -1.0  # one case differs
+    refuse_leak(("treated",), noisy[:, None], labels, "course")
+    refuse_leak(("treated",), recoded[:6, None], labels[:6], "course")  # 90 ways: it may be chance
+    refuse_leak(("sex",), np.zeros((30, 1)), np.zeros(30, int), "course")  # one class
+
+
+def test_a_leaking_column_of_a_table_is_refused(tables: Tables) -> None:
+    rows = [(f"sub-{n:02d}", n % 2, "MS" if n % 2 else "HC") for n in range(12)]
+    tables.participants(("participant_id", "treated", "diagnosis"), *rows)
+    study = classification(("treated",), column="diagnosis", classes=("HC", "MS"))
+    with pytest.raises(InputError, match="input treated and outcome diagnosis"):
+        labelled(observations([], [tables.root], study), study, None)

@@ -1,0 +1,406 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from msfl_client.data import case_checks
+from msfl_client.data.checks import check_case, check_site
+from msfl_client.data.findings import FIXES, Finding
+from msfl_common.config.study import Inputs, SiteConfig
+
+INPUTS = Inputs()
+SHAPE = (24, 28, 20)
+AFFINE = np.diag([6.0, 6.0, 6.0, 1.0])
+
+
+def short(findings: list[Finding]) -> list[tuple[str, str]]:
+    return [(finding.level, finding.rule) for finding in findings]
+
+
+def moved(mm: float) -> np.ndarray:
+    affine = AFFINE.copy()
+    affine[0, 3] = mm
+    return affine
+
+
+def turned(degrees: float) -> np.ndarray:
+    angle = np.radians(degrees)
+    affine = np.eye(4)
+    affine[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return affine @ AFFINE
+
+
+def check(site, key: str = "sub-01", needs_mask: bool = True) -> list[Finding]:
+    findings = check_case(site.cases()[key], INPUTS, needs_mask)
+    assert all(finding.case == key and finding.rule in FIXES for finding in findings)
+    return findings
+
+
+def test_good_case_has_no_finding(site):
+    assert check(site) == []
+
+
+def with_nan(site):
+    voxels = site.head("x")
+    voxels[3, 3, 3] = np.nan
+    site.save(site.image("sub-01", "FLAIR"), voxels)
+
+
+def truncated(site):
+    path = site.image("sub-01", "FLAIR")
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def dangling(site):
+    path = site.image("sub-01", "FLAIR")
+    path.unlink()
+    path.symlink_to(site.root / "nowhere")
+
+
+def folder_instead(site):
+    path = site.image("sub-01", "FLAIR")
+    path.unlink()
+    path.mkdir()
+
+
+def sheared() -> np.ndarray:
+    affine = AFFINE.copy()
+    affine[0, 1] = 1.5
+    return affine
+
+
+def flair(voxels=None, affine=AFFINE):
+    def write(site):
+        content = site.head("other") if voxels is None else voxels
+        site.save(site.image("sub-01", "FLAIR"), content, affine)
+
+    return write
+
+
+def mask(voxels, affine=AFFINE):
+    return lambda site: site.save(site.mask("sub-01"), voxels, affine)
+
+
+BAD_IMAGES = {
+    "truncated gzip": (truncated, "readable", "truncated or damaged gzip"),
+    "text": (
+        lambda site: site.image("sub-01", "FLAIR").write_text("not an image\n"),
+        "readable",
+        "holds text",
+    ),
+    "web page": (
+        lambda site: site.image("sub-01", "FLAIR").write_text("<html>sign in</html>"),
+        "readable",
+        "web page",
+    ),
+    "zero bytes": (lambda site: site.image("sub-01", "FLAIR").write_bytes(b""), "readable", "empty"),
+    "dangling link": (dangling, "unreadable", "a link to a file that is not there"),
+    "folder": (folder_instead, "unreadable", "cannot be opened"),
+    "missing": (lambda site: site.image("sub-01", "FLAIR").unlink(), "contrast", "no FLAIR image"),
+    "4D": (flair(np.zeros((24, 28, 20, 3), np.float32)), "dimensions", "found 4D (24 x 28 x 20 x 3)"),
+    "NaN": (with_nan, "values", "1 voxels"),
+    "complex": (flair(np.ones(SHAPE, np.complex64)), "values", "complex"),
+    "empty image": (flair(np.zeros(SHAPE, np.float32)), "constant", "same value"),
+    "constant image": (flair(np.full(SHAPE, 7, np.int16)), "constant", "same value"),
+    "sheared": (flair(affine=sheared()), "affine", "sheared"),
+    "tiny voxels": (flair(affine=np.diag([0.006, 0.006, 0.006, 1])), "voxel-size", "0.006 x 0.006 x 0.006"),
+    "thick voxels": (flair(affine=np.diag([6, 6, 12, 1])), "voxel-size", "6 x 6 x 12"),
+    "localiser": (flair(np.random.default_rng(0).random((24, 28, 3))), "slices", "only 3 slices"),
+    "elsewhere": (flair(affine=moved(500)), "field-of-view", "share only 0%"),
+    "half elsewhere": (flair(affine=moved(90)), "field-of-view", "share only"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_bad_image_fails_with_one_clear_line_and_the_rest_stay_usable(site, kind):
+    spoil, rule, text = BAD_IMAGES[kind]
+    spoil(site)
+    failed = [finding for finding in check(site) if finding.level == "fail"]
+    assert failed[0].rule == rule
+    assert text in failed[0].text
+    assert "FLAIR" in failed[0].text
+    assert "\n" not in failed[0].text
+    result = check_site(site.config(), INPUTS)
+    assert [case.key for case in result.cases] == ["sub-02", "sub-03"]
+    assert list(result.excluded) == ["sub-01"]
+
+
+BAD_MASKS = {
+    "missing": (lambda site: site.mask("sub-01").unlink(), "mask", "no manual lesion mask"),
+    "absurd voxels": (
+        lambda site: mask(site.lesions(3, (24, 28, 11)), np.diag([6.0, 6, 11, 1]))(site),
+        "voxel-size",
+        "6 x 6 x 11",
+    ),
+    "other grid": (
+        lambda site: mask(site.lesions(3, (48, 28, 20)), np.diag([3.0, 6, 6, 1]))(site),
+        "mask-grid",
+        "mask 48 x 28 x 20 of 3 x 6 x 6 mm; FLAIR 24 x 28 x 20 of 6 x 6 x 6 mm",
+    ),
+    "moved": (
+        lambda site: mask(site.lesions(3), moved(3.2))(site),
+        "mask-grid",
+        "as large as FLAIR, but its header places it up to 3.2 mm away",
+    ),
+    "other labels": (
+        lambda site: mask(site.lesions(3) * 3 + site.lesions(2))(site),
+        "mask-labels",
+        "found 0, 3, 4",
+    ),
+    "label 255": (lambda site: mask(site.lesions(3) * 255)(site), "mask-labels", "found 0, 255"),
+    "many values": (
+        lambda site: mask(np.linspace(0, 1, 24 * 28 * 20, dtype=np.float32).reshape(SHAPE))(site),
+        "mask-labels",
+        "and 13434 more",
+    ),
+    "NaN": (lambda site: mask(np.full(SHAPE, np.nan, np.float32))(site), "values", "NaN"),
+    "filled": (lambda site: mask(np.ones(SHAPE, np.uint8))(site), "lesion-volume", "100%"),
+    "truncated": (
+        lambda site: site.mask("sub-01").write_bytes(site.mask("sub-01").read_bytes()[:50]),
+        "readable",
+        "truncated",
+    ),
+    "4D": (lambda site: mask(np.zeros((24, 28, 20, 2), np.uint8))(site), "dimensions", "found 4D"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_MASKS)
+def test_bad_mask_fails_unless_none_is_needed(site, kind):
+    spoil, rule, text = BAD_MASKS[kind]
+    spoil(site)
+    failed = [finding for finding in check(site) if finding.level == "fail"]
+    assert failed[0].rule == rule
+    assert text in failed[0].text
+    assert check(site, needs_mask=False) == []
+    assert list(check_site(site.config(), INPUTS).excluded) == ["sub-01"]
+
+
+def test_empty_mask_is_a_case_without_lesions(site):
+    mask(np.zeros(SHAPE, np.uint8))(site)
+    assert short(check(site)) == [("pass", "mask-empty")]
+    result = check_site(site.config(), INPUTS)
+    assert result.excluded == {}
+    assert result.facts["sub-01"].lesion_ml == 0
+    assert result.facts["sub-01"].num_lesions == 0
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16, np.uint8])
+def test_mask_of_zeros_and_ones_may_have_any_type(site, kind):
+    mask(site.lesions(3).astype(kind))(site)
+    assert check(site) == []
+
+
+def test_mask_may_lie_on_any_image_of_the_case(site):
+    voxels, affine = site.head("fine", (48, 28, 20)), np.diag([3.0, 6, 6, 1])
+    site.save(site.image("sub-01", "T1w"), voxels, affine)
+    assert short(check(site)) == [("warn", "grid")]
+    mask(site.lesions(3, (48, 28, 20)), affine)(site)
+    assert short(check(site)) == [("warn", "grid")]
+
+
+@pytest.mark.parametrize(
+    ("voxels", "affine", "rule", "text"),
+    [
+        (np.zeros((24, 28, 20, 1)), AFFINE, "dimensions", "4D with a single volume"),
+        (None, moved(12), "grid", "FLAIR is on another grid than T1w; will be resampled"),
+        (None, np.diag([-6.0, 6, 6, 1]) + moved(138) - AFFINE, "grid", "another grid"),
+    ],
+)
+def test_odd_but_usable_images_are_warned_about(site, voxels, affine, rule, text):
+    content = site.head("other") if voxels is None else voxels + site.head("other")[..., None]
+    site.save(site.image("sub-01", "FLAIR"), content, affine)
+    warned = [finding for finding in check(site) if finding.level == "warn"]
+    assert [finding.rule for finding in warned] == [rule]
+    assert text in warned[0].text
+    assert len(check_site(site.config(), INPUTS, needs_mask=False).cases) == 3
+
+
+def test_small_head_and_large_lesions_are_warned_about(site):
+    voxels = np.zeros(SHAPE, np.float32)
+    voxels[10:14, 10:14, 8:12] = 50 + site.head("x")[10:14, 10:14, 8:12]
+    flair(voxels)(site)
+    big = np.zeros(SHAPE, np.uint8)
+    big[5:15, 5:15, 5:15] = 1
+    mask(big)(site)
+    assert short(check(site)) == [("warn", "head-volume"), ("warn", "lesion-volume")]
+
+
+def test_oblique_slices_are_noted(site):
+    for name in ("T1w", "FLAIR"):
+        site.save(site.image("sub-01", name), site.head(name), turned(12))
+    mask(site.lesions(3), turned(12))(site)
+    findings = check(site)
+    assert short(findings) == [("pass", "oblique")] * 3
+    assert "12 degrees" in findings[0].text
+
+
+def test_disagreeing_forms_are_measured(site):
+    image = nib.Nifti1Image(site.head("x"), AFFINE)
+    image.set_sform(AFFINE, code=1)
+    image.set_qform(turned(3), code=1)
+    nib.save(image, site.image("sub-01", "FLAIR"))
+    (finding,) = check(site)
+    assert (finding.level, finding.rule) == ("warn", "forms")
+    assert "3.0 degrees; the sform is used" in finding.text
+
+
+def test_absent_forms_are_warned_about(site):
+    image = nib.Nifti1Image(site.head("x"), AFFINE)
+    image.set_sform(None, code=0)
+    image.set_qform(None, code=0)
+    nib.save(image, site.image("sub-01", "FLAIR"))
+    assert ("warn", "forms") in short(check(site))
+
+
+def test_affine_that_is_not_finite_fails(site):
+    image = nib.Nifti1Image(site.head("x"), AFFINE)
+    image.header["srow_x"] = [np.nan, 0, 0, 0]
+    with site.image("sub-01", "FLAIR").with_suffix("").open("wb") as stream:
+        image.header.write_to(stream)
+        stream.write(bytes(4) + image.get_fdata(dtype=np.float32).tobytes(order="F"))
+    site.image("sub-01", "FLAIR").unlink()
+    assert ("fail", "affine") in short(check(site))
+
+
+def test_unexpected_error_becomes_a_finding(site, monkeypatch):
+    def broken(volume):
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr(case_checks, "image_rules", broken)
+    (finding,) = check(site)
+    assert (finding.level, finding.rule) == ("fail", "unexpected")
+    assert "ZeroDivisionError: two lines" in finding.text
+
+
+class TestSite:
+    def test_facts_count_lesions_of_three_cubic_millimetres_touching_by_a_corner(self, site):
+        voxels = np.zeros(SHAPE, np.uint8)
+        voxels[5, 5, 5] = voxels[6, 6, 6] = 1
+        voxels[12, 12, 12] = 1
+        mask(voxels)(site)
+        facts = check_site(site.config(), INPUTS).facts["sub-01"]
+        assert facts.num_lesions == 2
+        assert facts.lesion_ml == pytest.approx(3 * 216 / 1000)
+        assert str(facts.grids["FLAIR"]) == "24 x 28 x 20 of 6 x 6 x 6 mm"
+
+    def test_the_same_scan_of_two_patients_keeps_one_and_of_two_sessions_both(self, site):
+        site.image("sub-03", "FLAIR").write_bytes(site.image("sub-01", "FLAIR").read_bytes())
+        result = check_site(site.config(), INPUTS)
+        assert result.excluded == {"sub-03": ["FLAIR: the same voxels as FLAIR of sub-01"]}
+        for session in ("ses-1", "ses-2"):
+            site.add("sub-04", session)
+        t1 = site.image("sub-04", "T1w", "ses-1")
+        site.image("sub-04", "T1w", "ses-2").write_bytes(t1.read_bytes())
+        result = check_site(site.config(), INPUTS)
+        assert list(result.excluded) == ["sub-03"]
+        assert result.level("sub-04_ses-2") == "warn"
+
+    def test_results_are_kept_and_only_changed_files_are_read_again(self, site, monkeypatch):
+        read: list[str] = []
+        examine = case_checks.examine_case
+
+        def counted(case, inputs, needs_mask):
+            read.append(case.key)
+            return examine(case, inputs, needs_mask)
+
+        monkeypatch.setattr("msfl_client.data.checks.examine_case", counted)
+        first = check_site(site.config(), INPUTS)
+        assert sorted(read) == ["sub-01", "sub-02", "sub-03"]
+        read.clear()
+        assert check_site(site.config(), INPUTS) == first
+        assert read == []
+        mask(site.lesions(6))(site)
+        assert check_site(site.config(), INPUTS).facts["sub-01"] != first.facts["sub-01"]
+        assert read == ["sub-01"]
+        read.clear()
+        assert len(check_site(site.config(), Inputs(contrasts=("T1w",))).cases) == 3
+        assert len(read) == 3
+        read.clear()
+        check_site(site.config(), INPUTS)
+        assert read == []
+
+    def test_failures_are_kept_too_but_not_those_that_may_pass(self, site):
+        truncated(site)
+        site.mask("sub-02").unlink()
+        site.mask("sub-02").symlink_to(site.root / "nowhere")
+        first = check_site(site.config(), INPUTS)
+        assert sorted(first.excluded) == ["sub-01", "sub-02"]
+        kept = json.loads((site.root.parent / "state" / "cache" / "checks.json").read_text())["cases"]
+        assert sorted(slot.split()[0] for slot in kept) == ["sub-01", "sub-03"]
+        assert check_site(site.config(), INPUTS).excluded == first.excluded
+
+    @pytest.mark.parametrize(
+        "content", ["", "{", "[]", '{"rules_version": 0, "cases": {}}', '{"rules_version": 1, "cases": 3}']
+    )
+    def test_damaged_or_older_cache_counts_as_empty(self, site, content):
+        cache = site.root.parent / "state" / "cache" / "checks.json"
+        cache.parents[1].mkdir(mode=0o700)
+        cache.parent.mkdir()
+        cache.write_text(content)
+        assert len(check_site(site.config(), INPUTS).cases) == 3
+
+    def test_entry_of_another_shape_is_not_used(self, site):
+        check_site(site.config(), INPUTS)
+        cache = site.root.parent / "state" / "cache" / "checks.json"
+        content = json.loads(cache.read_text())
+        for entry in content["cases"].values():
+            entry["report"] = {"findings": "none"}
+        cache.write_text(json.dumps(content))
+        assert len(check_site(site.config(), INPUTS).cases) == 3
+
+    def test_cache_that_cannot_be_written_is_a_warning(self, site):
+        (site.root.parent / "state").mkdir(mode=0o700)
+        (site.root.parent / "state" / "cache").touch()
+        result = check_site(site.config(), INPUTS)
+        assert len(result.cases) == 3
+        assert short(result.findings) == [("warn", "check-cache")]
+
+    def test_progress_and_workers(self, site):
+        seen: list[tuple[int, int]] = []
+        many = check_site(site.config(), INPUTS, lambda done, total: seen.append((done, total)), 3)
+        assert seen == [(1, 3), (2, 3), (3, 3)]
+        assert [case.key for case in many.cases] == ["sub-01", "sub-02", "sub-03"]
+        seen.clear()
+        check_site(site.config(), INPUTS, lambda done, total: seen.append((done, total)), 3)
+        assert seen == [(3, 3)]
+
+    def test_interrupt_keeps_what_is_done(self, site):
+        def interrupt(done, total):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            check_site(site.config(), INPUTS, interrupt)
+        assert (site.root.parent / "state" / "cache" / "checks.json").exists()
+
+    def test_works_inside_a_daemon_process(self, site):
+        context = multiprocessing.get_context("spawn")
+        results = context.SimpleQueue()
+        process = context.Process(target=_in_daemon, args=(site.config(), results), daemon=True)
+        process.start()
+        process.join(60)
+        assert process.exitcode == 0
+        assert results.get() == 3
+
+
+def _in_daemon(site: SiteConfig, results) -> None:
+    results.put(len(check_site(site, INPUTS, num_workers=2).cases))
+
+
+def test_real_patients(open_ms, tmp_path: Path):
+    site = SiteConfig(name="here", data=(open_ms,), state=tmp_path)
+    result = check_site(site, INPUTS)
+    assert [case.key for case in result.cases] == ["sub-07", "sub-19"]
+    whole_head = "expected the brain alone, or a preprocessed case; found the whole head: T1w, FLAIR"
+    assert result.excluded == {
+        "sub-long01_ses-1": ["no manual lesion mask", whole_head],
+        "sub-long01_ses-2": ["no manual lesion mask", whole_head],
+    }
+    assert result.facts["sub-07"].lesion_ml == pytest.approx(1.3, abs=0.05)
+    assert result.facts["sub-19"].lesion_ml == pytest.approx(49.8, abs=0.05)
+    without = check_site(site, INPUTS, needs_mask=False)
+    assert [without.level(case.key) for case in without.found] == ["pass", "pass", "fail", "fail"]

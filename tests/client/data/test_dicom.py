@@ -1,0 +1,215 @@
+"""DICOM in, BIDS out: what is recognised, what is left out, and that nobody can be recognised."""
+
+from __future__ import annotations
+
+import gzip
+import stat
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from msfl_client.clinical.covariates import select_cases
+from msfl_client.data.bids import find_cases
+from msfl_client.data.dicom import TABLE, import_dicom
+from msfl_client.data.dicom_series import Recognised, recognise_series
+from msfl_common.config.study import Harmonization, SiteConfig
+from msfl_common.errors import InputError
+
+NAME, NUMBER, BIRTH = "Quibble^Zenobia", "HOSP-778899", "19610203"
+SECRETS = (b"Quibble", b"Zenobia", NUMBER.encode(), BIRTH.encode(), b"Elsewhere", b"20190405", b"20210607")
+
+
+def write_series(
+    folder: Path, number: int, description: str, study: tuple[str, str], patient: str = NUMBER, **times: Any
+) -> None:
+    """A classic MR series of 12 slices, or of `num_slices`."""
+    date, study_uid = study
+    series_uid, frame_uid = generate_uid(), generate_uid()
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(times.pop("num_slices", 12)):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = MRImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
+        image.SOPClassUID, image.SOPInstanceUID = MRImageStorage, meta.MediaStorageSOPInstanceUID
+        image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = study_uid, series_uid, frame_uid
+        image.PatientName = NAME
+        image.PatientID, image.PatientBirthDate, image.PatientSex = patient, BIRTH, "F"
+        image.InstitutionName, image.Manufacturer, image.ManufacturerModelName = "Elsewhere", "SIEMENS", "Prisma"
+        image.Modality, image.SeriesDescription, image.ProtocolName = "MR", description, description
+        image.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
+        image.StudyDate = image.SeriesDate = image.AcquisitionDate = image.ContentDate = date
+        image.StudyTime = image.SeriesTime = image.AcquisitionTime = image.ContentTime = "101112"
+        image.SeriesNumber, image.AcquisitionNumber, image.InstanceNumber = number, 1, index + 1
+        image.PatientPosition, image.ScanningSequence, image.MRAcquisitionType = "HFS", "SE", "2D"
+        image.ImagePositionPatient, image.ImageOrientationPatient = [-20, -30, 5.0 * index], [1, 0, 0, 0, 1, 0]
+        image.PixelSpacing, image.SliceThickness, image.SpacingBetweenSlices = [2.0, 2.0], 5.0, 5.0
+        image.SliceLocation, image.MagneticFieldStrength = 5.0 * index, 3.0
+        for name, value in ({"EchoTime": 90, "RepetitionTime": 8000} | times).items():
+            setattr(image, name, value)
+        image.Rows, image.Columns, image.SamplesPerPixel, image.PhotometricInterpretation = 32, 24, 1, "MONOCHROME2"
+        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
+        rows, columns = np.mgrid[0:32, 0:24]
+        image.PixelData = (10 * rows + columns + index).astype(np.uint16).tobytes()
+        image.save_as(folder / f"{number}_{index}.dcm", enforce_file_format=True)
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sessions of one patient, the later one first, and one of another."""
+    base = tmp_path_factory.mktemp("dicom")
+    late, early, other = (("20210607", generate_uid()), ("20190405", generate_uid()), ("20200101", generate_uid()))
+    source = base / "scans"
+    write_series(source / "b", 1, "localizer", late, num_slices=3)
+    write_series(source / "b", 2, "t1_mprage_sag", late, EchoTime=3, RepetitionTime=2000, InversionTime=900)
+    write_series(source / "b", 3, "t2_tirm_tra_dark-fluid", late, InversionTime=2500)
+    agent = {"ContrastBolusAgent": "Gadovist"}
+    write_series(source / "b", 4, "t1_mprage_sag", late, EchoTime=3, RepetitionTime=2000, InversionTime=900, **agent)
+    write_series(source / "b", 5, "ep2d_diff_ADC", late)
+    write_series(source / "a", 2, "Series 7", early, InversionTime=2400)
+    write_series(source / "c", 2, "FLAIR 3D", other, patient="HOSP-2", InversionTime=1700)
+    bids = base / "bids"
+    report = import_dicom(source, bids)
+    assert report.passed_over == {"localiser": 1, "of another kind": 1}
+    assert len(report.images) == 5
+    again = import_dicom(source, bids)
+    assert (again.images, again.there_already) == ([], 3)
+    return bids
+
+
+def subject_of(bids: Path, patient: str) -> str:
+    return next(line.split("\t")[0] for line in (bids / TABLE).read_text().splitlines() if patient in line)
+
+
+def test_cases_are_found_with_sessions_in_the_order_of_their_dates(imported: Path) -> None:
+    site = SiteConfig(name="here", data=(imported,), state=imported.parent / "state")
+    cases, findings = find_cases(site, ("T1w", "FLAIR"))
+    assert [finding.text for finding in findings if finding.rule != "masks-folder"] == [
+        "2 files for T1w: "
+        f"{subject_of(imported, NUMBER)}_ses-02_T1w.nii.gz is used, not "
+        f"{subject_of(imported, NUMBER)}_ses-02_ce-gadolinium_T1w.nii.gz"
+    ]
+    of_patient = {case.session: sorted(case.images) for case in cases if case.subject == subject_of(imported, NUMBER)}
+    assert of_patient == {"ses-01": ["FLAIR"], "ses-02": ["FLAIR", "T1w"]}
+    assert {case.scanner for case in cases} == {"Siemens Prisma"}
+
+
+def test_voxels_lie_where_the_scanner_put_them(imported: Path) -> None:
+    image = nib.load(next(imported.rglob("*ses-01_FLAIR.nii.gz")))
+    voxels = np.asarray(image.dataobj)
+    at_first_voxel_mm = [20, 30, 0]  # DICOM's left and posterior are RAS's negative
+    index = np.rint(np.linalg.inv(image.affine) @ [*at_first_voxel_mm, 1])[:3].astype(int)
+    assert voxels[tuple(index)] == 0
+    assert voxels.max() == 10 * 31 + 23 + 11
+
+
+def test_nothing_tells_who_or_when(imported: Path) -> None:
+    files = [path for path in imported.rglob("*") if path.is_file() and path != imported / TABLE]
+    assert len(files) > 10
+    for path in files:
+        raw = path.read_bytes()
+        content = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        assert not [secret for secret in SECRETS if secret in raw + content + str(path).encode()], path
+    for path in imported.rglob("*.nii.gz"):
+        header = nib.load(path).header
+        assert [bytes(header[field]).strip(b"\0") for field in ("descrip", "aux_file", "db_name", "intent_name")] == [
+            b""
+        ] * 4
+        assert not header.extensions
+        assert path.read_bytes()[4:8] == b"\0" * 4  # gzip's time
+
+
+def test_who_is_who_is_for_the_account_alone(imported: Path) -> None:
+    table = imported / TABLE
+    assert stat.S_IMODE(table.stat().st_mode) == 0o600
+    assert NUMBER in table.read_text()
+    assert not list(imported.glob(".import-*"))
+
+
+def test_a_new_visit_gets_the_next_session_of_the_same_subject(imported: Path, tmp_path: Path) -> None:
+    write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    report = import_dicom(tmp_path / "new", imported)
+    assert report.images == [(subject_of(imported, NUMBER), "ses-03", "FLAIR")]
+    assert (imported / "participants.tsv").read_text() == "participant_id\tsex\nsub-001\tF\nsub-002\tF\n"
+    subject = subject_of(imported, NUMBER)
+    ages = (imported / subject / f"{subject}_sessions.tsv").read_text()
+    assert ages == "session_id\tage\nses-01\t58\nses-02\t60\nses-03\t60\n"
+
+
+def test_age_and_sex_reach_harmonization(imported: Path) -> None:
+    cases, _ = find_cases(SiteConfig(name="here", data=(imported,), state=imported.parent / "state"), ("FLAIR",))
+    chosen = select_cases(cases, (imported,), Harmonization(method="combat"))
+    assert not chosen.left_out
+    assert {values["age"] for values in chosen.covariates} >= {58.0, 60.0}
+    assert {values["sex"] for values in chosen.covariates} == {0.0}
+
+
+def test_tables_of_the_site_are_added_to_not_replaced(tmp_path: Path) -> None:
+    bids = tmp_path / "bids"
+    bids.mkdir()
+    (bids / "participants.tsv").write_text("group\tparticipant_id\nms\tsub-001\n")
+    write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    import_dicom(tmp_path / "new", bids)
+    assert (bids / "participants.tsv").read_text() == "group\tparticipant_id\nms\tsub-001\n"
+    assert (bids / "sub-001" / "sub-001_sessions.tsv").read_text() == "session_id\tage\nses-01\t60\n"
+
+
+@pytest.mark.parametrize("table", ["participant_id\tsession_id\nsub-001\tses-01\n", "\xff\xfe\0\n"])
+def test_a_damaged_table_of_subjects_is_an_error(tmp_path: Path, table: str) -> None:
+    write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    path = tmp_path / "bids" / TABLE
+    path.parent.mkdir(parents=True)
+    path.write_bytes(table.encode("latin-1"))
+    with pytest.raises(InputError, match=r"subjects\.tsv: .*restore it from a backup"):
+        import_dicom(tmp_path / "new", tmp_path / "bids")
+
+
+def test_cut_files_are_passed_over(tmp_path: Path) -> None:
+    write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    whole = (tmp_path / "new" / "1_3.dcm").read_bytes()
+    for length in (140, 200, 333, 500, 900):
+        (tmp_path / "new" / f"cut_{length}.dcm").write_bytes(whole[:length])
+    assert len(import_dicom(tmp_path / "new", tmp_path / "bids").images) == 1
+
+
+def test_a_file_that_breaks_the_converter_is_named(tmp_path: Path) -> None:
+    write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    whole = (tmp_path / "new" / "1_3.dcm").read_bytes()
+    for length in (140, 200, 333, 500, 900):
+        (tmp_path / "new" / f"noise_{length}.dcm").write_bytes(whole[:length] + bytes(range(256)) * 4)
+    with pytest.raises(InputError, match=r"dcm2niix broke down on a damaged file; move it away: noise_200\.dcm"):
+        import_dicom(tmp_path / "new", tmp_path / "bids")
+    assert not list((tmp_path / "bids").rglob("*.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "expected"),
+    [
+        ({"SeriesDescription": "Sag CUBE T2 FLAIR"}, Recognised("FLAIR", False)),
+        ({"SeriesDescription": "OAx T1 FLAIR"}, Recognised("T1w", False)),
+        ({"SeriesDescription": "3D_BRAVO"}, Recognised("T1w", False)),
+        ({"SeriesDescription": "T1 TSE post Gd"}, Recognised("T1w", True)),
+        ({"SeriesDescription": "pd+t2_tse_tra", "EchoTime": 0.014}, Recognised("PDw", False)),
+        ({"SeriesDescription": "pd+t2_tse_tra", "EchoTime": 0.1}, Recognised("T2w", False)),
+        ({"EchoTime": 0.1, "RepetitionTime": 9.0, "InversionTime": 2.5}, Recognised("FLAIR", False)),
+        ({"EchoTime": 0.003, "RepetitionTime": 2.0, "InversionTime": 0.9}, Recognised("T1w", False)),
+        ({"EchoTime": 0.1, "RepetitionTime": 5.0}, Recognised("T2w", False)),
+        ({"SeriesDescription": "t2*_gre_hemo"}, "of another kind"),
+        ({"SeriesDescription": "t2_tse_sag_HWS"}, "of another part of the body"),
+        ({"SeriesDescription": "T1", "ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "derived"),
+        ({"SeriesDescription": "report"}, "not recognised"),
+    ],
+)
+def test_a_series_is_recognised(sidecar: dict[str, Any], expected: Recognised | str) -> None:
+    assert recognise_series(sidecar, (256, 256, 40)) == expected
+
+
+def test_a_few_slices_are_no_diagnostic_series() -> None:
+    assert recognise_series({"SeriesDescription": "T1"}, (256, 256, 5)) == "with fewer than 10 slices"
+    assert recognise_series({"SeriesDescription": "T1"}, (256, 256, 40, 2)) == "with several volumes"

@@ -1,0 +1,113 @@
+"""Study and site files: what is accepted, and how a fault is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from msfl_common.config.study import SiteConfig, StudyConfig, load_site, load_study, parse_study
+from msfl_common.errors import ConfigError
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_study_needs_only_a_name(tmp_path: Path) -> None:
+    study = load_study(write(tmp_path / "study.yaml", "name: pilot\n"))
+    assert study == StudyConfig(name="pilot")
+
+
+def test_a_study_survives_the_wire() -> None:
+    study = StudyConfig.model_validate({"name": "pilot", "inputs": {"contrasts": ["FLAIR"], "spacing_mm": 1.0}})
+    assert parse_study(study.model_dump_json()) == study
+
+
+def test_configs_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        StudyConfig(name="pilot").name = "other"
+
+
+def test_relative_paths_start_at_the_site_file(tmp_path: Path) -> None:
+    site = load_site(write(tmp_path / "site.yaml", "name: a\ndata: scans\nstate: ../state\n"))
+    assert site.data == (tmp_path / "scans",)
+    assert site.state == tmp_path.parent / "state"
+
+
+def test_every_field_is_described() -> None:
+    def fields(schema: dict[str, object], names: tuple[str, ...]) -> None:
+        for name, field in schema["properties"].items():  # type: ignore[attr-defined]
+            described = "description" in field or "$ref" in field or "allOf" in field
+            assert described, ".".join((*names, name))
+
+    for model in (StudyConfig, SiteConfig):
+        schema = model.model_json_schema()
+        fields(schema, ())
+        for name, definition in schema["$defs"].items():
+            fields(definition, (name,))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("name: pilot\nround: 3\n", "round: unknown key"),
+        ("seed: 1\n", "name: required, but not there"),
+        ("name: a b\n", "name: found 'a b'; string should match pattern"),
+        (
+            "name: p\nrounds: {quorum: 0}\n",
+            "rounds.quorum: found 0; input should be greater than or equal to 1",
+        ),
+        (
+            "name: p\ninputs: {contrasts: [T1w, T9w]}\n",
+            "inputs.contrasts.1: found 'T9w'; input should be 'T1w'",
+        ),
+        ("name: p\ntraining: {patch_voxels: 50}\n", "training.patch_voxels: 50 must be a multiple of 8"),
+        ("name: p\ntraining: {learning_rate: .inf}\n", "training.learning_rate: found inf; "),
+        ("- name\n", "expected `key: value` lines at the top, found list"),
+        ("name: [\n", "not valid YAML"),
+    ],
+)
+def test_a_fault_is_one_line_with_field_value_and_rule(tmp_path: Path, text: str, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_study(write(tmp_path / "study.yaml", text))
+    assert len(caught.value.faults) == 1
+    assert line in caught.value.faults[0]
+    assert "\n" not in caught.value.faults[0]
+    assert caught.value.exit_code == 2
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_study(write(tmp_path / "study.yaml", "name: p\nseed: -1\ntask: cure\nextra: 1\n"))
+    assert len(caught.value.faults) == 3
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
+        load_site(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("fold", "line"),
+    [
+        ("{number: 6, of: 5}", "expected a number from 1 to 5, as there are 5 folds; found 6"),
+        ("{number: 0, of: 5}", "number: found 0; "),
+        ("{number: 1, of: 51}", "of: found 51; "),
+        ("{number: 1}", "expected `number` and `of`, or `site`"),
+        ("{of: 5, site: a}", "expected `number` and `of`, or `site`"),
+        ("{}", "expected `number` and `of`, or `site`"),
+        ("{site: a b}", "site: found 'a b'; "),
+    ],
+)
+def test_a_fold_is_a_part_of_each_site_or_a_site(tmp_path: Path, fold: str, line: str) -> None:
+    text = (
+        "name: p\ntask: classification\n"
+        f"classification: {{outcome: {{column: label}}, model: {{kind: lda}}, fold: {fold}}}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_study(write(tmp_path / "study.yaml", text))
+    assert len(caught.value.faults) == 1
+    assert line in caught.value.faults[0]

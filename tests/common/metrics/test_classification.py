@@ -1,0 +1,281 @@
+"""Classification metrics against scikit-learn and by hand, and intervals against the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+from sklearn.linear_model import LogisticRegression
+
+from msfl_common.metrics.calibration_fit import calibration_of
+from msfl_common.metrics.classification import (
+    CLASSIFICATION_METRICS,
+    THRESHOLD_METRICS,
+    confusion_matrix,
+    measure,
+    metrics_of,
+    predict_classes,
+)
+from msfl_common.metrics.registry import ALL_METRICS, HEADLINE, TASK_METRICS
+from msfl_common.metrics.segmentation import METRICS
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+def two_classes(score_N: object) -> Floats:
+    score = np.asarray(score_N, dtype=np.float64)
+    return np.stack([1 - score, score], axis=1)
+
+
+def value_of(probabilities: Floats, labels: object, threshold: float = 0.5) -> dict[str, float]:
+    labels_N = np.asarray(labels, dtype=np.int64)
+    found = metrics_of(probabilities, labels_N, threshold, np.ones((1, len(labels_N))))
+    return {name: float(value[0]) for name, value in found.items()}
+
+
+def simulated(rng: np.random.Generator, num_cases: int, step: float = 0.0) -> tuple[Floats, Labels]:
+    """Two classes, scores rounded to `step` so that many are equal; both classes are there."""
+    labels = (rng.random(num_cases) < 0.3).astype(np.int64)
+    labels[:2] = 0, 1
+    score = 1 / (1 + np.exp(-(rng.normal(size=num_cases) + 1.2 * labels - 1)))
+    return two_classes(np.round(score / step) * step if step else score), labels
+
+
+@pytest.mark.parametrize("step", [0.0, 0.1, 0.25])
+@pytest.mark.parametrize("num_cases", [7, 40, 200])
+def test_two_classes_agree_with_scikit_learn(num_cases: int, step: float) -> None:
+    rng = np.random.default_rng(num_cases)
+    for _ in range(5):
+        probabilities, labels = simulated(rng, num_cases, step)
+        score, predicted = probabilities[:, 1], (probabilities[:, 1] >= 0.3).astype(int)
+        found = value_of(probabilities, labels, 0.3)
+        expected = {
+            "auroc": sk.roc_auc_score(labels, score),
+            "auprc": sk.average_precision_score(labels, score),
+            "prevalence": labels.mean(),
+            "brier": sk.brier_score_loss(labels, score),
+            "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted),
+            "sensitivity": sk.recall_score(labels, predicted),
+            "specificity": sk.recall_score(labels, predicted, pos_label=0),
+            "precision": sk.precision_score(labels, predicted, zero_division=np.nan),
+            "f1": sk.f1_score(labels, predicted),
+            "f05": sk.fbeta_score(labels, predicted, beta=0.5),
+            "accuracy": sk.accuracy_score(labels, predicted),
+        }
+        assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_three_classes_agree_with_scikit_learn() -> None:
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 3, 90)
+    probabilities = np.round(rng.dirichlet((1, 1, 1), 90), 1)  # with ties
+    probabilities[:, 2] = np.clip(1 - probabilities[:, 0] - probabilities[:, 1], 0, 1)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    predicted = predict_classes(probabilities, threshold=0.9)  # of no account
+    assert np.array_equal(predicted, probabilities.argmax(axis=1))
+    found = value_of(probabilities, labels, 0.9)
+    one_hot = np.eye(3)[labels]
+    expected = {
+        "auroc": sk.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"),
+        "auprc": sk.average_precision_score(one_hot, probabilities, average="macro"),
+        "prevalence": 1 / 3,
+        "brier": sk.brier_score_loss(labels, probabilities, labels=[0, 1, 2], scale_by_half=True),
+        "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted),
+        "sensitivity": sk.recall_score(labels, predicted, average="macro"),
+        "precision": sk.precision_score(labels, predicted, average="macro"),
+        "f1": sk.f1_score(labels, predicted, average="macro"),
+        "f05": sk.fbeta_score(labels, predicted, beta=0.5, average="macro"),
+        "accuracy": sk.accuracy_score(labels, predicted),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    specificities = [sk.recall_score(labels == k, predicted == k, pos_label=False) for k in range(3)]
+    assert found["specificity"] == pytest.approx(np.mean(specificities))
+    assert np.array_equal(confusion_matrix(predicted, labels, 3), sk.confusion_matrix(labels, predicted))
+
+
+def test_a_class_that_a_site_lacks_is_left_out() -> None:
+    rng = np.random.default_rng(4)
+    labels, probabilities = rng.integers(0, 2, 50), rng.dirichlet((1, 1, 1), 50)
+    found = value_of(probabilities, labels)
+    per_class = [sk.roc_auc_score(labels == k, probabilities[:, k]) for k in range(2)]
+    assert found["auroc"] == pytest.approx(np.mean(per_class))
+    recalls = [np.mean(probabilities.argmax(1)[labels == k] == k) for k in range(2)]
+    assert found["sensitivity"] == pytest.approx(np.mean(recalls))
+    assert found["prevalence"] == pytest.approx(0.5)
+
+
+def test_weights_are_copies_of_cases() -> None:
+    rng = np.random.default_rng(5)
+    probabilities, labels = simulated(rng, 60, step=0.05)
+    counts = rng.integers(0, 4, size=(3, 60))
+    counts[:, :2] = 1  # both classes stay
+    weighted = metrics_of(probabilities, labels, 0.4, counts.astype(np.float64))
+    for row, count in enumerate(counts):
+        copied = value_of(np.repeat(probabilities, count, axis=0), np.repeat(labels, count), 0.4)
+        assert {name: value[row] for name, value in weighted.items()} == pytest.approx(copied, abs=1e-7, nan_ok=True)
+
+
+def test_calibration_error_by_hand() -> None:
+    # Bins [0.1, 0.2) with 0.12 and 0.18, one of them positive; [0.9, 1] with 0.9 and 1, both positive.
+    found = value_of(two_classes([0.12, 0.18, 0.9, 1.0]), [0, 1, 1, 1])
+    assert found["ece"] == pytest.approx((abs(1 - 0.30) + abs(2 - 1.9)) / 4)
+
+
+@pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
+def test_calibration_slope_is_that_of_a_logistic_regression(slope: float) -> None:
+    rng = np.random.default_rng(6)
+    logit = rng.normal(-1, 1.2, 500)
+    labels = (rng.random(500) < 1 / (1 + np.exp(-slope * logit))).astype(float)
+    score = 1 / (1 + np.exp(-logit))
+    found, intercept = calibration_of(score, labels, np.ones((1, 500)))
+    oracle = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(logit[:, None], labels)
+    assert found[0] == pytest.approx(oracle.coef_[0, 0], abs=1e-4)
+    # In the large: the mean of the shifted probabilities is the share of positive cases.
+    assert np.mean(1 / (1 + np.exp(-(logit + intercept[0])))) == pytest.approx(labels.mean(), abs=1e-8)
+
+
+def test_calibration_slope_where_one_case_overlaps_still_converges() -> None:
+    score = np.array([0.01, 0.02, 0.03, 0.97, 0.98, 0.99, 0.5, 0.51])
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 0.0])
+    slope, _ = calibration_of(score, labels, np.ones((1, 8)))
+    logit = np.log(score / (1 - score))
+    oracle = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000).fit(logit[:, None], labels)
+    assert slope[0] == pytest.approx(oracle.coef_[0, 0], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("score", "labels", "undefined"),
+    [
+        ([0.2, 0.7, 0.4], [0, 0, 0], {"auroc", "auprc", "sensitivity", "balanced_accuracy", "calibration_slope",
+                                      "calibration_intercept"}),
+        ([0.2, 0.7, 0.4], [1, 1, 1], {"auroc", "auprc", "specificity", "balanced_accuracy", "calibration_slope",
+                                      "calibration_intercept"}),
+        ([0.1, 0.2, 0.4], [0, 1, 0], {"precision"}),
+        ([0.1, 0.2, 0.9], [0, 0, 1], {"calibration_slope"}),  # apart
+        ([0.3, 0.3, 0.3], [0, 0, 1], {"calibration_slope", "precision"}),  # all scores equal
+        ([0.1, 0.2], [0, 0], {"auroc", "auprc", "sensitivity", "precision", "f1", "f05", "balanced_accuracy",
+                              "calibration_slope", "calibration_intercept"}),
+    ],
+)  # fmt: skip
+def test_what_is_undefined(score: list[float], labels: list[int], undefined: set[str]) -> None:
+    found = value_of(two_classes(score), labels)
+    assert {name for name, value in found.items() if math.isnan(value)} == undefined
+    estimates = measure(two_classes(score), np.array(labels), list("abc")[: len(labels)], 0.5, 50, 0)
+    assert {name for name, estimate in estimates.items() if not estimate.num_cases} == undefined
+
+
+def test_a_perfect_and_a_useless_model() -> None:
+    assert value_of(two_classes([0.0, 0.0, 1.0]), [0, 0, 1])["auroc"] == 1.0
+    assert value_of(two_classes([0.4] * 4), [0, 1, 0, 0])["auroc"] == 0.5
+    assert value_of(two_classes([0.4] * 4), [0, 1, 0, 0])["auprc"] == 0.25  # the prevalence
+
+
+def test_f_of_nothing_right_is_zero() -> None:
+    found = value_of(two_classes([0.9, 0.1, 0.2]), [0, 1, 0])
+    assert (found["f1"], found["f05"], found["precision"], found["sensitivity"]) == (0, 0, 0, 0)
+
+
+def test_no_case_is_nothing() -> None:
+    estimates = measure(np.zeros((0, 2)), np.zeros(0, np.int64), [], 0.5, 50, 0)
+    assert list(estimates) == list(CLASSIFICATION_METRICS)
+    assert {estimate.num_cases for estimate in estimates.values()} == {0}
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "reason"),
+    [
+        (np.full((3, 1), 1.0), [0, 0, 0], "two classes"),
+        (two_classes([0.1, 0.2, 0.3]), [0, 1], "3 labels"),
+        (two_classes([0.1, 0.2, 1.3]), [0, 1, 1], "between 0 and 1"),
+        (two_classes([0.1, 0.2, math.nan]), [0, 1, 1], "between 0 and 1"),
+        (np.full((3, 2), 0.4), [0, 1, 1], "add up to 1"),
+        (two_classes([0.1, 0.2, 0.3]), [0, 1, 2], "labels from 0 to 1"),
+        (two_classes([0.1, 0.2, 0.3]), [0, 1, -1], "labels from 0 to 1"),
+    ],
+)
+def test_scores_that_no_model_answers_are_refused(probabilities: Floats, labels: list[int], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        measure(probabilities, np.array(labels), ["a", "b", "c"], 0.5, 50, 0)
+
+
+def test_resampling_draws_patients_and_is_the_same_for_a_seed() -> None:
+    rng = np.random.default_rng(8)
+    probabilities, labels = simulated(rng, 80)
+    alone = [f"p{number}" for number in range(80)]
+    first = measure(probabilities, labels, alone, 0.4, 200, 1)
+    assert measure(probabilities, labels, alone, 0.4, 200, 1) == first
+    assert measure(probabilities, labels, alone, 0.4, 200, 2) != first
+    # Each case four times in a row tells no more: as four visits of a patient, the interval stays as wide.
+    four = np.repeat(np.arange(80), 4)
+    visits = measure(probabilities[four], labels[four], [alone[index] for index in four], 0.4, 200, 1)
+    assert visits["auroc"].mean == pytest.approx(first["auroc"].mean)
+    assert visits["auroc"].standard_error == pytest.approx(first["auroc"].standard_error, rel=0.15)
+    taken_apart = measure(probabilities[four], labels[four], list(map(str, range(320))), 0.4, 200, 1)
+    assert taken_apart["auroc"].standard_error == pytest.approx(first["auroc"].standard_error / 2, rel=0.15)
+
+
+def test_work_in_parts_gives_the_same_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    probabilities, labels = simulated(np.random.default_rng(9), 50)
+    patients = list(map(str, range(50)))
+    whole = measure(probabilities, labels, patients, 0.4, 100, 1)
+    monkeypatch.setattr("msfl_common.metrics.classification._CHUNK_VALUES", 50 * 7)
+    parts = measure(probabilities, labels, patients, 0.4, 100, 1)
+    for name, estimate in whole.items():
+        assert parts[name].ci95_high == pytest.approx(estimate.ci95_high, abs=1e-9)
+
+
+def test_one_patient_has_no_interval() -> None:
+    estimates = measure(two_classes([0.1, 0.6, 0.3]), np.array([0, 1, 1]), ["a"] * 3, 0.5, 50, 0)
+    assert estimates["auroc"].mean == 1.0
+    assert math.isnan(estimates["auroc"].standard_error)
+
+
+def test_intervals_cover_the_truth() -> None:
+    rng = np.random.default_rng(10)
+    truth = value_of(*simulated(rng, 400_000), 0.35)
+    tested = ("auroc", "auprc", "brier", "calibration_slope", "sensitivity", "specificity", "precision", "f1")
+    covered = dict.fromkeys(tested, 0)
+    repetitions = 150
+    patients = list(map(str, range(150)))
+    for number in range(repetitions):
+        estimates = measure(*simulated(rng, 150), patients, 0.35, 150, number)
+        for name in tested:
+            covered[name] += estimates[name].ci95_low <= truth[name] <= estimates[name].ci95_high
+    shares = {name: count / repetitions for name, count in covered.items()}
+    assert all(0.88 <= share <= 0.995 for share in shares.values()), shares
+
+
+def test_calibration_error_of_a_calibrated_model_covers_zero() -> None:
+    rng = np.random.default_rng(11)
+    score = rng.beta(1, 4, 200)
+    estimate = measure(
+        two_classes(score), (rng.random(200) < score).astype(int), list(map(str, range(200))), 0.5, 200, 0
+    )["ece"]
+    assert estimate.ci95_low <= 0.02
+    assert estimate.ci95_low <= estimate.mean <= estimate.ci95_high
+
+
+def test_the_registry_knows_every_metric_once() -> None:
+    assert not set(METRICS) & set(CLASSIFICATION_METRICS)
+    assert list(ALL_METRICS) == [*METRICS, *CLASSIFICATION_METRICS]
+    assert set(THRESHOLD_METRICS) < set(CLASSIFICATION_METRICS)
+    for task, names in HEADLINE.items():
+        assert set(names) < set(TASK_METRICS[task])
+
+
+def by_pairs(score: Floats, labels: Labels) -> float:
+    pairs = [(p > n) + 0.5 * (p == n) for p in score[labels == 1] for n in score[labels == 0]]
+    return float(np.mean(pairs))
+
+
+@pytest.mark.parametrize("make", [np.ones, np.zeros])
+def test_auroc_is_the_share_of_ordered_pairs(make: Callable[[int], Floats]) -> None:
+    probabilities, labels = simulated(np.random.default_rng(12), 30, step=0.2)
+    probabilities[5:9, 1] = make(4)
+    probabilities[:, 0] = 1 - probabilities[:, 1]
+    assert value_of(probabilities, labels)["auroc"] == pytest.approx(by_pairs(probabilities[:, 1], labels))

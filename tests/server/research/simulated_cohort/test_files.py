@@ -1,0 +1,134 @@
+"""Layout, determinism and refusals of the written cohort."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from msfl_server.research.simulated_cohort.cohort import CohortSummary, make_cohort
+
+COARSE_MM = 4.0
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> CohortSummary:
+    out = tmp_path_factory.mktemp("cohort") / "made"
+    return make_cohort(out, num_sites=3, cases_per_site=(2, 1, 1), seed=7, spacing_mm=COARSE_MM, num_workers=1)
+
+
+def test_same_bytes_with_more_workers(cohort: CohortSummary, tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    make_cohort(
+        tmp_path / "again",
+        num_sites=3,
+        cases_per_site=(2, 1, 1),
+        seed=7,
+        spacing_mm=COARSE_MM,
+        num_workers=2,
+        on_progress=lambda done, total: calls.append((done, total)),
+    )
+    assert _digests(tmp_path / "again") == _digests(cohort.out)
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_another_seed_gives_other_images(cohort: CohortSummary, tmp_path: Path) -> None:
+    made = make_cohort(tmp_path / "other", num_sites=1, cases_per_site=1, seed=8, spacing_mm=COARSE_MM, num_workers=1)
+    name = "site-a/sub-001/ses-01/anat/sub-001_ses-01_FLAIR.nii.gz"
+    assert _digests(made.out)[name] != _digests(cohort.out)[name]
+
+
+def test_layout(cohort: CohortSummary) -> None:
+    assert [(name, count) for name, _, count in cohort.sites] == [("site-a", 2), ("site-b", 1), ("site-c", 1)]
+    assert (cohort.out / "contact_sheet.png").stat().st_size > 10_000
+    provenance = json.loads((cohort.out / "cohort.json").read_text())
+    assert provenance["seed"] == 7
+    assert len(provenance["sites"]) == 3
+    for _, site, count in cohort.sites:
+        rows = (site / "participants.tsv").read_text().splitlines()
+        assert len(rows) == count + 1
+        assert set(rows[0].split("\t")) == set(json.loads((site / "participants.json").read_text()))
+        for line in rows[1:]:
+            subject = line.split("\t")[0]
+            assert len((site / subject / f"{subject}_sessions.tsv").read_text().splitlines()) == 3
+            for session in ("ses-01", "ses-02"):
+                stem = f"{subject}/{session}/anat/{subject}_{session}"
+                assert (site / f"{stem}_T1w.json").is_file()
+                assert (site / f"{stem}_FLAIR.nii.gz").is_file()
+                assert (site / "derivatives" / "lesions" / f"{stem}_label-lesion_mask.nii.gz").is_file()
+
+
+def test_masks_lie_on_the_grid_of_their_images(cohort: CohortSummary) -> None:
+    spacings = set()
+    for mask_path in cohort.out.glob("site-*/derivatives/lesions/sub-*/ses-*/anat/*_mask.nii.gz"):
+        site = mask_path.parents[5]
+        subject, session = mask_path.name.split("_")[:2]
+        mask = nib.load(mask_path)
+        values = np.asarray(mask.dataobj)
+        assert set(np.unique(values)) <= {0, 1}
+        assert mask.get_data_dtype() == np.uint8
+        for modality in ("T1w", "FLAIR"):
+            image = nib.load(site / subject / session / "anat" / f"{subject}_{session}_{modality}.nii.gz")
+            assert image.shape == mask.shape
+            np.testing.assert_array_equal(image.affine, mask.affine)
+            assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
+            assert image.get_data_dtype() == np.int16
+            assert np.asarray(image.dataobj)[values > 0].min() > 0
+        spacings.add(tuple(round(float(z), 2) for z in mask.header.get_zooms()))
+    assert (COARSE_MM,) * 3 in spacings
+
+
+def test_a_cohort_is_replaced_and_anything_else_refused(tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    for _ in range(2):
+        make_cohort(out, num_sites=1, cases_per_site=1, spacing_mm=COARSE_MM, num_workers=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "thesis.txt").write_text("keep me")
+    with pytest.raises(ValueError, match="something other than a simulated cohort"):
+        make_cohort(tmp_path / "theirs", num_sites=1, cases_per_site=1, spacing_mm=COARSE_MM)
+    assert (tmp_path / "theirs" / "thesis.txt").read_text() == "keep me"
+
+
+def test_an_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_cohort(
+            tmp_path / "half",
+            num_sites=1,
+            cases_per_site=2,
+            spacing_mm=COARSE_MM,
+            num_workers=1,
+            on_progress=interrupt,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_sites": 0}, "num_sites must be at least 1"),
+        ({"cases_per_site": 0}, "between 1 and 999"),
+        ({"cases_per_site": [3, 3]}, "2 numbers for 3 sites"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"spacing_mm": 0.5}, "spacing_mm must be between"),
+        ({"spacing_mm": float("nan")}, "spacing_mm must be between"),
+        ({"num_workers": 0}, "num_workers must be at least 1"),
+    ],
+)
+def test_bad_values_are_refused(arguments: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_cohort(tmp_path / "never", **arguments)  # type: ignore[arg-type]
+    assert not (tmp_path / "never").exists()

@@ -1,0 +1,78 @@
+"""A hospital's own tables, good and bad."""
+
+from __future__ import annotations
+
+import pytest
+
+from msfl_common.errors import InputError
+from msfl_server.research.small_cohort.table import group_names, read_cases
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="table.tsv"):
+        path = tmp_path / name
+        path.write_text("\n".join("\t".join(line.split()) for line in text.strip().splitlines()) + "\n")
+        return path
+
+    return write
+
+
+def test_tables_are_joined_by_participant_and_session(write) -> None:
+    features = write(
+        "participant_id session_id scanner gm wm\n"
+        "s1 a X 1 2\n s1 b X 3 4\n s2 a Y 5 6.5e0\n s3 a Y 7 8\n s4 a Y 9 9"
+    )  # fmt: skip
+    people = write(
+        "participant_id age course sex\n s3 40 n/a F\n s2 30 SPMS F\n s1 20 RRMS M\n s9 1 RRMS M\n s4 30 RRMS F",
+        "people.tsv",
+    )
+    cases, left_out = read_cases([people, features], "course", ("RRMS", "SPMS"), {"sex"})
+    assert cases.names == ("age", "gm", "wm")
+    assert cases.features_NP.tolist() == [[20, 1, 2], [20, 3, 4], [30, 5, 6.5], [30, 9, 9]]
+    assert cases.labels_N.tolist() == [0, 0, 1, 0]
+    assert cases.patients == ("s1", "s1", "s2", "s4")
+    assert left_out == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("participant_id gm y\n s1 1 a\n s1 2 b", "line 3: s1 is on line 2 already"),
+        ("participant_id gm y\n s1 1 a\n s2 high b", "line 3, gm: expected a finite number, found 'high'"),
+        ("participant_id gm y\n s1 1 a\n s2 n/a b", "line 3, gm: expected a finite number, found 'n/a'"),
+        ("participant_id gm y\n s1 1 a\n s2 inf b", "line 3, gm: expected a finite number, found 'inf'"),
+        ("participant_id gm y\n s1 1 a\n s2 2 c", "line 3, y: expected a, b or n/a, found 'c'"),
+        ("participant_id gm y\n s1 1 a\n s2 2", "line 3: expected 3 values, as many as columns"),
+        ("participant_id gm y\n s1 1 n/a\n s2 2 n/a", "no row has a label in y"),
+        ("participant_id gm gm y\n s1 1 1 a", "found gm again"),
+        ("participant_id gm\n s1 1", "no column y, the outcome of study.yaml"),
+        ("participant_id scanner y\n s1 X a", "no feature beside y"),
+        ("subject gm y\n s1 1 a", "participant_id among them"),
+        ("participant_id gm leak y\n s1 1 7 a\n s2 2 7 a\n s3 2 9 b", "leak: tells y of every case"),
+    ],
+)
+def test_bad_tables_are_refused_in_one_line(write, text, line) -> None:
+    with pytest.raises(InputError) as caught:
+        read_cases([write(text)], "y", ("a", "b"))
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_tables_that_do_not_fit_together(write) -> None:
+    one = write("participant_id gm y\n s1 1 a\n s2 2 b")
+    with pytest.raises(InputError, match="no row for s2"):
+        read_cases([one, write("participant_id wm\n s1 1", "two.tsv")], "y", ("a", "b"))
+    with pytest.raises(InputError, match="column gm is in"):
+        read_cases([one, write("participant_id gm\n s1 1", "two.tsv")], "y", ("a", "b"))
+    for column in ("y", "wm", "participant_id"):
+        with pytest.raises(InputError, match=f"--drop {column}: no column of"):
+            read_cases([one], "y", ("a", "b"), [column])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_cases([one.with_name("none.tsv")], "y", ("a", "b"))
+
+
+def test_groups_are_the_names_up_to_the_separator() -> None:
+    assert group_names(("fa.left", "fa.right", "qt1.left"), ".") == ("fa", "fa", "qt1")
+    with pytest.raises(InputError, match="no feature has it"):
+        group_names(("fa_left",), ".")

@@ -1,0 +1,16 @@
+"""A study flattened."""
+
+from __future__ import annotations
+
+from msfl_common.config.study import StudyConfig
+from msfl_server.results.settings import Setting, flat_settings
+
+
+def test_every_setting_is_listed_once_with_its_meaning():
+    settings = flat_settings(StudyConfig(name="demo"))
+    names = [setting.name for setting in settings]
+    assert len(set(names)) == len(names)
+    assert settings[1] == Setting("name", "demo", "study name: letters, digits, dot, dash, underscore")
+    assert ("training.augmentation.flip", "0.5", "mirror left and right") in settings
+    assert ("model.channels", "[16, 32, 64, 128]", "feature maps per level, finest first") in settings
+    assert all(setting.meaning for setting in settings)
