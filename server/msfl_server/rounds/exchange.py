@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
-from flwr.serverapp import Grid
+from flwr.serverapp import Grid as Grid  # for the modules beside this one
 
 from msfl_common.config.study import Rounds
 from msfl_common.errors import SENTENCES, Code, UpdateError

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from flwr.serverapp import Grid
-
 from msfl_common.config.stages import Stage, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import RunError
@@ -35,6 +33,7 @@ from msfl_server.rounds.exchange import (
     NO_ANSWER,
     NOT_ONLINE,
     WENT_OFFLINE,
+    Grid,
     Question,
     ask,
     meaning_of,

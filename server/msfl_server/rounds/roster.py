@@ -6,12 +6,10 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from flwr.serverapp import Grid
-
 from msfl_common.messages.records import SEGMENTATION, RoundTask, pack_task, unpack_facts
 from msfl_common.models.weights import Weights
 from msfl_server.results.summary import SUSPENDED, SiteFailure
-from msfl_server.rounds.exchange import BAD_FACTS, NOT_ONLINE, STRANGER, Question, ask, gather, presence
+from msfl_server.rounds.exchange import BAD_FACTS, NOT_ONLINE, STRANGER, Grid, Question, ask, gather, presence
 from msfl_server.rounds.listener import Listener
 from msfl_server.rounds.metrics import facts_within
 
