@@ -16,7 +16,9 @@ import pytest
 from numpy.typing import NDArray
 
 from msfl_client.data.bids import Case, find_cases
-from msfl_common.config.study import Contrast, Inputs, Model, Rounds, SiteConfig, StudyConfig, Training, Validation
+from msfl_common.config.base import Contrast
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import Inputs, Model, Rounds, StudyConfig, Training, Validation
 
 SHAPE = (24, 28, 20)
 AFFINE = np.diag([6.0, 6.0, 6.0, 1.0])

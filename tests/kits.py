@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from msfl_client.connection.server_trust import trust_of
 from msfl_client.site.kit_approval import approve_kit
-from msfl_common.config.study import SiteConfig, load_site
+from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.system.files import write_bytes
 from msfl_common.trust.kit import KIT_FILE, SIGNATURE_FILE, parse_kit, read_kit, sign_kit
 from msfl_common.trust.kit_archive import unpack_kit

@@ -17,14 +17,16 @@ from msfl_client.cli.main import main as client
 from msfl_client.egress.gateway import door_of, release
 from msfl_client.egress.ledger_content import make_officer_key
 from msfl_client.site.folder import init_site
-from msfl_common.config.study import Model, StudyConfig, Training, load_site
+from msfl_common.config.site import load_site
+from msfl_common.config.study import Model, StudyConfig, Training
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.starting_weights import starting_weights
 from msfl_server.cli.main import main as server
 from msfl_server.research.simulated_cohort import make_records
-from msfl_server.study.folder import add_site, init_study
+from msfl_server.study.folder import init_study
 from msfl_server.study.server_config import ServerConfig
+from msfl_server.study.sites import add_site
 from tests.client.cli.test_harmonize import make_reference_of_others
 from tests.commands import run_main
 from tests.kits import take_over

@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from msfl_common.config.study import Covariate, Frozen, Harmonization, Name
+from msfl_common.config.base import Covariate, Frozen, Name
+from msfl_common.config.study import Harmonization
 from msfl_common.system.checked_numbers import MOST_CASES
 
 Floats = NDArray[np.float64]

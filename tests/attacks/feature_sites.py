@@ -18,7 +18,8 @@ from msfl_client.classification.trainer import OutcomeData
 from msfl_client.data.bids import case_key
 from msfl_client.features.table import FeatureRow, FeatureTable
 from msfl_common.config.classification import Classification
-from msfl_common.config.study import Policy, SiteConfig, StudyConfig, Validation
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import StudyConfig, Validation
 from msfl_common.dataset import Labelled
 from msfl_common.errors import RefusedError
 from msfl_common.messages.records import RoundTask, ValidationMetrics

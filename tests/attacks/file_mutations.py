@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from msfl_client.segmentation.lesion_model import load_lesion_model
-from msfl_common.config.study import StudyConfig, load_site, load_study
+from msfl_common.config.site import load_site
+from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.errors import InputError
 from msfl_common.harmonization import Reference
-from msfl_common.messages.records import unpack_reference
+from msfl_common.messages.harmonization import unpack_reference
 from msfl_common.models.model_folder import Provenance, load_model, read_reference, save_model
 from msfl_common.models.starting_weights import starting_weights
 from msfl_server.study.server_config import load_server

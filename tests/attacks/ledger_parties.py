@@ -19,16 +19,18 @@ from msfl_client.egress.ledger_receipts import Receipts
 from msfl_client.egress.ledger_witness import Witness
 from msfl_client.site.keys import load_key, make_key
 from msfl_client.site.kit_approval import approve_kit
-from msfl_common.config.study import Policy, SiteConfig, StudyConfig
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError
 from msfl_common.messages.ledger import take_head, with_receipt
 from msfl_common.messages.records import Content, ModelUpdate, Refusal, RoundTask, pack_task
 from msfl_common.trust.kit import read_kit
 from msfl_common.trust.receipts import Receipt, SignedHead, Signer
 from msfl_common.trust.signatures import canonical
-from msfl_server.study.folder import StudyFolder, add_site, init_study, open_notary
+from msfl_server.study.folder import StudyFolder, init_study, open_notary
 from msfl_server.study.ledger_heads import Notary
 from msfl_server.study.server_config import ServerConfig
+from msfl_server.study.sites import add_site
 
 STUDY = StudyConfig(name="pilot")
 

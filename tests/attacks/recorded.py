@@ -18,10 +18,12 @@ from msfl_client.harmonization.combat import Rows, compute_moments, compute_resi
 from msfl_client.rounds.app import build_app
 from msfl_client.rounds.site_context import open_session
 from msfl_common.config.feature_catalogue import FEATURES
-from msfl_common.config.study import Harmonization, Policy, SiteConfig, StudyConfig
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import Harmonization, StudyConfig
 from msfl_common.errors import Code
 from msfl_common.harmonization import Reference
-from msfl_common.messages.records import Refusal, RoundTask, pack_refusal, pack_sums, unpack_slopes
+from msfl_common.messages.harmonization import pack_sums, unpack_slopes
+from msfl_common.messages.records import Refusal, RoundTask, pack_refusal
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.models.weights import Weights
 from msfl_server.aggregation.strategy import strategy_of

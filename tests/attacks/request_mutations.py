@@ -13,19 +13,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from msfl_client.rounds.app import build_app
 from msfl_client.rounds.site_context import open_session
 from msfl_common.config.feature_catalogue import FEATURES
-from msfl_common.config.study import Policy, SiteConfig, StudyConfig
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code
 from msfl_common.harmonization import Reference, column_names
-from msfl_common.messages.records import (
-    ARRAYS,
-    METRICS,
-    TASK,
-    RoundTask,
-    pack_reference_task,
-    pack_slopes_task,
-    pack_task,
-    unpack_refusal,
-)
+from msfl_common.messages.harmonization import pack_reference_task, pack_slopes_task
+from msfl_common.messages.records import ARRAYS, METRICS, TASK, RoundTask, pack_task, unpack_refusal
 from msfl_common.models.starting_weights import starting_weights
 from msfl_server.research.simulation.grid import InProcessGrid
 from tests.attacks.mutations import HOSTILE, mutate, mutated_bytes, mutated_json

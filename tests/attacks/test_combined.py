@@ -23,10 +23,12 @@ from msfl_client.rounds.site_context import SiteSession
 from msfl_client.trainer import Learner
 from msfl_common.config.classification import Classification
 from msfl_common.config.feature_catalogue import FEATURES
-from msfl_common.config.study import Harmonization, Policy, SiteConfig, StudyConfig
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import Harmonization, StudyConfig
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
-from msfl_common.messages.records import METRICS, NUM_CASES, RoundTask, pack_slopes_task, pack_task
+from msfl_common.messages.harmonization import pack_slopes_task
+from msfl_common.messages.records import METRICS, NUM_CASES, RoundTask, pack_task
 from msfl_common.models.feature_models import State
 from msfl_common.models.feature_models.preparation import prepare
 from msfl_common.trust.kit import SignedKit

@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from msfl_client.harmonization.combat import Rows, fit_scanners
-from msfl_common.config.study import load_site, load_study
+from msfl_common.config.site import load_site
+from msfl_common.config.study import load_study
 from msfl_common.errors import ConfigError, ModelFolderError, RefusedError
 from msfl_common.harmonization import Reference
 from msfl_common.models.model_folder import read_reference

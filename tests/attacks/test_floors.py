@@ -21,7 +21,8 @@ from msfl_client.egress.ledger import Line, read
 from msfl_client.rounds.app import build_app
 from msfl_client.rounds.site_context import open_session
 from msfl_client.segmentation import trainer
-from msfl_common.config.study import Policy, SiteConfig, StudyConfig
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.harmonization import Residuals
 from msfl_common.messages.records import (

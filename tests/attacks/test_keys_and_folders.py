@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 
 from msfl_client.connection.server_trust import trust_of
 from msfl_client.site.kit_approval import kit_to_use
-from msfl_common.config.study import SiteConfig, load_site
+from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.errors import InputError
 from msfl_common.system.files import check_private, private_folder
 from msfl_common.trust.kit import (

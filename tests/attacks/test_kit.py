@@ -19,7 +19,7 @@ from msfl_client.connection.check import check_connection
 from msfl_client.connection.supervisor import supervise
 from msfl_client.site.folder import init_site
 from msfl_client.site.kit_approval import APPROVAL_FILE, approved_kit, kit_to_use
-from msfl_common.config.study import SiteConfig, load_site
+from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.errors import InputError
 from msfl_common.trust.kit import (
     CA_FILE,
@@ -35,7 +35,8 @@ from msfl_common.trust.kit import (
 )
 from msfl_common.trust.kit_archive import pack_kit, unpack_kit
 from msfl_server.study.certificates import make_authority
-from msfl_server.study.folder import StudyFolder, add_site, init_study
+from msfl_server.study.folder import StudyFolder, init_study
+from msfl_server.study.sites import add_site
 from tests.attacks.kit_study import SERVER, approve, join, refused, site, site_file, study, tree
 from tests.benchmarks.boundary import kits as fuzz
 from tests.commands import run_main

@@ -16,7 +16,7 @@ from msfl_client.egress.ledger_content import SENT_FOLDER, open_content
 from msfl_client.egress.ledger_late import Late, late_of
 from msfl_client.egress.ledger_line import Entry
 from msfl_common.config.ledger import KeepContent
-from msfl_common.config.study import Policy
+from msfl_common.config.site import Policy
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.messages.ledger import HEAD
 from msfl_server.study.folder import StudyFolder

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord
 
-from msfl_common.config.study import Policy
+from msfl_common.config.site import Policy
 from msfl_common.messages.ledger import HEAD, RECEIPT, take_head
 from msfl_common.messages.records import describe, unpack_update
 from msfl_common.trust.receipts import Receipt, SignedHead, countersign

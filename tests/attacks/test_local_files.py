@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from msfl_client.site.folder import init_site
-from msfl_common.config.study import load_site
+from msfl_common.config.site import load_site
 from msfl_common.errors import InputError
 from msfl_common.system.files import private_folder
 from msfl_server.study.folder import init_study, open_study

@@ -12,7 +12,8 @@ import pytest
 from msfl_client.egress.answers import Purpose
 from msfl_client.rounds.app import claim_of
 from msfl_common.config.feature_catalogue import FEATURES
-from msfl_common.config.study import Policy, SiteConfig, StudyConfig
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.records import RoundTask, pack_task

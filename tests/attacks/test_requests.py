@@ -17,7 +17,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from msfl_client.rounds import site_context
 from msfl_client.rounds.site_context import open_session
-from msfl_common.config.study import SiteConfig, StudyConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code
 from msfl_common.messages.records import ARRAYS, RoundTask, pack_task, unpack_refusal
 from msfl_common.models.starting_weights import starting_weights

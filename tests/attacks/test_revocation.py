@@ -35,8 +35,8 @@ from msfl_common.models.segmentation.unet import build_network, get_weights
 from msfl_server.flower import coordinator
 from msfl_server.flower.coordinator import TICK_S, Coordinator, link_address
 from msfl_server.flower.server_process import open_run
-from msfl_server.study.folder import add_site, remove_site
 from msfl_server.study.server_config import load_server
+from msfl_server.study.sites import add_site, remove_site
 from tests.integration.deployment import Deployment, deployment
 from tests.kits import trust_at
 

@@ -16,7 +16,7 @@ from msfl_client.connection.server_trust import trust_of
 from msfl_client.connection.status import StatusFile
 from msfl_client.site.keys import load_key
 from msfl_client.site.kit_approval import kit_to_use
-from msfl_common.config.study import load_site
+from msfl_common.config.site import load_site
 from msfl_common.messages.records import ARRAYS, ModelUpdate, pack_update
 
 

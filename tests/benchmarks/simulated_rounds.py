@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from msfl_common.config.study import SiteConfig, StudyConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.models.model_folder import load_model
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.models.weights import Weights

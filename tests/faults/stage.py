@@ -15,7 +15,8 @@ from typing import Literal
 
 import yaml
 
-from msfl_common.config.study import Policy, SiteConfig, StudyConfig
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.system.files import write_bytes
 from msfl_common.trust.kit import load_kit
 from msfl_server.research.simulation.folder import RunSetup

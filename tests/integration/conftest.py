@@ -9,7 +9,8 @@ import pytest
 import torch
 from tests.conftest import BidsSite
 
-from msfl_common.config.study import Policy, SiteConfig, StudyConfig
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_server.research.simulation.folder import RunSetup
 from msfl_server.research.simulation.run import run_simulated
 

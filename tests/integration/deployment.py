@@ -21,9 +21,11 @@ import yaml
 from tests.kits import take_over
 
 from msfl_client.site.keys import make_key
-from msfl_common.config.study import StudyConfig, load_site
-from msfl_server.study.folder import StudyFolder, add_site, init_study
+from msfl_common.config.site import load_site
+from msfl_common.config.study import StudyConfig
+from msfl_server.study.folder import StudyFolder, init_study
 from msfl_server.study.server_config import ServerConfig
+from msfl_server.study.sites import add_site
 
 BIN = Path(sys.executable).parent
 # One thread a process: bit-identical sums need equal threads, and many processes share few cores.

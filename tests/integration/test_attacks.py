@@ -56,8 +56,8 @@ from msfl_common.models.segmentation.unet import build_network, get_weights
 from msfl_server.flower.control import connect
 from msfl_server.flower.server_process import DeployedGrid
 from msfl_server.rounds.roster import Roster, meet_sites
-from msfl_server.study.folder import remove_site
 from msfl_server.study.server_config import load_server
+from msfl_server.study.sites import remove_site
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -43,7 +43,8 @@ from tests.kits import point_kit
 from msfl_client.egress.ledger import read
 from msfl_client.egress.ledger_line import Line
 from msfl_client.egress.ledger_proof import Proof
-from msfl_common.config.study import StudyConfig, load_site, load_study
+from msfl_common.config.site import load_site
+from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.messages.ledger import take_head
 from msfl_common.messages.records import describe
 from msfl_common.models.segmentation.unet import build_network, get_weights

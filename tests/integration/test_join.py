@@ -37,11 +37,12 @@ from msfl_client.connection.check import Row, check_connection
 from msfl_client.site.folder import init_site
 from msfl_client.site.keys import make_key
 from msfl_client.site.kit_approval import approve_kit
-from msfl_common.config.study import SiteConfig, load_site
+from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.trust.kit import CA_FILE, KIT_FILE, KIT_FILES, fingerprint, read_kit
 from msfl_server.study.certificates import make_authority
-from msfl_server.study.folder import StudyFolder, add_site, init_study
+from msfl_server.study.folder import StudyFolder, init_study
 from msfl_server.study.server_config import ServerConfig
+from msfl_server.study.sites import add_site
 
 ROWS = ["device", "disk", "key", "kit", "server", "clock", "authenticated", "study"]
 

@@ -19,7 +19,8 @@ from tests.deep import tiny_study
 from tests.server.rounds.test_loop import Recorder, grid_of
 
 from msfl_client.cli.main import main
-from msfl_common.config.study import Policy, Rounds, SiteConfig, StudyConfig
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.metrics.reliability import interval_at
 from msfl_common.models.deep_models import build_classifier
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM

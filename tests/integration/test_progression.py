@@ -10,7 +10,8 @@ import yaml
 from tests.integration.deployment import deployment
 
 from msfl_client.egress.ledger import read, verify
-from msfl_common.config.study import StudyConfig, validate
+from msfl_common.config.base import validate
+from msfl_common.config.study import StudyConfig
 from msfl_server.research.simulated_cohort import make_records
 from msfl_server.research.simulation.folder import RunSetup, sites_of_cohort
 from msfl_server.research.simulation.run import run_simulated

@@ -10,7 +10,8 @@ from pydantic_core import PydanticUndefined
 
 from msfl_common.config import classification
 from msfl_common.config.classification import Classification, Clinical, LinearModel, Outcome
-from msfl_common.config.study import SiteConfig, StudyConfig, load_site, load_study
+from msfl_common.config.site import SiteConfig, load_site
+from msfl_common.config.study import StudyConfig, load_study
 
 KINDS = [
     kind

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfl_client.disclosure.floors import check_floor, floor_of
-from msfl_common.config.study import Policy, StudyConfig
+from msfl_common.config.site import Policy
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.classification import CLASS_METRICS, THRESHOLD_METRICS, check_scores, measure, predict_classes

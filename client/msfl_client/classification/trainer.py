@@ -34,7 +34,8 @@ from msfl_client.segmentation.lesion_model import load_lesion_model
 from msfl_client.segmentation.upstream_model import HandedModel
 from msfl_client.trainer import Learner, OnProgress
 from msfl_common.config.classification import Classification, DeepModel
-from msfl_common.config.study import SiteConfig, StudyConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 
 

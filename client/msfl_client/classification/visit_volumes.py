@@ -24,8 +24,8 @@ from scipy import ndimage
 from msfl_client.data.bids import Case
 from msfl_client.imaging.resampling import CLIP_PERCENTILES, read_image
 from msfl_client.site.cache_limits import mark_used
+from msfl_common.config.base import Contrast
 from msfl_common.config.classification import DeepModel
-from msfl_common.config.study import Contrast
 from msfl_common.errors import CaseError
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM
 from msfl_common.system.files import write_bytes

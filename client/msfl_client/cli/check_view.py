@@ -17,7 +17,8 @@ from msfl_client.data.case_checks import CaseFacts, Grid
 from msfl_client.data.checks import SiteCheck, check_site
 from msfl_client.data.findings import FIXES, Finding
 from msfl_client.disclosure.floors import floor_of
-from msfl_common.config.study import Inputs, SiteConfig, StudyConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import Inputs, StudyConfig
 from msfl_common.system.progress import progress_bars
 
 _WIDE_COLUMNS = 110

@@ -66,7 +66,8 @@ def preprocess(site: SitePath, study: StudyPath = None, workers: Workers = 2, as
     from msfl_client.preprocessing.qc_page import page_path, write_page
     from msfl_client.preprocessing.site import preprocess_site
     from msfl_client.site.kit_approval import study_of_kit
-    from msfl_common.config.study import Inputs, load_site, load_study
+    from msfl_common.config.site import load_site
+    from msfl_common.config.study import Inputs, load_study
     from msfl_common.system.progress import progress_bars, stdout_console
 
     config = load_site(site)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from msfl_client.data.bids import Case
     from msfl_client.features.table import FeatureTable
     from msfl_client.segmentation.lesion_model import LesionModel
-    from msfl_common.config.study import Inputs, SiteConfig
+    from msfl_common.config.site import SiteConfig
+    from msfl_common.config.study import Inputs
 
 commands = typer.Typer()
 
@@ -50,7 +51,8 @@ def features(
     from msfl_client.features.table import write_features_table
     from msfl_client.segmentation.lesion_model import load_lesion_model
     from msfl_client.site.kit_approval import study_of_kit
-    from msfl_common.config.study import Inputs, load_site, load_study
+    from msfl_common.config.site import load_site
+    from msfl_common.config.study import Inputs, load_study
     from msfl_common.errors import CohortError, InputError
     from msfl_common.models.model_signature import check_origin
     from msfl_common.system.files import private_folder
@@ -108,7 +110,8 @@ def harmonize(
     from msfl_client.features.table import read_features_table
     from msfl_client.harmonization.site import FOLDER, TABLE_FILE, harmonize_site
     from msfl_client.site.kit_approval import study_of_kit
-    from msfl_common.config.study import StudyConfig, load_site, load_study
+    from msfl_common.config.site import load_site
+    from msfl_common.config.study import StudyConfig, load_study
     from msfl_common.errors import InputError, RefusedError
     from msfl_common.models.model_folder import read_reference
     from msfl_common.models.model_signature import origin_of_file

@@ -14,7 +14,8 @@ from rich.table import Table
 from msfl_client.clinical.covariates import select_cases
 from msfl_client.data.bids import Case
 from msfl_client.data.bids_tables import several
-from msfl_common.config.study import Harmonization, Policy
+from msfl_common.config.site import Policy
+from msfl_common.config.study import Harmonization
 
 if TYPE_CHECKING:  # it loads statsmodels, and the look beforehand does without
     from msfl_client.harmonization.site import HarmonizedSite

@@ -10,7 +10,7 @@ import typer
 from msfl_common.system.cli import DEBUG_HINT
 
 if TYPE_CHECKING:
-    from msfl_common.config.study import SiteConfig
+    from msfl_common.config.site import SiteConfig
     from msfl_common.trust.kit import SignedKit
 
 commands = typer.Typer()
@@ -62,7 +62,7 @@ def approve(site: SitePath, yes: Yes = False, fingerprint: Fingerprint = None) -
 
 
 def _load(site: Path) -> SiteConfig:
-    from msfl_common.config.study import load_site
+    from msfl_common.config.site import load_site
 
     return load_site(site)
 

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from msfl_client.site.kit_approval import differences
 from msfl_common.config.classification import SOLVABLE, DeepModel
+from msfl_common.config.site import Policy
 from msfl_common.config.stages import stages_of, study_at, tasks_of
-from msfl_common.config.study import Policy
 from msfl_common.errors import InputError
 from msfl_common.trust.kit import SignedKit, fingerprint, spoken
 

@@ -13,7 +13,7 @@ from msfl_common.system.cli import DEBUG_HINT
 
 if TYPE_CHECKING:
     from msfl_client.egress.ledger_proof import Proof
-    from msfl_common.config.study import SiteConfig
+    from msfl_common.config.site import SiteConfig
 
 commands = typer.Typer()
 
@@ -54,7 +54,7 @@ def ledger(
     """
     from msfl_client.cli.ledger_view import export_csv, overview, overview_document, print_overview
     from msfl_client.egress.ledger_proof import Proof
-    from msfl_common.config.study import load_site
+    from msfl_common.config.site import load_site
     from msfl_common.errors import InputError
     from msfl_common.system.progress import stdout_console
 

@@ -23,7 +23,7 @@ from msfl_common.system.cli import DEBUG_HINT, run_app
 
 if TYPE_CHECKING:
     from msfl_client.connection.check import Row
-    from msfl_common.config.study import SiteConfig
+    from msfl_common.config.site import SiteConfig
 
 app = typer.Typer(
     rich_markup_mode="markdown",  # paragraphs flow with the terminal's width
@@ -122,7 +122,8 @@ def check(
     from msfl_client.clinical.check import check_outcome, needs_images, outcome_document, print_outcome
     from msfl_client.data.checks import SiteCheck
     from msfl_client.site.kit_approval import study_of_kit
-    from msfl_common.config.study import Inputs, load_site, load_study
+    from msfl_common.config.site import load_site
+    from msfl_common.config.study import Inputs, load_study
     from msfl_common.errors import CohortError, InputError
     from msfl_common.system.progress import stdout_console
 

@@ -27,7 +27,7 @@ def start(
 ) -> None:
     """Take part: connect to the coordinator and answer its rounds until stopped. Connections go out only."""
     from msfl_client.connection.supervisor import supervise
-    from msfl_common.config.study import load_site
+    from msfl_common.config.site import load_site
     from msfl_common.system.health import health
 
     with health(health_port) as set_serving:
@@ -40,7 +40,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
     from msfl_client.connection.status import read_status
     from msfl_client.connection.supervisor import LOCK, one_line
     from msfl_client.site.kit_approval import what_waits
-    from msfl_common.config.study import load_site
+    from msfl_common.config.site import load_site
     from msfl_common.system.files import quoted
     from msfl_common.system.lock import holder
     from msfl_common.system.progress import stdout_console
@@ -71,7 +71,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
 def stop(site: SitePath) -> None:
     """Stop the site's process; the round it works on is done again when it is back."""
     from msfl_client.connection.supervisor import LOCK, LOG
-    from msfl_common.config.study import load_site
+    from msfl_common.config.site import load_site
     from msfl_common.system.lock import end_holder
     from msfl_common.system.progress import console
 
@@ -92,7 +92,7 @@ def reset_answers(
     tells more of the same patients together with new answers: ask first why the run was lost. The ledger keeps it.
     """
     from msfl_client.egress.answers import forget, num_answers
-    from msfl_common.config.study import load_site
+    from msfl_common.config.site import load_site
     from msfl_common.system.progress import console
 
     config = load_site(site)

@@ -21,7 +21,8 @@ from msfl_client.features.cache import TABLE
 from msfl_client.features.own_table import own_features
 from msfl_client.features.table import FeatureTable, read_features_table
 from msfl_common.config.classification import Classification, DeepModel
-from msfl_common.config.study import SiteConfig, StudyConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import CohortError, InputError
 
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}

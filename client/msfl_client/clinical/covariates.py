@@ -10,7 +10,8 @@ from pathlib import Path
 
 from msfl_client.data.bids import Case
 from msfl_client.data.bids_tables import read_rows
-from msfl_common.config.study import Covariate, Harmonization
+from msfl_common.config.base import Covariate
+from msfl_common.config.study import Harmonization
 
 SEX = {"f": 0.0, "female": 0.0, "m": 1.0, "male": 1.0}
 LARGEST_AGE = 120.0

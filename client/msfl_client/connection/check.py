@@ -23,7 +23,8 @@ from msfl_client.site.keys import public_key_file
 from msfl_client.site.kit_approval import kit_to_use, what_waits
 from msfl_client.site.passphrase import handed_by_a_person, unlock
 from msfl_common import __version__
-from msfl_common.config.study import SiteConfig, StudyConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, RefusedError
 from msfl_common.system.files import check_private
 from msfl_common.trust.kit import SignedKit

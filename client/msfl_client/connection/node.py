@@ -27,8 +27,8 @@ from msfl_client.rounds.app import build_app, refuse
 from msfl_client.site.kit_approval import kit_to_use, what_waits
 from msfl_client.site.passphrase import unlock
 from msfl_common import __version__
+from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.config.stages import stages_of, study_at
-from msfl_common.config.study import SiteConfig, load_site
 from msfl_common.errors import Code, InputError
 from msfl_common.messages.records import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION
 from msfl_common.models.starting_weights import starting_weights

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from msfl_client.connection.status import NodeStatus, read_status
 from msfl_client.site.kit_approval import kit_to_use, what_waits
 from msfl_client.site.passphrase import handed_by_a_person
-from msfl_common.config.study import SiteConfig
+from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
 from msfl_common.system.files import private_folder
 from msfl_common.system.lock import held

@@ -29,7 +29,8 @@ from msfl_client.data.bids_tables import (
     sidecar_scanner,
 )
 from msfl_client.data.findings import Finding
-from msfl_common.config.study import Contrast, SiteConfig
+from msfl_common.config.base import Contrast
+from msfl_common.config.site import SiteConfig
 from msfl_common.errors import CohortError
 
 

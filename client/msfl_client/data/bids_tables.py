@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from msfl_client.data.findings import Finding
-from msfl_common.config.study import Contrast
+from msfl_common.config.base import Contrast
 from msfl_common.system.reading import read_mapping
 
 _MISSING = {"", "n/a", "na", "nan", "none", "unknown"}

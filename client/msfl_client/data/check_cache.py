@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from msfl_client.data.bids import Case
 from msfl_client.data.case_checks import CaseReport
-from msfl_common.config.study import Contrast
+from msfl_common.config.base import Contrast
 from msfl_common.system.files import private_folder, write_text
 from msfl_common.system.reading import read_mapping
 

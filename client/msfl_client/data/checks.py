@@ -11,7 +11,8 @@ from msfl_client.data.case_checks import CaseFacts, CaseReport, check_case, exam
 from msfl_client.data.check_cache import CheckCache, fingerprint_of, slot_of
 from msfl_client.data.derivative import current, from_derivative, read_sidecar
 from msfl_client.data.findings import Finding, Level
-from msfl_common.config.study import Inputs, SiteConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import Inputs
 
 __all__ = ["CaseFacts", "Finding", "SiteCheck", "check_case", "check_site"]
 

@@ -21,7 +21,9 @@ from msfl_client.imaging.common_space import CommonSpaceCase
 from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.imaging.resampling import read_image
 from msfl_common import __version__
-from msfl_common.config.study import Contrast, Frozen, Inputs, Preprocessed, SiteConfig
+from msfl_common.config.base import Contrast, Frozen, Preprocessed
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import Inputs
 from msfl_common.system.files import whole_folder, write_json, write_text
 
 FOLDER = "preprocessed"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from msfl_common.config.study import Contrast
+from msfl_common.config.base import Contrast
 
 _MIN_SLICES = 10
 _LOCALISER = re.compile(r"loc(ali[sz]er)?\b|scout|survey|3.?plane|aahead")

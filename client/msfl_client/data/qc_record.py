@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from pydantic import Field
 
-from msfl_common.config.study import Contrast, Frozen
+from msfl_common.config.base import Contrast, Frozen
 
 FEWEST_CASES = 5  # a distribution of fewer says nothing
 OUTLIER_Z = 3.5  # Iglewicz and Hoaglin 1993

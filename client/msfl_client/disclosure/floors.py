@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from msfl_common.config.study import Policy, StudyConfig
+from msfl_common.config.site import Policy
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 
 

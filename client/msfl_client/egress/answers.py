@@ -33,7 +33,8 @@ from msfl_client.egress.gateway import door_of
 from msfl_client.egress.ledger_line import Entry
 from msfl_common import __version__
 from msfl_common.config.classification import NAME
-from msfl_common.config.study import Policy, SiteConfig, StudyConfig
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.messages.records import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION, Content, RoundTask, payload_sha256
 from msfl_common.models.feature_models import num_rounds_needed

@@ -19,10 +19,13 @@ from msfl_client.egress.ledger_late import late_of
 from msfl_client.egress.ledger_line import Entry
 from msfl_client.site.passphrase import unlock_here
 from msfl_common import __version__
+from msfl_common.config.base import MessageKind
+from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.stages import Stage, stages_of, study_at, tasks_of
-from msfl_common.config.study import MessageKind, Policy, SiteConfig, StudyConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, MsflError, RefusedError
 from msfl_common.harmonization import Moments, Residuals
+from msfl_common.messages.harmonization import pack_sums
 from msfl_common.messages.ledger import add_head
 from msfl_common.messages.records import (
     Content,
@@ -35,7 +38,6 @@ from msfl_common.messages.records import (
     pack_facts,
     pack_metrics,
     pack_refusal,
-    pack_sums,
     pack_update,
 )
 from msfl_common.trust.receipts import Signer

@@ -14,7 +14,7 @@ from msfl_client.egress.ledger_content import SENT_FOLDER, kept_numbers
 from msfl_client.egress.ledger_late import late_of
 from msfl_client.egress.ledger_line import Line
 from msfl_client.egress.ledger_proof import Proof
-from msfl_common.config.study import SiteConfig
+from msfl_common.config.site import SiteConfig
 from msfl_common.errors import SENTENCES_AT_SITE, Code
 
 REFUSAL = "refusal"

@@ -16,7 +16,7 @@ from msfl_client.egress.ledger_line import Line
 from msfl_client.egress.ledger_receipts import Countersigned, Receipts
 from msfl_client.site.keys import has_passphrase, load_key, public_key_file
 from msfl_client.site.kit_approval import approved_kit
-from msfl_common.config.study import SiteConfig
+from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
 from msfl_common.system.reading import MOST_KEY, read_bounded
 from msfl_common.trust.kit import Kit, fingerprint

@@ -19,8 +19,8 @@ from msfl_client.features.lesion_zones import Landmarks, find_landmarks, zone_of
 from msfl_client.features.texture import glcm_features
 from msfl_client.features.tissues import Tissues, segment_tissues
 from msfl_client.imaging.common_space import CommonSpaceCase
+from msfl_common.config.base import Contrast
 from msfl_common.config.feature_catalogue import FEATURES, ZONES, with_unit
-from msfl_common.config.study import Contrast
 from msfl_common.metrics.segmentation import label_lesions
 
 FORMAT = 1  # raise it whenever a feature's value changes

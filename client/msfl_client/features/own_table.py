@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from msfl_client.features.cache import TABLE
 from msfl_client.features.table import FeatureTable, read_features_table
-from msfl_common.config.study import SiteConfig
+from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from msfl_client.disclosure.small_groups import Mask, groups, is_large
-from msfl_common.config.study import Frozen
+from msfl_common.config.base import Frozen
 from msfl_common.errors import Code, RefusedError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
 

@@ -17,7 +17,8 @@ from msfl_client.clinical.covariates import Selection, select_cases
 from msfl_client.data.bids import Case
 from msfl_client.features.table import FeatureRow, FeatureTable, write_features_table
 from msfl_client.harmonization.combat import Rows, SiteFit, apply_fit, check_effects, fit_scanners
-from msfl_common.config.study import Covariate, Harmonization
+from msfl_common.config.base import Covariate
+from msfl_common.config.study import Harmonization
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.harmonization import Floats, Reference, covariate_columns
 from msfl_common.models.model_folder import REFERENCE_FILE

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_common.config.study import Contrast
+from msfl_common.config.base import Contrast
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from msfl_common.config.study import Contrast, Preprocessed
+from msfl_common.config.base import Contrast, Preprocessed
 
 # A brain on the template is a third larger than it was: 2.4 l are seen. Heads, cut at the vertex and the neck where
 # the slices ended, are seen from 2.5 l; they touch these faces with a fifth or more of them, brains with a twentieth.

@@ -12,7 +12,7 @@ from msfl_client.features.cache import features_of
 from msfl_client.features.table import FeatureTable, write_features_table
 from msfl_client.harmonization.site import FOLDER, HarmonizedSite, harmonize_site
 from msfl_client.segmentation.lesion_model import load_lesion_model
-from msfl_common.config.study import SiteConfig
+from msfl_common.config.site import SiteConfig
 from msfl_common.errors import RefusedError
 from msfl_common.harmonization import Reference
 from msfl_common.models.model_folder import REFERENCE_FILE, read_reference

@@ -20,7 +20,7 @@ from msfl_client.harmonization.site import FOLDER, harmonize_site
 from msfl_client.preprocessing.site import preprocess_site
 from msfl_client.segmentation.lesion_model import load_lesion_model
 from msfl_common.config.classification import Classification, DeepModel
-from msfl_common.config.study import SiteConfig
+from msfl_common.config.site import SiteConfig
 from msfl_common.errors import CohortError, InputError, RefusedError
 from msfl_common.harmonization import Reference
 from msfl_common.models.model_folder import REFERENCE_FILE, SEGMENTATION_FOLDER, ModelCard, read_reference

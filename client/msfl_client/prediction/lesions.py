@@ -27,7 +27,8 @@ from msfl_client.segmentation.loop import predict_probability
 from msfl_client.segmentation.network_input import PreparedCase, prepare_case, prepare_images, reference_contrast
 from msfl_client.site.devices import pick_device
 from msfl_common import __version__
-from msfl_common.config.study import Inputs, SiteConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError, CohortError, InputError
 from msfl_common.metrics.segmentation import label_lesions
 from msfl_common.models.model_card import NOTICE

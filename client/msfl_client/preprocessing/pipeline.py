@@ -28,7 +28,8 @@ from msfl_client.imaging.registration import (
 )
 from msfl_client.imaging.resampling import read_image, resample
 from msfl_client.imaging.skull_strip_detection import brain_of, dice, recognise, share_grid
-from msfl_common.config.study import Contrast, Inputs, Preprocessed
+from msfl_common.config.base import Contrast, Preprocessed
+from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 
 BRAIN_MEDIAN = 1000  # what a contrast's median in the brain is scaled to

@@ -15,7 +15,8 @@ from msfl_client.data.bids import Case, find_cases
 from msfl_client.data.derivative import FOLDER, current
 from msfl_client.data.qc_record import FEWEST_CASES, LEAST_COVERAGE, LEAST_OVERLAP, OUTLIER_Z, figures, odd_figures
 from msfl_client.preprocessing.site import Outcome, picture_path
-from msfl_common.config.study import Inputs, SiteConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import Inputs
 from msfl_common.system.files import write_text
 
 _PAGE = """<!doctype html>

@@ -30,7 +30,8 @@ from msfl_client.data.derivative import (
     write_case,
     write_description,
 )
-from msfl_common.config.study import Inputs, SiteConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError, CohortError
 from msfl_common.system.files import private_folder, write_bytes
 from msfl_common.system.lock import held

@@ -40,7 +40,8 @@ from msfl_client.rounds.update_cache import keep_update, kept_update
 from msfl_client.segmentation.upstream_model import handed_model, take_model
 from msfl_client.trainer import OnProgress
 from msfl_common import __version__
-from msfl_common.config.study import SiteConfig, StudyConfig, load_site
+from msfl_common.config.site import SiteConfig, load_site
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import (
     Code,
     CohortError,
@@ -50,6 +51,7 @@ from msfl_common.errors import (
     RefusedError,
     UpdateError,
 )
+from msfl_common.messages.harmonization import unpack_reference, unpack_slopes
 from msfl_common.messages.records import (
     MOMENTS,
     REFERENCE,
@@ -59,8 +61,6 @@ from msfl_common.messages.records import (
     NodeFacts,
     Refusal,
     RoundTask,
-    unpack_reference,
-    unpack_slopes,
     unpack_task,
     unpack_task_weights,
 )

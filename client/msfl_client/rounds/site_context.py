@@ -32,8 +32,9 @@ from msfl_client.site.devices import (
     pick_devices,
 )
 from msfl_client.trainer import Learner, OnProgress, OnStep
+from msfl_common.config.site import SiteConfig
 from msfl_common.config.stages import Stage, study_at
-from msfl_common.config.study import Rounds, SiteConfig, StudyConfig
+from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.records import ModelUpdate, RoundTask, ValidationMetrics
 from msfl_common.models.weights import Weights

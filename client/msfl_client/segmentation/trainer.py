@@ -20,7 +20,8 @@ from msfl_client.segmentation.loop import train_round, validate
 from msfl_client.segmentation.network_input import PreparedCase, cached_path, prepare_all
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader, case_order, drawn_in
 from msfl_client.trainer import OnCase, OnProgress, OnStep
-from msfl_common.config.study import SiteConfig, StudyConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.metrics.intervals import bootstrap_mean, num_patients_of
 from msfl_common.metrics.segmentation import METRICS

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from msfl_common.config.site import SiteConfig
 from msfl_common.config.stages import study_at
-from msfl_common.config.study import SiteConfig, StudyConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, ModelFolderError, RefusedError
 from msfl_common.models.model_folder import Provenance, read_card, save_model
 from msfl_common.models.starting_weights import starting_weights

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msfl_client.site.keys import make_key, public_key_file
-from msfl_common.config.study import SITE_FILE, SiteConfig, validate
+from msfl_common.config.base import validate
+from msfl_common.config.site import SITE_FILE, SiteConfig
 from msfl_common.config.yaml_template import commented_yaml
 from msfl_common.errors import InputError
 from msfl_common.system.files import write_text

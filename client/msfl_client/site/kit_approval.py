@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
-from msfl_common.config.study import Frozen, SiteConfig, StudyConfig
+from msfl_common.config.base import Frozen
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, PrivateFolderError
 from msfl_common.system.files import check_private, is_open_to_others, private_folder, write_bytes
 from msfl_common.trust.kit import KIT_FILES, SignedKit, parse_kit, read_kit

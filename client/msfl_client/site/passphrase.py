@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from msfl_client.site.keys import has_passphrase, load_key
-from msfl_common.config.study import SiteConfig
+from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
 from msfl_common.system.files import read_secret
 from msfl_common.system.reading import MOST_KEY, read_bounded

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msfl_common.config.study import Harmonization, StudyConfig, Task
+from msfl_common.config.base import Task
+from msfl_common.config.study import Harmonization, StudyConfig
 
 Stage = Literal["segmentation", "final"]  # any other study has the final one alone
 

@@ -1,43 +1,31 @@
-"""The two files people write: `study.yaml` (coordinator) and `site.yaml` (hospital).
+"""`study.yaml`: what is trained, on what, and how the rounds go.
 
-Both are frozen, refuse unknown keys and are parsed once, at the command line. The study also travels to the
-sites as JSON, where it is validated again by the same model and then against the site's policy.
+It is parsed once, at the command line, and travels to the sites as JSON, where it is validated again by the same model
+and then against the site's policy.
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from msfl_common.config.classification import NAME, SOLVABLE, Classification, DeepModel, check_deep_model
+from msfl_common.config.base import (
+    Contrast,
+    Covariate,
+    Fraction,
+    Frozen,
+    Name,
+    Task,
+    validate,
+)
+from msfl_common.config.classification import Classification, DeepModel, check_deep_model
 from msfl_common.config.feature_catalogue import FEATURES, HARMONIZED
-from msfl_common.config.ledger import KeepContent
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.errors import ConfigError
 from msfl_common.system.checked_numbers import MOST_CASES
-from msfl_common.system.files import unfollowed, unwritable
 from msfl_common.system.reading import MOST_SETTINGS, describe_faults, parse_json, read_yaml
-
-Name = Annotated[str, Field(pattern=NAME)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Contrast = Literal["T1w", "FLAIR", "T2w", "PDw"]
-MessageKind = Literal["model_update", "validation_metrics", "harmonization_sums", "node_facts", "ledger_head"]
-Task = Literal["lesion-segmentation", "classification"]
-Covariate = Literal["age", "sex"]
-Preprocessed = Literal["none", "brain", "common-space"]
-SITE_FILE = "site.yaml"
-_CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
-Hours = Annotated[str, Field(pattern=f"^{_CLOCK}-{_CLOCK}$")]
-
-
-class Frozen(BaseModel):
-    """A file's content: unknown keys are refused, nothing can be changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=False)
 
 
 class Inputs(Frozen):
@@ -256,90 +244,6 @@ class StudyConfig(Frozen):
         return self.harmonization.feature_names if self.harmonization.method != "none" else ()
 
 
-class Policy(Frozen):
-    """What a site allows; it wins over whatever a study asks."""
-
-    tasks: tuple[Task, ...] = Field(("lesion-segmentation",), description="tasks the site takes part in")
-    allow: tuple[MessageKind, ...] = Field(
-        ("model_update", "validation_metrics", "node_facts", "ledger_head"),
-        description="message kinds that may leave the site",
-    )
-    refuse_models: tuple[str, ...] = Field(
-        SOLVABLE,
-        description="kinds of outcome model refused: a hostile coordinator can read rows of patients out of them",
-    )
-    min_cases: int = Field(5, ge=1, description="fewest patients behind any update or figure that leaves the site")
-    max_rounds: int = Field(1000, ge=1, description="most rounds of a study the site takes part in")
-    max_steps_per_round: int = Field(10_000, ge=1, description="most optimiser steps in one round")
-    max_memory_gb: float | None = Field(
-        None, gt=0, description="most memory that a batch may take, GB, by the study's settings; null: the device's"
-    )
-    max_device_hours_per_day: float | None = Field(
-        None, gt=0, description="hours of training and validation a day, summed over devices; null: no limit"
-    )
-    keep_content: KeepContent | None = Field(
-        None,
-        description="keep what leaves, encrypted to the data protection officer's key; null: its fingerprint alone",
-    )
-
-
-class SiteConfig(Frozen):
-    """A hospital's own file; it never leaves the hospital."""
-
-    schema_version: Literal[1] = Field(1, description="version of this file's format")
-    name: Name = Field(description="the site's name in the study")
-    data: tuple[Path, ...] = Field(min_length=1, description="one BIDS folder, or several; relative to this file")
-    masks: Name = Field("lesions", description="folder under derivatives/ that holds the manual lesion masks")
-    preprocessed: Literal["auto"] | Preprocessed = Field(
-        "auto",
-        description="what the images are: none (whole heads), brain (extracted, bias-corrected), common-space (and on "
-        "MNI152); auto looks at each case",
-    )
-    state: Path = Field(description="folder for cache, ledger and log, relative to this file; created when missing")
-    device: str | tuple[str, ...] = Field(
-        "auto",
-        description="auto (cuda, then mps, then cpu), cpu, mps, cuda, cuda:N, or several GPUs: [cuda:0, cuda:1]",
-    )
-    gpu_memory_fraction: float = Field(1.0, gt=0, le=1, description="share of each GPU's memory that may be taken")
-    hours: tuple[Hours, ...] = Field(
-        (), description='when the site trains and validates, local time: "19:00-07:00" or a list; empty: always'
-    )
-    kit: Path = Field(Path("kit"), description="folder of the coordinator's joining kit, relative to this file")
-    key: Path = Field(Path("site.key"), description="the site's private key, relative to this file")
-    key_passphrase: Path | None = Field(
-        None, description="file of mode 0600 with the passphrase of `key`; null: none, a systemd credential, or typed"
-    )
-    policy: Policy = Policy()
-
-    @field_validator("data", "hours", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str | Path) else value
-
-    @field_validator("hours")
-    @classmethod
-    def _hours_have_a_length(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if any(window[:5] == window[6:] for window in value):
-            raise ValueError("a window ends when it starts; leave `hours` out to compute at any time")
-        return value
-
-    @field_validator("device")
-    @classmethod
-    def _one_device_or_several_gpus(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        """A list names different GPUs or, to try it out, `cpu` as often as there shall be processes."""
-        if isinstance(value, str):
-            known = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None
-        else:
-            different_gpus = len(set(value)) == len(value) and all(re.fullmatch(r"cuda:\d+", name) for name in value)
-            known = len(value) > 0 and (different_gpus or set(value) == {"cpu"})
-        if not known:
-            raise ValueError("expected auto, cpu, mps, cuda, cuda:N or a list of different GPUs: [cuda:0, cuda:1]")
-        return value
-
-
-Config = TypeVar("Config", bound=BaseModel)
-
-
 def load_study(path: Path) -> StudyConfig:
     """Read `study.yaml`.
 
@@ -347,32 +251,6 @@ def load_study(path: Path) -> StudyConfig:
         ConfigError: the file is missing, is not YAML, or does not validate.
     """
     return validate(StudyConfig, read_yaml(path), str(path))
-
-
-def load_site(path: Path) -> SiteConfig:
-    """Read a site's file, or the `site.yaml` of its folder; relative paths are taken from the file's own folder.
-
-    Raises:
-        ConfigError, PrivateFolderError: the file is missing, no YAML, not valid, or other accounts may change it.
-    """
-    path = path / SITE_FILE if path.is_dir() else path
-    if not path.exists():
-        raise ConfigError(str(path), ["no such file; name the site's file, or make one with `msfl-client init`"])
-    site = validate(SiteConfig, read_yaml(unwritable(path)), str(path))
-    base, policy = path.resolve().parent, site.policy
-    if keep := policy.keep_content:
-        keep = keep.model_copy(update={"public_key": (base / keep.public_key).resolve()})
-        policy = policy.model_copy(update={"keep_content": keep})
-    return site.model_copy(
-        update={
-            "policy": policy,
-            "data": tuple((base / folder).resolve() for folder in site.data),
-            "state": unfollowed(base, site.state),
-            "kit": unfollowed(base, site.kit),
-            "key": (base / site.key).resolve(),
-            "key_passphrase": site.key_passphrase and (base / site.key_passphrase).resolve(),
-        }
-    )
 
 
 def parse_study(text: str, source: str = "study") -> StudyConfig:
@@ -384,17 +262,5 @@ def parse_study(text: str, source: str = "study") -> StudyConfig:
     parse_json(text, source, MOST_SETTINGS)
     try:
         return StudyConfig.model_validate_json(text)
-    except ValidationError as error:
-        raise ConfigError(source, describe_faults(error)) from None
-
-
-def validate(model: type[Config], content: dict[str, Any], source: str) -> Config:
-    """The content of a file as its model.
-
-    Raises:
-        ConfigError: it does not validate; one line per fault, each starting with `source`.
-    """
-    try:
-        return model.model_validate(content)
     except ValidationError as error:
         raise ConfigError(source, describe_faults(error)) from None

@@ -17,15 +17,13 @@ from msfl_common.config.classification import NAME, Split
 from msfl_common.config.stages import Stage, stages_of, study_at
 from msfl_common.config.study import StudyConfig, parse_study
 from msfl_common.errors import Code, ConfigError, UpdateError
-from msfl_common.harmonization import Floats, Moments, Reference, Residuals
-from msfl_common.messages.arrays import ARRAYS, check_scatter, pack_weights, unpack_floats, unpack_weights
+from msfl_common.messages.arrays import ARRAYS, pack_weights, unpack_floats, unpack_weights
 from msfl_common.messages.ledger import BESIDE
 from msfl_common.messages.validation_metrics import ValidationMetrics as ValidationMetrics
 from msfl_common.messages.validation_metrics import array_shapes, check_metrics, estimate_of, flat_numbers, number_names
 from msfl_common.metrics.classification_curves import DEFAULT_THRESHOLD
 from msfl_common.models.weights import Weights
 from msfl_common.system.checked_numbers import MOST_LOSS, MOST_SECONDS, finite_number, number_within, whole_number
-from msfl_common.system.reading import MOST_SETTINGS, parse_record
 
 TASK, METRICS, FACTS, REFUSAL = "task", "metrics", "facts", "refusal"
 STUDY, STAGE, ROUND, SPLIT, THRESHOLD, SLOPES = "study", "stage", "round", "split", "threshold", "slopes"
@@ -169,7 +167,7 @@ def unpack_update(content: RecordDict, expected: Weights) -> ModelUpdate:
     Raises:
         UpdateError: records, names, shapes, types, sizes or values are not as declared.
     """
-    numbers = _exactly(content, {ARRAYS, METRICS}, {NUM_CASES, TRAIN_LOSS, SECONDS})
+    numbers = exactly(content, {ARRAYS, METRICS}, {NUM_CASES, TRAIN_LOSS, SECONDS})
     num_cases = whole_number(NUM_CASES, numbers[NUM_CASES])
     loss = number_within(TRAIN_LOSS, numbers[TRAIN_LOSS], -MOST_LOSS, MOST_LOSS)
     seconds = number_within(SECONDS, numbers[SECONDS], 0.0, MOST_SECONDS)
@@ -201,7 +199,7 @@ def unpack_metrics(
     """
     allowed = number_names(names) | {NUM_CASES, SECONDS}
     known = set(content.metric_records.get(METRICS, MetricRecord())) & allowed | {NUM_CASES, SECONDS}
-    numbers = _exactly(content, {METRICS, ARRAYS} if num_classes else {METRICS}, known)
+    numbers = exactly(content, {METRICS, ARRAYS} if num_classes else {METRICS}, known)
     num_cases = whole_number(NUM_CASES, numbers.pop(NUM_CASES))
     seconds = number_within(SECONDS, numbers.pop(SECONDS), 0.0, MOST_SECONDS)
     arrays = unpack_floats(content, array_shapes(num_classes)) if num_classes else {}
@@ -235,76 +233,6 @@ def unpack_facts(content: RecordDict) -> NodeFacts:
     if not isinstance(version, str) or not re.fullmatch(_VERSION, version):
         raise UpdateError("version: expected one")
     return NodeFacts(site, version, whole_number("cases_at_least", record["cases_at_least"], least=0))
-
-
-def pack_slopes_task(task: RoundTask, slopes_QP: Floats) -> RecordDict:
-    """The coordinator's request for the second sums of a harmonization."""
-    return RecordDict({**pack_task(task), ARRAYS: ArrayRecord({SLOPES: Array(slopes_QP)})})
-
-
-def unpack_slopes(content: RecordDict, shape: tuple[int, int]) -> Floats:
-    """The slopes of a request, Q x P.
-
-    Raises:
-        UpdateError: they are not as declared.
-    """
-    return unpack_floats(content, {SLOPES: shape})[SLOPES]
-
-
-def pack_reference_task(task: RoundTask, reference: Reference) -> RecordDict:
-    """The coordinator hands out the reference of a harmonization; a site answers with its facts."""
-    content = pack_task(task)
-    content.config_records[TASK][REFERENCE] = reference.model_dump_json()
-    return content
-
-
-def unpack_reference(content: RecordDict) -> Reference:
-    """The reference in a request.
-
-    Raises:
-        UpdateError: there is none, or it does not validate.
-    """
-    try:
-        return parse_record(Reference, str(content.config_records[TASK].get(REFERENCE)), REFERENCE, MOST_SETTINGS)
-    except ConfigError as error:
-        raise UpdateError(f"expected the reference of a harmonization: {error}") from None
-
-
-def pack_sums(sums: Moments | Residuals) -> RecordDict:
-    """Sums of a harmonization: arrays, and the number of cases and, with the first, of scanners."""
-    numbers = {NUM_CASES: sums.num_cases}
-    if isinstance(sums, Moments):
-        numbers[NUM_SCANNERS] = sums.num_scanners
-    record = ArrayRecord({name: Array(value) for name, value in sums.arrays.items()})
-    return RecordDict({ARRAYS: record, METRICS: MetricRecord({**numbers})})
-
-
-def unpack_moments(content: RecordDict, num_columns: int, num_features: int) -> Moments:
-    """Read a site's first sums.
-
-    Raises:
-        UpdateError: names, shapes, types or values are not as declared.
-    """
-    numbers = _exactly(content, {ARRAYS, METRICS}, {NUM_CASES, NUM_SCANNERS})
-    num_cases = whole_number(NUM_CASES, numbers[NUM_CASES])
-    num_scanners = whole_number(NUM_SCANNERS, numbers[NUM_SCANNERS], most=num_cases)
-    shapes = {"covariance": (num_columns, num_columns), "cross": (num_columns, num_features)}
-    arrays = unpack_floats(content, shapes)
-    check_scatter("covariance", arrays["covariance"])
-    return Moments(num_cases, num_scanners, arrays["covariance"], arrays["cross"])
-
-
-def unpack_residuals(content: RecordDict, num_features: int) -> Residuals:
-    """Read a site's second sums.
-
-    Raises:
-        UpdateError: names, shapes, types or values are not as declared.
-    """
-    num_cases = whole_number(NUM_CASES, _exactly(content, {ARRAYS, METRICS}, {NUM_CASES})[NUM_CASES])
-    arrays = unpack_floats(content, {"intercepts": (num_features,), "squares": (num_features,)})
-    if (arrays["squares"] < 0).any():
-        raise UpdateError("squares: expected no negative sum of squares")
-    return Residuals(num_cases, arrays["intercepts"], arrays["squares"])
 
 
 def pack_refusal(refusal: Refusal) -> RecordDict:
@@ -359,7 +287,12 @@ def payload_sha256(content: Content) -> str:
     return digest.hexdigest()
 
 
-def _exactly(content: RecordDict, records: set[str], names: set[str]) -> dict[str, float]:
+def exactly(content: RecordDict, records: set[str], names: set[str]) -> dict[str, float]:
+    """The numbers of a message, which holds these records and numbers and no others.
+
+    Raises:
+        UpdateError: it does not.
+    """
     record = content.metric_records.get(METRICS)
     if record is None or set(content) != records:
         raise UpdateError(f"expected the records {sorted(records)}, found {len(content)} or other ones")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from msfl_common.config.study import Task
+from msfl_common.config.base import Task
 from msfl_common.metrics.classification import CLASSIFICATION_METRICS
 from msfl_common.metrics.segmentation import METRICS, Metric
 

@@ -6,8 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from msfl_common.config.base import Name, Sha256
 from msfl_common.config.classification import DeepModel
-from msfl_common.config.study import Name, Sha256, StudyConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.reliability import Reliability
 from msfl_common.system.checked_numbers import MOST_CASES
 

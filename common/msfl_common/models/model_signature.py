@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field
 
-from msfl_common.config.study import Frozen, Sha256
+from msfl_common.config.base import Frozen, Sha256
 from msfl_common.errors import ConfigError, InputError, ModelFolderError
 from msfl_common.system.files import write_text
 from msfl_common.system.reading import read_record

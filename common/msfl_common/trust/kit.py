@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import AwareDatetime, Field, ValidationError
 
 from msfl_common import __version__
-from msfl_common.config.study import Frozen, Name, Sha256, StudyConfig
+from msfl_common.config.base import Frozen, Name, Sha256
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import ConfigError, InputError
 from msfl_common.system.reading import MOST_KEY, describe_faults, mapping_of, parse_record, read_bounded
 from msfl_common.trust.signatures import canonical, is_signed, sign

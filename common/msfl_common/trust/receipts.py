@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field
 
-from msfl_common.config.study import Frozen, Name, Sha256
+from msfl_common.config.base import Frozen, Name, Sha256
 from msfl_common.errors import InputError
 from msfl_common.trust.signatures import canonical, is_signed, key_issued_by, sign
 

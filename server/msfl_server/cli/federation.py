@@ -37,7 +37,8 @@ def start(
     from msfl_common.system.lock import held
     from msfl_common.system.progress import console
     from msfl_server.flower.coordinator import LOCK, Coordinator
-    from msfl_server.study.folder import certificate_warning, list_sites, open_study, stale_kits
+    from msfl_server.study.folder import certificate_warning, list_sites, open_study
+    from msfl_server.study.sites import stale_kits
 
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)

@@ -46,7 +46,8 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make a study folder: settings, and a certificate authority and server certificate of its own."""
-    from msfl_common.config.study import load_study, validate
+    from msfl_common.config.base import validate
+    from msfl_common.config.study import load_study
     from msfl_common.system.files import quoted
     from msfl_common.trust.kit import fingerprint, read_certificate
     from msfl_server.study.authority_key import new_passphrase, read_passphrase
@@ -91,7 +92,8 @@ def add_site_command(
 ) -> None:
     """Authorise a site by its public key, and make its joining kit."""
     from msfl_common.trust.kit import load_kit, spoken
-    from msfl_server.study.folder import add_site, authority_key, open_study
+    from msfl_server.study.folder import authority_key, open_study
+    from msfl_server.study.sites import add_site
 
     study = open_study(folder)
     archive = add_site(study, name, public_key, authority_key(study, ca_key, passphrase_file))
@@ -110,7 +112,8 @@ def add_site_command(
 @commands.command("remove-site", epilog=DEBUG_HINT)
 def remove_site_command(folder: StudyDir, name: SiteName, as_json: Json = False) -> None:
     """Take a site's authority away, and its joining kit."""
-    from msfl_server.study.folder import list_sites, open_study, remove_site
+    from msfl_server.study.folder import list_sites, open_study
+    from msfl_server.study.sites import remove_site
 
     study = open_study(folder)
     remove_site(study, name)
@@ -159,7 +162,8 @@ def renew_kits_command(
     folder: StudyDir, ca_key: CaKey = None, passphrase_file: PassphraseFile = None, as_json: Json = False
 ) -> None:
     """Make the kits anew that hold another study than study.yaml. A person at each site has to approve the change."""
-    from msfl_server.study.folder import authority_key, open_study, refresh_kits, stale_kits
+    from msfl_server.study.folder import authority_key, open_study
+    from msfl_server.study.sites import refresh_kits, stale_kits
 
     study = open_study(folder)
     renewed = refresh_kits(study, authority_key(study, ca_key, passphrase_file)) if stale_kits(study) else []

@@ -36,8 +36,8 @@ from msfl_server.report.charts import (
     site_colours,
 )
 from msfl_server.report.classification import classification_section
-from msfl_server.report.harmonization_charts import association_chart, predictability_chart
-from msfl_server.results.harmonization_effect import HarmonizationEffect, Interval, ScannerPredictability
+from msfl_server.report.harmonization import harmonization_section
+from msfl_server.results.harmonization_effect import HarmonizationEffect
 from msfl_server.results.settings import flat_settings
 from msfl_server.results.summary import SUSPENDED, MetricSummary, Summary
 from msfl_server.results.withheld import say_withheld
@@ -92,7 +92,7 @@ def write_report(
         site_rows=_site_rows(summary),
         classification=classification_section(summary, study.left_out),
         round_column=_round_column(summary),
-        harmonization=_harmonization(reference, effect) if reference else None,
+        harmonization=harmonization_section(reference, effect) if reference else None,
         segmentation=_segmentation(segmentation) if segmentation else None,
         overlays=[{"site": o.site, "caption": o.caption, "src": overlay_png(o)} for o in overlays],
         outline={"reference": REFERENCE_COLOUR, "prediction": PREDICTION_COLOUR},
@@ -291,36 +291,6 @@ def _site_rows(summary: Summary) -> list[dict[str, Any]]:
     return rows
 
 
-def _harmonization(reference: Reference, effect: HarmonizationEffect | None) -> dict[str, Any]:
-    facts = (
-        f"ComBat over {reference.num_scanners} scanners at {reference.num_sites} sites, from sums of "
-        f"{reference.num_cases} training cases: {len(reference.settings.feature_names)} features, "
-        f"{' and '.join(reference.settings.covariates) or 'no covariates'} kept. Reference {reference.version}."
-    )
-    if effect is None:
-        return {"facts": facts, "rows": [], "charts": []}
-    rows = [
-        {
-            "classifier": result.classifier,
-            "before": _interval(result.before),
-            "after": _interval(result.after),
-            "chance": f"{result.chance:.2f}",
-        }
-        for result in effect.scanner
-    ]
-    charts = [
-        {"title": "Which scanner?", "alt": _scanner_alt(effect.scanner), "svg": predictability_chart(effect.scanner)}
-    ]
-    for name, title, label, found in (
-        ("age", "Age", "SD per decade", effect.age),
-        ("outcome", "Activity within a year", "SD between outcomes", effect.outcome),
-    ):
-        if found:
-            alt = f"{title}: each feature's association within scanners against that over all cases, before and after."
-            charts.append({"title": title, "alt": alt, "svg": association_chart(f"harmonization-{name}", label, found)})
-    return {"facts": facts, "rows": rows, "charts": [{**chart, "svg": Markup(chart["svg"])} for chart in charts]}
-
-
 def _segmentation(summary: Summary) -> dict[str, str]:
     """What outlined the lesions that the features are of."""
     told = [(name, summary.metrics[name]) for name in HEADLINE[summary.task] if name in summary.metrics]
@@ -334,15 +304,6 @@ def _segmentation(summary: Summary) -> dict[str, str]:
         "figures": figures or "no site reported a metric",
         "link": f"{FOLDER}/{REPORT_FILE}",
     }
-
-
-def _scanner_alt(results: Sequence[ScannerPredictability]) -> str:
-    told = "; ".join(f"{r.classifier} {r.before.value:.2f} before, {r.after.value:.2f} after" for r in results)
-    return f"Balanced accuracy of telling the scanner: {told}; chance is {results[0].chance:.2f}."
-
-
-def _interval(interval: Interval) -> str:
-    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
 
 
 def _versions() -> list[tuple[str, str]]:

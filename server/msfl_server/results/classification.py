@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from msfl_common.config.base import Name
 from msfl_common.config.classification import Classification, Split
-from msfl_common.config.study import Name
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.classification import scored_classes
 from msfl_common.metrics.classification_curves import (

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from msfl_common.config.study import Name, Task
+from msfl_common.config.base import Name, Task
 from msfl_common.errors import InputError
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate, pool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msfl_common.config.study import Task
+from msfl_common.config.base import Task
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.registry import ALL_METRICS, TASK_METRICS
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from msfl_common.config.study import StudyConfig, Task
+from msfl_common.config.base import Task
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RunError
 from msfl_common.messages.records import ValidationMetrics
 from msfl_server.results.summary import SiteFailure

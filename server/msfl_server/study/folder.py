@@ -10,7 +10,6 @@ superlink.db  run/  logs/  status.json    what the server leaves
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,7 +19,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import TypeAdapter, ValidationError
 
-from msfl_common.config.study import Name, StudyConfig, load_study
+from msfl_common.config.base import Name
+from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.config.yaml_template import commented_yaml
 from msfl_common.errors import InputError
 from msfl_common.system.files import check_private, private_folder, quoted, unless_empty, write_bytes, write_text
@@ -36,10 +36,9 @@ from msfl_server.study.certificates import (
     issue_server_certificate,
     make_authority,
 )
-from msfl_server.study.kits import RESTORE, holds, make_kit, server_since
+from msfl_server.study.kits import RESTORE, make_kit, server_since
 from msfl_server.study.ledger_heads import HEADS_FILE, Notary
 from msfl_server.study.server_config import ServerConfig, load_server
-from msfl_server.study.site_keys import forget_removed, read_public_key, remember_removed
 
 _STUDY_HEADER = (
     "The study. Every site validates it again and holds it against its own policy.\n"
@@ -162,7 +161,7 @@ def init_study(
     if study_file is not None:
         name, study_text = load_study(study_file).name, study_file.read_text(encoding="utf-8")
     else:
-        name = folder.resolve().name if _is_name(folder.resolve().name) else "my-study"
+        name = folder.resolve().name if is_name(folder.resolve().name) else "my-study"
         study_text = commented_yaml(StudyConfig(name=name), _STUDY_HEADER)
     try:
         with unless_empty(folder, *([offline_ca] if offline_ca else [])):
@@ -208,69 +207,6 @@ def authority_key(
     """The authority's key, from `pki/` or where it lies; see `load_authority_key`."""
     authority = read_certificate(study.ca_certificate, RESTORE)
     return load_authority_key(path or study.ca_key, authority, passphrase_file)
-
-
-def add_site(
-    study: StudyFolder, site: str, public_key_file: Path, ca_key: ec.EllipticCurvePrivateKey | None = None
-) -> Path:
-    """Authorise a site and make its joining kit; the path of the kit's archive.
-
-    Args:
-        study: the study folder.
-        site: the site's name.
-        public_key_file: the site's site.key.pub.
-        ca_key: the authority's key, which signs the kit; without it, the one in `pki/`.
-
-    Raises:
-        InputError: the name or the key is used already, or is not valid.
-    """
-    if not _is_name(site) or site.endswith(".zip"):  # kits/NAME.zip is another site's archive
-        raise InputError(f"site name {site!r}: expected at most 64 letters, digits, dots, dashes, underscores")
-    key = read_public_key(public_key_file)
-    for other in list_sites(study):
-        if other.casefold() == site.casefold():
-            raise InputError(f"site {other} is there already; choose another name, or `remove-site` it first")
-        if read_public_key(study.public_key_file(other)) == key:
-            raise InputError(f"{public_key_file}: is the key of site {other}; each site makes a key of its own")
-    make_kit(study, site, ca_key or authority_key(study))
-    forget_removed(study.sites, key)
-    # The public key last: it is what authorises.
-    write_text(study.public_key_file(site), f"{key} {site}\n")
-    return study.kit_archive(site)
-
-
-def remove_site(study: StudyFolder, site: str) -> None:
-    """Take a site's authority away, and its kit.
-
-    Raises:
-        InputError: there is no such site.
-    """
-    sites = list_sites(study)
-    if site not in sites:
-        raise InputError(f"no site {site}; there are: {', '.join(sites) or 'none'}")
-    remember_removed(study.public_key_file(site))
-    study.public_key_file(site).unlink()
-    study.kit_archive(site).unlink(missing_ok=True)
-    shutil.rmtree(study.kit(site), ignore_errors=True)
-
-
-def stale_kits(study: StudyFolder) -> list[str]:
-    """Sites whose kit does not hold `study.yaml`: a site serves the study that it has approved and no other."""
-    now = load_study(study.study_file)
-    return [site for site in list_sites(study) if not holds(study, site, now)]
-
-
-def refresh_kits(study: StudyFolder, ca_key: ec.EllipticCurvePrivateKey | None = None) -> list[str]:
-    """Make the stale kits anew; the sites that need theirs again."""
-    stale = stale_kits(study)
-    for site in stale:
-        make_kit(study, site, ca_key or authority_key(study))
-    return stale
-
-
-def list_sites(study: StudyFolder) -> list[str]:
-    """Names of the authorised sites, in alphabetical order."""
-    return sorted(path.stem for path in study.sites.glob("*.pub") if not path.name.startswith("."))
 
 
 def renew_certificate(
@@ -369,9 +305,15 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _is_name(text: str) -> bool:
+def is_name(text: str) -> bool:
+    """Whether a site or a study may be called so."""
     try:
         TypeAdapter(Name).validate_python(text)
     except ValidationError:
         return False
     return True
+
+
+def list_sites(study: StudyFolder) -> list[str]:
+    """Names of the authorised sites, in alphabetical order."""
+    return sorted(path.stem for path in study.sites.glob("*.pub") if not path.name.startswith("."))

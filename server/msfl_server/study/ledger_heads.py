@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
-from msfl_common.config.study import Frozen, Name, Sha256
+from msfl_common.config.base import Frozen, Name, Sha256
 from msfl_common.errors import InputError
 from msfl_common.system.reading import MOST_KEY, read_bounded
 from msfl_common.trust.receipts import Owner, Receipt, SignedHead, countersign

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from msfl_common.config.study import Frozen, validate
+from msfl_common.config.base import Frozen, validate
 from msfl_common.errors import InputError
 from msfl_common.system.reading import read_yaml
 

@@ -42,8 +42,9 @@ from msfl_common.trust.kit import (
 from msfl_common.trust.kit_archive import pack_kit, unpack_kit
 from msfl_common.trust.signatures import is_signed
 from msfl_server.study.certificates import issue_server_certificate, make_authority
-from msfl_server.study.folder import add_site, init_study
+from msfl_server.study.folder import init_study
 from msfl_server.study.server_config import ServerConfig
+from msfl_server.study.sites import add_site
 from tests.benchmarks.figure import Figure
 from tests.kits import private_key, put
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from msfl_common.config.study import Policy, SiteConfig, StudyConfig, load_study
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import StudyConfig, load_study
 from msfl_server.research.simulated_cohort import make_cohort
 from msfl_server.research.simulation.folder import RunSetup, sites_of_cohort
 from msfl_server.research.simulation.run import run_simulated

@@ -20,7 +20,8 @@ from msfl_client.classification.visit_sequences import VisitSequence
 from msfl_client.classification.visit_volumes import cached_volume
 from msfl_client.data.bids import find_cases
 from msfl_common.config.classification import Classification, DeepModel, Outcome
-from msfl_common.config.study import Rounds, SiteConfig, StudyConfig, Training, load_study
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import Rounds, StudyConfig, Training, load_study
 from msfl_common.models.deep_models import VisitClassifier, build_classifier, deep_settings
 from msfl_common.models.deep_models.lesion_encoder import load_segmentation
 from msfl_common.models.model_folder import load_model

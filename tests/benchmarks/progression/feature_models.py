@@ -23,7 +23,8 @@ from msfl_client.classification.trainer import read_outcomes
 from msfl_client.clinical.inputs import labelled
 from msfl_client.clinical.observations import Observation
 from msfl_common.config.classification import Classification, Outcome
-from msfl_common.config.study import Rounds, SiteConfig, StudyConfig, Validation
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import Rounds, StudyConfig, Validation
 from msfl_common.models.feature_models import num_rounds_needed, predict_proba
 from msfl_common.models.weights import Weights
 from msfl_server.research.simulated_cohort import make_records

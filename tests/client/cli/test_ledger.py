@@ -19,7 +19,8 @@ from msfl_client.egress.gateway import door_of, release, release_refusal
 from msfl_client.egress.ledger import append, read
 from msfl_client.egress.ledger_line import Entry
 from msfl_client.site.keys import make_key
-from msfl_common.config.study import StudyConfig, load_site
+from msfl_common.config.site import load_site
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code
 from msfl_common.messages.records import ModelUpdate, Refusal
 

@@ -11,7 +11,7 @@ import pytest
 
 from msfl_client.data.bids import Case, find_cases, split_by_patient
 from msfl_client.data.findings import FIXES, Finding
-from msfl_common.config.study import SiteConfig
+from msfl_common.config.site import SiteConfig
 from msfl_common.errors import CohortError
 
 BOTH = ("T1w", "FLAIR")

@@ -11,7 +11,8 @@ import pytest
 from msfl_client.data import case_checks
 from msfl_client.data.checks import check_case, check_site
 from msfl_client.data.findings import FIXES, Finding
-from msfl_common.config.study import Inputs, SiteConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import Inputs
 
 INPUTS = Inputs()
 SHAPE = (24, 28, 20)

@@ -17,7 +17,8 @@ from msfl_client.clinical.covariates import select_cases
 from msfl_client.data.bids import find_cases
 from msfl_client.data.dicom import TABLE, import_dicom
 from msfl_client.data.dicom_series import Recognised, recognise_series
-from msfl_common.config.study import Harmonization, SiteConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import Harmonization
 from msfl_common.errors import InputError
 
 NAME, NUMBER, BIRTH = "Quibble^Zenobia", "HOSP-778899", "19610203"

@@ -20,7 +20,8 @@ from msfl_client.features.table import read_features_table
 from msfl_client.preprocessing.common_space_reader import common_space_of
 from msfl_client.segmentation.lesion_model import load_lesion_model
 from msfl_common.config.feature_catalogue import FEATURES, ZONES
-from msfl_common.config.study import Inputs, Model, SiteConfig, StudyConfig, Training
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import Inputs, Model, StudyConfig, Training
 from msfl_common.errors import CohortError, InputError
 from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.segmentation.unet import build_network, get_weights

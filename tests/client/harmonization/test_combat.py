@@ -10,8 +10,9 @@ import pytest
 from neuroHarmonize import harmonizationLearn
 
 from msfl_client.harmonization.combat import Rows, SiteFit, apply_fit, compute_moments, compute_residuals, fit_scanners
+from msfl_common.config.base import Covariate
 from msfl_common.config.feature_catalogue import FEATURES
-from msfl_common.config.study import Covariate, Harmonization
+from msfl_common.config.study import Harmonization
 from msfl_common.harmonization import Floats, Reference, covariate_columns, make_reference, solve_slopes
 
 # Learning from pooled rows, neuroHarmonize uses a class of numpy that is to go.

@@ -27,7 +27,8 @@ from msfl_client.imaging.registration import load_template, template_brain
 from msfl_client.preprocessing.qc_page import page_path, write_page
 from msfl_client.preprocessing.site import LOCK, Outcome, picture_path, preprocess_site, preprocess_to_disk
 from msfl_client.segmentation.network_input import prepare_case
-from msfl_common.config.study import Inputs, SiteConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import Inputs
 from msfl_common.errors import CohortError, InputError
 from msfl_common.system.lock import held
 

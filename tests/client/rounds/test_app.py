@@ -15,7 +15,8 @@ from flwr.clientapp import ClientApp
 from msfl_client.egress.ledger import verify
 from msfl_client.rounds.app import build_app, site_from_node_config
 from msfl_client.rounds.site_context import open_session
-from msfl_common.config.study import Policy, SiteConfig, StudyConfig
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code
 from msfl_common.messages.records import (
     RoundTask,

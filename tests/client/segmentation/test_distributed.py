@@ -24,7 +24,8 @@ from msfl_client.segmentation.distributed_rank import Job, code_of_rank
 from msfl_client.segmentation.loop import OnStep, train_round, validate
 from msfl_client.segmentation.network_input import PreparedCase, save_prepared
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader, Rank
-from msfl_common.config.study import Augmentation, Model, Policy, Rounds, StudyConfig, Training
+from msfl_common.config.site import Policy
+from msfl_common.config.study import Augmentation, Model, Rounds, StudyConfig, Training
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.records import RoundTask, pack_task, unpack_update
 from msfl_common.models.segmentation.unet import build_network, get_weights

@@ -12,7 +12,7 @@ from tests.commands import run_main
 from msfl_client.cli.main import main
 from msfl_client.site.folder import init_site
 from msfl_client.site.keys import load_key
-from msfl_common.config.study import SiteConfig, load_site
+from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.errors import InputError
 
 

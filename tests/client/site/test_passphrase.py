@@ -16,10 +16,11 @@ from tests.kits import take_over
 
 from msfl_client.site.keys import has_passphrase, load_key, make_key
 from msfl_client.site.passphrase import CREDENTIAL, handed_by_a_person, unlock
-from msfl_common.config.study import SiteConfig, load_site
+from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.errors import InputError
-from msfl_server.study.folder import add_site, init_study
+from msfl_server.study.folder import init_study
 from msfl_server.study.server_config import ServerConfig
+from msfl_server.study.sites import add_site
 
 PASSPHRASE = b"correct horse battery"
 CLIENT = str(Path(sys.executable).parent / "msfl-client")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from msfl_common.config.study import SiteConfig, StudyConfig, load_site, load_study, parse_study
+from msfl_common.config.site import SiteConfig, load_site
+from msfl_common.config.study import StudyConfig, load_study, parse_study
 from msfl_common.errors import ConfigError
 
 

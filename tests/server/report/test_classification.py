@@ -14,7 +14,8 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from msfl_client.classification.evaluation import measure_site
-from msfl_common.config.study import Policy, StudyConfig
+from msfl_common.config.site import Policy
+from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.intervals import pool
 from msfl_common.metrics.score_bins import cells
 from msfl_server.report.classification import classification_section

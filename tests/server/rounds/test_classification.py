@@ -15,7 +15,9 @@ from msfl_client.classification.trainer import read_outcomes
 from msfl_client.clinical.inputs import labelled
 from msfl_client.rounds.app import build_app
 from msfl_client.rounds.site_context import open_session
-from msfl_common.config.study import SiteConfig, StudyConfig, validate
+from msfl_common.config.base import validate
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import RunError
 from msfl_common.metrics.classification import metrics_of
 from msfl_common.models.feature_models import predict_proba

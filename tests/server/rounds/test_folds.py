@@ -18,7 +18,8 @@ from msfl_client.egress.ledger import read
 from msfl_client.features.table import read_features_table
 from msfl_client.rounds.harmonization_step import session_rows, take_reference
 from msfl_client.rounds.site_context import open_session
-from msfl_common.config.study import Rounds, StudyConfig, validate
+from msfl_common.config.base import validate
+from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.errors import InputError, RefusedError, RunError
 from msfl_common.messages.records import RoundTask
 from msfl_common.models.model_folder import read_reference

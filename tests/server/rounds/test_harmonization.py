@@ -24,7 +24,8 @@ from msfl_client.rounds import harmonization_step
 from msfl_client.rounds.app import build_app
 from msfl_client.rounds.site_context import open_session
 from msfl_common.config.feature_catalogue import FEATURES
-from msfl_common.config.study import Harmonization, Policy, SiteConfig, StudyConfig
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import Harmonization, StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.harmonization import Reference
 from msfl_common.models.model_folder import load_model, read_reference

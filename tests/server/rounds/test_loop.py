@@ -15,7 +15,8 @@ from flwr.serverapp import Grid
 
 from msfl_client.rounds.app import build_app
 from msfl_client.rounds.site_context import open_session
-from msfl_common.config.study import Policy, Rounds, SiteConfig, StudyConfig
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.model_folder import load_model

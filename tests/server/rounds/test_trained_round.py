@@ -10,7 +10,8 @@ import pytest
 from flwr.app import Message
 from tests.server.rounds.test_loop import Killed, Recorder, equal, final_weights, grid_of, replace_weights, sites, start
 
-from msfl_common.config.study import SiteConfig, StudyConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_server.rounds import loop
 from msfl_server.rounds.checkpoint import Checkpoint, RunState
 from msfl_server.rounds.loop import run_rounds

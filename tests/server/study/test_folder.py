@@ -18,17 +18,15 @@ from msfl_server.study import folder as study_folder
 from msfl_server.study.certificates import Pair, expires_in_days, issue_server_certificate, make_authority
 from msfl_server.study.folder import (
     StudyFolder,
-    add_site,
     certificate_warning,
     init_study,
     list_sites,
     open_study,
-    refresh_kits,
-    remove_site,
     renew_certificate,
 )
 from msfl_server.study.server_config import ServerConfig, load_server
 from msfl_server.study.site_keys import read_public_key
+from msfl_server.study.sites import add_site, refresh_kits, remove_site
 
 SERVER = ServerConfig(hosts=("fl.example.org",), public_port=443)
 

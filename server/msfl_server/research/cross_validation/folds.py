@@ -20,7 +20,8 @@ from msfl_client.clinical.splits import patients_per_class
 from msfl_client.data.checks import check_site
 from msfl_client.rounds.site_context import open_session
 from msfl_common.config.classification import Fold
-from msfl_common.config.study import SiteConfig, StudyConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.system.files import write_text
 from msfl_server.research.cross_validation.results import FoldResult, fold_result

@@ -17,7 +17,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from msfl_common.config.study import Name, StudyConfig
+from msfl_common.config.base import Name
+from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.intervals import pool
 from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.system.files import write_text

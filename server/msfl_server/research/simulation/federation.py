@@ -11,7 +11,7 @@ from flwr.serverapp import ServerApp
 
 from msfl_client.rounds.app import build_app as build_client_app
 from msfl_client.trainer import OnProgress
-from msfl_common.config.study import SiteConfig
+from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError, RunError
 from msfl_server.research.simulation.grid import InProcessGrid
 from msfl_server.rounds.app import RunSettings, build_app

@@ -8,7 +8,9 @@ from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from msfl_common.config.study import MessageKind, Policy, SiteConfig, StudyConfig, Task, load_site
+from msfl_common.config.base import MessageKind, Task
+from msfl_common.config.site import Policy, SiteConfig, load_site
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
 from msfl_common.system.files import write_text
 

@@ -18,7 +18,8 @@ from msfl_client.features.table import FeatureRow, read_features_table
 from msfl_client.harmonization.combat import join_rows
 from msfl_client.harmonization.site import FOLDER, TABLE_FILE, rows_of
 from msfl_client.segmentation.upstream_model import handed_model
-from msfl_common.config.study import SiteConfig, StudyConfig
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference
 from msfl_server.research.simulation.folder import RunSetup
 from msfl_server.research.simulation.harmonization_measures import FOLDS, CasesInOnePlace, measure_effect

@@ -12,7 +12,8 @@ from rich.console import Console
 from tests.commands import run_main
 from tests.server.rounds.test_classification import play
 
-from msfl_common.config.study import Policy, SiteConfig, load_study
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import load_study
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate
 from msfl_server.cli.main import main

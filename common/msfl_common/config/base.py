@@ -1,0 +1,41 @@
+"""What `study.yaml` and `site.yaml` share: frozen, refusing unknown keys, and some of their words."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from msfl_common.config.classification import NAME
+from msfl_common.errors import ConfigError
+from msfl_common.system.reading import describe_faults
+
+Name = Annotated[str, Field(pattern=NAME)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Contrast = Literal["T1w", "FLAIR", "T2w", "PDw"]
+MessageKind = Literal["model_update", "validation_metrics", "harmonization_sums", "node_facts", "ledger_head"]
+Task = Literal["lesion-segmentation", "classification"]
+Covariate = Literal["age", "sex"]
+Preprocessed = Literal["none", "brain", "common-space"]
+
+
+class Frozen(BaseModel):
+    """A file's content: unknown keys are refused, nothing can be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=False)
+
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def validate(model: type[Config], content: dict[str, Any], source: str) -> Config:
+    """The content of a file as its model.
+
+    Raises:
+        ConfigError: it does not validate; one line per fault, each starting with `source`.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(source, describe_faults(error)) from None
