@@ -35,7 +35,7 @@ from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError, CohortError
 from msfl_common.system.files import private_folder, write_bytes
 from msfl_common.system.lock import held
-from msfl_common.system.processes import deaf_to_ctrl_c, end_with_starter
+from msfl_common.system.processes import end_with_starter, without_interrupts
 
 LOCK = "preprocess.lock"
 
@@ -175,7 +175,7 @@ def _side_by_side(
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_workers, spawn, initializer=end_with_starter, initargs=(os.getpid(),))
     try:
-        with deaf_to_ctrl_c():
+        with without_interrupts():
             jobs: list[Future[Outcome]] = [
                 pool.submit(
                     preprocess_to_disk, case, site, inputs, [one for one in known if one.patient == case.patient]

@@ -71,7 +71,7 @@ def close_doors() -> None:
 
 
 @contextmanager
-def deaf_to_ctrl_c() -> Iterator[None]:
+def without_interrupts() -> Iterator[None]:
     """Processes that are started in the block never hear Ctrl-C, which reaches them too: it is their starter's."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is started inherits it
     try:

@@ -141,10 +141,9 @@ def make_strict(parcels: ParcelStore) -> None:
         if request.messages_list[0].ByteSize() > _MOST_HEAD_BYTES:
             raise HTTPException(_TOO_LARGE)
         times = request.messages_list[0].metadata
+        # Flower compares times, which finds nothing wrong with NaN; SQLite then hands out None for it.
         if not (math.isfinite(times.created_at) and math.isfinite(times.ttl)):
-            raise HTTPException(
-                400
-            )  # no comparison of Flower's finds it out of order, and SQLite hands out None for it
+            raise HTTPException(400)
         del request.clientapp_runtime_list[:]  # of any size, and nobody reads their sum
         return flowers_push(request=request, state=state)
 

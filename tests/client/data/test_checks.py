@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import multiprocessing
 from pathlib import Path
 
@@ -300,66 +299,6 @@ class TestSite:
         result = check_site(site.config(), INPUTS)
         assert list(result.excluded) == ["sub-03"]
         assert result.level("sub-04_ses-2") == "warn"
-
-    def test_results_are_kept_and_only_changed_files_are_read_again(self, site, monkeypatch):
-        read: list[str] = []
-        examine = case_checks.examine_case
-
-        def counted(case, inputs, needs_mask):
-            read.append(case.key)
-            return examine(case, inputs, needs_mask)
-
-        monkeypatch.setattr("msfl_client.data.checks.examine_case", counted)
-        first = check_site(site.config(), INPUTS)
-        assert sorted(read) == ["sub-01", "sub-02", "sub-03"]
-        read.clear()
-        assert check_site(site.config(), INPUTS) == first
-        assert read == []
-        mask(site.lesions(6))(site)
-        assert check_site(site.config(), INPUTS).facts["sub-01"] != first.facts["sub-01"]
-        assert read == ["sub-01"]
-        read.clear()
-        assert len(check_site(site.config(), Inputs(contrasts=("T1w",))).cases) == 3
-        assert len(read) == 3
-        read.clear()
-        check_site(site.config(), INPUTS)
-        assert read == []
-
-    def test_failures_are_kept_too_but_not_those_that_may_pass(self, site):
-        truncated(site)
-        site.mask("sub-02").unlink()
-        site.mask("sub-02").symlink_to(site.root / "nowhere")
-        first = check_site(site.config(), INPUTS)
-        assert sorted(first.excluded) == ["sub-01", "sub-02"]
-        kept = json.loads((site.root.parent / "state" / "cache" / "checks.json").read_text())["cases"]
-        assert sorted(slot.split()[0] for slot in kept) == ["sub-01", "sub-03"]
-        assert check_site(site.config(), INPUTS).excluded == first.excluded
-
-    @pytest.mark.parametrize(
-        "content", ["", "{", "[]", '{"rules_version": 0, "cases": {}}', '{"rules_version": 1, "cases": 3}']
-    )
-    def test_damaged_or_older_cache_counts_as_empty(self, site, content):
-        cache = site.root.parent / "state" / "cache" / "checks.json"
-        cache.parents[1].mkdir(mode=0o700)
-        cache.parent.mkdir()
-        cache.write_text(content)
-        assert len(check_site(site.config(), INPUTS).cases) == 3
-
-    def test_entry_of_another_shape_is_not_used(self, site):
-        check_site(site.config(), INPUTS)
-        cache = site.root.parent / "state" / "cache" / "checks.json"
-        content = json.loads(cache.read_text())
-        for entry in content["cases"].values():
-            entry["report"] = {"findings": "none"}
-        cache.write_text(json.dumps(content))
-        assert len(check_site(site.config(), INPUTS).cases) == 3
-
-    def test_cache_that_cannot_be_written_is_a_warning(self, site):
-        (site.root.parent / "state").mkdir(mode=0o700)
-        (site.root.parent / "state" / "cache").touch()
-        result = check_site(site.config(), INPUTS)
-        assert len(result.cases) == 3
-        assert short(result.findings) == [("warn", "check-cache")]
 
     def test_progress_and_workers(self, site):
         seen: list[tuple[int, int]] = []

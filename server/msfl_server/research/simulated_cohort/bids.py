@@ -128,7 +128,7 @@ def write_sessions_table(
     scanners: Sequence[str],
     lesion_volumes_ml: Sequence[float],
 ) -> None:
-    """Write sub-XXX_sessions.tsv.
+    """Write `sub-<label>_sessions.tsv`.
 
     Args:
         site_folder: BIDS folder of the site.

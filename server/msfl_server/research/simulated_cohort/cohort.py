@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from msfl_common import __version__
-from msfl_common.system.processes import deaf_to_ctrl_c, end_with_starter
+from msfl_common.system.processes import end_with_starter, without_interrupts
 from msfl_server.research.simulated_cohort import bids
 from msfl_server.research.simulated_cohort.anatomy import make_anatomy
 from msfl_server.research.simulated_cohort.clinical import ClinicalRecord, SitePrevalence, draw_prevalence
@@ -279,7 +279,7 @@ def _run(
         spawned = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, spawned, initializer=end_with_starter, initargs=(os.getpid(),)) as pool:
             try:
-                with deaf_to_ctrl_c():
+                with without_interrupts():
                     futures = {pool.submit(_make_case, job): index for index, job in enumerate(jobs)}
                 for future in as_completed(futures):
                     finish(futures[future], future.result())

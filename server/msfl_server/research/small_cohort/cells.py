@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from msfl_common.dataset import Labelled
 from msfl_common.errors import InputError, RunError
 from msfl_common.system.files import write_bytes
-from msfl_common.system.processes import deaf_to_ctrl_c, end_with_starter
+from msfl_common.system.processes import end_with_starter, without_interrupts
 from msfl_common.system.seeds import derive_seed
 from msfl_server.research.small_cohort.classifiers import build_classifier, class_scores
 from msfl_server.research.small_cohort.folds import patients_out
@@ -203,7 +203,7 @@ def _run_parallel(bench: Bench, cells: Sequence[Cell], jobs: int, keep: Callable
     # Started afresh: a copy of this process would share its threads' locks.
     executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _enter, (bench, os.getpid()))
     try:
-        with deaf_to_ctrl_c():
+        with without_interrupts():
             futures = {executor.submit(_run_here, cell): cell for cell in cells}
         for future in as_completed(futures):
             keep(futures[future], future.result())
