@@ -223,7 +223,7 @@ def test_layers_of_a_perceptron_read_rows_and_nothing_but_the_policy_keeps_them(
 def test_models_that_show_rows_are_refused_unless_the_site_allows_them(kind: str) -> None:
     settings = make_settings({"kind": kind}, 6)
     study = StudyConfig(name="rows", task="classification", classification=settings)
-    with pytest.raises(RefusedError, match=rf"model {kind}, which `policy.refuse_models` names"):
+    with pytest.raises(RefusedError, match=rf"`policy.refuse_models` names; to take part, take {kind} out of it"):
         check_request(Policy(tasks=("classification",)), study, 1)
     check_request(Policy(tasks=("classification",), refuse_models=()), study, 1)
 

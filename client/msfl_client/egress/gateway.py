@@ -195,7 +195,8 @@ def check_request(policy: Policy, study: StudyConfig, round_number: int, stage: 
     if refused := [task for task in tasks_of(study) if task not in policy.tasks]:
         raise RefusedError(Code.POLICY, f"task {refused[0]}")
     if study.classification is not None and (kind := study.classification.model.kind) in policy.refuse_models:
-        raise RefusedError(Code.POLICY, f"model {kind}, which `policy.refuse_models` names")
+        change = f"to take part, take {kind} out of it in site.yaml, then stop and start the site"
+        raise RefusedError(Code.POLICY, f"model {kind}, which `policy.refuse_models` names; {change}")
     num_rounds = max(study_at(study, stage).rounds.num_rounds for stage in stages_of(study))
     if max(num_rounds, round_number) > policy.max_rounds:
         raise RefusedError(Code.POLICY, f"{num_rounds} rounds, at most {policy.max_rounds}")

@@ -46,7 +46,7 @@ def combine(settings: Classification, state: State, contributions: Contributions
         RunError: a class without a case at any site, or a fit that went beyond what numbers hold.
     """
     if not contributions:
-        raise RunError("no site contributed; wait for sites, or lower `rounds.min_sites` in study.yaml")
+        raise RunError("no site contributed; wait for sites, or lower `rounds.quorum` in study.yaml")
     sites = sorted(contributions)
     parts, cases = [contributions[site][0] for site in sites], [contributions[site][1] for site in sites]
     shares = capped_shares(dict(zip(sites, cases, strict=True)), max_share)
