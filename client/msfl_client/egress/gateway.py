@@ -193,7 +193,7 @@ def check_request(policy: Policy, study: StudyConfig, round_number: int, stage: 
         RefusedError: with the code POLICY and the setting that goes beyond it.
     """
     if refused := [task for task in tasks_of(study) if task not in policy.tasks]:
-        raise RefusedError(Code.POLICY, f"task {refused[0]}")
+        raise RefusedError(Code.POLICY, f"task {refused[0]}, which `policy.tasks` does not name")
     if study.classification is not None and (kind := study.classification.model.kind) in policy.refuse_models:
         change = f"to take part, take {kind} out of it in site.yaml, then stop and start the site"
         raise RefusedError(Code.POLICY, f"model {kind}, which `policy.refuse_models` names; {change}")
