@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from contextlib import closing
 from itertools import takewhile
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+from uvicorn import Config
+from uvicorn.server import ServerState
 
 from msfl_client.site.keys import load_key
+from msfl_server.flower.gate import BAD_REQUEST
+from msfl_server.flower.gate_protocol import GateProtocol
 from msfl_server.flower.listener import (
     CONNECTIONS_OF_A_SITE,
     Connection,
@@ -67,6 +73,72 @@ def test_a_stranger_behind_the_sites_proxy_does_not_use_up_its_connections(targe
     assert statuses(target, site, unsigned(100_000), site) == [answered, 413], "what it carries is not waited for"
     chunked = Flood(0, 0, None).head("/v1/fleet/pull-messages", -1, "transfer-encoding: chunked")
     assert statuses(target, site, chunked, site) == [answered, 411]
+
+
+@pytest.mark.parametrize("line", ["connection: close", "expect: 100-continue", "connection: upgrade\r\nupgrade: h2c"])
+def test_a_refused_call_that_may_not_go_on_ends_the_connection(target: Target, line: str) -> None:
+    """The parser takes no call after `close`: a site's next one stayed without an answer until its time was over."""
+    site = signed(target.key(HONEST), 0)
+    call = Flood(0, 0, None).head("/v1/fleet/pull-messages", 0, line)
+    assert statuses(target, site, call, site)[1:] == [401]
+    old = unsigned(0).replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert statuses(target, site, old, site)[1:] == [401]
+
+
+def test_a_head_in_one_piece_with_another_call_has_its_bounds_too(target: Target) -> None:
+    site, large = signed(target.key(HONEST), 0), Flood(0, 0, None).head("/", 0, *["x-a: " + "y" * 900] * 60)
+    assert statuses(target, site, unsigned(0) + large, site)[1:] == [401, 431]
+
+
+def refusing(transport: MagicMock) -> GateProtocol:
+    """A connection on which a site has called and is answered; all further calls are refused."""
+    (connection,) = opened(Connections(), [PROXY])
+    connection.proven(SITE)
+    transport.is_closing.return_value = False
+    transport.get_extra_info.return_value = None
+
+    async def answered(scope: object, receive: object, send: object) -> None:
+        pass
+
+    gate = MagicMock(**{"judge.return_value": BAD_REQUEST})
+    config = Config(answered, interface="asgi3", ws="none", log_config=None)
+    made = GateProtocol(config, ServerState(), {}, gate, connection)
+    made.connection_made(transport)
+    made.cycle = MagicMock(response_complete=True)
+    return made
+
+
+def test_answers_that_nobody_reads_do_not_pile_up() -> None:
+    """A site that only wrote had the SuperLink keep a thousand answers more each second."""
+
+    async def says(transport: MagicMock) -> None:
+        protocol = refusing(transport)
+        protocol.data_received(unsigned(0))
+        transport.close.assert_not_called()
+        protocol.pause_writing()
+        protocol.data_received(unsigned(0))
+        transport.close.assert_called_once()
+        protocol.connection_lost(None)
+
+    asyncio.run(says(MagicMock()))
+
+
+def test_two_refusals_in_one_piece_leave_no_end_for_a_later_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first's time to be idle ran on, and ended the connection within a call of a site's."""
+    monkeypatch.setattr("msfl_server.flower.gate_protocol.IDLE_S", 0.1)
+
+    async def says(transport: MagicMock) -> None:
+        protocol = refusing(transport)
+        protocol.data_received(unsigned(0) * 2)
+        protocol.data_received(b"POST")
+        await asyncio.sleep(0.3)
+        transport.close.assert_not_called()
+        protocol.data_received(unsigned(0)[4:])
+        await asyncio.sleep(0.3)
+        transport.close.assert_called_once()
+        protocol.connection_lost(None)
+
+    asyncio.run(says(MagicMock()))
 
 
 def test_refusals_on_a_sites_connection_have_a_pace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,8 +87,12 @@ class GateProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._in_head, self._head_bytes = False, 0
+        self._unset_keepalive_if_required()  # of another call that came in the same piece
         if self.pipeline:  # a third call before the first's answer; a second can come as its last byte is written
             self._refuse(BAD_REQUEST)
+            return
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MOST_HEAD_BYTES:
+            self._refuse(TOO_MANY_HEADERS)
             return
         path = self.url.decode("latin-1")
         port = self.server[1] if self.server else None
@@ -144,7 +148,10 @@ class GateProtocol(HttpToolsProtocol):
         length = told.get(b"content-length", b"0")
         is_short = length.isdigit() and len(length) < 8 and int(length) <= MOST_SKIPPED_BYTES
         is_next = self.cycle is not None and self.cycle.response_complete  # nobody's answer is on its way
-        return is_short and is_next and b"transfer-encoding" not in told and self._connection.may_stay()
+        # The caller goes on, with HTTP, sends what it told of, and reads what it is answered.
+        goes_on = self.parser.should_keep_alive() and not self.parser.should_upgrade()
+        is_clear = goes_on and not (self.expect_100_continue or self.flow.write_paused or b"transfer-encoding" in told)
+        return is_short and is_next and is_clear and self._connection.may_stay()
 
     def _skip(self, answer: bytes) -> None:
         """Refuse a call, and wait for the next one."""
