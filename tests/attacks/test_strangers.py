@@ -109,7 +109,7 @@ def refusing(transport: MagicMock) -> GateProtocol:
 
 
 def test_answers_that_nobody_reads_do_not_pile_up() -> None:
-    """A site that only wrote had the SuperLink keep a thousand answers more each second."""
+    """Refusals leave the connection open only as long as its answers are taken."""
 
     async def says(transport: MagicMock) -> None:
         protocol = refusing(transport)
