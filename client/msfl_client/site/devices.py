@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.system.files import private_folder, write_json
@@ -97,8 +97,7 @@ def add_device_hours(path: Path, start: datetime, seconds: float, num_devices: i
         InputError: the record cannot be read, or its folder is not the site's alone.
     """
     private_folder(path.parent)
-    with path.with_suffix(".lock").open("w") as lock:  # several studies may run at a site
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(path.with_suffix(".lock"), mode=0o600, fallback_to_soft=False):  # several studies may run at a site
         hours = _read_hours(path)
         end = start + timedelta(seconds=seconds)
         while start < end:

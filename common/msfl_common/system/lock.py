@@ -1,15 +1,19 @@
-"""One process at a time for a folder: a lock file with the process id of who holds it."""
+"""One process at a time for a folder: a lock file with the process id of who holds it.
+
+The lock is the kernel's (flock, by filelock): it ends with the process, and a file that is left behind locks nothing.
+Where a file system has no such locks, as NFS may not, that is an error: a file in its place would outlive a kill.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from msfl_common.errors import InputError, RunError
 
@@ -23,28 +27,27 @@ def held(lock_file: Path, taken: str) -> Iterator[None]:
     Raises:
         InputError: another process holds it; `taken` is what the person is told.
     """
-    with lock_file.open("a+") as lock:
-        end = time.monotonic() + _GLANCE_S
-        while not _lock(lock):
-            if time.monotonic() > end:
-                raise InputError(taken)
-            time.sleep(_GLANCE_S / 10)
-        lock.seek(0)
-        lock.truncate()
-        lock.write(str(os.getpid()))
-        lock.flush()
+    lock = _lock(lock_file, _GLANCE_S, _sign)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(taken) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def holder(lock_file: Path) -> int | None:
     """The process id of who holds a lock file, or None."""
-    try:
-        with lock_file.open("r+") as lock:
-            if not _lock(lock):
-                return int(lock.read())
-    except (FileNotFoundError, ValueError):
+    if not lock_file.exists():
         return None
-    return None
+    try:
+        with _lock(lock_file, 0.0):
+            return None
+    except Timeout:
+        text = lock_file.read_text()
+        return int(text) if text.isdigit() else None
 
 
 def end_holder(lock_file: Path, patience_s: float, log: Path) -> bool:
@@ -65,9 +68,17 @@ def end_holder(lock_file: Path, patience_s: float, log: Path) -> bool:
     return True
 
 
-def _lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def _lock(lock_file: Path, timeout_s: float, on_acquired: Callable[[int], None] | None = None) -> BaseFileLock:
+    return FileLock(
+        lock_file,
+        timeout=timeout_s,
+        mode=0o600,
+        poll_interval=_GLANCE_S / 10,
+        fallback_to_soft=False,
+        on_acquired=on_acquired,
+    )
+
+
+def _sign(descriptor: int) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)

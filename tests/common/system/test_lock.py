@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -88,3 +89,42 @@ def test_who_does_not_end_is_named(tmp_path: Path) -> None:
         with pytest.raises(RunError, match=rf"process {process.pid} did not end within 0 s; look at .*log"):
             end_holder(lock, 0.3, tmp_path / "log")
         assert process.poll() is None
+
+
+def test_the_file_is_the_accounts_own_and_locks_nothing_when_left_behind(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with held(lock, "taken"):
+        assert lock.stat().st_mode & 0o777 == 0o600
+    lock.write_text("12345")
+    assert holder(lock) is None
+    with held(lock, "taken"):
+        assert lock.read_text() == str(os.getpid())
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("precious")
+    (tmp_path / "lock").symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match="symbolic links"), held(tmp_path / "lock", "taken"):
+        pass
+    assert (tmp_path / "other").read_text() == "precious"
+
+
+def test_without_the_kernels_locks_it_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(OSError, match="not implemented"), held(tmp_path / "lock", "taken"):
+        pass
+
+
+def test_a_forked_process_does_not_go_on_holding_it(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with held(lock, "taken"):
+        left = subprocess.Popen(["sleep", "30"], close_fds=False)
+    try:
+        with held(lock, "taken"):
+            pass
+    finally:
+        left.kill()
+        left.wait()
