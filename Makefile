@@ -11,9 +11,9 @@ export MPLBACKEND := Agg
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo  ## three simulated hospitals train a model together; goes on where it was interrupted
-	test -f $(DEMO)/cohort/cohort.json || $(BIN)/msfl-server make-cohort $(DEMO)/cohort --sites 3 --cases 12 --seed 0
+	test -f $(DEMO)/cohort/cohort.json || $(BIN)/msfl-server make-cohort --output $(DEMO)/cohort --sites 3 --patients 12 --seed 0
 	if test -f $(DEMO)/run/run.json; then $(BIN)/msfl-server simulate --resume $(DEMO)/run; \
-	else $(BIN)/msfl-server simulate site_configs/demo/study.yaml --out $(DEMO)/run $(SITES:%=--site %); fi
+	else $(BIN)/msfl-server simulate site_configs/demo/study.yaml --output $(DEMO)/run $(SITES:%=--site %); fi
 
 CORES := $(shell nproc 2>/dev/null || echo 2)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -11,22 +9,13 @@ from typing import Annotated
 
 import typer
 
-from msfl_common.system.cli import DEBUG_HINT
+from msfl_client.cli.options import SitePath, StudyPath, Workers
+from msfl_common.system.command_line import Commands, Json, print_json
 
-commands = typer.Typer()
-
-SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
-StudyPath = Annotated[
-    Path | None,
-    typer.Option(
-        "--study", metavar="STUDY.yaml", help="Use its contrasts and spacing; without it, those of the kit's study."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Cases worked on at once; about 2 GB each.")]
+commands = Commands()
 
 
-@commands.command("import-dicom", epilog=DEBUG_HINT)
+@commands.command("import-dicom")
 def import_dicom_folder(
     source: Annotated[Path, typer.Argument(metavar="DICOM", help="Folder with DICOM files, at any depth.")],
     bids: Annotated[Path, typer.Argument(metavar="BIDS", help="BIDS folder to write or add to.")],
@@ -44,7 +33,7 @@ def import_dicom_folder(
         bars.add_task("Converting DICOM", total=None, note="")
         report = import_dicom(source, bids)
     if as_json:
-        sys.stdout.write(json.dumps(asdict(report), indent=2) + "\n")
+        print_json(asdict(report))
         return
     console = stdout_console(soft_wrap=True)
     sessions = {(subject, session) for subject, session, _ in report.images}
@@ -56,7 +45,7 @@ def import_dicom_folder(
     console.print(f"Who is who: {bids / TABLE}; keep it at the site.")
 
 
-@commands.command(epilog=DEBUG_HINT)
+@commands.command()
 def preprocess(site: SitePath, study: StudyPath = None, workers: Workers = 2, as_json: Json = False) -> None:
     """Bring every case into the common space: brain, bias field, alignment, MNI152; only what changed is done again.
 
@@ -89,7 +78,7 @@ def preprocess(site: SitePath, study: StudyPath = None, workers: Workers = 2, as
             "to_look_at": to_look_at,
             "page": str(page_path(config)),
         }
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_json(document)
         return
     console = stdout_console(soft_wrap=True)
     counts = Counter(outcome.status for outcome in outcomes)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfl_common.system.cli import DEBUG_HINT
+from msfl_client.cli.options import SitePath, StudyPath, Workers
+from msfl_common.system.command_line import Commands, Json, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,22 +19,16 @@ if TYPE_CHECKING:
     from msfl_common.config.site import SiteConfig
     from msfl_common.config.study import Inputs
 
-commands = typer.Typer()
-
-SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
-Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Cases measured at once; about 1 GB each.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
+commands = Commands()
 
 
-@commands.command(epilog=DEBUG_HINT)
+@commands.command()
 def features(
     site: SitePath,
-    study: Annotated[
-        Path | None,
-        typer.Option(metavar="STUDY.yaml", help="Use its contrasts and spacing; without it, those of the kit's study."),
-    ] = None,
+    study: StudyPath = None,
     model: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Model folder that finds the lesions of cases without a mask.")
+        Path | None,
+        typer.Option(metavar="MODEL_DIR", help="Model folder that finds the lesions of cases without a mask."),
     ] = None,
     workers: Workers = 2,
     as_json: Json = False,
@@ -77,22 +70,20 @@ def features(
     if model is not None:
         console.print(check_origin(model).sentence, soft_wrap=True)
     if as_json:
-        sys.stdout.write(json.dumps(features_document(path, table.rows, left_out), indent=2) + "\n")
+        print_json(features_document(path, table.rows, left_out))
     else:
         print_features(stdout_console(), path, table.rows, left_out)
 
 
-@commands.command(epilog=DEBUG_HINT)
+@commands.command()
 def harmonize(
     site: SitePath,
     reference: Annotated[
-        Path, typer.Option(metavar="harmonization.json", help="The study's reference: in its model folder.")
+        Path,
+        typer.Option(metavar="REFERENCE.json", help="The study's reference: harmonization.json in its model folder."),
     ],
-    study: Annotated[
-        Path | None,
-        typer.Option(metavar="STUDY.yaml", help="Fit on its training cases; without it, those of the kit's study."),
-    ] = None,
-    features: Annotated[
+    study: StudyPath = None,
+    table: Annotated[
         Path | None,
         typer.Option(metavar="TABLE.tsv", help="A table of features of your own; without it, they are computed."),
     ] = None,
@@ -121,13 +112,13 @@ def harmonize(
     config, found = load_site(site), read_reference(reference)
     origin = origin_of_file(reference)
     asked = load_study(study) if study is not None else study_of_kit(config) or StudyConfig(name="none")
-    given = read_features_table(features) if features is not None else None
+    given = read_features_table(table) if table is not None else None
     cases = check_under_bar(config, asked.inputs, workers, needs_mask=False).cases
     training, _ = split_by_patient(cases, asked.validation.fraction, asked.seed)
-    table = given or _measure(config, cases, asked.inputs, None, workers)[0]
+    measured = given or _measure(config, cases, asked.inputs, None, workers)[0]
     folder = config.state / FOLDER
     try:
-        made = harmonize_site(training, cases, config.data, found, table, folder)
+        made = harmonize_site(training, cases, config.data, found, measured, folder)
     except RefusedError as error:
         raise InputError(f"{site}: {error.detail}; nothing was harmonized") from None
     stderr_console.print(origin, soft_wrap=True)
@@ -139,7 +130,7 @@ def harmonize(
             "left_out": dict(made.left_out),
             "table": str(folder / TABLE_FILE),
         }
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_json(document)
         return
     console = stdout_console()
     print_harmonized(console, config.name, made, found.version)

@@ -81,8 +81,8 @@ def describe_change(old: SignedKit, new: SignedKit) -> list[str]:
     ]
 
 
-def is_approved(kit: SignedKit, approved: SignedKit | None, yes: bool, given: str | None) -> bool:
-    """Whether a person says yes: by the authority's fingerprint, by `--yes`, or when asked.
+def is_approved(console: Console, kit: SignedKit, approved: SignedKit | None, yes: bool, given: str | None) -> bool:
+    """Whether a person says yes: by the authority's fingerprint, by `--yes`, or when asked on the console.
 
     Raises:
         InputError: the fingerprint is another, or there is nobody to ask; `--yes` alone changes no authority.
@@ -102,6 +102,6 @@ def is_approved(kit: SignedKit, approved: SignedKit | None, yes: bool, given: st
     if not sys.stdin.isatty():
         way = "--fingerprint HEX or --yes" if same_authority else "--fingerprint HEX; --yes changes no authority"
         raise InputError(f"the kit needs a person's yes, and there is no terminal; run it in one, or with {way}")
-    sys.stdout.write("Approve it? Type yes: ")
-    sys.stdout.flush()
+    console.print("Approve it? Type yes: ", end="")
+    console.file.flush()
     return sys.stdin.readline().strip().lower() == "yes"

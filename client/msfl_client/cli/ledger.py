@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msfl_common.system.cli import DEBUG_HINT
+from msfl_client.cli.options import SitePath
+from msfl_common.system.command_line import Commands, Json, print_json
 
 if TYPE_CHECKING:
     from msfl_client.egress.ledger_proof import Proof
     from msfl_common.config.site import SiteConfig
 
-commands = typer.Typer()
+commands = Commands()
 
-SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
 Passphrase = Annotated[
     Path | None,
     typer.Option("--passphrase-file", metavar="FILE", help="File with the passphrase; without it, it is asked for."),
 ]
 
 
-@commands.command(epilog=DEBUG_HINT)
+@commands.command()
 def ledger(
     site: SitePath,
     verify: Annotated[bool, typer.Option("--verify", help="Only check every line; exit code 2 if touched.")] = False,
@@ -38,12 +35,14 @@ def ledger(
     number: Annotated[
         int | None, typer.Option("--open", min=1, metavar="NUMBER", help="Decrypt what was kept of this line.")
     ] = None,
-    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The officer's key, for --open.")] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="KEY_FILE", help="The officer's key, for --open.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE.safetensors", help="Where --open writes the arrays.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE.safetensors", help="Where --open writes the arrays.")
     ] = None,
     passphrase_file: Passphrase = None,
-    last: Annotated[int, typer.Option("--last", min=1, help="Entries shown, the newest.")] = 20,
+    last: Annotated[int, typer.Option("--last", min=1, metavar="NUMBER", help="Entries shown, the newest.")] = 20,
     as_json: Json = False,
 ) -> None:
     """Show what has left the site: every message, its size and its hash, never what it held.
@@ -76,7 +75,7 @@ def ledger(
     document = _write_report(config, proof, report) if report is not None else None
     if as_json:
         document = document or overview_document(config.name, found, proof)
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_json(document)
         return
     written = [str(path) for path in (export, report) if path is not None]
     if not verify and not written and found.last:
@@ -87,13 +86,15 @@ def ledger(
         console.print(f"written: {', '.join(written)}")
 
 
-@commands.command("make-officer-key", epilog=DEBUG_HINT)
+@commands.command("make-officer-key")
 def make_officer_key_command(
-    key: Annotated[Path, typer.Argument(metavar="FILE", help="The private key to make; FILE.pub is the public one.")],
+    key: Annotated[
+        Path, typer.Argument(metavar="KEY_FILE", help="The private key to make; KEY_FILE.pub is the public one.")
+    ],
     passphrase_file: Passphrase = None,
     as_json: Json = False,
 ) -> None:
-    """Make the data protection officer's key pair, on the officer's own machine; only FILE.pub goes to the site.
+    """Make the data protection officer's key pair, on the officer's own machine; only KEY_FILE.pub goes to the site.
 
     The site encrypts what it sends to it (`policy.keep_content.public_key`), and cannot open it itself. Both files are
     age's, so `age` opens what is kept, too.
@@ -108,7 +109,7 @@ def make_officer_key_command(
             "public_key_file": str(made.public_key_file),
             "public_key": made.public_key,
         }
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_json(document)
         return
     console = stdout_console(soft_wrap=True)
     console.print(f"{made.key} is made; keep it, and its passphrase, away from the site's machine.")
@@ -153,7 +154,7 @@ def _open(
     write_bytes(output, save(opened.arrays), secret=True)
     write_json(output.with_suffix(".json"), document)
     if as_json:
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_json(document)
         return
     console = stdout_console(soft_wrap=True)
     console.print(f"line {number}, {line.kind} of {line.time}: what was kept is what left (SHA-256 {line.sha256})")

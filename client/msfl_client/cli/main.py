@@ -5,8 +5,6 @@ Every command imports what it needs when it runs, so that `--help` answers at on
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,40 +15,26 @@ from msfl_client.cli.data import commands as data_commands
 from msfl_client.cli.features import commands as feature_commands
 from msfl_client.cli.kit import commands as kit_commands
 from msfl_client.cli.ledger import commands as ledger_commands
+from msfl_client.cli.options import SitePath, StudyPath, Workers
 from msfl_client.cli.participate import commands as federation_commands
 from msfl_client.cli.predict import commands as predict_commands
-from msfl_common.system.cli import DEBUG_HINT, run_app
+from msfl_common.system.cli import run_app
+from msfl_common.system.command_line import Json, make_program, print_json
 
 if TYPE_CHECKING:
     from msfl_client.connection.check import Row
     from msfl_common.config.site import SiteConfig
 
-app = typer.Typer(
-    rich_markup_mode="markdown",  # paragraphs flow with the terminal's width
-    help="Take part in federated studies of MS MRI; images stay here.",
-    epilog=DEBUG_HINT,
-    no_args_is_help=True,
-    add_completion=False,
-    suggest_commands=False,
-    pretty_exceptions_enable=False,
+app = make_program(
+    "Take part in federated studies of MS MRI; images stay here.",
+    federation_commands,
+    kit_commands,
+    data_commands,
+    feature_commands,
+    predict_commands,
+    ledger_commands,
 )
 
-app.add_typer(federation_commands)
-app.add_typer(kit_commands)
-app.add_typer(data_commands)
-app.add_typer(feature_commands)
-app.add_typer(predict_commands)
-app.add_typer(ledger_commands)
-
-SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
-StudyPath = Annotated[
-    Path | None,
-    typer.Option(
-        "--study",
-        metavar="STUDY.yaml",
-        help="Use its contrasts, and show its split; without it, those of the kit's study.",
-    ),
-]
 Connection = Annotated[
     bool | None,
     typer.Option(
@@ -59,8 +43,6 @@ Connection = Annotated[
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Cases read at the same time; about 1 GB each.")]
 
 
 def main() -> None:
@@ -68,15 +50,10 @@ def main() -> None:
     run_app(app)
 
 
-@app.callback()
-def _commands() -> None:
-    """Take part in federated studies of MS MRI; images stay here."""
-
-
-@app.command(epilog=DEBUG_HINT)
+@app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the site's file and key.")],
-    name: Annotated[str, typer.Option(help="The site's name in the study.")],
+    folder: Annotated[Path, typer.Argument(metavar="SITE_DIR", help="Folder for the site's file and key.")],
+    name: Annotated[str, typer.Option(metavar="SITE_NAME", help="The site's name in the study.")],
     data: Annotated[Path, typer.Option(metavar="BIDS", help="The site's BIDS folder.")],
     passphrase: Annotated[
         bool, typer.Option("--passphrase", help="Encrypt the key with a passphrase, which is asked for here.")
@@ -97,7 +74,7 @@ def init(
             "public_key_file": str(made.public_key_file),
             "public_key": made.public_key,
         }
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_json(document)
         return
     console, site = stdout_console(soft_wrap=True), quoted(made.site_file)
     console.print(f"{made.site_file} and {made.key} are made; the key stays here. Its public key:")
@@ -108,15 +85,14 @@ def init(
     )
 
 
-@app.command(epilog=DEBUG_HINT)
+@app.command()
 def check(
     site: SitePath, study: StudyPath = None, connection: Connection = None, as_json: Json = False, workers: Workers = 2
 ) -> None:
     """Look at every case of the site: what can be used, what cannot, why, and how to fix it.
 
-    Where the coordinator's joining kit is there, look at the connection and the machine, too. SITE.yaml is the
-    site's own file. Exit code 0 when at least one case can be used and nothing keeps the site from taking part,
-    else 2.
+    Where the coordinator's joining kit is there, look at the connection and the machine, too. Exit code 0 when at
+    least one case can be used and nothing keeps the site from taking part, else 2.
     """
     from msfl_client.cli.check_view import check_document, check_under_bar, print_check
     from msfl_client.clinical.check import check_outcome, needs_images, outcome_document, print_outcome
@@ -144,7 +120,7 @@ def check(
             document["classification"] = outcome_document(outcome)
         if rows:
             document["connection"] = [asdict(row) for row in rows]
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_json(document)
     else:
         if looks_at_images:
             print_check(stdout_console(), site_config, study_config, result)

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from msfl_common.system.cli import DEBUG_HINT
+from msfl_client.cli.options import HealthPort, SitePath
+from msfl_common.system.command_line import Commands, Json, print_json
 
-commands = typer.Typer()
+commands = Commands()
 
 STOP_S = 30.0
-SitePath = Annotated[Path, typer.Argument(metavar="SITE.yaml")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
 
 
-@commands.command(epilog=DEBUG_HINT)
-def start(
-    site: SitePath,
-    health_port: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Answer gRPC health checks on this port, 127.0.0.1.")
-    ] = None,
-) -> None:
-    """Take part: connect to the coordinator and answer its rounds until stopped. Connections go out only."""
+@commands.command()
+def start(site: SitePath, health_port: HealthPort = None, as_json: Json = False) -> None:
+    """Take part: connect to the coordinator and answer its rounds until stopped. Connections go out only.
+
+    With --json, the document is printed when it is stopped: what it did last.
+    """
+    from msfl_client.connection.status import read_status
     from msfl_client.connection.supervisor import supervise
     from msfl_common.config.site import load_site
     from msfl_common.system.health import health
 
-    with health(health_port) as set_serving:
-        supervise(load_site(site), site.resolve(), set_serving)
+    config = load_site(site)
+    try:
+        with health(health_port) as set_serving:
+            supervise(config, site.resolve(), set_serving)
+    except KeyboardInterrupt:
+        if as_json:
+            last = read_status(config.state)
+            print_json({"site": config.name, "status": last.model_dump(mode="json") if last else None})
+        raise
 
 
-@commands.command(epilog=DEBUG_HINT)
+@commands.command()
 def status(site: SitePath, as_json: Json = False) -> None:
     """What the site's process is doing. Exit code 1 when it is not running."""
     from msfl_client.connection.status import read_status
@@ -53,7 +55,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
             "status": last.model_dump(mode="json") if last else None,
             "kit_to_approve": waits or None,
         }
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_json(document)
     elif pid is None:
         stdout_console(soft_wrap=True).print(
             f"{config.name}: not running; start it with `msfl-client start {quoted(site)}`"
@@ -67,8 +69,8 @@ def status(site: SitePath, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@commands.command(epilog=DEBUG_HINT)
-def stop(site: SitePath) -> None:
+@commands.command()
+def stop(site: SitePath, as_json: Json = False) -> None:
     """Stop the site's process; the round it works on is done again when it is back."""
     from msfl_client.connection.supervisor import LOCK, LOG
     from msfl_common.config.site import load_site
@@ -77,14 +79,18 @@ def stop(site: SitePath) -> None:
 
     config = load_site(site)
     ended = end_holder(config.state / LOCK, STOP_S, config.state / LOG)
-    console.print(f"{config.name}: {'stopped' if ended else 'was not running'}")
+    if as_json:
+        print_json({"site": config.name, "stopped": ended})
+    else:
+        console.print(f"{config.name}: {'stopped' if ended else 'was not running'}")
 
 
-@commands.command("reset-answers", epilog=DEBUG_HINT)
+@commands.command("reset-answers")
 def reset_answers(
     site: SitePath,
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY_NAME", help="The study's name.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Let a study be answered anew from its first round on, where its coordinator has lost the run.
 
@@ -96,11 +102,14 @@ def reset_answers(
     from msfl_common.system.progress import console
 
     config = load_site(site)
-    counts = num_answers(config.state, study).values()
+    counts = list(num_answers(config.state, study).values())
     number = sum(count or 0 for count in counts)
     found = f"{'at least ' if None in counts else ''}{number} answers"
     text = f"{config.name}: {found} to study {study} are on record. Answer it anew?"
     if not yes and not typer.confirm(text, err=True):
         raise typer.Exit(1)
     forget(config, study)
+    if as_json:
+        print_json({"site": config.name, "study": study, "answers_forgotten": number, "is_all": None not in counts})
+        return
     console.print(f"{config.name}: study {study} will be answered from its first round on")

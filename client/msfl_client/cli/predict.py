@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfl_common.system.cli import DEBUG_HINT
+from msfl_common.system.command_line import Commands, Json, print_json
 
-commands = typer.Typer()
+if TYPE_CHECKING:
+    from msfl_common.config.site import SiteConfig
+
+commands = Commands()
 
 Authority = Annotated[
     str | None,
@@ -22,44 +24,118 @@ Authority = Annotated[
         help="Take no model but one signed for this authority: kit/ca.crt, or its SHA-256 fingerprint.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
 
 
-@commands.command(epilog=DEBUG_HINT)
+Device = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is predicted, where to and on what; of a site's file where one is given."""
+
+    model: Path
+    source: Path
+    output: Path
+    device: Device
+    origin: str
+    as_json: bool
+
+
+@commands.command()
 def predict(
-    model: Annotated[Path, typer.Option(metavar="DIR", help="Model folder: OUT/model of a run.")],
-    source: Annotated[Path, typer.Option("--input", metavar="BIDS", help="Brains or whole heads, any grid; tables.")],
-    output: Annotated[Path, typer.Option(metavar="DERIV", help="BIDS derivative folder to write.")],
-    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
+    model: Annotated[Path, typer.Option(metavar="MODEL_DIR", help="Model folder: RUN_DIR/model of a run.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DERIVATIVES", help="BIDS derivative folder to write.")
+    ],
+    site: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="SITE.yaml",
+            help="The site's own file, or its folder: its data, its device, as much of its memory as it lends, and "
+            "models of its approved kit's authority alone. Options replace what it says.",
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--input", metavar="BIDS", help="Skull-stripped images or not, on any grid; tables."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="auto, cpu, mps, cuda or cuda:N; without it, the site's, or auto."),
+    ] = None,
     every_visit: Annotated[
         bool, typer.Option("--every-visit", help="An outcome for every visit, not for each patient's last alone.")
     ] = False,
     authority: Authority = None,
     as_json: Json = False,
 ) -> None:
-    """Outline lesions, or predict an outcome, whichever the model was trained for.
+    """Outline lesions, or predict an outcome, whichever the model was trained for; nothing is sent.
 
     Lesions: a mask and a probability map for every case, and a table of counts and volumes. An outcome: for each
     patient's last visit with the model's inputs the probability of each class, a confidence interval and the main
     reasons; a patient without the inputs is named with what is missing. Research use only.
     """
+    from msfl_common.config.site import load_site
     from msfl_common.errors import InputError
     from msfl_common.models.model_folder import read_card
     from msfl_common.models.model_signature import check_origin, fingerprint_of
 
+    config = load_site(site) if site is not None else None
+    source = _source(config, source)
     card = read_card(model)
-    origin = check_origin(model, fingerprint_of(authority) if authority is not None else None).sentence
+    if authority is not None or config is None:
+        origin = check_origin(model, fingerprint_of(authority) if authority is not None else None).sentence
+    else:
+        origin = _origin_at_site(model, config)
+    if device is None and config is not None:
+        _lend_memory(config)
+        job = _Job(model, source, output, config.device, origin, as_json)
+    else:
+        job = _Job(model, source, output, device or "auto", origin, as_json)
     if card.study.classification is not None:
-        _predict_outcomes(model, source, output, device, every_visit, origin, as_json)
+        _predict_outcomes(job, every_visit)
     elif every_visit:
         raise InputError("--every-visit: lesions are outlined at every visit in any case; leave it out")
     else:
-        _outline_lesions(model, source, output, device, origin, as_json)
+        _outline_lesions(job)
 
 
-def _predict_outcomes(
-    model: Path, source: Path, output: Path, device: str, every_visit: bool, origin: str, as_json: bool
-) -> None:
+def _source(site: SiteConfig | None, asked: Path | None) -> Path:
+    from msfl_common.errors import InputError
+
+    if asked is not None:
+        return asked
+    if site is None:
+        raise InputError("expected --input with a BIDS folder, or SITE.yaml, whose data it then is")
+    if len(site.data) > 1:
+        raise InputError(f"site {site.name} has {len(site.data)} BIDS folders; name one with --input")
+    return site.data[0]
+
+
+def _origin_at_site(model: Path, site: SiteConfig) -> str:
+    """Who vouches for the model, as the authority of the site's approved kit has it."""
+    from msfl_client.site.kit_approval import approved_kit
+    from msfl_common.errors import ModelFolderError
+    from msfl_common.models.model_signature import check_origin
+    from msfl_common.trust.kit import fingerprint
+
+    kit = approved_kit(site)
+    try:
+        return check_origin(model, fingerprint(kit.authority) if kit is not None else None).sentence
+    except ModelFolderError as error:
+        raise ModelFolderError(
+            f"{error}; with SITE.yaml, a model must be of the approved kit's authority: name another's with "
+            "--authority, or give --input without SITE.yaml"
+        ) from None
+
+
+def _lend_memory(site: SiteConfig) -> None:
+    from msfl_client.site.devices import cap_memory, pick_device
+
+    cap_memory(pick_device(site.device), site.gpu_memory_fraction)
+
+
+def _predict_outcomes(job: _Job, every_visit: bool) -> None:
     from rich.progress import TaskID
 
     from msfl_client.cli.outcomes_view import predictions_document, print_predictions, write_predictions
@@ -74,21 +150,24 @@ def _predict_outcomes(
                 tasks[what] = bars.add_task(what, total=total, note="")
             bars.update(tasks[what], completed=done, total=total)
 
-        found = predict_outcomes(model, source, output, device, every_visit, os.cpu_count() or 1, on_progress)
-        path = write_predictions(output, found, origin)
-    found.raise_if_none(source, path)
-    if as_json:
-        sys.stdout.write(json.dumps(predictions_document(found, origin), indent=2) + "\n")
+        found = predict_outcomes(
+            job.model, job.source, job.output, job.device, every_visit, os.cpu_count() or 1, on_progress
+        )
+        path = write_predictions(job.output, found, job.origin)
+    found.raise_if_none(job.source, path)
+    if job.as_json:
+        print_json(predictions_document(found, job.origin))
     else:
-        print_predictions(stdout_console(), found, path, origin)
+        print_predictions(stdout_console(), found, path, job.origin)
 
 
-def _outline_lesions(model: Path, source: Path, output: Path, device: str, origin: str, as_json: bool) -> None:
+def _outline_lesions(job: _Job) -> None:
     from msfl_client.prediction.features import RAW_TABLE, measure_predictions, reference_of_model
     from msfl_client.prediction.lesions import TABLE, predict_folder
     from msfl_common.models.model_card import NOTICE
-    from msfl_common.system.progress import console, progress_bars
+    from msfl_common.system.progress import console, progress_bars, warn
 
+    model, source, output, device, origin = job.model, job.source, job.output, job.device, job.origin
     reference, measured = reference_of_model(model), None
     with progress_bars() as bars:
         task = bars.add_task("Predicting cases", total=None, note="")
@@ -100,14 +179,14 @@ def _outline_lesions(model: Path, source: Path, output: Path, device: str, origi
             measured = measure_predictions(
                 model, reference, source, output, device, os.cpu_count() or 1, lambda: bars.advance(also)
             )
-    if as_json:
+    if job.as_json:
         console.print(origin, soft_wrap=True)
-        sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+        print_json([asdict(row) for row in rows])
         return
     failed = [row for row in rows if row.lesion_count is None]
     console.print(f"{len(rows) - len(failed)} of {len(rows)} cases predicted; table: {output / TABLE}", soft_wrap=True)
     for row in failed:
-        console.print(f"{row.participant_id} {row.session_id}: {row.status}", style="yellow")
+        warn(f"{row.participant_id} {row.session_id}: {row.status}")
     if measured is not None and reference is not None:
         num = len(measured.harmonized.table.rows) if measured.harmonized else 0
         told = (

@@ -16,7 +16,7 @@ from msfl_common.errors import InputError
 from msfl_common.system.files import private_folder
 from msfl_common.system.lock import held
 from msfl_common.system.processes import Child, python_command
-from msfl_common.system.progress import console, progress_bars
+from msfl_common.system.progress import console, progress_bars, warn
 
 LOCK = "client.lock"
 LOG = "node.log"
@@ -45,7 +45,7 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
         try:
             kit_to_use(site)
             if waits := what_waits(site):
-                console.print(waits, highlight=False, markup=False, soft_wrap=True)
+                warn(waits)
             node.start()
             while True:
                 time.sleep(TICK_S)
@@ -57,7 +57,7 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
                 elif code == BAD_INPUT:
                     raise InputError(last_error(log))
                 elif (pause := node.restart_after_pause(FIRST_PAUSE_S, LONGEST_PAUSE_S)) is not None:
-                    console.print(f"{site.name}: the site's process ended ({code}); it starts again in {pause:.0f} s")
+                    warn(f"{site.name}: the site's process ended ({code}); it starts again in {pause:.0f} s")
         finally:
             node.stop()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def measure_predictions(
     reference: Reference,
     source: Path,
     output: Path,
-    device: str,
+    device: str | Sequence[str],
     num_workers: int,
     on_case: Callable[[], None] = lambda: None,
 ) -> PredictedFeatures:

@@ -6,7 +6,7 @@ of a harmonization.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -60,7 +60,13 @@ def model_reference(card: ModelCard, model: Path) -> Reference | None:
 
 
 def read_inputs(
-    card: ModelCard, model: Path, source: Path, output: Path, device: str, num_workers: int, on_progress: OnProgress
+    card: ModelCard,
+    model: Path,
+    source: Path,
+    output: Path,
+    device: str | Sequence[str],
+    num_workers: int,
+    on_progress: OnProgress,
 ) -> KnownInputs:
     """Look through a BIDS folder.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def predict_folder(
     model: Path,
     source: Path,
     output: Path,
-    device_name: str,
+    device_name: str | Sequence[str],
     on_case: Callable[[int, int], None] = lambda *_: None,
     origin: str = "",
 ) -> list[PredictedCase]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def predict_outcomes(
     model: Path,
     source: Path,
     output: Path,
-    device_name: str,
+    device_name: str | Sequence[str],
     every_visit: bool,
     num_workers: int,
     on_progress: OnProgress = lambda *_: None,

@@ -8,15 +8,15 @@ import signal
 import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import NoReturn
 
 import click
 import typer
 
 from msfl_common.errors import MsflError
+from msfl_common.system.command_line import back_to_normal
 from msfl_common.system.processes import close_doors
-
-DEBUG_HINT = "Add --debug to any command to see a traceback when it fails."
 
 _INTERRUPTED = 130
 _BAD_INPUT = 2
@@ -38,16 +38,16 @@ _PERSONS_FAULT = {
 def run_app(app: typer.Typer) -> NoReturn:
     """Run a command line and leave the process with its exit code.
 
-    0 done, 1 the run failed, 2 bad input, config or arguments, 130 interrupted. `--debug`, anywhere on the
-    command line, shows tracebacks.
+    0 done, 1 the run failed, 2 bad input, config or arguments, 130 interrupted. `--debug` shows tracebacks, also of
+    what is wrong in the command line itself.
     """
     close_doors()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # being told to end is as good as Ctrl-C
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
+    debug = "--debug" in sys.argv
     try:
-        result = typer.main.get_command(app).main(arguments, standalone_mode=False)
+        program = typer.main.get_command(app)
+        result = program.main(sys.argv[1:], prog_name=Path(sys.argv[0]).name, standalone_mode=False)
         code = result if isinstance(result, int) else 0
         if code == _INTERRUPTED:
             _say("interrupted")
@@ -57,6 +57,8 @@ def run_app(app: typer.Typer) -> NoReturn:
         code, lines = explain(error)
         for line in lines:
             _say(line)
+    finally:
+        back_to_normal()
     sys.exit(code)
 
 
@@ -71,7 +73,7 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
         hint = f"; see {context.command_path} --help" if context is not None else ""
         message = " ".join(error.format_message().split())
         # A bare command shows its help and has nothing to add.
-        return _BAD_INPUT, [message.removesuffix(".") + hint] if message else []
+        return _BAD_INPUT, [message.rstrip(".?") + hint] if message else []
     if isinstance(error, BrokenPipeError):  # `| head` has read enough; nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED, []
@@ -86,6 +88,6 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
 
 
 def _say(line: str) -> None:
-    from msfl_common.system.progress import console  # rich's progress display is slow to import
+    from msfl_common.system.progress import errors  # rich's progress display is slow to import
 
-    console.print(line, style="red", soft_wrap=True)
+    errors.print(line, style="red", soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -15,6 +16,8 @@ from typing import Any
 
 from msfl_common.errors import InputError, PrivateFolderError
 from msfl_common.system.reading import MOST_KEY, read_bounded
+
+log = logging.getLogger(__name__)
 
 
 def private_folder(path: Path, within: Path | None = None) -> None:
@@ -161,6 +164,7 @@ def write_bytes(path: Path, content: bytes, secret: bool = False) -> None:
             temporary.unlink(missing_ok=True)
             raise
     _sync_folder(path.parent)
+    log.debug("wrote %s", path)
 
 
 def write_text(path: Path, content: str) -> None:

@@ -5,9 +5,11 @@ Names, notes and errors come from others. Nothing that is printed here is markup
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
@@ -15,12 +17,15 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.segment import Segment
 
 from msfl_common.system.foreign_text import harmless
+
+log = logging.getLogger(__name__)
 
 
 class PlainConsole(Console):
@@ -35,13 +40,28 @@ class PlainConsole(Console):
             yield segment if segment.control else segment._replace(text=harmless(segment.text))
 
 
-# People read stderr; stdout stays free for results and `--json`.
+# People read stderr; stdout stays free for results and `--json`. With `--quiet` it prints nothing.
 console = PlainConsole(stderr=True)
+errors = PlainConsole(stderr=True)
 
 
 def stdout_console(soft_wrap: bool = False) -> PlainConsole:
     """For results that are for people; with `soft_wrap` no line is broken."""
     return PlainConsole(soft_wrap=soft_wrap)
+
+
+def warn(line: str) -> None:
+    """Tell a person what `--quiet` does not keep from them; on stderr."""
+    (errors if console.quiet else console).print(line, style="yellow", soft_wrap=True)
+
+
+class _LoggedProgress(Progress):
+    """Progress whose steps are logged, too, for `--verbose`."""
+
+    def add_task(self, description: str, *args: Any, **settings: Any) -> TaskID:
+        """See `Progress`."""
+        log.debug("%s", description or "begins")
+        return super().add_task(description, *args, **settings)
 
 
 @contextmanager
@@ -55,5 +75,6 @@ def progress_bars() -> Iterator[Progress]:
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
+    hidden = console.quiet or not sys.stderr.isatty()
+    with _LoggedProgress(*columns, console=console, disable=hidden) as progress:
         yield progress

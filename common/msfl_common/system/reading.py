@@ -8,6 +8,7 @@ needs and a terminal obeys.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import stat
 from collections.abc import Hashable
@@ -28,6 +29,7 @@ MOST_DIGITS = 300  # of a number
 _MOST_FAULTS = 20
 
 Model = TypeVar("Model", bound=BaseModel)
+log = logging.getLogger(__name__)
 
 
 def read_bounded(path: Path, most_bytes: int = MOST_RECORD) -> bytes:
@@ -52,6 +54,7 @@ def read_text(path: Path, most_bytes: int = MOST_RECORD) -> str:
     Raises:
         ConfigError: it is not there, cannot be read, is too long, or not UTF-8.
     """
+    log.debug("reading %s", path)
     try:
         return _decoded(read_bounded(path, most_bytes), str(path))
     except FileNotFoundError:

@@ -8,28 +8,39 @@ from typing import Annotated
 
 import typer
 
-from msfl_common.system.cli import DEBUG_HINT
+from msfl_common.system.command_line import Commands, Json
 
-commands = typer.Typer()
+commands = Commands()
 
 
-@commands.command("cross-validate", epilog=DEBUG_HINT)
+@commands.command("cross-validate")
 def cross_validate(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study with the task classification.")],
-    out: Annotated[Path, typer.Option(metavar="OUT", help="Folder for the folds; goes on with what is there.")],
-    cohort: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of BIDS folders, one a site.")] = None,
+    out: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="RUN_DIR", help="Folder for the folds; resumes what is there."),
+    ],
+    cohort: Annotated[
+        Path | None, typer.Option(metavar="COHORT_DIR", help="Folder of BIDS folders, one a site.")
+    ] = None,
     site: Annotated[list[Path] | None, typer.Option(metavar="SITE.yaml", help="A site's file; repeat it.")] = None,
     folds: Annotated[
-        int | None, typer.Option(min=2, max=50, metavar="K", help="Every site holds out a K-th of its own patients.")
+        int | None,
+        typer.Option(
+            min=2,
+            max=50,
+            metavar="NUMBER",
+            help="Every site holds out one of so many parts of its own patients, each in turn.",
+        ),
     ] = None,
     leave_one_site_out: Annotated[
         bool, typer.Option("--leave-one-site-out", help="One site is left out whole, each in turn.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train a study once for each fold, among virtual sites, and measure each model on those held out.
 
-    Each fold is a run of its own under OUT. Stop it with Ctrl-C; the same command goes on.
+    Each fold is a run of its own under RUN_DIR. Stop it with Ctrl-C; the same command resumes it.
     """
     from msfl_common.config.study import load_study
     from msfl_common.errors import InputError

@@ -3,39 +3,43 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfl_common.system.cli import DEBUG_HINT
+from msfl_common.system.command_line import Commands, Json, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from msfl_server.study.folder import StudyFolder
 
-commands = typer.Typer()
+commands = Commands()
 
 StudyDir = Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="Folder of the study.")]
 STOP_S = 60.0
 
 
-@commands.command(epilog=DEBUG_HINT)
+@commands.command()
 def start(
     folder: StudyDir,
     health_port: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Answer gRPC health checks on this port, 127.0.0.1.")
+        int | None,
+        typer.Option(min=1, max=65_535, metavar="PORT", help="Answer gRPC health checks on this port, 127.0.0.1."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Run the study: wait for its sites, play the rounds, and go on after whatever ends in between."""
+    """Run the study: wait for its sites, run the rounds, and resume after whatever ends in between.
+
+    With --json, the document is printed at the end: the study's summary.
+    """
     from msfl_common.config.study import load_study
     from msfl_common.system.files import quoted
     from msfl_common.system.health import health
     from msfl_common.system.lock import held
-    from msfl_common.system.progress import console
+    from msfl_common.system.progress import console, warn
     from msfl_server.flower.coordinator import LOCK, Coordinator
     from msfl_server.study.folder import certificate_warning, list_sites, open_study
     from msfl_server.study.sites import stale_kits
@@ -47,14 +51,14 @@ def start(
     taken = f"{folder}: its server is running already; see `msfl-server status`"
     with held(study.root / LOCK, taken), health(health_port) as set_serving:
         if warning := certificate_warning(study):
-            say(warning)
+            warn(warning)
         if (num_sites := len(list_sites(study))) < (quorum := load_study(study.study_file).rounds.quorum):
             say(
                 f"a round needs {quorum} sites, and {num_sites or 'none'} may take part yet: run `msfl-server add-site "
                 f"{quoted(folder)} NAME --public-key FILE` for each; the run waits"
             )
         if stale := stale_kits(study):
-            say(
+            warn(
                 f"the kits of {', '.join(stale)} do not hold study.yaml as it is now, which they will refuse: run "
                 f"`msfl-server renew-kits {quoted(folder)}` and hand over the new kits in {study.kits}"
             )
@@ -62,24 +66,30 @@ def start(
     from msfl_server.results.summary import read_summary
 
     summary = read_summary(study.run)
-    say(f"{summary.rounds_completed} rounds completed; report: {study.run / 'report.html'}")
+    if as_json:
+        print_json(summary.model_dump(mode="json"))
+    else:
+        say(f"{summary.rounds_completed} rounds completed; report: {study.run / 'report.html'}")
 
 
-@commands.command(epilog=DEBUG_HINT)
+@commands.command()
 def status(
     folder: StudyDir,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every second until Ctrl-C.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """The round, whom it waits for and until when, and which sites are online. Exit code 1 when not running."""
     from rich.live import Live
 
+    from msfl_common.errors import InputError
     from msfl_common.system.progress import stdout_console
     from msfl_server.study.folder import open_study
 
+    if watch and as_json:
+        raise InputError("--watch and --json: leave one out; a document is one")
     study = open_study(folder)
     if as_json:
-        sys.stdout.write(json.dumps(_document(study), indent=2) + "\n")
+        print_json(_document(study))
     elif watch:
         with Live(_table(study), console=stdout_console(), refresh_per_second=2) as live:
             while True:
@@ -91,8 +101,8 @@ def status(
         raise typer.Exit(1)
 
 
-@commands.command(epilog=DEBUG_HINT)
-def stop(folder: StudyDir) -> None:
+@commands.command()
+def stop(folder: StudyDir, as_json: Json = False) -> None:
     """Stop the study's server; `start` goes on from the last completed round."""
     from msfl_common.system.lock import end_holder
     from msfl_common.system.progress import console
@@ -100,11 +110,13 @@ def stop(folder: StudyDir) -> None:
     from msfl_server.study.folder import open_study
 
     study = open_study(folder)
-    if end_holder(study.root / LOCK, STOP_S, study.logs):
-        text = "the server is stopped; `msfl-server start` goes on from the last completed round"
+    ended = end_holder(study.root / LOCK, STOP_S, study.logs)
+    if as_json:
+        print_json({"study_dir": str(folder), "stopped": ended})
+    elif ended:
+        console.print("the server is stopped; `msfl-server start` goes on from the last completed round")
     else:
-        text = "the server was not running"
-    console.print(text)
+        console.print("the server was not running")
 
 
 def _is_running(study: StudyFolder) -> bool:

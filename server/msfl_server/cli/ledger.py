@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from msfl_common.system.cli import DEBUG_HINT
+from msfl_common.system.command_line import Commands, Json, print_json
 
-commands = typer.Typer()
+commands = Commands()
 
 
-@commands.command(epilog=DEBUG_HINT)
+@commands.command()
 def ledgers(
     folder: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="Folder of the study.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Where each site's ledger ends, as signed by the site, and which did not follow what had been seen before.
 
@@ -43,7 +41,7 @@ def ledgers(
                 for seen in broken
             ],
         }
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_json(document)
     else:
         table = Table(
             "site", "last line", "seen (UTC)", "hash", title="Ends of the sites' ledgers", title_justify="left"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfl_common.system.cli import DEBUG_HINT, run_app
+from msfl_common.system.cli import run_app
+from msfl_common.system.command_line import Json, make_program, print_json
 from msfl_server.cli.cross_validation import commands as cross_validation_commands
 from msfl_server.cli.federation import commands as federation_commands
 from msfl_server.cli.ledger import commands as ledger_commands
@@ -24,21 +25,14 @@ if TYPE_CHECKING:
     from msfl_server.research.simulation.folder import RunSetup
     from msfl_server.results.summary import Summary
 
-app = typer.Typer(
-    rich_markup_mode="markdown",  # paragraphs flow with the terminal's width
-    help="Run federated studies of MS MRI, deployed or simulated.",
-    epilog=DEBUG_HINT,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = make_program(
+    "Run federated studies of MS MRI, deployed or simulated.",
+    study_commands,
+    federation_commands,
+    ledger_commands,
+    cross_validation_commands,
+    pipelines_commands,
 )
-app.add_typer(study_commands)
-app.add_typer(federation_commands)
-app.add_typer(ledger_commands)
-app.add_typer(cross_validation_commands)
-app.add_typer(pipelines_commands)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
 
 
 class BackendName(StrEnum):
@@ -53,23 +47,29 @@ def main() -> None:
     run_app(app)
 
 
-@app.callback()
-def _commands() -> None:
-    """Run federated studies of MS MRI, deployed or simulated."""
-
-
-@app.command("make-cohort", epilog=DEBUG_HINT)
+@app.command("make-cohort")
 def make_cohort_command(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; one BIDS folder per site.")],
-    sites: Annotated[int, typer.Option(min=1, max=1000, help="Number of sites.")] = 3,
-    cases: Annotated[int, typer.Option(min=1, max=9999, help="Patients with MS per site, two sessions each.")] = 12,
-    nmosd: Annotated[int, typer.Option(min=0, max=9999, help="Patients with NMOSD per site, besides.")] = 0,
-    controls: Annotated[int, typer.Option(min=0, max=9999, help="Healthy controls per site, besides.")] = 0,
-    records: Annotated[
-        bool, typer.Option("--records", help="Tables and features alone, without images: thousands in a minute.")
+    out_before: Annotated[Path | None, typer.Argument(metavar="COHORT_DIR", hidden=True, help="As --output.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="COHORT_DIR", help="Folder to write; one BIDS folder per site."),
+    ] = None,
+    sites: Annotated[int, typer.Option(min=1, max=1000, metavar="NUMBER", help="Number of sites.")] = 3,
+    patients: Annotated[
+        int, typer.Option(min=1, max=9999, metavar="NUMBER", help="Patients with MS per site, two visits each.")
+    ] = 12,
+    nmosd: Annotated[
+        int, typer.Option(min=0, max=9999, metavar="NUMBER", help="Patients with NMOSD per site, besides.")
+    ] = 0,
+    controls: Annotated[
+        int, typer.Option(min=0, max=9999, metavar="NUMBER", help="Healthy controls per site, besides.")
+    ] = 0,
+    without_images: Annotated[
+        bool,
+        typer.Option("--without-images", help="Clinical tables and tables of features alone: thousands in a minute."),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal files.")] = 0,
-    spacing: Annotated[float, typer.Option(min=0.8, max=4.0, help="Voxel size, mm.")] = 2.0,
+    seed: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Equal seeds give equal files.")] = 0,
+    spacing: Annotated[float, typer.Option(min=0.8, max=4.0, metavar="MM", help="Voxel size, mm.")] = 2.0,
     as_json: Json = False,
 ) -> None:
     """Simulate patients with MS on real anatomy at sites with scanners of their own."""
@@ -77,14 +77,18 @@ def make_cohort_command(
     from msfl_common.system.progress import console, progress_bars
     from msfl_server.research.simulated_cohort import make_cohort, make_records
 
-    make = make_records if records else partial(make_cohort, spacing_mm=spacing)
+    if (out is None) == (out_before is None):
+        raise InputError("expected --output with the folder to write")
+    out = out or out_before
+    assert out is not None
+    make = make_records if without_images else partial(make_cohort, spacing_mm=spacing)
     with progress_bars() as bars:
-        task = bars.add_task("Simulating patients", total=sites * (cases + nmosd + controls), note="")
+        task = bars.add_task("Simulating patients", total=sites * (patients + nmosd + controls), note="")
         try:
             cohort = make(
                 out,
                 num_sites=sites,
-                cases_per_site=cases,
+                cases_per_site=patients,
                 num_nmosd=nmosd,
                 num_controls=controls,
                 seed=seed,
@@ -95,7 +99,7 @@ def make_cohort_command(
         except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise InputError(f"{out}: cannot be written: {error.strerror}; choose another folder") from None
     if as_json:
-        _print_json(
+        print_json(
             {
                 "cohort": str(cohort.out),
                 "seconds": round(cohort.seconds, 2),
@@ -108,28 +112,39 @@ def make_cohort_command(
     else:
         console.print(
             f"{sum(num_cases for *_, num_cases in cohort.sites)} patients at {len(cohort.sites)} sites in {out} "
-            f"({cohort.seconds:.0f} s)" + ("" if records else f"; look at {out / 'contact_sheet.png'}"),
+            f"({cohort.seconds:.0f} s)" + ("" if without_images else f"; look at {out / 'contact_sheet.png'}"),
             highlight=False,
         )
 
 
-@app.command(epilog=DEBUG_HINT)
+@app.command()
 def simulate(
     study: Annotated[
         Path | None, typer.Argument(metavar="STUDY.yaml", help="The study's file; not needed with --resume.")
     ] = None,
-    cohort: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of BIDS folders, one a site.")] = None,
+    cohort: Annotated[
+        Path | None, typer.Option(metavar="COHORT_DIR", help="Folder of BIDS folders, one a site.")
+    ] = None,
     site: Annotated[list[Path] | None, typer.Option(metavar="SITE.yaml", help="A site's file; repeat it.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="OUT", help="Folder for everything the run leaves.")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="OUT", help="Go on with the run in this folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="RUN_DIR", help="Folder for everything the run leaves."),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN_DIR", help="Resume the run in this folder.")] = None,
     backend: Annotated[
-        BackendName, typer.Option(help="In this process, or Flower's engine on Ray.")
+        BackendName, typer.Option(metavar="BACKEND", help="inprocess: in this process, or ray: Flower's engine on Ray.")
     ] = BackendName.inprocess,
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow server; without it, SQLite under OUT.")] = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="MLflow server, whose password stands in MLFLOW_TRACKING_PASSWORD; without it, SQLite under RUN_DIR.",
+        ),
+    ] = None,
     start_from: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH",
+            metavar="START",
             help="What a deep model starts from: a ResNet18's weights (safetensors), or a segmentation's model folder.",
         ),
     ] = None,
@@ -141,7 +156,7 @@ def simulate(
     if resume is not None:
         setup, folder = _resumed(resume, study, cohort, site, out), resume
     elif study is None or out is None or (cohort is None) == (site is None):
-        raise InputError("expected STUDY.yaml, --out, and --cohort or --site; or --resume with a run's folder")
+        raise InputError("expected STUDY.yaml, --output, and --cohort or --site; or --resume with a run's folder")
     else:
         setup, folder = _started(study, cohort, site or [], out, start_from), out
     from msfl_common.system.progress import console
@@ -160,9 +175,9 @@ def simulate(
         _show(summary, folder)
 
 
-@app.command(epilog=DEBUG_HINT)
+@app.command()
 def report(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run, or of a study.")],
+    out: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run, or of a study.")],
     as_json: Json = False,
 ) -> None:
     """Show a run's results again, finished or not."""
@@ -205,7 +220,9 @@ def _resumed(
     from msfl_server.research.simulation.folder import read_setup
 
     if cohort or sites or out:
-        raise InputError("--resume takes sites and settings from the run's folder; leave out --cohort, --site, --out")
+        raise InputError(
+            "--resume takes sites and settings from the run's folder; leave out --cohort, --site, --output"
+        )
     setup = read_setup(resume)
     if study_path is not None and load_study(study_path) != setup.study:
         raise InputError(f"{resume}: was started with other settings than {study_path}; leave the study file out")
@@ -222,9 +239,3 @@ def _show(summary: Summary, out: Path) -> None:
         console.print(f"report: {out / 'report.html'}   model: {out / summary.model}")
     if (out / "mlflow.db").is_file():  # a deployed study's curves, and those of --tracking-uri, lie elsewhere
         console.print(f"curves: mlflow ui --backend-store-uri sqlite:///{out / 'mlflow.db'}")
-
-
-def _print_json(document: object) -> None:
-    import json
-
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")

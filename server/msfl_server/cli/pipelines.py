@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -13,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfl_common.system.cli import DEBUG_HINT
+from msfl_common.system.command_line import Commands, Json, print_json
 
 if TYPE_CHECKING:
     from msfl_server.research.small_cohort.pipelines import OnProgress
     from msfl_server.research.small_cohort.results import PipelineResults
 
-commands = typer.Typer()
+commands = Commands()
 
 
 class SearchName(StrEnum):
@@ -30,37 +28,62 @@ class SearchName(StrEnum):
     bayes = "bayes"
 
 
-@commands.command(epilog=DEBUG_HINT)
+@commands.command()
 def pipelines(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study with the task classification.")],
     table: Annotated[
         list[Path],
         typer.Option(metavar="TABLE.tsv", help="Features and the label, a row a case; several are joined."),
     ],
-    out: Annotated[Path, typer.Option(metavar="OUT", help="Folder for the results; goes on with what is there.")],
+    out: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="RUN_DIR", help="Folder for the results; resumes what is there."),
+    ],
     classifiers: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help="Of the twelve, separated by commas; without it, six.")
+        str | None, typer.Option(metavar="NAMES", help="Of the twelve, separated by commas; without it, six.")
     ] = None,
     search: Annotated[
-        list[SearchName] | None, typer.Option(help="Also tune hyperparameters; repeat it to compare searches.")
+        list[SearchName] | None,
+        typer.Option(
+            metavar="SEARCH", help="Also tune hyperparameters; repeat it to compare searches: grid, random, bayes."
+        ),
     ] = None,
-    permutations: Annotated[int, typer.Option(min=0, max=10_000, help="Permutations of the labels.")] = 50,
-    best: Annotated[int, typer.Option(min=1, help="Pipelines of each classifier that are tested by them.")] = 10,
+    permutations: Annotated[
+        int, typer.Option(min=0, max=10_000, metavar="NUMBER", help="Permutations of the labels.")
+    ] = 50,
+    best: Annotated[
+        int,
+        typer.Option(
+            "--num-tested",
+            min=1,
+            metavar="NUMBER",
+            help="The best pipelines of each classifier, so many of them, are tested by permutations.",
+        ),
+    ] = 10,
     count: Annotated[
-        list[int] | None, typer.Option(min=1, help="Features that a selection keeps; without it 10, 25, 50, 100, 150.")
+        list[int] | None,
+        typer.Option(
+            "--num-selected",
+            min=1,
+            metavar="NUMBER",
+            help="Features that a selection keeps; repeat it for more; without it 10, 25, 50, 100, 150.",
+        ),
     ] = None,
     drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="A column to leave out.")] = None,
     group_by: Annotated[
         str | None,
         typer.Option(metavar="SEPARATOR", help="Scale a case within groups: names alike up to this character."),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; without it, one a core.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, metavar="NUMBER", help="Processes at the same time; without it, one a core."),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Try every pipeline of scaling, selection and reduction with each classifier, on cases in one place.
 
     Leave-one-out, every step fitted inside the fold, with permutation tests and a nested estimate. Stop it with Ctrl-C;
-    the same command goes on.
+    the same command resumes it.
     """
     from msfl_common.config.study import load_study
     from msfl_common.errors import InputError
@@ -102,7 +125,7 @@ def pipelines(
     write_results(out, results, document)
     write_page(out, results, document)
     if as_json:
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_json(document)
     else:
         _show(results, out)
 

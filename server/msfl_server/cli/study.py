@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from msfl_common.system.cli import DEBUG_HINT
+from msfl_common.system.command_line import Commands, Json, print_json
 
-commands = typer.Typer()
+commands = Commands()
 
 StudyDir = Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="Folder of the study.")]
-SiteName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the site.")]
+SiteName = Annotated[str, typer.Argument(metavar="SITE_NAME", help="Name of the site.")]
 CaKey = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The authority's key, where it is not in the study folder.")
+    Path | None, typer.Option(metavar="KEY_FILE", help="The authority's key, where it is not in the study folder.")
 ]
 PassphraseFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Passphrase of the authority's key; else it is asked for."),
+    typer.Option(metavar="FILE", help="File with the passphrase of the authority's key; else it is asked for."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")]
 
 
-@commands.command(epilog=DEBUG_HINT)
+@commands.command()
 def init(
     folder: Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="Folder to make; must be empty.")],
-    host: Annotated[list[str], typer.Option(help="Host name or IP address that sites use; repeat it for more.")],
+    host: Annotated[
+        list[str], typer.Option(metavar="HOST", help="Host name or IP address that sites use; repeat it for more.")
+    ],
     study: Annotated[Path | None, typer.Option(metavar="STUDY.yaml", help="The study; without it, a default.")] = None,
-    port: Annotated[int, typer.Option(help="Port for sites.")] = 9443,
+    port: Annotated[int, typer.Option(metavar="PORT", help="Port for sites.")] = 9443,
     public_port: Annotated[
-        int | None, typer.Option(help="Port that sites use when a reverse proxy stands in front.")
+        int | None, typer.Option(metavar="PORT", help="Port that sites use when a reverse proxy stands in front.")
     ] = None,
-    control_port: Annotated[int, typer.Option(help="Port for this machine alone.")] = 9444,
+    control_port: Annotated[int, typer.Option(metavar="PORT", help="Port for this machine alone.")] = 9444,
     offline_ca: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write the authority's key there, to be moved to another machine."),
@@ -81,11 +80,11 @@ def init(
     )
 
 
-@commands.command("add-site", epilog=DEBUG_HINT)
+@commands.command("add-site")
 def add_site_command(
     folder: StudyDir,
     name: SiteName,
-    public_key: Annotated[Path, typer.Option(metavar="FILE", help="The site's site.key.pub.")],
+    public_key: Annotated[Path, typer.Option(metavar="KEY_FILE", help="The site's public key, site.key.pub.")],
     ca_key: CaKey = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
@@ -109,7 +108,7 @@ def add_site_command(
     )
 
 
-@commands.command("remove-site", epilog=DEBUG_HINT)
+@commands.command("remove-site")
 def remove_site_command(folder: StudyDir, name: SiteName, as_json: Json = False) -> None:
     """Take a site's authority away, and its joining kit."""
     from msfl_server.study.folder import list_sites, open_study
@@ -126,7 +125,7 @@ def remove_site_command(folder: StudyDir, name: SiteName, as_json: Json = False)
     )
 
 
-@commands.command("renew-certificate", epilog=DEBUG_HINT)
+@commands.command("renew-certificate")
 def renew_certificate_command(
     folder: StudyDir,
     new_key: Annotated[
@@ -157,7 +156,7 @@ def renew_certificate_command(
     )
 
 
-@commands.command("renew-kits", epilog=DEBUG_HINT)
+@commands.command("renew-kits")
 def renew_kits_command(
     folder: StudyDir, ca_key: CaKey = None, passphrase_file: PassphraseFile = None, as_json: Json = False
 ) -> None:
@@ -177,7 +176,7 @@ def renew_kits_command(
 def _show(as_json: bool, document: dict[str, Any], *lines: str) -> None:
     """The document for programs, or the lines for people; on stdout."""
     if as_json:
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_json(document)
         return
     from msfl_common.system.progress import stdout_console
 

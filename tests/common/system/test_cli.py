@@ -11,12 +11,10 @@ COMMON = str(Path(__file__).parents[3] / "common")
 PROGRAM = """
 import errno, sys, typer
 from msfl_common.system.cli import run_app
+from msfl_common.system.command_line import make_program
 from msfl_common.errors import Code, ConfigError, RefusedError, RunError
 
-app = typer.Typer()
-
-@app.callback()
-def group(): pass
+app = make_program("A tool.")
 
 @app.command()
 def go():

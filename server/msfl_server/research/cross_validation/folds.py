@@ -92,18 +92,18 @@ def claim_plan(out: Path, plan: FoldPlan) -> None:
     try:
         if not path.exists():
             if out.exists() and any(entry.name != SITES_FOLDER for entry in out.glob("[!.]*")):
-                raise InputError(f"{out}: is not empty and holds no cross-validation; choose another --out")
+                raise InputError(f"{out}: is not empty and holds no cross-validation; choose another --output")
             write_text(path, plan.model_dump_json(indent=2) + "\n")
         found = FoldPlan.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --out") from None
+        raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --output") from None
     except ValidationError as error:
         raise InputError(f"{path}: damaged, or of another version: {error.errors()[0]['msg']}") from None
     if found != plan:
         what = (
             "another study or other settings" if found.study != plan.study else "other folds, or folds of other sites"
         )
-        raise InputError(f"{out}: belongs to {what}; choose another --out")
+        raise InputError(f"{out}: belongs to {what}; choose another --output")
 
 
 def play_folds(plan: FoldPlan, out: Path, say: Callable[[str], None]) -> tuple[FoldResult, ...]:

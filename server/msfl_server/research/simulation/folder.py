@@ -39,14 +39,16 @@ def claim_folder(out: Path, setup: RunSetup) -> None:
         raise InputError(f"classification.fold.site: there is no site {left_out}; there are {', '.join(names)}")
     if (out / RUN_FILE).exists():
         if read_setup(out).study != setup.study:
-            raise InputError(f"{out}: belongs to another study or other settings; choose another --out")
-        raise InputError(f"{out}: holds this study's run already; go on with --resume {out}, or choose another --out")
+            raise InputError(f"{out}: belongs to another study or other settings; choose another --output")
+        raise InputError(
+            f"{out}: holds this study's run already; go on with --resume {out}, or choose another --output"
+        )
     try:
         if out.exists() and any(out.iterdir()):
-            raise InputError(f"{out}: is not empty and holds no run; choose another --out")
+            raise InputError(f"{out}: is not empty and holds no run; choose another --output")
         write_setup(out, setup)
     except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --out") from None
+        raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --output") from None
 
 
 def write_setup(out: Path, setup: RunSetup) -> None:
@@ -64,7 +66,7 @@ def read_setup(out: Path) -> RunSetup:
     try:
         return RunSetup.model_validate_json(path.read_bytes())
     except OSError:
-        raise InputError(f"{path}: not there; expected the --out folder of an earlier run") from None
+        raise InputError(f"{path}: not there; expected the --output folder of an earlier run") from None
     except ValidationError as error:
         raise InputError(f"{path}: damaged, or of another version: {error.errors()[0]['msg']}") from None
 
@@ -91,7 +93,7 @@ def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteCo
         InputError: there is no BIDS folder.
     """
     if not cohort.is_dir():
-        raise InputError(f"{cohort}: no such folder; make one with `msfl-server make-cohort {cohort}`")
+        raise InputError(f"{cohort}: no such folder; make one with `msfl-server make-cohort --output {cohort}`")
     folders = [cohort] if _is_bids(cohort) else sorted(folder for folder in cohort.iterdir() if _is_bids(folder))
     if not folders:
         raise InputError(f"{cohort}: expected BIDS folders with sub-* inside, one for each site; found none")

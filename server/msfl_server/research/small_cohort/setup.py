@@ -86,15 +86,15 @@ def claim_out(out: Path, cases: Labelled, settings: PipelineSettings) -> None:
             before = {}
         if changed := [name for name in setup if before.get(name) != setup[name]]:
             raise InputError(
-                f"{out}: was started with other {', '.join(changed)}; restore them or choose another --out"
+                f"{out}: was started with other {', '.join(changed)}; restore them or choose another --output"
             )
         return
     try:
         if out.exists() and any(out.iterdir()):
-            raise InputError(f"{out}: is not empty and holds no run of pipelines; choose another --out")
+            raise InputError(f"{out}: is not empty and holds no run of pipelines; choose another --output")
         write_json(path, setup)
     except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --out") from None
+        raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --output") from None
 
 
 def _setup(cases: Labelled, settings: PipelineSettings) -> dict[str, Any]:

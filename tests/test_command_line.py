@@ -1,0 +1,300 @@
+"""Every command of both programs, by the same conventions; what an option is called means the same in all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from msfl_client.cli.main import app as client_app
+from msfl_client.cli.main import main as client
+from msfl_common import __version__
+from msfl_common.system.command_line import OLD_NAMES
+from msfl_server.cli.main import app as server_app
+from msfl_server.cli.main import main as server
+from tests.commands import run_main
+from tests.test_wrong_paths import CLIENT, SERVER
+
+PROGRAMS = {"msfl-client": client_app, "msfl-server": server_app}
+MAINS: dict[str, Callable[[], None]] = {"msfl-client": client, "msfl-server": server}
+LINES = {"msfl-client": CLIENT, "msfl-server": SERVER}
+STANDARD = {"--help", "-h", "--quiet", "-q", "--verbose", "-v", "--debug", "--json"}
+
+# What each option means, in both programs.
+MEANINGS = {
+    "--authority": "whose models are taken, by certificate or fingerprint",
+    "--backend": "where virtual sites run",
+    "--ca-key": "the authority's key",
+    "--classifiers": "which classifiers are tried",
+    "--cohort": "BIDS folders, one a site",
+    "--connection": "whether server and machine are looked at",
+    "--control-port": "the port for this machine alone",
+    "--controls": "number of healthy controls",
+    "--data": "the site's own BIDS folder",
+    "--debug": "a traceback",
+    "--device": "what is computed on",
+    "--drop": "a column left out",
+    "--every-visit": "all visits of a patient",
+    "--export": "all of the ledger as a table",
+    "--fingerprint": "approval of an authority by its fingerprint",
+    "--folds": "number of parts that are held out",
+    "--group-by": "groups within which cases are scaled",
+    "--health-port": "the port for health checks",
+    "--help": "help",
+    "--host": "a name of the server",
+    "--input": "the BIDS folder that is read",
+    "--json": "one JSON document",
+    "--key": "the officer's key",
+    "--last": "number of newest entries",
+    "--leave-one-site-out": "folds by site",
+    "--model": "a model folder",
+    "--name": "the site's name",
+    "--new-key": "giving up the server's key",
+    "--nmosd": "number of patients with NMOSD",
+    "--num-selected": "number of features that a selection keeps",
+    "--num-tested": "number of pipelines tested",
+    "--offline-ca": "where the authority's key is written",
+    "--open": "a line of the ledger",
+    "--output": "what is written",
+    "--passphrase": "asking for a passphrase",
+    "--passphrase-file": "the file with a passphrase",
+    "--patients": "number of patients with MS",
+    "--permutations": "number of permutations",
+    "--port": "the port for sites",
+    "--public-key": "a site's public key",
+    "--public-port": "the port of a proxy",
+    "--quiet": "no notes",
+    "--reference": "a harmonization reference",
+    "--report": "a page for people",
+    "--resume": "the run that is resumed",
+    "--search": "a search of hyperparameters",
+    "--seed": "the seed",
+    "--site": "a site's file",
+    "--sites": "number of sites",
+    "--spacing": "voxel size",
+    "--start-from": "what a deep model starts from",
+    "--study": "the study's file",
+    "--table": "a table of features",
+    "--tracking-uri": "the MLflow server",
+    "--verbose": "log lines",
+    "--verify": "checking the ledger alone",
+    "--watch": "showing it again",
+    "--without-images": "a cohort of tables",
+    "--workers": "number of parallel jobs",
+    "--yes": "not being asked",
+}
+PLACES = {
+    "BIDS", "COHORT_DIR", "DICOM", "KEY_FILE", "KIT.zip", "RUN_DIR", "SITE.yaml", "SITE_DIR", "SITE_NAME", "STUDY.yaml",
+    "STUDY_DIR", "STUDY_NAME",
+}  # fmt: skip
+
+
+# What a command looks at only where it needs it: an encrypted key, a kit that is not up to date.
+NOT_READ = {
+    ("add-site", "--passphrase-file"),
+    ("make-cohort", "--output"),  # in its place, the argument is tried
+    ("renew-certificate", "--passphrase-file"),
+    ("renew-kits", "--ca-key"),
+    ("renew-kits", "--passphrase-file"),
+}
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    for program, app in PROGRAMS.items():
+        group = typer.main.get_command(app)
+        assert isinstance(group, click.Group)
+        for name in group.commands:
+            yield program, name
+
+
+def command_of(program: str, name: str) -> tuple[click.Command, click.Context]:
+    group = typer.main.get_command(PROGRAMS[program])
+    assert isinstance(group, click.Group)
+    parent = click.Context(group, info_name=program, **group.context_settings)
+    command = group.commands[name]
+    return command, click.Context(command, parent, name)
+
+
+def options_of(program: str, name: str) -> list[click.Parameter]:
+    command, context = command_of(program, name)
+    return [param for param in command.get_params(context) if isinstance(param, click.Option)]
+
+
+@pytest.mark.parametrize(("program", "name"), list(commands()))
+def test_every_command_keeps_the_conventions(program: str, name: str) -> None:
+    command, context = command_of(program, name)
+    params = [param for param in command.get_params(context) if not getattr(param, "hidden", False)]
+    names = {option for param in params if isinstance(param, click.Option) for option in param.opts}
+    assert names >= STANDARD
+    assert not names & set(OLD_NAMES)
+    assert ("--output" in names) == ("-o" in names)
+    assert command.help is not None
+    assert command.help.strip().splitlines()[0].endswith(".")
+    for param in params:
+        told = getattr(param, "help", None)
+        assert told, f"{param.name} has no help"
+        assert told.endswith("."), f"{param.name}: {told}"
+        shown = param.make_metavar().strip("[]").removesuffix("...")
+        if isinstance(param, click.Argument):
+            assert shown in PLACES
+        elif not getattr(param, "is_flag", False) and "help" not in param.opts[0]:
+            assert re.fullmatch(r"[A-Z][A-Z0-9_]*(\|[A-Z0-9_]+)?(\.[a-z]+)?", shown), f"{param.opts}: {shown}"
+            assert shown not in ("TEXT", "PATH", "INTEGER", "FLOAT", "FILENAME"), f"{param.opts}: no type is named"
+
+
+def test_an_option_is_called_the_same_wherever_it_means_the_same() -> None:
+    kinds: dict[str, set[tuple[str, str, bool]]] = {}
+    for program, name in commands():
+        for option in options_of(program, name):
+            kind = (type(option.type).__name__, re.sub(r"[A-Z]*\.[a-z]+|KEY_FILE|FILE", "FILE", option.make_metavar()))
+            kinds.setdefault(max(option.opts, key=len), set()).add((*kind, option.multiple))
+    assert set(kinds) == set(MEANINGS)
+    assert len(set(MEANINGS.values())) == len(MEANINGS)
+    several = {"--output", "--search", "--site", "--table", "--workers"}  # what is written differs; one or several
+    assert {name for name, found in kinds.items() if len(found) > 1} <= several
+
+
+@pytest.mark.parametrize(("program", "name"), list(commands()))
+def test_every_path_of_every_command_is_tried_with_a_wrong_one(program: str, name: str) -> None:
+    command, context = command_of(program, name)
+    lines = [line.split() for line in LINES[program] if line.split()[0] == name]
+    assert lines, "no line in tests/test_wrong_paths.py"
+    for param in command.get_params(context):
+        if isinstance(param, click.Option) and isinstance(param.type, click.Path):
+            before = [old for old, new in OLD_NAMES.items() if new in param.opts]
+            known = {*param.opts, *before}
+            tried = any(known & set(line) for line in lines)
+            assert tried != ((name, param.opts[0]) in NOT_READ), f"{param.opts[0]} is tried nowhere"
+
+
+@pytest.mark.parametrize(("program", "name"), list(commands()))
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["--quiet", "--verbose", "a", "b"], ["a"] * 9])
+def test_a_wrong_command_line_is_one_line(program: str, name: str, arguments: list[str]) -> None:
+    done = run_main(MAINS[program], name, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "internal error" not in done.stderr
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_and_version_in_short_and_in_long(program: str) -> None:
+    assert run_main(MAINS[program], "-V").stdout == f"msfl {__version__}\n"
+    assert run_main(MAINS[program], "--version").stdout == f"msfl {__version__}\n"
+    assert run_main(MAINS[program], "-h").stdout == run_main(MAINS[program], "--help").stdout
+    assert "--install-completion" in run_main(MAINS[program], "-h").stdout
+    assert "--site" not in run_main(MAINS[program], "status", "-h").stdout
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_takes_no_half_second_of_cpu(program: str) -> None:
+    script = Path(sys.executable).with_name(program)
+    best_s = 9.0
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert subprocess.run([script, "--help"], capture_output=True, check=True).stdout
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best_s = min(best_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert best_s < 0.5
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_shell_completes_commands_and_options(program: str) -> None:
+    variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
+
+    def complete(line: str, word: int) -> list[str]:
+        words = {"COMP_WORDS": f"{program} {line}", "COMP_CWORD": str(word), variable: "complete_bash"}
+        script = Path(sys.executable).with_name(program)
+        done = subprocess.run([script], env=os.environ | words, capture_output=True, text=True, check=False)
+        return done.stdout.split()
+
+    assert {"status", "start", "stop"} <= set(complete("st", 1))
+    assert complete("status --js", 2) == ["--json"]
+    assert complete("stop --ou", 2) == []
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    done = run_main(server, "make-cohort", "-o", tmp_path / "cohort", "--without-images", "--sites", 1, "--patients", 4)
+    assert done.returncode == 0
+    return tmp_path / "cohort"
+
+
+def test_what_options_were_called_before_still_works(cohort: Path, tmp_path: Path) -> None:
+    done = run_main(server, "make-cohort", tmp_path / "same", "--records", "--sites=1", "--cases=4", "--json")
+    assert json.loads(done.stdout)["sites"][0]["cases"] == 4
+    for path in cohort.rglob("*.tsv"):
+        assert path.read_bytes() == (tmp_path / "same" / path.relative_to(cohort)).read_bytes()
+    shown = run_main(server, "make-cohort", "--help").stdout
+    assert not any(re.search(rf"{old}\b", shown) for old in OLD_NAMES)
+    both = run_main(server, "make-cohort", tmp_path / "a", "--output", tmp_path / "b", "--records")
+    assert (both.returncode, both.stderr) == (2, "expected --output with the folder to write\n")
+
+
+@pytest.mark.parametrize("place", [0, 1, 99])
+def test_quiet_leaves_results_and_errors(place: int, tmp_path: Path) -> None:
+    words: list[object] = ["make-cohort", "--without-images", "--sites", 1, "--patients", 2, "--output"]
+    words.insert(place, "--quiet")
+    target = tmp_path / "cohort"
+    if place == 99:
+        words = [*words[:-2], "--output", target, "-q"]
+    else:
+        words.append(target)
+    done = run_main(server, *words)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    loud = run_main(server, *(word for word in words if word not in ("--quiet", "-q")))
+    assert "2 patients at 1 sites" in loud.stderr
+    failed = run_main(server, "report", "--quiet", tmp_path / "nothing")
+    assert failed.returncode == 2
+    assert "summary.json: no such file" in failed.stderr
+
+
+def test_verbose_says_what_is_done_and_leaves_stdout_alone(tmp_path: Path, cohort: Path) -> None:
+    silent = run_main(client, "init", tmp_path / "site", "--name", "a", "--data", cohort / "site-a", "--json")
+    assert silent.stderr == ""
+    shutil.rmtree(tmp_path / "site")
+    done = run_main(client, "init", tmp_path / "site", "--name", "a", "--data", cohort / "site-a", "--json", "-v")
+    assert json.loads(done.stdout)["site_file"]
+    assert f"DEBUG wrote {tmp_path / 'site' / 'site.yaml'}" in done.stderr
+    assert f"INFO msfl {__version__}, Python" in done.stderr
+    assert run_main(client, "status", tmp_path / "site").stderr == ""
+
+
+def test_every_command_of_a_sites_life_has_one_document(tmp_path: Path, cohort: Path) -> None:
+    site, study = tmp_path / "site", tmp_path / "study"
+
+    def document(main: Callable[[], None], *words: object, code: int = 0) -> dict[str, object]:
+        done = run_main(main, *words, "--json")
+        assert done.returncode == code, done.stderr
+        found = json.loads(done.stdout)
+        assert isinstance(found, dict)
+        return found
+
+    assert document(client, "init", site, "--name", "a", "--data", cohort / "site-a")["public_key"]
+    assert document(server, "init", study, "--host", "localhost")["study"]
+    added = document(server, "add-site", study, "a", "--public-key", site / "site.key.pub")
+    joined = document(client, "join", added["kit_archive"], site, "--fingerprint", added["ca_sha256"])
+    assert joined["ca_sha256"] == added["ca_sha256"]
+    assert document(client, "approve", site, "--yes") == joined
+    assert document(client, "stop", site) == {"site": "a", "stopped": False}
+    assert document(client, "status", site, code=1)["running"] is False
+    answered = site / "state" / "answers" / "pilot" / "final-train.json"
+    answered.parent.mkdir(parents=True, mode=0o700)
+    answered.write_text("{}")
+    assert document(client, "reset-answers", site, "pilot", "--yes")["answers_forgotten"] == 0
+    assert document(client, "ledger", site)["site"] == "a"
+    assert document(server, "stop", study)["stopped"] is False
+    assert document(server, "status", study, code=1)["sites"] == ["a"]
+    assert document(server, "ledgers", study)["broken"] == []
+    assert document(server, "remove-site", study, "a")["sites"] == []
+    refused = run_main(server, "status", study, "--watch", "--json")
+    assert (refused.returncode, refused.stderr) == (2, "--watch and --json: leave one out; a document is one\n")
