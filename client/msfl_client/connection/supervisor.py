@@ -11,6 +11,7 @@ from rich.progress import Progress
 from msfl_client.connection.status import NodeStatus, read_status
 from msfl_client.site.kit_approval import kit_to_use, what_waits
 from msfl_client.site.passphrase import handed_by_a_person
+from msfl_common.config.secrets import environment_without
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
 from msfl_common.system.files import private_folder
@@ -37,7 +38,7 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
     passphrase = handed_by_a_person(site) if site.key.exists() else None  # the process says which key is missing
     typed = [] if passphrase is None else [passphrase]
     command = python_command("msfl_client.connection.node", site_file, *(one.fileno() for one in typed))
-    node = Child(command, log, inherits=typed)
+    node = Child(command, log, environment_without(site.key_passphrase), inherits=typed)
     private_folder(site.state)
     taken = f"{site.state}: the site is started already; see `msfl-client status`"
     with held(site.state / LOCK, taken), progress_bars() as bars:
@@ -60,6 +61,8 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
                     warn(f"{site.name}: the site's process ended ({code}); it starts again in {pause:.0f} s")
         finally:
             node.stop()
+            for one in typed:
+                one.close()
 
 
 def last_error(log: Path) -> str:

@@ -1,7 +1,8 @@
 """The passphrase of a site's key: from a systemd credential, a file that `site.yaml` names, or a person at a terminal.
 
-It stands in no command line and no environment. What a person types is handed to the site's process in memory that
-has no name (Linux' memfd), so that the process can be started again at night.
+Or from an environment variable, where whoever runs the site has no other place for secrets. It stands in no command
+line, and in no environment of a process that takes part: it is handed to that, as what a person types is, in memory
+that has no name (Linux' memfd), so that the process can be started again at night.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from msfl_client.site.keys import has_passphrase, load_key
+from msfl_common.config.secrets import read_variable
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
 from msfl_common.system.files import read_secret
@@ -90,14 +92,20 @@ def unlock_here(site: SiteConfig) -> EllipticCurvePrivateKey:
 def handed_by_a_person(site: SiteConfig) -> FileIO | None:
     """Ask for the passphrase where nothing else gives it; the open file to hand to the site's process, or None.
 
+    A passphrase of an environment variable is handed over in the same way: the process has no such variable.
+
     Raises:
         InputError: no terminal to ask at, or the passphrase is wrong.
     """
-    if not has_passphrase(site.key) or _stored(site) is not None:
+    if not has_passphrase(site.key):
         return None
-    if not sys.stdin.isatty() or not hasattr(os, "memfd_create"):
-        unlock(site)  # says what is missing
-    passphrase = ask_passphrase(f"Passphrase of {site.key}: ").encode()
+    passphrase, has_memory = _stored(site), hasattr(os, "memfd_create")
+    if passphrase is not None and not (isinstance(site.key_passphrase, str) and has_memory):
+        return None
+    if passphrase is None:
+        if not sys.stdin.isatty() or not has_memory:
+            unlock(site)  # says what is missing
+        passphrase = ask_passphrase(f"Passphrase of {site.key}: ").encode()
     load_key(site.key, passphrase)
     memory = FileIO(os.memfd_create("passphrase", os.MFD_CLOEXEC), "r+")
     memory.write(passphrase)
@@ -110,6 +118,8 @@ def _stored(site: SiteConfig) -> bytes | None:
         return read_bounded(file, MOST_KEY).rstrip(b"\r\n")
     if site.key_passphrase is None:
         return None
+    if isinstance(site.key_passphrase, str):
+        return read_variable(site.key_passphrase, "key_passphrase").rstrip(b"\r\n")
     try:
         return read_secret(site.key_passphrase).rstrip(b"\r\n")
     except OSError as error:

@@ -18,6 +18,7 @@ from msfl_common.config.base import (
 )
 from msfl_common.config.classification import SOLVABLE
 from msfl_common.config.ledger import KeepContent
+from msfl_common.config.secrets import Secret, refuse_variables
 from msfl_common.errors import ConfigError
 from msfl_common.system.files import unfollowed, unwritable
 from msfl_common.system.reading import read_yaml
@@ -77,8 +78,10 @@ class SiteConfig(Frozen):
     )
     kit: Path = Field(Path("kit"), description="folder of the coordinator's joining kit, relative to this file")
     key: Path = Field(Path("site.key"), description="the site's private key, relative to this file")
-    key_passphrase: Path | None = Field(
-        None, description="file of mode 0600 with the passphrase of `key`; null: none, a systemd credential, or typed"
+    key_passphrase: Secret | None = Field(
+        None,
+        description="file of mode 0600 with the passphrase of `key`, or ${NAME}, an environment variable that holds "
+        "it; null: none, a systemd credential, or typed",
     )
     policy: Policy = Policy()
 
@@ -117,8 +120,10 @@ def load_site(path: Path) -> SiteConfig:
     path = path / SITE_FILE if path.is_dir() else path
     if not path.exists():
         raise ConfigError(str(path), ["no such file; name the site's file, or make one with `msfl-client init`"])
-    site = validate(SiteConfig, read_yaml(unwritable(path)), str(path))
-    base, policy = path.resolve().parent, site.policy
+    content = read_yaml(unwritable(path))
+    refuse_variables(content, str(path), "key_passphrase")
+    site = validate(SiteConfig, content, str(path))
+    base, policy, passphrase = path.resolve().parent, site.policy, site.key_passphrase
     if keep := policy.keep_content:
         keep = keep.model_copy(update={"public_key": (base / keep.public_key).resolve()})
         policy = policy.model_copy(update={"keep_content": keep})
@@ -129,6 +134,6 @@ def load_site(path: Path) -> SiteConfig:
             "state": unfollowed(base, site.state),
             "kit": unfollowed(base, site.kit),
             "key": (base / site.key).resolve(),
-            "key_passphrase": site.key_passphrase and (base / site.key_passphrase).resolve(),
+            "key_passphrase": (base / passphrase).resolve() if isinstance(passphrase, Path) else passphrase,
         }
     )

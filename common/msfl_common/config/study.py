@@ -23,6 +23,7 @@ from msfl_common.config.base import (
 from msfl_common.config.classification import Classification, DeepModel, check_deep_model
 from msfl_common.config.feature_catalogue import FEATURES, HARMONIZED
 from msfl_common.config.patch_bounds import check_windows
+from msfl_common.config.secrets import refuse_variables
 from msfl_common.errors import ConfigError
 from msfl_common.system.checked_numbers import MOST_CASES
 from msfl_common.system.reading import MOST_SETTINGS, describe_faults, parse_json, read_yaml
@@ -250,7 +251,9 @@ def load_study(path: Path) -> StudyConfig:
     Raises:
         ConfigError: the file is missing, is not YAML, or does not validate.
     """
-    return validate(StudyConfig, read_yaml(path), str(path))
+    content = read_yaml(path)
+    refuse_variables(content, str(path))
+    return validate(StudyConfig, content, str(path))
 
 
 def parse_study(text: str, source: str = "study") -> StudyConfig:

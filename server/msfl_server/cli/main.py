@@ -151,8 +151,10 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Train among virtual sites on this machine, with the apps that real sites run."""
+    from msfl_common.config.secrets import refuse_password
     from msfl_common.errors import InputError
 
+    refuse_password(tracking_uri or "", "--tracking-uri", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
     if resume is not None:
         setup, folder = _resumed(resume, study, cohort, site, out), resume
     elif study is None or out is None or (cohort is None) == (site is None):
@@ -197,18 +199,10 @@ def _started(
 ) -> RunSetup:
     """A new run; `out` becomes its folder."""
     from msfl_common.config.study import load_study
-    from msfl_server.research.simulation.folder import RunSetup, claim_folder, virtual_sites
+    from msfl_server.research.simulation.folder import start_run, virtual_sites
 
     study = load_study(study_path)
-    sites = virtual_sites(cohort, site_paths, out, study)
-    if start_from is not None:  # a run that was claimed with a wrong one could only be resumed
-        from msfl_common.config.stages import study_at
-        from msfl_common.models.starting_weights import starting_weights
-
-        starting_weights(study_at(study, "final"), start_from)
-    setup = RunSetup(study=study, sites=sites, start_from=start_from and start_from.resolve())
-    claim_folder(out, setup)
-    return setup
+    return start_run(study, virtual_sites(cohort, site_paths, out, study), out, start_from)
 
 
 def _resumed(

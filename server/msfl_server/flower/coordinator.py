@@ -10,7 +10,6 @@ It holds no state of its own: killed and started again, everything goes on.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import httpx
 
+from msfl_common.config.secrets import environment_without
 from msfl_common.config.study import load_study
 from msfl_common.errors import InputError, RunError
 from msfl_common.system.files import quoted, write_bytes
@@ -51,13 +51,14 @@ class Coordinator:
         self._server = load_server(folder.server_file)
         load_study(folder.study_file)
         self._link_address, settings = link_address(folder, self._server), link_settings(folder, self._server)
-        self._link = Child(settings.arguments(), folder.logs / "superlink.log")
+        elsewhere = environment_without(self._server.mlflow_login)
+        self._link = Child(settings.arguments(), folder.logs / "superlink.log", elsewhere)
         self._run = Child(python_command("msfl_server.flower.server_process", folder.root), folder.logs / "run.log")
         self._mlflow = None
         if self._server.mlflow is None:
             self._mlflow_port = mlflow_server.listen(self._server.mlflow_port)
             command = mlflow_server.mlflow_command(folder.root, self._server.mlflow_port, self._mlflow_port.fileno())
-            environment = mlflow_server.mlflow_environment(os.environ)
+            environment = mlflow_server.mlflow_environment(elsewhere)
             self._mlflow = Child(command, folder.logs / "mlflow.log", environment, [self._mlflow_port])
         self._children = [child for child in (self._run, self._link, self._mlflow) if child is not None]
         self._sites_seen: dict[str, float] | None = None

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from msfl_common.config.base import Frozen, validate
-from msfl_common.errors import InputError
+from msfl_common.config.secrets import Secret, refuse_password, refuse_variables
 from msfl_common.system.reading import read_yaml
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -32,10 +32,10 @@ class ServerConfig(Frozen):
     )
     control_port: Port = Field(9444, description="port for this machine alone: registers sites, starts runs")
     mlflow: str | None = Field(None, description="URI of an MLflow server; null: one is started here")
-    mlflow_login: Path | None = Field(
+    mlflow_login: Secret | None = Field(
         None,
-        description="file of mode 0600 with USER:PASSWORD for that MLflow server, relative to this file; null: none, "
-        "or those of MLflow's own environment variables",
+        description="file of mode 0600 with USER:PASSWORD for that MLflow server, relative to this file, or ${NAME}, "
+        "an environment variable that holds it; null: none, or those of MLflow's own environment variables",
     )
     mlflow_port: Port = Field(9445, description="port for this machine alone: MLflow's pages")
     start_from: Path | None = Field(
@@ -81,16 +81,14 @@ def load_server(path: Path) -> ServerConfig:
         InputError: it holds a password, which no message repeats.
     """
     content = read_yaml(path)
-    if re.search(r"://[^/@\s]*:[^/@\s]*@", str(content.get("mlflow"))):
-        raise InputError(
-            f"{path}: mlflow: holds a password, which would be in logs; put USER:PASSWORD into a file of mode 0600, "
-            "and name that as `mlflow_login`"
-        )
+    fix = "put USER:PASSWORD into a file of mode 0600, and name that as `mlflow_login`"
+    refuse_password(str(content.get("mlflow")), f"{path}: mlflow", fix)
+    refuse_variables(content, str(path), "mlflow_login")
     server = validate(ServerConfig, content, str(path))
     folder = path.resolve().parent
     return server.model_copy(
         update={
-            name: value and folder / value
+            name: folder / value if isinstance(value, Path) else value
             for name, value in (("start_from", server.start_from), ("mlflow_login", server.mlflow_login))
         }
     )

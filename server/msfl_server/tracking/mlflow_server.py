@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from msfl_common.config.secrets import Secret, read_variable
 from msfl_common.errors import ConfigError, InputError, RunError
 from msfl_common.system.confinement import confine
 from msfl_common.system.files import private_folder, quoted, write_bytes
@@ -83,12 +84,14 @@ def password_file(study_dir: Path) -> Path:
     return _made_password(mlflow_folder(study_dir))
 
 
-def login(file: Path) -> tuple[str, str]:
-    """User and password from a file that holds USER:PASSWORD, or the password alone.
+def login(file: Secret) -> tuple[str, str]:
+    """User and password from a file, or a variable, that holds USER:PASSWORD, or the password alone.
 
     Raises:
         InputError: it cannot be read, other accounts can read it, or it is empty.
     """
+    if isinstance(file, str):
+        return _user_and_password(read_variable(file, "mlflow_login").decode(errors="replace").strip(), file)
     try:
         found = file.stat()
         own = stat.S_IRWXG if os.name == "posix" and found.st_uid == os.geteuid() else 0  # a group's secret is root's
@@ -97,9 +100,13 @@ def login(file: Path) -> tuple[str, str]:
         content = read_bounded(file, MOST_KEY).decode().strip()
     except (OSError, UnicodeError, ConfigError):
         raise InputError(f"{file}: cannot be read; expected MLflow's USER:PASSWORD in a file of mode 0600") from None
+    return _user_and_password(content, str(file))
+
+
+def _user_and_password(content: str, source: str) -> tuple[str, str]:
     user, colon, password = content.partition(":")
     if not content or (colon and not (user and password)):
-        raise InputError(f"{file}: expected MLflow's USER:PASSWORD on one line, found none")
+        raise InputError(f"{source}: expected MLflow's USER:PASSWORD on one line, found none")
     return (user, password) if colon else (USER, content)
 
 

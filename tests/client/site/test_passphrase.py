@@ -1,4 +1,4 @@
-"""A key with a passphrase: from a credential, a file, a terminal; never from a command line or an environment."""
+"""A key with a passphrase: from a credential, a file, a variable, a terminal; never from a command line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tests.kits import take_over
 
+from msfl_client.connection.supervisor import supervise
 from msfl_client.site.keys import has_passphrase, load_key, make_key
 from msfl_client.site.passphrase import CREDENTIAL, handed_by_a_person, unlock
 from msfl_common.config.site import SiteConfig, load_site
@@ -50,6 +51,41 @@ def test_the_key_on_disk_opens_with_its_passphrase_alone(site: SiteConfig) -> No
         load_key(site.key, b"guess")
     with pytest.raises(InputError, match=r"key_passphrase:.*systemd.*terminal"):
         unlock(site)
+
+
+def test_from_a_variable_which_the_sites_process_is_not_given(
+    site: SiteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SITE_PASS", PASSPHRASE.decode())
+    named = site.model_copy(update={"key_passphrase": "${SITE_PASS}"})
+    assert unlock(named) is not None
+    handed = handed_by_a_person(named)
+    assert handed is not None
+    with handed:
+        assert os.pread(handed.fileno(), 4096, 0) == PASSPHRASE
+    started: list[tuple[list[str], dict[str, str]]] = []
+
+    class Recorded:
+        def __init__(self, command: list[str], log: Path, env: dict[str, str], inherits: object) -> None:
+            started.append((command, env))
+
+        def stop(self) -> None:
+            pass
+
+    monkeypatch.setattr("msfl_client.connection.supervisor.Child", Recorded)
+    with pytest.raises(InputError, match="kit"):  # there is none
+        supervise(named, tmp_path / "site.yaml")
+    (command, environment) = started[0]
+    assert PASSPHRASE.decode() not in f"{command} {environment}"
+    assert environment == {name: value for name, value in os.environ.items() if name != "SITE_PASS"}
+    assert PASSPHRASE.decode() not in named.model_dump_json()
+    monkeypatch.delenv("SITE_PASS")
+    with pytest.raises(InputError, match="key_passphrase: the environment variable SITE_PASS is not set"):
+        unlock(named)
+    monkeypatch.setenv("SITE_PASS", "wrong")
+    with pytest.raises(InputError, match="wrong") as caught:
+        handed_by_a_person(named)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_from_a_file(site: SiteConfig, tmp_path: Path) -> None:

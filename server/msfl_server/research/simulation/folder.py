@@ -27,6 +27,22 @@ class RunSetup(BaseModel):
     start_from: Path | None = None
 
 
+def start_run(study: StudyConfig, sites: tuple[SiteConfig, ...], out: Path, start_from: Path | None) -> RunSetup:
+    """A new run; `out` becomes its folder.
+
+    Raises:
+        InputError: see `claim_folder`; or the study's model cannot start from `start_from`.
+    """
+    if start_from is not None:  # a run that was claimed with a wrong one could only be resumed
+        from msfl_common.config.stages import study_at
+        from msfl_common.models.starting_weights import starting_weights  # loads PyTorch
+
+        starting_weights(study_at(study, "final"), start_from)
+    setup = RunSetup(study=study, sites=sites, start_from=start_from and start_from.resolve())
+    claim_folder(out, setup)
+    return setup
+
+
 def claim_folder(out: Path, setup: RunSetup) -> None:
     """Make `out` the folder of this run.
 
