@@ -55,6 +55,16 @@ def warn(line: str) -> None:
     (errors if console.quiet else console).print(line, style="yellow", soft_wrap=True)
 
 
+@contextmanager
+def silence() -> Iterator[None]:
+    """As with `--quiet`, for as long as the block lasts."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
 class _LoggedProgress(Progress):
     """Progress whose steps are logged, too, for `--verbose`."""
 

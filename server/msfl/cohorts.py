@@ -1,0 +1,84 @@
+"""Simulated cohorts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from msfl.extras import needs
+from msfl_common.errors import InputError
+from msfl_common.system.progress import progress_bars, silence
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A cohort on disk, one BIDS folder a site.
+
+    Attributes:
+        folder: the folder of all of them.
+        sites: name of each site, its BIDS folder and its number of patients.
+        best_auroc: of a simulated cohort, outcome to the AUROC that no model can beat, chance apart.
+    """
+
+    folder: Path
+    sites: pd.DataFrame
+    best_auroc: Mapping[str, float]
+
+
+def make_cohort(
+    output: str | Path,
+    *,
+    sites: int = 3,
+    patients: int = 12,
+    nmosd: int = 0,
+    controls: int = 0,
+    images: bool = True,
+    seed: int = 0,
+    spacing_mm: float = 2.0,
+    progress: bool = False,
+) -> Cohort:
+    """Simulate patients with MS on real anatomy at sites with scanners of their own.
+
+    Args:
+        output: folder to write; an earlier simulated cohort there is replaced.
+        sites: number of sites.
+        patients: patients with MS at each, two visits each.
+        nmosd: patients with NMOSD at each, besides.
+        controls: healthy controls at each, besides.
+        images: without them there are tables and features alone, thousands of patients in a minute.
+        seed: equal seeds give equal files.
+        spacing_mm: voxel size of the images, mm, 0.8 to 4.
+        progress: show a progress bar, at a terminal.
+
+    Raises:
+        InputError: a number is out of range, or `output` cannot be written or holds something else.
+    """
+    with needs("sim", "make_cohort"):
+        from msfl_server.research.simulated_cohort import make_cohort as make_images
+        from msfl_server.research.simulated_cohort import make_records
+
+    folder, style = Path(output), {"spacing_mm": spacing_mm} if images else {}
+    make = make_images if images else make_records
+    with nullcontext() if progress else silence(), progress_bars() as bars:
+        task = bars.add_task("Simulating patients", total=sites * (patients + nmosd + controls), note="")
+        try:
+            made = make(
+                folder,
+                num_sites=sites,
+                cases_per_site=patients,
+                num_nmosd=nmosd,
+                num_controls=controls,
+                seed=seed,
+                on_progress=lambda done, total: bars.update(task, completed=done, total=total),
+                **style,
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from None
+    table = pd.DataFrame(made.sites, columns=["site", "bids", "patients"]).set_index("site")
+    return Cohort(folder, table, dict(made.best_auroc))
