@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import click
 import pytest
@@ -18,10 +20,18 @@ import typer
 
 from msfl_client.cli.main import app as client_app
 from msfl_client.cli.main import main as client
+from msfl_client.site.folder import init_site
 from msfl_common import __version__
+from msfl_common.config.study import load_study
 from msfl_common.system.command_line import OLD_NAMES
 from msfl_server.cli.main import app as server_app
 from msfl_server.cli.main import main as server
+from msfl_server.results.summary import write_summary
+from msfl_server.rounds.checkpoint import RunState
+from msfl_server.run.summarise import summarise_run
+from msfl_server.study.folder import init_study
+from msfl_server.study.server_config import ServerConfig
+from msfl_server.study.sites import add_site
 from tests.commands import run_main
 from tests.test_wrong_paths import CLIENT, SERVER
 
@@ -266,6 +276,9 @@ def test_verbose_says_what_is_done_and_leaves_stdout_alone(tmp_path: Path, cohor
     assert json.loads(done.stdout)["site_file"]
     assert f"DEBUG wrote {tmp_path / 'site' / 'site.yaml'}" in done.stderr
     assert f"INFO msfl {__version__}, Python" in done.stderr
+    assert (
+        f"DEBUG reading {tmp_path / 'site' / 'site.yaml'}" in run_main(client, "status", tmp_path / "site", "-v").stderr
+    )
     assert run_main(client, "status", tmp_path / "site").stderr == ""
 
 
@@ -298,3 +311,53 @@ def test_every_command_of_a_sites_life_has_one_document(tmp_path: Path, cohort: 
     assert document(server, "remove-site", study, "a")["sites"] == []
     refused = run_main(server, "status", study, "--watch", "--json")
     assert (refused.returncode, refused.stderr) == (2, "--watch and --json: leave one out; a document is one\n")
+
+
+def test_a_person_who_is_asked_is_asked_on_stderr_where_stdout_is_a_document(
+    tmp_path: Path, cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = init_site(tmp_path / "site", "a", cohort / "site-a", None)
+    study = init_study(tmp_path / "study", ServerConfig(hosts=("localhost",)))
+    archive = add_site(study, "a", site.public_key_file)
+
+    def answer(text: str, *more: str) -> CompletedProcess[str]:
+        typed = io.StringIO(text)
+        typed.isatty = lambda: True  # type: ignore[method-assign]
+        monkeypatch.setattr(sys, "stdin", typed)
+        return run_main(client, "join", archive, tmp_path / "site", *more)
+
+    refused = answer("no\n", "--json")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "Approve it? Type yes: " in refused.stderr
+    assert "Approve it? Type yes: " in answer("no\n").stdout
+    assert json.loads(answer("yes\n", "--json").stdout)["study"] == "study"
+
+
+def test_what_runs_until_it_is_stopped_prints_its_document_then(
+    tmp_path: Path, cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init_site(tmp_path / "site", "a", cohort / "site-a", None)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("msfl_client.connection.supervisor.supervise", interrupted)
+    done = run_main(client, "start", tmp_path / "site", "--json")
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert json.loads(done.stdout) == {"site": "a", "status": None}
+    study = init_study(tmp_path / "study", ServerConfig(hosts=("localhost",)))
+    summary = summarise_run(load_study(study.study_file), RunState())
+    write_summary(study.run, summary)
+
+    class Finished:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def run(self) -> None:
+            pass
+
+    monkeypatch.setattr("msfl_server.flower.coordinator.Coordinator", Finished)
+    done = run_main(server, "start", tmp_path / "study", "--json", "-q")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == json.loads(summary.model_dump_json())
+    assert "a round needs 2 sites, and none may take part yet" in run_main(server, "start", tmp_path / "study").stderr

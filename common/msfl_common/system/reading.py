@@ -54,7 +54,6 @@ def read_text(path: Path, most_bytes: int = MOST_RECORD) -> str:
     Raises:
         ConfigError: it is not there, cannot be read, is too long, or not UTF-8.
     """
-    log.debug("reading %s", path)
     try:
         return _decoded(read_bounded(path, most_bytes), str(path))
     except FileNotFoundError:
@@ -83,6 +82,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing, or is not YAML.
     """
+    log.debug("reading %s", path)
     return mapping_of(read_text(path, MOST_SETTINGS), str(path))
 
 
