@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -119,17 +120,21 @@ NOT_READ = {
 }
 
 
+@cache
+def group_of(program: str) -> click.Group:
+    group = typer.main.get_command(PROGRAMS[program])
+    assert isinstance(group, click.Group)
+    return group
+
+
 def commands() -> Iterator[tuple[str, str]]:
-    for program, app in PROGRAMS.items():
-        group = typer.main.get_command(app)
-        assert isinstance(group, click.Group)
-        for name in group.commands:
+    for program in PROGRAMS:
+        for name in group_of(program).commands:
             yield program, name
 
 
 def command_of(program: str, name: str) -> tuple[click.Command, click.Context]:
-    group = typer.main.get_command(PROGRAMS[program])
-    assert isinstance(group, click.Group)
+    group = group_of(program)
     parent = click.Context(group, info_name=program, **group.context_settings)
     command = group.commands[name]
     return command, click.Context(command, parent, name)
@@ -188,7 +193,7 @@ def test_every_path_of_every_command_is_tried_with_a_wrong_one(program: str, nam
 
 
 @pytest.mark.parametrize(("program", "name"), list(commands()))
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["--quiet", "--verbose", "a", "b"], ["a"] * 9])
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["--quiet", "--verbose", "a", "b"]])
 def test_a_wrong_command_line_is_one_line(program: str, name: str, arguments: list[str]) -> None:
     done = run_main(MAINS[program], name, *arguments)
     assert (done.returncode, done.stdout) == (2, "")

@@ -113,6 +113,7 @@ def simulate(
         RunError: the run could not go on; what it has completed is in `output`.
     """
     with needs("sim", "simulate"):
+        import msfl_server.tracking.mlflow_tracker  # noqa: F401 - what may be missing comes first, PyTorch takes seconds
         from msfl_server.research.simulation.run import run_simulated
 
     refuse_password(tracking_uri or "", "tracking_uri", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")

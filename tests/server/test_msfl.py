@@ -19,6 +19,8 @@ from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.segmentation.unet import build_network, get_weights
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "first-study.ipynb"
+PILOT = msfl.StudyConfig(name="pilot")
+SITE = msfl.SiteConfig(name="a", data=(Path("bids"),), state=Path("state"))
 _NUMBER = re.compile(r"-?\d+\.\d+")
 
 
@@ -97,6 +99,11 @@ def test_a_model_outlines_lesions(make_site, tiny_study: msfl.StudyConfig, tmp_p
         (lambda folder: msfl.make_cohort(folder / "file" / "c", images=False), "cannot be written"),
         (lambda folder: msfl.simulate("x.yaml", output=folder / "o"), "expected either cohort or sites"),
         (lambda folder: msfl.simulate("x.yaml", output=folder / "o", cohort=folder), "x.yaml: no such file"),
+        (lambda folder: msfl.simulate(PILOT, output=folder / "o", sites=[SITE, SITE]), "a name of its own; found a, a"),
+        (
+            lambda folder: msfl.simulate(PILOT, output=folder / "o", sites=[SITE]),
+            "1 sites train, but the study's quorum",
+        ),
     ],
 )
 def test_errors_are_typed_and_of_one_line(call, expected: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
