@@ -79,8 +79,8 @@ class Commands(typer.Typer):
     """Commands of a program, each of them a `Command`."""
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
-        """See `typer.Typer.command`."""
-        return super().command(name, cls=Command, **settings)
+        """See `typer.Typer.command`; `cls`, where it is given, is a kind of `Command`."""
+        return super().command(name, **{"cls": Command, **settings})
 
 
 def make_program(what_for: str, *parts: Commands) -> Commands:
