@@ -165,7 +165,7 @@ def _outline_lesions(job: _Job) -> None:
     from msfl_client.prediction.features import RAW_TABLE, measure_predictions, reference_of_model
     from msfl_client.prediction.lesions import TABLE, predict_folder
     from msfl_common.models.model_card import NOTICE
-    from msfl_common.system.progress import console, progress_bars, warn
+    from msfl_common.system.progress import alert, console, progress_bars
 
     model, source, output, device, origin = job.model, job.source, job.output, job.device, job.origin
     reference, measured = reference_of_model(model), None
@@ -186,7 +186,7 @@ def _outline_lesions(job: _Job) -> None:
     failed = [row for row in rows if row.lesion_count is None]
     console.print(f"{len(rows) - len(failed)} of {len(rows)} cases predicted; table: {output / TABLE}", soft_wrap=True)
     for row in failed:
-        warn(f"{row.participant_id} {row.session_id}: {row.status}")
+        alert(f"{row.participant_id} {row.session_id}: {row.status}")
     if measured is not None and reference is not None:
         num = len(measured.harmonized.table.rows) if measured.harmonized else 0
         told = (

@@ -17,7 +17,7 @@ from msfl_common.errors import InputError
 from msfl_common.system.files import private_folder
 from msfl_common.system.lock import held
 from msfl_common.system.processes import Child, python_command
-from msfl_common.system.progress import console, progress_bars, warn
+from msfl_common.system.progress import alert, console, progress_bars
 
 LOCK = "client.lock"
 LOG = "node.log"
@@ -46,7 +46,7 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
         try:
             kit_to_use(site)
             if waits := what_waits(site):
-                warn(waits)
+                alert(waits)
             node.start()
             while True:
                 time.sleep(TICK_S)
@@ -58,7 +58,7 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
                 elif code == BAD_INPUT:
                     raise InputError(last_error(log))
                 elif (pause := node.restart_after_pause(FIRST_PAUSE_S, LONGEST_PAUSE_S)) is not None:
-                    warn(f"{site.name}: the site's process ended ({code}); it starts again in {pause:.0f} s")
+                    alert(f"{site.name}: the site's process ended ({code}); it starts again in {pause:.0f} s")
         finally:
             node.stop()
             for one in typed:

@@ -50,7 +50,7 @@ def stdout_console(soft_wrap: bool = False) -> PlainConsole:
     return PlainConsole(soft_wrap=soft_wrap)
 
 
-def warn(line: str) -> None:
+def alert(line: str) -> None:
     """Tell a person what `--quiet` does not keep from them; on stderr."""
     (errors if console.quiet else console).print(line, style="yellow", soft_wrap=True)
 

@@ -39,7 +39,7 @@ def start(
     from msfl_common.system.files import quoted
     from msfl_common.system.health import health
     from msfl_common.system.lock import held
-    from msfl_common.system.progress import console, warn
+    from msfl_common.system.progress import alert, console
     from msfl_server.flower.coordinator import LOCK, Coordinator
     from msfl_server.study.folder import certificate_warning, list_sites, open_study
     from msfl_server.study.sites import stale_kits
@@ -51,14 +51,14 @@ def start(
     taken = f"{folder}: its server is running already; see `msfl-server status`"
     with held(study.root / LOCK, taken), health(health_port) as set_serving:
         if warning := certificate_warning(study):
-            warn(warning)
+            alert(warning)
         if (num_sites := len(list_sites(study))) < (quorum := load_study(study.study_file).rounds.quorum):
             say(
                 f"a round needs {quorum} sites, and {num_sites or 'none'} may take part yet: run `msfl-server add-site "
                 f"{quoted(folder)} NAME --public-key FILE` for each; the run waits"
             )
         if stale := stale_kits(study):
-            warn(
+            alert(
                 f"the kits of {', '.join(stale)} do not hold study.yaml as it is now, which they will refuse: run "
                 f"`msfl-server renew-kits {quoted(folder)}` and hand over the new kits in {study.kits}"
             )

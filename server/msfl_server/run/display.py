@@ -10,7 +10,7 @@ from rich.text import Text
 
 from msfl_common.config.stages import Stage
 from msfl_common.metrics.registry import HEADLINE
-from msfl_common.system.progress import console, progress_bars, warn
+from msfl_common.system.progress import alert, console, progress_bars
 from msfl_server.rounds.checkpoint import RunState
 
 
@@ -27,7 +27,7 @@ class RunDisplay:
         """A site at work; see `msfl_client.rounds.site_context.OnProgress`."""
         if what in ("checked", "refused") and (site, note) not in self._told:
             self._told.add((site, note))  # what is so in every round is told in the first
-            (warn if what == "refused" else console.print)(f"{site}: {note}")
+            (alert if what == "refused" else console.print)(f"{site}: {note}")
         if site not in self._sites:
             self._sites[site] = self._progress.add_task("", note="")
         self._progress.update(self._sites[site], description=f"  {site} {what}", completed=done, total=total, note=note)
