@@ -11,7 +11,7 @@ from msfl_client.classification.feature_models.contribution import contribute
 from msfl_common.config.classification import Classification
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.dataset import Labelled
-from msfl_common.models.feature_models import State, check_state, contribution_like, first_state, is_finished
+from msfl_common.feature_models import State, check_state, contribution_like, first_state, is_finished
 from msfl_server.aggregation.feature_models.combine import combine
 
 

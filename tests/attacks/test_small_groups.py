@@ -26,8 +26,8 @@ from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.config.study import Harmonization
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
+from msfl_common.feature_models.linear import design
 from msfl_common.harmonization import Reference
-from msfl_common.models.feature_models.linear import design
 from tests.attacks.feature_sites import (
     DIRECTION,
     INPUTS,

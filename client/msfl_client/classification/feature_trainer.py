@@ -16,9 +16,9 @@ from msfl_client.disclosure.state_bounds import check_bounds, check_follows, che
 from msfl_client.trainer import OnCase, OnStep
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
+from msfl_common.feature_models import contribution_like, first_state, phase_of, predict_proba
+from msfl_common.feature_models.checks import check_state
 from msfl_common.messages.records import RoundTask, ValidationMetrics
-from msfl_common.models.feature_models import contribution_like, first_state, phase_of, predict_proba
-from msfl_common.models.feature_models.checks import check_state
 from msfl_common.models.weights import Weights
 from msfl_common.system.seeds import derive_seed
 

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from msfl_common.config.classification import BoostedTrees, Classification, KernelModel, LinearModel
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.models.feature_models import Phase, State, phase_of
-from msfl_common.models.feature_models.state import MAX_STEPS
+from msfl_common.feature_models import Phase, State, phase_of
+from msfl_common.feature_models.state import MAX_STEPS
 from msfl_common.models.weights import to_safetensors
 from msfl_common.system.files import private_folder, write_bytes
 

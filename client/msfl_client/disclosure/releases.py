@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from msfl_common.config.classification import Classification, KernelModel, LinearModel
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
-from msfl_common.models.feature_models import State, contribution_like, first_state
-from msfl_common.models.feature_models.state import Phase, scalar
+from msfl_common.feature_models import State, contribution_like, first_state
+from msfl_common.feature_models.state import Phase, scalar
 
 _FEWEST_STEPS = 2
 _SQUARE = ("scatter", "curvature")  # symmetric, so that half of each says all

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from msfl_common.config.classification import Classification
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
-from msfl_common.models.feature_models.preparation import scale_subjects
-from msfl_common.models.feature_models.state import num_scatters
+from msfl_common.feature_models.preparation import scale_subjects
+from msfl_common.feature_models.state import num_scatters
 
 Mask = NDArray[np.bool_]
 _MOST_SHARE = 0.5

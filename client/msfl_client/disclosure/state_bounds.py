@@ -11,7 +11,7 @@ beyond a threshold, and a threshold that moves between requests reads off every 
 
 A metric of a state is a counting query, too: what is measured is held to what the first sums fixed, and bounded.
 
-Legend: see `msfl_common.models.feature_models`.
+Legend: see `msfl_common.feature_models`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from msfl_common.config.classification import BoostedTrees, Classification, KernelModel
 from msfl_common.errors import Code, RefusedError
-from msfl_common.models.feature_models import Phase, State, first_state, phase_of
-from msfl_common.models.feature_models.kernels import kernel_map
-from msfl_common.models.feature_models.linear import design
-from msfl_common.models.feature_models.predict import boosted_scores
-from msfl_common.models.feature_models.preparation import prepare
-from msfl_common.models.feature_models.state import MAX_STEPS
+from msfl_common.feature_models import Phase, State, first_state, phase_of
+from msfl_common.feature_models.kernels import kernel_map
+from msfl_common.feature_models.linear import design
+from msfl_common.feature_models.predict import boosted_scores
+from msfl_common.feature_models.preparation import prepare
+from msfl_common.feature_models.state import MAX_STEPS
 
 Floats = NDArray[np.float64]
 # Of n among N patients, rms about the common mean / common deviation is at most the root of N / n.

@@ -36,8 +36,8 @@ from msfl_common.config.classification import NAME
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.feature_models import num_rounds_needed
 from msfl_common.messages.records import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION, Content, RoundTask, payload_sha256
-from msfl_common.models.feature_models import num_rounds_needed
 from msfl_common.system.files import private_folder, write_bytes
 
 Purpose = Literal["train", "validation", "test", "moments", "residuals", "reference", "segmentation"]

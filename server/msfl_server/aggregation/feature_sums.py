@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from msfl_common.config.classification import BoostedTrees, Classification, Forest, MlpModel
+from msfl_common.feature_models import Phase, check_state, contribution_like, is_finished, phase_of
+from msfl_common.feature_models.trees import VALUES
 from msfl_common.messages.records import ModelUpdate
-from msfl_common.models.feature_models import Phase, check_state, contribution_like, is_finished, phase_of
-from msfl_common.models.feature_models.trees import VALUES
 from msfl_common.models.weights import Weights
 from msfl_server.aggregation.combined import Combined
 from msfl_server.aggregation.feature_models.checks import are_moderate, check_contribution, odd_inputs, odd_leaves
@@ -22,7 +22,7 @@ from msfl_server.aggregation.update_store import Moved, StoredUpdate
 
 @dataclass(frozen=True)
 class FeatureSums:
-    """A model of features, from the sites' contributions to its state; see `msfl_common.models.feature_models`."""
+    """A model of features, from the sites' contributions to its state; see `msfl_common.feature_models`."""
 
     settings: Classification
     max_share: float = 1.0

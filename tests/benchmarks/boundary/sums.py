@@ -20,8 +20,8 @@ from msfl_common.config.classification import Classification
 from msfl_common.config.study import StudyConfig
 from msfl_common.dataset import Labelled
 from msfl_common.errors import RefusedError, RunError
-from msfl_common.models.feature_models import Phase, State, phase_of, predict_proba
-from msfl_common.models.feature_models.linear import design
+from msfl_common.feature_models import Phase, State, phase_of, predict_proba
+from msfl_common.feature_models.linear import design
 from msfl_server.research.simulated_cohort import make_records
 from msfl_server.research.simulation.folder import sites_of_cohort
 from tests.attacks.feature_sites import DIRECTION, INPUTS, SIZES, Site, play, sites_of, unguarded

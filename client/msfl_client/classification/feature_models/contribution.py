@@ -1,6 +1,6 @@
 """A site's answer to the state of a feature model: sums, layers or trees of its training cases.
 
-Legend: see `msfl_common.models.feature_models`.
+Legend: see `msfl_common.feature_models`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from msfl_client.disclosure.small_groups import Mask, describe_small_group, expe
 from msfl_common.config.classification import BoostedTrees, Classification, Forest, LinearModel, MlpModel
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
-from msfl_common.models.feature_models import Phase, State, phase_of, predict_proba
-from msfl_common.models.feature_models.linear import design
-from msfl_common.models.feature_models.preparation import prepare, scale_subjects
+from msfl_common.feature_models import Phase, State, phase_of, predict_proba
+from msfl_common.feature_models.linear import design
+from msfl_common.feature_models.preparation import prepare, scale_subjects
 from msfl_common.system.seeds import derive_seed
 
 _LEAST = 1e-15  # probability that the log loss is taken of at least

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from msfl_common.config.classification import MlpModel
 from msfl_common.errors import Code, RefusedError
-from msfl_common.models.feature_models import State
+from msfl_common.feature_models import State
 from msfl_common.system.seeds import derive_seed
 
 _BATCH = 32  # cases

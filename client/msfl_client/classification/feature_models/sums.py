@@ -1,6 +1,6 @@
 """Sums over a site's cases, from which the coordinator fits as if it had the cases.
 
-Legend: see `msfl_common.models.feature_models`.
+Legend: see `msfl_common.feature_models`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from msfl_common.config.classification import Classification
-from msfl_common.models.feature_models import State
-from msfl_common.models.feature_models.linear import joint_probabilities, targets
-from msfl_common.models.feature_models.state import num_scatters, scalar
+from msfl_common.feature_models import State
+from msfl_common.feature_models.linear import joint_probabilities, targets
+from msfl_common.feature_models.state import num_scatters, scalar
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -1,6 +1,6 @@
 """Trees that a site grows on its cases: one more step of boosting, or a forest.
 
-Legend: see `msfl_common.models.feature_models.trees`; B nodes of one tree.
+Legend: see `msfl_common.feature_models.trees`; B nodes of one tree.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfl_common.config.classification import BoostedTrees, Forest
-from msfl_common.models.feature_models import State
-from msfl_common.models.feature_models.linear import joint_probabilities, targets
-from msfl_common.models.feature_models.predict import boosted_scores
-from msfl_common.models.feature_models.trees import RIGHT, ROOT, to_grid, tree_scores
+from msfl_common.feature_models import State
+from msfl_common.feature_models.linear import joint_probabilities, targets
+from msfl_common.feature_models.predict import boosted_scores
+from msfl_common.feature_models.trees import RIGHT, ROOT, to_grid, tree_scores
 from msfl_common.system.seeds import derive_seed
 
 Floats = NDArray[np.float64]

@@ -3,7 +3,7 @@
 Everything here follows from the sums themselves, or from how far inputs may lie from those of other sites; what is
 beyond is no answer that any cases give.
 
-Legend: see `msfl_common.models.feature_models`; L coefficients of one block.
+Legend: see `msfl_common.feature_models`; L coefficients of one block.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from msfl_common.config.classification import BoostedTrees, Classification, Forest, KernelModel, LinearModel, MlpModel
 from msfl_common.errors import UpdateError
-from msfl_common.messages.arrays import check_scatter
-from msfl_common.models.feature_models import Phase, State, phase_of
-from msfl_common.models.feature_models.trees import FEATURE, VALUES, check_trees
+from msfl_common.feature_models import Phase, State, phase_of
+from msfl_common.feature_models.trees import FEATURE, VALUES, check_trees
+from msfl_common.system.checked_arrays import check_scatter
 from msfl_server.aggregation.odd_sites import FAR, odd_means
 from msfl_server.aggregation.update_checks import within_most
 

@@ -2,7 +2,7 @@
 
 Sums go in the sites' alphabetical order, so that who answered first does not matter.
 
-Legend: see `msfl_common.models.feature_models`.
+Legend: see `msfl_common.feature_models`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from msfl_common.config.classification import (
     MlpModel,
 )
 from msfl_common.errors import RunError, UpdateError
-from msfl_common.models.feature_models import Phase, State, phase_of
-from msfl_common.models.feature_models.kernels import kernel_map
-from msfl_common.models.feature_models.state import scalar
-from msfl_common.models.feature_models.trees import VALUES
+from msfl_common.feature_models import Phase, State, phase_of
+from msfl_common.feature_models.first_sums import add_up, closed_form, fit_preparation
+from msfl_common.feature_models.kernels import kernel_map
+from msfl_common.feature_models.newton import next_step
+from msfl_common.feature_models.state import scalar
+from msfl_common.feature_models.trees import VALUES
 from msfl_server.aggregation.feature_models.checks import check_grown
-from msfl_server.aggregation.feature_models.newton import next_step
-from msfl_server.aggregation.feature_models.sums import add_up, closed_form, fit_preparation
 from msfl_server.aggregation.update_checks import capped_shares
 
 Contributions = Mapping[str, tuple[State, int]]

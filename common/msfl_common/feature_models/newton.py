@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from msfl_common.config.classification import Classification, KernelModel, LinearModel
-from msfl_common.models.feature_models import State
-from msfl_common.models.feature_models.state import MAX_STEPS
+from msfl_common.feature_models import State
+from msfl_common.feature_models.state import MAX_STEPS
 
 Floats = NDArray[np.float64]
 _TOLERANCE = 1e-9

@@ -13,7 +13,7 @@ from tests.feature_models import make_cases, make_settings, play, pooled
 
 from msfl_common.config.classification import KernelModel
 from msfl_common.errors import UpdateError
-from msfl_common.models.feature_models import (
+from msfl_common.feature_models import (
     check_state,
     explain,
     first_state,
@@ -21,8 +21,8 @@ from msfl_common.models.feature_models import (
     num_rounds_needed,
     predict_proba,
 )
-from msfl_common.models.feature_models.kernels import first_landmarks, kernel_features, kernel_map
-from msfl_common.models.feature_models.trees import to_grid, tree_scores
+from msfl_common.feature_models.kernels import first_landmarks, kernel_features, kernel_map
+from msfl_common.feature_models.trees import to_grid, tree_scores
 
 INPUTS = 6
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from msfl_common.config.classification import BoostedTrees, Classification, Forest
 from msfl_common.errors import UpdateError
-from msfl_common.models.feature_models.state import Phase, State, first_state
-from msfl_common.models.feature_models.trees import check_trees
+from msfl_common.feature_models.state import Phase, State, first_state
+from msfl_common.feature_models.trees import check_trees
 
 _ABOVE_ZERO = ("spread", "class_variances")
 

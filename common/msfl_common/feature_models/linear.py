@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from msfl_common.config.classification import Classification, KernelModel
-from msfl_common.models.feature_models.kernels import kernel_features
-from msfl_common.models.feature_models.preparation import prepare
-from msfl_common.models.feature_models.state import State
+from msfl_common.feature_models.kernels import kernel_features
+from msfl_common.feature_models.preparation import prepare
+from msfl_common.feature_models.state import State
 
 Floats = NDArray[np.float64]
 

@@ -22,10 +22,10 @@ Legend: N cases, P inputs, Q prepared inputs, K classes, V scores of a linear mo
 all, else K), M inputs of a linear model with the intercept, which is the last.
 """
 
-from msfl_common.models.feature_models.checks import check_state
-from msfl_common.models.feature_models.explain import explain
-from msfl_common.models.feature_models.predict import predict_proba
-from msfl_common.models.feature_models.state import (
+from msfl_common.feature_models.checks import check_state
+from msfl_common.feature_models.explain import explain
+from msfl_common.feature_models.predict import predict_proba
+from msfl_common.feature_models.state import (
     Phase,
     State,
     contribution_like,

@@ -20,9 +20,9 @@ from msfl_common.config.classification import (
     MlpModel,
     Preparation,
 )
-from msfl_common.models.feature_models.kernels import first_landmarks
-from msfl_common.models.feature_models.mlp import first_layers
-from msfl_common.models.feature_models.trees import num_columns
+from msfl_common.feature_models.kernels import first_landmarks
+from msfl_common.feature_models.mlp import first_layers
+from msfl_common.feature_models.trees import num_columns
 
 State = dict[str, NDArray[np.float64]]
 

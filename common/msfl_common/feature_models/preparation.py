@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msfl_common.config.classification import Classification
 from msfl_common.errors import InputError
-from msfl_common.models.feature_models.state import State
+from msfl_common.feature_models.state import State
 
 Floats = NDArray[np.float64]
 

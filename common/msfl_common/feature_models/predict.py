@@ -15,11 +15,11 @@ from msfl_common.config.classification import (
     Forest,
     MlpModel,
 )
-from msfl_common.models.feature_models.linear import design, joint_probabilities, linked_probabilities
-from msfl_common.models.feature_models.mlp import scores_of
-from msfl_common.models.feature_models.preparation import prepare
-from msfl_common.models.feature_models.state import Phase, State, phase_of
-from msfl_common.models.feature_models.trees import to_grid, tree_scores
+from msfl_common.feature_models.linear import design, joint_probabilities, linked_probabilities
+from msfl_common.feature_models.mlp import scores_of
+from msfl_common.feature_models.preparation import prepare
+from msfl_common.feature_models.state import Phase, State, phase_of
+from msfl_common.feature_models.trees import to_grid, tree_scores
 
 Floats = NDArray[np.float64]
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from msfl_common.config.classification import Classification, ClosedFormModel, LinearModel
-from msfl_common.models.feature_models.predict import predict_proba
-from msfl_common.models.feature_models.preparation import scale_subjects
-from msfl_common.models.feature_models.state import State
+from msfl_common.feature_models.predict import predict_proba
+from msfl_common.feature_models.preparation import scale_subjects
+from msfl_common.feature_models.state import State
 
 Floats = NDArray[np.float64]
 _LEAST = 1e-9  # probabilities are told apart down to this

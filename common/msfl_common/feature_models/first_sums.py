@@ -2,7 +2,7 @@
 
 All of it is what pooled rows would give; where scikit-learn has the same, with its conventions.
 
-Legend: see `msfl_common.models.feature_models`.
+Legend: see `msfl_common.feature_models`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from msfl_common.config.classification import Classification
 from msfl_common.errors import RunError
-from msfl_common.models.feature_models import State
-from msfl_common.models.feature_models.linear import targets
-from msfl_common.models.feature_models.state import links, num_scores
+from msfl_common.feature_models import State
+from msfl_common.feature_models.linear import targets
+from msfl_common.feature_models.state import links, num_scores
 
 Floats = NDArray[np.float64]
 _CONSTANT = 1e-18  # an input whose variance is at most so much of its squared mean is constant
