@@ -8,16 +8,13 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from msfl_common.config import classification
-from msfl_common.config.classification import Classification, Clinical, LinearModel, Outcome
+from msfl_common.config.classification import Classification, Clinical, DeepModel, Outcome
 from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.config.study import StudyConfig, load_study
+from msfl_common.feature_models import FEATURE_MODELS
+from msfl_common.feature_models.logistic import Logistic
 
-KINDS = [
-    kind
-    for model in get_args(classification.FeatureModel | classification.DeepModel)
-    for kind in get_args(model.model_fields["kind"].annotation)
-]
+KINDS = [*FEATURE_MODELS, *get_args(DeepModel.model_fields["kind"].annotation)]
 FOLDER = Path(__file__).parents[2] / "site_configs"
 EXAMPLES = [("site.example.yaml", SiteConfig), ("study.example.yaml", StudyConfig)]
 
@@ -77,7 +74,7 @@ def test_progression_shows_every_field_with_its_true_default():
     study = load_study(FOLDER / name)
     section = yaml.safe_load((FOLDER / name).read_text())["classification"]
     faults = (
-        compare(Classification, section) + compare(Outcome, section["outcome"]) + compare(LinearModel, section["model"])
+        compare(Classification, section) + compare(Outcome, section["outcome"]) + compare(Logistic, section["model"])
     )
     assert faults == ["endpoint: example says 'edss-worsening', the default is None"]
     assert study.classification is not None

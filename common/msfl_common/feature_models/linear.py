@@ -1,4 +1,4 @@
-"""Linear models on arrays: scores, and the step from scores to probabilities.
+"""Linear models: scores from coefficients, and what each input adds to them.
 
 Legend: see the package.
 """
@@ -6,45 +6,35 @@ Legend: see the package.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import expit, softmax
 
-from msfl_common.config.classification import Classification, KernelModel
-from msfl_common.feature_models.kernels import kernel_features
-from msfl_common.feature_models.preparation import prepare
-from msfl_common.feature_models.state import State
-
-Floats = NDArray[np.float64]
+from msfl_common.feature_models.model import FeatureModel
+from msfl_common.feature_models.scores import joint_probabilities, linked_probabilities
+from msfl_common.feature_models.state import Floats, State
 
 
-def design(settings: Classification, state: State, features_NP: Floats) -> Floats:
-    """What a linear model multiplies its coefficients with: prepared inputs or a kernel's features, and a 1; N x M."""
-    inputs = prepare(settings, state, features_NP)
-    if isinstance(settings.model, KernelModel):
-        landmarks_DQ, map_DD, spread_Q = state["landmarks"], state["kernel_map"], state["spread"]
-        inputs = kernel_features(settings.model, landmarks_DQ, map_DD, spread_Q, inputs)
-    return np.column_stack([inputs, np.ones(len(inputs))])
+class LinearScores(FeatureModel):
+    """A model whose scores are `coefficients` times inputs, joined by softmax, or each through its own `link`."""
 
+    def design(self, state: State, prepared_NQ: Floats) -> Floats:
+        """What coefficients are multiplied with: prepared inputs, and a 1; N x M."""
+        del state
+        return np.column_stack([prepared_NQ, np.ones(len(prepared_NQ))])
 
-def targets(labels_N: NDArray[np.int64], num_classes: int, num_scores: int) -> Floats:
-    """1 where a case is of the score's class, else 0, N x V; one score is of the last of two classes."""
-    one_hot_NK = np.eye(num_classes)[labels_N]
-    return one_hot_NK if num_scores == num_classes else one_hot_NK[:, 1:]
+    def probabilities(self, state: State, prepared_NQ: Floats) -> Floats:
+        """See `FeatureModel`."""
+        scores_NV = self.design(state, prepared_NQ) @ state["coefficients"].T
+        return linked_probabilities(scores_NV, state["link"]) if "link" in state else joint_probabilities(scores_NV)
 
-
-def linked_probabilities(scores_NV: Floats, link_V2: Floats) -> Floats:
-    """Each score through a logistic curve of its own; of several, one class against the rest, brought to sum 1."""
-    probabilities_NV = expit(scores_NV * link_V2[:, 0] + link_V2[:, 1])
-    if scores_NV.shape[1] == 1:
-        return np.column_stack([1 - probabilities_NV, probabilities_NV])
-    total_N1 = np.maximum(probabilities_NV.sum(axis=1, keepdims=True), 1e-300)
-    shares_NV: Floats = probabilities_NV / total_N1
-    return shares_NV
-
-
-def joint_probabilities(scores_NV: Floats) -> Floats:
-    """Softmax over the classes' scores; one score is the log odds of the last of two classes."""
-    if scores_NV.shape[1] == 1:
-        scores_NV = np.column_stack([np.zeros(len(scores_NV)), scores_NV])
-    probabilities_NK: Floats = softmax(scores_NV, axis=1)
-    return probabilities_NK
+    def parts(self, state: State, scaled_P: Floats, number: int) -> Floats:
+        """See `FeatureModel`; exact, and they sum to the log odds less those at the mean."""
+        slopes_VQ = state["coefficients"][:, :-1]
+        if "link" in state:
+            slopes_VQ = slopes_VQ * state["link"][:, :1]
+        if len(slopes_VQ) == 1:
+            slopes_Q = slopes_VQ[0] * (1 if number == 1 else -1)
+        elif "link" in state:
+            slopes_Q = slopes_VQ[number]
+        else:
+            slopes_Q = slopes_VQ[number] - np.delete(slopes_VQ, number, axis=0).mean(axis=0)
+        parts_P: Floats = (scaled_P - state["mean"]) * (state["projection"] @ slopes_Q)
+        return parts_P

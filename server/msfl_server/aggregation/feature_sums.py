@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from msfl_common.config.classification import BoostedTrees, Classification, Forest, MlpModel
-from msfl_common.feature_models import Phase, check_state, contribution_like, is_finished, phase_of
-from msfl_common.feature_models.trees import VALUES
+from msfl_common.config.classification import Classification
+from msfl_common.feature_models import Phase, check_state, contribution_like, is_finished, model_of, phase_of
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import Weights
 from msfl_server.aggregation.combined import Combined
-from msfl_server.aggregation.feature_models.checks import are_moderate, check_contribution, odd_inputs, odd_leaves
+from msfl_server.aggregation.feature_models.checks import check_contribution, odd_inputs, odd_leaves
 from msfl_server.aggregation.feature_models.combine import combine
 from msfl_server.aggregation.fedavg import mean_loss
 from msfl_server.aggregation.update_checks import moved, too_far
@@ -30,12 +27,12 @@ class FeatureSums:
     @property
     def can_go_back(self) -> bool:
         """See `Strategy`."""
-        return isinstance(self.settings.model, MlpModel)  # sites take no trees back, and searches find their own way
+        return model_of(self.settings).can_go_back
 
     @property
     def name(self) -> str:
         """See `Strategy`."""
-        return f"{self.settings.model.kind} by contributions"
+        return f"{model_of(self.settings).kind} by contributions"
 
     def answer_like(self, weights: Weights) -> Weights:
         """See `Strategy`."""
@@ -46,8 +43,8 @@ class FeatureSums:
         like = self.answer_like(weights)
         contributions = {site: (update.load(like), update.num_cases) for site, update in updates.items()}
         after = combine(self.settings, weights, contributions, self.max_share)
-        if phase_of(weights) is Phase.PREPARE or not isinstance(self.settings.model, BoostedTrees | Forest):
-            check_state(self.settings, after)  # else its trees, each of them checked, are all that is new
+        if phase_of(weights) is Phase.PREPARE or not model_of(self.settings).adds_checked:
+            check_state(self.settings, after)
         return Combined(after, momentum, mean_loss(updates, self.max_share))
 
     def check(self, weights: Weights, update: ModelUpdate) -> Moved:
@@ -55,8 +52,8 @@ class FeatureSums:
         check_contribution(self.settings, weights, update.weights, update.num_cases, update.train_loss)
         if self._averages(weights):
             return moved(update.weights, weights)
-        trees_R = update.weights.get("trees")
-        return (0.0 if trees_R is None else float(np.abs(trees_R[:, VALUES:]).max()), 0.0)
+        is_first = phase_of(weights) is Phase.PREPARE
+        return (0.0 if is_first else model_of(self.settings).figure_of(update.weights), 0.0)
 
     def odd(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> dict[str, str]:
         """See `Strategy`."""
@@ -71,10 +68,10 @@ class FeatureSums:
 
     def is_moderate(self, weights: Weights) -> bool:
         """See `Strategy`."""
-        return are_moderate(self.settings, weights)
+        return model_of(self.settings).is_moderate(weights)
 
     def _averages(self, weights: Weights) -> bool:
-        return isinstance(self.settings.model, MlpModel) and phase_of(weights) is Phase.FIT
+        return model_of(self.settings).averages and phase_of(weights) is Phase.FIT
 
     def is_finished(self, weights: Weights) -> bool:
         """See `Strategy`."""
