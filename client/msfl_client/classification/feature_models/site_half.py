@@ -117,8 +117,6 @@ def site_half_of(settings: Classification) -> SiteHalf[FeatureModel]:
     try:
         half = getattr(import_module(place), name)
     except (ModuleNotFoundError, AttributeError) as error:
-        raise UnknownModelError(
-            f"{model.kind}: expected {name} in {place}, what a site answers to it ({error})"
-        ) from None
+        raise UnknownModelError(f"{model.kind}: expected a site's half, {name} in {place}: {error}") from None
     made: SiteHalf[FeatureModel] = half(model)
     return made
