@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -112,6 +112,8 @@ if TYPE_CHECKING:
     AnyFeatureModel = FeatureModel
 else:
     AnyFeatureModel = Union[tuple(FEATURE_MODELS.values())]  # noqa: UP007
+MODEL_KINDS: tuple[str, ...] = (*FEATURE_MODELS, *get_args(DeepModel.model_fields["kind"].annotation))
+"""Of all outcome models."""
 
 
 class Classification(Frozen):

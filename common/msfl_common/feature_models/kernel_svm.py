@@ -16,6 +16,7 @@ Legend: N cases, Q prepared inputs, D landmarks.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -55,6 +56,10 @@ class KernelModel(Searched):
         num_scores = self.num_scores(settings)
         if num_scores * self.num_features**2 > _MOST_CURVATURE:
             raise ValueError(f"model.num_features: {self.num_features} are too many for {num_scores} classes")
+
+    def unused(self) -> Mapping[str, str]:
+        """See `FeatureModel`."""
+        return {"degree": "only a polynomial kernel has one"}
 
     @property
     def held_small(self) -> Penalty:
@@ -128,6 +133,10 @@ class SvmPoly(KernelModel):
     """With a polynomial."""
 
     kind: Literal["svm-poly"] = Field(description="which model")
+
+    def unused(self) -> Mapping[str, str]:
+        """See `FeatureModel`."""
+        return {}
 
     def of_products(self, products_ND: Floats, squares_N: Floats, squares_D: Floats) -> Floats:
         """See `KernelModel`."""

@@ -38,6 +38,7 @@ class MlpModel(FeatureModel):
     most_fits: ClassVar[int | None] = None
     draws_anew: ClassVar[bool] = True
     moving: ClassVar[tuple[str, ...]] = ("layer",)
+    uses_shares: ClassVar[bool] = True
     averages: ClassVar[bool] = True
     can_go_back: ClassVar[bool] = True
 

@@ -11,7 +11,7 @@ Legend: see the package.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -59,6 +59,7 @@ class FeatureModel(Frozen, ABC):
     drawn: ClassVar[tuple[str, ...]] = ()  # arrays of the first state that are drawn for the study, and stay
     above_zero: ClassVar[frozenset[str]] = frozenset({"spread"})  # arrays whose values are above 0 in every state
     # What the coordinator makes of it.
+    uses_shares: ClassVar[bool] = False  # a site's share counts, as in an average; sums count each case once
     averages: ClassVar[bool] = False  # answers of FIT are the model's own arrays, and their mean the next ones
     can_go_back: ClassVar[bool] = False  # may be set back to an earlier state where it came apart
     adds_checked: ClassVar[bool] = False  # all that is new in a state after FIT are answers, each checked by itself
@@ -69,6 +70,10 @@ class FeatureModel(Frozen, ABC):
         Raises:
             ValueError: says which setting.
         """
+
+    def unused(self) -> Mapping[str, str]:
+        """Settings of the model that have no effect beside its others, and why."""
+        return {}
 
     def num_scores(self, settings: Settings) -> int:
         """V: figures before they become probabilities; two classes need one."""

@@ -6,7 +6,7 @@ Legend: see the package; L coefficients of one block.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -110,6 +110,11 @@ class SearchedOnInputs(Searched):
     penalty: Literal["none", "l1", "l2", "elastic-net"] = Field("l2", description="what keeps coefficients small")
     inverse_strength: float = Field(1.0, gt=0, description="scikit-learn's C: the smaller, the smaller coefficients")
     l1_ratio: float = Field(0.5, ge=0, le=1, description="share of l1 in an elastic-net penalty")
+
+    def unused(self) -> Mapping[str, str]:
+        """See `FeatureModel`."""
+        no_ratio = {} if self.penalty == "elastic-net" else {"l1_ratio": "penalty is not elastic-net"}
+        return no_ratio | ({"inverse_strength": "penalty is none"} if self.penalty == "none" else {})
 
     @property
     def held_small(self) -> Penalty:

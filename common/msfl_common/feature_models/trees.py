@@ -41,6 +41,7 @@ class TreeModel(FeatureModel):
 
     draws_anew: ClassVar[bool] = True
     moving: ClassVar[tuple[str, ...]] = ("trees",)
+    uses_shares: ClassVar[bool] = True
     adds_checked: ClassVar[bool] = True
 
     if TYPE_CHECKING:  # a setting of each kind, in an order of its own

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from tests.feature_models import make_cases, make_settings, play
+from tests.feature_models import answers_of, make_cases, make_settings, play
 
 from msfl_client.classification.feature_models.contribution import contribute
 from msfl_client.classification.feature_models.site_half import site_half_of
@@ -127,3 +127,35 @@ def test_two_classes_and_more_start_with_arrays_of_their_own() -> None:
         two, three = (first_state(make_settings({"kind": kind}, INPUTS, num), 0) for num in (2, 3))
         assert list(two) == list(three)
         assert any(not np.array_equal(two[name], three[name]) for name in two)
+
+
+@pytest.mark.parametrize("kind", FEATURE_MODELS)
+def test_a_share_counts_where_a_kind_says_so(kind: str) -> None:
+    settings = make_settings({"kind": kind}, INPUTS)
+    sites = make_cases(0, (60, 20), INPUTS)
+    first = first_state(settings, 0)
+    after = combine(settings, first, answers_of(settings, first, sites, 1), 1.0)
+    if not is_finished(settings, after):
+        answers = answers_of(settings, after, sites, 2)
+        free, capped = (combine(settings, after, answers, most) for most in (1.0, 0.5))
+        assert any(not np.array_equal(free[name], capped[name]) for name in free) == model_of(settings).uses_shares
+
+
+UNUSED: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
+    ({"kind": "logistic"}, {"l1_ratio": 0.9}, False),
+    ({"kind": "linear-svm", "penalty": "none"}, {"inverse_strength": 0.1, "l1_ratio": 0.9}, False),
+    ({"kind": "linear-svm", "penalty": "elastic-net"}, {"l1_ratio": 0.9}, True),
+    ({"kind": "svm-rbf", "num_features": 10}, {"degree": 5}, False),
+    ({"kind": "svm-poly", "num_features": 10}, {"degree": 5}, True),
+]
+
+
+@pytest.mark.parametrize(("model", "more", "acts"), UNUSED)
+def test_settings_without_effect_are_those_that_a_kind_names(model: Any, more: Any, acts: bool) -> None:
+    plain, other = (make_settings(settings, INPUTS) for settings in (model, model | more))
+    assert (set(more) <= set(model_of(plain).unused())) != acts
+    cases = make_cases(0, (60,), INPUTS)
+    one, another = (
+        predict_proba(settings, play(settings, cases, 4), cases["site-0"].features_NP) for settings in (plain, other)
+    )
+    assert np.allclose(one, another, atol=1e-9) != acts
