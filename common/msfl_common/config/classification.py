@@ -86,6 +86,7 @@ class DeepModel(Frozen):
     dropout: float = Field(0.1, ge=0, lt=1, description="alpha dropout of resnext, dropout of lesion-encoder")
 
     can_be_solved: ClassVar[bool] = False  # see `FeatureModel`
+    num_rounds_needed: ClassVar[int | None] = None
 
 
 class Fold(Frozen):

@@ -17,8 +17,10 @@ from msfl_client.classification.feature_models.site_half import site_half_of
 from msfl_client.classification.feature_models.sums import class_sums
 from msfl_client.disclosure.releases import fewest_numbers
 from msfl_client.disclosure.small_groups import in_large_groups
+from msfl_client.egress.answers import most_answers
 from msfl_common.config.classification import Classification, DeepModel
 from msfl_common.config.site import Policy
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import UnknownModelError
 from msfl_common.feature_models import (
     FEATURE_MODELS,
@@ -159,3 +161,10 @@ def test_settings_without_effect_are_those_that_a_kind_names(model: Any, more: A
         predict_proba(settings, play(settings, cases, 4), cases["site-0"].features_NP) for settings in (plain, other)
     )
     assert np.allclose(one, another, atol=1e-9) != acts
+
+
+@pytest.mark.parametrize(("kind", "most"), [("lda", 3), ("random-forest", 4), ("mlp", 1000), ("resnet3d", 1000)])
+def test_a_site_answers_as_many_rounds_as_the_model_can_need(kind: str, most: int) -> None:
+    classification = make_settings({"kind": kind}, INPUTS if kind in FEATURE_MODELS else 0)
+    study = StudyConfig(name="any", task="classification", classification=classification)
+    assert most_answers(Policy(), study) == most
