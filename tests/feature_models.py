@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msfl_client.classification.feature_models.contribution import contribute
 from msfl_common.config.classification import Classification
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.dataset import Labelled
-from msfl_common.models.feature_models import State, check_state, contribution_like, first_state, is_finished
+from msfl_common.feature_models import State, check_state, contribution_like, first_state, is_finished, model_of
+from msfl_common.feature_models.linear import LinearScores
+from msfl_common.feature_models.preparation import prepare
 from msfl_server.aggregation.feature_models.combine import combine
 
 
@@ -47,6 +50,13 @@ def make_cases(
         names = tuple(FEATURES)[:num_inputs]
         sites[f"site-{number}"] = Labelled(names, values, labels.astype(np.int64), tuple(map(str, range(size))))
     return sites
+
+
+def design(settings: Classification, state: State, features_NP: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a linear model's coefficients are multiplied with."""
+    model = model_of(settings)
+    assert isinstance(model, LinearScores)
+    return model.design(state, prepare(settings, state, features_NP))
 
 
 def pooled(sites: Mapping[str, Labelled]) -> Labelled:

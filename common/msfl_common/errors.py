@@ -4,7 +4,8 @@
     ├── InputError            bad input or config; exit code 2
     │   ├── ConfigError       a study or site file; one line per fault
     │   ├── CohortError       a site's data folder as a whole
-    │   └── ModelFolderError  a model folder that is incomplete or altered
+    │   ├── ModelFolderError  a model folder that is incomplete or altered
+    │   └── UnknownModelError a kind of model that nothing here knows
     ├── CaseError             one case cannot be used; the others can
     ├── RefusedError          a site refuses what it was asked, or what it was about to send
     ├── UpdateError           an update that must not be aggregated
@@ -106,6 +107,10 @@ class CohortError(InputError):
 
 class ModelFolderError(InputError):
     """A model folder with a missing, altered or unsupported file."""
+
+
+class UnknownModelError(InputError):
+    """A kind of model that nothing here knows, or another than is asked for."""
 
 
 class CaseError(MsflError):

@@ -22,15 +22,14 @@ from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig, Validation
 from msfl_common.dataset import Labelled
 from msfl_common.errors import RefusedError
+from msfl_common.feature_models import State, check_state, first_state, is_finished
 from msfl_common.messages.records import RoundTask, ValidationMetrics
-from msfl_common.models.feature_models import State, check_state, first_state, is_finished
-from msfl_common.models.feature_models.linear import design
 from msfl_common.system.seeds import derive_seed
 from msfl_server.aggregation.feature_models.combine import combine
 from tests.attacks.reading_rows import (
     Floats,
 )
-from tests.feature_models import make_cases, make_settings
+from tests.feature_models import design, make_cases, make_settings
 
 
 class Site:

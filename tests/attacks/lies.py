@@ -77,7 +77,7 @@ def map_sums(like: str, change: Callable[[np.ndarray[Any, Any]], Any]) -> Callab
     """Change one of the sums that a feature model's site sends in one block."""
 
     def of(recording: Recording, number: int) -> Change:
-        from msfl_common.models.feature_models import contribution_like
+        from msfl_common.feature_models import contribution_like
 
         assert recording.study.classification is not None
         shapes = contribution_like(recording.study.classification, recording.rounds[number].before.weights)

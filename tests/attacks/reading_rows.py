@@ -15,11 +15,11 @@ from scipy.special import expit
 
 from msfl_common.config.classification import Classification
 from msfl_common.errors import RefusedError
-from msfl_common.models.feature_models import Phase, State
-from msfl_common.models.feature_models.linear import design
-from msfl_common.models.feature_models.preparation import prepare
-from msfl_common.models.feature_models.state import scalar
-from msfl_common.models.feature_models.trees import FEATURE, RIGHT, ROOT, THRESHOLD, VALUES, to_grid
+from msfl_common.feature_models import Phase, State
+from msfl_common.feature_models.preparation import prepare
+from msfl_common.feature_models.state import scalar
+from msfl_common.feature_models.trees import FEATURE, RIGHT, ROOT, THRESHOLD, VALUES, to_grid
+from tests.feature_models import design
 
 Floats = NDArray[np.float64]
 Oracle = Callable[[State], State]  # a site: it answers, or raises RefusedError

@@ -27,10 +27,10 @@ from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import Harmonization, StudyConfig
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
+from msfl_common.feature_models import State
+from msfl_common.feature_models.preparation import prepare
 from msfl_common.messages.harmonization import pack_slopes_task
 from msfl_common.messages.records import METRICS, NUM_CASES, RoundTask, pack_task
-from msfl_common.models.feature_models import State
-from msfl_common.models.feature_models.preparation import prepare
 from msfl_common.trust.kit import SignedKit
 from tests.attacks.feature_sites import Site, play
 from tests.attacks.reading_rows import by_imprinting, recovered

@@ -16,9 +16,9 @@ from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
+from msfl_common.feature_models import Phase, State, predict_proba
+from msfl_common.feature_models.state import scalar
 from msfl_common.messages.records import RoundTask, pack_task
-from msfl_common.models.feature_models import Phase, State, predict_proba
-from msfl_common.models.feature_models.state import scalar
 from tests.attacks.feature_sites import Site, play
 from tests.attacks.reading_rows import Floats, at_point
 from tests.attacks.test_sums import KINDS

@@ -16,7 +16,7 @@ import typer
 from msfl_client.cli.main import app as client_app
 from msfl_common.config.study import Model, Rounds, StudyConfig, Training
 from msfl_common.errors import InputError, ModelFolderError
-from msfl_common.models.feature_models import first_state
+from msfl_common.feature_models import first_state
 from msfl_common.models.model_folder import Provenance, load_model, save_model
 from msfl_common.models.model_signature import ModelSigner, check_origin, fingerprint_of
 from msfl_common.models.starting_weights import starting_weights

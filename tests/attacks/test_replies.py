@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ConfigRecord, Error, RecordDict
 
-from msfl_common.models.feature_models.trees import FEATURE, RIGHT, ROOT, VALUES
+from msfl_common.feature_models.trees import FEATURE, RIGHT, ROOT, VALUES
 from msfl_server.rounds.exchange import UNREADABLE, Presence
 from msfl_server.rounds.roster import Roster, meet_sites
 from tests.attacks import recorded

@@ -27,7 +27,6 @@ from msfl_common.config.study import Harmonization
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
 from msfl_common.harmonization import Reference
-from msfl_common.models.feature_models.linear import design
 from tests.attacks.feature_sites import (
     DIRECTION,
     INPUTS,
@@ -41,7 +40,7 @@ from tests.attacks.feature_sites import (
     rows_of,
     study,
 )
-from tests.feature_models import make_cases, make_settings
+from tests.feature_models import design, make_cases, make_settings
 
 __all__ = ["cases"]
 

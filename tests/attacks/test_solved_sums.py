@@ -14,7 +14,7 @@ import numpy as np
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.dataset import Labelled
 from msfl_common.errors import RefusedError
-from msfl_common.models.feature_models import Phase, phase_of
+from msfl_common.feature_models import Phase, phase_of
 from tests.attacks.feature_sites import Site, going_on, play, sites_of
 from tests.attacks.reading_rows import Floats, by_leaves, by_solving
 from tests.feature_models import make_settings

@@ -21,10 +21,9 @@ from msfl_client.disclosure.small_groups import in_large_groups
 from msfl_common.config.classification import Classification
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.models.feature_models import Phase, State, phase_of
-from msfl_common.models.feature_models.linear import design
-from msfl_common.models.feature_models.state import MAX_STEPS, scalar
-from msfl_common.models.feature_models.trees import ROOT
+from msfl_common.feature_models import Phase, State, phase_of
+from msfl_common.feature_models.state import MAX_STEPS, scalar
+from msfl_common.feature_models.trees import ROOT
 from msfl_common.system.seeds import derive_seed
 from msfl_server.aggregation.feature_models.combine import combine
 from tests.attacks.feature_sites import (
@@ -50,7 +49,7 @@ from tests.attacks.reading_rows import (
     by_two_curvatures,
     recovered,
 )
-from tests.feature_models import make_cases, make_settings
+from tests.feature_models import design, make_cases, make_settings
 
 __all__ = ["cases"]
 

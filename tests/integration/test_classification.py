@@ -15,7 +15,7 @@ from tests.integration.test_simulate import BIN, run
 from msfl_client.classification.trainer import read_outcomes
 from msfl_client.clinical.inputs import labelled
 from msfl_common.config.study import load_study
-from msfl_common.models.feature_models import predict_proba
+from msfl_common.feature_models import predict_proba
 from msfl_common.models.model_folder import load_model
 from msfl_server.research.simulation.folder import sites_of_cohort
 

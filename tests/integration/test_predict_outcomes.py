@@ -21,10 +21,10 @@ from tests.server.rounds.test_loop import Recorder, grid_of
 from msfl_client.cli.main import main
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import Rounds, StudyConfig
+from msfl_common.feature_models import predict_proba
 from msfl_common.metrics.reliability import interval_at
 from msfl_common.models.deep_models import build_classifier
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM
-from msfl_common.models.feature_models import predict_proba
 from msfl_common.models.model_folder import ModelCard, Provenance, load_model, save_model
 from msfl_common.models.segmentation.unet import build_network, get_weights
 from msfl_common.models.starting_weights import starting_weights

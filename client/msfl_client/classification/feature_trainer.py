@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 from msfl_client.classification.evaluation import fewest_patients, measure_site
 from msfl_client.classification.feature_models.contribution import contribute
+from msfl_client.classification.feature_models.site_half import site_half_of
 from msfl_client.classification.observation_digest import digest_of_observations
 from msfl_client.clinical.inputs import labelled
 from msfl_client.disclosure.answered_states import AnsweredStates, answered_states
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.disclosure.small_groups import in_large_groups
-from msfl_client.disclosure.state_bounds import check_bounds, check_follows, check_measured
+from msfl_client.disclosure.state_bounds import Rules, check_bounds, check_follows, check_measured
 from msfl_client.trainer import OnCase, OnStep
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
+from msfl_common.feature_models import check_state, contribution_like, first_state, phase_of, predict_proba
 from msfl_common.messages.records import RoundTask, ValidationMetrics
-from msfl_common.models.feature_models import contribution_like, first_state, phase_of, predict_proba
-from msfl_common.models.feature_models.checks import check_state
 from msfl_common.models.weights import Weights
 from msfl_common.system.seeds import derive_seed
 
@@ -79,8 +79,8 @@ class FeatureLearner:
         if (before := states.find(weights, number)) is not None:
             states.asked_again(before)
             return before.answer, before.loss
-        check_follows(self._settings, derive_seed(study.seed, "weights"), weights, states.last)
-        check_bounds(self._settings, weights, cases.features_NP)
+        check_follows(self._rules, self._settings, derive_seed(study.seed, "weights"), weights, states.last)
+        check_bounds(self._rules, self._settings, weights, cases.features_NP)
         states.expect_room(weights)
         seed = derive_seed(study.seed, "site", self._data.site.name)  # of one seed, all forests would be alike
         earlier = states.of_phase(phase_of(weights))
@@ -108,7 +108,9 @@ class FeatureLearner:
             raise RefusedError(Code.TOO_FEW_CASES, f"no patient to measure for {task.split}")
         learned = in_large_groups(self._settings, self._cases(self._training), self._floor).features_NP
         own_NP = learned if len(learned) else cases.features_NP
-        check_measured(self._settings, derive_seed(study.seed, "weights"), weights, self._states.last, own_NP)
+        check_measured(
+            self._rules, self._settings, derive_seed(study.seed, "weights"), weights, self._states.last, own_NP
+        )
         probabilities_NK = predict_proba(self._settings, weights, cases.features_NP)
         on_case(len(cases.labels_N), len(cases.labels_N))
         return measure_site(
@@ -121,6 +123,11 @@ class FeatureLearner:
         features = self._data.features
         harmonized_to = features.harmonized_to if features is not None else None
         return answered_states(self._data.site.state, self._data.study, harmonized_to)
+
+    @cached_property
+    def _rules(self) -> Rules:
+        """Those of the study's kind of model."""
+        return site_half_of(self._settings)
 
     @property
     def _floor(self) -> int:

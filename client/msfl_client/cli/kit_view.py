@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 
 from msfl_client.site.kit_approval import differences
-from msfl_common.config.classification import SOLVABLE, DeepModel
+from msfl_common.config.classification import DeepModel
 from msfl_common.config.site import Policy
 from msfl_common.config.stages import stages_of, study_at, tasks_of
 from msfl_common.errors import InputError
@@ -60,8 +60,9 @@ def describe_kit(kit: SignedKit) -> list[str]:
 def beware(kit: SignedKit, policy: Policy) -> list[str]:
     """What a person should know before saying yes, whether it is new or was so before."""
     outcome = kit.study.classification
-    if outcome is None or (kind := outcome.model.kind) not in SOLVABLE:
+    if outcome is None or not outcome.model.can_be_solved:
         return []
+    kind = outcome.model.kind
     refused = f" Until {kind} is taken out of `policy.refuse_models` in site.yaml, this site takes no part."
     return [
         f"BEWARE: from the answers to a model of kind {kind}, a coordinator in bad faith can read single patients' "

@@ -16,16 +16,15 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from msfl_common.config.classification import BoostedTrees, Classification, KernelModel, LinearModel
+from msfl_common.config.classification import Classification
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.models.feature_models import Phase, State, phase_of
-from msfl_common.models.feature_models.state import MAX_STEPS
+from msfl_common.feature_models import Phase, State, model_of, phase_of
+from msfl_common.feature_models.state import MAX_STEPS
 from msfl_common.models.weights import to_safetensors
 from msfl_common.system.files import private_folder, write_bytes
 
 FOLDER = "answers"
-MOST_ROUNDS_OF_TREES = 200
 MOST_FIRST_SUMS = 3  # of features that were harmonized to one reference after the other
 _STATE, _ANSWER, _FACTS = "state/", "answer/", "facts"
 
@@ -96,16 +95,14 @@ class AnsweredStates:
         Raises:
             RefusedError: with the code POLICY.
         """
-        phase, model = phase_of(state), self.settings.model
+        phase, model = phase_of(state), model_of(self.settings)
         numbers = [one.number for one in self.known if phase_of(one.state) is phase]
-        num_answered, most = len(numbers), MAX_STEPS
+        num_answered, most = len(numbers), MAX_STEPS if phase is Phase.LINK else model.most_fits
         if phase is Phase.PREPARE:
             most = MOST_FIRST_SUMS
-        elif phase is Phase.FIT and isinstance(model, BoostedTrees):  # of which the newest alone is kept
-            num_answered, most = max(numbers, default=0), MOST_ROUNDS_OF_TREES
-        elif phase is Phase.FIT and not isinstance(model, LinearModel | KernelModel):
-            return
-        if num_answered >= most:
+        elif phase is Phase.FIT and not model.keeps_path:  # of which the newest alone is kept
+            num_answered = max(numbers, default=0)
+        if most is not None and num_answered >= most:
             raise RefusedError(Code.POLICY, f"{num_answered} states of the phase {phase.name} answered, at most {most}")
 
     def keep(self, state: State, round_number: int, answer: State, loss: float, cases: str) -> None:
@@ -123,7 +120,7 @@ class AnsweredStates:
         private_folder(self.folder, within=self.folder.parents[2])  # the state folder
         write_bytes(self.folder / f"{number:04d}.safetensors", to_safetensors(arrays, {_FACTS: json.dumps(facts)}))
         self._asked(number)
-        if not isinstance(self.settings.model, LinearModel | KernelModel):  # only Newton's needs the path it came
+        if not model_of(self.settings).keeps_path:
             for one in self.known:
                 if phase_of(one.state) is Phase.FIT:
                     (self.folder / f"{one.number:04d}.safetensors").unlink(missing_ok=True)
@@ -137,7 +134,7 @@ class AnsweredStates:
         digest = hashlib.sha256(f"{self.harmonized_to}".encode())
         for name, value in sorted(state.items()):
             digest.update(f"{name}{value.shape}=".encode() + np.ascontiguousarray(value).tobytes())
-        if phase_of(state) is Phase.FIT and not isinstance(self.settings.model, LinearModel | KernelModel):
+        if phase_of(state) is Phase.FIT and model_of(self.settings).draws_anew:
             digest.update(f"round={round_number}".encode())
         return digest.hexdigest()
 

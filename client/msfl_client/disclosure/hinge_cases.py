@@ -6,7 +6,7 @@ each set before by patients of at least the floor, and no group that an input se
 nearest set before is kept, and its cases stay on the parabola on which they were. Gradient and curvature of a kept set
 tell nothing that the set has not told.
 
-Legend: N cases, V scores; see `msfl_common.models.feature_models`.
+Legend: N cases, V scores; see `msfl_common.feature_models`.
 """
 
 from __future__ import annotations

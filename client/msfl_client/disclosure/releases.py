@@ -13,13 +13,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_common.config.classification import Classification, KernelModel, LinearModel
+from msfl_common.config.classification import Classification
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
-from msfl_common.models.feature_models import State, contribution_like, first_state
-from msfl_common.models.feature_models.state import Phase, scalar
+from msfl_common.feature_models import State, contribution_like, first_state, model_of
 
-_FEWEST_STEPS = 2
 _SQUARE = ("scatter", "curvature")  # symmetric, so that half of each says all
 
 
@@ -39,14 +37,9 @@ def expect_unknowns(settings: Classification, cases: Labelled) -> None:
 
 
 def fewest_numbers(settings: Classification) -> int:
-    """Numbers of the first sums and, for Newton's models, of two steps, of whose curvature one block counts."""
+    """Numbers of the first sums and of what must follow them, such as two steps of Newton's method."""
     first = first_state(settings, 0)
-    numbers = count_numbers(contribution_like(settings, first))
-    if not isinstance(settings.model, LinearModel | KernelModel):
-        return numbers
-    step = contribution_like(settings, first | {"phase": scalar(Phase.FIT)})
-    size = first["coefficients"].shape[1]
-    return numbers + _FEWEST_STEPS * (1 + step["gradient"].size + size * (size + 1) // 2)
+    return count_numbers(contribution_like(settings, first)) + model_of(settings).fewest_numbers(first)
 
 
 def count_numbers(answer: Mapping[str, NDArray[np.float64]] | State) -> int:

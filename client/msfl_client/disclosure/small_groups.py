@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from msfl_common.config.classification import Classification
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
-from msfl_common.models.feature_models.preparation import scale_subjects
-from msfl_common.models.feature_models.state import num_scatters
+from msfl_common.feature_models import model_of
+from msfl_common.feature_models.preparation import scale_subjects
 
 Mask = NDArray[np.bool_]
 _MOST_SHARE = 0.5
@@ -130,7 +130,7 @@ def _smallest(
     for name, group_N in by_class:
         if not is_large(group_N, patients_N, min_patients):
             return name, group_N
-    for among_N in [group_N for _, group_N in by_class] if num_scatters(settings) > 1 else [keep_N]:
+    for among_N in [group_N for _, group_N in by_class] if model_of(settings).num_scatters(settings) > 1 else [keep_N]:
         for group_N in groups(scaled_NP, patients_N, among_N, min_patients):
             if not is_large(group_N, patients_N, min_patients):
                 return f"whom {_column(settings, scaled_NP, group_N, among_N)} sets apart", group_N

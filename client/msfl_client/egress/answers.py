@@ -37,7 +37,6 @@ from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.messages.records import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION, Content, RoundTask, payload_sha256
-from msfl_common.models.feature_models import num_rounds_needed
 from msfl_common.system.files import private_folder, write_bytes
 
 Purpose = Literal["train", "validation", "test", "moments", "residuals", "reference", "segmentation"]
@@ -83,7 +82,7 @@ def may_answer(state: Path, purpose: Purpose, task: RoundTask, request: Content,
 
 def most_answers(policy: Policy, study: StudyConfig) -> int:
     """Rounds of a stage and purpose that are answered: as many as the policy allows, and the model can need."""
-    needed = num_rounds_needed(study.classification) if study.classification else None
+    needed = study.classification.model.num_rounds_needed if study.classification else None
     return policy.max_rounds if needed is None else min(policy.max_rounds, needed + MOST_FIRST_SUMS - 1)
 
 

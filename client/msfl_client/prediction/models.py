@@ -23,10 +23,10 @@ from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.imaging.resampling import read_image
 from msfl_client.prediction.inputs import KnownInputs
 from msfl_common.errors import CaseError
+from msfl_common.feature_models import explain, predict_proba
 from msfl_common.harmonization import Reference
 from msfl_common.models.deep_models import build_classifier, deep_settings
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM
-from msfl_common.models.feature_models import explain, predict_proba
 from msfl_common.models.model_card import NOTICE, ModelCard
 from msfl_common.models.segmentation.unet import set_weights
 from msfl_common.models.weights import Weights

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.feature_models.model import FeatureModel
+from msfl_common.feature_models.registry import FEATURE_MODELS
+from msfl_common.feature_models.settings import Frozen, Preparation
 
 Split = Literal["validation", "test"]
 Endpoint = Literal["edss-worsening", "edss-plus-1", "activity"]
@@ -27,8 +30,6 @@ Clinical = Literal[
     "fs_cerebral",
     "fs_ambulation",
 ]
-# Kinds of outcome model out of whose answers rows of patients can be solved, whatever bounds a site keeps.
-SOLVABLE = ("gradient-boosting", "linear-svm", "logistic", "mlp", "random-forest")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of a study or a site
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,31}$")]
 Column = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
@@ -39,14 +40,7 @@ KNN_REASON = (
 )
 
 
-_MOST_CURVATURE = 16_000_000  # second derivatives that a site sends: 128 MB
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Outcome(_Frozen):
+class Outcome(Frozen):
     """What is predicted: a column of the participants' table, or an endpoint computed from follow-up."""
 
     column: Column | None = Field(None, description="column of participants.tsv or sessions.tsv that holds the label")
@@ -80,85 +74,7 @@ class Outcome(_Frozen):
         return self
 
 
-class Preparation(_Frozen):
-    """Steps between features and model, fitted on training cases: from sums over all sites, never from rows."""
-
-    subject_scaling: Literal["none", "standard", "minmax"] = Field(
-        "none", description="scaling of a case over its own features; needs nothing of other cases"
-    )
-    scaling: Literal["none", "standard"] = Field("standard", description="scaling of a feature over all cases")
-    selection: Literal["none", "k-best", "rfe"] = Field(
-        "none", description="features kept: k-best by ANOVA's F, rfe by recursive elimination with a linear model"
-    )
-    num_selected: int = Field(20, ge=1, description="features kept by a selection")
-    reduction: Literal["none", "pca"] = Field("none", description="principal components in place of features")
-    num_components: int = Field(10, ge=1, description="principal components kept")
-
-
-class LinearModel(_Frozen):
-    """Fitted by Newton steps from gradients and curvatures summed over sites: as if all cases were in one place."""
-
-    kind: Literal["logistic", "linear-svm"] = Field(description="which model")
-    penalty: Literal["none", "l1", "l2", "elastic-net"] = Field("l2", description="what keeps coefficients small")
-    inverse_strength: float = Field(1.0, gt=0, description="scikit-learn's C: the smaller, the smaller coefficients")
-    l1_ratio: float = Field(0.5, ge=0, le=1, description="share of l1 in an elastic-net penalty")
-
-
-class KernelModel(_Frozen):
-    """A support vector machine on random features that approximate the kernel; an approximation, and said so."""
-
-    kind: Literal["svm-rbf", "svm-poly", "svm-sigmoid"] = Field(description="which model")
-    inverse_strength: float = Field(1.0, gt=0, description="scikit-learn's C: the smaller, the smaller coefficients")
-    num_features: int = Field(200, ge=10, le=2000, description="random features; more approximate the kernel better")
-    gamma: float | None = Field(None, gt=0, description="the kernel's gamma; null: 1 / number of inputs")
-    degree: int = Field(3, ge=2, le=5, description="degree of the polynomial kernel")
-
-
-class ClosedFormModel(_Frozen):
-    """Exact from sums: each class's count, mean and covariance."""
-
-    kind: Literal["lda", "naive-bayes", "least-squares"] = Field(description="which model")
-
-
-class MlpModel(_Frozen):
-    """A multi-layer perceptron, by federated averaging."""
-
-    kind: Literal["mlp"] = Field(description="which model")
-    hidden: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
-        (32,), min_length=1, max_length=5, description="units of each hidden layer"
-    )
-    learning_rate: float = Field(1e-2, gt=0, le=1, description="Adam's")
-    weight_decay: float = Field(
-        1e-3,
-        ge=0,
-        le=100,
-        description="decoupled weight decay; with some ten cases an input, 10 keeps it from overfitting",
-    )
-    epochs_per_round: int = Field(5, ge=1, le=1000, description="passes over a site's cases in a round")
-
-
-class BoostedTrees(_Frozen):
-    """Gradient-boosted trees: in each round every site adds trees to the shared ones (XGBoost bagging)."""
-
-    kind: Literal["gradient-boosting"] = Field(description="which model")
-    trees_per_round: int = Field(1, ge=1, le=100, description="trees that a site adds in a round, for each class")
-    max_depth: int = Field(3, ge=1, le=8, description="levels of a tree")
-    learning_rate: float = Field(0.3, gt=0, le=1, description="shrinkage of each tree")
-    min_leaf_cases: int = Field(5, ge=1, description="fewest training cases in a leaf")
-    subsample: float = Field(1.0, gt=0, le=1, description="share of a site's cases that a tree's splits are found on")
-    colsample_bytree: float = Field(1.0, gt=0, le=1, description="share of the inputs that a tree may ask for")
-
-
-class Forest(_Frozen):
-    """A random forest: each site grows its share of the trees, in one round."""
-
-    kind: Literal["random-forest"] = Field(description="which model")
-    num_trees: int = Field(100, ge=1, le=5000, description="trees of each site")
-    max_depth: int = Field(6, ge=1, le=12, description="levels of a tree")
-    min_leaf_cases: int = Field(5, ge=1, description="fewest training cases in a leaf")
-
-
-class DeepModel(_Frozen):
+class DeepModel(Frozen):
     """A network over sequences of visits, images and clinical values together (Barulina et al. 2026, and ours)."""
 
     kind: Literal["resnet3d", "pretrained-resnet2d", "resnext", "lesion-encoder"] = Field(description="which model")
@@ -169,8 +85,11 @@ class DeepModel(_Frozen):
     positive_weight: float = Field(3.5, gt=0, description="weight of the last class in the loss; the others have 1")
     dropout: float = Field(0.1, ge=0, lt=1, description="alpha dropout of resnext, dropout of lesion-encoder")
 
+    can_be_solved: ClassVar[bool] = False  # see `FeatureModel`
+    num_rounds_needed: ClassVar[int | None] = None
 
-class Fold(_Frozen):
+
+class Fold(Frozen):
     """One fold of a cross-validation: a part of every site's patients is held out, or one site is left out whole."""
 
     number: int | None = Field(None, ge=1, description="which of the parts each site holds out, from 1")
@@ -190,10 +109,15 @@ class Fold(_Frozen):
         return self
 
 
-FeatureModel = LinearModel | KernelModel | ClosedFormModel | MlpModel | BoostedTrees | Forest
+if TYPE_CHECKING:
+    AnyFeatureModel = FeatureModel
+else:
+    AnyFeatureModel = Union[tuple(FEATURE_MODELS.values())]  # noqa: UP007
+MODEL_KINDS: tuple[str, ...] = (*FEATURE_MODELS, *get_args(DeepModel.model_fields["kind"].annotation))
+"""Of all outcome models."""
 
 
-class Classification(_Frozen):
+class Classification(Frozen):
     """Predict an outcome of a patient from features of images, clinical values, or the images themselves."""
 
     outcome: Outcome
@@ -202,7 +126,7 @@ class Classification(_Frozen):
     )
     clinical: tuple[Clinical, ...] = Field(("age", "sex", "edss"), description="clinical values that the model sees")
     preparation: Preparation = Preparation()
-    model: FeatureModel | DeepModel = Field(discriminator="kind", description="the model, by its `kind`")
+    model: AnyFeatureModel | DeepModel = Field(discriminator="kind", description="the model, by its `kind`")
     test_fraction: float = Field(
         0.25, gt=0, lt=1, description="share of a site's patients kept for the final figures, and for nothing else"
     )
@@ -231,15 +155,12 @@ class Classification(_Frozen):
             raise ValueError("each feature and clinical value may be named once")
         if self.outcome.column in names:
             raise ValueError(f"{self.outcome.column}: is the outcome, and cannot be what it is predicted from")
-        if isinstance(self.model, KernelModel):
-            num_scores = 1 if len(self.outcome.classes) == 2 else len(self.outcome.classes)
-            if num_scores * self.model.num_features**2 > _MOST_CURVATURE:
-                raise ValueError(f"model.num_features: {self.model.num_features} are too many for {num_scores} classes")
-        if isinstance(self.model, DeepModel):
-            if self.features and self.model.kind != "lesion-encoder":
-                raise ValueError(f"features: {self.model.kind} sees images and clinical values alone; leave them out")
-        elif not names:
-            raise ValueError("expected features, clinical values, or both")
+        if isinstance(self.model, FeatureModel):
+            self.model.check_settings(self)
+            if not names:
+                raise ValueError("expected features, clinical values, or both")
+        elif self.features and self.model.kind != "lesion-encoder":
+            raise ValueError(f"features: {self.model.kind} sees images and clinical values alone; leave them out")
         return self
 
     @property

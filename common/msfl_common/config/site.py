@@ -16,10 +16,10 @@ from msfl_common.config.base import (
     Task,
     validate,
 )
-from msfl_common.config.classification import SOLVABLE
 from msfl_common.config.ledger import KeepContent
 from msfl_common.config.secrets import Secret, refuse_variables
 from msfl_common.errors import ConfigError
+from msfl_common.feature_models.registry import SOLVABLE
 from msfl_common.system.files import unfollowed, unwritable
 from msfl_common.system.reading import read_yaml
 

@@ -20,7 +20,6 @@ ARRAYS = "arrays"
 _NPY_HEADER_BYTES = 1024  # more than any .npy header of our arrays
 _NPY: Any = np.lib.format  # whose stubs lack the bound on a header
 _BLOCK = "block{:05d}"
-_ROUNDING = 1e-9  # share of a matrix's largest value by which sums of products may miss what they are by definition
 # Of float32, with the .npy header, just four of the 5 MB chunks in which Flower moves an array: each array, and each
 # chunk, is a call of its own.
 BLOCK_VALUES = 5 * 2**20 - 32
@@ -130,22 +129,6 @@ def _header(name: str, array: Array) -> tuple[tuple[int, ...], bool, np.dtype[An
         return *_NPY.read_array_header_1_0(stream, max_header_size=_NPY_HEADER_BYTES), stream.tell()
     except (ValueError, TypeError, SyntaxError, TokenError, MemoryError, RecursionError, EOFError) as error:
         raise UpdateError(f"{name}: cannot be decoded: {type(error).__name__}") from None
-
-
-def check_scatter(name: str, scatter_PP: Floats) -> None:
-    """Refuse what is no sum of products of rows with themselves.
-
-    Raises:
-        UpdateError: it is not symmetric, or has a negative variance in some direction.
-    """
-    largest = float(np.abs(scatter_PP).max(initial=0.0))
-    if not largest:
-        return
-    scaled_PP = scatter_PP / largest
-    if np.abs(scaled_PP - scaled_PP.T).max() > _ROUNDING or np.linalg.eigvalsh(scaled_PP)[0] < -_ROUNDING * len(
-        scaled_PP
-    ):
-        raise UpdateError(f"{name}: expected a symmetric matrix without negative variance")
 
 
 def unpack_floats(content: RecordDict, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:

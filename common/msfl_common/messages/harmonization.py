@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
 from msfl_common.errors import ConfigError, UpdateError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
-from msfl_common.messages.arrays import ARRAYS, check_scatter, unpack_floats
+from msfl_common.messages.arrays import ARRAYS, unpack_floats
 from msfl_common.messages.records import (
     METRICS,
     NUM_CASES,
@@ -22,6 +22,7 @@ from msfl_common.messages.records import (
     pack_task,
 )
 from msfl_common.messages.validation_metrics import ValidationMetrics as ValidationMetrics
+from msfl_common.system.checked_arrays import check_scatter
 from msfl_common.system.checked_numbers import whole_number
 from msfl_common.system.reading import MOST_SETTINGS, parse_record
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import ConfigError
+from msfl_common.feature_models import first_state
 from msfl_common.models.deep_models import build_classifier
-from msfl_common.models.feature_models import first_state
 from msfl_common.models.segmentation.unet import build_network
 from msfl_common.models.weights import Weights
 

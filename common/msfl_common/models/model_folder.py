@@ -19,9 +19,9 @@ from msfl_common import __version__
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import ConfigError, ModelFolderError, UpdateError
+from msfl_common.feature_models import check_state
 from msfl_common.harmonization import Reference
 from msfl_common.metrics.reliability import Reliability
-from msfl_common.models.feature_models.checks import check_state
 from msfl_common.models.model_card import LESION_THRESHOLD, ModelCard, Provenance, labels_of, normalisation_of
 from msfl_common.models.model_signature import (
     CARD_FILE,

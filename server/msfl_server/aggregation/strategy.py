@@ -6,28 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
-from msfl_common.config.classification import BoostedTrees, Classification, DeepModel, Forest, MlpModel
+from msfl_common.config.classification import DeepModel
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import ModelUpdate
-from msfl_common.models.feature_models import Phase, check_state, contribution_like, is_finished, phase_of
-from msfl_common.models.feature_models.trees import VALUES
 from msfl_common.models.weights import Weights, expect_finite
-from msfl_server.aggregation.feature_models.checks import are_moderate, check_contribution, odd_inputs, odd_leaves
-from msfl_server.aggregation.feature_models.combine import combine
+from msfl_server.aggregation.combined import Combined
+from msfl_server.aggregation.feature_sums import FeatureSums
 from msfl_server.aggregation.fedavg import aggregate, mean_loss, with_momentum
 from msfl_server.aggregation.update_checks import moved, too_far
 from msfl_server.aggregation.update_store import Moved, StoredUpdate
-
-
-@dataclass(frozen=True)
-class Combined:
-    """What a round came to: new weights, the momentum to keep, if any, and the training loss, if any site trained."""
-
-    weights: Weights
-    momentum: Weights | None
-    loss: float | None
 
 
 class Strategy(Protocol):
@@ -108,67 +95,6 @@ class Averaging:
     def is_finished(self, _: Weights) -> bool:
         """See `Strategy`."""
         return False
-
-
-@dataclass(frozen=True)
-class FeatureSums:
-    """A model of features, from the sites' contributions to its state; see `msfl_common.models.feature_models`."""
-
-    settings: Classification
-    max_share: float = 1.0
-
-    @property
-    def can_go_back(self) -> bool:
-        """See `Strategy`."""
-        return isinstance(self.settings.model, MlpModel)  # sites take no trees back, and searches find their own way
-
-    @property
-    def name(self) -> str:
-        """See `Strategy`."""
-        return f"{self.settings.model.kind} by contributions"
-
-    def answer_like(self, weights: Weights) -> Weights:
-        """See `Strategy`."""
-        return contribution_like(self.settings, weights)
-
-    def combine(self, weights: Weights, momentum: Weights | None, updates: Mapping[str, StoredUpdate]) -> Combined:
-        """See `Strategy`."""
-        like = self.answer_like(weights)
-        contributions = {site: (update.load(like), update.num_cases) for site, update in updates.items()}
-        after = combine(self.settings, weights, contributions, self.max_share)
-        if phase_of(weights) is Phase.PREPARE or not isinstance(self.settings.model, BoostedTrees | Forest):
-            check_state(self.settings, after)  # else its trees, each of them checked, are all that is new
-        return Combined(after, momentum, mean_loss(updates, self.max_share))
-
-    def check(self, weights: Weights, update: ModelUpdate) -> Moved:
-        """See `Strategy`."""
-        check_contribution(self.settings, weights, update.weights, update.num_cases, update.train_loss)
-        if self._averages(weights):
-            return moved(update.weights, weights)
-        trees_R = update.weights.get("trees")
-        return (0.0 if trees_R is None else float(np.abs(trees_R[:, VALUES:]).max()), 0.0)
-
-    def odd(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> dict[str, str]:
-        """See `Strategy`."""
-        like = self.answer_like(weights)
-        if phase_of(weights) is Phase.PREPARE:
-            return odd_inputs({site: update.load(like) for site, update in updates.items()})
-        if self._averages(weights):
-            return too_far(
-                {site: update.moved for site, update in updates.items()}, {name: weights[name] for name in like}
-            )
-        return odd_leaves(self.settings, {site: update.moved[0] for site, update in updates.items()})
-
-    def is_moderate(self, weights: Weights) -> bool:
-        """See `Strategy`."""
-        return are_moderate(self.settings, weights)
-
-    def _averages(self, weights: Weights) -> bool:
-        return isinstance(self.settings.model, MlpModel) and phase_of(weights) is Phase.FIT
-
-    def is_finished(self, weights: Weights) -> bool:
-        """See `Strategy`."""
-        return is_finished(self.settings, weights)
 
 
 def strategy_of(study: StudyConfig) -> Strategy:

@@ -21,7 +21,8 @@ from msfl_common.messages.records import RoundTask, ValidationMetrics, pack_task
 from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.model_signature import ModelSigner
 from msfl_common.models.weights import Weights
-from msfl_server.aggregation.strategy import Combined, Strategy, strategy_of
+from msfl_server.aggregation.combined import Combined
+from msfl_server.aggregation.strategy import Strategy, strategy_of
 from msfl_server.aggregation.update_store import update_store
 from msfl_server.results.classification import reliability_of, threshold_of
 from msfl_server.results.metrics import summarise_metrics

@@ -12,7 +12,8 @@ from msfl_common.config.study import Rounds
 from msfl_common.errors import RunError, UpdateError
 from msfl_common.messages.records import Content, unpack_update
 from msfl_common.models.weights import Weights
-from msfl_server.aggregation.strategy import Combined, Strategy
+from msfl_server.aggregation.combined import Combined
+from msfl_server.aggregation.strategy import Strategy
 from msfl_server.aggregation.update_checks import check_count
 from msfl_server.aggregation.update_store import StoredUpdate, UpdateStore
 from msfl_server.results.summary import SiteFailure

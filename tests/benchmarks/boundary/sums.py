@@ -20,8 +20,7 @@ from msfl_common.config.classification import Classification
 from msfl_common.config.study import StudyConfig
 from msfl_common.dataset import Labelled
 from msfl_common.errors import RefusedError, RunError
-from msfl_common.models.feature_models import Phase, State, phase_of, predict_proba
-from msfl_common.models.feature_models.linear import design
+from msfl_common.feature_models import Phase, State, phase_of, predict_proba
 from msfl_server.research.simulated_cohort import make_records
 from msfl_server.research.simulation.folder import sites_of_cohort
 from tests.attacks.feature_sites import DIRECTION, INPUTS, SIZES, Site, play, sites_of, unguarded
@@ -34,7 +33,7 @@ from tests.attacks.reading_rows import (
     recovered,
 )
 from tests.benchmarks.figure import Figure
-from tests.feature_models import make_cases, make_settings
+from tests.feature_models import design, make_cases, make_settings
 
 SEEDS, SITES, TRAINING, PATIENTS = range(300, 310), 3, 60, 400  # patients of a site that train; of a site
 KINDS: Mapping[str, dict[str, Any]] = {

@@ -25,7 +25,7 @@ from msfl_client.clinical.observations import Observation
 from msfl_common.config.classification import Classification, Outcome
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Rounds, StudyConfig, Validation
-from msfl_common.models.feature_models import num_rounds_needed, predict_proba
+from msfl_common.feature_models import num_rounds_needed, predict_proba
 from msfl_common.models.weights import Weights
 from msfl_server.research.simulated_cohort import make_records
 from msfl_server.research.simulation.folder import sites_of_cohort

@@ -10,17 +10,18 @@ import pytest
 from msfl_client.classification.evaluation import measure_site
 from msfl_client.egress.gateway import Door, release
 from msfl_client.egress.ledger import read, verify
-from msfl_common.config.classification import Classification, ClosedFormModel, Outcome
+from msfl_common.config.classification import Classification, Outcome
 from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
+from msfl_common.feature_models.lda import Lda
 from msfl_common.messages.records import unpack_metrics
 from msfl_common.metrics.classification import CLASSIFICATION_METRICS, THRESHOLD_METRICS
 
 STUDY = StudyConfig(
     name="pilot",
     task="classification",
-    classification=Classification(outcome=Outcome(endpoint="activity"), model=ClosedFormModel(kind="lda")),
+    classification=Classification(outcome=Outcome(endpoint="activity"), model=Lda(kind="lda")),
 )
 NAMES = frozenset(CLASSIFICATION_METRICS)
 

@@ -19,8 +19,8 @@ from msfl_common.config.base import validate
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import RunError
+from msfl_common.feature_models import predict_proba
 from msfl_common.metrics.classification import metrics_of
-from msfl_common.models.feature_models import predict_proba
 from msfl_common.models.model_folder import load_model
 from msfl_common.models.starting_weights import starting_weights
 from msfl_server.research.simulated_cohort import make_records

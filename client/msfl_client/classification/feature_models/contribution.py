@@ -1,6 +1,6 @@
 """A site's answer to the state of a feature model: sums, layers or trees of its training cases.
 
-Legend: see `msfl_common.models.feature_models`.
+Legend: see `msfl_common.feature_models`.
 """
 
 from __future__ import annotations
@@ -9,25 +9,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from msfl_client.classification.feature_models.sums import (
-    class_sums,
-    hinge_margins,
-    hinge_sums,
-    link_sums,
-    link_weights,
-    logistic_sums,
-    logistic_weights,
-)
-from msfl_client.disclosure.hinge_cases import settled_cases
+from msfl_client.classification.feature_models.site_half import Asked, site_half_of
+from msfl_client.classification.feature_models.sums import class_sums
 from msfl_client.disclosure.releases import expect_unknowns
-from msfl_client.disclosure.small_groups import Mask, describe_small_group, expect_carried, groups
-from msfl_common.config.classification import BoostedTrees, Classification, Forest, LinearModel, MlpModel
+from msfl_client.disclosure.small_groups import describe_small_group
+from msfl_common.config.classification import Classification
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, RefusedError
-from msfl_common.models.feature_models import Phase, State, phase_of, predict_proba
-from msfl_common.models.feature_models.linear import design
-from msfl_common.models.feature_models.preparation import prepare, scale_subjects
-from msfl_common.system.seeds import derive_seed
+from msfl_common.feature_models import Phase, State, phase_of, predict_proba
+from msfl_common.feature_models.preparation import prepare, scale_subjects
 
 _LEAST = 1e-15  # probability that the log loss is taken of at least
 
@@ -43,17 +33,10 @@ def contribute(
 ) -> tuple[State, float]:
     """Answer a state.
 
-    What each answer is made of, and so what it shows of the site's cases:
-
-    - first sums: count, sum and squared deviations of each input by class, and for some models the scatter within
-      classes. They show mean and variance over `min_cases` patients or more, and how many of a class an input sets
-      apart; where inputs outnumber the cases, nothing is sent (`releases`).
-    - gradients and curvatures: sums over all cases, weighted by how ill the model fits each; refused when patients of
-      fewer than `min_cases` carry them, or one patient half of a group. Asked for at many coefficients they tell
-      more than the first sums: each round is a further equation about the same rows. A hinge's are over a set of cases
-      that changes by `min_cases` patients or more (`hinge_cases`).
-    - layers of a perceptron: what some passes over all cases made of the shared ones; no bound on what they show.
-    - trees: thresholds on a public grid, and in each leaf a figure over `min_cases` patients or more.
+    The first sums are those of all models: count, sum and squared deviations of each input by class, and for some
+    models the scatter within classes. They show mean and variance over `min_cases` patients or more, and how many of a
+    class an input sets apart; where inputs outnumber the cases, nothing is sent (`releases`). What each kind answers
+    afterwards, and what that shows, stands in its own file.
 
     Args:
         settings: what is predicted, from what and by which model.
@@ -69,47 +52,22 @@ def contribute(
         the site's training cases.
 
     Raises:
+        UnknownModelError: the study has no model of features, or one whose half is not installed here.
         RefusedError: no case, a group of fewer patients than `min_cases` among them (`small_groups`), sums that too few
             carry, or too few cases for what they would tell.
         InputError: other inputs than the study's, or a value that is not finite.
     """
+    half = site_half_of(settings)
     _expect_enough(settings, cases, min_cases)
     loss = _log_loss(settings, state, cases)
-    model, patients_N = settings.model, np.array(cases.patients)
     match phase_of(state):
         case Phase.PREPARE:
             return class_sums(settings, scale_subjects(settings, cases.features_NP), cases.labels_N), loss
-        case Phase.LINK:
-            scores_NV = design(settings, state, cases.features_NP) @ state["coefficients"].T
-            expect_carried(link_weights(scores_NV, cases.labels_N, state), patients_N, [], min_cases)
-            return link_sums(scores_NV, cases.labels_N, state), loss
-        case Phase.FIT if isinstance(model, BoostedTrees | Forest):
-            from msfl_client.classification.feature_models.trees import Floor, boost, grow_forest
-
-            prepared_NQ = prepare(settings, state, cases.features_NP)
-            floor = Floor(model.min_leaf_cases, min_cases, patients_N)
-            if isinstance(model, BoostedTrees):
-                drawn = derive_seed(seed, "boost", round_number)
-                return {"trees": boost(model, state, prepared_NQ, cases.labels_N, floor, drawn)}, loss
-            return {"trees": grow_forest(model, state, prepared_NQ, cases.labels_N, floor, seed)}, loss
-        case Phase.FIT if isinstance(model, MlpModel):
-            from msfl_client.classification.feature_models.mlp import train_layers
-
-            prepared_NQ = prepare(settings, state, cases.features_NP)
-            return train_layers(model, state, prepared_NQ, cases.labels_N, seed, round_number), loss
-        case Phase.FIT:
-            inputs_NM = design(settings, state, cases.features_NP)
-            apart = _groups(settings, cases, min_cases)
-            if isinstance(model, LinearModel) and model.kind == "logistic":
-                expect_carried(logistic_weights(inputs_NM, cases.labels_N, state), patients_N, apart, min_cases)
-                return logistic_sums(inputs_NM, cases.labels_N, state), loss
-            designs = [(one, design(settings, one, cases.features_NP)) for one in answered] + [(state, inputs_NM)]
-            shorts_NV = [hinge_margins(asked_NM, cases.labels_N, one) for one, asked_NM in designs]
-            active_NV = settled_cases(shorts_NV, patients_N, apart, min_cases)
-            carried_NV = np.where(active_NV, np.abs(shorts_NV[-1]), 0.0)
-            expect_carried({"gradient": carried_NV}, patients_N, [], min_cases)
-            return hinge_sums(inputs_NM, cases.labels_N, state, active_NV), loss
-    raise RefusedError(Code.BAD_MODEL, "the model is finished, and asks for nothing")
+        case Phase.DONE:
+            raise RefusedError(Code.BAD_MODEL, "the model is finished, and asks for nothing")
+    prepared_NQ, patients_N = prepare(settings, state, cases.features_NP), np.array(cases.patients)
+    asked = Asked(settings, state, cases, prepared_NQ, patients_N, min_cases, seed, round_number, answered)
+    return half.answer(asked), loss
 
 
 def _expect_enough(settings: Classification, cases: Labelled, min_patients: int) -> None:
@@ -122,13 +80,6 @@ def _expect_enough(settings: Classification, cases: Labelled, min_patients: int)
         raise RefusedError(Code.TOO_FEW_CASES, found)
     if min_patients > 1:  # a floor of 1 asks for no protection of single patients
         expect_unknowns(settings, cases)
-
-
-def _groups(settings: Classification, cases: Labelled, min_patients: int) -> list[Mask]:
-    """The groups that inputs set apart, where the model sees the inputs as they are."""
-    everyone_N = np.ones(len(cases.labels_N), dtype=bool)
-    scaled_NP = scale_subjects(settings, cases.features_NP)
-    return groups(scaled_NP, np.array(cases.patients), everyone_N, min_patients)
 
 
 def _log_loss(settings: Classification, state: State, cases: Labelled) -> float:

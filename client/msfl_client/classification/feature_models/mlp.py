@@ -6,12 +6,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from msfl_common.config.classification import MlpModel
+from msfl_client.classification.feature_models.site_half import Asked, SiteHalf
 from msfl_common.errors import Code, RefusedError
-from msfl_common.models.feature_models import State
+from msfl_common.feature_models import State
+from msfl_common.feature_models.mlp import MlpModel
 from msfl_common.system.seeds import derive_seed
 
 _BATCH = 32  # cases
+
+
+class MlpModelSite(SiteHalf[MlpModel]):
+    """Layers: what some passes over all cases made of the shared ones; no bound on what they show."""
+
+    def answer(self, asked: Asked) -> State:
+        """See `SiteHalf`."""
+        return train_layers(
+            self.model, asked.state, asked.prepared_NQ, asked.cases.labels_N, asked.seed, asked.round_number
+        )
 
 
 def train_layers(

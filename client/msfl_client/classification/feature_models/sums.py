@@ -1,6 +1,6 @@
 """Sums over a site's cases, from which the coordinator fits as if it had the cases.
 
-Legend: see `msfl_common.models.feature_models`.
+Legend: see `msfl_common.feature_models`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from msfl_common.config.classification import Classification
-from msfl_common.models.feature_models import State
-from msfl_common.models.feature_models.linear import joint_probabilities, targets
-from msfl_common.models.feature_models.state import num_scatters, scalar
+from msfl_common.feature_models import State, model_of
+from msfl_common.feature_models.scores import joint_probabilities, targets
+from msfl_common.feature_models.state import scalar
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -28,7 +28,7 @@ def class_sums(settings: Classification, scaled_NP: Floats, labels_N: Labels) ->
     counts_K, sums_KP = members_KN.sum(axis=1), members_KN @ scaled_NP
     deviations_NP = scaled_NP - (sums_KP / np.maximum(counts_K, 1)[:, None])[labels_N]
     sums = {"counts": counts_K, "sums": sums_KP, "squares": members_KN @ deviations_NP**2}
-    match num_scatters(settings):
+    match model_of(settings).num_scatters(settings):
         case 0:
             return sums
         case 1:

@@ -17,15 +17,16 @@ from sklearn.ensemble import RandomForestClassifier
 from tests.feature_models import answers_of, make_cases, make_settings, play, pooled
 
 from msfl_client.classification.feature_models.contribution import contribute
+from msfl_client.classification.feature_models.gradient_boosting import derivatives, find_splits
 from msfl_client.classification.feature_models.sums import hinge_margins, hinge_sums, link_sums, logistic_sums
-from msfl_client.classification.feature_models.trees import derivatives, find_splits
 from msfl_client.disclosure.hinge_cases import settled_cases
-from msfl_common.config.classification import BoostedTrees, Forest
 from msfl_common.dataset import Labelled
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.models.feature_models import State, first_state, predict_proba
-from msfl_common.models.feature_models.preparation import prepare
-from msfl_common.models.feature_models.trees import FEATURE, ROOT, THRESHOLD, VALUES, leaf_rows, to_grid, tree_scores
+from msfl_common.feature_models import State, first_state, predict_proba
+from msfl_common.feature_models.gradient_boosting import BoostedTrees
+from msfl_common.feature_models.preparation import prepare
+from msfl_common.feature_models.random_forest import Forest
+from msfl_common.feature_models.trees import FEATURE, ROOT, THRESHOLD, VALUES, leaf_rows, to_grid, tree_scores
 from msfl_common.system.seeds import derive_seed
 
 CLASSES = pytest.mark.parametrize("num_classes", [2, 3])
@@ -334,6 +335,6 @@ def test_a_perceptron_that_diverges_is_refused() -> None:
 
 def test_a_coordinator_combines_without_a_sites_packages() -> None:
     block = "import sys\nfor name in ('torch', 'sklearn', 'xgboost'): sys.modules[name] = None\n"
-    load = "import msfl_server.aggregation.feature_models.combine, msfl_common.models.feature_models"
+    load = "import msfl_server.aggregation.feature_models.combine, msfl_common.feature_models"
     done = subprocess.run([sys.executable, "-c", block + load], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

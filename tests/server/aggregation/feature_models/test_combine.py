@@ -20,10 +20,10 @@ from tests.feature_models import answers_of, make_cases, make_settings, play, po
 
 from msfl_common.dataset import Labelled
 from msfl_common.errors import RunError, UpdateError
-from msfl_common.models.feature_models import first_state, is_finished, num_rounds_needed, predict_proba
-from msfl_common.models.feature_models.preparation import prepare
+from msfl_common.feature_models import first_state, is_finished, num_rounds_needed, predict_proba
+from msfl_common.feature_models.newton import minimise_with_l1
+from msfl_common.feature_models.preparation import prepare
 from msfl_server.aggregation.feature_models.combine import combine
-from msfl_server.aggregation.feature_models.newton import minimise_with_l1
 
 Floats = NDArray[np.float64]
 CLASSES = pytest.mark.parametrize("num_classes", [2, 3])

@@ -17,12 +17,18 @@ Legend: N cases, Q prepared inputs, R rows of nodes, T trees, V scores.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from msfl_common.errors import UpdateError
+from msfl_common.feature_models.model import Answer, FeatureModel
+from msfl_common.feature_models.settings import Settings
+from msfl_common.feature_models.state import Floats, State
 
-Floats = NDArray[np.float64]
 ROOT, FEATURE, THRESHOLD, RIGHT, VALUES = range(5)
 
 GRID = 0.05  # of an input's standard deviation
@@ -30,9 +36,85 @@ _FURTHEST = 400  # steps of the grid, 20 standard deviations: what lies beyond c
 _BLOCK = 2_000_000  # cases x trees that are walked at a time
 
 
-def num_columns(num_scores: int) -> int:
-    """Columns of an array of trees."""
-    return VALUES + num_scores
+class TreeModel(FeatureModel):
+    """A model of trees: sites grow them, the coordinator joins them."""
+
+    draws_anew: ClassVar[bool] = True
+    moving: ClassVar[tuple[str, ...]] = ("trees",)
+    uses_shares: ClassVar[bool] = True
+    adds_checked: ClassVar[bool] = True
+
+    if TYPE_CHECKING:  # a setting of each kind, in an order of its own
+        max_depth: int
+
+    @abstractmethod
+    def num_trees_of(self, state: State) -> int:
+        """Trees of a site's answer."""
+
+    @abstractmethod
+    def check_leaves(self, leaves_RV: Floats, num_cases: int) -> None:
+        """Refuse figures in leaves that no cases give.
+
+        Raises:
+            UpdateError: says which.
+        """
+
+    def first_arrays(self, settings: Settings, num_prepared: int, seed: int) -> State:
+        """See `FeatureModel`."""
+        del num_prepared, seed
+        return {"trees": np.zeros((0, VALUES + self.num_scores(settings)))}
+
+    def answer_like(self, state: State) -> State:
+        """See `FeatureModel`."""
+        return {"trees": np.zeros((0, state["trees"].shape[1]))}
+
+    def fewest_numbers(self, first: State) -> int:
+        """See `FeatureModel`: trees are no sums that a bound could be put on."""
+        del first
+        return 0
+
+    def check_arrays(self, state: State) -> None:
+        """See `FeatureModel`: whole trees."""
+        check_trees(state["trees"], len(state["spread"]), self.max_depth)
+
+    def figure_of(self, answer: State) -> float:
+        """See `FeatureModel`: the largest figure in a leaf, without its sign."""
+        return float(np.abs(answer["trees"][:, VALUES:]).max())
+
+    def check_answer(self, state: State, answer: State, num_cases: int) -> None:
+        """See `FeatureModel`: as many trees as were asked for, such as a site can have grown."""
+        trees_R, expected = answer["trees"], self.num_trees_of(state)
+        most_leaves = min(2**self.max_depth, max(1, num_cases))
+        if len(trees_R) > expected * (2 * most_leaves - 1):
+            raise UpdateError(f"trees: expected at most {2 * most_leaves - 1} nodes in each of {expected} trees")
+        found = check_trees(trees_R, len(state["spread"]), self.max_depth)
+        if found != expected:
+            raise UpdateError(f"expected {expected} trees, found {found}")
+        is_leaf_R, values_RV = trees_R[:, FEATURE] == -1, trees_R[:, VALUES:]
+        if values_RV[~is_leaf_R].any():
+            raise UpdateError("trees: expected figures at leaves alone")
+        self.check_leaves(values_RV[is_leaf_R], num_cases)
+
+    def weight_of(self, share: float) -> float:
+        """What a site's leaves are multiplied with, given its share."""
+        return share
+
+    def joined(self, state: State, answers: Sequence[Answer]) -> Floats:
+        """All trees one after the other, their leaves weighed by their site's share.
+
+        Raises:
+            UpdateError: trees that are none; the line names the site.
+        """
+        parts = [state["trees"]]
+        for one in answers:
+            try:
+                self.check_answer(state, one.arrays, one.num_cases)
+            except UpdateError as error:
+                raise UpdateError(f"{one.site}: {error}") from None
+            trees_R = one.arrays["trees"].copy()
+            trees_R[:, VALUES:] *= self.weight_of(one.share)
+            parts.append(trees_R)
+        return np.concatenate(parts)
 
 
 def to_grid(prepared_NQ: Floats, spread_Q: Floats) -> Floats:

@@ -18,14 +18,9 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 
-from msfl_common.config.classification import Classification, KernelModel, LinearModel
-from msfl_common.models.feature_models import State
-from msfl_common.models.feature_models.state import MAX_STEPS
+from msfl_common.feature_models.state import MAX_STEPS, Floats, State
 
-Floats = NDArray[np.float64]
 _TOLERANCE = 1e-9
 _SUFFICIENT = 1e-4  # Armijo: share of the promised decrease that a step must bring
 _LEAST_STEP = 2.0**-12
@@ -74,18 +69,17 @@ class Penalty:
         return self.l1 * float(np.abs(coefficients_VM[:, :-1]).sum())
 
 
-def next_step(settings: Classification, state: State, sums: State, num_cases: int, name: str) -> tuple[State, bool]:
+def next_step(penalty: Penalty, state: State, sums: State, num_cases: int, name: str) -> tuple[State, bool]:
     """The state with the next coefficients to ask for, and whether these are the last.
 
     Args:
-        settings: penalty and C.
+        penalty: of the coefficients, and C.
         state: holds the coefficients that the sums are of, and the search so far.
         sums: loss, gradient and curvature, of all sites.
         num_cases: cases in them.
-        name: what is searched, `coefficients` or `link`; the latter without penalty.
+        name: what is searched, `coefficients` or `link`.
     """
     search, tried_VM = Search(*map(float, state[f"{name}_search"])), state[name]
-    penalty = _penalty(settings, name)
     objective = penalty.loss_weight * float(sums["loss"]) + penalty.smooth(tried_VM) + penalty.absolute(tried_VM)
     is_comparable = search.step > 0 and search.cases == num_cases
     rounds = search.rounds + 1
@@ -107,18 +101,10 @@ def next_step(settings: Classification, state: State, sums: State, num_cases: in
     return state | after, is_over
 
 
-def _penalty(settings: Classification, name: str) -> Penalty:
-    model = settings.model
-    assert isinstance(model, LinearModel | KernelModel)
-    if name == "link":
-        return Penalty(0.0, 0.0, 1.0)
-    kind = model.penalty if isinstance(model, LinearModel) else "l2"
-    ratio = {"none": 0.0, "l1": 1.0, "l2": 0.0, "elastic-net": getattr(model, "l1_ratio", 0.0)}[kind]
-    return Penalty(ratio, 0.0 if kind == "none" else 1.0 - ratio, model.inverse_strength)
-
-
 def _direction(tried_VM: Floats, sums: State, penalty: Penalty) -> tuple[Floats, float]:
     """The whole step from the coefficients tried, and the decrease that it promises."""
+    from scipy.linalg import cho_factor, cho_solve
+
     blocks = len(sums["curvature"])
     is_penalised_VM = np.ones_like(tried_VM)
     is_penalised_VM[:, -1] = 0.0
@@ -165,6 +151,8 @@ def _with_signs_of(
     w_L: Floats, curvature_LL: Floats, gradient_L: Floats, start_L: Floats, l1_L: Floats
 ) -> Floats | None:
     """The minimum if it has the signs and zeros of `w_L`, else None."""
+    from scipy.linalg import cho_factor, cho_solve
+
     free_L = (w_L != 0) | (l1_L == 0)
     right_L = curvature_LL @ start_L - gradient_L - l1_L * np.sign(w_L)
     exact_L = np.zeros_like(w_L)

@@ -6,16 +6,13 @@ Legend: see the package.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from msfl_common.config.classification import Classification
 from msfl_common.errors import InputError
-from msfl_common.models.feature_models.state import State
+from msfl_common.feature_models.settings import Settings
+from msfl_common.feature_models.state import Floats, State
 
-Floats = NDArray[np.float64]
 
-
-def prepare(settings: Classification, state: State, features_NP: Floats) -> Floats:
+def prepare(settings: Settings, state: State, features_NP: Floats) -> Floats:
     """The prepared inputs of N cases, N x Q: (scaled - mean) projection.
 
     Without scaling they are centred all the same, which changes no linear model but its intercept.
@@ -27,7 +24,7 @@ def prepare(settings: Classification, state: State, features_NP: Floats) -> Floa
     return prepared_NQ
 
 
-def scale_subjects(settings: Classification, features_NP: Floats) -> Floats:
+def scale_subjects(settings: Settings, features_NP: Floats) -> Floats:
     """Scale each case over its own inputs, by mean and standard deviation or into 0 to 1; constant ones become 0.
 
     Raises:

@@ -1,8 +1,8 @@
-"""What the first sums give: means, scales, selection, components, and the models that need nothing else.
+"""What the first sums give: means, scales, selection and components; some models need nothing else.
 
 All of it is what pooled rows would give; where scikit-learn has the same, with its conventions.
 
-Legend: see `msfl_common.models.feature_models`.
+Legend: see `msfl_common.feature_models`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_common.config.classification import Classification
 from msfl_common.errors import RunError
-from msfl_common.models.feature_models import State
-from msfl_common.models.feature_models.linear import targets
-from msfl_common.models.feature_models.state import links, num_scores
+from msfl_common.feature_models.scores import targets
+from msfl_common.feature_models.settings import Settings
+from msfl_common.feature_models.state import Floats, State
 
-Floats = NDArray[np.float64]
 _CONSTANT = 1e-18  # an input whose variance is at most so much of its squared mean is constant
 _RIDGE = 1.0  # of the linear model that elimination ranks inputs by, as RidgeClassifier's alpha
 _ROUNDING = 1e-14  # share of an input's variance
-_SMOOTHING = 1e-9  # GaussianNB's var_smoothing
 _RANK = 1e-10  # share of the largest eigenvalue, below which a direction counts as constant
 
 
@@ -79,7 +76,7 @@ class Sums:
         return np.asarray(np.einsum("pq,pr,rq->q", projection_PQ, self.covariance, projection_PQ))
 
 
-def add_up(settings: Classification, parts: Sequence[State]) -> Sums:
+def add_up(settings: Settings, parts: Sequence[State]) -> Sums:
     """All sites' sums in one: scatter about the common means is that about the sites' own, and the means' own.
 
     Raises:
@@ -113,7 +110,7 @@ def _without_noise(sums: Sums) -> Sums:
     return replace(sums, between_KP=between_KP, squares_KP=squares_KP, scatter_CPP=scatter_CPP)
 
 
-def fit_preparation(settings: Classification, sums: Sums) -> State:
+def fit_preparation(settings: Settings, sums: Sums) -> State:
     """Means, and scaling, selection and components as one projection.
 
     A constant input keeps a scale of 1. A principal component's largest loading is positive; a component in which
@@ -156,7 +153,7 @@ def eliminate(sums: Sums, deviation_P: Floats, num: int) -> NDArray[np.intp]:
     same sums at each step, so that no further rounds are needed.
     """
     covariance_PP = sums.covariance / np.outer(deviation_P, deviation_P) * sums.num_cases
-    cross_PV = 2 * _indicator_sums(sums, 1 if len(sums.counts_K) == 2 else len(sums.counts_K)) / deviation_P[:, None]
+    cross_PV = 2 * indicator_sums(sums, 1 if len(sums.counts_K) == 2 else len(sums.counts_K)) / deviation_P[:, None]
     kept = np.arange(len(deviation_P))
     while len(kept) > num:
         ridged = covariance_PP[np.ix_(kept, kept)] + _RIDGE * np.eye(len(kept))
@@ -175,46 +172,14 @@ def components(covariance_PP: Floats, num: int) -> Floats:
     return np.where(varies_Q, vectors_PQ * signs_Q, 0.0)
 
 
-def closed_form(settings: Classification, state: State, sums: Sums) -> State:
-    """The models that the sums alone give, on prepared inputs.
-
-    - lda: as scikit-learn's solver "lsqr": covariance within classes divided by N, shares as priors
-    - least-squares: of each class's indicator (0 or 1), with an intercept
-    - naive-bayes: as GaussianNB, the largest variance times 1e-9 added to each
-
-    A direction in which nothing varies gets no weight (pseudo-inverse), so inputs may outnumber cases.
-    """
-    projection_PQ = state["projection"]
-    means_KQ = sums.between_KP @ projection_PQ
-    if settings.model.kind == "naive-bayes":
-        if sums.scatter_CPP is None:
-            variances_KQ = sums.squares_KP @ projection_PQ**2
-        else:
-            variances_KQ = np.einsum("pq,kpr,rq->kq", projection_PQ, sums.scatter_CPP, projection_PQ)
-        smoothing = _SMOOTHING * float(sums.variance_through(projection_PQ).max())
-        variances_KQ = np.maximum(variances_KQ / sums.counts_K[:, None] + smoothing, 1e-300)
-        return {"class_means": means_KQ, "class_variances": variances_KQ}
-    if settings.model.kind == "lda":
-        within_QQ = projection_PQ.T @ sums.within @ projection_PQ / sums.num_cases
-        slopes_KQ = _solve(within_QQ, means_KQ.T, sums.variance_through(projection_PQ)).T
-        offsets_K = np.log(sums.counts_K / sums.num_cases) - 0.5 * (slopes_KQ * means_KQ).sum(axis=1)
-        return {"coefficients": np.column_stack([slopes_KQ, offsets_K])}
-    num = num_scores(settings)
-    covariance_QQ = projection_PQ.T @ sums.covariance @ projection_PQ
-    cross_QV = projection_PQ.T @ _indicator_sums(sums, num) / sums.num_cases
-    slopes_VQ = _solve(covariance_QQ, cross_QV, np.diag(covariance_QQ)).T
-    offsets_V = (sums.counts_K / sums.num_cases)[-num:]
-    return {"coefficients": np.column_stack([slopes_VQ, offsets_V]), "link": links(num)}
-
-
-def _indicator_sums(sums: Sums, num: int) -> Floats:
+def indicator_sums(sums: Sums, num: int) -> Floats:
     """Sum over cases of input times class indicator, both centred, P x V."""
     classes_KV = targets(np.arange(len(sums.counts_K)), len(sums.counts_K), num)
     cross_PV: Floats = (sums.between_KP.T * sums.counts_K) @ classes_KV
     return cross_PV
 
 
-def _solve(matrix_QQ: Floats, right_QV: Floats, variance_Q: Floats) -> Floats:
+def least_solution(matrix_QQ: Floats, right_QV: Floats, variance_Q: Floats) -> Floats:
     """The least solution of a symmetric system; what varies by rounding alone gets no part in it."""
     diagonal_Q = np.diag(matrix_QQ)
     inverse_Q = np.where(diagonal_Q > _ROUNDING * variance_Q, 1 / np.sqrt(np.maximum(diagonal_Q, 1e-300)), 0.0)

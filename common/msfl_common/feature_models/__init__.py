@@ -22,27 +22,28 @@ Legend: N cases, P inputs, Q prepared inputs, K classes, V scores of a linear mo
 all, else K), M inputs of a linear model with the intercept, which is the last.
 """
 
-from msfl_common.models.feature_models.checks import check_state
-from msfl_common.models.feature_models.explain import explain
-from msfl_common.models.feature_models.predict import predict_proba
-from msfl_common.models.feature_models.state import (
-    Phase,
-    State,
-    contribution_like,
-    first_state,
-    is_finished,
-    num_rounds_needed,
-    phase_of,
-)
+from msfl_common.feature_models.explain import explain
+from msfl_common.feature_models.model import FeatureModel
+from msfl_common.feature_models.predict import predict_proba
+from msfl_common.feature_models.registry import FEATURE_MODELS, SOLVABLE, model_of
+from msfl_common.feature_models.run import check_state, contribution_like, first_state, is_finished, num_rounds_needed
+from msfl_common.feature_models.settings import Preparation, Settings
+from msfl_common.feature_models.state import Phase, State, phase_of
 
 __all__ = [
+    "FEATURE_MODELS",
+    "SOLVABLE",
+    "FeatureModel",
     "Phase",
+    "Preparation",
+    "Settings",
     "State",
     "check_state",
     "contribution_like",
     "explain",
     "first_state",
     "is_finished",
+    "model_of",
     "num_rounds_needed",
     "phase_of",
     "predict_proba",

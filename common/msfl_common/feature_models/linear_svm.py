@@ -1,0 +1,19 @@
+"""A linear support vector machine with the squared hinge, one class against the rest, and Platt's curve after it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from msfl_common.feature_models.searched import SearchedOnInputs
+from msfl_common.feature_models.state import MAX_STEPS
+
+
+class LinearSvm(SearchedOnInputs):
+    """Fitted by Newton steps from gradients and curvatures summed over sites: as if all cases were in one place."""
+
+    kind: Literal["linear-svm"] = Field(description="which model")
+
+    is_hinge: ClassVar[bool] = True
+    num_rounds_needed: ClassVar[int | None] = 1 + 2 * MAX_STEPS
