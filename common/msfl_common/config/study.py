@@ -239,6 +239,11 @@ class StudyConfig(Frozen):
                 f"strategy: {self.strategy.kind} is for networks; a model of features takes none, as it is made of the "
                 "sites' sums, layers or trees; leave it out"
             )
+        if self.strategy is not None and self.strategy.is_personal and self.segmentation is not None:
+            raise ValueError(
+                f"strategy: {self.strategy.kind} keeps layers at the sites, and a model without them outlines no lesions "
+                "for features; expected another, such as fedavg"
+            )
         return self
 
     @model_validator(mode="after")

@@ -167,6 +167,11 @@ class Strategy(BaseModel):
         """What a site answers beside its weights, and what it keeps, after a round."""
         return Finished()
 
+    @property
+    def is_personal(self) -> bool:
+        """Whether layers may stay at the sites, so that the shared model is none without a site's."""
+        return self.overrides("stays")
+
     def overrides(self, method: str) -> bool:
         """Whether the kind has a rule of its own in place of federated averaging's."""
         return getattr(type(self), method) is not getattr(Strategy, method)

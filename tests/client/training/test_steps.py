@@ -82,8 +82,8 @@ def test_a_loss_or_a_weight_that_is_not_finite_is_refused() -> None:
     with pytest.raises(RefusedError, match="mean loss nan in round 7"):
         run_steps(plan_of(w, squares(w)), [float("nan")], 7, lambda *_: None)
     w = torch.tensor([3e38], requires_grad=True)
+    steep = [Piece(lambda: w, lambda x: -3e38 * (x - x.detach()).sum())]
     with pytest.raises(RefusedError, match="weights in round 7"):
-        steep = [Piece(lambda: w, lambda x: -3e38 * (x - x.detach()).sum())]
         run_steps(plan_of(w, lambda _: steep), [0.0, 0.0], 7, lambda *_: None)
 
 
