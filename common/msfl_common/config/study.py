@@ -241,8 +241,8 @@ class StudyConfig(Frozen):
             )
         if self.strategy is not None and self.strategy.is_personal and self.segmentation is not None:
             raise ValueError(
-                f"strategy: {self.strategy.kind} keeps layers at the sites, and a model without them outlines no lesions "
-                "for features; expected another, such as fedavg"
+                f"strategy: {self.strategy.kind} keeps layers at the sites, and a model without them outlines no "
+                "lesions for features; expected another, such as fedavg"
             )
         return self
 

@@ -39,8 +39,9 @@ class Averaging:
 
     def request(self, weights: Weights, sets: Sets) -> Weights:
         """See `Strategy`."""
-        state = sets or zeros(self.strategy.server_sets(weights))
-        return flattened(weights, {name: state[name] for name in self.strategy.sends})
+        declared, sent = self.strategy.server_sets(weights), self.strategy.sends
+        state = sets or zeros({name: declared[name] for name in sent})
+        return flattened(weights, {name: state[name] for name in sent})
 
     def answer_like(self, weights: Weights) -> Weights:
         """See `Strategy`."""
