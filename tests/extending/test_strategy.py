@@ -14,6 +14,7 @@ import torch
 from flwr.app import Message
 from safetensors.numpy import load_file, save_file
 
+from msfl_client.classification.deep_loop import train_round as train_deep
 from msfl_client.egress.answers import forget
 from msfl_client.segmentation.loop import train_round
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
@@ -22,6 +23,7 @@ from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig, parse_study
 from msfl_common.errors import Code, ConfigError, ModelFolderError, RefusedError, UpdateError
 from msfl_common.messages.records import ModelUpdate, Refusal, pack_refusal
+from msfl_common.models.deep_models import build_classifier
 from msfl_common.models.model_folder import load_model
 from msfl_common.models.segmentation.unet import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
@@ -33,6 +35,8 @@ from msfl_server.aggregation.update_store import update_store
 from msfl_server.rounds.checkpoint import load_checkpoint, read_checkpoint
 from msfl_server.rounds.loop import run_rounds
 from tests.client.segmentation.test_loop import STUDY, bright_lesions
+from tests.deep import learnable_sequence
+from tests.deep import tiny_study as tiny_study_of
 from tests.extending.example_strategy import FedProx
 from tests.extending.example_strategy_control import CHANGE, CONTROL, Scaffold
 from tests.extending.example_strategy_layers import FedNorm
@@ -322,3 +326,21 @@ def test_layers_that_stay_outline_no_lesions_for_features() -> None:
     with pytest.raises(ConfigError, match="fednorm keeps layers at the sites"):
         parse_study(json.dumps({**content, "strategy": {"kind": "fednorm"}}))
     assert parse_study(json.dumps({**content, "strategy": {"kind": "fedprox"}})).strategy == FedProx()
+
+
+def test_a_deep_model_is_trained_by_the_same_rules(tmp_path: Path) -> None:
+    sequences = [learnable_sequence(seed, label) for seed in range(2) for label in (0, 1)]
+
+    def moved(strategy: Strategy | None) -> float:
+        study = tiny_study_of("lesion-encoder").model_copy(update={"strategy": strategy})
+        study = study.model_copy(update={"training": study.training.model_copy(update={"steps_per_round": 3})})
+        network = build_classifier(study)
+        first = get_weights(network)
+        site = site_strategy(tmp_path, study, first)
+        begun = site.begin(first, 1)
+        set_weights(network, begun.weights)
+        train_deep(network, sequences, study, 1, CPU, lambda *_: None, start=begun)
+        after = site.end(begun, get_weights(network))
+        return float(np.sqrt(sum(np.square(after[name] - value).sum() for name, value in first.items())))
+
+    assert moved(FedProx(mu=100.0)) < 0.8 * moved(None)
