@@ -35,11 +35,18 @@ class Learner(Protocol):
     def expected(self) -> Weights:
         """What the shared weights must look like."""
 
+    @property
+    def request_like(self) -> Weights:
+        """What a request to train brings: the shared weights, and what the study's strategy sends beside them."""
+
     def answer_like(self, weights: Weights) -> Weights:
         """What the answer to these weights looks like."""
 
     def train(self, weights: Weights, number: int, on_step: OnStep, micro_batches: int) -> tuple[Weights, float]:
-        """Learn for round `number`: the answer, and the mean loss; a batch goes in so many parts."""
+        """Learn for round `number`: the answer, and the mean loss; a batch goes in so many parts.
+
+        What came, and what is answered, are as `request_like` and `answer_like`.
+        """
 
     def forget(self) -> None:
         """Let go of what a round that ran out of memory has left."""
@@ -48,4 +55,4 @@ class Learner(Protocol):
         """Patients that `measure` would measure."""
 
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
-        """Aggregates over cases that the model has not learned from."""
+        """Aggregates over cases that the model has not learned from; `weights` are as `expected`."""

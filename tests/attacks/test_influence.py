@@ -122,7 +122,7 @@ def test_a_model_that_came_apart_goes_back_to_the_last_good_round_and_not_for_ev
     recording = recordings["segmentation"]
     good = recording.rounds[2].before
     state = good.state.model_copy(update={"validation": dict.fromkeys((*HONEST, "site-d"), of_dice(0.9)), "good": 1})
-    before = Checkpoint(state, good.weights, good.momentum)
+    before = Checkpoint(state, good.weights, good.sets)
     after = play(recording, 2, honest, tmp_path, before)
     assert after.state.history[-1].set_back_to == 1
     assert same(after.weights, good.weights)

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from msfl_server.aggregation.fedavg import aggregate
 
 from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.messages.records import RoundTask, pack_task, unpack_update
 from msfl_common.models.weights import Weights
-from msfl_server.aggregation.fedavg import aggregate
 from msfl_server.aggregation.update_store import update_store
 from msfl_server.flower.control import LinkAddress
 from msfl_server.flower.coordinator import control_secret

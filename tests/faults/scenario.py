@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from tests.faults.stage import Stage
 from tests.integration.deployment import BIN
 
-TRAIN = "msfl_client.segmentation.loop:learning_rate"  # called in each of a round's two steps
+TRAIN = "msfl_client.training.rates:rate_at"  # called in each of a round's two steps
 UPLOAD = (
     "flwr.supernode.fleet_http_client:FleetHttpClient.PushObject"  # 3 for the facts, 6 for an update, 3 for metrics
 )

@@ -5,10 +5,10 @@ Legend: B batch, N sequences, V visits, C contrast, D/H/W slices and pixels, E c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,16 +16,14 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from msfl_client.classification.visit_sequences import Item, SequenceBatch, VisitSequence, make_batch, round_batches
-from msfl_client.segmentation.loop import learning_rate, mixed_precision
 from msfl_client.trainer import OnStep
-from msfl_common.config.study import StudyConfig, Training
-from msfl_common.errors import Code, RefusedError
+from msfl_client.training.rates import make_optimizer, rate_at
+from msfl_client.training.site_strategy import Start
+from msfl_client.training.steps import Piece, Plan, mixed_precision, run_steps
+from msfl_common.config.optimisation import optimisation_of
+from msfl_common.config.study import StudyConfig
 from msfl_common.models.deep_models import VisitClassifier, deep_settings
 from msfl_common.system.seeds import derive_seed
-
-# Barulina et al. 2026, section 4; constant over all epochs.
-_PAPERS_RATE = {"resnet3d": 1e-4, "pretrained-resnet2d": 1e-4, "resnext": 1e-3}
-_NADAM_WEIGHT_DECAY = 0.05
 
 
 def train_round(
@@ -36,6 +34,7 @@ def train_round(
     device: torch.device,
     on_step: OnStep,
     micro_batches: int = 1,
+    start: Start | None = None,
 ) -> float:
     """Train `network` in place for one round; returns the mean loss.
 
@@ -50,55 +49,49 @@ def train_round(
         on_step: called after each step; it may raise to stop.
         micro_batches: parts in which each batch goes through the network, to take less memory. The loss is that of
             the whole batch; batch normalisation sees a part at a time.
+        start: what the study's strategy starts the round from; None: as federated averaging does.
 
     Raises:
-        RefusedError: the loss became non-finite.
+        RefusedError: the loss or a weight became non-finite.
         CaseError: a volume cannot be read.
     """
     network.to(device).train()
-    optimizer = make_optimizer(network, study)
-    # bfloat16 reaches as far as float32 and needs no scaling.
-    scaler = torch.amp.GradScaler(enabled=mixed_precision(device) is torch.float16)
-    total = 0.0
-    with _seeded(derive_seed(study.seed, "dropout", round_number), device):
-        for step, items in enumerate(round_batches(sequences, study, round_number), start=1):
-            for group in optimizer.param_groups:
-                group["lr"] = rate_of(study, round_number, step)
-            optimizer.zero_grad(set_to_none=True)
-            total += _accumulate_gradients(network, items, study, device, scaler, micro_batches)
-            scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(network.parameters(), study.training.clip_norm)
-            scaler.step(optimizer)
-            scaler.update()
-            on_step(step, study.training.steps_per_round, total / step)
-    mean_loss = total / study.training.steps_per_round
-    if not math.isfinite(mean_loss):
-        raise RefusedError(Code.TRAINING_DIVERGED, f"mean loss {mean_loss} in round {round_number}")
-    return mean_loss
-
-
-def _accumulate_gradients(
-    network: VisitClassifier,
-    items: Sequence[Item],
-    study: StudyConfig,
-    device: torch.device,
-    scaler: torch.amp.GradScaler,
-    num_parts: int,
-) -> float:
-    """One batch forward and backward, a part at a time; returns its loss: the classes' weighted mean."""
-    precision = mixed_precision(device)
     weights_K = class_weights(study).to(device)
-    labels_B = torch.tensor([sequence.label for sequence, _ in items], device=device)
-    total = 0.0
-    for rows in np.array_split(np.arange(len(items)), min(num_parts, len(items))):
-        batch = make_batch([items[row][0] for row in rows], study, [items[row][1] for row in rows]).to(device)
-        with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
-            logits_BK = _forward(network, batch)
-        summed = functional.cross_entropy(logits_BK.float(), labels_B[rows], weights_K, reduction="sum")
-        loss = summed / weights_K[labels_B].sum()
-        torch.autograd.backward(scaler.scale(loss))
-        total += float(loss.detach())
-    return total
+
+    def pieces(items: Sequence[Item]) -> Iterator[Piece]:
+        total = weights_K[torch.tensor([sequence.label for sequence, _ in items], device=device)].sum()
+        for rows in np.array_split(np.arange(len(items)), min(micro_batches, len(items))):
+            yield _piece(network, [items[row] for row in rows], study, weights_K, total)
+
+    plan = Plan[Sequence[Item]](
+        network=network,
+        parameters=tuple(network.parameters()),
+        device=device,
+        optimizer=make_optimizer(network.parameters(), optimisation_of(study)),
+        num_steps=study.training.steps_per_round,
+        pieces=lambda items: tuple(pieces(items)),
+        rate=partial(rate_at, study, round_number),
+        clip_norm=study.training.clip_norm,
+        influence=start.influence(study.strategy, network, device) if start and study.strategy else None,
+    )
+    with _seeded(derive_seed(study.seed, "dropout", round_number), device):
+        return run_steps(plan, round_batches(sequences, study, round_number), round_number, on_step)
+
+
+def _piece(
+    network: VisitClassifier, items: Sequence[Item], study: StudyConfig, weights_K: torch.Tensor, total: torch.Tensor
+) -> Piece:
+    """Part of a batch; its loss is its share of the classes' weighted mean over the whole, of `total` weight."""
+    labels_B = torch.tensor([sequence.label for sequence, _ in items], device=weights_K.device)
+
+    def forward() -> torch.Tensor:
+        batch = make_batch([sequence for sequence, _ in items], study, [noise for _, noise in items])
+        return _forward(network, batch.to(weights_K.device))
+
+    def loss(logits_BK: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(logits_BK.float(), labels_B, weights_K, reduction="sum") / total
+
+    return Piece(forward, loss)
 
 
 def class_weights(study: StudyConfig) -> torch.Tensor:
@@ -107,31 +100,6 @@ def class_weights(study: StudyConfig) -> torch.Tensor:
     weights_K = torch.ones(len(settings.outcome.classes))
     weights_K[-1] = model.positive_weight
     return weights_K
-
-
-def make_optimizer(network: torch.nn.Module, study: StudyConfig) -> torch.optim.Optimizer:
-    """The paper's for its three models: Adam, and Nadam with weight decay for ResNeXt; AdamW for lesion-encoder.
-
-    The paper does not say how its weight decay acts; here as in PyTorch's NAdam, as part of the gradient.
-    """
-    _, model = deep_settings(study)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if model.kind == "lesion-encoder":
-        return torch.optim.AdamW(trained, weight_decay=study.training.weight_decay)
-    if model.kind == "resnext":
-        return torch.optim.NAdam(trained, weight_decay=_NADAM_WEIGHT_DECAY)
-    return torch.optim.Adam(trained)
-
-
-def rate_of(study: StudyConfig, round_number: int, step: int) -> float:
-    """The paper's constant rate for its models, unless `training.learning_rate` differs from its default.
-
-    Then, and for lesion-encoder, that rate with its cosine decay; see `training.learning_rate`.
-    """
-    _, model = deep_settings(study)
-    if model.kind in _PAPERS_RATE and study.training.learning_rate == Training().learning_rate:
-        return _PAPERS_RATE[model.kind]
-    return learning_rate(study, round_number, step)
 
 
 @torch.inference_mode()

@@ -41,6 +41,11 @@ class FeatureLearner:
         return first_state(self._settings, self._data.study.seed)
 
     @property
+    def request_like(self) -> Weights:
+        """See `Learner`."""
+        return self.expected
+
+    @property
     def num_train_cases(self) -> int:
         """See `Learner`."""
         return len(self._training)

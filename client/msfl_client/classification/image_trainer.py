@@ -22,6 +22,7 @@ from msfl_client.harmonization.site import FOLDER
 from msfl_client.segmentation.patches import drawn_in
 from msfl_client.site.cache_limits import keep_newest
 from msfl_client.trainer import OnCase, OnStep
+from msfl_client.training.site_strategy import site_strategy
 from msfl_common.errors import CaseError, Code, RefusedError
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.models.deep_models import build_classifier
@@ -39,11 +40,17 @@ class ImageLearner:
     def __init__(self, data: OutcomeData, device: torch.device) -> None:
         self._data, self._device = data, device
         self._network = build_classifier(data.study)
+        self._strategy = site_strategy(data.site.state, data.study, get_weights(self._network))
 
     @property
     def expected(self) -> Weights:
         """See `Learner`."""
-        return get_weights(self._network)
+        return self._strategy.shared
+
+    @property
+    def request_like(self) -> Weights:
+        """See `Learner`."""
+        return self._strategy.request_like
 
     @property
     def num_train_cases(self) -> int:
@@ -69,9 +76,9 @@ class ImageLearner:
         )
         return len({sequences[index].patient for index in drawn})
 
-    def answer_like(self, weights: Weights) -> Weights:
+    def answer_like(self, _: Weights) -> Weights:
         """See `Learner`."""
-        return weights
+        return self._strategy.answer_like
 
     def train(self, weights: Weights, number: int, on_step: OnStep, micro_batches: int) -> tuple[Weights, float]:
         """See `Learner`.
@@ -79,10 +86,11 @@ class ImageLearner:
         Raises:
             RefusedError: no training patient has a usable image, or the training failed.
         """
-        set_weights(self._network, weights)
-        sequences = self._training
-        loss = train_round(self._network, sequences, self._data.study, number, self._device, on_step, micro_batches)
-        return get_weights(self._network), loss
+        study, sequences = self._data.study, self._training
+        start = self._strategy.begin(weights, number)
+        set_weights(self._network, start.weights)
+        loss = train_round(self._network, sequences, study, number, self._device, on_step, micro_batches, start)
+        return self._strategy.end(start, get_weights(self._network)), loss
 
     def forget(self) -> None:
         """See `Learner`."""
@@ -94,7 +102,7 @@ class ImageLearner:
 
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """See `Learner`."""
-        set_weights(self._network, weights)
+        set_weights(self._network, self._strategy.whole(weights, task.round))
         sequences = self._sequences(self._part(task))
         if not sequences:
             raise RefusedError(Code.TOO_FEW_CASES, f"no patient to measure for {task.split}")

@@ -31,9 +31,11 @@ from msfl_client.disclosure.answered_states import MOST_FIRST_SUMS
 from msfl_client.egress import ledger
 from msfl_client.egress.gateway import door_of
 from msfl_client.egress.ledger_line import Entry
+from msfl_client.training.site_strategy import FOLDER as STRATEGY_FOLDER
 from msfl_common import __version__
 from msfl_common.config.classification import NAME
 from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.stages import segmentation_name
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.messages.records import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION, Content, RoundTask, payload_sha256
@@ -142,7 +144,7 @@ def num_answers(state: Path, study: str) -> dict[str, int | None]:
 
 
 def forget(site: SiteConfig, study: str) -> None:
-    """Let a study be answered anew, from its first round on; the ledger says so first.
+    """Let a study be answered anew, from its first round on; the ledger says so first, what a strategy kept goes.
 
     Raises:
         InputError: there is no answer to forget, or the ledger was touched.
@@ -165,6 +167,8 @@ def forget(site: SiteConfig, study: str) -> None:
         ledger.append(door.ledger, entry, door.signer)
     except RefusedError as error:
         raise InputError(error.detail) from None
+    for name in (study, segmentation_name(study)):
+        shutil.rmtree(site.state / STRATEGY_FOLDER / name, ignore_errors=True)
     shutil.rmtree(folder)
 
 

@@ -20,6 +20,7 @@ from msfl_client.egress.ledger_line import Entry
 from msfl_client.site.passphrase import unlock_here
 from msfl_common import __version__
 from msfl_common.config.base import MessageKind
+from msfl_common.config.optimisation import written_out
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.stages import Stage, stages_of, study_at, tasks_of
 from msfl_common.config.study import StudyConfig
@@ -218,9 +219,10 @@ def check_agreed(agreed: StudyConfig, study: StudyConfig) -> None:
     how = {"rounds": agreed.rounds}
     if study.segmentation is not None and agreed.segmentation is not None:
         how["segmentation"] = agreed.segmentation
-    if study.model_copy(update=how) != agreed:
-        asked = study.model_dump()
-        differ = [key for key, value in agreed.model_dump(exclude=set(how)).items() if asked[key] != value]
+    asked, expected = written_out(study.model_copy(update=how)), written_out(agreed)
+    if asked != expected:
+        found = asked.model_dump()
+        differ = [key for key, value in expected.model_dump(exclude=set(how)).items() if found[key] != value]
         raise RefusedError(Code.WRONG_STUDY, ", ".join(differ))
 
 

@@ -179,7 +179,7 @@ def site_reference(session: SiteSession, task: RoundTask, request: RecordDict) -
 def site_round(session: SiteSession, task: RoundTask, request: RecordDict) -> RecordDict:
     """Shared weights in, the round trained, through the door, update out."""
     session = held_to_cases(session, task, task.stage, session.learner.digest)
-    weights = unpack_task_weights(request, expected=session.learner.expected)
+    weights = unpack_task_weights(request, expected=session.learner.request_like)
     update = train_site(session, task, weights)
     return _release_update(session, task, update)
 
@@ -189,7 +189,7 @@ def kept_round(session: SiteSession, task: RoundTask, request: RecordDict) -> Re
     cases, state = session.learner.digest, session.site.state
     session = held_to_cases(session, task, task.stage, cases)
     digest = request_sha256("train", task, request)
-    weights = unpack_task_weights(request, expected=session.learner.expected)
+    weights = unpack_task_weights(request, expected=session.learner.request_like)
     update = kept_update(state, digest, cases, expected=session.learner.answer_like(weights))
     if update is None:
         update = train_site(session, task, weights)

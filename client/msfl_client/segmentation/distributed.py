@@ -22,9 +22,10 @@ from typing import IO, Any
 import torch
 from safetensors.numpy import load_file, save_file
 
-from msfl_client.segmentation.distributed_rank import END_WEIGHTS, JOB, START_WEIGHTS, Job
+from msfl_client.segmentation.distributed_rank import END_WEIGHTS, JOB, START_SETS, START_WEIGHTS, Job
 from msfl_client.site.devices import free_memory
 from msfl_client.trainer import OnStep
+from msfl_client.training.site_strategy import Start
 from msfl_common.errors import Code, RefusedError
 from msfl_common.models.segmentation.unet import get_weights, set_weights
 from msfl_common.system.processes import child_environment, python_command
@@ -35,7 +36,7 @@ _KILL_TIMEOUT_S = 10.0
 Events = queue.Queue[tuple[int, dict[str, Any] | None]]  # rank, what it says; None: it has ended
 
 
-def train_on_devices(network: torch.nn.Module, job: Job, on_step: OnStep) -> float:
+def train_on_devices(network: torch.nn.Module, job: Job, on_step: OnStep, start: Start | None = None) -> float:
     """`train_round` by DistributedDataParallel; returns the mean loss, and trains `network` in place.
 
     Each batch is split over the devices and holds the patches that one device would get. The result is that of
@@ -49,6 +50,8 @@ def train_on_devices(network: torch.nn.Module, job: Job, on_step: OnStep) -> flo
         folder = Path(name)
         (folder / JOB).write_text(job.model_dump_json(), encoding="utf-8")
         save_file(get_weights(network), folder / START_WEIGHTS)
+        if start is not None:
+            start.save(folder / START_SETS)
         with _processes(folder, len(job.devices)) as (processes, events):
             loss = _follow(processes, events, job, folder, on_step)
         set_weights(network, load_file(folder / END_WEIGHTS))

@@ -29,11 +29,13 @@ from msfl_client.segmentation.network_input import PreparedCase
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader, Rank
 from msfl_client.site.devices import cap_memory
 from msfl_client.trainer import OnStep
+from msfl_client.training.site_strategy import read_start
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.models.segmentation.unet import build_network, get_weights, set_weights
 
 JOB, START_WEIGHTS, END_WEIGHTS = "job.json", "start.safetensors", "end.safetensors"
+START_SETS = "sets.safetensors"  # what the study's strategy starts from, beside the weights
 EXCHANGE_TIMEOUT = timedelta(minutes=5)  # for the slowest device, between two steps
 
 Say = Callable[[dict[str, object]], None]
@@ -72,7 +74,9 @@ def train_rank(job: Job, rank: Rank, folder: Path, on_step: OnStep) -> float:
     dataset = PatchDataset([_map_prepared(path) for path in job.cases], job.study.training, job.seed)
     loader = PatchLoader(dataset, device, rank)
     network = build_network(job.study)
-    set_weights(network, load_file(folder / START_WEIGHTS))
+    weights = load_file(folder / START_WEIGHTS)
+    set_weights(network, weights)
+    start = read_start(folder / START_SETS, job.study, job.round_number, weights)
     _join(device, rank, folder)
     parallel = DistributedDataParallel(
         network.to(device), device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
@@ -80,7 +84,8 @@ def train_rank(job: Job, rank: Rank, folder: Path, on_step: OnStep) -> float:
     # DistributedDataParallel takes the plain mean over devices; this makes it the mean over patches.
     batch_size = job.study.training.batch_size
     weight = len(rank.share(batch_size)) * rank.count / batch_size
-    loss = train_round(parallel, loader, job.study, job.round_number, device, on_step, job.micro_batches, weight)
+    number, parts = job.round_number, job.micro_batches
+    loss = train_round(parallel, loader, job.study, number, device, on_step, parts, weight, start)
     total = torch.tensor(loss * weight, device=device)
     distributed.all_reduce(total)
     if rank.number == 0:

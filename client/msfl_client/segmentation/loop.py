@@ -5,18 +5,20 @@ Legend: B batch, C contrast, D/H/W voxels.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.parallel import DistributedDataParallel
 
 from msfl_client.segmentation.network_input import PreparedCase
-from msfl_client.segmentation.patches import PatchLoader, pad_to
+from msfl_client.segmentation.patches import Patch, PatchLoader, pad_to
 from msfl_client.trainer import OnStep
+from msfl_client.training.rates import make_optimizer, rate_at
+from msfl_client.training.site_strategy import Start
+from msfl_client.training.steps import Piece, Plan, mixed_precision, run_steps
+from msfl_common.config.optimisation import optimisation_of
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.metrics.segmentation import segmentation_metrics
@@ -33,10 +35,11 @@ def train_round(
     on_step: OnStep,
     micro_batches: int = 1,
     gradient_weight: float = 1.0,
+    start: Start | None = None,
 ) -> float:
     """Train `network` in place for one round; returns the mean loss.
 
-    Soft Dice plus cross-entropy, AdamW with fresh moments every round, cosine decay over all rounds.
+    Soft Dice plus cross-entropy, AdamW with fresh moments every round; see `optimisation_of` for its rate.
 
     Args:
         network: the network, or its DistributedDataParallel.
@@ -49,46 +52,40 @@ def train_round(
             memory. The steps stay the same: instance norm looks at one patch at a time, so the accumulated
             gradient is that of the whole batch but for soft Dice, which is taken over each part by itself.
         gradient_weight: factor on the gradients, for shares of unequal size.
+        start: what the study's strategy starts the round from; None: as federated averaging does.
 
     Raises:
-        RefusedError: the loss became non-finite.
+        RefusedError: the loss or a weight became non-finite.
     """
-    training = study.training
-    precision = mixed_precision(device)
     network.to(device).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
-    scaler = torch.amp.GradScaler(enabled=precision is torch.float16)  # bfloat16 reaches as far as float32
     loss_of = DiceCELoss(sigmoid=True, batch=True)
-    total = torch.zeros((), device=device)
-    for step, (image_BCDHW, label_B1DHW) in enumerate(loader.batches(round_number), start=1):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(study, round_number, step)
-        optimizer.zero_grad(set_to_none=True)
-        parts = list(zip(image_BCDHW.chunk(micro_batches), label_B1DHW.chunk(micro_batches), strict=True))
-        for number, (image_part, label_part) in enumerate(parts, start=1):
-            share = len(image_part) / len(image_BCDHW)
-            with _exchange_gradients(network, number == len(parts)):
-                with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
-                    logits_B1DHW = network(image_part.to(device, non_blocking=True))
-                    loss = loss_of(logits_B1DHW.float(), label_part.to(device, non_blocking=True))
-                scaler.scale(loss * (share * gradient_weight)).backward()
-            total += loss.detach() * share
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), training.clip_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        on_step(step, training.steps_per_round, float(total) / step)
-    mean_loss = float(total) / training.steps_per_round
-    if not math.isfinite(mean_loss):
-        raise RefusedError(Code.TRAINING_DIVERGED, f"mean loss {mean_loss} in round {round_number}")
-    return mean_loss
 
+    def pieces(patch: Patch) -> Iterator[Piece]:
+        image_BCDHW, label_B1DHW = patch
+        for parts in zip(image_BCDHW.chunk(micro_batches), label_B1DHW.chunk(micro_batches), strict=True):
+            yield piece(*parts, len(image_BCDHW))
 
-def mixed_precision(device: torch.device) -> torch.dtype | None:
-    """The short type that a GPU computes in: bfloat16 where the hardware has it, else float16; None elsewhere."""
-    if device.type != "cuda":
-        return None
-    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    def piece(image_BCDHW: torch.Tensor, label_B1DHW: torch.Tensor, num_patches: int) -> Piece:
+        return Piece(
+            lambda: network(image_BCDHW.to(device, non_blocking=True)),
+            lambda logits_B1DHW: loss_of(logits_B1DHW.float(), label_B1DHW.to(device, non_blocking=True)),
+            len(image_BCDHW) / num_patches,
+        )
+
+    plan = Plan[Patch](
+        network=network,
+        parameters=tuple(network.parameters()),
+        device=device,
+        optimizer=make_optimizer(network.parameters(), optimisation_of(study)),
+        num_steps=study.training.steps_per_round,
+        pieces=lambda patch: tuple(pieces(patch)),
+        rate=partial(rate_at, study, round_number),
+        clip_norm=study.training.clip_norm,
+        gradient_weight=gradient_weight,
+        sum_type=torch.float32,
+        influence=start.influence(study.strategy, network, device) if start and study.strategy else None,
+    )
+    return run_steps(plan, loader.batches(round_number), round_number, on_step)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -99,18 +96,6 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     told = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in told)
-
-
-def _exchange_gradients(network: torch.nn.Module, now: bool) -> AbstractContextManager[None]:
-    """Devices that train together average their gradients once a step, with the last part of the batch."""
-    return network.no_sync() if isinstance(network, DistributedDataParallel) and not now else nullcontext()
-
-
-def learning_rate(study: StudyConfig, round_number: int, step: int) -> float:
-    """Cosine decay from `training.learning_rate` to 0 over all steps of all rounds; steps count from 1."""
-    done = (round_number - 1) * study.training.steps_per_round + step - 1
-    progress = done / (study.rounds.num_rounds * study.training.steps_per_round)
-    return 0.5 * study.training.learning_rate * (1.0 + math.cos(math.pi * progress))
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from msfl_client.segmentation.loop import train_round, validate
 from msfl_client.segmentation.network_input import PreparedCase, cached_path, prepare_all
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader, case_order, drawn_in
 from msfl_client.trainer import OnCase, OnProgress, OnStep
+from msfl_client.training.site_strategy import SiteStrategy, Start, site_strategy
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import RoundTask, ValidationMetrics
@@ -30,7 +31,7 @@ from msfl_common.models.weights import Weights
 from msfl_common.system.seeds import derive_seed
 
 Split = Callable[[Sequence[Case]], tuple[list[Case], list[Case]]]  # training and validation cases
-TrainRound = Callable[[torch.nn.Module, int, OnStep, int], float]  # network, round, on_step, micro-batches
+TrainRound = Callable[[torch.nn.Module, Start, OnStep, int], float]  # network, round, on_step, micro-batches
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class SegmentationLearner:
     study: StudyConfig
     device: torch.device
     network: torch.nn.Module
+    strategy: SiteStrategy
     train_round: TrainRound
     seed: int
     train_patients: tuple[str, ...]
@@ -75,17 +77,23 @@ class SegmentationLearner:
     @property
     def expected(self) -> Weights:
         """See `Learner`."""
-        return get_weights(self.network)
+        return self.strategy.shared
 
-    def answer_like(self, weights: Weights) -> Weights:
+    @property
+    def request_like(self) -> Weights:
         """See `Learner`."""
-        return weights
+        return self.strategy.request_like
+
+    def answer_like(self, _: Weights) -> Weights:
+        """See `Learner`."""
+        return self.strategy.answer_like
 
     def train(self, weights: Weights, number: int, on_step: OnStep, micro_batches: int) -> tuple[Weights, float]:
         """See `Learner`."""
-        set_weights(self.network, weights)
-        loss = self.train_round(self.network, number, on_step, micro_batches)
-        return get_weights(self.network), loss
+        start = self.strategy.begin(weights, number)
+        set_weights(self.network, start.weights)
+        loss = self.train_round(self.network, start, on_step, micro_batches)
+        return self.strategy.end(start, get_weights(self.network)), loss
 
     def forget(self) -> None:
         """See `Learner`."""
@@ -98,7 +106,7 @@ class SegmentationLearner:
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """See `Learner`."""
         start = time.monotonic()
-        set_weights(self.network, weights)
+        set_weights(self.network, self.strategy.whole(weights, task.round))
         rows = validate(self.network, self.validation_cases, task.study, self.device, on_case)
         values = {name: [row[name] for row in rows] for name in rows[0]}
         behind = {name: num_patients_of(values[name], self.validation_patients) for name in values}
@@ -158,10 +166,12 @@ def open_segmentation(
     """
     cases, prepared = usable_cases(site, study, on_progress)
     train, validation = split(cases)
+    network = build_network(study)
     learner = SegmentationLearner(
         study=study,
         device=devices[0],
-        network=build_network(study),
+        network=network,
+        strategy=site_strategy(site.state, study, get_weights(network)),
         train_round=_training_on(devices, site, study, [(case, prepared[case.key]) for case in train]),
         seed=derive_seed(study.seed, "site", site.name),
         train_patients=tuple(_patient(case) for case in train),
@@ -185,23 +195,23 @@ def _training_on(
     if len(devices) == 1:
         loader = PatchLoader(PatchDataset([prepared for _, prepared in cases], study.training, seed), devices[0])
 
-        def train_here(network: torch.nn.Module, number: int, on_step: OnStep, micro_batches: int) -> float:
-            return train_round(network, loader, study, number, devices[0], on_step, micro_batches)
+        def train_here(network: torch.nn.Module, start: Start, on_step: OnStep, micro_batches: int) -> float:
+            return train_round(network, loader, study, start.number, devices[0], on_step, micro_batches, start=start)
 
         return train_here
     paths = tuple(cached_path(case, study.inputs, site.state / "cache") for case, _ in cases)
     names = tuple(map(str, devices))
 
-    def train_there(network: torch.nn.Module, number: int, on_step: OnStep, micro_batches: int) -> float:
+    def train_there(network: torch.nn.Module, start: Start, on_step: OnStep, micro_batches: int) -> float:
         job = Job(
             study=study,
-            round_number=number,
+            round_number=start.number,
             cases=paths,
             seed=seed,
             devices=names,
             memory_fraction=site.gpu_memory_fraction,
             micro_batches=micro_batches,
         )
-        return train_on_devices(network, job, on_step)
+        return train_on_devices(network, job, on_step, start)
 
     return train_there

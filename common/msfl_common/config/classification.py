@@ -11,6 +11,7 @@ from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.feature_models.model import FeatureModel
 from msfl_common.feature_models.registry import FEATURE_MODELS
 from msfl_common.feature_models.settings import Frozen, Preparation
+from msfl_common.strategies.base import Strategy
 
 Split = Literal["validation", "test"]
 Endpoint = Literal["edss-worsening", "edss-plus-1", "activity"]
@@ -169,21 +170,21 @@ class Classification(Frozen):
         return (*self.features, *self.clinical)
 
 
-def check_deep_model(settings: Classification, server_momentum: float, harmonized: Collection[str]) -> None:
+def check_deep_model(settings: Classification, strategy: Strategy | None, harmonized: Collection[str]) -> None:
     """Refuse what a deep model cannot do.
 
     Args:
         settings: its model is a deep one.
-        server_momentum: of the study.
+        strategy: the study's.
         harmonized: features that the study harmonizes.
 
     Raises:
-        ValueError: batch statistics with momentum, or features that no reference says the scale of.
+        ValueError: batch statistics with a strategy that extrapolates, or features that no reference says the scale of.
     """
-    if server_momentum and settings.model.kind in ("resnet3d", "pretrained-resnet2d"):
+    if strategy is not None and strategy.extrapolates and settings.model.kind in ("resnet3d", "pretrained-resnet2d"):
         raise ValueError(
-            f"rounds.server_momentum: expected 0 with {settings.model.kind}: momentum would carry the variances of its "
-            "batch normalisation beyond what any site saw"
+            f"strategy: {strategy.kind} goes beyond what the sites' weights span, and so would carry the variances of "
+            f"{settings.model.kind}'s batch normalisation beyond what any site saw; expected another, such as fedavg"
         )
     if missing := sorted(set(settings.features) - set(harmonized)):
         raise ValueError(

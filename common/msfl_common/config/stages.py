@@ -24,13 +24,18 @@ def tasks_of(study: StudyConfig) -> tuple[Task, ...]:
     return tuple(study_at(study, stage).task for stage in stages_of(study))
 
 
+def segmentation_name(study: str) -> str:
+    """What the stage of segmentation is called in a study of this name."""
+    return f"{study[:51]}-segmentation"
+
+
 def study_at(study: StudyConfig, stage: Stage) -> StudyConfig:
     """The study of one stage: the final one's is the whole, the segmentation's has a name of its own."""
     if stage == "final":
         return study
     assert study.segmentation is not None
     changes = {
-        "name": f"{study.name[:51]}-segmentation",
+        "name": segmentation_name(study.name),
         "task": "lesion-segmentation",
         "rounds": study.segmentation,
         "harmonization": Harmonization(),

@@ -7,7 +7,7 @@ and then against the site's policy.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -22,9 +22,11 @@ from msfl_common.config.base import (
 )
 from msfl_common.config.classification import Classification, DeepModel, check_deep_model
 from msfl_common.config.feature_catalogue import FEATURES, HARMONIZED
+from msfl_common.config.former_keys import former_keys, renewed
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.secrets import refuse_variables
 from msfl_common.errors import ConfigError
+from msfl_common.strategies import AnyStrategy
 from msfl_common.system.checked_numbers import MOST_CASES
 from msfl_common.system.reading import MOST_SETTINGS, describe_faults, parse_json, read_yaml
 
@@ -79,10 +81,16 @@ class Training(Frozen):
     batch_size: int = Field(4, ge=1, le=1024, description="patches per step")
     patch_voxels: int = Field(48, ge=8, le=512, description="edge of the cubic training patch, voxels")
     lesion_patch_fraction: Fraction = Field(0.67, description="share of patches centred on a lesion voxel")
-    learning_rate: float = Field(
-        1e-3, gt=0, le=1.0, description="AdamW's at the start; decays to 0 over all rounds (cosine)"
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1.0,
+        description="the optimiser's, at the start; null: the model's own, 0.001 of a segmentation (AdamW, decays to 0 "
+        "over all rounds)",
     )
-    weight_decay: float = Field(1e-2, ge=0, le=1.0, description="AdamW's decoupled weight decay")
+    weight_decay: float | None = Field(
+        None, ge=0, le=1.0, description="the optimiser's; null: the model's own, 0.01 of a segmentation (decoupled)"
+    )
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm (L2)")
     augmentation: Augmentation = Augmentation()
 
@@ -104,12 +112,6 @@ class Rounds(Frozen):
     deadline_s: float = Field(3600.0, gt=0, description="seconds a round waits for its slowest site")
     patience_s: float = Field(
         300.0, gt=0, description="seconds a round waits for a site that is offline, before it goes on without it"
-    )
-    server_momentum: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="momentum of the averaged update between rounds (Nesterov); 0 is plain FedAvg",
     )
     max_cases: int = Field(
         10_000, ge=1, le=MOST_CASES, description="most training cases of a site; one that says more is refused"
@@ -187,6 +189,11 @@ class StudyConfig(Frozen):
     training: Training = Training()
     validation: Validation = Validation()
     rounds: Rounds = Rounds()
+    strategy: AnyStrategy | None = Field(
+        None,
+        description="of networks: how sites train together, and what becomes of their updates; null: fedavg. It holds "
+        "for both stages of a study that segments before it classifies",
+    )
     harmonization: Harmonization = Harmonization()
     classification: Classification | None = Field(
         None, description="of a classification: what is predicted, from what, and by which model"
@@ -201,6 +208,11 @@ class StudyConfig(Frozen):
         ge=1,
         description="fewest patients behind a model update or any figure; a site's policy may ask for more",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, value: Any) -> Any:
+        return renewed(value)
 
     @model_validator(mode="after")
     def _patch_fits_network(self) -> Self:
@@ -222,9 +234,17 @@ class StudyConfig(Frozen):
         if (self.task == "classification") != (self.classification is not None):
             raise ValueError("expected a section `classification` with the task classification, and with no other")
         if self.classification is not None and isinstance(self.classification.model, DeepModel):
-            check_deep_model(self.classification, self.rounds.server_momentum, self._harmonized())
-        elif self.classification is not None and self.rounds.server_momentum:
-            raise ValueError("rounds.server_momentum: expected 0 with a model of features, which has no use for it")
+            check_deep_model(self.classification, self.strategy, self._harmonized())
+        if self.strategy is not None and not self.averages:
+            raise ValueError(
+                f"strategy: {self.strategy.kind} is for networks; a model of features takes none, as it is made of the "
+                "sites' sums, layers or trees; leave it out"
+            )
+        if self.strategy is not None and self.strategy.is_personal and self.segmentation is not None:
+            raise ValueError(
+                f"strategy: {self.strategy.kind} keeps layers at the sites, and a model without them outlines no "
+                "lesions for features; expected another, such as fedavg"
+            )
         return self
 
     @model_validator(mode="after")
@@ -234,6 +254,12 @@ class StudyConfig(Frozen):
                 "segmentation: expected a classification with `features`, which the lesions are for; leave it out"
             )
         return self
+
+    @property
+    def averages(self) -> bool:
+        """Whether a network is trained in some stage, which a strategy is for."""
+        settings = self.classification
+        return settings is None or isinstance(settings.model, DeepModel) or self.segmentation is not None
 
     @property
     def left_out(self) -> str | None:
@@ -249,10 +275,12 @@ def load_study(path: Path) -> StudyConfig:
     """Read `study.yaml`.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or does not validate.
+        ConfigError: the file is missing, is not YAML, has a key of an earlier version, or does not validate.
     """
     content = read_yaml(path)
     refuse_variables(content, str(path))
+    if faults := former_keys(content):
+        raise ConfigError(str(path), faults)
     return validate(StudyConfig, content, str(path))
 
 

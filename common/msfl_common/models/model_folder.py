@@ -136,10 +136,15 @@ def load_model(folder: Path) -> tuple[ModelCard, Weights]:
     """Read a model folder. Nothing is made as large as a card or a header says before the file itself is that large.
 
     Raises:
-        ModelFolderError: a file is missing, altered, or of another format.
+        ModelFolderError: a file is missing, altered, or of another format, or layers stay at the sites.
     """
     card = read_card(folder)
     check_origin(folder)
+    if card.study.strategy is not None and card.study.strategy.is_personal:
+        raise ModelFolderError(
+            f"{folder}: layers of this model stay at its sites ({card.study.strategy.kind}) and are not in the folder, "
+            "so nobody can use it; train by a strategy that shares all of them, such as fedavg"
+        )
     if card.harmonization is not None and read_reference(folder / REFERENCE_FILE).version != card.harmonization:
         raise ModelFolderError(
             f"{folder / REFERENCE_FILE}: is not the one that {CARD_FILE} names; copy the folder again"

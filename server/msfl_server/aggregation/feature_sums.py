@@ -9,10 +9,10 @@ from msfl_common.config.classification import Classification
 from msfl_common.feature_models import Phase, check_state, contribution_like, is_finished, model_of, phase_of
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import Weights
-from msfl_server.aggregation.combined import Combined
+from msfl_common.strategies.base import Sets
+from msfl_server.aggregation.combined import Combined, mean_loss
 from msfl_server.aggregation.feature_models.checks import check_contribution, odd_inputs, odd_leaves
 from msfl_server.aggregation.feature_models.combine import combine
-from msfl_server.aggregation.fedavg import mean_loss
 from msfl_server.aggregation.update_checks import moved, too_far
 from msfl_server.aggregation.update_store import Moved, StoredUpdate
 
@@ -34,18 +34,30 @@ class FeatureSums:
         """See `Strategy`."""
         return f"{model_of(self.settings).kind} by contributions"
 
+    def shared(self, weights: Weights) -> Weights:
+        """See `Strategy`."""
+        return weights
+
+    def sets_like(self, _: Weights) -> Mapping[str, Weights]:
+        """See `Strategy`."""
+        return {}
+
+    def request(self, weights: Weights, _: Sets) -> Weights:
+        """See `Strategy`."""
+        return weights
+
     def answer_like(self, weights: Weights) -> Weights:
         """See `Strategy`."""
         return contribution_like(self.settings, weights)
 
-    def combine(self, weights: Weights, momentum: Weights | None, updates: Mapping[str, StoredUpdate]) -> Combined:
+    def combine(self, weights: Weights, _: Sets, updates: Mapping[str, StoredUpdate]) -> Combined:
         """See `Strategy`."""
         like = self.answer_like(weights)
         contributions = {site: (update.load(like), update.num_cases) for site, update in updates.items()}
         after = combine(self.settings, weights, contributions, self.max_share)
         if phase_of(weights) is Phase.PREPARE or not model_of(self.settings).adds_checked:
             check_state(self.settings, after)
-        return Combined(after, momentum, mean_loss(updates, self.max_share))
+        return Combined(after, {}, mean_loss(updates, self.max_share))
 
     def check(self, weights: Weights, update: ModelUpdate) -> Moved:
         """See `Strategy`."""

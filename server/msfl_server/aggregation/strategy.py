@@ -1,19 +1,19 @@
-"""How a study's next weights come of the sites' updates: averages for networks, sums and trees for feature models."""
+"""How a study's next weights come of the sites' updates: what a round asks of whoever combines them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import ModelUpdate
-from msfl_common.models.weights import Weights, expect_finite
+from msfl_common.models.weights import Weights
+from msfl_common.strategies.base import Sets
+from msfl_common.strategies.fedavg import FedAvg
+from msfl_server.aggregation.averaging import Averaging
 from msfl_server.aggregation.combined import Combined
 from msfl_server.aggregation.feature_sums import FeatureSums
-from msfl_server.aggregation.fedavg import aggregate, mean_loss, with_momentum
-from msfl_server.aggregation.update_checks import moved, too_far
 from msfl_server.aggregation.update_store import Moved, StoredUpdate
 
 
@@ -23,6 +23,15 @@ class Strategy(Protocol):
     @property
     def name(self) -> str:
         """As in `summary.json`."""
+
+    def shared(self, weights: Weights) -> Weights:
+        """Those of the model's weights that the sites share."""
+
+    def sets_like(self, weights: Weights) -> Mapping[str, Weights]:
+        """By name, the sets of arrays that are carried from round to round beside the weights."""
+
+    def request(self, weights: Weights, sets: Sets) -> Weights:
+        """The arrays that a site is sent to train from."""
 
     def answer_like(self, weights: Weights) -> Weights:
         """What a site's answer to these weights must look like."""
@@ -41,8 +50,8 @@ class Strategy(Protocol):
     def odd(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> dict[str, str]:
         """The sites whose update stands out among the others so much that it must not count, and why."""
 
-    def combine(self, weights: Weights, momentum: Weights | None, updates: Mapping[str, StoredUpdate]) -> Combined:
-        """The next weights; it does not matter who answered first.
+    def combine(self, weights: Weights, sets: Sets, updates: Mapping[str, StoredUpdate]) -> Combined:
+        """The next weights; it does not matter who answered first. No sets are zeros, as before the first round.
 
         Raises:
             MsflError: they cannot be combined.
@@ -55,51 +64,9 @@ class Strategy(Protocol):
         """Whether no further round would change them."""
 
 
-@dataclass(frozen=True)
-class Averaging:
-    """Federated averaging, with server momentum where the study has one."""
-
-    server_momentum: float
-    max_share: float = 1.0
-
-    can_go_back = True
-
-    @property
-    def name(self) -> str:
-        """See `Strategy`."""
-        return "fedavgm" if self.server_momentum else "fedavg"
-
-    def answer_like(self, weights: Weights) -> Weights:
-        """See `Strategy`."""
-        return weights
-
-    def combine(self, weights: Weights, momentum: Weights | None, updates: Mapping[str, StoredUpdate]) -> Combined:
-        """See `Strategy`."""
-        average = aggregate(updates, weights, self.max_share)
-        after, velocity = with_momentum(weights, average, momentum, self.server_momentum)
-        expect_finite(after)
-        return Combined(after, velocity, mean_loss(updates, self.max_share))
-
-    def check(self, weights: Weights, update: ModelUpdate) -> Moved:
-        """See `Strategy`."""
-        return moved(update.weights, weights)
-
-    def odd(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> dict[str, str]:
-        """See `Strategy`."""
-        return too_far({site: update.moved for site, update in updates.items()}, weights)
-
-    def is_moderate(self, _: Weights) -> bool:
-        """See `Strategy`."""
-        return True
-
-    def is_finished(self, _: Weights) -> bool:
-        """See `Strategy`."""
-        return False
-
-
 def strategy_of(study: StudyConfig) -> Strategy:
     """The study's strategy."""
     settings = study.classification
     if settings is None or isinstance(settings.model, DeepModel):
-        return Averaging(study.rounds.server_momentum, study.rounds.max_share)
+        return Averaging(study.strategy or FedAvg(), study.rounds.max_share)
     return FeatureSums(settings, study.rounds.max_share)

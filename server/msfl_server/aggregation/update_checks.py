@@ -55,7 +55,7 @@ def moved(weights: Weights, before: Weights) -> tuple[float, float]:
     return float(np.sqrt(squares[0])), float(np.sqrt(squares[1]))
 
 
-def too_far(distances: Mapping[str, tuple[float, float]], before: Weights) -> dict[str, str]:
+def too_far(distances: Mapping[str, tuple[float, ...]], before: Weights) -> dict[str, str]:
     """The sites whose update goes too far, and why.
 
     Of three or more sites, each may go ten times as far as the upper median of the others, or a tenth of the length
@@ -69,7 +69,7 @@ def too_far(distances: Mapping[str, tuple[float, float]], before: Weights) -> di
     zero = {name: np.zeros_like(value) for name, value in before.items()}
     length, length_of_statistics = moved({name: np.abs(value) for name, value in before.items()}, zero)
     odd: dict[str, str] = {}
-    for site, (distance, of_statistics) in distances.items():
+    for site, (distance, of_statistics, *_) in distances.items():
         others = [other for name, other in distances.items() if name != site]
         if len(others) < 2:
             limit, limit_of_statistics = FURTHEST * length, np.inf
@@ -80,6 +80,25 @@ def too_far(distances: Mapping[str, tuple[float, float]], before: Weights) -> di
         if not (distance <= limit and of_statistics <= limit_of_statistics):
             odd[site] = f"moves the weights by {distance:.3g} ({of_statistics:.3g} in running statistics); at most "
             odd[site] += f"{limit:.3g} ({limit_of_statistics:.3g}) is expected beside the other sites"
+    return odd
+
+
+def too_long(name: str, lengths: Mapping[str, float]) -> dict[str, str]:
+    """The sites whose set of arrays beside the weights is too long, and why.
+
+    Of three or more sites, each may be ten times as long as the upper median of the others, or as what more than half
+    of all sites are within. Two say nothing of each other, nor do others whose sets are all 0.
+
+    Args:
+        name: of the set.
+        lengths: of each site's.
+    """
+    odd: dict[str, str] = {}
+    for site, length in lengths.items():
+        others = [other for one, other in lengths.items() if one != site]
+        limit = FURTHEST * max(median_high(others), within_most(others)) if len(others) > 1 else 0.0
+        if limit and not length <= limit:
+            odd[site] = f"{name}: of length {length:.3g}; at most {limit:.3g} is expected beside the other sites"
     return odd
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,38 @@ from numpy.typing import NDArray
 
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import Weights, shapes_of, type_of
+from msfl_common.strategies.base import WEIGHTS
+from msfl_common.strategies.sets import flat_name
 
-Moved = tuple[
-    float, float
-]  # of learned weights and of running statistics; see `msfl_server.aggregation.update_checks.moved`
+# Of learned weights and of running statistics, see `msfl_server.aggregation.update_checks.moved`; then the length of
+# each set of arrays that came beside them.
+Moved = tuple[float, ...]
 
 _PREFIX = ".updates."
 
 
 @dataclass(frozen=True)
 class StoredUpdate:
-    """A site's checked update; its weights lie in a file, one after the other, in their order."""
+    """A site's checked update; its arrays lie in a file, one after the other, in their order.
+
+    Attributes:
+        places: of each array, the position of its first value, and its shape.
+        moved: how far it goes.
+    """
 
     file: Path
     dtype: np.dtype[Any]
     num_cases: int
     train_loss: float
     seconds: float
+    places: Mapping[str, tuple[int, tuple[int, ...]]] = field(repr=False)
     moved: Moved = (0.0, 0.0)
 
-    def read(self, start: int, size: int) -> NDArray[Any]:
-        """`size` values from the `start`-th on."""
-        return np.fromfile(self.file, self.dtype, size, offset=self.dtype.itemsize * start)
+    def array(self, name: str, of: str = WEIGHTS) -> NDArray[Any]:
+        """See `msfl_common.strategies.base.SiteUpdate`."""
+        start, shape = self.places[name if of == WEIGHTS else flat_name(of, name)]
+        values = np.fromfile(self.file, self.dtype, math.prod(shape), offset=self.dtype.itemsize * start)
+        return values.reshape(shape)
 
     def load(self, like: Weights) -> Weights:
         """All of them; `like` is what they were checked against."""
@@ -58,10 +68,13 @@ class UpdateStore:
     def keep(self, site: str, update: ModelUpdate) -> StoredUpdate:
         """Write an update down."""
         file = self._folder / f"{site}.bin"
+        places, start = {}, 0
         with file.open("wb") as stream:
-            for value in update.weights.values():
+            for name, value in update.weights.items():
                 value.tofile(stream)
-        return StoredUpdate(file, type_of(update.weights), update.num_cases, update.train_loss, update.seconds)
+                places[name] = (start, value.shape)
+                start += value.size
+        return StoredUpdate(file, type_of(update.weights), update.num_cases, update.train_loss, update.seconds, places)
 
 
 @contextmanager
@@ -72,11 +85,3 @@ def update_store(out: Path) -> Iterator[UpdateStore]:
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=_PREFIX) as folder:
         yield UpdateStore(Path(folder))
-
-
-def flat_positions(weights: Weights) -> Iterator[tuple[str, int, NDArray[Any]]]:
-    """Name, position of its first value in the flat file, and the array, in the network's order."""
-    start = 0
-    for name, value in weights.items():
-        yield name, start, value
-        start += value.size

@@ -209,6 +209,7 @@ def _resumed(
     resume: Path, study_path: Path | None, cohort: Path | None, sites: list[Path] | None, out: Path | None
 ) -> RunSetup:
     """The run in `resume`, which brings its own settings."""
+    from msfl_common.config.optimisation import written_out
     from msfl_common.config.study import load_study
     from msfl_common.errors import InputError
     from msfl_server.research.simulation.folder import read_setup
@@ -218,7 +219,7 @@ def _resumed(
             "--resume takes sites and settings from the run's folder; leave out --cohort, --site, --output"
         )
     setup = read_setup(resume)
-    if study_path is not None and load_study(study_path) != setup.study:
+    if study_path is not None and written_out(load_study(study_path)) != written_out(setup.study):
         raise InputError(f"{resume}: was started with other settings than {study_path}; leave the study file out")
     return setup
 

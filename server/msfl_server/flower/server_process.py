@@ -23,6 +23,7 @@ from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.task_identity import TaskIdentity
 
+from msfl_common.config.optimisation import written_out
 from msfl_common.config.stages import Stage, study_at
 from msfl_common.config.study import StudyConfig, load_study, parse_study
 from msfl_common.errors import InputError, MsflError, RunError
@@ -102,7 +103,7 @@ def claim(folder: StudyFolder, study: StudyConfig) -> None:
     text = study.model_dump_json(indent=2) + "\n"
     if not file.exists():
         write_text(file, text)
-    elif parse_study(file.read_text(encoding="utf-8"), str(file)) != study:
+    elif written_out(parse_study(file.read_text(encoding="utf-8"), str(file))) != written_out(study):
         raise InputError(
             f"{folder.study_file}: was changed since the run began; change it back, or move {folder.run} away"
         )

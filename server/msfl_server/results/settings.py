@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
+from msfl_common.config.optimisation import written_out
 from msfl_common.config.study import StudyConfig
 
 
@@ -26,8 +27,8 @@ class Setting(NamedTuple):
 
 
 def flat_settings(study: StudyConfig) -> list[Setting]:
-    """Every setting of a study, defaults included, in the order of the file."""
-    return list(_flat(study, ""))
+    """Every setting of a study as it acts, defaults included, in the order of the file."""
+    return list(_flat(written_out(study), ""))
 
 
 def _flat(model: BaseModel, prefix: str) -> Iterator[Setting]:

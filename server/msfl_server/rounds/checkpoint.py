@@ -1,14 +1,15 @@
 """A run on disk after each round: everything needed to go on with bit-identical weights.
 
-`checkpoints/round_0003/` holds `weights.safetensors`, `state.json` and, in a study with server momentum,
-`momentum.safetensors`; it appears in one step.
+`checkpoints/round_0003/` holds `weights.safetensors`, `state.json` and a file for each set that the study's strategy
+carries from round to round, such as `momentum.safetensors`; it appears in one step.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,11 +20,13 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, UpdateError
 from msfl_common.messages.records import ValidationMetrics
 from msfl_common.models.weights import Weights, check_weights, to_safetensors
+from msfl_common.strategies.base import Sets
 from msfl_common.system.files import whole_folder, write_bytes, write_text
+from msfl_server.aggregation.strategy import strategy_of
 from msfl_server.results.summary import RoundSummary, SiteSummary
 
 KEEP = 5  # older checkpoints are dropped; the newest alone is enough to go on
-WEIGHTS_FILE, MOMENTUM_FILE, STATE_FILE = "weights.safetensors", "momentum.safetensors", "state.json"
+WEIGHTS_FILE, STATE_FILE = "weights.safetensors", "state.json"
 
 _DAMAGED = (OSError, ValidationError, SafetensorError, UpdateError, KeyError)
 
@@ -49,20 +52,23 @@ class RunState(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run between two rounds."""
+    """A run between two rounds.
+
+    Attributes:
+        weights: those that the sites share.
+        sets: what the strategy carries on beside them; none before the first round.
+    """
 
     state: RunState
     weights: Weights
-    momentum: Weights | None = None
+    sets: Sets = field(default_factory=dict)
 
 
 def save_checkpoint(out: Path, checkpoint: Checkpoint) -> Path:
     """Write the checkpoint of a completed round, whole or not at all."""
     folder = _folder(out, checkpoint.state.round)
     with whole_folder(folder) as temporary:
-        write_bytes(temporary / WEIGHTS_FILE, to_safetensors(checkpoint.weights))
-        if checkpoint.momentum is not None:
-            write_bytes(temporary / MOMENTUM_FILE, to_safetensors(checkpoint.momentum))
+        save_arrays(temporary, checkpoint.weights, checkpoint.sets)
         write_text(temporary / STATE_FILE, checkpoint.state.model_dump_json(indent=1) + "\n")
     good = _folder(out, checkpoint.state.good)
     for old in _rounds(out)[:-KEEP]:
@@ -103,10 +109,8 @@ def read_checkpoint(out: Path, number: int, study: StudyConfig, expected: Weight
 
 def _read(folder: Path, study: StudyConfig, expected: Weights) -> Checkpoint:
     state = RunState.model_validate_json((folder / STATE_FILE).read_text(encoding="utf-8"))
-    weights = load_weights(folder / WEIGHTS_FILE, expected)
-    return Checkpoint(
-        state, weights, load_weights(folder / MOMENTUM_FILE, expected) if study.rounds.server_momentum else None
-    )
+    strategy = strategy_of(study)
+    return Checkpoint(state, *load_arrays(folder, strategy.shared(expected), strategy.sets_like))
 
 
 def read_state(out: Path) -> RunState:
@@ -121,6 +125,25 @@ def read_state(out: Path) -> RunState:
         raise InputError(f"{out / 'checkpoints'}: the newest checkpoint is damaged or not there") from None
 
 
+def save_arrays(folder: Path, weights: Weights, sets: Sets) -> None:
+    """Write weights and sets into a folder, a file each."""
+    write_bytes(folder / WEIGHTS_FILE, to_safetensors(weights))
+    for name, arrays in sets.items():
+        write_bytes(_set_file(folder, name), to_safetensors(arrays))
+
+
+def load_arrays(
+    folder: Path, expected: Weights, sets_like: Callable[[Weights], Sets]
+) -> tuple[Weights, dict[str, Weights]]:
+    """The weights and sets of `save_arrays`.
+
+    Raises:
+        UpdateError, KeyError, SafetensorError, OSError: they are not as expected, or cannot be read.
+    """
+    weights = load_weights(folder / WEIGHTS_FILE, expected)
+    return weights, {name: load_weights(_set_file(folder, name), like) for name, like in sets_like(weights).items()}
+
+
 def load_weights(path: Path, expected: Weights) -> Weights:
     """The weights in a file, checked.
 
@@ -131,6 +154,10 @@ def load_weights(path: Path, expected: Weights) -> Weights:
     weights = {name: stored[name] for name in expected}
     check_weights(weights, expected)
     return weights
+
+
+def _set_file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.safetensors"
 
 
 def _folder(out: Path, number: int) -> Path:

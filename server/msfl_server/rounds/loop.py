@@ -44,7 +44,7 @@ from msfl_server.rounds.listener import Listener as Listener
 from msfl_server.rounds.metrics import read_metrics, usable_metrics
 from msfl_server.rounds.rollback import collapsed, diverged, last_good
 from msfl_server.rounds.roster import Roster, meet_sites
-from msfl_server.rounds.stage import Segmentation
+from msfl_server.rounds.stage import Segmentation, whole_weights
 from msfl_server.rounds.suspension import suspended
 from msfl_server.rounds.trained_round import (
     TrainedRecord,
@@ -101,14 +101,14 @@ def run_rounds(
         RunError: a round had fewer answers than the quorum. All completed rounds are on disk.
     """
     started, study = time.monotonic(), study_at(whole, stage)
-    checkpoint = load_checkpoint(out, study, expected=first) or Checkpoint(RunState(), first)
+    strategy = strategy_of(study)
+    checkpoint = load_checkpoint(out, study, expected=first) or Checkpoint(RunState(), strategy.shared(first))
     before_s = checkpoint.state.total_s
     run_id = listener.on_start(checkpoint.state)
     roster = Roster(expected=tuple(expected), invited=tuple(expected))
     reference = load_reference(out, study.harmonization)
     if checkpoint.state.history:
         roster.expected = checkpoint.state.history[-1].sites_ok
-    strategy = strategy_of(study)
     for number in range(checkpoint.state.round + 1, study.rounds.num_rounds + 1):
         if strategy.is_finished(checkpoint.weights):
             break
@@ -122,7 +122,7 @@ def run_rounds(
         state = result.state.model_copy(
             update={"total_s": before_s + time.monotonic() - started, "mlflow_run_id": run_id}
         )
-        checkpoint = Checkpoint(state, result.weights, result.momentum)
+        checkpoint = Checkpoint(state, result.weights, result.sets)
         save_checkpoint(out, checkpoint)
         drop_trained(out)
         run_id = listener.on_round(checkpoint.state) or run_id
@@ -134,7 +134,7 @@ def run_rounds(
     save_model(
         out / "model",
         study,
-        checkpoint.weights,
+        whole_weights(first, checkpoint.weights),
         provenance,
         reference,
         threshold=checkpoint.state.threshold,
@@ -187,7 +187,7 @@ def play_round(
         RunError: fewer usable updates than the quorum, or a model that came apart too often.
     """
     this = _Round(grid, task, strategy, out, roster, before, listener, roster.present(grid))
-    trained = load_trained(out, before, has_momentum=bool(task.settings.rounds.server_momentum))
+    trained = load_trained(out, before, strategy.sets_like)
     if trained is None:
         trained = train_at_sites(this)
         save_trained(out, trained)
@@ -206,7 +206,7 @@ def train_at_sites(this: _Round) -> TrainedRound:
     with update_store(this.out) as store:
         question = Question(
             "train",
-            lambda: pack_task(task, before.weights),
+            lambda: pack_task(task, strategy.request(before.weights, before.sets)),
             Intake(strategy, before.weights, store, this.roster.told, study.rounds).read,
             BAD_UPDATE,
             strategy.answer_like(before.weights),
@@ -214,7 +214,7 @@ def train_at_sites(this: _Round) -> TrainedRound:
         on_wait = partial(this.listener.on_wait, number, "training")
         answers = ask(this.grid, learners, question, number, study.rounds, on_wait)
         sent = {this.present[node]: update for node, update in answers.replies.items()}
-        usable = combine_usable(strategy, before.weights, before.momentum, sent, study.rounds.quorum)
+        usable = combine_usable(strategy, before.weights, before.sets, sent, study.rounds.quorum)
     updates, combined = usable.updates, usable.combined
     absent = (failure for failure in this.roster.absent if failure.code != NOT_ONLINE or failure.site not in sent)
     failures = (*absent, *answers.failures, *usable.failures)
@@ -224,7 +224,7 @@ def train_at_sites(this: _Round) -> TrainedRound:
         if not (before.state.good and strategy.can_go_back and diverged(answers.failures, len(learners))):
             raise RunError(_too_few(number, study.rounds.quorum, sorted(updates), failures))
         set_back = last_good(this.out, before, study)
-        combined = Combined(set_back.weights, set_back.momentum, None)
+        combined = Combined(set_back.weights, set_back.sets, None)
     record = TrainedRecord(
         round=number,
         started_from=weights_sha256(before.weights),
@@ -235,7 +235,7 @@ def train_at_sites(this: _Round) -> TrainedRound:
         seconds=time.monotonic() - started,
         is_set_back=set_back is not None,
     )
-    return TrainedRound(record, combined.weights, combined.momentum)
+    return TrainedRound(record, combined.weights, combined.sets)
 
 
 def measure_at_sites(this: _Round, combined: TrainedRound) -> Checkpoint:
@@ -296,7 +296,7 @@ def measure_at_sites(this: _Round, combined: TrainedRound) -> Checkpoint:
         }
     )
     kept = set_back or combined
-    return Checkpoint(state, kept.weights, kept.momentum)
+    return Checkpoint(state, kept.weights, kept.sets)
 
 
 def validate_round(

@@ -51,7 +51,12 @@ class StageRun:
         """What a segmentation that has run to its end leaves to the next stage."""
         checkpoint = load_checkpoint(self.out, self.settings, expected=self.first)
         assert checkpoint is not None
-        return Segmentation(checkpoint.weights, self.out / "model")
+        return Segmentation(whole_weights(self.first, checkpoint.weights), self.out / "model")
+
+
+def whole_weights(first: Weights, shared: Weights) -> Weights:
+    """All weights of a network: layers that stay at the sites are what they were before any round."""
+    return {name: shared.get(name, value) for name, value in first.items()} if len(shared) < len(first) else shared
 
 
 def folder_of(stage: Stage, out: Path) -> Path:

@@ -4,8 +4,7 @@ Sites answer each round once (`msfl_client.egress.answers`). A coordinator that 
 again with another set of sites, would have other weights to measure, and be refused. So it goes on from here, with the
 same weights and, where the test follows, the same threshold.
 
-`checkpoints/trained_0003/` holds `weights.safetensors`, `round.json` and, in a study with server momentum,
-`momentum.safetensors`, until the checkpoint of round 3 is there.
+`checkpoints/trained_0003/` holds `round.json`, and weights and sets as a checkpoint does, until round 3 has one.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +22,10 @@ from safetensors import SafetensorError
 from msfl_common.errors import UpdateError
 from msfl_common.messages.records import ValidationMetrics
 from msfl_common.models.weights import Weights, to_safetensors
-from msfl_common.system.files import whole_folder, write_bytes, write_text
+from msfl_common.strategies.base import Sets
+from msfl_common.system.files import whole_folder, write_text
 from msfl_server.results.summary import SiteFailure
-from msfl_server.rounds.checkpoint import MOMENTUM_FILE, WEIGHTS_FILE, Checkpoint, load_weights
+from msfl_server.rounds.checkpoint import Checkpoint, load_arrays, save_arrays
 
 log = logging.getLogger(__name__)
 _PREFIX, _RECORD_FILE = "trained_", "round.json"
@@ -52,15 +53,13 @@ class TrainedRound:
 
     record: TrainedRecord
     weights: Weights
-    momentum: Weights | None
+    sets: Sets
 
 
 def save_trained(out: Path, trained: TrainedRound) -> None:
     """Write a trained round, whole or not at all."""
     with whole_folder(_folder(out, trained.record.round)) as temporary:
-        write_bytes(temporary / WEIGHTS_FILE, to_safetensors(trained.weights))
-        if trained.momentum is not None:
-            write_bytes(temporary / MOMENTUM_FILE, to_safetensors(trained.momentum))
+        save_arrays(temporary, trained.weights, trained.sets)
         _write_record(temporary, trained.record)
 
 
@@ -69,21 +68,26 @@ def save_record(out: Path, record: TrainedRecord) -> None:
     _write_record(_folder(out, record.round), record)
 
 
-def load_trained(out: Path, before: Checkpoint, has_momentum: bool) -> TrainedRound | None:
-    """The round after `before`, where its updates were combined already; None where it must be trained."""
+def load_trained(out: Path, before: Checkpoint, sets_like: Callable[[Weights], Sets]) -> TrainedRound | None:
+    """The round after `before`, where its updates were combined already; None where it must be trained.
+
+    Args:
+        out: the run's folder.
+        before: what the round started from.
+        sets_like: see `Strategy`.
+    """
     folder = _folder(out, before.state.round + 1)
     try:
         record = TrainedRecord.model_validate_json((folder / _RECORD_FILE).read_bytes())
         if (record.round, record.started_from) != (before.state.round + 1, weights_sha256(before.weights)):
             return None
-        weights = load_weights(folder / WEIGHTS_FILE, before.weights)
-        momentum = load_weights(folder / MOMENTUM_FILE, before.weights) if has_momentum else None
+        weights, sets = load_arrays(folder, before.weights, sets_like)
     except FileNotFoundError:
         return None
     except (OSError, ValidationError, SafetensorError, UpdateError, KeyError) as error:
         log.warning("%s: cannot be read (%s); the round is trained again", folder, type(error).__name__)
         return None
-    return TrainedRound(record, weights, momentum)
+    return TrainedRound(record, weights, sets)
 
 
 def drop_trained(out: Path) -> None:

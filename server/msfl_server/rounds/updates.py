@@ -12,6 +12,7 @@ from msfl_common.config.study import Rounds
 from msfl_common.errors import RunError, UpdateError
 from msfl_common.messages.records import Content, unpack_update
 from msfl_common.models.weights import Weights
+from msfl_common.strategies.base import Sets
 from msfl_server.aggregation.combined import Combined
 from msfl_server.aggregation.strategy import Strategy
 from msfl_server.aggregation.update_checks import check_count
@@ -63,7 +64,7 @@ class Usable:
 
 
 def combine_usable(
-    strategy: Strategy, before: Weights, momentum: Weights | None, updates: Mapping[str, StoredUpdate], quorum: int
+    strategy: Strategy, before: Weights, sets: Sets, updates: Mapping[str, StoredUpdate], quorum: int
 ) -> Usable:
     """Combine all updates but those that stand out, or that nothing can be combined with.
 
@@ -75,7 +76,7 @@ def combine_usable(
     left = {site: update for site, update in updates.items() if site not in refused}
     combined = None
     if len(left) >= quorum:
-        combined, culprits = _combine(strategy, before, momentum, left, quorum)
+        combined, culprits = _combine(strategy, before, sets, left, quorum)
         refused |= dict.fromkeys(culprits, "with it, what the updates of this round come to is nothing to go on from")
     for site, why in sorted(refused.items()):
         log.warning("%s: answer refused: %s", site, why)
@@ -84,12 +85,12 @@ def combine_usable(
 
 
 def _combine(
-    strategy: Strategy, before: Weights, momentum: Weights | None, updates: Mapping[str, StoredUpdate], quorum: int
+    strategy: Strategy, before: Weights, sets: Sets, updates: Mapping[str, StoredUpdate], quorum: int
 ) -> tuple[Combined, tuple[str, ...]]:
     """What the updates come to, and who had to be left out for it to be moderate, or else to be anything at all."""
 
     def combine(parts: Mapping[str, StoredUpdate]) -> Combined:
-        return strategy.combine(before, momentum, parts)
+        return strategy.combine(before, sets, parts)
 
     def moderately(parts: Mapping[str, StoredUpdate]) -> Combined:
         combined = combine(parts)

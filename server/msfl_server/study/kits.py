@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from msfl_common import __version__
+from msfl_common.config.optimisation import written_out
 from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.errors import InputError
 from msfl_common.system.files import quoted, whole_folder, write_bytes
@@ -65,7 +66,7 @@ def holds(study: StudyFolder, site: str, now: StudyConfig) -> bool:
         made = read_kit(study.kit(site)).study
     except InputError:
         return False
-    return made.model_copy(update={"rounds": now.rounds}) == now
+    return written_out(made.model_copy(update={"rounds": now.rounds})) == written_out(now)
 
 
 def server_since(study: StudyFolder) -> datetime:

@@ -22,7 +22,8 @@ def centralised(study: StudyConfig, num_sites: int) -> StudyConfig:
             "training": study.training.model_copy(
                 update={"steps_per_round": num_sites * study.training.steps_per_round}
             ),
-            "rounds": study.rounds.model_copy(update={"quorum": 1, "server_momentum": 0.0}),
+            "rounds": study.rounds.model_copy(update={"quorum": 1}),
+            "strategy": None,
         }
     )
 

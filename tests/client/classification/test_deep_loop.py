@@ -11,8 +11,10 @@ import torch
 from safetensors.numpy import save_file
 from tests.deep import KINDS, SHAPE, learnable_sequence, tiny_study
 
-from msfl_client.classification.deep_loop import class_weights, make_optimizer, predict, rate_of, saliency, train_round
+from msfl_client.classification.deep_loop import class_weights, predict, saliency, train_round
 from msfl_client.classification.visit_sequences import NOISE_STD, VisitSequence, make_batch, round_batches
+from msfl_client.training.rates import make_optimizer, rate_at
+from msfl_common.config.optimisation import optimisation_of
 from msfl_common.config.study import StudyConfig, Training
 from msfl_common.errors import CaseError, Code, RefusedError
 from msfl_common.models.deep_models import VisitClassifier, build_classifier, deep_settings
@@ -91,21 +93,29 @@ def test_the_loss_is_the_weighted_cross_entropy() -> None:
     assert class_weights(study).tolist() == [1.0, 3.5]
 
 
-def test_optimisers_and_rates_are_the_papers_unless_a_rate_is_chosen() -> None:
-    chosen = {kind: tiny_study(kind) for kind in KINDS}
-    usual = {kind: study.model_copy(update={"training": Training()}) for kind, study in chosen.items()}
-    assert [rate_of(usual[kind], 9, 3) for kind in KINDS[:3]] == [1e-4, 1e-4, 1e-3]
-    assert [rate_of(chosen[kind], 1, 1) for kind in KINDS] == [0.01] * 4
-    assert 0 < rate_of(chosen["resnet3d"], 2, 30) < 1e-4
-    assert rate_of(usual["lesion-encoder"], 1, 1) == 1e-3
-    optimizers = {kind: make_optimizer(build_classifier(study), study) for kind, study in usual.items()}
-    assert [type(optimizer).__name__ for optimizer in optimizers.values()] == ["Adam", "Adam", "NAdam", "AdamW"]
-    assert [optimizer.defaults["weight_decay"] for optimizer in optimizers.values()] == [0, 0, 0.05, 0.01]
+def with_training(kind: str, **written: float) -> StudyConfig:
+    """A study whose `training` says so much and no more, as it comes over the wire."""
+    study = tiny_study(kind).model_copy(update={"training": Training(**written)})
+    return StudyConfig.model_validate_json(study.model_dump_json())
 
 
-def test_a_study_that_came_over_the_wire_trains_at_the_same_rate() -> None:
-    study = tiny_study("resnet3d").model_copy(update={"training": Training()})
-    assert rate_of(StudyConfig.model_validate_json(study.model_dump_json()), 1, 1) == 1e-4
+def test_optimisers_and_rates_are_the_papers_where_none_are_written() -> None:
+    usual = [with_training(kind) for kind in KINDS]
+    assert [rate_at(study, 1, 1) for study in usual] == [1e-4, 1e-4, 1e-3, 1e-3]
+    assert [rate_at(study, 2, 3) for study in usual[:3]] == [1e-4, 1e-4, 1e-3]
+    assert rate_at(usual[3], 2, 3) < 1e-3
+    made = [make_optimizer(build_classifier(study).parameters(), optimisation_of(study)) for study in usual]
+    assert [type(optimizer).__name__ for optimizer in made] == ["Adam", "Adam", "NAdam", "AdamW"]
+    assert [optimizer.defaults["weight_decay"] for optimizer in made] == [0, 0, 0.05, 0.01]
+
+
+def test_what_is_written_acts_though_it_is_what_others_have_and_a_constant_rate_stays_constant() -> None:
+    for kind in KINDS:
+        written = with_training(kind, learning_rate=0.001, weight_decay=0.01)
+        assert rate_at(written, 1, 1) == 0.001
+        assert (rate_at(written, 2, 30) == 0.001) == (kind != "lesion-encoder")
+        optimizer = make_optimizer(build_classifier(written).parameters(), optimisation_of(written))
+        assert optimizer.defaults["weight_decay"] == 0.01
 
 
 def test_the_segmentation_network_is_not_trained() -> None:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from msfl_client.segmentation.loop import learning_rate, predict_probability, train_round, validate
+from msfl_client.segmentation.loop import predict_probability, train_round, validate
 from msfl_client.segmentation.network_input import PreparedCase
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.site.devices import pick_device
+from msfl_client.training.rates import rate_at
 from msfl_common.config.study import Augmentation, Model, Rounds, StudyConfig, Training
 from msfl_common.errors import RefusedError
 from msfl_common.models.segmentation.unet import build_network, get_weights
@@ -71,7 +72,7 @@ def test_first_weights_depend_on_the_seed_alone() -> None:
 
 
 def test_the_learning_rate_falls_from_its_start_to_zero() -> None:
-    rates = [learning_rate(STUDY, number, step) for number in (1, 2, 3) for step in range(1, 31)]
+    rates = [rate_at(STUDY, number, step) for number in (1, 2, 3) for step in range(1, 31)]
     assert rates[0] == pytest.approx(0.01)
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.01 * 0.005

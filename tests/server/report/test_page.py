@@ -81,7 +81,7 @@ def test_the_page_shows_the_run(tmp_path, summary, study, overlay):
         "285 training, 95 validation cases",
         f"{dsc.mean:.3f}", f"{dsc.ci95_low:.3f} to {dsc.ci95_high:.3f}", "95% Hausdorff distance, mm",
         "Namur: OUT_OF_MEMORY", "Antwerp, Ghent, Leuven, Liege", "Learning over rounds", "I² =",
-        "training.learning_rate", "AdamW's at the start", "msfl 0.1.0", "Dice 0.71, lesion load 12 ml",
+        "training.learning_rate", "the optimiser's, at the start", "msfl 0.1.0", "Dice 0.71, lesion load 12 ml",
     ):  # fmt: skip
         assert expected in page.text
 

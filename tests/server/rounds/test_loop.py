@@ -22,7 +22,9 @@ from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.model_folder import load_model
 from msfl_common.models.segmentation.unet import build_network, get_weights
 from msfl_common.models.weights import Weights
-from msfl_server.aggregation.fedavg import aggregate, mean_loss, with_momentum
+from msfl_common.strategies.fedavg import FedAvg
+from msfl_common.strategies.fedavgm import FedAvgM
+from msfl_server.aggregation.averaging import Averaging
 from msfl_server.aggregation.update_store import update_store
 from msfl_server.research.simulation.grid import InProcessGrid
 from msfl_server.rounds.checkpoint import Checkpoint, RunState, load_checkpoint
@@ -107,7 +109,7 @@ def test_a_study_runs_to_its_model(sites: list[SiteConfig], tiny_study: StudyCon
 
 
 def with_server_momentum(study: StudyConfig, factor: float) -> StudyConfig:
-    return study.model_copy(update={"rounds": study.rounds.model_copy(update={"server_momentum": factor})})
+    return study.model_copy(update={"strategy": FedAvgM(momentum=factor) if factor else None})
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.5])
@@ -281,7 +283,8 @@ def test_averaging_is_exact_arithmetic_weighted_by_cases(tmp_path: Path) -> None
         for site, cases, value, loss in (("b", 3, 4.0, 2.0), ("a", 1, 8.0, 1.0)):
             sent = {"w": np.full((2, 2), value, np.float32), "b": np.arange(3, dtype=np.float32) * np.float32(value)}
             updates[site] = store.keep(site, ModelUpdate(sent, cases, loss, 1.0))
-        weights, loss = aggregate(updates, like), mean_loss(updates)
+        combined = Averaging(FedAvg()).combine(like, {}, updates)
+    weights, loss = combined.weights, combined.loss
     assert np.array_equal(weights["w"], np.full((2, 2), 5.0, np.float32))
     assert np.array_equal(weights["b"], np.array([0, 5, 10], np.float32))
     assert {value.dtype for value in weights.values()} == {np.dtype(np.float32)}
@@ -289,25 +292,22 @@ def test_averaging_is_exact_arithmetic_weighted_by_cases(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_server_momentum_is_the_loop_written_out() -> None:
+def test_server_momentum_is_the_loop_written_out(tmp_path: Path) -> None:
     """Three rounds of three numbers, against float32 arithmetic number by number."""
     rng = np.random.default_rng(0)
     targets = rng.normal(size=(3, 3)).astype(np.float32)
     factor = np.float32(0.7)
     w, v = [np.float32(1), np.float32(-2), np.float32(0.5)], [np.float32(0)] * 3
-    weights, momentum = {"w": np.array(w)}, None
+    weights, sets = {"w": np.array(w)}, {}
     for average in targets:
-        weights, momentum = with_momentum(weights, {"w": average}, momentum, 0.7)
+        with update_store(tmp_path) as store:
+            updates = {"a": store.keep("a", ModelUpdate({"w": average}, 4, 1.0, 1.0))}
+            combined = Averaging(FedAvgM(momentum=0.7)).combine(weights, sets, updates)
+        weights, sets = combined.weights, combined.sets
         for i in range(3):
             delta = average[i] - w[i]
             v[i] = factor * v[i] + delta
             w[i] = w[i] + (delta + factor * v[i])
-        assert momentum is not None
-        assert momentum["w"].tolist() == [float(number) for number in v]
+        assert sets["momentum"]["w"].tolist() == [float(number) for number in v]
         assert weights["w"].tolist() == [float(number) for number in w]
-        assert weights["w"].dtype == momentum["w"].dtype == np.float32
-
-
-def test_no_server_momentum_is_the_average_itself() -> None:
-    average = {"w": np.ones(2, np.float32)}
-    assert with_momentum({"w": np.zeros(2, np.float32)}, average, None, 0.0) == (average, None)
+        assert weights["w"].dtype == sets["momentum"]["w"].dtype == np.float32

@@ -8,7 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import Message
-from tests.server.rounds.test_loop import Killed, Recorder, equal, final_weights, grid_of, replace_weights, sites, start
+from tests.server.rounds.test_loop import (
+    Killed,
+    Recorder,
+    equal,
+    final_weights,
+    grid_of,
+    replace_weights,
+    sites,
+    start,
+    with_server_momentum,
+)
 
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
@@ -49,7 +59,7 @@ def test_a_run_killed_between_training_and_checkpoint_is_refused_by_no_site(
     momentum: float,
 ) -> None:
     """The same weights, bit for bit, though the site whose update was lost is there again after the kill."""
-    study = tiny_study.model_copy(update={"rounds": tiny_study.rounds.model_copy(update={"server_momentum": momentum})})
+    study = with_server_momentum(tiny_study, momentum)
     run_rounds(grid_of(sites, lose_one_update([0, 1])), study, start(study), tmp_path / "whole", Recorder())
     out = tmp_path / "killed"
 
@@ -87,12 +97,12 @@ def test_a_trained_round_is_that_of_the_weights_it_started_from(tmp_path: Path) 
         seconds=2.0,
     )
     weights = {"w": np.arange(3, dtype=np.float32)}
-    save_trained(tmp_path, TrainedRound(record, weights, None))
-    found = load_trained(tmp_path, before, has_momentum=False)
+    save_trained(tmp_path, TrainedRound(record, weights, {}))
+    found = load_trained(tmp_path, before, lambda _: {})
     assert found is not None
     assert (found.record, found.weights["w"].tolist()) == (record, [0, 1, 2])
-    assert load_trained(tmp_path, before, has_momentum=True) is None
-    assert load_trained(tmp_path, Checkpoint(RunState(round=1), before.weights), has_momentum=False) is None
-    assert load_trained(tmp_path, Checkpoint(RunState(), {"w": np.ones(3, np.float32)}), has_momentum=False) is None
+    assert load_trained(tmp_path, before, lambda weights: {"momentum": weights}) is None
+    assert load_trained(tmp_path, Checkpoint(RunState(round=1), before.weights), lambda _: {}) is None
+    assert load_trained(tmp_path, Checkpoint(RunState(), {"w": np.ones(3, np.float32)}), lambda _: {}) is None
     (tmp_path / "checkpoints" / "trained_0001" / "weights.safetensors").write_bytes(b"half")
-    assert load_trained(tmp_path, before, has_momentum=False) is None
+    assert load_trained(tmp_path, before, lambda _: {}) is None

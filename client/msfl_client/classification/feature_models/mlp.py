@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from msfl_client.classification.feature_models.site_half import Asked, SiteHalf
-from msfl_common.errors import Code, RefusedError
+from msfl_client.training.rates import make_optimizer
+from msfl_client.training.steps import Piece, Plan, run_steps
+from msfl_common.config.optimisation import Optimisation
 from msfl_common.feature_models import State
 from msfl_common.feature_models.mlp import MlpModel
 from msfl_common.system.seeds import derive_seed
@@ -36,28 +40,42 @@ def train_layers(
     """The layers after a round: cross-entropy, Adam with decoupled weight decay and fresh moments, batches of 32.
 
     Raises:
-        RefusedError: a value became non-finite.
+        RefusedError: the loss or a layer became non-finite.
     """
     layers = {
         name: torch.tensor(value, dtype=torch.float64, requires_grad=True)
         for name, value in state.items()
         if name.startswith("layer")
     }
-    optimizer = torch.optim.AdamW(layers.values(), lr=model.learning_rate, weight_decay=model.weight_decay)
-    inputs_NQ, labels = torch.as_tensor(prepared_NQ), torch.as_tensor(labels_N)
+    inputs_NQ, labels_of = torch.as_tensor(prepared_NQ), torch.as_tensor(labels_N)
+
+    def pieces(cases_B: torch.Tensor) -> Sequence[Piece]:
+        return [
+            Piece(
+                lambda: _scores(model, layers, inputs_NQ[cases_B]),
+                lambda scores_BK: torch.nn.functional.cross_entropy(scores_BK, labels_of[cases_B]),
+            )
+        ]
+
+    used = Optimisation("AdamW", model.learning_rate, model.weight_decay)
+    plan = Plan[torch.Tensor](
+        network=None,
+        parameters=tuple(layers.values()),
+        device=torch.device("cpu"),
+        optimizer=make_optimizer(layers.values(), used),
+        num_steps=model.epochs_per_round * -(-len(labels_N) // _BATCH),
+        pieces=pieces,
+        rate=lambda _: used.learning_rate,
+    )
+    run_steps(plan, _batches(model, len(labels_N), seed, round_number), round_number, lambda *_: None)
+    return {name: value.detach().numpy() for name, value in layers.items()}
+
+
+def _batches(model: MlpModel, num_cases: int, seed: int, round_number: int) -> Iterator[torch.Tensor]:
+    """Which cases each step is of: shuffled passes over all of them."""
     rng = np.random.default_rng(derive_seed(seed, "mlp", round_number))
     for _ in range(model.epochs_per_round):
-        order = torch.as_tensor(rng.permutation(len(labels_N)))
-        for start in range(0, len(order), _BATCH):
-            batch = order[start : start + _BATCH]
-            optimizer.zero_grad(set_to_none=True)
-            loss = torch.nn.functional.cross_entropy(_scores(model, layers, inputs_NQ[batch]), labels[batch])
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-    trained = {name: value.detach().numpy() for name, value in layers.items()}
-    if not all(np.isfinite(value).all() for value in trained.values()):
-        raise RefusedError(Code.TRAINING_DIVERGED, f"layers in round {round_number}")
-    return trained
+        yield from torch.split(torch.as_tensor(rng.permutation(num_cases)), _BATCH)
 
 
 def _scores(model: MlpModel, layers: dict[str, torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from msfl_common.config.base import MessageKind, Task
+from msfl_common.config.optimisation import written_out
 from msfl_common.config.site import Policy, SiteConfig, load_site
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
@@ -54,7 +55,7 @@ def claim_folder(out: Path, setup: RunSetup) -> None:
     if left_out is not None and left_out not in names:
         raise InputError(f"classification.fold.site: there is no site {left_out}; there are {', '.join(names)}")
     if (out / RUN_FILE).exists():
-        if read_setup(out).study != setup.study:
+        if written_out(read_setup(out).study) != written_out(setup.study):
             raise InputError(f"{out}: belongs to another study or other settings; choose another --output")
         raise InputError(
             f"{out}: holds this study's run already; go on with --resume {out}, or choose another --output"

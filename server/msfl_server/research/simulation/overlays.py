@@ -24,10 +24,10 @@ MOST_SITES = 6
 def example_overlays(setup: RunSetup, played: StageRun) -> list[Overlay]:
     """For each of the first sites its validation case with the median lesion volume, at its fullest slice.
 
-    Of a classification there is nothing to overlay.
+    Of a classification there is nothing to overlay, nor of a model whose layers stay at the sites.
     """
     study = played.settings
-    if study.classification is not None:
+    if study.classification is not None or (study.strategy is not None and study.strategy.is_personal):
         return []
     card, weights = load_model(played.out / "model")
     network = build_network(study)

@@ -1,0 +1,229 @@
+"""A site's side of a study's strategy: what it is sent beside the weights, what it answers, and what it keeps.
+
+What a site keeps lies in `strategy/STUDY/TASK-SETTINGS/` in its state folder, a file for each of the last two rounds
+that it trained, and never leaves. A round starts from what the rounds before it have left, so one that is trained
+again, after a kill or because it is asked for once more, starts where it did the first time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from msfl_client.training.rates import rate_at
+from msfl_client.training.steps import Influence, influence_of, trained_parameters
+from msfl_common.config.study import StudyConfig
+from msfl_common.errors import Code, RefusedError, UpdateError
+from msfl_common.models.weights import Weights, check_weights, to_safetensors
+from msfl_common.strategies.base import Arrays, Local, SetLike, Strategy, Trained
+from msfl_common.strategies.fedavg import FedAvg
+from msfl_common.strategies.sets import expect_moderate, flattened, likes, parted, shape_only, zeros
+from msfl_common.system.files import private_folder, write_bytes
+
+FOLDER = "strategy"
+_LAYERS = "layers"  # the set of the layers that stay
+_SENT = "sent:"  # before the names of sets that came, in a file that holds those that are kept, too
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a round starts from.
+
+    Attributes:
+        number: of the round.
+        weights: of the whole network.
+        shared: those of them that came.
+        sent: the sets that came along.
+        kept: the site's own sets.
+    """
+
+    number: int
+    weights: Weights
+    shared: Weights
+    sent: dict[str, Arrays]
+    kept: dict[str, Arrays]
+
+    def influence(self, strategy: Strategy, network: torch.nn.Module, device: torch.device) -> Influence | None:
+        """What the strategy changes in the steps of a network that has these weights."""
+        return influence_of(strategy, lambda: self._local(network, device))
+
+    def save(self, path: Path) -> None:
+        """Write the sets down for `read_start`."""
+        sets = {**{f"{_SENT}{of}": one for of, one in self.sent.items()}, **self.kept}
+        path.write_bytes(to_safetensors(flattened({}, sets)))
+
+    def _local(self, network: torch.nn.Module, device: torch.device) -> Local:
+        def on_device(arrays: Arrays) -> dict[str, torch.Tensor]:
+            return {name: torch.tensor(value, device=device) for name, value in arrays.items()}
+
+        parameters = trained_parameters(network)
+        return Local(
+            parameters=parameters,
+            before=on_device({name: value for name, value in self.shared.items() if name in parameters}),
+            sent={of: on_device(arrays) for of, arrays in self.sent.items()},
+            kept={of: on_device(arrays) for of, arrays in self.kept.items()},
+        )
+
+
+@dataclass(frozen=True)
+class SiteStrategy:
+    """A strategy at a site. Made by `site_strategy`.
+
+    Attributes:
+        study: of the stage.
+        strategy: the study's.
+        folder: where the site keeps what it keeps.
+        shared: what the shared weights look like.
+        stays: the layers that stay, as they are before the site's first round.
+    """
+
+    study: StudyConfig
+    strategy: Strategy
+    folder: Path
+    shared: Weights
+    stays: Weights
+
+    @property
+    def request_like(self) -> Weights:
+        """What a request to train brings."""
+        return flattened(self.shared, likes(self._sent))
+
+    @property
+    def answer_like(self) -> Weights:
+        """What is answered to it."""
+        return flattened(self.shared, likes(self.strategy.answered_sets(self.shared)))
+
+    def begin(self, asked: Weights, number: int) -> Start:
+        """What round `number` starts from.
+
+        Args:
+            asked: as `request_like`.
+            number: from 1.
+
+        Raises:
+            UpdateError: a set that no honest round comes to.
+            RefusedError: what the site has kept cannot be read.
+        """
+        shared, sent = parted(asked, self.shared, self._sent)
+        expect_moderate(sent, self._sent)
+        kept = self._read(number - 1)
+        return Start(number, self._whole(shared, kept), shared, sent, {of: kept[of] for of in self._kept})
+
+    def whole(self, shared: Weights, number: int) -> Weights:
+        """All weights of the network, to be measured after round `number`.
+
+        Raises:
+            RefusedError: what the site has kept cannot be read.
+        """
+        return self._whole(shared, self._read(number) if self.stays else {})
+
+    def end(self, start: Start, after: Weights) -> Weights:
+        """The answer to a round, as `answer_like`; what the site keeps is on its disk when this returns.
+
+        Args:
+            start: what the round started from.
+            after: all weights of the network after it.
+
+        Raises:
+            RefusedError: what there is to answer or keep is nothing to go on from.
+            OSError: it cannot be kept, so nothing may leave.
+        """
+        shared = {name: after[name] for name in self.shared}
+        if not self.strategy.overrides("finish"):
+            self._write(start.number, {}, after)
+            return shared
+        steps = range(1, self.study.training.steps_per_round + 1)
+        rates = tuple(rate_at(self.study, start.number, step) for step in steps)
+        finished = self.strategy.finish(Trained(start.shared, shared, start.sent, start.kept, rates))
+        try:
+            expect_moderate(finished.answered, self.strategy.answered_sets(self.shared))
+            expect_moderate(finished.kept, self._kept)
+        except UpdateError as error:
+            raise RefusedError(Code.TRAINING_DIVERGED, str(error)) from None
+        self._write(start.number, dict(finished.kept), after)
+        return flattened(shared, finished.answered)
+
+    @property
+    def _sent(self) -> Mapping[str, SetLike]:
+        declared = self.strategy.server_sets(self.shared)
+        return {name: declared[name] for name in self.strategy.sends}
+
+    @property
+    def _kept(self) -> Mapping[str, SetLike]:
+        return self.strategy.kept_sets(self.shared)
+
+    def _whole(self, shared: Weights, kept: Mapping[str, Arrays]) -> Weights:
+        return {**shared, **kept.get(_LAYERS, self.stays)}
+
+    def _read(self, last: int) -> dict[str, Arrays]:
+        """What the site keeps after its last round up to `last`."""
+        declared = {**self._kept, **({_LAYERS: SetLike(self.stays)} if self.stays else {})}
+        rounds = [number for number in self._rounds() if number <= last] if declared else []
+        if not rounds:
+            return {**zeros(self._kept), **({_LAYERS: self.stays} if self.stays else {})}
+        path, like = self._file(rounds[-1]), flattened({}, likes(declared))
+        try:
+            stored = load_file(path)
+            check_weights({name: stored[name] for name in like}, like)
+        except (OSError, KeyError, SafetensorError, UpdateError) as error:
+            fix = "restore it from a backup, or let the study begin anew with `msfl-client reset-answers`"
+            raise RefusedError(Code.INTERNAL, f"{path}: what this site keeps cannot be read ({error}); {fix}") from None
+        return parted(stored, {}, declared)[1]
+
+    def _write(self, number: int, kept: dict[str, Arrays], after: Weights) -> None:
+        """Write down what is kept after a round, and forget all but what that started from."""
+        sets = {**kept, **({_LAYERS: {name: after[name] for name in self.stays}} if self.stays else {})}
+        if not sets:
+            return
+        private_folder(self.folder, within=self.folder.parents[2])  # the state folder
+        before = [one for one in self._rounds() if one < number]
+        write_bytes(self._file(number), to_safetensors(flattened({}, sets)), secret=True)
+        for other in self._rounds():
+            if other not in (number, *before[-1:]):
+                self._file(other).unlink()
+
+    def _rounds(self) -> list[int]:
+        return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.safetensors"))
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.safetensors"
+
+
+def read_start(path: Path, study: StudyConfig, number: int, weights: Weights) -> Start | None:
+    """What another process wrote down by `Start.save`, if it did; `weights` are those of the whole network."""
+    if not path.exists():
+        return None
+    strategy, stored = study.strategy or FedAvg(), load_file(path)
+    shared = {name: value for name, value in weights.items() if not strategy.stays(name)}
+    server, kept = strategy.server_sets(shared), strategy.kept_sets(shared)
+    sent = parted(stored, {}, {f"{_SENT}{name}": server[name] for name in strategy.sends})[1]
+    return Start(
+        number, weights, shared, {name: sent[f"{_SENT}{name}"] for name in strategy.sends}, parted(stored, {}, kept)[1]
+    )
+
+
+def site_strategy(state: Path, study: StudyConfig, first: Weights) -> SiteStrategy:
+    """The strategy of a study, or of a stage of it, at a site.
+
+    Args:
+        state: the site's state folder.
+        study: of the stage.
+        first: all weights of its network before any round.
+    """
+    strategy = study.strategy or FedAvg()
+    settings = study.model_dump_json(exclude={"rounds", "segmentation"})
+    key = hashlib.sha256(settings.encode()).hexdigest()[:16]
+    return SiteStrategy(
+        study=study,
+        strategy=strategy,
+        folder=state / FOLDER / study.name / f"{study.task}-{key}",
+        shared={name: shape_only(value) for name, value in first.items() if not strategy.stays(name)},
+        stays={name: np.array(value) for name, value in first.items() if strategy.stays(name)},
+    )
