@@ -31,7 +31,7 @@ from msfl_client.site.devices import cap_memory
 from msfl_client.trainer import OnStep
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
-from msfl_common.models.segmentation.unet import build_network, get_weights, set_weights
+from msfl_common.models.network import build_network, get_weights, set_weights
 
 JOB, START_WEIGHTS, END_WEIGHTS = "job.json", "start.safetensors", "end.safetensors"
 EXCHANGE_TIMEOUT = timedelta(minutes=5)  # for the slowest device, between two steps

@@ -13,7 +13,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import ConfigError
 from msfl_common.models.deep_models import build_classifier
 from msfl_common.models.feature_models import first_state
-from msfl_common.models.segmentation.unet import build_network
+from msfl_common.models.network import build_network
 from msfl_common.models.weights import Weights
 
 MOST_PARAMETERS = 100_000_000  # of any network: three times what the largest of the papers has

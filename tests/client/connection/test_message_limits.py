@@ -14,7 +14,7 @@ from tests.integration.hostile_link import objects_of, request
 from msfl_client.connection.message_limits import BoundsError, bounds_of
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import RoundTask, pack_task
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 
 
 @pytest.mark.parametrize("channels", [(4, 8), (64, 128, 256)])

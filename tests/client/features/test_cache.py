@@ -24,7 +24,7 @@ from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs, Model, StudyConfig, Training
 from msfl_common.errors import CohortError, InputError
 from msfl_common.models.model_folder import Provenance, save_model
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_server.research.simulated_cohort import make_cohort
 
 COARSE = Inputs(spacing_mm=3.0)

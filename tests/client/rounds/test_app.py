@@ -27,7 +27,7 @@ from msfl_common.messages.records import (
     unpack_update,
 )
 from msfl_common.metrics.segmentation import METRICS
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_server.research.simulation.grid import InProcessGrid
 
 MARKER = "sub-planted"

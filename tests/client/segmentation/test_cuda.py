@@ -17,7 +17,7 @@ from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.site.devices import cap_memory, free_memory, pick_devices
 from msfl_common.config.study import Augmentation, Model, Rounds, StudyConfig, Training
 from msfl_common.errors import Code, RefusedError
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU and a CUDA build of PyTorch")
 

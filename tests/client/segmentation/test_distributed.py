@@ -28,7 +28,7 @@ from msfl_common.config.site import Policy
 from msfl_common.config.study import Augmentation, Model, Rounds, StudyConfig, Training
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.records import RoundTask, pack_task, unpack_update
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_server.research.simulation.grid import InProcessGrid
 
 CPU = torch.device("cpu")
@@ -231,7 +231,7 @@ import sys, time
 from pathlib import Path
 from msfl_client.segmentation.distributed import train_on_devices
 from msfl_client.segmentation.distributed_rank import Job
-from msfl_common.models.segmentation.unet import build_network
+from msfl_common.models.network import build_network
 job = Job.model_validate_json(sys.argv[1])
 train_on_devices(build_network(job.study), job, lambda step, *_: step == 1 and print("training", flush=True))
 """

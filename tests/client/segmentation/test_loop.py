@@ -12,7 +12,7 @@ from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.site.devices import pick_device
 from msfl_common.config.study import Augmentation, Model, Rounds, StudyConfig, Training
 from msfl_common.errors import RefusedError
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 
 CPU = torch.device("cpu")
 STUDY = StudyConfig(

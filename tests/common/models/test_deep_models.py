@@ -29,7 +29,7 @@ from msfl_common.models.deep_models.pretrained_resnet2d import PretrainedResNet2
 from msfl_common.models.deep_models.resnet3d import ResidualBlock3D, ResNet3D
 from msfl_common.models.deep_models.resnext3d import ResNeXt3D, ResNeXtBlock3D
 from msfl_common.models.model_folder import LESION_THRESHOLD
-from msfl_common.models.segmentation.unet import build_network, get_weights, set_weights
+from msfl_common.models.network import build_network, get_weights, set_weights
 
 PARAMETERS = {  # T1w alone; T1w and FLAIR
     "resnet3d": (33_243_586, 33_265_666),

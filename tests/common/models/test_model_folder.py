@@ -12,7 +12,7 @@ from safetensors.numpy import load
 from msfl_common.config.study import Model, StudyConfig, Training
 from msfl_common.errors import ModelFolderError
 from msfl_common.models.model_folder import Provenance, load_model, save_model
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.weights import to_safetensors
 
 STUDY = StudyConfig(name="pilot", model=Model(channels=(2, 4)), training=Training(patch_voxels=8))

@@ -20,7 +20,7 @@ from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.model_folder import load_model
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.weights import Weights
 from msfl_server.aggregation.fedavg import aggregate, mean_loss, with_momentum
 from msfl_server.aggregation.update_store import update_store

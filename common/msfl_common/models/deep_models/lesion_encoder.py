@@ -26,9 +26,9 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, UpdateError
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM, HEIGHT_MM, VisitClassifier
 from msfl_common.models.model_card import LESION_THRESHOLD
-from msfl_common.models.monai_parts import SkipConnection
-from msfl_common.models.segmentation.unet import build_network, get_weights, set_weights
+from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights, check_weights
+from msfl_common.monai_parts import SkipConnection
 
 _FIELD_ML = FIELD_MM**2 * HEIGHT_MM / 1000
 _NUM_VOLUMES = 2

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from msfl_common.config.study import StudyConfig
-from msfl_common.models.monai_parts import UNet
 from msfl_common.models.weights import Weights
+from msfl_common.monai_parts import UNet
 from msfl_common.system.seeds import derive_seed
 
 LESION_LOG_ODDS = -4.0
