@@ -7,7 +7,7 @@ and then against the site's policy.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -21,9 +21,11 @@ from msfl_common.config.base import (
     validate,
 )
 from msfl_common.config.classification import Classification, DeepModel, check_deep_model
+from msfl_common.config.earlier_forms import earlier_words, in_todays_words
 from msfl_common.config.feature_catalogue import FEATURES, HARMONIZED
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.errors import ConfigError
+from msfl_common.networks.registry import Network, UNet
 from msfl_common.system.checked_numbers import MOST_CASES
 from msfl_common.system.reading import MOST_SETTINGS, describe_faults, parse_json, read_yaml
 
@@ -41,22 +43,6 @@ class Inputs(Frozen):
     def _no_repeats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) != len(value):
             raise ValueError("each contrast may be named once")
-        return value
-
-
-class Model(Frozen):
-    """A 3D U-Net with residual units and instance normalisation (MONAI's `UNet`)."""
-
-    channels: tuple[int, ...] = Field(
-        (16, 32, 64, 128), min_length=2, max_length=7, description="feature maps per level, finest first"
-    )
-    residual_units: int = Field(2, ge=0, le=4, description="residual units per level")
-
-    @field_validator("channels")
-    @classmethod
-    def _sane_channels(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(not 1 <= width <= 1024 for width in value):
-            raise ValueError("each level has 1 to 1024 feature maps")
         return value
 
 
@@ -182,7 +168,7 @@ class StudyConfig(Frozen):
     task: Task = Field("lesion-segmentation", description="what the model learns")
     seed: int = Field(0, ge=0, lt=2**32, description="the one seed: weights, split, patches, augmentation")
     inputs: Inputs = Inputs()
-    model: Model = Model()
+    network: Network = Field(UNet(), description="the network that segments lesions, by its `kind`")
     training: Training = Training()
     validation: Validation = Validation()
     rounds: Rounds = Rounds()
@@ -201,14 +187,14 @@ class StudyConfig(Frozen):
         description="fewest patients behind a model update or any figure; a site's policy may ask for more",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _stored_by_earlier_versions(cls, value: Any) -> Any:
+        return in_todays_words(value)
+
     @model_validator(mode="after")
     def _patch_fits_network(self) -> Self:
-        factor = 2 ** (len(self.model.channels) - 1)
-        if self.training.patch_voxels % factor:
-            raise ValueError(
-                f"training.patch_voxels: {self.training.patch_voxels} must be a multiple of {factor}, "
-                f"the down-sampling of {len(self.model.channels)} levels"
-            )
+        self.network.check_patch(self.training.patch_voxels)
         return self
 
     @model_validator(mode="after")
@@ -222,6 +208,11 @@ class StudyConfig(Frozen):
             raise ValueError("expected a section `classification` with the task classification, and with no other")
         if self.classification is not None and isinstance(self.classification.model, DeepModel):
             check_deep_model(self.classification, self.rounds.server_momentum, self._harmonized())
+            if self.classification.model.kind == "lesion-encoder" and not self.network.shows_encoder:
+                raise ValueError(
+                    "classification.model.kind: lesion-encoder looks at what the network's encoder has seen, and "
+                    f"{self.network.kind} does not show its; expected another network.kind, such as unet"
+                )
         elif self.classification is not None and self.rounds.server_momentum:
             raise ValueError("rounds.server_momentum: expected 0 with a model of features, which has no use for it")
         return self
@@ -250,7 +241,10 @@ def load_study(path: Path) -> StudyConfig:
     Raises:
         ConfigError: the file is missing, is not YAML, or does not validate.
     """
-    return validate(StudyConfig, read_yaml(path), str(path))
+    content = read_yaml(path)
+    if faults := earlier_words(content):
+        raise ConfigError(str(path), faults)
+    return validate(StudyConfig, content, str(path))
 
 
 def parse_study(text: str, source: str = "study") -> StudyConfig:

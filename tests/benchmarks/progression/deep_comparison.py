@@ -77,7 +77,7 @@ def _train_federated(kind: str, cohort: Path, others: Path, segmentation: Path, 
         name="comparison",
         task="classification",
         inputs=card.study.inputs,
-        model=card.study.model,
+        network=card.study.network,
         training=Training(steps_per_round=STEPS_PER_ROUND, batch_size=4, learning_rate=LEARNING_RATE),
         rounds=Rounds(num_rounds=NUM_ROUNDS, quorum=3),
         classification=Classification(

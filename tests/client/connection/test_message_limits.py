@@ -19,7 +19,7 @@ from msfl_common.models.network import build_network, get_weights
 
 @pytest.mark.parametrize("channels", [(4, 8), (64, 128, 256)])
 def test_an_honest_request_is_within_the_bounds_and_not_far(tiny: StudyConfig, channels: tuple[int, ...]) -> None:
-    study = tiny.model_copy(update={"model": tiny.model.model_copy(update={"channels": channels})})
+    study = tiny.model_copy(update={"network": tiny.network.model_copy(update={"channels": channels})})
     weights = get_weights(build_network(study))
     bounds = bounds_of(weights)
     _, objects = objects_of(request(pack_task(RoundTask(study, 1), weights)))

@@ -13,16 +13,15 @@ from tests.deep import KINDS, SHAPE, full_study, tiny_study
 from torch import nn
 
 from msfl_client.imaging.resampling import normalise
-from msfl_common.config.study import Model
 from msfl_common.errors import InputError
 from msfl_common.models.deep_models import VisitClassifier, build_classifier
 from msfl_common.models.deep_models.clinical_inputs import RANGES, scale_clinical
 from msfl_common.models.deep_models.lesion_encoder import (
     LesionEncoder,
     _brain_zscore,
-    _encode_and_decode,
     _mean_within,
     load_segmentation,
+    see_and_segment,
     segmentation_origin,
 )
 from msfl_common.models.deep_models.pretrained_resnet2d import PretrainedResNet2D, backbone_origin, load_backbone
@@ -30,6 +29,7 @@ from msfl_common.models.deep_models.resnet3d import ResidualBlock3D, ResNet3D
 from msfl_common.models.deep_models.resnext3d import ResNeXt3D, ResNeXtBlock3D
 from msfl_common.models.model_folder import LESION_THRESHOLD
 from msfl_common.models.network import build_network, get_weights, set_weights
+from msfl_common.networks.registry import UNet
 
 PARAMETERS = {  # T1w alone; T1w and FLAIR
     "resnet3d": (33_243_586, 33_265_666),
@@ -309,13 +309,13 @@ def lesion_encoder(**changes: object) -> tuple[VisitClassifier, LesionEncoder]:
     return network, network.encoder
 
 
-@pytest.mark.parametrize("model", [Model(channels=(4, 8)), Model(channels=(2, 4, 6, 8), residual_units=0)])
-def test_the_encoder_is_part_of_the_very_segmentation_network(model: Model) -> None:
-    _, encoder = lesion_encoder(model=model)
+@pytest.mark.parametrize("settings", [UNet(channels=(4, 8)), UNet(channels=(2, 4, 6, 8), residual_units=0)])
+def test_the_encoder_is_part_of_the_very_segmentation_network(settings: UNet) -> None:
+    _, encoder = lesion_encoder(network=settings)
     images = torch.randn(1, 2, 16, 24, 16)
-    levels, logits = _encode_and_decode(encoder.unet, images)
+    levels, logits = see_and_segment(encoder.unet, settings.encoder, images)
     assert torch.equal(logits, encoder.unet(images))
-    assert [maps.shape[1] for maps in levels] == list(model.channels)
+    assert [maps.shape[1] for maps in levels] == list(settings.channels)
 
 
 def test_images_are_normalised_as_for_segmentation() -> None:
@@ -367,8 +367,8 @@ def test_a_segmentation_model_is_taken_over_and_kept() -> None:
     load_segmentation(network, other)
     assert all(np.array_equal(other[name], value) for name, value in get_weights(encoder.unet).items())
     assert not any(parameter.requires_grad for parameter in encoder.unet.parameters())
-    wide = get_weights(build_network(tiny_study("lesion-encoder", model=Model(channels=(4, 16)))))
-    with pytest.raises(InputError, match="does not fit this study's U-Net"):
+    wide = get_weights(build_network(tiny_study("lesion-encoder", network=UNet(channels=(4, 16)))))
+    with pytest.raises(InputError, match="does not fit this study's network"):
         load_segmentation(network, wide)
 
 

@@ -172,7 +172,7 @@ def test_checkpoints_of_another_model_are_refused(
 ) -> None:
     out = tmp_path / "out"
     run_rounds(grid_of(sites), tiny_study, start(tiny_study), out, Recorder())
-    other = tiny_study.model_copy(update={"model": tiny_study.model.model_copy(update={"channels": (2, 4)})})
+    other = tiny_study.model_copy(update={"network": tiny_study.network.model_copy(update={"channels": (2, 4)})})
     with pytest.raises(InputError, match="none readable"):
         load_checkpoint(out, other, get_weights(build_network(other)))
 
