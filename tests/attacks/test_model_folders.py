@@ -91,7 +91,7 @@ def test_a_card_that_lies_is_refused(tmp_path: Path, name: str, value: Any) -> N
 def test_a_huge_architecture_is_refused_before_it_is_built(tmp_path: Path) -> None:
     folder, before = save(tmp_path / "m"), megabytes()
     study = STUDY.model_copy(update={"network": UNet(channels=(1024,) * 6, residual_units=4)})
-    study = study.model_copy(update={"training": Training(patch_voxels=32)})
+    study = study.model_copy(update={"training": Training(patch_voxels=64)})
     edit(folder, "study", study.model_dump(mode="json"))
     with pytest.raises(ModelFolderError, match="at most 100,000,000 parameters"):
         load_model(folder)
