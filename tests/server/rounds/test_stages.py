@@ -34,7 +34,7 @@ from msfl_common.errors import Code, ConfigError, ModelFolderError, RefusedError
 from msfl_common.messages.records import SEGMENTATION, Content, RoundTask, pack_task, unpack_refusal, unpack_task
 from msfl_common.models.model_folder import load_model, read_card, read_reference
 from msfl_common.models.starting_weights import starting_weights
-from msfl_common.networks.registry import UNet
+from msfl_common.networks.registry import DynUNet, UNet
 from msfl_server.research.simulation.federation import simulate
 from msfl_server.research.simulation.folder import RunSetup
 from msfl_server.research.simulation.grid import InProcessGrid
@@ -54,7 +54,7 @@ STUDY = StudyConfig(
     name="both",
     task="classification",
     inputs=Inputs(spacing_mm=4.0),
-    network=UNet(channels=(4, 8)),
+    network=DynUNet(channels=(2, 4, 4), dimensions=2),  # another than most tests have
     training=Training(steps_per_round=2, batch_size=2, patch_voxels=16),
     validation=Validation(bootstrap_samples=100),
     segmentation=Rounds(num_rounds=2, quorum=2, deadline_s=120),
