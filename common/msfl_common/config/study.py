@@ -21,8 +21,8 @@ from msfl_common.config.base import (
     validate,
 )
 from msfl_common.config.classification import Classification, DeepModel, check_deep_model
-from msfl_common.config.earlier_forms import earlier_words, in_todays_words
 from msfl_common.config.feature_catalogue import FEATURES, HARMONIZED
+from msfl_common.config.former_keys import former_keys, renewed
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.errors import ConfigError
 from msfl_common.networks.registry import Network, UNet
@@ -189,8 +189,8 @@ class StudyConfig(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _stored_by_earlier_versions(cls, value: Any) -> Any:
-        return in_todays_words(value)
+    def _of_an_earlier_version(cls, value: Any) -> Any:
+        return renewed(value)
 
     @model_validator(mode="after")
     def _patch_fits_network(self) -> Self:
@@ -239,10 +239,10 @@ def load_study(path: Path) -> StudyConfig:
     """Read `study.yaml`.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or does not validate.
+        ConfigError: the file is missing, is not YAML, has a key of an earlier version, or does not validate.
     """
     content = read_yaml(path)
-    if faults := earlier_words(content):
+    if faults := former_keys(content):
         raise ConfigError(str(path), faults)
     return validate(StudyConfig, content, str(path))
 
