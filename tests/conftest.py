@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from msfl_client.data.bids import Case, find_cases
 from msfl_common.config.base import Contrast
 from msfl_common.config.site import SiteConfig
-from msfl_common.config.study import Inputs, Model, Rounds, StudyConfig, Training, Validation
+from msfl_common.config.study import Inputs, Rounds, StudyConfig, Training, Validation
+from msfl_common.networks.registry import UNet
 
 SHAPE = (24, 28, 20)
 AFFINE = np.diag([6.0, 6.0, 6.0, 1.0])
@@ -126,7 +127,7 @@ def tiny_settings() -> StudyConfig:
     return StudyConfig(
         name="tiny",
         inputs=Inputs(spacing_mm=4.0),
-        model=Model(channels=(4, 8)),
+        network=UNet(channels=(4, 8)),
         training=Training(steps_per_round=2, batch_size=2, patch_voxels=16),
         validation=Validation(bootstrap_samples=100),
         rounds=Rounds(num_rounds=3, quorum=2, deadline_s=120),

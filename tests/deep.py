@@ -6,7 +6,8 @@ import numpy as np
 
 from msfl_client.classification.visit_sequences import VisitSequence
 from msfl_common.config.classification import Classification, Clinical, DeepModel, Outcome
-from msfl_common.config.study import Inputs, Model, Rounds, StudyConfig, Training
+from msfl_common.config.study import Inputs, Rounds, StudyConfig, Training
+from msfl_common.networks.registry import UNet
 
 KINDS = ("resnet3d", "pretrained-resnet2d", "resnext", "lesion-encoder")
 SUBSCORES: tuple[Clinical, ...] = (
@@ -22,7 +23,7 @@ def tiny_study(kind: str, **changes: object) -> StudyConfig:
     study = StudyConfig(
         name="tiny",
         task="classification",
-        model=Model(channels=(4, 8)),
+        network=UNet(channels=(4, 8)),
         inputs=Inputs(contrasts=("T1w", "FLAIR"), spacing_mm=4.0),
         training=Training(steps_per_round=30, batch_size=4, patch_voxels=16, learning_rate=0.01),
         rounds=Rounds(num_rounds=2, quorum=1),

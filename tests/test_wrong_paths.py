@@ -18,10 +18,11 @@ from msfl_client.egress.gateway import door_of, release
 from msfl_client.egress.ledger_content import make_officer_key
 from msfl_client.site.folder import init_site
 from msfl_common.config.site import load_site
-from msfl_common.config.study import Model, StudyConfig, Training
+from msfl_common.config.study import StudyConfig, Training
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.starting_weights import starting_weights
+from msfl_common.networks.registry import UNet
 from msfl_server.cli.main import main as server
 from msfl_server.research.simulated_cohort import make_records
 from msfl_server.study.folder import init_study
@@ -158,7 +159,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     take_over(add_site(study, "a", world / "site" / "site.key.pub"), load_site(world / "site" / "site.yaml"))
     rows = [f"sub-{number:02}\t{number / 7:.3f}\t{('RR', 'SP')[number % 2]}" for number in range(20)]
     (world / "table.tsv").write_text("\n".join(["participant_id\tx\tms_course", *rows]) + "\n")
-    segmentation = StudyConfig(name="pilot", model=Model(channels=(2, 4)), training=Training(patch_voxels=8))
+    segmentation = StudyConfig(name="pilot", network=UNet(channels=(2, 4)), training=Training(patch_voxels=8))
     save_model(
         world / "model", segmentation, starting_weights(segmentation), Provenance(rounds_completed=1, sites={"a": 5})
     )

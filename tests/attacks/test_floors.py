@@ -40,7 +40,7 @@ from msfl_common.messages.records import (
 from msfl_common.metrics.classification import CLASS_METRICS
 from msfl_common.metrics.intervals import bootstrap_mean
 from msfl_common.metrics.segmentation import METRICS
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_server.research.simulation.grid import InProcessGrid
 from tests.client.classification.test_evaluation import STUDY as OUTCOMES
 from tests.commands import run_main

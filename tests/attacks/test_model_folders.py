@@ -14,12 +14,13 @@ import pytest
 import typer
 
 from msfl_client.cli.main import app as client_app
-from msfl_common.config.study import Model, Rounds, StudyConfig, Training
+from msfl_common.config.study import Rounds, StudyConfig, Training
 from msfl_common.errors import InputError, ModelFolderError
 from msfl_common.feature_models import first_state
 from msfl_common.models.model_folder import Provenance, load_model, save_model
 from msfl_common.models.model_signature import ModelSigner, check_origin, fingerprint_of
 from msfl_common.models.starting_weights import starting_weights
+from msfl_common.networks.registry import UNet
 from msfl_common.trust.kit import fingerprint
 from msfl_server.study.certificates import issue_server_certificate, make_authority
 from msfl_server.study.folder import init_study
@@ -29,7 +30,7 @@ from tests.attacks.file_mutations import HOSTILE_TEXT, megabytes, reference_of
 from tests.attacks.request_mutations import studies
 from tests.feature_models import make_settings
 
-STUDY = StudyConfig(name="pilot", model=Model(channels=(2, 4)), training=Training(patch_voxels=8), rounds=Rounds())
+STUDY = StudyConfig(name="pilot", network=UNet(channels=(2, 4)), training=Training(patch_voxels=8), rounds=Rounds())
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +90,8 @@ def test_a_card_that_lies_is_refused(tmp_path: Path, name: str, value: Any) -> N
 
 def test_a_huge_architecture_is_refused_before_it_is_built(tmp_path: Path) -> None:
     folder, before = save(tmp_path / "m"), megabytes()
-    study = STUDY.model_copy(update={"model": Model(channels=(1024,) * 6, residual_units=4)})
-    study = study.model_copy(update={"training": Training(patch_voxels=32)})
+    study = STUDY.model_copy(update={"network": UNet(channels=(1024,) * 6, residual_units=4)})
+    study = study.model_copy(update={"training": Training(patch_voxels=64)})
     edit(folder, "study", study.model_dump(mode="json"))
     with pytest.raises(ModelFolderError, match="at most 100,000,000 parameters"):
         load_model(folder)
@@ -99,7 +100,7 @@ def test_a_huge_architecture_is_refused_before_it_is_built(tmp_path: Path) -> No
 
 def test_weights_of_another_architecture_are_not_read(tmp_path: Path) -> None:
     folder, before = save(tmp_path / "m"), megabytes()
-    edit(folder, "study", STUDY.model_copy(update={"model": Model(channels=(8, 64))}).model_dump(mode="json"))
+    edit(folder, "study", STUDY.model_copy(update={"network": UNet(channels=(8, 64))}).model_dump(mode="json"))
     with (folder / "model.safetensors").open("ab") as stream:
         stream.truncate(2**36)  # sparse: 64 GB to whom reads it
     with pytest.raises(ModelFolderError, match=r"expected at most \d+ bytes, found more"):

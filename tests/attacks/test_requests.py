@@ -108,8 +108,8 @@ def test_the_sites_log_is_bounded_and_one_line_a_message(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model__channels": [1024] * 6, "model__residual_units": 4, "training__patch_voxels": 96},
-        {"model__channels": [1024] * 7, "training__patch_voxels": 512},
+        {"network__channels": [1024] * 6, "network__residual_units": 4, "training__patch_voxels": 96},
+        {"network__channels": [1024] * 7, "training__patch_voxels": 512},
         {"training__patch_voxels": 512},
         {"training__patch_voxels": 8, "inputs__spacing_mm": 0.5, "validation__window_overlap": 0.9},
         {"harmonization": {"method": "combat", "age_knots_years": [number / 1e4 for number in range(30_000)]}},
@@ -159,7 +159,7 @@ def test_curvatures_of_many_classes_and_features_are_refused(target: Target) -> 
     [
         {"training__batch_size": 1024, "training__patch_voxels": 64},
         {"training__patch_voxels": 128, "training__batch_size": 64},
-        {"model__channels": [256, 512, 512]},
+        {"network__channels": [256, 512, 512]},
     ],
 )
 def test_a_batch_beyond_the_sites_memory_is_refused(target: Target, changes: dict[str, Any]) -> None:

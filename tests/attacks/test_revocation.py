@@ -31,7 +31,7 @@ from msfl_client.connection.message_limits import Bounds
 from msfl_client.site.keys import load_key
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import RoundTask, pack_task
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_server.flower import coordinator
 from msfl_server.flower.coordinator import TICK_S, Coordinator, link_address
 from msfl_server.flower.server_process import open_run

@@ -35,7 +35,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code
 from msfl_common.messages.ledger import take_head
 from msfl_common.messages.records import RoundTask, describe, pack_task, unpack_refusal
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_common.trust.kit import read_certificate
 from msfl_server.flower import control as federation_control
 from msfl_server.flower.control import LinkAddress, connect

@@ -52,7 +52,7 @@ from msfl_common import __version__
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code
 from msfl_common.messages.records import NodeFacts, RoundTask, pack_facts, unpack_facts, unpack_update
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_server.flower.control import connect
 from msfl_server.flower.server_process import DeployedGrid
 from msfl_server.rounds.roster import Roster, meet_sites

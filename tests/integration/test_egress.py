@@ -47,7 +47,7 @@ from msfl_common.config.site import load_site
 from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.messages.ledger import take_head
 from msfl_common.messages.records import describe
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_server.study.ledger_heads import compare
 from msfl_server.study.server_config import load_server
 

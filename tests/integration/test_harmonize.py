@@ -27,7 +27,7 @@ STUDY = """\
 name: harmonized
 min_cases: 1
 inputs: {spacing_mm: 4.0}
-model: {channels: [4, 8]}
+network: {kind: unet, channels: [4, 8]}
 training: {steps_per_round: 2, patch_voxels: 16}
 validation: {fraction: 0.2, bootstrap_samples: 100}
 rounds: {num_rounds: 1, quorum: 3}

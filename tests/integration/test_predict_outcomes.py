@@ -26,7 +26,7 @@ from msfl_common.metrics.reliability import interval_at
 from msfl_common.models.deep_models import build_classifier
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM
 from msfl_common.models.model_folder import ModelCard, Provenance, load_model, save_model
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.starting_weights import starting_weights
 from msfl_server.research.simulated_cohort import make_records
 from msfl_server.rounds.loop import run_rounds

@@ -27,7 +27,7 @@ from msfl_common.errors import CaseError, Code, RefusedError
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.models.deep_models import build_classifier
 from msfl_common.models.model_folder import REFERENCE_FILE, read_reference
-from msfl_common.models.segmentation.unet import get_weights, set_weights
+from msfl_common.models.network import get_weights, set_weights
 from msfl_common.models.weights import Weights
 
 if TYPE_CHECKING:

@@ -26,14 +26,14 @@ def check_size(site: SiteConfig, study: StudyConfig) -> None:
     """Refuse a study whose rounds cannot fit.
 
     Raises:
-        ConfigError: the model is larger than any study's may be.
+        ConfigError: the network is larger than any study's may be.
         RefusedError: a batch takes more memory than the site's policy allows, or than its device has.
     """
     most = _memory_of(site)
     for needed in _needed(study.model_copy(update={"rounds": Rounds()})):
         if needed > most:
             gigabytes = f"{needed / 1e9:.1f} GB, at most {most / 1e9:.1f} GB"
-            raise RefusedError(Code.POLICY, f"training.batch_size, patch or model: a batch takes {gigabytes}")
+            raise RefusedError(Code.POLICY, f"training.batch_size, patch_voxels or network: a batch takes {gigabytes}")
 
 
 @lru_cache(maxsize=4)
@@ -53,8 +53,7 @@ def _values_of_one(study: StudyConfig) -> Iterator[int]:
     if settings is None:
         edge = study.training.patch_voxels
         yield 2 * (num_contrasts + 1) * edge**3  # itself, and what augmentation makes of it
-        for level, width in enumerate(study.model.channels):
-            yield 2 * width * max(1, edge >> (level + 1)) ** 3  # a convolution's maps, and the normalised ones
+        yield study.network.least_values(edge)
     elif isinstance(settings.model, DeepModel):
         model = settings.model
         yield 2 * model.max_visits * num_contrasts * model.slices * model.pixels**2

@@ -33,7 +33,7 @@ from msfl_common.errors import CaseError, CohortError, InputError
 from msfl_common.metrics.segmentation import label_lesions
 from msfl_common.models.model_card import NOTICE
 from msfl_common.models.model_folder import ModelCard, load_model
-from msfl_common.models.segmentation.unet import build_network, set_weights
+from msfl_common.models.network import build_network, set_weights
 from msfl_common.system.files import write_json, write_text
 
 TABLE = "lesions.tsv"

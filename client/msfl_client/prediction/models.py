@@ -28,7 +28,7 @@ from msfl_common.harmonization import Reference
 from msfl_common.models.deep_models import build_classifier, deep_settings
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM
 from msfl_common.models.model_card import NOTICE, ModelCard
-from msfl_common.models.segmentation.unet import set_weights
+from msfl_common.models.network import set_weights
 from msfl_common.models.weights import Weights
 from msfl_common.system.files import write_json
 

@@ -10,7 +10,7 @@ import math
 import torch
 
 from msfl_common.config.study import Augmentation
-from msfl_common.models.monai_parts import (
+from msfl_common.monai_parts import (
     Compose,
     RandAdjustContrast,
     RandAffined,

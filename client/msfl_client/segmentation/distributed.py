@@ -27,7 +27,7 @@ from msfl_client.site.devices import free_memory
 from msfl_client.trainer import OnStep
 from msfl_client.training.site_strategy import Start
 from msfl_common.errors import Code, RefusedError
-from msfl_common.models.segmentation.unet import get_weights, set_weights
+from msfl_common.models.network import get_weights, set_weights
 from msfl_common.system.processes import child_environment, python_command
 
 _LOG_CHARACTERS = 2000

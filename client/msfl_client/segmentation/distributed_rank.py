@@ -32,7 +32,7 @@ from msfl_client.trainer import OnStep
 from msfl_client.training.site_strategy import read_start
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
-from msfl_common.models.segmentation.unet import build_network, get_weights, set_weights
+from msfl_common.models.network import build_network, get_weights, set_weights
 
 JOB, START_WEIGHTS, END_WEIGHTS = "job.json", "start.safetensors", "end.safetensors"
 START_SETS = "sets.safetensors"  # what the study's strategy starts from, beside the weights

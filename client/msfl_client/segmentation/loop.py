@@ -23,7 +23,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.metrics.segmentation import segmentation_metrics
 from msfl_common.models.model_folder import LESION_THRESHOLD
-from msfl_common.models.monai_parts import DiceCELoss, sliding_window_inference
+from msfl_common.monai_parts import DiceCELoss, sliding_window_inference
 
 
 def train_round(

@@ -26,7 +26,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.metrics.intervals import bootstrap_mean, num_patients_of
 from msfl_common.metrics.segmentation import METRICS
-from msfl_common.models.segmentation.unet import build_network, get_weights, set_weights
+from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
 from msfl_common.system.seeds import derive_seed
 

@@ -10,7 +10,8 @@ _USUAL = {"learning_rate": 1e-3, "weight_decay": 1e-2}  # written into every sto
 
 def former_keys(content: dict[str, Any]) -> list[str]:
     """A line for each key that has another name now."""
-    return [
+    of_network = ["model: is called network now; write `network:` for it, and `kind: unet` as the first key below it"]
+    return (of_network if "model" in content else []) + [
         f"{section}.server_momentum: is now `strategy: {{kind: fedavgm, momentum: ...}}`, a section of its own; take "
         "the key out, and where it is 0 leave it at that"
         for section in ("rounds", "segmentation")
@@ -24,7 +25,20 @@ def renewed(content: Any) -> Any:
     Raises:
         ValueError: it has a momentum for each of its stages.
     """
-    if not isinstance(content, dict) or not former_keys(content):
+    return _with_strategy(_with_network(content)) if isinstance(content, dict) and former_keys(content) else content
+
+
+def _with_network(content: dict[str, Any]) -> dict[str, Any]:
+    """`model` was the section of a U-Net, the only network that there was."""
+    if "network" in content or not isinstance(content.get("model"), dict):
+        return content
+    network = {"kind": "unet", **content["model"]}
+    return {key: value for key, value in content.items() if key != "model"} | {"network": network}
+
+
+def _with_strategy(content: dict[str, Any]) -> dict[str, Any]:
+    """A momentum was a key of the rounds; and rates were replaced where they equalled the usual ones."""
+    if not former_keys(content):
         return content
     stages = {name: dict(content[name]) for name in ("rounds", "segmentation") if isinstance(content.get(name), dict)}
     momenta = {name: stage.pop("server_momentum", 0.0) for name, stage in stages.items()}

@@ -26,6 +26,7 @@ from msfl_common.config.former_keys import former_keys, renewed
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.secrets import refuse_variables
 from msfl_common.errors import ConfigError
+from msfl_common.networks.registry import Network, UNet
 from msfl_common.strategies import AnyStrategy
 from msfl_common.system.checked_numbers import MOST_CASES
 from msfl_common.system.reading import MOST_SETTINGS, describe_faults, parse_json, read_yaml
@@ -44,22 +45,6 @@ class Inputs(Frozen):
     def _no_repeats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) != len(value):
             raise ValueError("each contrast may be named once")
-        return value
-
-
-class Model(Frozen):
-    """A 3D U-Net with residual units and instance normalisation (MONAI's `UNet`)."""
-
-    channels: tuple[int, ...] = Field(
-        (16, 32, 64, 128), min_length=2, max_length=7, description="feature maps per level, finest first"
-    )
-    residual_units: int = Field(2, ge=0, le=4, description="residual units per level")
-
-    @field_validator("channels")
-    @classmethod
-    def _sane_channels(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(not 1 <= width <= 1024 for width in value):
-            raise ValueError("each level has 1 to 1024 feature maps")
         return value
 
 
@@ -185,7 +170,7 @@ class StudyConfig(Frozen):
     task: Task = Field("lesion-segmentation", description="what the model learns")
     seed: int = Field(0, ge=0, lt=2**32, description="the one seed: weights, split, patches, augmentation")
     inputs: Inputs = Inputs()
-    model: Model = Model()
+    network: Network = Field(UNet(), description="the network that segments lesions, by its `kind`")
     training: Training = Training()
     validation: Validation = Validation()
     rounds: Rounds = Rounds()
@@ -216,12 +201,7 @@ class StudyConfig(Frozen):
 
     @model_validator(mode="after")
     def _patch_fits_network(self) -> Self:
-        factor = 2 ** (len(self.model.channels) - 1)
-        if self.training.patch_voxels % factor:
-            raise ValueError(
-                f"training.patch_voxels: {self.training.patch_voxels} must be a multiple of {factor}, "
-                f"the down-sampling of {len(self.model.channels)} levels"
-            )
+        self.network.check_patch(self.training.patch_voxels)
         return self
 
     @model_validator(mode="after")
@@ -235,6 +215,11 @@ class StudyConfig(Frozen):
             raise ValueError("expected a section `classification` with the task classification, and with no other")
         if self.classification is not None and isinstance(self.classification.model, DeepModel):
             check_deep_model(self.classification, self.strategy, self._harmonized())
+            if self.classification.model.kind == "lesion-encoder" and not self.network.shows_encoder:
+                raise ValueError(
+                    "classification.model.kind: lesion-encoder looks at what the network's encoder has seen, and "
+                    f"{self.network.kind} does not show its; expected another network.kind, such as unet"
+                )
         if self.strategy is not None and not self.averages:
             raise ValueError(
                 f"strategy: {self.strategy.kind} is for networks; a model of features takes none, as it is made of the "

@@ -11,7 +11,7 @@ from msfl_common.config.study import StudyConfig, parse_study
 from msfl_common.errors import InputError
 from msfl_common.feature_models import first_state
 from msfl_common.models.deep_models.start import build_started, origin
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.weights import ORDER, Weights, to_safetensors
 from msfl_common.system.seeds import derive_seed
 

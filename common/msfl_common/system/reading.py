@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from msfl_common.errors import ConfigError
 from msfl_common.system.foreign_text import is_plain, shown
@@ -159,12 +160,22 @@ def describe_faults(error: ValidationError) -> list[str]:
             lines.append(f"{field}: unknown key; remove it or check its spelling")
         elif fault["type"] == "missing":
             lines.append(f"{field}: required, but not there")
+        elif fault["type"] == "union_tag_not_found":
+            lines.append(f"{field}.{_discriminator(fault)}: required, but not there")
+        elif fault["type"] == "union_tag_invalid":
+            found = shown(repr(fault["ctx"]["tag"]))
+            lines.append(f"{field}.{_discriminator(fault)}: found {found}; expected {fault['ctx']['expected_tags']}")
         elif fault["type"] == "value_error":
             found = f"{field}: found {value}; " if fault["loc"] else ""
             lines.append(f"{found}{fault['ctx']['error']}")
         else:
             lines.append(f"{field}: found {value}; {fault['msg'][0].lower()}{fault['msg'][1:]}")
     return lines
+
+
+def _discriminator(fault: ErrorDetails) -> str:
+    """The key that says which of several kinds a section is."""
+    return str(fault["ctx"]["discriminator"]).strip("'")
 
 
 class _PlainLoader(yaml.SafeLoader):

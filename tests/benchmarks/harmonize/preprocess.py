@@ -25,7 +25,7 @@ from msfl_client.segmentation.network_input import prepare_all
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs, load_study
-from msfl_common.models.segmentation.unet import build_network
+from msfl_common.models.network import build_network
 from msfl_server.research.simulated_cohort import make_cohort
 from tests.benchmarks.figure import Figure
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from msfl_common.config.study import Harmonization, Model, Rounds, StudyConfig, Training, Validation
+from msfl_common.config.study import Harmonization, Rounds, StudyConfig, Training, Validation
 from msfl_common.models.model_folder import read_reference
+from msfl_common.networks.registry import UNet
 from msfl_server.research.simulated_cohort import make_cohort
 from msfl_server.research.simulation.folder import RunSetup, sites_of_cohort
 from msfl_server.research.simulation.harmonization_cases import cases_of_run
@@ -27,7 +28,7 @@ def measure() -> list[Figure]:
     study = StudyConfig(
         name="scanner-effect",
         training=Training(steps_per_round=1, patch_voxels=32),
-        model=Model(channels=(4, 8)),
+        network=UNet(channels=(4, 8)),
         validation=Validation(every_rounds=1),
         rounds=Rounds(num_rounds=1),
         harmonization=Harmonization(method="combat"),

@@ -25,7 +25,7 @@ from msfl_common.config.study import Rounds, StudyConfig, Training, load_study
 from msfl_common.models.deep_models import VisitClassifier, build_classifier, deep_settings
 from msfl_common.models.deep_models.lesion_encoder import load_segmentation
 from msfl_common.models.model_folder import load_model
-from msfl_common.models.segmentation.unet import get_weights, set_weights
+from msfl_common.models.network import get_weights, set_weights
 from msfl_server.research.simulated_cohort import make_cohort
 from msfl_server.research.simulation.folder import RunSetup, sites_of_cohort
 from msfl_server.research.simulation.run import run_simulated
@@ -77,7 +77,7 @@ def _train_federated(kind: str, cohort: Path, others: Path, segmentation: Path, 
         name="comparison",
         task="classification",
         inputs=card.study.inputs,
-        model=card.study.model,
+        network=card.study.network,
         training=Training(steps_per_round=STEPS_PER_ROUND, batch_size=4, learning_rate=LEARNING_RATE),
         rounds=Rounds(num_rounds=NUM_ROUNDS, quorum=3),
         classification=Classification(

@@ -18,7 +18,7 @@ from msfl_common.config.optimisation import optimisation_of
 from msfl_common.config.study import StudyConfig, Training
 from msfl_common.errors import CaseError, Code, RefusedError
 from msfl_common.models.deep_models import VisitClassifier, build_classifier, deep_settings
-from msfl_common.models.segmentation.unet import get_weights
+from msfl_common.models.network import get_weights
 
 CPU = torch.device("cpu")
 SEQUENCES = [learnable_sequence(seed, label, 1 + seed % 3) for seed in range(4) for label in (0, 1)]

@@ -14,12 +14,12 @@ from tests.integration.hostile_link import objects_of, request
 from msfl_client.connection.message_limits import BoundsError, bounds_of
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import RoundTask, pack_task
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 
 
 @pytest.mark.parametrize("channels", [(4, 8), (64, 128, 256)])
 def test_an_honest_request_is_within_the_bounds_and_not_far(tiny: StudyConfig, channels: tuple[int, ...]) -> None:
-    study = tiny.model_copy(update={"model": tiny.model.model_copy(update={"channels": channels})})
+    study = tiny.model_copy(update={"network": tiny.network.model_copy(update={"channels": channels})})
     weights = get_weights(build_network(study))
     bounds = bounds_of(weights)
     _, objects = objects_of(request(pack_task(RoundTask(study, 1), weights)))

@@ -21,10 +21,11 @@ from msfl_client.preprocessing.common_space_reader import common_space_of
 from msfl_client.segmentation.lesion_model import load_lesion_model
 from msfl_common.config.feature_catalogue import FEATURES, ZONES
 from msfl_common.config.site import SiteConfig
-from msfl_common.config.study import Inputs, Model, StudyConfig, Training
+from msfl_common.config.study import Inputs, StudyConfig, Training
 from msfl_common.errors import CohortError, InputError
 from msfl_common.models.model_folder import Provenance, save_model
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
+from msfl_common.networks.registry import UNet
 from msfl_server.research.simulated_cohort import make_cohort
 
 COARSE = Inputs(spacing_mm=3.0)
@@ -47,7 +48,7 @@ def site(bids: Path, tmp_path: Path) -> SiteConfig:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     study = StudyConfig(
-        name="coarse", inputs=COARSE, model=Model(channels=(4, 8)), training=Training(patch_voxels=32), min_cases=1
+        name="coarse", inputs=COARSE, network=UNet(channels=(4, 8)), training=Training(patch_voxels=32), min_cases=1
     )
     save_model(tmp_path / "model", study, get_weights(build_network(study)), Provenance(rounds_completed=1, sites={}))
     return tmp_path / "model"

@@ -16,7 +16,7 @@ from msfl_client.prediction.lesions import predict_folder
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import CohortError, InputError
 from msfl_common.models.model_folder import LESION_THRESHOLD, Provenance, save_model
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from msfl_common.messages.records import (
     unpack_update,
 )
 from msfl_common.metrics.segmentation import METRICS
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_server.research.simulation.grid import InProcessGrid
 
 MARKER = "sub-planted"
@@ -97,7 +97,7 @@ def test_the_sites_policy_wins(
 
 
 def test_hostile_requests_get_a_code_and_nothing_else(config: SiteConfig, tiny_study: StudyConfig) -> None:
-    other = tiny_study.model_copy(update={"model": tiny_study.model.model_copy(update={"channels": (2, 4)})})
+    other = tiny_study.model_copy(update={"network": tiny_study.network.model_copy(update={"channels": (2, 4)})})
     wrong_weights = pack_task(RoundTask(tiny_study, 1), get_weights(build_network(other)))
     strange_study = RecordDict({"task": ConfigRecord({"study": '{"name": "x", "run": "rm -rf /"}', "round": 1})})
     for content, code in (
@@ -120,9 +120,9 @@ def test_with_a_joining_kit_no_other_study_is_served(config: SiteConfig, tiny_st
         return refusal and refusal.code
 
     longer = tiny_study.rounds.model_copy(update={"num_rounds": 9, "deadline_s": 5.0})
-    larger = tiny_study.model.model_copy(update={"channels": (1024, 1024)})
+    larger = tiny_study.network.model_copy(update={"channels": (1024, 1024)})
     assert code(tiny_study.model_copy(update={"rounds": longer})) is None
-    assert code(tiny_study.model_copy(update={"model": larger})) is Code.WRONG_STUDY
+    assert code(tiny_study.model_copy(update={"network": larger})) is Code.WRONG_STUDY
     assert code(tiny_study.model_copy(update={"min_cases": 2})) is Code.WRONG_STUDY
 
 

@@ -16,16 +16,17 @@ from msfl_client.segmentation.network_input import PreparedCase, save_prepared
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.site.devices import cap_memory, free_memory, pick_devices
 from msfl_client.training.steps import mixed_precision
-from msfl_common.config.study import Augmentation, Model, Rounds, StudyConfig, Training
+from msfl_common.config.study import Augmentation, Rounds, StudyConfig, Training
 from msfl_common.errors import Code, RefusedError
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
+from msfl_common.networks.registry import UNet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU and a CUDA build of PyTorch")
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 STUDY = StudyConfig(
     name="easy",
-    model=Model(channels=(8, 16)),
+    network=UNet(channels=(8, 16)),
     training=Training(
         steps_per_round=30,
         batch_size=4,

@@ -25,10 +25,11 @@ from msfl_client.segmentation.loop import OnStep, train_round, validate
 from msfl_client.segmentation.network_input import PreparedCase, save_prepared
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader, Rank
 from msfl_common.config.site import Policy
-from msfl_common.config.study import Augmentation, Model, Rounds, StudyConfig, Training
+from msfl_common.config.study import Augmentation, Rounds, StudyConfig, Training
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.records import RoundTask, pack_task, unpack_update
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
+from msfl_common.networks.registry import UNet
 from msfl_server.research.simulation.grid import InProcessGrid
 
 CPU = torch.device("cpu")
@@ -38,7 +39,7 @@ SEED = 1
 def study(steps: int, batch_size: int = 4, deadline_s: float = 300) -> StudyConfig:
     return StudyConfig(
         name="easy",
-        model=Model(channels=(8, 16)),
+        network=UNet(channels=(8, 16)),
         training=Training(
             steps_per_round=steps,
             batch_size=batch_size,
@@ -231,7 +232,7 @@ import sys, time
 from pathlib import Path
 from msfl_client.segmentation.distributed import train_on_devices
 from msfl_client.segmentation.distributed_rank import Job
-from msfl_common.models.segmentation.unet import build_network
+from msfl_common.models.network import build_network
 job = Job.model_validate_json(sys.argv[1])
 train_on_devices(build_network(job.study), job, lambda step, *_: step == 1 and print("training", flush=True))
 """

@@ -11,14 +11,15 @@ from msfl_client.segmentation.network_input import PreparedCase
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.site.devices import pick_device
 from msfl_client.training.rates import rate_at
-from msfl_common.config.study import Augmentation, Model, Rounds, StudyConfig, Training
+from msfl_common.config.study import Augmentation, Rounds, StudyConfig, Training
 from msfl_common.errors import RefusedError
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
+from msfl_common.networks.registry import UNet
 
 CPU = torch.device("cpu")
 STUDY = StudyConfig(
     name="easy",
-    model=Model(channels=(8, 16)),
+    network=UNet(channels=(8, 16)),
     training=Training(
         steps_per_round=30,
         batch_size=2,

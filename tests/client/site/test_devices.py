@@ -22,7 +22,7 @@ from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.messages.records import RoundTask, pack_task, unpack_facts, unpack_refusal
-from msfl_common.models.segmentation.unet import build_network, get_weights, set_weights
+from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
 from msfl_server.research.simulation.grid import InProcessGrid
 

@@ -8,28 +8,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from tests.deep import KINDS, SHAPE, full_study, tiny_study
 from torch import nn
 
 from msfl_client.imaging.resampling import normalise
-from msfl_common.config.study import Model
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
 from msfl_common.models.deep_models import VisitClassifier, build_classifier
 from msfl_common.models.deep_models.clinical_inputs import RANGES, scale_clinical
 from msfl_common.models.deep_models.lesion_encoder import (
     LesionEncoder,
     _brain_zscore,
-    _encode_and_decode,
     _mean_within,
     load_segmentation,
+    see_and_segment,
     segmentation_origin,
 )
 from msfl_common.models.deep_models.pretrained_resnet2d import PretrainedResNet2D, backbone_origin, load_backbone
 from msfl_common.models.deep_models.resnet3d import ResidualBlock3D, ResNet3D
 from msfl_common.models.deep_models.resnext3d import ResNeXt3D, ResNeXtBlock3D
 from msfl_common.models.model_folder import LESION_THRESHOLD
-from msfl_common.models.segmentation.unet import build_network, get_weights, set_weights
+from msfl_common.models.network import build_network, get_weights, set_weights
+from msfl_common.networks.base import SegmentationNetwork
+from msfl_common.networks.registry import DynUNet, UNet
 
 PARAMETERS = {  # T1w alone; T1w and FLAIR
     "resnet3d": (33_243_586, 33_265_666),
@@ -309,13 +312,32 @@ def lesion_encoder(**changes: object) -> tuple[VisitClassifier, LesionEncoder]:
     return network, network.encoder
 
 
-@pytest.mark.parametrize("model", [Model(channels=(4, 8)), Model(channels=(2, 4, 6, 8), residual_units=0)])
-def test_the_encoder_is_part_of_the_very_segmentation_network(model: Model) -> None:
-    _, encoder = lesion_encoder(model=model)
+@pytest.mark.parametrize("settings", [UNet(channels=(4, 8)), UNet(channels=(2, 4, 6, 8), residual_units=0)])
+def test_the_encoder_is_part_of_the_very_segmentation_network(settings: UNet) -> None:
+    _, encoder = lesion_encoder(network=settings)
     images = torch.randn(1, 2, 16, 24, 16)
-    levels, logits = _encode_and_decode(encoder.unet, images)
+    levels, logits = see_and_segment(encoder.unet, settings.encoder, images)
     assert torch.equal(logits, encoder.unet(images))
-    assert [maps.shape[1] for maps in levels] == list(model.channels)
+    assert [maps.shape[1] for maps in levels] == list(settings.channels)
+
+
+@pytest.mark.parametrize("settings", [DynUNet(channels=(2, 4, 8)), DynUNet(channels=(2, 4, 8), dimensions=2)])
+def test_the_encoder_can_be_of_another_network(settings: DynUNet) -> None:
+    network, encoder = lesion_encoder(network=settings)
+    found = encoder.eval()(torch.rand(2, 2, *SHAPE) * 100)
+    assert found.shape == (2, 4 + 2)
+    assert torch.isfinite(found).all()
+    other = get_weights(build_network(tiny_study("lesion-encoder", network=settings, seed=8)))
+    load_segmentation(network, other)
+    assert all(np.array_equal(other[name], value) for name, value in get_weights(encoder.unet).items())
+
+
+def test_a_network_that_does_not_show_its_encoder_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = tiny_study("lesion-encoder").model_dump(mode="json")
+    StudyConfig.model_validate(tree)
+    monkeypatch.setattr(UNet, "encoder", SegmentationNetwork.encoder)
+    with pytest.raises(ValidationError, match="unet does not show its; expected another"):
+        StudyConfig.model_validate(tree)
 
 
 def test_images_are_normalised_as_for_segmentation() -> None:
@@ -367,8 +389,8 @@ def test_a_segmentation_model_is_taken_over_and_kept() -> None:
     load_segmentation(network, other)
     assert all(np.array_equal(other[name], value) for name, value in get_weights(encoder.unet).items())
     assert not any(parameter.requires_grad for parameter in encoder.unet.parameters())
-    wide = get_weights(build_network(tiny_study("lesion-encoder", model=Model(channels=(4, 16)))))
-    with pytest.raises(InputError, match="does not fit this study's U-Net"):
+    wide = get_weights(build_network(tiny_study("lesion-encoder", network=UNet(channels=(4, 16)))))
+    with pytest.raises(InputError, match="does not fit this study's network"):
         load_segmentation(network, wide)
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from msfl_common.config.study import Model, StudyConfig, Training
+from msfl_common.config.study import StudyConfig, Training
 from msfl_common.errors import ModelFolderError
 from msfl_common.models.model_folder import Provenance, load_model, save_model
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.weights import to_safetensors
+from msfl_common.networks.registry import UNet
 
-STUDY = StudyConfig(name="pilot", model=Model(channels=(2, 4)), training=Training(patch_voxels=8))
+STUDY = StudyConfig(name="pilot", network=UNet(channels=(2, 4)), training=Training(patch_voxels=8))
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_a_damaged_card_is_found(folder: Path, text: str) -> None:
 
 def test_a_card_for_another_architecture_is_found(folder: Path) -> None:
     card = json.loads((folder / "model.json").read_text())
-    card["study"]["model"]["channels"] = [2, 8]
+    card["study"]["network"]["channels"] = [2, 8]
     (folder / "model.json").write_text(json.dumps(card))
     (folder / "signature.json").unlink()
     with pytest.raises(ModelFolderError, match="does not fit the architecture"):

@@ -9,13 +9,25 @@ from pathlib import Path
 import pytest
 from tests.kits import put
 
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
+from msfl_common.networks.registry import UNet
 from msfl_common.system.files import write_json
-from msfl_common.trust.kit import CA_FILE, KIT_FILE, SIGNATURE_FILE, STUDY_FILE, Kit, fingerprint, load_kit, sign_kit
+from msfl_common.trust.kit import (
+    CA_FILE,
+    KIT_FILE,
+    SIGNATURE_FILE,
+    STUDY_FILE,
+    Kit,
+    fingerprint,
+    load_kit,
+    read_kit,
+    sign_kit,
+)
 from msfl_server.study.certificates import Pair, issue_server_certificate, make_authority
 
 
-def write_kit(folder: Path, pair: Pair) -> Path:
+def write_kit(folder: Path, pair: Pair, study: bytes = b"name: pilot\n") -> Path:
     """A kit around any certificate, whose fingerprint and signature are right."""
     kit = Kit(
         study="pilot",
@@ -25,7 +37,7 @@ def write_kit(folder: Path, pair: Pair) -> Path:
         ca_sha256=fingerprint(pair.certificate),
         server_since=datetime(2026, 1, 1, tzinfo=UTC),
     )
-    files = {KIT_FILE: kit.model_dump_json().encode(), CA_FILE: pair.certificate_pem, STUDY_FILE: b"name: pilot\n"}
+    files = {KIT_FILE: kit.model_dump_json().encode(), CA_FILE: pair.certificate_pem, STUDY_FILE: study}
     put(files | {SIGNATURE_FILE: sign_kit(pair.key, "a", files)}, folder)
     return folder
 
@@ -33,6 +45,12 @@ def write_kit(folder: Path, pair: Pair) -> Path:
 def test_a_good_kit(tmp_path: Path) -> None:
     kit = load_kit(write_kit(tmp_path / "kit", make_authority("pilot")))
     assert (kit.study, kit.site, kit.address) == ("pilot", "a", "fl.example.org:9443")
+
+
+def test_a_kit_of_an_earlier_version_is_read_in_its_words(tmp_path: Path) -> None:
+    study = b"name: pilot\nmodel: {channels: [4, 8]}\n"
+    kit = read_kit(write_kit(tmp_path / "kit", make_authority("pilot"), study))
+    assert kit.study == StudyConfig(name="pilot", network=UNet(channels=(4, 8)))
 
 
 def test_no_kit_says_where_it_belongs(tmp_path: Path) -> None:

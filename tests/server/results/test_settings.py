@@ -12,5 +12,5 @@ def test_every_setting_is_listed_once_with_its_meaning():
     assert len(set(names)) == len(names)
     assert settings[1] == Setting("name", "demo", "study name: letters, digits, dot, dash, underscore")
     assert ("training.augmentation.flip", "0.5", "mirror left and right") in settings
-    assert ("model.channels", "[16, 32, 64, 128]", "feature maps per level, finest first") in settings
+    assert ("network.channels", "[16, 32, 64, 128]", "feature maps per level, finest first") in settings
     assert all(setting.meaning for setting in settings)

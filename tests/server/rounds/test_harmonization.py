@@ -29,7 +29,7 @@ from msfl_common.config.study import Harmonization, StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.harmonization import Reference
 from msfl_common.models.model_folder import load_model, read_reference
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_server.research.simulation.grid import InProcessGrid
 from msfl_server.rounds.loop import run_rounds
 

@@ -20,7 +20,7 @@ from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.model_folder import load_model
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.weights import Weights
 from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.strategies.fedavgm import FedAvgM
@@ -174,7 +174,7 @@ def test_checkpoints_of_another_model_are_refused(
 ) -> None:
     out = tmp_path / "out"
     run_rounds(grid_of(sites), tiny_study, start(tiny_study), out, Recorder())
-    other = tiny_study.model_copy(update={"model": tiny_study.model.model_copy(update={"channels": (2, 4)})})
+    other = tiny_study.model_copy(update={"network": tiny_study.network.model_copy(update={"channels": (2, 4)})})
     with pytest.raises(InputError, match="none readable"):
         load_checkpoint(out, other, get_weights(build_network(other)))
 

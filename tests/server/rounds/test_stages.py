@@ -29,11 +29,12 @@ from msfl_client.segmentation.upstream_model import handed_model
 from msfl_common.config.classification import Fold
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.stages import Stage, stages_of, study_at
-from msfl_common.config.study import Inputs, Model, Rounds, StudyConfig, Training, Validation
+from msfl_common.config.study import Inputs, Rounds, StudyConfig, Training, Validation
 from msfl_common.errors import Code, ConfigError, ModelFolderError, RefusedError
 from msfl_common.messages.records import SEGMENTATION, Content, RoundTask, pack_task, unpack_refusal, unpack_task
 from msfl_common.models.model_folder import load_model, read_card, read_reference
 from msfl_common.models.starting_weights import starting_weights
+from msfl_common.networks.registry import DynUNet, UNet
 from msfl_server.research.simulation.federation import simulate
 from msfl_server.research.simulation.folder import RunSetup
 from msfl_server.research.simulation.grid import InProcessGrid
@@ -53,7 +54,7 @@ STUDY = StudyConfig(
     name="both",
     task="classification",
     inputs=Inputs(spacing_mm=4.0),
-    model=Model(channels=(4, 8)),
+    network=DynUNet(channels=(2, 4, 4), dimensions=2),  # another than most tests have
     training=Training(steps_per_round=2, batch_size=2, patch_voxels=16),
     validation=Validation(bootstrap_samples=100),
     segmentation=Rounds(num_rounds=2, quorum=2, deadline_s=120),
@@ -274,7 +275,7 @@ def test_a_site_that_allows_one_task_refuses_the_study(sites: list[SiteConfig], 
 def test_nothing_is_measured_before_the_model_is_there(sites: list[SiteConfig], tmp_path: Path) -> None:
     new = sites[0].model_copy(update={"state": tmp_path / "state"})
     assert answer(new, "query", pack_task(RoundTask(STUDY, 1))) == Code.BAD_MODEL
-    strange = starting_weights(study_at(STUDY, "segmentation").model_copy(update={"model": Model(channels=(2, 4))}))
+    strange = starting_weights(study_at(STUDY, "segmentation").model_copy(update={"network": UNet(channels=(2, 4))}))
     assert answer(new, f"query.{SEGMENTATION}", pack_task(RoundTask(STUDY, 1), strange)) == Code.BAD_MODEL
     alone = STUDY.model_copy(update={"segmentation": None})
     assert answer(new, f"query.{SEGMENTATION}", pack_task(RoundTask(alone, 1), strange)) == Code.BAD_STUDY

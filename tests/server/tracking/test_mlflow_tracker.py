@@ -65,7 +65,7 @@ def test_a_run_holds_settings_rounds_model_and_report(tmp_path, store, study, cl
     assert run.info.status == "FINISHED"
     assert run.data.params["training.learning_rate"] == "0.001"
     assert run.data.params["inputs.contrasts"] == '["T1w", "FLAIR"]'
-    assert run.data.params["model.channels"] == "[16, 32, 64, 128]"
+    assert run.data.params["network.channels"] == "[16, 32, 64, 128]"
     assert steps(client, tracker.run_id, "dsc") == [1, 2, 3]
     assert run.data.metrics["train_loss"] == summary.history[2].train_loss
     assert run.data.metrics["dsc_ci95_low"] == summary.metrics["dsc"].ci95_low

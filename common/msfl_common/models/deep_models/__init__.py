@@ -6,7 +6,7 @@ contradicts itself, each module says what was chosen. It speaks of seven subscor
 own. The fourth is MSFL's.
 
 Parameters at full size: width 64, 50 slices of 128 x 128 pixels, two classes, eight subscores, and for
-lesion-encoder a U-Net of 16, 32, 64 and 128 maps. Of its parameters 58 thousand are trained, the U-Net's are not.
+lesion-encoder a U-Net of 16, 32, 64 and 128 maps. Of its parameters 58 thousand are trained, the network's are not.
 
 | model               | T1w alone, as in the paper | T1w and FLAIR |
 |---------------------|---------------------------:|--------------:|

@@ -1,6 +1,6 @@
 """lesion-encoder: what the segmentation network sees, pooled inside the brain and inside the lesions it predicts.
 
-MSFL's own. The U-Net is the segmentation task's, layer by layer, so that its weights can be loaded. Few patients
+MSFL's own. The network is the segmentation task's, layer by layer, so that its weights can be loaded. Few patients
 have follow-up and many have outlined lesions: what a lesion looks like is learnt from the latter, and kept as it is;
 what is learnt here is a small head. Each level of the encoder is averaged over the brain and over the lesions, and
 the volumes of both are added. Asked which simulated brains have many lesions, after training at three sites with 24
@@ -13,9 +13,8 @@ front and top, as the segmentation network has them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -26,9 +25,9 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, UpdateError
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM, HEIGHT_MM, VisitClassifier
 from msfl_common.models.model_card import LESION_THRESHOLD
-from msfl_common.models.monai_parts import SkipConnection
-from msfl_common.models.segmentation.unet import build_network, get_weights, set_weights
+from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights, check_weights
+from msfl_common.networks.slices import AxialSlices, in_patches
 
 _FIELD_ML = FIELD_MM**2 * HEIGHT_MM / 1000
 _NUM_VOLUMES = 2
@@ -40,13 +39,13 @@ class LesionEncoder(nn.Module):
 
     def __init__(self, study: StudyConfig, model: DeepModel) -> None:
         super().__init__()
-        channels = study.model.channels
-        # As fine as the U-Net was trained on, but no finer than the pixels; edges are what the U-Net can halve.
+        # As fine as the network was trained on, but no finer than the pixels; edges are what the network can halve.
         voxel_mm = max(study.inputs.spacing_mm, FIELD_MM / model.pixels)
-        factor = 2 ** (len(channels) - 1)
+        factor = study.network.divisor
         self.grid_XYZ = [max(2, round(mm / voxel_mm / factor)) * factor for mm in (FIELD_MM, FIELD_MM, HEIGHT_MM)]
-        self.unet = build_network(study).requires_grad_(False)
-        num_pooled = 2 * sum(channels)
+        self.unet = build_network(study).requires_grad_(False)  # whatever its kind: weights on disk have this name
+        self._encoder_of = study.network.encoder
+        num_pooled = 2 * sum(level.maps for level in study.network.levels)
         self.projection = nn.Sequential(
             nn.LayerNorm(num_pooled), nn.Linear(num_pooled, model.width), nn.Tanh(), nn.Dropout(model.dropout)
         )
@@ -56,7 +55,7 @@ class LesionEncoder(nn.Module):
         """Features of each visit; the last two are ln(1 + lesion ml) and the brain in litres."""
         images_MCXYZ = functional.interpolate(images_MCDHW.transpose(2, 4), self.grid_XYZ, mode="trilinear")
         brain_M1XYZ = (images_MCXYZ > 0).any(dim=1, keepdim=True).float()
-        levels, logits_M1XYZ = _encode_and_decode(self.unet, _brain_zscore(images_MCXYZ))
+        levels, logits_M1XYZ = see_and_segment(self.unet, self._encoder_of, _brain_zscore(images_MCXYZ))
         lesion_M1XYZ = logits_M1XYZ.float().sigmoid() * brain_M1XYZ
         lesion_M1XYZ = lesion_M1XYZ * (lesion_M1XYZ >= LESION_THRESHOLD)
         pooled = [_mean_within(maps.float(), mask) for maps in levels for mask in (brain_M1XYZ, lesion_M1XYZ)]
@@ -75,25 +74,23 @@ def _brain_zscore(images_MCXYZ: torch.Tensor) -> torch.Tensor:
     return torch.where(inside, deviation, deviation.amin(dim=(2, 3, 4), keepdim=True)) / std
 
 
-def _encode_and_decode(unet: nn.Module, images_MCXYZ: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """The maps of each level of the encoder, finest first, and the logits that the whole network gives."""
-    maps, levels, ups = images_MCXYZ, [], []
-    for down, up in _levels(unet):
-        maps = down(maps)
-        levels.append(maps)
-        ups.append(up)
-    for up, skipped in zip(reversed(ups[:-1]), reversed(levels[:-1]), strict=True):
-        maps = up(torch.cat([skipped, maps], dim=1))
-    return levels, maps
+def see_and_segment(
+    network: nn.Module, encoder_of: Callable[[nn.Module], Sequence[nn.Module]], images_MCXYZ: torch.Tensor
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The maps of each level of a network's encoder, finest first, and the logits that the whole network gives."""
+    bare, num_slices = (network.network, images_MCXYZ.shape[4]) if isinstance(network, AxialSlices) else (network, 0)
+    levels: list[torch.Tensor] = []
 
+    def keep(_: nn.Module, __: object, maps: torch.Tensor) -> None:
+        levels.append(in_patches(maps, num_slices) if num_slices else maps)
 
-def _levels(unet: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """The way down and the way up at each level of MONAI's U-Net, which nests them; the lowest has no way up."""
-    block: Any = unet.model
-    while isinstance(block, nn.Sequential) and len(block) == 3 and isinstance(block[1], SkipConnection):
-        yield block[0], block[2]
-        block = block[1].submodule
-    yield block, nn.Identity()
+    hooks = [module.register_forward_hook(keep) for module in encoder_of(bare)]
+    try:
+        logits_M1XYZ: torch.Tensor = network(images_MCXYZ)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return levels, logits_M1XYZ
 
 
 def _mean_within(maps_MPXYZ: torch.Tensor, mask_M1XYZ: torch.Tensor) -> torch.Tensor:
@@ -106,15 +103,15 @@ def load_segmentation(network: VisitClassifier, weights: Weights) -> None:
     """Take over a segmentation model's weights.
 
     Raises:
-        InputError: they are not of the study's own U-Net.
+        InputError: they are not of the study's own network.
     """
     assert isinstance(network.encoder, LesionEncoder)
     try:
         check_weights(weights, get_weights(network.encoder.unet))
     except UpdateError as error:
         raise InputError(
-            f"segmentation model: does not fit this study's U-Net: {error}; give the study the model's own "
-            "`inputs` and `model`"
+            f"segmentation model: does not fit this study's network: {error}; give the study the model's own "
+            "`inputs` and `network`"
         ) from None
     set_weights(network.encoder.unet, weights)
 
@@ -123,7 +120,7 @@ def segmentation_origin(folder: Path | None) -> str:
     """The sentence that says what the encoder knows of lesions."""
     if folder is None:
         return (
-            "lesion-encoder: no segmentation model was given, so its U-Net is random and finds no lesions; "
+            "lesion-encoder: no segmentation model was given, so its network is random and finds no lesions; "
             "train one on the same sites first"
         )
-    return f"lesion-encoder: its U-Net is the segmentation model's in {folder.name}"
+    return f"lesion-encoder: its network is the segmentation model's in {folder.name}"

@@ -19,7 +19,7 @@ from torch import nn
 
 from msfl_common.errors import InputError
 from msfl_common.models.deep_models.visit_classifier import VisitClassifier
-from msfl_common.models.monai_parts import ResNet
+from msfl_common.monai_parts import ResNet
 
 _FULL_WIDTH = 64
 _EMBEDDED = 60

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from msfl_common.models.monai_parts import ChannelSELayer
+from msfl_common.monai_parts import ChannelSELayer
 
 _BLOCKS_PER_LEVEL = 2
 _LEVELS = 4

@@ -34,9 +34,8 @@ with _hidden(*_UNUSED):
     from monai.data import set_track_meta
     from monai.inferers import sliding_window_inference
     from monai.losses import DiceCELoss
+    from monai.networks import nets
     from monai.networks.blocks import ChannelSELayer
-    from monai.networks.layers.simplelayers import SkipConnection
-    from monai.networks.nets import UNet
     from monai.networks.nets.resnet import ResNet
     from monai.transforms import (
         Compose,
@@ -61,8 +60,7 @@ __all__ = [
     "RandHistogramShift",
     "RandSimulateLowResolution",
     "ResNet",
-    "SkipConnection",
-    "UNet",
+    "nets",
     "set_track_meta",
     "sliding_window_inference",
 ]

@@ -1,0 +1,32 @@
+"""What a network must be to be shared: weights and nothing else, and one map of logits at its end."""
+
+from __future__ import annotations
+
+from torch import nn
+
+_Convolution = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d
+_OF_BATCHES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def check_made(network: nn.Module, kind: str) -> None:
+    """Hold a network to what is sent of it.
+
+    Raises:
+        TypeError: it has state beside its weights, a weight of two names, normalises by batch, or has no logits.
+    """
+    weights = {name for name, _ in network.named_parameters()}
+    if more := sorted(set(network.state_dict()) - weights):
+        raise TypeError(
+            f"{kind}: {more[0]} is no weight, or one that has another name, too; it would be averaged like a weight: "
+            "register it with persistent=False, or take the second name away"
+        )
+    if any(isinstance(module, _OF_BATCHES) for module in network.modules()):
+        raise TypeError(f"{kind}: normalises by batch, and batches differ from site to site; take instance or group")
+    last = last_convolution(network)
+    if last.out_channels != 1 or last.bias is None:
+        raise TypeError(f"{kind}: expected one map with a bias of the last convolution, found {last}")
+
+
+def last_convolution(network: nn.Module) -> _Convolution:
+    """The last convolution that a network has registered: the one that gives its logits."""
+    return [module for module in network.modules() if isinstance(module, _Convolution)][-1]
