@@ -18,6 +18,9 @@ from msfl_common.system.processes import close_doors
 
 DEBUG_HINT = "Add --debug to any command to see a traceback when it fails."
 
+_EXTRAS = (
+    "`pip install 'msfl[client]'` brings what a site needs, 'msfl[server]' a coordinator, 'msfl[sim]' a researcher"
+)
 _INTERRUPTED = 130
 _BAD_INPUT = 2
 _FAILED = 1
@@ -81,6 +84,8 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
         return code, [place + meaning]
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # as `Path.resolve` says ELOOP
         return _BAD_INPUT, [f"{error}; name the file itself"]
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("msfl_"):
+        return _BAD_INPUT, [f"{error.name.split('.')[0]} is not installed; {_EXTRAS}"]
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return _FAILED, [f"internal error: {text}; run it again with --debug and report the output"]
 

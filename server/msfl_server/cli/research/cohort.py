@@ -11,11 +11,12 @@ from typing import Annotated
 import typer
 
 from msfl_common.system.cli import DEBUG_HINT
+from msfl_server.cli.research.command import PANEL, ResearchCommand
 
 commands = typer.Typer()
 
 
-@commands.command("make-cohort", epilog=DEBUG_HINT)
+@commands.command("make-cohort", cls=ResearchCommand, rich_help_panel=PANEL, epilog=DEBUG_HINT)
 def make_cohort_command(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; one BIDS folder per site.")],
     sites: Annotated[int, typer.Option(min=1, max=1000, help="Number of sites.")] = 3,

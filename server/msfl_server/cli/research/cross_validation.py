@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from msfl_common.system.cli import DEBUG_HINT
+from msfl_server.cli.research.command import PANEL, ResearchCommand
 
 commands = typer.Typer()
 
 
-@commands.command("cross-validate", epilog=DEBUG_HINT)
+@commands.command("cross-validate", cls=ResearchCommand, rich_help_panel=PANEL, epilog=DEBUG_HINT)
 def cross_validate(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study with the task classification.")],
     out: Annotated[Path, typer.Option(metavar="OUT", help="Folder for the folds; goes on with what is there.")],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msfl_common.system.cli import DEBUG_HINT
+from msfl_server.cli.research.command import PANEL, ResearchCommand
 
 if TYPE_CHECKING:
     from msfl_server.research.simulation.folder import RunSetup
@@ -24,7 +25,7 @@ class BackendName(StrEnum):
     ray = "ray"
 
 
-@commands.command(epilog=DEBUG_HINT)
+@commands.command(cls=ResearchCommand, rich_help_panel=PANEL, epilog=DEBUG_HINT)
 def simulate(
     study: Annotated[
         Path | None, typer.Argument(metavar="STUDY.yaml", help="The study's file; not needed with --resume.")
