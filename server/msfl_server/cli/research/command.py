@@ -13,7 +13,7 @@ from msfl_common.errors import InputError
 PANEL = "Research, on one machine (needs the extra sim)"
 # All that the research tools and the sites that they simulate import and a coordinator's installation does not bring.
 PACKAGES = (
-    "SimpleITK", "dcm2niix", "deepbet", "lightgbm", "neuroCombat", "neuroHarmonize", "nilearn", "pydicom",
+    "SimpleITK", "dcm2niix", "deepbet", "lightgbm", "neuroCombat", "neuroHarmonize", "nilearn", "optuna", "pydicom",
     "pyrage", "skimage", "sklearn", "threadpoolctl", "xgboost",
 )  # fmt: skip
 
