@@ -105,6 +105,10 @@ def test_a_site_needs_nothing_of_the_coordinators(tmp_path) -> None:
 
 
 def test_the_other_sides_commands_say_what_to_install(tmp_path) -> None:
-    [(code, _, err)] = run_lacking(PACKAGES, "client", ["make-officer-key", str(tmp_path / "officer.key")])
-    assert (code, len(err.splitlines())) == (2, 1)
-    assert err.startswith("pyrage is not installed; `pip install 'msfl[client]'` brings what a site needs")
+    study = str(tmp_path / "study")
+    [site] = run_lacking(PACKAGES, "client", ["make-officer-key", str(tmp_path / "officer.key")])
+    made, coordinator = run_lacking(("mlflow",), "server", ["init", study, "--host", "localhost"], ["start", study])
+    assert made[0] == 0
+    for (code, _, err), missing in ((site, "pyrage"), (coordinator, "mlflow")):
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert err.startswith(f"{missing} is not installed; `pip install 'msfl[client]'` brings what a site needs")

@@ -56,7 +56,7 @@ def test_bayesian_search_beats_chance_on_a_smooth_hill() -> None:
         return -((np.log10(hyper["x"]) / 3 + 0.27) ** 2) - ((hyper["y"] - 9) / 40) ** 2
 
     guided, drawn = [], []
-    for seed in range(5):
+    for seed in range(3):
         tried = bayes(hill, ranges, 15, seed)
         assert len(tried) == 15
         assert all(0.001 <= hyper["x"] <= 1 and hyper["y"] in range(1, 41) for hyper, _ in tried)
@@ -65,4 +65,4 @@ def test_bayesian_search_beats_chance_on_a_smooth_hill() -> None:
         drawn.append(max(hill({"x": ranges["x"].at(x), "y": ranges["y"].at(y)}) for x, y in points))
     assert np.median(guided) > np.median(drawn) / 3
     assert np.median(guided) > -0.001
-    assert bayes(hill, ranges, 15, 4) == tried
+    assert bayes(hill, ranges, 15, 2) == tried
