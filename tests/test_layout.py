@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
@@ -41,18 +39,3 @@ def test_tests_lie_in_the_folders_of_what_they_test() -> None:
     sides = {path.relative_to(REPOSITORY / "tests").parent for path in tests}
     folders = {Path(path.parts[0], *path.parts[2:]) for path in (one.parent.relative_to(REPOSITORY) for one in MODULES)}
     assert sides <= folders
-
-
-# What `pip install 'msfl[server]'` does not bring, or brings and must not load into the process that plays the rounds.
-NOT_AT_A_COORDINATOR = (
-    *("neuroHarmonize", "neuroCombat", "nilearn", "skimage", "SimpleITK", "deepbet", "pydicom", "dcm2niix", "ray"),
-    *("torch", "monai"),
-)
-
-
-def test_a_coordinator_needs_nothing_of_a_sites() -> None:
-    block = f"import sys\nfor name in {NOT_AT_A_COORDINATOR}: sys.modules[name] = None\n"
-    modules = ("cli.main", "cli.federation", "flower.coordinator", "flower.server_process")
-    load = "".join(f"import msfl_server.{name}\n" for name in modules)
-    done = subprocess.run([sys.executable, "-c", block + load], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

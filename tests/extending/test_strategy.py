@@ -25,7 +25,7 @@ from msfl_common.errors import Code, ConfigError, ModelFolderError, RefusedError
 from msfl_common.messages.records import ModelUpdate, Refusal, pack_refusal
 from msfl_common.models.deep_models import build_classifier
 from msfl_common.models.model_folder import load_model
-from msfl_common.models.segmentation.unet import build_network, get_weights, set_weights
+from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
 from msfl_common.strategies import STRATEGIES
 from msfl_common.strategies.base import SetLike, Strategy

@@ -15,7 +15,7 @@ from msfl_client.segmentation.loop import train_round
 from msfl_client.segmentation.network_input import save_prepared
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.training.site_strategy import site_strategy
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.weights import Weights
 from msfl_common.strategies.sets import flattened
 from tests.client.segmentation.test_distributed import SEED, bright_lesions, study

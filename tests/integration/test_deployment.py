@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.installation import NOT_AT_A_COORDINATOR, NOT_AT_A_SITE, hooked_installation, lacking
 from tests.integration.conftest import ROUNDS, SITES
 from tests.integration.deployment import Deployment, deployment, wait_for
 
@@ -31,7 +32,13 @@ def model_of(federation: Deployment) -> bytes:
     return (federation.study.run / "model" / "model.safetensors").read_bytes()
 
 
-def test_a_real_federation_ends_with_the_weights_of_the_simulation(federation: Deployment, expected: bytes) -> None:
+def test_a_real_federation_ends_with_the_weights_of_the_simulation(
+    federation: Deployment, expected: bytes, tmp_path: Path
+) -> None:
+    """Each side is installed without what only the other's installation, or a researcher's, brings."""
+    site = hooked_installation(tmp_path / "site", lacking(NOT_AT_A_SITE))
+    coordinator = hooked_installation(tmp_path / "coordinator", lacking(NOT_AT_A_COORDINATOR))
+    federation.bin |= dict.fromkeys(SITES, site) | {"server": coordinator}
     federation.start_sites(*SITES)
     federation.start_server()
     assert federation.wait_for_end() == 0

@@ -16,7 +16,7 @@ from tests.notebooks import run_notebook
 
 import msfl
 from msfl_common.models.model_folder import Provenance, save_model
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "first-study.ipynb"
 PILOT = msfl.StudyConfig(name="pilot")

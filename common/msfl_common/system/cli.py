@@ -18,6 +18,9 @@ from msfl_common.errors import MsflError
 from msfl_common.system.command_line import back_to_normal
 from msfl_common.system.processes import close_doors
 
+_EXTRAS = (
+    "`pip install 'msfl[client]'` brings what a site needs, 'msfl[server]' a coordinator, 'msfl[sim]' a researcher"
+)
 _INTERRUPTED = 130
 _BAD_INPUT = 2
 _FAILED = 1
@@ -83,6 +86,8 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
         return code, [place + meaning]
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # as `Path.resolve` says ELOOP
         return _BAD_INPUT, [f"{error}; name the file itself"]
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("msfl_"):
+        return _BAD_INPUT, [f"{error.name.split('.')[0]} is not installed; {_EXTRAS}"]
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return _FAILED, [f"internal error: {text}; run it again with --debug and report the output"]
 

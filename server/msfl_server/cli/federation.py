@@ -35,6 +35,8 @@ def start(
 
     With --json, the document is printed at the end: the study's summary.
     """
+    from importlib.util import find_spec
+
     from msfl_common.config.study import load_study
     from msfl_common.system.files import quoted
     from msfl_common.system.health import health
@@ -47,6 +49,8 @@ def start(
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)
 
+    if find_spec("mlflow") is None:  # the processes that need it would end and be started again, without end
+        raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
     study = open_study(folder)
     taken = f"{folder}: its server is running already; see `msfl-server status`"
     with held(study.root / LOCK, taken), health(health_port) as set_serving:

@@ -233,11 +233,22 @@ def own_store(out: Path) -> str:
     return sqlite_uri(out)
 
 
+_empty_store: list[bytes] = []  # as this process made it: that takes over a second, and every fold or stage wants one
+
+
 def make_store(folder: Path) -> None:
     """Create MLflow's tables under another name first: a store cut off in the making can never be opened."""
     with TemporaryDirectory(dir=folder, prefix=".mlflow.") as aside:
-        MlflowClient(sqlite_uri(Path(aside))).search_experiments(max_results=1)
-        (Path(aside) / STORE_FILE).replace(folder / STORE_FILE)
+        store = Path(aside) / STORE_FILE
+        if _empty_store:
+            with store.open("wb") as stream:
+                stream.write(_empty_store[0])
+                stream.flush()
+                os.fsync(stream.fileno())
+        else:
+            MlflowClient(sqlite_uri(Path(aside))).search_experiments(max_results=1)
+            _empty_store.append(store.read_bytes())
+        store.replace(folder / STORE_FILE)
 
 
 def _open(uri: str, is_own: bool, out: Path, study: StudyConfig, resume_run_id: str | None) -> _Run:

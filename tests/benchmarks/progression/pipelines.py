@@ -38,8 +38,8 @@ def measure() -> list[Figure]:
     best, nested = results.best[0].scored, results.nested[-1].scored
     same = "the same figures" if again == results else "other figures"
     return [
-        Figure("pipelines, 30 x 332", wall_min, "min", 20.0, "at_most", "", how),
-        Figure("pipelines, 30 x 332, CPU time", cpu_min, "min", 2 * 20.0, "at_most", "two cores for 20 min", how),
+        Figure("pipelines, 30 x 332", wall_min, "min", 10.0, "at_most", "", how),
+        Figure("pipelines, 30 x 332, CPU time", cpu_min, "min", 2 * 10.0, "at_most", "two cores for 10 min", how),
         Figure("pipelines, found done", again_s, "s", 60.0, "at_most", "", f"the same run again: {same}"),
         Figure("pipelines, best accuracy", best.metrics["accuracy"], "", None, "at_least", "chance 0.33", "optimistic"),
         Figure(

@@ -14,7 +14,7 @@ from msfl_client.site.folder import init_site
 from msfl_common.config.site import load_site
 from msfl_common.config.study import StudyConfig
 from msfl_common.models.model_folder import Provenance, save_model
-from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.models.network import build_network, get_weights
 from msfl_server.study.folder import init_study
 from msfl_server.study.model_signer import model_signer
 from msfl_server.study.server_config import ServerConfig

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
@@ -137,6 +138,21 @@ def test_calibration_slope_is_that_of_a_logistic_regression(slope: float) -> Non
     assert found[0] == pytest.approx(oracle.coef_[0, 0], abs=1e-4)
     # In the large: the mean of the shifted probabilities is the share of positive cases.
     assert np.mean(1 / (1 + np.exp(-(logit + intercept[0])))) == pytest.approx(labels.mean(), abs=1e-8)
+
+
+def test_calibration_of_weighted_cases_is_statsmodels() -> None:
+    rng = np.random.default_rng(8)
+    logit = rng.normal(-0.5, 1.5, 60)
+    labels = (rng.random(60) < 0.4).astype(float)
+    weights = rng.integers(0, 4, (3, 60)).astype(float)
+    slopes, intercepts = calibration_of(1 / (1 + np.exp(-logit)), labels, weights)
+    for found, (design, offset, column) in (
+        (slopes, (np.stack([np.ones(60), logit], axis=1), np.zeros(60), 1)),
+        (intercepts, (np.ones((60, 1)), logit, 0)),
+    ):
+        for value, weights_N in zip(found, weights, strict=True):
+            model = sm.GLM(labels, design, family=sm.families.Binomial(), offset=offset, freq_weights=weights_N)
+            assert value == pytest.approx(model.fit(tol=1e-12).params[column], rel=1e-7)
 
 
 def test_calibration_slope_where_one_case_overlaps_still_converges() -> None:

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap
+from statsmodels.stats.meta_analysis import combine_effects
 
 from msfl_common.metrics.intervals import Estimate, bootstrap_mean, meta_analysis, pool
 
@@ -34,6 +36,17 @@ class TestBootstrapMean:
         values = rng(1).normal(size=40)
         result = bootstrap_mean(values, names(40), 20_000, rng())
         assert result.standard_error == pytest.approx(values.std(ddof=1) / math.sqrt(40), rel=0.03)
+
+    def test_interval_is_scipys_percentile_bootstrap(self):
+        values, num_samples = rng(3).gamma(2.0, size=30), 40_000
+        found = bootstrap_mean(values, names(30), num_samples, rng())
+        oracle = bootstrap(
+            (values,), np.mean, n_resamples=num_samples, method="percentile", batch=10_000, random_state=rng(1)
+        )
+        ends = oracle.confidence_interval
+        # Of two runs of so many resamples; BCa, which shifts with the skewness, lies further away.
+        assert (found.ci95_low, found.ci95_high) == pytest.approx(tuple(ends), abs=0.015)
+        assert found.standard_error == pytest.approx(oracle.standard_error * math.sqrt(30 / 29), rel=0.01)
 
     def test_the_same_seed_gives_the_same_interval(self):
         values = rng(1).random(12)
@@ -176,3 +189,27 @@ class TestMetaAnalysis:
         both = {"a": estimate(0.5, 0.1), "b": estimate(0.8, 0.1)}
         assert meta_analysis({**both, **odd}) == meta_analysis(both)
         assert meta_analysis({"a": estimate(0.5, 0.1), **odd}) is None
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_equals_statsmodels(self, seed):
+        draws, num_sites = rng(seed), 3 + seed
+        variances = draws.uniform(0.001, 0.02, num_sites)
+        means = 0.7 + draws.normal(0, np.sqrt(variances) * (0.3 if seed % 3 == 0 else 2.0))
+        found = meta_analysis(
+            {f"s{n}": estimate(mean, math.sqrt(v)) for n, (mean, v) in enumerate(zip(means, variances, strict=True))}
+        )
+        with np.errstate(invalid="ignore"):
+            oracle = combine_effects(means, variances, method_re="dl")
+            fixed, random, _, _ = oracle.conf_int()  # normal quantiles, as the scale is not estimated
+        assert found.q == pytest.approx(oracle.q, rel=1e-9)
+        assert found.fixed == pytest.approx(oracle.mean_effect_fe, rel=1e-9)
+        assert (found.fixed_low, found.fixed_high) == pytest.approx(fixed, rel=1e-9)
+        # statsmodels leaves a negative tau2 and I2 as they are; by DerSimonian and Laird both end at 0.
+        assert found.tau2 == pytest.approx(max(0.0, oracle.tau2), rel=1e-9)
+        assert found.i2 == pytest.approx(max(0.0, oracle.i2), rel=1e-9)
+        assert (oracle.tau2 < 0) == (seed % 3 == 0)
+        if oracle.tau2 >= 0:
+            assert found.random == pytest.approx(oracle.mean_effect_re, rel=1e-9)
+            assert (found.random_low, found.random_high) == pytest.approx(random, rel=1e-9)
+        else:
+            assert (found.random, found.random_low) == (found.fixed, found.fixed_low)

@@ -229,3 +229,17 @@ def test_a_run_prints_nothing(tmp_path):
 
 def test_mlflow_stays_silent_about_its_own_level():
     assert logging.getLogger("mlflow").level == logging.CRITICAL
+
+
+def test_stores_of_one_process_are_whole_and_apart(tmp_path, study):
+    from mlflow import MlflowClient
+
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        with track(None, tmp_path / name, study, None) as tracker:
+            run_id = tracker.run_id
+        client = MlflowClient(f"sqlite:///{tmp_path / name / 'mlflow.db'}")
+        [experiment] = [one for one in client.search_experiments() if one.name != "Default"]
+        assert [run.info.run_id for run in client.search_runs([experiment.experiment_id])] == [run_id]
+        assert Path(experiment.artifact_location.removeprefix("file://")).is_relative_to(tmp_path / name)
+        assert [path.name for path in (tmp_path / name).glob(".mlflow*")] == []

@@ -22,7 +22,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 from xgboost import XGBClassifier
 
-from msfl_server.research.small_cohort.forest import LeanForest
+from msfl_server.research.small_cohort.forest import build_forest
 
 # libsvm has no limit of its own; on features of very different scales it could turn for minutes.
 SVM_ITERATIONS = 50_000
@@ -96,7 +96,7 @@ CLASSIFIERS: Mapping[str, Classifier] = {
     "SVM_RBF": Classifier(_svm("rbf"), {"C": _C, "gamma": _GAMMA}),
     "SVM_SIG": Classifier(_svm("sigmoid"), {"C": _C, "gamma": _GAMMA}),
     "SVM_LIN": Classifier(_svm("linear"), {"C": _C}),
-    "RF": Classifier(LeanForest, {"max_depth": Range(2, 8, 3, whole=True), "min_samples_leaf": _LEAF}),
+    "RF": Classifier(build_forest, {"max_depth": Range(2, 8, 3, whole=True), "min_samples_leaf": _LEAF}),
     "XGB": Classifier(
         lambda seed, **hyper: XGBClassifier(random_state=seed, n_jobs=1, **hyper),
         {"learning_rate": _RATE, "max_depth": Range(1, 6, 3, whole=True)},

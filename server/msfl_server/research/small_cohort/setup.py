@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -104,4 +105,6 @@ def _setup(cases: Labelled, settings: PipelineSettings) -> dict[str, Any]:
     digest.update(np.ascontiguousarray(cases.features_NP).tobytes())
     digest.update(np.ascontiguousarray(cases.labels_N).tobytes())
     versions = {library.__name__: library.__version__ for library in _LIBRARIES}
+    if "bayes" in settings.searches:
+        versions["optuna"] = version("optuna")
     return {**vars(settings), "cases (the tables)": digest.hexdigest(), "versions": versions}

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.dummy import DummyClassifier
 
 from msfl_client.harmonization.combat import Rows, SiteFit, fit_scanners
 from msfl_common.config.study import Harmonization
@@ -63,6 +64,7 @@ def test_patients_held_out_do_not_enter_the_fit(cases: CasesInOnePlace, monkeypa
         return fit_scanners(rows, reference)
 
     monkeypatch.setattr(harmonization_measures, "fit_scanners", note)
+    monkeypatch.setattr(harmonization_measures, "RandomForestClassifier", lambda *given, **named: DummyClassifier())
     scanner_predictability(cases, seed=0)
     assert len(seen) == 5
     assert sum(seen) == 4 * 120

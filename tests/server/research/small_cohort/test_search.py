@@ -50,14 +50,19 @@ def test_all_searches_evaluate_equally_often(monkeypatch) -> None:
 
 
 def test_bayesian_search_beats_chance_on_a_smooth_hill() -> None:
-    def hill(point):
-        return -((point[0] - 0.73) ** 2) - (point[1] - 0.21) ** 2
+    ranges = {"x": Range(0.001, 1, 3, log=True), "y": Range(1, 40, 5, whole=True)}
+
+    def hill(hyper):
+        return -((np.log10(hyper["x"]) / 3 + 0.27) ** 2) - ((hyper["y"] - 9) / 40) ** 2
 
     guided, drawn = [], []
-    for seed in range(5):
-        tried = bayes(hill, 2, 15, np.random.default_rng(seed))
+    for seed in range(3):
+        tried = bayes(hill, ranges, 15, seed)
         assert len(tried) == 15
+        assert all(0.001 <= hyper["x"] <= 1 and hyper["y"] in range(1, 41) for hyper, _ in tried)
         guided.append(max(value for _, value in tried))
-        drawn.append(max(hill(point) for point in np.random.default_rng(seed).random((15, 2))))
+        points = np.random.default_rng(seed).random((15, 2))
+        drawn.append(max(hill({"x": ranges["x"].at(x), "y": ranges["y"].at(y)}) for x, y in points))
     assert np.median(guided) > np.median(drawn) / 3
-    assert np.median(guided) > -0.005
+    assert np.median(guided) > -0.001
+    assert bayes(hill, ranges, 15, 2) == tried

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_selection import RFE, SelectKBest, f_classif
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -16,7 +15,6 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, SVR
 
 from msfl_server.research.small_cohort.classifiers import CLASSIFIERS, build_classifier, class_scores
-from msfl_server.research.small_cohort.forest import LeanForest
 from msfl_server.research.small_cohort.measures import measure
 from msfl_server.research.small_cohort.space import Pipeline, all_options, all_pipelines
 from msfl_server.research.small_cohort.steps import RFE_STEP, row_scaled, scale_rows, score_split
@@ -116,15 +114,6 @@ def test_random_labels_give_chance_and_a_selection_outside_the_fold_would_not() 
             accuracies.append(measure(np.concatenate(told, axis=1), labels)["accuracy"][0])
     assert np.mean(inside) <= 0.6
     assert np.mean(outside) >= 0.85
-
-
-@pytest.mark.parametrize(("num_cases", "num_features", "num_classes"), [(29, 60, 2), (25, 1, 3)])
-def test_the_lean_forest_is_scikit_learns_to_the_last_bit(num_cases, num_features, num_classes) -> None:
-    features, labels = some_cases(num_cases, max(2, num_features), num_classes, seed=3)
-    for lean, own in (({}, {}), ({"max_depth": 2, "min_samples_leaf": 3}, {"max_depth": 2, "min_samples_leaf": 3})):
-        mine = LeanForest(7, **lean).fit(features, labels).predict_proba(features)
-        theirs = RandomForestClassifier(random_state=7, **own).fit(features, labels).predict_proba(features)
-        np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from msfl_common.system.command_line import Commands, Json
+from msfl_server.cli.research.command import PANEL, ResearchCommand
 
 commands = Commands()
 
 
-@commands.command("cross-validate")
+@commands.command("cross-validate", cls=ResearchCommand, rich_help_panel=PANEL)
 def cross_validate(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study with the task classification.")],
     out: Annotated[

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msfl_common.system.command_line import Commands, Json, print_json
+from msfl_server.cli.research.command import PANEL, ResearchCommand
 
 if TYPE_CHECKING:
     from msfl_server.research.small_cohort.pipelines import OnProgress
     from msfl_server.research.small_cohort.results import PipelineResults
 
 commands = Commands()
+SLOW_FOREST = "the trees of this scikit-learn cannot be built directly: random forests (RF) take ten times as long"
 
 
 class SearchName(StrEnum):
@@ -28,7 +30,7 @@ class SearchName(StrEnum):
     bayes = "bayes"
 
 
-@commands.command()
+@commands.command(cls=ResearchCommand, rich_help_panel=PANEL)
 def pipelines(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study with the task classification.")],
     table: Annotated[
@@ -92,11 +94,9 @@ def pipelines(
     section = settings.classification
     if section is None or section.outcome.column is None:
         raise InputError(f"{study}: expected the task classification with outcome.column, the label's column")
-    try:
-        from msfl_server.research.small_cohort.pipelines import run_pipelines  # scikit-learn takes a second
-    except ModuleNotFoundError as error:
-        raise InputError(f"pipelines need {error.name}; install it with `pip install 'msfl[sim]'`") from None
-    from msfl_server.research.small_cohort.classifiers import CLASSIFIERS, REFINED
+    from msfl_server.research.small_cohort.classifiers import CLASSIFIERS, REFINED  # scikit-learn takes a second
+    from msfl_server.research.small_cohort.forest import grows_the_same_trees
+    from msfl_server.research.small_cohort.pipelines import run_pipelines
     from msfl_server.research.small_cohort.report import write_page
     from msfl_server.research.small_cohort.results import results_document, write_results
     from msfl_server.research.small_cohort.setup import PipelineSettings
@@ -107,7 +107,8 @@ def pipelines(
     if unknown := sorted(set(names) - set(CLASSIFIERS)):
         raise InputError(f"--classifiers: no {', '.join(unknown)}; there are {', '.join(CLASSIFIERS)}")
     cases, left_out = read_cases(table, section.outcome.column, section.outcome.classes, drop or ())
-    _say_left_out(left_out)
+    _say(f"{left_out} cases are left out: their label is n/a" if left_out else "")
+    _say(SLOW_FOREST if "RF" in names and not grows_the_same_trees() else "")
     chosen = PipelineSettings(
         study=settings.name,
         classes=section.outcome.classes,
@@ -149,11 +150,11 @@ def _progress() -> Iterator[OnProgress]:
         yield on_progress
 
 
-def _say_left_out(left_out: int) -> None:
+def _say(line: str) -> None:
     from msfl_common.system.progress import console
 
-    if left_out:
-        console.print(f"{left_out} cases are left out: their label is n/a")
+    if line:
+        console.print(line)
 
 
 def _show(results: PipelineResults, out: Path) -> None:

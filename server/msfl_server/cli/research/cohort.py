@@ -1,0 +1,84 @@
+"""The command of `msfl-server` that simulates patients."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msfl_common.system.command_line import Commands, Json, print_json
+from msfl_server.cli.research.command import PANEL, ResearchCommand
+
+commands = Commands()
+
+
+@commands.command("make-cohort", cls=ResearchCommand, rich_help_panel=PANEL)
+def make_cohort_command(
+    out_before: Annotated[Path | None, typer.Argument(metavar="COHORT_DIR", hidden=True, help="As --output.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="COHORT_DIR", help="Folder to write; one BIDS folder per site."),
+    ] = None,
+    sites: Annotated[int, typer.Option(min=1, max=1000, metavar="NUMBER", help="Number of sites.")] = 3,
+    patients: Annotated[
+        int, typer.Option(min=1, max=9999, metavar="NUMBER", help="Patients with MS per site, two visits each.")
+    ] = 12,
+    nmosd: Annotated[
+        int, typer.Option(min=0, max=9999, metavar="NUMBER", help="Patients with NMOSD per site, besides.")
+    ] = 0,
+    controls: Annotated[
+        int, typer.Option(min=0, max=9999, metavar="NUMBER", help="Healthy controls per site, besides.")
+    ] = 0,
+    without_images: Annotated[
+        bool,
+        typer.Option("--without-images", help="Clinical tables and tables of features alone: thousands in a minute."),
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Equal seeds give equal files.")] = 0,
+    spacing: Annotated[float, typer.Option(min=0.8, max=4.0, metavar="MM", help="Voxel size, mm.")] = 2.0,
+    as_json: Json = False,
+) -> None:
+    """Simulate patients with MS on real anatomy at sites with scanners of their own."""
+    from msfl_common.errors import InputError
+    from msfl_common.system.progress import console, progress_bars
+    from msfl_server.research.simulated_cohort import make_cohort, make_records
+
+    if (out is None) == (out_before is None):
+        raise InputError("expected --output with the folder to write")
+    out = out or out_before
+    assert out is not None
+    make = make_records if without_images else partial(make_cohort, spacing_mm=spacing)
+    with progress_bars() as bars:
+        task = bars.add_task("Simulating patients", total=sites * (patients + nmosd + controls), note="")
+        try:
+            cohort = make(
+                out,
+                num_sites=sites,
+                cases_per_site=patients,
+                num_nmosd=nmosd,
+                num_controls=controls,
+                seed=seed,
+                on_progress=lambda done, total: bars.update(task, completed=done, total=total),
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise InputError(f"{out}: cannot be written: {error.strerror}; choose another folder") from None
+    if as_json:
+        print_json(
+            {
+                "cohort": str(cohort.out),
+                "seconds": round(cohort.seconds, 2),
+                "best_auroc": dict(cohort.best_auroc),
+                "sites": [
+                    {"name": name, "path": str(path), "cases": num_cases} for name, path, num_cases in cohort.sites
+                ],
+            }
+        )
+    else:
+        console.print(
+            f"{sum(num_cases for *_, num_cases in cohort.sites)} patients at {len(cohort.sites)} sites in {out} "
+            f"({cohort.seconds:.0f} s)" + ("" if without_images else f"; look at {out / 'contact_sheet.png'}"),
+            highlight=False,
+        )

@@ -1,0 +1,35 @@
+"""A command of research, which says at once when the packages that it needs are not installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import click
+
+from msfl_common.errors import InputError
+from msfl_common.system.command_line import Command
+
+PANEL = "Research, on one machine (needs the extra sim)"
+# All that the research tools and the sites that they simulate import and a coordinator's installation does not bring.
+PACKAGES = (
+    "SimpleITK", "dcm2niix", "deepbet", "lightgbm", "neuroCombat", "neuroHarmonize", "nilearn", "optuna", "pydicom",
+    "pyrage", "skimage", "sklearn", "threadpoolctl", "xgboost",
+)  # fmt: skip
+
+
+class ResearchCommand(Command):
+    """Refuses to begin what would fail for want of a package, perhaps after minutes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command.
+
+        Raises:
+            InputError: a package is missing; which extra brings it is said.
+        """
+        if missing := [name for name in PACKAGES if find_spec(name) is None]:
+            raise InputError(
+                f"{self.name} needs {', '.join(missing)}, which a coordinator's or site's installation lacks; install "
+                "the research tools with `pip install 'msfl[sim]'`"
+            )
+        return super().invoke(ctx)

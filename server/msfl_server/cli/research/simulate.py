@@ -1,0 +1,116 @@
+"""The command of `msfl-server` that plays a study among virtual sites."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msfl_common.system.command_line import Commands, Json
+from msfl_server.cli.research.command import PANEL, ResearchCommand
+
+if TYPE_CHECKING:
+    from msfl_server.research.simulation.folder import RunSetup
+
+commands = Commands()
+
+
+class BackendName(StrEnum):
+    """Where virtual sites run."""
+
+    inprocess = "inprocess"
+    ray = "ray"
+
+
+@commands.command(cls=ResearchCommand, rich_help_panel=PANEL)
+def simulate(
+    study: Annotated[
+        Path | None, typer.Argument(metavar="STUDY.yaml", help="The study's file; not needed with --resume.")
+    ] = None,
+    cohort: Annotated[
+        Path | None, typer.Option(metavar="COHORT_DIR", help="Folder of BIDS folders, one a site.")
+    ] = None,
+    site: Annotated[list[Path] | None, typer.Option(metavar="SITE.yaml", help="A site's file; repeat it.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="RUN_DIR", help="Folder for everything the run leaves."),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN_DIR", help="Resume the run in this folder.")] = None,
+    backend: Annotated[
+        BackendName, typer.Option(metavar="BACKEND", help="inprocess: in this process, or ray: Flower's engine on Ray.")
+    ] = BackendName.inprocess,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="MLflow server, whose password stands in MLFLOW_TRACKING_PASSWORD; without it, SQLite under RUN_DIR.",
+        ),
+    ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="START",
+            help="What a deep model starts from: a ResNet18's weights (safetensors), or a segmentation's model folder.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train among virtual sites on this machine, with the apps that real sites run."""
+    from msfl_common.config.secrets import refuse_password
+    from msfl_common.errors import InputError
+
+    refuse_password(tracking_uri or "", "--tracking-uri", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+    if resume is not None:
+        setup, folder = _resumed(resume, study, cohort, site, out), resume
+    elif study is None or out is None or (cohort is None) == (site is None):
+        raise InputError("expected STUDY.yaml, --output, and --cohort or --site; or --resume with a run's folder")
+    else:
+        setup, folder = _started(study, cohort, site or [], out, start_from), out
+    from msfl_common.system.progress import console
+    from msfl_server.cli.results import show_run
+    from msfl_server.research.simulation.run import (
+        run_simulated,  # torch and MLflow take seconds: only for a run that can start
+    )
+
+    try:
+        summary = run_simulated(setup, folder, backend.value, tracking_uri)
+    except KeyboardInterrupt:
+        console.print(f"completed rounds are kept; `msfl-server simulate --resume {folder}` goes on")
+        raise
+    if as_json:
+        sys.stdout.write(summary.model_dump_json(indent=2) + "\n")
+    else:
+        show_run(summary, folder)
+
+
+def _started(
+    study_path: Path, cohort: Path | None, site_paths: list[Path], out: Path, start_from: Path | None
+) -> RunSetup:
+    """A new run; `out` becomes its folder."""
+    from msfl_common.config.study import load_study
+    from msfl_server.research.simulation.folder import start_run, virtual_sites
+
+    study = load_study(study_path)
+    return start_run(study, virtual_sites(cohort, site_paths, out, study), out, start_from)
+
+
+def _resumed(
+    resume: Path, study_path: Path | None, cohort: Path | None, sites: list[Path] | None, out: Path | None
+) -> RunSetup:
+    """The run in `resume`, which brings its own settings."""
+    from msfl_common.config.optimisation import written_out
+    from msfl_common.config.study import load_study
+    from msfl_common.errors import InputError
+    from msfl_server.research.simulation.folder import read_setup
+
+    if cohort or sites or out:
+        raise InputError(
+            "--resume takes sites and settings from the run's folder; leave out --cohort, --site, --output"
+        )
+    setup = read_setup(resume)
+    if study_path is not None and written_out(load_study(study_path)) != written_out(setup.study):
+        raise InputError(f"{resume}: was started with other settings than {study_path}; leave the study file out")
+    return setup
