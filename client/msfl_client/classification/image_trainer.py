@@ -18,9 +18,9 @@ from msfl_client.classification.observation_digest import digest_of_observations
 from msfl_client.classification.sequence_maker import SequenceMaker
 from msfl_client.classification.visit_sequences import VisitSequence, sequence_order
 from msfl_client.clinical.observations import Observation
+from msfl_client.data.cache_limits import keep_newest
 from msfl_client.harmonization.site import FOLDER
 from msfl_client.segmentation.patches import drawn_in
-from msfl_client.site.cache_limits import keep_newest
 from msfl_client.trainer import OnCase, OnStep
 from msfl_common.errors import CaseError, Code, RefusedError
 from msfl_common.messages.records import RoundTask, ValidationMetrics

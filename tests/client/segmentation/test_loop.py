@@ -9,10 +9,10 @@ import torch
 from msfl_client.segmentation.loop import learning_rate, predict_probability, train_round, validate
 from msfl_client.segmentation.network_input import PreparedCase
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
-from msfl_client.site.devices import pick_device
 from msfl_common.config.study import Augmentation, Model, Rounds, StudyConfig, Training
 from msfl_common.errors import RefusedError
 from msfl_common.models.segmentation.unet import build_network, get_weights
+from msfl_common.system.devices import pick_device
 
 CPU = torch.device("cpu")
 STUDY = StudyConfig(
