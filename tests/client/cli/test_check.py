@@ -34,6 +34,7 @@ def site_file(site) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_good_site(site_file):
     done = run_process("check", site_file)
     assert done.returncode == 0
@@ -142,6 +143,7 @@ def test_wrong_command_line_is_one_line_and_exit_2(arguments, expected):
     assert expected in done.stderr
 
 
+@pytest.mark.slow
 def test_help_answers_at_once():
     best_s = 60.0
     for _ in range(3):
@@ -154,6 +156,7 @@ def test_help_answers_at_once():
     assert best_s < 1.0, "help should take about 0.2 s; something heavy is imported at the top of the CLI"
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy():
     code = (
         "import sys, msfl_client.cli.main\n"
@@ -173,6 +176,7 @@ def open_once_read(fifo):
     raise AssertionError("nobody opened the pipe within a minute")
 
 
+@pytest.mark.slow
 def test_interrupt_is_one_line_and_exit_130(site, site_file):
     fifo = site.image("sub-01", "T1w")  # reading a pipe that nobody writes to waits for ever
     fifo.unlink()

@@ -88,6 +88,7 @@ def subject_of(bids: Path, patient: str) -> str:
     return next(line.split("\t")[0] for line in (bids / TABLE).read_text().splitlines() if patient in line)
 
 
+@pytest.mark.slow
 def test_cases_are_found_with_sessions_in_the_order_of_their_dates(imported: Path) -> None:
     site = SiteConfig(name="here", data=(imported,), state=imported.parent / "state")
     cases, findings = find_cases(site, ("T1w", "FLAIR"))
@@ -133,6 +134,7 @@ def test_who_is_who_is_for_the_account_alone(imported: Path) -> None:
     assert not list(imported.glob(".import-*"))
 
 
+@pytest.mark.slow
 def test_a_new_visit_gets_the_next_session_of_the_same_subject(imported: Path, tmp_path: Path) -> None:
     write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
     report = import_dicom(tmp_path / "new", imported)
@@ -151,6 +153,7 @@ def test_age_and_sex_reach_harmonization(imported: Path) -> None:
     assert {values["sex"] for values in chosen.covariates} == {0.0}
 
 
+@pytest.mark.slow
 def test_tables_of_the_site_are_added_to_not_replaced(tmp_path: Path) -> None:
     bids = tmp_path / "bids"
     bids.mkdir()
@@ -161,6 +164,7 @@ def test_tables_of_the_site_are_added_to_not_replaced(tmp_path: Path) -> None:
     assert (bids / "sub-001" / "sub-001_sessions.tsv").read_text() == "session_id\tage\nses-01\t60\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["participant_id\tsession_id\nsub-001\tses-01\n", "\xff\xfe\0\n"])
 def test_a_damaged_table_of_subjects_is_an_error(tmp_path: Path, table: str) -> None:
     write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
@@ -171,6 +175,7 @@ def test_a_damaged_table_of_subjects_is_an_error(tmp_path: Path, table: str) -> 
         import_dicom(tmp_path / "new", tmp_path / "bids")
 
 
+@pytest.mark.slow
 def test_cut_files_are_passed_over(tmp_path: Path) -> None:
     write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
     whole = (tmp_path / "new" / "1_3.dcm").read_bytes()
@@ -179,6 +184,7 @@ def test_cut_files_are_passed_over(tmp_path: Path) -> None:
     assert len(import_dicom(tmp_path / "new", tmp_path / "bids").images) == 1
 
 
+@pytest.mark.slow
 def test_a_file_that_breaks_the_converter_is_named(tmp_path: Path) -> None:
     write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
     whole = (tmp_path / "new" / "1_3.dcm").read_bytes()

@@ -131,6 +131,7 @@ def done(head: Head) -> PreprocessedCase:
     return preprocess_case(head.case, INPUTS)
 
 
+@pytest.mark.slow
 def test_a_whole_head_is_found_where_it_lies(done: PreprocessedCase) -> None:
     assert done.found == "none"
     inside = np.argwhere(template_brain(4.0))[::50]
@@ -179,6 +180,7 @@ def test_brightness_is_evened_out(head: Head, done: PreprocessedCase) -> None:
     assert after.std() / after.mean() < 0.5 * before.std() / before.mean()
 
 
+@pytest.mark.slow
 def test_figures_and_picture(done: PreprocessedCase) -> None:
     quality = measure_quality(done)
     assert quality.brain_ml == pytest.approx(1883 / np.linalg.det(TO_MNI[:3, :3]), rel=0.06)
@@ -192,6 +194,7 @@ def test_figures_and_picture(done: PreprocessedCase) -> None:
     assert picture == draw(done, "sub-01")
 
 
+@pytest.mark.slow
 def test_the_same_images_give_the_same_matrix(head: Head, done: PreprocessedCase) -> None:
     fixed, moving = read_image(head.case.images["T1w"]), read_image(head.case.images["FLAIR"])
     again = register_rigid(moving, fixed, done.native_brains["T1w"])
@@ -199,6 +202,7 @@ def test_the_same_images_give_the_same_matrix(head: Head, done: PreprocessedCase
     assert again.similarity == done.to_anchor["FLAIR"].similarity
 
 
+@pytest.mark.slow
 def test_an_extracted_brain_is_neither_cut_nor_flattened_again(head: Head, done: PreprocessedCase, tmp_path) -> None:
     """Brains in the scanner's space are only placed; brains on the template are taken as they are."""
     template = load_template(2.0)
@@ -256,6 +260,7 @@ def test_a_head_is_told_from_a_brain_by_size_and_by_where_it_is_cut() -> None:
         assert is_brain_alone(voxels, np.diag([size_mm, size_mm, size_mm, 1])) is expected, (litres, cut)
 
 
+@pytest.mark.slow
 def test_what_is_no_brain_is_refused(tmp_path: Path) -> None:
     axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in (60, 60, 60)), indexing="ij")
     stick = (np.hypot(axes[0], axes[1]) < 0.15).astype(np.float32) * 100
@@ -314,6 +319,7 @@ def test_itk_transforms_become_matrices() -> None:
     assert np.allclose(apply_affine(matrix_of(transform), point), moved_point)
 
 
+@pytest.mark.slow
 def test_a_case_in_the_common_space_is_not_resampled_again(tmp_path: Path) -> None:
     for spacing_mm in (1.0, 1.7, 2.0, 3.0):
         template = load_template(spacing_mm)

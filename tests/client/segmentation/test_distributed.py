@@ -31,6 +31,8 @@ from msfl_common.messages.records import RoundTask, pack_task, unpack_update
 from msfl_common.models.segmentation.unet import build_network, get_weights
 from msfl_server.research.simulation.grid import InProcessGrid
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SEED = 1
 

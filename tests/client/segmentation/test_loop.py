@@ -48,6 +48,7 @@ def train(cases: list[PreparedCase], rounds: int = 1) -> tuple[torch.nn.Module, 
     ]
 
 
+@pytest.mark.slow
 def test_training_learns_an_easy_lesion() -> None:
     network, losses = train([bright_lesions(seed) for seed in range(4)], rounds=3)
     assert losses[-1] < 0.6 * losses[0]

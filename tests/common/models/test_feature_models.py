@@ -137,6 +137,7 @@ def test_what_speaks_for_one_of_two_classes_speaks_against_the_other(kind: str) 
         assert explain(settings, state, case) == (no, yes)[predicted]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["naive-bayes", "gradient-boosting", "random-forest", "mlp", "svm-rbf"])
 def test_an_input_at_its_mean_adds_nothing(kind: str) -> None:
     sites = make_cases(0, (40, 50), INPUTS)

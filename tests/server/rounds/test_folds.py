@@ -72,6 +72,7 @@ def held_out(patients: Path, out: Path, study: StudyConfig, site: str) -> set[st
     return {one.subject for one in read_outcomes(config, study, lambda *_: None).parts.test}
 
 
+@pytest.mark.slow
 def test_no_value_of_a_test_patient_changes_the_weights(patients: Path, tmp_path: Path) -> None:
     study = study_of({"number": 2, "of": 4})
     before = play(study, patients, tmp_path / "before").states[-1]
@@ -122,6 +123,7 @@ def test_a_site_left_out_is_measured_on_everybody_and_trains_nothing(patients: P
     assert weights_of(tmp_path / "others") == weights_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_site_left_out_brings_itself_to_a_reference_of_the_others(patients: Path, tmp_path: Path) -> None:
     harmonization = {"method": "combat", "features": ["bpf", "log_lesion_volume"]}
     study = study_of({"site": "site-d"}, harmonization=harmonization)
@@ -145,6 +147,7 @@ def test_a_site_left_out_brings_itself_to_a_reference_of_the_others(patients: Pa
     assert {name.split()[0] for name in cases.raw.scanners} == set(SITES)
 
 
+@pytest.mark.slow
 def test_a_reference_that_cannot_be_taken_leaves_no_features_of_an_earlier_one(patients: Path, tmp_path: Path) -> None:
     harmonization = {"method": "combat", "features": ["bpf", "log_lesion_volume"]}
     study = study_of({"site": "site-d"}, harmonization=harmonization)

@@ -84,6 +84,7 @@ def whole(base: Path, stopped: CompletedProcess[str]) -> CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_interrupted_it_comes_to_the_figures_of_folds_that_were_not(
     base: Path, whole: CompletedProcess[str], tmp_path: Path
 ) -> None:
@@ -229,6 +230,7 @@ def test_what_is_withheld_is_shown_and_not_averaged(base: Path, tmp_path: Path) 
     assert "Tested" in write_page(tmp_path, nobody, study).read_text()
 
 
+@pytest.mark.slow
 def test_a_fold_that_misses_its_quorum_is_named(base: Path, tmp_path: Path) -> None:
     for name, tasks in (("site-a", "[classification]"), ("site-b", "[lesion-segmentation]")):
         policy = f"policy: {{tasks: {tasks}, refuse_models: []}}"

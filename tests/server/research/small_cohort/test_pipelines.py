@@ -73,6 +73,7 @@ def finished(tmp_path_factory):
     return out, results, told
 
 
+@pytest.mark.slow
 def test_every_case_is_told_and_stages_are_counted(finished) -> None:
     _, results, told = finished
     assert told[0] == ("pipelines", 0, 12 + 15)
@@ -85,6 +86,7 @@ def test_every_case_is_told_and_stages_are_counted(finished) -> None:
     assert [row.chance is not None for row in results.best_of("KNN", 3)] == [True, True, False]
 
 
+@pytest.mark.slow
 def test_the_nested_estimate_by_brute_force(finished) -> None:
     _, results, _ = finished
     cases = tiny_cases()
@@ -202,6 +204,7 @@ def _alive(group: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(files, finished) -> None:
     program = "from msfl_server.cli.main import main\nif __name__ == '__main__': main()"
     command = [sys.executable, "-c", program, *arguments(files, "--jobs", "2")]
