@@ -30,7 +30,7 @@ from msfl_common.models.segmentation.unet import get_weights, set_weights
 from msfl_common.models.weights import Weights
 
 if TYPE_CHECKING:
-    from msfl_client.classification.trainer import OutcomeData
+    from msfl_client.classification.outcome_data import OutcomeData
 
 
 class ImageLearner:

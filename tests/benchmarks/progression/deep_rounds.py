@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from msfl_client.classification.image_trainer import ImageLearner
-from msfl_client.classification.trainer import read_outcomes
+from msfl_client.classification.outcome_data import read_outcomes
 from msfl_common.config.classification import Classification, DeepModel, Outcome
 from msfl_common.config.study import Inputs, Rounds, StudyConfig, Training, Validation
 from msfl_common.messages.records import RoundTask

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from flwr.serverapp import Grid
 
-from msfl_client.classification.trainer import read_outcomes
+from msfl_client.classification.outcome_data import read_outcomes
 from msfl_client.clinical.inputs import labelled
 from msfl_client.rounds.app import build_app
 from msfl_client.rounds.site_context import open_session

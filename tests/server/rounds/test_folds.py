@@ -13,7 +13,7 @@ import yaml
 from flwr.clientapp import ClientApp
 from tests.server.rounds.test_classification import STUDY, Recorder, grid_of, play
 
-from msfl_client.classification.trainer import read_outcomes
+from msfl_client.classification.outcome_data import read_outcomes
 from msfl_client.egress.ledger import read
 from msfl_client.features.table import read_features_table
 from msfl_client.rounds.harmonization_step import session_rows, take_reference
