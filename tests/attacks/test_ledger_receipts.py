@@ -14,8 +14,9 @@ from msfl_common.config.site import Policy
 from msfl_common.messages.ledger import HEAD, RECEIPT, take_head
 from msfl_common.messages.records import describe, unpack_update
 from msfl_common.trust.receipts import Receipt, SignedHead, countersign
-from msfl_server.study.folder import StudyFolder, open_notary
+from msfl_server.study.folder import open_notary
 from msfl_server.study.ledger_heads import read_heads
+from msfl_server.study.paths import StudyFolder
 from tests.attacks.ledger_parties import Parties, caught, make_study, request_with, site_of
 from tests.attacks.test_ledger import broken
 

@@ -15,7 +15,7 @@ from msfl_common.system.cli import DEBUG_HINT
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from msfl_server.study.folder import StudyFolder
+    from msfl_server.study.paths import StudyFolder
 
 commands = typer.Typer()
 

@@ -16,14 +16,8 @@ from msfl_common.errors import InputError
 from msfl_common.trust.kit import load_kit, read_certificate
 from msfl_server.study import folder as study_folder
 from msfl_server.study.certificates import Pair, expires_in_days, issue_server_certificate, make_authority
-from msfl_server.study.folder import (
-    StudyFolder,
-    certificate_warning,
-    init_study,
-    list_sites,
-    open_study,
-    renew_certificate,
-)
+from msfl_server.study.folder import certificate_warning, init_study, list_sites, open_study, renew_certificate
+from msfl_server.study.paths import StudyFolder
 from msfl_server.study.server_config import ServerConfig, load_server
 from msfl_server.study.site_keys import read_public_key
 from msfl_server.study.sites import add_site, refresh_kits, remove_site
