@@ -7,6 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
+import pytest
+
+from tests.benchmarks.house.rooms import circle_of
+
 REPOSITORY = Path(__file__).parents[1]
 MODULES = sorted(path for side in ("common", "client", "server") for path in (REPOSITORY / side).rglob("*.py"))
 
@@ -34,6 +39,11 @@ def test_modules_stay_readable() -> None:
     assert [str(path) for path in MODULES if len(path.read_text().splitlines()) > 350] == []
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Nor for their types."""
+    assert circle_of(grimp.build_graph("msfl_common", "msfl_client", "msfl_server")) == []
+
+
 def test_tests_lie_in_the_folders_of_what_they_test() -> None:
     tests = (
         path for side in ("common", "client", "server") for path in (REPOSITORY / "tests" / side).rglob("test_*.py")
@@ -50,6 +60,7 @@ NOT_AT_A_COORDINATOR = (
 )
 
 
+@pytest.mark.slow
 def test_a_coordinator_needs_nothing_of_a_sites() -> None:
     block = f"import sys\nfor name in {NOT_AT_A_COORDINATOR}: sys.modules[name] = None\n"
     modules = ("cli.main", "cli.federation", "flower.coordinator", "flower.server_process")
