@@ -102,6 +102,7 @@ def test_cases_are_found_with_sessions_in_the_order_of_their_dates(imported: Pat
     assert {case.scanner for case in cases} == {"Siemens Prisma"}
 
 
+@pytest.mark.slow
 def test_voxels_lie_where_the_scanner_put_them(imported: Path) -> None:
     image = nib.load(next(imported.rglob("*ses-01_FLAIR.nii.gz")))
     voxels = np.asarray(image.dataobj)
@@ -111,6 +112,7 @@ def test_voxels_lie_where_the_scanner_put_them(imported: Path) -> None:
     assert voxels.max() == 10 * 31 + 23 + 11
 
 
+@pytest.mark.slow
 def test_nothing_tells_who_or_when(imported: Path) -> None:
     files = [path for path in imported.rglob("*") if path.is_file() and path != imported / TABLE]
     assert len(files) > 10
@@ -127,6 +129,7 @@ def test_nothing_tells_who_or_when(imported: Path) -> None:
         assert path.read_bytes()[4:8] == b"\0" * 4  # gzip's time
 
 
+@pytest.mark.slow
 def test_who_is_who_is_for_the_account_alone(imported: Path) -> None:
     table = imported / TABLE
     assert stat.S_IMODE(table.stat().st_mode) == 0o600
@@ -145,6 +148,7 @@ def test_a_new_visit_gets_the_next_session_of_the_same_subject(imported: Path, t
     assert ages == "session_id\tage\nses-01\t58\nses-02\t60\nses-03\t60\n"
 
 
+@pytest.mark.slow
 def test_age_and_sex_reach_harmonization(imported: Path) -> None:
     cases, _ = find_cases(SiteConfig(name="here", data=(imported,), state=imported.parent / "state"), ("FLAIR",))
     chosen = select_cases(cases, (imported,), Harmonization(method="combat"))

@@ -27,6 +27,8 @@ from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.segmentation.unet import build_network, get_weights
 from msfl_server.research.simulated_cohort import make_cohort
 
+pytestmark = pytest.mark.slow
+
 COARSE = Inputs(spacing_mm=3.0)
 CHANGES = {"new_lesion_count", "new_lesion_volume_ml", "enlarging_lesion_count"}
 
@@ -67,7 +69,6 @@ def run(bids: Path, tmp_path: Path) -> Callable[..., str]:
     return call
 
 
-@pytest.mark.slow
 def test_the_command_writes_a_row_for_every_session(run: Callable[..., str], tmp_path: Path) -> None:
     document = json.loads(run("--json"))
     rows = read_features_table(tmp_path / "state" / TABLE).rows
@@ -88,7 +89,6 @@ def test_the_command_writes_a_row_for_every_session(run: Callable[..., str], tmp
     assert "brain_volume_ml" in run()
 
 
-@pytest.mark.slow
 def test_only_what_changed_is_measured_again(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     cases, _ = find_cases(site, COARSE.contrasts)
     cases = cases[:2]
@@ -111,7 +111,6 @@ def test_only_what_changed_is_measured_again(site: SiteConfig, monkeypatch: pyte
     assert rows[1].features.items() <= first[1].features.items()
 
 
-@pytest.mark.slow
 def test_a_model_finds_the_lesions_of_a_case_without_a_mask(site: SiteConfig, model: Path) -> None:
     cases, _ = find_cases(site, COARSE.contrasts)
     without = replace(cases[0], mask=None)
@@ -128,7 +127,6 @@ def test_a_model_of_another_spacing_is_refused(run: Callable[..., str], model: P
         run("--model", str(model), study="fine.yaml")
 
 
-@pytest.mark.slow
 def test_a_case_that_cannot_be_measured_is_named(site: SiteConfig, run: Callable[..., str], tmp_path: Path) -> None:
     cases, _ = find_cases(site, COARSE.contrasts)
     broken = tmp_path / "broken.nii.gz"

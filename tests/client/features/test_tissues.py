@@ -15,13 +15,14 @@ from msfl_client.features.tissues import segment_tissues
 from msfl_common.errors import CaseError
 from msfl_common.metrics.segmentation import label_lesions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def patients() -> list[SimulatedPatient]:
     return [simulate_patient(21, index) for index in range(4)]
 
 
-@pytest.mark.slow
 def test_volumes_are_near_the_truth(patients: list[SimulatedPatient]) -> None:
     errors = []
     for patient in patients:
@@ -52,7 +53,6 @@ def test_shares_sum_to_one_and_lesions_are_white(patients: list[SimulatedPatient
     assert (tissues.wm_DHW[case.lesion_DHW] == 1).all()
 
 
-@pytest.mark.slow
 def test_volumes_are_those_of_the_patients_own_head(patients: list[SimulatedPatient]) -> None:
     case = patients[0].case
     enlarged = replace(case, native_to_mni=np.diag([1.1, 1.1, 1.1, 1.0]))
@@ -63,14 +63,12 @@ def test_volumes_are_those_of_the_patients_own_head(patients: list[SimulatedPati
         assert own[name] == pytest.approx(same[name]), name
 
 
-@pytest.mark.slow
 def test_signal_features_do_not_depend_on_the_scale_of_an_image(patients: list[SimulatedPatient]) -> None:
     case = patients[0].case
     scaled = replace(case, images_DHW={name: 3.7 * image for name, image in case.images_DHW.items()})
     assert case_features(scaled) == pytest.approx(case_features(case), rel=1e-3)
 
 
-@pytest.mark.slow
 def test_zones_agree_with_those_of_the_true_brain(patients: list[SimulatedPatient]) -> None:
     agreed = total = 0
     for patient in patients:

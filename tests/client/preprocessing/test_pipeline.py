@@ -143,6 +143,7 @@ def test_a_whole_head_is_found_where_it_lies(done: PreprocessedCase) -> None:
         assert off_mm.max() < 3.0, contrast
 
 
+@pytest.mark.slow
 def test_only_the_brain_is_left_bright_and_positive(done: PreprocessedCase) -> None:
     case = done.case
     assert dice(case.brain_DHW, template_brain(2.0)) > 0.95
@@ -156,6 +157,7 @@ def test_only_the_brain_is_left_bright_and_positive(done: PreprocessedCase) -> N
     assert done.case.voxel_ml == pytest.approx(8 / np.linalg.det(TO_MNI[:3, :3]) / 1000, rel=0.03)
 
 
+@pytest.mark.slow
 def test_lesions_arrive_with_their_image(head: Head, done: PreprocessedCase) -> None:
     truth_DHW = resample(head.lesions, (load_template(2.0).shape, load_template(2.0).affine)) >= 0.5
     assert dice(done.case.lesion_DHW, truth_DHW) > 0.7
@@ -163,6 +165,7 @@ def test_lesions_arrive_with_their_image(head: Head, done: PreprocessedCase) -> 
     assert done.case.images_DHW["FLAIR"][done.case.lesion_DHW].mean() > 1.15 * 1000
 
 
+@pytest.mark.slow
 def test_lesions_go_back_to_their_image(head: Head, done: PreprocessedCase) -> None:
     drawn = nib.load(head.case.mask)
     there = nib.Nifti1Image(done.case.lesion_DHW.astype(np.float32), done.case.affine)
@@ -170,6 +173,7 @@ def test_lesions_go_back_to_their_image(head: Head, done: PreprocessedCase) -> N
     assert dice(back, np.asarray(drawn.dataobj) > 0) > 0.75  # through 2 mm; lesions of 2 to 6 mm radius
 
 
+@pytest.mark.slow
 def test_brightness_is_evened_out(head: Head, done: PreprocessedCase) -> None:
     template = load_template(2.0)
     scanned = moved(read_image(head.case.images["T1w"]), done.native_to_mni("T1w"))

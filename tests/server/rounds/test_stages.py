@@ -160,6 +160,7 @@ def test_a_study_segments_and_then_classifies(base: Path, sites: list[SiteConfig
     assert not (out / "segmentation" / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_the_ledger_names_the_stage_of_each_message(sites: list[SiteConfig], whole: Summary) -> None:
     assert whole.rounds_completed
     lines = [(line.study, line.kind, line.round) for line in read(sites[0].state / "ledger.jsonl")]
@@ -194,6 +195,7 @@ def test_the_model_outlines_every_case(base: Path, sites: list[SiteConfig], whol
     assert manual.features["lesion_volume_ml"] != expected.features["lesion_volume_ml"]
 
 
+@pytest.mark.slow
 def test_the_report_of_a_simulation_has_the_same_features(base: Path, sites: list[SiteConfig], whole: Summary) -> None:
     assert whole.rounds_completed
     reference = read_reference(base / "whole" / "harmonization.json")
@@ -323,6 +325,7 @@ def test_a_segmentation_must_be_for_features(wrong: dict[str, object]) -> None:
         StudyConfig.model_validate(content)
 
 
+@pytest.mark.slow
 def test_a_model_folder_with_another_segmentation_is_refused(base: Path, whole: Summary, tmp_path: Path) -> None:
     assert whole.rounds_completed
     shutil.copytree(base / "whole" / "model", tmp_path / "model")

@@ -97,6 +97,7 @@ def test_interrupted_it_comes_to_the_figures_of_folds_that_were_not(
     assert json.loads(whole.stdout) == cross_validation(study, folds).model_dump(mode="json")
 
 
+@pytest.mark.slow
 def test_each_fold_is_a_run_and_all_patients_are_tested(base: Path, whole: CompletedProcess[str]) -> None:
     document, out = json.loads(whole.stdout), base / "out"
     assert whole.stdout == (out / "cross-validation.json").read_text()
@@ -117,6 +118,7 @@ def test_each_fold_is_a_run_and_all_patients_are_tested(base: Path, whole: Compl
     assert "sub-0" not in page
 
 
+@pytest.mark.slow
 def test_another_study_or_other_folds_are_refused_in_the_same_folder(
     base: Path, whole: CompletedProcess[str], tmp_path: Path
 ) -> None:

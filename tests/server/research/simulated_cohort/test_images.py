@@ -7,6 +7,8 @@ import pytest
 
 from msfl_server.research.simulated_cohort.cohort import Session, draw_site, simulate_case
 
+pytestmark = pytest.mark.slow
+
 NUM_CASES = 4
 
 
@@ -22,7 +24,6 @@ def _ratio(image: np.ndarray, mask: np.ndarray) -> float:
     return float(image[mask > 0].mean() / image[image > 0].mean())
 
 
-@pytest.mark.slow
 def test_lesions_are_bright_on_flair_and_dark_or_alike_on_t1w(
     sessions: list[list[tuple[Session, Session]]],
 ) -> None:
@@ -64,7 +65,6 @@ def test_brains_are_of_human_size(sessions: list[list[tuple[Session, Session]]])
             assert 0.9 < volume_l < 2.4
 
 
-@pytest.mark.slow
 def test_a_case_takes_seconds() -> None:
     style = draw_site(0, 0, 2.0)
     times_s = []

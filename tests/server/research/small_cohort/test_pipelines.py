@@ -109,6 +109,7 @@ def test_the_nested_estimate_by_brute_force(finished) -> None:
     assert sum(nested.chosen.values()) == BLOCKS
 
 
+@pytest.mark.slow
 def test_tuned_classifiers_by_scikit_learn(finished) -> None:
     _, results, _ = finished
     tuned = next(one for one in results.tuned if one.classifier == "KNN")
@@ -129,6 +130,7 @@ def test_tuned_classifiers_by_scikit_learn(finished) -> None:
     assert tuned.hyper == {"n_neighbors": np.median(chosen)}
 
 
+@pytest.mark.slow
 def test_permutations_refit_everything_on_shuffled_labels(finished) -> None:
     _, results, _ = finished
     row = next(row for row in results.best if row.chance is not None)
@@ -150,6 +152,7 @@ def test_permutations_refit_everything_on_shuffled_labels(finished) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_cases_or_settings_is_refused(finished) -> None:
     out, results, _ = finished
     cases = tiny_cases()
