@@ -94,8 +94,8 @@ def in_fork(work: Callable[[], int], seconds: float) -> Run:
     return Run(waited[1] == 0, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
-def run_tests(tests: Sequence[str], mutant: Mutant | None, seconds: float) -> Run:
-    """Run tests, up to the first that fails, with or without a change."""
+def run_tests(tests: Sequence[str], marked: str, mutant: Mutant | None, seconds: float) -> Run:
+    """Run the slow tests, or the others, up to the first that fails, with or without a change."""
 
     def work() -> int:
         import hypothesis
@@ -118,7 +118,8 @@ def run_tests(tests: Sequence[str], mutant: Mutant | None, seconds: float) -> Ru
             "-o",
             f"timeout={5 * seconds:.0f}",
         ]
-        return int(pytest.main([*settings, *tests]))
+        code = pytest.main([*settings, "-m", marked, *tests])
+        return 0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else int(code)
 
     return in_fork(work, seconds)
 
@@ -129,15 +130,19 @@ def try_target(target: Target, each: int) -> list[dict[str, object]]:
     Raises:
         SystemExit: the tests fail without any.
     """
-    whole = run_tests(target.tests, None, 600.0)
-    if not whole.passed:
-        sys.exit(f"{target.name}: its tests fail without a change, see {OUTPUT}")
-    print(f"{target.name}: the tests take {whole.seconds:.0f} s", flush=True)
+    limits = {}
+    for marked in ("not slow", "slow"):  # most changes are noticed by the first
+        whole = run_tests(target.tests, marked, None, 600.0)
+        if not whole.passed:
+            sys.exit(f"{target.name}: its tests fail without a change, see {OUTPUT}")
+        limits[marked] = TIMES * whole.seconds + 10
+        print(f"{target.name}: the tests that are {marked} take {whole.seconds:.0f} s", flush=True)
     rows = []
     for mutant in sample(target.paths(), each, SEED):
         before, after = mutant.change()
         reason = EQUIVALENT.get((before, after))
-        is_noticed = not run_tests(target.tests_of(mutant.module), mutant, TIMES * whole.seconds + 10).passed
+        tests = target.tests_of(mutant.module)
+        is_noticed = not all(run_tests(tests, marked, mutant, limit).passed for marked, limit in limits.items())
         where = f"{mutant.module.relative_to(REPOSITORY)}:{mutant.place[0]}"
         rows.append(
             {"target": target.name, "where": where, "before": before, "after": after, "killed": is_noticed}
