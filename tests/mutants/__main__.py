@@ -153,6 +153,11 @@ def try_target(target: Target, each: int) -> list[dict[str, object]]:
     return rows
 
 
+def known_rows() -> list[dict[str, object]]:
+    """What earlier runs found."""
+    return list(json.loads(RESULTS.read_text(encoding="utf-8"))["mutants"]) if RESULTS.exists() else []
+
+
 def main() -> int:
     """Try every target, or those named; `EACH=5` for fewer of each."""
     for library in LIBRARIES:
@@ -165,7 +170,8 @@ def main() -> int:
     counted = [row for row in rows if "equivalent" not in row]
     killed = sum(bool(row["killed"]) for row in counted)
     print(f"{killed} of {len(counted)} killed, {len(rows) - len(counted)} more equivalent; seed {SEED}")
-    RESULTS.write_text(json.dumps({"seed": SEED, "mutants": rows}, indent=2) + "\n", encoding="utf-8")
+    others = [row for row in known_rows() if row["target"] not in wanted]
+    RESULTS.write_text(json.dumps({"seed": SEED, "mutants": [*others, *rows]}, indent=2) + "\n", encoding="utf-8")
     return 0 if killed >= 0.85 * len(counted) else 1
 
 

@@ -16,7 +16,6 @@ REPOSITORY = Path(__file__).parents[3]
 MUTANTS = REPOSITORY / "build" / "mutants.json"
 FAST_S, WHOLE_S = 90.0, 720.0
 LEAST_KILLED = 0.85
-TUTORIALS = ("hospital", "coordinator", "researcher")
 
 
 def fast_tests() -> list[Figure]:
