@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -124,31 +125,39 @@ def run_tests(tests: Sequence[str], marked: str, mutant: Mutant | None, seconds:
     return in_fork(work, seconds)
 
 
-def try_target(target: Target, each: int) -> list[dict[str, object]]:
-    """A row for each change.
+@cache
+def limit_of(marked: str, tests: tuple[str, ...]) -> float:
+    """Processor seconds for tests of a change.
 
     Raises:
         SystemExit: the tests fail without any.
     """
-    limits = {}
-    for marked in ("not slow", "slow"):  # most changes are noticed by the first
-        whole = run_tests(target.tests, marked, None, 600.0)
-        if not whole.passed:
-            sys.exit(f"{target.name}: its tests fail without a change, see {OUTPUT}")
-        limits[marked] = TIMES * whole.seconds + 10
-        print(f"{target.name}: the tests that are {marked} take {whole.seconds:.0f} s", flush=True)
+    whole = run_tests(tests, marked, None, 600.0)
+    if not whole.passed:
+        sys.exit(f"tests fail without a change, see {OUTPUT}")
+    return TIMES * whole.seconds + 10
+
+
+def is_noticed(target: Target, mutant: Mutant) -> bool:
+    """Whether any test fails."""
+    return not all(
+        run_tests(tests, marked, mutant, limit_of(marked, tests)).passed
+        for marked, tests in target.rounds_of_tests(mutant.module)
+    )
+
+
+def try_target(target: Target, each: int) -> list[dict[str, object]]:
+    """A row for each change."""
     rows = []
     for mutant in sample(target.paths(), each, SEED):
         before, after = mutant.change()
-        reason = EQUIVALENT.get((before, after))
-        tests = target.tests_of(mutant.module)
-        is_noticed = not all(run_tests(tests, marked, mutant, limit).passed for marked, limit in limits.items())
+        reason, killed = EQUIVALENT.get((before, after)), is_noticed(target, mutant)
         where = f"{mutant.module.relative_to(REPOSITORY)}:{mutant.place[0]}"
         rows.append(
-            {"target": target.name, "where": where, "before": before, "after": after, "killed": is_noticed}
+            {"target": target.name, "where": where, "before": before, "after": after, "killed": killed}
             | ({} if reason is None else {"equivalent": reason})
         )
-        mark = "killed" if is_noticed else "SURVIVED" if reason is None else "equivalent"
+        mark = "killed" if killed else "SURVIVED" if reason is None else "equivalent"
         print(f"  {mark:10} {where}: {before}  ->  {after}", flush=True)
     return rows
 
@@ -166,6 +175,7 @@ def main() -> int:
     RESULTS.parent.mkdir(exist_ok=True)
     wanted = sys.argv[1:] or [target.name for target in TARGETS]
     each = int(os.environ.get("EACH", EACH))
+    print(f"seed {SEED}, {each} of each", flush=True)
     rows = [row for target in TARGETS if target.name in wanted for row in try_target(target, each)]
     counted = [row for row in rows if "equivalent" not in row]
     killed = sum(bool(row["killed"]) for row in counted)

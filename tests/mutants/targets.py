@@ -21,10 +21,11 @@ class Target:
         found = {path for pattern in self.modules for path in REPOSITORY.glob(pattern)}
         return sorted(path for path in found if path.name != "__init__.py")
 
-    def tests_of(self, module: Path) -> list[str]:
-        """The module's own tests first, so that most runs end soon."""
+    def rounds_of_tests(self, module: Path) -> list[tuple[str, tuple[str, ...]]]:
+        """Which tests by their mark, and where: the module's own first, as most faults are noticed there."""
         own = sorted(path for folder in self.tests for path in (REPOSITORY / folder).glob(f"**/test_{module.stem}.py"))
-        return [*map(str, own), *self.tests]
+        first = [("slow or not slow", tuple(map(str, own)))] if own else []
+        return [*first, ("not slow", self.tests), ("slow", self.tests)]
 
 
 TARGETS = (
@@ -33,7 +34,7 @@ TARGETS = (
         "aggregation",
         tuple(
             f"server/msfl_server/aggregation/{name}.py"
-            for name in ("fedavg", "update_checks", "odd_sites", "update_store", "feature_models/newton")
+            for name in ("fedavg", "averaging", "update_checks", "odd_sites", "update_store", "feature_models/newton")
         ),
         ("tests/server/aggregation", "tests/server/rounds/test_loop.py", "tests/attacks/test_influence.py"),
     ),
