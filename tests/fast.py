@@ -35,8 +35,8 @@ def pytest_configure() -> None:
         _on_event("multiprocessing", ())
         real(process)
 
-    vars_of: Any = multiprocessing.process.BaseProcess
-    vars_of.start = start
+    processes: Any = multiprocessing.process.BaseProcess
+    processes.start = start
     sys.addaudithook(_on_event)
 
 

@@ -12,7 +12,7 @@ from msfl_client.egress.answers import FOLDER, forget, may_answer, most_answers,
 from msfl_client.egress.ledger import LEDGER_FILE, read
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import Rounds, StudyConfig
-from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.errors import Code, InputError, PrivateFolderError, RefusedError
 from msfl_common.messages.records import RoundTask, pack_task
 from msfl_common.models.feature_models import num_rounds_needed
 
@@ -64,6 +64,15 @@ def test_the_register_is_the_accounts_alone_and_a_damaged_one_ends_it(tmp_path: 
     file.write_text("{}x")
     assert code(tmp_path, 2) is Code.INTERNAL
     assert num_answers(tmp_path, "pilot") == {"final-train": None}
+
+
+def test_a_state_folder_that_others_may_enter_takes_no_register(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(0o755)
+    with pytest.raises(PrivateFolderError, match=f"{state}: "):
+        ask(state, 1)
+    assert num_answers(state, "pilot") == {}
 
 
 def test_of_the_same_cases_as_before(tmp_path: Path) -> None:
