@@ -7,7 +7,7 @@ DEMO := build/demo
 SITES := $(wildcard site_configs/demo/site-*.yaml)
 export MPLBACKEND := Agg
 
-.PHONY: demo test check bench faults sbom clean
+.PHONY: demo test test-fast check bench faults mutants sbom clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo  ## three simulated hospitals train a model together; goes on where it was interrupted
@@ -22,6 +22,11 @@ test: export OMP_NUM_THREADS := 1
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(CORES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# Tests of single modules, without processes: what to run at every change. tests/fast.py says which these are.
+test-fast: export OMP_NUM_THREADS := 1
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -p tests.fast -n $(CORES) --maxprocesses 4 --dist loadfile
+
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -35,6 +40,11 @@ bench: $(VENV)/.dev
 FAULT ?=
 faults: $(VENV)/.dev  ## kills, full disks, cut networks, wrong clocks: half an hour, no part of `make test`
 	$(BIN)/python -m tests.faults $(FAULT)
+
+PART ?=
+mutants: export OMP_NUM_THREADS := 1
+mutants: $(VENV)/.dev  ## which small faults in metrics, aggregation, gateway and ledger no test notices
+	$(BIN)/python -m tests.mutants $(PART)
 
 # What an installation is made of, for each side: CycloneDX, with the files' hashes.
 sbom: $(VENV)/.dev

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +87,10 @@ class BidsSite:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no core is left with one of them at the end."""
-    items.sort(key=lambda item: "integration" not in item.path.parts)
+    """The files with the longest first, so that no core is left with one of them at the end."""
+    num_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    whole = ("integration", "attacks", "deploy")
+    items.sort(key=lambda item: ([folder not in item.path.parts for folder in whole], -num_slow[item.path]))
 
 
 @pytest.fixture

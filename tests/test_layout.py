@@ -5,6 +5,10 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import grimp
+
+from tests.benchmarks.house.rooms import circle_of
+
 REPOSITORY = Path(__file__).parents[1]
 MODULES = sorted(path for side in ("common", "client", "server") for path in (REPOSITORY / side).rglob("*.py"))
 
@@ -30,6 +34,11 @@ def test_nothing_reads_or_writes_pickles() -> None:
 
 def test_modules_stay_readable() -> None:
     assert [str(path) for path in MODULES if len(path.read_text().splitlines()) > 350] == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Nor for their types."""
+    assert circle_of(grimp.build_graph("msfl_common", "msfl_client", "msfl_server")) == []
 
 
 def test_tests_lie_in_the_folders_of_what_they_test() -> None:

@@ -201,6 +201,7 @@ def everything(*folders: Path) -> set[Path]:
     return {path for folder in folders for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "line"), [(side, line) for side, (_, lines) in SIDES.items() for line in lines])
 def test_a_wrong_path_is_one_line_that_names_it(
     side: str, line: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msfl_server.study.folder import StudyFolder
+from msfl_server.study.paths import StudyFolder
 from tests.attacks.ledger_parties import Parties, make_study, site_of
 from tests.attacks.lies import Recordings
 from tests.attacks.recorded import (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from msfl_client.classification.feature_models.contribution import contribute
 from msfl_client.classification.feature_models.sums import logistic_sums
 from msfl_client.classification.feature_trainer import FeatureLearner
-from msfl_client.classification.trainer import OutcomeData
+from msfl_client.classification.outcome_data import OutcomeData
 from msfl_client.data.bids import case_key
 from msfl_client.features.table import FeatureRow, FeatureTable
 from msfl_common.config.classification import Classification

@@ -10,7 +10,8 @@ import pytest
 from msfl_client.cli.main import main
 from msfl_client.site.folder import init_site
 from msfl_common.config.site import SiteConfig, load_site
-from msfl_server.study.folder import StudyFolder, init_study
+from msfl_server.study.folder import init_study
+from msfl_server.study.paths import StudyFolder
 from msfl_server.study.server_config import ServerConfig
 from msfl_server.study.sites import add_site
 from tests.commands import run_main

@@ -27,8 +27,9 @@ from msfl_common.messages.records import Content, ModelUpdate, Refusal, RoundTas
 from msfl_common.trust.kit import read_kit
 from msfl_common.trust.receipts import Receipt, SignedHead, Signer
 from msfl_common.trust.signatures import canonical
-from msfl_server.study.folder import StudyFolder, init_study, open_notary
+from msfl_server.study.folder import init_study, open_notary
 from msfl_server.study.ledger_heads import Notary
+from msfl_server.study.paths import StudyFolder
 from msfl_server.study.server_config import ServerConfig
 from msfl_server.study.sites import add_site
 

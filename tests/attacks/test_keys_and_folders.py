@@ -25,7 +25,8 @@ from msfl_common.trust.kit import (
     read_kit,
 )
 from msfl_server.cli.main import main as server_main
-from msfl_server.study.folder import StudyFolder, init_study, open_study, renew_certificate
+from msfl_server.study.folder import init_study, open_study, renew_certificate
+from msfl_server.study.paths import StudyFolder
 from tests.attacks.kit_study import SERVER, join, refused, site, site_file, study, tree
 from tests.commands import run_main
 from tests.kits import private_key

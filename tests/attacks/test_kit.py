@@ -35,7 +35,8 @@ from msfl_common.trust.kit import (
 )
 from msfl_common.trust.kit_archive import pack_kit, unpack_kit
 from msfl_server.study.certificates import make_authority
-from msfl_server.study.folder import StudyFolder, init_study
+from msfl_server.study.folder import init_study
+from msfl_server.study.paths import StudyFolder
 from msfl_server.study.sites import add_site
 from tests.attacks.kit_study import SERVER, approve, join, refused, site, site_file, study, tree
 from tests.benchmarks.boundary import kits as fuzz

@@ -19,7 +19,7 @@ from msfl_common.config.ledger import KeepContent
 from msfl_common.config.site import Policy
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.messages.ledger import HEAD
-from msfl_server.study.folder import StudyFolder
+from msfl_server.study.paths import StudyFolder
 from tests.attacks.ledger_parties import Parties, site_of
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord
 
+from msfl_client.egress.ledger_receipts import Receipts
 from msfl_common.config.site import Policy
 from msfl_common.messages.ledger import HEAD, RECEIPT, take_head
 from msfl_common.messages.records import describe, unpack_update
 from msfl_common.trust.receipts import Receipt, SignedHead, countersign
-from msfl_server.study.folder import StudyFolder, open_notary
+from msfl_server.study.folder import open_notary
 from msfl_server.study.ledger_heads import read_heads
+from msfl_server.study.paths import StudyFolder
 from tests.attacks.ledger_parties import Parties, caught, make_study, request_with, site_of
 from tests.attacks.test_ledger import broken
 
@@ -227,3 +230,20 @@ def test_a_lost_answer_and_a_lost_request_leave_no_doubt(parties: Parties) -> No
     newest = parties.verify().countersigned.newest
     assert newest is not None
     assert newest.number == 7
+
+
+def test_a_receipt_that_finds_no_room_comes_again(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = parties.receipts.path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Receipts, "keep", full)
+        parties.take(parties.request())
+    assert "could not be kept: No space left" in caplog.text
+    assert parties.receipts.path.read_bytes() == before
+    parties.take(parties.request())
+    assert len(parties.receipts.path.read_bytes()) > len(before)

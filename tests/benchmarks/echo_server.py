@@ -21,7 +21,7 @@ from msfl_server.flower.control import LinkAddress
 from msfl_server.flower.coordinator import control_secret
 from msfl_server.flower.server_process import open_run
 from msfl_server.rounds.exchange import Question, ask
-from msfl_server.study.folder import StudyFolder
+from msfl_server.study.paths import StudyFolder
 from msfl_server.study.server_config import load_server
 
 NUM_ARRAYS = 20

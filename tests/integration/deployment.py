@@ -23,7 +23,8 @@ from tests.kits import take_over
 from msfl_client.site.keys import make_key
 from msfl_common.config.site import load_site
 from msfl_common.config.study import StudyConfig
-from msfl_server.study.folder import StudyFolder, init_study
+from msfl_server.study.folder import init_study
+from msfl_server.study.paths import StudyFolder
 from msfl_server.study.server_config import ServerConfig
 from msfl_server.study.sites import add_site
 

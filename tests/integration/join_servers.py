@@ -26,7 +26,7 @@ from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from msfl_server.study.certificates import Pair, issue_server_certificate
-from msfl_server.study.folder import StudyFolder
+from msfl_server.study.paths import StudyFolder
 
 BIN = Path(sys.executable).parent
 

@@ -42,7 +42,8 @@ from msfl_server.flower.control import LinkAddress, connect
 from msfl_server.flower.coordinator import link_address, link_settings
 from msfl_server.flower.server_process import DeployedGrid, open_run
 from msfl_server.study.certificates import Pair, issue_server_certificate, make_authority
-from msfl_server.study.folder import StudyFolder, list_sites
+from msfl_server.study.folder import list_sites
+from msfl_server.study.paths import StudyFolder
 from msfl_server.study.server_config import load_server
 
 SITE, STRANGER = "site-a", "site-b"

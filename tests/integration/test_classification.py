@@ -12,7 +12,7 @@ import pytest
 from tests.benchmarks.simulated_rounds import in_one_place, tell_nobody, train
 from tests.integration.test_simulate import BIN, run
 
-from msfl_client.classification.trainer import read_outcomes
+from msfl_client.classification.outcome_data import read_outcomes
 from msfl_client.clinical.inputs import labelled
 from msfl_common.config.study import load_study
 from msfl_common.feature_models import predict_proba

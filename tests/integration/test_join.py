@@ -40,7 +40,8 @@ from msfl_client.site.kit_approval import approve_kit
 from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.trust.kit import CA_FILE, KIT_FILE, KIT_FILES, fingerprint, read_kit
 from msfl_server.study.certificates import make_authority
-from msfl_server.study.folder import StudyFolder, init_study
+from msfl_server.study.folder import init_study
+from msfl_server.study.paths import StudyFolder
 from msfl_server.study.server_config import ServerConfig
 from msfl_server.study.sites import add_site
 

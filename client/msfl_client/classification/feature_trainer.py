@@ -25,7 +25,7 @@ from msfl_common.system.seeds import derive_seed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from msfl_client.classification.trainer import OutcomeData
+    from msfl_client.classification.outcome_data import OutcomeData
     from msfl_client.clinical.observations import Observation
 
 

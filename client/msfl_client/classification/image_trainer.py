@@ -18,9 +18,9 @@ from msfl_client.classification.observation_digest import digest_of_observations
 from msfl_client.classification.sequence_maker import SequenceMaker
 from msfl_client.classification.visit_sequences import VisitSequence, sequence_order
 from msfl_client.clinical.observations import Observation
+from msfl_client.data.cache_limits import keep_newest
 from msfl_client.harmonization.site import FOLDER
 from msfl_client.segmentation.patches import drawn_in
-from msfl_client.site.cache_limits import keep_newest
 from msfl_client.trainer import OnCase, OnStep
 from msfl_client.training.site_strategy import site_strategy
 from msfl_common.errors import CaseError, Code, RefusedError
@@ -31,7 +31,7 @@ from msfl_common.models.network import get_weights, set_weights
 from msfl_common.models.weights import Weights
 
 if TYPE_CHECKING:
-    from msfl_client.classification.trainer import OutcomeData
+    from msfl_client.classification.outcome_data import OutcomeData
 
 
 class ImageLearner:

@@ -1,111 +1,28 @@
-"""Classification at a site: its patients' visits with an outcome, and what learns from them.
+"""Classification at a site: what learns from its patients' visits with an outcome, and which patients take part.
 
-Features are those of the site's own table, or computed from its images; in a study that harmonizes, they are brought
-to the reference first. Which patients train, validate and test follows from the study's seed.
-
-In a study that trains a model of lesions first, features are computed from images, with the lesions of that model in
-every case, so that those it learns from and those it is used on later have lesions of one kind. Outcomes rest on the
-tables alone, never on what the model outlines. Patients who validate or test the classification do not train the model.
-
-Legend: N observations, K classes.
+Patients who validate or test the classification do not train the model of lesions before it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 
 from msfl_client.classification.feature_trainer import FeatureLearner
 from msfl_client.classification.image_trainer import ImageLearner
-from msfl_client.clinical.inputs import complete, labelled
-from msfl_client.clinical.observations import Observations, observations, sees_images
-from msfl_client.clinical.splits import Parts, split_parts
+from msfl_client.classification.outcome_data import read_outcomes
+from msfl_client.clinical.observations import observations
+from msfl_client.clinical.splits import split_parts
 from msfl_client.data.bids import Case, split_by_patient
 from msfl_client.data.checks import check_site
-from msfl_client.features.cache import TABLE, features_of
-from msfl_client.features.own_table import own_features
-from msfl_client.features.table import FeatureTable, read_features_table
-from msfl_client.harmonization.site import FOLDER, TABLE_FILE
-from msfl_client.segmentation.lesion_model import load_lesion_model
+from msfl_client.features.table import FeatureTable
 from msfl_client.segmentation.upstream_model import HandedModel
 from msfl_client.trainer import Learner, OnProgress
-from msfl_common.config.classification import Classification, DeepModel
+from msfl_common.config.classification import DeepModel
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import Code, RefusedError
-
-
-@dataclass(frozen=True)
-class OutcomeData:
-    """What a site can learn the study's outcome from.
-
-    Attributes:
-        site: whose.
-        study: has a classification.
-        cases: usable images; those of the table where the site brings a table of features, none where none are seen.
-        raw: features that are not harmonized; none where none are seen.
-        on_progress: told what is done.
-    """
-
-    site: SiteConfig
-    study: StudyConfig
-    cases: tuple[Case, ...]
-    raw: FeatureTable | None
-    on_progress: OnProgress
-
-    @property
-    def settings(self) -> Classification:
-        """What is predicted, from what and by which model."""
-        assert self.study.classification is not None
-        return self.study.classification
-
-    @cached_property
-    def parts(self) -> Parts:
-        """The usable observations, split by patient; the same before and after harmonization.
-
-        Raises:
-            InputError: a table cannot be read, or an input is the label.
-        """
-        told = self._told
-        found = told if isinstance(self.settings.model, DeepModel) else complete(told, self.settings, self.raw)
-        labelled(found, self.settings, self.raw)  # looks whether an input is the label
-        if found.left_out:
-            note = f"{len(found.left_out)} patients or visits left out; `msfl-client check` says why"
-            self.on_progress(self.site.name, "checked", len(found.kept), len(found.kept), note)
-        if self.study.segmentation is None:
-            return split_parts(found.kept, self.study, self.site.name)
-        usable, parts = {one.key for one in found.kept}, split_parts(told.kept, self.study, self.site.name)
-        return Parts(*([one for one in part if one.key in usable] for part in parts.each))
-
-    @property
-    def training_cases(self) -> tuple[Case, ...]:
-        """The images of the patients that are learned from, all their visits."""
-        patients = {(one.dataset, one.subject) for one in self.parts.training}
-        return tuple(case for case in self.cases if case.patient in patients)
-
-    @cached_property
-    def features(self) -> FeatureTable | None:
-        """What the model sees: harmonized where the study harmonizes, and then without cases that could not be.
-
-        Raises:
-            RefusedError: the study harmonizes, and this site has not taken its reference.
-        """
-        if self.raw is None or self.study.harmonization.method == "none" or not self.settings.features:
-            return self.raw
-        path = self.site.state / FOLDER / TABLE_FILE
-        if not path.exists():
-            raise RefusedError(Code.TOO_FEW_CASES, "not harmonized: no scanner had enough cases")
-        return read_features_table(path)
-
-    @property
-    def _told(self) -> Observations:
-        """The observations with a label, whatever their inputs."""
-        told_by = self.raw if self.study.segmentation is None else None
-        return observations(self.cases, self.site.data, self.settings, told_by)
 
 
 def open_classification(
@@ -151,51 +68,3 @@ def split_segmentation(site: SiteConfig, study: StudyConfig, cases: Sequence[Cas
     )
     training, validation = ({case.patient for case in one} | known for one, known in zip(more, patients, strict=False))
     return [case for case in cases if case.patient in training], [case for case in cases if case.patient in validation]
-
-
-def read_outcomes(
-    site: SiteConfig, study: StudyConfig, on_progress: OnProgress, model: HandedModel | None = None
-) -> OutcomeData:
-    """Find the site's images, if the study sees any, and their features, if it needs any.
-
-    Args:
-        site: whose.
-        study: has a classification.
-        on_progress: told what is done.
-        model: outlines the lesions of every case; without it, manual masks do.
-
-    Raises:
-        CohortError: the folders hold nothing usable.
-        InputError: the site's table of features cannot be read.
-    """
-    assert study.classification is not None
-    settings = study.classification
-    own = None if isinstance(settings.model, DeepModel) or model is not None else own_features(site)
-    if own is not None:
-        cases = tuple(Case(row.dataset, row.participant_id, row.session_id, {}, None, row.scanner) for row in own.rows)
-        return OutcomeData(site, study, cases, own, on_progress)
-    needs_features = bool(settings.features) or settings.outcome.endpoint == "activity"
-    if not sees_images(settings) and not needs_features:
-        return OutcomeData(site, study, (), None, on_progress)
-    num_workers = os.cpu_count() or 1
-
-    def on_checked(done: int, total: int) -> None:
-        on_progress(site.name, "checking", done, total, "")
-
-    checked = check_site(site, study.inputs, on_checked, num_workers, needs_mask=False)
-    if not needs_features:
-        return OutcomeData(site, study, tuple(checked.cases), None, on_progress)
-    done, total = 0, len(checked.cases)
-
-    def on_case() -> None:
-        nonlocal done
-        done += 1
-        on_progress(site.name, "features", done, total, "")
-
-    cache = site.state / "cache" / "features"
-    if model is not None and any((root / TABLE).exists() for root in site.data):
-        on_progress(site.name, "checked", 0, 0, f"{TABLE} is left aside: the study's own model outlines the lesions")
-    lesions = load_lesion_model(model.folder, site.device) if model is not None else None
-    measured = checked.cases if model is None else [replace(case, mask=None) for case in checked.cases]
-    rows, _ = features_of(measured, study.inputs, cache, lesions, num_workers, on_case)
-    return OutcomeData(site, study, tuple(checked.cases), FeatureTable(tuple(rows)), on_progress)

@@ -22,8 +22,8 @@ from safetensors.numpy import load_file, save
 from scipy import ndimage
 
 from msfl_client.data.bids import Case
+from msfl_client.data.cache_limits import mark_used
 from msfl_client.imaging.resampling import CLIP_PERCENTILES, read_image
-from msfl_client.site.cache_limits import mark_used
 from msfl_common.config.base import Contrast
 from msfl_common.config.classification import DeepModel
 from msfl_common.errors import CaseError

@@ -130,7 +130,7 @@ def _origin_at_site(model: Path, site: SiteConfig) -> str:
 
 
 def _lend_memory(site: SiteConfig) -> None:
-    from msfl_client.site.devices import cap_memory, pick_device
+    from msfl_common.system.devices import cap_memory, pick_device
 
     cap_memory(pick_device(site.device), site.gpu_memory_fraction)
 

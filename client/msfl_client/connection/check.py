@@ -18,7 +18,6 @@ from flwr.supercore.error import ApiErrorCode
 from msfl_client.connection.probe import Answer, NoAnswerError, ask_server
 from msfl_client.connection.server_trust import trust_of
 from msfl_client.egress.gateway import check_request
-from msfl_client.site.devices import pick_devices
 from msfl_client.site.keys import public_key_file
 from msfl_client.site.kit_approval import kit_to_use, what_waits
 from msfl_client.site.passphrase import handed_by_a_person, unlock
@@ -26,6 +25,7 @@ from msfl_common import __version__
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, RefusedError
+from msfl_common.system.devices import pick_devices
 from msfl_common.system.files import check_private
 from msfl_common.trust.kit import SignedKit
 

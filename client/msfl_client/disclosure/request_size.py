@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from msfl_client.site.devices import pick_device
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.stages import stages_of, study_at
 from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.models.expected_weights import weights_like
+from msfl_common.system.devices import pick_device
 
 _FLOAT = 4  # bytes
 _COPIES = 4  # of the weights in training: themselves, gradients, and two moments of the optimiser

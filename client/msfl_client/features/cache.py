@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msfl_client.data.bids import Case
+from msfl_client.data.cache_limits import keep_newest, mark_used
 from msfl_client.data.check_cache import fingerprint_of
 from msfl_client.features.extract import FORMAT, case_features, change_features
 from msfl_client.features.table import FeatureRow
 from msfl_client.imaging.common_space import CommonSpaceCase
 from msfl_client.preprocessing.common_space_reader import common_space_of
-from msfl_client.site.cache_limits import keep_newest, mark_used
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError

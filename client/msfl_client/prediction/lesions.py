@@ -25,7 +25,6 @@ from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_client.imaging.volumes import read_volume
 from msfl_client.segmentation.loop import predict_probability
 from msfl_client.segmentation.network_input import PreparedCase, prepare_case, prepare_images, reference_contrast
-from msfl_client.site.devices import pick_device
 from msfl_common import __version__
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
@@ -34,6 +33,7 @@ from msfl_common.metrics.segmentation import label_lesions
 from msfl_common.models.model_card import NOTICE
 from msfl_common.models.model_folder import ModelCard, load_model
 from msfl_common.models.network import build_network, set_weights
+from msfl_common.system.devices import pick_device
 from msfl_common.system.files import write_json, write_text
 
 TABLE = "lesions.tsv"

@@ -105,7 +105,7 @@ def preprocess_to_disk(case: Case, site: SiteConfig, inputs: Inputs, sessions: S
     from msfl_client.preprocessing.pipeline import preprocess_case, recognise_case
     from msfl_client.preprocessing.qc_measures import measure_quality
     from msfl_client.preprocessing.qc_picture import draw
-    from msfl_client.site.devices import pick_devices
+    from msfl_common.system.devices import pick_devices
 
     torch.set_num_threads(1)
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)

@@ -22,15 +22,7 @@ from msfl_client.features.table import FeatureTable
 from msfl_client.segmentation.loop import is_out_of_memory
 from msfl_client.segmentation.trainer import open_segmentation
 from msfl_client.segmentation.upstream_model import HandedModel
-from msfl_client.site.devices import (
-    Clock,
-    add_device_hours,
-    cap_memory,
-    check_hours,
-    device_hours,
-    free_memory,
-    pick_devices,
-)
+from msfl_client.site.devices import Clock, add_device_hours, check_hours, device_hours
 from msfl_client.trainer import Learner, OnProgress, OnStep
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.stages import Stage, study_at
@@ -38,6 +30,7 @@ from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.records import ModelUpdate, RoundTask, ValidationMetrics
 from msfl_common.models.weights import Weights
+from msfl_common.system.devices import cap_memory, free_memory, pick_devices
 
 MOST_SITES = 64  # of a simulation, whose sessions are kept in one process
 

@@ -23,11 +23,11 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from msfl_client.segmentation.distributed_rank import END_WEIGHTS, JOB, START_SETS, START_WEIGHTS, Job
-from msfl_client.site.devices import free_memory
 from msfl_client.trainer import OnStep
 from msfl_client.training.site_strategy import Start
 from msfl_common.errors import Code, RefusedError
 from msfl_common.models.network import get_weights, set_weights
+from msfl_common.system.devices import free_memory
 from msfl_common.system.processes import child_environment, python_command
 
 _LOG_CHARACTERS = 2000

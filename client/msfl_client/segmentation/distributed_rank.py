@@ -27,12 +27,12 @@ from torch.nn.parallel import DistributedDataParallel
 from msfl_client.segmentation.loop import is_out_of_memory, train_round
 from msfl_client.segmentation.network_input import PreparedCase
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader, Rank
-from msfl_client.site.devices import cap_memory
 from msfl_client.trainer import OnStep
 from msfl_client.training.site_strategy import read_start
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.models.network import build_network, get_weights, set_weights
+from msfl_common.system.devices import cap_memory
 
 JOB, START_WEIGHTS, END_WEIGHTS = "job.json", "start.safetensors", "end.safetensors"
 START_SETS = "sets.safetensors"  # what the study's strategy starts from, beside the weights

@@ -16,9 +16,9 @@ from scipy import ndimage
 from msfl_client.imaging.common_space import CommonSpaceCase
 from msfl_client.imaging.resampling import normalise
 from msfl_client.segmentation.loop import predict_probability
-from msfl_client.site.devices import pick_device
 from msfl_common.models.model_folder import ModelCard, load_model
 from msfl_common.models.network import build_network, set_weights
+from msfl_common.system.devices import pick_device
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from safetensors.numpy import load_file, save
 from scipy import ndimage
 
 from msfl_client.data.bids import Case
+from msfl_client.data.cache_limits import keep_newest, mark_used
 from msfl_client.imaging.resampling import FloatImage, normalise, read_image, resample
-from msfl_client.site.cache_limits import keep_newest, mark_used
 from msfl_common.config.base import Contrast
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError

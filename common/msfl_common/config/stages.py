@@ -12,6 +12,7 @@ from msfl_common.config.base import Task
 from msfl_common.config.study import Harmonization, StudyConfig
 
 Stage = Literal["segmentation", "final"]  # any other study has the final one alone
+SEGMENTATION_FOLDER = "segmentation"  # in a run's folder: the stage of segmentation, with files of the same names
 
 
 def stages_of(study: StudyConfig) -> tuple[Stage, ...]:

@@ -14,7 +14,7 @@ from msfl_common.system.command_line import Commands, Json, print_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from msfl_server.study.folder import StudyFolder
+    from msfl_server.study.paths import StudyFolder
 
 commands = Commands()
 

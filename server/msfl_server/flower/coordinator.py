@@ -26,7 +26,8 @@ from msfl_server.flower.control import LinkAddress, connect
 from msfl_server.flower.object_folder import remove_traces
 from msfl_server.flower.superlink import LinkSettings
 from msfl_server.run.status import RunStatus, read_status
-from msfl_server.study.folder import StudyFolder, list_sites
+from msfl_server.study.folder import list_sites
+from msfl_server.study.paths import StudyFolder
 from msfl_server.study.server_config import ServerConfig, load_server
 from msfl_server.study.site_keys import was_removed
 from msfl_server.tracking import mlflow_server

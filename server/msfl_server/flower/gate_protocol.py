@@ -11,7 +11,7 @@ import asyncio
 from typing import Any, cast
 
 import httptools
-from uvicorn.config import Config
+from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 

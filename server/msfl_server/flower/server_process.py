@@ -40,8 +40,9 @@ from msfl_server.rounds.loop import Listener
 from msfl_server.rounds.stage import StageRun, own_start
 from msfl_server.run.run import play_stages
 from msfl_server.run.status import StatusFile
-from msfl_server.study.folder import StudyFolder, list_sites, open_notary, open_study
+from msfl_server.study.folder import list_sites, open_notary, open_study
 from msfl_server.study.model_signer import model_signer
+from msfl_server.study.paths import StudyFolder
 from msfl_server.study.server_config import load_server
 
 LINK_START_S = 60.0

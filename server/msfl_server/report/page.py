@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from msfl_common import __version__
+from msfl_common.config.stages import SEGMENTATION_FOLDER
 from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
@@ -41,7 +42,6 @@ from msfl_server.results.harmonization_effect import HarmonizationEffect
 from msfl_server.results.settings import flat_settings
 from msfl_server.results.summary import SUSPENDED, MetricSummary, Summary
 from msfl_server.results.withheld import say_withheld
-from msfl_server.rounds.stage import FOLDER
 
 REPORT_FILE = "report.html"
 
@@ -302,7 +302,7 @@ def _segmentation(summary: Summary) -> dict[str, str]:
     return {
         "rounds": f"{summary.rounds_completed} rounds at {len(summary.sites)} sites",
         "figures": figures or "no site reported a metric",
-        "link": f"{FOLDER}/{REPORT_FILE}",
+        "link": f"{SEGMENTATION_FOLDER}/{REPORT_FILE}",
     }
 
 

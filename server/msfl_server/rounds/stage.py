@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from msfl_common.config.stages import Stage, study_at
+from msfl_common.config.stages import SEGMENTATION_FOLDER, Stage, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.models.model_signature import ModelSigner
 from msfl_common.models.weights import Weights
 from msfl_server.rounds.checkpoint import load_checkpoint
-
-FOLDER = "segmentation"  # in a run's folder: the stage of segmentation, with files of the same names
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def whole_weights(first: Weights, shared: Weights) -> Weights:
 
 def folder_of(stage: Stage, out: Path) -> Path:
     """Where a stage's files lie in the folder of the run."""
-    return out if stage == "final" else out / FOLDER
+    return out if stage == "final" else out / SEGMENTATION_FOLDER
 
 
 def own_start(study: StudyConfig, out: Path) -> Path | None:

@@ -28,7 +28,7 @@ from msfl_common.trust.kit_archive import pack_kit
 from msfl_server.study.server_config import load_server
 
 if TYPE_CHECKING:
-    from msfl_server.study.folder import StudyFolder
+    from msfl_server.study.paths import StudyFolder
 
 RESTORE = "restore it from a backup"
 

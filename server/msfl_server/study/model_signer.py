@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from msfl_common.errors import InputError
 from msfl_common.models.model_signature import ModelSigner
-from msfl_server.study.folder import StudyFolder
+from msfl_server.study.paths import StudyFolder
 
 
 def model_signer(study: StudyFolder) -> ModelSigner:

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msfl_common.config.study import load_study
 from msfl_common.errors import InputError
 from msfl_common.system.files import write_text
-from msfl_server.study.folder import StudyFolder, authority_key, is_name, list_sites
+from msfl_server.study.folder import authority_key, is_name, list_sites
 from msfl_server.study.kits import holds, make_kit
+from msfl_server.study.paths import StudyFolder
 from msfl_server.study.site_keys import forget_removed, read_public_key, remember_removed
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from msfl_client.classification.feature_models.sums import hinge_margins, hinge_sums, logistic_sums
-from msfl_client.classification.trainer import read_outcomes
+from msfl_client.classification.outcome_data import read_outcomes
 from msfl_client.clinical.inputs import labelled
 from msfl_client.disclosure.releases import fewest_numbers
 from msfl_common.config.classification import Classification

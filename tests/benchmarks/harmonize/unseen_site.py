@@ -18,10 +18,10 @@ from msfl_client.imaging.resampling import FloatImage
 from msfl_client.segmentation.loop import train_round, validate
 from msfl_client.segmentation.network_input import PreparedCase, prepare_case
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
-from msfl_client.site.devices import pick_device
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Augmentation, Inputs, Rounds, StudyConfig, Training
 from msfl_common.models.network import build_network
+from msfl_common.system.devices import pick_device
 from msfl_common.system.seeds import derive_seed
 from msfl_server.research.simulated_cohort import make_cohort
 from tests.benchmarks.figure import Figure

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 from msfl_client.classification.image_trainer import ImageLearner
-from msfl_client.classification.trainer import read_outcomes
-from msfl_client.site.devices import pick_devices
+from msfl_client.classification.outcome_data import read_outcomes
 from msfl_common.config.classification import Classification, DeepModel, Outcome
 from msfl_common.config.study import Inputs, Rounds, StudyConfig, Training, Validation
 from msfl_common.messages.records import RoundTask
+from msfl_common.system.devices import pick_devices
 from msfl_server.research.simulated_cohort import make_cohort
 from msfl_server.research.simulation.folder import sites_of_cohort
 from tests.benchmarks.figure import Figure

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msfl_client.classification.trainer import read_outcomes
+from msfl_client.classification.outcome_data import read_outcomes
 from msfl_client.clinical.inputs import labelled
 from msfl_client.clinical.observations import Observation
 from msfl_common.config.classification import Classification, Outcome

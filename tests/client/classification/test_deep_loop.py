@@ -46,6 +46,7 @@ def short(kind: str, steps: int = 3, **changes: object) -> StudyConfig:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_small_set_is_learnt_by_heart(kind: str) -> None:
     study = tiny_study(kind)

@@ -34,6 +34,7 @@ def site_file(site) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_good_site(site_file):
     done = run_process("check", site_file)
     assert done.returncode == 0
@@ -161,6 +162,7 @@ def open_once_read(fifo):
     raise AssertionError("nobody opened the pipe within a minute")
 
 
+@pytest.mark.slow
 def test_interrupt_is_one_line_and_exit_130(site, site_file):
     fifo = site.image("sub-01", "T1w")  # reading a pipe that nobody writes to waits for ever
     fifo.unlink()

@@ -183,6 +183,7 @@ def test_table_and_page_are_written_together_and_no_option_is_passed_over(
     assert not (tmp_path / "b.html").exists()
 
 
+@pytest.mark.slow
 def test_the_officer_opens_what_left(tmp_path: Path) -> None:
     passphrase, key, site_file = tmp_path / "passphrase", tmp_path / "officer.key", tmp_path / "site.yaml"
     passphrase.write_text("short\n")

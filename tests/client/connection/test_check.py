@@ -21,7 +21,8 @@ from msfl_client.site.kit_approval import what_waits
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.trust.kit import STUDY_FILE, read_kit
 from msfl_server.study.certificates import issue_server_certificate, make_authority
-from msfl_server.study.folder import StudyFolder, init_study
+from msfl_server.study.folder import init_study
+from msfl_server.study.paths import StudyFolder
 from msfl_server.study.server_config import ServerConfig
 from msfl_server.study.sites import add_site
 

@@ -41,6 +41,7 @@ def test_one_byte_more_and_another_object_are_refused() -> None:
         bounds.counted(lambda _: content + b"x", 0)(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["msfl_client", "msfl_server"])
 def test_flower_reports_nothing_to_its_makers(side: str) -> None:
     code = f"import {side}; from flwr.supercore.telemetry import FLWR_TELEMETRY_ENABLED as on; print(on)"

@@ -317,6 +317,7 @@ class TestSite:
             check_site(site.config(), INPUTS, interrupt)
         assert (site.root.parent / "state" / "cache" / "checks.json").exists()
 
+    @pytest.mark.slow
     def test_works_inside_a_daemon_process(self, site):
         context = multiprocessing.get_context("spawn")
         results = context.SimpleQueue()

@@ -88,6 +88,7 @@ def subject_of(bids: Path, patient: str) -> str:
     return next(line.split("\t")[0] for line in (bids / TABLE).read_text().splitlines() if patient in line)
 
 
+@pytest.mark.slow
 def test_cases_are_found_with_sessions_in_the_order_of_their_dates(imported: Path) -> None:
     site = SiteConfig(name="here", data=(imported,), state=imported.parent / "state")
     cases, findings = find_cases(site, ("T1w", "FLAIR"))
@@ -101,6 +102,7 @@ def test_cases_are_found_with_sessions_in_the_order_of_their_dates(imported: Pat
     assert {case.scanner for case in cases} == {"Siemens Prisma"}
 
 
+@pytest.mark.slow
 def test_voxels_lie_where_the_scanner_put_them(imported: Path) -> None:
     image = nib.load(next(imported.rglob("*ses-01_FLAIR.nii.gz")))
     voxels = np.asarray(image.dataobj)
@@ -110,6 +112,7 @@ def test_voxels_lie_where_the_scanner_put_them(imported: Path) -> None:
     assert voxels.max() == 10 * 31 + 23 + 11
 
 
+@pytest.mark.slow
 def test_nothing_tells_who_or_when(imported: Path) -> None:
     files = [path for path in imported.rglob("*") if path.is_file() and path != imported / TABLE]
     assert len(files) > 10
@@ -126,6 +129,7 @@ def test_nothing_tells_who_or_when(imported: Path) -> None:
         assert path.read_bytes()[4:8] == b"\0" * 4  # gzip's time
 
 
+@pytest.mark.slow
 def test_who_is_who_is_for_the_account_alone(imported: Path) -> None:
     table = imported / TABLE
     assert stat.S_IMODE(table.stat().st_mode) == 0o600
@@ -133,6 +137,7 @@ def test_who_is_who_is_for_the_account_alone(imported: Path) -> None:
     assert not list(imported.glob(".import-*"))
 
 
+@pytest.mark.slow
 def test_a_new_visit_gets_the_next_session_of_the_same_subject(imported: Path, tmp_path: Path) -> None:
     write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
     report = import_dicom(tmp_path / "new", imported)
@@ -143,6 +148,7 @@ def test_a_new_visit_gets_the_next_session_of_the_same_subject(imported: Path, t
     assert ages == "session_id\tage\nses-01\t58\nses-02\t60\nses-03\t60\n"
 
 
+@pytest.mark.slow
 def test_age_and_sex_reach_harmonization(imported: Path) -> None:
     cases, _ = find_cases(SiteConfig(name="here", data=(imported,), state=imported.parent / "state"), ("FLAIR",))
     chosen = select_cases(cases, (imported,), Harmonization(method="combat"))
@@ -151,6 +157,7 @@ def test_age_and_sex_reach_harmonization(imported: Path) -> None:
     assert {values["sex"] for values in chosen.covariates} == {0.0}
 
 
+@pytest.mark.slow
 def test_tables_of_the_site_are_added_to_not_replaced(tmp_path: Path) -> None:
     bids = tmp_path / "bids"
     bids.mkdir()
@@ -161,6 +168,7 @@ def test_tables_of_the_site_are_added_to_not_replaced(tmp_path: Path) -> None:
     assert (bids / "sub-001" / "sub-001_sessions.tsv").read_text() == "session_id\tage\nses-01\t60\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["participant_id\tsession_id\nsub-001\tses-01\n", "\xff\xfe\0\n"])
 def test_a_damaged_table_of_subjects_is_an_error(tmp_path: Path, table: str) -> None:
     write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
@@ -171,6 +179,7 @@ def test_a_damaged_table_of_subjects_is_an_error(tmp_path: Path, table: str) -> 
         import_dicom(tmp_path / "new", tmp_path / "bids")
 
 
+@pytest.mark.slow
 def test_cut_files_are_passed_over(tmp_path: Path) -> None:
     write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
     whole = (tmp_path / "new" / "1_3.dcm").read_bytes()
@@ -179,6 +188,7 @@ def test_cut_files_are_passed_over(tmp_path: Path) -> None:
     assert len(import_dicom(tmp_path / "new", tmp_path / "bids").images) == 1
 
 
+@pytest.mark.slow
 def test_a_file_that_breaks_the_converter_is_named(tmp_path: Path) -> None:
     write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
     whole = (tmp_path / "new" / "1_3.dcm").read_bytes()

@@ -172,6 +172,7 @@ def append_and_die(path: Path, number: int) -> None:
     assert start_appending(path, number, 0).wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_crash_between_line_and_head_is_no_tampering(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     append_and_die(path, 1)
@@ -203,6 +204,7 @@ def test_crash_after_crash_never_leaves_the_head_two_behind(path: Path, monkeypa
     assert verify(path) == 6
 
 
+@pytest.mark.slow
 def test_processes_that_append_at_once_keep_one_chain(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     writers = [start_appending(path, number, 25) for number in (1, 2, 3)]
@@ -210,6 +212,7 @@ def test_processes_that_append_at_once_keep_one_chain(tmp_path: Path) -> None:
     assert verify(path) == 75
 
 
+@pytest.mark.slow
 def test_appending_reads_no_more_of_a_long_ledger_than_of_a_short_one(tmp_path: Path) -> None:
     long, short = tmp_path / "long" / "ledger.jsonl", tmp_path / "short" / "ledger.jsonl"
     append(short, entry(1))

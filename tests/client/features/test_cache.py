@@ -28,6 +28,8 @@ from msfl_common.models.network import build_network, get_weights
 from msfl_common.networks.registry import UNet
 from msfl_server.research.simulated_cohort import make_cohort
 
+pytestmark = pytest.mark.slow
+
 COARSE = Inputs(spacing_mm=3.0)
 CHANGES = {"new_lesion_count", "new_lesion_volume_ml", "enlarging_lesion_count"}
 

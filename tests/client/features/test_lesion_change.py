@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from tests.simulated import simulate_follow_up
 
 from msfl_client.features.lesion_change import compare_lesions
@@ -53,6 +54,7 @@ def test_a_lesion_that_is_gone_changes_nothing() -> None:
     assert changes(box(2, 5), np.zeros(SHAPE, bool)) == []
 
 
+@pytest.mark.slow
 def test_simulated_changes_are_found() -> None:
     happened, found = [], []
     for index in range(6):

@@ -15,6 +15,8 @@ from msfl_client.features.tissues import segment_tissues
 from msfl_common.errors import CaseError
 from msfl_common.metrics.segmentation import label_lesions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def patients() -> list[SimulatedPatient]:

@@ -94,6 +94,7 @@ def test_an_output_that_cannot_be_written_is_an_error(site, model: Path, tmp_pat
         predict_folder(model, site.root, tmp_path / "file" / "out", "cpu")
 
 
+@pytest.mark.slow
 def test_a_head_without_a_brain_is_left_out(make_site, model: Path, tmp_path: Path) -> None:
     with pytest.raises(CohortError):
         predict_folder(model, full_of_head(make_site).root, tmp_path / "out", "cpu")

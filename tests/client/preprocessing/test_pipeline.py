@@ -131,6 +131,7 @@ def done(head: Head) -> PreprocessedCase:
     return preprocess_case(head.case, INPUTS)
 
 
+@pytest.mark.slow
 def test_a_whole_head_is_found_where_it_lies(done: PreprocessedCase) -> None:
     assert done.found == "none"
     inside = np.argwhere(template_brain(4.0))[::50]
@@ -142,6 +143,7 @@ def test_a_whole_head_is_found_where_it_lies(done: PreprocessedCase) -> None:
         assert off_mm.max() < 3.0, contrast
 
 
+@pytest.mark.slow
 def test_only_the_brain_is_left_bright_and_positive(done: PreprocessedCase) -> None:
     case = done.case
     assert dice(case.brain_DHW, template_brain(2.0)) > 0.95
@@ -155,6 +157,7 @@ def test_only_the_brain_is_left_bright_and_positive(done: PreprocessedCase) -> N
     assert done.case.voxel_ml == pytest.approx(8 / np.linalg.det(TO_MNI[:3, :3]) / 1000, rel=0.03)
 
 
+@pytest.mark.slow
 def test_lesions_arrive_with_their_image(head: Head, done: PreprocessedCase) -> None:
     truth_DHW = resample(head.lesions, (load_template(2.0).shape, load_template(2.0).affine)) >= 0.5
     assert dice(done.case.lesion_DHW, truth_DHW) > 0.7
@@ -162,6 +165,7 @@ def test_lesions_arrive_with_their_image(head: Head, done: PreprocessedCase) -> 
     assert done.case.images_DHW["FLAIR"][done.case.lesion_DHW].mean() > 1.15 * 1000
 
 
+@pytest.mark.slow
 def test_lesions_go_back_to_their_image(head: Head, done: PreprocessedCase) -> None:
     drawn = nib.load(head.case.mask)
     there = nib.Nifti1Image(done.case.lesion_DHW.astype(np.float32), done.case.affine)
@@ -169,6 +173,7 @@ def test_lesions_go_back_to_their_image(head: Head, done: PreprocessedCase) -> N
     assert dice(back, np.asarray(drawn.dataobj) > 0) > 0.75  # through 2 mm; lesions of 2 to 6 mm radius
 
 
+@pytest.mark.slow
 def test_brightness_is_evened_out(head: Head, done: PreprocessedCase) -> None:
     template = load_template(2.0)
     scanned = moved(read_image(head.case.images["T1w"]), done.native_to_mni("T1w"))
@@ -179,6 +184,7 @@ def test_brightness_is_evened_out(head: Head, done: PreprocessedCase) -> None:
     assert after.std() / after.mean() < 0.5 * before.std() / before.mean()
 
 
+@pytest.mark.slow
 def test_figures_and_picture(done: PreprocessedCase) -> None:
     quality = measure_quality(done)
     assert quality.brain_ml == pytest.approx(1883 / np.linalg.det(TO_MNI[:3, :3]), rel=0.06)
@@ -192,6 +198,7 @@ def test_figures_and_picture(done: PreprocessedCase) -> None:
     assert picture == draw(done, "sub-01")
 
 
+@pytest.mark.slow
 def test_the_same_images_give_the_same_matrix(head: Head, done: PreprocessedCase) -> None:
     fixed, moving = read_image(head.case.images["T1w"]), read_image(head.case.images["FLAIR"])
     again = register_rigid(moving, fixed, done.native_brains["T1w"])
@@ -199,6 +206,7 @@ def test_the_same_images_give_the_same_matrix(head: Head, done: PreprocessedCase
     assert again.similarity == done.to_anchor["FLAIR"].similarity
 
 
+@pytest.mark.slow
 def test_an_extracted_brain_is_neither_cut_nor_flattened_again(head: Head, done: PreprocessedCase, tmp_path) -> None:
     """Brains in the scanner's space are only placed; brains on the template are taken as they are."""
     template = load_template(2.0)
@@ -256,6 +264,7 @@ def test_a_head_is_told_from_a_brain_by_size_and_by_where_it_is_cut() -> None:
         assert is_brain_alone(voxels, np.diag([size_mm, size_mm, size_mm, 1])) is expected, (litres, cut)
 
 
+@pytest.mark.slow
 def test_what_is_no_brain_is_refused(tmp_path: Path) -> None:
     axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in (60, 60, 60)), indexing="ij")
     stick = (np.hypot(axes[0], axes[1]) < 0.15).astype(np.float32) * 100
@@ -314,6 +323,7 @@ def test_itk_transforms_become_matrices() -> None:
     assert np.allclose(apply_affine(matrix_of(transform), point), moved_point)
 
 
+@pytest.mark.slow
 def test_a_case_in_the_common_space_is_not_resampled_again(tmp_path: Path) -> None:
     for spacing_mm in (1.0, 1.7, 2.0, 3.0):
         template = load_template(spacing_mm)

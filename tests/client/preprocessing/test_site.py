@@ -80,6 +80,7 @@ def one_by_one(config: SiteConfig, inputs: Inputs = INPUTS) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_a_site_is_preprocessed_once(brains) -> None:
     config = brains.config()
     seen: list[tuple[int, int]] = []
@@ -100,6 +101,7 @@ def test_a_site_is_preprocessed_once(brains) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_only_what_changed_is_done_again(brains) -> None:
     config = brains.config()
     assert one_by_one(config) == {"sub-01": "done", "sub-02": "done"}
@@ -117,6 +119,7 @@ def test_only_what_changed_is_done_again(brains) -> None:
     assert not current(cases["sub-01"], config.model_copy(update={"preprocessed": "common-space"}), INPUTS)
 
 
+@pytest.mark.slow
 def test_a_derivative_is_read_as_it_was_made_and_by_training(brains) -> None:
     config = brains.config()
     one_by_one(config)
@@ -150,6 +153,7 @@ def test_a_derivative_carries_no_text_of_its_source(brains) -> None:
     assert not image.header.extensions
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes(brains, tmp_path: Path) -> None:
     states = [tmp_path / "one", tmp_path / "two"]
     for state in states:
@@ -171,6 +175,7 @@ def test_whole_heads_have_to_be_preprocessed(brains) -> None:
     assert len(check_site(brains.config(preprocessed="none"), INPUTS).cases) == 0
 
 
+@pytest.mark.slow
 def test_a_case_that_changed_since_is_told(brains) -> None:
     config = brains.config()
     one_by_one(config)
@@ -180,6 +185,7 @@ def test_a_case_that_changed_since_is_told(brains) -> None:
     assert checked.cases[1].images["T1w"] == brains.image("sub-02", "T1w")
 
 
+@pytest.mark.slow
 def test_bad_cases_are_left_out_each_with_its_reason(brains) -> None:
     add_brain(brains, "sub-03", "ses-1")
     brains.image("sub-03", "FLAIR", "ses-1").unlink()
@@ -218,6 +224,7 @@ def test_an_enhanced_t1_is_used_only_without_another_and_is_told(brains) -> None
     assert findings[0].text == "T1w is contrast-enhanced, and there is no other: sub-01_T1w.nii.gz"
 
 
+@pytest.mark.slow
 def test_no_case_at_all_is_an_error_of_one_line(site) -> None:
     for path in site.root.glob("sub-*/anat/*_FLAIR.nii.gz"):
         path.unlink()
@@ -225,6 +232,7 @@ def test_no_case_at_all_is_an_error_of_one_line(site) -> None:
         preprocess_site(site.config(), INPUTS, 1)
 
 
+@pytest.mark.slow
 def test_folders_are_kept_apart_and_only_one_process_works(brains, make_site: Callable) -> None:
     second = make_site("more")
     add_brain(second, "sub-01")
@@ -237,6 +245,7 @@ def test_folders_are_kept_apart_and_only_one_process_works(brains, make_site: Ca
         preprocess_site(config, INPUTS, 1)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(brains) -> None:
     add_brain(brains, "sub-03")
     image = brains.image("sub-03", "T1w")

@@ -51,6 +51,7 @@ def request(study: StudyConfig, round_number: int = 1) -> RecordDict:
     return pack_task(RoundTask(study, round_number), get_weights(build_network(study)))
 
 
+@pytest.mark.slow
 def test_the_three_requests_are_answered_and_in_the_ledger(config: SiteConfig, tiny_study: StudyConfig) -> None:
     first = get_weights(build_network(tiny_study))
     facts = unpack_facts(answer(config, "query", pack_task(RoundTask(tiny_study, 1))))

@@ -14,12 +14,12 @@ from msfl_client.segmentation.distributed_rank import Job
 from msfl_client.segmentation.loop import predict_probability, train_round
 from msfl_client.segmentation.network_input import PreparedCase, save_prepared
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
-from msfl_client.site.devices import cap_memory, free_memory, pick_devices
 from msfl_client.training.steps import mixed_precision
 from msfl_common.config.study import Augmentation, Rounds, StudyConfig, Training
 from msfl_common.errors import Code, RefusedError
 from msfl_common.models.network import build_network, get_weights
 from msfl_common.networks.registry import UNet
+from msfl_common.system.devices import cap_memory, free_memory, pick_devices
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU and a CUDA build of PyTorch")
 

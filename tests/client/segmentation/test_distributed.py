@@ -32,6 +32,8 @@ from msfl_common.models.network import build_network, get_weights
 from msfl_common.networks.registry import UNet
 from msfl_server.research.simulation.grid import InProcessGrid
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SEED = 1
 

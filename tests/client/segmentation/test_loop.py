@@ -9,12 +9,12 @@ import torch
 from msfl_client.segmentation.loop import predict_probability, train_round, validate
 from msfl_client.segmentation.network_input import PreparedCase
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
-from msfl_client.site.devices import pick_device
 from msfl_client.training.rates import rate_at
 from msfl_common.config.study import Augmentation, Rounds, StudyConfig, Training
 from msfl_common.errors import RefusedError
 from msfl_common.models.network import build_network, get_weights
 from msfl_common.networks.registry import UNet
+from msfl_common.system.devices import pick_device
 
 CPU = torch.device("cpu")
 STUDY = StudyConfig(
@@ -50,6 +50,7 @@ def train(cases: list[PreparedCase], rounds: int = 1) -> tuple[torch.nn.Module, 
     ]
 
 
+@pytest.mark.slow
 def test_training_learns_an_easy_lesion() -> None:
     network, losses = train([bright_lesions(seed) for seed in range(4)], rounds=3)
     assert losses[-1] < 0.6 * losses[0]

@@ -36,6 +36,7 @@ def test_a_patch_depends_on_seed_and_index_alone() -> None:
     assert not torch.equal(image, patches[8][0])
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_patches() -> None:
     patches = dataset([case(0), case(1)], ALWAYS)
     alone = [image for image, _ in DataLoader(patches, sampler=range(6), batch_size=2)]

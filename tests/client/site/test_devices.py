@@ -17,13 +17,14 @@ from pydantic import ValidationError
 from msfl_client.rounds.app import build_app
 from msfl_client.rounds.site_context import SiteSession, open_session, train_site, validate_site
 from msfl_client.segmentation.loop import is_out_of_memory
-from msfl_client.site.devices import add_device_hours, check_hours, device_hours, pick_device, pick_devices
+from msfl_client.site.devices import add_device_hours, check_hours, device_hours
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.messages.records import RoundTask, pack_task, unpack_facts, unpack_refusal
 from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
+from msfl_common.system.devices import pick_device, pick_devices
 from msfl_server.research.simulation.grid import InProcessGrid
 
 CPU = torch.device("cpu")

@@ -24,6 +24,7 @@ def test_a_key_is_secret_and_its_public_key_lies_beside(tmp_path: Path) -> None:
     assert public_line(load_key(path)) + " hospital-a" == line
 
 
+@pytest.mark.slow
 def test_ssh_keygen_reads_it(tmp_path: Path) -> None:
     line = make_key(tmp_path / "site.key", "a")
     try:
@@ -70,6 +71,7 @@ def test_no_key(tmp_path: Path) -> None:
         load_key(tmp_path / "site.key")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

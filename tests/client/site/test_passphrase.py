@@ -40,6 +40,7 @@ def secret_file(path: Path, content: bytes) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_key_on_disk_opens_with_its_passphrase_alone(site: SiteConfig) -> None:
     assert has_passphrase(site.key)
     assert site.key.stat().st_mode & 0o777 == 0o600
@@ -111,6 +112,7 @@ def test_a_key_without_one_needs_nothing(site: SiteConfig, tmp_path: Path) -> No
     unlock(site.model_copy(update={"key": tmp_path / "open.key"}))
 
 
+@pytest.mark.slow
 def test_nobody_is_asked_where_there_is_no_terminal(site: SiteConfig) -> None:
     command = [CLIENT, "init", site.state, "--name", "a", "--data", site.data[0], "--passphrase"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -118,6 +120,7 @@ def test_nobody_is_asked_where_there_is_no_terminal(site: SiteConfig) -> None:
     assert not site.state.exists()
 
 
+@pytest.mark.slow
 def test_ssh_keygen_takes_the_passphrase_off(site: SiteConfig) -> None:
     if shutil.which("ssh-keygen") is None:
         pytest.skip("needs ssh-keygen")
@@ -141,6 +144,7 @@ def at_a_terminal(command: list[str], *typed: bytes) -> tuple[int, int, bytes]:
     return process, terminal, written
 
 
+@pytest.mark.slow
 def test_a_person_types_it_and_it_stands_nowhere(site: SiteConfig, tmp_path: Path) -> None:
     """The real commands: `init` asks twice, `start` once, and hands it to the process that it watches over."""
     folder = tmp_path / "made"

@@ -251,6 +251,7 @@ def test_one_patient_has_no_interval() -> None:
     assert math.isnan(estimates["auroc"].standard_error)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth() -> None:
     rng = np.random.default_rng(10)
     truth = value_of(*simulated(rng, 400_000), 0.35)

@@ -194,3 +194,11 @@ def test_a_2_mm_brain_takes_well_under_a_second():
     start = time.perf_counter()
     segmentation_metrics(prediction, reference, (2.0, 2.0, 2.0))
     assert time.perf_counter() - start < 1.0
+
+
+def test_a_perfect_mask_has_the_best_value_of_every_metric() -> None:
+    mask = np.zeros((12, 12, 12), dtype=bool)
+    mask[2:5, 2:5, 2:5] = mask[7:10, 7:9, 7:10] = True
+    found = segmentation_metrics(mask, mask, (1.0, 1.0, 1.0))
+    best = {name: metric.upper if metric.higher_is_better else metric.lower for name, metric in METRICS.items()}
+    assert found == best

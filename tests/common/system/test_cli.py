@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 COMMON = str(Path(__file__).parents[3] / "common")
 PROGRAM = """
 import errno, sys, typer

@@ -36,6 +36,7 @@ def test_a_process_serves_when_it_says_so_and_only_then(health: HealthService) -
     assert probe(address) == "NOT_SERVING"
 
 
+@pytest.mark.slow
 def test_the_command_tells_by_its_exit_code(health: HealthService) -> None:
     address = f"127.0.0.1:{health.port}"
     assert command(address) == (1, f"{address}: NOT_SERVING\n")

@@ -47,6 +47,7 @@ def test_who_holds_it(tmp_path: Path) -> None:
     assert holder(lock) is None
 
 
+@pytest.mark.slow
 def test_one_at_a_time_until_the_other_dies(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with _another_process(lock) as process:
@@ -59,6 +60,7 @@ def test_one_at_a_time_until_the_other_dies(tmp_path: Path) -> None:
             assert holder(lock) == os.getpid()
 
 
+@pytest.mark.slow
 def test_a_glance_does_not_keep_anybody_out(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     look = "import sys\nfrom pathlib import Path\nfrom msfl_common.system.lock import holder\n"
@@ -75,6 +77,7 @@ def test_a_glance_does_not_keep_anybody_out(tmp_path: Path) -> None:
             process.kill()
 
 
+@pytest.mark.slow
 def test_ending_who_holds_it(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     assert end_holder(lock, 10, tmp_path / "log") is False
@@ -83,6 +86,7 @@ def test_ending_who_holds_it(tmp_path: Path) -> None:
         process.wait()
 
 
+@pytest.mark.slow
 def test_who_does_not_end_is_named(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with _another_process(lock, "stubborn") as process:

@@ -83,6 +83,7 @@ def test_a_log_of_our_own_begins_anew(tmp_path: Path, monkeypatch: pytest.Monkey
 CHATTY = "import sys\nwhile True: print('x' * 10_000)"
 
 
+@pytest.mark.slow
 def test_a_child_that_never_stops_talking_does_not_fill_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.commands import run_main
 
 from msfl_client.site.keys import make_key
@@ -56,6 +57,7 @@ def test_faults_are_one_line_and_exit_2(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys, msfl_server.cli.main\n"

@@ -172,6 +172,7 @@ def test_the_threshold_comes_from_validation_cells(state, study):
     assert threshold_of(measured(study_of(("a", "b", "c")), 0.5, seed=0)) == 0.5
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_prediction(tmp_path, study, summary):
     path = write_report(tmp_path, summary, study)
     text = text_of(path)

@@ -117,6 +117,7 @@ def test_images_are_described(tmp_path, summary, study, overlay):
     assert png.startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_page(tmp_path, summary, study, overlay):
     first = write_report(tmp_path / "a", summary, study, [overlay]).read_bytes()
     assert write_report(tmp_path / "b", summary, study, [overlay]).read_bytes() == first
@@ -240,6 +241,7 @@ def test_a_harmonization_among_real_sites_is_told_by_its_facts_alone(tmp_path, s
     assert "Telling the scanner" not in page.text
 
 
+@pytest.mark.slow
 def test_a_simulated_harmonization_shows_what_it_changed(tmp_path, summary, study, reference):
     rng = np.random.default_rng(0)
     clean, scanner, ages = rng.normal(size=(60, 2)), np.repeat([0, 1, 2], 20), rng.uniform(20, 60, 60)

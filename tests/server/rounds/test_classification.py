@@ -11,7 +11,7 @@ import pytest
 import yaml
 from flwr.serverapp import Grid
 
-from msfl_client.classification.trainer import read_outcomes
+from msfl_client.classification.outcome_data import read_outcomes
 from msfl_client.clinical.inputs import labelled
 from msfl_client.rounds.app import build_app
 from msfl_client.rounds.site_context import open_session
@@ -95,6 +95,7 @@ def play(study: StudyConfig, patients: Path, out: Path, die_after: int = 0) -> R
     return recorder
 
 
+@pytest.mark.slow
 def test_rounds_end_when_the_model_has_and_the_last_measures_the_test_patients(patients: Path, tmp_path: Path) -> None:
     study = study_of()
     recorder = play(study, patients, tmp_path)
@@ -125,6 +126,7 @@ def test_rounds_end_when_the_model_has_and_the_last_measures_the_test_patients(p
     assert state["counts"].sum() == num_trained  # of no other patient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [{"kind": "linear-svm"}, {"kind": "mlp", "hidden": [4]}, {"kind": "random-forest"}])
 def test_a_killed_run_goes_on_to_bit_identical_weights(patients: Path, tmp_path: Path, model: dict[str, Any]) -> None:
     study = study_of(**model)

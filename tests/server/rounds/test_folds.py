@@ -13,7 +13,7 @@ import yaml
 from flwr.clientapp import ClientApp
 from tests.server.rounds.test_classification import STUDY, Recorder, grid_of, play
 
-from msfl_client.classification.trainer import read_outcomes
+from msfl_client.classification.outcome_data import read_outcomes
 from msfl_client.egress.ledger import read
 from msfl_client.features.table import read_features_table
 from msfl_client.rounds.harmonization_step import session_rows, take_reference
@@ -72,6 +72,7 @@ def held_out(patients: Path, out: Path, study: StudyConfig, site: str) -> set[st
     return {one.subject for one in read_outcomes(config, study, lambda *_: None).parts.test}
 
 
+@pytest.mark.slow
 def test_no_value_of_a_test_patient_changes_the_weights(patients: Path, tmp_path: Path) -> None:
     study = study_of({"number": 2, "of": 4})
     before = play(study, patients, tmp_path / "before").states[-1]
@@ -122,6 +123,7 @@ def test_a_site_left_out_is_measured_on_everybody_and_trains_nothing(patients: P
     assert weights_of(tmp_path / "others") == weights_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_site_left_out_brings_itself_to_a_reference_of_the_others(patients: Path, tmp_path: Path) -> None:
     harmonization = {"method": "combat", "features": ["bpf", "log_lesion_volume"]}
     study = study_of({"site": "site-d"}, harmonization=harmonization)
@@ -145,6 +147,7 @@ def test_a_site_left_out_brings_itself_to_a_reference_of_the_others(patients: Pa
     assert {name.split()[0] for name in cases.raw.scanners} == set(SITES)
 
 
+@pytest.mark.slow
 def test_a_reference_that_cannot_be_taken_leaves_no_features_of_an_earlier_one(patients: Path, tmp_path: Path) -> None:
     harmonization = {"method": "combat", "features": ["bpf", "log_lesion_volume"]}
     study = study_of({"site": "site-d"}, harmonization=harmonization)

@@ -137,6 +137,7 @@ def greatest_difference(sites: list[SiteConfig], study: StudyConfig) -> float:
     return max(abs(ours[key][name] - theirs[key][number]) for key in theirs for number, name in enumerate(NAMES))
 
 
+@pytest.mark.slow
 def test_every_site_harmonizes_as_if_data_were_pooled(
     sites: list[SiteConfig], study: StudyConfig, tmp_path: Path
 ) -> None:
@@ -151,6 +152,7 @@ def test_every_site_harmonizes_as_if_data_were_pooled(
     assert read_reference(tmp_path / "out" / "model" / "harmonization.json") == reference
 
 
+@pytest.mark.slow
 def test_sums_pass_the_ledger_and_nothing_of_a_case_leaves(
     sites: list[SiteConfig], study: StudyConfig, tmp_path: Path
 ) -> None:
@@ -177,6 +179,7 @@ def test_sums_pass_the_ledger_and_nothing_of_a_case_leaves(
     assert not np.isin(np.round([row[name] for name in NAMES], 9), np.round(flat, 9)).any()
 
 
+@pytest.mark.slow
 def test_the_slopes_stay_where_a_site_is_lost_between_the_sums(
     sites: list[SiteConfig], study: StudyConfig, tmp_path: Path
 ) -> None:
@@ -197,6 +200,7 @@ def test_the_slopes_stay_where_a_site_is_lost_between_the_sums(
     assert np.array_equal(reference.beta, run(grid_of(sites), study, tmp_path / "all").beta)
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_the_sums_asks_for_no_second_slopes(
     sites: list[SiteConfig], study: StudyConfig, tmp_path: Path
 ) -> None:
@@ -217,6 +221,7 @@ def test_a_run_killed_between_the_sums_asks_for_no_second_slopes(
     assert not list(out.glob(".harm*"))
 
 
+@pytest.mark.slow
 def test_a_site_whose_policy_refuses_sums_uses_the_others_reference(
     sites: list[SiteConfig], study: StudyConfig, tmp_path: Path
 ) -> None:
@@ -229,6 +234,7 @@ def test_a_site_whose_policy_refuses_sums_uses_the_others_reference(
     assert "harmonization_sums" not in (sites[3].state / "ledger.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_site_whose_cases_changed_between_the_sums_is_left_out_of_the_second(
     sites: list[SiteConfig], study: StudyConfig, tmp_path: Path
 ) -> None:
@@ -241,6 +247,7 @@ def test_a_site_whose_cases_changed_between_the_sums_is_left_out_of_the_second(
     assert run(grid_of(sites, grow), study, tmp_path / "out").num_sites == 3
 
 
+@pytest.mark.slow
 def test_sums_of_fewer_patients_than_the_policy_demands_stay(
     sites: list[SiteConfig], study: StudyConfig, tmp_path: Path
 ) -> None:
@@ -249,6 +256,7 @@ def test_sums_of_fewer_patients_than_the_policy_demands_stay(
     assert "harmonization_sums" not in (sites[3].state / "ledger.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_who_comes_late_changes_nobody(sites: list[SiteConfig], study: StudyConfig, tmp_path: Path) -> None:
     first = run(grid_of(sites[:3]), study, tmp_path / "out")
     before = [(site.state / "harmonization" / "features.tsv").read_bytes() for site in sites[:3]]
@@ -264,6 +272,7 @@ def test_two_sites_are_too_few(sites: list[SiteConfig], study: StudyConfig, tmp_
     assert not (tmp_path / "out" / "harmonization.json").exists()
 
 
+@pytest.mark.slow
 def test_a_site_with_too_few_cases_is_named(sites: list[SiteConfig], study: StudyConfig, tmp_path: Path) -> None:
     settings = study.harmonization.model_copy(update={"min_cases": 7})
     strict = study.model_copy(update={"harmonization": settings})
@@ -271,6 +280,7 @@ def test_a_site_with_too_few_cases_is_named(sites: list[SiteConfig], study: Stud
         run(grid_of(sites), strict, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["age", "sex"])
 def test_a_covariate_of_one_value_is_named(
     sites: list[SiteConfig], study: StudyConfig, tmp_path: Path, column: str
@@ -285,6 +295,7 @@ def test_a_covariate_of_one_value_is_named(
         run(grid_of(sites), study, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arrays",
     [
@@ -307,6 +318,7 @@ def test_sums_that_must_not_be_added(
     assert reference.num_sites == 3
 
 
+@pytest.mark.slow
 def test_a_reference_made_with_other_settings_is_not_used(
     sites: list[SiteConfig], study: StudyConfig, tmp_path: Path
 ) -> None:

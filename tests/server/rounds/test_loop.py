@@ -91,6 +91,7 @@ def equal(first: Weights, second: Weights) -> bool:
     return all(np.array_equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_a_study_runs_to_its_model(sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path) -> None:
     recorder = Recorder()
     run_rounds(grid_of(sites), tiny_study, start(tiny_study), tmp_path / "out", recorder)
@@ -112,6 +113,7 @@ def with_server_momentum(study: StudyConfig, factor: float) -> StudyConfig:
     return study.model_copy(update={"strategy": FedAvgM(momentum=factor) if factor else None})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.0, 0.5])
 def test_a_killed_run_goes_on_to_bit_identical_weights(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path, factor: float
@@ -130,6 +132,7 @@ def test_a_killed_run_goes_on_to_bit_identical_weights(
         assert (out / "checkpoints" / "round_0003" / "momentum.safetensors").exists() == bool(factor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"half")], ids=["lost", "damaged"])
 def test_a_checkpoint_without_its_momentum_costs_one_round(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path, damage: Callable[[Path], object]
@@ -146,6 +149,7 @@ def test_a_checkpoint_without_its_momentum_costs_one_round(
     assert equal(final_weights(out), final_weights(whole))
 
 
+@pytest.mark.slow
 def test_a_run_id_that_is_known_late_is_in_later_checkpoints(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
 ) -> None:
@@ -159,6 +163,7 @@ def test_a_run_id_that_is_known_late_is_in_later_checkpoints(
     assert [state.mlflow_run_id for state in recorder.states] == [None, None, "late", "late"]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_one_round(sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(Killed):
@@ -169,6 +174,7 @@ def test_a_damaged_checkpoint_costs_one_round(sites: list[SiteConfig], tiny_stud
     assert recorder.states[0].round == 1
 
 
+@pytest.mark.slow
 def test_checkpoints_of_another_model_are_refused(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
 ) -> None:
@@ -179,6 +185,7 @@ def test_checkpoints_of_another_model_are_refused(
         load_checkpoint(out, other, get_weights(build_network(other)))
 
 
+@pytest.mark.slow
 def test_a_failing_site_is_left_out_named_and_taken_back(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
 ) -> None:
@@ -213,6 +220,7 @@ def test_an_invited_site_that_is_not_online_is_named_in_every_round(
         assert [(failure.site, failure.code) for failure in record.sites_failed] == [("site-c", "NOT_ONLINE")]
 
 
+@pytest.mark.slow
 def test_fewer_than_the_quorum_ends_the_run_with_everything_saved(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
 ) -> None:
@@ -245,6 +253,7 @@ def replace_weights(reply: Message, change: Callable[[np.ndarray], np.ndarray]) 
     return reply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [lambda w: w * np.nan, lambda w: w[:1], lambda w: w.astype(np.float64)],

@@ -139,6 +139,7 @@ def play(sites: list[SiteConfig], out: Path, die_in: dict[Stage, int]) -> dict[S
     return played
 
 
+@pytest.mark.slow
 def test_a_study_segments_and_then_classifies(base: Path, sites: list[SiteConfig], whole: Summary) -> None:
     out = base / "whole"
     before = read_summary(out / "segmentation")
@@ -160,6 +161,7 @@ def test_a_study_segments_and_then_classifies(base: Path, sites: list[SiteConfig
     assert not (out / "segmentation" / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_the_ledger_names_the_stage_of_each_message(sites: list[SiteConfig], whole: Summary) -> None:
     assert whole.rounds_completed
     lines = [(line.study, line.kind, line.round) for line in read(sites[0].state / "ledger.jsonl")]
@@ -180,6 +182,7 @@ def test_the_ledger_names_the_stage_of_each_message(sites: list[SiteConfig], who
     assert (final, "model_update", 1) in lines
 
 
+@pytest.mark.slow
 def test_the_model_outlines_every_case(base: Path, sites: list[SiteConfig], whole: Summary, tmp_path: Path) -> None:
     assert whole.rounds_completed
     session = open_session(sites[0], STUDY, lambda *_: None, "final", handed_model(sites[0], STUDY))
@@ -193,6 +196,7 @@ def test_the_model_outlines_every_case(base: Path, sites: list[SiteConfig], whol
     assert manual.features["lesion_volume_ml"] != expected.features["lesion_volume_ml"]
 
 
+@pytest.mark.slow
 def test_the_report_of_a_simulation_has_the_same_features(base: Path, sites: list[SiteConfig], whole: Summary) -> None:
     assert whole.rounds_completed
     reference = read_reference(base / "whole" / "harmonization.json")
@@ -204,6 +208,7 @@ def test_the_report_of_a_simulation_has_the_same_features(base: Path, sites: lis
     assert np.array_equal(cases.raw.features_NP[:7], ours)
 
 
+@pytest.mark.slow
 def test_who_measures_the_classification_does_not_train_the_segmentation(
     sites: list[SiteConfig], whole: Summary
 ) -> None:
@@ -231,6 +236,7 @@ def test_who_is_held_out_in_a_fold_takes_no_part_in_either_stage(sites: list[Sit
             assert set(learned).isdisjoint((one.dataset, one.subject) for one in parts.test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("die_in", "left"),
     [
@@ -320,6 +326,7 @@ def test_a_segmentation_must_be_for_features(wrong: dict[str, object]) -> None:
         StudyConfig.model_validate(content)
 
 
+@pytest.mark.slow
 def test_a_model_folder_with_another_segmentation_is_refused(base: Path, whole: Summary, tmp_path: Path) -> None:
     assert whole.rounds_completed
     shutil.copytree(base / "whole" / "model", tmp_path / "model")

@@ -49,6 +49,7 @@ def lose_one_update(once: list[int]) -> Callable[[int, Message], Message]:
     return tamper
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("when", "momentum"), [("measuring", 0.5), ("writing", 0.0)])
 def test_a_run_killed_between_training_and_checkpoint_is_refused_by_no_site(
     sites: list[SiteConfig],

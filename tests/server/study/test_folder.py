@@ -16,14 +16,8 @@ from msfl_common.errors import InputError
 from msfl_common.trust.kit import load_kit, read_certificate
 from msfl_server.study import folder as study_folder
 from msfl_server.study.certificates import Pair, expires_in_days, issue_server_certificate, make_authority
-from msfl_server.study.folder import (
-    StudyFolder,
-    certificate_warning,
-    init_study,
-    list_sites,
-    open_study,
-    renew_certificate,
-)
+from msfl_server.study.folder import certificate_warning, init_study, list_sites, open_study, renew_certificate
+from msfl_server.study.paths import StudyFolder
 from msfl_server.study.server_config import ServerConfig, load_server
 from msfl_server.study.site_keys import read_public_key
 from msfl_server.study.sites import add_site, refresh_kits, remove_site
@@ -73,6 +67,7 @@ def test_others_cannot_enter_a_study_folder(study: StudyFolder) -> None:
     assert stat.S_IMODE(study.root.stat().st_mode) == 0o700
 
 
+@pytest.mark.slow
 def test_openssl_agrees(study: StudyFolder) -> None:
     command = ["openssl", "verify", "-x509_strict", "-CAfile", study.ca_certificate, study.server_certificate]
     try:
@@ -167,10 +162,12 @@ def ssh_keygen(path: Path, *kind: str) -> Path:
     return path.with_name(path.name + ".pub")
 
 
+@pytest.mark.slow
 def test_a_key_made_by_ssh_keygen_does(study: StudyFolder, tmp_path: Path) -> None:
     add_site(study, "a", ssh_keygen(tmp_path / "own", "ecdsa", "-b", "384"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "found"), [("ed25519", "ssh-ed25519"), ("ecdsa", "ecdsa-sha2-nistp256")])
 def test_another_kind_of_key_is_named(study: StudyFolder, tmp_path: Path, kind: str, found: str) -> None:
     with pytest.raises(InputError, match=f"expected an ecdsa-sha2-nistp384 key, found {found}"):

@@ -86,6 +86,7 @@ def once(num_rounds):
     return [dict.fromkeys(range(1, num_rounds + 1), 1)] * 2
 
 
+@pytest.mark.slow
 def test_the_page_opens_here_and_nowhere_else(server, tmp_path, study, summary):
     status, page = server.ask("/", host=f"localhost:{server.port}")
     assert (status, b"<title>MLflow</title>" in page) == (200, True)
@@ -119,6 +120,7 @@ def test_the_page_opens_here_and_nowhere_else(server, tmp_path, study, summary):
     assert not list((tmp_path / "run").glob("mlruns"))
 
 
+@pytest.mark.slow
 def test_a_server_killed_while_it_makes_its_store_starts_again(tmp_path):
     server = MlflowService(tmp_path)
     server.launch()
@@ -131,6 +133,7 @@ def test_a_server_killed_while_it_makes_its_store_starts_again(tmp_path):
         server.kill()
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_mid_run_gets_every_round_once(server, tmp_path, study, summary, caplog):
     rounds = summary.history
     with track(server.uri, tmp_path, study, None, patient=True) as tracker:
@@ -147,6 +150,7 @@ def test_a_server_that_dies_mid_run_gets_every_round_once(server, tmp_path, stud
     assert caplog.text.count("did not take") == 3
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_late_gets_every_round_once(absent, tmp_path, study, summary, caplog):
     with track(absent.uri, tmp_path, study, None, patient=True) as tracker:
         assert "cannot be opened" in caplog.text
@@ -158,6 +162,7 @@ def test_a_server_that_comes_late_gets_every_round_once(absent, tmp_path, study,
     assert logged(absent, study) == (once(2), ["FINISHED"])
 
 
+@pytest.mark.slow
 def test_a_run_restarted_without_a_server_sends_what_is_missing_later(server, tmp_path, study, summary):
     from mlflow import MlflowClient
 
@@ -197,6 +202,7 @@ with track(uri, out, StudyConfig(name=name), None, patient=True) as tracker:
 """
 
 
+@pytest.mark.slow
 def test_a_process_killed_before_its_run_id_is_in_a_checkpoint_goes_on_with_that_run(server, tmp_path, study, summary):
     """Round 3 is in a checkpoint, its run was opened after it, and the process dies: nobody was told the run's id."""
     from msfl_server.results.summary import write_summary
@@ -210,6 +216,7 @@ def test_a_process_killed_before_its_run_id_is_in_a_checkpoint_goes_on_with_that
     assert logged(server, study) == (once(6), ["FINISHED"])
 
 
+@pytest.mark.slow
 def test_a_proxy_does_not_stand_between_a_run_and_its_own_server(server, tmp_path, study):
     program = (
         "import sys; from pathlib import Path; from msfl_common.config.study import StudyConfig;"
@@ -272,6 +279,7 @@ def test_half_a_login_is_refused(tmp_path, content):
         login(file)
 
 
+@pytest.mark.slow
 def test_who_asks_while_the_server_is_away_is_turned_away_at_once():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -148,6 +148,7 @@ def test_a_store_that_is_away_at_the_end_is_waited_for(tmp_path, study, summary)
         assert steps(MlflowClient(uri), tracker.run_id, "seconds") == [1]
 
 
+@pytest.mark.slow
 def test_the_default_store_names_no_person_and_no_path(tmp_path, study, summary):
     out = tmp_path / "out"
     (tmp_path / "model").mkdir()
@@ -210,6 +211,7 @@ def test_a_deleted_experiment_is_one_clear_line(tmp_path, store, study, client):
         pass
 
 
+@pytest.mark.slow
 def test_a_run_prints_nothing(tmp_path):
     """In a process of its own: MLflow and alembic set their logging up once, at import."""
     program = (

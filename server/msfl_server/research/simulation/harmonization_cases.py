@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from msfl_client.classification.trainer import read_outcomes
+from msfl_client.classification.outcome_data import read_outcomes
 from msfl_client.clinical.covariates import select_cases
 from msfl_client.data.bids import Case
 from msfl_client.data.bids_tables import read_rows

@@ -11,9 +11,9 @@ from msfl_client.classification.trainer import split_segmentation
 from msfl_client.data.checks import check_site
 from msfl_client.segmentation.loop import predict_probability
 from msfl_client.segmentation.network_input import PreparedCase, prepare_all, reference_contrast
-from msfl_client.site.devices import pick_device
 from msfl_common.models.model_folder import load_model
 from msfl_common.models.network import build_network, set_weights
+from msfl_common.system.devices import pick_device
 from msfl_server.report.page import Overlay
 from msfl_server.research.simulation.folder import RunSetup
 from msfl_server.rounds.stage import StageRun

@@ -333,6 +333,7 @@ def test_a_perceptron_that_diverges_is_refused() -> None:
     assert refused.value.code is Code.TRAINING_DIVERGED
 
 
+@pytest.mark.slow
 def test_a_coordinator_combines_without_a_sites_packages() -> None:
     block = "import sys\nfor name in ('torch', 'sklearn', 'xgboost'): sys.modules[name] = None\n"
     load = "import msfl_server.aggregation.feature_models.combine, msfl_common.feature_models"

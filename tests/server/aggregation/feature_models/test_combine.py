@@ -275,6 +275,7 @@ def test_sites_make_what_one_site_with_all_cases_makes(model: dict[str, Any], nu
     assert np.abs(difference).max() < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["linear-svm", "mlp", "gradient-boosting", "random-forest"])
 def test_the_order_of_answers_changes_no_bit_nor_the_state_before(kind: str) -> None:
     sites = make_cases(0, SIZES, INPUTS, 3)

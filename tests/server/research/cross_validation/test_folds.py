@@ -84,6 +84,7 @@ def whole(base: Path, stopped: CompletedProcess[str]) -> CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_interrupted_it_comes_to_the_figures_of_folds_that_were_not(
     base: Path, whole: CompletedProcess[str], tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_interrupted_it_comes_to_the_figures_of_folds_that_were_not(
     assert json.loads(whole.stdout) == cross_validation(study, folds).model_dump(mode="json")
 
 
+@pytest.mark.slow
 def test_each_fold_is_a_run_and_all_patients_are_tested(base: Path, whole: CompletedProcess[str]) -> None:
     document, out = json.loads(whole.stdout), base / "out"
     assert whole.stdout == (out / "cross-validation.json").read_text()
@@ -116,6 +118,7 @@ def test_each_fold_is_a_run_and_all_patients_are_tested(base: Path, whole: Compl
     assert "sub-0" not in page
 
 
+@pytest.mark.slow
 def test_another_study_or_other_folds_are_refused_in_the_same_folder(
     base: Path, whole: CompletedProcess[str], tmp_path: Path
 ) -> None:
@@ -229,6 +232,7 @@ def test_what_is_withheld_is_shown_and_not_averaged(base: Path, tmp_path: Path) 
     assert "Tested" in write_page(tmp_path, nobody, study).read_text()
 
 
+@pytest.mark.slow
 def test_a_fold_that_misses_its_quorum_is_named(base: Path, tmp_path: Path) -> None:
     for name, tasks in (("site-a", "[classification]"), ("site-b", "[lesion-segmentation]")):
         policy = f"policy: {{tasks: {tasks}, refuse_models: []}}"

@@ -20,6 +20,7 @@ def records() -> list[ClinicalRecord]:
     return [sample_clinical(rng, SitePrevalence(activity=0.10, progression=0.12)) for _ in range(6000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outcome", ["activity", "progression"])
 def test_true_predictor_reaches_a_plausible_auroc(records: list[ClinicalRecord], outcome: str) -> None:
     truth = [getattr(record, outcome) for record in records]

@@ -27,6 +27,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> CohortSummary:
     return make_cohort(out, num_sites=3, cases_per_site=(2, 1, 1), seed=7, spacing_mm=COARSE_MM, num_workers=1)
 
 
+@pytest.mark.slow
 def test_same_bytes_with_more_workers(cohort: CohortSummary, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     make_cohort(

@@ -7,6 +7,8 @@ import pytest
 
 from msfl_server.research.simulated_cohort.cohort import Session, draw_site, simulate_case
 
+pytestmark = pytest.mark.slow
+
 NUM_CASES = 4
 
 

@@ -45,6 +45,7 @@ def cases() -> CasesInOnePlace:
     )
 
 
+@pytest.mark.slow
 def test_the_scanner_is_told_from_raw_features_alone(cases: CasesInOnePlace) -> None:
     # Ages differ between scanners, and the first feature falls with age: that trace is true, and stays.
     second = SETTINGS.model_copy(update={"features": ("gm_volume_ml",)})
@@ -56,6 +57,7 @@ def test_the_scanner_is_told_from_raw_features_alone(cases: CasesInOnePlace) -> 
         assert found.after.low < found.after.value < found.after.high
 
 
+@pytest.mark.slow
 def test_patients_held_out_do_not_enter_the_fit(cases: CasesInOnePlace, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 

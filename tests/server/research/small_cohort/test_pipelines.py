@@ -73,6 +73,7 @@ def finished(tmp_path_factory):
     return out, results, told
 
 
+@pytest.mark.slow
 def test_every_case_is_told_and_stages_are_counted(finished) -> None:
     _, results, told = finished
     assert told[0] == ("pipelines", 0, 12 + 15)
@@ -85,6 +86,7 @@ def test_every_case_is_told_and_stages_are_counted(finished) -> None:
     assert [row.chance is not None for row in results.best_of("KNN", 3)] == [True, True, False]
 
 
+@pytest.mark.slow
 def test_the_nested_estimate_by_brute_force(finished) -> None:
     _, results, _ = finished
     cases = tiny_cases()
@@ -107,6 +109,7 @@ def test_the_nested_estimate_by_brute_force(finished) -> None:
     assert sum(nested.chosen.values()) == BLOCKS
 
 
+@pytest.mark.slow
 def test_tuned_classifiers_by_scikit_learn(finished) -> None:
     _, results, _ = finished
     tuned = next(one for one in results.tuned if one.classifier == "KNN")
@@ -127,6 +130,7 @@ def test_tuned_classifiers_by_scikit_learn(finished) -> None:
     assert tuned.hyper == {"n_neighbors": np.median(chosen)}
 
 
+@pytest.mark.slow
 def test_permutations_refit_everything_on_shuffled_labels(finished) -> None:
     _, results, _ = finished
     row = next(row for row in results.best if row.chance is not None)
@@ -148,6 +152,7 @@ def test_permutations_refit_everything_on_shuffled_labels(finished) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_cases_or_settings_is_refused(finished) -> None:
     out, results, _ = finished
     cases = tiny_cases()
@@ -202,6 +207,7 @@ def _alive(group: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(files, finished) -> None:
     program = "from msfl_server.cli.main import main\nif __name__ == '__main__': main()"
     command = [sys.executable, "-c", program, *arguments(files, "--jobs", "2")]

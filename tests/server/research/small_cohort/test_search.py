@@ -30,6 +30,7 @@ def test_every_classifier_takes_its_hyperparameters() -> None:
     assert build_classifier("XGB", 0, at_point("XGB", (1, 1))).max_depth == 6
 
 
+@pytest.mark.slow
 def test_all_searches_evaluate_equally_often(monkeypatch) -> None:
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(20, 3)), (np.arange(20) % 2).astype(np.int64)

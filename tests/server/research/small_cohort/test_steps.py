@@ -64,6 +64,7 @@ def test_the_paper_has_297_pipelines_and_table_1_its_pairs() -> None:
     assert pipelines[0].name == "as it is"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_every_pipeline_is_what_scikit_learn_makes_of_the_same_steps(num_classes) -> None:
     features, labels = some_cases(24, 12, num_classes, seed=1)

@@ -1,0 +1,40 @@
+"""What the page and the document of a ledger count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msfl_client.egress.ledger import LEDGER_FILE, append
+from msfl_client.egress.ledger_facts import gather_facts
+from msfl_client.egress.ledger_line import Entry
+from msfl_client.egress.ledger_proof import Proof
+from msfl_client.site.keys import load_key, make_key
+from msfl_common.config.site import SiteConfig
+from msfl_common.trust.receipts import Signer
+
+
+def entry(number: int) -> Entry:
+    return Entry(
+        kind="model_update",
+        study="pilot",
+        round=number,
+        arrays={"w": [2]},
+        numbers=["num-examples"],
+        num_bytes=8,
+        sha256="0" * 64,
+        num_cases=9,
+        version="0.1.0",
+    )
+
+
+def test_lines_from_before_the_key_count_as_unsigned(tmp_path: Path) -> None:
+    key = tmp_path / "site.key"
+    make_key(key, "here")
+    site = SiteConfig(name="here", data=(tmp_path,), state=tmp_path / "state", kit=tmp_path / "kit", key=key)
+    ledger = site.state / LEDGER_FILE
+    for number in range(1, 4):
+        append(ledger, entry(number))
+    append(ledger, entry(4), signer=Signer("here", load_key(key)))
+    document = gather_facts(site, Proof.of(site)).document
+    assert (document["proof"]["lines"], document["proof"]["signed"]) == (4, 1)
+    assert document["proof"]["without_receipt"] == 4
