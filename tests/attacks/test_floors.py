@@ -15,7 +15,7 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from msfl_client.classification.evaluation import measure_site
 from msfl_client.cli.main import main
-from msfl_client.egress.answers import FOLDER, Purpose, forget, may_answer
+from msfl_client.egress.answers import FOLDER, forget, may_answer
 from msfl_client.egress.gateway import Outgoing, door_of, release
 from msfl_client.egress.ledger import Line, read
 from msfl_client.rounds.app import build_app
@@ -256,7 +256,7 @@ def test_a_study_that_grows_beyond_the_policy(site: SiteConfig, tiny_study: Stud
 
 
 @pytest.mark.parametrize("purpose", ["test", "moments", "residuals", "reference", "segmentation"])
-def test_what_happens_once_in_a_study(tmp_path: Path, tiny_study: StudyConfig, purpose: Purpose) -> None:
+def test_what_happens_once_in_a_study(tmp_path: Path, tiny_study: StudyConfig, purpose: str) -> None:
     """A second test, threshold, slope, reference or model of lesions, in this round or another."""
     first = RoundTask(tiny_study, 1)
     may_answer(tmp_path, purpose, first, request(tiny_study), max_rounds=9)()

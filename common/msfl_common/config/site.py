@@ -10,7 +10,6 @@ from pydantic import Field, field_validator
 
 from msfl_common.config.base import (
     Frozen,
-    MessageKind,
     Name,
     Preprocessed,
     Task,
@@ -18,6 +17,7 @@ from msfl_common.config.base import (
 )
 from msfl_common.config.classification import SOLVABLE
 from msfl_common.config.ledger import KeepContent
+from msfl_common.config.message_kinds import KindName, allowed_by_default
 from msfl_common.errors import ConfigError
 from msfl_common.system.files import unfollowed, unwritable
 from msfl_common.system.reading import read_yaml
@@ -31,9 +31,8 @@ class Policy(Frozen):
     """What a site allows; it wins over whatever a study asks."""
 
     tasks: tuple[Task, ...] = Field(("lesion-segmentation",), description="tasks the site takes part in")
-    allow: tuple[MessageKind, ...] = Field(
-        ("model_update", "validation_metrics", "node_facts", "ledger_head"),
-        description="message kinds that may leave the site",
+    allow: tuple[KindName, ...] = Field(
+        default_factory=allowed_by_default, description="message kinds that may leave the site"
     )
     refuse_models: tuple[str, ...] = Field(
         SOLVABLE,
