@@ -27,11 +27,14 @@ def start(
 ) -> None:
     """Take part: connect to the coordinator and answer its rounds until stopped. Connections go out only."""
     from msfl_client.connection.supervisor import supervise
-    from msfl_common.config.site import load_site
+    from msfl_common.config.site import load_site, unused_by_site
     from msfl_common.system.health import health
+    from msfl_common.system.progress import warn
 
+    config = load_site(site)
+    warn(unused_by_site(config))
     with health(health_port) as set_serving:
-        supervise(load_site(site), site.resolve(), set_serving)
+        supervise(config, site.resolve(), set_serving)
 
 
 @commands.command(epilog=DEBUG_HINT)

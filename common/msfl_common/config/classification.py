@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -191,6 +191,10 @@ class Fold(_Frozen):
 
 
 FeatureModel = LinearModel | KernelModel | ClosedFormModel | MlpModel | BoostedTrees | Forest
+MODEL_KINDS: tuple[str, ...] = tuple(
+    kind for model in (*get_args(FeatureModel), DeepModel) for kind in get_args(model.model_fields["kind"].annotation)
+)
+"""Of all outcome models."""
 
 
 class Classification(_Frozen):

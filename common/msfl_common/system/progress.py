@@ -6,7 +6,7 @@ Names, notes and errors come from others. Nothing that is printed here is markup
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -37,6 +37,12 @@ class PlainConsole(Console):
 
 # People read stderr; stdout stays free for results and `--json`.
 console = PlainConsole(stderr=True)
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Say on stderr what a person should know, a line each, though the command goes on."""
+    for line in lines:
+        console.print(f"warning: {line}", style="yellow", soft_wrap=True)
 
 
 def stdout_console(soft_wrap: bool = False) -> PlainConsole:

@@ -144,7 +144,10 @@ def simulate(
         raise InputError("expected STUDY.yaml, --out, and --cohort or --site; or --resume with a run's folder")
     else:
         setup, folder = _started(study, cohort, site or [], out, start_from), out
-    from msfl_common.system.progress import console
+    from msfl_common.models.unused_settings import unused_settings
+    from msfl_common.system.progress import console, warn
+
+    warn(warnings := unused_settings(setup.study))
     from msfl_server.research.simulation.run import (
         run_simulated,  # torch and MLflow take seconds: only for a run that can start
     )
@@ -155,7 +158,7 @@ def simulate(
         console.print(f"completed rounds are kept; `msfl-server simulate --resume {folder}` goes on")
         raise
     if as_json:
-        sys.stdout.write(summary.model_dump_json(indent=2) + "\n")
+        _print_json({**summary.model_dump(mode="json"), "warnings": warnings})
     else:
         _show(summary, folder)
 
