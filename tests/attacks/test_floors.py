@@ -37,7 +37,7 @@ from msfl_common.messages.records import (
     unpack_metrics,
     unpack_refusal,
 )
-from msfl_common.metrics.classification import CLASS_METRICS
+from msfl_common.metrics.classification import class_metrics
 from msfl_common.metrics.intervals import bootstrap_mean
 from msfl_common.metrics.segmentation import METRICS
 from msfl_common.models.segmentation.unet import build_network, get_weights
@@ -145,7 +145,7 @@ def test_a_class_of_one_patient(rare: int) -> None:
     labels[7] = rare
     patients = [f"p{number}" for number in range(30)]
     metrics = measure_site(np.stack([1 - score, score], axis=1), labels, patients, 0.5, OUTCOMES, Policy())
-    assert not set(metrics.estimates) & set(CLASS_METRICS)
+    assert not set(metrics.estimates) & set(class_metrics())
     assert "brier" in metrics.estimates
     assert not metrics.cells.any()  # type: ignore[union-attr]
     assert not metrics.confusion.any()  # type: ignore[union-attr]
