@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from msfl_common.messages.figures import Figures, pack_figures, unpack_figures
 from msfl_common.messages.records import RoundTask, pack_task, unpack_refusal
 from msfl_common.system.files import private_folder
 from msfl_server.research.simulation.grid import InProcessGrid
+from msfl_server.rounds.reply_bounds import REST
 from tests.extending import example_message_kind as example
 
 VISITS = {"sub-a": 1, "sub-b": 1, "sub-c": 2, "sub-d": 2, "sub-e": 3}
@@ -129,6 +131,13 @@ def test_without_its_lines_it_is_no_request(config: SiteConfig, tiny_study: Stud
     assert failure.code == "WRONG_APP"
     with pytest.raises(ValueError, match="no such kind of message; there are model_update"):
         allowing(config, "visit_counts")
+
+
+@pytest.mark.usefixtures("touched")
+def test_figures_fit_into_the_answers_that_a_coordinator_takes() -> None:
+    for kind in message_kinds.KINDS.values():
+        num_values = sum(math.prod(array.shape) for array in (kind.figures or {}).values())
+        assert 8 * num_values < REST.num_bytes / 2
 
 
 def test_every_request_has_a_handler_and_an_answer_of_the_table() -> None:

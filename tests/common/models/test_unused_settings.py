@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from tests.server.rounds.test_classification import Recorder, grid_of
 
 from msfl_common.config import classification
 from msfl_common.config.base import Frozen, validate
+from msfl_common.config.ledger import KeepContent
 from msfl_common.config.site import Policy, SiteConfig, unused_by_site
 from msfl_common.config.study import StudyConfig
 from msfl_common.models.feature_models import first_state, is_finished
@@ -219,6 +221,14 @@ def test_every_rule_speaks_of_settings_that_there_are() -> None:
 def test_a_site_refuses_kinds_of_model_that_there_are(value: list[str]) -> None:
     with pytest.raises(ValidationError, match="no such kind of model; there are"):
         Policy(refuse_models=tuple(value))
+
+
+def test_every_setting_of_a_site_is_read_by_its_program() -> None:
+    folders = [Path(__file__).parents[3] / side for side in ("client", "common")]
+    trees = [ast.parse(path.read_text()) for folder in folders for path in folder.rglob("*.py")]
+    read = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    keys = {key for model in (SiteConfig, Policy, KeepContent) for key in model.model_fields}
+    assert keys - read == {"schema_version"}
 
 
 def test_settings_of_a_site_that_do_not_apply(tmp_path: Path) -> None:
