@@ -170,7 +170,7 @@ def test_sums_of_a_harmonization_before_and_after_a_patient_left(
 
     def answer(kind: str, rows: Rows) -> RecordDict:
         """As a site does that has just been started."""
-        monkeypatch.setattr("msfl_client.rounds.app.session_rows", lambda *_: (rows, len(rows)))
+        monkeypatch.setattr("msfl_client.rounds.handlers.session_rows", lambda *_: (rows, len(rows)))
         content = pack_task(task) if kind == "query.moments" else pack_slopes_task(task, np.zeros((2, 3)))
         return ask(site, kind, content)
 

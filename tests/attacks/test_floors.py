@@ -15,7 +15,7 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from msfl_client.classification.evaluation import measure_site
 from msfl_client.cli.main import main
-from msfl_client.egress.answers import FOLDER, Purpose, forget, may_answer
+from msfl_client.egress.answers import FOLDER, forget, may_answer
 from msfl_client.egress.gateway import Outgoing, door_of, release
 from msfl_client.egress.ledger import Line, read
 from msfl_client.rounds.app import build_app
@@ -37,7 +37,7 @@ from msfl_common.messages.records import (
     unpack_metrics,
     unpack_refusal,
 )
-from msfl_common.metrics.classification import CLASS_METRICS
+from msfl_common.metrics.classification import class_metrics
 from msfl_common.metrics.intervals import bootstrap_mean
 from msfl_common.metrics.segmentation import METRICS
 from msfl_common.models.network import build_network, get_weights
@@ -145,7 +145,7 @@ def test_a_class_of_one_patient(rare: int) -> None:
     labels[7] = rare
     patients = [f"p{number}" for number in range(30)]
     metrics = measure_site(np.stack([1 - score, score], axis=1), labels, patients, 0.5, OUTCOMES, Policy())
-    assert not set(metrics.estimates) & set(CLASS_METRICS)
+    assert not set(metrics.estimates) & set(class_metrics())
     assert "brier" in metrics.estimates
     assert not metrics.cells.any()  # type: ignore[union-attr]
     assert not metrics.confusion.any()  # type: ignore[union-attr]
@@ -256,7 +256,7 @@ def test_a_study_that_grows_beyond_the_policy(site: SiteConfig, tiny_study: Stud
 
 
 @pytest.mark.parametrize("purpose", ["test", "moments", "residuals", "reference", "segmentation"])
-def test_what_happens_once_in_a_study(tmp_path: Path, tiny_study: StudyConfig, purpose: Purpose) -> None:
+def test_what_happens_once_in_a_study(tmp_path: Path, tiny_study: StudyConfig, purpose: str) -> None:
     """A second test, threshold, slope, reference or model of lesions, in this round or another."""
     first = RoundTask(tiny_study, 1)
     may_answer(tmp_path, purpose, first, request(tiny_study), max_rounds=9)()

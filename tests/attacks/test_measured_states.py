@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msfl_client.egress.answers import Purpose
 from msfl_client.rounds.app import claim_of
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.config.site import Policy, SiteConfig
@@ -121,9 +120,7 @@ def test_a_finished_model_of_the_coordinators_own_is_not_measured(
 
 @pytest.mark.parametrize(("kind", "most"), [("logistic", 18), ("linear-svm", 33), ("random-forest", 4), ("lda", 3)])
 @pytest.mark.parametrize("purpose", ["train", "validation"])
-def test_rounds_that_no_such_model_needs_are_not_answered(
-    tmp_path: Path, kind: str, most: int, purpose: Purpose
-) -> None:
+def test_rounds_that_no_such_model_needs_are_not_answered(tmp_path: Path, kind: str, most: int, purpose: str) -> None:
     settings = make_settings({"kind": kind}, 3)
     study = StudyConfig(name="long", task="classification", classification=settings)
     study = study.model_copy(update={"rounds": study.rounds.model_copy(update={"num_rounds": 100})})

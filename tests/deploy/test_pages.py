@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from msfl_common.config.message_kinds import KINDS, REQUESTS
 from tests.deploy.services import DEPLOY
 
 PAGES = sorted(DEPLOY.glob("*.md"))
@@ -46,3 +47,17 @@ def test_each_threat_names_a_test_or_what_is_left() -> None:
     rows = [line for line in model.splitlines() if line.startswith("| ") and not line.startswith("| attack")]
     assert len(rows) >= 20
     assert [row for row in rows if "`tests/" not in row and "(#residual-risks)" not in row] == []
+
+
+def test_the_page_for_hospitals_has_the_tables_of_what_leaves() -> None:
+    """As `config.message_kinds` says it; the message shows what to put there."""
+    kinds = ["| in `policy.allow` | what it holds | allowed where the policy lists nothing |", "|---|---|---|"]
+    for name, kind in KINDS.items():
+        kinds.append(f"| `{name}` | {kind.title}: {kind.holds} | {'yes' if kind.by_default else '**no**'} |")
+    requests = ["| request | for | answered with | how often |", "|---|---|---|---|"]
+    for name, request in REQUESTS.items():
+        often = "once a study" if request.is_once else "once a round" if request.counted_as else "whenever asked"
+        requests.append(f"| `{name}` | {request.words} | `{request.answer}` | {often} |")
+    text = (DEPLOY / "hospital-it.md").read_text()
+    for table in (kinds, requests):
+        assert "\n".join(["", *table, ""]) in text, "expected in deploy/hospital-it.md:\n" + "\n".join(table)

@@ -12,6 +12,7 @@ from msfl_common.config.classification import MODEL_KINDS, Classification, Clini
 from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.feature_models.logistic import Logistic
+from msfl_common.models.unused_settings import unused_settings
 
 FOLDER = Path(__file__).parents[2] / "site_configs"
 EXAMPLES = [("site.example.yaml", SiteConfig), ("study.example.yaml", StudyConfig)]
@@ -78,6 +79,11 @@ def test_progression_shows_every_field_with_its_true_default():
     assert study.classification is not None
     mentioned = (FOLDER / name).read_text()
     assert [kind for kind in (*get_args(Clinical), *MODEL_KINDS) if kind not in mentioned] == []
+
+
+@pytest.mark.parametrize("name", ["study.example.yaml", "progression.example.yaml", "demo/study.yaml"])
+def test_every_setting_of_an_example_has_an_effect_where_it_is_not_the_default(name):
+    assert unused_settings(load_study(FOLDER / name)) == []
 
 
 def test_demo_loads_and_its_sites_keep_apart():

@@ -16,8 +16,9 @@ from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.validation_metrics import ValidationMetrics
-from msfl_common.metrics.classification import CLASS_METRICS, THRESHOLD_METRICS, check_scores, measure, predict_classes
+from msfl_common.metrics.classification import check_scores, class_metrics, measure, threshold_metrics
 from msfl_common.metrics.score_bins import cells, told_confusion
+from msfl_common.metrics.scored import predict_classes
 from msfl_common.system.seeds import derive_seed
 
 
@@ -62,10 +63,10 @@ def measure_site(
     predicted_N = predict_classes(probabilities_NK, threshold)
     confusion_KK = told_confusion(predicted_N, labels_N, patients, floor, num_classes)
     cells_CG3 = cells(probabilities_NK, labels_N, patients, floor)
-    withheld = THRESHOLD_METRICS if confusion_KK is None else ()
+    withheld = threshold_metrics() if confusion_KK is None else ()
     fewest = fewest_patients(labels_N, patients)
     if fewest < floor:
-        withheld, confusion_KK, cells_CG3 = (*withheld, *CLASS_METRICS), None, np.zeros_like(cells_CG3)
+        withheld, confusion_KK, cells_CG3 = (*withheld, *class_metrics()), None, np.zeros_like(cells_CG3)
         fewest = len(set(patients))
     return ValidationMetrics(
         estimates={name: found for name, found in estimates.items() if found.num_cases and name not in withheld},

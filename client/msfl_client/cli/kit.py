@@ -76,8 +76,10 @@ def _ask(site: SiteConfig, kit: SignedKit, source: Path, yes: bool, fingerprint:
     """
     from msfl_client.cli.kit_view import is_approved, print_kit
     from msfl_client.site.kit_approval import approved_kit, check_site
+    from msfl_common.config.site import unused_by_site
     from msfl_common.errors import InputError
-    from msfl_common.system.progress import PlainConsole
+    from msfl_common.models.unused_settings import unused_settings
+    from msfl_common.system.progress import PlainConsole, warn
 
     check_site(site, kit, source)
     console = PlainConsole(stderr=as_json, soft_wrap=True)
@@ -87,6 +89,7 @@ def _ask(site: SiteConfig, kit: SignedKit, source: Path, yes: bool, fingerprint:
         console.print(f"The approved kit cannot be used any more: {error}")
         approved, yes = None, False
     print_kit(console, site.policy, kit, approved)
+    warn([*unused_by_site(site), *unused_settings(kit.study)])
     if not is_approved(console, kit, approved, yes, fingerprint):
         raise InputError("not approved; nothing was changed")
 

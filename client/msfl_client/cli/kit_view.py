@@ -8,6 +8,7 @@ from rich.console import Console
 
 from msfl_client.site.kit_approval import differences
 from msfl_common.config.classification import DeepModel
+from msfl_common.config.message_kinds import asked_for
 from msfl_common.config.site import Policy
 from msfl_common.config.stages import stages_of, study_at, tasks_of
 from msfl_common.errors import InputError
@@ -41,8 +42,6 @@ def describe_kit(kit: SignedKit) -> list[str]:
         sees_images = study.segmentation is not None or outcome.features or isinstance(outcome.model, DeepModel)
         inputs = (*(contrasts if sees_images else ()), *outcome.features, *outcome.clinical)
         model = outcome.model.kind
-    asked = ["model_update", "validation_metrics", "node_facts"]
-    asked += ["harmonization_sums"] if study.harmonization.method != "none" else []
     lines = {
         "study": study.name,
         "for site": kit.kit.site,
@@ -50,7 +49,7 @@ def describe_kit(kit: SignedKit) -> list[str]:
         "task": ", then ".join(tasks_of(study)),
         "model": model,
         "rounds": ", then ".join(str(study_at(study, stage).rounds.num_rounds) for stage in stages_of(study)),
-        "asks for": f"{', '.join(asked)}; `policy:` in site.yaml decides",
+        "asks for": f"{', '.join(asked_for(study))}; `policy:` in site.yaml decides",
         "inputs": ", ".join(inputs),
         "harmonization": study.harmonization.method,
     }

@@ -98,13 +98,16 @@ def check(
     from msfl_client.clinical.check import check_outcome, needs_images, outcome_document, print_outcome
     from msfl_client.data.checks import SiteCheck
     from msfl_client.site.kit_approval import study_of_kit
-    from msfl_common.config.site import load_site
+    from msfl_common.config.site import load_site, unused_by_site
     from msfl_common.config.study import Inputs, load_study
     from msfl_common.errors import CohortError, InputError
-    from msfl_common.system.progress import stdout_console
+    from msfl_common.models.unused_settings import unused_settings
+    from msfl_common.system.progress import stdout_console, warn
 
     site_config = load_site(site)
     study_config = load_study(study) if study is not None else study_of_kit(site_config)
+    warnings = [*unused_by_site(site_config), *(unused_settings(study_config) if study_config else [])]
+    warn(warnings)
     inputs = study_config.inputs if study_config else Inputs()
     looks_at_images = needs_images(site_config, study_config)
     if looks_at_images:
@@ -115,7 +118,7 @@ def check(
     outcome = check_outcome(site_config, study_config, result.cases) if study_config is not None else None
     rows = _check_connection(site_config) if _wants_connection(connection, site_config) else []
     if as_json:
-        document = check_document(site_config, study_config, result)
+        document = {**check_document(site_config, study_config, result), "warnings": warnings}
         if outcome is not None:
             document["classification"] = outcome_document(outcome)
         if rows:

@@ -22,10 +22,12 @@ def start(site: SitePath, health_port: HealthPort = None, as_json: Json = False)
     """
     from msfl_client.connection.status import read_status
     from msfl_client.connection.supervisor import supervise
-    from msfl_common.config.site import load_site
+    from msfl_common.config.site import load_site, unused_by_site
     from msfl_common.system.health import health
+    from msfl_common.system.progress import warn
 
     config = load_site(site)
+    warn(unused_by_site(config))
     try:
         with health(health_port) as set_serving:
             supervise(config, site.resolve(), set_serving)

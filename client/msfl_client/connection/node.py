@@ -27,10 +27,10 @@ from msfl_client.rounds.app import build_app, refuse
 from msfl_client.site.kit_approval import kit_to_use, what_waits
 from msfl_client.site.passphrase import unlock
 from msfl_common import __version__
+from msfl_common.config.message_kinds import REQUESTS
 from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.config.stages import stages_of, study_at
 from msfl_common.errors import Code, InputError
-from msfl_common.messages.records import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.system.files import private_folder, write_text
 from msfl_common.system.foreign_text import log_to_stderr
@@ -40,8 +40,6 @@ from msfl_common.system.processes import end_with_starter
 POLL_S = (0.3, 2.0)  # pause between two looks for a request: short after one was answered, then growing
 LONGEST_PAUSE_S = 30.0
 APP = f"msfl/msfl {__version__}"
-_STEPS = (SEGMENTATION, MOMENTS, RESIDUALS, REFERENCE)
-_REQUESTS = ("query", *(f"query.{step}" for step in _STEPS), "train", "evaluate")
 
 log = logging.getLogger(__name__)
 Answer = Callable[[Message, Context], Message]
@@ -140,7 +138,7 @@ def answer(message: Message, app: Answer, app_name: str, node_id: int, site: Sit
     # Flower stamps a reply with the identity of the task that its own processes run; here, this process.
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, message.metadata.run_id, node_id
     kind = message.metadata.message_type
-    if app_name != APP or kind not in _REQUESTS or not message.has_content():
+    if app_name != APP or kind not in REQUESTS or not message.has_content():
         what = kind if message.has_content() else f"{kind}, without content"
         return Message(refuse(site, Code.WRONG_APP, f"{app_name!r:.200} asks {what!r:.200}"), reply_to=message)
     status.on_request(kind, message.metadata.group_id)

@@ -29,7 +29,7 @@ from msfl_client.data.bids_tables import (
     sidecar_scanner,
 )
 from msfl_client.data.findings import Finding
-from msfl_common.config.base import Contrast
+from msfl_common.config.contrasts import CONTRASTS, Contrast, contrast_of, facts_of
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import CohortError
 
@@ -200,7 +200,7 @@ def _files(
     names, findings = _named(case, root / place, contrasts)
     images: dict[Contrast, Path] = {}
     for contrast in contrasts:
-        chosen, more = _choose(case, contrast, [name for name in names if name.suffix == contrast])
+        chosen, more = _choose(case, contrast, [name for name in names if _shown_in(name, contrasts) == contrast])
         findings += more
         if chosen is not None:
             images[contrast] = chosen
@@ -219,10 +219,11 @@ def _named(case: Case, folder: Path, contrasts: Sequence[Contrast]) -> tuple[lis
         return [], []
     except OSError as error:
         return [], [Finding("fail", case.key, "unreadable", f"{folder}: cannot be opened: {error.strerror}")]
-    wanted = {contrast.lower() for contrast in contrasts}
+    suffixes = {facts_of(contrast).suffix for contrast in contrasts}
+    wanted = {suffix.lower() for suffix in suffixes}
     for path in paths:
         name = parse_image_name(path)
-        if name is None or (name.suffix.lower() in wanted and name.suffix not in contrasts):
+        if name is None or (name.suffix.lower() in wanted and name.suffix not in suffixes):
             findings.append(Finding("warn", case.key, "name", f"passed over, not a BIDS name: {path.name}"))
         elif not name.belongs_to(case.subject, case.session):
             text = f"passed over, its name says another subject or session: {path.name}"
@@ -241,10 +242,14 @@ def _choose(case: Case, what: str, names: Sequence[ImageName]) -> tuple[Path | N
         others = several(name.path.name for name in ranked[1:])
         text = f"{len(ranked)} files for {what}: {ranked[0].path.name} is used, not {others}"
         findings.append(Finding("warn", case.key, "several-files", text))
-    if ranked[0].enhanced:
+    if ranked[0].enhanced and not (what in CONTRASTS and "ce" in facts_of(what).entities):
         text = f"{what} is contrast-enhanced, and there is no other: {ranked[0].path.name}"
         findings.append(Finding("warn", case.key, "several-files", text))
     return ranked[0].path, findings
+
+
+def _shown_in(name: ImageName, contrasts: Sequence[Contrast]) -> str | None:
+    return contrast_of(name.suffix, name.entities, contrasts)
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from msfl_client.data.findings import Finding
-from msfl_common.config.base import Contrast
+from msfl_common.config.contrasts import Contrast, facts_of
 from msfl_common.system.reading import read_mapping
 
 _MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
@@ -102,7 +102,7 @@ def sidecar_scanner(root: Path, images: Mapping[Contrast, Path]) -> str | None:
     Beside each image, then `<contrast>.json` at the root, which by BIDS applies to every such image.
     """
     beside = [path.with_name(path.name.split(".nii")[0] + ".json") for path in images.values()]
-    for path in [*beside, *(root / f"{contrast}.json" for contrast in images)]:
+    for path in [*beside, *(root / f"{facts_of(contrast).suffix}.json" for contrast in images)]:
         content = read_mapping(path)
         parts = [_known(str(content.get(key, ""))) for key in ("Manufacturer", "ManufacturersModelName")]
         if any(parts):

@@ -15,6 +15,7 @@ from msfl_client.data.volume_rules import grid_rules, image_rules, mask_rules, m
 from msfl_client.imaging import geometry
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_client.imaging.volumes import Volume, open_nifti, to_volume
+from msfl_common.config.contrasts import outlined_on
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 
@@ -158,7 +159,7 @@ def _check_mask(
 
 
 def _off_grid(mask: Grid, volume: Volume, grids: Mapping[str, Grid], affines: Mapping[str, geometry.Affine]) -> str:
-    name = "FLAIR" if "FLAIR" in grids else next(iter(grids))
+    name = outlined_on(grids)
     if mask.shape == grids[name].shape:
         apart_mm = geometry.displacement_mm(affines[name], volume.affine, mask.shape)
         return f"as large as {name}, but its header places it up to {apart_mm:.1f} mm away"

@@ -29,6 +29,7 @@ from msfl_client.data.bids_names import is_nifti
 from msfl_client.data.bids_tables import several
 from msfl_client.data.dicom_series import Recognised, recognise_series
 from msfl_client.imaging.nifti_writer import clean_sidecar, save_image
+from msfl_common.config.contrasts import CONTRASTS, facts_of, in_words
 from msfl_common.errors import InputError
 from msfl_common.system.files import unless_empty, whole_folder, write_bytes, write_json, write_text
 
@@ -98,7 +99,7 @@ class _Series:
 
 
 def import_dicom(source: Path, bids: Path) -> ImportReport:
-    """Convert every T1w, FLAIR, T2w and PDw series under a folder; what is there already is left alone.
+    """Convert every series of a contrast that the table has a rule for; what is there already is left alone.
 
     Subjects are numbered afresh, sessions by date. Of several series of a contrast in a session, that with the
     smallest voxels gets the plain name, the others `run-2` and on.
@@ -116,9 +117,8 @@ def import_dicom(source: Path, bids: Path) -> ImportReport:
         series, passed_over = _convert(source, Path(folder))
         if not series:
             found = ", ".join(f"{count} {why}" for why, count in passed_over.items())
-            raise InputError(
-                f"{source}: no T1w, FLAIR, T2w or PDw series of a head; found: {found or 'no DICOM image'}"
-            )
+            wanted = in_words(name for name, facts in CONTRASTS.items() if facts.series)
+            raise InputError(f"{source}: no {wanted} series of a head; found: {found or 'no DICOM image'}")
         sessions: defaultdict[tuple[str, str], list[_Series]] = defaultdict(list)
         for one in series:
             sessions[one.patient, one.date].append(one)
@@ -227,7 +227,7 @@ def _write_session(
     runs: Counter[str] = Counter()
     with whole_folder(bids / subject / session) as folder:
         for one in sorted(members, key=lambda one: (one.voxel_mm3, one.path.name)):
-            kind = ("ce-gadolinium_" if one.is_a.enhanced else "") + "{run}" + one.is_a.contrast
+            kind = ("ce-gadolinium_" if one.is_a.enhanced else "") + "{run}" + facts_of(one.is_a.contrast).suffix
             runs[kind] += 1
             run = f"run-{runs[kind]}_" if runs[kind] > 1 else ""
             stem = f"{subject}_{session}_{kind.format(run=run)}"

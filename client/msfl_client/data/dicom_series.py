@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from msfl_common.config.base import Contrast
+from msfl_common.config.contrasts import Contrast, Times, contrast_of_series
 
 _MIN_SLICES = 10
 _LOCALISER = re.compile(r"loc(ali[sz]er)?\b|scout|survey|3.?plane|aahead")
@@ -16,14 +16,7 @@ _NOT_STRUCTURAL = re.compile(
     r"dwi|dti|diff|\badc|trace|ep2d|epi\b|perf|\basl|swi\b|swan|t2[_ ]?(\*|star)|haemo|hemo|angio|\btof|\bmra|venog"
     r"|phase|field.?map|bold|rest|spectro|\bmrs|\bmip\b|\bmpr\b|reformat|subtr|b1|cal\b|mag.?transfer|\bmt"
 )
-_T1 = re.compile(r"t1|mp.?rage|bravo|fspgr|spgr|\btfl|vibe|\bir.?fse.?t1")
-_FLAIR = re.compile(r"flair|dark.?fluid|tirm")
-_T2 = re.compile(r"t2")
-_PD = re.compile(r"\bpd|proton|dens")
 _AGENT = re.compile(r"\+ ?c\b|\+ ?gd|gad|\bgd\b|\bkm\b|\bpost\b|\bce\b|contrast|contraste|dotarem|gadovist|magnevist")
-_PD_ECHO_S = 0.04  # the earlier echo of a dual-echo series
-_FLAIR_INVERSION_S, _FLAIR_ECHO_S = 1.5, 0.07
-_T1_INVERSION_S, _T1_ECHO_S, _T1_REPETITION_S = 1.4, 0.02, 1.0
 
 
 @dataclass(frozen=True)
@@ -65,35 +58,12 @@ def recognise_series(sidecar: Mapping[str, Any], shape: Sequence[int], has_agent
         return "derived"
     if _OTHER_PART.search(text) or str(sidecar.get("BodyPart", "")).upper() in {"SPINE", "CSPINE", "NECK"}:
         return "of another part of the body"
-    if _NOT_STRUCTURAL.search(text):
-        return "of another kind"
-    contrast = _by_name(text, sidecar) or _by_times(sidecar)
+    is_structural = _NOT_STRUCTURAL.search(text) is None
+    times = Times(*(_time(sidecar, f"{name}Time") for name in ("Echo", "Repetition", "Inversion")))
+    contrast = contrast_of_series(text, times, is_structural)
     if contrast is None:
-        return "not recognised"
+        return "not recognised" if is_structural else "of another kind"
     return Recognised(contrast, has_agent or _AGENT.search(text) is not None)
-
-
-def _by_name(text: str, sidecar: Mapping[str, Any]) -> Contrast | None:
-    if _T1.search(text):  # before FLAIR: a T1 FLAIR is T1-weighted
-        return "T1w"
-    if _FLAIR.search(text):
-        return "FLAIR"
-    if _T2.search(text):
-        return "PDw" if _PD.search(text) and _time(sidecar, "EchoTime") < _PD_ECHO_S else "T2w"
-    return "PDw" if _PD.search(text) else None
-
-
-def _by_times(sidecar: Mapping[str, Any]) -> Contrast | None:
-    echo, repetition, inversion = (_time(sidecar, f"{name}Time") for name in ("Echo", "Repetition", "Inversion"))
-    if not echo or not repetition:
-        return None
-    if inversion >= _FLAIR_INVERSION_S and echo >= _FLAIR_ECHO_S:
-        return "FLAIR"
-    if echo <= _T1_ECHO_S and (0 < inversion < _T1_INVERSION_S or repetition < _T1_REPETITION_S):
-        return "T1w"
-    if not inversion and repetition > 2 * _T1_REPETITION_S:
-        return "T2w" if echo >= _FLAIR_ECHO_S else "PDw"
-    return None
 
 
 def _time(sidecar: Mapping[str, Any], name: str) -> float:

@@ -23,7 +23,6 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -34,26 +33,25 @@ from msfl_client.egress.ledger_line import Entry
 from msfl_client.training.site_strategy import FOLDER as STRATEGY_FOLDER
 from msfl_common import __version__
 from msfl_common.config.classification import NAME
+from msfl_common.config.message_kinds import is_once
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.stages import segmentation_name
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.messages.records import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION, Content, RoundTask, payload_sha256
+from msfl_common.messages.records import Content, RoundTask, payload_sha256
 from msfl_common.system.files import private_folder, write_bytes
 
-Purpose = Literal["train", "validation", "test", "moments", "residuals", "reference", "segmentation"]
 Claim = Callable[[], None]
 FOLDER = "answers"
-_ONCE: tuple[Purpose, ...] = ("test", MOMENTS, RESIDUALS, REFERENCE, SEGMENTATION)
 _Answered = TypeAdapter(dict[int, str])  # round, 0 for what happens once, to the request's SHA-256
 
 
-def may_answer(state: Path, purpose: Purpose, task: RoundTask, request: Content, max_rounds: int) -> Claim:
+def may_answer(state: Path, purpose: str, task: RoundTask, request: Content, max_rounds: int) -> Claim:
     """Hold a request against what was answered before.
 
     Args:
         state: the site's state folder.
-        purpose: what is asked.
+        purpose: what is asked, by the name that `config.message_kinds` counts it under.
         task: what round it is asked for.
         request: the whole of it.
         max_rounds: most rounds of a study and purpose that may be answered; see `most_answers`.
@@ -65,17 +63,18 @@ def may_answer(state: Path, purpose: Purpose, task: RoundTask, request: Content,
         RefusedError: another request was answered, a later round was, as many as may be were, or the register
             cannot be read.
     """
-    name = purpose if purpose in _ONCE else f"{task.stage}-{purpose}"
+    once = is_once(purpose)
+    name = purpose if once else f"{task.stage}-{purpose}"
     path = state / FOLDER / task.study.name / f"{name}.json"
     number, sha256, answered = (
-        0 if purpose in _ONCE else task.round,
+        0 if once else task.round,
         request_sha256(purpose, task, request),
         _read(path),
     )
     if answered.get(number) == sha256:
         return lambda: None
     if answered and number <= max(answered):
-        when = "" if purpose in _ONCE else f" of round {number}, and of round {max(answered)}"
+        when = "" if once else f" of round {number}, and of round {max(answered)}"
         raise RefusedError(Code.ANSWERED, f"{purpose} in study {task.study.name}: another request{when} came before")
     if len(answered) >= max_rounds:
         raise RefusedError(Code.POLICY, f"{len(answered)} rounds of {purpose} answered, at most {max_rounds}")
@@ -88,12 +87,12 @@ def most_answers(policy: Policy, study: StudyConfig) -> int:
     return policy.max_rounds if needed is None else min(policy.max_rounds, needed + MOST_FIRST_SUMS - 1)
 
 
-def request_sha256(purpose: Purpose, task: RoundTask, request: Content) -> str:
+def request_sha256(purpose: str, task: RoundTask, request: Content) -> str:
     """Digest of all that an answer follows from; how long is waited for whom is not part of it.
 
     Only training looks at the number of rounds: its rate falls over all of them.
     """
-    number = 0 if purpose in _ONCE else task.round
+    number = 0 if is_once(purpose) else task.round
     num_rounds = task.settings.rounds.num_rounds if purpose == "train" else 0
     settings = task.study.model_dump_json(exclude={"rounds", "segmentation"})
     said = [purpose, task.stage, number, num_rounds, task.threshold, settings, payload_sha256(request)]

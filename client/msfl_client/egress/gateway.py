@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from msfl_client.disclosure.floors import check_floor
 from msfl_client.egress import ledger
@@ -19,38 +16,16 @@ from msfl_client.egress.ledger_late import late_of
 from msfl_client.egress.ledger_line import Entry
 from msfl_client.site.passphrase import unlock_here
 from msfl_common import __version__
-from msfl_common.config.base import MessageKind
+from msfl_common.config.message_kinds import KINDS
 from msfl_common.config.optimisation import written_out
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.stages import Stage, stages_of, study_at, tasks_of
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, MsflError, RefusedError
-from msfl_common.harmonization import Moments, Residuals
-from msfl_common.messages.harmonization import pack_sums
 from msfl_common.messages.ledger import add_head
-from msfl_common.messages.records import (
-    Content,
-    ModelUpdate,
-    NodeFacts,
-    Refusal,
-    RoundTask,
-    ValidationMetrics,
-    describe,
-    pack_facts,
-    pack_metrics,
-    pack_refusal,
-    pack_update,
-)
+from msfl_common.messages.outgoing import Outgoing, kind_of, pack
+from msfl_common.messages.records import Content, Refusal, RoundTask, describe, pack_refusal
 from msfl_common.trust.receipts import Signer
-
-Outgoing = ModelUpdate | ValidationMetrics | Moments | Residuals | NodeFacts
-_KINDS: dict[type[Outgoing], MessageKind] = {
-    ModelUpdate: "model_update",
-    ValidationMetrics: "validation_metrics",
-    Moments: "harmonization_sums",
-    Residuals: "harmonization_sums",
-    NodeFacts: "node_facts",
-}
 
 
 @dataclass(frozen=True)
@@ -62,12 +37,14 @@ class Door:
         ledger: where it is written down.
         signer: signs each line; None where a site has no key, as in a simulation.
         claim: writes down that a request is answered; see `answers`. None where answers are not counted.
+        answers: the one kind of message that answers the request at hand; None outside of one.
     """
 
     policy: Policy
     ledger: Path
     signer: Signer | None = None
     claim: Callable[[], None] | None = None
+    answers: str | None = None
 
     @property
     def sends_head(self) -> bool:
@@ -100,20 +77,23 @@ def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: in
     Raises:
         RefusedError: the site's policy does not allow this kind of message, it rests on too few cases, or it cannot be
             kept.
+        ValueError: the request at hand is answered with another kind.
         OSError: the ledger cannot be written.
     """
-    kind = _KINDS[type(outgoing)]
-    if kind not in door.policy.allow:
-        raise RefusedError(Code.POLICY, f"{kind} may not leave this site")
-    if num_patients or not isinstance(outgoing, NodeFacts):
+    kind = kind_of(outgoing)
+    if door.answers not in (None, kind):
+        raise ValueError(f"the request is answered with {door.answers}, not with {kind}")
+    check_allowed(door.policy, kind)
+    if num_patients or KINDS[kind].of_patients:
         check_floor(door.policy, study, num_patients)
-    content, num_cases, arrays = _pack(outgoing)
+    packed = pack(outgoing)
+    content = packed.content
     keep, sent = door.policy.keep_content, door.ledger.with_name(SENT_FOLDER)
-    keep_as = keeper(keep, sent, content, arrays) if keep else None
+    keep_as = keeper(keep, sent, content, packed.arrays) if keep else None
     if door.claim is not None:
         door.claim()
     late_of(door.ledger).write(door.signer)
-    entry = _entry(door, kind, content, study.name, round_number, num_cases, num_patients, arrays)
+    entry = _entry(door, kind, content, study.name, round_number, packed.num_cases, num_patients, packed.arrays)
     line = ledger.append(door.ledger, entry, door.signer, keep_as)
     if line.head_sent:
         add_head(content, line.signed_head)
@@ -176,6 +156,16 @@ def policy_sha256(policy: Policy) -> str:
     return hashlib.sha256(policy.model_dump_json().encode()).hexdigest()
 
 
+def check_allowed(policy: Policy, kind: str) -> None:
+    """Hold a kind of message against the site's policy; asked before anything is computed, and as it leaves.
+
+    Raises:
+        RefusedError: with the code POLICY.
+    """
+    if kind not in policy.allow:
+        raise RefusedError(Code.POLICY, f"{kind} may not leave this site")
+
+
 def check_device_hours(policy: Policy, hours_today: float) -> None:
     """Hold the device time that studies have had today against the site's policy; a round under way may end.
 
@@ -224,20 +214,3 @@ def check_agreed(agreed: StudyConfig, study: StudyConfig) -> None:
         found = asked.model_dump()
         differ = [key for key, value in expected.model_dump(exclude=set(how)).items() if found[key] != value]
         raise RefusedError(Code.WRONG_STUDY, ", ".join(differ))
-
-
-def _pack(outgoing: Outgoing) -> tuple[Content, int, dict[str, list[int]]]:
-    """The message, the number of cases behind it, and the names and shapes of its arrays."""
-    match outgoing:
-        case ModelUpdate():
-            return pack_update(outgoing), outgoing.num_cases, _shapes(outgoing.weights)
-        case ValidationMetrics():
-            return pack_metrics(outgoing), outgoing.num_cases, _shapes(outgoing.arrays)
-        case Moments() | Residuals():
-            return pack_sums(outgoing), outgoing.num_cases, _shapes(outgoing.arrays)
-        case NodeFacts():
-            return pack_facts(outgoing), outgoing.cases_at_least, {}
-
-
-def _shapes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, list[int]]:
-    return {name: list(value.shape) for name, value in arrays.items()}

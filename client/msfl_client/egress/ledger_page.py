@@ -9,21 +9,9 @@ from jinja2 import Environment
 from rich.filesize import decimal
 
 from msfl_client.egress.ledger_facts import Facts
+from msfl_common.config.message_kinds import KINDS, words_of
 from msfl_common.system.files import write_text
 
-KINDS = {
-    "model_update": ("model update", "weights or sums of a model, trained on the site's cases"),
-    "validation_metrics": ("metrics", "aggregate figures of how good the shared model is at the site"),
-    "harmonization_sums": ("harmonization sums", "sums over the site's cases that make scanners comparable"),
-    "node_facts": ("node facts", "version, and the number of training cases rounded down"),
-}
-_PURPOSES = {
-    "train": "training",
-    "moments": "first sums of the harmonization",
-    "residuals": "second sums of the harmonization",
-    "reference": "reference of the harmonization taken",
-    "segmentation": "model of lesions taken",
-}
 TEMPLATE = "ledger.html.j2"
 
 
@@ -43,7 +31,7 @@ def _when(time: str) -> str:
 def _answered(register: str) -> str:
     """The name of a register of answers, STAGE-PURPOSE or PURPOSE, in words."""
     stage, _, purpose = register.rpartition("-")
-    return _PURPOSES.get(purpose, purpose) + (" of the model of lesions" if stage == "segmentation" else "")
+    return words_of(purpose) + (" of the model of lesions" if stage == "segmentation" else "")
 
 
 def _grouped(digits: str) -> str:

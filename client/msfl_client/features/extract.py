@@ -19,14 +19,12 @@ from msfl_client.features.lesion_zones import Landmarks, find_landmarks, zone_of
 from msfl_client.features.texture import glcm_features
 from msfl_client.features.tissues import Tissues, segment_tissues
 from msfl_client.imaging.common_space import CommonSpaceCase
-from msfl_common.config.base import Contrast
-from msfl_common.config.feature_catalogue import FEATURES, ZONES, with_unit
+from msfl_common.config.contrasts import CONTRASTS, Contrast
+from msfl_common.config.feature_catalogue import FEATURES, ZONES, feature_prefix, with_unit
 from msfl_common.metrics.segmentation import label_lesions
 
 FORMAT = 1  # raise it whenever a feature's value changes
 MOSTLY = 0.75  # share of a voxel from which its signal is taken for the tissue's own
-
-_CONTRASTS: tuple[Contrast, ...] = ("T1w", "FLAIR")
 
 
 def case_features(case: CommonSpaceCase) -> dict[str, float]:
@@ -43,8 +41,8 @@ def case_features(case: CommonSpaceCase) -> dict[str, float]:
     found = dict(_volumes(case, tissues, atlas, landmarks))
     if case.lesion_DHW is not None:
         found |= _lesions(case, case.lesion_DHW, landmarks)
-    for contrast in _CONTRASTS:
-        if contrast in case.images_DHW:
+    for contrast, facts in CONTRASTS.items():
+        if facts.has_features and contrast in case.images_DHW:
             found |= _signals(contrast, case, tissues)
     return _ordered(found)
 
@@ -117,7 +115,7 @@ def _with_log(name: str, unit: str, value: float) -> dict[str, float]:
 
 def _signals(contrast: Contrast, case: CommonSpaceCase, tissues: Tissues) -> dict[str, float]:
     """Medians and texture of a contrast; white matter is what is left of it a voxel away from lesions."""
-    image_DHW, name = case.images_DHW[contrast], contrast.lower()
+    image_DHW, name = case.images_DHW[contrast], feature_prefix(contrast)
     lesion_DHW = case.lesion_DHW if case.lesion_DHW is not None else np.zeros_like(case.brain_DHW)
     wm_DHW = (tissues.wm_DHW >= MOSTLY) & ~ndimage.binary_dilation(lesion_DHW, np.ones((3, 3, 3), bool))
     gm = _median(image_DHW[tissues.gm_DHW >= MOSTLY])

@@ -20,8 +20,8 @@ from msfl_client.prediction.models import (
 from msfl_client.prediction.visits import PatientVisits, patients_to_predict
 from msfl_common.config.classification import DeepModel
 from msfl_common.errors import CaseError, CohortError
-from msfl_common.metrics.classification import predict_classes, scored_classes
 from msfl_common.metrics.reliability import Interval, interval_at
+from msfl_common.metrics.scored import predict_classes, scored_classes
 from msfl_common.models.model_folder import ModelCard, load_model
 from msfl_common.models.model_signature import check_origin
 from msfl_common.system.devices import pick_device

@@ -28,13 +28,13 @@ from msfl_client.imaging.registration import (
 )
 from msfl_client.imaging.resampling import read_image, resample
 from msfl_client.imaging.skull_strip_detection import brain_of, dice, recognise, share_grid
-from msfl_common.config.base import Contrast, Preprocessed
+from msfl_common.config.base import Preprocessed
+from msfl_common.config.contrasts import Contrast, anchor_of, outlined_on
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 
 BRAIN_MEDIAN = 1000  # what a contrast's median in the brain is scaled to
 _BRIGHTEST = 32_000  # fits the 16-bit integers that images are kept as
-_ANCHORS: tuple[Contrast, ...] = ("T1w", "T2w", "FLAIR", "PDw")
 _SMALLEST_SHARE = 0.25  # of a voxel that a lesion fills
 _LEAST_OVERLAP = 0.75  # Dice with the template's brain, below which the registration has failed
 _STAYS = Registration(np.eye(4), None)
@@ -74,7 +74,7 @@ class PreprocessedCase:
 
 def anchor_contrast(inputs: Inputs) -> Contrast:
     """The contrast that brain extraction and the template know best: T1w where the study uses it."""
-    return next(contrast for contrast in _ANCHORS if contrast in inputs.contrasts)
+    return anchor_of(inputs.contrasts)
 
 
 def preprocess_case(
@@ -161,7 +161,7 @@ def _lesions(case: Case, native: Images) -> tuple[Contrast, nib.Nifti1Image] | N
     drawn_on = [contrast for contrast, image in native.items() if share_grid(mask, image)]
     if not drawn_on:
         raise CaseError("the mask is on no image's grid")
-    return ("FLAIR" if "FLAIR" in drawn_on else drawn_on[0]), mask
+    return outlined_on(drawn_on), mask
 
 
 def _in_common_space(

@@ -72,7 +72,7 @@ def _draw_common(row: Sequence[Any], done: PreprocessedCase, contrast: str) -> N
         (tissues(spacing_mm)[1], _WHITE),
         (case.brain_DHW, _BRAIN),
     ]
-    image_DHW = case.images_DHW[contrast]  # type: ignore[index]
+    image_DHW = case.images_DHW[contrast]
     _draw_slices(row, image_DHW, case.brain_DHW, outlines, f"{contrast}, MNI152")
 
 
@@ -95,8 +95,8 @@ def _draw_slices(
 
 def _draw_brightness(panel: Any, done: PreprocessedCase, contrast: str) -> None:
     """Histograms in the brain before and after, each over its own median."""
-    own_DHW = np.asarray(done.native[contrast].dataobj)[done.native_brains[contrast]]  # type: ignore[index]
-    after_DHW = done.case.images_DHW[contrast][done.case.brain_DHW]  # type: ignore[index]
+    own_DHW = np.asarray(done.native[contrast].dataobj)[done.native_brains[contrast]]
+    after_DHW = done.case.images_DHW[contrast][done.case.brain_DHW]
     for values, colour, name in ((own_DHW, "#999999", "before"), (after_DHW, "white", "after")):
         middle = max(float(np.median(values)), 1e-6)
         counts, edges = np.histogram(values / middle, bins=80, range=(0, 2.5), density=True)

@@ -23,7 +23,7 @@ from scipy import ndimage
 from msfl_client.data.bids import Case
 from msfl_client.data.cache_limits import keep_newest, mark_used
 from msfl_client.imaging.resampling import FloatImage, normalise, read_image, resample
-from msfl_common.config.base import Contrast
+from msfl_common.config.contrasts import Contrast, outlined_on
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 from msfl_common.system.files import write_bytes
@@ -48,7 +48,7 @@ class PreparedCase:
 
 def reference_contrast(inputs: Inputs) -> Contrast:
     """The contrast on whose grid lesions are outlined: FLAIR where the study uses it."""
-    return "FLAIR" if "FLAIR" in inputs.contrasts else inputs.contrasts[0]
+    return outlined_on(inputs.contrasts)
 
 
 def prepare_case(case: Case, inputs: Inputs) -> PreparedCase:

@@ -7,14 +7,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from msfl_common.config.classification import NAME
+from msfl_common.config.contrasts import Contrast as Contrast
 from msfl_common.errors import ConfigError
 from msfl_common.system.reading import describe_faults
 
 Name = Annotated[str, Field(pattern=NAME)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Contrast = Literal["T1w", "FLAIR", "T2w", "PDw"]
-MessageKind = Literal["model_update", "validation_metrics", "harmonization_sums", "node_facts", "ledger_head"]
 Task = Literal["lesion-segmentation", "classification"]
 Covariate = Literal["age", "sex"]
 Preprocessed = Literal["none", "brain", "common-space"]

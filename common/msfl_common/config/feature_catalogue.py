@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from msfl_common.config.contrasts import CONTRASTS
+
 Zone = Literal["infratentorial", "periventricular", "juxtacortical", "deep_white"]
 
 # Where a lesion lies; the first that applies. The first three are McDonald's (Thompson et al., Lancet Neurol 2018).
@@ -83,9 +85,16 @@ def _changes() -> Iterator[tuple[str, Feature]]:
     yield "enlarging_lesion_count", Feature("", f"lesions that grew {since}", harmonized=False)
 
 
+def feature_prefix(contrast: str) -> str:
+    """How the features of a contrast's signal begin."""
+    return contrast.lower().replace("-", "_")
+
+
 def _intensities() -> Iterator[tuple[str, Feature]]:
-    for contrast in ("t1w", "flair"):
-        title = {"t1w": "T1w", "flair": "FLAIR"}[contrast]
+    for title, facts in CONTRASTS.items():
+        if not facts.has_features:
+            continue
+        contrast = feature_prefix(title)
         yield f"{contrast}_gm_median", Feature("", f"{title} of grey matter, the brain's median being 1")
         yield (
             f"{contrast}_wm_median",

@@ -10,13 +10,14 @@ from pydantic import Field, field_validator
 
 from msfl_common.config.base import (
     Frozen,
-    MessageKind,
     Name,
     Preprocessed,
     Task,
     validate,
 )
+from msfl_common.config.classification import MODEL_KINDS
 from msfl_common.config.ledger import KeepContent
+from msfl_common.config.message_kinds import KindName, allowed_by_default
 from msfl_common.config.secrets import Secret, refuse_variables
 from msfl_common.errors import ConfigError
 from msfl_common.feature_models.registry import SOLVABLE
@@ -32,9 +33,8 @@ class Policy(Frozen):
     """What a site allows; it wins over whatever a study asks."""
 
     tasks: tuple[Task, ...] = Field(("lesion-segmentation",), description="tasks the site takes part in")
-    allow: tuple[MessageKind, ...] = Field(
-        ("model_update", "validation_metrics", "node_facts", "ledger_head"),
-        description="message kinds that may leave the site",
+    allow: tuple[KindName, ...] = Field(
+        default_factory=allowed_by_default, description="message kinds that may leave the site"
     )
     refuse_models: tuple[str, ...] = Field(
         SOLVABLE,
@@ -53,6 +53,13 @@ class Policy(Frozen):
         None,
         description="keep what leaves, encrypted to the data protection officer's key; null: its fingerprint alone",
     )
+
+    @field_validator("refuse_models")
+    @classmethod
+    def _known_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(value) - set(MODEL_KINDS)):
+            raise ValueError(f"{unknown[0]!r}: no such kind of model; there are {', '.join(MODEL_KINDS)}")
+        return value
 
 
 class SiteConfig(Frozen):
@@ -137,3 +144,17 @@ def load_site(path: Path) -> SiteConfig:
             "key_passphrase": (base / passphrase).resolve() if isinstance(passphrase, Path) else passphrase,
         }
     )
+
+
+def unused_by_site(site: SiteConfig) -> list[str]:
+    """What to tell a person of a site's settings that differ from their defaults and do not apply: a line each."""
+    lines = []
+    devices = (site.device,) if isinstance(site.device, str) else site.device
+    if site.gpu_memory_fraction < 1 and not any(name == "auto" or name.startswith("cuda") for name in devices):
+        lines.append(
+            f"gpu_memory_fraction: {site.gpu_memory_fraction:g} has no effect: on {devices[0]} there is no GPU"
+        )
+    default = Policy.model_fields["refuse_models"].default
+    if "classification" not in site.policy.tasks and site.policy.refuse_models != default:
+        lines.append("policy.refuse_models: has no effect: `policy.tasks` names no classification")
+    return lines

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
+from msfl_common.config.message_kinds import REFERENCE
 from msfl_common.errors import ConfigError, UpdateError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
 from msfl_common.messages.arrays import ARRAYS, unpack_floats
@@ -14,7 +15,6 @@ from msfl_common.messages.records import (
     METRICS,
     NUM_CASES,
     NUM_SCANNERS,
-    REFERENCE,
     SLOPES,
     TASK,
     RoundTask,

@@ -1,7 +1,7 @@
 """Everything that crosses the wire, and the only place that builds or reads a Flower record.
 
 The coordinator sends a `RoundTask` with the current weights. A site answers with one of the message kinds of
-`config.study.MessageKind`, or with a `Refusal`: a code from a fixed list and nothing else.
+`config.message_kinds`, or with a `Refusal`: a code from a fixed list and nothing else.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Final
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from msfl_common.config.classification import NAME, Split
+from msfl_common.config.message_kinds import REFERENCE
 from msfl_common.config.stages import Stage, stages_of, study_at
 from msfl_common.config.study import StudyConfig, parse_study
 from msfl_common.errors import Code, ConfigError, UpdateError
@@ -27,11 +27,6 @@ from msfl_common.system.checked_numbers import MOST_LOSS, MOST_SECONDS, finite_n
 
 TASK, METRICS, FACTS, REFUSAL = "task", "metrics", "facts", "refusal"
 STUDY, STAGE, ROUND, SPLIT, THRESHOLD, SLOPES = "study", "stage", "round", "split", "threshold", "slopes"
-SEGMENTATION: Final = "segmentation"  # the step that hands out the model of the stage before
-# The steps of a harmonization.
-MOMENTS: Final = "moments"
-RESIDUALS: Final = "residuals"
-REFERENCE: Final = "reference"
 NUM_CASES = "num-examples"  # the name under which Flower's strategies look for a site's weight
 NUM_SCANNERS = "num_scanners"
 TRAIN_LOSS, SECONDS = "train_loss", "seconds"

@@ -1,6 +1,6 @@
 """How well predicted probabilities agree with outcomes, with patient-clustered intervals.
 
-Legend: N cases, K classes, R resamples, B blocks of equal scores.
+Legend: N cases, K classes, R resamples.
 
 Of two classes the last one is positive, and every figure is about it. Of more, each class is held against the rest
 and the mean over the classes at hand is taken (one-vs-rest, macro), except for accuracy, balanced accuracy and Brier,
@@ -31,49 +31,63 @@ stand for resamples: all R of them go through the same arithmetic as the cases t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_common.metrics.calibration_fit import calibration_of
 from msfl_common.metrics.intervals import Estimate, interval
-from msfl_common.metrics.segmentation import Metric
+from msfl_common.metrics.metric import Metric
+from msfl_common.metrics.scored import Confusion, Scores, calibration_error, mean_defined, ratio
 
 Floats = NDArray[np.float64]
 
-CLASSIFICATION_METRICS: dict[str, Metric] = {
-    "auroc": Metric("AUROC", "", True, 0.0, 1.0),
-    "auprc": Metric("AUPRC", "", True, 0.0, 1.0),
-    "prevalence": Metric("Prevalence (AUPRC of chance)", "", None, 0.0, 1.0),
-    "brier": Metric("Brier score", "", False, 0.0, 1.0),
-    "ece": Metric("Calibration error (ECE)", "", False, 0.0, 1.0),
-    "calibration_slope": Metric("Calibration slope", "", None, -math.inf, math.inf, target=1.0),
-    "calibration_intercept": Metric("Calibration intercept", "", None, -math.inf, math.inf, target=0.0),
-    "balanced_accuracy": Metric("Balanced accuracy", "", True, 0.0, 1.0),
-    "sensitivity": Metric("Sensitivity", "", True, 0.0, 1.0),
-    "specificity": Metric("Specificity", "", True, 0.0, 1.0),
-    "precision": Metric("Precision", "", True, 0.0, 1.0),
-    "f1": Metric("F1", "", True, 0.0, 1.0),
-    "f05": Metric("F-beta (0.5)", "", True, 0.0, 1.0),
-    "accuracy": Metric("Accuracy", "", True, 0.0, 1.0),
-}
-
-# What is of the cases of one class, or holds them against those of another; prevalence is the count of one.
-CLASS_METRICS = (
-    "auroc", "auprc", "prevalence", "calibration_slope", "calibration_intercept", "balanced_accuracy", "sensitivity",
-    "specificity", "precision", "f1", "f05",
-)  # fmt: skip
-
-# What rests on the predicted classes, and so on the threshold.
-THRESHOLD_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "precision", "f1", "f05", "accuracy")
-
 UNDEFINED = Estimate(math.nan, 0, math.nan, math.nan, math.nan)
-_NUM_BINS = 10
 _Z95 = NormalDist().inv_cdf(0.975)
 _CHUNK_VALUES = 2**21  # of resamples times cases that are worked on at once: 16 MB an array
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationMetric(Metric):
+    """A metric of all cases together, of their scores or of the confusion matrix.
+
+    Attributes:
+        of_scores: its value under each of R weightings, NaN where undefined.
+        of_confusion: the same of R confusion matrices: it rests on the predicted classes, and so on the threshold, and
+            is withheld where one of them is of too few patients.
+        is_of_classes: whether it is of the cases of one class, or holds them against those of another: it is withheld
+            where a class has too few patients. What is of all cases at once is not.
+        in_pipelines: whether it is among the figures of a small cohort's pipelines, by `of_confusion`.
+        is_mirrored: whether its interval is mirrored at its value (the basic one), as resampling pushes it one way.
+        error_from_interval: whether its standard error is that of its interval's width.
+    """
+
+    of_scores: Callable[[Scores], Floats] | None = None
+    of_confusion: Callable[[Confusion], Floats] | None = None
+    is_of_classes: bool = True
+    in_pipelines: bool = False
+    is_mirrored: bool = False
+    error_from_interval: bool = False
+
+    def measure(self, scores: Scores) -> Floats:
+        """Its value under each weighting."""
+        if self.of_confusion is not None:
+            return self.of_confusion(scores.confusion)
+        assert self.of_scores is not None
+        return self.of_scores(scores)
+
+
+def class_metrics() -> tuple[str, ...]:
+    """What is of the cases of one class, or holds them against those of another."""
+    return tuple(name for name, metric in CLASSIFICATION_METRICS.items() if metric.is_of_classes)
+
+
+def threshold_metrics() -> tuple[str, ...]:
+    """What rests on the predicted classes, and so on the threshold."""
+    return tuple(name for name, metric in CLASSIFICATION_METRICS.items() if metric.of_confusion is not None)
 
 
 def measure(
@@ -142,51 +156,8 @@ def metrics_of(
     probabilities_NK: Floats, labels_N: NDArray[np.int64], threshold: float, weights_RN: Floats
 ) -> dict[str, Floats]:
     """Every metric under each of R weightings of the cases, NaN where undefined; see the top of this file."""
-    num_classes = probabilities_NK.shape[1]
-    total_R = weights_RN.sum(axis=1)
-    outcome_NK = np.eye(num_classes)[labels_N]
-    positive = scored_classes(num_classes)
-    by_class: dict[str, list[Floats]] = {}
-    for number in positive:
-        score_N, outcome_N = probabilities_NK[:, number], outcome_NK[:, number]
-        share_R = weights_RN @ outcome_N / total_R
-        auroc_R, auprc_R = _areas(score_N, outcome_N, weights_RN)
-        slope_R, intercept_R = calibration_of(score_N, outcome_N, weights_RN)
-        figures = {
-            "auroc": auroc_R,
-            "auprc": auprc_R,
-            "prevalence": share_R,
-            "ece": _calibration_error(score_N, outcome_N, weights_RN),
-            "calibration_slope": slope_R,
-            "calibration_intercept": intercept_R,
-        }
-        for name, value_R in figures.items():
-            at_hand_R = (share_R > 0) | (num_classes == 2)
-            by_class.setdefault(name, []).append(np.where(at_hand_R, value_R, np.nan))
-    found = {name: _mean_defined(np.stack(values)) for name, values in by_class.items()}
-    found["brier"] = weights_RN @ (0.5 * ((probabilities_NK - outcome_NK) ** 2).sum(axis=1)) / total_R
-    predicted_N = predict_classes(probabilities_NK, threshold)
-    pairs = np.eye(num_classes**2)[labels_N * num_classes + predicted_N]
-    found |= _of_confusion((weights_RN @ pairs).reshape(-1, num_classes, num_classes), positive)
-    return {name: found[name] for name in CLASSIFICATION_METRICS}
-
-
-def scored_classes(num_classes: int) -> tuple[int, ...]:
-    """The classes that are held against the rest: the last of two, else each."""
-    return (1,) if num_classes == 2 else tuple(range(num_classes))
-
-
-def predict_classes(probabilities_NK: Floats, threshold: float) -> NDArray[np.int64]:
-    """The class that each case is given; see the top of this file."""
-    is_binary = probabilities_NK.shape[1] == 2
-    predicted_N = probabilities_NK[:, 1] >= threshold if is_binary else np.argmax(probabilities_NK, axis=1)
-    return np.asarray(predicted_N, dtype=np.int64)
-
-
-def confusion_matrix(predicted_N: NDArray[np.int64], labels_N: NDArray[np.int64], num_classes: int) -> Floats:
-    """Cases of each true class (rows) that were given each class (columns), K x K."""
-    counts = np.bincount(labels_N * num_classes + predicted_N, minlength=num_classes**2)
-    return counts.reshape(num_classes, num_classes).astype(np.float64)
+    scores = Scores(probabilities_NK, labels_N, threshold, weights_RN)
+    return {name: metric.measure(scores) for name, metric in CLASSIFICATION_METRICS.items()}
 
 
 def check_scores(probabilities_NK: Floats, labels_N: NDArray[np.int64], patients: Sequence[str]) -> None:
@@ -208,55 +179,6 @@ def check_scores(probabilities_NK: Floats, labels_N: NDArray[np.int64], patients
         raise ValueError(f"expected labels from 0 to {num_classes - 1}")
 
 
-def _areas(score_N: Floats, outcome_N: Floats, weights_RN: Floats) -> tuple[Floats, Floats]:
-    """AUROC and average precision of each weighting; cases of equal score are one block."""
-    order = np.argsort(-score_N, kind="stable")
-    ends_B = np.append(np.flatnonzero(np.diff(score_N[order])), len(order) - 1)
-    sorted_RN = weights_RN[:, order]
-    positive_RB = np.cumsum(sorted_RN * outcome_N[order], axis=1)[:, ends_B]
-    negative_RB = np.cumsum(sorted_RN * (1 - outcome_N[order]), axis=1)[:, ends_B]
-    new_positive_RB = np.diff(positive_RB, axis=1, prepend=0.0)
-    new_negative_RB = np.diff(negative_RB, axis=1, prepend=0.0)
-    num_positive_R, num_negative_R = positive_RB[:, -1], negative_RB[:, -1]
-    above_RB = positive_RB - new_positive_RB / 2
-    precision_RB = _ratio(positive_RB, positive_RB + negative_RB, empty=0.0)
-    auroc_R = _ratio((new_negative_RB * above_RB).sum(axis=1), num_positive_R * num_negative_R)
-    auprc_R = _ratio((new_positive_RB * precision_RB).sum(axis=1), num_positive_R)
-    return auroc_R, np.where(num_negative_R > 0, auprc_R, np.nan)
-
-
-def _calibration_error(score_N: Floats, outcome_N: Floats, weights_RN: Floats) -> Floats:
-    bin_N = np.minimum((score_N * _NUM_BINS).astype(np.int64), _NUM_BINS - 1)
-    gaps_RB = weights_RN @ (np.eye(_NUM_BINS)[bin_N] * (outcome_N - score_N)[:, None])
-    error_R: Floats = np.abs(gaps_RB).sum(axis=1) / weights_RN.sum(axis=1)
-    return error_R
-
-
-def _of_confusion(confusion_RKK: Floats, positive: Sequence[int]) -> dict[str, Floats]:
-    """The figures of confusion matrices, rows true, columns predicted."""
-    total_KR = confusion_RKK.sum(axis=(1, 2))[None]
-    right_KR = np.einsum("rkk->kr", confusion_RKK)
-    true_KR, predicted_KR = confusion_RKK.sum(axis=2).T, confusion_RKK.sum(axis=1).T
-    found_KR = _ratio(right_KR, true_KR)
-    one_class_R = (true_KR > 0).sum(axis=0) < 2
-    figures_KR = {
-        "sensitivity": found_KR,
-        "specificity": _ratio(total_KR - true_KR - predicted_KR + right_KR, total_KR - true_KR),
-        "precision": _ratio(right_KR, predicted_KR),
-        "f1": _ratio(2 * right_KR, true_KR + predicted_KR),
-        "f05": _ratio(1.25 * right_KR, 0.25 * true_KR + predicted_KR),
-    }
-    at_hand_KR = (true_KR > 0) | (len(true_KR) == 2)
-    return {
-        "balanced_accuracy": np.where(one_class_R, np.nan, _mean_defined(found_KR)),
-        **{
-            name: _mean_defined(np.where(at_hand_KR, value_KR, np.nan)[list(positive)])
-            for name, value_KR in figures_KR.items()
-        },
-        "accuracy": right_KR.sum(axis=0) / total_KR[0],
-    }
-
-
 def _estimate(
     name: str,
     value: float,
@@ -273,20 +195,83 @@ def _estimate(
     if num_patients < 2 or defined_R.size < max(2, values_R.size / 2):
         return Estimate(value, num_cases, math.nan, math.nan, math.nan)
     standard_error = float(defined_R.std(ddof=1)) * math.sqrt(num_patients / (num_patients - 1))
-    bounds = CLASSIFICATION_METRICS[name].lower, CLASSIFICATION_METRICS[name].upper
+    metric = CLASSIFICATION_METRICS[name]
+    bounds = metric.lower, metric.upper
     low, high = interval(defined_R, patients_R[is_defined_R], min_patients, value, standard_error, bounds)
-    if name.startswith("calibration"):
+    if metric.error_from_interval:
         standard_error = (high - low) / (2 * _Z95)
-    if name == "ece":
+    if metric.is_mirrored:
         low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
     return Estimate(value, num_cases, standard_error, low, high)
 
 
-def _mean_defined(values_KR: Floats) -> Floats:
-    """Mean over the classes for which a figure is defined; NaN where it is for none."""
-    defined_KR = np.isfinite(values_KR)
-    return _ratio(np.where(defined_KR, values_KR, 0.0).sum(axis=0), defined_KR.sum(axis=0))
+def _brier(scores: Scores) -> Floats:
+    distances_N = 0.5 * ((scores.probabilities_NK - scores.outcomes) ** 2).sum(axis=1)
+    return np.asarray(scores.weights_RN @ distances_N / scores.total)
 
 
-def _ratio(part: Floats, whole: NDArray[Any], *, empty: float = math.nan) -> Floats:
-    return np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), empty), where=whole > 0)
+def _balanced_accuracy(confusion: Confusion) -> Floats:
+    found_KR = ratio(confusion.right, confusion.true)
+    return np.where(confusion.is_one_class, np.nan, mean_defined(found_KR))
+
+
+def _specificity(confusion: Confusion) -> Floats:
+    total_KR, right_KR, true_KR = confusion.total[None], confusion.right, confusion.true
+    return confusion.over_classes(ratio(total_KR - true_KR - confusion.predicted + right_KR, total_KR - true_KR))
+
+
+def _f_beta(confusion: Confusion, beta2: float) -> Floats:
+    """F-beta from the square of beta."""
+    weighted_KR = beta2 * confusion.true + confusion.predicted
+    return confusion.over_classes(ratio((1 + beta2) * confusion.right, weighted_KR))
+
+
+def _share(
+    title: str, higher_is_better: bool | None = True, *, lower: float = 0.0, upper: float = 1.0, **more: Any
+) -> ClassificationMetric:
+    return ClassificationMetric(
+        title=title, unit="", higher_is_better=higher_is_better, lower=lower, upper=upper, **more
+    )
+
+
+_UNBOUNDED = {"lower": -math.inf, "upper": math.inf, "error_from_interval": True}
+
+CLASSIFICATION_METRICS: dict[str, ClassificationMetric] = {
+    "auroc": _share("AUROC", of_scores=lambda s: s.over_classes(one for one, _ in s.areas), headline="AUROC"),
+    "auprc": _share("AUPRC", of_scores=lambda s: s.over_classes(one for _, one in s.areas), headline="AUPRC"),
+    "prevalence": _share("Prevalence (AUPRC of chance)", None, of_scores=lambda s: s.over_classes(s.shares)),
+    "brier": _share("Brier score", False, of_scores=_brier, is_of_classes=False, headline="Brier"),
+    "ece": _share(
+        "Calibration error (ECE)",
+        False,
+        of_scores=lambda s: s.over_classes(s.of_each(calibration_error)),
+        is_of_classes=False,
+        is_mirrored=True,
+    ),
+    "calibration_slope": _share(
+        "Calibration slope",
+        None,
+        of_scores=lambda s: s.over_classes(slope for slope, _ in s.calibrations),
+        target=1.0,
+        **_UNBOUNDED,
+    ),
+    "calibration_intercept": _share(
+        "Calibration intercept",
+        None,
+        of_scores=lambda s: s.over_classes(intercept for _, intercept in s.calibrations),
+        target=0.0,
+        **_UNBOUNDED,
+    ),
+    "balanced_accuracy": _share("Balanced accuracy", of_confusion=_balanced_accuracy, in_pipelines=True),
+    "sensitivity": _share("Sensitivity", of_confusion=lambda c: c.over_classes(ratio(c.right, c.true))),
+    "specificity": _share("Specificity", of_confusion=_specificity),
+    "precision": _share("Precision", of_confusion=lambda c: c.over_classes(ratio(c.right, c.predicted))),
+    "f1": _share("F1", of_confusion=lambda c: _f_beta(c, 1.0), in_pipelines=True),
+    "f05": _share("F-beta (0.5)", of_confusion=lambda c: _f_beta(c, 0.25)),
+    "accuracy": _share(
+        "Accuracy",
+        of_confusion=lambda c: c.right.sum(axis=0) / c.total,
+        is_of_classes=False,
+        in_pipelines=True,
+    ),
+}

@@ -1,38 +1,40 @@
-"""Every metric that may be reported, and which a reader of a task looks for first."""
+"""Every metric that may be reported, and which a reader of a task looks for first.
+
+A metric is one entry of its task's table, with the function that measures it: `segmentation.METRICS` or
+`classification.CLASSIFICATION_METRICS`. From there come validation at the sites, the bounds of what they may send,
+summary, report, MLflow and cross-validation, and, of those of a confusion matrix that say so, the figures of small
+cohorts' pipelines. To add one: docs/how-to/add-a-metric.md.
+"""
 
 from __future__ import annotations
 
-import math
+from collections import ChainMap
+from collections.abc import Mapping
+from typing import cast
 
 from msfl_common.config.base import Task
 from msfl_common.metrics.classification import CLASSIFICATION_METRICS
-from msfl_common.metrics.segmentation import METRICS, Metric
+from msfl_common.metrics.metric import Metric
+from msfl_common.metrics.segmentation import METRICS
 
-ALL_METRICS: dict[str, Metric] = METRICS | CLASSIFICATION_METRICS
-
-TASK_METRICS: dict[Task, dict[str, Metric]] = {
+TASK_METRICS: dict[Task, Mapping[str, Metric]] = {
     "lesion-segmentation": METRICS,
     "classification": CLASSIFICATION_METRICS,
 }
 
+# Of all tasks, in their order: a chain's last mapping comes first.
+ALL_METRICS: Mapping[str, Metric] = ChainMap[str, Metric](
+    *(cast(dict[str, Metric], metrics) for metrics in reversed(TASK_METRICS.values()))
+)
+
 # A good Dice can hide poor detection, and a good AUROC poor probabilities; so each task has more than one.
 HEADLINE: dict[Task, dict[str, str]] = {
-    "lesion-segmentation": {"dsc": "DSC", "lesion_f1": "lesion F1"},
-    "classification": {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier"},
+    task: {name: metric.headline for name, metric in metrics.items() if metric.headline}
+    for task, metrics in TASK_METRICS.items()
 }
 """Names and short titles."""
-
-# What a metric without an end of its own can still not go beyond: a head is no larger, and logits are of probabilities
-# held within 1e-6 of 0 and 1.
-_BEYOND = {"abs_volume_difference_ml": 20_000.0, "hd95_mm": 1000.0}
-_FURTHEST = 1e6
 
 
 def possible_range(name: str) -> tuple[float, float]:
     """The smallest and the largest value that a metric in `ALL_METRICS` can have in any case of a person."""
-    metric = ALL_METRICS[name]
-    furthest = _BEYOND.get(name, _FURTHEST)
-    return (
-        metric.lower if math.isfinite(metric.lower) else -furthest,
-        metric.upper if math.isfinite(metric.upper) else furthest,
-    )
+    return ALL_METRICS[name].possible_range

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfl_common.errors import UpdateError
-from msfl_common.metrics.classification import check_scores, confusion_matrix, scored_classes
+from msfl_common.metrics.classification import check_scores
+from msfl_common.metrics.scored import confusion_matrix, scored_classes
 
 NUM_GROUPS = 10
 _GROWTH = 1.15  # on simulated sites it halves the error of AUPRC from equal groups, and AUROC's does not suffer

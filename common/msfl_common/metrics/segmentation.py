@@ -24,11 +24,16 @@ NaN means undefined: such a case is left out of that metric's mean and of its ca
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from msfl_common.metrics.metric import Metric
 
 MIN_LESION_MM3 = 3.0
 SURFACE_TOLERANCE_MM = 1.0
@@ -41,36 +46,96 @@ _NEIGHBOURS_26 = np.ones((3, 3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
-class Metric:
-    """What a reader needs to know of a metric.
+class MaskPair:
+    """A predicted and a manual mask of one case, and what several metrics need of them, computed once.
 
     Attributes:
-        title: name in tables and charts.
-        unit: physical unit; empty for a share between 0 and 1.
-        higher_is_better: whether a larger value is a better model; None where neither end is better.
-        lower: smallest value possible, infinite where there is none.
-        upper: largest value possible, infinite where there is none.
-        target: the best value, where neither end is better; None where no value is.
+        prediction_DHW: the predicted lesion mask.
+        reference_DHW: the manual one, on the same grid.
+        spacing_mm: voxel size along D, H and W.
     """
 
-    title: str
-    unit: str
-    higher_is_better: bool | None
-    lower: float
-    upper: float
-    target: float | None = None
+    prediction_DHW: Mask
+    reference_DHW: Mask
+    spacing_mm: Spacing
+
+    @cached_property
+    def num_predicted(self) -> int:
+        """Voxels of the prediction."""
+        return int(np.count_nonzero(self.prediction_DHW))
+
+    @cached_property
+    def num_reference(self) -> int:
+        """Voxels of the manual mask."""
+        return int(np.count_nonzero(self.reference_DHW))
+
+    @cached_property
+    def num_both(self) -> int:
+        """Voxels in both."""
+        return int(np.count_nonzero(self.prediction_DHW & self.reference_DHW))
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel."""
+        return math.prod(self.spacing_mm) / 1000.0
+
+    @cached_property
+    def lesions(self) -> dict[str, float]:
+        """See `lesion_scores`."""
+        return lesion_scores(self.prediction_DHW, self.reference_DHW, self.spacing_mm)
+
+    @cached_property
+    def surface(self) -> dict[str, float]:
+        """See `surface_scores`."""
+        return surface_scores(self.prediction_DHW, self.reference_DHW, self.spacing_mm)
 
 
-METRICS: dict[str, Metric] = {
-    "dsc": Metric("Dice similarity", "", True, 0.0, 1.0),
-    "ppv": Metric("Voxel precision (PPV)", "", True, 0.0, 1.0),
-    "tpr": Metric("Voxel sensitivity (TPR)", "", True, 0.0, 1.0),
-    "lesion_tpr": Metric("Lesions found (lesion TPR)", "", True, 0.0, 1.0),
-    "lesion_fpr": Metric("False lesions (lesion FPR)", "", False, 0.0, 1.0),
-    "lesion_f1": Metric("Lesion F1", "", True, 0.0, 1.0),
-    "abs_volume_difference_ml": Metric("Absolute volume difference", "ml", False, 0.0, math.inf),
-    "hd95_mm": Metric("95% Hausdorff distance", "mm", False, 0.0, math.inf),
-    "surface_dice": Metric("Surface Dice at 1 mm", "", True, 0.0, 1.0),
+@dataclass(frozen=True, kw_only=True)
+class SegmentationMetric(Metric):
+    """A metric of one case, whose mean over cases is reported.
+
+    Attributes:
+        measure: its value of a case; NaN where undefined.
+    """
+
+    measure: Callable[[MaskPair], float]
+
+
+def _metric(
+    title: str, unit: str, higher_is_better: bool, upper: float, measure: Callable[[MaskPair], float], **more: Any
+) -> SegmentationMetric:
+    return SegmentationMetric(
+        title=title, unit=unit, higher_is_better=higher_is_better, lower=0.0, upper=upper, measure=measure, **more
+    )
+
+
+# With tp, fp and fn the numbers of voxels in both masks, only predicted and only in the reference.
+METRICS: dict[str, SegmentationMetric] = {
+    "dsc": _metric(  # 2 tp / (2 tp + fp + fn)
+        "Dice similarity",
+        "",
+        True,
+        1.0,
+        lambda pair: _share(2 * pair.num_both, pair.num_predicted + pair.num_reference, empty=1.0),
+        headline="DSC",
+    ),
+    "ppv": _metric("Voxel precision (PPV)", "", True, 1.0, lambda pair: _share(pair.num_both, pair.num_predicted)),
+    "tpr": _metric("Voxel sensitivity (TPR)", "", True, 1.0, lambda pair: _share(pair.num_both, pair.num_reference)),
+    "lesion_tpr": _metric("Lesions found (lesion TPR)", "", True, 1.0, lambda pair: pair.lesions["lesion_tpr"]),
+    "lesion_fpr": _metric("False lesions (lesion FPR)", "", False, 1.0, lambda pair: pair.lesions["lesion_fpr"]),
+    "lesion_f1": _metric("Lesion F1", "", True, 1.0, lambda pair: pair.lesions["lesion_f1"], headline="lesion F1"),
+    "abs_volume_difference_ml": _metric(
+        "Absolute volume difference",
+        "ml",
+        False,
+        math.inf,
+        lambda pair: abs(pair.num_predicted - pair.num_reference) * pair.voxel_ml,
+        furthest=20_000.0,  # a head is no larger
+    ),
+    "hd95_mm": _metric(
+        "95% Hausdorff distance", "mm", False, math.inf, lambda pair: pair.surface["hd95_mm"], furthest=1000.0
+    ),
+    "surface_dice": _metric("Surface Dice at 1 mm", "", True, 1.0, lambda pair: pair.surface["surface_dice"]),
 }
 
 
@@ -84,14 +149,6 @@ def segmentation_metrics(prediction_DHW: Mask, reference_DHW: Mask, spacing_mm: 
 
     Returns:
         One value for each name in `METRICS`, in that order; NaN where undefined (see the top of this file).
-        With tp, fp and fn the numbers of voxels in both masks, only predicted and only in the reference:
-
-        - dsc: 2 tp / (2 tp + fp + fn)
-        - ppv: tp / (tp + fp)
-        - tpr: tp / (tp + fn)
-        - lesion_tpr, lesion_fpr, lesion_f1: see `lesion_scores`
-        - abs_volume_difference_ml: |predicted - reference volume|, ml
-        - hd95_mm, surface_dice: see `surface_scores`
 
     Raises:
         ValueError: a mask is not boolean or not 3D, the shapes differ, or a spacing is not positive.
@@ -99,19 +156,8 @@ def segmentation_metrics(prediction_DHW: Mask, reference_DHW: Mask, spacing_mm: 
     _check(prediction_DHW, reference_DHW, spacing_mm)
     box = _union_box(prediction_DHW, reference_DHW)
     # Background around the union changes no metric, and most of a brain is background.
-    prediction_DHW, reference_DHW = prediction_DHW[box], reference_DHW[box]
-    num_predicted = int(np.count_nonzero(prediction_DHW))
-    num_reference = int(np.count_nonzero(reference_DHW))
-    num_both = int(np.count_nonzero(prediction_DHW & reference_DHW))
-    voxel_ml = math.prod(spacing_mm) / 1000.0
-    return {
-        "dsc": _share(2 * num_both, num_predicted + num_reference, empty=1.0),
-        "ppv": _share(num_both, num_predicted),
-        "tpr": _share(num_both, num_reference),
-        **lesion_scores(prediction_DHW, reference_DHW, spacing_mm),
-        "abs_volume_difference_ml": abs(num_predicted - num_reference) * voxel_ml,
-        **surface_scores(prediction_DHW, reference_DHW, spacing_mm),
-    }
+    pair = MaskPair(prediction_DHW[box], reference_DHW[box], spacing_mm)
+    return {name: metric.measure(pair) for name, metric in METRICS.items()}
 
 
 def label_lesions(mask_DHW: Mask, spacing_mm: Spacing) -> tuple[NDArray[np.int32], int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,12 @@ class PlainConsole(Console):
 # People read stderr; stdout stays free for results and `--json`. With `--quiet` it prints nothing.
 console = PlainConsole(stderr=True)
 errors = PlainConsole(stderr=True)
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Say on stderr what a person should know, a line each, though the command goes on."""
+    for line in lines:
+        alert(f"warning: {line}")
 
 
 def stdout_console(soft_wrap: bool = False) -> PlainConsole:

@@ -38,10 +38,11 @@ def start(
     from importlib.util import find_spec
 
     from msfl_common.config.study import load_study
+    from msfl_common.models.unused_settings import unused_settings
     from msfl_common.system.files import quoted
     from msfl_common.system.health import health
     from msfl_common.system.lock import held
-    from msfl_common.system.progress import alert, console
+    from msfl_common.system.progress import alert, console, warn
     from msfl_server.flower.coordinator import LOCK, Coordinator
     from msfl_server.study.folder import certificate_warning, list_sites, open_study
     from msfl_server.study.sites import stale_kits
@@ -56,7 +57,9 @@ def start(
     with held(study.root / LOCK, taken), health(health_port) as set_serving:
         if warning := certificate_warning(study):
             alert(warning)
-        if (num_sites := len(list_sites(study))) < (quorum := load_study(study.study_file).rounds.quorum):
+        settings = load_study(study.study_file)
+        warn(unused_settings(settings))
+        if (num_sites := len(list_sites(study))) < (quorum := settings.rounds.quorum):
             say(
                 f"a round needs {quorum} sites, and {num_sites or 'none'} may take part yet: run `msfl-server add-site "
                 f"{quoted(folder)} NAME --public-key FILE` for each; the run waits"

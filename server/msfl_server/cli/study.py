@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from msfl_common.system.command_line import Commands, Json, print_json
+
+if TYPE_CHECKING:
+    from msfl_common.config.study import StudyConfig
 
 commands = Commands()
 
@@ -58,10 +61,12 @@ def init(
     secret = read_passphrase(passphrase_file) if passphrase_file else new_passphrase() if passphrase else None
     made = init_study(folder, server, study, offline_ca, secret)
     authority, certificate = read_certificate(made.ca_certificate), read_certificate(made.server_certificate)
-    name = load_study(made.study_file).name
+    settings = load_study(made.study_file)
+    name = settings.name
     _show(
         as_json,
         {
+            "warnings": _unused(settings),
             "study_dir": str(folder),
             "study": name,
             "address": server.address,
@@ -90,6 +95,7 @@ def add_site_command(
     as_json: Json = False,
 ) -> None:
     """Authorise a site by its public key, and make its joining kit."""
+    from msfl_common.config.study import load_study
     from msfl_common.trust.kit import load_kit, spoken
     from msfl_server.study.folder import authority_key, open_study
     from msfl_server.study.sites import add_site
@@ -99,7 +105,13 @@ def add_site_command(
     fingerprint = load_kit(study.kit(name)).ca_sha256
     _show(
         as_json,
-        {"site": name, "kit": str(study.kit(name)), "kit_archive": str(archive), "ca_sha256": fingerprint},
+        {
+            "warnings": _unused(load_study(study.study_file)),
+            "site": name,
+            "kit": str(study.kit(name)),
+            "kit_archive": str(archive),
+            "ca_sha256": fingerprint,
+        },
         f"Site {name} is authorised.",
         f"Next: hand {archive} to the site; it holds no secret. The site takes it over with "
         f"`msfl-client join {archive.name} site.yaml`, and is shown the authority's fingerprint.",
@@ -171,6 +183,15 @@ def renew_kits_command(
         {"sites": renewed, "kits": [str(study.kit_archive(site)) for site in renewed]},
         f"Hand the new kits in {study.kits} to {', '.join(renewed)}." if renewed else "Every kit holds study.yaml.",
     )
+
+
+def _unused(study: StudyConfig) -> list[str]:
+    """Settings that have no effect; they are said on stderr, too."""
+    from msfl_common.models.unused_settings import unused_settings
+    from msfl_common.system.progress import warn
+
+    warn(lines := unused_settings(study))
+    return lines
 
 
 def _show(as_json: bool, document: dict[str, Any], *lines: str) -> None:

@@ -18,8 +18,8 @@ from msfl_common import __version__
 from msfl_common.config.stages import SEGMENTATION_FOLDER
 from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference
+from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
-from msfl_common.metrics.segmentation import Metric
 from msfl_common.system.files import write_text
 from msfl_server.report.charts import (
     MANY_SITES_COLOUR,

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from msfl_common.config.base import Name
 from msfl_common.config.classification import Classification, Split
 from msfl_common.messages.validation_metrics import ValidationMetrics
-from msfl_common.metrics.classification import scored_classes
 from msfl_common.metrics.classification_curves import (
     DEFAULT_THRESHOLD,
     auprc,
@@ -28,6 +27,7 @@ from msfl_common.metrics.classification_curves import (
     pool_cells,
 )
 from msfl_common.metrics.reliability import Group, Reliability
+from msfl_common.metrics.scored import scored_classes
 
 Count = Annotated[int, Field(ge=0)]
 Confusion = tuple[tuple[Count, ...], ...]

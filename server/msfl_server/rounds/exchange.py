@@ -85,7 +85,7 @@ class Question(Generic[T]):
     """What the sites are asked, and how their answers are read.
 
     Attributes:
-        kind: `query`, `train` or `evaluate`.
+        kind: the request, by its name in `config.message_kinds.REQUESTS`: sites refuse any other.
         pack: makes the request; each time anew, as a large one is not kept while the answers are awaited.
         read: makes of a site's name and its reply what is kept; raises UpdateError for what must be refused.
         bad: the failure code of a refused answer.

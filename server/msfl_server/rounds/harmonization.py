@@ -18,20 +18,12 @@ import numpy as np
 from pydantic import ValidationError
 
 from msfl_common.config.base import Frozen
+from msfl_common.config.message_kinds import MOMENTS, REFERENCE, RESIDUALS
 from msfl_common.config.study import Harmonization, StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals, column_names, make_reference
 from msfl_common.messages.harmonization import pack_reference_task, pack_slopes_task, unpack_moments, unpack_residuals
-from msfl_common.messages.records import (
-    MOMENTS,
-    REFERENCE,
-    RESIDUALS,
-    Content,
-    NodeFacts,
-    RoundTask,
-    pack_task,
-    unpack_facts,
-)
+from msfl_common.messages.records import Content, NodeFacts, RoundTask, pack_task, unpack_facts
 from msfl_common.models.model_folder import REFERENCE_FILE, read_reference
 from msfl_common.system.files import write_text
 from msfl_server.aggregation.update_checks import check_count

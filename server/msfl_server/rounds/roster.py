@@ -6,7 +6,8 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from msfl_common.messages.records import SEGMENTATION, RoundTask, pack_task, unpack_facts
+from msfl_common.config.message_kinds import SEGMENTATION
+from msfl_common.messages.records import RoundTask, pack_task, unpack_facts
 from msfl_common.models.weights import Weights
 from msfl_server.results.summary import SUSPENDED, SiteFailure
 from msfl_server.rounds.exchange import BAD_FACTS, NOT_ONLINE, STRANGER, Grid, Question, ask, gather, presence

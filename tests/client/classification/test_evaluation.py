@@ -16,7 +16,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models.lda import Lda
 from msfl_common.messages.records import unpack_metrics
-from msfl_common.metrics.classification import CLASSIFICATION_METRICS, THRESHOLD_METRICS
+from msfl_common.metrics.classification import CLASSIFICATION_METRICS, threshold_metrics
 
 STUDY = StudyConfig(
     name="pilot",
@@ -85,7 +85,7 @@ def test_few_predicted_patients_are_not_told_of() -> None:
     probabilities, labels, patients = site_of(40)
     threshold = np.sort(probabilities[:, 1])[-3]  # three are called positive
     metrics = measure_site(probabilities, labels, patients, float(threshold), STUDY, Policy())
-    assert set(metrics.estimates) == NAMES - set(THRESHOLD_METRICS)
+    assert set(metrics.estimates) == NAMES - set(threshold_metrics())
     assert not metrics.confusion.any()
     assert metrics.cells.any()
 

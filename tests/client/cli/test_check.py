@@ -179,3 +179,17 @@ def test_interrupt_is_one_line_and_exit_130(site, site_file):
     os.close(writer)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err.decode().splitlines()) == (130, b"", ["interrupted"])
+
+
+def test_a_setting_without_effect_is_said_on_stderr_and_in_the_document(site_file):
+    site_file.write_text(site_file.read_text() + "device: cpu\ngpu_memory_fraction: 0.5\n")
+    study = site_file.with_name("study.yaml")
+    study.write_text("name: pilot\nharmonization: {covariates: [age]}\n")
+    lines = [
+        "gpu_memory_fraction: 0.5 has no effect: on cpu there is no GPU",
+        "harmonization.covariates: ('age',) has no effect: harmonization.method is none",
+    ]
+    done = run("check", site_file, "--study", study, "--json")
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [f"warning: {line}" for line in lines]
+    assert json.loads(done.stdout)["warnings"] == lines

@@ -63,7 +63,7 @@ def test_every_field_is_described() -> None:
         ),
         (
             "name: p\ninputs: {contrasts: [T1w, T9w]}\n",
-            "inputs.contrasts.1: found 'T9w'; input should be 'T1w'",
+            "inputs.contrasts.1: found 'T9w'; no such contrast; there are T1w, FLAIR, T2w, PDw",
         ),
         ("name: p\ntraining: {patch_voxels: 50}\n", "training.patch_voxels: 50 must be a multiple of 8"),
         ("name: p\ntraining: {learning_rate: .inf}\n", "training.learning_rate: found inf; "),

@@ -15,13 +15,12 @@ from sklearn.linear_model import LogisticRegression
 from msfl_common.metrics.calibration_fit import calibration_of
 from msfl_common.metrics.classification import (
     CLASSIFICATION_METRICS,
-    THRESHOLD_METRICS,
-    confusion_matrix,
     measure,
     metrics_of,
-    predict_classes,
+    threshold_metrics,
 )
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE, TASK_METRICS
+from msfl_common.metrics.scored import confusion_matrix, predict_classes
 from msfl_common.metrics.segmentation import METRICS
 
 Floats = NDArray[np.float64]
@@ -280,7 +279,7 @@ def test_calibration_error_of_a_calibrated_model_covers_zero() -> None:
 def test_the_registry_knows_every_metric_once() -> None:
     assert not set(METRICS) & set(CLASSIFICATION_METRICS)
     assert list(ALL_METRICS) == [*METRICS, *CLASSIFICATION_METRICS]
-    assert set(THRESHOLD_METRICS) < set(CLASSIFICATION_METRICS)
+    assert set(threshold_metrics()) < set(CLASSIFICATION_METRICS)
     for task, names in HEADLINE.items():
         assert set(names) < set(TASK_METRICS[task])
 

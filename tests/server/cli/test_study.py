@@ -65,3 +65,16 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_setting_without_effect_is_said_on_stderr_and_in_the_document(tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    model = "classification: {outcome: {column: label}, model: {kind: lda}}\n"
+    study.write_text(f"name: pilot\ntask: classification\n{model}training: {{batch_size: 8}}\n")
+    line = "training.batch_size: 8 has no effect: lda is not trained by such steps"
+    made = msfl_server("init", tmp_path / "pilot", "--host", "fl.example.org", "--study", study, "--json")
+    assert (made.returncode, made.stderr) == (0, f"warning: {line}\n")
+    assert json.loads(made.stdout)["warnings"] == [line]
+    make_key(tmp_path / "site.key", "a")
+    added = msfl_server("add-site", tmp_path / "pilot", "a", "--public-key", tmp_path / "site.key.pub")
+    assert (added.returncode, added.stderr) == (0, f"warning: {line}\n")

@@ -27,11 +27,12 @@ from msfl_client.rounds.site_context import open_session
 from msfl_client.segmentation.lesion_model import load_lesion_model
 from msfl_client.segmentation.upstream_model import handed_model
 from msfl_common.config.classification import Fold
+from msfl_common.config.message_kinds import SEGMENTATION
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.stages import Stage, stages_of, study_at
 from msfl_common.config.study import Inputs, Rounds, StudyConfig, Training, Validation
 from msfl_common.errors import Code, ConfigError, ModelFolderError, RefusedError
-from msfl_common.messages.records import SEGMENTATION, Content, RoundTask, pack_task, unpack_refusal, unpack_task
+from msfl_common.messages.records import Content, RoundTask, pack_task, unpack_refusal, unpack_task
 from msfl_common.models.model_folder import load_model, read_card, read_reference
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.networks.registry import DynUNet, UNet

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from msfl_common.system.command_line import Commands, Json
+from msfl_common.system.command_line import Commands, Json, print_json
 from msfl_server.cli.research.command import PANEL, ResearchCommand
 
 commands = Commands()
@@ -53,7 +52,10 @@ def cross_validate(
         raise InputError("expected either --folds or --leave-one-site-out")
     settings = load_study(study)
     sites = virtual_sites(cohort, site or [], out, settings)
-    from msfl_common.system.progress import console
+    from msfl_common.models.unused_settings import unused_settings
+    from msfl_common.system.progress import console, warn
+
+    warn(warnings := unused_settings(settings))
     from msfl_server.research.cross_validation.folds import FoldPlan, check_plan, claim_plan, play_folds
     from msfl_server.research.cross_validation.report import PAGE_FILE, render_table, write_page
     from msfl_server.research.cross_validation.results import RESULTS_FILE, cross_validation, write_results
@@ -65,7 +67,7 @@ def cross_validate(
     write_page(out, results, settings)
     write_results(out, results)
     if as_json:
-        sys.stdout.write(results.model_dump_json(indent=2) + "\n")
+        print_json({**results.model_dump(mode="json"), "warnings": warnings})
         return
     from msfl_common.system.progress import stdout_console
 

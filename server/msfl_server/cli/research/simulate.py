@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfl_common.system.command_line import Commands, Json
+from msfl_common.system.command_line import Commands, Json, print_json
 from msfl_server.cli.research.command import PANEL, ResearchCommand
 
 if TYPE_CHECKING:
@@ -69,8 +68,11 @@ def simulate(
         raise InputError("expected STUDY.yaml, --output, and --cohort or --site; or --resume with a run's folder")
     else:
         setup, folder = _started(study, cohort, site or [], out, start_from), out
-    from msfl_common.system.progress import console
+    from msfl_common.models.unused_settings import unused_settings
+    from msfl_common.system.progress import console, warn
     from msfl_server.cli.results import show_run
+
+    warn(warnings := unused_settings(setup.study))
     from msfl_server.research.simulation.run import (
         run_simulated,  # torch and MLflow take seconds: only for a run that can start
     )
@@ -81,7 +83,7 @@ def simulate(
         console.print(f"completed rounds are kept; `msfl-server simulate --resume {folder}` goes on")
         raise
     if as_json:
-        sys.stdout.write(summary.model_dump_json(indent=2) + "\n")
+        print_json({**summary.model_dump(mode="json"), "warnings": warnings})
     else:
         show_run(summary, folder)
 

@@ -8,7 +8,8 @@ from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from msfl_common.config.base import MessageKind, Task
+from msfl_common.config.base import Task
+from msfl_common.config.message_kinds import KINDS
 from msfl_common.config.optimisation import written_out
 from msfl_common.config.site import Policy, SiteConfig, load_site
 from msfl_common.config.study import StudyConfig
@@ -114,7 +115,7 @@ def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteCo
     folders = [cohort] if _is_bids(cohort) else sorted(folder for folder in cohort.iterdir() if _is_bids(folder))
     if not folders:
         raise InputError(f"{cohort}: expected BIDS folders with sub-* inside, one for each site; found none")
-    policy = Policy(tasks=get_args(Task), min_cases=study.min_cases, allow=get_args(MessageKind), refuse_models=())
+    policy = Policy(tasks=get_args(Task), min_cases=study.min_cases, allow=tuple(KINDS), refuse_models=())
     return tuple(
         SiteConfig(
             name=folder.name,

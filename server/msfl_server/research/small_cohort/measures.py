@@ -15,11 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata, wilcoxon
 
+from msfl_common.metrics.classification import CLASSIFICATION_METRICS
+from msfl_common.metrics.scored import Confusion, confusion_matrix, scored_classes
 from msfl_server.research.small_cohort.space import Option
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-METRICS = ("accuracy", "balanced_accuracy", "auroc", "f1")
+_OF_RANKS = "auroc"  # the one that is not of a confusion matrix, but of the scores' order
+_FIRST = ("accuracy", "balanced_accuracy", _OF_RANKS)  # in this order in tables
+
+
+def metric_names() -> tuple[str, ...]:
+    """The figures of a pipeline: AUROC, and the metrics of a confusion matrix that the registry gives to pipelines."""
+    given = [name for name, metric in CLASSIFICATION_METRICS.items() if metric.in_pipelines]
+    return (*_FIRST, *(name for name in given if name not in _FIRST))
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Effect:
 
 
 def measure(scores_LNK: NDArray[np.floating[Any]], labels_N: Ints) -> dict[str, Floats]:
-    """Accuracy, balanced accuracy, AUROC and F1 of L pipelines; equal to scikit-learn's.
+    """The figures of L pipelines, as `metric_names` names them; equal to scikit-learn's.
 
     Of two classes, AUROC and F1 are of the last; of more, AUROC is one-versus-rest and both are means over classes.
     The scores of left-out cases come from models of their own, so that AUROC over all of them is pessimistic.
@@ -73,23 +82,31 @@ def measure(scores_LNK: NDArray[np.floating[Any]], labels_N: Ints) -> dict[str, 
     """
     num_classes = scores_LNK.shape[2]
     told_LN = scores_LNK.argmax(axis=2)
-    recall, f1, auroc = [], [], []
-    for label in range(num_classes):
-        true_N, said_LN = labels_N == label, told_LN == label
-        hits_L = (said_LN & true_N).sum(axis=1)
-        recall.append(hits_L / true_N.sum())
-        f1.append(2 * hits_L / (said_LN.sum(axis=1) + true_N.sum()))
+    counts_LKK = np.stack([confusion_matrix(told_N, labels_N, num_classes) for told_N in told_LN])
+    confusion = Confusion(counts_LKK, scored_classes(num_classes))
+    return {
+        name: _auroc(scores_LNK, labels_N) if name == _OF_RANKS else _of_confusion(name, confusion)
+        for name in metric_names()
+    }
+
+
+def _of_confusion(name: str, confusion: Confusion) -> Floats:
+    figure = CLASSIFICATION_METRICS[name].of_confusion
+    assert figure is not None
+    return figure(confusion)
+
+
+def _auroc(scores_LNK: NDArray[np.floating[Any]], labels_N: Ints) -> Floats:
+    """By ranks: of two classes the last one's, of more the mean of each against the rest."""
+    auroc = []
+    for label in range(scores_LNK.shape[2]):
+        true_N = labels_N == label
         ranks_LN = rankdata(scores_LNK[:, :, label], axis=1)
         num_true = int(true_N.sum())
         above_L = ranks_LN[:, true_N].sum(axis=1) - num_true * (num_true + 1) / 2
         auroc.append(above_L / (num_true * (len(labels_N) - num_true)))
-    binary = num_classes == 2
-    return {
-        "accuracy": (told_LN == labels_N).mean(axis=1),
-        "balanced_accuracy": np.mean(recall, axis=0),
-        "auroc": auroc[1] if binary else np.mean(auroc, axis=0),
-        "f1": f1[1] if binary else np.mean(f1, axis=0),
-    }
+    found_L: Floats = auroc[1] if len(auroc) == 2 else np.mean(auroc, axis=0)
+    return found_L
 
 
 def accuracy_interval(accuracy: float, num_patients: int) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from msfl_common.dataset import Labelled
 from msfl_common.system.files import write_json, write_text
 from msfl_server.research.small_cohort.folds import patient_classes
-from msfl_server.research.small_cohort.measures import METRICS, Chance, Effect, accuracy_interval
+from msfl_server.research.small_cohort.measures import Chance, Effect, accuracy_interval, metric_names
 from msfl_server.research.small_cohort.search import Search
 from msfl_server.research.small_cohort.setup import PipelineSettings
 from msfl_server.research.small_cohort.space import Pipeline
@@ -147,10 +147,12 @@ def write_results(out: Path, results: PipelineResults, document: Mapping[str, An
     stream = io.StringIO()
     writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
     steps = ("row", "column", "selection", "num_selected", "reduction")
-    writer.writerow(["classifier", *steps, *METRICS, "accuracy_low", "accuracy_high", "chance_accuracy", "z", "p"])
+    writer.writerow(
+        ["classifier", *steps, *metric_names(), "accuracy_low", "accuracy_high", "chance_accuracy", "z", "p"]
+    )
     for row in results.rows:
         chance = [row.chance.mean, row.chance.z, row.chance.p] if row.chance else [None] * 3
-        figures = [*(row.scored.metrics[name] for name in METRICS), row.scored.low, row.scored.high, *chance]
+        figures = [*(row.scored.metrics[name] for name in metric_names()), row.scored.low, row.scored.high, *chance]
         told = ["n/a" if figure is None else f"{figure:.6g}" for figure in figures]
         writer.writerow([row.classifier, *(getattr(row.pipeline, step) for step in steps), *told])
     write_text(out / TABLE_FILE, stream.getvalue())

@@ -1,0 +1,165 @@
+"""The one table of what may leave a site, and of the requests that it is sent for.
+
+From `KINDS` a site's policy takes what it may allow, the gateway what it checks, and the ledger's page and the page for
+hospital IT what they say of it. From `REQUESTS` the site's app takes what it answers, in simulation and deployment
+alike, its connection what it accepts, and the register of answers what counts.
+
+To add a kind: its line here, and its handler in `msfl_client.rounds.handlers` (docs/how-to/add-a-message-kind.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pydantic import AfterValidator
+
+from msfl_common.config.study import StudyConfig
+
+# Steps of a study beside training and validation, by the name that their requests and answers are counted under.
+SEGMENTATION: Final = "segmentation"  # hands out the model of the stage before
+MOMENTS: Final = "moments"
+RESIDUALS: Final = "residuals"
+REFERENCE: Final = "reference"
+VALIDATION: Final = "validation"
+TEST: Final = "test"  # the same request as a validation, of other patients
+
+
+def _never(_: StudyConfig) -> bool:
+    return False
+
+
+def _always(_: StudyConfig) -> bool:
+    return True
+
+
+def _harmonizes(study: StudyConfig) -> bool:
+    return study.harmonization.method != "none"
+
+
+@dataclass(frozen=True)
+class FigureArray:
+    """An array of a kind that holds figures alone.
+
+    Attributes:
+        shape: its shape, always the same.
+        low: smallest value in it.
+        high: largest value in it.
+        whole: whether its values are whole numbers, as counts are.
+    """
+
+    shape: tuple[int, ...]
+    low: float
+    high: float
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class MessageKind:
+    """A kind of message that may leave a site.
+
+    Attributes:
+        title: its name in plain words.
+        holds: what is in it, in plain words.
+        by_default: whether a policy that does not list what it allows lets it leave.
+        of_patients: whether each such message rests on patients, and so on no fewer than the floor; a kind without that
+            says nothing of patients where they are too few.
+        asked_by: whether a study asks for it.
+        figures: of a kind that holds figures alone, its arrays: `messages.figures` packs it, and checks it on both
+            sides. None of one that has a module of its own in `messages`.
+    """
+
+    title: str
+    holds: str
+    by_default: bool
+    of_patients: bool = True
+    asked_by: Callable[[StudyConfig], bool] = _never
+    figures: Mapping[str, FigureArray] | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that a site answers.
+
+    Attributes:
+        answer: the kind of message that it is answered with.
+        words: what it is for, in plain words.
+        counted_as: under what its answers are counted, each round being answered once; None where nothing is counted.
+        is_once: whether it is answered once in a study, not once a round.
+    """
+
+    answer: str
+    words: str
+    counted_as: str | None = None
+    is_once: bool = False
+
+
+# In this order a policy that says nothing names them, and the SHA-256 of a policy in each line of a ledger is of it.
+KINDS: dict[str, MessageKind] = {
+    "model_update": MessageKind(
+        "model update", "weights or sums of a model, trained on the site's cases", by_default=True, asked_by=_always
+    ),
+    "validation_metrics": MessageKind(
+        "metrics", "aggregate figures of how good the shared model is at the site", by_default=True, asked_by=_always
+    ),
+    "harmonization_sums": MessageKind(
+        "harmonization sums",
+        "sums over the site's cases that make scanners comparable",
+        by_default=False,
+        asked_by=_harmonizes,
+    ),
+    "node_facts": MessageKind(
+        "node facts",
+        "version, and the number of training cases rounded down",
+        by_default=True,
+        of_patients=False,
+        asked_by=_always,
+    ),
+    "ledger_head": MessageKind(
+        "end of the ledger",
+        "beside another message: number, hash and signature of its line in the ledger",
+        by_default=True,
+        of_patients=False,
+    ),
+}
+
+# By Flower's name of the message type: `query`, `train` or `evaluate`, and after a dot what of it.
+REQUESTS: dict[str, Request] = {
+    "query": Request("node_facts", "who is there"),
+    f"query.{SEGMENTATION}": Request("node_facts", "model of lesions taken", SEGMENTATION, is_once=True),
+    f"query.{MOMENTS}": Request("harmonization_sums", "first sums of the harmonization", MOMENTS, is_once=True),
+    f"query.{RESIDUALS}": Request("harmonization_sums", "second sums of the harmonization", RESIDUALS, is_once=True),
+    f"query.{REFERENCE}": Request("node_facts", "reference of the harmonization taken", REFERENCE, is_once=True),
+    "train": Request("model_update", "training", "train"),
+    "evaluate": Request("validation_metrics", "validation", VALIDATION),
+}
+
+
+def is_once(purpose: str) -> bool:
+    """Whether what is counted under this name is answered once in a study."""
+    return purpose == TEST or any(one.is_once for one in REQUESTS.values() if one.counted_as == purpose)
+
+
+def words_of(purpose: str) -> str:
+    """What is counted under this name, in plain words."""
+    return next((one.words for one in REQUESTS.values() if one.counted_as == purpose), purpose)
+
+
+def allowed_by_default() -> tuple[str, ...]:
+    """The kinds that a policy allows where it lists none."""
+    return tuple(name for name, kind in KINDS.items() if kind.by_default)
+
+
+def asked_for(study: StudyConfig) -> tuple[str, ...]:
+    """The kinds that a study asks a site for."""
+    return tuple(name for name, kind in KINDS.items() if kind.asked_by(study))
+
+
+def _known(name: str) -> str:
+    if name not in KINDS:
+        raise ValueError(f"no such kind of message; there are {', '.join(KINDS)}")
+    return name
+
+
+KindName = Annotated[str, AfterValidator(_known)]

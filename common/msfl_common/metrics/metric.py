@@ -1,0 +1,39 @@
+"""What a reader needs to know of a metric, whatever task it is of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, as tables, charts, bounds of messages and reports take it.
+
+    Attributes:
+        title: name in tables and charts.
+        unit: physical unit; empty for a share between 0 and 1.
+        higher_is_better: whether a larger value is a better model; None where neither end is better.
+        lower: smallest value possible, infinite where there is none.
+        upper: largest value possible, infinite where there is none.
+        target: the best value, where neither end is better; None where no value is.
+        headline: its short title, where it is among those that a reader looks for first; else empty.
+        furthest: how far from 0 no case of a person goes, where there is no smallest or largest value.
+    """
+
+    title: str
+    unit: str
+    higher_is_better: bool | None
+    lower: float
+    upper: float
+    target: float | None = None
+    headline: str = ""
+    furthest: float = 1e6
+
+    @property
+    def possible_range(self) -> tuple[float, float]:
+        """The smallest and the largest value that it can have in any case of a person."""
+        return (
+            self.lower if math.isfinite(self.lower) else -self.furthest,
+            self.upper if math.isfinite(self.upper) else self.furthest,
+        )
