@@ -30,7 +30,7 @@ check: $(VENV)/.dev
 
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(VENV)/.dev  ## the documentation, into build/docs; a dead link fails
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build
 	@echo "open build/docs/index.html"
 
 AREA ?= *

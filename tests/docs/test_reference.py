@@ -36,7 +36,7 @@ SETTINGS = {"study.yaml": StudyConfig, "site.yaml": SiteConfig, "server.yaml": S
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site; a dead link or anchor, or a page that is in no menu, fails the build."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
