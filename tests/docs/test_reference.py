@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import click
@@ -76,6 +77,17 @@ def test_every_code_has_an_entry(code: Code) -> None:
     assert f"### {code.value} {{ #{anchor} }}\n" in text
 
 
+def test_each_message_is_said_somewhere() -> None:
+    """What people look up by its text stands in the code, apart from what is filled in."""
+    modules = (path for side in ("common", "client", "server") for path in (REPOSITORY / side).rglob("*.py"))
+    code = " ".join(re.sub(r'"\s*f?"', "", path.read_text()).replace("`", "") for path in modules)
+    table = (DOCS / "reference" / "troubleshooting.md").read_text().split("## By message")[1]
+    messages = [re.findall(r"`([^`]+)`", row)[0] for row in re.findall(r"^\| (`.*?) \|", table, re.M)]
+    parts = [part.strip(" :") for message in messages for part in message.split("...")]
+    assert len(parts) > 15
+    assert [part for part in parts if part not in code] == []
+
+
 @pytest.mark.parametrize("page", [*IN_REPOSITORY, *PAGES], ids=lambda path: path.relative_to(REPOSITORY).as_posix())
 def test_commands_and_their_options_exist(page: Path) -> None:
     assert [fault for line in typed(page.read_text()) if (fault := unknown(line))] == []
@@ -137,6 +149,7 @@ def unknown(line: str) -> str | None:
     return None
 
 
+@cache
 def subcommands(app: typer.Typer) -> dict[str, click.Command]:
     group = typer.main.get_command(app)
     assert isinstance(group, click.Group)
