@@ -16,7 +16,8 @@ def command_page(program: str, app: typer.Typer) -> str:
     assert isinstance(group, click.Group)
     context = click.Context(group, info_name=program)
     lines = [f"# {program}\n", f"{group.help}\n", "| command | |\n|---|---|"]
-    visible = {name: command for name, command in group.commands.items() if not command.hidden}
+    commands = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    visible = {name: command for name, command in commands.items() if command and not command.hidden}
     lines += [f"| [`{name}`](#{name}) | {cell(_first(command))} |" for name, command in visible.items()]
     if options := list(_parameters(group, context)):
         lines += ["\nOptions of the program itself:\n", *options]

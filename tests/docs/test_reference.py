@@ -65,6 +65,11 @@ def test_every_setting_and_command_has_its_place(site: Path) -> None:
         assert [name for name in subcommands(app) if f'id="{name}"' not in page] == []
 
 
+def test_examples_are_included(site: Path) -> None:
+    """Where `--8<--` is left, something else stands in its line."""
+    assert [page.name for page in site.rglob("*.html") if "--8" in page.read_text()] == []
+
+
 def test_pages_for_the_repository_are_pages_here(site: Path) -> None:
     assert 'id="residual-risks"' in (site / "deploy" / "hospital-it.html").read_text()
     assert (site / "deploy" / "index.html").is_file()
@@ -153,4 +158,5 @@ def unknown(line: str) -> str | None:
 def subcommands(app: typer.Typer) -> dict[str, click.Command]:
     group = typer.main.get_command(app)
     assert isinstance(group, click.Group)
-    return group.commands
+    context = click.Context(group)
+    return {name: command for name in group.list_commands(context) if (command := group.get_command(context, name))}
