@@ -20,7 +20,7 @@ def command_page(program: str, app: typer.Typer) -> str:
     visible = {name: command for name, command in commands.items() if command and not command.hidden}
     lines += [f"| [`{name}`](#{name}) | {cell(_first(command))} |" for name, command in visible.items()]
     if options := list(_parameters(group, context)):
-        lines += ["\nOptions of the program itself:\n", *options]
+        lines += ["\nOptions of the program, before the command or behind it:\n", *options]
     for name, command in visible.items():
         lines += _command(name, command, context)
     return "\n".join(lines) + "\n"
@@ -38,6 +38,8 @@ def _command(name: str, command: click.Command, parent: click.Context) -> Iterat
 def _parameters(command: click.Command, context: click.Context) -> Iterator[str]:
     """A table of arguments and options; `--help` is everywhere and not listed."""
     shown = [one for one in command.get_params(context) if one.name != "help" and not getattr(one, "hidden", False)]
+    if not isinstance(command, click.Group):  # what has a panel of its own is of every command, and of the program
+        shown = [one for one in shown if getattr(one, "rich_help_panel", None) is None]
     if shown:
         yield "| | | default |\n|---|---|---|"
     for parameter in shown:
