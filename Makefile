@@ -7,7 +7,7 @@ DEMO := build/demo
 SITES := $(wildcard site_configs/demo/site-*.yaml)
 export MPLBACKEND := Agg
 
-.PHONY: demo test test-fast check bench faults mutants sbom clean
+.PHONY: demo test test-fast check docs bench faults mutants sbom clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo  ## three simulated hospitals train a model together; goes on where it was interrupted
@@ -32,6 +32,11 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/.dev  ## the documentation, into build/docs; a dead link fails
+	$(BIN)/mkdocs build
+	@echo "open build/docs/index.html"
 
 AREA ?= *
 bench: $(VENV)/.dev

@@ -1,0 +1,62 @@
+"""Reference tables from the code's own: error codes, metrics, features."""
+
+from __future__ import annotations
+
+import math
+
+from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.errors import SENTENCES, SENTENCES_AT_SITE, Code
+from msfl_common.metrics.registry import TASK_METRICS
+from settings_reference import cell
+
+
+def codes_table() -> str:
+    """What each code means, as it is said to the coordinator and at the site."""
+    lines = ["| code | what the coordinator reads | what the site reads |", "|---|---|---|"]
+    for code in Code:
+        link = f"[`{code.value}`](#{code.value.lower().replace('_', '-')})"
+        at_site = "the same" if SENTENCES_AT_SITE[code] == SENTENCES[code] else cell(SENTENCES_AT_SITE[code])
+        lines.append(f"| {link} | {cell(SENTENCES[code])} | {at_site} |")
+    return "\n".join(lines)
+
+
+def metrics_page() -> str:
+    """Every metric by task."""
+    lines = [
+        "# Metrics",
+        "\nWhat sites measure and `summary.json`, report and MLflow show. How they are pooled, and their intervals:",
+        "[Evaluation](../explanation/evaluation.md).",
+    ]
+    for task, metrics in TASK_METRICS.items():
+        lines += [f"\n## {task}\n", "| key | metric | unit | range | better |", "|---|---|---|---|---|"]
+        for name, metric in metrics.items():
+            better = "" if metric.higher_is_better is None else "higher" if metric.higher_is_better else "lower"
+            lines.append(
+                f"| `{name}` | {cell(metric.title)} | {metric.unit} | {_range(metric.lower, metric.upper)} | {better} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def features_page() -> str:
+    """Every feature of a case."""
+    lines = [
+        "# Features",
+        "\nWhat `msfl-client features` measures of a case, in the order of `features.tsv`; names that",
+        "`classification.features` and `harmonization.features` take. Volumes are those of the patient's own head.",
+        "Those that are harmonized by default are so with `harmonization: {method: combat}` and no list of features.\n",
+        "| feature | unit | what it is | harmonized by default |",
+        "|---|---|---|---|",
+    ]
+    for name, feature in FEATURES.items():
+        lines.append(
+            f"| `{name}` | {feature.unit} | {cell(feature.description)} | {'yes' if feature.harmonized else ''} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _range(lower: float, upper: float) -> str:
+    return f"{_end(lower)} to {_end(upper)}"
+
+
+def _end(value: float) -> str:
+    return f"{value:g}" if math.isfinite(value) else "∞" if value > 0 else "-∞"
