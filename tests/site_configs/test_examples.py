@@ -12,6 +12,7 @@ from msfl_common.config import classification
 from msfl_common.config.classification import Classification, Clinical, LinearModel, Outcome
 from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.config.study import StudyConfig, load_study
+from msfl_common.networks.registry import KINDS as KINDS_OF_NETWORK
 
 KINDS = [
     kind
@@ -50,6 +51,15 @@ def test_every_key_of_an_example_is_explained(name, model):
         if line.strip() and not line.lstrip().startswith("#"):
             above = number > 0 and lines[number - 1].lstrip().startswith("#")
             assert "  # " in line or above, f"{name}:{number + 1}: no comment"
+
+
+def test_networks_that_stand_in_comments_are_all_and_have_their_defaults():
+    lines = (FOLDER / "study.example.yaml").read_text().splitlines()
+    found = [yaml.safe_load(line[2:])["network"] for line in lines if line.startswith("# network: ")]
+    networks = {kind.model_fields["kind"].default: kind() for kind in KINDS_OF_NETWORK}
+    for network in found:
+        assert networks.pop(network["kind"]).model_dump(mode="json", exclude={"dimensions"}) == network
+    assert list(networks) == ["unet"]  # it stands there as a setting
 
 
 def test_comparison_finds_what_it_is_for():
