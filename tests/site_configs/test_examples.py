@@ -13,6 +13,7 @@ from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.feature_models.logistic import Logistic
 from msfl_common.models.unused_settings import unused_settings
+from msfl_common.networks.registry import KINDS as KINDS_OF_NETWORK
 
 FOLDER = Path(__file__).parents[2] / "site_configs"
 EXAMPLES = [("site.example.yaml", SiteConfig), ("study.example.yaml", StudyConfig)]
@@ -102,3 +103,12 @@ def test_no_config_is_left_out():
     named = {"site.example.yaml", "study.example.yaml", "progression.example.yaml"}
     named |= {f"demo/{name}.yaml" for name in ("study", "site-a", "site-b", "site-c")}
     assert {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.yaml")} == named
+
+
+def test_networks_that_stand_in_comments_are_all_and_have_their_defaults():
+    lines = (FOLDER / "study.example.yaml").read_text().splitlines()
+    found = [yaml.safe_load(line[2:])["network"] for line in lines if line.startswith("# network: ")]
+    networks = {kind.model_fields["kind"].default: kind() for kind in KINDS_OF_NETWORK}
+    for network in found:
+        assert networks.pop(network["kind"]).model_dump(mode="json", exclude={"dimensions"}) == network
+    assert list(networks) == ["unet"]  # it stands there as a setting

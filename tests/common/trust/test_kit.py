@@ -48,7 +48,7 @@ def test_a_good_kit(tmp_path: Path) -> None:
 
 
 def test_a_kit_of_an_earlier_version_is_read_in_its_words(tmp_path: Path) -> None:
-    study = b"name: pilot\nmodel: {channels: [4, 8]}\n"
+    study = b"name: pilot\nnetwork: {kind: unet, channels: [4, 8]}\n"
     kit = read_kit(write_kit(tmp_path / "kit", make_authority("pilot"), study))
     assert kit.study == StudyConfig(name="pilot", network=UNet(channels=(4, 8)))
 
