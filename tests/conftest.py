@@ -52,29 +52,29 @@ class BidsSite:
         """Write a NIfTI file."""
         nib.save(nib.Nifti1Image(voxels, affine), path)
 
-    def place(self, subject: str, session: str | None = None, masks: bool = False) -> Path:
+    def place(self, subject: str, context: str | None = None, masks: bool = False) -> Path:
         """The anat folder of a case; created."""
         base = self.root / "derivatives" / "lesions" if masks else self.root
-        folder = base / subject / (session or "") / "anat"
+        folder = base / subject / (context or "") / "anat"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def image(self, subject: str, contrast: str, session: str | None = None) -> Path:
+    def image(self, subject: str, contrast: str, context: str | None = None) -> Path:
         """Path of an image, which need not be there yet."""
-        stem = "_".join(part for part in (subject, session, contrast) if part)
-        return self.place(subject, session) / f"{stem}.nii.gz"
+        stem = "_".join(part for part in (subject, context, contrast) if part)
+        return self.place(subject, context) / f"{stem}.nii.gz"
 
-    def mask(self, subject: str, session: str | None = None) -> Path:
+    def mask(self, subject: str, context: str | None = None) -> Path:
         """Path of a mask, which need not be there yet."""
-        stem = "_".join(part for part in (subject, session) if part)
-        return self.place(subject, session, masks=True) / f"{stem}_label-lesion_mask.nii.gz"
+        stem = "_".join(part for part in (subject, context) if part)
+        return self.place(subject, context, masks=True) / f"{stem}_label-lesion_mask.nii.gz"
 
-    def add(self, subject: str, session: str | None = None, contrasts: Sequence[str] = ("T1w", "FLAIR")) -> None:
+    def add(self, subject: str, context: str | None = None, contrasts: Sequence[str] = ("T1w", "FLAIR")) -> None:
         """A good case: every contrast and a mask with one lesion."""
         for contrast in contrasts:
-            path = self.image(subject, contrast, session)
+            path = self.image(subject, contrast, context)
             self.save(path, self.head(f"{self.root.name}{path.name}"))
-        self.save(self.mask(subject, session), self.lesions(4))
+        self.save(self.mask(subject, context), self.lesions(4))
 
     def config(self, *more: Path, **settings: Any) -> SiteConfig:
         """The site's config, its state beside the folder; `more` adds BIDS folders."""
@@ -134,7 +134,7 @@ def tiny_settings() -> StudyConfig:
         training=Training(steps_per_round=2, batch_size=2, patch_voxels=16),
         validation=Validation(bootstrap_samples=100),
         rounds=Rounds(num_rounds=3, quorum=2, deadline_s=120),
-        min_cases=1,
+        min_patients=1,
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from msfl_client.classification.feature_models.contribution import contribute
 from msfl_common.config.classification import Classification
 from msfl_common.config.feature_catalogue import FEATURES
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.feature_models import State, check_state, contribution_like, first_state, is_finished, model_of
 from msfl_common.feature_models.linear import LinearScores
 from msfl_common.feature_models.preparation import prepare
@@ -35,7 +35,7 @@ def make_settings(
 
 def make_cases(
     seed: int, sizes: Sequence[int], num_inputs: int, num_classes: int = 2, signal: float = 1.0
-) -> dict[str, Labelled]:
+) -> dict[str, Dataset]:
     """Correlated inputs of unlike sizes, a quarter of which tell of the class; sites of unlike sizes and shares."""
     rng = np.random.default_rng(seed)
     mixing = np.eye(num_inputs) + 0.3 * rng.normal(size=(num_inputs, num_inputs)) / np.sqrt(num_inputs)
@@ -48,7 +48,7 @@ def make_cases(
         labels[:num_classes] = np.arange(num_classes)
         values = (rng.normal(size=(size, num_inputs)) @ mixing + shifts[labels] + offset) * scale
         names = tuple(FEATURES)[:num_inputs]
-        sites[f"site-{number}"] = Labelled(names, values, labels.astype(np.int64), tuple(map(str, range(size))))
+        sites[f"site-{number}"] = Dataset(names, values, labels.astype(np.int64), tuple(map(str, range(size))))
     return sites
 
 
@@ -59,21 +59,21 @@ def design(settings: Classification, state: State, features_NP: NDArray[np.float
     return model.design(state, prepare(settings, state, features_NP))
 
 
-def pooled(sites: Mapping[str, Labelled]) -> Labelled:
+def pooled(sites: Mapping[str, Dataset]) -> Dataset:
     parts = list(sites.values())
     rows, labels = np.concatenate([part.features_NP for part in parts]), np.concatenate([p.labels_N for p in parts])
-    return Labelled(parts[0].names, rows, labels, tuple(map(str, range(len(labels)))))
+    return Dataset(parts[0].names, rows, labels, tuple(map(str, range(len(labels)))))
 
 
 def play(
-    settings: Classification, sites: Mapping[str, Labelled], num_rounds: int = 201, seed: int = 0, min_cases: int = 1
+    settings: Classification, sites: Mapping[str, Dataset], num_rounds: int = 201, seed: int = 0, min_patients: int = 1
 ) -> State:
     """Rounds until the model is finished, or so many."""
     state = first_state(settings, seed)
     for number in range(1, num_rounds + 1):
         if is_finished(settings, state):
             break
-        state = combine(settings, state, answers_of(settings, state, sites, number, seed, min_cases))
+        state = combine(settings, state, answers_of(settings, state, sites, number, seed, min_patients))
         check_state(settings, state)
     return state
 
@@ -81,16 +81,16 @@ def play(
 def answers_of(
     settings: Classification,
     state: State,
-    sites: Mapping[str, Labelled],
+    sites: Mapping[str, Dataset],
     number: int,
     seed: int = 0,
-    min_cases: int = 1,
+    min_patients: int = 1,
 ) -> dict[str, tuple[State, int]]:
     """What the sites answer in a round; each holds what was asked for."""
     check_state(settings, state)
     like, answers = contribution_like(settings, state), {}
     for site, cases in sites.items():
-        answer, loss = contribute(settings, state, cases, seed, number, min_cases)
+        answer, loss = contribute(settings, state, cases, seed, number, min_patients)
         assert np.isfinite(loss)
         assert list(answer) == list(like)
         for name, value in answer.items():

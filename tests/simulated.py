@@ -28,7 +28,7 @@ SPACING_MM = 2.0
 
 @dataclass(frozen=True)
 class SimulatedPatient:
-    """A patient's first session and what is true of it.
+    """A patient's first context and what is true of it.
 
     Attributes:
         case: as a site would have it in the common space.
@@ -53,16 +53,16 @@ class SimulatedPatient:
 def simulate_patient(seed: int, index: int) -> SimulatedPatient:
     """Patient `index`, each from a hospital of its own; every third has thick slices."""
     site = draw_site(seed, index, SPACING_MM)
-    _, (session, _) = simulate_case(site, (seed, index, 0), SPACING_MM)
+    _, (context, _) = simulate_case(site, (seed, index, 0), SPACING_MM)
     _, _, anatomy = _brain(site, seed, index)
-    brain_DHW = session.t1w_DHW > 0
-    voxel_ml = float(np.prod(session.grid.spacing_mm)) / 1000
+    brain_DHW = context.t1w_DHW > 0
+    voxel_ml = float(np.prod(context.grid.spacing_mm)) / 1000
     csf_ml, gm_ml, wm_ml = (
-        float(averaged(tissue, anatomy.grid, session.grid)[brain_DHW].sum(dtype=np.float64)) * voxel_ml
+        float(averaged(tissue, anatomy.grid, context.grid)[brain_DHW].sum(dtype=np.float64)) * voxel_ml
         for tissue in (anatomy.csf_DHW, anatomy.gm_DHW, anatomy.wm_DHW)
     )
-    images = {"T1w": _image(session.t1w_DHW, session.grid), "FLAIR": _image(session.flair_DHW, session.grid)}
-    case = _place(images, _image(session.mask_DHW, session.grid))
+    images = {"T1w": _image(context.t1w_DHW, context.grid), "FLAIR": _image(context.flair_DHW, context.grid)}
+    case = _place(images, _image(context.mask_DHW, context.grid))
     return SimulatedPatient(case, anatomy, csf_ml, gm_ml, wm_ml)
 
 

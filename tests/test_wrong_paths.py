@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from msfl_client.cli.main import main as client
-from msfl_client.egress.gateway import door_of, release
+from msfl_client.egress.gateway import gateway_of, release
 from msfl_client.egress.ledger_content import make_officer_key
 from msfl_client.site.folder import init_site
 from msfl_common.config.site import load_site
@@ -35,7 +35,7 @@ from tests.kits import take_over
 STUDY = """\
 name: pilot
 task: classification
-min_cases: 2
+min_patients: 2
 classification:
   outcome: {endpoint: edss-worsening}
   clinical: [age, sex, edss]
@@ -152,7 +152,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kept = f"keep_content: {{public_key: {made.public_key_file}}} #"
     (world / "site" / "site.yaml").write_text(text.replace("keep_content: null", kept))
     weights = {"z": np.ones(2, np.float32)}
-    release(door_of(load_site(world / "site")), ModelUpdate(weights, 9, 0.25, 1.0), StudyConfig(name="pilot"), 3, 9)
+    release(gateway_of(load_site(world / "site")), ModelUpdate(weights, 9, 0.25, 1.0), StudyConfig(name="pilot"), 3, 9)
     init_site(world / "other", "b", world / "bids", None)
     shutil.copy(world / "other" / "site.key.pub", world / "b.pub")
     study = init_study(world / "study", ServerConfig(hosts=("localhost",)), world / "study.yaml")

@@ -1,4 +1,4 @@
-"""What a site's session needs of the model that it trains, whatever the model is."""
+"""What a site's context needs of the model that it trains, whatever the model is."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Dataset:
     """Cases with inputs and labels.
 
     Attributes:

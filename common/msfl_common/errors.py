@@ -9,7 +9,7 @@
     ├── CaseError             one case cannot be used; the others can
     ├── RefusedError          a site refuses what it was asked, or what it was about to send
     ├── UpdateError           an update that must not be aggregated
-    └── RunError              the run cannot go on; everything so far is saved; exit code 1
+    └── RunError              the run cannot continue; everything so far is saved; exit code 1
 
 `RefusedError` carries a code because codes, unlike sentences about data, may leave a site.
 """
@@ -30,7 +30,7 @@ class Code(StrEnum):
     BAD_MODEL = "BAD_MODEL"
     BAD_TABLE = "BAD_TABLE"
     NO_CASES = "NO_CASES"
-    TOO_FEW_CASES = "TOO_FEW_CASES"
+    TOO_FEW_PATIENTS = "TOO_FEW_PATIENTS"
     TRAINING_DIVERGED = "TRAINING_DIVERGED"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     OUTSIDE_HOURS = "OUTSIDE_HOURS"
@@ -49,7 +49,7 @@ SENTENCES: dict[Code, str] = {
     Code.BAD_MODEL: "the model weights that arrived do not fit the study's model",
     Code.BAD_TABLE: "a table at the site cannot be used; `msfl-client check --study` there says which line, and why",
     Code.NO_CASES: "no usable case at the site; `msfl-client check` there says why",
-    Code.TOO_FEW_CASES: "fewer cases than the site's policy demands",
+    Code.TOO_FEW_PATIENTS: "fewer patients than the site's policy demands",
     Code.TRAINING_DIVERGED: "the loss or the weights became non-finite",
     Code.OUT_OF_MEMORY: "the device ran out of memory",
     Code.OUTSIDE_HOURS: "the site computes at other hours of the day",
@@ -69,7 +69,7 @@ SENTENCES_AT_SITE: dict[Code, str] = {
     "first answer; where the coordinator has lost its run, see `msfl-client reset-answers --help`",
     Code.BAD_TABLE: "a table cannot be used; `msfl-client check` says which line, and why",
     Code.NO_CASES: "no case can be used; `msfl-client check` says why",
-    Code.TOO_FEW_CASES: "fewer patients than this site's policy, or the study, demands",
+    Code.TOO_FEW_PATIENTS: "fewer patients than this site's policy, or the study, demands",
     Code.OUTSIDE_HOURS: "this site computes at other hours of the day",
     Code.DISK_FULL: "the disk is full; free some",
     Code.INTERNAL: "an error here; site.log in the state folder holds the detail",

@@ -20,7 +20,7 @@ from msfl_client.features.table import FeatureRow, FeatureTable
 from msfl_common.config.classification import Classification
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig, Validation
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import RefusedError
 from msfl_common.feature_models import State, check_state, first_state, is_finished
 from msfl_common.messages.records import RoundTask, ValidationMetrics
@@ -38,10 +38,10 @@ class Site:
     def __init__(
         self,
         settings: Classification,
-        cases: Labelled,
+        cases: Dataset,
         folder: Path,
-        min_cases: int = 5,
-        validation: Labelled | None = None,
+        min_patients: int = 5,
+        validation: Dataset | None = None,
     ) -> None:
         self.told: list[str] = []
         training, training_rows = _observed(cases, "train")
@@ -52,7 +52,7 @@ class Site:
             classification=settings,
             validation=Validation(bootstrap_samples=100),
         )
-        site = SiteConfig(name="site", data=(folder,), state=folder / "state", policy=Policy(min_cases=min_cases))
+        site = SiteConfig(name="site", data=(folder,), state=folder / "state", policy=Policy(min_patients=min_patients))
         table = FeatureTable((*training_rows, *measured_rows))
         data = SimpleNamespace(
             settings=settings,
@@ -75,33 +75,33 @@ class Site:
         return self.learner.measure(state, RoundTask(self.study, number, threshold=0.5), lambda *_: None)
 
 
-def _observed(cases: Labelled, part: str) -> tuple[tuple[SimpleNamespace, ...], tuple[FeatureRow, ...]]:
+def _observed(cases: Dataset, part: str) -> tuple[tuple[SimpleNamespace, ...], tuple[FeatureRow, ...]]:
     """A visit of each case, and its row of features."""
     visits = tuple(
         _observation(f"{part}-{who}" if part != "train" else who, str(number), int(label))
         for number, (who, label) in enumerate(zip(cases.patients, cases.labels_N, strict=True))
     )
     rows = tuple(
-        FeatureRow(one.subject, one.session, None, 0, dict(zip(cases.names, map(float, values), strict=True)))
+        FeatureRow(one.subject, one.visit_id, None, 0, dict(zip(cases.names, map(float, values), strict=True)))
         for one, values in zip(visits, cases.features_NP, strict=True)
     )
     return visits, rows
 
 
-def _observation(who: str, session: str, label: int) -> SimpleNamespace:
+def _observation(who: str, context: str, label: int) -> SimpleNamespace:
     """One visit, with features and nothing else."""
-    key = case_key(who, session, 0)
+    key = case_key(who, context, 0)
     visit = SimpleNamespace(days=0.0, clinical={}, case=SimpleNamespace(key=key))
     return SimpleNamespace(
-        dataset=0, subject=who, session=session, patient=who, label=label, clinical={}, key=key, visits=(visit,)
+        dataset=0, subject=who, context=context, patient=who, label=label, clinical={}, key=key, visits=(visit,)
     )
 
 
 def sites_of(
-    settings: Classification, cases: Mapping[str, Labelled], folder: Path, min_cases: int = 5
+    settings: Classification, cases: Mapping[str, Dataset], folder: Path, min_patients: int = 5
 ) -> dict[str, Site]:
     """A site for each of these cases."""
-    return {name: Site(settings, part, folder / name, min_cases) for name, part in cases.items()}
+    return {name: Site(settings, part, folder / name, min_patients) for name, part in cases.items()}
 
 
 def play(settings: Classification, sites: Mapping[str, Site], num_rounds: int = 40) -> list[State]:
@@ -117,7 +117,7 @@ def play(settings: Classification, sites: Mapping[str, Site], num_rounds: int = 
     return states
 
 
-def unguarded(settings: Classification, cases: Mapping[str, Labelled], num_rounds: int = 40) -> list[State]:
+def unguarded(settings: Classification, cases: Mapping[str, Dataset], num_rounds: int = 40) -> list[State]:
     """The states of the same study among sites of the bare sums, which leave nobody out and refuse nothing."""
     states = [first_state(settings, derive_seed(0, "weights"))]
     for number in range(1, num_rounds + 1):
@@ -136,7 +136,7 @@ INPUTS, SIZES = 6, (55, 40, 40)
 
 
 @pytest.fixture(scope="module")
-def cases() -> dict[str, Labelled]:
+def cases() -> dict[str, Dataset]:
     return make_cases(0, SIZES, INPUTS, signal=0.6)
 
 
@@ -144,7 +144,7 @@ def study(kind: str, **model: Any) -> Classification:
     return make_settings({"kind": kind, **model}, INPUTS)
 
 
-def begun(settings: Classification, cases: dict[str, Labelled], folder: Path, rounds: int = 1) -> tuple[Site, State]:
+def begun(settings: Classification, cases: dict[str, Dataset], folder: Path, rounds: int = 1) -> tuple[Site, State]:
     """A site that has answered some rounds, and the state that it is asked next."""
     sites = sites_of(settings, cases, folder)
     return sites["site-0"], play(settings, sites, rounds)[-1]
@@ -160,11 +160,11 @@ def refused(site: Site, state: State, number: int = 1) -> str:
 DIRECTION = np.array([0.5, -0.4, 0.3, 0.5, 0.4, -0.3])
 
 
-def rows_of(settings: Classification, state: State, cases: Labelled) -> Floats:
+def rows_of(settings: Classification, state: State, cases: Dataset) -> Floats:
     return design(settings, state, cases.features_NP)[:, :-1]
 
 
-def bare_logistic(settings: Classification, cases: Labelled) -> Any:
+def bare_logistic(settings: Classification, cases: Dataset) -> Any:
     return lambda state: logistic_sums(design(settings, state, cases.features_NP), cases.labels_N, state)
 
 

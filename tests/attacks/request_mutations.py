@@ -11,7 +11,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from msfl_client.rounds.app import build_app
-from msfl_client.rounds.site_context import open_session
+from msfl_client.rounds.site_context import open_context
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
@@ -51,7 +51,7 @@ def make_target(folder: Path, cases: int = 5, patients: int = 30) -> SiteConfig:
     policy = Policy(
         tasks=("lesion-segmentation", "classification"),
         allow=ALL,
-        min_cases=1,
+        min_patients=1,
         max_rounds=500,
         max_steps_per_round=4,
         max_memory_gb=0.1,
@@ -205,7 +205,7 @@ class Target:
 
     def __init__(self, site: SiteConfig) -> None:
         self.site = site
-        open_session.cache_clear()
+        open_context.cache_clear()
         self._grid = InProcessGrid(build_app(lambda _: site), 1)
         logging.getLogger("flwr").setLevel(logging.CRITICAL)
 

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from msfl_common.config.study import StudyConfig
-from msfl_common.system.processes import child_environment, close_doors, python_command
+from msfl_common.system.processes import child_environment, end_debug_channels, python_command
 from msfl_server.tracking.mlflow_server import wait_ready
 from tests.integration.deployment import BIN, Deployment, deployment, free_ports, wait_for
 
@@ -143,7 +143,7 @@ def test_spawned_workers_of_a_command_import_nothing_of_its_folder(tmp_path: Pat
     plant(tmp_path, tmp_path / "ran")
     program = (
         "import sys; sys.path = [part for part in sys.path if part]\n"  # as a console script has it
-        "from msfl_common.system.processes import close_doors; close_doors()\n"
+        "from msfl_common.system.processes import end_debug_channels; end_debug_channels()\n"
         "import multiprocessing, os\n"
         "if __name__ == '__main__':\n"
         "    with multiprocessing.get_context('spawn').Pool(1) as pool: print(pool.apply(os.getpid) > 0)\n"
@@ -185,7 +185,7 @@ def test_a_variable_that_opens_a_door_does_not_reach_a_child(
     assert kept["PATH"] == os.pathsep.join(part for part in os.environ["PATH"].split(":") if part.startswith("/"))
     assert (kept["PYTHONSAFEPATH"], kept["PYTHONNOUSERSITE"], kept["FLWR_TELEMETRY_ENABLED"]) == ("1", "1", "0")
     monkeypatch.setattr(os, "environ", dict(given))
-    close_doors()
+    end_debug_channels()
     assert dict(os.environ) == kept
 
 

@@ -16,16 +16,16 @@ from flwr.app import RecordDict
 from msfl_client.classification.feature_models.sums import class_sums
 from msfl_client.cli.kit_view import beware
 from msfl_client.egress.answers import forget, of_same_cases
-from msfl_client.egress.gateway import check_request, door_of
+from msfl_client.egress.gateway import check_request, gateway_of
 from msfl_client.egress.ledger_late import Late
 from msfl_client.harmonization.combat import Rows
-from msfl_client.rounds.site_context import SiteSession
+from msfl_client.rounds.site_context import SiteContext
 from msfl_client.trainer import Learner
 from msfl_common.config.classification import Classification
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import Harmonization, StudyConfig
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import State
 from msfl_common.feature_models.preparation import prepare
@@ -42,11 +42,11 @@ Make = Callable[..., BidsSite]
 
 
 @pytest.fixture(scope="module")
-def cases() -> Labelled:
+def cases() -> Dataset:
     return make_cases(0, (55, 40, 40), 6, signal=0.6)["site-0"]
 
 
-def without_the_first(cases: Labelled) -> Labelled:
+def without_the_first(cases: Dataset) -> Dataset:
     """The same patients a day later: one has left."""
     return replace(cases, features_NP=cases.features_NP[1:], labels_N=cases.labels_N[1:], patients=cases.patients[1:])
 
@@ -70,7 +70,7 @@ def a_step_of_no_length(settings: Classification, site: Site) -> tuple[State, St
 
 @pytest.mark.parametrize("second", [a_last_digit_moved, a_step_of_no_length])
 def test_two_states_alike_before_and_after_a_patient_left(
-    cases: Labelled, tmp_path: Path, second: Callable[[Classification, Site], tuple[State, State]]
+    cases: Dataset, tmp_path: Path, second: Callable[[Classification, Site], tuple[State, State]]
 ) -> None:
     """They are other states to the register, and their sums differ by that patient's row."""
     settings = make_settings({"kind": "logistic"}, 6)
@@ -95,7 +95,7 @@ def test_the_same_weights_before_and_after_a_patient_came_or_left(
 ) -> None:
     """Of the same request, or of the next round's: six patients' mean less five patients' is one patient's Dice."""
     folder = make_site(subjects=[f"sub-{number}" for number in range(8)])
-    site = folder.config(policy=Policy(min_cases=1))
+    site = folder.config(policy=Policy(min_patients=1))
     other = "evaluate" if kind == "train" else "train"
     assert code(ask(site, kind, request(tiny_study, 1))) is None
     if change == "comes":
@@ -113,8 +113,8 @@ def test_cases_that_change_before_anything_has_left_are_nobodys_business(
     make_site: Make, tiny_study: StudyConfig
 ) -> None:
     folder = make_site(subjects=["sub-0", "sub-1"])
-    site = folder.config(policy=Policy(min_cases=3))
-    assert code(ask(site, "train", request(tiny_study))) is Code.TOO_FEW_CASES
+    site = folder.config(policy=Policy(min_patients=3))
+    assert code(ask(site, "train", request(tiny_study))) is Code.TOO_FEW_PATIENTS
     for number in range(2, 8):
         folder.add(f"sub-{number}")
     assert code(ask(site, "train", request(tiny_study))) is None
@@ -126,7 +126,7 @@ def test_cases_that_change_before_anything_has_left_are_nobodys_business(
 def test_an_answer_of_cases_that_have_left_is_not_sent_after_a_reset(make_site: Make, tiny_study: StudyConfig) -> None:
     """The same request, which a person has allowed anew: the update that is kept on disk is of other patients."""
     folder = make_site(subjects=[f"sub-{number}" for number in range(12)])
-    site = folder.config(policy=Policy(min_cases=1))
+    site = folder.config(policy=Policy(min_patients=1))
     before = ask(site, "train", request(tiny_study)).metric_records[METRICS][NUM_CASES]
     assert ask(site, "train", request(tiny_study)).metric_records[METRICS][NUM_CASES] == before
     for number in range(6):
@@ -137,7 +137,7 @@ def test_an_answer_of_cases_that_have_left_is_not_sent_after_a_reset(make_site: 
 
 
 def test_a_state_folder_that_others_may_enter_is_no_fault_of_a_table(make_site: Make, tiny_study: StudyConfig) -> None:
-    site = make_site(subjects=["sub-0", "sub-1"]).config(policy=Policy(min_cases=1))
+    site = make_site(subjects=["sub-0", "sub-1"]).config(policy=Policy(min_patients=1))
     site.state.mkdir(mode=0o755)
     assert code(ask(site, "train", request(tiny_study))) is Code.INTERNAL
     assert "chmod 700" in (site.state / "site.log").read_text()
@@ -170,12 +170,12 @@ def test_sums_of_a_harmonization_before_and_after_a_patient_left(
 
     def answer(kind: str, rows: Rows) -> RecordDict:
         """As a site does that has just been started."""
-        monkeypatch.setattr("msfl_client.rounds.handlers.session_rows", lambda *_: (rows, len(rows)))
+        monkeypatch.setattr("msfl_client.rounds.handlers.harmonization_rows", lambda *_: (rows, len(rows)))
         content = pack_task(task) if kind == "query.moments" else pack_slopes_task(task, np.zeros((2, 3)))
         return ask(site, kind, content)
 
-    session = SiteSession(site, task.settings, door_of(site), (), cast(Learner, None), (), (), lambda *_: None)
-    monkeypatch.setattr("msfl_client.rounds.app.open_session", lambda *_: session)
+    context = SiteContext(site, task.settings, gateway_of(site), (), cast(Learner, None), (), (), lambda *_: None)
+    monkeypatch.setattr("msfl_client.rounds.app.open_context", lambda *_: context)
     assert code(answer("query.moments", rows)) is None
     assert code(answer("query.moments", rows)) is None
     assert code(answer(second, rows.take(range(1, 30)))) is Code.ANSWERED
@@ -205,9 +205,7 @@ def test_a_model_whose_answers_show_rows_is_approved_unawares(kind: str, is_told
     assert "this site takes no part" not in " ".join(beware(kit, Policy(refuse_models=())))
 
 
-def test_layers_of_a_perceptron_read_rows_and_nothing_but_the_policy_keeps_them(
-    cases: Labelled, tmp_path: Path
-) -> None:
+def test_layers_of_a_perceptron_read_rows_and_nothing_but_the_policy_keeps_them(cases: Dataset, tmp_path: Path) -> None:
     """With a study's default settings, among 55 patients; so that it stays refused as long as this works."""
     settings = make_settings({"kind": "mlp"}, 6)
     site = Site(settings, cases, tmp_path)

@@ -50,7 +50,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (b"a: &a {x: 1}\nb: {<<: *a}\n", "anchors and aliases"),
         (b"name: !!python/object/apply:os.system [id]\n", "tags"),
         (b"name: !!binary AAAA\n", "tags"),
-        (b"name: a\npolicy: {min_cases: 50, min_cases: 1}\n", "min_cases is there twice"),
+        (b"name: a\npolicy: {min_patients: 50, min_patients: 1}\n", "min_patients is there twice"),
         (b"name: a\nname: b\n", "name is there twice"),
         (b"name: " + b"[" * 100_000, "lists and mappings in each other"),
         (b"a: {" * 100 + b"}" * 100, "lists and mappings in each other"),

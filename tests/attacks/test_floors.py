@@ -16,10 +16,10 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from msfl_client.classification.evaluation import measure_site
 from msfl_client.cli.main import main
 from msfl_client.egress.answers import FOLDER, forget, may_answer
-from msfl_client.egress.gateway import Outgoing, door_of, release
+from msfl_client.egress.gateway import Outgoing, gateway_of, release
 from msfl_client.egress.ledger import Line, read
 from msfl_client.rounds.app import build_app
-from msfl_client.rounds.site_context import open_session
+from msfl_client.rounds.site_context import open_context
 from msfl_client.segmentation import trainer
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
@@ -47,13 +47,13 @@ from tests.commands import run_main
 from tests.conftest import BidsSite
 
 Make = Callable[..., BidsSite]
-OPEN = Policy(min_cases=1)
+OPEN = Policy(min_patients=1)
 
 
 def ask(site: SiteConfig, kind: str, content: RecordDict, agreed: StudyConfig | None = None) -> RecordDict:
     """What a deployed site answers, as one that has just been started does."""
-    open_session.cache_clear()
-    grid = InProcessGrid(build_app(lambda _: site, keep_answers=True, agreed=agreed), 1)
+    open_context.cache_clear()
+    grid = InProcessGrid(build_app(lambda _: site, cache_answers=True, agreed=agreed), 1)
     (reply,) = grid.send_and_receive([Message(content, 1, kind)])
     return reply.content
 
@@ -77,31 +77,33 @@ def lines(site: SiteConfig) -> list[Line]:
 
 
 def test_a_model_of_one_patient(make_site: Make, tiny_study: StudyConfig) -> None:
-    site = make_site(subjects=["sub-1", "sub-2"]).config(policy=Policy(min_cases=2))
-    assert code(ask(site, "train", request(tiny_study))) is Code.TOO_FEW_CASES
+    site = make_site(subjects=["sub-1", "sub-2"]).config(policy=Policy(min_patients=2))
+    assert code(ask(site, "train", request(tiny_study))) is Code.TOO_FEW_PATIENTS
     assert [line.kind for line in lines(site)] == ["refusal"]
 
 
 def test_the_studys_floor_counts_where_it_is_the_larger(make_site: Make, tiny_study: StudyConfig) -> None:
     site = make_site(subjects=["sub-1", "sub-2"]).config(policy=OPEN)
-    assert code(ask(site, "train", request(tiny_study.model_copy(update={"min_cases": 2})))) is Code.TOO_FEW_CASES
+    assert code(ask(site, "train", request(tiny_study.model_copy(update={"min_patients": 2})))) is Code.TOO_FEW_PATIENTS
 
 
 def test_visits_of_one_patient_are_one_patient(make_site: Make, tiny_study: StudyConfig) -> None:
     folder = make_site()
     for subject in ("sub-1", "sub-2"):
-        for session in range(5):
-            folder.add(subject, f"ses-{session}")
-    site = folder.config(policy=Policy(min_cases=2))
-    assert code(ask(site, "train", request(tiny_study))) is Code.TOO_FEW_CASES
+        for context in range(5):
+            folder.add(subject, f"ses-{context}")
+    site = folder.config(policy=Policy(min_patients=2))
+    assert code(ask(site, "train", request(tiny_study))) is Code.TOO_FEW_PATIENTS
     facts = unpack_facts(ask(site, "query", pack_task(RoundTask(tiny_study, 1))))
     assert facts.cases_at_least == 0  # five visits, of one patient
 
 
 def test_a_round_that_draws_one_of_many_patients(make_site: Make, tiny_study: StudyConfig) -> None:
     training = tiny_study.training.model_copy(update={"steps_per_round": 1, "batch_size": 1})
-    site = make_site(subjects=[f"sub-{number}" for number in range(6)]).config(policy=Policy(min_cases=2))
-    assert code(ask(site, "train", request(tiny_study.model_copy(update={"training": training})))) is Code.TOO_FEW_CASES
+    site = make_site(subjects=[f"sub-{number}" for number in range(6)]).config(policy=Policy(min_patients=2))
+    assert (
+        code(ask(site, "train", request(tiny_study.model_copy(update={"training": training})))) is Code.TOO_FEW_PATIENTS
+    )
 
 
 def test_a_metric_of_one_of_five_patients(
@@ -115,7 +117,7 @@ def test_a_metric_of_one_of_five_patients(
     monkeypatch.setattr(trainer, "validate", lambda *_: rows)
     validation = tiny_study.validation.model_copy(update={"fraction": 0.8})
     study = tiny_study.model_copy(update={"validation": validation})
-    site = make_site(subjects=[f"sub-{number}" for number in range(6)]).config(policy=Policy(min_cases=5))
+    site = make_site(subjects=[f"sub-{number}" for number in range(6)]).config(policy=Policy(min_patients=5))
     content = ask(site, "evaluate", request(study))
     assert set(unpack_metrics(content, frozenset(METRICS)).estimates) == set(METRICS) - {"ppv", "lesion_fpr", "hd95_mm"}
     ends = [value for name, value in content.metric_records["metrics"].items() if "ci95" in name]
@@ -165,19 +167,19 @@ def test_a_class_of_one_patient(rare: int) -> None:
 def test_nothing_of_too_few_passes_the_gate_whatever_computed_it(
     site: SiteConfig, tiny_study: StudyConfig, outgoing: Outgoing
 ) -> None:
-    policy = site.policy.model_copy(update={"min_cases": 5, "allow": (*site.policy.allow, "harmonization_sums")})
-    door = door_of(site.model_copy(update={"policy": policy}))
+    policy = site.policy.model_copy(update={"min_patients": 5, "allow": (*site.policy.allow, "harmonization_sums")})
+    gateway = gateway_of(site.model_copy(update={"policy": policy}))
     with pytest.raises(RefusedError, match="4 patients behind a figure, at least 5 needed"):
-        release(door, outgoing, tiny_study, 1, num_patients=4)
-    assert not door.ledger.exists()
-    release(door, outgoing, tiny_study, 1, num_patients=5)
+        release(gateway, outgoing, tiny_study, 1, num_patients=4)
+    assert not gateway.ledger.exists()
+    release(gateway, outgoing, tiny_study, 1, num_patients=5)
 
 
 def test_the_ledger_says_of_how_few(make_site: Make, tiny_study: StudyConfig) -> None:
     folder = make_site(subjects=[f"sub-{number}" for number in range(5)])
-    for session in range(3):
-        folder.add("sub-5", f"ses-{session}")
-    site = folder.config(policy=Policy(min_cases=2))
+    for context in range(3):
+        folder.add("sub-5", f"ses-{context}")
+    site = folder.config(policy=Policy(min_patients=2))
     for kind in ("query", "train", "evaluate"):
         assert code(ask(site, kind, request(tiny_study))) is None
     told, trained, measured = lines(site)
@@ -196,7 +198,7 @@ def site(make_site: Make) -> SiteConfig:
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
 def test_many_requests_that_are_all_called_round_1(site: SiteConfig, tiny_study: StudyConfig, kind: str) -> None:
     """Weights near by, one after the other: a bisection. The first alone is answered, as often as it comes."""
-    app = build_app(lambda _: site, keep_answers=True, agreed=tiny_study)
+    app = build_app(lambda _: site, cache_answers=True, agreed=tiny_study)
     grid = InProcessGrid(app, 1)
     contents = [request(tiny_study, 1, number * 1e-6) for number in (0, *range(50), 0)]
     replies = [reply.content for reply in grid.send_and_receive([Message(content, 1, kind) for content in contents])]
@@ -250,7 +252,7 @@ def test_settings_of_rounds_that_make_a_request_look_new(site: SiteConfig, tiny_
 
 
 def test_a_study_that_grows_beyond_the_policy(site: SiteConfig, tiny_study: StudyConfig) -> None:
-    strict = site.model_copy(update={"policy": Policy(min_cases=1, max_rounds=3)})
+    strict = site.model_copy(update={"policy": Policy(min_patients=1, max_rounds=3)})
     assert code(ask(strict, "evaluate", request(tiny_study, 3), tiny_study)) is None
     assert code(ask(strict, "evaluate", request(longer(tiny_study, num_rounds=4), 4), tiny_study)) is Code.POLICY
 

@@ -34,7 +34,7 @@ def site_file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("what", ["the file", "its folder", "a folder above"])
 def test_a_policy_that_others_may_write_is_refused(site_file: Path, what: str) -> None:
-    """Another account took `min_cases` out of it, and the site trained on one patient."""
+    """Another account took `min_patients` out of it, and the site trained on one patient."""
     site_file.parent.chmod(0o755)
     load_site(site_file)
     part = {"the file": site_file, "its folder": site_file.parent, "a folder above": site_file.parents[1]}[what]

@@ -13,7 +13,7 @@ from msfl_client.rounds.app import claim_of
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import Phase, State, predict_proba
 from msfl_common.feature_models.state import scalar
@@ -27,13 +27,13 @@ _AGES, _SEXES, _STEPS = 1000, 2, 20  # ages in tenths of a year, both sexes, hal
 Brier = Callable[[State], float]
 
 
-def people(seed: int, number: int) -> Labelled:
+def people(seed: int, number: int) -> Dataset:
     """Age, sex and EDSS of patients, and whether they got worse."""
     rng = np.random.default_rng(seed)
     ages, sexes = np.round(rng.uniform(20, 60, number), 1), (np.arange(number) % 3 == 0).astype(float)
     edss = np.round(rng.uniform(1, 7, number) * 2) / 2
     labels = (edss + rng.normal(size=number) > 4).astype(np.int64)
-    return Labelled(tuple(FEATURES)[:3], np.column_stack([ages, sexes, edss]), labels, tuple(map(str, range(number))))
+    return Dataset(tuple(FEATURES)[:3], np.column_stack([ages, sexes, edss]), labels, tuple(map(str, range(number))))
 
 
 def by_brier(brier: Brier, start: State, num_cases: int) -> tuple[list[Floats], int]:

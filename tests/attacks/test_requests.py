@@ -16,7 +16,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from msfl_client.rounds import site_context
-from msfl_client.rounds.site_context import open_session
+from msfl_client.rounds.site_context import open_context
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code
@@ -57,16 +57,16 @@ def megabytes() -> int:
 
 
 def test_a_new_deadline_builds_nothing(target: Target) -> None:
-    first = open_session(target.site, TINY, print)
+    first = open_context(target.site, TINY, print)
     for number in range(50):
         rounds = TINY.rounds.model_copy(update={"deadline_s": 10.0 + number, "quorum": 1 + number, "patience_s": 1.0})
-        again = open_session(target.site, TINY.model_copy(update={"rounds": rounds}), print)
+        again = open_context(target.site, TINY.model_copy(update={"rounds": rounds}), print)
         assert again.learner is first.learner
         assert again.study.rounds == rounds
 
 
 def test_another_context_frees_the_last(target: Target) -> None:
-    kept: weakref.ref[Any] = weakref.ref(open_session(target.site, TINY, print).learner)
+    kept: weakref.ref[Any] = weakref.ref(open_context(target.site, TINY, print).learner)
     built: list[int] = []
 
     def on_progress(*_: object) -> None:
@@ -75,12 +75,12 @@ def test_another_context_frees_the_last(target: Target) -> None:
         built.append(kept() is not None)
 
     for seed in range(1, 3):
-        learner = open_session(target.site, TINY.model_copy(update={"seed": seed}), on_progress).learner
+        learner = open_context(target.site, TINY.model_copy(update={"seed": seed}), on_progress).learner
         assert built
         assert not any(built)
         kept = weakref.ref(learner)
         del learner
-    assert len(open_session._open) == 1
+    assert len(open_context._open) == 1
 
 
 def test_a_thousand_new_settings_leave_few_files(tmp_path: Path) -> None:
@@ -233,4 +233,4 @@ def test_mutated_requests_are_answered_or_refused_by_a_code(target: Target) -> N
         faults.append(target.fault(kind, mutate_request(rng, content)))
     assert [fault for fault in faults if fault] == []
     assert megabytes() - before < 500
-    assert len(open_session._open) <= site_context.MOST_SITES
+    assert len(open_context._open) <= site_context.MOST_SITES

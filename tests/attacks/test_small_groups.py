@@ -24,7 +24,7 @@ from msfl_client.harmonization.combat import (
 )
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.config.study import Harmonization
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
 from msfl_common.harmonization import Reference
 from tests.attacks.feature_sites import (
@@ -45,7 +45,7 @@ from tests.feature_models import design, make_cases, make_settings
 __all__ = ["cases"]
 
 
-def with_few_men(cases: Labelled, num_men: int, column: int = 0) -> Labelled:
+def with_few_men(cases: Dataset, num_men: int, column: int = 0) -> Dataset:
     values = cases.features_NP.copy()
     values[:, column] = 0.0
     values[:num_men, column] = 1.0
@@ -54,7 +54,7 @@ def with_few_men(cases: Labelled, num_men: int, column: int = 0) -> Labelled:
 
 @pytest.mark.parametrize("num_men", [1, 4])
 def test_the_one_man_among_many_is_not_in_the_first_newton_step(
-    cases: dict[str, Labelled], tmp_path: Path, num_men: int
+    cases: dict[str, Dataset], tmp_path: Path, num_men: int
 ) -> None:
     settings = study("logistic")
     few = with_few_men(cases["site-0"], num_men)
@@ -72,29 +72,29 @@ def test_the_one_man_among_many_is_not_in_the_first_newton_step(
         contribute(settings, state, few, 0, 1, 5)
 
 
-def test_those_who_are_left_out_are_told_to_the_sites_people(cases: dict[str, Labelled], tmp_path: Path) -> None:
+def test_those_who_are_left_out_are_told_to_the_sites_people(cases: dict[str, Dataset], tmp_path: Path) -> None:
     site = Site(study("logistic"), with_few_men(cases["site-0"], 3), tmp_path)
     assert site.learner.num_train_cases == 52
     assert site.told == ["3 of 55 training cases left out: of groups of too few patients"]
 
 
-def test_the_one_with_a_new_lesion_is_left_out(cases: dict[str, Labelled]) -> None:
+def test_the_one_with_a_new_lesion_is_left_out(cases: dict[str, Dataset]) -> None:
     settings, one = study("lda"), with_few_men(cases["site-0"], 3)
     one.features_NP[:3, 0] = [0.7, 2.1, 33.0]
     assert len(in_large_groups(settings, one, 5).labels_N) == 52
     assert len(in_large_groups(settings, one, 3).labels_N) == 55
 
 
-def test_a_small_class_is_left_out_as_if_it_were_not_there(cases: dict[str, Labelled]) -> None:
+def test_a_small_class_is_left_out_as_if_it_were_not_there(cases: dict[str, Dataset]) -> None:
     settings, one = study("lda"), cases["site-0"]
     keep = np.r_[np.flatnonzero(one.labels_N == 0), np.flatnonzero(one.labels_N == 1)[:4]]
-    few = Labelled(one.names, one.features_NP[keep], one.labels_N[keep], tuple(np.array(one.patients)[keep]))
+    few = Dataset(one.names, one.features_NP[keep], one.labels_N[keep], tuple(np.array(one.patients)[keep]))
     kept = in_large_groups(settings, few, 5)
     assert set(kept.labels_N.tolist()) == {0}
     contribute(settings, play(settings, {}, 0)[0], kept, 0, 1, 5)
 
 
-def test_the_one_man_of_a_class_is_not_in_its_scatter(cases: dict[str, Labelled]) -> None:
+def test_the_one_man_of_a_class_is_not_in_its_scatter(cases: dict[str, Dataset]) -> None:
     settings = make_settings({"kind": "naive-bayes"}, INPUTS, reduction="pca", num_components=3)
     one = cases["site-0"]
     values = one.features_NP.copy()
@@ -119,14 +119,14 @@ def test_fewer_unknowns_than_numbers_are_refused(tmp_path: Path) -> None:
             Site(settings, few, tmp_path / kind).ask(play(settings, {}, 0)[0])
 
 
-def test_random_features_that_outnumber_the_patients_are_refused(cases: dict[str, Labelled], tmp_path: Path) -> None:
+def test_random_features_that_outnumber_the_patients_are_refused(cases: dict[str, Dataset], tmp_path: Path) -> None:
     settings = study("svm-rbf")  # 200 of them: the plane of the rows' images meets the images in the rows alone
     with pytest.raises(RefusedError, match="fewer inputs or random features") as error:
         Site(settings, cases["site-0"], tmp_path).ask(play(settings, {}, 0)[0])
-    assert error.value.code is Code.TOO_FEW_CASES
+    assert error.value.code is Code.TOO_FEW_PATIENTS
 
 
-def test_sums_that_few_patients_carry_are_refused(cases: dict[str, Labelled], tmp_path: Path) -> None:
+def test_sums_that_few_patients_carry_are_refused(cases: dict[str, Dataset], tmp_path: Path) -> None:
     settings = study("logistic")
     site, state = begun(settings, cases, tmp_path)
     far = going_on(state, coefficients=np.append(6 * DIRECTION, -20.0)[None])  # beyond all but the last patients
@@ -207,7 +207,7 @@ def of_sex(slope: float, variances: Sequence[float]) -> Reference:
     )
 
 
-def test_a_reference_that_writes_sex_into_a_feature_is_refused(cases: dict[str, Labelled], tmp_path: Path) -> None:
+def test_a_reference_that_writes_sex_into_a_feature_is_refused(cases: dict[str, Dataset], tmp_path: Path) -> None:
     """The one man is left out where sex is an input; here two steps would read him, and no group shows him."""
     settings, raw = study("logistic"), cases["site-0"]
     covariates = np.column_stack([np.linspace(20, 60, 55), np.arange(55) == 7]).astype(np.float32)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from msfl_common.config.feature_catalogue import FEATURES
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import RefusedError
 from msfl_common.feature_models import Phase, phase_of
 from tests.attacks.feature_sites import Site, going_on, play, sites_of
@@ -23,17 +23,17 @@ EDSS = np.array([0, *np.arange(1, 10, 0.5)])
 GRID = np.array(list(product(range(20, 61), (0.0, 1.0), EDSS)))  # age in years, sex, EDSS
 
 
-def people(seed: int, number: int = 55) -> Labelled:
+def people(seed: int, number: int = 55) -> Dataset:
     """Age, sex and EDSS of a site's patients, and whether they got worse."""
     rng = np.random.default_rng(seed)
     edss = EDSS[np.minimum(rng.gamma(2, 2.4, number).astype(int), len(EDSS) - 1)]
     sex = (rng.random(number) < 0.3).astype(float)
     worse = (edss + 2 * rng.normal(size=number) > 2.5).astype(np.int64)
     values = np.column_stack([rng.integers(20, 61, number), sex, edss])
-    return Labelled(tuple(FEATURES)[:3], values, worse, tuple(map(str, range(number))))
+    return Dataset(tuple(FEATURES)[:3], values, worse, tuple(map(str, range(number))))
 
 
-def num_read(numbers_G: Floats, cases: Labelled) -> int:
+def num_read(numbers_G: Floats, cases: Dataset) -> int:
     """Patients whose row is found, as often as it is there."""
     there_G = (GRID[:, None] == cases.features_NP[None]).all(axis=2).sum(axis=1)
     return int(np.minimum(np.round(numbers_G), there_G).sum())
@@ -74,6 +74,6 @@ def test_the_leaves_of_a_forest_read_patients_with_their_outcome(tmp_path: Path)
     read = 0
     for number in range(2):
         of_class = cases.labels_N == number
-        one = Labelled(cases.names, cases.features_NP[of_class], cases.labels_N[of_class], ())
+        one = Dataset(cases.names, cases.features_NP[of_class], cases.labels_N[of_class], ())
         read += num_read(found[number], one)
     assert read > 20  # of 55

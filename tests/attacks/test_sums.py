@@ -19,7 +19,7 @@ from msfl_client.classification.feature_models.sums import hinge_margins, hinge_
 from msfl_client.disclosure.answered_states import FOLDER
 from msfl_client.disclosure.small_groups import in_large_groups
 from msfl_common.config.classification import Classification
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.feature_models import Phase, State, phase_of
 from msfl_common.feature_models.state import MAX_STEPS, scalar
@@ -54,7 +54,7 @@ from tests.feature_models import design, make_cases, make_settings
 __all__ = ["cases"]
 
 
-def bare_hinge(settings: Classification, cases: Labelled) -> Any:
+def bare_hinge(settings: Classification, cases: Dataset) -> Any:
     def ask(state: State) -> State:
         inputs = design(settings, state, cases.features_NP)
         return hinge_sums(inputs, cases.labels_N, state, hinge_margins(inputs, cases.labels_N, state) > 0)
@@ -63,7 +63,7 @@ def bare_hinge(settings: Classification, cases: Labelled) -> Any:
 
 
 @pytest.mark.parametrize("through", ["coefficients", "scale", "mean"])
-def test_thresholds_that_are_bisected_read_nobody(cases: dict[str, Labelled], tmp_path: Path, through: str) -> None:
+def test_thresholds_that_are_bisected_read_nobody(cases: dict[str, Dataset], tmp_path: Path, through: str) -> None:
     settings = study("logistic")
     site, state = begun(settings, cases, tmp_path)
     rows = rows_of(settings, state, cases["site-0"])
@@ -71,7 +71,7 @@ def test_thresholds_that_are_bisected_read_nobody(cases: dict[str, Labelled], tm
     assert by_coefficients(site.ask, state, DIRECTION, through) == []
 
 
-def test_a_hinge_that_moves_along_a_line_reads_nobody(cases: dict[str, Labelled], tmp_path: Path) -> None:
+def test_a_hinge_that_moves_along_a_line_reads_nobody(cases: dict[str, Dataset], tmp_path: Path) -> None:
     settings = study("linear-svm")
     site, state = begun(settings, cases, tmp_path)
     rows = rows_of(settings, state, cases["site-0"])
@@ -97,7 +97,7 @@ def test_an_honest_support_vector_machine_tells_nobody_who_passed_the_margin(tmp
     assert recovered(by_two_curvatures([sites["site-0"].ask(one) for one in states]), rows) == 0
 
 
-def test_a_link_of_huge_slope_counts_nobody(cases: dict[str, Labelled], tmp_path: Path) -> None:
+def test_a_link_of_huge_slope_counts_nobody(cases: dict[str, Dataset], tmp_path: Path) -> None:
     settings = study("linear-svm")
     states = play(settings, sites_of(settings, cases, tmp_path / "before"))
     number = [phase_of(one) for one in states].index(Phase.LINK)
@@ -108,7 +108,7 @@ def test_a_link_of_huge_slope_counts_nobody(cases: dict[str, Labelled], tmp_path
     assert "linked scores: mean or deviation" in refused(sites["site-1"], state | huge | search)
 
 
-def test_a_link_before_its_time_is_refused(cases: dict[str, Labelled], tmp_path: Path) -> None:
+def test_a_link_before_its_time_is_refused(cases: dict[str, Dataset], tmp_path: Path) -> None:
     site, state = begun(study("linear-svm"), cases, tmp_path)
     assert "link is searched before" in refused(site, state | {"link": state["link"] + 1})
 
@@ -149,7 +149,7 @@ HOSTILE = ["scale", "mean", "spread", "components", "half a case", "more cases t
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "slopes", "off the line", "step", "start", "rounds"])
-def test_a_state_that_no_round_leads_to_is_refused(cases: dict[str, Labelled], tmp_path: Path, name: str) -> None:
+def test_a_state_that_no_round_leads_to_is_refused(cases: dict[str, Dataset], tmp_path: Path, name: str) -> None:
     site, state = begun(study("logistic"), cases, tmp_path)
     told = refused(site, hostile(state, name))
     assert ("BAD_MODEL" in told, "per standard deviation" in told) == (True, name == "slopes")
@@ -158,15 +158,13 @@ def test_a_state_that_no_round_leads_to_is_refused(cases: dict[str, Labelled], t
 
 
 @pytest.mark.parametrize("name", ["mean", "projection", "spread", "counts"])
-def test_what_the_first_sums_fixed_stays_in_a_search(cases: dict[str, Labelled], tmp_path: Path, name: str) -> None:
+def test_what_the_first_sums_fixed_stays_in_a_search(cases: dict[str, Dataset], tmp_path: Path, name: str) -> None:
     site, state = begun(study("logistic"), cases, tmp_path, rounds=2)
     assert "what the first sums fixed has changed" in refused(site, state | {name: state[name] + 1})
 
 
 @pytest.mark.parametrize("name", ["mean", "projection", "spread", "counts", "coefficients"])
-def test_a_first_state_of_the_coordinators_own_is_refused(
-    cases: dict[str, Labelled], tmp_path: Path, name: str
-) -> None:
+def test_a_first_state_of_the_coordinators_own_is_refused(cases: dict[str, Dataset], tmp_path: Path, name: str) -> None:
     settings = study("logistic")
     site = Site(settings, cases["site-0"], tmp_path)
     first = play(settings, {"site-0": site}, 0)[0]
@@ -174,7 +172,7 @@ def test_a_first_state_of_the_coordinators_own_is_refused(
     assert "BAD_MODEL" in refused(site, wrong)
 
 
-def test_landmarks_that_are_chosen_are_refused(cases: dict[str, Labelled], tmp_path: Path) -> None:
+def test_landmarks_that_are_chosen_are_refused(cases: dict[str, Dataset], tmp_path: Path) -> None:
     settings = study("svm-rbf", num_features=10)
     site, state = begun(settings, cases, tmp_path)
     assert "the landmarks are not the study's" in refused(site, state | {"landmarks": state["landmarks"] * 9})
@@ -182,7 +180,7 @@ def test_landmarks_that_are_chosen_are_refused(cases: dict[str, Labelled], tmp_p
     site.ask(state)
 
 
-def test_phases_go_forward_only(cases: dict[str, Labelled], tmp_path: Path) -> None:
+def test_phases_go_forward_only(cases: dict[str, Dataset], tmp_path: Path) -> None:
     settings = study("linear-svm")
     sites = sites_of(settings, cases, tmp_path)
     states = play(settings, sites)
@@ -193,7 +191,7 @@ def test_phases_go_forward_only(cases: dict[str, Labelled], tmp_path: Path) -> N
     assert "BAD_MODEL" in refused(sites["site-0"], back)
 
 
-def test_many_states_called_round_1_are_counted(cases: dict[str, Labelled], tmp_path: Path) -> None:
+def test_many_states_called_round_1_are_counted(cases: dict[str, Dataset], tmp_path: Path) -> None:
     settings = study("logistic")
     site, state = begun(settings, cases, tmp_path)
     rng, answered = np.random.default_rng(0), 0
@@ -207,7 +205,7 @@ def test_many_states_called_round_1_are_counted(cases: dict[str, Labelled], tmp_
     assert answered <= MAX_STEPS
 
 
-def test_rounds_that_are_skipped_buy_no_more_states(cases: dict[str, Labelled], tmp_path: Path) -> None:
+def test_rounds_that_are_skipped_buy_no_more_states(cases: dict[str, Dataset], tmp_path: Path) -> None:
     site, state = begun(study("logistic"), cases, tmp_path)
     site.ask(state)
     late = going_on(state, coefficients=np.full_like(state["coefficients"], 0.1))
@@ -219,7 +217,7 @@ def test_rounds_that_are_skipped_buy_no_more_states(cases: dict[str, Labelled], 
     )
 
 
-def test_a_restart_forgets_no_state(cases: dict[str, Labelled], tmp_path: Path) -> None:
+def test_a_restart_forgets_no_state(cases: dict[str, Dataset], tmp_path: Path) -> None:
     settings = study("logistic")
     site, state = begun(settings, cases, tmp_path, rounds=3)
     before = site.ask(state, 4)
@@ -231,7 +229,7 @@ def test_a_restart_forgets_no_state(cases: dict[str, Labelled], tmp_path: Path) 
 
 
 def test_a_patient_who_is_removed_is_not_the_difference_of_two_answers(
-    cases: dict[str, Labelled], tmp_path: Path
+    cases: dict[str, Dataset], tmp_path: Path
 ) -> None:
     settings = study("lda")
     site = Site(settings, cases["site-0"], tmp_path)
@@ -243,7 +241,7 @@ def test_a_patient_who_is_removed_is_not_the_difference_of_two_answers(
     assert "of other cases" in refused(again, first)
 
 
-def test_an_answer_that_cannot_be_written_down_does_not_leave(cases: dict[str, Labelled], tmp_path: Path) -> None:
+def test_an_answer_that_cannot_be_written_down_does_not_leave(cases: dict[str, Dataset], tmp_path: Path) -> None:
     settings = study("lda")
     site = Site(settings, cases["site-0"], tmp_path)
     (tmp_path / "state").mkdir(mode=0o700)
@@ -260,7 +258,7 @@ def region(state: State, value: float) -> State:
     return state | {"trees": np.concatenate([state["trees"], tree])}
 
 
-def test_trees_that_count_who_is_in_a_corner_are_refused(cases: dict[str, Labelled], tmp_path: Path) -> None:
+def test_trees_that_count_who_is_in_a_corner_are_refused(cases: dict[str, Dataset], tmp_path: Path) -> None:
     settings = study("gradient-boosting")
     site, state = begun(settings, {"site-0": cases["site-0"]}, tmp_path, rounds=2)
     assert "scores: mean or deviation" in refused(site, region(state, 1e6))
@@ -272,7 +270,7 @@ def test_trees_that_count_who_is_in_a_corner_are_refused(cases: dict[str, Labell
 
 
 @pytest.mark.parametrize("kind", ["gradient-boosting", "random-forest"])
-def test_a_grid_that_isolates_one_patient_is_refused(cases: dict[str, Labelled], tmp_path: Path, kind: str) -> None:
+def test_a_grid_that_isolates_one_patient_is_refused(cases: dict[str, Dataset], tmp_path: Path, kind: str) -> None:
     site, state = begun(study(kind), cases, tmp_path)
     assert "deviations off its means" in refused(site, state | {"spread": 1e-5 * state["spread"]})
     mean = state["mean"] + 15 / np.diag(state["projection"])
@@ -318,7 +316,7 @@ def test_an_honest_study_notices_nothing(
     sites = sites_of(model, given_cases, tmp_path_factory.mktemp("honest"))
     states = finished(model, sites)
     if isinstance(states, RefusedError):  # by the rules that are stated, and by no other
-        assert states.code is Code.TOO_FEW_CASES
+        assert states.code is Code.TOO_FEW_PATIENTS
         assert "unknowns" in str(states) or (kind in (*INEXACT, "logistic") and "carr" in str(states))
         return
     if kind in INEXACT:

@@ -31,7 +31,7 @@ NUM_SITES = 3
 def play(  # type: ignore[no-untyped-def]
     grid, names: dict[int, str], study: StudyConfig, number: int, weights: Weights, folder: StudyFolder
 ) -> Weights:
-    """Weights out, updates in, averaged, as `msfl_server.rounds.loop.play_round` does."""
+    """Weights out, updates in, averaged, as `msfl_server.rounds.loop.run_round` does."""
     with update_store(folder.run) as store:
         question = Question(
             "train",

@@ -40,8 +40,8 @@ SIGNED = {"flwr-signature": "of nobody"}
 
 
 @dataclass(frozen=True)
-class Door:
-    """A front door and the SuperLink behind it."""
+class Proxy:
+    """A front proxy and the SuperLink behind it."""
 
     port: int
     superlink_port: int
@@ -116,7 +116,7 @@ def test_envsubst_fills_the_template_in_as_these_tests_do() -> None:
 
 
 @pytest.fixture(scope="module")
-def door() -> Iterator[Door]:
+def proxy() -> Iterator[Proxy]:
     program("nginx", "nginx")
     with folder_of(ACCOUNT) as folder:
         pki, port, log = readable_pki(folder), free_port(), folder / "superlink.log"
@@ -132,35 +132,35 @@ def door() -> Iterator[Door]:
             running(command, lambda: answers(port), log, env=environment),
             nginx(folder, pki, port) as nginx_port,
         ):
-            yield Door(nginx_port, port, pki / "ca.crt", log, folder / "access.log")
+            yield Proxy(nginx_port, port, pki / "ca.crt", log, folder / "access.log")
 
 
-def test_a_signed_call_reaches_superlink_which_refuses_it_and_an_unsigned_one_does_not(door: Door) -> None:
-    assert door.call("/v1/fleet/get-run") == (401, "401\n")
-    status, _ = door.call("/v1/fleet/pull-messages", headers=SIGNED)
+def test_a_signed_call_reaches_superlink_which_refuses_it_and_an_unsigned_one_does_not(proxy: Proxy) -> None:
+    assert proxy.call("/v1/fleet/get-run") == (401, "401\n")
+    status, _ = proxy.call("/v1/fleet/pull-messages", headers=SIGNED)
     assert status == 401
-    assert '"POST /v1/fleet/pull-messages HTTP/1' in door.superlink_log.read_text()
-    assert "get-run" not in door.superlink_log.read_text()
+    assert '"POST /v1/fleet/pull-messages HTTP/1' in proxy.superlink_log.read_text()
+    assert "get-run" not in proxy.superlink_log.read_text()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_flowers_own_client_works_through_the_door(door: Door) -> None:
+def test_flowers_own_client_works_through_the_proxy(proxy: Proxy) -> None:
     from flwr.proto.control_pb2 import RegisterNodeRequest
     from flwr.supercore.control.control_http_client import ControlHttpClient
     from flwr.supercore.primitives.asymmetric import public_key_to_bytes
     from flwr.supernode.fleet_http_connection import http_request_response
 
     key = ec.generate_private_key(ec.SECP384R1())
-    ca = door.ca.read_bytes()
-    with ControlHttpClient.from_server_address(f"localhost:{door.superlink_port}", False, ca, []) as control:
+    ca = proxy.ca.read_bytes()
+    with ControlHttpClient.from_server_address(f"localhost:{proxy.superlink_port}", False, ca, []) as control:
         control.RegisterNode(RegisterNodeRequest(public_key=public_key_to_bytes(key.public_key()), name="hospital-a"))
     with http_request_response(
-        f"localhost:{door.port}", False, ca, (key, key.public_key()), max_retries=1, max_wait_time=10
+        f"localhost:{proxy.port}", False, ca, (key, key.public_key()), max_retries=1, max_wait_time=10
     ) as (node_id, receive, *_):
         assert node_id
         assert receive() is None
-    assert door.logs('"POST /v1/fleet/activate-node HTTP/1.1" 200')
-    assert door.logs('"POST /v1/fleet/pull-messages HTTP/1.1" 200')
+    assert proxy.logs('"POST /v1/fleet/activate-node HTTP/1.1" 200')
+    assert proxy.logs('"POST /v1/fleet/pull-messages HTTP/1.1" 200')
 
 
 @pytest.mark.parametrize(
@@ -195,34 +195,34 @@ def test_flowers_own_client_works_through_the_door(door: Door) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_no_other_path_gets_in(door: Door, path: str, method: str) -> None:
-    before = len(door.superlink_log.read_text())
-    status, body = door.call(path, method)
+def test_no_other_path_gets_in(proxy: Proxy, path: str, method: str) -> None:
+    before = len(proxy.superlink_log.read_text())
+    status, body = proxy.call(path, method)
     assert (status, body) in {(404, "404\n"), (400, "400\n")}
-    assert "HTTP/1" not in door.superlink_log.read_text()[before:]
+    assert "HTTP/1" not in proxy.superlink_log.read_text()[before:]
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
-def test_sites_only_post(door: Door, method: str) -> None:
-    before = len(door.superlink_log.read_text())
-    assert door.call("/v1/fleet/pull-messages", method) == (405, "405\n")
-    assert "HTTP/1" not in door.superlink_log.read_text()[before:]
+def test_sites_only_post(proxy: Proxy, method: str) -> None:
+    before = len(proxy.superlink_log.read_text())
+    assert proxy.call("/v1/fleet/pull-messages", method) == (405, "405\n")
+    assert "HTTP/1" not in proxy.superlink_log.read_text()[before:]
 
 
-def test_weights_fit_and_floods_do_not(door: Door) -> None:
+def test_weights_fit_and_floods_do_not(proxy: Proxy) -> None:
     chunk = os.urandom(5 << 20)
-    assert door.call("/v1/fleet/push-object", body=chunk, headers=SIGNED)[0] == 400  # not a message
+    assert proxy.call("/v1/fleet/push-object", body=chunk, headers=SIGNED)[0] == 400  # not a message
     for call, too_large in (("push-object", 7 << 20), ("push-messages", 300_000), ("pull-messages", 20_000)):
         headers = {**SIGNED, "Content-Length": str(too_large)}
-        assert door.call(f"/v1/fleet/{call}", headers=headers) == (413, "413\n")
-    assert door.call("/v1/fleet/pull-messages", headers={**SIGNED, "x": "y" * 5000}) == (400, "400\n")
+        assert proxy.call(f"/v1/fleet/{call}", headers=headers) == (413, "413\n")
+    assert proxy.call("/v1/fleet/pull-messages", headers={**SIGNED, "x": "y" * 5000}) == (400, "400\n")
 
 
-def test_who_is_slow_with_a_calls_first_lines_is_cut_off(door: Door) -> None:
-    context = ssl.create_default_context(cafile=str(door.ca))
-    with socket.create_connection(("localhost", door.port), timeout=15) as half_a_handshake:
+def test_who_is_slow_with_a_calls_first_lines_is_cut_off(proxy: Proxy) -> None:
+    context = ssl.create_default_context(cafile=str(proxy.ca))
+    with socket.create_connection(("localhost", proxy.port), timeout=15) as half_a_handshake:
         half_a_handshake.sendall(b"\x16\x03\x01\x02\x00")
-        plain = socket.create_connection(("localhost", door.port), timeout=15)
+        plain = socket.create_connection(("localhost", proxy.port), timeout=15)
         with context.wrap_socket(plain, server_hostname="localhost") as half_a_head:
             half_a_head.sendall(b"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: x\r\nx: ")
             with contextlib.suppress(ConnectionError):
@@ -231,12 +231,12 @@ def test_who_is_slow_with_a_calls_first_lines_is_cut_off(door: Door) -> None:
             assert half_a_handshake.recv(1024) == b""
 
 
-def test_a_busy_site_does_not_meet_the_limits(door: Door) -> None:
-    trusted = ssl.create_default_context(cafile=str(door.ca))
+def test_a_busy_site_does_not_meet_the_limits(proxy: Proxy) -> None:
+    trusted = ssl.create_default_context(cafile=str(proxy.ca))
     statuses: list[int] = []
 
     def transfer() -> None:
-        with httpx.Client(verify=trusted, base_url=f"https://localhost:{door.port}", timeout=20) as client:
+        with httpx.Client(verify=trusted, base_url=f"https://localhost:{proxy.port}", timeout=20) as client:
             for _ in range(50):
                 statuses.append(
                     client.post("/v1/fleet/push-object", headers={"Content-Type": PROTOBUF, **SIGNED}).status_code
@@ -250,24 +250,24 @@ def test_a_busy_site_does_not_meet_the_limits(door: Door) -> None:
     assert statuses == [401] * 200
 
 
-def test_the_log_tells_who_called_what_but_no_header(door: Door) -> None:
-    door.call("/v1/fleet/get-run", headers={"flwr-signature": "do-not-log-me", "User-Agent": "nor-me"})
-    assert door.logs('127.0.0.1 "POST /v1/fleet/get-run HTTP/1.1" 401 ')
-    log = door.access_log.read_text()
+def test_the_log_tells_who_called_what_but_no_header(proxy: Proxy) -> None:
+    proxy.call("/v1/fleet/get-run", headers={"flwr-signature": "do-not-log-me", "User-Agent": "nor-me"})
+    assert proxy.logs('127.0.0.1 "POST /v1/fleet/get-run HTTP/1.1" 401 ')
+    log = proxy.access_log.read_text()
     assert "log-me" not in log
     assert "nor-me" not in log
 
 
-def test_plain_http_is_refused(door: Door) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=10)
+def test_plain_http_is_refused(proxy: Proxy) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
     connection.request("POST", "/v1/fleet/pull-messages")
     assert connection.getresponse().status == 400
 
 
 @pytest.mark.parametrize("version", ["-tls1", "-tls1_1"])
-def test_old_tls_is_refused(door: Door, version: str) -> None:
+def test_old_tls_is_refused(proxy: Proxy, version: str) -> None:
     def handshake(*arguments: str) -> bool:
-        command = [program("openssl", "openssl"), "s_client", "-connect", f"127.0.0.1:{door.port}", *arguments]
+        command = [program("openssl", "openssl"), "s_client", "-connect", f"127.0.0.1:{proxy.port}", *arguments]
         done = subprocess.run(command, input=b"", capture_output=True, timeout=20)
         return b"Cipher is (NONE)" not in done.stdout
 
@@ -290,13 +290,13 @@ def test_the_door_talks_to_the_studys_superlink_only() -> None:
             try:
                 with context.wrap_socket(plain, server_side=True) as stream:
                     received.append(stream.recv(1024))
-            except OSError:  # ssl.SSLError included: the door hung up on the certificate
+            except OSError:  # ssl.SSLError included: the proxy hung up on the certificate
                 plain.close()
 
         thread = threading.Thread(target=serve_once, daemon=True)
         thread.start()
         with nginx(folder, pki, listener.getsockname()[1]) as port:
-            door = Door(port, 0, pki / "ca.crt", folder / "none", folder / "access.log")
-            assert door.call("/v1/fleet/pull-messages", headers=SIGNED) == (502, "502\n")
+            proxy = Proxy(port, 0, pki / "ca.crt", folder / "none", folder / "access.log")
+            assert proxy.call("/v1/fleet/pull-messages", headers=SIGNED) == (502, "502\n")
         thread.join(10)
     assert received in ([], [b""])

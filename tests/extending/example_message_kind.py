@@ -12,8 +12,8 @@ import numpy as np
 
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.egress.gateway import release
-from msfl_client.rounds.handlers import Handler, held_to_cases
-from msfl_client.rounds.site_context import SiteSession
+from msfl_client.rounds.handlers import Handler, bound_to_cases
+from msfl_client.rounds.site_context import SiteContext
 from msfl_common.config.message_kinds import FigureArray, MessageKind, Request
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.figures import Figures, unpack_figures
@@ -40,17 +40,17 @@ REQUESTS = {
 
 # --8<-- [start:handler]
 # client/msfl_client/rounds/handlers.py: the function, and a line in HANDLERS
-def site_visits(session: SiteSession, task: RoundTask, _: Content) -> Content:
+def site_visits(context: SiteContext, task: RoundTask, _: Content) -> Content:
     """How many of the site's patients have how many visits; a bin of fewer than the floor is 0."""
-    session = held_to_cases(session, task, task.stage, session.learner.digest)
-    floor = floor_of(session.site.policy, task.study)
+    context = bound_to_cases(context, task, task.stage, context.learner.digest)
+    floor = floor_of(context.site.policy, task.study)
     patients = np.zeros(MOST_VISITS)
-    for num_visits in Counter(case.patient for case in session.cases).values():
+    for num_visits in Counter(case.patient for case in context.cases).values():
         patients[min(num_visits, MOST_VISITS) - 1] += 1
     patients[patients < floor] = 0
     fewest = int(min(patients[patients > 0], default=0))
     figures = Figures("visit_counts", int(patients @ np.arange(1, MOST_VISITS + 1)), {"patients": patients})
-    return release(session.door, figures, task.settings, task.round, fewest)
+    return release(context.gateway, figures, task.settings, task.round, fewest)
 
 
 HANDLERS = {"query.visits": Handler(site_visits)}

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 import msfl_common
 from msfl_client.classification.trainer import read_outcomes
-from msfl_client.clinical.inputs import labelled
+from msfl_client.clinical.inputs import dataset_of
 from msfl_client.disclosure.small_groups import in_large_groups
 from msfl_client.rounds.app import build_app
 from msfl_common.config.base import validate
@@ -32,7 +32,7 @@ from msfl_server.rounds.loop import run_rounds
 STUDY = {
     "name": "centroids",
     "task": "classification",
-    "min_cases": 5,
+    "min_patients": 5,
     "classification": {
         "outcome": {"endpoint": "activity"},
         "features": ["bpf", "log_lesion_volume"],
@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
     study = validate(StudyConfig, STUDY, "study")
     settings = study.classification
     assert settings is not None
-    strict = Policy(tasks=("classification",), min_cases=5)  # `refuse_models` as every site has it
+    strict = Policy(tasks=("classification",), min_patients=5)  # `refuse_models` as every site has it
     sites = [
         site.model_copy(update={"policy": strict})
         for site in sites_of_cohort(folder / "patients", folder / "out", study)
@@ -72,7 +72,7 @@ def main(folder: Path) -> None:
     parts = []
     for site in sites:
         data = read_outcomes(site, study, lambda *_: None)
-        parts.append(in_large_groups(settings, labelled(data.parts.training, settings, data.features), 5))
+        parts.append(in_large_groups(settings, dataset_of(data.splits.training, settings, data.features), 5))
     rows_NP, labels_N = (
         np.concatenate([one.features_NP for one in parts]),
         np.concatenate([one.labels_N for one in parts]),

@@ -37,10 +37,10 @@ class Quiet:
 def main(study_file: Path, folder: Path) -> None:
     study = load_study(study_file)
     sites = [
-        SiteConfig(name=data.name, data=(data,), state=folder / "states" / data.name, policy=Policy(min_cases=1))
+        SiteConfig(name=data.name, data=(data,), state=folder / "states" / data.name, policy=Policy(min_patients=1))
         for data in sorted(folder.glob("site-*"))
     ]
-    app = build_app(lambda context: sites[int(context.node_config["partition-id"])], keep_answers=False)
+    app = build_app(lambda context: sites[int(context.node_config["partition-id"])], cache_answers=False)
     first = starting_weights(study)
     run_rounds(InProcessGrid(app, len(sites)), study, first, folder / "out", Quiet())
     card, trained = load_model(folder / "out" / "model")

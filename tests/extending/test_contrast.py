@@ -15,7 +15,7 @@ from msfl_client.cli.main import main
 from msfl_client.data.bids import find_cases
 from msfl_client.data.dicom_series import recognise_series
 from msfl_client.preprocessing.pipeline import anchor_contrast
-from msfl_client.segmentation.network_input import reference_contrast
+from msfl_client.segmentation.network_input import target_contrast
 from msfl_common.config import contrasts
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import Inputs, StudyConfig
@@ -46,7 +46,7 @@ def config(make_site: Callable[..., Any]) -> SiteConfig:
         folder: Path = site.place(subject)
         (folder / f"{subject}_swi.nii.gz").write_bytes((folder / f"{subject}_FLAIR.nii.gz").read_bytes())
         (folder / f"{subject}_ce-gadolinium_T1w.nii.gz").write_bytes((folder / f"{subject}_T1w.nii.gz").read_bytes())
-    return site.config(policy=Policy(min_cases=1))  # type: ignore[no-any-return]
+    return site.config(policy=Policy(min_patients=1))  # type: ignore[no-any-return]
 
 
 def study_with(study: StudyConfig, *asked: str) -> StudyConfig:
@@ -92,7 +92,7 @@ def test_entities_tell_files_of_one_suffix_apart(config: SiteConfig) -> None:
 def test_what_it_is_good_for_is_in_the_table() -> None:
     assert anchor_contrast(Inputs(contrasts=ASKED)) == "T1w"
     assert anchor_contrast(Inputs(contrasts=("SWI", "PDw"))) == "PDw"
-    assert reference_contrast(Inputs(contrasts=("SWI", "FLAIR"))) == "FLAIR"
+    assert target_contrast(Inputs(contrasts=("SWI", "FLAIR"))) == "FLAIR"
     sidecar = {"SeriesDescription": "SWI_Images", "EchoTime": 0.02, "RepetitionTime": 0.03}
     found = recognise_series(sidecar, (256, 256, 80))
     assert not isinstance(found, str)

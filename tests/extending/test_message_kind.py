@@ -20,7 +20,7 @@ from msfl_client.egress.ledger_page import write_page
 from msfl_client.egress.ledger_proof import Proof
 from msfl_client.rounds import handlers
 from msfl_client.rounds.app import build_app
-from msfl_client.rounds.site_context import open_session
+from msfl_client.rounds.site_context import open_context
 from msfl_common.config import message_kinds
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
@@ -59,13 +59,13 @@ def config(make_site: Callable[..., Any]) -> SiteConfig:
 
 def allowing(site: SiteConfig, *more: str) -> SiteConfig:
     allow = (*message_kinds.allowed_by_default(), *more)
-    return site.model_copy(update={"policy": Policy(min_cases=2, allow=allow)})
+    return site.model_copy(update={"policy": Policy(min_patients=2, allow=allow)})
 
 
 def deployed(site: SiteConfig, study: StudyConfig) -> InProcessGrid:
     """What a SuperNode does with each message: its own acceptance, then the real app with its register of answers."""
     private_folder(site.state)
-    app = build_app(lambda _: site, keep_answers=True, agreed=study)
+    app = build_app(lambda _: site, cache_answers=True, agreed=study)
     status = StatusFile(site.state, study.name, "coordinator:9443")
 
     def answer(message: Message, context: Context) -> Message:
@@ -83,7 +83,7 @@ def test_a_new_kind_takes_two_files(touched: set[str]) -> None:
 def test_it_is_asked_and_answered_simulated_and_deployed(
     config: SiteConfig, tiny_study: StudyConfig, is_deployed: bool, tmp_path: Path
 ) -> None:
-    open_session.cache_clear()
+    open_context.cache_clear()
     site = allowing(config, "visit_counts")
     grid = deployed(site, tiny_study) if is_deployed else InProcessGrid(build_app(lambda _: site), 1)
     answers = example.ask_visits(grid, {1: "here"}, tiny_study)
@@ -115,10 +115,10 @@ def test_a_policy_that_does_not_name_it_refuses_before_anything_is_read(
 def test_too_few_patients_and_another_request_of_the_same_are_refused(
     config: SiteConfig, tiny_study: StudyConfig
 ) -> None:
-    open_session.cache_clear()
+    open_context.cache_clear()
     site = allowing(config, "visit_counts")
-    few = site.model_copy(update={"policy": site.policy.model_copy(update={"min_cases": 3})})
-    assert example.ask_visits(deployed(few, tiny_study), {1: "here"}, tiny_study).failures[0].code == "TOO_FEW_CASES"
+    few = site.model_copy(update={"policy": site.policy.model_copy(update={"min_patients": 3})})
+    assert example.ask_visits(deployed(few, tiny_study), {1: "here"}, tiny_study).failures[0].code == "TOO_FEW_PATIENTS"
     assert not example.ask_visits(deployed(site, tiny_study), {1: "here"}, tiny_study).failures
     content = pack_task(RoundTask(tiny_study, 1))
     content["task"] = ConfigRecord({**content.config_records["task"], "reference": "another"})

@@ -57,7 +57,7 @@ def test_a_metric_of_a_case_goes_from_the_site_to_the_report(
     ready_store: Path,
 ) -> None:
     assert len(add(monkeypatch, segmentation, "METRICS")) == 1
-    site = make_site(subjects=[f"sub-{number}" for number in range(4)]).config(policy=Policy(min_cases=1))
+    site = make_site(subjects=[f"sub-{number}" for number in range(4)]).config(policy=Policy(min_patients=1))
     rounds = tiny_study.rounds.model_copy(update={"num_rounds": 1, "quorum": 1})
     study, out = tiny_study.model_copy(update={"rounds": rounds}), tmp_path / "out"
     summary = run(study, (site,), out)
@@ -81,7 +81,7 @@ def test_a_metric_of_a_confusion_matrix_goes_to_the_pipelines_too(
     content = {
         "name": "outcomes",
         "task": "classification",
-        "min_cases": 2,
+        "min_patients": 2,
         "rounds": {"quorum": 1},
         "validation": {"bootstrap_samples": 100},
         "classification": {"outcome": {"endpoint": "edss-worsening"}, "model": {"kind": "lda"}},

@@ -19,7 +19,7 @@ FILE, REGISTRY = "networks/dilated.py", "networks/registry.py"
 LINE = "from msfl_common.networks.dilated import Dilated as Dilated\n"
 STUDY = """
 name: tiny
-min_cases: 1
+min_patients: 1
 inputs: {spacing_mm: 4.0}
 network: {kind: dilated, dimensions: 2, maps: 4, reaches: [1, 2]}
 training: {steps_per_round: 2, batch_size: 1, patch_voxels: 13}

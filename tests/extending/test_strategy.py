@@ -94,17 +94,17 @@ class DiesTraining(Recorder):
             raise Killed
 
 
-@pytest.mark.parametrize(("kind", "keep_answers"), [("fedprox", True), ("scaffold", True), ("fednorm", False)])
+@pytest.mark.parametrize(("kind", "cache_answers"), [("fedprox", True), ("scaffold", True), ("fednorm", False)])
 def test_a_killed_run_goes_on_to_the_same_bits(
-    sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path, kind: str, keep_answers: bool
+    sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path, kind: str, cache_answers: bool
 ) -> None:
     """Killed when two sites have trained a round: whether asked anew or from disk, what they keep goes on once."""
     study, whole, out = with_strategy(tiny_study, kind), tmp_path / "whole", tmp_path / "out"
     run_rounds(grid_of(sites), study, start(study), whole, Recorder())
     kept = {path: path.read_bytes() for path in (tmp_path / "states").rglob("strategy/*/*/*.safetensors")}
     with pytest.raises(Killed):
-        run_rounds(grid_of(sites, keep_answers=keep_answers), study, start(study), out, DiesTraining())
-    run_rounds(grid_of(sites, keep_answers=keep_answers), study, start(study), out, Recorder())
+        run_rounds(grid_of(sites, cache_answers=cache_answers), study, start(study), out, DiesTraining())
+    run_rounds(grid_of(sites, cache_answers=cache_answers), study, start(study), out, Recorder())
     assert equal(trained_weights(out), trained_weights(whole))
     assert len(kept) == (0 if kind == "fedprox" else 6)
     assert {path: path.read_bytes() for path in (tmp_path / "states").rglob("strategy/*/*/*.safetensors")} == kept

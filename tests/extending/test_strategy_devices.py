@@ -12,7 +12,7 @@ import torch
 from msfl_client.segmentation import distributed
 from msfl_client.segmentation.distributed_rank import Job
 from msfl_client.segmentation.loop import train_round
-from msfl_client.segmentation.network_input import save_prepared
+from msfl_client.segmentation.network_input import save_network_input
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.training.site_strategy import site_strategy
 from msfl_common.models.network import build_network, get_weights
@@ -44,7 +44,7 @@ def test_two_devices_follow_a_strategy_as_one_that_takes_the_same_parts(
     config = study(2, batch_size=3).model_copy(update={"strategy": TwoRules()})
     (tmp_path / "cases").mkdir()
     for number in range(2):
-        save_prepared(tmp_path / "cases" / f"{number}.safetensors", bright_lesions(number))
+        save_network_input(tmp_path / "cases" / f"{number}.safetensors", bright_lesions(number))
     first, rng = get_weights(build_network(config)), np.random.default_rng(0)
     control = {name: rng.normal(0, 0.1, value.shape).astype(np.float32) for name, value in first.items()}
     asked = flattened(first, {CONTROL: control})

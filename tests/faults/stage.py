@@ -64,7 +64,7 @@ def make_props(base: Path) -> Props:
         data[name] = site.root
     out = base / "simulated"
     sites = tuple(
-        SiteConfig(name=name, data=(folder,), state=out / name, device="cpu", policy=Policy(min_cases=1))
+        SiteConfig(name=name, data=(folder,), state=out / name, device="cpu", policy=Policy(min_patients=1))
         for name, folder in data.items()
     )
     run_simulated(RunSetup(study=study_of(), sites=sites), out, "inprocess", None)

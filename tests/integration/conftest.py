@@ -46,7 +46,7 @@ def expected(
     """The model of the same study, simulated in this process."""
     out = tmp_path_factory.mktemp("simulated")
     sites = tuple(
-        SiteConfig(name=name, data=(folder,), state=out / name, device="cpu", policy=Policy(min_cases=1))
+        SiteConfig(name=name, data=(folder,), state=out / name, device="cpu", policy=Policy(min_patients=1))
         for name, folder in site_data.items()
     )
     threads = torch.get_num_threads()

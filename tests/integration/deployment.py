@@ -197,5 +197,5 @@ def deployment(
 
 def write_site(folder: Path, name: str, bids: Path) -> None:
     """A site's own file."""
-    site = {"name": name, "data": str(bids), "state": "state", "device": "cpu", "policy": {"min_cases": 1}}
+    site = {"name": name, "data": str(bids), "state": "state", "device": "cpu", "policy": {"min_patients": 1}}
     (folder / "site.yaml").write_text(yaml.safe_dump(site))

@@ -13,7 +13,7 @@ from tests.benchmarks.simulated_rounds import in_one_place, tell_nobody, train
 from tests.integration.test_simulate import BIN, run
 
 from msfl_client.classification.outcome_data import read_outcomes
-from msfl_client.clinical.inputs import labelled
+from msfl_client.clinical.inputs import dataset_of
 from msfl_common.config.study import load_study
 from msfl_common.feature_models import predict_proba
 from msfl_common.models.model_folder import load_model
@@ -22,7 +22,7 @@ from msfl_server.research.simulation.folder import sites_of_cohort
 STUDY = """
 name: outcomes
 task: classification
-min_cases: 2
+min_patients: 2
 classification:
   outcome: {endpoint: activity}
   features: [log_lesion_volume, bpf]
@@ -87,7 +87,7 @@ def test_sums_over_sites_are_sums_in_one_place(base: Path) -> None:
     together = train(study, [in_one_place(sites, base / "lda" / "state")], base / "lda" / "together")
     data = read_outcomes(sites[0], study, tell_nobody)
     assert study.classification is not None
-    inputs_NP = labelled(data.parts.test, study.classification, data.raw).features_NP
+    inputs_NP = dataset_of(data.splits.test, study.classification, data.raw).features_NP
     ours, theirs = (predict_proba(study.classification, weights, inputs_NP) for weights in (federated, together))
     assert np.ptp(ours[:, 1]) > 0.01
     np.testing.assert_allclose(ours, theirs, atol=1e-6)

@@ -161,7 +161,7 @@ def recorded(tiny: StudyConfig, tmp_path_factory: pytest.TempPathFactory, ready_
                 file = made.site(name) / "site.yaml"
                 settings = yaml.safe_load(file.read_text())
                 settings["state"] = f"{MARKER}-home/state"
-                settings["policy"]["min_cases"] = 1 if name == SITES[0] else 2  # site-b's validation is refused
+                settings["policy"]["min_patients"] = 1 if name == SITES[0] else 2  # site-b's validation is refused
                 file.write_text(yaml.safe_dump(settings))
                 (made.site(name) / f"{MARKER}-home").mkdir()
                 point_kit(file, made.study.ca_key, proxy.address)

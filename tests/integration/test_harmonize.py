@@ -25,7 +25,7 @@ SITES = ("site-a", "site-b", "site-c")
 MAINS = {"msfl-server": server_main, "msfl-client": client_main}
 STUDY = """\
 name: harmonized
-min_cases: 1
+min_patients: 1
 inputs: {spacing_mm: 4.0}
 network: {kind: unet, channels: [4, 8]}
 training: {steps_per_round: 2, patch_voxels: 16}

@@ -80,7 +80,7 @@ def machines(*names: str) -> Iterator[dict[str, list[str]]]:
 
 
 @contextmanager
-def front_door(made: Deployment, host: str, port: int, prefix: list[str]) -> Iterator[None]:
+def reverse_proxy(made: Deployment, host: str, port: int, prefix: list[str]) -> Iterator[None]:
     """nginx before the SuperLink, with the configuration that deploy/ ships."""
     folder = made.base / "nginx"
     folder.mkdir()
@@ -119,7 +119,7 @@ def network(
                 deployment(tmp_path / "federation", real_study, site_data, SERVER_IP, PUBLIC_PORT, ready_store)
             )
             made.prefix = spaces
-            stack.enter_context(front_door(made, SERVER_IP, PUBLIC_PORT, spaces["server"]))
+            stack.enter_context(reverse_proxy(made, SERVER_IP, PUBLIC_PORT, spaces["server"]))
             cable = ("-n", spaces["server"][-1], "link", "set", "to2")
             yield Network(made, lambda: ip(*cable, "down"), lambda: ip(*cable, "up"))
         else:
@@ -127,7 +127,7 @@ def network(
             made = stack.enter_context(
                 deployment(tmp_path / "federation", real_study, site_data, "localhost", port, ready_store)
             )
-            stack.enter_context(front_door(made, "127.0.0.1", port, []))
+            stack.enter_context(reverse_proxy(made, "127.0.0.1", port, []))
             proxy = Proxy(port)
             stack.callback(proxy.close)
             point_kit(made.site("site-a") / "site.yaml", made.study.ca_key, f"localhost:{proxy.port}")

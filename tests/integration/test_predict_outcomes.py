@@ -47,11 +47,11 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(cohort: Path, folder: Path, **settings: Any) -> Path:
     """The model that a run of real rounds ends with."""
-    study = StudyConfig(name="outcomes", task="classification", min_cases=1, **settings)
+    study = StudyConfig(name="outcomes", task="classification", min_patients=1, **settings)
     policy = Policy(
         tasks=("classification",),
         allow=("model_update", "validation_metrics", "harmonization_sums", "node_facts"),
-        min_cases=1,
+        min_patients=1,
         refuse_models=(),
     )
     sites = [SiteConfig(name=name, data=(cohort / name,), state=folder / name, policy=policy) for name in SITES]
@@ -191,7 +191,7 @@ def test_a_patients_last_visit_with_the_inputs_or_every_visit(
 ) -> None:
     table = folder / "features" / "features.tsv"
     sessions = [line.split("\t")[:2] for line in table.read_text().splitlines()[1:]]
-    number, subject = next((at, name) for at, (name, session) in enumerate(sessions) if session == "ses-02")
+    number, subject = next((at, name) for at, (name, visit_id) in enumerate(sessions) if visit_id == "ses-02")
     predict(logistic, folder)
     last = next(row for row in rows_of(tmp_path) if row["participant_id"] == subject)
     assert last["session_id"] == "ses-02"

@@ -20,7 +20,7 @@ ROUNDS = 4
 STUDY = """\
 name: progression
 task: classification
-min_cases: 2
+min_patients: 2
 classification:
   outcome: {endpoint: activity}
   features: [bpf, log_lesion_volume]
@@ -43,7 +43,7 @@ def test_trees_grow_among_real_sites_as_in_a_simulation_and_nothing_tells_who(tm
         for name in folders:
             path = made.site(name) / "site.yaml"
             content = yaml.safe_load(path.read_text())
-            content["policy"] = {"min_cases": 2, "tasks": ["classification"], "refuse_models": []}
+            content["policy"] = {"min_patients": 2, "tasks": ["classification"], "refuse_models": []}
             path.write_text(yaml.safe_dump(content))
         made.start_sites(*folders)
         made.start_server()

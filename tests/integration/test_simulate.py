@@ -22,7 +22,7 @@ from msfl_server.research.simulated_cohort import make_cohort
 
 STUDY = """
 name: tiny
-min_cases: 1
+min_patients: 1
 inputs: {spacing_mm: 4.0}
 network: {kind: unet, channels: [4, 8]}
 training: {steps_per_round: 2, batch_size: 2, patch_voxels: 16}

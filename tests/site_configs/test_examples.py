@@ -96,7 +96,7 @@ def test_demo_loads_and_its_sites_keep_apart():
     assert sites[0].data == (build / "cohort" / "site-a",)
     assert sites[0].state == build / "state" / "site-a"
     assert study.rounds.quorum <= len(sites)
-    assert {site.policy.min_cases for site in sites} == {study.min_cases} == {3}
+    assert {site.policy.min_patients for site in sites} == {study.min_patients} == {3}
 
 
 def test_no_config_is_left_out():

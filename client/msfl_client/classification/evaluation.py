@@ -17,7 +17,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.classification import check_scores, class_metrics, measure, threshold_metrics
-from msfl_common.metrics.score_bins import cells, told_confusion
+from msfl_common.metrics.score_bins import bin_scores, disclosed_confusion
 from msfl_common.metrics.scored import predict_classes
 from msfl_common.system.seeds import derive_seed
 
@@ -32,11 +32,11 @@ def measure_site(
 ) -> ValidationMetrics:
     """Metrics, cells and confusion matrix of a site's cases.
 
-    The floor is the larger of the policy's and the study's `min_cases`. Undefined metrics are left out. Where a class
-    is predicted of some, but fewer patients than the floor, all that rests on predicted classes is withheld: together,
-    sensitivity, specificity and prevalence would tell who of the few is what. Where some, but fewer patients than the
-    floor are of a class, all that is of one class is withheld, cells and confusion matrix with it: what is told then,
-    as the Brier score, is of all patients at once.
+    The floor is the larger of the policy's and the study's `min_patients`. Undefined metrics are left out. Where a
+    class is predicted of some, but fewer patients than the floor, all that rests on predicted classes is withheld:
+    together, sensitivity, specificity and prevalence would tell who of the few is what. Where some, but fewer patients
+    than the floor are of a class, all that is of one class is withheld, score bins and confusion matrix with it: what
+    is disclosed then, as the Brier score, is of all patients at once.
 
     Args:
         probabilities_NK: the model's, each row adding up to 1.
@@ -47,32 +47,32 @@ def measure_site(
         policy: the site's floor.
 
     Raises:
-        RefusedError: with the code TOO_FEW_CASES: too few patients, or all cases have one outcome, so that any figure
-            would tell everyone's.
+        RefusedError: with the code TOO_FEW_PATIENTS: too few patients, or all cases have one outcome, so that any
+            figure would tell everyone's.
         ValueError: shapes, probabilities or labels are not as declared.
     """
     start = time.monotonic()
     check_scores(probabilities_NK, labels_N, patients)
     check_floor(policy, study, len(set(patients)))
     if len(np.unique(labels_N)) < 2:
-        raise RefusedError(Code.TOO_FEW_CASES, f"all {len(labels_N)} cases have one outcome")
+        raise RefusedError(Code.TOO_FEW_PATIENTS, f"all {len(labels_N)} cases have one outcome")
     floor, num_classes = floor_of(policy, study), probabilities_NK.shape[1]
     seed = derive_seed(study.seed, "bootstrap", "classification")
     samples = study.validation.bootstrap_samples
     estimates = measure(probabilities_NK, labels_N, patients, threshold, samples, seed, floor)
     predicted_N = predict_classes(probabilities_NK, threshold)
-    confusion_KK = told_confusion(predicted_N, labels_N, patients, floor, num_classes)
-    cells_CG3 = cells(probabilities_NK, labels_N, patients, floor)
+    confusion_KK = disclosed_confusion(predicted_N, labels_N, patients, floor, num_classes)
+    bins_CG3 = bin_scores(probabilities_NK, labels_N, patients, floor)
     withheld = threshold_metrics() if confusion_KK is None else ()
     fewest = fewest_patients(labels_N, patients)
     if fewest < floor:
-        withheld, confusion_KK, cells_CG3 = (*withheld, *class_metrics()), None, np.zeros_like(cells_CG3)
+        withheld, confusion_KK, bins_CG3 = (*withheld, *class_metrics()), None, np.zeros_like(bins_CG3)
         fewest = len(set(patients))
     return ValidationMetrics(
         estimates={name: found for name, found in estimates.items() if found.num_cases and name not in withheld},
         num_cases=len(labels_N),
         seconds=time.monotonic() - start,
-        cells=cells_CG3,
+        score_bins=bins_CG3,
         confusion=np.zeros((num_classes, num_classes)) if confusion_KK is None else confusion_KK,
         min_patients=fewest,
     )

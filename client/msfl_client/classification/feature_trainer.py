@@ -9,13 +9,13 @@ from msfl_client.classification.evaluation import fewest_patients, measure_site
 from msfl_client.classification.feature_models.contribution import contribute
 from msfl_client.classification.feature_models.site_half import site_half_of
 from msfl_client.classification.observation_digest import digest_of_observations
-from msfl_client.clinical.inputs import labelled
+from msfl_client.clinical.inputs import dataset_of
 from msfl_client.disclosure.answered_states import AnsweredStates, answered_states
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.disclosure.small_groups import in_large_groups
 from msfl_client.disclosure.state_bounds import Rules, check_bounds, check_follows, check_measured
 from msfl_client.trainer import OnCase, OnStep
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import check_state, contribution_like, first_state, phase_of, predict_proba
 from msfl_common.messages.records import RoundTask, ValidationMetrics
@@ -58,7 +58,7 @@ class FeatureLearner:
     @property
     def digest(self) -> str:
         """See `Learner`."""
-        return digest_of_observations(self._data.parts.each, self._data.raw, sees_images=False)
+        return digest_of_observations(self._data.splits.each, self._data.raw, sees_images=False)
 
     def num_behind(self, _: int) -> int:
         """See `Learner`; the first sums are of each class that is not left out."""
@@ -110,7 +110,7 @@ class FeatureLearner:
         check_state(self._settings, weights)
         study, cases = self._data.study, self._cases(self._part(task))
         if not len(cases.labels_N):
-            raise RefusedError(Code.TOO_FEW_CASES, f"no patient to measure for {task.split}")
+            raise RefusedError(Code.TOO_FEW_PATIENTS, f"no patient to measure for {task.split}")
         learned = in_large_groups(self._settings, self._cases(self._training), self._floor).features_NP
         own_NP = learned if len(learned) else cases.features_NP
         check_measured(
@@ -141,8 +141,8 @@ class FeatureLearner:
     @cached_property
     def _training(self) -> Sequence[Observation]:
         """Those that are learned from: of no group of too few patients, by the inputs before any harmonization."""
-        part = self._data.parts.training
-        cases = labelled(part, self._settings, self._data.raw)
+        part = self._data.splits.training
+        cases = dataset_of(part, self._settings, self._data.raw)
         kept = set(in_large_groups(self._settings, cases, self._floor).patients)
         found = [one for one in part if one.patient in kept]
         if len(found) < len(part):
@@ -151,7 +151,7 @@ class FeatureLearner:
         return found
 
     def _part(self, task: RoundTask) -> Sequence[Observation]:
-        return self._data.parts.test if task.split == "test" else self._data.parts.validation
+        return self._data.splits.test if task.split == "test" else self._data.splits.validation
 
-    def _cases(self, part: Sequence[Observation]) -> Labelled:
-        return labelled(part, self._settings, self._data.features)
+    def _cases(self, part: Sequence[Observation]) -> Dataset:
+        return dataset_of(part, self._settings, self._data.features)

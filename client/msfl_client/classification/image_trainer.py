@@ -55,17 +55,17 @@ class ImageLearner:
     @property
     def num_train_cases(self) -> int:
         """See `Learner`."""
-        return len(self._data.parts.training)
+        return len(self._data.splits.training)
 
     @property
     def num_train_patients(self) -> int:
         """See `Learner`."""
-        return len({one.patient for one in self._data.parts.training})
+        return len({one.patient for one in self._data.splits.training})
 
     @property
     def digest(self) -> str:
         """See `Learner`."""
-        return digest_of_observations(self._data.parts.each, self._data.raw, sees_images=True)
+        return digest_of_observations(self._data.splits.each, self._data.raw, sees_images=True)
 
     def num_behind(self, number: int) -> int:
         """See `Learner`; a round may draw fewer sequences than there are, and some have no usable image."""
@@ -105,7 +105,7 @@ class ImageLearner:
         set_weights(self._network, self._strategy.whole(weights, task.round))
         sequences = self._sequences(self._part(task))
         if not sequences:
-            raise RefusedError(Code.TOO_FEW_CASES, f"no patient to measure for {task.split}")
+            raise RefusedError(Code.TOO_FEW_PATIENTS, f"no patient to measure for {task.split}")
         probabilities_NK = predict(self._network, sequences, task.study, self._device, on_case)
         labels_N = np.array([sequence.label for sequence in sequences], np.int64)
         patients = [sequence.patient for sequence in sequences]
@@ -113,13 +113,13 @@ class ImageLearner:
 
     @cached_property
     def _training(self) -> list[VisitSequence]:
-        sequences = self._sequences(self._data.parts.training)
+        sequences = self._sequences(self._data.splits.training)
         if not sequences:
             raise RefusedError(Code.NO_CASES, "no training patient has a usable image")
         return sequences
 
     def _part(self, task: RoundTask) -> Sequence[Observation]:
-        return self._data.parts.test if task.split == "test" else self._data.parts.validation
+        return self._data.splits.test if task.split == "test" else self._data.splits.validation
 
     def _sequences(self, part: Sequence[Observation]) -> list[VisitSequence]:
         """The observations as sequences; one whose images cannot be used is left out."""

@@ -14,9 +14,9 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from msfl_client.clinical.inputs import complete, labelled
+from msfl_client.clinical.inputs import complete, dataset_of
 from msfl_client.clinical.observations import Observations, observations, sees_images
-from msfl_client.clinical.splits import Parts, split_parts
+from msfl_client.clinical.splits import Splits, split_patients
 from msfl_client.data.bids import Case
 from msfl_client.data.checks import check_site
 from msfl_client.features.cache import TABLE, features_of
@@ -105,7 +105,7 @@ class OutcomeData:
         return self.study.classification
 
     @cached_property
-    def parts(self) -> Parts:
+    def splits(self) -> Splits:
         """The usable observations, split by patient; the same before and after harmonization.
 
         Raises:
@@ -113,19 +113,19 @@ class OutcomeData:
         """
         told = self._told
         found = told if isinstance(self.settings.model, DeepModel) else complete(told, self.settings, self.raw)
-        labelled(found, self.settings, self.raw)  # looks whether an input is the label
+        dataset_of(found, self.settings, self.raw)  # looks whether an input is the label
         if found.left_out:
             note = f"{len(found.left_out)} patients or visits left out; `msfl-client check` says why"
             self.on_progress(self.site.name, "checked", len(found.kept), len(found.kept), note)
         if self.study.segmentation is None:
-            return split_parts(found.kept, self.study, self.site.name)
-        usable, parts = {one.key for one in found.kept}, split_parts(told.kept, self.study, self.site.name)
-        return Parts(*([one for one in part if one.key in usable] for part in parts.each))
+            return split_patients(found.kept, self.study, self.site.name)
+        usable, splits = {one.key for one in found.kept}, split_patients(told.kept, self.study, self.site.name)
+        return Splits(*([one for one in part if one.key in usable] for part in splits.each))
 
     @property
     def training_cases(self) -> tuple[Case, ...]:
         """The images of the patients that are learned from, all their visits."""
-        patients = {(one.dataset, one.subject) for one in self.parts.training}
+        patients = {(one.dataset, one.subject) for one in self.splits.training}
         return tuple(case for case in self.cases if case.patient in patients)
 
     @cached_property
@@ -139,7 +139,7 @@ class OutcomeData:
             return self.raw
         path = self.site.state / FOLDER / TABLE_FILE
         if not path.exists():
-            raise RefusedError(Code.TOO_FEW_CASES, "not harmonized: no scanner had enough cases")
+            raise RefusedError(Code.TOO_FEW_PATIENTS, "not harmonized: no scanner had enough cases")
         return read_features_table(path)
 
     @property

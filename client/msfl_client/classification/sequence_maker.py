@@ -58,7 +58,7 @@ class SequenceMaker:
         names = self._settings.clinical
         clinical_VE = np.array([[visit.clinical.get(name, np.nan) for name in names] for visit in visits])
         values = scale_clinical(clinical_VE.reshape(len(visits), -1), names)
-        features = np.array([self._standardised(one, visit.case.session if visit.case else None) for visit in visits])
+        features = np.array([self._standardised(one, visit.case.visit_id if visit.case else None) for visit in visits])
         return VisitSequence(
             volumes=volumes,
             clinical_VE=np.concatenate([features.reshape(len(visits), -1), values], axis=1).astype(np.float32),
@@ -67,9 +67,9 @@ class SequenceMaker:
             patient=one.patient,
         )
 
-    def _standardised(self, one: Observation, session: str | None) -> NDArray[np.float64]:
+    def _standardised(self, one: Observation, context: str | None) -> NDArray[np.float64]:
         """Features of a visit in standard deviations from the reference's mean; 0 for one that is not known."""
-        row = self._rows.get((one.dataset, one.subject, session), {})
+        row = self._rows.get((one.dataset, one.subject, context), {})
         return np.array([(row.get(name, mean) - mean) / scale for name, (mean, scale) in self._scales.items()])
 
 

@@ -14,7 +14,7 @@ from msfl_client.classification.feature_trainer import FeatureLearner
 from msfl_client.classification.image_trainer import ImageLearner
 from msfl_client.classification.outcome_data import read_outcomes
 from msfl_client.clinical.observations import observations
-from msfl_client.clinical.splits import split_parts
+from msfl_client.clinical.splits import split_patients
 from msfl_client.data.bids import Case, split_by_patient
 from msfl_client.data.checks import check_site
 from msfl_client.features.table import FeatureTable
@@ -61,8 +61,8 @@ def split_segmentation(site: SiteConfig, study: StudyConfig, cases: Sequence[Cas
     if site.name == study.left_out:
         return [], []
     imaged = check_site(site, study.inputs, num_workers=os.cpu_count() or 1, needs_mask=False).cases
-    parts = split_parts(observations(imaged, site.data, study.classification).kept, study, site.name)
-    patients = [{(one.dataset, one.subject) for one in part} for part in parts.each]
+    splits = split_patients(observations(imaged, site.data, study.classification).kept, study, site.name)
+    patients = [{(one.dataset, one.subject) for one in part} for part in splits.each]
     more = split_by_patient(
         [case for case in cases if case.patient not in set().union(*patients)], fraction, study.seed
     )

@@ -134,9 +134,9 @@ def _split_line(site: SiteConfig, study: StudyConfig, check: SiteCheck) -> str:
     line = f"In study {study.name}: train on {len(training)} cases, validate on {len(validation)}."
     fewest = floor_of(site.policy, study)
     if len({case.patient for case in training}) < fewest:
-        line += f" It cannot train: a model must rest on {fewest} patients (min_cases of site and study)."
+        line += f" It cannot train: a model must rest on {fewest} patients (min_patients of site and study)."
     if len({case.patient for case in validation}) < fewest:
-        line += f" Metrics stay at the site: they need {fewest} patients (min_cases of site and study)."
+        line += f" Metrics stay at the site: they need {fewest} patients (min_patients of site and study)."
     return line
 
 
@@ -164,7 +164,7 @@ def _case(case: Case, check: SiteCheck) -> dict[str, Any]:
         "key": case.key,
         "dataset": case.dataset,
         "subject": case.subject,
-        "session": case.session,
+        "visit": case.visit_id,
         "images": {contrast: str(path) for contrast, path in case.images.items()},
         "mask": str(case.mask) if case.mask else None,
         "scanner": case.scanner,

@@ -23,7 +23,7 @@ def import_dicom_folder(
 ) -> None:
     """Make a BIDS folder of DICOM files: T1w, FLAIR, T2w and PDw series, de-identified.
 
-    Subjects are numbered afresh and sessions by date. Who is who stands in BIDS/sourcedata/subjects.tsv, which only
+    Subjects are numbered afresh and visits by date. Who is who stands in BIDS/sourcedata/subjects.tsv, which only
     this account may read: keep it at the site. What is there already is left alone.
     """
     from msfl_client.data.dicom import TABLE, import_dicom
@@ -36,10 +36,8 @@ def import_dicom_folder(
         print_json(asdict(report))
         return
     console = stdout_console(soft_wrap=True)
-    sessions = {(subject, session) for subject, session, _ in report.images}
-    console.print(
-        f"{len(report.images)} images of {len(sessions)} sessions; {report.there_already} sessions were there"
-    )
+    visits = {(subject, visit) for subject, visit, _ in report.images}
+    console.print(f"{len(report.images)} images of {len(visits)} visits; {report.there_already} visits were there")
     for why, count in report.passed_over.items():
         console.print(f"passed over: {count} {why}", style="yellow")
     console.print(f"Who is who: {bids / TABLE}; keep it at the site.")

@@ -62,7 +62,7 @@ def beware(kit: SignedKit, policy: Policy) -> list[str]:
     if outcome is None or not outcome.model.can_be_solved:
         return []
     kind = outcome.model.kind
-    refused = f" Until {kind} is taken out of `policy.refuse_models` in site.yaml, this site takes no part."
+    refused = f" Until {kind} is removed from `policy.refuse_models` in site.yaml, this site takes no part."
     return [
         f"BEWARE: from the answers to a model of kind {kind}, a coordinator in bad faith can read single patients' "
         "inputs. Say yes only if you would show them to it; else ask for another model (deploy/hospital-it.md)."
@@ -91,7 +91,7 @@ def is_approved(console: Console, kit: SignedKit, approved: SignedKit | None, ye
     if given is not None:
         if "".join(given.split()).replace(":", "").lower() != found:
             raise InputError(
-                f"--fingerprint: the kit's authority has another, {found}; do not go on: ask the coordinator"
+                f"--fingerprint: the kit's authority has another, {found}; do not continue: ask the coordinator"
             )
         return True
     if approved is not None and approved.digest == kit.digest:

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msfl_client.clinical.inputs import complete, labelled
+from msfl_client.clinical.inputs import complete, dataset_of
 from msfl_client.clinical.observations import REASONS, Observation, Observations, observations, sees_images
-from msfl_client.clinical.splits import split_parts
+from msfl_client.clinical.splits import split_patients
 from msfl_client.data.bids import Case
 from msfl_client.data.findings import FIXES, Finding
 from msfl_client.disclosure.floors import floor_of
@@ -26,7 +26,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import CohortError, InputError
 
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
-_PARTS = ("training", "validation", "test")
+_SPLITS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class OutcomeCheck:
         outcome: the label column, or the endpoint.
         found: the observations that can be used, and why others cannot.
         per_class: class to number of observations.
-        parts: observations to train, validate and test on.
+        splits: observations to train, validate and test on.
         findings: faults of rows and of the site as a whole.
     """
 
     outcome: str
     found: Observations
     per_class: dict[str, int]
-    parts: tuple[int, int, int]
+    splits: tuple[int, int, int]
     findings: tuple[Finding, ...]
 
     def raise_if_unusable(self, source: str) -> None:
@@ -82,7 +82,7 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
     if measured and not isinstance(settings.model, DeepModel):
         found = complete(found, settings, table)
         try:
-            labelled(found, settings, table)
+            dataset_of(found, settings, table)
         except InputError as error:
             findings.append(Finding("fail", None, "leak", str(error)))
     if not measured and sees_images(settings):
@@ -92,10 +92,10 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
     counts = found.per_class(settings.outcome)
     if found.kept:
         findings += [Finding("warn", None, "outcome", text) for text in _lacking(counts)]
-    parts = split_parts(found.kept, study, site.name)
-    training, validation, test = (len(part) for part in parts.each)
+    splits = split_patients(found.kept, study, site.name)
+    training, validation, test = (len(part) for part in splits.each)
     if measured and not isinstance(settings.model, DeepModel) and not any(one.rule == "leak" for one in findings):
-        findings += _left_out_of_sums(site, study, settings, table, parts.training)
+        findings += _left_out_of_sums(site, study, settings, table, splits.training)
     name = settings.outcome.column or settings.outcome.endpoint or ""
     return OutcomeCheck(name, found, counts, (training, validation, test), tuple(findings))
 
@@ -109,7 +109,7 @@ def needs_images(site: SiteConfig, study: StudyConfig | None) -> bool:
 
 
 def print_outcome(console: Console, site: SiteConfig, check: OutcomeCheck) -> None:
-    """Print classes, parts, reasons for leaving out, and faults with their fix."""
+    """Print classes, splits, reasons for leaving out, and faults with their fix."""
     table = Table(title=f"{check.outcome} at {site.name}", title_justify="left")
     table.add_column("class")
     table.add_column("observations", justify="right")
@@ -117,8 +117,8 @@ def print_outcome(console: Console, site: SiteConfig, check: OutcomeCheck) -> No
         table.add_row(Text(name), str(count))
     console.print(table)
     patients = len({one.patient for one in check.found.kept})
-    parts = ", ".join(f"{count} for {part}" for part, count in zip(_PARTS, check.parts, strict=True))
-    lines = [f"{len(check.found.kept)} observations of {patients} patients can be used: {parts}."]
+    splits = ", ".join(f"{count} for {part}" for part, count in zip(_SPLITS, check.splits, strict=True))
+    lines = [f"{len(check.found.kept)} observations of {patients} patients can be used: {splits}."]
     lines += [f"  left out: {count}, {REASONS[reason]}" for reason, count in check.found.counts.items()]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
@@ -135,7 +135,7 @@ def outcome_document(check: OutcomeCheck) -> dict[str, Any]:
         "observations": len(check.found.kept),
         "patients": len({one.patient for one in check.found.kept}),
         "per_class": check.per_class,
-        "parts": dict(zip(_PARTS, check.parts, strict=True)),
+        "splits": dict(zip(_SPLITS, check.splits, strict=True)),
         "left_out": {str(reason): count for reason, count in check.found.counts.items()},
         "left_out_of": {key: str(reason) for key, reason in check.found.left_out.items()},
         "findings": [
@@ -154,7 +154,7 @@ def _left_out_of_sums(
 ) -> list[Finding]:
     """Who of the training patients does not train, as too few are like them in what sums tell apart."""
     try:
-        training = labelled(part, settings, table)
+        training = dataset_of(part, settings, table)
     except InputError as error:
         return [Finding("fail", None, "leak", str(error))]
     floor = floor_of(site.policy, study)

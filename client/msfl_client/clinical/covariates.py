@@ -94,16 +94,16 @@ class _Table:
     sessions: Mapping[tuple[str, str], Values]
 
     def of(self, case: Case) -> Values:
-        return {**self.subjects.get(case.subject, {}), **self.sessions.get((case.subject, case.session or ""), {})}
+        return {**self.subjects.get(case.subject, {}), **self.sessions.get((case.subject, case.visit_id or ""), {})}
 
 
 def _read_covariates(root: Path) -> _Table:
-    """Age (years) and sex of participants.tsv; a session's own age, from sessions.tsv, goes before."""
+    """Age (years) and sex of participants.tsv; a visit_id's own age, from sessions.tsv, goes before."""
     subjects = {subject: _values(row) for subject, row in read_rows(root / "participants.tsv", "sub-").items()}
     sessions: dict[tuple[str, str], Values] = {}
     for subject in subjects:
         rows = read_rows(root / subject / f"{subject}_sessions.tsv", "ses-")
-        sessions |= {(subject, session): _values({"age": row.get("age")}) for session, row in rows.items()}
+        sessions |= {(subject, visit_id): _values({"age": row.get("age")}) for visit_id, row in rows.items()}
     return _Table(subjects, sessions)
 
 

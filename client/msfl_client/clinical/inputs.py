@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from msfl_client.clinical.observations import Observation, Observations
 from msfl_client.features.table import FeatureTable
 from msfl_common.config.classification import Classification
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError
 
 _LEAST_ARRANGEMENTS = 100  # fewer, and an input may well equal the label by chance
@@ -30,9 +30,9 @@ def complete(found: Observations, classification: Classification, table: Feature
     return replace(found, kept=kept, left_out={**found.left_out, **dict.fromkeys(sorted(lacking), "no-input")})
 
 
-def labelled(
+def dataset_of(
     found: Observations | Sequence[Observation], classification: Classification, table: FeatureTable | None
-) -> Labelled:
+) -> Dataset:
     """Inputs and labels of observations, inputs in the order of `classification.inputs`.
 
     Args:
@@ -50,7 +50,7 @@ def labelled(
     labels = np.array([one.label for one, _ in pairs], np.int64)
     outcome = classification.outcome
     refuse_leak(classification.inputs, inputs, labels, outcome.column or outcome.endpoint or "the label")
-    return Labelled(classification.inputs, inputs, labels, tuple(one.patient for one, _ in pairs))
+    return Dataset(classification.inputs, inputs, labels, tuple(one.patient for one, _ in pairs))
 
 
 def refuse_leak(
@@ -86,14 +86,14 @@ Rows = Mapping[tuple[int, str, str | None], Mapping[str, float]]
 
 
 def rows_by_visit(table: FeatureTable | None) -> Rows:
-    """Features of a table by folder, patient and session."""
+    """Features of a table by folder, patient and visit_id."""
     rows = table.rows if table is not None else ()
     return {(row.dataset, row.participant_id, row.session_id): row.features for row in rows}
 
 
 def known_inputs(one: Observation, classification: Classification, rows: Rows) -> dict[str, float]:
     """Those of a model's inputs that are known of an observation, in their order."""
-    features = rows.get((one.dataset, one.subject, one.session), {})
+    features = rows.get((one.dataset, one.subject, one.visit_id), {})
     known = {**features, **{str(name): value for name, value in one.clinical.items()}}
     return {name: known[name] for name in classification.inputs if name in known}
 

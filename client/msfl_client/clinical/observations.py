@@ -22,12 +22,12 @@ from msfl_common.errors import InputError
 
 Reason = (
     Unknown
-    | Literal["fault", "session-order", "no-images", "no-date", "no-later-visit", "no-label", "other-label", "no-input"]
+    | Literal["fault", "visit-order", "no-images", "no-date", "no-later-visit", "no-label", "other-label", "no-input"]
 )
 REASONS: Mapping[Reason, str] = MappingProxyType(
     {
         "fault": "a fault in the patient's rows",
-        "session-order": "sessions are not numbered in the order of their dates",
+        "visit-order": "visits are not numbered in the order of their dates",
         "no-images": "no usable images at the visit",
         "no-date": "no date at the visit",
         "no-score": "no EDSS at the visit",
@@ -70,7 +70,7 @@ class Observation:
         key: unique within the site, and says which patient and visit; stays there.
         dataset: index of the BIDS folder.
         subject: "sub-001", unique within the folder.
-        session: of the index visit; None for one without, or in a folder without sessions.
+        visit_id: of the index visit; None for one without, or in a folder without ses- levels.
         patient: key of the patient, unique within the site.
         visits: up to the index visit, which is the last; oldest first.
         label: index of its class.
@@ -79,7 +79,7 @@ class Observation:
     key: str
     dataset: int
     subject: str
-    session: str | None
+    visit_id: str | None
     patient: str
     visits: tuple[SeenVisit, ...]
     label: int
@@ -141,7 +141,7 @@ def observations(
     patient's first or every one that has a label.
 
     Whether lesions changed is read from `new_lesions` and `enlarging_lesions` of sessions.tsv, a reader's counts since
-    the session before; where it has neither, from the table of features.
+    the visit_id before; where it has neither, from the table of features.
 
     Args:
         cases: the site's usable cases, as `bids.find_cases` orders them.
@@ -154,7 +154,7 @@ def observations(
     """
     outcome = classification.outcome
     rows = {(row.dataset, row.participant_id, row.session_id): row for row in (table.rows if table else ())}
-    imaged = imaged_sessions(cases, table)
+    imaged = imaged_visits(cases, table)
     needed = {*classification.clinical, *(["edss"] if outcome.endpoint else [])}
     if outcome.endpoint == "activity":
         needed |= {*_CHANGE_COLUMNS}
@@ -168,9 +168,9 @@ def observations(
     left_out: dict[str, Reason] = dict.fromkeys(records.left_out, "fault")
     for place, patient in records.patients.items():
         images = imaged.get(place, {})
-        changes = {session: _changed(rows.get((*place, session))) for session in images}
+        changes = {visit_id: _changed(rows.get((*place, visit_id))) for visit_id in images}
         if not are_in_order(patient, images):
-            left_out[patient.key] = "session-order"
+            left_out[patient.key] = "visit-order"
             continue
         more, without = _of_patient(place, patient, images, changes, records.label_in_sessions, classification)
         kept += more
@@ -178,22 +178,22 @@ def observations(
     return Observations(tuple(kept), left_out, records.findings)
 
 
-def imaged_sessions(
+def imaged_visits(
     cases: Sequence[Case], table: FeatureTable | None
 ) -> dict[tuple[int, str], dict[str | None, Case | None]]:
-    """Of each (folder, subject) the sessions with images or features, in order, and their case."""
+    """Of each (folder, subject) the visits with images or features, in order, and their case."""
     found: defaultdict[tuple[int, str], dict[str | None, Case | None]] = defaultdict(dict)
     for case in cases:
-        found[case.patient][case.session] = case
+        found[case.patient][case.visit_id] = case
     for row in table.rows if table else ():
         found[row.dataset, row.participant_id].setdefault(row.session_id, None)
     return dict(found)
 
 
 def are_in_order(patient: Patient, images: Collection[str | None]) -> bool:
-    """Whether sessions with images are named in the order of their dates."""
-    in_order = [visit.session for visit in patient.visits if visit.imaged]
-    return in_order == [session for session in images if session in in_order]
+    """Whether visits with images are named in the order of their dates."""
+    in_order = [visit.visit_id for visit in patient.visits if visit.imaged]
+    return in_order == [visit_id for visit_id in images if visit_id in in_order]
 
 
 def observe(
@@ -210,24 +210,24 @@ def observe(
         place: folder and subject.
         patient: with the visits.
         index: number of the visit.
-        images: session to its case.
+        images: visit_id to its case.
         classification: which clinical values the model sees.
         label: index of its class; any, where it is to be predicted.
     """
     seen = tuple(
         SeenVisit(
             visit.days,
-            images.get(visit.session) if visit.imaged else None,
+            images.get(visit.visit_id) if visit.imaged else None,
             {name: visit.values[name] for name in classification.clinical if name in visit.values},
         )
         for visit in patient.visits[: index + 1]
     )
-    return Observation(_key(patient, index), *place, patient.visits[index].session, patient.key, seen, label)
+    return Observation(_key(patient, index), *place, patient.visits[index].visit_id, patient.key, seen, label)
 
 
 def _key(patient: Patient, index: int) -> str:
     visit = patient.visits[index]
-    name = visit.session or (f"day {visit.days:g}" if visit.days is not None else "")
+    name = visit.visit_id or (f"day {visit.days:g}" if visit.days is not None else "")
     return f"{patient.key} {name}".strip()
 
 
@@ -270,7 +270,7 @@ def _label(
         return int(told) if isinstance(told, bool) else told
     if not label_in_sessions:
         return _class_of(patient.label, outcome)
-    later = [visit for visit in patient.visits[index + 1 :] if visit.session is not None]
+    later = [visit for visit in patient.visits[index + 1 :] if visit.visit_id is not None]
     return _class_of(later[0].label, outcome) if later else "no-later-visit"
 
 
@@ -306,11 +306,11 @@ def _endpoint(
 
 
 def _change(visit: Visit, changes: Mapping[str | None, float | None]) -> float | None:
-    """Whether lesions appeared or grew since the session before: by the reader, else by the features."""
+    """Whether lesions appeared or grew since the visit_id before: by the reader, else by the features."""
     counts = [visit.values[name] for name in _CHANGE_COLUMNS if name in visit.values]
     if counts:
         return float(any(counts))
-    return changes.get(visit.session) if visit.imaged else None
+    return changes.get(visit.visit_id) if visit.imaged else None
 
 
 def _changed(row: FeatureRow | None) -> float | None:

@@ -6,7 +6,7 @@ Three places are read in each BIDS folder:
   and grow with the time since; `edss`, subscores, `treated` and `relapses_prior_year` are those of the baseline visit.
 - sub-*/sub-*_sessions.tsv: one row a visit with `session_id`, and its time. What it says goes before participants.tsv.
 - phenotype/*.tsv with `participant_id`: one row a visit, which names its `session_id`, its time or both; a row
-  without session that is of the day of one belongs to it, any other is a visit without images. A row with neither
+  without visit_id that is of the day of one belongs to it, any other is a visit without images. A row with neither
   counts like one of participants.tsv. Of phenotype/relapses.tsv the times are read, one relapse a row.
 
 A time is a date (`date` or `acq_time`), or a number since baseline (`days`, `days_from_baseline`, `years` or
@@ -67,7 +67,7 @@ def read_clinical(
         roots: the BIDS folders.
         columns: the quantities to read, of `tables.SCALES` and `WORDS`; others may hold anything.
         label: the column of text that holds the label, if any.
-        imaged: the sessions of each (folder, subject) that have images; one that no table names has no time.
+        imaged: the visits of each (folder, subject) that have images; one that no table names has no time.
 
     Returns:
         Every patient of the tables and images; a fault costs its patient, never the site.
@@ -107,7 +107,7 @@ def read_clinical(
 
 @dataclass(frozen=True)
 class _Folder:
-    """The rows of a BIDS folder by subject: of the patient, of sessions, of visits elsewhere, of relapses."""
+    """The rows of a BIDS folder by subject: of the patient, of sessions.tsv, of visits elsewhere, of relapses."""
 
     participants: Table | None
     of_patient: Mapping[str, list[Row]]
@@ -142,7 +142,7 @@ class _Folder:
         return {*self.of_patient, *self.sessions, *self.elsewhere}
 
     def rows_of(self, root: Path, subject: str, imaged: Sequence[str | None]) -> PatientRows:
-        """The rows of one patient, with the sessions that have a folder or images."""
+        """The rows of one patient, with the visits that have a folder or images."""
         folders = [path.name for path in sorted((root / subject).glob("ses-*")) if path.is_dir()]
         sessions = self.sessions[subject].rows if subject in self.sessions else ()
         relapses = None if self.relapses is None else self.relapses.get(subject, [])

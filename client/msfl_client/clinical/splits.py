@@ -13,7 +13,7 @@ from msfl_common.config.study import StudyConfig
 
 
 @dataclass(frozen=True)
-class Parts:
+class Splits:
     """A site's observations: to learn from, to choose a threshold on, and for the final figures."""
 
     training: Sequence[Observation]
@@ -26,7 +26,7 @@ class Parts:
         return self.training, self.validation, self.test
 
 
-def split_parts(found: Sequence[Observation], study: StudyConfig, site: str) -> Parts:
+def split_patients(found: Sequence[Observation], study: StudyConfig, site: str) -> Splits:
     """Split a site's observations as the study says, never a patient's into two parts.
 
     Without a fold, by `split_observations`. With one, the fold tests (`held_out`), and the others are split into
@@ -40,14 +40,14 @@ def split_parts(found: Sequence[Observation], study: StudyConfig, site: str) -> 
     assert study.classification is not None
     share, fold = study.validation.fraction, study.classification.fold
     if fold is None:
-        return Parts(*split_observations(found, share, study.classification.test_fraction, study.seed))
+        return Splits(*split_observations(found, share, study.classification.test_fraction, study.seed))
     if fold.number is not None and fold.of is not None:
         test = held_out(found, fold.number, fold.of, study.seed)
     else:
         test = list(found) if fold.site == site else []
     held = {one.key for one in test}
     training, validation, _ = split_observations([one for one in found if one.key not in held], share, 0.0, study.seed)
-    return Parts(training, validation, test)
+    return Splits(training, validation, test)
 
 
 def split_observations(

@@ -21,14 +21,14 @@ class Visit:
     """A patient at one time.
 
     Attributes:
-        session: "ses-01"; None for a visit without images, or in a folder without sessions.
+        visit_id: "ses-01"; None for a visit without images, or in a folder without ses- levels.
         days: since day 0; None where no table says when.
         values: what is known of the columns that were asked for.
         label: the label column's text in sessions.tsv, or None.
         imaged: whether it has images that can be used.
     """
 
-    session: str | None
+    visit_id: str | None
     days: float | None
     values: Mapping[str, float] = field(hash=False)
     label: str | None = None
@@ -64,8 +64,8 @@ class PatientRows:
         sessions: of the patient's sessions.tsv.
         elsewhere: of phenotype/*.tsv.
         relapses: of phenotype/relapses.tsv; None where it is not read.
-        folders: the sessions that have a folder.
-        imaged: the sessions that have images that can be used.
+        folders: the visits that have a folder.
+        imaged: the visits that have images that can be used.
     """
 
     participants: Sequence[Row]
@@ -89,7 +89,7 @@ class _Seen:
     """A row, read: `time` in days, of the calendar or since baseline."""
 
     row: Row | None
-    session: str | None
+    visit_id: str | None
     time: float | None
     values: Mapping[str, float]
     label: str | None = None
@@ -100,8 +100,8 @@ def patient_of(key: str, rows: PatientRows, wanted: Sequence[str], label: str | 
     kinds: set[str] = set()
     sessions = [_read(row, wanted, label, kinds, notes) for row in rows.sessions]
     others = [_read(row, wanted, None, kinds, notes) for row in rows.elsewhere]
-    elsewhere = [seen for seen in others if seen.session or seen.time is not None]
-    once = [seen for seen in others if not (seen.session or seen.time is not None)]
+    elsewhere = [seen for seen in others if seen.visit_id or seen.time is not None]
+    once = [seen for seen in others if not (seen.visit_id or seen.time is not None)]
     once += [_read(row, wanted, label, None, notes) for row in rows.participants]
     relapses = [_time(row, kinds, notes) for row in rows.relapses or ()]
     if len(kinds) > 1:
@@ -142,11 +142,11 @@ def _read(row: Row, wanted: Sequence[str], label: str | None, kinds: set[str] | 
                     notes.faults.append(f"{row.place(column)}: {error}")
     if values.get("edss") == 0.5:
         notes.warnings.append(f"{row.place('edss')}: the scale has no 0.5; kept")
-    session = row.cells.get("session_id")
-    if session and not session.startswith("ses-"):
-        session = f"ses-{session}"
+    visit_id = row.cells.get("session_id")
+    if visit_id and not visit_id.startswith("ses-"):
+        visit_id = f"ses-{visit_id}"
     time = None if kinds is None else _time(row, kinds, notes)
-    return _Seen(row, session, time, values, row.cells.get(label) if label else None)
+    return _Seen(row, visit_id, time, values, row.cells.get(label) if label else None)
 
 
 def _time(row: Row, kinds: set[str], notes: Notes) -> float | None:
@@ -177,15 +177,15 @@ def _check_order(seen: Sequence[_Seen], kinds: set[str], notes: Notes) -> None:
 
 
 def _together(seen: Sequence[_Seen], day_0: float, imaged: Sequence[str | None], notes: Notes) -> list[Visit]:
-    """Rows of one visit in one: those that name its session, or no session and its day."""
+    """Rows of one visit in one: those that name its visit_id, or no visit_id and its day."""
     visits: list[Visit] = []
     sources: list[set[object]] = []
     for one in seen:
         days = None if one.time is None else one.time - day_0
         number = next((at for at, visit in enumerate(visits) if _same(one, days, visit)), None)
         if number is None:
-            has_images = one.session in imaged if one.session else one.row is None
-            visits.append(Visit(one.session, days, one.values, one.label, has_images))
+            has_images = one.visit_id in imaged if one.visit_id else one.row is None
+            visits.append(Visit(one.visit_id, days, one.values, one.label, has_images))
             sources.append({one.row.path} if one.row else set())
             continue
         visit = visits[number]
@@ -203,8 +203,8 @@ def _together(seen: Sequence[_Seen], day_0: float, imaged: Sequence[str | None],
 
 
 def _same(one: _Seen, days: float | None, visit: Visit) -> bool:
-    if one.session is not None or (one.row is None):
-        return visit.session == one.session
+    if one.visit_id is not None or (one.row is None):
+        return visit.visit_id == one.visit_id
     return days is not None and visit.days == days
 
 
@@ -214,14 +214,14 @@ def _in_order(visits: list[Visit], key: str, notes: Notes) -> list[Visit]:
     if not timed:
         return visits or [Visit(None, 0.0, {})]
     if len(timed) < len(visits):
-        names = ", ".join(visit.session or key for visit in visits if visit.days is None)
+        names = ", ".join(visit.visit_id or key for visit in visits if visit.days is None)
         notes.warnings.append(f"{key}: passed over, no date in sessions.tsv: {names}")
     return timed
 
 
-def _at_baseline(rows: PatientRows, session: str | None, kinds: set[str]) -> bool:
+def _at_baseline(rows: PatientRows, visit_id: str | None, kinds: set[str]) -> bool:
     """Images right under the subject, and tables that count from baseline."""
-    return session is None and not rows.sessions and kinds == {"number"}
+    return visit_id is None and not rows.sessions and kinds == {"number"}
 
 
 def _check_rows_agree(once: Sequence[_Seen], notes: Notes) -> None:

@@ -21,7 +21,7 @@ from msfl_client.connection.fleet_client import DisconnectedError, Fleet, RunEnd
 from msfl_client.connection.message_limits import bounds_of
 from msfl_client.connection.server_trust import trust_of
 from msfl_client.connection.status import StatusFile
-from msfl_client.egress.gateway import door_of
+from msfl_client.egress.gateway import gateway_of
 from msfl_client.egress.ledger_witness import Witness
 from msfl_client.rounds.app import build_app, refuse
 from msfl_client.site.kit_approval import kit_to_use, what_waits
@@ -59,20 +59,20 @@ def run_node(site: SiteConfig, passphrase: int | None = None) -> None:
     approved, key = kit_to_use(site), unlock(site, passphrase)
     kit, study = approved.kit, approved.study
     bounds = bounds_of(*(starting_weights(study_at(study, stage)) for stage in stages_of(study)))
-    witness = Witness(door_of(site), kit.study, approved.authority)
+    witness = Witness(gateway_of(site), kit.study, approved.authority)
     if waits := what_waits(site):
         log.warning("%s", waits)
     taken = f"{site.state}: the site is running already; see `msfl-client status`"
     with held(site.state / "node.lock", taken), StatusFile(site.state, kit.study, kit.address) as status:
-        app = build_app(lambda _: site, status.on_progress, keep_answers=True, agreed=study)
-        session = site.state / "session"  # the node id, while online: what is left behind was not ended cleanly
+        app = build_app(lambda _: site, status.on_progress, cache_answers=True, agreed=study)
+        node_id_file = site.state / "session"  # while online; one that is left behind was not ended cleanly
         pause = 1.0
         while True:
             status.say("connecting")
             try:
-                stale = int(session.read_text()) if session.exists() else None
+                stale = int(node_id_file.read_text()) if node_id_file.exists() else None
                 with join(kit.address, trust_of(approved), key, stale, bounds) as fleet:
-                    write_text(session, str(fleet.node_id))
+                    write_text(node_id_file, str(fleet.node_id))
                     pause = 1.0
                     serve(fleet, app, site, status, witness)
             except DisconnectedError as error:
@@ -81,7 +81,7 @@ def run_node(site: SiteConfig, passphrase: int | None = None) -> None:
                 time.sleep(pause * random.uniform(0.8, 1.2))
                 pause = min(2 * pause, LONGEST_PAUSE_S)
             except BaseException:
-                session.unlink(missing_ok=True)
+                node_id_file.unlink(missing_ok=True)
                 raise
 
 

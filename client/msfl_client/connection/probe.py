@@ -137,10 +137,10 @@ def _why_not_trusted(verify_code: int, address: str) -> NoAnswerError:
     if verify_code == _NOT_YET_VALID:
         return NoAnswerError(f"{address}: the server's certificate is not valid yet", "set this machine's clock")
     if verify_code == GIVEN_UP:
-        fix = "do not go on: ask the coordinator whether its server was started again since, or who answers there"
+        fix = "do not continue: ask the coordinator whether its server was started again since, or who answers there"
         return NoAnswerError(f"{address}: the server shows a certificate that the coordinator has given up", fix)
     text = f"{address}: the server's certificate was not signed by the kit's authority"
-    return NoAnswerError(text, "do not go on: ask the coordinator whether a new kit was made, or who answers there")
+    return NoAnswerError(text, "do not continue: ask the coordinator whether a new kit was made, or who answers there")
 
 
 class _Witness:

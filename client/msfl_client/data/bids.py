@@ -16,17 +16,17 @@ from pathlib import Path
 from msfl_client.data.bids_names import (
     ImageName,
     is_nifti,
-    is_session,
     is_subject,
+    is_visit_folder,
     parse_image_name,
     preferred_first,
 )
 from msfl_client.data.bids_tables import (
     compare_with_folders,
     read_participants,
-    session_scanners,
     several,
     sidecar_scanner,
+    visit_scanners,
 )
 from msfl_client.data.findings import Finding
 from msfl_common.config.contrasts import CONTRASTS, Contrast, contrast_of, facts_of
@@ -41,7 +41,7 @@ class Case:
     Attributes:
         dataset: index of its BIDS folder in `SiteConfig.data`.
         subject: "sub-001".
-        session: "ses-01", or None in a folder without sessions.
+        visit: "ses-01", or None in a folder without visits.
         images: file of each contrast that was asked for and found.
         mask: the manual lesion mask, or None.
         scanner: name of the scanner, or None when the folder does not say.
@@ -49,7 +49,7 @@ class Case:
 
     dataset: int
     subject: str
-    session: str | None
+    visit_id: str | None
     images: Mapping[Contrast, Path] = field(hash=False)
     mask: Path | None
     scanner: str | None
@@ -62,21 +62,21 @@ class Case:
     @property
     def key(self) -> str:
         """Unique within the site and safe as a file name: sub-001_ses-01; after the first folder, _data-1."""
-        return case_key(self.subject, self.session, self.dataset)
+        return case_key(self.subject, self.visit_id, self.dataset)
 
 
-def case_key(subject: str, session: str | None, dataset: int) -> str:
+def case_key(subject: str, visit: str | None, dataset: int) -> str:
     """`Case.key` of a case with these labels."""
     folder = f"data-{dataset}" if dataset else None
-    return "_".join(part for part in (subject, session, folder) if part)
+    return "_".join(part for part in (subject, visit, folder) if part)
 
 
 def find_cases(site: SiteConfig, contrasts: Sequence[Contrast]) -> tuple[list[Case], list[Finding]]:
     """List the cases of every BIDS folder of a site, with what is odd about them.
 
-    A case is a subject's session, or the subject where there are no sessions. Images are those of
+    A case is a subject's visit, or the subject where there are no visits. Images are those of
     `sub-*/[ses-*/]anat`, masks `derivatives/<site.masks>/sub-*/[ses-*/]anat/*_label-lesion_mask.nii[.gz]`.
-    Of several files for one contrast and session the first by `bids_names.preferred_first` is used. The
+    Of several files for one contrast and visit the first by `bids_names.preferred_first` is used. The
     scanner is the column `scanner` of the subject's sessions.tsv, else of participants.tsv, else the
     sidecar's Manufacturer and ManufacturersModelName. Hidden files are passed over; links are followed.
 
@@ -85,7 +85,7 @@ def find_cases(site: SiteConfig, contrasts: Sequence[Contrast]) -> tuple[list[Ca
         contrasts: which images to look for.
 
     Returns:
-        Cases in order of folder, subject and session; findings that exclude a case name it.
+        Cases in order of folder, subject and visit; findings that exclude a case name it.
 
     Raises:
         CohortError: a folder is missing, named twice, unreadable, or holds no `sub-*` folder.
@@ -143,14 +143,14 @@ def _find_in(root: Path, index: int, masks: str, contrasts: Sequence[Contrast]) 
         findings.append(Finding("warn", None, "masks-folder", _no_masks(masks_root)))
     cases = []
     for folder in folders:
-        of_session = session_scanners(folder)
-        for session in _sessions(folder):
-            case = Case(index, folder.name, session, {}, None, None)
+        of_session = visit_scanners(folder)
+        for visit in _sessions(folder):
+            case = Case(index, folder.name, visit, {}, None, None)
             images, mask, more = _files(case, root, masks_root, contrasts)
             findings += more
-            scanner = of_session.get(session or "") or participants.scanners.get(folder.name)
+            scanner = of_session.get(visit or "") or participants.scanners.get(folder.name)
             scanner = scanner or sidecar_scanner(root, images)
-            cases.append(Case(index, folder.name, session, images, mask, scanner))
+            cases.append(Case(index, folder.name, visit, images, mask, scanner))
     return cases, findings
 
 
@@ -187,16 +187,16 @@ def _no_masks(masks_root: Path) -> str:
 
 
 def _sessions(subject_folder: Path) -> list[str | None]:
-    """The session folders; None stands for images right under the subject."""
+    """The visit folders; None stands for images right under the subject."""
     entries = [entry.name for entry in _visible_or_none(subject_folder) if _is_folder(entry)]
-    sessions: list[str | None] = [name for name in entries if is_session(name)]
-    return [None, *sessions] if "anat" in entries or not sessions else sessions
+    visits: list[str | None] = [name for name in entries if is_visit_folder(name)]
+    return [None, *visits] if "anat" in entries or not visits else visits
 
 
 def _files(
     case: Case, root: Path, masks_root: Path, contrasts: Sequence[Contrast]
 ) -> tuple[dict[Contrast, Path], Path | None, list[Finding]]:
-    place = Path(case.subject, case.session or "", "anat")
+    place = Path(case.subject, case.visit_id or "", "anat")
     names, findings = _named(case, root / place, contrasts)
     images: dict[Contrast, Path] = {}
     for contrast in contrasts:
@@ -225,8 +225,8 @@ def _named(case: Case, folder: Path, contrasts: Sequence[Contrast]) -> tuple[lis
         name = parse_image_name(path)
         if name is None or (name.suffix.lower() in wanted and name.suffix not in suffixes):
             findings.append(Finding("warn", case.key, "name", f"passed over, not a BIDS name: {path.name}"))
-        elif not name.belongs_to(case.subject, case.session):
-            text = f"passed over, its name says another subject or session: {path.name}"
+        elif not name.belongs_to(case.subject, case.visit_id):
+            text = f"passed over, its name says another subject or visit: {path.name}"
             findings.append(Finding("warn", case.key, "name", text))
         else:
             names.append(name)

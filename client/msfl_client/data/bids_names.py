@@ -34,10 +34,10 @@ class ImageName:
     extension: str
     enhanced: bool = False
 
-    def belongs_to(self, subject: str, session: str | None) -> bool:
-        """Whether the name carries this subject ("sub-01") and session ("ses-2" or none)."""
+    def belongs_to(self, subject: str, visit: str | None) -> bool:
+        """Whether the name carries this subject ("sub-01") and visit ("ses-2" or none)."""
         ses = self.entities.get("ses")
-        return f"sub-{self.entities.get('sub')}" == subject and (f"ses-{ses}" if ses else None) == session
+        return f"sub-{self.entities.get('sub')}" == subject and (f"ses-{ses}" if ses else None) == visit
 
 
 def is_subject(name: str) -> bool:
@@ -45,8 +45,8 @@ def is_subject(name: str) -> bool:
     return _SUBJECT.fullmatch(name) is not None
 
 
-def is_session(name: str) -> bool:
-    """Whether `name` is a session folder's."""
+def is_visit_folder(name: str) -> bool:
+    """Whether `name` is a visit folder's."""
     return _SESSION.fullmatch(name) is not None
 
 
@@ -69,7 +69,7 @@ def parse_image_name(path: Path) -> ImageName | None:
 
 
 def preferred_first(names: Sequence[ImageName]) -> list[ImageName]:
-    """Sort candidates for the same contrast and session; the first is the one that is used.
+    """Sort candidates for the same contrast and visit; the first is the one that is used.
 
     The rule: without contrast agent first, then the name with the fewest entities, then the lowest
     `run-`, then alphabetically, then `.nii.gz` before `.nii`. Phase, real and imaginary parts are left out.

@@ -90,10 +90,10 @@ def compare_with_folders(root: Path, ids: Sequence[str], folders: Sequence[str])
     return findings
 
 
-def session_scanners(subject_folder: Path) -> dict[str, str]:
-    """Session ("ses-01") to scanner, from `sub-<label>_sessions.tsv`; empty when absent or unreadable."""
+def visit_scanners(subject_folder: Path) -> dict[str, str]:
+    """Visit ("ses-01") to scanner, from `sub-<label>_sessions.tsv`; empty when absent or unreadable."""
     rows = read_rows(subject_folder / f"{subject_folder.name}_sessions.tsv", "ses-")
-    return {session: scanner for session, row in rows.items() if (scanner := _known(row.get("scanner")))}
+    return {visit: scanner for visit, row in rows.items() if (scanner := _known(row.get("scanner")))}
 
 
 def sidecar_scanner(root: Path, images: Mapping[Contrast, Path]) -> str | None:

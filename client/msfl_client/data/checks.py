@@ -22,7 +22,7 @@ class SiteCheck:
     """A site's data, looked through.
 
     Attributes:
-        cases: the usable cases, in order of folder, subject and session; preprocessed ones with the derivative's
+        cases: the usable cases, in order of folder, subject and visit; preprocessed ones with the derivative's
             files.
         excluded: key of every other case, with its reasons.
         findings: everything found, on the folders first, then case by case.
@@ -56,7 +56,7 @@ def check_site(
     """Check every case of a site; files seen before and unchanged are not read again.
 
     A case that `msfl-client preprocess` has brought into the common space is used from there. Whole heads that it
-    has not are unusable; brains are used as they are.
+    has not are unusable; skull-stripped images are used as they are.
 
     Results are kept in `cache/checks.json` of the state folder, also when the check is interrupted. Cases are
     read by threads, which unpack gzip side by side and, unlike processes, are allowed inside Ray's workers.
@@ -133,7 +133,7 @@ def _not_preprocessed(case: Case, site: SiteConfig, facts: CaseFacts) -> Iterato
     """A case that has to be preprocessed, or whose files or settings are others than when it was."""
     heads = {"auto": facts.whole_heads, "none": tuple(facts.grids)}.get(site.preprocessed, ())
     if heads:
-        text = f"expected the brain alone, or a preprocessed case; found the whole head: {', '.join(heads)}"
+        text = f"expected skull-stripped images, or a preprocessed case; not skull-stripped: {', '.join(heads)}"
         yield Finding("fail", case.key, "whole-head", text)
     elif read_sidecar(case, site):
         text = "preprocessed from other files or settings; its own images are used instead"

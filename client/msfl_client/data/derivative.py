@@ -183,11 +183,11 @@ def _sha256(path: Path) -> str:
 
 
 def _folder(case: Case, site: SiteConfig) -> Path:
-    return root_of(site, case.dataset) / case.subject / (case.session or "") / "anat"
+    return root_of(site, case.dataset) / case.subject / (case.visit_id or "") / "anat"
 
 
 def _name(case: Case, rest: str) -> str:
-    return "_".join(part for part in (case.subject, case.session, SPACE, rest) if part)
+    return "_".join(part for part in (case.subject, case.visit_id, SPACE, rest) if part)
 
 
 def _path(case: Case, site: SiteConfig, rest: str) -> Path:

@@ -44,8 +44,8 @@ class ImportReport:
     """What an import did.
 
     Attributes:
-        images: new images as (subject, session, contrast).
-        there_already: sessions that an earlier import has brought.
+        images: new images as (subject, visit, contrast).
+        there_already: visits that an earlier import has brought.
         passed_over: reason to number of series.
     """
 
@@ -72,7 +72,7 @@ class _Series:
 
     @property
     def date(self) -> str:
-        """The day, which makes a session; a study without one is a session of its own."""
+        """The day, which makes a visit; a study without one is a visit of its own."""
         return str(self.sidecar.get("AcquisitionDateTime") or self.sidecar.get("StudyDate") or self.study)[:10]
 
     @property
@@ -101,7 +101,7 @@ class _Series:
 def import_dicom(source: Path, bids: Path) -> ImportReport:
     """Convert every series of a contrast that the table has a rule for; what is there already is left alone.
 
-    Subjects are numbered afresh, sessions by date. Of several series of a contrast in a session, that with the
+    Subjects are numbered afresh, visits by date. Of several series of a contrast in a visit, that with the
     smallest voxels gets the plain name, the others `run-2` and on.
 
     Args:
@@ -119,19 +119,19 @@ def import_dicom(source: Path, bids: Path) -> ImportReport:
             found = ", ".join(f"{count} {why}" for why, count in passed_over.items())
             wanted = in_words(name for name, facts in CONTRASTS.items() if facts.series)
             raise InputError(f"{source}: no {wanted} series of a head; found: {found or 'no DICOM image'}")
-        sessions: defaultdict[tuple[str, str], list[_Series]] = defaultdict(list)
+        visits: defaultdict[tuple[str, str], list[_Series]] = defaultdict(list)
         for one in series:
-            sessions[one.patient, one.date].append(one)
-        labels = _label(bids, sorted(sessions, key=lambda key: (hashlib.sha256(key[0].encode()).digest(), key[1])))
-        _describe(bids, {labels[key]: members[0] for key, members in sessions.items()})
+            visits[one.patient, one.date].append(one)
+        labels = _label(bids, sorted(visits, key=lambda key: (hashlib.sha256(key[0].encode()).digest(), key[1])))
+        _describe(bids, {labels[key]: members[0] for key, members in visits.items()})
         images: list[tuple[str, str, str]] = []
         there_already = 0
-        for key, members in sessions.items():
-            subject, session = labels[key]
-            if (bids / subject / session).exists():
+        for key, members in visits.items():
+            subject, visit = labels[key]
+            if (bids / subject / visit).exists():
                 there_already += 1
             else:
-                images += _write_session(bids, subject, session, members)
+                images += _write_visit(bids, subject, visit, members)
     return ImportReport(sorted(images), there_already, dict(passed_over))
 
 
@@ -184,14 +184,14 @@ def _series_with_agent(source: Path) -> tuple[set[str], list[Path]]:
     return series, damaged
 
 
-def _label(bids: Path, sessions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
-    """Subject and session of each patient and day; kept before any image is, so that no patient gets two."""
+def _label(bids: Path, visits: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
+    """Subject and visit of each patient and day; kept before any image is, so that no patient gets two."""
     path = bids / TABLE
     rows = list(_read_rows(path))
     subjects = {row["patient"]: row["participant_id"] for row in rows}
     labels = {(row["patient"], row["date"]): (row["participant_id"], row["session_id"]) for row in rows}
     taken = {entry.name for entry in bids.iterdir()} | set(subjects.values())
-    for patient, date in sessions:
+    for patient, date in visits:
         if patient not in subjects:
             number = next(number for number in range(1, 10**6) if f"sub-{number:03d}" not in taken)
             subjects[patient] = f"sub-{number:03d}"
@@ -221,33 +221,31 @@ def _read_rows(path: Path) -> Iterator[dict[str, str]]:
         raise InputError(f"{path}: cannot be read: {error}; restore it from a backup") from None
 
 
-def _write_session(
-    bids: Path, subject: str, session: str, members: Sequence[_Series]
-) -> Iterator[tuple[str, str, str]]:
+def _write_visit(bids: Path, subject: str, visit: str, members: Sequence[_Series]) -> Iterator[tuple[str, str, str]]:
     runs: Counter[str] = Counter()
-    with whole_folder(bids / subject / session) as folder:
+    with whole_folder(bids / subject / visit) as folder:
         for one in sorted(members, key=lambda one: (one.voxel_mm3, one.path.name)):
             kind = ("ce-gadolinium_" if one.is_a.enhanced else "") + "{run}" + facts_of(one.is_a.contrast).suffix
             runs[kind] += 1
             run = f"run-{runs[kind]}_" if runs[kind] > 1 else ""
-            stem = f"{subject}_{session}_{kind.format(run=run)}"
+            stem = f"{subject}_{visit}_{kind.format(run=run)}"
             image = nib.load(one.path)
             voxels = np.asarray(image.dataobj)
             kept = voxels if voxels.dtype.kind in "iu" else voxels.astype(np.float32)
             save_image(folder / "anat" / f"{stem}.nii.gz", kept, image.affine)
             write_json(folder / "anat" / f"{stem}.json", clean_sidecar(one.sidecar))
     for one in members:
-        yield subject, session, one.is_a.contrast
+        yield subject, visit, one.is_a.contrast
 
 
-def _describe(bids: Path, sessions: dict[tuple[str, str], _Series]) -> None:
-    """Add sex and, for each session, age to the folder's tables, as harmonization needs them; what is there stays."""
+def _describe(bids: Path, visits: dict[tuple[str, str], _Series]) -> None:
+    """Add sex and, for each visit, age to the folder's tables, as harmonization needs them; what is there stays."""
     if not (bids / "dataset_description.json").exists():
         description = {"Name": "Imported from DICOM", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
         write_json(bids / "dataset_description.json", description)
-    for (subject, session), one in sorted(sessions.items()):
+    for (subject, visit), one in sorted(visits.items()):
         _add_row(bids / "participants.tsv", {"participant_id": subject, "sex": one.sex})
-        _add_row(bids / subject / f"{subject}_sessions.tsv", {"session_id": session, "age": one.age})
+        _add_row(bids / subject / f"{subject}_sessions.tsv", {"session_id": visit, "age": one.age})
 
 
 def _add_row(table: Path, row: dict[str, str]) -> None:

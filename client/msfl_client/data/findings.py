@@ -30,7 +30,7 @@ class Finding:
 FIXES: Mapping[str, str] = MappingProxyType(
     {
         "name": "rename it to sub-<label>[_ses-<label>]_<contrast>.nii.gz; labels are letters and digits",
-        "several-files": "keep one file per contrast and session, or name the one to use without acq-, run-",
+        "several-files": "keep one file per contrast and visit, or name the one to use without acq-, run-",
         "participants": "give participants.tsv one tab-separated row per sub-* folder, each once",
         "masks-folder": "set `masks:` in the site file to the folder under derivatives/ that holds the masks",
         "contrast": "add the image, or agree on a study that does without this contrast",
@@ -48,7 +48,7 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "head-volume": "look at the image: expected is one head or brain",
         "whole-head": "run `msfl-client preprocess SITE.yaml`; where the brain is extracted, set `preprocessed: brain`",
         "out-of-date": "run `msfl-client preprocess SITE.yaml`",
-        "grid": "nothing to do when the images line up in a viewer; it is resampled",
+        "grid": "nothing to do when the images overlap in a viewer; it is resampled",
         "field-of-view": "look at both images in a viewer: they must show the same part of the same head",
         "mask-grid": "resample the mask to the image it was drawn on, with nearest-neighbour interpolation",
         "mask-labels": "write lesion voxels as 1 and all others as 0",

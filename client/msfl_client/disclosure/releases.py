@@ -14,23 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfl_common.config.classification import Classification
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import State, contribution_like, first_state, model_of
 
 _SQUARE = ("scatter", "curvature")  # symmetric, so that half of each says all
 
 
-def expect_unknowns(settings: Classification, cases: Labelled) -> None:
+def expect_unknowns(settings: Classification, cases: Dataset) -> None:
     """Refuse a study whose first sums, and first two steps where there are steps, leave nothing unknown.
 
     Raises:
-        RefusedError: with the code TOO_FEW_CASES.
+        RefusedError: with the code TOO_FEW_PATIENTS.
     """
     unknowns, numbers = cases.features_NP.size, fewest_numbers(settings)
     if numbers >= unknowns:
         raise RefusedError(
-            Code.TOO_FEW_CASES,
+            Code.TOO_FEW_PATIENTS,
             f"{len(cases.labels_N)} training cases of {len(settings.inputs)} inputs are {unknowns} unknowns, and the "
             f"first answers {numbers} numbers: fewer inputs or random features, or more patients",
         )

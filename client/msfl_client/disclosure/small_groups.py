@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfl_common.config.classification import Classification
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import model_of
 from msfl_common.feature_models.preparation import scale_subjects
@@ -29,7 +29,7 @@ Mask = NDArray[np.bool_]
 _MOST_SHARE = 0.5
 
 
-def in_large_groups(settings: Classification, cases: Labelled, min_patients: int) -> Labelled:
+def in_large_groups(settings: Classification, cases: Dataset, min_patients: int) -> Dataset:
     """The cases less those of patients of small groups, taken out until no such group is left."""
     scaled_NP, patients_N = scale_subjects(settings, cases.features_NP), np.array(cases.patients)
     keep_N = np.ones(len(cases.labels_N), dtype=bool)
@@ -38,7 +38,7 @@ def in_large_groups(settings: Classification, cases: Labelled, min_patients: int
     return _take(cases, keep_N)
 
 
-def describe_small_group(settings: Classification, cases: Labelled, min_patients: int) -> str | None:
+def describe_small_group(settings: Classification, cases: Dataset, min_patients: int) -> str | None:
     """A group of too few training patients, for the site's own log; None where there is none."""
     scaled_NP, patients_N = scale_subjects(settings, cases.features_NP), np.array(cases.patients)
     keep_N = np.ones(len(cases.labels_N), dtype=bool)
@@ -96,20 +96,20 @@ def expect_carried(
         min_patients: the floor, of the effective number of patients.
 
     Raises:
-        RefusedError: with the code TOO_FEW_CASES.
+        RefusedError: with the code TOO_FEW_PATIENTS.
     """
     for name, weights_NV in weights.items():
         for weights_N in weights_NV.T:
             found = weight_of_patients(weights_N, patients_N)
             if 0 < found < min_patients * (1 - 1e-9):
                 detail = f"{name}: carried by {found:.1f} patients, at least {min_patients} needed"
-                raise RefusedError(Code.TOO_FEW_CASES, detail)
+                raise RefusedError(Code.TOO_FEW_PATIENTS, detail)
             if name == "curvature" and min_patients > 1:
                 for group_N in apart:
                     of_patient = _by_patient(weights_N[group_N], patients_N[group_N])
                     if of_patient.max(initial=0.0) > _MOST_SHARE * of_patient.sum():
                         detail = f"{name}: one patient carries more than half of what a group of an input adds"
-                        raise RefusedError(Code.TOO_FEW_CASES, detail)
+                        raise RefusedError(Code.TOO_FEW_PATIENTS, detail)
 
 
 def _by_patient(weights_N: NDArray[np.float64], patients_N: NDArray[np.str_]) -> NDArray[np.float64]:
@@ -149,6 +149,6 @@ def _column(settings: Classification, scaled_NP: NDArray[np.float64], group_N: M
     return apart[0] if apart else "an input"
 
 
-def _take(cases: Labelled, keep_N: Mask) -> Labelled:
+def _take(cases: Dataset, keep_N: Mask) -> Dataset:
     patients = tuple(patient for patient, keep in zip(cases.patients, keep_N, strict=True) if keep)
     return replace(cases, features_NP=cases.features_NP[keep_N], labels_N=cases.labels_N[keep_N], patients=patients)

@@ -28,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from msfl_client.disclosure.answered_states import MOST_FIRST_SUMS
 from msfl_client.egress import ledger
-from msfl_client.egress.gateway import door_of
+from msfl_client.egress.gateway import gateway_of
 from msfl_client.egress.ledger_line import Entry
 from msfl_client.training.site_strategy import FOLDER as STRATEGY_FOLDER
 from msfl_common import __version__
@@ -148,7 +148,7 @@ def forget(site: SiteConfig, study: str) -> None:
     Raises:
         InputError: there is no answer to forget, or the ledger was touched.
     """
-    folder, door = site.state / FOLDER / study, door_of(site)
+    folder, gateway = site.state / FOLDER / study, gateway_of(site)
     if not re.fullmatch(NAME, study) or not folder.is_dir():
         raise InputError(f"{folder.parent}: no answer to study {study} is there; see `msfl-client ledger`")
     entry = Entry(
@@ -163,7 +163,7 @@ def forget(site: SiteConfig, study: str) -> None:
         version=__version__,
     )
     try:
-        ledger.append(door.ledger, entry, door.signer)
+        ledger.append(gateway.ledger, entry, gateway.signer)
     except RefusedError as error:
         raise InputError(error.detail) from None
     for name in (study, segmentation_name(study)):
@@ -188,5 +188,5 @@ def _read(path: Path) -> dict[int, str]:
 
 
 def _unreadable(path: Path) -> RefusedError:
-    detail = f"{path}: not a register of answers; only `msfl-client reset-answers` lets the study go on"
+    detail = f"{path}: not a register of answers; only `msfl-client reset-answers` lets the study continue"
     return RefusedError(Code.INTERNAL, detail)

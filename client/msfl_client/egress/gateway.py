@@ -1,4 +1,4 @@
-"""The one door out of a site: a reply is checked against policy and written down before it leaves."""
+"""The egress gateway, a site's only way out: each reply is checked against policy and written to the ledger first."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from msfl_common.trust.receipts import Signer
 
 
 @dataclass(frozen=True)
-class Door:
-    """Whose door it is and where its ledger lies.
+class Gateway:
+    """Whose gateway it is and where its ledger lies.
 
     Attributes:
         policy: what may leave.
@@ -53,22 +53,22 @@ class Door:
 
 
 @cache
-def door_of(site: SiteConfig) -> Door:
-    """The door of a site; its key is read once, where it has one.
+def gateway_of(site: SiteConfig) -> Gateway:
+    """The gateway of a site; its key is read once, where it has one.
 
     Raises:
         InputError: the key is there, but unsound.
     """
     has_key = site.key.is_absolute() and site.key.exists()  # a simulated site's file names none
     signer = Signer(site.name, unlock_here(site)) if has_key else None
-    return Door(site.policy, site.state / ledger.LEDGER_FILE, signer)
+    return Gateway(site.policy, site.state / ledger.LEDGER_FILE, signer)
 
 
-def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: int, num_patients: int) -> Content:
+def release(gateway: Gateway, outgoing: Outgoing, study: StudyConfig, round_number: int, num_patients: int) -> Content:
     """Check, log and pack one outgoing message; where the policy says so, keep it.
 
     Args:
-        door: whose.
+        gateway: whose.
         outgoing: the message.
         study: of the stage that it belongs to.
         round_number: what it answers.
@@ -81,26 +81,26 @@ def release(door: Door, outgoing: Outgoing, study: StudyConfig, round_number: in
         OSError: the ledger cannot be written.
     """
     kind = kind_of(outgoing)
-    if door.answers not in (None, kind):
-        raise ValueError(f"the request is answered with {door.answers}, not with {kind}")
-    check_allowed(door.policy, kind)
+    if gateway.answers not in (None, kind):
+        raise ValueError(f"the request is answered with {gateway.answers}, not with {kind}")
+    check_allowed(gateway.policy, kind)
     if num_patients or KINDS[kind].of_patients:
-        check_floor(door.policy, study, num_patients)
+        check_floor(gateway.policy, study, num_patients)
     packed = pack(outgoing)
     content = packed.content
-    keep, sent = door.policy.keep_content, door.ledger.with_name(SENT_FOLDER)
+    keep, sent = gateway.policy.keep_content, gateway.ledger.with_name(SENT_FOLDER)
     keep_as = keeper(keep, sent, content, packed.arrays) if keep else None
-    if door.claim is not None:
-        door.claim()
-    late_of(door.ledger).write(door.signer)
-    entry = _entry(door, kind, content, study.name, round_number, packed.num_cases, num_patients, packed.arrays)
-    line = ledger.append(door.ledger, entry, door.signer, keep_as)
+    if gateway.claim is not None:
+        gateway.claim()
+    late_of(gateway.ledger).write(gateway.signer)
+    entry = _entry(gateway, kind, content, study.name, round_number, packed.num_cases, num_patients, packed.arrays)
+    line = ledger.append(gateway.ledger, entry, gateway.signer, keep_as)
     if line.head_sent:
         add_head(content, line.signed_head)
     return content
 
 
-def release_refusal(door: Door, refusal: Refusal, task: RoundTask | None) -> Content:
+def release_refusal(gateway: Gateway, refusal: Refusal, task: RoundTask | None) -> Content:
     """Log and pack a refusal: a code from the fixed list and the site's name, whatever the policy.
 
     Where the ledger cannot be written (a full disk), the refusal leaves all the same: it holds no data, and
@@ -109,11 +109,11 @@ def release_refusal(door: Door, refusal: Refusal, task: RoundTask | None) -> Con
     """
     content = pack_refusal(refusal)
     study, round_number = (task.settings.name, task.round) if task else ("", 0)
-    entry = _entry(door, "refusal", content, study, round_number, 0, 0, {}, refusal.code.value)
-    late = late_of(door.ledger)
+    entry = _entry(gateway, "refusal", content, study, round_number, 0, 0, {}, refusal.code.value)
+    late = late_of(gateway.ledger)
     try:
-        late.write(door.signer)
-        line = ledger.append(door.ledger, entry, door.signer)
+        late.write(gateway.signer)
+        line = ledger.append(gateway.ledger, entry, gateway.signer)
     except (OSError, MsflError):
         late.add(entry.model_copy(update={"late": datetime.now(UTC).isoformat(), "head_sent": False}))
         return content
@@ -123,7 +123,7 @@ def release_refusal(door: Door, refusal: Refusal, task: RoundTask | None) -> Con
 
 
 def _entry(
-    door: Door,
+    gateway: Gateway,
     kind: str,
     content: Content,
     study: str,
@@ -146,8 +146,8 @@ def _entry(
         min_patients=num_patients,
         version=__version__,
         code=code,
-        policy=policy_sha256(door.policy),
-        head_sent=door.sends_head,
+        policy=policy_sha256(gateway.policy),
+        head_sent=gateway.sends_head,
     )
 
 

@@ -99,9 +99,9 @@ class Study:
             found = self.refused.setdefault(line.code, Refused(line.code or "?", meaning))
             found.messages, found.late, found.last = found.messages + 1, found.late + bool(line.late), time
             return
-        played = self.rounds.setdefault(line.round, Round(line.round))
-        played.first, played.last = played.first or time, time
-        for kinds in (self.kinds, played.kinds):
+        counted = self.rounds.setdefault(line.round, Round(line.round))
+        counted.first, counted.last = counted.first or time, time
+        for kinds in (self.kinds, counted.kinds):
             kinds.setdefault(line.kind, Group()).add(line)
         self.rounds_answered = sum("model_update" in one.kinds for one in self.rounds.values())
 

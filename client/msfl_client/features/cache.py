@@ -38,7 +38,7 @@ def features_of(
     num_workers: int = 1,
     on_case: Callable[[], None] = lambda: None,
 ) -> tuple[list[FeatureRow], dict[str, str]]:
-    """Compute the features of every case; a patient's sessions are compared in their order.
+    """Compute the features of every case; a patient's visits are compared in their order.
 
     Args:
         cases: the site's usable cases.
@@ -55,8 +55,8 @@ def features_of(
     for case in cases:
         patients[case.patient].append(case)
 
-    def measure(sessions: list[Case]) -> dict[str, dict[str, float] | str]:
-        return _of_patient(sessions, inputs, cache, model, on_case)
+    def measure(visits: list[Case]) -> dict[str, dict[str, float] | str]:
+        return _of_patient(visits, inputs, cache, model, on_case)
 
     found: dict[str, dict[str, float] | str] = {}
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
@@ -69,18 +69,18 @@ def features_of(
         if isinstance(features, str):
             left_out[case.key] = features
         else:
-            rows.append(FeatureRow(case.subject, case.session, case.scanner, case.dataset, features))
+            rows.append(FeatureRow(case.subject, case.visit_id, case.scanner, case.dataset, features))
     return rows, left_out
 
 
 def _of_patient(
-    sessions: list[Case], inputs: Inputs, cache: Path, model: LesionModel | None, on_case: Callable[[], None]
+    visits: list[Case], inputs: Inputs, cache: Path, model: LesionModel | None, on_case: Callable[[], None]
 ) -> dict[str, dict[str, float] | str]:
-    """The features of each session by key, or why there are none."""
+    """The features of each visit by key, or why there are none."""
 
-    @lru_cache(maxsize=2)  # a session is needed for itself, and for the one after it
+    @lru_cache(maxsize=2)  # a visit is needed for itself, and for the one after it
     def space(case: Case) -> CommonSpaceCase:
-        read = common_space_of(case, inputs, sessions)
+        read = common_space_of(case, inputs, visits)
         if model is None or read.lesion_DHW is not None:
             return read
         from msfl_client.segmentation.lesion_model import (
@@ -91,7 +91,7 @@ def _of_patient(
 
     found: dict[str, dict[str, float] | str] = {}
     earlier: Case | None = None
-    for case in sessions:
+    for case in visits:
         try:
             found[case.key] = _of_session(case, earlier, space, _slot(cache, inputs, model, case, earlier))
             earlier = case
@@ -115,9 +115,9 @@ def _of_session(
 
 def _slot(cache: Path, inputs: Inputs, model: LesionModel | None, case: Case, earlier: Case | None) -> Path:
     """Where a case's features are kept: named by everything that they depend on."""
-    sessions = [session for session in (case, earlier) if session is not None]
-    files = [fingerprint_of(session, True) for session in sessions]
-    outlined = all(session.mask is not None for session in sessions)
+    visits = [visit for visit in (case, earlier) if visit is not None]
+    files = [fingerprint_of(visit, True) for visit in visits]
+    outlined = all(visit.mask is not None for visit in visits)
     weights = None if model is None or outlined else model.card.weights_sha256
     text = json.dumps([FORMAT, list(FEATURES), inputs.model_dump(mode="json"), files, weights])
     return cache / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"

@@ -48,13 +48,13 @@ def case_features(case: CommonSpaceCase) -> dict[str, float]:
 
 
 def change_features(earlier: CommonSpaceCase, later: CommonSpaceCase) -> dict[str, float]:
-    """What happened to a patient's lesions between two sessions; empty unless both have a mask.
+    """What happened to a patient's lesions between two visits; empty unless both have a mask.
 
     Raises:
         ValueError: the cases lie on different grids.
     """
     if earlier.brain_DHW.shape != later.brain_DHW.shape or not np.allclose(earlier.affine, later.affine):
-        raise ValueError("expected two sessions on one grid; prepare both at the same spacing")
+        raise ValueError("expected two visits on one grid; prepare both at the same spacing")
     if earlier.lesion_DHW is None or later.lesion_DHW is None:
         return {}
     lesions = compare_lesions(earlier.lesion_DHW, later.lesion_DHW, spacing_mm(later), later.voxel_ml * 1000)

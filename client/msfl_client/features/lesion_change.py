@@ -1,4 +1,4 @@
-"""Lesions that appeared or grew between two sessions of a patient, both in the common space.
+"""Lesions that appeared or grew between two visits of a patient, both in the common space.
 
 Legend: D, H, W are voxels towards right, anterior and superior (RAS).
 """
@@ -26,7 +26,7 @@ Change = Literal["new", "enlarging", "stable"]
 
 @dataclass(frozen=True)
 class ChangedLesion:
-    """A lesion of the later session.
+    """A lesion of the later visit.
 
     Attributes:
         change: what became of it.
@@ -43,14 +43,14 @@ def compare_lesions(
     spacing_mm: tuple[float, float, float],
     voxel_mm3: float,
 ) -> list[ChangedLesion]:
-    """What became of each lesion (26-connected, at least 3 mm3) of the later session.
+    """What became of each lesion (26-connected, at least 3 mm3) of the later visit.
 
     New: at least 30 mm3, and no voxel of the earlier mask lies in it or touches it; the voxel between them is for
     alignment. Enlarging: larger by half, and by 50 mm3, than the earlier mask in it and around it by a voxel.
 
     Args:
-        earlier_DHW: lesion mask of the earlier session.
-        later_DHW: lesion mask of the later session, on the same grid.
+        earlier_DHW: lesion mask of the earlier visit.
+        later_DHW: lesion mask of the later visit, on the same grid.
         spacing_mm: voxel size of the grid.
         voxel_mm3: volume that a voxel stands for in the patient's own head.
     """

@@ -20,8 +20,8 @@ _NOTHING = (None, "", _MISSING, "nan", "NaN")
 _HARMONIZED = "HarmonizedTo"
 _CASE_COLUMNS = {
     "participant_id": "Subject",
-    "session_id": "Session",
-    "scanner": "Scanner of the session",
+    "session_id": "Visit",
+    "scanner": "Scanner of the visit",
     "dataset": "Number of the site's BIDS folder, from 0",
 }
 
@@ -32,7 +32,7 @@ class FeatureRow:
 
     Attributes:
         participant_id: "sub-001", unique within its dataset.
-        session_id: "ses-01", or None in a folder without sessions.
+        session_id: "ses-01", or None in a folder without visits.
         scanner: its name, or None when the folder does not say.
         dataset: index of the BIDS folder in the site's file.
         features: name to value, each finite; what could not be measured is not there.

@@ -62,7 +62,7 @@ def training_rows(
     chosen = chosen.without(_lacking(chosen, rows, settings)).without_small_scanners(settings.min_cases)
     if not chosen.cases:
         why = f": {next(iter(chosen.left_out.values()))}" if chosen.left_out else ""
-        raise RefusedError(Code.TOO_FEW_CASES, f"no scanner can be harmonized{why}")
+        raise RefusedError(Code.TOO_FEW_PATIENTS, f"no scanner can be harmonized{why}")
     return rows_of(chosen, rows, settings), chosen
 
 

@@ -1,4 +1,4 @@
-"""The slow change of brightness across an image that the coil makes, taken out by N4."""
+"""N4 bias correction: the slow change of brightness across an image that the coil makes."""
 
 from __future__ import annotations
 

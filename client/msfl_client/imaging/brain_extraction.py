@@ -27,7 +27,7 @@ def extract_brain(head: nib.Nifti1Image, device: torch.device = CPU) -> NDArray[
     """The brain with its ventricles, on the grid of `head`.
 
     Args:
-        head: a whole head, RAS; T1-weighted is what the networks were trained on.
+        head: an image that is not skull-stripped, RAS; T1-weighted is what the networks were trained on.
         device: used when it is a CUDA GPU; else the CPU is.
 
     Raises:

@@ -48,10 +48,10 @@ def brain_of(extracted: nib.Nifti1Image) -> NDArray[np.bool_]:
 
 
 def recognise(images: Mapping[Contrast, nib.Nifti1Image]) -> Preprocessed:
-    """What a case's images are: whole heads, brains, or brains on the template ("common-space").
+    """What a case's images are: not skull-stripped, skull-stripped, or that on the template ("common-space").
 
-    Brains count as in the common space when all contrasts share one grid and the brain overlaps the template's
-    with a Dice coefficient of 0.9 or more.
+    Skull-stripped images count as in the common space when all contrasts share one grid and the brain overlaps the
+    template's with a Dice coefficient of 0.9 or more.
     """
     if not all(is_brain_alone(np.asarray(image.dataobj, np.float32), image.affine) for image in images.values()):
         return "none"

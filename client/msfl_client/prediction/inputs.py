@@ -133,7 +133,7 @@ def _of_images(
 def _checked(
     card: ModelCard, site: SiteConfig, num_workers: int, on_progress: OnProgress
 ) -> tuple[SiteCheck, dict[str, str]]:
-    """The usable cases, whole heads preprocessed first, and by key why others cannot be used."""
+    """The usable cases, preprocessed where not skull-stripped, and by key why others cannot be used."""
 
     def check() -> SiteCheck:
         return check_site(

@@ -24,7 +24,12 @@ from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_client.imaging.volumes import read_volume
 from msfl_client.segmentation.loop import predict_probability
-from msfl_client.segmentation.network_input import PreparedCase, prepare_case, prepare_images, reference_contrast
+from msfl_client.segmentation.network_input import (
+    NetworkInput,
+    make_network_input,
+    network_input_of_images,
+    target_contrast,
+)
 from msfl_common import __version__
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
@@ -58,11 +63,11 @@ def predict_folder(
     on_case: Callable[[int, int], None] = lambda *_: None,
     origin: str = "",
 ) -> list[PredictedCase]:
-    """Predict every case of a BIDS folder; a bad case is named in the table and the rest go on.
+    """Predict every case of a BIDS folder; a bad case is named in the table and the rest continue.
 
     Args:
         model: a model folder.
-        source: BIDS folder with the model's contrasts: brains, or whole heads, which are preprocessed first.
+        source: BIDS folder with the model's contrasts: skull-stripped images, or others, which are preprocessed first.
         output: BIDS derivative folder to write; files of an earlier prediction are replaced one by one.
         device_name: as in site.yaml.
         on_case: told how many cases are done, and of how many.
@@ -98,8 +103,8 @@ def _predict_or_say_why(
             raise CaseError("; ".join(failed))
         count, volume_ml = _predict_case(case, card, network, device, output)
     except CaseError as error:
-        return PredictedCase(case.subject, case.session or "n/a", None, None, f"left out: {error}")
-    return PredictedCase(case.subject, case.session or "n/a", count, volume_ml, "ok")
+        return PredictedCase(case.subject, case.visit_id or "n/a", None, None, f"left out: {error}")
+    return PredictedCase(case.subject, case.visit_id or "n/a", count, volume_ml, "ok")
 
 
 def _predict_case(
@@ -107,47 +112,47 @@ def _predict_case(
 ) -> tuple[int, float]:
     """Write one case's mask and probability map; returns lesion count and volume (ml)."""
     study = card.study
-    prepared, own_to_prepared = _prepare(case, study.inputs, device)
+    prepared, case_to_input = _prepare(case, study.inputs, device)
     probability_DHW = predict_probability(network, prepared.image_CDHW, study, device)
-    own = read_volume(case.images[reference_contrast(study.inputs)])
-    there = nib.Nifti1Image(probability_DHW, np.linalg.inv(own_to_prepared) @ prepared.affine)
+    own = read_volume(case.images[target_contrast(study.inputs)])
+    there = nib.Nifti1Image(probability_DHW, np.linalg.inv(case_to_input) @ prepared.affine)
     moved = resample_from_to(there, (own.shape, own.affine), order=1)
     probability_IJK = np.asarray(moved.dataobj, dtype=np.float32)
     mask_IJK = probability_IJK >= card.threshold
     spacing_mm = voxel_sizes(own.affine)
-    stem = "_".join(part for part in (case.subject, case.session) if part)
-    folder = output / case.subject / (case.session or "") / "anat"
+    stem = "_".join(part for part in (case.subject, case.visit_id) if part)
+    folder = output / case.subject / (case.visit_id or "") / "anat"
     save_image(folder / f"{stem}_label-lesion_probseg.nii.gz", probability_IJK, own.affine)
     save_image(folder / f"{stem}_label-lesion_mask.nii.gz", mask_IJK.astype(np.uint8), own.affine)
     _, count = label_lesions(mask_IJK, tuple(float(size) for size in spacing_mm))  # type: ignore[arg-type]
     return count, round(float(mask_IJK.sum() * np.prod(spacing_mm) / 1000), 4)
 
 
-def _prepare(case: Case, inputs: Inputs, device: torch.device) -> tuple[PreparedCase, NDArray[np.float64]]:
+def _prepare(case: Case, inputs: Inputs, device: torch.device) -> tuple[NetworkInput, NDArray[np.float64]]:
     """What the network sees, and where it lies: 4 x 4, RAS mm of the reference contrast's file to its RAS mm.
 
-    A brain is taken where it is. A whole head is preprocessed as `msfl-client preprocess` does it: the model has
-    only seen brains and would mark scalp and eyes.
+    A skull-stripped image is used as it is. Any other is preprocessed as by `msfl-client preprocess`: the model has
+    only seen skull-stripped images and would mark scalp and eyes.
 
     Raises:
-        CaseError: a whole head, and no brain was found in it or the packages that would find it are missing.
+        CaseError: not skull-stripped, and skull stripping failed or its packages are missing.
     """
     volumes = {name: read_volume(case.images[name]) for name in inputs.contrasts}
     heads = [name for name, volume in volumes.items() if not is_brain_alone(volume.voxels_IJK, volume.affine)]
     if not heads:
-        return prepare_case(case, inputs), np.eye(4)
+        return make_network_input(case, inputs), np.eye(4)
     try:
         from msfl_client.preprocessing.pipeline import preprocess_case
 
         done = preprocess_case(replace(case, mask=None), inputs, "none", device)
     except ModuleNotFoundError as error:
         raise CaseError(
-            f"expected a brain-extracted image, found the whole head: {', '.join(heads)}; "
+            f"expected a skull-stripped image, found one that is not: {', '.join(heads)}; "
             f"install msfl[client], which brings {error.name}, or extract the brain first"
         ) from None
     images = {name: nib.Nifti1Image(voxels_DHW, done.case.affine) for name, voxels_DHW in done.case.images_DHW.items()}
-    prepared = prepare_images(case.key, images, None, inputs)
-    return prepared, done.native_to_mni(reference_contrast(inputs))
+    prepared = network_input_of_images(case.key, images, None, inputs)
+    return prepared, done.native_to_mni(target_contrast(inputs))
 
 
 def describe_output(output: Path, card: ModelCard, what: str, origin: str) -> None:

@@ -98,7 +98,7 @@ class FeaturePredictor:
         """See `Predictor`."""
         known = known_inputs(one, self._settings, self._rows)
         if missing := [name for name in self._settings.inputs if name not in known]:
-            why = self._why.get(case_key(one.subject, one.session, one.dataset), "not measured at the visit")
+            why = self._why.get(case_key(one.subject, one.visit_id, one.dataset), "not measured at the visit")
             is_feature = bool({*missing} & {*self._settings.features})
             raise CaseError(f"no {', '.join(missing)}" + (f" ({why})" if is_feature else ""))
 
@@ -134,7 +134,7 @@ class ImagePredictor:
 
     def refuse(self, one: Observation) -> None:
         """See `Predictor`."""
-        key = case_key(one.subject, one.session, one.dataset)
+        key = case_key(one.subject, one.visit_id, one.dataset)
         if one.case is None:
             raise CaseError(self._known.reasons.get(key, "no images at the visit"))
         known = known_inputs(one, self._settings, self._rows)
@@ -168,8 +168,8 @@ class ImagePredictor:
         contrasts = self._card.study.inputs.contrasts
         source = one.case.images[contrasts[0]]
         grid = slice_grid(read_image(source), self._model)
-        stem = "_".join(part for part in (one.subject, one.session) if part)
-        folder = self._output / one.subject / (one.session or "") / "anat"
+        stem = "_".join(part for part in (one.subject, one.visit_id) if part)
+        folder = self._output / one.subject / (one.visit_id or "") / "anat"
         pixel_mm = FIELD_MM / self._model.pixels
         sidecar = {
             "Notice": NOTICE,

@@ -155,7 +155,7 @@ def _row(one: Observation, answer: Answer, card: ModelCard, output: Path, status
     predicted = int(predict_classes(answer.probabilities_K[None], card.threshold)[0])
     return Prediction(
         participant_id=one.subject,
-        session_id=one.session,
+        session_id=one.visit_id,
         days=one.visits[-1].days,
         probabilities={card.labels[at]: float(value) for at, value in enumerate(answer.probabilities_K)},
         interval=_interval(card, number, float(answer.probabilities_K[number])),
@@ -168,8 +168,8 @@ def _row(one: Observation, answer: Answer, card: ModelCard, output: Path, status
 
 
 def _left_out(subject: str, one: Observation | None, why: str) -> Prediction:
-    session, days = (one.session, one.visits[-1].days) if one else (None, None)
-    return Prediction(subject, session, days, None, None, None, None, (), (), f"{LEFT_OUT}{why}")
+    visit_id, days = (one.visit_id, one.visits[-1].days) if one else (None, None)
+    return Prediction(subject, visit_id, days, None, None, None, None, (), (), f"{LEFT_OUT}{why}")
 
 
 def _interval(card: ModelCard, number: int, probability: float) -> Interval | None:

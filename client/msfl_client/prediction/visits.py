@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from msfl_client.clinical.observations import REASONS, Observation, are_in_order, imaged_sessions, observe, sees_images
+from msfl_client.clinical.observations import REASONS, Observation, are_in_order, imaged_visits, observe, sees_images
 from msfl_client.clinical.records import read_clinical
 from msfl_client.prediction.inputs import KnownInputs
 from msfl_common.config.classification import Classification
@@ -21,7 +21,7 @@ class PatientVisits:
     Attributes:
         subject: "sub-001".
         visits: the patient at each visit, in order of time; where the model sees images, without those that are no
-            session, if there are sessions. None where the patient cannot be used.
+            visit_id, if there are ses- folders. None where the patient cannot be used.
         reason: why not; empty otherwise.
     """
 
@@ -37,7 +37,7 @@ def patients_to_predict(known: KnownInputs, settings: Classification) -> list[Pa
         InputError: a table cannot be read.
         CohortError: there is no patient.
     """
-    imaged = imaged_sessions(known.cases, known.table)
+    imaged = imaged_visits(known.cases, known.table)
     folders = {(0, subject): list(imaged.get((0, subject), ())) for subject in known.subjects}
     sessions: Mapping[tuple[int, str], list[str | None]] = {place: list(of) for place, of in imaged.items()} | folders
     records = read_clinical(known.site.data, settings.clinical, None, sessions)
@@ -45,11 +45,11 @@ def patients_to_predict(known: KnownInputs, settings: Classification) -> list[Pa
     for place, patient in records.patients.items():
         images = imaged.get(place, {})
         if not are_in_order(patient, images):
-            found.append(PatientVisits(place[1], (), REASONS["session-order"]))
+            found.append(PatientVisits(place[1], (), REASONS["visit-order"]))
             continue
         numbers: Sequence[int] = range(len(patient.visits))
         if sees_images(settings):
-            scanned = [at for at, visit in enumerate(patient.visits) if visit.imaged or visit.session is not None]
+            scanned = [at for at, visit in enumerate(patient.visits) if visit.imaged or visit.visit_id is not None]
             numbers = scanned or numbers
         seen = tuple(observe(place, patient, at, images, settings, _NO_LABEL) for at in numbers)
         found.append(PatientVisits(place[1], seen))

@@ -10,15 +10,15 @@ from msfl_client.imaging.common_space import CommonSpaceCase
 from msfl_common.config.study import Inputs
 
 
-def common_space_of(case: Case, inputs: Inputs, sessions: Sequence[Case] = ()) -> CommonSpaceCase:
+def common_space_of(case: Case, inputs: Inputs, visits: Sequence[Case] = ()) -> CommonSpaceCase:
     """Read a preprocessed case from its derivative; bring any other into the common space here and now.
 
-    Brains on the template are taken as they are in about a second, other brains are registered in about ten.
+    Skull-stripped images on the template are read in about a second, others are registered in about ten.
 
     Args:
         case: the case.
         inputs: contrasts and spacing.
-        sessions: the patient's sessions, which are all treated alike.
+        visits: the patient's visits, which are all treated alike.
 
     Raises:
         CaseError: an image cannot be read, or no brain was found where the template has its own.
@@ -29,4 +29,4 @@ def common_space_of(case: Case, inputs: Inputs, sessions: Sequence[Case] = ()) -
         return derived
     from msfl_client.preprocessing.pipeline import preprocess_case, recognise_case  # loads SimpleITK
 
-    return preprocess_case(case, inputs, recognise_case(case, inputs, sessions)).case
+    return preprocess_case(case, inputs, recognise_case(case, inputs, visits)).case

@@ -80,7 +80,7 @@ def anchor_contrast(inputs: Inputs) -> Contrast:
 def preprocess_case(
     case: Case, inputs: Inputs, found: Preprocessed | None = None, device: torch.device = CPU
 ) -> PreprocessedCase:
-    """Find the brain, line up the contrasts, even out brightness, and bring all onto the template's grid.
+    """Skull stripping, co-registration of the contrasts, N4 bias correction, and registration to MNI152.
 
     Args:
         case: the case; a mask must lie on the grid of one of its images.
@@ -109,22 +109,22 @@ def preprocess_case(
     return PreprocessedCase(done, anchor, found, to_anchor, to_template, native, brains)
 
 
-def recognise_case(case: Case, inputs: Inputs, sessions: Sequence[Case] = ()) -> Preprocessed:
-    """What a case's images are, so that all sessions of its patient are brought to the template in one way.
+def recognise_case(case: Case, inputs: Inputs, visits: Sequence[Case] = ()) -> Preprocessed:
+    """What a case's images are, so that all visits of its patient are brought to the template in one way.
 
-    One session taken as it is and another registered would differ in size, and every lesion would seem to change:
-    brains count as in the common space only where those of all sessions do.
+    One visit taken as it is and another registered would differ in size, and every lesion would seem to change:
+    skull-stripped images count as in the common space only where those of all visits do.
 
     Args:
         case: the case.
         inputs: which images are looked at.
-        sessions: the patient's sessions, this one among them or not; what cannot be read is passed over.
+        visits: the patient's visits, this one among them or not; what cannot be read is passed over.
 
     Raises:
         CaseError: an image of the case itself cannot be read.
     """
     found = recognise(_read(case, inputs))
-    for other in sessions:
+    for other in visits:
         if found == "common-space" and other != case:
             with suppress(CaseError, OSError, KeyError):
                 found = found if recognise(_read(other, inputs)) == found else "brain"
@@ -138,7 +138,7 @@ def _read(case: Case, inputs: Inputs) -> Images:
 def _line_up(
     native: Images, contrast: Contrast, anchor: Contrast, brain_DHW: Mask, found: Preprocessed
 ) -> Registration:
-    """Where a contrast lies on the anchor; brains that share a grid are lined up already."""
+    """Where a contrast lies on the anchor; skull-stripped images that share a grid are co-registered already."""
     if contrast == anchor or found == "common-space":
         return _STAYS
     if found == "brain" and share_grid(native[contrast], native[anchor]):

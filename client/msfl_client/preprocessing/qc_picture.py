@@ -31,7 +31,7 @@ _DPI, _COLOURS = 80, 96
 
 
 def draw(done: PreprocessedCase, title: str) -> bytes:
-    """A PNG: a whole head's anchor with the brain's border, every contrast on the template, and brightness.
+    """A PNG: the anchor before skull stripping with the brain's border, every contrast on the template, and brightness.
 
     Red: border of the brain. Blue: border of the template's brain. Yellow: the template's white matter.
     """

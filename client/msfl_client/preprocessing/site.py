@@ -1,6 +1,6 @@
 """All cases of a site through preprocessing, side by side, and only those that changed.
 
-A process that was interrupted leaves whole cases behind; the next one goes on with the rest.
+A process that was interrupted leaves whole cases behind; the next one resumes with the rest.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def preprocess_site(
     num_workers: int,
     on_case: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Outcome]:
-    """Bring every case of a site into the common space; a bad case is left out and the rest go on.
+    """Register every case of a site to MNI152; a bad case is left out and the rest continue.
 
     Args:
         site: the site; `data`, `masks`, `preprocessed`, `device` and `state` are used.
@@ -72,7 +72,7 @@ def preprocess_site(
         on_case: told how many cases are done, and of how many.
 
     Returns:
-        One outcome for each case, in order of folder, subject and session.
+        One outcome for each case, in order of folder, subject and visit.
 
     Raises:
         CohortError: a data folder as a whole cannot be used, or no case can.
@@ -96,8 +96,8 @@ def preprocess_site(
     return [outcomes[case.key] for case in cases]
 
 
-def preprocess_to_disk(case: Case, site: SiteConfig, inputs: Inputs, sessions: Sequence[Case]) -> Outcome:
-    """Preprocess one case of a patient's sessions and write its derivative and its picture, in one thread."""
+def preprocess_to_disk(case: Case, site: SiteConfig, inputs: Inputs, visits: Sequence[Case]) -> Outcome:
+    """Preprocess one case of a patient's visits and write its derivative and its picture, in one thread."""
     import logging
 
     import torch
@@ -115,7 +115,7 @@ def preprocess_to_disk(case: Case, site: SiteConfig, inputs: Inputs, sessions: S
         if faults:
             raise CaseError("; ".join(faults))
         files = describe_inputs(case, inputs)
-        found = recognise_case(case, inputs, sessions) if site.preprocessed == "auto" else site.preprocessed
+        found = recognise_case(case, inputs, visits) if site.preprocessed == "auto" else site.preprocessed
         done = preprocess_case(case, inputs, found, pick_devices(site.device)[0])
         write_bytes(picture_path(case, site), draw(done, case.key))
         sidecar = Sidecar(

@@ -1,4 +1,4 @@
-"""The site's Flower app: each request of `config.message_kinds`, answered by its handler through the egress door.
+"""The site's Flower app: each request of `config.message_kinds`, answered by its handler through the egress gateway.
 
 Simulation and SuperNode run this same app; they differ in where a site's config comes from.
 """
@@ -17,9 +17,9 @@ from flwr.clientapp import ClientApp
 
 from msfl_client.disclosure.request_size import check_size
 from msfl_client.egress.answers import Claim, may_answer, most_answers
-from msfl_client.egress.gateway import check_agreed, check_allowed, check_request, door_of, release_refusal
+from msfl_client.egress.gateway import check_agreed, check_allowed, check_request, gateway_of, release_refusal
 from msfl_client.rounds.handlers import HANDLERS, Handler
-from msfl_client.rounds.site_context import open_session
+from msfl_client.rounds.site_context import open_context
 from msfl_client.rounds.site_log import site_log
 from msfl_client.segmentation.upstream_model import handed_model
 from msfl_client.trainer import OnProgress
@@ -46,12 +46,12 @@ def build_app(
     site_of: SiteOf,
     on_progress: OnProgress = lambda *_: None,
     *,
-    keep_answers: bool = False,
+    cache_answers: bool = False,
     agreed: StudyConfig | None = None,
 ) -> ClientApp:
     """The app of the site that `site_of` finds for a Flower context.
 
-    With `keep_answers`, a round that is asked for again is answered from disk, not trained again, and no other request
+    With `cache_answers`, a round that is asked for again is answered from disk, not trained again, and no other request
     of the same round and purpose is answered (`answers`).
     With `agreed`, the study of the joining kit, no other is served.
     """
@@ -59,7 +59,7 @@ def build_app(
 
     def reply(message: Message, context: Context, asked: Request, handler: Handler) -> Message:
         site = site_of(context)
-        content = _answer_safely(message.content, site, on_progress, asked, handler, keep_answers, agreed)
+        content = _answer_safely(message.content, site, on_progress, asked, handler, cache_answers, agreed)
         return Message(content, reply_to=message)
 
     for name, asked in REQUESTS.items():
@@ -80,7 +80,7 @@ def _answer_safely(
     on_progress: OnProgress,
     asked: Request,
     handler: Handler,
-    keep_answers: bool,
+    cache_answers: bool,
     agreed: StudyConfig | None,
 ) -> RecordDict:
     """Whatever goes wrong leaves as a code from the fixed list; the detail stays in the site's own log and display."""
@@ -93,14 +93,14 @@ def _answer_safely(
             check_agreed(agreed, task.study)
         check_size(site, task.study)
         check_allowed(site.policy, asked.answer)
-        claim = claim_of(site, asked.counted_as if keep_answers else None, task, request)
+        claim = claim_of(site, asked.counted_as if cache_answers else None, task, request)
         if handler.before is not None:
             handler.before(site, task, request, claim or (lambda: None))
         model = handed_model(site, task.study) if task.stage == "final" else None
-        session = open_session(site, task.study, on_progress, task.stage, model)
-        answer = handler.kept if keep_answers and handler.kept is not None else handler.answer
-        door = replace(session.door, claim=claim, answers=asked.answer)
-        return answer(replace(session, door=door), task, request)
+        context = open_context(site, task.study, on_progress, task.stage, model)
+        answer = handler.kept if cache_answers and handler.kept is not None else handler.answer
+        gateway = replace(context.gateway, claim=claim, answers=asked.answer)
+        return answer(replace(context, gateway=gateway), task, request)
     except Exception as error:
         code = code_of(error)
         on_progress(site.name, "refused", 0, 0, str(error) if isinstance(error, RefusedError) else f"{code}: {error}")
@@ -121,9 +121,9 @@ def claim_of(site: SiteConfig, purpose: str | None, task: RoundTask, request: Re
 
 
 def refuse(site: SiteConfig, code: Code, why: object, task: RoundTask | None = None) -> RecordDict:
-    """A code from the fixed list, through the door; `why` goes to the site's log only."""
+    """A code from the fixed list, through the egress gateway; `why` goes to the site's log only."""
     site_log(site).error("answered %s: %s", code.value, why, exc_info=why if isinstance(why, Exception) else None)
-    return release_refusal(door_of(site), Refusal(code, site.name), task)
+    return release_refusal(gateway_of(site), Refusal(code, site.name), task)
 
 
 def code_of(error: Exception) -> Code:
@@ -154,4 +154,4 @@ def site_from_node_config(context: Context) -> SiteConfig:
     return load_site(Path(str(context.node_config["site-config"])))
 
 
-app = build_app(site_from_node_config, keep_answers=True)
+app = build_app(site_from_node_config, cache_answers=True)

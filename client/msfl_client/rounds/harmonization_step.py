@@ -1,4 +1,4 @@
-"""A session's part in a harmonization: the rows behind its sums, and taking the reference."""
+"""A context's part in a harmonization: the rows behind its sums, and taking the reference."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from msfl_client.features.cache import features_of
 from msfl_client.features.table import FeatureTable
 from msfl_client.harmonization.combat import Rows, large_groups_of_scanners
 from msfl_client.harmonization.site import FOLDER, TABLE_FILE, harmonize_site, training_rows
-from msfl_client.rounds.site_context import SiteSession
+from msfl_client.rounds.site_context import SiteContext
 from msfl_common.errors import Code, RefusedError
 from msfl_common.harmonization import Reference
 from msfl_common.messages.records import RoundTask
 
 
-def session_rows(session: SiteSession, task: RoundTask) -> tuple[Rows, int]:
+def harmonization_rows(context: SiteContext, task: RoundTask) -> tuple[Rows, int]:
     """The site's training cases for the sums of a harmonization, and how many patients they are of.
 
     Those of groups of too few patients are left out: within the scanners, both sexes are of patients of at least the
@@ -29,25 +29,25 @@ def session_rows(session: SiteSession, task: RoundTask) -> tuple[Rows, int]:
     """
     if task.settings.harmonization.method == "none":
         raise RefusedError(Code.BAD_STUDY, "asked for sums of a harmonization, but the study has none")
-    if session.site.name == task.study.left_out:
+    if context.site.name == task.study.left_out:
         raise RefusedError(
             Code.BAD_STUDY, "asked for sums of a harmonization, but the study's fold leaves this site out"
         )
     rows, chosen = training_rows(
-        session.training, session.site.data, task.study.harmonization, session_features(session, task)
+        context.training, context.site.data, task.study.harmonization, case_features(context, task)
     )
-    floor = floor_of(session.site.policy, task.study)
+    floor = floor_of(context.site.policy, task.study)
     patients = np.array([f"{case.dataset}/{case.subject}" for case in chosen.cases])
     keep_N = large_groups_of_scanners(rows, patients, floor)
     if not keep_N.all():
         note = f"{int((~keep_N).sum())} of {len(rows)} cases left out of the sums: of groups of too few patients"
-        session.on_progress(session.site.name, "checked", int(keep_N.sum()), len(rows), note)
+        context.on_progress(context.site.name, "checked", int(keep_N.sum()), len(rows), note)
     num_patients = len(set(patients[keep_N]))
-    check_floor(session.site.policy, task.study, num_patients)
+    check_floor(context.site.policy, task.study, num_patients)
     return rows.take(np.flatnonzero(keep_N)), num_patients
 
 
-def take_reference(session: SiteSession, task: RoundTask, reference: Reference) -> None:
+def take_reference(context: SiteContext, task: RoundTask, reference: Reference) -> None:
     """Fit the site's scanners to the reference and keep that, with the harmonized features, in its state folder.
 
     Features that were harmonized to an earlier reference are gone then, whether the site can be brought to this one or
@@ -58,30 +58,30 @@ def take_reference(session: SiteSession, task: RoundTask, reference: Reference) 
     """
     if task.settings.harmonization.method == "none" or not reference.fits(task.settings.harmonization):
         raise RefusedError(Code.BAD_STUDY, "the reference was made with other settings than the study's")
-    folder = session.site.state / FOLDER
+    folder = context.site.state / FOLDER
     (folder / TABLE_FILE).unlink(missing_ok=True)
     made = harmonize_site(
-        session.training, session.cases, session.site.data, reference, session_features(session, task), folder
+        context.training, context.cases, context.site.data, reference, case_features(context, task), folder
     )
-    note = f"{len(made.table.rows)} of {len(session.cases)} cases, reference {reference.version}"
-    session.on_progress(session.site.name, "harmonized", len(made.table.rows), len(session.cases), note)
+    note = f"{len(made.table.rows)} of {len(context.cases)} cases, reference {reference.version}"
+    context.on_progress(context.site.name, "harmonized", len(made.table.rows), len(context.cases), note)
 
 
-def session_features(session: SiteSession, task: RoundTask) -> FeatureTable:
+def case_features(context: SiteContext, task: RoundTask) -> FeatureTable:
     """Features of all cases; those that were computed before are read from the site's cache."""
-    if session.features is not None:
-        return session.features
-    done, total = 0, len(session.cases)
+    if context.features is not None:
+        return context.features
+    done, total = 0, len(context.cases)
 
     def on_case() -> None:
         nonlocal done
         done += 1
-        session.on_progress(session.site.name, "features", done, total, "")
+        context.on_progress(context.site.name, "features", done, total, "")
 
     num_workers = os.cpu_count() or 1
     rows, left_out = features_of(
-        session.cases, task.study.inputs, session.site.state / "cache" / "features", None, num_workers, on_case
+        context.cases, task.study.inputs, context.site.state / "cache" / "features", None, num_workers, on_case
     )
     if left_out:
-        session.on_progress(session.site.name, "features", done, total, f"{len(left_out)} cases cannot be measured")
+        context.on_progress(context.site.name, "features", done, total, f"{len(left_out)} cases cannot be measured")
     return FeatureTable(tuple(rows))

@@ -17,7 +17,7 @@ import torch
 from msfl_client.classification.trainer import open_classification, split_segmentation
 from msfl_client.data.bids import Case
 from msfl_client.disclosure.floors import check_floor
-from msfl_client.egress.gateway import Door, check_device_hours, door_of
+from msfl_client.egress.gateway import Gateway, check_device_hours, gateway_of
 from msfl_client.features.table import FeatureTable
 from msfl_client.segmentation.loop import is_out_of_memory
 from msfl_client.segmentation.trainer import open_segmentation
@@ -32,11 +32,11 @@ from msfl_common.messages.records import ModelUpdate, RoundTask, ValidationMetri
 from msfl_common.models.weights import Weights
 from msfl_common.system.devices import cap_memory, free_memory, pick_devices
 
-MOST_SITES = 64  # of a simulation, whose sessions are kept in one process
+MOST_SITES = 64  # of a simulation, whose contexts are kept in one process
 
 
 @dataclass(frozen=True)
-class SiteSession:
+class SiteContext:
     """A site, ready for the rounds of one study, or of a stage of it.
 
     Attributes:
@@ -48,7 +48,7 @@ class SiteSession:
 
     site: SiteConfig
     study: StudyConfig
-    door: Door
+    gateway: Gateway
     devices: tuple[torch.device, ...]
     learner: Learner
     training: tuple[Case, ...]
@@ -62,15 +62,15 @@ class SiteSession:
         return self.learner.num_train_cases
 
 
-class Sessions:
-    """The sessions that are open in this process: one a site, whatever its coordinator asks.
+class OpenContexts:
+    """The contexts that are open in this process: one a site, whatever its coordinator asks.
 
     A request whose settings need another one closes the last before that is built. How long a round waits, and for how
-    many sites, needs no other one. A hospital's process has one site; a simulation's has as many as it plays.
+    many sites, needs no other one. A hospital's process has one site; a simulation's has as many as it runs.
     """
 
     def __init__(self) -> None:
-        self._open: OrderedDict[Path, tuple[object, SiteSession]] = OrderedDict()
+        self._open: OrderedDict[Path, tuple[object, SiteContext]] = OrderedDict()
 
     def __call__(
         self,
@@ -79,15 +79,15 @@ class Sessions:
         on_progress: OnProgress,
         stage: Stage = "final",
         model: HandedModel | None = None,
-    ) -> SiteSession:
-        """The site's session for a stage of a study; see `build_session`."""
+    ) -> SiteContext:
+        """The site's context for a stage of a study; see `build_context`."""
         key = (site, _what_matters(site, study), on_progress, stage, model)
         found = self._open.get(site.state)
         if found is None or found[0] != key:
             found = None
             if self._open.pop(site.state, None) is not None or len(self._open) >= MOST_SITES:
                 self._make_room()
-            found = self._open[site.state] = (key, build_session(site, study, on_progress, stage, model))
+            found = self._open[site.state] = (key, build_context(site, study, on_progress, stage, model))
         self._open.move_to_end(site.state)
         return replace(found[1], study=study_at(study, stage))
 
@@ -103,11 +103,11 @@ class Sessions:
             torch.cuda.empty_cache()
 
 
-open_session = Sessions()
+open_context = OpenContexts()
 
 
 def _what_matters(site: SiteConfig, study: StudyConfig) -> StudyConfig:
-    """The study without what a session does not depend on."""
+    """The study without what a context does not depend on."""
     rounds = Rounds(num_rounds=study.rounds.num_rounds)
     if isinstance(site.device, tuple):  # devices that compute together wait for each other as long as the round
         rounds = rounds.model_copy(update={"deadline_s": study.rounds.deadline_s})
@@ -117,13 +117,13 @@ def _what_matters(site: SiteConfig, study: StudyConfig) -> StudyConfig:
     return study.model_copy(update=changes)
 
 
-def build_session(
+def build_context(
     site: SiteConfig,
     study: StudyConfig,
     on_progress: OnProgress,
     stage: Stage,
     model: HandedModel | None,
-) -> SiteSession:
+) -> SiteContext:
     """Check, split and preprocess the site's cases and build what the rounds of a stage need.
 
     Args:
@@ -150,7 +150,7 @@ def build_session(
     if not (learner.num_train_cases or is_left_out):
         raise RefusedError(Code.NO_CASES)
     fitted = cases if is_left_out else training
-    return SiteSession(site, settings, door_of(site), devices, learner, fitted, cases, on_progress, features)
+    return SiteContext(site, settings, gateway_of(site), devices, learner, fitted, cases, on_progress, features)
 
 
 def _devices_of(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> tuple[torch.device, ...]:
@@ -166,40 +166,40 @@ def _devices_of(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -
     return devices
 
 
-def train_site(session: SiteSession, task: RoundTask, weights: Weights, clock: Clock = datetime.now) -> ModelUpdate:
+def train_site(context: SiteContext, task: RoundTask, weights: Weights, clock: Clock = datetime.now) -> ModelUpdate:
     """One round of training from the shared weights, in the site's hours and within its limits.
 
     Raises:
         RefusedError: too few patients to learn from, not now, no longer today, out of memory, or the training failed.
     """
-    check_floor(session.site.policy, task.study, session.learner.num_behind(task.round))
+    check_floor(context.site.policy, task.study, context.learner.num_behind(task.round))
     start = time.monotonic()
 
     def on_step(step: int, num_steps: int, loss: float) -> None:
-        session.on_progress(session.site.name, "training", step, num_steps, f"loss {loss:.3f}")
+        context.on_progress(context.site.name, "training", step, num_steps, f"loss {loss:.3f}")
         if step < num_steps:
-            check_hours(session.site.hours, clock())
+            check_hours(context.site.hours, clock())
 
-    with _machine_in_use(session.site, len(session.devices), clock):
-        answer, loss = _train_sparing_memory(session, task, weights, on_step)
-    return ModelUpdate(answer, session.num_train_cases, loss, time.monotonic() - start)
+    with _machine_in_use(context.site, len(context.devices), clock):
+        answer, loss = _train_sparing_memory(context, task, weights, on_step)
+    return ModelUpdate(answer, context.num_train_cases, loss, time.monotonic() - start)
 
 
 def _train_sparing_memory(
-    session: SiteSession, task: RoundTask, weights: Weights, on_step: OnStep
+    context: SiteContext, task: RoundTask, weights: Weights, on_step: OnStep
 ) -> tuple[Weights, float]:
     """Train the round; when memory runs out, once more from the start, with each batch in two parts."""
     try:
-        return session.learner.train(weights, task.round, on_step, 1)
+        return context.learner.train(weights, task.round, on_step, 1)
     except Exception as error:
-        if not is_out_of_memory(error) or task.study.training.batch_size <= len(session.devices):
+        if not is_out_of_memory(error) or task.study.training.batch_size <= len(context.devices):
             raise
     # Outside of the except clause, whose error keeps the failed step's tensors alive.
-    session.learner.forget()
-    free_memory(session.devices[0])
+    context.learner.forget()
+    free_memory(context.devices[0])
     note = "out of memory; again with half a batch at a time"
-    session.on_progress(session.site.name, "training", 0, task.study.training.steps_per_round, note)
-    return session.learner.train(weights, task.round, on_step, 2)
+    context.on_progress(context.site.name, "training", 0, task.study.training.steps_per_round, note)
+    return context.learner.train(weights, task.round, on_step, 2)
 
 
 @contextmanager
@@ -224,21 +224,21 @@ def _machine_in_use(site: SiteConfig, num_devices: int, clock: Clock) -> Iterato
 
 
 def validate_site(
-    session: SiteSession, task: RoundTask, weights: Weights, clock: Clock = datetime.now
+    context: SiteContext, task: RoundTask, weights: Weights, clock: Clock = datetime.now
 ) -> ValidationMetrics:
     """Aggregate metrics of the shared weights over the site's validation cases, on its first device.
 
     Raises:
         RefusedError: too few patients to report on, not now, no longer today, or out of memory.
     """
-    check_floor(session.site.policy, task.study, session.learner.num_patients(task))
+    check_floor(context.site.policy, task.study, context.learner.num_patients(task))
     start = time.monotonic()
 
     def on_case(done: int, total: int) -> None:
-        session.on_progress(session.site.name, "validating", done, total, "")
+        context.on_progress(context.site.name, "validating", done, total, "")
         if done < total:
-            check_hours(session.site.hours, clock())
+            check_hours(context.site.hours, clock())
 
-    with _machine_in_use(session.site, 1, clock):
-        metrics = session.learner.measure(weights, task, on_case)
+    with _machine_in_use(context.site, 1, clock):
+        metrics = context.learner.measure(weights, task, on_case)
     return replace(metrics, seconds=time.monotonic() - start)

@@ -21,7 +21,7 @@ from msfl_common.system.files import whole_folder, write_bytes, write_json
 FOLDER = "last_update"
 
 
-def keep_update(state: Path, request_sha256: str, cases_sha256: str, update: ModelUpdate) -> None:
+def cache_update(state: Path, request_sha256: str, cases_sha256: str, update: ModelUpdate) -> None:
     """Write down what a request was answered with, whole or not at all."""
     with whole_folder(state / FOLDER) as folder:
         write_bytes(folder / "weights.safetensors", to_safetensors(update.weights))
@@ -29,7 +29,7 @@ def keep_update(state: Path, request_sha256: str, cases_sha256: str, update: Mod
         write_json(folder / "update.json", {"request": request_sha256, "cases": cases_sha256, **facts})
 
 
-def kept_update(state: Path, request_sha256: str, cases_sha256: str, expected: Weights) -> ModelUpdate | None:
+def cached_update(state: Path, request_sha256: str, cases_sha256: str, expected: Weights) -> ModelUpdate | None:
     """The answer to this very request, of these very cases; None when it was not the last or cannot be read."""
     folder = state / FOLDER
     try:

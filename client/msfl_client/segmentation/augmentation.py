@@ -45,8 +45,8 @@ class PatchAugmentation:
         )
         self._intensity = Compose(
             [
-                RandHistogramShift(num_control_points=(6, 10), prob=settings.contrast),
-                RandAdjustContrast(prob=settings.contrast, gamma=(0.7, 1.5)),
+                RandHistogramShift(num_control_points=(6, 10), prob=settings.gamma),
+                RandAdjustContrast(prob=settings.gamma, gamma=(0.7, 1.5)),
                 RandBiasField(prob=settings.bias, degree=3, coeff_range=(0.0, 0.15)),
                 RandSimulateLowResolution(prob=settings.low_resolution, zoom_range=(0.5, 1.0)),
                 RandGaussianNoise(prob=settings.noise, std=0.2),

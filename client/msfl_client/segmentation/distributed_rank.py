@@ -25,7 +25,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from msfl_client.segmentation.loop import is_out_of_memory, train_round
-from msfl_client.segmentation.network_input import PreparedCase
+from msfl_client.segmentation.network_input import NetworkInput
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader, Rank
 from msfl_client.trainer import OnStep
 from msfl_client.training.site_strategy import read_start
@@ -71,7 +71,7 @@ def train_rank(job: Job, rank: Rank, folder: Path, on_step: OnStep) -> float:
     torch.set_flush_denormal(True)
     torch.set_num_threads(max(1, torch.get_num_threads() // rank.count))
     cap_memory(device, job.memory_fraction)
-    dataset = PatchDataset([_map_prepared(path) for path in job.cases], job.study.training, job.seed)
+    dataset = PatchDataset([_map_network_input(path) for path in job.cases], job.study.training, job.seed)
     loader = PatchLoader(dataset, device, rank)
     network = build_network(job.study)
     weights = load_file(folder / START_WEIGHTS)
@@ -108,11 +108,11 @@ def _join(device: torch.device, rank: Rank, folder: Path) -> None:
     )
 
 
-def _map_prepared(path: Path) -> PreparedCase:
+def _map_network_input(path: Path) -> NetworkInput:
     """A prepared case whose voxels stay in its file, mapped: the processes share one copy in memory."""
     stored = map_file(path)
     label = stored.get("label")
-    return PreparedCase(stored["image"].numpy(), None if label is None else label.numpy(), stored["affine"].numpy())
+    return NetworkInput(stored["image"].numpy(), None if label is None else label.numpy(), stored["affine"].numpy())
 
 
 def code_of_rank(error: Exception) -> Code:

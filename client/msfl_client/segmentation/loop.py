@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from msfl_client.segmentation.network_input import PreparedCase
+from msfl_client.segmentation.network_input import NetworkInput
 from msfl_client.segmentation.patches import Patch, PatchLoader, pad_to
 from msfl_client.trainer import OnStep
 from msfl_client.training.rates import make_optimizer, rate_at
@@ -126,7 +126,7 @@ def predict_probability(
 
 def validate(
     network: torch.nn.Module,
-    cases: Sequence[PreparedCase],
+    cases: Sequence[NetworkInput],
     study: StudyConfig,
     device: torch.device,
     on_case: Callable[[int, int], None],

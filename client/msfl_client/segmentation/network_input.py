@@ -32,7 +32,7 @@ CACHE_FORMAT = 2  # raise it whenever this module's results change
 
 
 @dataclass(frozen=True)
-class PreparedCase:
+class NetworkInput:
     """One case on the study's grid, cropped to the head.
 
     Attributes:
@@ -46,30 +46,30 @@ class PreparedCase:
     affine: NDArray[np.float64]
 
 
-def reference_contrast(inputs: Inputs) -> Contrast:
+def target_contrast(inputs: Inputs) -> Contrast:
     """The contrast on whose grid lesions are outlined: FLAIR where the study uses it."""
     return outlined_on(inputs.contrasts)
 
 
-def prepare_case(case: Case, inputs: Inputs) -> PreparedCase:
+def make_network_input(case: Case, inputs: Inputs) -> NetworkInput:
     """Reorient, resample to the study's spacing, crop to the head and normalise.
 
     Raises:
         CaseError: an image cannot be read or holds nothing.
     """
     images = {contrast: read_image(case.images[contrast]) for contrast in inputs.contrasts}
-    return prepare_images(case.key, images, read_image(case.mask) if case.mask else None, inputs)
+    return network_input_of_images(case.key, images, read_image(case.mask) if case.mask else None, inputs)
 
 
-def prepare_images(
+def network_input_of_images(
     key: str, images: Mapping[Contrast, nib.Nifti1Image], mask: nib.Nifti1Image | None, inputs: Inputs
-) -> PreparedCase:
-    """`prepare_case` for images that are in memory, in RAS order.
+) -> NetworkInput:
+    """`make_network_input` for images that are in memory, in RAS order.
 
     Raises:
         CaseError: the images hold nothing; `key` names the case.
     """
-    grid = _study_grid(images[reference_contrast(inputs)], inputs.spacing_mm)
+    grid = _study_grid(images[target_contrast(inputs)], inputs.spacing_mm)
     resampled = [resample(images[contrast], grid) for contrast in inputs.contrasts]
     foreground_DHW = np.any([image_DHW > 0 for image_DHW in resampled], axis=0)
     if not foreground_DHW.any():
@@ -81,7 +81,7 @@ def prepare_images(
         label_DHW = (resample(mask, grid)[box] >= 0.5).astype(np.uint8)
     affine = np.asarray(grid[1], dtype=np.float64).copy()
     affine[:3, 3] += affine[:3, :3] @ [axis.start for axis in box]
-    return PreparedCase(image_CDHW, label_DHW, affine)
+    return NetworkInput(image_CDHW, label_DHW, affine)
 
 
 def _study_grid(reference: nib.Nifti1Image, spacing_mm: float) -> tuple[tuple[int, ...], NDArray[np.float64]]:
@@ -92,20 +92,20 @@ def _study_grid(reference: nib.Nifti1Image, spacing_mm: float) -> tuple[tuple[in
     return shape, affine
 
 
-def prepare_cached(case: Case, inputs: Inputs, cache: Path) -> PreparedCase:
-    """`prepare_case`, kept at `cached_path`."""
+def cached_network_input(case: Case, inputs: Inputs, cache: Path) -> NetworkInput:
+    """`make_network_input`, kept at `cached_path`."""
     path = cached_path(case, inputs, cache)
     try:
         stored = load_file(path)
         mark_used(path)
-        return PreparedCase(stored["image"], stored.get("label"), stored["affine"])
+        return NetworkInput(stored["image"], stored.get("label"), stored["affine"])
     except (FileNotFoundError, SafetensorError, KeyError):
-        prepared = prepare_case(case, inputs)
-    save_prepared(path, prepared)
+        prepared = make_network_input(case, inputs)
+    save_network_input(path, prepared)
     return prepared
 
 
-def save_prepared(path: Path, prepared: PreparedCase) -> None:
+def save_network_input(path: Path, prepared: NetworkInput) -> None:
     """Write a case as one file: `image`, `affine` and, where there is a mask, `label`."""
     tensors: dict[str, NDArray[np.generic]] = {"image": prepared.image_CDHW, "affine": prepared.affine}
     if prepared.label_DHW is not None:
@@ -113,14 +113,14 @@ def save_prepared(path: Path, prepared: PreparedCase) -> None:
     write_bytes(path, save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
 
 
-def prepare_all(
+def make_network_inputs(
     cases: Sequence[Case], inputs: Inputs, cache: Path, num_workers: int, on_case: Callable[[], None] = lambda: None
-) -> list[PreparedCase | None]:
+) -> list[NetworkInput | None]:
     """Prepare cases in parallel; the result keeps their order, with None for a case that cannot be prepared."""
 
-    def prepare(case: Case) -> PreparedCase | None:
+    def prepare(case: Case) -> NetworkInput | None:
         try:
-            return prepare_cached(case, inputs, cache)
+            return cached_network_input(case, inputs, cache)
         except (CaseError, FileNotFoundError):
             return None
         finally:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from msfl_client.segmentation.augmentation import PatchAugmentation
-from msfl_client.segmentation.network_input import PreparedCase
+from msfl_client.segmentation.network_input import NetworkInput
 from msfl_common.config.study import Training
 from msfl_common.system.seeds import derive_seed
 
@@ -47,7 +47,7 @@ def drawn_in(first: int, count: int, num_items: int, order_of: Callable[[int], N
 class PatchDataset(Dataset[Patch]):
     """An endless stream of augmented patches by index; item `i` depends on the seed and `i` alone."""
 
-    def __init__(self, cases: Sequence[PreparedCase], training: Training, seed: int) -> None:
+    def __init__(self, cases: Sequence[NetworkInput], training: Training, seed: int) -> None:
         self.training = training
         self.seed = seed
         self.augment = PatchAugmentation(training.augmentation)

@@ -17,7 +17,7 @@ from msfl_client.disclosure.floors import floor_of
 from msfl_client.segmentation.distributed import train_on_devices
 from msfl_client.segmentation.distributed_rank import Job
 from msfl_client.segmentation.loop import train_round, validate
-from msfl_client.segmentation.network_input import PreparedCase, cached_path, prepare_all
+from msfl_client.segmentation.network_input import NetworkInput, cached_path, make_network_inputs
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader, case_order, drawn_in
 from msfl_client.trainer import OnCase, OnProgress, OnStep
 from msfl_client.training.site_strategy import SiteStrategy, Start, site_strategy
@@ -54,7 +54,7 @@ class SegmentationLearner:
     train_patients: tuple[str, ...]
     digest: str
     floor: int
-    validation_cases: tuple[PreparedCase, ...]
+    validation_cases: tuple[NetworkInput, ...]
     validation_patients: tuple[str, ...]
 
     @property
@@ -110,7 +110,7 @@ class SegmentationLearner:
         rows = validate(self.network, self.validation_cases, task.study, self.device, on_case)
         values = {name: [row[name] for row in rows] for name in rows[0]}
         behind = {name: num_patients_of(values[name], self.validation_patients) for name in values}
-        told = [name for name, num_patients in behind.items() if num_patients >= self.floor]
+        disclosed = [name for name, num_patients in behind.items() if num_patients >= self.floor]
         estimates = {
             name: bootstrap_mean(
                 values[name],
@@ -120,15 +120,15 @@ class SegmentationLearner:
                 self.floor,
                 (METRICS[name].lower, METRICS[name].upper),
             )
-            for name in told
+            for name in disclosed
         }
-        fewest = min((behind[name] for name in told), default=0)
+        fewest = min((behind[name] for name in disclosed), default=0)
         return ValidationMetrics(estimates, len(rows), time.monotonic() - start, min_patients=fewest)
 
 
 def usable_cases(
     site: SiteConfig, study: StudyConfig, on_progress: OnProgress
-) -> tuple[list[Case], dict[str, PreparedCase]]:
+) -> tuple[list[Case], dict[str, NetworkInput]]:
     """The site's cases that can be trained on, checked and prepared, and by key what was prepared of them.
 
     Raises:
@@ -142,12 +142,12 @@ def usable_cases(
     checked = check_site(site, study.inputs, on_checked, num_workers)
     done = 0
 
-    def on_prepared() -> None:
+    def on_made() -> None:
         nonlocal done
         done += 1
         on_progress(site.name, "preparing", done, len(checked.cases), "")
 
-    prepared = prepare_all(checked.cases, study.inputs, site.state / "cache", num_workers, on_prepared)
+    prepared = make_network_inputs(checked.cases, study.inputs, site.state / "cache", num_workers, on_made)
     usable = {case.key: ready for case, ready in zip(checked.cases, prepared, strict=True) if ready is not None}
     num_bad = len(checked.found) - len(usable)
     if num_bad:
@@ -188,7 +188,7 @@ def _patient(case: Case) -> str:
 
 
 def _training_on(
-    devices: tuple[torch.device, ...], site: SiteConfig, study: StudyConfig, cases: Sequence[tuple[Case, PreparedCase]]
+    devices: tuple[torch.device, ...], site: SiteConfig, study: StudyConfig, cases: Sequence[tuple[Case, NetworkInput]]
 ) -> TrainRound:
     """How this site trains a round: in this process, or in one for each of several devices."""
     seed = derive_seed(study.seed, "site", site.name)

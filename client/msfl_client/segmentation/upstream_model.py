@@ -57,7 +57,7 @@ def handed_model(site: SiteConfig, study: StudyConfig) -> HandedModel | None:
     try:
         card = read_card(folder)
     except ModelFolderError as error:
-        raise RefusedError(Code.BAD_MODEL, f"no model of lesions to go on from: {error}") from None
+        raise RefusedError(Code.BAD_MODEL, f"no lesion segmentation to continue from: {error}") from None
     if card.study != study_at(study, "segmentation"):
         raise RefusedError(Code.BAD_MODEL, "the model of lesions that was handed out before is of other settings")
     return HandedModel(folder, card.weights_sha256)

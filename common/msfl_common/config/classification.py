@@ -132,7 +132,7 @@ class Classification(Frozen):
         0.25, gt=0, lt=1, description="share of a site's patients kept for the final figures, and for nothing else"
     )
     fold: Fold | None = Field(
-        None, description="hold out a fold in place of `test_fraction`; `msfl-server cross-validate` plays all of them"
+        None, description="hold out a fold in place of `test_fraction`; `msfl-server cross-validate` runs all of them"
     )
 
     @field_validator("model", mode="before")

@@ -1,7 +1,7 @@
 """The features of a case: the fixed, ordered list that sites compute, harmonize and train on.
 
 Volumes are those of the patient's own head, whatever space they were measured in. `log_x` is the natural logarithm
-of 1 + x, in x's own unit. A skewed feature is harmonized through its logarithm. What happened since the session
+of 1 + x, in x's own unit. A skewed feature is harmonized through its logarithm. What happened since the visit
 before is mostly nothing, and so is what lies in some zones: harmonizing would turn that nothing into something, so it
 is left as it is. So is what only cases with lesions have.
 """
@@ -31,7 +31,7 @@ class Feature:
     Attributes:
         unit: physical unit; empty for a ratio, a count or a logarithm.
         description: what it is, in one line.
-        harmonized: whether scanner effects are taken out of it by default.
+        harmonized: whether it is harmonized across scanners by default.
     """
 
     unit: str
@@ -79,7 +79,7 @@ def with_unit(name: str, unit: str) -> str:
 
 
 def _changes() -> Iterator[tuple[str, Feature]]:
-    since = "since the session before"
+    since = "since the visit before"
     yield "new_lesion_count", Feature("", f"lesions that appeared {since}", harmonized=False)
     yield "new_lesion_volume_ml", Feature("ml", f"volume of the lesions that appeared {since}", harmonized=False)
     yield "enlarging_lesion_count", Feature("", f"lesions that grew {since}", harmonized=False)

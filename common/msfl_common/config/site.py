@@ -40,7 +40,7 @@ class Policy(Frozen):
         SOLVABLE,
         description="kinds of outcome model refused: a hostile coordinator can read rows of patients out of them",
     )
-    min_cases: int = Field(5, ge=1, description="fewest patients behind any update or figure that leaves the site")
+    min_patients: int = Field(5, ge=1, description="fewest patients behind any update or figure that leaves the site")
     max_rounds: int = Field(1000, ge=1, description="most rounds of a study the site takes part in")
     max_steps_per_round: int = Field(10_000, ge=1, description="most optimiser steps in one round")
     max_memory_gb: float | None = Field(
@@ -71,8 +71,8 @@ class SiteConfig(Frozen):
     masks: Name = Field("lesions", description="folder under derivatives/ that holds the manual lesion masks")
     preprocessed: Literal["auto"] | Preprocessed = Field(
         "auto",
-        description="what the images are: none (whole heads), brain (extracted, bias-corrected), common-space (and on "
-        "MNI152); auto looks at each case",
+        description="what the images are: none (not skull-stripped), brain (skull-stripped, N4-corrected), common-space"
+        " (and on MNI152); auto looks at each case",
     )
     state: Path = Field(description="folder for cache, ledger and log, relative to this file; created when missing")
     device: str | tuple[str, ...] = Field(

@@ -53,7 +53,7 @@ class Augmentation(Frozen):
 
     flip: Fraction = Field(0.5, description="mirror left and right")
     affine: Fraction = Field(0.3, description="rotate by at most 15 degrees, scale by at most 15%")
-    contrast: Fraction = Field(0.5, description="random gamma and tissue contrast, each contrast on its own")
+    gamma: Fraction = Field(0.5, description="random gamma and tissue contrast, each contrast on its own")
     bias: Fraction = Field(0.3, description="smooth multiplicative bias field")
     noise: Fraction = Field(0.3, description="additive Gaussian noise")
     low_resolution: Fraction = Field(0.25, description="blur and thick slices")
@@ -96,7 +96,7 @@ class Rounds(Frozen):
     quorum: int = Field(2, ge=1, le=10_000, description="sites that must answer for a round to count")
     deadline_s: float = Field(3600.0, gt=0, description="seconds a round waits for its slowest site")
     patience_s: float = Field(
-        300.0, gt=0, description="seconds a round waits for a site that is offline, before it goes on without it"
+        300.0, gt=0, description="seconds a round waits for a site that is offline, before it continues without it"
     )
     max_cases: int = Field(
         10_000, ge=1, le=MOST_CASES, description="most training cases of a site; one that says more is refused"
@@ -188,7 +188,7 @@ class StudyConfig(Frozen):
         description="of a classification: rounds of lesion segmentation before its own; the model that they train then "
         "outlines the lesions of every case for the features, of those with a manual mask too",
     )
-    min_cases: int = Field(
+    min_patients: int = Field(
         5,
         ge=1,
         description="fewest patients behind a model update or any figure; a site's policy may ask for more",

@@ -87,8 +87,8 @@ def add_up(settings: Settings, parts: Sequence[State]) -> Sums:
     for name, count in zip(settings.outcome.classes, counts_K, strict=True):
         if count < 1:
             raise RunError(
-                f"class {name}: no training case at any site that has at least min_cases patients of it; more sites or "
-                "patients are needed, or a lower min_cases, or a column's `outcome.classes` without it"
+                f"class {name}: no training case at any site that has min_patients patients of it or more; more sites "
+                "or patients are needed, or a lower min_patients, or a column's `outcome.classes` without it"
             )
     sums_SKP = np.stack([part["sums"] for part in parts])
     means_KP = sums_SKP.sum(axis=0) / counts_K[:, None]

@@ -179,15 +179,15 @@ def pack_metrics(metrics: ValidationMetrics) -> RecordDict:
 
 
 def unpack_metrics(
-    content: RecordDict, names: frozenset[str], num_classes: int = 0, min_cases: int = 1
+    content: RecordDict, names: frozenset[str], num_classes: int = 0, min_patients: int = 1
 ) -> ValidationMetrics:
     """Read a site's metrics.
 
     Args:
         content: the message.
         names: the metrics that the study knows.
-        num_classes: of a classification, which sends cells and a confusion matrix; 0 of a segmentation.
-        min_cases: fewest cases of a cell.
+        num_classes: of a classification, which sends score bins and a confusion matrix; 0 of a segmentation.
+        min_patients: fewest cases of a score bin, as it is of so many patients or more.
 
     Raises:
         UpdateError: an unknown metric, a missing field, a value that is not finite, or arrays that no site may send.
@@ -200,9 +200,9 @@ def unpack_metrics(
     arrays = unpack_floats(content, array_shapes(num_classes)) if num_classes else {}
     estimates = {name: estimate_of(numbers, name) for name in sorted({name.rsplit(".", 1)[0] for name in numbers})}
     metrics = ValidationMetrics(
-        estimates, num_cases, seconds, cells=arrays.get("cells"), confusion=arrays.get("confusion")
+        estimates, num_cases, seconds, score_bins=arrays.get("cells"), confusion=arrays.get("confusion")
     )
-    check_metrics(metrics, min_cases)
+    check_metrics(metrics, min_patients)
     return metrics
 
 

@@ -17,7 +17,7 @@ from pydantic import PlainSerializer, PlainValidator
 from msfl_common.errors import UpdateError
 from msfl_common.metrics.intervals import Estimate
 from msfl_common.metrics.registry import possible_range
-from msfl_common.metrics.score_bins import cells_shape, check_cells, check_confusion, check_outcomes
+from msfl_common.metrics.score_bins import check_confusion, check_outcomes, check_score_bins, score_bins_shape
 from msfl_common.system.checked_numbers import number_within, whole_number
 
 Floats = NDArray[np.float64]
@@ -46,7 +46,7 @@ class ValidationMetrics:
         estimates: metric to its mean and interval.
         num_cases: cases measured.
         seconds: how long that took.
-        cells: of a classification, C x G x 3, 0 where withheld (`score_bins`).
+        score_bins: of a classification, C x G x 3, 0 where withheld; `cells` in the message and the ledger.
         confusion: of a classification, K x K, rows true, columns predicted; 0 where withheld.
         min_patients: the smallest number of patients behind any of it; known at the site, which tells nobody.
     """
@@ -54,14 +54,14 @@ class ValidationMetrics:
     estimates: Mapping[str, Estimate]
     num_cases: int
     seconds: float
-    cells: _Array = field(default=None, compare=False)  # comparing arrays gives no single truth
+    score_bins: _Array = field(default=None, compare=False)  # comparing arrays gives no single truth
     confusion: _Array = field(default=None, compare=False)
     min_patients: int = field(default=0, compare=False)
 
     @property
     def arrays(self) -> dict[str, Floats]:
         """What travels as arrays; nothing in a segmentation."""
-        both = {"cells": self.cells, "confusion": self.confusion}
+        both = {"cells": self.score_bins, "confusion": self.confusion}
         return {name: value for name, value in both.items() if value is not None}
 
 
@@ -97,10 +97,10 @@ def array_shapes(num_classes: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the arrays of a classification into so many classes; none with 0."""
     if not num_classes:
         return {}
-    return {"cells": cells_shape(num_classes), "confusion": (num_classes, num_classes)}
+    return {"cells": score_bins_shape(num_classes), "confusion": (num_classes, num_classes)}
 
 
-def check_metrics(metrics: ValidationMetrics, min_cases: int) -> None:
+def check_metrics(metrics: ValidationMetrics, min_patients: int) -> None:
     """Refuse figures that no cases can have: out of a metric's range, of more cases than there are, against each other.
 
     Raises:
@@ -108,12 +108,12 @@ def check_metrics(metrics: ValidationMetrics, min_cases: int) -> None:
     """
     for name, estimate in metrics.estimates.items():
         _check_estimate(name, estimate, metrics.num_cases)
-    if metrics.cells is not None:
-        check_cells(metrics.cells, metrics.num_cases, min_cases)
+    if metrics.score_bins is not None:
+        check_score_bins(metrics.score_bins, metrics.num_cases, min_patients)
     if metrics.confusion is not None:
         check_confusion(metrics.confusion, metrics.num_cases)
-    if metrics.cells is not None and metrics.confusion is not None:
-        check_outcomes(metrics.cells, metrics.confusion)
+    if metrics.score_bins is not None and metrics.confusion is not None:
+        check_outcomes(metrics.score_bins, metrics.confusion)
 
 
 def _check_estimate(name: str, estimate: Estimate, num_cases: int) -> None:

@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 DEFAULT_THRESHOLD = 0.5
 
 
-def pool_cells(sites: Iterable[Floats]) -> Floats:
+def pool_score_bins(sites: Iterable[Floats]) -> Floats:
     """The groups of one class from all sites as one list, low scores first, without the rows of 0."""
     together_G3 = np.concatenate([np.zeros((0, 3)), *sites])
     together_G3 = together_G3[together_G3[:, CASES] > 0]

@@ -8,12 +8,12 @@ challenge (Carass et al., NeuroImage 2017).
 
 Empty masks:
 
-| | both empty | only the reference empty | only the prediction empty |
+| | both empty | only the ground truth empty | only the prediction empty |
 |---|---|---|---|
 | dsc, surface_dice | 1 | 0 | 0 |
 | lesion_f1 (of lesions, not voxels) | 1 | 0 | 0 |
 | ppv, lesion_fpr (shares of what is predicted) | NaN | defined | NaN |
-| tpr, lesion_tpr (shares of the reference) | NaN | NaN | defined |
+| tpr, lesion_tpr (shares of the ground truth) | NaN | NaN | defined |
 | abs_volume_difference_ml | 0 | defined | defined |
 | hd95_mm | 0 | NaN | NaN |
 
@@ -51,12 +51,12 @@ class MaskPair:
 
     Attributes:
         prediction_DHW: the predicted lesion mask.
-        reference_DHW: the manual one, on the same grid.
+        truth_DHW: the manual one, on the same grid.
         spacing_mm: voxel size along D, H and W.
     """
 
     prediction_DHW: Mask
-    reference_DHW: Mask
+    truth_DHW: Mask
     spacing_mm: Spacing
 
     @cached_property
@@ -65,14 +65,14 @@ class MaskPair:
         return int(np.count_nonzero(self.prediction_DHW))
 
     @cached_property
-    def num_reference(self) -> int:
+    def num_truth(self) -> int:
         """Voxels of the manual mask."""
-        return int(np.count_nonzero(self.reference_DHW))
+        return int(np.count_nonzero(self.truth_DHW))
 
     @cached_property
     def num_both(self) -> int:
         """Voxels in both."""
-        return int(np.count_nonzero(self.prediction_DHW & self.reference_DHW))
+        return int(np.count_nonzero(self.prediction_DHW & self.truth_DHW))
 
     @property
     def voxel_ml(self) -> float:
@@ -82,12 +82,12 @@ class MaskPair:
     @cached_property
     def lesions(self) -> dict[str, float]:
         """See `lesion_scores`."""
-        return lesion_scores(self.prediction_DHW, self.reference_DHW, self.spacing_mm)
+        return lesion_scores(self.prediction_DHW, self.truth_DHW, self.spacing_mm)
 
     @cached_property
     def surface(self) -> dict[str, float]:
         """See `surface_scores`."""
-        return surface_scores(self.prediction_DHW, self.reference_DHW, self.spacing_mm)
+        return surface_scores(self.prediction_DHW, self.truth_DHW, self.spacing_mm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,18 +109,18 @@ def _metric(
     )
 
 
-# With tp, fp and fn the numbers of voxels in both masks, only predicted and only in the reference.
+# With tp, fp and fn the numbers of voxels in both masks, only predicted and only in the ground truth.
 METRICS: dict[str, SegmentationMetric] = {
     "dsc": _metric(  # 2 tp / (2 tp + fp + fn)
         "Dice similarity",
         "",
         True,
         1.0,
-        lambda pair: _share(2 * pair.num_both, pair.num_predicted + pair.num_reference, empty=1.0),
+        lambda pair: _share(2 * pair.num_both, pair.num_predicted + pair.num_truth, empty=1.0),
         headline="DSC",
     ),
     "ppv": _metric("Voxel precision (PPV)", "", True, 1.0, lambda pair: _share(pair.num_both, pair.num_predicted)),
-    "tpr": _metric("Voxel sensitivity (TPR)", "", True, 1.0, lambda pair: _share(pair.num_both, pair.num_reference)),
+    "tpr": _metric("Voxel sensitivity (TPR)", "", True, 1.0, lambda pair: _share(pair.num_both, pair.num_truth)),
     "lesion_tpr": _metric("Lesions found (lesion TPR)", "", True, 1.0, lambda pair: pair.lesions["lesion_tpr"]),
     "lesion_fpr": _metric("False lesions (lesion FPR)", "", False, 1.0, lambda pair: pair.lesions["lesion_fpr"]),
     "lesion_f1": _metric("Lesion F1", "", True, 1.0, lambda pair: pair.lesions["lesion_f1"], headline="lesion F1"),
@@ -129,7 +129,7 @@ METRICS: dict[str, SegmentationMetric] = {
         "ml",
         False,
         math.inf,
-        lambda pair: abs(pair.num_predicted - pair.num_reference) * pair.voxel_ml,
+        lambda pair: abs(pair.num_predicted - pair.num_truth) * pair.voxel_ml,
         furthest=20_000.0,  # a head is no larger
     ),
     "hd95_mm": _metric(
@@ -139,12 +139,12 @@ METRICS: dict[str, SegmentationMetric] = {
 }
 
 
-def segmentation_metrics(prediction_DHW: Mask, reference_DHW: Mask, spacing_mm: Spacing) -> dict[str, float]:
+def segmentation_metrics(prediction_DHW: Mask, truth_DHW: Mask, spacing_mm: Spacing) -> dict[str, float]:
     """Measure one case.
 
     Args:
         prediction_DHW: the predicted lesion mask, boolean.
-        reference_DHW: the manual lesion mask, boolean, on the same grid.
+        truth_DHW: the manual lesion mask, boolean, on the same grid.
         spacing_mm: voxel size along D, H and W, mm, each positive.
 
     Returns:
@@ -153,10 +153,10 @@ def segmentation_metrics(prediction_DHW: Mask, reference_DHW: Mask, spacing_mm: 
     Raises:
         ValueError: a mask is not boolean or not 3D, the shapes differ, or a spacing is not positive.
     """
-    _check(prediction_DHW, reference_DHW, spacing_mm)
-    box = _union_box(prediction_DHW, reference_DHW)
+    _check(prediction_DHW, truth_DHW, spacing_mm)
+    box = _union_box(prediction_DHW, truth_DHW)
     # Background around the union changes no metric, and most of a brain is background.
-    pair = MaskPair(prediction_DHW[box], reference_DHW[box], spacing_mm)
+    pair = MaskPair(prediction_DHW[box], truth_DHW[box], spacing_mm)
     return {name: metric.measure(pair) for name, metric in METRICS.items()}
 
 
@@ -175,7 +175,7 @@ def label_lesions(mask_DHW: Mask, spacing_mm: Spacing) -> tuple[NDArray[np.int32
     return new_label[labels_DHW], int(keep.sum())
 
 
-def lesion_scores(prediction_DHW: Mask, reference_DHW: Mask, spacing_mm: Spacing) -> dict[str, float]:
+def lesion_scores(prediction_DHW: Mask, truth_DHW: Mask, spacing_mm: Spacing) -> dict[str, float]:
     """Count lesions found and lesions made up.
 
     Two lesions match when they share at least one voxel; one may match several. Lesions are those of
@@ -183,27 +183,27 @@ def lesion_scores(prediction_DHW: Mask, reference_DHW: Mask, spacing_mm: Spacing
     lesion that touches only such a component is false.
 
     Returns:
-        - lesion_tpr: share of reference lesions that touch a predicted lesion
-        - lesion_fpr: share of predicted lesions that touch no reference lesion (LFPR of ISBI 2015; a false
+        - lesion_tpr: share of ground truth lesions that touch a predicted lesion
+        - lesion_fpr: share of predicted lesions that touch no ground truth lesion (LFPR of ISBI 2015; a false
           discovery rate, not a rate over true negatives)
         - lesion_f1: harmonic mean of lesion_tpr and 1 - lesion_fpr; 1 when neither mask holds a lesion, 0
           when one holds none or none match
     """
     predicted_DHW, num_predicted = label_lesions(prediction_DHW, spacing_mm)
-    reference_labels_DHW, num_reference = label_lesions(reference_DHW, spacing_mm)
-    shared_DHW = (predicted_DHW > 0) & (reference_labels_DHW > 0)
+    truth_labels_DHW, num_truth = label_lesions(truth_DHW, spacing_mm)
+    shared_DHW = (predicted_DHW > 0) & (truth_labels_DHW > 0)
     num_matched_predicted = np.unique(predicted_DHW[shared_DHW]).size
-    num_matched_reference = np.unique(reference_labels_DHW[shared_DHW]).size
-    sensitivity = _share(num_matched_reference, num_reference)
+    num_matched_truth = np.unique(truth_labels_DHW[shared_DHW]).size
+    sensitivity = _share(num_matched_truth, num_truth)
     precision = _share(num_matched_predicted, num_predicted)
     if num_matched_predicted:
         f1 = 2 * sensitivity * precision / (sensitivity + precision)
     else:
-        f1 = 1.0 if num_predicted == num_reference == 0 else 0.0
+        f1 = 1.0 if num_predicted == num_truth == 0 else 0.0
     return {"lesion_tpr": sensitivity, "lesion_fpr": 1.0 - precision, "lesion_f1": f1}
 
 
-def surface_scores(prediction_DHW: Mask, reference_DHW: Mask, spacing_mm: Spacing) -> dict[str, float]:
+def surface_scores(prediction_DHW: Mask, truth_DHW: Mask, spacing_mm: Spacing) -> dict[str, float]:
     """Measure how far the two surfaces lie from each other.
 
     A surface voxel is a mask voxel with a face neighbour outside the mask (outside the grid counts as outside
@@ -215,17 +215,17 @@ def surface_scores(prediction_DHW: Mask, reference_DHW: Mask, spacing_mm: Spacin
           (Nikolov et al., J Med Internet Res 2021, with voxels for surface elements as in MONAI). On a grid
           coarser than 1 mm only coinciding surface voxels count, so compare it at one spacing only.
     """
-    has_prediction, has_reference = bool(prediction_DHW.any()), bool(reference_DHW.any())
-    if not (has_prediction and has_reference):
-        both_empty = has_prediction == has_reference
+    has_prediction, has_truth = bool(prediction_DHW.any()), bool(truth_DHW.any())
+    if not (has_prediction and has_truth):
+        both_empty = has_prediction == has_truth
         return {"hd95_mm": 0.0 if both_empty else math.nan, "surface_dice": 1.0 if both_empty else 0.0}
     prediction_surface_DHW = _surface(prediction_DHW)
-    reference_surface_DHW = _surface(reference_DHW)
+    truth_surface_DHW = _surface(truth_DHW)
     # A distance transform takes the same time whatever the masks look like; k-d trees of lattice points do not.
-    from_prediction_S = _distance_mm(reference_surface_DHW, spacing_mm)[prediction_surface_DHW]
-    from_reference_S = _distance_mm(prediction_surface_DHW, spacing_mm)[reference_surface_DHW]
-    distances_S = np.concatenate([from_prediction_S, from_reference_S])
-    hd95 = max(np.percentile(from_prediction_S, 95), np.percentile(from_reference_S, 95))
+    from_prediction_S = _distance_mm(truth_surface_DHW, spacing_mm)[prediction_surface_DHW]
+    from_truth_S = _distance_mm(prediction_surface_DHW, spacing_mm)[truth_surface_DHW]
+    distances_S = np.concatenate([from_prediction_S, from_truth_S])
+    hd95 = max(np.percentile(from_prediction_S, 95), np.percentile(from_truth_S, 95))
     near = np.count_nonzero(distances_S <= SURFACE_TOLERANCE_MM + 1e-6)
     return {"hd95_mm": float(hd95), "surface_dice": near / distances_S.size}
 
@@ -257,14 +257,14 @@ def _share(part: float, whole: float, *, empty: float = math.nan) -> float:
     return part / whole if whole else empty
 
 
-def _check(prediction_DHW: Mask, reference_DHW: Mask, spacing_mm: Spacing) -> None:
-    for name, mask in (("prediction", prediction_DHW), ("reference", reference_DHW)):
+def _check(prediction_DHW: Mask, truth_DHW: Mask, spacing_mm: Spacing) -> None:
+    for name, mask in (("prediction", prediction_DHW), ("ground truth", truth_DHW)):
         if mask.dtype != np.bool_ or mask.ndim != 3:
             raise ValueError(f"{name}: expected a boolean 3D mask, found {mask.dtype} of shape {mask.shape}")
-    if prediction_DHW.shape != reference_DHW.shape:
+    if prediction_DHW.shape != truth_DHW.shape:
         raise ValueError(
-            f"expected masks on one grid, found {prediction_DHW.shape} and {reference_DHW.shape}; "
-            "resample the prediction to the reference"
+            f"expected masks on one grid, found {prediction_DHW.shape} and {truth_DHW.shape}; "
+            "resample the prediction to the ground truth"
         )
     if len(spacing_mm) != 3 or not all(math.isfinite(size) and size > 0 for size in spacing_mm):
         raise ValueError(f"spacing_mm: expected three positive sizes, found {spacing_mm}")

@@ -16,7 +16,7 @@ import typer
 
 from msfl_common.errors import MsflError
 from msfl_common.system.command_line import back_to_normal
-from msfl_common.system.processes import close_doors
+from msfl_common.system.processes import end_debug_channels
 
 _EXTRAS = (
     "`pip install 'msfl[client]'` brings what a site needs, 'msfl[server]' a coordinator, 'msfl[sim]' a researcher"
@@ -44,7 +44,7 @@ def run_app(app: typer.Typer) -> NoReturn:
     0 done, 1 the run failed, 2 bad input, config or arguments, 130 interrupted. `--debug` shows tracebacks, also of
     what is wrong in the command line itself.
     """
-    close_doors()
+    end_debug_channels()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # being told to end is as good as Ctrl-C
     debug = "--debug" in sys.argv

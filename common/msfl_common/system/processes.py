@@ -47,7 +47,7 @@ def python_command(module: str, *arguments: object) -> list[str]:
 
 
 def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """An environment (by default this process's) without what opens a door to other code, for children of children too.
+    """An environment (by default this process's) without what lets other code in, for children of children too.
 
     Of Python's and Flower's variables only harmless ones and ours stay; paths lose their relative parts.
     """
@@ -62,7 +62,7 @@ def child_environment(environment: Mapping[str, str] | None = None) -> dict[str,
     return kept | _OURS
 
 
-def close_doors() -> None:
+def end_debug_channels() -> None:
     """Make `child_environment` this process's own, so that what libraries start has it, too."""
     environment = child_environment()
     for name in set(os.environ) - set(environment):

@@ -110,7 +110,7 @@ def status(
 
 @commands.command()
 def stop(folder: StudyDir, as_json: Json = False) -> None:
-    """Stop the study's server; `start` goes on from the last completed round."""
+    """Stop the study's server; `start` resumes from the last completed round."""
     from msfl_common.system.lock import end_holder
     from msfl_common.system.progress import console
     from msfl_server.flower.coordinator import LOCK
@@ -121,7 +121,7 @@ def stop(folder: StudyDir, as_json: Json = False) -> None:
     if as_json:
         print_json({"study_dir": str(folder), "stopped": ended})
     elif ended:
-        console.print("the server is stopped; `msfl-server start` goes on from the last completed round")
+        console.print("the server is stopped; `msfl-server start` resumes from the last completed round")
     else:
         console.print("the server was not running")
 

@@ -4,7 +4,7 @@
     mlflow      MLflow's server, unless server.yaml names another
     run         the rounds, from the last checkpoint on; started again with a new SuperLink, or when it dies
 
-It holds no state of its own: killed and started again, everything goes on.
+It holds no state of its own: killed and started again, it resumes.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Coordinator:
 
         Raises:
             RunError: the SuperLink does not start.
-            InputError: the run cannot go on with these settings; its log says why.
+            InputError: the run cannot continue with these settings; its log says why.
         """
         try:
             if self._mlflow is not None:
@@ -98,7 +98,7 @@ class Coordinator:
                 if code == 0:
                     return read_status(self._folder.status)
                 if code == BAD_INPUT:
-                    raise InputError(f"the run cannot go on: {last_line(self._folder.logs / 'run.log')}")
+                    raise InputError(f"the run cannot continue: {last_line(self._folder.logs / 'run.log')}")
                 if code is not None:
                     self._revive(self._run, "the run", last_line(self._folder.logs / "run.log"))
         finally:

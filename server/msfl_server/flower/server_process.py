@@ -1,6 +1,6 @@
-"""The coordinator's server process: opens a run at the SuperLink and plays the study's rounds in it.
+"""The coordinator's server process: opens a run at the SuperLink and runs the study's rounds in it.
 
-`msfl-server start` watches over it. When it dies, or the SuperLink does, a new one opens a new run and goes on
+`msfl-server start` watches over it. When it dies, or the SuperLink does, a new one opens a new run and resumes
 from the last checkpoint: a run of Flower's is one life of this process, the study's run is the folder.
 """
 
@@ -38,7 +38,7 @@ from msfl_server.flower.grid import DeployedGrid
 from msfl_server.rounds.app import RunSettings, build_app
 from msfl_server.rounds.loop import Listener
 from msfl_server.rounds.stage import StageRun, own_start
-from msfl_server.run.run import play_stages
+from msfl_server.run.run import run_stages
 from msfl_server.run.status import StatusFile
 from msfl_server.study.folder import list_sites, open_notary, open_study
 from msfl_server.study.model_signer import model_signer
@@ -95,7 +95,7 @@ def wait_for_link(control: Control) -> None:
 
 
 def claim(folder: StudyFolder, study: StudyConfig) -> None:
-    """Bind the run's folder to the study as it is now: rounds of other settings do not go on from its checkpoints.
+    """Bind the run's folder to the study as it is now: rounds of other settings do not resume from its checkpoints.
 
     Raises:
         InputError: it was begun with other settings.
@@ -111,7 +111,7 @@ def claim(folder: StudyFolder, study: StudyConfig) -> None:
 
 
 def run_study(folder: StudyFolder) -> None:
-    """Play what is left of the study in `folder`.
+    """Run what is left of the study in `folder`.
 
     Raises:
         RunError: too few sites answered; everything so far is on disk.
@@ -131,11 +131,18 @@ def run_study(folder: StudyFolder) -> None:
             start_from = server.start_from or own_start(study, folder.run) if stage == "final" else None
             return first_weights(study_at(study, stage), out / "first_weights.safetensors", start_from)
 
-        def play(played: StageRun, listener: Listener) -> None:
-            build_app(lambda _: RunSettings(played, listener, tuple(list_sites(folder))))(grid, context)
+        def run_rounds(stage_run: StageRun, listener: Listener) -> None:
+            build_app(lambda _: RunSettings(stage_run, listener, tuple(list_sites(folder))))(grid, context)
 
-        summary = play_stages(
-            study, first_of, folder.run, tracking_uri(server), status, play, patient=True, signer=model_signer(folder)
+        summary = run_stages(
+            study,
+            first_of,
+            folder.run,
+            tracking_uri(server),
+            status,
+            run_rounds,
+            patient=True,
+            signer=model_signer(folder),
         )
         status.finish(summary.rounds_completed)
 

@@ -24,7 +24,7 @@ from msfl_common.metrics.classification_curves import (
     calibration_curve,
     calibration_error,
     choose_threshold,
-    pool_cells,
+    pool_score_bins,
 )
 from msfl_common.metrics.reliability import Group, Reliability
 from msfl_common.metrics.scored import scored_classes
@@ -73,8 +73,8 @@ class ClassificationSummary(_Frozen):
     @property
     def confusion(self) -> NDArray[np.int64] | None:
         """The matrices of all sites that told theirs, added up, K x K."""
-        told = [np.array(site.confusion) for site in self.sites.values() if site.confusion is not None]
-        return np.sum(told, axis=0) if told else None
+        disclosed = [np.array(site.confusion) for site in self.sites.values() if site.confusion is not None]
+        return np.sum(disclosed, axis=0) if disclosed else None
 
     def groups_at(self, site: str, number: int) -> NDArray[np.float64]:
         """A site's groups of a scored class, G x 3."""
@@ -82,15 +82,15 @@ class ClassificationSummary(_Frozen):
 
     def groups_together(self, number: int) -> NDArray[np.float64]:
         """All sites' groups of a scored class, G x 3."""
-        return pool_cells(self.groups_at(site, number) for site in self.sites)
+        return pool_score_bins(self.groups_at(site, number) for site in self.sites)
 
 
 def threshold_of(validation: Mapping[str, ValidationMetrics]) -> float:
-    """The threshold that the sites' validation cells ask for; 0.5 without cells, and of more than two classes."""
-    told = [metrics.cells for metrics in validation.values() if metrics.cells is not None]
-    if not told or len(told[0]) > 1:
+    """The threshold that the sites' validation score bins ask for; 0.5 without them, and of more than two classes."""
+    disclosed = [metrics.score_bins for metrics in validation.values() if metrics.score_bins is not None]
+    if not disclosed or len(disclosed[0]) > 1:
         return DEFAULT_THRESHOLD
-    return choose_threshold(pool_cells(cells_CG3[0] for cells_CG3 in told))
+    return choose_threshold(pool_score_bins(bins_CG3[0] for bins_CG3 in disclosed))
 
 
 def reliability_of(*measured: Mapping[str, ValidationMetrics]) -> Reliability | None:
@@ -101,10 +101,12 @@ def reliability_of(*measured: Mapping[str, ValidationMetrics]) -> Reliability | 
             groups are joined to ten or fewer, so that hardly one is of a single site.
     """
     metrics = [one for part in measured for one in part.values()]
-    told = [one.cells for one in metrics if one.cells is not None and one.cells.any()]
-    if not told:
+    disclosed = [one.score_bins for one in metrics if one.score_bins is not None and one.score_bins.any()]
+    if not disclosed:
         return None
-    joined = [calibration_curve(pool_cells(cells[number] for cells in told)) for number in range(len(told[0]))]
+    joined = [
+        calibration_curve(pool_score_bins(bins[number] for bins in disclosed)) for number in range(len(disclosed[0]))
+    ]
     return Reliability(groups=tuple(_groups(points_G3) for points_G3 in joined))
 
 
@@ -121,7 +123,9 @@ def summarise_classification(
     """
     classes = classification.outcome.classes
     sites = {
-        site: _at_site(metrics, len(classes)) for site, metrics in sorted(measured.items()) if metrics.cells is not None
+        site: _at_site(metrics, len(classes))
+        for site, metrics in sorted(measured.items())
+        if metrics.score_bins is not None
     }
     summary = ClassificationSummary(
         outcome=classification.outcome.column or classification.outcome.endpoint or "",
@@ -135,8 +139,8 @@ def summarise_classification(
 
 
 def _at_site(metrics: ValidationMetrics, num_classes: int) -> ClassificationAtSite:
-    assert metrics.cells is not None
-    groups = tuple(_groups(groups_G3) for groups_G3 in metrics.cells)
+    assert metrics.score_bins is not None
+    groups = tuple(_groups(groups_G3) for groups_G3 in metrics.score_bins)
     prevalence = metrics.estimates.get("prevalence") if num_classes == 2 else None
     confusion = None
     if metrics.confusion is not None and metrics.confusion.any():

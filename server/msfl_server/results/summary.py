@@ -105,7 +105,7 @@ class Summary(_Frozen):
     metrics: dict[str, MetricSummary] = Field(description="the final model, measured at the sites")
     withheld: dict[str, tuple[Name, ...]] = Field(
         default_factory=dict,
-        description="metric to the sites that told others, but not this one: of fewer patients than `min_cases`, or "
+        description="metric to the sites that told others, but not this one: of fewer patients than `min_patients`, or "
         "undefined",
         exclude_if=lambda value: not value,
     )

@@ -9,15 +9,15 @@ from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.registry import ALL_METRICS, TASK_METRICS
 
 _WHY: dict[Task, str] = {
-    "lesion-segmentation": "defined in fewer patients than min_cases",
-    "classification": "fewer patients than min_cases of one class, or predicted as one; or undefined",
+    "lesion-segmentation": "defined in fewer patients than min_patients",
+    "classification": "fewer patients than min_patients of one class, or predicted as one; or undefined",
 }
 
 
-def withheld_metrics(task: Task, told: Mapping[str, ValidationMetrics]) -> dict[str, tuple[str, ...]]:
+def withheld_metrics(task: Task, disclosed: Mapping[str, ValidationMetrics]) -> dict[str, tuple[str, ...]]:
     """Metric to the sites that told other figures of the same patients, but not this one; a site may not say why."""
     missing = {
-        name: tuple(sorted(site for site, metrics in told.items() if name not in metrics.estimates))
+        name: tuple(sorted(site for site, metrics in disclosed.items() if name not in metrics.estimates))
         for name in TASK_METRICS[task]
     }
     return {name: sites for name, sites in missing.items() if sites}

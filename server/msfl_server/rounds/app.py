@@ -16,7 +16,7 @@ from msfl_server.rounds.stage import StageRun
 class RunSettings:
     """What a run is told before it starts."""
 
-    played: StageRun
+    stage_run: StageRun
     listener: Listener
     expected: tuple[str, ...] = ()
 
@@ -28,7 +28,7 @@ def build_app(settings_of: Callable[[Context], RunSettings]) -> ServerApp:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         settings = settings_of(context)
-        run, listener, expected = settings.played, settings.listener, settings.expected
+        run, listener, expected = settings.stage_run, settings.listener, settings.expected
         run_rounds(grid, run.study, run.first, run.out, listener, expected, run.stage, run.segmentation, run.signer)
 
     return app

@@ -1,4 +1,4 @@
-"""A run on disk after each round: everything needed to go on with bit-identical weights.
+"""A run on disk after each round: everything needed to resume with bit-identical weights.
 
 `checkpoints/round_0003/` holds `weights.safetensors`, `state.json` and a file for each set that the study's strategy
 carries from round to round, such as `momentum.safetensors`; it appears in one step.
@@ -25,7 +25,7 @@ from msfl_common.system.files import whole_folder, write_bytes, write_text
 from msfl_server.aggregation.strategy import strategy_of
 from msfl_server.results.summary import RoundSummary, SiteSummary
 
-KEEP = 5  # older checkpoints are dropped; the newest alone is enough to go on
+KEEP = 5  # older checkpoints are dropped; the newest alone is enough to resume
 WEIGHTS_FILE, STATE_FILE = "weights.safetensors", "state.json"
 
 _DAMAGED = (OSError, ValidationError, SafetensorError, UpdateError, KeyError)
@@ -44,7 +44,7 @@ class RunState(BaseModel):
     threshold: float | None = Field(None, description="of a classification: chosen on validation, used on test")
     good: int = Field(0, ge=0, description="the last round whose validation held; 0: none yet")
     rollbacks: int = Field(0, ge=0, description="times that the model came apart and was set back to a good round")
-    total_s: float = Field(0.0, description="wall time of all sessions of the run so far, seconds")
+    total_s: float = Field(0.0, description="wall time of the run so far, over all its processes, seconds")
     rounds_s: float = Field(0.0, description="wall time spent in rounds, seconds")
     busy_s: float = Field(0.0, description="part of it in which sites trained or validated, seconds")
     mlflow_run_id: str | None = None

@@ -176,7 +176,7 @@ class Harmonizer:
         read: Callable[[Content], T],
         bad: str,
     ) -> Answers[T]:
-        """Put a step to sites; those that do not answer it are named in the log, as a study goes on without them."""
+        """Put a step to sites; those that do not answer it are named in the log, as a study continues without them."""
         task = RoundTask(self.study, self.number)
 
         def expected(site: str, content: Content) -> T:

@@ -11,7 +11,7 @@ class Listener(Protocol):
     """Who is told how a run goes: the terminal, MLflow."""
 
     def on_start(self, state: RunState) -> str | None:
-        """The run starts or goes on after `state.round` rounds; may return an MLflow run id to keep from here on."""
+        """The run starts or resumes after `state.round` rounds; may return an MLflow run id to keep from here on."""
 
     def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
         """Round `number` waits for these sites, for at most `left_s` seconds more."""

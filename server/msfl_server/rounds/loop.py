@@ -118,7 +118,7 @@ def run_rounds(
         if study.harmonization.method != "none":
             harmonizer = Harmonizer(grid, study, number, listener.on_wait, roster.told)
             reference = share_reference(harmonizer, reference, out, roster)
-        result = play_round(grid, task, strategy, out, roster, checkpoint, listener)
+        result = run_round(grid, task, strategy, out, roster, checkpoint, listener)
         state = result.state.model_copy(
             update={"total_s": before_s + time.monotonic() - started, "mlflow_run_id": run_id}
         )
@@ -157,7 +157,7 @@ def asked_to(do: Literal["train", "test"], study: StudyConfig, sites: Mapping[in
 def share_reference(harmonizer: Harmonizer, reference: Reference | None, out: Path, roster: Roster) -> Reference:
     """The reference of the harmonization, made when there is none yet, in the hands of every site that is there.
 
-    A site that does not take it goes on training; it is asked again before the next round.
+    A site that does not take it keeps training; it is asked again before the next round.
     """
     present = roster.present(harmonizer.grid)
     if reference is None:
@@ -169,7 +169,7 @@ def share_reference(harmonizer: Harmonizer, reference: Reference | None, out: Pa
     return reference
 
 
-def play_round(
+def run_round(
     grid: Grid,
     task: RoundTask,
     strategy: Strategy,

@@ -48,7 +48,7 @@ def read_metrics(study: StudyConfig, site: str, content: Content, told: Mapping[
         UpdateError: no cases have such figures, or there are too many of them.
     """
     num_classes = len(study.classification.outcome.classes) if study.classification else 0
-    metrics = unpack_metrics(content, frozenset(TASK_METRICS[study.task]), num_classes, study.min_cases)
+    metrics = unpack_metrics(content, frozenset(TASK_METRICS[study.task]), num_classes, study.min_patients)
     most = study.rounds.max_cases
     if site in told and site != study.left_out:
         most = min(most, max(_ALWAYS, _TIMES_TRAINING * told[site]))

@@ -1,6 +1,6 @@
 """Which sites are not asked for some rounds, as what they answered was refused too often in a row.
 
-It follows from the rounds played, which are in every checkpoint, so a run that is resumed asks the same sites.
+It follows from the completed rounds, which are in every checkpoint, so a run that is resumed asks the same sites.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ def suspended(history: Iterable[RoundSummary], after: int) -> dict[str, int]:
     alone for `after` rounds; the next time for twice as many, and so on.
 
     Args:
-        history: the rounds played, in order.
+        history: the completed rounds, in order.
         after: `rounds.suspend_after`.
     """
     in_a_row: Counter[str] = Counter()
     times: Counter[str] = Counter()
     again: dict[str, int] = {}
-    played = 0
+    completed = 0
     for record in history:
-        played = record.round
+        completed = record.round
         refused = {failure.site for failure in record.sites_failed if failure.code in REFUSED}
         for site in set(record.sites_ok) - refused:
             in_a_row[site] = 0
@@ -38,6 +38,6 @@ def suspended(history: Iterable[RoundSummary], after: int) -> dict[str, int]:
             in_a_row[site] += 1
             if in_a_row[site] == after:
                 in_a_row[site] = 0
-                again[site] = played + 1 + after * 2 ** min(times[site], 30)
+                again[site] = completed + 1 + after * 2 ** min(times[site], 30)
                 times[site] += 1
-    return {site: number for site, number in sorted(again.items()) if number > played + 1}
+    return {site: number for site, number in sorted(again.items()) if number > completed + 1}

@@ -77,7 +77,9 @@ def combine_usable(
     combined = None
     if len(left) >= quorum:
         combined, culprits = _combine(strategy, before, sets, left, quorum)
-        refused |= dict.fromkeys(culprits, "with it, what the updates of this round come to is nothing to go on from")
+        refused |= dict.fromkeys(
+            culprits, "with it, the updates of this round combine to nothing that could be continued from"
+        )
     for site, why in sorted(refused.items()):
         log.warning("%s: answer refused: %s", site, why)
     left = {site: update for site, update in left.items() if site not in refused}

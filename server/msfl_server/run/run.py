@@ -51,7 +51,7 @@ class RunListener:
         stack: ExitStack,
         patient: bool = False,
     ) -> None:
-        """`patient`: go on while MLflow cannot be reached; see `track`."""
+        """`patient`: continue while MLflow cannot be reached; see `track`."""
         self._display = display
         self._stack = stack
         self._uri, self._out, self._study, self._patient = uri, out, study, patient
@@ -87,19 +87,19 @@ class RunListener:
             self.tracker.log_round(last, summarise_metrics(state.validation) if last.metrics else {}, earlier)
 
 
-def play_stages(
+def run_stages(
     study: StudyConfig,
     first_of: Callable[[Stage, Path], Weights],
     out: Path,
     tracking_uri: str | None,
     display: Display,
-    play: Callable[[StageRun, Listener], None],
+    run_rounds: Callable[[StageRun, Listener], None],
     overlays: Callable[[StageRun], Sequence[Overlay]] = lambda _: (),
     effect: Callable[[Reference], HarmonizationEffect | None] = lambda _: None,
     patient: bool = False,
     signer: ModelSigner | None = None,
 ) -> Summary:
-    """Play what is left of a study's stages, one after the other: a stage that is complete passes at once.
+    """Run what is left of a study's stages, one after the other: a stage that is complete passes at once.
 
     A segmentation has all files of a run of its own in `out/segmentation`, and an experiment and a registered model of
     its own in the study's MLflow store.
@@ -110,10 +110,10 @@ def play_stages(
         out: the run's folder.
         tracking_uri: any MLflow URI; None for SQLite in `out`.
         display: shows the rounds to people.
-        play: plays the rounds of a stage, telling the listener.
-        overlays: see `play_and_report`.
-        effect: see `play_and_report`.
-        patient: see `play_and_report`.
+        run_rounds: runs the rounds of a stage, telling the listener.
+        overlays: see `run_and_report`.
+        effect: see `run_and_report`.
+        patient: see `run_and_report`.
         signer: signs the models of all stages; see `StageRun`.
 
     Returns:
@@ -125,45 +125,45 @@ def play_stages(
     segmentation: Segmentation | None = None
     for stage in stages_of(study):
         folder = folder_of(stage, out)
-        played = StageRun(study, first_of(stage, folder), folder, stage, segmentation, signer)
-        display.on_stage(stage, played.settings.rounds.num_rounds)
+        stage_run = StageRun(study, first_of(stage, folder), folder, stage, segmentation, signer)
+        display.on_stage(stage, stage_run.settings.rounds.num_rounds)
         if stage == "final":
-            return play_and_report(played, tracking_uri, display, play, overlays, effect, patient)
-        play_and_report(played, tracking_uri or own_store(out), display, play, overlays, effect, patient)
-        segmentation = played.outcome()
+            return run_and_report(stage_run, tracking_uri, display, run_rounds, overlays, effect, patient)
+        run_and_report(stage_run, tracking_uri or own_store(out), display, run_rounds, overlays, effect, patient)
+        segmentation = stage_run.outcome()
     raise AssertionError("a study ends with its final stage")
 
 
-def play_and_report(
-    played: StageRun,
+def run_and_report(
+    stage_run: StageRun,
     tracking_uri: str | None,
     display: Display,
-    play: Callable[[StageRun, Listener], None],
+    run_rounds: Callable[[StageRun, Listener], None],
     overlays: Callable[[StageRun], Sequence[Overlay]] = lambda _: (),
     effect: Callable[[Reference], HarmonizationEffect | None] = lambda _: None,
     patient: bool = False,
 ) -> Summary:
-    """Play the rounds of a stage that are left, then write its summary, report and registered model.
+    """Run the rounds of a stage that are left, then write its summary, report and registered model.
 
     Args:
-        played: the stage.
+        stage_run: the stage.
         tracking_uri: any MLflow URI; None for SQLite in the stage's folder.
         display: shows the rounds to people.
-        play: plays the rounds, telling the listener.
+        run_rounds: runs the rounds, telling the listener.
         overlays: example images for the report; none where images stay at the sites.
         effect: what a harmonization changed, for the report; unknown where features stay at the sites.
-        patient: go on while MLflow cannot be reached; see `track`.
+        patient: continue while MLflow cannot be reached; see `track`.
 
     Raises:
         RunError: the quorum was missed; the summary of the completed rounds is written all the same.
     """
-    study, out = played.settings, played.out
+    study, out = stage_run.settings, stage_run.out
     with ExitStack() as stack:
         listener = RunListener(display, study, out, tracking_uri, stack, patient)
         try:
-            play(played, listener)
+            run_rounds(stage_run, listener)
         finally:
-            summary = _summarise(study, played.first, out)
+            summary = _summarise(study, stage_run.first, out)
         if patient:
             listener.tracker.catch_up(STORE_PATIENCE_S)
         reference = load_reference(out, study.harmonization)
@@ -171,10 +171,10 @@ def play_and_report(
             out,
             summary,
             study,
-            overlays(played),
+            overlays(stage_run),
             reference,
             effect(reference) if reference is not None else None,
-            read_summary(played.segmentation.model.parent) if played.segmentation else None,
+            read_summary(stage_run.segmentation.model.parent) if stage_run.segmentation else None,
         )
         listener.tracker.log_report(report)
         listener.tracker.log_model(out / summary.model)

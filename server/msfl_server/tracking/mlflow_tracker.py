@@ -183,7 +183,7 @@ class Tracker:
         try:
             return action(self.open())
         except _STORE_ERRORS as error:
-            _log.warning("MLflow did not take %s (%s); the study goes on", what, _first_line(error))
+            _log.warning("MLflow did not take %s (%s); the study continues", what, _first_line(error))
             return None
 
 
@@ -197,9 +197,9 @@ def track(
         uri: any MLflow tracking URI; None for SQLite in `out/mlflow.db`.
         out: the run's folder; artifacts go to `out/mlruns` unless the URI is a server, which decides itself.
         study: named as the experiment, its settings logged as parameters.
-        resume_run_id: run to go on with, from `Tracker.run_id`; without it, the last run that was opened for
+        resume_run_id: run to resume, from `Tracker.run_id`; without it, the last run that was opened for
             `out`. When the store does not know it, a warning says so and a new run starts.
-        patient: go on without a store that cannot be opened yet, and try again with every round.
+        patient: continue without a store that cannot be opened yet, and try again with every round.
 
     Raises:
         InputError: the store cannot be opened, unless `patient`, or its path cannot be written as a URI.
@@ -213,7 +213,7 @@ def track(
         fault = f"MLflow store {_without_password(store)} cannot be opened: {_first_line(error)}"
         if not patient:
             raise InputError(fault) from None
-        _log.warning("%s; the study goes on, its rounds are logged later", fault)
+        _log.warning("%s; the study continues, its rounds are logged later", fault)
     status = "KILLED"
     try:
         yield tracker

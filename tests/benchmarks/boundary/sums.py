@@ -14,11 +14,11 @@ from sklearn.metrics import roc_auc_score
 
 from msfl_client.classification.feature_models.sums import hinge_margins, hinge_sums, logistic_sums
 from msfl_client.classification.outcome_data import read_outcomes
-from msfl_client.clinical.inputs import labelled
+from msfl_client.clinical.inputs import dataset_of
 from msfl_client.disclosure.releases import fewest_numbers
 from msfl_common.config.classification import Classification
 from msfl_common.config.study import StudyConfig
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import RefusedError, RunError
 from msfl_common.feature_models import Phase, State, phase_of, predict_proba
 from msfl_server.research.simulated_cohort import make_records
@@ -104,7 +104,7 @@ def _passive(folder: Path) -> list[Figure]:
     return figures
 
 
-def _bare(settings: Classification, cases: Labelled) -> Oracle:
+def _bare(settings: Classification, cases: Dataset) -> Oracle:
     def ask(state: State) -> State:
         inputs = design(settings, state, cases.features_NP)
         if settings.model.kind == "logistic":
@@ -158,7 +158,7 @@ def _cost(folder: Path) -> list[Figure]:
     return [*figures, Figure("training patients left out for their group", share, "", None, "at_most", "", how)]
 
 
-def _left_out(site: Site, cases: Labelled) -> int:
+def _left_out(site: Site, cases: Dataset) -> int:
     return len(cases.labels_N) - site.learner.num_train_cases
 
 
@@ -172,7 +172,7 @@ def _study(model: Mapping[str, Any]) -> StudyConfig:
     return StudyConfig.model_validate({"name": "cost", "task": "classification", "classification": classification})
 
 
-def _patients(folder: Path, seed: int) -> tuple[dict[str, Labelled], Labelled]:
+def _patients(folder: Path, seed: int) -> tuple[dict[str, Dataset], Dataset]:
     """Training patients of each site, and all others together."""
     study = _study({"kind": "lda"})
     assert study.classification is not None
@@ -180,18 +180,18 @@ def _patients(folder: Path, seed: int) -> tuple[dict[str, Labelled], Labelled]:
     training, further = {}, []
     for site in sites_of_cohort(folder / "cohort", folder / "out", study):
         data = read_outcomes(site, study, lambda *_: None)
-        found = labelled([one for part in data.parts.each for one in part], study.classification, data.raw)
+        found = dataset_of([one for part in data.splits.each for one in part], study.classification, data.raw)
         order = np.random.default_rng(seed).permutation(len(found.labels_N))
         training[site.name] = _some(found, np.sort(order[:TRAINING]))
         further.append(_some(found, order[TRAINING:]))
     features, labels = (np.concatenate([getattr(one, name) for one in further]) for name in ("features_NP", "labels_N"))
-    return training, Labelled(further[0].names, features, labels, tuple(map(str, range(len(labels)))))
+    return training, Dataset(further[0].names, features, labels, tuple(map(str, range(len(labels)))))
 
 
-def _some(cases: Labelled, index: NDArray[np.intp]) -> Labelled:
+def _some(cases: Dataset, index: NDArray[np.intp]) -> Dataset:
     patients = tuple(cases.patients[number] for number in index)
-    return Labelled(cases.names, cases.features_NP[index], cases.labels_N[index], patients)
+    return Dataset(cases.names, cases.features_NP[index], cases.labels_N[index], patients)
 
 
-def _auroc(settings: Classification, state: State, test: Labelled) -> float:
+def _auroc(settings: Classification, state: State, test: Dataset) -> float:
     return float(roc_auc_score(test.labels_N, predict_proba(settings, state, test.features_NP)[:, 1]))

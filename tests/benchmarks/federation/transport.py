@@ -53,7 +53,7 @@ def measure() -> list[Figure]:
 @contextmanager
 def our_federation(base: Path) -> Iterator[tuple[Deployment, Child]]:
     """A study folder, our SuperLink and three sites that answer at once."""
-    study = StudyConfig(name="bench", min_cases=1, rounds=Rounds(num_rounds=10, quorum=3, deadline_s=600))
+    study = StudyConfig(name="bench", min_patients=1, rounds=Rounds(num_rounds=10, quorum=3, deadline_s=600))
     with deployment(base, study, dict.fromkeys(SITES, base)) as made:
         folder, server = made.study, load_server(made.study.server_file)
         link = Child(link_settings(folder, server).arguments(), folder.logs / "superlink.log")

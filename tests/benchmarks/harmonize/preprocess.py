@@ -21,7 +21,7 @@ from msfl_client.imaging.skull_strip_detection import dice
 from msfl_client.preprocessing.pipeline import carry_mask, moved
 from msfl_client.preprocessing.site import preprocess_site
 from msfl_client.segmentation.loop import train_round
-from msfl_client.segmentation.network_input import prepare_all
+from msfl_client.segmentation.network_input import make_network_inputs
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs, load_study
@@ -53,14 +53,12 @@ def _raw_patient(base: Path) -> list[Figure]:
     start = time.monotonic()
     outcomes = preprocess_site(site, inputs, 2)
     minutes = (time.monotonic() - start) / 60 / len(outcomes)
-    how = (
-        "T1w, FLAIR and T2w of the raw patient, whole head, 3 to 4 mm slices; 1 mm; two sessions at once, one core each"
-    )
+    how = "T1w, FLAIR and T2w of the raw patient, whole head, 3 to 4 mm slices; 1 mm; two visits at once, one core each"
     figures = [
-        Figure("sessions preprocessed", float(sum(o.status == "done" for o in outcomes)), "", 2, "at_least", "", how),
-        Figure("preprocessing, a session", minutes, "min", MOST_MINUTES, "at_most", "", how),
+        Figure("visits preprocessed", float(sum(o.status == "done" for o in outcomes)), "", 2, "at_least", "", how),
+        Figure("preprocessing, a visit", minutes, "min", MOST_MINUTES, "at_most", "", how),
         Figure(
-            "preprocessing, slower session from start to end",
+            "preprocessing, slower visit from start to end",
             max(outcome.seconds for outcome in outcomes) / 60,
             "min",
             MOST_MINUTES,
@@ -72,13 +70,13 @@ def _raw_patient(base: Path) -> list[Figure]:
     start = time.monotonic()
     preprocess_site(site, inputs, 2)
     figures.append(
-        Figure("preprocessing again, nothing changed", time.monotonic() - start, "s", 2, "at_most", "", "two sessions")
+        Figure("preprocessing again, nothing changed", time.monotonic() - start, "s", 2, "at_most", "", "two visits")
     )
     return figures + _there_and_back(site, inputs)
 
 
 def _there_and_back(site: SiteConfig, inputs: Inputs) -> list[Figure]:
-    """The new lesions through the second session's transforms and back onto their own grid."""
+    """The new lesions through the second visit's transforms and back onto their own grid."""
     later = find_cases(site, inputs.contrasts)[0][-1]
     sidecar = read_sidecar(later, site)
     assert sidecar is not None
@@ -91,7 +89,7 @@ def _there_and_back(site: SiteConfig, inputs: Inputs) -> list[Figure]:
         there = carry_mask(moved(own, to_mni), (grid.shape, grid.affine))
         on_template = nib.Nifti1Image(there.astype(np.float32), grid.affine)
         back = carry_mask(moved(on_template, np.linalg.inv(to_mni)), (own.shape, own.affine))
-        how = "manual mask of new lesions, 3 mm slices, by its header; matrices of the second session's FLAIR"
+        how = "manual mask of new lesions, 3 mm slices, by its header; matrices of the second visit's FLAIR"
         value = dice(back, np.asarray(own.dataobj) > 0)
         name = f"new lesions to MNI152 at {spacing_mm:g} mm and back: DSC"
         figures.append(Figure(name, value, "", target, "at_least", "", how))
@@ -108,12 +106,16 @@ def _cache(base: Path) -> list[Figure]:
     seconds = (time.monotonic() - start) / len(outcomes)
     cases = check_site(site, study.inputs).cases
     cache = site.state / "cache"
-    in_memory = [case for case in prepare_all(cases, study.inputs, cache, 2) if case is not None]
+    in_memory = [case for case in make_network_inputs(cases, study.inputs, cache, 2) if case is not None]
     network, device = build_network(study), torch.device("cpu")
 
     def epoch(from_cache: bool, number: int) -> float:
         start = time.monotonic()
-        held = [c for c in prepare_all(cases, study.inputs, cache, 2) if c is not None] if from_cache else in_memory
+        held = (
+            [c for c in make_network_inputs(cases, study.inputs, cache, 2) if c is not None]
+            if from_cache
+            else in_memory
+        )
         loader = PatchLoader(PatchDataset(held, study.training, 0), device)
         train_round(network, loader, study, number, device, lambda *_: None)
         return time.monotonic() - start

@@ -16,7 +16,7 @@ import numpy as np
 from msfl_client.data.bids import Case, find_cases
 from msfl_client.imaging.resampling import FloatImage
 from msfl_client.segmentation.loop import train_round, validate
-from msfl_client.segmentation.network_input import PreparedCase, prepare_case
+from msfl_client.segmentation.network_input import NetworkInput, make_network_input
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Augmentation, Inputs, Rounds, StudyConfig, Training
@@ -28,7 +28,7 @@ from tests.benchmarks.figure import Figure
 
 SEEDS = (0, 1, 2)
 CASES, STEPS = 12, 1500
-GEOMETRY_ONLY = Augmentation(contrast=0, bias=0, noise=0, low_resolution=0)
+GEOMETRY_ONLY = Augmentation(gamma=0, bias=0, noise=0, low_resolution=0)
 ARMS: Mapping[str, tuple[bool, Augmentation]] = {
     "one scale for all": (False, GEOMETRY_ONLY),
     "z-score": (True, GEOMETRY_ONLY),
@@ -104,33 +104,33 @@ def _dsc(
     return found
 
 
-def _z_scored(case: Case, inputs: Inputs) -> PreparedCase:
-    return prepare_case(case, inputs)
+def _z_scored(case: Case, inputs: Inputs) -> NetworkInput:
+    return make_network_input(case, inputs)
 
 
-def _scaled_alike(cases: Sequence[Case], inputs: Inputs) -> Callable[[Case, Inputs], PreparedCase]:
+def _scaled_alike(cases: Sequence[Case], inputs: Inputs) -> Callable[[Case, Inputs], NetworkInput]:
     """Intensities as they come but for one shift and scale for everybody, from the training cases."""
     images = [_raw(case, inputs) for case in cases]
     inside = [[image[channel][image[channel] > 0] for image in images] for channel in range(len(inputs.contrasts))]
     means = [float(np.mean([values.mean() for values in channel])) for channel in inside]
     scales = [float(np.mean([values.std() for values in channel])) for channel in inside]
 
-    def prepare(case: Case, inputs: Inputs) -> PreparedCase:
-        prepared, raw_CDHW = prepare_case(case, inputs), _raw(case, inputs)
+    def prepare(case: Case, inputs: Inputs) -> NetworkInput:
+        prepared, raw_CDHW = make_network_input(case, inputs), _raw(case, inputs)
         image_CDHW = np.stack(
             [np.where(raw > 0, (raw - m) / s, -m / s) for raw, m, s in zip(raw_CDHW, means, scales, strict=True)]
         )
-        return PreparedCase(image_CDHW.astype(np.float32), prepared.label_DHW, prepared.affine)
+        return NetworkInput(image_CDHW.astype(np.float32), prepared.label_DHW, prepared.affine)
 
     return prepare
 
 
 def _raw(case: Case, inputs: Inputs) -> FloatImage:
-    """What `prepare_case` makes, without its normalisation."""
+    """What `make_network_input` makes, without its normalisation."""
     from msfl_client.segmentation import network_input
 
     z_score, network_input.normalise = network_input.normalise, lambda image_DHW: image_DHW
     try:
-        return network_input.prepare_case(case, inputs).image_CDHW
+        return network_input.make_network_input(case, inputs).image_CDHW
     finally:
         network_input.normalise = z_score

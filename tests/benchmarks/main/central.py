@@ -39,7 +39,7 @@ def measure() -> list[Figure]:
             name="pooled",
             data=tuple(path for site in sites for path in site.data),
             state=base / "pooled",
-            policy=Policy(min_cases=study.min_cases),
+            policy=Policy(min_patients=study.min_patients),
         )
         federated = run_simulated(RunSetup(study=study, sites=sites), base / "federated", "inprocess", None)
         central = run_simulated(

@@ -115,7 +115,7 @@ def _play_round(
 
 
 def _sequences(folder: Path, study: StudyConfig, cache: Path) -> list[VisitSequence]:
-    """Every session of a hospital as a sequence of one visit."""
+    """Every context of a hospital as a sequence of one visit."""
     _, model = deep_settings(study)
     contrasts = study.inputs.contrasts
     cases, _ = find_cases(SiteConfig(name="site", data=(folder,), state=cache), contrasts)

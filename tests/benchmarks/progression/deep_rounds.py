@@ -59,7 +59,7 @@ def _study(kind: str) -> StudyConfig:
     return StudyConfig(
         name="deep",
         task="classification",
-        min_cases=1,
+        min_patients=1,
         inputs=Inputs(spacing_mm=2.0),
         training=Training(steps_per_round=STEPS, batch_size=4, learning_rate=2e-3),
         rounds=Rounds(num_rounds=NUM_ROUNDS, quorum=3),

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msfl_client.classification.outcome_data import read_outcomes
-from msfl_client.clinical.inputs import labelled
+from msfl_client.clinical.inputs import dataset_of
 from msfl_client.clinical.observations import Observation
 from msfl_common.config.classification import Classification, Outcome
 from msfl_common.config.site import SiteConfig
@@ -164,7 +164,7 @@ def _study(model: Mapping[str, Any], seed: int) -> StudyConfig:
         name="progression",
         task="classification",
         seed=seed,
-        min_cases=1,
+        min_patients=1,
         classification=settings,
         rounds=Rounds(num_rounds=num_rounds_needed(settings) or ROUNDS + 1, quorum=1),
         validation=Validation(every_rounds=1000, bootstrap_samples=100),
@@ -193,7 +193,7 @@ def _make(seed: int, folder: Path) -> Hospitals:
 
 def _patients(site: SiteConfig, study: StudyConfig, found: Sequence[Observation], truth: pd.DataFrame) -> Patients:
     assert study.classification is not None
-    cases = labelled(found, study.classification, read_outcomes(site, study, tell_nobody).raw)
+    cases = dataset_of(found, study.classification, read_outcomes(site, study, tell_nobody).raw)
     best_N = [truth.loc[(site.name, one.subject), "progression_1y_log_odds"] for one in found]
     return Patients(cases.features_NP, cases.labels_N, np.array(best_N, np.float64))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_server.research.small_cohort.pipelines import run_pipelines
 from msfl_server.research.small_cohort.setup import PipelineSettings
 from tests.benchmarks.figure import Figure
@@ -49,14 +49,14 @@ def measure() -> list[Figure]:
     ]  # fmt: skip
 
 
-def simulate_cases() -> Labelled:
+def simulate_cases() -> Dataset:
     """The table: balanced classes, one row a patient."""
     rng = np.random.default_rng(SEED)
     labels = (np.arange(CASES) % len(CLASSES)).astype(np.int64)
     features = rng.normal(size=(CASES, FEATURES))
     features[:, : FEATURES // 10] += 0.6 * (labels[:, None] - 1)
     features = rng.normal(0, 5, FEATURES) + features * np.exp(rng.normal(0, 1, FEATURES))
-    return Labelled(
+    return Dataset(
         tuple(f"roi{number:03d}" for number in range(FEATURES)),
         features,
         labels,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from msfl_client.classification.evaluation import measure_site
-from msfl_client.egress.gateway import Door, release
+from msfl_client.egress.gateway import Gateway, release
 from msfl_client.egress.ledger import read, verify
 from msfl_common.config.classification import Classification, Outcome
 from msfl_common.config.site import Policy
@@ -37,13 +37,13 @@ def test_a_site_measures_and_the_ledger_says_what_left(tmp_path: Path) -> None:
     metrics = measure_site(*site_of(40), 0.5, STUDY, Policy())
     assert set(metrics.estimates) == NAMES
     assert metrics.num_cases == metrics.confusion.sum() == metrics.cells[0, :, 1].sum() == 40
-    door = Door(Policy(), tmp_path / "ledger.jsonl")
-    content = release(door, metrics, STUDY, 3, metrics.min_patients)
-    (line,) = read(door.ledger)
-    assert verify(door.ledger) == 1
+    gateway = Gateway(Policy(), tmp_path / "ledger.jsonl")
+    content = release(gateway, metrics, STUDY, 3, metrics.min_patients)
+    (line,) = read(gateway.ledger)
+    assert verify(gateway.ledger) == 1
     assert (line.kind, line.num_cases, line.min_patients) == ("validation_metrics", 40, 14)
     assert line.arrays == {"cells": [1, 10, 3], "confusion": [2, 2]}
-    received = unpack_metrics(content, NAMES, num_classes=2, min_cases=5)
+    received = unpack_metrics(content, NAMES, num_classes=2, min_patients=5)
     assert received.estimates["auroc"] == metrics.estimates["auroc"]
 
 
@@ -53,7 +53,7 @@ def test_the_same_study_gives_the_same_figures() -> None:
 
 
 def test_the_larger_floor_counts() -> None:
-    found = measure_site(*site_of(40), 0.5, STUDY, Policy(min_cases=12))
+    found = measure_site(*site_of(40), 0.5, STUDY, Policy(min_patients=12))
     groups = found.cells[0][found.cells[0, :, 1] > 0]
     assert len(groups) == 3
     assert groups[:, 1].min() >= 12
@@ -63,14 +63,14 @@ def test_the_larger_floor_counts() -> None:
 def test_too_few_patients_report_nothing(num_cases: int) -> None:
     with pytest.raises(RefusedError) as refused:
         measure_site(*site_of(num_cases), 0.5, STUDY, Policy())
-    assert refused.value.code is Code.TOO_FEW_CASES
+    assert refused.value.code is Code.TOO_FEW_PATIENTS
 
 
 def test_visits_of_few_patients_are_too_few() -> None:
     probabilities, labels, _ = site_of(40)
     with pytest.raises(RefusedError) as refused:
         measure_site(probabilities, labels, ["a", "b", "c", "d"] * 10, 0.5, STUDY, Policy())
-    assert refused.value.code is Code.TOO_FEW_CASES
+    assert refused.value.code is Code.TOO_FEW_PATIENTS
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -78,7 +78,7 @@ def test_a_site_of_one_outcome_reports_nothing(label: int) -> None:
     probabilities, labels, patients = site_of(40)
     with pytest.raises(RefusedError, match="one outcome") as refused:
         measure_site(probabilities, np.full_like(labels, label), patients, 0.5, STUDY, Policy())
-    assert refused.value.code is Code.TOO_FEW_CASES
+    assert refused.value.code is Code.TOO_FEW_PATIENTS
 
 
 def test_few_predicted_patients_are_not_told_of() -> None:

@@ -97,12 +97,12 @@ BAD_FILES = {
     ),
     "wrong type": (
         "name: here\ndata: bids\nstate: state\npolicy: {min_cases: many}\n",
-        "policy.min_cases: found 'many'; input should be a valid integer",
+        "policy.min_patients: found 'many'; input should be a valid integer",
     ),
     "missing key": ("name: here\nstate: state\n", "data: required, but not there"),
     "out of range": (
         "name: here\ndata: bids\nstate: state\npolicy: {min_cases: 0}\n",
-        "policy.min_cases: found 0; input should be greater than or equal to 1",
+        "policy.min_patients: found 0; input should be greater than or equal to 1",
     ),
     "missing folder": ("name: here\ndata: nowhere\nstate: state\n", "no such folder; correct `data:`"),
     "no BIDS": ("name: here\ndata: state\nstate: state\n", "not a BIDS folder"),

@@ -15,7 +15,7 @@ from tests.commands import run_main
 
 from msfl_client.cli.ledger_view import COLUMNS, export_csv
 from msfl_client.cli.main import main
-from msfl_client.egress.gateway import door_of, release, release_refusal
+from msfl_client.egress.gateway import gateway_of, release, release_refusal
 from msfl_client.egress.ledger import append, read
 from msfl_client.egress.ledger_line import Entry
 from msfl_client.site.keys import make_key
@@ -196,10 +196,10 @@ def test_the_officer_opens_what_left(tmp_path: Path) -> None:
         "name: here\ndata: bids\nstate: state\npolicy: {keep_content: {public_key: officer.key.pub}}\n"
     )
     make_key(tmp_path / "site.key", "here")
-    door = door_of(load_site(site_file))
-    release_refusal(door, Refusal(Code.NO_CASES, "here"), None)
+    gateway = gateway_of(load_site(site_file))
+    release_refusal(gateway, Refusal(Code.NO_CASES, "here"), None)
     weights = {"z": np.ones((2, 2), np.float32), "a": np.arange(3, dtype=np.float32)}
-    release(door, ModelUpdate(weights, 9, 0.25, 1.0), StudyConfig(name="pilot"), 3, 9)
+    release(gateway, ModelUpdate(weights, 9, 0.25, 1.0), StudyConfig(name="pilot"), 3, 9)
     output = tmp_path / "two.safetensors"
     options = ("--key", key, "--output", output, "--passphrase-file", passphrase)
     done = run(site_file, "--open", 2, *options)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.clinical_site import Tables, classification
 
-from msfl_client.clinical.inputs import complete, labelled, refuse_leak
+from msfl_client.clinical.inputs import complete, dataset_of, refuse_leak
 from msfl_client.clinical.observations import observations
 from msfl_client.data.bids import Case
 from msfl_client.features.table import FeatureRow, FeatureTable
@@ -34,18 +34,18 @@ def tables(tmp_path: Path) -> Tables:
     return tables
 
 
-def case(subject: str, session: str | None) -> Case:
-    return Case(0, subject, session, {}, None, None)
+def case(subject: str, visit_id: str | None) -> Case:
+    return Case(0, subject, visit_id, {}, None, None)
 
 
-def row(subject: str, session: str, **features: float) -> FeatureRow:
-    return FeatureRow(subject, session, "A1", 0, features)
+def row(subject: str, visit_id: str, **features: float) -> FeatureRow:
+    return FeatureRow(subject, visit_id, "A1", 0, features)
 
 
 def test_a_column_of_participants_labels_the_baseline(tables: Tables) -> None:
     study = classification(("age",), column="diagnosis", classes=("NMOSD", "MS"))
     found = observations([], [tables.root], study)
-    assert [(one.patient, one.session, one.label, one.clinical) for one in found.kept] == [
+    assert [(one.patient, one.visit_id, one.label, one.clinical) for one in found.kept] == [
         ("sub-01", "ses-01", 1, {"age": 30}),
         ("sub-02", "ses-01", 0, {"age": 40}),
     ]
@@ -124,7 +124,7 @@ def test_sessions_numbered_against_time_are_refused(tables: Tables) -> None:
     tables.sessions("sub-01", SESSIONS, ("ses-B", 0, 2, "n/a", 0), ("ses-A", 365, 3, 0, 1))
     cases = [case("sub-01", "ses-A"), case("sub-01", "ses-B")]
     found = observations(cases, [tables.root], classification(endpoint="edss-worsening"))
-    assert found.left_out["sub-01"] == "session-order"
+    assert found.left_out["sub-01"] == "visit-order"
 
 
 def test_inputs_in_their_order_and_what_lacks_one_is_counted(tables: Tables) -> None:
@@ -136,12 +136,12 @@ def test_inputs_in_their_order_and_what_lacks_one_is_counted(tables: Tables) -> 
     )
     table = FeatureTable(rows)
     found = complete(observations([], [tables.root], study, table), study, table)
-    data = labelled(found, study, table)
+    data = dataset_of(found, study, table)
     assert data.names == ("lesion_volume_ml", "bpf", "age")
     np.testing.assert_array_equal(data.features_NP, [[3.5, 0.81, 30], [0.0, 0.83, 50]])
     assert (data.labels_N.tolist(), data.patients, data.features_NP.dtype) == ([1, 2], ("sub-01", "sub-03"), np.float64)
     assert found.left_out["sub-02 ses-01"] == "no-input"
-    assert labelled((), study, table).features_NP.shape == (0, 3)
+    assert dataset_of((), study, table).features_NP.shape == (0, 3)
 
 
 def test_patients_of_two_folders_stay_apart(tables: Tables) -> None:
@@ -150,7 +150,7 @@ def test_patients_of_two_folders_stay_apart(tables: Tables) -> None:
     other.participants(("participant_id", "age", "diagnosis"), ("sub-01", 31, "NMOSD"))
     found = observations([], [tables.root, other.root], study)
     assert [(one.patient, one.label) for one in found.kept][-1] == ("sub-01_data-1", 0)
-    assert labelled(found, study, None).features_NP[:, 0].tolist() == [30, 40, 31]
+    assert dataset_of(found, study, None).features_NP[:, 0].tolist() == [30, 40, 31]
 
 
 def test_a_label_that_is_an_input_is_refused() -> None:
@@ -174,4 +174,4 @@ def test_a_leaking_column_of_a_table_is_refused(tables: Tables) -> None:
     tables.participants(("participant_id", "treated", "diagnosis"), *rows)
     study = classification(("treated",), column="diagnosis", classes=("HC", "MS"))
     with pytest.raises(InputError, match="input treated and outcome diagnosis"):
-        labelled(observations([], [tables.root], study), study, None)
+        dataset_of(observations([], [tables.root], study), study, None)

@@ -29,7 +29,7 @@ def test_visits_come_together_from_three_places(tables: Tables) -> None:
     tables.sessions("sub-01", ("session_id", "days_from_baseline", "edss"), ("ses-01", 0, "n/a"), ("02", 365.25, 2.0))
     tables.edss(HEADER, ("01", "ses-02", "n/a", 2.0, 1, 0), ("01", "n/a", 0, "n/a", 2, 0), ("01", "", 400, 4, 6, 12))
     patient = read(tables, "edss", "fs_visual", "age", "sex", "disease_duration")
-    assert [visit.session for visit in patient.visits] == ["ses-01", "ses-02", None]
+    assert [visit.visit_id for visit in patient.visits] == ["ses-01", "ses-02", None]
     assert [visit.days for visit in patient.visits] == [0, 365.25, 400]
     first, second, third = (visit.values for visit in patient.visits)
     assert first == {"edss": 3, "fs_visual": 2, "age": 40, "sex": 0, "disease_duration": 5.5}
@@ -55,7 +55,7 @@ def test_dates_count_from_the_first_visit_where_no_session_has_one(tables: Table
 def test_a_session_without_a_date_is_passed_over(tables: Tables) -> None:
     tables.sessions("sub-01", ("session_id", "date"), ("ses-01", "2020-03-01"), ("ses-02", "n/a"))
     records = read_clinical([tables.root], ["edss"], imaged={(0, "sub-01"): ["ses-01", "ses-02"]})
-    assert [visit.session for visit in records.patients[0, "sub-01"].visits] == ["ses-01"]
+    assert [visit.visit_id for visit in records.patients[0, "sub-01"].visits] == ["ses-01"]
     assert "no date in sessions.tsv: ses-02" in records.findings[0].text
 
 
@@ -120,7 +120,7 @@ def test_a_fault_leaves_its_patient_out_and_names_its_place(
 
 
 @pytest.mark.parametrize(
-    ("session_rows", "edss_rows", "expected"),
+    ("harmonization_rows", "edss_rows", "expected"),
     [
         ([("ses-01", "2021-05-01", 2), ("ses-02", "2020-05-01", 2)], [], "sessions.tsv: line 3, date: expected"),
         ([("ses-01", "2020-02-30", 2)], [], "line 2, date: expected a date as 2021-03-24, found '2020-02-30'"),
@@ -132,8 +132,10 @@ def test_a_fault_leaves_its_patient_out_and_names_its_place(
         ),
     ],
 )
-def test_faults_of_sessions(tables: Tables, session_rows: list[Line], edss_rows: list[Line], expected: str) -> None:
-    tables.sessions("sub-01", ("session_id", "date", "edss"), *session_rows)
+def test_faults_of_sessions(
+    tables: Tables, harmonization_rows: list[Line], edss_rows: list[Line], expected: str
+) -> None:
+    tables.sessions("sub-01", ("session_id", "date", "edss"), *harmonization_rows)
     tables.edss(HEADER, *(("sub-01", *row) for row in edss_rows))
     records = read_clinical([tables.root], ["edss"])
     assert not records.patients

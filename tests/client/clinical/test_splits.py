@@ -1,4 +1,4 @@
-"""Parts of a site: patients stay whole, classes even, folds apart."""
+"""Splits of a site: patients stay whole, classes even, folds apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from msfl_client.clinical.observations import Observation, SeenVisit
-from msfl_client.clinical.splits import held_out, split_observations, split_parts
+from msfl_client.clinical.splits import held_out, split_observations, split_patients
 from msfl_common.config.study import StudyConfig, Validation
 
 
@@ -84,7 +84,7 @@ def test_every_patient_is_in_one_fold_and_classes_are_even() -> None:
 def test_who_is_not_held_out_trains_or_validates() -> None:
     found = [observation(n, n < 15, visit=visit) for n in range(60) for visit in range(2)]
     for number in range(1, 6):
-        parts = split_parts(found, study_of(number=number, of=5), "a")
+        parts = split_patients(found, study_of(number=number, of=5), "a")
         assert [len(patients_of(part)) for part in parts.each] == [38, 10, 12]
         assert [Counter(one.label for one in part)[1] // 2 for part in parts.each] == pytest.approx([9, 3, 3], abs=1)
         assert len(set().union(*map(patients_of, parts.each))) == 60
@@ -93,12 +93,12 @@ def test_who_is_not_held_out_trains_or_validates() -> None:
 
 def test_a_site_left_out_tests_on_everybody_and_the_others_on_nobody() -> None:
     found, study = [observation(n, n % 4 == 0) for n in range(20)], study_of(site="a")
-    assert split_parts(found, study, "a").each == ([], [], found)
-    others = split_parts(found, study, "b")
+    assert split_patients(found, study, "a").each == ([], [], found)
+    others = split_patients(found, study, "b")
     assert [len(part) for part in others.each] == [16, 4, 0]
     assert Counter(one.label for one in others.validation) == {0: 3, 1: 1}
 
 
 def test_without_a_fold_the_share_of_test_patients_decides() -> None:
     found = [observation(n, n % 2) for n in range(40)]
-    assert split_parts(found, study_of(), "a").each == split_observations(found, 0.2, 0.25, 0)
+    assert split_patients(found, study_of(), "a").each == split_observations(found, 0.2, 0.25, 0)

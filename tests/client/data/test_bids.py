@@ -254,17 +254,15 @@ class TestUnusableFolder:
         assert "derivatives/ holds lesions" in findings[0].text
 
 
-def cases_of(dataset: int, *subjects: str, sessions: int = 1) -> list[Case]:
-    return [
-        Case(dataset, subject, f"ses-{number}", {}, None, None) for subject in subjects for number in range(sessions)
-    ]
+def cases_of(dataset: int, *subjects: str, visits: int = 1) -> list[Case]:
+    return [Case(dataset, subject, f"ses-{number}", {}, None, None) for subject in subjects for number in range(visits)]
 
 
 class TestSplit:
     subjects = tuple(f"sub-{number:02d}" for number in range(20))
 
     def test_patients_are_never_on_both_sides_and_every_case_is_on_one(self):
-        cases = cases_of(0, *self.subjects, sessions=3)
+        cases = cases_of(0, *self.subjects, visits=3)
         training, validation = split_by_patient(cases, 0.25, seed=1)
         assert {case.patient for case in training}.isdisjoint(case.patient for case in validation)
         assert len({case.patient for case in validation}) == 5

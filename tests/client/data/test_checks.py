@@ -292,8 +292,8 @@ class TestSite:
         site.image("sub-03", "FLAIR").write_bytes(site.image("sub-01", "FLAIR").read_bytes())
         result = check_site(site.config(), INPUTS)
         assert result.excluded == {"sub-03": ["FLAIR: the same voxels as FLAIR of sub-01"]}
-        for session in ("ses-1", "ses-2"):
-            site.add("sub-04", session)
+        for visit in ("ses-1", "ses-2"):
+            site.add("sub-04", visit)
         t1 = site.image("sub-04", "T1w", "ses-1")
         site.image("sub-04", "T1w", "ses-2").write_bytes(t1.read_bytes())
         result = check_site(site.config(), INPUTS)

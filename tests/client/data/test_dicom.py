@@ -63,7 +63,7 @@ def write_series(
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sessions of one patient, the later one first, and one of another."""
+    """Two visits of one patient, the later one first, and one of another."""
     base = tmp_path_factory.mktemp("dicom")
     late, early, other = (("20210607", generate_uid()), ("20190405", generate_uid()), ("20200101", generate_uid()))
     source = base / "scans"
@@ -97,7 +97,7 @@ def test_cases_are_found_with_sessions_in_the_order_of_their_dates(imported: Pat
         f"{subject_of(imported, NUMBER)}_ses-02_T1w.nii.gz is used, not "
         f"{subject_of(imported, NUMBER)}_ses-02_ce-gadolinium_T1w.nii.gz"
     ]
-    of_patient = {case.session: sorted(case.images) for case in cases if case.subject == subject_of(imported, NUMBER)}
+    of_patient = {case.visit_id: sorted(case.images) for case in cases if case.subject == subject_of(imported, NUMBER)}
     assert of_patient == {"ses-01": ["FLAIR"], "ses-02": ["FLAIR", "T1w"]}
     assert {case.scanner for case in cases} == {"Siemens Prisma"}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.feature_models import make_settings
 
-from msfl_client.egress.gateway import Door, check_agreed, check_device_hours, check_request, release
+from msfl_client.egress.gateway import Gateway, check_agreed, check_device_hours, check_request, release
 from msfl_client.egress.ledger import read
 from msfl_client.site.keys import load_key, make_key
 from msfl_common.config.site import Policy
@@ -75,24 +75,24 @@ def test_the_end_of_the_ledger_goes_along_where_a_key_and_the_policy_allow(tmp_p
     every, none = Policy(), Policy(allow=("model_update",))
     assert "ledger_head" in every.allow
     sends = [
-        Door(policy, tmp_path / "ledger.jsonl", key).sends_head for policy in (every, none) for key in (signer, None)
+        Gateway(policy, tmp_path / "ledger.jsonl", key).sends_head for policy in (every, none) for key in (signer, None)
     ]
     assert sends == [True, False, False, False]
 
 
 def test_an_answer_of_too_few_patients_stays_and_claims_nothing(tmp_path: Path) -> None:
     claims = list[str]()
-    door = Door(Policy(), tmp_path / "ledger.jsonl", claim=lambda: claims.append("claimed"))
+    gateway = Gateway(Policy(), tmp_path / "ledger.jsonl", claim=lambda: claims.append("claimed"))
     update = ModelUpdate({"w": np.zeros(2, np.float32)}, 9, 0.5, 1.0)
-    floor = max(STUDY.min_cases, door.policy.min_cases)
+    floor = max(STUDY.min_patients, gateway.policy.min_patients)
     for num_patients in (0, floor - 1):
         with pytest.raises(RefusedError) as refused:
-            release(door, update, STUDY, 1, num_patients)
-        assert refused.value.code is Code.TOO_FEW_CASES
-    assert (claims, door.ledger.exists()) == ([], False)
-    release(door, update, STUDY, 1, floor)
-    release(door, NodeFacts("here", "1", 0), STUDY, 0, 0)
-    lines = list(read(door.ledger))
+            release(gateway, update, STUDY, 1, num_patients)
+        assert refused.value.code is Code.TOO_FEW_PATIENTS
+    assert (claims, gateway.ledger.exists()) == ([], False)
+    release(gateway, update, STUDY, 1, floor)
+    release(gateway, NodeFacts("here", "1", 0), STUDY, 0, 0)
+    lines = list(read(gateway.ledger))
     assert [(line.kind, line.num_cases, line.min_patients) for line in lines] == [
         ("model_update", 9, floor),
         ("node_facts", 0, 0),

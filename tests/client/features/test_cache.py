@@ -36,7 +36,7 @@ CHANGES = {"new_lesion_count", "new_lesion_volume_ml", "enlarging_lesion_count"}
 
 @pytest.fixture(scope="module")
 def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two simulated patients with two sessions each."""
+    """Two simulated patients with two visits each."""
     out = tmp_path_factory.mktemp("features") / "cohort"
     make_cohort(out, num_sites=1, cases_per_site=2, seed=5, spacing_mm=3.0, num_workers=1)
     return out / "site-a"
@@ -50,7 +50,7 @@ def site(bids: Path, tmp_path: Path) -> SiteConfig:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     study = StudyConfig(
-        name="coarse", inputs=COARSE, network=UNet(channels=(4, 8)), training=Training(patch_voxels=32), min_cases=1
+        name="coarse", inputs=COARSE, network=UNet(channels=(4, 8)), training=Training(patch_voxels=32), min_patients=1
     )
     save_model(tmp_path / "model", study, get_weights(build_network(study)), Provenance(rounds_completed=1, sites={}))
     return tmp_path / "model"
@@ -76,7 +76,7 @@ def test_the_command_writes_a_row_for_every_session(run: Callable[..., str], tmp
     assert document["num_cases"] == len(rows) == 4
     assert document["left_out"] == {}
     assert [(row.participant_id, row.session_id) for row in rows] == [
-        (f"sub-00{number}", f"ses-0{session}") for number in (1, 2) for session in (1, 2)
+        (f"sub-00{number}", f"ses-0{visit}") for number in (1, 2) for visit in (1, 2)
     ]
     for row in rows:
         assert row.scanner is not None
@@ -97,9 +97,9 @@ def test_only_what_changed_is_measured_again(site: SiteConfig, monkeypatch: pyte
     first, _ = features_of(cases, COARSE, cache)
     read: list[str] = []
 
-    def counting(case, inputs, sessions):  # type: ignore[no-untyped-def]
+    def counting(case, inputs, visits):  # type: ignore[no-untyped-def]
         read.append(case.key)
-        return common_space_of(case, inputs, sessions)
+        return common_space_of(case, inputs, visits)
 
     monkeypatch.setattr("msfl_client.features.cache.common_space_of", counting)
     assert features_of(cases, COARSE, cache)[0] == first

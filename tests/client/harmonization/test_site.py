@@ -42,7 +42,7 @@ def features_of(cases: Sequence[Case]) -> FeatureTable:
     for case in cases:
         values = np.random.default_rng(int(case.subject[4:])).normal(10, 1, len(NAMES))
         features = dict(zip(NAMES, map(float, values), strict=True))
-        rows.append(FeatureRow(case.subject, case.session, case.scanner, case.dataset, features))
+        rows.append(FeatureRow(case.subject, case.visit_id, case.scanner, case.dataset, features))
     return FeatureTable(tuple(rows))
 
 
@@ -85,7 +85,7 @@ def test_a_sessions_own_age_goes_before(tmp_path: Path) -> None:
     )
     (tmp_path / "sub-1").mkdir()
     (tmp_path / "sub-1" / "sub-1_sessions.tsv").write_text("session_id\tage\nses-a\t30.5\nb\t31.5\n")
-    cases = [Case(0, "sub-1", session, {}, None, "one") for session in ("ses-a", "ses-b", "ses-c")]
+    cases = [Case(0, "sub-1", context, {}, None, "one") for context in ("ses-a", "ses-b", "ses-c")]
     chosen = select_cases([*cases, Case(0, "sub-2", None, {}, None, "one")], [tmp_path], SETTINGS)
     assert [values["age"] for values in chosen.covariates] == [30.5, 31.5, 30.0]
     assert list(chosen.left_out) == ["sub-2"]  # its rows contradict each other
@@ -99,7 +99,7 @@ def test_a_scanner_with_few_cases_is_left_out_and_named(tmp_path: Path) -> None:
     assert chosen.left_out == {"sub-05": "scanner two: 1 training cases with every covariate; at least 4 are needed"}
     with pytest.raises(RefusedError, match="scanner one: 3 training cases") as refused:
         training_rows(cases[:3], [tmp_path], SETTINGS, features_of(cases))
-    assert refused.value.code is Code.TOO_FEW_CASES
+    assert refused.value.code is Code.TOO_FEW_PATIENTS
 
 
 def test_a_case_without_a_feature_is_left_out(tmp_path: Path) -> None:

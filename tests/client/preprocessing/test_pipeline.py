@@ -28,7 +28,7 @@ from msfl_client.preprocessing.pipeline import (
 )
 from msfl_client.preprocessing.qc_measures import measure_quality
 from msfl_client.preprocessing.qc_picture import draw
-from msfl_client.segmentation.network_input import prepare_case
+from msfl_client.segmentation.network_input import make_network_input
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 
@@ -233,10 +233,10 @@ def test_sessions_of_a_patient_are_treated_alike(tmp_path) -> None:
     template = load_template(4.0)
     voxels = (1000 * np.asarray(template.dataobj)).astype(np.int16)
     cases = []
-    for session, scale in (("ses-1", 1.0), ("ses-2", 1.0), ("ses-3", 0.8)):
-        path = tmp_path / f"{session}.nii.gz"
+    for visit, scale in (("ses-1", 1.0), ("ses-2", 1.0), ("ses-3", 0.8)):
+        path = tmp_path / f"{visit}.nii.gz"
         nib.save(nib.Nifti1Image(voxels, np.diag([scale] * 3 + [1]) @ template.affine), path)
-        cases.append(Case(0, "sub-01", session, {"T1w": path}, None, None))
+        cases.append(Case(0, "sub-01", visit, {"T1w": path}, None, None))
     inputs = Inputs(contrasts=("T1w",), spacing_mm=4.0)
     assert [recognise_case(case, inputs) for case in cases] == ["common-space", "common-space", "brain"]
     assert [recognise_case(case, inputs, cases[:2]) for case in cases[:2]] == ["common-space"] * 2
@@ -329,7 +329,7 @@ def test_a_case_in_the_common_space_is_not_resampled_again(tmp_path: Path) -> No
         template = load_template(spacing_mm)
         nib.save(nib.Nifti1Image(np.asarray(template.dataobj), template.affine), tmp_path / "t.nii.gz")
         case = Case(0, "sub-01", None, {"T1w": tmp_path / "t.nii.gz"}, None, None)
-        prepared = prepare_case(case, Inputs(contrasts=("T1w",), spacing_mm=spacing_mm))
+        prepared = make_network_input(case, Inputs(contrasts=("T1w",), spacing_mm=spacing_mm))
         voxels = np.asarray(template.dataobj, dtype=np.float32)
         box = ndimage.find_objects((voxels > 0).astype(np.uint8))[0]
         assert np.array_equal(prepared.image_CDHW[0], normalise(voxels[box])), spacing_mm

@@ -26,7 +26,7 @@ from msfl_client.data.qc_record import figures, odd_figures, robust_z
 from msfl_client.imaging.registration import load_template, template_brain
 from msfl_client.preprocessing.qc_page import page_path, write_page
 from msfl_client.preprocessing.site import LOCK, Outcome, picture_path, preprocess_site, preprocess_to_disk
-from msfl_client.segmentation.network_input import prepare_case
+from msfl_client.segmentation.network_input import make_network_input
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CohortError, InputError
@@ -38,20 +38,20 @@ FOLDERS = [str(Path(__file__).parents[3] / side) for side in ("common", "client"
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(FOLDERS), "COLUMNS": "160"}
 
 
-def add_brain(site, subject: str, session: str | None = None, gain: float = 1.0) -> None:
+def add_brain(site, subject: str, visit: str | None = None, gain: float = 1.0) -> None:
     """A case on the template at 4 mm, its header full of what must not be carried over."""
     template = load_template(4.0)
-    noise = np.random.default_rng(sum(map(ord, f"{site.root.name}{subject}{session}"))).uniform(0, 20, template.shape)
+    noise = np.random.default_rng(sum(map(ord, f"{site.root.name}{subject}{visit}"))).uniform(0, 20, template.shape)
     brain_DHW = template_brain(4.0)
     for contrast in ("T1w", "FLAIR"):
         voxels = (1000 * gain * np.asarray(template.dataobj) + noise + 1 + 50 * (contrast == "FLAIR")) * brain_DHW
         image = nib.Nifti1Image(voxels.astype(np.float32), template.affine)
         image.header["descrip"] = b"Quibble 1961"
         image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Quibble"))
-        nib.save(image, site.image(subject, contrast, session))
+        nib.save(image, site.image(subject, contrast, visit))
     mask = np.zeros(template.shape, np.uint8)
     mask[25:27, 28:30, 25] = 1
-    nib.save(nib.Nifti1Image(mask, template.affine), site.mask(subject, session))
+    nib.save(nib.Nifti1Image(mask, template.affine), site.mask(subject, visit))
 
 
 def add_head(site, subject: str) -> None:
@@ -135,7 +135,7 @@ def test_a_derivative_is_read_as_it_was_made_and_by_training(brains) -> None:
     assert [found.images["T1w"].parts[-4] for found in checked.cases] == ["preprocessed"] * 2
     assert checked.cases[0] == from_derivative(case, config)
     assert [found.images["T1w"] for found in checked.found] == [brains.image(f"sub-0{n}", "T1w") for n in (1, 2)]
-    prepared = prepare_case(checked.cases[0], INPUTS)
+    prepared = make_network_input(checked.cases[0], INPUTS)
     assert prepared.label_DHW.sum() == 4
     assert np.unique(prepared.image_CDHW[0]).size <= np.unique(read.images_DHW["T1w"]).size
 

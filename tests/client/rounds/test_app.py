@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 
 from msfl_client.egress.ledger import verify
 from msfl_client.rounds.app import build_app, site_from_node_config
-from msfl_client.rounds.site_context import open_session
+from msfl_client.rounds.site_context import open_context
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code
@@ -36,12 +36,12 @@ MARKER = "sub-planted"
 @pytest.fixture
 def config(make_site: Callable[..., object]) -> SiteConfig:
     site = make_site(subjects=[f"{MARKER}{number}" for number in range(6)])
-    return site.config(policy=Policy(min_cases=1))  # type: ignore[attr-defined]
+    return site.config(policy=Policy(min_patients=1))  # type: ignore[attr-defined]
 
 
 def answer(site: SiteConfig, kind: str, content: RecordDict) -> RecordDict:
     """Send one request through Flower's own message classes."""
-    open_session.cache_clear()
+    open_context.cache_clear()
     grid = InProcessGrid(build_app(lambda _: site), 1)
     (reply,) = grid.send_and_receive([Message(content, 1, kind)])
     return reply.content
@@ -79,11 +79,11 @@ def test_a_site_whose_ledger_lost_its_end_sends_nothing(config: SiteConfig, tiny
 @pytest.mark.parametrize(
     ("policy", "kind", "code"),
     [
-        (Policy(allow=("node_facts",), min_cases=1), "train", Code.POLICY),
-        (Policy(allow=("model_update",), min_cases=1), "evaluate", Code.POLICY),
-        (Policy(max_rounds=2, min_cases=1), "train", Code.POLICY),
-        (Policy(max_steps_per_round=1, min_cases=1), "train", Code.POLICY),
-        (Policy(min_cases=3), "evaluate", Code.TOO_FEW_CASES),
+        (Policy(allow=("node_facts",), min_patients=1), "train", Code.POLICY),
+        (Policy(allow=("model_update",), min_patients=1), "evaluate", Code.POLICY),
+        (Policy(max_rounds=2, min_patients=1), "train", Code.POLICY),
+        (Policy(max_steps_per_round=1, min_patients=1), "train", Code.POLICY),
+        (Policy(min_patients=3), "evaluate", Code.TOO_FEW_PATIENTS),
     ],
 )
 def test_the_sites_policy_wins(
@@ -124,7 +124,7 @@ def test_with_a_joining_kit_no_other_study_is_served(config: SiteConfig, tiny_st
     larger = tiny_study.network.model_copy(update={"channels": (1024, 1024)})
     assert code(tiny_study.model_copy(update={"rounds": longer})) is None
     assert code(tiny_study.model_copy(update={"network": larger})) is Code.WRONG_STUDY
-    assert code(tiny_study.model_copy(update={"min_cases": 2})) is Code.WRONG_STUDY
+    assert code(tiny_study.model_copy(update={"min_patients": 2})) is Code.WRONG_STUDY
 
 
 def test_an_error_at_the_site_leaves_no_trace_of_it_in_the_answer(config: SiteConfig, tiny_study: StudyConfig) -> None:

@@ -12,7 +12,7 @@ import torch
 from msfl_client.segmentation.distributed import train_on_devices
 from msfl_client.segmentation.distributed_rank import Job
 from msfl_client.segmentation.loop import predict_probability, train_round
-from msfl_client.segmentation.network_input import PreparedCase, save_prepared
+from msfl_client.segmentation.network_input import NetworkInput, save_network_input
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.training.steps import mixed_precision
 from msfl_common.config.study import Augmentation, Rounds, StudyConfig, Training
@@ -32,13 +32,13 @@ STUDY = StudyConfig(
         batch_size=4,
         patch_voxels=16,
         learning_rate=0.01,
-        augmentation=Augmentation(contrast=0, bias=0, noise=0, low_resolution=0),
+        augmentation=Augmentation(gamma=0, bias=0, noise=0, low_resolution=0),
     ),
     rounds=Rounds(num_rounds=3, quorum=1, deadline_s=300),
 )
 
 
-def bright_lesions(seed: int) -> PreparedCase:
+def bright_lesions(seed: int) -> NetworkInput:
     """A case in which a lesion is whatever is bright in the second contrast."""
     rng = np.random.default_rng(seed)
     image = rng.normal(0, 0.3, (2, 24, 24, 24)).astype(np.float32)
@@ -46,7 +46,7 @@ def bright_lesions(seed: int) -> PreparedCase:
     for corner in rng.integers(2, 18, (4, 3)):
         label[tuple(slice(low, low + 4) for low in corner)] = 1
     image[1] += 3 * label
-    return PreparedCase(image, label, np.eye(4))
+    return NetworkInput(image, label, np.eye(4))
 
 
 CASES = [bright_lesions(number) for number in range(4)]
@@ -123,7 +123,7 @@ def test_no_more_memory_is_taken_than_the_site_lends() -> None:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_train_about_as_one(tmp_path: Path) -> None:
     for number, case in enumerate(CASES):
-        save_prepared(tmp_path / f"{number}.safetensors", case)
+        save_network_input(tmp_path / f"{number}.safetensors", case)
     network = build_network(STUDY)
     job = Job(
         study=STUDY,

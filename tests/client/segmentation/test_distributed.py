@@ -18,11 +18,11 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from msfl_client.rounds.app import build_app
-from msfl_client.rounds.site_context import open_session
+from msfl_client.rounds.site_context import open_context
 from msfl_client.segmentation.distributed import train_on_devices
 from msfl_client.segmentation.distributed_rank import Job, code_of_rank
 from msfl_client.segmentation.loop import OnStep, train_round, validate
-from msfl_client.segmentation.network_input import PreparedCase, save_prepared
+from msfl_client.segmentation.network_input import NetworkInput, save_network_input
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader, Rank
 from msfl_common.config.site import Policy
 from msfl_common.config.study import Augmentation, Rounds, StudyConfig, Training
@@ -47,13 +47,13 @@ def study(steps: int, batch_size: int = 4, deadline_s: float = 300) -> StudyConf
             batch_size=batch_size,
             patch_voxels=16,
             learning_rate=0.01,
-            augmentation=Augmentation(contrast=0, bias=0, noise=0, low_resolution=0),
+            augmentation=Augmentation(gamma=0, bias=0, noise=0, low_resolution=0),
         ),
         rounds=Rounds(num_rounds=3, quorum=1, deadline_s=deadline_s),
     )
 
 
-def bright_lesions(seed: int) -> PreparedCase:
+def bright_lesions(seed: int) -> NetworkInput:
     """A case in which a lesion is whatever is bright in the second contrast."""
     rng = np.random.default_rng(seed)
     image = rng.normal(0, 0.3, (2, 24, 24, 24)).astype(np.float32)
@@ -61,14 +61,14 @@ def bright_lesions(seed: int) -> PreparedCase:
     for corner in rng.integers(2, 18, (4, 3)):
         label[tuple(slice(low, low + 4) for low in corner)] = 1
     image[1] += 3 * label
-    return PreparedCase(image, label, np.eye(4))
+    return NetworkInput(image, label, np.eye(4))
 
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     folder = tmp_path_factory.mktemp("cases")
     for number in range(4):
-        save_prepared(folder / f"{number}.safetensors", bright_lesions(number))
+        save_network_input(folder / f"{number}.safetensors", bright_lesions(number))
     return tuple(sorted(folder.iterdir()))
 
 
@@ -261,9 +261,9 @@ def test_when_the_site_is_killed_its_processes_end(cases: tuple[Path, ...]) -> N
 
 def test_a_site_of_two_devices_answers_a_round(make_site: Callable[..., Any], tiny_study: StudyConfig) -> None:
     folder = make_site(subjects=[f"sub-{number}" for number in range(6)])
-    site = folder.config(policy=Policy(min_cases=1), device=("cpu", "cpu", "cpu"))
+    site = folder.config(policy=Policy(min_patients=1), device=("cpu", "cpu", "cpu"))
     notes: list[str] = []
-    open_session.cache_clear()
+    open_context.cache_clear()
     app = build_app(lambda _: site, lambda *told: notes.append(told[4]))
     first = get_weights(build_network(tiny_study))
     (reply,) = InProcessGrid(app, 1).send_and_receive([Message(pack_task(RoundTask(tiny_study, 1), first), 1, "train")])

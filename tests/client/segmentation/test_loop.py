@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from msfl_client.segmentation.loop import predict_probability, train_round, validate
-from msfl_client.segmentation.network_input import PreparedCase
+from msfl_client.segmentation.network_input import NetworkInput
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.training.rates import rate_at
 from msfl_common.config.study import Augmentation, Rounds, StudyConfig, Training
@@ -25,13 +25,13 @@ STUDY = StudyConfig(
         batch_size=2,
         patch_voxels=16,
         learning_rate=0.01,
-        augmentation=Augmentation(contrast=0, bias=0, noise=0, low_resolution=0),
+        augmentation=Augmentation(gamma=0, bias=0, noise=0, low_resolution=0),
     ),
     rounds=Rounds(num_rounds=3, quorum=1),
 )
 
 
-def bright_lesions(seed: int) -> PreparedCase:
+def bright_lesions(seed: int) -> NetworkInput:
     """A case in which a lesion is whatever is bright in the second contrast."""
     rng = np.random.default_rng(seed)
     image = rng.normal(0, 0.3, (2, 24, 24, 24)).astype(np.float32)
@@ -39,10 +39,10 @@ def bright_lesions(seed: int) -> PreparedCase:
     for corner in rng.integers(2, 18, (4, 3)):
         label[tuple(slice(low, low + 4) for low in corner)] = 1
     image[1] += 3 * label
-    return PreparedCase(image, label, np.eye(4))
+    return NetworkInput(image, label, np.eye(4))
 
 
-def train(cases: list[PreparedCase], rounds: int = 1) -> tuple[torch.nn.Module, list[float]]:
+def train(cases: list[NetworkInput], rounds: int = 1) -> tuple[torch.nn.Module, list[float]]:
     network = build_network(STUDY)
     loader = PatchLoader(PatchDataset(cases, STUDY.training, 1), CPU)
     return network, [

@@ -11,7 +11,7 @@ import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from msfl_client.imaging.resampling import normalise, resample
-from msfl_client.segmentation.network_input import prepare_all, prepare_cached, prepare_case
+from msfl_client.segmentation.network_input import cached_network_input, make_network_input, make_network_inputs
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 
@@ -28,7 +28,7 @@ def store_as(path: Path, axes: str) -> None:
 
 def test_on_its_own_grid_an_image_is_only_cropped_and_scaled(site) -> None:
     case = site.cases()["sub-01"]
-    prepared = prepare_case(case, SIX_MM)
+    prepared = make_network_input(case, SIX_MM)
     source = np.asarray(nib.load(case.images["T1w"]).dataobj)
     corner = [axis[0] for axis in np.nonzero((source > 0).any(axis=(1, 2)))]
     assert prepared.image_CDHW.shape[0] == 2
@@ -44,10 +44,10 @@ def test_on_its_own_grid_an_image_is_only_cropped_and_scaled(site) -> None:
 @pytest.mark.parametrize("axes", ["LPS", "ASR", "LIA"])
 def test_the_order_of_voxel_axes_does_not_matter(site, axes: str) -> None:
     case = site.cases()["sub-01"]
-    straight = prepare_case(case, FOUR_MM)
+    straight = make_network_input(case, FOUR_MM)
     for path in (*case.images.values(), case.mask):
         store_as(path, axes)
-    turned = prepare_case(case, FOUR_MM)
+    turned = make_network_input(case, FOUR_MM)
     assert np.allclose(turned.affine, straight.affine)
     assert np.allclose(turned.image_CDHW, straight.image_CDHW, atol=1e-4)
     assert np.array_equal(turned.label_DHW, straight.label_DHW)
@@ -59,7 +59,7 @@ def test_contrasts_on_other_grids_line_up(site) -> None:
     image = nib.load(path)
     moved = resample(image, ((48, 56, 40), np.diag([3.0, 3.0, 3.0, 1.0])))
     nib.save(nib.Nifti1Image(moved, np.diag([3.0, 3.0, 3.0, 1.0])), path)
-    prepared = prepare_case(case, SIX_MM)
+    prepared = make_network_input(case, SIX_MM)
     inside = [np.argwhere(channel > channel.min()).mean(axis=0) for channel in prepared.image_CDHW]
     assert np.allclose(inside[0], inside[1], atol=0.6)
 
@@ -85,31 +85,31 @@ def test_an_empty_image_is_a_case_error(site) -> None:
     for path in case.images.values():
         site.save(path, np.zeros((24, 28, 20), np.float32))
     with pytest.raises(CaseError, match="expected positive intensities"):
-        prepare_case(case, FOUR_MM)
+        make_network_input(case, FOUR_MM)
 
 
 def test_the_cache_gives_the_same_and_notices_change(site, tmp_path: Path) -> None:
     case = site.cases()["sub-01"]
-    first = prepare_cached(case, FOUR_MM, tmp_path / "cache")
-    again = prepare_cached(case, FOUR_MM, tmp_path / "cache")
+    first = cached_network_input(case, FOUR_MM, tmp_path / "cache")
+    again = cached_network_input(case, FOUR_MM, tmp_path / "cache")
     assert np.array_equal(first.image_CDHW, again.image_CDHW)
     assert np.array_equal(first.label_DHW, again.label_DHW)
     assert len(list((tmp_path / "cache").iterdir())) == 1
     site.save(case.images["T1w"], site.head("another"))
-    changed = prepare_cached(case, FOUR_MM, tmp_path / "cache")
+    changed = cached_network_input(case, FOUR_MM, tmp_path / "cache")
     assert not np.array_equal(first.image_CDHW, changed.image_CDHW)
 
 
 def test_a_damaged_cache_file_is_made_again(site, tmp_path: Path) -> None:
     case = site.cases()["sub-01"]
-    first = prepare_cached(case, FOUR_MM, tmp_path / "cache")
+    first = cached_network_input(case, FOUR_MM, tmp_path / "cache")
     next((tmp_path / "cache").iterdir()).write_bytes(b"half a fi")
-    assert np.array_equal(first.image_CDHW, prepare_cached(case, FOUR_MM, tmp_path / "cache").image_CDHW)
+    assert np.array_equal(first.image_CDHW, cached_network_input(case, FOUR_MM, tmp_path / "cache").image_CDHW)
 
 
 def test_many_cases_keep_their_order(make_site: Callable[..., object], tmp_path: Path) -> None:
     site = make_site(subjects=[f"sub-{number}" for number in range(5)])
     cases = list(site.cases().values())  # type: ignore[attr-defined]
-    together = prepare_all(cases, FOUR_MM, tmp_path / "a", 4)
-    apart = [prepare_case(case, FOUR_MM) for case in cases]
+    together = make_network_inputs(cases, FOUR_MM, tmp_path / "a", 4)
+    apart = [make_network_input(case, FOUR_MM) for case in cases]
     assert all(np.array_equal(a.image_CDHW, b.image_CDHW) for a, b in zip(together, apart, strict=True))

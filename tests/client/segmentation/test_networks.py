@@ -19,7 +19,7 @@ from msfl_common.networks.base import SegmentationNetwork
 from msfl_common.networks.registry import DynUNet, SwinUNETR, UNet
 
 CPU = torch.device("cpu")
-PLAIN = Augmentation(flip=0, affine=0, contrast=0, bias=0, noise=0, low_resolution=0)
+PLAIN = Augmentation(flip=0, affine=0, gamma=0, bias=0, noise=0, low_resolution=0)
 
 
 @pytest.mark.parametrize("settings", SMALL, ids=NAMES)

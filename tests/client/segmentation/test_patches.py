@@ -7,22 +7,22 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from msfl_client.segmentation.network_input import PreparedCase
+from msfl_client.segmentation.network_input import NetworkInput
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader, pad_to
 from msfl_common.config.study import Augmentation, Training
 
-PLAIN = Augmentation(flip=0, affine=0, contrast=0, bias=0, noise=0, low_resolution=0)
-ALWAYS = Augmentation(flip=1, affine=1, contrast=1, bias=1, noise=1, low_resolution=1)
+PLAIN = Augmentation(flip=0, affine=0, gamma=0, bias=0, noise=0, low_resolution=0)
+ALWAYS = Augmentation(flip=1, affine=1, gamma=1, bias=1, noise=1, low_resolution=1)
 
 
-def case(seed: int, lesion: bool = True, size: int = 24) -> PreparedCase:
+def case(seed: int, lesion: bool = True, size: int = 24) -> NetworkInput:
     image = np.random.default_rng(seed).normal(size=(2, size, size, size)).astype(np.float32)
     label = np.zeros((size,) * 3, np.uint8)
     label[size // 2, 3, 5] = lesion
-    return PreparedCase(image, label, np.eye(4))
+    return NetworkInput(image, label, np.eye(4))
 
 
-def dataset(cases: list[PreparedCase], augmentation: Augmentation = PLAIN, **settings: object) -> PatchDataset:
+def dataset(cases: list[NetworkInput], augmentation: Augmentation = PLAIN, **settings: object) -> PatchDataset:
     return PatchDataset(cases, Training(patch_voxels=16, augmentation=augmentation, **settings), seed=3)  # type: ignore[arg-type]
 
 
@@ -82,7 +82,7 @@ def test_a_small_image_is_padded() -> None:
 def test_augmentation_leaves_the_background_dark_and_labels_binary() -> None:
     prepared = case(0)
     prepared.image_CDHW[:, :6] = prepared.image_CDHW.min(axis=(1, 2, 3), keepdims=True)
-    patches = dataset([prepared], Augmentation(flip=0, affine=0, contrast=1, bias=1, noise=1, low_resolution=1))
+    patches = dataset([prepared], Augmentation(flip=0, affine=0, gamma=1, bias=1, noise=1, low_resolution=1))
     for index in range(5):
         image, label = patches[index]
         assert set(label.unique().tolist()) <= {0.0, 1.0}
@@ -94,7 +94,7 @@ def test_augmentation_leaves_the_background_dark_and_labels_binary() -> None:
 
 
 def test_augmentation_changes_intensities_by_a_plausible_amount() -> None:
-    plain, changed = dataset([case(0)]), dataset([case(0)], Augmentation(flip=0, affine=0, contrast=1))
+    plain, changed = dataset([case(0)]), dataset([case(0)], Augmentation(flip=0, affine=0, gamma=1))
     difference = torch.stack([(plain[index][0] - changed[index][0]).abs().mean() for index in range(10)])
     assert difference.mean() > 0.02
     assert difference.max() < 2.0

@@ -15,7 +15,7 @@ from flwr.app import Message, RecordDict
 from pydantic import ValidationError
 
 from msfl_client.rounds.app import build_app
-from msfl_client.rounds.site_context import SiteSession, open_session, train_site, validate_site
+from msfl_client.rounds.site_context import SiteContext, open_context, train_site, validate_site
 from msfl_client.segmentation.loop import is_out_of_memory
 from msfl_client.site.devices import add_device_hours, check_hours, device_hours
 from msfl_common.config.site import Policy, SiteConfig
@@ -39,14 +39,14 @@ def config(**settings: Any) -> SiteConfig:
 @pytest.fixture
 def open_here(
     make_site: Callable[..., Any], tiny_study: StudyConfig
-) -> Callable[..., tuple[SiteSession, RoundTask, Weights]]:
-    """Open a session of six real cases; returns it with a round's task and weights."""
+) -> Callable[..., tuple[SiteContext, RoundTask, Weights]]:
+    """Open a context of six real cases; returns it with a round's task and weights."""
 
-    def opened(**settings: Any) -> tuple[SiteSession, RoundTask, Weights]:
+    def opened(**settings: Any) -> tuple[SiteContext, RoundTask, Weights]:
         site = make_site(subjects=[f"sub-{number}" for number in range(6)])
-        settings = {"policy": Policy(min_cases=1), "device": "cpu", **settings}
-        session = open_session(site.config(**settings), tiny_study, lambda *_: None)
-        return session, RoundTask(tiny_study, 1), get_weights(build_network(tiny_study))
+        settings = {"policy": Policy(min_patients=1), "device": "cpu", **settings}
+        context = open_context(site.config(**settings), tiny_study, lambda *_: None)
+        return context, RoundTask(tiny_study, 1), get_weights(build_network(tiny_study))
 
     return opened
 
@@ -114,7 +114,7 @@ def test_outside_of_its_hours_a_site_says_who_it_is_and_nothing_more(
     now = datetime.now()
     passed = f"{now - timedelta(hours=3):%H:%M}-{now - timedelta(hours=2):%H:%M}"
     folder = make_site(subjects=[f"sub-{number}" for number in range(6)])
-    site = folder.config(policy=Policy(min_cases=1), hours=passed)
+    site = folder.config(policy=Policy(min_patients=1), hours=passed)
     grid = InProcessGrid(build_app(lambda _: site), 1)
 
     def answer(kind: str) -> RecordDict:
@@ -132,16 +132,16 @@ def test_outside_of_its_hours_a_site_says_who_it_is_and_nothing_more(
 def test_work_that_runs_into_the_end_of_the_window_stops_at_the_next_step(
     open_here: Callable[..., Any], work: Callable[..., Any], what: str
 ) -> None:
-    session, task, weights = open_here(hours="19:00-07:00")
+    context, task, weights = open_here(hours="19:00-07:00")
     seen: list[tuple[str, int, int]] = []
-    session = replace(session, on_progress=lambda _, *told: seen.append(told[:3]))
+    context = replace(context, on_progress=lambda _, *told: seen.append(told[:3]))
     with pytest.raises(RefusedError) as refused:
-        work(session, task, weights, clock_that_jumps(NIGHT, DAY, after=1))
+        work(context, task, weights, clock_that_jumps(NIGHT, DAY, after=1))
     assert refused.value.code is Code.OUTSIDE_HOURS
     assert seen == [(what, 1, 2)]
-    work(session, task, weights, clock_that_jumps(NIGHT, DAY, after=2))  # the last step is not thrown away
+    work(context, task, weights, clock_that_jumps(NIGHT, DAY, after=2))  # the last step is not thrown away
     assert seen[1:] == [(what, 1, 2), (what, 2, 2)]
-    assert device_hours(session.site.state / "device_hours.json", NIGHT.date()) > 0  # what was stopped counts too
+    assert device_hours(context.site.state / "device_hours.json", NIGHT.date()) > 0  # what was stopped counts too
 
 
 def test_device_time_is_summed_by_the_day(tmp_path: Path) -> None:
@@ -157,15 +157,15 @@ def test_device_time_is_summed_by_the_day(tmp_path: Path) -> None:
 
 
 def test_a_days_device_time_is_the_sites_to_limit(open_here: Callable[..., Any]) -> None:
-    session, task, weights = open_here(policy=Policy(min_cases=1, max_device_hours_per_day=1.0))
-    record = session.site.state / "device_hours.json"
+    context, task, weights = open_here(policy=Policy(min_patients=1, max_device_hours_per_day=1.0))
+    record = context.site.state / "device_hours.json"
     add_device_hours(record, DAY, 3599.9, num_devices=1)
-    train_site(session, task, weights, lambda: DAY)
+    train_site(context, task, weights, lambda: DAY)
     add_device_hours(record, DAY, 0.1, num_devices=1)
     for work in (train_site, validate_site):
         with pytest.raises(RefusedError, match=r"POLICY.*1\.00 device hours today, at most 1"):
-            work(session, task, weights, lambda: DAY)
-    assert validate_site(session, task, weights, lambda: DAY + timedelta(days=1)).num_cases == 2
+            work(context, task, weights, lambda: DAY)
+    assert validate_site(context, task, weights, lambda: DAY + timedelta(days=1)).num_cases == 2
 
 
 NO_MEMORY = [
@@ -187,13 +187,13 @@ def room_for(num_patches: int, error: Exception) -> Callable[..., None]:
 
 @pytest.mark.parametrize("error", NO_MEMORY)
 def test_a_round_that_does_not_fit_is_trained_again_in_halves(open_here: Callable[..., Any], error: Exception) -> None:
-    session, task, weights = open_here()
-    whole = train_site(session, task, weights)
-    set_weights(session.learner.network, weights)
-    session.learner.train_round(session.learner.network, 1, lambda *_: None, 2)
-    halves = get_weights(session.learner.network)
-    handle = session.learner.network.register_forward_pre_hook(room_for(1, error))
-    update = train_site(session, task, weights)
+    context, task, weights = open_here()
+    whole = train_site(context, task, weights)
+    set_weights(context.learner.network, weights)
+    context.learner.train_round(context.learner.network, 1, lambda *_: None, 2)
+    halves = get_weights(context.learner.network)
+    handle = context.learner.network.register_forward_pre_hook(room_for(1, error))
+    update = train_site(context, task, weights)
     handle.remove()
     assert all(np.array_equal(update.weights[name], halves[name]) for name in halves)
     assert any(not np.array_equal(update.weights[name], whole.weights[name]) for name in halves)
@@ -201,21 +201,21 @@ def test_a_round_that_does_not_fit_is_trained_again_in_halves(open_here: Callabl
 
 @pytest.mark.parametrize("error", NO_MEMORY)
 def test_a_round_that_does_not_fit_in_halves_either_is_refused(open_here: Callable[..., Any], error: Exception) -> None:
-    session, task, weights = open_here()
-    handle = session.learner.network.register_forward_pre_hook(room_for(0, error))
+    context, task, weights = open_here()
+    handle = context.learner.network.register_forward_pre_hook(room_for(0, error))
     for work in (train_site, validate_site):
         with pytest.raises(RefusedError) as refused:
-            work(session, task, weights)
+            work(context, task, weights)
         assert refused.value.code is Code.OUT_OF_MEMORY
     handle.remove()
-    assert train_site(session, task, weights).num_cases == 4
+    assert train_site(context, task, weights).num_cases == 4
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(open_here: Callable[..., Any]) -> None:
-    session, task, weights = open_here()
-    handle = session.learner.network.register_forward_pre_hook(room_for(1, RuntimeError("shapes cannot be multiplied")))
+    context, task, weights = open_here()
+    handle = context.learner.network.register_forward_pre_hook(room_for(1, RuntimeError("shapes cannot be multiplied")))
     with pytest.raises(RuntimeError, match="shapes"):
-        train_site(session, task, weights)
+        train_site(context, task, weights)
     handle.remove()
 
 

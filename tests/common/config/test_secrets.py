@@ -54,7 +54,7 @@ def test_a_secret_is_kept_by_its_variables_name(tmp_path: Path, monkeypatch: pyt
         ("key_passphrase: ${A}/${B}\n", "key_passphrase"),
         ("key_passphrase: '${not closed'\n", "key_passphrase"),
         ("policy: {tasks: ['${TASK}']}\n", "policy.tasks.0"),
-        ("policy: {min_cases: '${MIN}'}\n", "policy.min_cases"),
+        ("policy: {min_patients: '${MIN}'}\n", "policy.min_patients"),
     ],
 )
 def test_what_is_no_secret_of_a_site_is_written_out(tmp_path: Path, text: str, field: str) -> None:

@@ -13,9 +13,9 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.config.yaml_template import commented_yaml
 
 CONFIGS: list[BaseModel] = [
-    StudyConfig(name="pilot", min_cases=7),
+    StudyConfig(name="pilot", min_patients=7),
     SiteConfig(
-        name="no", data=(Path("a: b #c"), Path("/scans/größe")), state=Path("state"), policy=Policy(min_cases=9)
+        name="no", data=(Path("a: b #c"), Path("/scans/größe")), state=Path("state"), policy=Policy(min_patients=9)
     ),
 ]
 

@@ -129,9 +129,9 @@ def test_a_number_the_study_does_not_know_is_refused(extra: str) -> None:
 
 
 def cells_of(*groups: tuple[float, float, float]) -> NDArray[np.float64]:
-    cells_CG3 = np.zeros((1, 10, 3))
-    cells_CG3[0, : len(groups)] = groups
-    return cells_CG3
+    bins_CG3 = np.zeros((1, 10, 3))
+    bins_CG3[0, : len(groups)] = groups
+    return bins_CG3
 
 
 SCORES = ValidationMetrics(
@@ -148,7 +148,7 @@ def test_cells_round_trip() -> None:
     assert {name: array.shape for name, array in content["arrays"].items()} == {
         "cells": (1, 10, 3), "confusion": (2, 2),
     }  # fmt: skip
-    received = unpack_metrics(content, frozenset({"auroc"}), num_classes=2, min_cases=5)
+    received = unpack_metrics(content, frozenset({"auroc"}), num_classes=2, min_patients=5)
     assert received == SCORES
     assert np.array_equal(received.arrays["cells"], SCORES.arrays["cells"])
     assert np.array_equal(received.arrays["confusion"], SCORES.arrays["confusion"])
@@ -161,21 +161,21 @@ def changed(**fields: object) -> RecordDict:
 @pytest.mark.parametrize(
     ("content", "num_classes", "reason"),
     [
-        (changed(cells=cells_of((0.2, 6, 1), (0.6, 4, 4))), 2, "at least 5 cases in a group, found 4"),
-        (changed(cells=cells_of((0.2, 6, 1), (0.6, 6, 4))), 2, "11 cases in all groups or none"),
-        (changed(cells=cells_of((0.2, 6, math.nan), (0.6, 5, 4))), 2, "finite"),
-        (changed(cells=np.zeros((1, 11, 3))), 2, "cells: expected"),
-        (changed(cells=np.zeros((1, 10, 3), np.float32)), 2, "cells: expected"),
+        (changed(score_bins=cells_of((0.2, 6, 1), (0.6, 4, 4))), 2, "at least 5 cases in a group, found 4"),
+        (changed(score_bins=cells_of((0.2, 6, 1), (0.6, 6, 4))), 2, "11 cases in all groups or none"),
+        (changed(score_bins=cells_of((0.2, 6, math.nan), (0.6, 5, 4))), 2, "finite"),
+        (changed(score_bins=np.zeros((1, 11, 3))), 2, "cells: expected"),
+        (changed(score_bins=np.zeros((1, 10, 3), np.float32)), 2, "cells: expected"),
         (changed(confusion=np.array([[5.0, 1], [2, 4]])), 2, "add up to 11"),
-        (changed(cells=None), 2, "expected the arrays"),
-        (changed(cells=None, confusion=None), 2, "expected the records"),
+        (changed(score_bins=None), 2, "expected the arrays"),
+        (changed(score_bins=None, confusion=None), 2, "expected the records"),
         (changed(), 0, "expected the records"),
         (changed(), 3, "cells: expected"),
     ],
 )
 def test_cells_that_do_not_fit_are_refused(content: RecordDict, num_classes: int, reason: str) -> None:
     with pytest.raises(UpdateError, match=reason):
-        unpack_metrics(content, frozenset({"auroc"}), num_classes, min_cases=5)
+        unpack_metrics(content, frozenset({"auroc"}), num_classes, min_patients=5)
 
 
 def test_a_segmentation_sends_no_arrays() -> None:

@@ -15,11 +15,11 @@ from msfl_common.metrics.classification_curves import (
     calibration_curve,
     calibration_error,
     choose_threshold,
-    pool_cells,
+    pool_score_bins,
     precision_recall_curve,
     roc_curve,
 )
-from msfl_common.metrics.score_bins import cells
+from msfl_common.metrics.score_bins import bin_scores
 
 HAND = np.array([[0.1, 10.0, 0.0], [0.4, 10, 2], [0.8, 5, 4]])
 
@@ -57,9 +57,9 @@ def test_sites_are_put_together_by_score() -> None:
     padded = np.zeros((10, 3))
     padded[:2] = (0.1, 5, 1), (0.4, 6, 3)
     other = np.array([[0.4, 5.0, 0.0], [0.3, 7, 7]])
-    pooled = pool_cells([padded, other])
+    pooled = pool_score_bins([padded, other])
     assert pooled.tolist() == [[0.1, 5, 1], [0.3, 7, 7], [0.4, 11, 3]]
-    assert pool_cells([]).shape == (0, 3)
+    assert pool_score_bins([]).shape == (0, 3)
 
 
 def simulated(rng, num_cases, shift=0.0):
@@ -74,7 +74,9 @@ def test_areas_from_the_groups_of_sites_are_near_those_of_all_cases() -> None:
     for _ in range(20):
         sites = [simulated(rng, num_cases) for num_cases in (60, 100, 250)]
         score, labels = (np.concatenate(parts) for parts in zip(*sites, strict=True))
-        pooled = pool_cells(cells(np.stack([1 - s, s], 1), y, list(map(str, range(len(s)))), 5)[0] for s, y in sites)
+        pooled = pool_score_bins(
+            bin_scores(np.stack([1 - s, s], 1), y, list(map(str, range(len(s)))), 5)[0] for s, y in sites
+        )
         assert auroc(pooled) == pytest.approx(roc_auc_score(labels, score), abs=0.02)
         assert auprc(pooled) == pytest.approx(average_precision_score(labels, score), abs=0.08)
         assert brier(pooled) == pytest.approx(brier_score_loss(labels, score), abs=0.01)
@@ -88,7 +90,7 @@ def test_one_outcome_has_no_curve() -> None:
         assert math.isnan(auroc(one))
         assert math.isnan(auprc(one))
         assert choose_threshold(one) == 0.5
-    nothing = pool_cells([])
+    nothing = pool_score_bins([])
     assert math.isnan(auroc(nothing))
     assert math.isnan(brier(nothing))
     assert math.isnan(calibration_error(nothing))
@@ -123,7 +125,9 @@ def test_of_equally_good_thresholds_the_highest_is_taken() -> None:
 def test_the_chosen_threshold_is_near_the_best_one() -> None:
     rng = np.random.default_rng(2)
     sites = [simulated(rng, num_cases) for num_cases in (150, 300)]
-    pooled = pool_cells(cells(np.stack([1 - s, s], 1), y, list(map(str, range(len(s)))), 5)[0] for s, y in sites)
+    pooled = pool_score_bins(
+        bin_scores(np.stack([1 - s, s], 1), y, list(map(str, range(len(s)))), 5)[0] for s, y in sites
+    )
     threshold = choose_threshold(pooled)
     score, labels = simulated(rng, 100_000)
 

@@ -57,14 +57,14 @@ def naive_percentile_95(ordered):
     return ordered[low] + (position - low) * (ordered[high] - ordered[low])
 
 
-def naive_metrics(prediction, reference, spacing_mm):
+def naive_metrics(prediction, truth, spacing_mm):
     """Every metric of two masks that are not empty and hold at least one lesion each."""
-    p, r = voxels(prediction), voxels(reference)
-    lesions_p, lesions_r = naive_lesions(prediction, spacing_mm), naive_lesions(reference, spacing_mm)
+    p, r = voxels(prediction), voxels(truth)
+    lesions_p, lesions_r = naive_lesions(prediction, spacing_mm), naive_lesions(truth, spacing_mm)
     found = sum(any(lesion & other for other in lesions_p) for lesion in lesions_r) / len(lesions_r)
     false = sum(not any(lesion & other for other in lesions_r) for lesion in lesions_p) / len(lesions_p)
     precision = 1 - false
-    surface_p, surface_r = naive_surface(prediction), naive_surface(reference)
+    surface_p, surface_r = naive_surface(prediction), naive_surface(truth)
     d_p = naive_distances(surface_p, surface_r, spacing_mm)
     d_r = naive_distances(surface_r, surface_p, spacing_mm)
     return {
@@ -82,27 +82,27 @@ def naive_metrics(prediction, reference, spacing_mm):
 
 def random_masks(seed, shape=(7, 8, 9)):
     rng = np.random.default_rng(seed)
-    reference = rng.random(shape) < rng.uniform(0.02, 0.3)
-    prediction = np.where(rng.random(shape) < 0.8, reference, rng.random(shape) < 0.1)
-    return prediction, reference
+    truth = rng.random(shape) < rng.uniform(0.02, 0.3)
+    prediction = np.where(rng.random(shape) < 0.8, truth, rng.random(shape) < 0.1)
+    return prediction, truth
 
 
 @pytest.mark.parametrize("spacing_mm", SPACINGS)
 @pytest.mark.parametrize("seed", range(15))
 def test_agrees_with_the_naive_definitions(seed, spacing_mm):
-    prediction, reference = random_masks(seed)
-    measured = segmentation_metrics(prediction, reference, spacing_mm)
-    assert measured == pytest.approx(naive_metrics(prediction, reference, spacing_mm), abs=1e-9)
+    prediction, truth = random_masks(seed)
+    measured = segmentation_metrics(prediction, truth, spacing_mm)
+    assert measured == pytest.approx(naive_metrics(prediction, truth, spacing_mm), abs=1e-9)
 
 
 # MONAI 1.6 passes itself an argument that it has deprecated.
 @pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
 @pytest.mark.parametrize("spacing_mm", SPACINGS)
 def test_agrees_with_monai_on_surfaces(spacing_mm):
-    prediction, reference = random_masks(3, shape=(14, 15, 16))
-    both = [torch.from_numpy(mask)[None, None].float() for mask in (prediction, reference)]
+    prediction, truth = random_masks(3, shape=(14, 15, 16))
+    both = [torch.from_numpy(mask)[None, None].float() for mask in (prediction, truth)]
     options = {"include_background": True, "spacing": list(spacing_mm)}
-    measured = segmentation_metrics(prediction, reference, spacing_mm)
+    measured = segmentation_metrics(prediction, truth, spacing_mm)
     assert measured["hd95_mm"] == pytest.approx(
         compute_hausdorff_distance(*both, percentile=95, **options).item(), rel=1e-5
     )
@@ -119,8 +119,8 @@ def test_the_table_names_every_metric_and_its_bounds():
 
 
 def test_a_perfect_prediction_is_perfect():
-    _, reference = random_masks(1)
-    assert segmentation_metrics(reference, reference, (1.0, 1.0, 1.0)) == {
+    _, truth = random_masks(1)
+    assert segmentation_metrics(truth, truth, (1.0, 1.0, 1.0)) == {
         "dsc": 1, "ppv": 1, "tpr": 1, "lesion_tpr": 1, "lesion_fpr": 0, "lesion_f1": 1,
         "abs_volume_difference_ml": 0, "hd95_mm": 0, "surface_dice": 1,
     }  # fmt: skip
@@ -154,12 +154,12 @@ def test_one_empty():
 
 
 def test_a_component_below_3_mm3_is_no_lesion():
-    prediction, reference = (np.zeros((6, 6, 6), dtype=bool) for _ in range(2))
-    reference[0, 0, 0:2] = True  # 2 mm3
-    reference[3, 3, 1:4] = True  # 3 mm3
+    prediction, truth = (np.zeros((6, 6, 6), dtype=bool) for _ in range(2))
+    truth[0, 0, 0:2] = True  # 2 mm3
+    truth[3, 3, 1:4] = True  # 3 mm3
     prediction[0, 0, 0:3] = True  # touches only the component that is too small
     prediction[5, 5, 5] = True  # itself too small
-    measured = segmentation_metrics(prediction, reference, (1.0, 1.0, 1.0))
+    measured = segmentation_metrics(prediction, truth, (1.0, 1.0, 1.0))
     assert (measured["lesion_tpr"], measured["lesion_fpr"], measured["lesion_f1"]) == (0.0, 1.0, 0.0)
 
 
@@ -171,7 +171,7 @@ def test_voxels_that_share_a_corner_are_one_lesion():
 
 
 @pytest.mark.parametrize(
-    ("prediction", "reference", "spacing_mm", "message"),
+    ("prediction", "truth", "spacing_mm", "message"),
     [
         (np.zeros((2, 2, 2)), np.zeros((2, 2, 2), bool), (1, 1, 1), "prediction: expected a boolean 3D mask"),
         (np.zeros((2, 2), bool), np.zeros((2, 2), bool), (1, 1, 1), "expected a boolean 3D mask"),
@@ -179,20 +179,20 @@ def test_voxels_that_share_a_corner_are_one_lesion():
         (np.zeros((2, 2, 2), bool), np.zeros((2, 2, 2), bool), (1, 0, 1), "three positive sizes"),
     ],
 )
-def test_bad_input_is_refused(prediction, reference, spacing_mm, message):
+def test_bad_input_is_refused(prediction, truth, spacing_mm, message):
     with pytest.raises(ValueError, match=message):
-        segmentation_metrics(prediction, reference, spacing_mm)
+        segmentation_metrics(prediction, truth, spacing_mm)
 
 
 def test_a_2_mm_brain_takes_well_under_a_second():
     rng = np.random.default_rng(0)
-    reference, prediction = (np.zeros((91, 109, 91), dtype=bool) for _ in range(2))
+    truth, prediction = (np.zeros((91, 109, 91), dtype=bool) for _ in range(2))
     for centre in rng.integers(20, 70, size=(100, 3)):
         box = tuple(slice(c, c + 3) for c in centre)
-        reference[box] = True
+        truth[box] = True
         prediction[tuple(slice(c + 1, c + 4) for c in centre)] = True
     start = time.perf_counter()
-    segmentation_metrics(prediction, reference, (2.0, 2.0, 2.0))
+    segmentation_metrics(prediction, truth, (2.0, 2.0, 2.0))
     assert time.perf_counter() - start < 1.0
 
 

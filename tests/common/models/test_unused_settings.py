@@ -107,7 +107,7 @@ def imaged(make_site: Callable[..., Any]) -> SiteConfig:
     site = make_site(subjects=[f"sub-{number:02}" for number in range(10)])
     rows = [f"sub-{number:02}\t{30 + number}\t{number % 2}" for number in range(10)]
     (site.root / "participants.tsv").write_text("\n".join(["participant_id\tage\tlabel", *rows]) + "\n")
-    policy = Policy(min_cases=1, tasks=("lesion-segmentation", "classification"), refuse_models=())
+    policy = Policy(min_patients=1, tasks=("lesion-segmentation", "classification"), refuse_models=())
     return site.config(policy=policy)  # type: ignore[no-any-return]
 
 
@@ -115,7 +115,7 @@ def study_of(model: Mapping[str, Any], **changes: Any) -> StudyConfig:
     content: dict[str, Any] = {
         "name": "settings",
         "task": "classification",
-        "min_cases": 1,
+        "min_patients": 1,
         "inputs": {"spacing_mm": 4.0},
         "model": {"channels": [4, 8]},
         "training": {"steps_per_round": 2, "batch_size": 2, "patch_voxels": 16},

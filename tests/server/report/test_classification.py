@@ -17,7 +17,7 @@ from msfl_client.classification.evaluation import measure_site
 from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.intervals import pool
-from msfl_common.metrics.score_bins import cells
+from msfl_common.metrics.score_bins import bin_scores
 from msfl_server.report.classification import classification_section
 from msfl_server.report.page import render_table, write_report
 from msfl_server.results.classification import ClassificationSummary, threshold_of
@@ -144,7 +144,7 @@ def test_the_summary_holds_test_figures_and_the_groups_behind_them(tmp_path, stu
     assert (found.split, found.threshold) == ("test", state.threshold)
     assert found.outcome == "activity"
     probabilities, labels, patients = answers(180, 2, 20)
-    expected = cells(probabilities, labels, patients, 5)[0]
+    expected = bin_scores(probabilities, labels, patients, 5)[0]
     assert np.array_equal(found.groups_at("Antwerp", 0), expected[expected[:, 1] > 0])
     assert found.sites["Antwerp"].prevalence == labels.mean()
     predicted = probabilities[:, 1] >= state.threshold
@@ -241,7 +241,7 @@ def test_of_three_classes_each_has_a_curve():
 
 
 def test_what_sites_withhold_is_said(tmp_path, study, state):
-    strict = measured(study, 0.4, seed=20, policy=Policy(min_cases=40))
+    strict = measured(study, 0.4, seed=20, policy=Policy(min_patients=40))
     only = {site: strict[site] for site in ("Antwerp", "Ghent")}
     summary = summarise_run(study, state.model_copy(update={"test": only}))
     assert summary.classification.sites["Ghent"].confusion is None
@@ -255,7 +255,7 @@ def test_what_sites_withhold_is_said(tmp_path, study, state):
     assert line in console.export_text()
     text = text_of(write_report(tmp_path, summary, study))
     assert line in text
-    assert "fewer patients than min_cases of one class, or predicted as one; or undefined" in text
+    assert "fewer patients than min_patients of one class, or predicted as one; or undefined" in text
     assert "No curves" in text
     assert "Confusion matrix withheld: Antwerp, Ghent." in text
     assert "No figures came from Leuven." in text

@@ -12,9 +12,9 @@ import yaml
 from flwr.serverapp import Grid
 
 from msfl_client.classification.outcome_data import read_outcomes
-from msfl_client.clinical.inputs import labelled
+from msfl_client.clinical.inputs import dataset_of
 from msfl_client.rounds.app import build_app
-from msfl_client.rounds.site_context import open_session
+from msfl_client.rounds.site_context import open_context
 from msfl_common.config.base import validate
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
@@ -33,7 +33,7 @@ from msfl_server.rounds.loop import run_rounds
 STUDY = """\
 name: progression
 task: classification
-min_cases: 2
+min_patients: 2
 classification:
   outcome: {endpoint: activity}
   features: [bpf, log_lesion_volume]
@@ -82,9 +82,9 @@ def study_of(**model: Any) -> StudyConfig:
     return validate(StudyConfig, content, "study")
 
 
-def grid_of(sites: tuple[SiteConfig, ...], keep_answers: bool = False) -> Grid:
-    open_session.cache_clear()
-    app = build_app(lambda context: sites[int(context.node_config["partition-id"])], keep_answers=keep_answers)
+def grid_of(sites: tuple[SiteConfig, ...], cache_answers: bool = False) -> Grid:
+    open_context.cache_clear()
+    app = build_app(lambda context: sites[int(context.node_config["partition-id"])], cache_answers=cache_answers)
     return InProcessGrid(app, len(sites))
 
 
@@ -110,7 +110,7 @@ def test_rounds_end_when_the_model_has_and_the_last_measures_the_test_patients(p
     num_trained = 0
     for site in sites_of_cohort(patients, tmp_path, study):
         data = read_outcomes(site, study, lambda *_: None)
-        test = labelled(data.parts.test, study.classification, data.features)
+        test = dataset_of(data.splits.test, study.classification, data.features)
         probabilities_NK = predict_proba(study.classification, state, test.features_NP)
         truth = metrics_of(probabilities_NK, test.labels_N, card.threshold, np.ones((1, len(test.labels_N))))
         told = final.test[site.name].estimates
@@ -118,9 +118,9 @@ def test_rounds_end_when_the_model_has_and_the_last_measures_the_test_patients(p
         for name, estimate in told.items():
             assert estimate.mean == pytest.approx(float(truth[name][0])), name
         assert told["auroc"].mean != final.validation[site.name].estimates["auroc"].mean
-        num_trained += len(data.parts.training)
+        num_trained += len(data.splits.training)
         people = [
-            {one.patient for one in part} for part in (data.parts.training, data.parts.validation, data.parts.test)
+            {one.patient for one in part} for part in (data.splits.training, data.splits.validation, data.splits.test)
         ]
         assert sum(map(len, people)) == len(set.union(*people))
     assert state["counts"].sum() == num_trained  # of no other patient
@@ -153,9 +153,9 @@ def test_a_run_killed_while_it_tests_keeps_its_threshold(patients: Path, tmp_pat
     study, out = study_of(kind="lda"), tmp_path / "out"
     sites, first = sites_of_cohort(patients, out, study), starting_weights(study)
     with pytest.raises(Killed):
-        run_rounds(grid_of(sites, keep_answers=True), study, first, out, DiesTesting())
+        run_rounds(grid_of(sites, cache_answers=True), study, first, out, DiesTesting())
     recorder = Recorder()
-    run_rounds(grid_of(sites[:2], keep_answers=True), study, first, out, recorder)
+    run_rounds(grid_of(sites[:2], cache_answers=True), study, first, out, recorder)
     final = recorder.states[-1]
     assert (set(final.validation), set(final.test)) == ({"site-a", "site-b", "site-c"}, {"site-a", "site-b"})
     assert final.threshold == threshold_of(final.validation)
@@ -175,7 +175,7 @@ def test_sites_of_the_same_patients_grow_forests_of_their_own(patients: Path, tm
 def test_a_site_with_too_few_patients_of_a_class_is_named_and_left_out(patients: Path, tmp_path: Path) -> None:
     study = study_of(kind="lda")
     sites = sites_of_cohort(patients, tmp_path, study)
-    strict = sites[0].model_copy(update={"policy": sites[0].policy.model_copy(update={"min_cases": 60})})
+    strict = sites[0].model_copy(update={"policy": sites[0].policy.model_copy(update={"min_patients": 60})})
     with pytest.raises(RunError, match="site-a: NO_CASES"):
         run_rounds(grid_of((strict, *sites[1:])), study, starting_weights(study), tmp_path / "out", Recorder())
 
@@ -201,7 +201,7 @@ def test_a_site_whose_table_cannot_be_read_is_told_why_and_nobody_else(patients:
     (broken / "participants.tsv").write_bytes(b"\xff\xfe")
     first, *others = sites_of_cohort(patients, tmp_path, study)
     sites = (first.model_copy(update={"data": (broken,)}), *others)
-    open_session.cache_clear()
+    open_context.cache_clear()
     app = build_app(lambda context: sites[int(context.node_config["partition-id"])], lambda *args: told.append(args))
     with pytest.raises(RunError, match="site-a: BAD_TABLE") as raised:
         run_rounds(InProcessGrid(app, len(sites)), study, starting_weights(study), tmp_path / "out", Recorder())

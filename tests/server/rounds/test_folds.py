@@ -16,8 +16,8 @@ from tests.server.rounds.test_classification import STUDY, Recorder, grid_of, pl
 from msfl_client.classification.outcome_data import read_outcomes
 from msfl_client.egress.ledger import read
 from msfl_client.features.table import read_features_table
-from msfl_client.rounds.harmonization_step import session_rows, take_reference
-from msfl_client.rounds.site_context import open_session
+from msfl_client.rounds.harmonization_step import harmonization_rows, take_reference
+from msfl_client.rounds.site_context import open_context
 from msfl_common.config.base import validate
 from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.errors import InputError, RefusedError, RunError
@@ -138,9 +138,9 @@ def test_a_site_left_out_brings_itself_to_a_reference_of_the_others(patients: Pa
     assert {row.participant_id for row in taken.rows} >= held_out(patients, tmp_path, study, "site-d")
     kinds = [[line.kind for line in read(site.state / "ledger.jsonl")] for site in sites]
     assert ["harmonization_sums" in site for site in kinds] == [True, True, True, False]
-    session = open_session(sites[3], study, lambda *_: None)
+    context = open_context(sites[3], study, lambda *_: None)
     with pytest.raises(RefusedError, match="leaves this site out"):
-        session_rows(session, RoundTask(study, 1))
+        harmonization_rows(context, RoundTask(study, 1))
     setup = RunSetup(study=study, sites=sites)
     cases = cases_of_run(setup, reference)
     assert cases is not None
@@ -153,8 +153,8 @@ def test_a_reference_that_cannot_be_taken_leaves_no_features_of_an_earlier_one(p
     study = study_of({"site": "site-d"}, harmonization=harmonization)
     play(study, patients, tmp_path)
     sites, reference = sites_of_cohort(patients, tmp_path, study), read_reference(tmp_path / "harmonization.json")
-    session = open_session(sites[0], study, lambda *_: None)
-    alone = replace(session, training=session.training[:3])
+    context = open_context(sites[0], study, lambda *_: None)
+    alone = replace(context, training=context.training[:3])
     with pytest.raises(RefusedError, match="no scanner can be harmonized"):
         take_reference(alone, RoundTask(study, 1), reference)
     assert not (sites[0].state / "harmonization" / "features.tsv").exists()

@@ -22,7 +22,7 @@ from msfl_client.features.table import FeatureRow, FeatureTable, read_features_t
 from msfl_client.harmonization.site import training_rows
 from msfl_client.rounds import harmonization_step
 from msfl_client.rounds.app import build_app
-from msfl_client.rounds.site_context import open_session
+from msfl_client.rounds.site_context import open_context
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import Harmonization, StudyConfig
@@ -46,7 +46,7 @@ def random_features(cases: Sequence[Case], *_: object) -> tuple[list[FeatureRow]
         rng = np.random.default_rng(crc32(f"{next(iter(case.images.values()))}".encode()))
         shift = crc32((case.scanner or "").encode()) % 7
         features = {name: float(rng.normal(10 + shift, 1 + shift / 5)) for name in NAMES}
-        rows.append(FeatureRow(case.subject, case.session, case.scanner, case.dataset, features))
+        rows.append(FeatureRow(case.subject, case.visit_id, case.scanner, case.dataset, features))
     return rows, {}
 
 
@@ -54,7 +54,7 @@ def random_features(cases: Sequence[Case], *_: object) -> tuple[list[FeatureRow]
 def _random_features(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(harmonization_step, "features_of", random_features)
     yield
-    open_session.cache_clear()
+    open_context.cache_clear()
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def sites(make_site: Callable[..., object], tmp_path: Path) -> list[SiteConfig]:
             scanner = "old" if letter == "a" and number < 2 else "new"
             lines.append(f"{name}\t{rng.uniform(20, 60):.1f}\t{'FM'[number % 2]}\t{scanner}")
         (root / "participants.tsv").write_text("\n".join(lines) + "\n")
-        policy = Policy(min_cases=1, allow=ALL)
+        policy = Policy(min_patients=1, allow=ALL)
         made.append(SiteConfig(name=f"site-{letter}", data=(root,), state=tmp_path / "states" / letter, policy=policy))
     return made
 
@@ -85,11 +85,11 @@ def sites(make_site: Callable[..., object], tmp_path: Path) -> list[SiteConfig]:
 def grid_of(
     sites: list[SiteConfig],
     tamper: Callable[[int, Message, Message], Message] | None = None,
-    keep_answers: bool = False,
+    cache_answers: bool = False,
 ) -> Grid:
     """The real site app; `tamper` may change what node `i` (from 1) answers to a request."""
-    open_session.cache_clear()
-    app = build_app(lambda context: sites[int(context.node_config["partition-id"])], keep_answers=keep_answers)
+    open_context.cache_clear()
+    app = build_app(lambda context: sites[int(context.node_config["partition-id"])], cache_answers=cache_answers)
 
     class Tampered(ClientApp):
         def __call__(self, message: Message, context: object) -> Message:
@@ -109,17 +109,17 @@ def harmonized(site: SiteConfig) -> FeatureTable:
 
 
 def training_keys(site: SiteConfig, study: StudyConfig) -> set[str]:
-    session = open_session(site, study, lambda *_: None)
-    return {case.key for case in session.training}
+    context = open_context(site, study, lambda *_: None)
+    return {case.key for case in context.training}
 
 
 def pooled(sites: list[SiteConfig], study: StudyConfig) -> dict[tuple[str, str], np.ndarray]:
     """neuroHarmonize on the union of the training rows: (site, case) to features."""
     keys, rows, covariates = [], [], []
     for site in sites:
-        session = open_session(site, study, lambda *_: None)
+        context = open_context(site, study, lambda *_: None)
         found, chosen = training_rows(
-            session.training, site.data, study.harmonization, FeatureTable(tuple(random_features(session.cases)[0]))
+            context.training, site.data, study.harmonization, FeatureTable(tuple(random_features(context.cases)[0]))
         )
         keys += [(site.name, case.key) for case in chosen.cases]
         rows.append(found.features_NP)
@@ -213,9 +213,9 @@ def test_a_run_killed_between_the_sums_asks_for_no_second_slopes(
 
     first, out = get_weights(build_network(study)), tmp_path / "out"
     with pytest.raises(Killed):
-        run_rounds(grid_of(sites, keep_answers=True), study, first, out, Dies())
+        run_rounds(grid_of(sites, cache_answers=True), study, first, out, Dies())
     recorder = Recorder()
-    run_rounds(grid_of(sites[:3], keep_answers=True), study, first, out, recorder)
+    run_rounds(grid_of(sites[:3], cache_answers=True), study, first, out, recorder)
     assert not recorder.states[-1].history[0].sites_failed
     assert read_reference(out / "harmonization.json").num_sites == 3
     assert not list(out.glob(".harm*"))
@@ -225,7 +225,7 @@ def test_a_run_killed_between_the_sums_asks_for_no_second_slopes(
 def test_a_site_whose_policy_refuses_sums_uses_the_others_reference(
     sites: list[SiteConfig], study: StudyConfig, tmp_path: Path
 ) -> None:
-    policy = Policy(min_cases=1, allow=("model_update", "validation_metrics", "node_facts"))
+    policy = Policy(min_patients=1, allow=("model_update", "validation_metrics", "node_facts"))
     shy = [*sites[:3], sites[3].model_copy(update={"policy": policy})]
     reference = run(grid_of(shy), study, tmp_path / "out")
     assert reference.num_sites == 3
@@ -251,7 +251,7 @@ def test_a_site_whose_cases_changed_between_the_sums_is_left_out_of_the_second(
 def test_sums_of_fewer_patients_than_the_policy_demands_stay(
     sites: list[SiteConfig], study: StudyConfig, tmp_path: Path
 ) -> None:
-    careful = [*sites[:3], sites[3].model_copy(update={"policy": Policy(min_cases=8, allow=ALL)})]
+    careful = [*sites[:3], sites[3].model_copy(update={"policy": Policy(min_patients=8, allow=ALL)})]
     assert run(grid_of(careful), study, tmp_path / "out").num_sites == 3
     assert "harmonization_sums" not in (sites[3].state / "ledger.jsonl").read_text()
 
@@ -276,7 +276,7 @@ def test_two_sites_are_too_few(sites: list[SiteConfig], study: StudyConfig, tmp_
 def test_a_site_with_too_few_cases_is_named(sites: list[SiteConfig], study: StudyConfig, tmp_path: Path) -> None:
     settings = study.harmonization.model_copy(update={"min_cases": 7})
     strict = study.model_copy(update={"harmonization": settings})
-    with pytest.raises(RunError, match="site-a: TOO_FEW_CASES"):
+    with pytest.raises(RunError, match="site-a: TOO_FEW_PATIENTS"):
         run(grid_of(sites), strict, tmp_path / "out")
 
 

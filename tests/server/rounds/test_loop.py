@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from msfl_client.rounds.app import build_app
-from msfl_client.rounds.site_context import open_session
+from msfl_client.rounds.site_context import open_context
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.errors import InputError, RunError
@@ -63,18 +63,18 @@ def sites(make_site: Callable[..., object], tmp_path: Path) -> list[SiteConfig]:
     for letter, count in (("a", 3), ("b", 4), ("c", 5)):
         site = make_site(f"site-{letter}", [f"sub-{letter}{number}" for number in range(count)])
         state = tmp_path / "states" / letter
-        made.append(SiteConfig(name=f"site-{letter}", data=(site.root,), state=state, policy=Policy(min_cases=1)))  # type: ignore[attr-defined]
+        made.append(SiteConfig(name=f"site-{letter}", data=(site.root,), state=state, policy=Policy(min_patients=1)))  # type: ignore[attr-defined]
     return made
 
 
 def grid_of(
     sites: list[SiteConfig],
     tamper: Callable[[int, Message], Message] = lambda _, reply: reply,
-    keep_answers: bool = False,
+    cache_answers: bool = False,
 ) -> Grid:
     """The real site app; `tamper` may change what node `i` (from 1) answers."""
-    open_session.cache_clear()
-    app = build_app(lambda context: sites[int(context.node_config["partition-id"])], keep_answers=keep_answers)
+    open_context.cache_clear()
+    app = build_app(lambda context: sites[int(context.node_config["partition-id"])], cache_answers=cache_answers)
 
     class Tampered(ClientApp):
         def __call__(self, message: Message, context: object) -> Message:
@@ -231,7 +231,7 @@ def test_fewer_than_the_quorum_ends_the_run_with_everything_saved(
             super().on_round(state)
             if state.round == 2:
                 # The site forgets what it prepared, as a restarted one would, and finds its folder gone.
-                open_session.cache_clear()
+                open_context.cache_clear()
                 shutil.rmtree(sites[0].data[0])
 
     with pytest.raises(RunError, match=r"round 3: 2 sites gave a usable update .*quorum is 3; site-a: NO_CASES"):

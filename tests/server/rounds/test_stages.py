@@ -15,7 +15,7 @@ from tests.server.rounds.test_loop import Killed, Recorder
 
 from msfl_client.classification.trainer import split_segmentation
 from msfl_client.clinical.observations import observations
-from msfl_client.clinical.splits import Parts, split_parts
+from msfl_client.clinical.splits import Parts, split_patients
 from msfl_client.connection.message_limits import bounds_of
 from msfl_client.data.checks import check_site
 from msfl_client.egress.gateway import check_agreed, check_request
@@ -23,7 +23,7 @@ from msfl_client.egress.ledger import read
 from msfl_client.features.cache import features_of
 from msfl_client.imaging.registration import load_template, template_brain
 from msfl_client.rounds.app import build_app
-from msfl_client.rounds.site_context import open_session
+from msfl_client.rounds.site_context import open_context
 from msfl_client.segmentation.lesion_model import load_lesion_model
 from msfl_client.segmentation.upstream_model import handed_model
 from msfl_common.config.classification import Fold
@@ -45,7 +45,7 @@ from msfl_server.results.summary import Summary, read_summary
 from msfl_server.rounds.loop import run_rounds
 from msfl_server.rounds.stage import StageRun, folder_of
 from msfl_server.run.display import run_display
-from msfl_server.run.run import play_stages
+from msfl_server.run.run import run_stages
 from msfl_server.run.status import StatusFile, read_status
 
 pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
@@ -67,7 +67,7 @@ STUDY = StudyConfig(
         "clinical": [],
         "model": {"kind": "logistic"},
     },
-    min_cases=1,
+    min_patients=1,
 )
 
 
@@ -99,7 +99,7 @@ def make_site(base: Path, name: str, seed: int) -> SiteConfig:
         lines.append(f"{subject}\t{'yes' if number % 2 else 'no'}\t{30 + 3 * number}\t{name}")
     (site.root / "participants.tsv").write_text("\n".join(lines) + "\n")
     allow = ("model_update", "validation_metrics", "harmonization_sums", "node_facts")
-    policy = Policy(tasks=BOTH, min_cases=1, allow=allow, refuse_models=())
+    policy = Policy(tasks=BOTH, min_patients=1, allow=allow, refuse_models=())
     return SiteConfig(name=name, data=(site.root,), state=base / "states" / name, policy=policy)
 
 
@@ -108,24 +108,24 @@ def whole(base: Path, sites: list[SiteConfig]) -> Summary:
     """The study, run at one go into `base / "whole"`."""
     setup = RunSetup(study=STUDY, sites=tuple(sites))
     with run_display(1) as display:
-        return play_stages(
+        return run_stages(
             STUDY,
             lambda stage, _: starting_weights(study_at(STUDY, stage)),
             base / "whole",
             None,
             display,
-            lambda played, listener: simulate(played, sites, "inprocess", listener, display.on_progress),
-            lambda played: example_overlays(setup, played),
+            lambda stage_run, listener: simulate(stage_run, sites, "inprocess", listener, display.on_progress),
+            lambda stage_run: example_overlays(setup, stage_run),
         )
 
 
 def grid_of(sites: list[SiteConfig]) -> InProcessGrid:
-    open_session.cache_clear()
+    open_context.cache_clear()
     return InProcessGrid(build_app(lambda context: sites[int(context.node_config["partition-id"])]), len(sites))
 
 
 def play(sites: list[SiteConfig], out: Path, die_in: dict[Stage, int]) -> dict[Stage, int]:
-    """All stages, as `play_stages` plays them but without reports; dies after a round where asked.
+    """All stages, as `run_stages` plays them but without reports; dies after a round where asked.
 
     Returns:
         Rounds that were played in each stage.
@@ -186,14 +186,14 @@ def test_the_ledger_names_the_stage_of_each_message(sites: list[SiteConfig], who
 @pytest.mark.slow
 def test_the_model_outlines_every_case(base: Path, sites: list[SiteConfig], whole: Summary, tmp_path: Path) -> None:
     assert whole.rounds_completed
-    session = open_session(sites[0], STUDY, lambda *_: None, "final", handed_model(sites[0], STUDY))
-    assert session.features is not None
-    assert len(session.features.rows) == 7
-    case, model = session.cases[0], load_lesion_model(base / "whole" / "segmentation" / "model", "cpu")
+    context = open_context(sites[0], STUDY, lambda *_: None, "final", handed_model(sites[0], STUDY))
+    assert context.features is not None
+    assert len(context.features.rows) == 7
+    case, model = context.cases[0], load_lesion_model(base / "whole" / "segmentation" / "model", "cpu")
     assert case.mask is not None
     (expected,), _ = features_of([replace(case, mask=None)], STUDY.inputs, tmp_path, model)
     (manual,), _ = features_of([case], STUDY.inputs, tmp_path, model)
-    assert session.features.rows[0] == expected
+    assert context.features.rows[0] == expected
     assert manual.features["lesion_volume_ml"] != expected.features["lesion_volume_ml"]
 
 
@@ -202,10 +202,10 @@ def test_the_report_of_a_simulation_has_the_same_features(base: Path, sites: lis
     assert whole.rounds_completed
     reference = read_reference(base / "whole" / "harmonization.json")
     cases = cases_of_run(RunSetup(study=STUDY, sites=tuple(sites)), reference)
-    session = open_session(sites[0], STUDY, lambda *_: None, "final", handed_model(sites[0], STUDY))
-    assert session.features is not None
+    context = open_context(sites[0], STUDY, lambda *_: None, "final", handed_model(sites[0], STUDY))
+    assert context.features is not None
     assert len(cases.patients) == 21
-    ours = [[row.features[name] for name in reference.settings.feature_names] for row in session.features.rows]
+    ours = [[row.features[name] for name in reference.settings.feature_names] for row in context.features.rows]
     assert np.array_equal(cases.raw.features_NP[:7], ours)
 
 
@@ -215,8 +215,8 @@ def test_who_measures_the_classification_does_not_train_the_segmentation(
 ) -> None:
     assert whole.rounds_completed
     for site in sites:
-        first = open_session(site, STUDY, lambda *_: None, "segmentation")
-        final = open_session(site, STUDY, lambda *_: None, "final", handed_model(site, STUDY))
+        first = open_context(site, STUDY, lambda *_: None, "segmentation")
+        final = open_context(site, STUDY, lambda *_: None, "final", handed_model(site, STUDY))
         parts: Parts = final.learner._data.parts  # type: ignore[attr-defined]
         training, validation, test = ({(one.dataset, one.subject) for one in part} for part in parts.each)
         assert {case.patient for case in first.training} == training
@@ -231,7 +231,7 @@ def test_who_is_held_out_in_a_fold_takes_no_part_in_either_stage(sites: list[Sit
         study = STUDY.model_copy(update={"classification": settings})
         for site, size in zip(sites, sizes, strict=True):
             cases = check_site(site, study.inputs).cases
-            parts = split_parts(observations(cases, site.data, settings).kept, study, site.name)
+            parts = split_patients(observations(cases, site.data, settings).kept, study, site.name)
             learned = [case.patient for part in split_segmentation(site, study, cases) for case in part]
             assert len(learned) == len(set(learned)) == size
             assert set(learned).isdisjoint((one.dataset, one.subject) for one in parts.test)

@@ -70,14 +70,14 @@ def test_a_run_killed_between_training_and_checkpoint_is_refused_by_no_site(
         save(folder, checkpoint)
 
     save = loop.save_checkpoint
-    grid = grid_of(sites, lose_one_update([0, 1]), keep_answers=True)
+    grid = grid_of(sites, lose_one_update([0, 1]), cache_answers=True)
     if when == "writing":
         monkeypatch.setattr(loop, "save_checkpoint", die_writing)
     with pytest.raises(Killed):
         run_rounds(grid, study, start(study), out, DiesMeasuring() if when == "measuring" else Recorder())
     monkeypatch.setattr(loop, "save_checkpoint", save)
     recorder = Recorder()
-    run_rounds(grid_of(sites, keep_answers=True), study, start(study), out, recorder)
+    run_rounds(grid_of(sites, cache_answers=True), study, start(study), out, recorder)
     assert recorder.states[0].round == 1
     failures = [(one.site, one.code) for record in recorder.states[-1].history for one in record.sites_failed]
     assert failures == [("site-c", "BAD_UPDATE")]

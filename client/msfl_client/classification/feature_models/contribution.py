@@ -14,7 +14,7 @@ from msfl_client.classification.feature_models.sums import class_sums
 from msfl_client.disclosure.releases import expect_unknowns
 from msfl_client.disclosure.small_groups import describe_small_group
 from msfl_common.config.classification import Classification
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import Phase, State, phase_of, predict_proba
 from msfl_common.feature_models.preparation import prepare, scale_subjects
@@ -25,17 +25,17 @@ _LEAST = 1e-15  # probability that the log loss is taken of at least
 def contribute(
     settings: Classification,
     state: State,
-    cases: Labelled,
+    cases: Dataset,
     seed: int,
     round_number: int,
-    min_cases: int,
+    min_patients: int,
     answered: Sequence[State] = (),
 ) -> tuple[State, float]:
     """Answer a state.
 
     The first sums are those of all models: count, sum and squared deviations of each input by class, and for some
-    models the scatter within classes. They show mean and variance over `min_cases` patients or more, and how many of a
-    class an input sets apart; where inputs outnumber the cases, nothing is sent (`releases`). What each kind answers
+    models the scatter within classes. They show mean and variance over `min_patients` patients or more, and how many of
+    a class an input sets apart; where inputs outnumber the cases, nothing is sent (`releases`). What each kind answers
     afterwards, and what that shows, stands in its own file.
 
     Args:
@@ -44,7 +44,7 @@ def contribute(
         cases: the site's training cases, with the study's inputs in its order.
         seed: the site's own in the study; what a perceptron's batches and a forest's samples are drawn from.
         round_number: from 1; a perceptron draws anew in each.
-        min_cases: the site's floor (`policy.min_cases`): fewest patients that a figure may be of.
+        min_patients: the site's floor (`policy.min_patients`): fewest patients that a figure may be of.
         answered: states of the phase that were answered before, in their order.
 
     Returns:
@@ -53,12 +53,12 @@ def contribute(
 
     Raises:
         UnknownModelError: the study has no model of features, or one whose half is not installed here.
-        RefusedError: no case, a group of fewer patients than `min_cases` among them (`small_groups`), sums that too few
-            carry, or too few cases for what they would tell.
+        RefusedError: no case, a group of fewer patients than `min_patients` among them (`small_groups`), sums that too
+            few carry, or too few cases for what they would tell.
         InputError: other inputs than the study's, or a value that is not finite.
     """
     half = site_half_of(settings)
-    _expect_enough(settings, cases, min_cases)
+    _expect_enough(settings, cases, min_patients)
     loss = _log_loss(settings, state, cases)
     match phase_of(state):
         case Phase.PREPARE:
@@ -66,23 +66,23 @@ def contribute(
         case Phase.DONE:
             raise RefusedError(Code.BAD_MODEL, "the model is finished, and asks for nothing")
     prepared_NQ, patients_N = prepare(settings, state, cases.features_NP), np.array(cases.patients)
-    asked = Asked(settings, state, cases, prepared_NQ, patients_N, min_cases, seed, round_number, answered)
+    asked = Asked(settings, state, cases, prepared_NQ, patients_N, min_patients, seed, round_number, answered)
     return half.answer(asked), loss
 
 
-def _expect_enough(settings: Classification, cases: Labelled, min_patients: int) -> None:
+def _expect_enough(settings: Classification, cases: Dataset, min_patients: int) -> None:
     num_classes = len(settings.outcome.classes)
     if not len(cases.labels_N):
         raise RefusedError(Code.NO_CASES, "no training case with every input and a label, in large enough groups")
     if cases.labels_N.max() >= num_classes:
         raise ValueError(f"labels: expected 0 to {num_classes - 1}, found {cases.labels_N.max()}")
     if (found := describe_small_group(settings, cases, min_patients)) is not None:
-        raise RefusedError(Code.TOO_FEW_CASES, found)
+        raise RefusedError(Code.TOO_FEW_PATIENTS, found)
     if min_patients > 1:  # a floor of 1 asks for no protection of single patients
         expect_unknowns(settings, cases)
 
 
-def _log_loss(settings: Classification, state: State, cases: Labelled) -> float:
+def _log_loss(settings: Classification, state: State, cases: Dataset) -> float:
     probabilities_NK = predict_proba(settings, state, cases.features_NP)
     of_label_N = probabilities_NK[np.arange(len(cases.labels_N)), cases.labels_N]
     return float(-np.log(np.maximum(of_label_N, _LEAST)).mean())

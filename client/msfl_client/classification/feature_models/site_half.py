@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from msfl_client.disclosure.small_groups import Mask, groups
 from msfl_common.config.classification import Classification
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import UnknownModelError
 from msfl_common.feature_models import FeatureModel, State, model_of
 from msfl_common.feature_models.preparation import scale_subjects
@@ -46,7 +46,7 @@ class Asked:
 
     settings: Classification
     state: State
-    cases: Labelled
+    cases: Dataset
     prepared_NQ: Floats
     patients_N: NDArray[np.str_]
     floor: int

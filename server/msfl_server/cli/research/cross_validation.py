@@ -1,4 +1,4 @@
-"""The command of `msfl-server` that plays all folds of a study."""
+"""The command of `msfl-server` that runs all folds of a study."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def cross_validate(
     from msfl_common.system.progress import console, warn
 
     warn(warnings := unused_settings(settings))
-    from msfl_server.research.cross_validation.folds import FoldPlan, check_plan, claim_plan, play_folds
+    from msfl_server.research.cross_validation.folds import FoldPlan, check_plan, claim_plan, run_folds
     from msfl_server.research.cross_validation.report import PAGE_FILE, render_table, write_page
     from msfl_server.research.cross_validation.results import RESULTS_FILE, cross_validation, write_results
 
     plan = FoldPlan(study=settings, sites=sites, num_folds=folds)
     check_plan(plan)
     claim_plan(out, plan)
-    results = cross_validation(settings, play_folds(plan, out, lambda line: console.print(line, style="bold")))
+    results = cross_validation(settings, run_folds(plan, out, lambda line: console.print(line, style="bold")))
     write_page(out, results, settings)
     write_results(out, results)
     if as_json:

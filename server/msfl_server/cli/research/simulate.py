@@ -80,7 +80,7 @@ def simulate(
     try:
         summary = run_simulated(setup, folder, backend.value, tracking_uri)
     except KeyboardInterrupt:
-        console.print(f"completed rounds are kept; `msfl-server simulate --resume {folder}` goes on")
+        console.print(f"completed rounds are kept; resume with `msfl-server simulate --resume {folder}`")
         raise
     if as_json:
         print_json({**summary.model_dump(mode="json"), "warnings": warnings})

@@ -4,7 +4,7 @@
     OUT/sites/           what the sites of a cohort keep: caches that all folds share, and one ledger each
     OUT/fold-1/, ...     an ordinary run each (OUT/without-NAME/ where a site is left out), `finished` once it is
 
-Interrupted at any point, the same command goes on where it was.
+Interrupted at any point, the same command resumes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from msfl_client.clinical.check import check_outcome, needs_images
 from msfl_client.clinical.splits import patients_per_class
 from msfl_client.data.checks import check_site
-from msfl_client.rounds.site_context import open_session
+from msfl_client.rounds.site_context import open_context
 from msfl_common.config.classification import Fold
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
@@ -65,7 +65,7 @@ def check_plan(plan: FoldPlan) -> None:
     if settings is None:
         raise InputError(f"{study.name}: expected the task classification; a {study.task} has no folds")
     if settings.fold is not None:
-        raise InputError("classification.fold: leave it out of the study; the command plays all folds")
+        raise InputError("classification.fold: leave it out of the study; the command runs all folds")
     num_learners = len(plan.sites) - (plan.num_folds is None)
     for section, rounds in (("segmentation", study.segmentation), ("rounds", study.rounds)):
         if rounds is not None and num_learners < rounds.quorum:
@@ -106,8 +106,8 @@ def claim_plan(out: Path, plan: FoldPlan) -> None:
         raise InputError(f"{out}: belongs to {what}; choose another --output")
 
 
-def play_folds(plan: FoldPlan, out: Path, say: Callable[[str], None]) -> tuple[FoldResult, ...]:
-    """Play the folds that are left.
+def run_folds(plan: FoldPlan, out: Path, say: Callable[[str], None]) -> tuple[FoldResult, ...]:
+    """Run the folds that are left.
 
     Args:
         plan: the study and its folds; see `check_plan`.
@@ -124,14 +124,14 @@ def play_folds(plan: FoldPlan, out: Path, say: Callable[[str], None]) -> tuple[F
             say(f"{told}, finished before")
         else:
             say(told)
-            _play_fold(name, setup, folder)
+            _run_fold(name, setup, folder)
         results.append(fold_result(name, setup, read_state(folder)))
     return tuple(results)
 
 
-def _play_fold(name: str, setup: RunSetup, folder: Path) -> None:
+def _run_fold(name: str, setup: RunSetup, folder: Path) -> None:
     write_setup(folder, setup)
-    open_session.cache_clear()  # what sites keep in memory is of the fold before
+    open_context.cache_clear()  # what sites keep in memory is of the fold before
     try:
         run_simulated(setup, folder, "inprocess", None)
     except RunError as error:

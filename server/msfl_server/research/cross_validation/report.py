@@ -154,12 +154,12 @@ def _fold(fold: FoldResult, names: Sequence[str]) -> dict[str, Any]:
 def _forest(name: str, results: CrossValidation) -> dict[str, Any]:
     """A metric fold by fold, drawn as the reports of runs draw it site by site."""
     over = results.metrics[name]
-    told = {_label(fold): fold.metrics[name] for fold in results.folds if name in fold.metrics}
+    disclosed = {_label(fold): fold.metrics[name] for fold in results.folds if name in fold.metrics}
     rows = {
         label: SiteMetric(
             mean=metric.mean, ci95_low=metric.ci95_low, ci95_high=metric.ci95_high, num_cases=metric.num_cases
         )
-        for label, metric in told.items()
+        for label, metric in disclosed.items()
     }
     metric = MetricSummary(mean=over.mean, ci95_low=over.ci95_low, ci95_high=over.ci95_high, per_site=rows)
     title = ALL_METRICS[name].title

@@ -113,8 +113,8 @@ def fold_result(name: str, setup: RunSetup, state: RunState) -> FoldResult:
 def _fold_metrics(state: RunState) -> dict[str, FoldMetric]:
     metrics = {}
     for name, summary in summarise_metrics(state.test).items():
-        told = {site: one.estimates[name] for site, one in state.test.items() if name in one.estimates}
-        error = pool(told).standard_error  # the summary's interval is clipped and does not tell it
+        disclosed = {site: one.estimates[name] for site, one in state.test.items() if name in one.estimates}
+        error = pool(disclosed).standard_error  # the summary's interval is clipped and does not tell it
         metrics[name] = FoldMetric(
             mean=summary.mean,
             standard_error=error if math.isfinite(error) else None,
@@ -135,14 +135,14 @@ def cross_validation(study: StudyConfig, folds: Sequence[FoldResult]) -> CrossVa
     """
     assert study.classification is not None
     outcome = study.classification.outcome
-    told = {name: {fold.name: fold.metrics.get(name) for fold in folds} for name in ALL_METRICS}
+    disclosed = {name: {fold.name: fold.metrics.get(name) for fold in folds} for name in ALL_METRICS}
     return CrossValidation(
         study=study.name,
         seed=study.seed,
         kind="own-cases" if folds[0].left_out is None else "leave-one-site-out",
         outcome=outcome.column or outcome.endpoint or "",
         folds=tuple(folds),
-        metrics={name: over_folds(name, values) for name, values in told.items() if any(values.values())},
+        metrics={name: over_folds(name, values) for name, values in disclosed.items() if any(values.values())},
     )
 
 
@@ -153,23 +153,23 @@ def over_folds(name: str, folds: Mapping[str, FoldMetric | None]) -> OverFolds:
         name: a name in `ALL_METRICS`; its bounds clip the interval.
         folds: by name; None where no site told it.
     """
-    told = {fold: metric for fold, metric in folds.items() if metric is not None}
-    mean = sum(metric.mean for metric in told.values()) / len(told)
-    errors = [metric.standard_error for metric in told.values() if metric.standard_error is not None]
+    disclosed = {fold: metric for fold, metric in folds.items() if metric is not None}
+    mean = sum(metric.mean for metric in disclosed.values()) / len(disclosed)
+    errors = [metric.standard_error for metric in disclosed.values() if metric.standard_error is not None]
     low = high = None
-    if len(errors) == len(told):
-        margin = _Z95 * math.hypot(*errors) / len(told)
+    if len(errors) == len(disclosed):
+        margin = _Z95 * math.hypot(*errors) / len(disclosed)
         bounds = ALL_METRICS[name]
         low, high = max(mean - margin, bounds.lower), min(mean + margin, bounds.upper)
-    smallest, largest = (pick(told, key=lambda fold: told[fold].mean) for pick in (min, max))
+    smallest, largest = (pick(disclosed, key=lambda fold: disclosed[fold].mean) for pick in (min, max))
     return OverFolds(
         mean=mean,
         ci95_low=low,
         ci95_high=high,
-        num_folds=len(told),
-        withheld=tuple(fold for fold in folds if fold not in told),
-        smallest=Extreme(fold=smallest, value=told[smallest].mean),
-        largest=Extreme(fold=largest, value=told[largest].mean),
+        num_folds=len(disclosed),
+        withheld=tuple(fold for fold in folds if fold not in disclosed),
+        smallest=Extreme(fold=smallest, value=disclosed[smallest].mean),
+        largest=Extreme(fold=largest, value=disclosed[largest].mean),
     )
 
 

@@ -24,7 +24,7 @@ PARTICIPANT_COLUMNS: dict[str, dict[str, object]] = {
     "participant_id": {"Description": "Subject, unique within the site"},
     "age": {"Description": "Age at baseline", "Units": "years"},
     "sex": {"Description": "Sex", "Levels": {"F": "female", "M": "male"}},
-    "scanner": {"Description": "Scanner of the baseline session"},
+    "scanner": {"Description": "Scanner of the baseline visit"},
     "edss": {"Description": "Expanded Disability Status Scale at baseline, 0-10"},
     "disease_duration": {"Description": "Time from the first symptom to baseline", "Units": "years"},
     "ms_course": {
@@ -60,43 +60,43 @@ PARTICIPANT_COLUMNS: dict[str, dict[str, object]] = {
     },
 }
 SESSION_COLUMNS: dict[str, dict[str, object]] = {
-    "session_id": {"Description": "Session"},
-    "days_from_baseline": {"Description": "Time since the first session", "Units": "days"},
-    "edss": {"Description": "Expanded Disability Status Scale at the session, 0-10"},
-    "scanner": {"Description": "Scanner of the session"},
-    "new_lesions": {"Description": "Lesions that appeared since the session before", "Units": "count"},
-    "enlarging_lesions": {"Description": "Lesions that grew since the session before", "Units": "count"},
+    "session_id": {"Description": "Visit"},
+    "days_from_baseline": {"Description": "Time since the first visit", "Units": "days"},
+    "edss": {"Description": "Expanded Disability Status Scale at the visit, 0-10"},
+    "scanner": {"Description": "Scanner of the visit"},
+    "new_lesions": {"Description": "Lesions that appeared since the visit before", "Units": "count"},
+    "enlarging_lesions": {"Description": "Lesions that grew since the visit before", "Units": "count"},
     "lesion_volume_ml": {"Description": "Volume of the lesion mask", "Units": "ml"},
 }
 
 
-def write_session(
+def write_visit(
     site_folder: Path,
     subject: str,
-    session: str,
+    visit: str,
     grid: Grid,
     scanner: Scanner,
     images: tuple[Volume, Volume],
     mask_DHW: NDArray[np.uint8],
 ) -> None:
-    """Write T1w, FLAIR, their sidecars and the lesion mask of one session.
+    """Write T1w, FLAIR, their sidecars and the lesion mask of one visit.
 
     Args:
         site_folder: BIDS folder of the site.
         subject: Label with its prefix, as sub-001.
-        session: Label with its prefix, as ses-01.
+        visit: Label with its prefix, as ses-01.
         grid: Grid of the arrays.
-        scanner: Scanner of the session.
+        scanner: Scanner of the visit.
         images: T1w and FLAIR, (D, H, W), 0 outside the brain.
         mask_DHW: Lesion mask 0/1.
     """
-    anat = site_folder / subject / session / "anat"
+    anat = site_folder / subject / visit / "anat"
     for name, image_DHW in zip(("T1w", "FLAIR"), images, strict=True):
-        stem = f"{subject}_{session}_{name}"
+        stem = f"{subject}_{visit}_{name}"
         write_nifti(anat / f"{stem}.nii.gz", np.clip(np.rint(image_DHW), 0, 32767).astype(np.int16), grid)
         write_json(anat / f"{stem}.json", _sidecar(scanner, name, grid))
-    mask_path = site_folder / "derivatives" / "lesions" / subject / session / "anat"
-    write_nifti(mask_path / f"{subject}_{session}_label-lesion_mask.nii.gz", mask_DHW.astype(np.uint8), grid)
+    mask_path = site_folder / "derivatives" / "lesions" / subject / visit / "anat"
+    write_nifti(mask_path / f"{subject}_{visit}_label-lesion_mask.nii.gz", mask_DHW.astype(np.uint8), grid)
 
 
 def write_nifti(path: Path, array_DHW: NDArray[np.int16] | NDArray[np.uint8], grid: Grid) -> None:
@@ -134,13 +134,13 @@ def write_sessions_table(
         site_folder: BIDS folder of the site.
         subject: Label with its prefix.
         record: The patient's record.
-        scanners: Scanner of each session: of two, or of the first alone.
-        lesion_volumes_ml: Volume of each session's mask.
+        scanners: Scanner of each visit: of two, or of the first alone.
+        lesion_volumes_ml: Volume of each visit's mask.
     """
     burden = record.burden
     rows: list[ParticipantRow] = [
-        dict(zip(SESSION_COLUMNS, (session, days, edss, scanner, *changes, round(volume_ml, 3)), strict=True))
-        for session, days, edss, scanner, changes, volume_ml in zip(
+        dict(zip(SESSION_COLUMNS, (visit, days, edss, scanner, *changes, round(volume_ml, 3)), strict=True))
+        for visit, days, edss, scanner, changes, volume_ml in zip(
             ("ses-01", "ses-02")[: len(scanners)],
             (0, FOLLOW_UP_DAYS),
             (record.edss, record.edss_follow_up) if record.diagnosis != "HC" else ("n/a", "n/a"),
@@ -160,7 +160,7 @@ def participant_row(subject: str, record: ClinicalRecord, history: History, scan
         subject: Label with its prefix.
         record: The patient's record.
         history: The patient's years; an outcome is known only when they reach so far.
-        scanner: Scanner of the baseline session.
+        scanner: Scanner of the baseline visit.
 
     Returns:
         Values keyed as `PARTICIPANT_COLUMNS`; what does not apply is "n/a".

@@ -93,7 +93,7 @@ class MadeCase:
 
 
 @dataclass(frozen=True)
-class Session:
+class ScannedVisit:
     """One visit: images, mask and grid."""
 
     scanner: Scanner
@@ -115,7 +115,7 @@ def make_cohort(
     num_workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CohortSummary:
-    """Simulate a multi-site MS cohort with two sessions a patient and write it as one BIDS folder a site.
+    """Simulate a multi-site MS cohort with two visits a patient and write it as one BIDS folder a site.
 
     The same arguments give the same bytes, whatever `num_workers`. Workers are spawned processes: a script
     that calls this at its top level needs the usual `if __name__ == "__main__"` guard.
@@ -194,8 +194,8 @@ def draw_site(seed: int, index: int, spacing_mm: float) -> SiteStyle:
 
 def simulate_case(
     site: SiteStyle, seed: tuple[int, int, int], spacing_mm: float, group: str = "MS"
-) -> tuple[ClinicalRecord, tuple[Session, Session]]:
-    """Simulate one patient: record, brain, lesions, and the scans of both sessions.
+) -> tuple[ClinicalRecord, tuple[ScannedVisit, ScannedVisit]]:
+    """Simulate one patient: record, brain, lesions, and the scans of both visits.
 
     Args:
         site: Style of the hospital.
@@ -204,7 +204,7 @@ def simulate_case(
         group: One of `groups.GROUPS`.
 
     Returns:
-        The record, and the sessions at baseline and after one year.
+        The record, and the visits at baseline and after one year.
     """
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(5)]
     record = sample_record(streams[0], group, site.prevalence)
@@ -212,7 +212,7 @@ def simulate_case(
     grid = head_grid((max(1.0, 0.8 * spacing_mm),) * 3)
     anatomy = make_anatomy(streams[1], load_template(), grid, atrophy=record.atrophy)
     mimics = make_mimics(streams[2], anatomy)
-    sessions = []
+    visits = []
     for maps in make_lesions(streams[3], anatomy, record.burden):
         rng = np.random.default_rng(streams[4].integers(2**63))
         scanner = site.scanners[int(rng.integers(len(site.scanners)))]
@@ -221,8 +221,8 @@ def simulate_case(
         flair_DHW, _ = acquire(rng, flair, grid, scanner)
         brain_DHW = strip(rng, anatomy.brain_mm_DHW, grid, stored, site.rater)
         mask_DHW = outline(rng, maps.extent_DHW, grid, stored, site.rater) * brain_DHW.astype(np.uint8)
-        sessions.append(Session(scanner, stored, t1w_DHW * brain_DHW, flair_DHW * brain_DHW, mask_DHW))
-    return record, (sessions[0], sessions[1])
+        visits.append(ScannedVisit(scanner, stored, t1w_DHW * brain_DHW, flair_DHW * brain_DHW, mask_DHW))
+    return record, (visits[0], visits[1])
 
 
 def history_of(seed: tuple[int, int, int], record: ClinicalRecord, *, first_year: bool) -> History:
@@ -233,19 +233,19 @@ def history_of(seed: tuple[int, int, int], record: ClinicalRecord, *, first_year
 
 def _make_case(job: CaseJob) -> MadeCase:
     """Simulate and write one case; runs in a worker process."""
-    record, sessions = simulate_case(job.site, job.seed, job.spacing_mm, job.group)
-    for label, session in zip(("ses-01", "ses-02"), sessions, strict=True):
-        bids.write_session(
+    record, visits = simulate_case(job.site, job.seed, job.spacing_mm, job.group)
+    for label, visit in zip(("ses-01", "ses-02"), visits, strict=True):
+        bids.write_visit(
             job.site_folder,
             job.subject,
             label,
-            session.grid,
-            session.scanner,
-            (session.t1w_DHW, session.flair_DHW),
-            session.mask_DHW,
+            visit.grid,
+            visit.scanner,
+            (visit.t1w_DHW, visit.flair_DHW),
+            visit.mask_DHW,
         )
-    volumes_ml = [float(s.mask_DHW.sum() * np.prod(s.grid.spacing_mm) / 1000) for s in sessions]
-    scanners = [session.scanner.name for session in sessions]
+    volumes_ml = [float(s.mask_DHW.sum() * np.prod(s.grid.spacing_mm) / 1000) for s in visits]
+    scanners = [visit.scanner.name for visit in visits]
     return write_case(job, record, history_of(job.seed, record, first_year=True), scanners, volumes_ml)
 
 

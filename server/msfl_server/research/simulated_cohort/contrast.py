@@ -94,7 +94,7 @@ def signals(anatomy: Anatomy, mimics: Mimics, lesions: LesionMaps, contrast: Seq
     Args:
         anatomy: The patient's brain.
         mimics: The patient's lesion mimics.
-        lesions: Lesions of the session.
+        lesions: Lesions of the visit.
         contrast: The scanner's tissue signals.
 
     Returns:

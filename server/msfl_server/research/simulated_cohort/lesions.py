@@ -41,7 +41,7 @@ class LesionBurden:
 
 @dataclass(frozen=True)
 class LesionMaps:
-    """Lesions of one session on the simulation grid.
+    """Lesions of one visit on the simulation grid.
 
     Attributes:
         extent_DHW: 1 inside a lesion, 0 outside, 0.5 at the half-height border that a rater outlines.

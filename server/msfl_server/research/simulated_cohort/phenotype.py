@@ -1,4 +1,4 @@
-"""Clinical tables of a simulated site beside the sessions: EDSS with subscores at every visit, and relapses."""
+"""Clinical tables of a simulated site beside the visits: EDSS with subscores at every visit, and relapses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,12 +7,12 @@ from msfl_server.research.simulated_cohort.bids import ParticipantRow, write_jso
 from msfl_server.research.simulated_cohort.functional_systems import HIGHEST, SUBSCORES
 from msfl_server.research.simulated_cohort.history import FOLLOW_UP_DAYS, History
 
-_DAYS: dict[str, object] = {"Description": "Time since the first session", "Units": "days"}
+_DAYS: dict[str, object] = {"Description": "Time since the first visit", "Units": "days"}
 _SESSIONS = {0: "ses-01", FOLLOW_UP_DAYS: "ses-02"}
 _RANGES = dict(zip(SUBSCORES, (*HIGHEST, 12), strict=True))
 EDSS_COLUMNS: dict[str, dict[str, object]] = {
     "participant_id": {"Description": "Subject, unique within the site"},
-    "session_id": {"Description": "Session of the visit; n/a without images"},
+    "session_id": {"Description": "Visit of the visit; n/a without images"},
     "days_from_baseline": _DAYS,
     "edss": {"Description": "Expanded Disability Status Scale, 0-10"},
     **{
@@ -22,7 +22,7 @@ EDSS_COLUMNS: dict[str, dict[str, object]] = {
 }
 RELAPSE_COLUMNS: dict[str, dict[str, object]] = {
     "participant_id": {"Description": "Subject, unique within the site"},
-    "days_from_baseline": _DAYS | {"Description": "Onset of the relapse since the first session"},
+    "days_from_baseline": _DAYS | {"Description": "Onset of the relapse since the first visit"},
 }
 
 

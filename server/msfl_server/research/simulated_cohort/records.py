@@ -48,7 +48,7 @@ def make_records(
 ) -> CohortSummary:
     """Simulate a multi-site cohort without images and write one BIDS folder of tables a site.
 
-    Each site's `features/features.tsv` holds the features of both sessions, with scanner effects. Patients are those
+    Each site's `features/features.tsv` holds the features of both visits, with scanner effects. Patients are those
     that `make_cohort` would scan with the same arguments, and in addition some leave within the first year.
 
     Args:
@@ -102,23 +102,23 @@ def _effects(style: SiteStyle, seed: int, index: int) -> dict[str, ScannerEffect
 
 
 def _make_case(job: CaseJob, effects: dict[str, ScannerEffect]) -> tuple[MadeCase, list[FeatureRow]]:
-    """A case's tables and the features of its sessions."""
+    """A case's tables and the features of its visits."""
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(job.seed).spawn(7)]
     record = sample_record(streams[0], job.group, job.site.prevalence)
     history = history_of(job.seed, record, first_year=False)
     rng = streams[6]
     head = draw_head(rng, record)
-    sessions = ("ses-01", "ses-02")[: 2 if history.last_day >= FOLLOW_UP_DAYS else 1]
-    scanners = [str(rng.choice(sorted(effects))) for _ in sessions]
+    visits = ("ses-01", "ses-02")[: 2 if history.last_day >= FOLLOW_UP_DAYS else 1]
+    scanners = [str(rng.choice(sorted(effects))) for _ in visits]
     rows = [
         FeatureRow(
             job.subject,
-            session,
+            visit,
             scanner,
             0,
-            simulate_features(rng, record, head, effects[scanner], follow_up=session == "ses-02"),
+            simulate_features(rng, record, head, effects[scanner], follow_up=visit == "ses-02"),
         )
-        for session, scanner in zip(sessions, scanners, strict=True)
+        for visit, scanner in zip(visits, scanners, strict=True)
     ]
     volumes_ml = [row.features["lesion_volume_ml"] for row in rows]
     return write_case(job, record, history, scanners, volumes_ml), rows

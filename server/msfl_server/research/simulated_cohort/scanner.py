@@ -113,7 +113,7 @@ def acquire(rng: np.random.Generator, signal_DHW: Volume, source: Grid, scanner:
         rng: Source of randomness of this acquisition.
         signal_DHW: Signal on the simulation grid, white matter about 1.
         source: The simulation grid.
-        scanner: The scanner; session jitter is drawn here.
+        scanner: The scanner; visit jitter is drawn here.
 
     Returns:
         The stored image, white matter about `INT16_WHITE_MATTER` times the gain, float32 on the stored

@@ -1,6 +1,6 @@
 """Features of a simulated person without images: drawn from the record as images of it would show them.
 
-Means and spreads are those measured on images of the simulated cohort (32 sessions at 2 mm): brain and fluid together
+Means and spreads are those measured on images of the simulated cohort (32 visits at 2 mm): brain and fluid together
 1960 ml, parenchymal fraction .78, ventricles 21 ml, of 35 lesions a third periventricular but nine tenths of the
 volume. Atrophy shrinks tissue and widens ventricles; lesions follow the record's burden and pattern. Each scanner
 shifts what it measures: volumes by 3%, signal and texture by one spread between persons, lesion volume and count by
@@ -79,17 +79,17 @@ def draw_head(rng: np.random.Generator, record: ClinicalRecord) -> Head:
 def simulate_features(
     rng: np.random.Generator, record: ClinicalRecord, head: Head, scanner: ScannerEffect, *, follow_up: bool
 ) -> dict[str, float]:
-    """Features of one session.
+    """Features of one visit.
 
     Args:
         rng: Source of measurement noise.
         record: Who it is.
-        head: The person's anatomy, the same for both sessions.
-        scanner: The session's scanner.
-        follow_up: Whether it is the session after a year, which also has what changed since.
+        head: The person's anatomy, the same for both visits.
+        scanner: The visit's scanner.
+        follow_up: Whether it is the visit after a year, which also has what changed since.
 
     Returns:
-        Name to value, finite, of all features that such a session has.
+        Name to value, finite, of all features that such a visit has.
     """
     lesions = _lesions(rng, record, head, scanner, follow_up)
     atrophy = record.atrophy + (0.06 if follow_up else 0.0)

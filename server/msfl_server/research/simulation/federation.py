@@ -22,24 +22,27 @@ Backend = Literal["inprocess", "ray"]
 
 
 def simulate(
-    played: StageRun,
+    stage_run: StageRun,
     sites: Sequence[SiteConfig],
     backend: Backend,
     listener: Listener,
     on_progress: OnProgress,
 ) -> None:
-    """Run, or go on with, a stage of a study among virtual sites; checkpoints and the model appear in its folder.
+    """Run, or resume, a stage of a study among virtual sites; checkpoints and the model appear in its folder.
 
     Raises:
         RunError: a round had fewer answers than the quorum.
         InputError: fewer sites than the quorum, or Ray is asked for and missing.
     """
-    quorum, num_learners = played.settings.rounds.quorum, sum(site.name != played.study.left_out for site in sites)
+    quorum, num_learners = (
+        stage_run.settings.rounds.quorum,
+        sum(site.name != stage_run.study.left_out for site in sites),
+    )
     if num_learners < quorum:
-        section = "rounds" if played.stage == "final" else "segmentation"
+        section = "rounds" if stage_run.stage == "final" else "segmentation"
         raise InputError(f"{num_learners} sites train, but the study's quorum is {quorum}; lower {section}.quorum")
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # it prints every message; the rounds are shown
-    server_app = build_app(lambda _: RunSettings(played, listener))
+    server_app = build_app(lambda _: RunSettings(stage_run, listener))
     site_list = tuple(sites)
     if backend == "ray":
         _run_on_ray(server_app, site_list)

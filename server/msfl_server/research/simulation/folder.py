@@ -1,4 +1,4 @@
-"""The folder of a run, `OUT`: whose it is, its virtual sites, and what is needed to go on with it."""
+"""The folder of a run, `OUT`: whose it is, its virtual sites, and what is needed to resume it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def claim_folder(out: Path, setup: RunSetup) -> None:
         if written_out(read_setup(out).study) != written_out(setup.study):
             raise InputError(f"{out}: belongs to another study or other settings; choose another --output")
         raise InputError(
-            f"{out}: holds this study's run already; go on with --resume {out}, or choose another --output"
+            f"{out}: holds this study's run already; resume it with --resume {out}, or choose another --output"
         )
     try:
         if out.exists() and any(out.iterdir()):
@@ -115,7 +115,7 @@ def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteCo
     folders = [cohort] if _is_bids(cohort) else sorted(folder for folder in cohort.iterdir() if _is_bids(folder))
     if not folders:
         raise InputError(f"{cohort}: expected BIDS folders with sub-* inside, one for each site; found none")
-    policy = Policy(tasks=get_args(Task), min_cases=study.min_cases, allow=tuple(KINDS), refuse_models=())
+    policy = Policy(tasks=get_args(Task), min_patients=study.min_patients, allow=tuple(KINDS), refuse_models=())
     return tuple(
         SiteConfig(
             name=folder.name,

@@ -79,7 +79,7 @@ def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace | Non
 
 
 def _measured(site: SiteConfig, study: StudyConfig) -> tuple[Sequence[Case], Sequence[FeatureRow]]:
-    """The site's cases and their features, as its session had them."""
+    """The site's cases and their features, as its context had them."""
     if study.task == "classification":
         data = read_outcomes(site, study, lambda *_: None, handed_model(site, study))
         return data.cases, data.raw.rows if data.raw else ()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from msfl_client.classification.trainer import split_segmentation
 from msfl_client.data.checks import check_site
 from msfl_client.segmentation.loop import predict_probability
-from msfl_client.segmentation.network_input import PreparedCase, prepare_all, reference_contrast
+from msfl_client.segmentation.network_input import NetworkInput, make_network_inputs, target_contrast
 from msfl_common.models.model_folder import load_model
 from msfl_common.models.network import build_network, set_weights
 from msfl_common.system.devices import pick_device
@@ -21,23 +21,25 @@ from msfl_server.rounds.stage import StageRun
 MOST_SITES = 6
 
 
-def example_overlays(setup: RunSetup, played: StageRun) -> list[Overlay]:
+def example_overlays(setup: RunSetup, stage_run: StageRun) -> list[Overlay]:
     """For each of the first sites its validation case with the median lesion volume, at its fullest slice.
 
     Of a classification there is nothing to overlay, nor of a model whose layers stay at the sites.
     """
-    study = played.settings
+    study = stage_run.settings
     if study.classification is not None or (study.strategy is not None and study.strategy.is_personal):
         return []
-    card, weights = load_model(played.out / "model")
+    card, weights = load_model(stage_run.out / "model")
     network = build_network(study)
     set_weights(network, weights)
-    channel = study.inputs.contrasts.index(reference_contrast(study.inputs))
+    channel = study.inputs.contrasts.index(target_contrast(study.inputs))
     overlays = []
     for site in setup.sites[:MOST_SITES]:
         cases = check_site(site, study.inputs).cases
-        _, validation = split_segmentation(site, played.study, cases)
-        prepared = [case for case in prepare_all(validation, study.inputs, site.state / "cache", 1) if case is not None]
+        _, validation = split_segmentation(site, stage_run.study, cases)
+        prepared = [
+            case for case in make_network_inputs(validation, study.inputs, site.state / "cache", 1) if case is not None
+        ]
         if not prepared:
             continue
         chosen = sorted(prepared, key=lambda case: int(_label(case).sum()))[len(prepared) // 2]
@@ -57,7 +59,7 @@ def example_overlays(setup: RunSetup, played: StageRun) -> list[Overlay]:
     return overlays
 
 
-def _label(case: PreparedCase) -> NDArray[np.uint8]:
+def _label(case: NetworkInput) -> NDArray[np.uint8]:
     assert case.label_DHW is not None
     return case.label_DHW
 

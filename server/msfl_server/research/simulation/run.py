@@ -16,7 +16,7 @@ from msfl_server.results.harmonization_effect import HarmonizationEffect
 from msfl_server.results.summary import Summary
 from msfl_server.rounds.stage import own_start
 from msfl_server.run.display import run_display
-from msfl_server.run.run import play_stages
+from msfl_server.run.run import run_stages
 
 
 def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: str | None) -> Summary:
@@ -32,14 +32,14 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
 
     with run_display(setup.study.rounds.num_rounds) as display:
         display.say(origin(setup.study, start_from))
-        return play_stages(
+        return run_stages(
             setup.study,
             first_of,
             out,
             tracking_uri,
             display,
-            lambda played, listener: simulate(played, setup.sites, backend, listener, display.on_progress),
-            lambda played: example_overlays(setup, played),
+            lambda stage_run, listener: simulate(stage_run, setup.sites, backend, listener, display.on_progress),
+            lambda stage_run: example_overlays(setup, stage_run),
             lambda reference: _effect(setup, reference),
         )
 

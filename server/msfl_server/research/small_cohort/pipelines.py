@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.system.seeds import derive_seed
-from msfl_server.research.small_cohort.cells import Bench, Cell, read_cell, run_cells, split_rows
 from msfl_server.research.small_cohort.classifiers import CLASSIFIERS
 from msfl_server.research.small_cohort.folds import deal_patients
 from msfl_server.research.small_cohort.measures import Chance, against_chance, best_pipelines, measure, option_effects
+from msfl_server.research.small_cohort.pipeline_runs import Bench, PipelineRun, read_run, run_all, split_rows
 from msfl_server.research.small_cohort.results import Nested, PipelineResults, Row, Scored, Tuned, scored_row
 from msfl_server.research.small_cohort.search import Search
 from msfl_server.research.small_cohort.setup import BLOCKS, PipelineSettings, check_cases, claim_out
@@ -34,16 +34,16 @@ OnProgress = Callable[[str, int, int], None]
 
 
 def run_pipelines(
-    cases: Labelled, settings: PipelineSettings, out: Path, jobs: int = 1, on_progress: OnProgress | None = None
+    cases: Dataset, settings: PipelineSettings, out: Path, jobs: int = 1, on_progress: OnProgress | None = None
 ) -> PipelineResults:
-    """Try every pipeline with every classifier; goes on where an earlier run in `out` ended.
+    """Try every pipeline with every classifier; resumes an earlier run in `out`.
 
     Args:
         cases: all in one place; a patient's rows are left out together.
         settings: what is tried.
         out: folder of the run.
         jobs: processes.
-        on_progress: hears a stage's name, how many of its cells are done, and of how many.
+        on_progress: hears a stage's name, how many of its runs are done, and of how many.
 
     Raises:
         InputError: too few cases, or `out` belongs to a run of other cases or settings.
@@ -54,8 +54,8 @@ def run_pipelines(
     bench = _make_bench(cases, settings)
     work = _Work(bench, out / CELLS, jobs, on_progress)
     num_patients = len(set(cases.patients))
-    left_out = [Cell("left-out", (number,)) for number in range(num_patients)]
-    pairs = [Cell("blocks", pair) for pair in combinations(range(BLOCKS), 2)]
+    left_out = [PipelineRun("left-out", (number,)) for number in range(num_patients)]
+    pairs = [PipelineRun("blocks", pair) for pair in combinations(range(BLOCKS), 2)]
     kept = work.done("pipelines", [*left_out, *pairs])
     scores_MLNK = _gather(bench, left_out, kept, "scores_MLTK")
     tables = [measure(scores_LNK, cases.labels_N) for scores_LNK in scores_MLNK]
@@ -81,7 +81,7 @@ def run_pipelines(
     )
 
 
-def _make_bench(cases: Labelled, settings: PipelineSettings) -> Bench:
+def _make_bench(cases: Dataset, settings: PipelineSettings) -> Bench:
     return Bench(
         cases,
         deal_patients(cases.labels_N, cases.patients, BLOCKS, derive_seed(settings.seed, "blocks")),
@@ -99,25 +99,25 @@ class _Work:
         self.bench = bench
         self._folder, self._jobs, self._on_progress = folder, jobs, on_progress
 
-    def done(self, stage: str, cells: Sequence[Cell]) -> dict[str, Mapping[str, NDArray[Any]]]:
-        """What each cell gives, by its file."""
+    def done(self, stage: str, runs: Sequence[PipelineRun]) -> dict[str, Mapping[str, NDArray[Any]]]:
+        """What each run gives, by its file."""
 
         def tell(count: int) -> None:
             if self._on_progress is not None:
-                self._on_progress(stage, count, len(cells))
+                self._on_progress(stage, count, len(runs))
 
-        run_cells(self.bench, cells, self._folder, self._jobs, tell)
-        return {cell.file: read_cell(self._folder, cell) for cell in cells}
+        run_all(self.bench, runs, self._folder, self._jobs, tell)
+        return {run.file: read_run(self._folder, run) for run in runs}
 
 
 def _gather(
-    bench: Bench, cells: Sequence[Cell], kept: Mapping[str, Mapping[str, NDArray[Any]]], what: str
+    bench: Bench, runs: Sequence[PipelineRun], kept: Mapping[str, Mapping[str, NDArray[Any]]], what: str
 ) -> NDArray[np.float64]:
     """Scores of all cases from those of each split; the axis of cases is the last but one."""
-    parts = [np.asarray(kept[cell.file][what], np.float64) for cell in cells]
+    parts = [np.asarray(kept[run.file][what], np.float64) for run in runs]
     scores = np.empty((*parts[0].shape[:-2], len(bench.cases.patients), parts[0].shape[-1]))
-    for cell, part in zip(cells, parts, strict=True):
-        scores[..., split_rows(bench, cell)[1], :] = part
+    for run, part in zip(runs, parts, strict=True):
+        scores[..., split_rows(bench, run)[1], :] = part
     return scores
 
 
@@ -130,8 +130,8 @@ def _chances(
         wanted_ML[index, list(numbers)] = True
     if not permutations or not wanted_ML.any():
         return {}
-    cells = [Cell("permutation", (number,), wanted_ML=wanted_ML) for number in range(permutations)]
-    accuracy_RML = np.array([found["accuracy_ML"] for found in work.done("permutations", cells).values()])
+    runs = [PipelineRun("permutation", (number,), wanted_ML=wanted_ML) for number in range(permutations)]
+    accuracy_RML = np.array([found["accuracy_ML"] for found in work.done("permutations", runs).values()])
     return {
         (name, number): against_chance(float(tables[index]["accuracy"][number]), accuracy_RML[:, index, number])
         for index, name in enumerate(work.bench.classifiers)
@@ -141,7 +141,7 @@ def _chances(
 
 def _nested(
     bench: Bench,
-    pairs: Sequence[Cell],
+    pairs: Sequence[PipelineRun],
     kept: Mapping[str, Mapping[str, NDArray[Any]]],
     scores_MLNK: NDArray[np.float64],
 ) -> list[Nested]:
@@ -153,10 +153,10 @@ def _nested(
     """
     labels_N = bench.cases.labels_N
     right_BML = np.zeros((BLOCKS, *scores_MLNK.shape[:2]))
-    for cell in pairs:
-        rows = split_rows(bench, cell)[1]
-        right_MLT = kept[cell.file]["scores_MLTK"].argmax(axis=3) == labels_N[rows]
-        for block, inner in (cell.numbers, cell.numbers[::-1]):
+    for run in pairs:
+        rows = split_rows(bench, run)[1]
+        right_MLT = kept[run.file]["scores_MLTK"].argmax(axis=3) == labels_N[rows]
+        for block, inner in (run.numbers, run.numbers[::-1]):
             right_BML[block] += right_MLT[:, :, bench.blocks_N[rows] == inner].sum(axis=2)
     num_pipelines = len(bench.pipelines)
     every = list(range(len(bench.classifiers)))
@@ -177,9 +177,9 @@ def _nested(
 
 
 def _tuned(work: _Work, search: Search, num_patients: int) -> list[Tuned]:
-    cells = [Cell("search", (number,), search) for number in range(num_patients)]
-    kept = work.done(f"{search} search", cells)
-    scores_MNK = _gather(work.bench, cells, kept, "scores_MTK")
+    runs = [PipelineRun("search", (number,), search) for number in range(num_patients)]
+    kept = work.done(f"{search} search", runs)
+    scores_MNK = _gather(work.bench, runs, kept, "scores_MTK")
     table = measure(scores_MNK, work.bench.cases.labels_N)
     seconds = _by_classifier(work.bench, kept, "seconds_M", 1)
     hyper_MD = np.median([found["hyper_MD"] for found in kept.values()], axis=0)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.system.files import write_json, write_text
 from msfl_server.research.small_cohort.folds import patient_classes
 from msfl_server.research.small_cohort.measures import Chance, Effect, accuracy_interval, metric_names
@@ -105,7 +105,7 @@ def scored_row(table: Mapping[str, NDArray[np.float64]], number: int, num_patien
     return Scored(metrics, *accuracy_interval(metrics["accuracy"], num_patients))
 
 
-def results_document(results: PipelineResults, cases: Labelled, settings: PipelineSettings) -> dict[str, Any]:
+def results_document(results: PipelineResults, cases: Dataset, settings: PipelineSettings) -> dict[str, Any]:
     """`pipelines.json`: all but the rows of pipelines that were not among a classifier's best."""
     patients = Counter(patient_classes(cases.labels_N, cases.patients).values())
     nested = {one.classifier: {**_told(one.scored), "chosen": dict(one.chosen)} for one in results.nested}

@@ -17,7 +17,7 @@ import scipy
 import sklearn
 import xgboost
 
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError
 from msfl_common.system.files import write_json
 from msfl_server.research.small_cohort.classifiers import REFINED
@@ -57,7 +57,7 @@ class PipelineSettings:
     groups: tuple[str, ...] | None = None
 
 
-def check_cases(cases: Labelled, classes: Sequence[str]) -> None:
+def check_cases(cases: Dataset, classes: Sequence[str]) -> None:
     """Are there enough patients of every class for folds within folds?
 
     Raises:
@@ -72,7 +72,7 @@ def check_cases(cases: Labelled, classes: Sequence[str]) -> None:
         )
 
 
-def claim_out(out: Path, cases: Labelled, settings: PipelineSettings) -> None:
+def claim_out(out: Path, cases: Dataset, settings: PipelineSettings) -> None:
     """Make `out` the folder of this run, or see that it is.
 
     Raises:
@@ -98,8 +98,8 @@ def claim_out(out: Path, cases: Labelled, settings: PipelineSettings) -> None:
         raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --output") from None
 
 
-def _setup(cases: Labelled, settings: PipelineSettings) -> dict[str, Any]:
-    """What must be the same for cells of two runs to fit together; of the cases, a digest alone."""
+def _setup(cases: Dataset, settings: PipelineSettings) -> dict[str, Any]:
+    """What must be the same for runs of two runs to fit together; of the cases, a digest alone."""
     digest = hashlib.sha256()
     digest.update(json.dumps([cases.names, cases.patients]).encode())
     digest.update(np.ascontiguousarray(cases.features_NP).tobytes())

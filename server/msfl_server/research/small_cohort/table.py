@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError
 
 _MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
@@ -25,14 +25,14 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class _Table:
-    """A file: its rows by participant and session (empty without sessions), each with its line number."""
+    """A file: its rows by participant and visit (empty without visits), each with its line number."""
 
     path: Path
     columns: tuple[str, ...]
     rows: Mapping[Key, tuple[int, Mapping[str, str]]]
 
     def row(self, key: Key) -> tuple[int, Mapping[str, str]]:
-        """The row of a case; a table without sessions has one for all sessions of a participant."""
+        """The row of a case; a table without visits has one for all visits of a participant."""
         found = self.rows.get(key) or (self.rows.get((key[0], "")) if "session_id" not in self.columns else None)
         if found is None:
             raise InputError(f"{self.path}: no row for {' '.join(key).strip()}; add it, or take it out of the others")
@@ -41,12 +41,12 @@ class _Table:
 
 def read_cases(
     paths: Sequence[Path], label: str, classes: Sequence[str], drop: Collection[str] = ()
-) -> tuple[Labelled, int]:
+) -> tuple[Dataset, int]:
     """Read tab-separated tables; every column is a feature but keys, origin, the label and those dropped.
 
     Args:
         paths: tables with a column participant_id, and session_id where a participant has several rows; several are
-            joined by these, one row for each row of the first (of the first with sessions, where one has them).
+            joined by these, one row for each row of the first (of the first with visits, where one has them).
         label: the column of the label.
         classes: its values, in the order of the classes; a case whose label is missing (n/a) is left out.
         drop: columns to leave out.
@@ -73,7 +73,7 @@ def read_cases(
         labels.append(number)
     if not keys:
         raise InputError(f"{base.path}: no row has a label in {label}")
-    cases = Labelled(names, np.array(features, np.float64), np.array(labels, np.int64), tuple(keys))
+    cases = Dataset(names, np.array(features, np.float64), np.array(labels, np.int64), tuple(keys))
     _no_leak(cases, label)
     return cases, left_out
 
@@ -153,7 +153,7 @@ def _number(table: _Table, row: tuple[int, Mapping[str, str]], column: str) -> f
     return value
 
 
-def _no_leak(cases: Labelled, label: str) -> None:
+def _no_leak(cases: Dataset, label: str) -> None:
     """Refuse a feature that is the label under another name: one value for each class, and no two classes alike."""
     for name, values_N in zip(cases.names, cases.features_NP.T, strict=True):
         pairs = set(zip(values_N.tolist(), cases.labels_N.tolist(), strict=True))

@@ -20,7 +20,7 @@ from msfl_client.classification.feature_models.contribution import contribute
 from msfl_client.classification.feature_models.gradient_boosting import derivatives, find_splits
 from msfl_client.classification.feature_models.sums import hinge_margins, hinge_sums, link_sums, logistic_sums
 from msfl_client.disclosure.hinge_cases import settled_cases
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.feature_models import State, first_state, predict_proba
 from msfl_common.feature_models.gradient_boosting import BoostedTrees
@@ -33,8 +33,8 @@ CLASSES = pytest.mark.parametrize("num_classes", [2, 3])
 INPUTS = 5
 
 
-def only(cases: Labelled, keep: NDArray[Any]) -> Labelled:
-    return Labelled(cases.names, cases.features_NP[keep], cases.labels_N[keep], tuple(np.array(cases.patients)[keep]))
+def only(cases: Dataset, keep: NDArray[Any]) -> Dataset:
+    return Dataset(cases.names, cases.features_NP[keep], cases.labels_N[keep], tuple(np.array(cases.patients)[keep]))
 
 
 @CLASSES
@@ -105,7 +105,7 @@ def test_a_class_of_a_few_cases_is_not_sent(kind: str) -> None:
     few = only(cases, np.sort([*np.flatnonzero(cases.labels_N == 0), *ones[:4]]))
     with pytest.raises(RefusedError, match="4 training patients of class 1; expected none, or at least 5") as refused:
         contribute(settings, state, few, 0, 1, 5)
-    assert refused.value.code is Code.TOO_FEW_CASES
+    assert refused.value.code is Code.TOO_FEW_PATIENTS
     contribute(settings, state, only(cases, np.sort([*np.flatnonzero(cases.labels_N == 0), *ones[:5]])), 0, 1, 5)
     contribute(settings, state, only(cases, cases.labels_N == 0), 0, 1, 5)
     with pytest.raises(RefusedError) as refused:
@@ -120,7 +120,7 @@ def test_many_cases_of_few_patients_are_few() -> None:
     with pytest.raises(RefusedError, match="4 training patients of class 0"):
         contribute(settings, first_state(settings, 0), visits, 0, 1, 5)
     visits = replace(cases, patients=tuple(str(number % 6) for number in range(60)))
-    state = play(settings, {"all": visits}, 4, min_cases=5)
+    state = play(settings, {"all": visits}, 4, min_patients=5)
     grid = to_grid(prepare(settings, state, cases.features_NP), state["spread"])
     leaves = leaf_rows(state["trees"], np.flatnonzero(state["trees"][:, ROOT]), grid, 3)
     patients = np.array(visits.patients)
@@ -208,7 +208,7 @@ def test_no_leaf_has_fewer_cases_than_the_floor(kind: str, num_classes: int) -> 
     assert isinstance(settings.model, BoostedTrees | Forest)
     fewest = {}
     for floor in (1, 12):
-        state = play(settings, {"all": cases}, 2, min_cases=floor)
+        state = play(settings, {"all": cases}, 2, min_patients=floor)
         grid = to_grid(prepare(settings, state, cases.features_NP), state["spread"])
         roots = np.flatnonzero(state["trees"][:, ROOT])
         leaves = leaf_rows(state["trees"], roots, grid, 6)

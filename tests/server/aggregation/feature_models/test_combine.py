@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.svm import LinearSVC
 from tests.feature_models import answers_of, make_cases, make_settings, play, pooled
 
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import RunError, UpdateError
 from msfl_common.feature_models import first_state, is_finished, num_rounds_needed, predict_proba
 from msfl_common.feature_models.newton import minimise_with_l1
@@ -30,17 +30,17 @@ CLASSES = pytest.mark.parametrize("num_classes", [2, 3])
 INPUTS, SIZES = 9, (31, 64, 12)
 
 
-def hard_sites(num_classes: int, seed: int = 0) -> dict[str, Labelled]:
+def hard_sites(num_classes: int, seed: int = 0) -> dict[str, Dataset]:
     """Unequal sites, one of which has one class only; one input is constant, at a value that adds up with rounding."""
     sites = make_cases(seed, SIZES, INPUTS, num_classes)
     names = next(iter(sites.values())).names
-    sites["one-class"] = Labelled(names, sites["site-2"].features_NP * 1.1, np.zeros(12, np.int64), ("x",) * 12)
+    sites["one-class"] = Dataset(names, sites["site-2"].features_NP * 1.1, np.zeros(12, np.int64), ("x",) * 12)
     for cases in sites.values():
         cases.features_NP[:, 4] = 0.1
     return sites
 
 
-def standardised(rows: Labelled) -> Floats:
+def standardised(rows: Dataset) -> Floats:
     scaled: Floats = StandardScaler().fit_transform(rows.features_NP)
     return scaled
 

@@ -29,7 +29,7 @@ from msfl_server.run.display import RunDisplay
 STUDY = """\
 name: folds
 task: classification
-min_cases: 2
+min_patients: 2
 classification:
   outcome: {endpoint: activity}
   features: [bpf, log_lesion_volume]

@@ -62,8 +62,8 @@ def test_layout(cohort: CohortSummary) -> None:
         for line in rows[1:]:
             subject = line.split("\t")[0]
             assert len((site / subject / f"{subject}_sessions.tsv").read_text().splitlines()) == 3
-            for session in ("ses-01", "ses-02"):
-                stem = f"{subject}/{session}/anat/{subject}_{session}"
+            for visit in ("ses-01", "ses-02"):
+                stem = f"{subject}/{visit}/anat/{subject}_{visit}"
                 assert (site / f"{stem}_T1w.json").is_file()
                 assert (site / f"{stem}_FLAIR.nii.gz").is_file()
                 assert (site / "derivatives" / "lesions" / f"{stem}_label-lesion_mask.nii.gz").is_file()
@@ -73,13 +73,13 @@ def test_masks_lie_on_the_grid_of_their_images(cohort: CohortSummary) -> None:
     spacings = set()
     for mask_path in cohort.out.glob("site-*/derivatives/lesions/sub-*/ses-*/anat/*_mask.nii.gz"):
         site = mask_path.parents[5]
-        subject, session = mask_path.name.split("_")[:2]
+        subject, visit = mask_path.name.split("_")[:2]
         mask = nib.load(mask_path)
         values = np.asarray(mask.dataobj)
         assert set(np.unique(values)) <= {0, 1}
         assert mask.get_data_dtype() == np.uint8
         for modality in ("T1w", "FLAIR"):
-            image = nib.load(site / subject / session / "anat" / f"{subject}_{session}_{modality}.nii.gz")
+            image = nib.load(site / subject / visit / "anat" / f"{subject}_{visit}_{modality}.nii.gz")
             assert image.shape == mask.shape
             np.testing.assert_array_equal(image.affine, mask.affine)
             assert nib.aff2axcodes(image.affine) == ("R", "A", "S")

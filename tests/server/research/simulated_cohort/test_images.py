@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from msfl_server.research.simulated_cohort.cohort import Session, draw_site, simulate_case
+from msfl_server.research.simulated_cohort.cohort import ScannedVisit, draw_site, simulate_case
 
 pytestmark = pytest.mark.slow
 
@@ -13,21 +13,23 @@ NUM_CASES = 4
 
 
 @pytest.fixture(scope="module")
-def timed() -> tuple[list[list[tuple[Session, Session]]], list[float]]:
-    """The sessions of the cases of three sites, and the processor time of each case in seconds."""
+def timed() -> tuple[list[list[tuple[ScannedVisit, ScannedVisit]]], list[float]]:
+    """The visits of the cases of three sites, and the processor time of each case in seconds."""
     times_s = []
 
-    def simulate(site: int, case: int) -> tuple[Session, Session]:
+    def simulate(site: int, case: int) -> tuple[ScannedVisit, ScannedVisit]:
         started = time.process_time()
-        sessions = simulate_case(draw_site(0, site, 2.0), (0, site, case), 2.0)[1]
+        visits = simulate_case(draw_site(0, site, 2.0), (0, site, case), 2.0)[1]
         times_s.append(time.process_time() - started)
-        return sessions
+        return visits
 
     return [[simulate(site, case) for case in range(NUM_CASES)] for site in range(3)], times_s
 
 
 @pytest.fixture
-def sessions(timed: tuple[list[list[tuple[Session, Session]]], list[float]]) -> list[list[tuple[Session, Session]]]:
+def sessions(
+    timed: tuple[list[list[tuple[ScannedVisit, ScannedVisit]]], list[float]],
+) -> list[list[tuple[ScannedVisit, ScannedVisit]]]:
     return timed[0]
 
 
@@ -36,9 +38,9 @@ def _ratio(image: np.ndarray, mask: np.ndarray) -> float:
 
 
 def test_lesions_are_bright_on_flair_and_dark_or_alike_on_t1w(
-    sessions: list[list[tuple[Session, Session]]],
+    visits: list[list[tuple[ScannedVisit, ScannedVisit]]],
 ) -> None:
-    baseline = [first for site in sessions for first, _ in site if first.mask_DHW.sum() > 20]
+    baseline = [first for site in visits for first, _ in site if first.mask_DHW.sum() > 20]
     flair = [_ratio(case.flair_DHW, case.mask_DHW) for case in baseline]
     t1w = [_ratio(case.t1w_DHW, case.mask_DHW) for case in baseline]
     # Two real patients: 1.39 and 1.51, 1.02 and 0.93; gamma and sequence spread the sites around them.
@@ -47,10 +49,10 @@ def test_lesions_are_bright_on_flair_and_dark_or_alike_on_t1w(
     assert min(flair) > 1.1
 
 
-def test_sites_look_different(sessions: list[list[tuple[Session, Session]]]) -> None:
+def test_sites_look_different(visits: list[list[tuple[ScannedVisit, ScannedVisit]]]) -> None:
     edges = np.linspace(0, 2500, 60)
     histograms = []
-    for site in sessions:
+    for site in visits:
         values = [np.histogram(s.flair_DHW[s.flair_DHW > 0], edges, density=True)[0] for s, _ in site]
         histograms.append(values)
     means = [np.mean(values, 0) for values in histograms]
@@ -62,20 +64,20 @@ def test_sites_look_different(sessions: list[list[tuple[Session, Session]]]) -> 
     assert np.mean(between) > 1.5 * within
 
 
-def test_follow_up_keeps_the_anatomy(sessions: list[list[tuple[Session, Session]]]) -> None:
-    for first, second in sessions[0]:
+def test_follow_up_keeps_the_anatomy(visits: list[list[tuple[ScannedVisit, ScannedVisit]]]) -> None:
+    for first, second in visits[0]:
         both = (first.flair_DHW > 0) & (second.flair_DHW > 0)
         assert np.corrcoef(first.flair_DHW[both], second.flair_DHW[both])[0, 1] > 0.7
         assert second.mask_DHW.sum() > 0.6 * first.mask_DHW.sum()
 
 
-def test_brains_are_of_human_size(sessions: list[list[tuple[Session, Session]]]) -> None:
-    for site in sessions:
+def test_brains_are_of_human_size(visits: list[list[tuple[ScannedVisit, ScannedVisit]]]) -> None:
+    for site in visits:
         for first, _ in site:
             volume_l = (first.flair_DHW > 0).sum() * np.prod(first.grid.spacing_mm) / 1e6
             assert 0.9 < volume_l < 2.4
 
 
-def test_a_case_takes_seconds(timed: tuple[list[list[tuple[Session, Session]]], list[float]]) -> None:
+def test_a_case_takes_seconds(timed: tuple[list[list[tuple[ScannedVisit, ScannedVisit]]], list[float]]) -> None:
     # Processor time, the best of all: other work on the machine should not fail this.
     assert min(timed[1]) < 4.0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.clinical_site import classification
 
-from msfl_client.clinical.inputs import complete, labelled
+from msfl_client.clinical.inputs import complete, dataset_of
 from msfl_client.clinical.observations import observations
 from msfl_client.features.table import read_features_table
 from msfl_common.config.feature_catalogue import FEATURES
@@ -69,10 +69,10 @@ def test_every_task_can_be_read_at_the_sites(
         table = read_features_table(root / FEATURES_FILE)
         found = observations([], [root], study, table)
         assert found.findings == ()
-        assert "session-order" not in found.counts
+        assert "visit-order" not in found.counts
         found = complete(found, study, table)
         assert "no-input" not in found.counts
-        labels += labelled(found, study, table).labels_N.tolist()
+        labels += dataset_of(found, study, table).labels_N.tolist()
     assert (np.bincount(labels, minlength=len(fewest)) >= fewest).all()
 
 

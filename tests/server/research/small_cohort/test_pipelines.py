@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tests.commands import run_main, take_interrupts
 
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError
 from msfl_common.system.seeds import derive_seed
 from msfl_server.cli.main import main
@@ -44,13 +44,13 @@ classification:
 """
 
 
-def tiny_cases() -> Labelled:
+def tiny_cases() -> Dataset:
     """12 cases x 8 features, two of which tell the class."""
     rng = np.random.default_rng(5)
     labels = (np.arange(12) % 2).astype(np.int64)
     features = np.round(rng.normal(size=(12, 8)), 6)
     features[:, :2] += 1.5 * labels[:, None]
-    return Labelled(tuple("abcdefgh"), features, labels, tuple(f"sub-{number:02d}" for number in range(12)))
+    return Dataset(tuple("abcdefgh"), features, labels, tuple(f"sub-{number:02d}" for number in range(12)))
 
 
 SETTINGS = PipelineSettings(
@@ -219,8 +219,8 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(files, finished) -> No
         start_new_session=True,
         preexec_fn=take_interrupts,
     )
-    cells, deadline = files / "out" / "cells", time.monotonic() + 120
-    while len(list(cells.glob("*.npz"))) < 2 and time.monotonic() < deadline:
+    runs, deadline = files / "out" / "cells", time.monotonic() + 120
+    while len(list(runs.glob("*.npz"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     os.killpg(running.pid, signal.SIGINT)
     _, said = running.communicate(timeout=60)
@@ -229,7 +229,7 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(files, finished) -> No
     while _alive(running.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _alive(running.pid)
-    before = {path: path.stat().st_mtime_ns for path in cells.glob("*.npz")}
+    before = {path: path.stat().st_mtime_ns for path in runs.glob("*.npz")}
     assert 2 <= len(before) < 12 + 15 + 12 + 12
 
     done = run_main(main, *arguments(files, "--jobs", "1", "--json"))

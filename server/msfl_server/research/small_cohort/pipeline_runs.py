@@ -1,8 +1,8 @@
-"""The work in cells that do not depend on each other: on several cores, each kept as soon as it is done.
+"""The work in runs that do not depend on each other: on several cores, each kept as soon as it is done.
 
 Legend: N cases, T test cases, K classes, M classifiers, L pipelines, D hyperparameters.
 
-A cell is one split of the cases with all its pipelines, one permutation of the labels, or one split of a search. What
+A run is one split of the cases with all its pipelines, one permutation of the labels, or one split of a search. What
 it gives depends on the cases, the settings and its own numbers alone, so that neither the number of processes nor an
 interruption changes a figure.
 """
@@ -27,7 +27,7 @@ from sklearn import config_context
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from msfl_common.dataset import Labelled
+from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError, RunError
 from msfl_common.system.files import write_bytes
 from msfl_common.system.processes import end_with_starter, without_interrupts
@@ -44,7 +44,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Bench:
-    """What every cell works on.
+    """What every run works on.
 
     Attributes:
         cases: features, labels and patients.
@@ -55,7 +55,7 @@ class Bench:
         seed: of the study.
     """
 
-    cases: Labelled
+    cases: Dataset
     blocks_N: NDArray[np.int64]
     pipelines: tuple[Pipeline, ...]
     classifiers: tuple[str, ...]
@@ -64,7 +64,7 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PipelineRun:
     """A piece of work.
 
     Attributes:
@@ -86,45 +86,45 @@ class Cell:
         return "-".join(parts) + ".npz"
 
 
-def run_cells(bench: Bench, cells: Sequence[Cell], folder: Path, jobs: int, on_done: Callable[[int], None]) -> None:
-    """Work through the cells that have no file in `folder` yet.
+def run_all(bench: Bench, runs: Sequence[PipelineRun], folder: Path, jobs: int, on_done: Callable[[int], None]) -> None:
+    """Work through the runs that have no file in `folder` yet.
 
     Args:
         bench: what they work on.
-        cells: the cells.
+        runs: the runs.
         folder: where each leaves a file, whole or not at all.
         jobs: processes; 1 works in this one.
-        on_done: hears how many cells are done, those of earlier runs first.
+        on_done: hears how many runs are done, those of earlier runs first.
 
     Raises:
         RunError: a process ended before its work; what was done is kept.
     """
-    left = [cell for cell in cells if not (folder / cell.file).exists()]
-    done = len(cells) - len(left)
+    left = [run for run in runs if not (folder / run.file).exists()]
+    done = len(runs) - len(left)
     on_done(done)
 
-    def keep(cell: Cell, arrays: Arrays) -> None:
+    def keep(run: PipelineRun, arrays: Arrays) -> None:
         nonlocal done
         stream = io.BytesIO()
         np.savez_compressed(stream, **arrays)
-        write_bytes(folder / cell.file, stream.getvalue())
+        write_bytes(folder / run.file, stream.getvalue())
         done += 1
         on_done(done)
 
     if jobs == 1 or len(left) < 2:
-        for cell in left:
-            keep(cell, run_cell(bench, cell))
+        for run in left:
+            keep(run, run_one(bench, run))
     else:
         _run_parallel(bench, left, min(jobs, len(left)), keep)
 
 
-def read_cell(folder: Path, cell: Cell) -> Mapping[str, NDArray[Any]]:
-    """What a cell left.
+def read_run(folder: Path, run: PipelineRun) -> Mapping[str, NDArray[Any]]:
+    """What a run left.
 
     Raises:
         InputError: its file is damaged.
     """
-    path = folder / cell.file
+    path = folder / run.file
     try:
         with np.load(path) as content:
             return dict(content)
@@ -132,60 +132,60 @@ def read_cell(folder: Path, cell: Cell) -> Mapping[str, NDArray[Any]]:
         raise InputError(f"{path}: cannot be read ({error}); delete it and run the same command again") from None
 
 
-def run_cell(bench: Bench, cell: Cell) -> Arrays:
-    """The work of one cell, in one thread."""
+def run_one(bench: Bench, run: PipelineRun) -> Arrays:
+    """The work of one run, in one thread."""
     with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
-        if cell.kind == "permutation":
-            return _permutation(bench, cell)
-        if cell.kind == "search":
-            return _search(bench, cell)
-        train, test = split_rows(bench, cell)
+        if run.kind == "permutation":
+            return _permutation(bench, run)
+        if run.kind == "search":
+            return _search(bench, run)
+        train, test = split_rows(bench, run)
         features = row_scaled(bench.cases.features_NP, bench.groups)
         labels_N = bench.cases.labels_N
         found = score_split(features, labels_N, train, test, bench.pipelines, bench.classifiers, bench.seed)
         return {"scores_MLTK": found.scores_MLTK, "stopped_M": found.stopped_M, "seconds_M": found.seconds_M}
 
 
-def split_rows(bench: Bench, cell: Cell) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows that a cell trains on, and those that it scores."""
-    if cell.kind == "blocks":
-        out_N = np.isin(bench.blocks_N, cell.numbers)
+def split_rows(bench: Bench, run: PipelineRun) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows that a run trains on, and those that it scores."""
+    if run.kind == "blocks":
+        out_N = np.isin(bench.blocks_N, run.numbers)
     else:
         out_N = np.zeros(len(bench.blocks_N), np.bool_)
-        out_N[patients_out(bench.cases.patients)[cell.numbers[0]]] = True
+        out_N[patients_out(bench.cases.patients)[run.numbers[0]]] = True
     return np.flatnonzero(~out_N), np.flatnonzero(out_N)
 
 
-def _permutation(bench: Bench, cell: Cell) -> Arrays:
+def _permutation(bench: Bench, run: PipelineRun) -> Arrays:
     """Accuracies (M x L) of leave-one-out with permuted labels, every step fitted anew."""
     cases, rows = bench.cases, patients_out(bench.cases.patients)
-    rng = np.random.default_rng(derive_seed(bench.seed, "permutation", *cell.numbers))
+    rng = np.random.default_rng(derive_seed(bench.seed, "permutation", *run.numbers))
     labels_N = permute_labels(cases.labels_N, cases.patients, rng)
     features = row_scaled(cases.features_NP, bench.groups)
-    assert cell.wanted_ML is not None
-    right_ML, stopped_M = np.zeros(cell.wanted_ML.shape), np.zeros(len(bench.classifiers), np.int64)
+    assert run.wanted_ML is not None
+    right_ML, stopped_M = np.zeros(run.wanted_ML.shape), np.zeros(len(bench.classifiers), np.int64)
     for test in rows:
         train = np.setdiff1d(np.arange(len(labels_N)), test)
         found = score_split(
-            features, labels_N, train, test, bench.pipelines, bench.classifiers, bench.seed, cell.wanted_ML
+            features, labels_N, train, test, bench.pipelines, bench.classifiers, bench.seed, run.wanted_ML
         )
         right_ML += (found.scores_MLTK.argmax(axis=3) == labels_N[test]).sum(axis=2)
         stopped_M += found.stopped_M
-    accuracy_ML = np.where(cell.wanted_ML, right_ML / len(labels_N), np.nan)
+    accuracy_ML = np.where(run.wanted_ML, right_ML / len(labels_N), np.nan)
     return {"accuracy_ML": accuracy_ML, "stopped_M": stopped_M}
 
 
-def _search(bench: Bench, cell: Cell) -> Arrays:
+def _search(bench: Bench, run: PipelineRun) -> Arrays:
     """Scores (M x T x K) of the left-out cases by tuned classifiers, and the hyperparameters (M x D)."""
-    assert cell.search is not None
-    cases, (train, test) = bench.cases, split_rows(bench, cell)
+    assert run.search is not None
+    cases, (train, test) = bench.cases, split_rows(bench, run)
     scaled_NP = scale_rows(cases.features_NP, "standard", bench.groups)
     scaler = StandardScaler().fit(scaled_NP[train])
     patients = [cases.patients[row] for row in train]
     scores, hypers, seconds = [], [], []
     for name in bench.classifiers:
         start = time.process_time()
-        hyper = tune(name, cell.search, scaled_NP[train], cases.labels_N[train], patients, bench.seed)
+        hyper = tune(name, run.search, scaled_NP[train], cases.labels_N[train], patients, bench.seed)
         with unsettled_fits():
             model = build_classifier(name, derive_seed(bench.seed, name), hyper)
             model.fit(scaler.transform(scaled_NP[train]), cases.labels_N[train])
@@ -198,13 +198,15 @@ def _search(bench: Bench, cell: Cell) -> Arrays:
 _bench: Bench | None = None
 
 
-def _run_parallel(bench: Bench, cells: Sequence[Cell], jobs: int, keep: Callable[[Cell, Arrays], None]) -> None:
+def _run_parallel(
+    bench: Bench, runs: Sequence[PipelineRun], jobs: int, keep: Callable[[PipelineRun, Arrays], None]
+) -> None:
     before = multiprocessing.active_children()
     # Started afresh: a copy of this process would share its threads' locks.
     executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _enter, (bench, os.getpid()))
     try:
         with without_interrupts():
-            futures = {executor.submit(_run_here, cell): cell for cell in cells}
+            futures = {executor.submit(_run_here, run): run for run in runs}
         for future in as_completed(futures):
             keep(futures[future], future.result())
     except BaseException as error:
@@ -229,6 +231,6 @@ def _enter(bench: Bench, starter: int) -> None:
     end_with_starter()
 
 
-def _run_here(cell: Cell) -> Arrays:
+def _run_here(run: PipelineRun) -> Arrays:
     assert _bench is not None
-    return run_cell(_bench, cell)
+    return run_one(_bench, run)
