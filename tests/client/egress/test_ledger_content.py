@@ -9,6 +9,8 @@ import pytest
 from msfl_client.egress.ledger_content import make_officer_key, read_recipient
 from msfl_common.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 PASSPHRASE = "a long passphrase of the officer"
 
 

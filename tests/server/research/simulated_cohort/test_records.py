@@ -116,6 +116,7 @@ def test_more_than_fit_are_refused(controls: int, message: str, tmp_path: Path) 
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.slow
 def test_lesions_without_ms() -> None:
     anatomy = make_anatomy(np.random.default_rng(0), load_template(), head_grid((4.0,) * 3), atrophy=0.0)
     voxel_ml = float(np.prod(anatomy.grid.spacing_mm)) / 1000
