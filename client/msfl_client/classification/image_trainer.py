@@ -20,7 +20,7 @@ from msfl_client.classification.visit_sequences import VisitSequence, sequence_o
 from msfl_client.clinical.observations import Observation
 from msfl_client.data.cache_limits import keep_newest
 from msfl_client.harmonization.site import FOLDER
-from msfl_client.segmentation.patches import drawn_in
+from msfl_client.segmentation.draws import drawn_in
 from msfl_client.trainer import OnCase, OnStep
 from msfl_client.training.site_strategy import site_strategy
 from msfl_common.errors import CaseError, Code, RefusedError

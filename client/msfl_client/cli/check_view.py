@@ -17,11 +17,13 @@ from msfl_client.data.case_checks import CaseFacts, Grid
 from msfl_client.data.checks import SiteCheck, check_site
 from msfl_client.data.findings import FIXES, Finding
 from msfl_client.disclosure.floors import floor_of
+from msfl_client.segmentation.draws import patients_behind, seed_of
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs, StudyConfig
 from msfl_common.system.progress import progress_bars
 
 _WIDE_COLUMNS = 110
+_ROUNDS_LOOKED_AT = 1000
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -117,11 +119,12 @@ def check_document(site: SiteConfig, study: StudyConfig | None, check: SiteCheck
         "cases": [_case(case, check) for case in check.found],
     }
     if study is not None:
-        training, validation = split_by_patient(check.cases, study.validation.fraction, study.seed)
+        training, validation = _splits(study, check)
         document["split"] = {
             "training": [case.key for case in training],
             "validation": [case.key for case in validation],
         }
+        document["patients"] = _split_counts(site, study, check)
         if study.harmonization.method != "none":
             document["harmonization"] = [
                 line.strip() for line in prospect_lines(training, site.data, study.harmonization, site.policy)
@@ -130,14 +133,41 @@ def check_document(site: SiteConfig, study: StudyConfig | None, check: SiteCheck
 
 
 def _split_line(site: SiteConfig, study: StudyConfig, check: SiteCheck) -> str:
-    training, validation = split_by_patient(check.cases, study.validation.fraction, study.seed)
-    line = f"In study {study.name}: train on {len(training)} cases, validate on {len(validation)}."
-    fewest = floor_of(site.policy, study)
-    if len({case.patient for case in training}) < fewest:
-        line += f" It cannot train: a model must rest on {fewest} patients (min_patients of site and study)."
-    if len({case.patient for case in validation}) < fewest:
-        line += f" Metrics stay at the site: they need {fewest} patients (min_patients of site and study)."
+    counts, num_cases = _split_counts(site, study, check), [len(split) for split in _splits(study, check)]
+    trained = _of_patients(num_cases[0], counts["training"])
+    line = f"In study {study.name}: train on {trained}, validate on {_of_patients(num_cases[1], counts['validation'])}."
+    floor = counts["min_patients"]
+    if counts["training"] < floor:
+        line += f" It cannot train: a model must rest on {floor} patients (min_patients of site and study)."
+    elif counts["fewest_in_a_round"] < floor:
+        line += (
+            f" Some rounds will be refused: their patches are of {counts['fewest_in_a_round']} patients, and a model "
+            f"must rest on {floor} (min_patients of site and study); more steps_per_round would draw more."
+        )
+    if counts["validation"] < floor:
+        line += f" Metrics stay at the site: they need {floor} patients (min_patients of site and study)."
     return line
+
+
+def _split_counts(site: SiteConfig, study: StudyConfig, check: SiteCheck) -> dict[str, int]:
+    """Patients as the egress gateway counts them: of each split, and the fewest whose patches a round draws."""
+    training, validation = (["/".join(map(str, case.patient)) for case in split] for split in _splits(study, check))
+    rounds, seed = range(1, min(study.rounds.num_rounds, _ROUNDS_LOOKED_AT) + 1), seed_of(study, site.name)
+    fewest = min(patients_behind(study.training, seed, training, number) for number in rounds) if training else 0
+    return {
+        "training": len(set(training)),
+        "validation": len(set(validation)),
+        "fewest_in_a_round": fewest,
+        "min_patients": floor_of(site.policy, study),
+    }
+
+
+def _splits(study: StudyConfig, check: SiteCheck) -> tuple[list[Case], list[Case]]:
+    return split_by_patient(check.cases, study.validation.fraction, study.seed)
+
+
+def _of_patients(num_cases: int, num_patients: int) -> str:
+    return f"{num_cases} case{'s' * (num_cases != 1)} of {num_patients} patient{'s' * (num_patients != 1)}"
 
 
 def _reasons(check: SiteCheck, case: Case) -> list[str]:

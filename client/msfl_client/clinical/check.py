@@ -27,6 +27,11 @@ from msfl_common.errors import CohortError, InputError
 
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 _SPLITS = ("training", "validation", "test")
+_HELD_BACK = {
+    "training": "the site cannot train",
+    "validation": "validation metrics stay at the site",
+    "test": "test metrics stay at the site",
+}
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,15 @@ class OutcomeCheck:
         found: the observations that can be used, and why others cannot.
         per_class: class to number of observations.
         splits: observations to train, validate and test on.
+        patients: whose they are, which is what the egress gateway holds against the floor.
         findings: faults of rows and of the site as a whole.
     """
 
     outcome: str
     found: Observations
     per_class: dict[str, int]
-    splits: tuple[int, int, int]
+    splits: tuple[int, ...]
+    patients: tuple[int, ...]
     findings: tuple[Finding, ...]
 
     def raise_if_unusable(self, source: str) -> None:
@@ -93,11 +100,13 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
     if found.kept:
         findings += [Finding("warn", None, "outcome", text) for text in _lacking(counts)]
     splits = split_patients(found.kept, study, site.name)
-    training, validation, test = (len(part) for part in splits.each)
+    patients = tuple(len({one.patient for one in split}) for split in splits.each)
     if measured and not isinstance(settings.model, DeepModel) and not any(one.rule == "leak" for one in findings):
         findings += _left_out_of_sums(site, study, settings, table, splits.training)
     name = settings.outcome.column or settings.outcome.endpoint or ""
-    return OutcomeCheck(name, found, counts, (training, validation, test), tuple(findings))
+    if found.kept:
+        findings += _below_floor(study, site, patients)
+    return OutcomeCheck(name, found, counts, tuple(map(len, splits.each)), patients, tuple(findings))
 
 
 def needs_images(site: SiteConfig, study: StudyConfig | None) -> bool:
@@ -117,7 +126,10 @@ def print_outcome(console: Console, site: SiteConfig, check: OutcomeCheck) -> No
         table.add_row(Text(name), str(count))
     console.print(table)
     patients = len({one.patient for one in check.found.kept})
-    splits = ", ".join(f"{count} for {part}" for part, count in zip(_SPLITS, check.splits, strict=True))
+    splits = ", ".join(
+        f"{count} of {of} patients for {split}"
+        for split, count, of in zip(_SPLITS, check.splits, check.patients, strict=True)
+    )
     lines = [f"{len(check.found.kept)} observations of {patients} patients can be used: {splits}."]
     lines += [f"  left out: {count}, {REASONS[reason]}" for reason, count in check.found.counts.items()]
     for line in lines:
@@ -136,6 +148,7 @@ def outcome_document(check: OutcomeCheck) -> dict[str, Any]:
         "patients": len({one.patient for one in check.found.kept}),
         "per_class": check.per_class,
         "splits": dict(zip(_SPLITS, check.splits, strict=True)),
+        "patients_of_splits": dict(zip(_SPLITS, check.patients, strict=True)),
         "left_out": {str(reason): count for reason, count in check.found.counts.items()},
         "left_out_of": {key: str(reason) for key, reason in check.found.left_out.items()},
         "findings": [
@@ -164,6 +177,16 @@ def _left_out_of_sums(
     kept = len(in_large_groups(settings, training, floor).labels_N)
     text = f"{len(training.labels_N) - kept} of {len(training.labels_N)} training cases are left out of sums: {why}"
     return [Finding("warn", None, "small-group", text)]
+
+
+def _below_floor(study: StudyConfig, site: SiteConfig, patients: Sequence[int]) -> list[Finding]:
+    """What the egress gateway will hold back, as it rests on too few patients."""
+    floor, found = floor_of(site.policy, study), []
+    for split, count in zip(_SPLITS, patients, strict=True):
+        if count < floor and not (split == "training" and study.left_out == site.name):
+            few = f"{count} patients for {split}, fewer than {floor} (min_patients of site and study)"
+            found.append(Finding("warn", None, "min-patients", f"{few}: {_HELD_BACK[split]}"))
+    return found
 
 
 def _lacking(per_class: dict[str, int]) -> list[str]:

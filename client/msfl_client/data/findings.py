@@ -56,6 +56,7 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "lesion-volume": "look at the mask: it may be inverted, or hold another structure",
         "same-image": "remove one of the two: one patient under two names would leak into validation",
         "clinical": "correct the line in the table; the patient is left out of a classification until then",
+        "min-patients": "add patients; or agree with the coordinator, and with your privacy officer, on a lower floor",
         "outcome": "nothing to do: the site takes part all the same; others have the cases that it lacks",
         "small-group": "nothing to do; with more patients like them, or a study without that input, they train, too",
         "leak": "take the column out of the study's inputs, or correct it in the table",

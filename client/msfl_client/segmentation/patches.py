@@ -6,7 +6,7 @@ Legend: B batch, C contrast, D/H/W voxels.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,33 +15,12 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from msfl_client.segmentation.augmentation import PatchAugmentation
+from msfl_client.segmentation.draws import case_order
 from msfl_client.segmentation.network_input import NetworkInput
 from msfl_common.config.study import Training
 from msfl_common.system.seeds import derive_seed
 
 Patch = tuple[torch.Tensor, torch.Tensor]
-
-
-def case_order(seed: int, turn: int, num_cases: int) -> NDArray[np.int64]:
-    """The order of the cases in one pass over them, from 0."""
-    return np.random.default_rng(derive_seed(seed, "order", turn)).permutation(num_cases)
-
-
-def drawn_in(first: int, count: int, num_items: int, order_of: Callable[[int], NDArray[np.int64]]) -> set[int]:
-    """Which items a window of shuffled passes over all of them holds.
-
-    Args:
-        first: where the window begins.
-        count: how long it is.
-        num_items: in one pass.
-        order_of: a pass, from 0, to the order of its items.
-    """
-    if count >= 2 * num_items - 1 or not num_items:  # a whole pass lies in it
-        return set(range(num_items))
-    turns = range(first // num_items, (first + count - 1) // num_items + 1)
-    stream = np.concatenate([order_of(turn) for turn in turns])
-    start = first - turns[0] * num_items
-    return {int(item) for item in stream[start : start + count]}
 
 
 class PatchDataset(Dataset[Patch]):

@@ -16,9 +16,10 @@ from msfl_client.data.checks import check_site
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.segmentation.distributed import train_on_devices
 from msfl_client.segmentation.distributed_rank import Job
+from msfl_client.segmentation.draws import patients_behind, seed_of
 from msfl_client.segmentation.loop import train_round, validate
 from msfl_client.segmentation.network_input import NetworkInput, cached_path, make_network_inputs
-from msfl_client.segmentation.patches import PatchDataset, PatchLoader, case_order, drawn_in
+from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.trainer import OnCase, OnProgress, OnStep
 from msfl_client.training.site_strategy import SiteStrategy, Start, site_strategy
 from msfl_common.config.site import SiteConfig
@@ -69,10 +70,7 @@ class SegmentationLearner:
 
     def num_behind(self, number: int) -> int:
         """See `Learner`; the patches of a round can be of fewer patients than there are."""
-        training, num_cases = self.study.training, len(self.train_patients)
-        count = training.steps_per_round * training.batch_size
-        drawn = drawn_in((number - 1) * count, count, num_cases, lambda turn: case_order(self.seed, turn, num_cases))
-        return len({self.train_patients[case] for case in drawn})
+        return patients_behind(self.study.training, self.seed, self.train_patients, number)
 
     @property
     def expected(self) -> Weights:
@@ -173,7 +171,7 @@ def open_segmentation(
         network=network,
         strategy=site_strategy(site.state, study, get_weights(network)),
         train_round=_training_on(devices, site, study, [(case, prepared[case.key]) for case in train]),
-        seed=derive_seed(study.seed, "site", site.name),
+        seed=seed_of(study, site.name),
         train_patients=tuple(_patient(case) for case in train),
         digest=digest_of_images(train, validation),
         floor=floor_of(site.policy, study),
@@ -191,7 +189,7 @@ def _training_on(
     devices: tuple[torch.device, ...], site: SiteConfig, study: StudyConfig, cases: Sequence[tuple[Case, NetworkInput]]
 ) -> TrainRound:
     """How this site trains a round: in this process, or in one for each of several devices."""
-    seed = derive_seed(study.seed, "site", site.name)
+    seed = seed_of(study, site.name)
     if len(devices) == 1:
         loader = PatchLoader(PatchDataset([prepared for _, prepared in cases], study.training, seed), devices[0])
 

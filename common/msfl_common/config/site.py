@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from msfl_common.config.base import (
     Frozen,
@@ -16,6 +16,7 @@ from msfl_common.config.base import (
     validate,
 )
 from msfl_common.config.classification import MODEL_KINDS
+from msfl_common.config.former_keys import former_keys_of_site, renewed_site
 from msfl_common.config.ledger import KeepContent
 from msfl_common.config.message_kinds import KindName, allowed_by_default
 from msfl_common.config.secrets import Secret, refuse_variables
@@ -92,6 +93,11 @@ class SiteConfig(Frozen):
     )
     policy: Policy = Policy()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, value: Any) -> Any:
+        return renewed_site(value)
+
     @field_validator("data", "hours", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
@@ -129,6 +135,8 @@ def load_site(path: Path) -> SiteConfig:
         raise ConfigError(str(path), ["no such file; name the site's file, or make one with `msfl-client init`"])
     content = read_yaml(unwritable(path))
     refuse_variables(content, str(path), "key_passphrase")
+    if faults := former_keys_of_site(content):
+        raise ConfigError(str(path), faults)
     site = validate(SiteConfig, content, str(path))
     base, policy, passphrase = path.resolve().parent, site.policy, site.key_passphrase
     if keep := policy.keep_content:

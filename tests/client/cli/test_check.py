@@ -82,10 +82,23 @@ def test_study_sets_the_contrasts_and_shows_the_split(site, site_file):
     study.write_text("name: trial\ninputs: {contrasts: [T1w]}\n")
     site.image("sub-01", "FLAIR").unlink()
     done = run("check", site_file, "--study", study)
-    assert "In study trial: train on 2 cases, validate on 1." in done.stdout
+    assert "In study trial: train on 2 cases of 2 patients, validate on 1 case of 1 patient." in done.stdout
     assert "they need 5 patients" in done.stdout
     document = json.loads(run("check", site_file, "--study", study, "--json").stdout)
     assert len(document["split"]["training"]) == 2
+    assert document["patients"] == {"training": 2, "validation": 1, "fewest_in_a_round": 2, "min_patients": 5}
+
+
+def test_check_counts_patients_as_the_gateway_does(site, site_file):
+    site_file.write_text(site_file.read_text() + "policy: {min_patients: 2}\n")
+    study = site_file.with_name("study.yaml")
+    study.write_text(
+        "name: trial\ninputs: {contrasts: [T1w]}\nmin_patients: 1\ntraining: {steps_per_round: 1, batch_size: 1}\n"
+    )
+    done = run("check", site_file, "--study", study)
+    assert "Some rounds will be refused: their patches are of 1 patients, and a model must rest on 2" in done.stdout
+    study.write_text("name: trial\ninputs: {contrasts: [T1w]}\nmin_patients: 1\n")
+    assert "refused" not in run("check", site_file, "--study", study).stdout
 
 
 BAD_FILES = {

@@ -48,15 +48,21 @@ def test_faults_classes_and_reasons(
     assert not check(tables, monkeypatch, "--json", outcome=COLUMN)
     document = json.loads(capsys.readouterr().out)["classification"]
     assert document["per_class"] == {"no": 6, "yes": 2}
-    assert document["parts"] == {"training": 4, "validation": 2, "test": 2}
+    assert document["splits"] == {"training": 4, "validation": 2, "test": 2}
+    assert document["patients_of_splits"] == {"training": 4, "validation": 2, "test": 2}
+    assert "4 patients for training, fewer than 5" in document["findings"][2]["text"]
     assert document["left_out"] == {"fault": 1, "no-label": 1}
     found = [(one["level"], one["case"], one["rule"]) for one in document["findings"]]
-    assert found == [("fail", "sub-20", "clinical"), ("warn", None, "small-group")]
+    assert found == [
+        ("fail", "sub-20", "clinical"),
+        ("warn", None, "small-group"),
+        *3 * [("warn", None, "min-patients")],
+    ]
     assert "participants.tsv: line 10, edss: expected a number from 0 to 10" in document["findings"][0]["text"]
 
     assert not check(tables, monkeypatch, outcome=COLUMN)
     text = capsys.readouterr().out
-    assert "8 observations of 8 patients can be used: 4 for training, 2 for validation, 2 for test." in text
+    assert "8 observations of 8 patients can be used: 4 of 4 patients for training, 2 of 2" in text
     assert "left out: 1, a fault in the patient's rows" in text
     assert "clinical: correct the line" in text
 
@@ -70,7 +76,7 @@ def test_one_class_is_a_warning(
     document = json.loads(capsys.readouterr().out)["classification"]
     assert document["per_class"] == {label: 8, other: 0}
     found = [(one["level"], one["rule"]) for one in document["findings"]]
-    assert found == [("warn", "outcome"), ("warn", "small-group")]
+    assert found == [("warn", "outcome"), ("warn", "small-group"), *3 * [("warn", "min-patients")]]
 
 
 def test_no_patient_with_a_label_cannot_take_part(

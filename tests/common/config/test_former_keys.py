@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from msfl_common.config.optimisation import Optimisation, optimisation_of, written_out
+from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.config.study import StudyConfig, load_study, parse_study
 from msfl_common.errors import ConfigError
 from msfl_common.strategies.fedavg import FedAvg
@@ -91,3 +92,28 @@ def test_a_strategy_that_does_not_apply_is_refused_by_name(
         load_study(file)
     assert caught.value.faults[0].startswith(line)
     assert len(caught.value.faults) == 1
+
+
+def test_renamed_keys_are_refused_where_they_are_written_and_read_where_they_are_stored(tmp_path: Path) -> None:
+    for text, line in {
+        "min_cases: 3": "min_cases: is called min_patients now; rename it",
+        "training: {augmentation: {contrast: 0.5}}": "training.augmentation.contrast: is called gamma now; rename it",
+    }.items():
+        (tmp_path / "study.yaml").write_text(f"name: a\n{text}\n")
+        with pytest.raises(ConfigError) as caught:
+            load_study(tmp_path / "study.yaml")
+        assert caught.value.faults == [line]
+    content = json.loads(stored())
+    content["min_cases"] = content.pop("min_patients") + 2
+    content["training"]["augmentation"]["contrast"] = content["training"]["augmentation"].pop("gamma") / 4
+    study = parse_study(json.dumps(content))
+    assert (study.min_patients, study.training.augmentation.gamma) == (7, 0.125)
+
+
+def test_a_site_is_read_likewise(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("name: here\ndata: bids\nstate: state\npolicy: {min_cases: 2}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_site(tmp_path / "site.yaml")
+    assert caught.value.faults == ["policy.min_cases: is called min_patients now; rename it"]
+    content = {"name": "here", "data": ["bids"], "state": "state", "policy": {"min_cases": 9}}
+    assert SiteConfig.model_validate(content).policy.min_patients == 9
