@@ -109,12 +109,12 @@ BAD_FILES = {
         "maskz: unknown key; remove it or check its spelling",
     ),
     "wrong type": (
-        "name: here\ndata: bids\nstate: state\npolicy: {min_cases: many}\n",
+        "name: here\ndata: bids\nstate: state\npolicy: {min_patients: many}\n",
         "policy.min_patients: found 'many'; input should be a valid integer",
     ),
     "missing key": ("name: here\nstate: state\n", "data: required, but not there"),
     "out of range": (
-        "name: here\ndata: bids\nstate: state\npolicy: {min_cases: 0}\n",
+        "name: here\ndata: bids\nstate: state\npolicy: {min_patients: 0}\n",
         "policy.min_patients: found 0; input should be greater than or equal to 1",
     ),
     "missing folder": ("name: here\ndata: nowhere\nstate: state\n", "no such folder; correct `data:`"),
