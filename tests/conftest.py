@@ -52,29 +52,29 @@ class BidsSite:
         """Write a NIfTI file."""
         nib.save(nib.Nifti1Image(voxels, affine), path)
 
-    def place(self, subject: str, context: str | None = None, masks: bool = False) -> Path:
+    def place(self, subject: str, visit: str | None = None, masks: bool = False) -> Path:
         """The anat folder of a case; created."""
         base = self.root / "derivatives" / "lesions" if masks else self.root
-        folder = base / subject / (context or "") / "anat"
+        folder = base / subject / (visit or "") / "anat"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def image(self, subject: str, contrast: str, context: str | None = None) -> Path:
+    def image(self, subject: str, contrast: str, visit: str | None = None) -> Path:
         """Path of an image, which need not be there yet."""
-        stem = "_".join(part for part in (subject, context, contrast) if part)
-        return self.place(subject, context) / f"{stem}.nii.gz"
+        stem = "_".join(part for part in (subject, visit, contrast) if part)
+        return self.place(subject, visit) / f"{stem}.nii.gz"
 
-    def mask(self, subject: str, context: str | None = None) -> Path:
+    def mask(self, subject: str, visit: str | None = None) -> Path:
         """Path of a mask, which need not be there yet."""
-        stem = "_".join(part for part in (subject, context) if part)
-        return self.place(subject, context, masks=True) / f"{stem}_label-lesion_mask.nii.gz"
+        stem = "_".join(part for part in (subject, visit) if part)
+        return self.place(subject, visit, masks=True) / f"{stem}_label-lesion_mask.nii.gz"
 
-    def add(self, subject: str, context: str | None = None, contrasts: Sequence[str] = ("T1w", "FLAIR")) -> None:
+    def add(self, subject: str, visit: str | None = None, contrasts: Sequence[str] = ("T1w", "FLAIR")) -> None:
         """A good case: every contrast and a mask with one lesion."""
         for contrast in contrasts:
-            path = self.image(subject, contrast, context)
+            path = self.image(subject, contrast, visit)
             self.save(path, self.head(f"{self.root.name}{path.name}"))
-        self.save(self.mask(subject, context), self.lesions(4))
+        self.save(self.mask(subject, visit), self.lesions(4))
 
     def config(self, *more: Path, **settings: Any) -> SiteConfig:
         """The site's config, its state beside the folder; `more` adds BIDS folders."""
@@ -91,6 +91,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     num_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     whole = ("integration", "attacks", "deploy")
     items.sort(key=lambda item: ([folder not in item.path.parts for folder in whole], -num_slow[item.path]))
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """What a command that is run in the tests' own process does to its environment ends with the test."""
+    before = dict(os.environ)
+    yield
+    now = os.environ.pop("PYTEST_CURRENT_TEST", None)
+    before.pop("PYTEST_CURRENT_TEST", None)
+    if dict(os.environ) != before:
+        os.environ.clear()
+        os.environ.update(before)
+    if now is not None:
+        os.environ["PYTEST_CURRENT_TEST"] = now
 
 
 @pytest.fixture

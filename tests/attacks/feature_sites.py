@@ -88,12 +88,12 @@ def _observed(cases: Dataset, part: str) -> tuple[tuple[SimpleNamespace, ...], t
     return visits, rows
 
 
-def _observation(who: str, context: str, label: int) -> SimpleNamespace:
+def _observation(who: str, visit_id: str, label: int) -> SimpleNamespace:
     """One visit, with features and nothing else."""
-    key = case_key(who, context, 0)
+    key = case_key(who, visit_id, 0)
     visit = SimpleNamespace(days=0.0, clinical={}, case=SimpleNamespace(key=key))
     return SimpleNamespace(
-        dataset=0, subject=who, context=context, patient=who, label=label, clinical={}, key=key, visits=(visit,)
+        dataset=0, subject=who, visit_id=visit_id, patient=who, label=label, clinical={}, key=key, visits=(visit,)
     )
 
 

@@ -69,7 +69,7 @@ class Parties:
         return Signer(self.site.name, load_key(self.site.key))
 
     @property
-    def door(self) -> Gateway:
+    def gateway(self) -> Gateway:
         return gateway.gateway_of(self.site)
 
     def restart_coordinator(self) -> None:

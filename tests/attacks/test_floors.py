@@ -149,7 +149,7 @@ def test_a_class_of_one_patient(rare: int) -> None:
     metrics = measure_site(np.stack([1 - score, score], axis=1), labels, patients, 0.5, OUTCOMES, Policy())
     assert not set(metrics.estimates) & set(class_metrics())
     assert "brier" in metrics.estimates
-    assert not metrics.cells.any()  # type: ignore[union-attr]
+    assert not metrics.score_bins.any()  # type: ignore[union-attr]
     assert not metrics.confusion.any()  # type: ignore[union-attr]
     assert metrics.min_patients == 30
 

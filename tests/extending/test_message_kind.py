@@ -32,6 +32,8 @@ from msfl_server.research.simulation.grid import InProcessGrid
 from msfl_server.rounds.reply_bounds import REST
 from tests.extending import example_message_kind as example
 
+REPOSITORY = Path(__file__).parents[2]
+FILES_TOUCHED = ("common/msfl_common/config/message_kinds.py", "client/msfl_client/rounds/handlers.py")
 VISITS = {"sub-a": 1, "sub-b": 1, "sub-c": 2, "sub-d": 2, "sub-e": 3}
 
 
@@ -75,7 +77,7 @@ def deployed(site: SiteConfig, study: StudyConfig) -> InProcessGrid:
 
 
 def test_a_new_kind_takes_two_files(touched: set[str]) -> None:
-    assert {Path(path).name for path in touched} == {"message_kinds.py", "handlers.py"}
+    assert touched == {str(REPOSITORY / file) for file in FILES_TOUCHED}
 
 
 @pytest.mark.usefixtures("touched")

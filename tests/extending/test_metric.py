@@ -33,6 +33,9 @@ from msfl_server.tracking.mlflow_tracker import track
 from tests.extending import example_metric as example
 from tests.server.rounds.test_classification import Recorder, grid_of
 
+REPOSITORY = Path(__file__).parents[2]
+FILES_TOUCHED = ("common/msfl_common/metrics/segmentation.py",)  # or classification.py, for one of an outcome
+
 
 def add(patch: pytest.MonkeyPatch, module: ModuleType, table: str) -> set[str | None]:
     """Add the example's entries to a table as an edit of its module would: the files that are touched."""
@@ -56,7 +59,7 @@ def test_a_metric_of_a_case_goes_from_the_site_to_the_report(
     tmp_path: Path,
     ready_store: Path,
 ) -> None:
-    assert len(add(monkeypatch, segmentation, "METRICS")) == 1
+    assert add(monkeypatch, segmentation, "METRICS") == {str(REPOSITORY / file) for file in FILES_TOUCHED}
     site = make_site(subjects=[f"sub-{number}" for number in range(4)]).config(policy=Policy(min_patients=1))
     rounds = tiny_study.rounds.model_copy(update={"num_rounds": 1, "quorum": 1})
     study, out = tiny_study.model_copy(update={"rounds": rounds}), tmp_path / "out"

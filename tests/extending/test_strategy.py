@@ -63,6 +63,10 @@ def with_strategy(study: StudyConfig, kind: str, steps: int = 2, **settings: obj
     return parse_study(StudyConfig.model_validate(content).model_dump_json())
 
 
+# The strategy's own, wherever it lies, and that of its line.
+FILES_TOUCHED = ("common/msfl_common/strategies/proximal.py", "common/msfl_common/strategies/__init__.py")
+
+
 def test_a_strategy_is_one_file_and_one_line() -> None:
     folders = (REPOSITORY / side for side in ("common", "client", "server"))
     sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
@@ -70,6 +74,7 @@ def test_a_strategy_is_one_file_and_one_line() -> None:
         file, kind = Path(inspect.getfile(example)), example.model_fields["kind"].default
         touched = [file, *(source for source in sources if kind in source.lower() or example.__name__ in source)]
         assert touched == [file]
+        assert len(touched) == len(FILES_TOUCHED) - 1
         imported = {line.split()[1] for line in file.read_text().splitlines() if line.startswith("from msfl")}
         assert imported == {"msfl_common.strategies.base"}
         assert STRATEGIES[kind] is example  # the line

@@ -99,7 +99,7 @@ HOSTILE_STUDIES: list[tuple[Callable[[Siege], RecordDict], Code]] = [
     (setting("training", "batch_size", 1024), Code.WRONG_STUDY),
     (setting("training", "steps_per_round", 100_000), Code.POLICY),
     (setting("network", "channels", [10**30, 8]), Code.BAD_STUDY),
-    (setting("network", "channels", [1024, 1024, 1024, 1024, 1024]), Code.WRONG_STUDY),
+    (setting("network", "channels", [1024, 1024, 1024, 1024]), Code.WRONG_STUDY),
     (setting("rounds", "num_rounds", 100_000), Code.POLICY),
     (setting("rounds", "num_rounds", [[[]]]), Code.BAD_STUDY),
     (with_study(lambda study: "[" * 100_000), Code.BAD_STUDY),

@@ -164,7 +164,7 @@ def test_an_interrupted_and_a_killed_run_resume_to_the_same_weights(base: Path, 
     command = ("simulate", base / "study.yaml", "--cohort", base / "cohort", "--out", out)
     interrupted = run_stopped(2, signal.SIGINT, *command)
     assert interrupted.returncode == 130, interrupted.stderr
-    assert f"`msfl-server simulate --resume {out}` goes on" in interrupted.stderr.replace("\n", "")
+    assert f"resume with `msfl-server simulate --resume {out}`" in interrupted.stderr.replace("\n", "")
     assert "interrupted" in interrupted.stderr
     assert "Traceback" not in interrupted.stderr
     assert json.loads((out / "summary.json").read_text())["rounds_completed"] == 1

@@ -34,7 +34,7 @@ TARGETS = (
         "aggregation",
         tuple(
             f"server/msfl_server/aggregation/{name}.py"
-            for name in ("fedavg", "averaging", "update_checks", "odd_sites", "update_store", "feature_models/newton")
+            for name in ("averaging", "combined", "update_checks", "odd_sites", "update_store")
         ),
         ("tests/server/aggregation", "tests/server/rounds/test_loop.py", "tests/attacks/test_influence.py"),
     ),

@@ -181,11 +181,11 @@ def _make(seed: int, folder: Path) -> Hospitals:
     known = {f"sub-{number:03d}" for number in range(1, CASES + 1)}
     trained, tests, further = [], [], []
     for site in sites:
-        parts = read_outcomes(site, study, tell_nobody).parts
+        parts = read_outcomes(site, study, tell_nobody).splits
         trained.append(len(parts.training))
         tests.append(_patients(site, study, parts.test, truth))
         more = site.model_copy(update={"data": (folder / "more" / site.name,)})
-        parts = read_outcomes(more, study, tell_nobody).parts
+        parts = read_outcomes(more, study, tell_nobody).splits
         everyone = (*parts.training, *parts.validation, *parts.test)
         further.append(_patients(more, study, [one for one in everyone if one.subject not in known], truth))
     return Hospitals(sites, int(np.argmin(trained)), _joined(tests), tuple(further))

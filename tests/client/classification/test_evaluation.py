@@ -36,7 +36,7 @@ def site_of(num_cases: int, seed: int = 0):
 def test_a_site_measures_and_the_ledger_says_what_left(tmp_path: Path) -> None:
     metrics = measure_site(*site_of(40), 0.5, STUDY, Policy())
     assert set(metrics.estimates) == NAMES
-    assert metrics.num_cases == metrics.confusion.sum() == metrics.cells[0, :, 1].sum() == 40
+    assert metrics.num_cases == metrics.confusion.sum() == metrics.score_bins[0, :, 1].sum() == 40
     gateway = Gateway(Policy(), tmp_path / "ledger.jsonl")
     content = release(gateway, metrics, STUDY, 3, metrics.min_patients)
     (line,) = read(gateway.ledger)
@@ -54,7 +54,7 @@ def test_the_same_study_gives_the_same_figures() -> None:
 
 def test_the_larger_floor_counts() -> None:
     found = measure_site(*site_of(40), 0.5, STUDY, Policy(min_patients=12))
-    groups = found.cells[0][found.cells[0, :, 1] > 0]
+    groups = found.score_bins[0][found.cells[0, :, 1] > 0]
     assert len(groups) == 3
     assert groups[:, 1].min() >= 12
 
@@ -87,7 +87,7 @@ def test_few_predicted_patients_are_not_told_of() -> None:
     metrics = measure_site(probabilities, labels, patients, float(threshold), STUDY, Policy())
     assert set(metrics.estimates) == NAMES - set(threshold_metrics())
     assert not metrics.confusion.any()
-    assert metrics.cells.any()
+    assert metrics.score_bins.any()
 
 
 def test_nobody_predicted_leaves_what_is_defined() -> None:
@@ -101,5 +101,5 @@ def test_of_three_classes_each_has_cells() -> None:
     rng = np.random.default_rng(1)
     probabilities, labels = rng.dirichlet((1, 1, 1), 60), np.arange(60) % 3
     metrics = measure_site(probabilities, labels, [f"p{number}" for number in range(60)], 0.5, STUDY, Policy())
-    assert metrics.cells.shape == (3, 10, 3)
+    assert metrics.score_bins.shape == (3, 10, 3)
     assert metrics.confusion.sum() == 60

@@ -134,13 +134,13 @@ def test_study(site: SiteConfig) -> None:
 
 
 def test_a_study_of_another_version(study: StudyFolder, site: SiteConfig) -> None:
-    files = {**read_kit(site.kit).files, STUDY_FILE: b"name: pilot\nstrategy: {}\n"}
+    files = {**read_kit(site.kit).files, STUDY_FILE: b"name: pilot\ninvented: {}\n"}
     put(changed(files, study.ca_key, msfl_version="9.9"), site.kit)
     assert "install MSFL 9.9" in row(site, "kit").fix  # until it is approved, the old one stays in use
     (site.state / "approved-kit.json").unlink()
     newer = row(site, "kit")
     assert newer.level == "fail"
-    assert "strategy: unknown key" in newer.text
+    assert "invented: unknown key" in newer.text
 
 
 def test_the_table_names_each_row_and_its_fix() -> None:

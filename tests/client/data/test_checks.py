@@ -336,7 +336,7 @@ def test_real_patients(open_ms, tmp_path: Path):
     site = SiteConfig(name="here", data=(open_ms,), state=tmp_path)
     result = check_site(site, INPUTS)
     assert [case.key for case in result.cases] == ["sub-07", "sub-19"]
-    whole_head = "expected the brain alone, or a preprocessed case; found the whole head: T1w, FLAIR"
+    whole_head = "expected skull-stripped images, or a preprocessed case; not skull-stripped: T1w, FLAIR"
     assert result.excluded == {
         "sub-long01_ses-1": ["no manual lesion mask", whole_head],
         "sub-long01_ses-2": ["no manual lesion mask", whole_head],

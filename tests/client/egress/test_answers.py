@@ -13,8 +13,8 @@ from msfl_client.egress.ledger import LEDGER_FILE, read
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.errors import Code, InputError, PrivateFolderError, RefusedError
+from msfl_common.feature_models import num_rounds_needed
 from msfl_common.messages.records import RoundTask, pack_task
-from msfl_common.models.feature_models import num_rounds_needed
 
 STUDY = StudyConfig(name="pilot", rounds=Rounds(num_rounds=9))
 OTHER = STUDY.model_copy(update={"seed": STUDY.seed + 1})

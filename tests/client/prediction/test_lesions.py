@@ -109,7 +109,7 @@ def test_a_whole_head_is_refused_without_the_packages(make_site, model: Path, tm
     with pytest.raises(CohortError):
         predict_folder(model, full_of_head(make_site).root, tmp_path / "out", "cpu")
     status = table(tmp_path / "out")[0]["status"]
-    assert "expected a brain-extracted image, found the whole head: T1w, FLAIR" in status
+    assert "expected a skull-stripped image, found one that is not: T1w, FLAIR" in status
     assert "install msfl[client], which brings deepbet" in status
 
 

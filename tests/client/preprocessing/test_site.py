@@ -167,7 +167,7 @@ def test_whole_heads_have_to_be_preprocessed(brains) -> None:
     checked = check_site(brains.config(), INPUTS)
     assert [case.key for case in checked.cases] == ["sub-01", "sub-02"]
     assert checked.excluded == {
-        "sub-03": ["expected the brain alone, or a preprocessed case; found the whole head: T1w, FLAIR"]
+        "sub-03": ["expected skull-stripped images, or a preprocessed case; not skull-stripped: T1w, FLAIR"]
     }
     assert "msfl-client preprocess" in FIXES["whole-head"]
     declared = brains.config(preprocessed="brain")

@@ -18,6 +18,7 @@ from msfl_client.rounds.app import build_app
 from msfl_client.rounds.site_context import SiteContext, open_context, train_site, validate_site
 from msfl_client.segmentation.loop import is_out_of_memory
 from msfl_client.site.devices import add_device_hours, check_hours, device_hours
+from msfl_client.training.site_strategy import Start
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
@@ -190,7 +191,7 @@ def test_a_round_that_does_not_fit_is_trained_again_in_halves(open_here: Callabl
     context, task, weights = open_here()
     whole = train_site(context, task, weights)
     set_weights(context.learner.network, weights)
-    context.learner.train_round(context.learner.network, 1, lambda *_: None, 2)
+    context.learner.train_round(context.learner.network, Start(1, weights, weights, {}, {}), lambda *_: None, 2)
     halves = get_weights(context.learner.network)
     handle = context.learner.network.register_forward_pre_hook(room_for(1, error))
     update = train_site(context, task, weights)

@@ -22,7 +22,7 @@ from msfl_common.config.base import Frozen, validate
 from msfl_common.config.ledger import KeepContent
 from msfl_common.config.site import Policy, SiteConfig, unused_by_site
 from msfl_common.config.study import StudyConfig
-from msfl_common.models.feature_models import first_state, is_finished
+from msfl_common.feature_models import first_state, is_finished
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.models.unused_settings import RULES, inapplicable, leaf_keys, unused_settings
 from msfl_server.aggregation.feature_models.combine import combine

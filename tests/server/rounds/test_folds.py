@@ -69,7 +69,7 @@ def changed(patients: Path, to: Path, site: str, edit: Callable[[list[str], list
 
 def held_out(patients: Path, out: Path, study: StudyConfig, site: str) -> set[str]:
     config = next(one for one in sites_of_cohort(patients, out, study) if one.name == site)
-    return {one.subject for one in read_outcomes(config, study, lambda *_: None).parts.test}
+    return {one.subject for one in read_outcomes(config, study, lambda *_: None).splits.test}
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from tests.server.rounds.test_loop import Killed, Recorder
 
 from msfl_client.classification.trainer import split_segmentation
 from msfl_client.clinical.observations import observations
-from msfl_client.clinical.splits import Parts, split_patients
+from msfl_client.clinical.splits import Splits, split_patients
 from msfl_client.connection.message_limits import bounds_of
 from msfl_client.data.checks import check_site
 from msfl_client.egress.gateway import check_agreed, check_request
@@ -217,8 +217,8 @@ def test_who_measures_the_classification_does_not_train_the_segmentation(
     for site in sites:
         first = open_context(site, STUDY, lambda *_: None, "segmentation")
         final = open_context(site, STUDY, lambda *_: None, "final", handed_model(site, STUDY))
-        parts: Parts = final.learner._data.parts  # type: ignore[attr-defined]
-        training, validation, test = ({(one.dataset, one.subject) for one in part} for part in parts.each)
+        splits: Splits = final.learner._data.splits  # type: ignore[attr-defined]
+        training, validation, test = ({(one.dataset, one.subject) for one in part} for part in splits.each)
         assert {case.patient for case in first.training} == training
         assert {case.patient for case in first.cases} == training | validation
         assert (len(training), len(validation), len(test)) == (3, 2, 2)

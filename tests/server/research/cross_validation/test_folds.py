@@ -101,7 +101,7 @@ def test_interrupted_it_comes_to_the_figures_of_folds_that_were_not(
 @pytest.mark.slow
 def test_each_fold_is_a_run_and_all_patients_are_tested(base: Path, whole: CompletedProcess[str]) -> None:
     document, out = json.loads(whole.stdout), base / "out"
-    assert whole.stdout == (out / "cross-validation.json").read_text()
+    assert document == {**json.loads((out / "cross-validation.json").read_text()), "warnings": []}
     assert [fold["name"] for fold in document["folds"]] == ["fold-1", "fold-2"]
     tested = [sum(fold["sites"].values()) for fold in document["folds"]]
     assert abs(tested[0] - tested[1]) <= 2

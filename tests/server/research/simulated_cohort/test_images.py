@@ -27,7 +27,7 @@ def timed() -> tuple[list[list[tuple[ScannedVisit, ScannedVisit]]], list[float]]
 
 
 @pytest.fixture
-def sessions(
+def visits(
     timed: tuple[list[list[tuple[ScannedVisit, ScannedVisit]]], list[float]],
 ) -> list[list[tuple[ScannedVisit, ScannedVisit]]]:
     return timed[0]
