@@ -58,7 +58,7 @@ class Site:
             settings=settings,
             study=self.study,
             site=site,
-            parts=SimpleNamespace(training=training, validation=measured, each=(training, measured)),
+            splits=SimpleNamespace(training=training, validation=measured, each=(training, measured)),
             raw=table,
             features=table,
             on_progress=lambda *told: self.told.append(str(told[-1])),

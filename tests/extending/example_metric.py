@@ -14,7 +14,7 @@ from msfl_common.metrics.segmentation import MaskPair, SegmentationMetric, label
 # common/msfl_common/metrics/segmentation.py: the function, and an entry in METRICS
 def lesion_count_difference(pair: MaskPair) -> float:
     """How many lesions too many or too few."""
-    counts = [label_lesions(mask, pair.spacing_mm)[1] for mask in (pair.prediction_DHW, pair.reference_DHW)]
+    counts = [label_lesions(mask, pair.spacing_mm)[1] for mask in (pair.prediction_DHW, pair.truth_DHW)]
     return float(abs(counts[0] - counts[1]))
 
 

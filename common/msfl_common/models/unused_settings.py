@@ -160,7 +160,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("rounds.num_rounds",), _ends_by_itself),
     Rule(("rounds.max_share",), _counts_cases),
     Rule(
-        tuple(f"harmonization.{key}" for key in ("features", "covariates", "age_knots_years", "min_patients")),
+        tuple(f"harmonization.{key}" for key in ("features", "covariates", "age_knots_years", "min_cases")),
         _harmonizes_not,
     ),
     Rule(("harmonization.age_knots_years",), _age_unkept),

@@ -54,7 +54,7 @@ def test_the_same_study_gives_the_same_figures() -> None:
 
 def test_the_larger_floor_counts() -> None:
     found = measure_site(*site_of(40), 0.5, STUDY, Policy(min_patients=12))
-    groups = found.score_bins[0][found.cells[0, :, 1] > 0]
+    groups = found.score_bins[0][found.score_bins[0, :, 1] > 0]
     assert len(groups) == 3
     assert groups[:, 1].min() >= 12
 

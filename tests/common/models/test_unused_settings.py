@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from msfl_common.config.ledger import KeepContent
 from msfl_common.config.site import Policy, SiteConfig, unused_by_site
 from msfl_common.config.study import StudyConfig
 from msfl_common.feature_models import first_state, is_finished
+from msfl_common.feature_models import settings as feature_settings
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.models.unused_settings import RULES, inapplicable, leaf_keys, unused_settings
 from msfl_server.aggregation.feature_models.combine import combine
@@ -30,10 +31,8 @@ from msfl_server.research.simulated_cohort import make_records
 from msfl_server.research.simulation.folder import sites_of_cohort
 from msfl_server.rounds.loop import run_rounds
 
-FEATURE_KINDS, DEEP_KINDS = (
-    tuple(kind for model in get_args(union) or (union,) for kind in get_args(model.model_fields["kind"].annotation))
-    for union in (classification.FeatureModel, classification.DeepModel)
-)
+FEATURE_KINDS = tuple(classification.FEATURE_MODELS)
+DEEP_KINDS = tuple(kind for kind in classification.MODEL_KINDS if kind not in FEATURE_KINDS)
 # Read to hold a study against limits, or to name what is read, whatever is trained.
 _LIMITS = {"check_size", "check_request", "_devices_of", "_slot", "request_sha256", "check_agreed"}
 _ELSEWHERE = {"schema_version", "rounds.patience_s"}  # the file's format; how long a site that is away is waited for
@@ -50,7 +49,7 @@ _BY_VALUE = {
 def recorded_reads() -> Iterator[set[tuple[str, str]]]:
     """(class, field) of all settings that are read meanwhile; what a validation or a limit reads is not counted."""
     reads: set[tuple[str, str]] = set()
-    bases = (Frozen, classification._Frozen)
+    bases = (Frozen, feature_settings.Frozen)
 
     def getattribute(config: BaseModel, name: str) -> Any:
         owner = type(config).__name__, name
@@ -196,7 +195,7 @@ def test_each_line_names_the_key_its_value_and_why() -> None:
     study = study_of({"kind": "lda"}, rounds={"num_rounds": 50, "quorum": 1, "max_share": 0.5})
     assert unused_settings(study) == [
         "inputs.spacing_mm: 4.0 has no effect: the study reads no image: its inputs are clinical values",
-        "model.channels: (4, 8) has no effect: lda trains no segmentation network",
+        "network.channels: (4, 8) has no effect: lda trains no segmentation network",
         "training.steps_per_round: 2 has no effect: lda is not trained by such steps",
         "training.batch_size: 2 has no effect: lda is not trained by such steps",
         "training.patch_voxels: 16 has no effect: lda is not trained by such steps",
