@@ -168,7 +168,7 @@ def test_a_second_authority_behind_the_pinned_one_is_refused(study: StudyFolder,
 def test_nobody_approves_an_unseen_authority_unattended(study: StudyFolder, site_file: Path, tmp_path: Path) -> None:
     archive, pinned = study.kit_archive("a"), fingerprint(read_certificate(study.ca_certificate))
     refused(join(archive, site_file), "needs a person's yes, and there is no terminal")
-    refused(join(archive, site_file, "--fingerprint", "00" * 32), "do not go on")
+    refused(join(archive, site_file, "--fingerprint", "00" * 32), "do not continue")
     assert not (site_file.parent / "state" / APPROVAL_FILE).exists()
     spelled = ":".join(pinned[place : place + 2].upper() for place in range(0, 64, 2))
     assert join(archive, site_file, "--fingerprint", spelled).returncode == 0

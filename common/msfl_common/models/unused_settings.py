@@ -103,6 +103,10 @@ def _no_unet(study: StudyConfig) -> str | None:
     return None if is_lesion_encoder else _no_network(study)
 
 
+def _no_strategy(study: StudyConfig) -> str | None:
+    return None if study.averages else f"{_model(study).kind} is no network: it is made of the sites' answers"
+
+
 def _no_steps(study: StudyConfig) -> str | None:
     return None if _trains_network(study) or _is_deep(study) else f"{_model(study).kind} is not trained by such steps"
 
@@ -153,6 +157,7 @@ _MODEL, _PREPARATION, _OUTCOME = "classification.model", "classification.prepara
 RULES: tuple[Rule, ...] = (
     Rule(("network.*",), _no_unet),
     Rule(("training.*",), _no_steps),
+    Rule(("strategy",), _no_strategy),
     Rule(("training.patch_voxels", "training.lesion_patch_fraction", "training.augmentation.*"), _no_network),
     Rule(("validation.window_overlap",), _no_network),
     Rule(("inputs.*",), _no_images),

@@ -26,6 +26,8 @@ from msfl_common.feature_models import first_state, is_finished
 from msfl_common.feature_models import settings as feature_settings
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.models.unused_settings import RULES, inapplicable, leaf_keys, unused_settings
+from msfl_common.networks.registry import KINDS as NETWORKS
+from msfl_common.strategies.base import Strategy
 from msfl_server.aggregation.feature_models.combine import combine
 from msfl_server.research.simulated_cohort import make_records
 from msfl_server.research.simulation.folder import sites_of_cohort
@@ -49,7 +51,7 @@ _BY_VALUE = {
 def recorded_reads() -> Iterator[set[tuple[str, str]]]:
     """(class, field) of all settings that are read meanwhile; what a validation or a limit reads is not counted."""
     reads: set[tuple[str, str]] = set()
-    bases = (Frozen, feature_settings.Frozen)
+    bases = (Frozen, feature_settings.Frozen, *NETWORKS, Strategy)
 
     def getattribute(config: BaseModel, name: str) -> Any:
         owner = type(config).__name__, name
@@ -69,7 +71,7 @@ def _is_check() -> bool:
         code = frame.f_code
         if code.co_name in _LIMITS or code.co_filename.endswith("pydantic/main.py"):
             return True
-        if code.co_name == "_answer_safely" or "msfl" not in code.co_filename:
+        if code.co_name == "_answer_safely" or not ("msfl" in code.co_filename or code.co_filename == __file__):
             return False
         frame = frame.f_back  # type: ignore[assignment]
     return False
