@@ -38,6 +38,10 @@ class Code(StrEnum):
     INTERNAL = "INTERNAL"
 
 
+# As earlier versions called it, in ledgers and checkpoints that are there already.
+FORMER_CODES = {"TOO_FEW_CASES": Code.TOO_FEW_PATIENTS}
+
+
 # For the coordinator.
 SENTENCES: dict[Code, str] = {
     Code.POLICY: "the site's policy does not allow it",

@@ -15,7 +15,7 @@ from msfl_client.egress.ledger_late import late_of
 from msfl_client.egress.ledger_line import Line
 from msfl_client.egress.ledger_proof import Proof
 from msfl_common.config.site import SiteConfig
-from msfl_common.errors import SENTENCES_AT_SITE, Code
+from msfl_common.errors import FORMER_CODES, SENTENCES_AT_SITE, Code
 
 REFUSAL = "refusal"
 UNPROVEN = (
@@ -93,9 +93,8 @@ class Study:
         if line.version not in self.versions:
             self.versions.append(line.version)
         if line.kind == REFUSAL:
-            meaning = (
-                SENTENCES_AT_SITE[Code(line.code)] if line.code in Code.__members__ else "not recorded at that time"
-            )
+            code = FORMER_CODES.get(line.code, Code.__members__.get(line.code))
+            meaning = SENTENCES_AT_SITE[code] if code else "not recorded at that time"
             found = self.refused.setdefault(line.code, Refused(line.code or "?", meaning))
             found.messages, found.late, found.last = found.messages + 1, found.late + bool(line.late), time
             return

@@ -14,7 +14,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid as Grid  # for the modules beside this one
 
 from msfl_common.config.study import Rounds
-from msfl_common.errors import SENTENCES, Code, UpdateError
+from msfl_common.errors import FORMER_CODES, SENTENCES, Code, UpdateError
 from msfl_common.messages.ledger import take_head, with_receipt
 from msfl_common.messages.records import unpack_refusal
 from msfl_common.models.weights import Weights
@@ -48,6 +48,7 @@ _MEANINGS = {
     "DUPLICATE_NAME": "another node already has this site name",
     "WRONG_NAME": "it gave another name than its key was authorised for",
     **{code.value: sentence for code, sentence in SENTENCES.items()},
+    **{former: SENTENCES[code] for former, code in FORMER_CODES.items()},
 }
 STRANGER = "node-"  # what a node is called before it has told its site's name
 POLL_S = (0.1, 0.5)  # pause between two looks for replies: short at first, then growing
