@@ -23,12 +23,12 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError, UpdateError
 from msfl_common.models.weights import Weights, check_weights, to_safetensors
 from msfl_common.strategies.base import Arrays, Local, SetLike, Strategy, Trained
+from msfl_common.strategies.declared import LAYERS, expect_sets, parted_layers
 from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.strategies.sets import expect_moderate, flattened, likes, parted, shape_only, zeros
 from msfl_common.system.files import private_folder, write_bytes
 
 FOLDER = "strategy"
-_LAYERS = "layers"  # the set of the layers that stay
 _SENT = "sent:"  # before the names of sets that came, in a file that holds those that are kept, too
 
 
@@ -132,16 +132,19 @@ class SiteStrategy:
             after: all weights of the network after it.
 
         Raises:
+            ConfigError: the strategy made what it did not declare.
             RefusedError: what there is to answer or keep is nothing to go on from.
             OSError: it cannot be kept, so nothing may leave.
         """
         shared = {name: after[name] for name in self.shared}
-        if not self.strategy.overrides("finish"):
+        if not any(self.strategy.overrides(one) for one in ("finish", "answered_sets", "kept_sets")):
             self._write(start.number, {}, after)
             return shared
         steps = range(1, self.study.training.steps_per_round + 1)
         rates = tuple(rate_at(self.study, start.number, step) for step in steps)
         finished = self.strategy.finish(Trained(start.shared, shared, start.sent, start.kept, rates))
+        expect_sets(self.strategy, "finish, answered", finished.answered, self.strategy.answered_sets(self.shared))
+        expect_sets(self.strategy, "finish, kept", finished.kept, self._kept)
         try:
             expect_moderate(finished.answered, self.strategy.answered_sets(self.shared))
             expect_moderate(finished.kept, self._kept)
@@ -160,14 +163,14 @@ class SiteStrategy:
         return self.strategy.kept_sets(self.shared)
 
     def _whole(self, shared: Weights, kept: Mapping[str, Arrays]) -> Weights:
-        return {**shared, **kept.get(_LAYERS, self.stays)}
+        return {**shared, **kept.get(LAYERS, self.stays)}
 
     def _read(self, last: int) -> dict[str, Arrays]:
         """What the site keeps after its last round up to `last`."""
-        declared = {**self._kept, **({_LAYERS: SetLike(self.stays)} if self.stays else {})}
+        declared = {**self._kept, **({LAYERS: SetLike(self.stays)} if self.stays else {})}
         rounds = [number for number in self._rounds() if number <= last] if declared else []
         if not rounds:
-            return {**zeros(self._kept), **({_LAYERS: self.stays} if self.stays else {})}
+            return {**zeros(self._kept), **({LAYERS: self.stays} if self.stays else {})}
         path, like = self._file(rounds[-1]), flattened({}, likes(declared))
         try:
             stored = load_file(path)
@@ -179,7 +182,7 @@ class SiteStrategy:
 
     def _write(self, number: int, kept: dict[str, Arrays], after: Weights) -> None:
         """Write down what is kept after a round, and forget all but what that started from."""
-        sets = {**kept, **({_LAYERS: {name: after[name] for name in self.stays}} if self.stays else {})}
+        sets = {**kept, **({LAYERS: {name: after[name] for name in self.stays}} if self.stays else {})}
         if not sets:
             return
         private_folder(self.folder, within=self.folder.parents[2])  # the state folder
@@ -218,12 +221,13 @@ def site_strategy(state: Path, study: StudyConfig, first: Weights) -> SiteStrate
         first: all weights of its network before any round.
     """
     strategy = study.strategy or FedAvg()
+    shared, stays = parted_layers(strategy, first)
     settings = study.model_dump_json(exclude={"rounds", "segmentation"})
     key = hashlib.sha256(settings.encode()).hexdigest()[:16]
     return SiteStrategy(
         study=study,
         strategy=strategy,
         folder=state / FOLDER / study.name / f"{study.task}-{key}",
-        shared={name: shape_only(value) for name, value in first.items() if not strategy.stays(name)},
-        stays={name: np.array(value) for name, value in first.items() if strategy.stays(name)},
+        shared={name: shape_only(value) for name, value in shared.items()},
+        stays={name: np.array(value) for name, value in stays.items()},
     )

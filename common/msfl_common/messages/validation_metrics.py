@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PlainSerializer, PlainValidator
+from pydantic import AliasChoices, Field, PlainSerializer, PlainValidator
 
 from msfl_common.errors import UpdateError
 from msfl_common.metrics.intervals import Estimate
@@ -54,7 +54,10 @@ class ValidationMetrics:
     estimates: Mapping[str, Estimate]
     num_cases: int
     seconds: float
-    score_bins: _Array = field(default=None, compare=False)  # comparing arrays gives no single truth
+    # Comparing arrays gives no single truth. Checkpoints of earlier versions have `cells`.
+    score_bins: Annotated[_Array, Field(validation_alias=AliasChoices("score_bins", "cells"))] = field(
+        default=None, compare=False
+    )
     confusion: _Array = field(default=None, compare=False)
     min_patients: int = field(default=0, compare=False)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 _Convolution = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d
+_DRAWS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _OF_BATCHES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -12,7 +14,8 @@ def check_made(network: nn.Module, kind: str) -> None:
     """Hold a network to what is sent of it.
 
     Raises:
-        TypeError: it has state beside its weights, a weight of two names, normalises by batch, or has no logits.
+        TypeError: it has state beside its weights, a weight of two names or not of float32, normalises by batch, draws
+            at random while it trains, or has no logits.
     """
     weights = {name for name, _ in network.named_parameters()}
     if more := sorted(set(network.state_dict()) - weights):
@@ -22,6 +25,14 @@ def check_made(network: nn.Module, kind: str) -> None:
         )
     if any(isinstance(module, _OF_BATCHES) for module in network.modules()):
         raise TypeError(f"{kind}: normalises by batch, and batches differ from site to site; take instance or group")
+    for name, weight in network.named_parameters():
+        if nn.parameter.is_lazy(weight) or weight.dtype != torch.float32:
+            found = "none before it has seen an image" if nn.parameter.is_lazy(weight) else str(weight.dtype)
+            raise TypeError(f"{kind}: {name}: expected float32, of a shape that the settings give; found {found}")
+    if any(isinstance(module, _DRAWS) and module.p > 0 for module in network.modules()):
+        raise TypeError(f"{kind}: drops maps at random, and a resumed round must give the same bits; take dropout away")
+    if not any(isinstance(module, _Convolution) for module in network.modules()):
+        raise TypeError(f"{kind}: has no convolution; expected one at its end, with one map and a bias: the logits")
     last = last_convolution(network)
     if last.out_channels != 1 or last.bias is None:
         raise TypeError(f"{kind}: expected one map with a bias of the last convolution, found {last}")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import Weights, expect_finite
-from msfl_common.strategies.base import Answers, Arrays, Sets
+from msfl_common.strategies.base import WEIGHTS, Answers, Arrays, Sets
 from msfl_common.strategies.base import Strategy as TrainingStrategy
+from msfl_common.strategies.declared import expect_like, expect_sets, parted_layers
 from msfl_common.strategies.sets import expect_moderate, flattened, length, likes, parted, zeros
 from msfl_server.aggregation.combined import Combined, mean_loss, shares_of
 from msfl_server.aggregation.update_checks import moved, too_far, too_long
@@ -31,7 +32,7 @@ class Averaging:
 
     def shared(self, weights: Weights) -> Weights:
         """See `Strategy`."""
-        return {name: value for name, value in weights.items() if not self.strategy.stays(name)}
+        return parted_layers(self.strategy, weights)[0]
 
     def sets_like(self, weights: Weights) -> Mapping[str, Arrays]:
         """See `Strategy`."""
@@ -66,9 +67,11 @@ class Averaging:
         declared, shares = self.strategy.server_sets(weights), shares_of(updates, self.max_share)
         ordered = {site: updates[site] for site in shares}
         made = self.strategy.combine(Answers(weights, sets or zeros(declared), ordered, shares))
+        expect_like(self.strategy, "combine", WEIGHTS, made.weights, weights)
+        expect_sets(self.strategy, "combine", made.state, declared)
         expect_finite(made.weights)
         expect_moderate(made.state, declared)
-        return Combined(made.weights, made.state, mean_loss(updates, self.max_share))
+        return Combined({name: made.weights[name] for name in weights}, made.state, mean_loss(updates, self.max_share))
 
     def is_moderate(self, _: Weights) -> bool:
         """See `Strategy`."""

@@ -83,14 +83,19 @@ def load_checkpoint(out: Path, study: StudyConfig, expected: Weights) -> Checkpo
     Raises:
         InputError: checkpoints are there, but none can be read.
     """
+    why: Exception | None = None
     folders = _rounds(out)
     for folder in reversed(folders):
         try:
             return _read(folder, study, expected)
-        except _DAMAGED:
-            continue
-    if folders:
-        raise InputError(f"{out / 'checkpoints'}: {len(folders)} checkpoints, none readable for study {study.name}")
+        except _DAMAGED as error:
+            why = why or error
+    if why is not None:
+        reason = " ".join(str(why).split())[:200]
+        raise InputError(
+            f"{out / 'checkpoints'}: {len(folders)} checkpoints, none readable for study {study.name}; of the newest: "
+            f"{reason}"
+        ) from why
     return None
 
 

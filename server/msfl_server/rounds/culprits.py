@@ -44,5 +44,5 @@ def combine_without_culprits(
             fault = fault or error
     if isinstance(fault, RunError):
         raise fault
-    why = str(fault) if isinstance(fault, MsflError) else type(fault).__name__
+    why = str(fault) if isinstance(fault, MsflError) else f"{type(fault).__name__}: {fault}"
     raise RunError(f"what the sites sent cannot be combined, whichever is left out: {why}") from fault

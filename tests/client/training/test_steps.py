@@ -77,6 +77,18 @@ def test_a_strategy_adds_to_each_step_once_and_before_gradients_are_clipped() ->
     assert clipped.item() == pytest.approx(1 - 0.1 * 0.5, rel=1e-5)
 
 
+@pytest.mark.parametrize("term", [torch.ones(2), 0.5])
+def test_a_term_that_is_no_single_number_is_refused_by_name(term: object) -> None:
+    class Wrong(Strategy):
+        def loss_term(self, local: Local) -> torch.Tensor:
+            return term  # type: ignore[return-value]
+
+    w = torch.tensor([1.0], requires_grad=True)
+    plan = plan_of(w, squares(w), Influence(Wrong(kind="wrong"), Local({"w": w}, {}, {}, {})))
+    with pytest.raises(TypeError, match=r"loss_term: expected a tensor of one number, found (\(2,\)|float)"):
+        run_steps(plan, [3.0], 1, lambda *_: None)
+
+
 def test_a_loss_or_a_weight_that_is_not_finite_is_refused() -> None:
     w = torch.tensor([1.0], requires_grad=True)
     with pytest.raises(RefusedError, match="mean loss nan in round 7"):

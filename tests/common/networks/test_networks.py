@@ -166,6 +166,10 @@ class Odd(SegmentationNetwork):
     [
         ([nn.BatchNorm3d(1), nn.Conv3d(1, 1, 1)], "0.num_batches_tracked is no weight"),
         ([nn.BatchNorm3d(1, track_running_stats=False), nn.Conv3d(1, 1, 1)], "normalises by batch"),
+        ([nn.Conv3d(1, 1, 1), nn.Dropout(0.1), nn.Conv3d(1, 1, 1)], "drops maps at random"),
+        ([nn.LazyConv3d(1, 1)], r"0\.weight: expected float32, of a shape .*found none before"),
+        ([nn.Conv3d(1, 1, 1).double()], r"0\.weight: expected float32, .*found torch\.float64"),
+        ([nn.Linear(1, 1)], "has no convolution"),
         ([shared := nn.Conv3d(1, 1, 1), nn.Sequential(shared)], "one that has another name"),
         ([nn.Conv3d(1, 2, 1)], "expected one map with a bias"),
         ([nn.Conv3d(1, 1, 1, bias=False)], "expected one map with a bias"),
