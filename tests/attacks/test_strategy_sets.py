@@ -93,7 +93,9 @@ def sets_of(first: Weights, name: str, value: float) -> Weights:
     return flattened({}, {name: {of: np.full_like(one, value) for of, one in first.items()}})
 
 
-def test_a_coordinator_whose_sets_are_not_as_declared_is_refused(sites: list[SiteConfig], scaffold: StudyConfig) -> None:
+def test_a_coordinator_whose_sets_are_not_as_declared_is_refused(
+    sites: list[SiteConfig], scaffold: StudyConfig
+) -> None:
     site, first = sites[0], get_weights(build_network(scaffold))
     open_context.cache_clear()
     right = first | sets_of(first, CONTROL, 0.0)
