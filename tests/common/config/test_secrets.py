@@ -86,6 +86,10 @@ def test_a_login_at_mlflow_from_a_variable(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InputError, match="expected MLflow's USER:PASSWORD") as caught:
         login(named)
     assert VALUE not in str(caught.value)
+    (tmp_path / "server.yaml").write_text(f"hosts: [x]\nmlflow_login: 'me:{VALUE}'\n")
+    with pytest.raises(InputError, match=r"mlflow_login: holds a password.*mode 0600") as caught:
+        load_server(tmp_path / "server.yaml")
+    assert VALUE not in str(caught.value)
     (tmp_path / "server.yaml").write_text("hosts: [x]\nmlflow: 'http://${HOST}'\n")
     with pytest.raises(ConfigError, match="in `mlflow_login`"):
         load_server(tmp_path / "server.yaml")
