@@ -18,7 +18,7 @@ from rich.text import Text
 
 from msfl_client.harmonization.combat import Rows, fit_scanners
 from msfl_common.config.site import load_site
-from msfl_common.config.study import load_study
+from msfl_common.config.study import load_study, parse_study
 from msfl_common.errors import ConfigError, ModelFolderError, RefusedError
 from msfl_common.harmonization import Reference
 from msfl_common.models.model_folder import read_reference
@@ -199,3 +199,21 @@ def test_mutated_folders_and_settings_end_in_one_error(tmp_path: Path) -> None:
     faults = [reading_fault(read, path) for _, read, path in mutated_files(models, tmp_path, 200, seed=11)]
     assert len(faults) == 300
     assert [fault for fault in faults if fault] == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"rounds": {"server_momentum": [1]}},
+        {"rounds": {"server_momentum": {"a": 1}}},
+        {"rounds": {"server_momentum": 0.5}, "strategy": {"kind": "fedavg"}},
+        {"min_cases": 1, "min_patients": 9},
+        {"min_patients": 9, "min_cases": 1},
+        {"training": {"augmentation": {"contrast": 0.0, "gamma": 1.0}}},
+        {"model": {}, "network": {"kind": "unet"}},
+    ],
+)
+def test_a_stored_study_with_an_earlier_key_is_read_or_refused_by_name(content: dict[str, Any]) -> None:
+    """Beside the key that it is called now, neither wins."""
+    with pytest.raises(ConfigError, match=r"momentum|min_cases|contrast|model"):
+        parse_study(json.dumps({"name": "a"} | content))

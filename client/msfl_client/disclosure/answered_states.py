@@ -2,8 +2,9 @@
 
 `answers/<study>/states-<settings>/` in the site's state folder holds a file a state: a state that is asked again gets
 the answer that it had, and costs nothing; another must follow from the last one, and only so many are answered. How the
-rounds of a study go may change on the way; any other setting makes it a study that a person has to approve anew, whose
-states are counted by themselves.
+rounds of a study go may change on the way. With any other setting, which a person has to approve, or after an upgrade
+that wrote settings down otherwise, nothing is answered until a person forgets the answers: counted anew, they would be
+a second set about the same cases.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from msfl_common.config.classification import Classification
+from msfl_common.config.optimisation import settings_sha256
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.feature_models import Phase, State, model_of, phase_of
@@ -147,11 +149,16 @@ def answered_states(state_folder: Path, study: StudyConfig, harmonized_to: str |
 
     Raises:
         InputError: a file cannot be read; says what to do.
+        RefusedError: the study was answered with other settings, or as an earlier version wrote them down.
     """
     assert study.classification is not None
-    settings = study.model_dump_json(exclude={"rounds", "segmentation"})
-    key = hashlib.sha256(settings.encode()).hexdigest()[:16]
-    folder = state_folder / FOLDER / study.name / f"states-{key}"
+    folder = state_folder / FOLDER / study.name / f"states-{settings_sha256(study)[:16]}"
+    if others := sorted(set(folder.parent.glob("states-*")) - {folder}):
+        raise RefusedError(
+            Code.ANSWERED,
+            f"{others[0]}: study {study.name} was answered with other settings, or by an earlier version of MSFL; only "
+            "`msfl-client reset-answers` lets it be answered anew",
+        )
     known = sorted((_read(path) for path in folder.glob("[0-9]*.safetensors")), key=lambda one: one.number)
     if known:
         try:

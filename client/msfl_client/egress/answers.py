@@ -35,7 +35,6 @@ from msfl_common import __version__
 from msfl_common.config.classification import NAME
 from msfl_common.config.message_kinds import is_once
 from msfl_common.config.site import Policy, SiteConfig
-from msfl_common.config.stages import segmentation_name
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.messages.records import Content, RoundTask, payload_sha256
@@ -166,8 +165,7 @@ def forget(site: SiteConfig, study: str) -> None:
         ledger.append(gateway.ledger, entry, gateway.signer)
     except RefusedError as error:
         raise InputError(error.detail) from None
-    for name in (study, segmentation_name(study)):
-        shutil.rmtree(site.state / STRATEGY_FOLDER / name, ignore_errors=True)
+    shutil.rmtree(site.state / STRATEGY_FOLDER / study, ignore_errors=True)
     shutil.rmtree(folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -209,8 +210,10 @@ def check_agreed(agreed: StudyConfig, study: StudyConfig) -> None:
     how = {"rounds": agreed.rounds}
     if study.segmentation is not None and agreed.segmentation is not None:
         how["segmentation"] = agreed.segmentation
-    asked, expected = written_out(study.model_copy(update=how)), written_out(agreed)
-    if asked != expected:
-        found = asked.model_dump()
-        differ = [key for key, value in expected.model_dump(exclude=set(how)).items() if found[key] != value]
+    asked, expected = (
+        json.loads(written_out(one).model_dump_json(), parse_float=str)
+        for one in (study.model_copy(update=how), agreed)
+    )
+    if asked != expected:  # as they are written: 0.0 and -0.0 are equal, but what is kept under them is not
+        differ = [key for key, value in expected.items() if asked[key] != value]
         raise RefusedError(Code.WRONG_STUDY, ", ".join(differ))

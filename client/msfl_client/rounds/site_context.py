@@ -146,7 +146,7 @@ def build_context(
         learner, training, cases, features = open_classification(site, settings, devices, on_progress, model)
     else:
         split = partial(split_segmentation, site, study)
-        learner, training, cases = open_segmentation(site, settings, devices, on_progress, split)
+        learner, training, cases = open_segmentation(site, settings, devices, on_progress, split, study.name)
     if not (learner.num_train_cases or is_left_out):
         raise RefusedError(Code.NO_CASES)
     fitted = cases if is_left_out else training

@@ -155,9 +155,22 @@ def usable_cases(
 
 
 def open_segmentation(
-    site: SiteConfig, study: StudyConfig, devices: tuple[torch.device, ...], on_progress: OnProgress, split: Split
+    site: SiteConfig,
+    study: StudyConfig,
+    devices: tuple[torch.device, ...],
+    on_progress: OnProgress,
+    split: Split,
+    part_of: str,
 ) -> tuple[SegmentationLearner, tuple[Case, ...], tuple[Case, ...]]:
-    """The learner, its training cases and all that it learns from or is measured on; `split` says which do which.
+    """The learner, its training cases and all that it learns from or is measured on.
+
+    Args:
+        site: whose cases.
+        study: of the stage.
+        devices: to train on.
+        on_progress: told what is done.
+        split: says which cases are learned from, and which measured.
+        part_of: name of the whole study.
 
     Raises:
         CohortError: the folders hold nothing usable.
@@ -169,7 +182,7 @@ def open_segmentation(
         study=study,
         device=devices[0],
         network=network,
-        strategy=site_strategy(site.state, study, get_weights(network)),
+        strategy=site_strategy(site.state, study, get_weights(network), part_of),
         train_round=_training_on(devices, site, study, [(case, prepared[case.key]) for case in train]),
         seed=seed_of(study, site.name),
         train_patients=tuple(_patient(case) for case in train),

@@ -7,7 +7,6 @@ again, after a kill or because it is asked for once more, starts where it did th
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.numpy import load_file
 
 from msfl_client.training.rates import rate_at
 from msfl_client.training.steps import Influence, influence_of, trained_parameters
+from msfl_common.config.optimisation import settings_sha256
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError, UpdateError
 from msfl_common.models.weights import Weights, check_weights, to_safetensors
@@ -212,22 +212,21 @@ def read_start(path: Path, study: StudyConfig, number: int, weights: Weights) ->
     )
 
 
-def site_strategy(state: Path, study: StudyConfig, first: Weights) -> SiteStrategy:
+def site_strategy(state: Path, study: StudyConfig, first: Weights, part_of: str | None = None) -> SiteStrategy:
     """The strategy of a study, or of a stage of it, at a site.
 
     Args:
         state: the site's state folder.
         study: of the stage.
         first: all weights of its network before any round.
+        part_of: name of the whole study, where it is another: a stage's own can be that of another study, too.
     """
     strategy = study.strategy or FedAvg()
     shared, stays = parted_layers(strategy, first)
-    settings = study.model_dump_json(exclude={"rounds", "segmentation"})
-    key = hashlib.sha256(settings.encode()).hexdigest()[:16]
     return SiteStrategy(
         study=study,
         strategy=strategy,
-        folder=state / FOLDER / study.name / f"{study.task}-{key}",
+        folder=state / FOLDER / (part_of or study.name) / f"{study.task}-{settings_sha256(study)[:16]}",
         shared={name: shape_only(value) for name, value in shared.items()},
         stays={name: np.array(value) for name, value in stays.items()},
     )

@@ -44,9 +44,15 @@ def _former(content: dict[str, Any], table: dict[str, str]) -> list[str]:
 
 def _with_names(content: dict[str, Any], table: dict[str, str]) -> dict[str, Any]:
     for place, name in table.items():
-        if _is_there(content, place):
+        if _is_there(content, place) and not _is_there(content, _beside(place, name)):  # of both, neither may win
             content = _renamed(content, place.split("."), name)
     return content
+
+
+def _beside(place: str, name: str) -> str:
+    """The place of another key of the same section."""
+    *sections, _ = place.split(".")
+    return ".".join((*sections, name))
 
 
 def _renamed(content: dict[str, Any], place: list[str], name: str) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def _with_network(content: dict[str, Any]) -> dict[str, Any]:
 
 def _with_strategy(content: dict[str, Any]) -> dict[str, Any]:
     """A momentum was a key of the rounds; and rates were replaced where they equalled the usual ones."""
-    if not _momenta(content):
+    if not _momenta(content) or content.get("strategy") is not None:
         return content
     stages = {name: dict(content[name]) for name in ("rounds", "segmentation") if isinstance(content.get(name), dict)}
     momenta = {name: stage.pop("server_momentum", 0.0) for name, stage in stages.items()}
@@ -101,7 +107,7 @@ def _with_strategy(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _only(momenta: dict[str, Any]) -> Any:
-    found = {value for value in momenta.values() if value}
-    if len(found) > 1:
+    found = [value for value in momenta.values() if value]
+    if any(value != found[0] for value in found):
         raise ValueError("server_momentum: one of each stage is no longer read; finish the run with the version it has")
-    return found.pop() if found else 0.0
+    return found[0] if found else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -61,3 +62,11 @@ def written_out(study: StudyConfig) -> StudyConfig:
             "strategy": study.strategy if study.strategy is not None or not study.averages else FedAvg(),
         }
     )
+
+
+def settings_sha256(study: StudyConfig) -> str:
+    """Digest of a study's settings but how its rounds go: the same where a default is written out and where it is not.
+
+    What a site writes down under it, to be held against later requests, cannot be asked for anew by another spelling.
+    """
+    return hashlib.sha256(written_out(study).model_dump_json(exclude={"rounds", "segmentation"}).encode()).hexdigest()

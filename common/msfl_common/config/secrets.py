@@ -17,6 +17,8 @@ from pydantic import Field
 from msfl_common.errors import ConfigError, InputError
 
 _REFERENCE = r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"
+# A port after the colon, and the `@` in a path, is no password.
+_PASSWORD = re.compile(r":/{1,2}(?!/)[^/@[]*:(?!\d+/)[^@]*@|[?&;](?:password|passwd|pwd|token)=", re.IGNORECASE)
 Variable = Annotated[str, Field(pattern=f"^{_REFERENCE}$")]
 Secret = Variable | Path
 
@@ -71,12 +73,12 @@ def environment_without(secret: Secret | None) -> dict[str, str]:
 
 
 def refuse_password(uri: str, place: str, fix: str) -> None:
-    """Refuse a URI that holds a password.
+    """Refuse a URI that holds a password: before its host, with whatever is in it, or among its parameters.
 
     Raises:
         InputError: it does; the message does not repeat it.
     """
-    if re.search(r"://[^/@\s]*:[^/@\s]*@", uri):
+    if _PASSWORD.search(uri):
         raise InputError(f"{place}: holds a password, which would be in logs; {fix}")
 
 

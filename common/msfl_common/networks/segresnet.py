@@ -30,6 +30,11 @@ class SegResNet(SegmentationNetwork):
         """Each further one has twice the maps and half the edges of the one before."""
         return tuple(Level(self.maps * 2**number, 2**number) for number in range(len(self.blocks)))
 
+    def least_values(self, edge: int) -> int:
+        """See `SegmentationNetwork`; of each block, one of its two convolutions: a batch may be trained in halves."""
+        each = zip(self.blocks, self.levels, strict=True)
+        return sum(2 * blocks * level.maps * self.num_voxels(edge, level.shrinks) for blocks, level in each)
+
     def make(self, num_contrasts: int) -> nn.Module:
         """See `SegmentationNetwork`.
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _HEADS = (3, 6, 12, 24)
 _GROUPS = 4
+_SETS = 6  # of a block's maps that the way back needs, by half: a batch may be trained in halves
 _Blocks = Annotated[int, Field(ge=1, le=12)]
 
 
@@ -43,12 +44,14 @@ class SwinUNETR(SegmentationNetwork):
         return self.divisor
 
     def least_values(self, edge: int) -> int:
-        """See `SegmentationNetwork`; each token also looks at all others of its window, once for each head."""
-        looks = 0
-        for blocks, heads, shrinks in zip(self.blocks, _HEADS, (2, 4, 8, 16), strict=True):
+        """See `SegmentationNetwork`; in each block, each token also looks at all others of its window, by each head."""
+        of_blocks = 0
+        for number, (blocks, heads) in enumerate(zip(self.blocks, _HEADS, strict=True)):
+            shrinks = 2 ** (number + 1)
             seen = int(min(self.window, edge // shrinks) ** self.dimensions)
-            looks += blocks * heads * self.num_voxels(edge, shrinks) * seen
-        return super().least_values(edge) + looks
+            of_token = _SETS * self.maps * 2**number + heads * seen
+            of_blocks += blocks * self.num_voxels(edge, shrinks) * of_token
+        return super().least_values(edge) + of_blocks
 
     def make(self, num_contrasts: int) -> nn.Module:
         """See `SegmentationNetwork`.

@@ -16,6 +16,7 @@ import typer
 
 from msfl_common.errors import MsflError
 from msfl_common.system.command_line import back_to_normal
+from msfl_common.system.foreign_text import harmless
 from msfl_common.system.processes import end_debug_channels
 
 _EXTRAS = (
@@ -56,7 +57,7 @@ def run_app(app: typer.Typer) -> NoReturn:
             _say("interrupted")
     except (Exception, KeyboardInterrupt) as error:
         if debug:
-            traceback.print_exc()
+            sys.stderr.write(harmless(traceback.format_exc()))  # errors can quote what others wrote
         code, lines = explain(error)
         for line in lines:
             _say(line)

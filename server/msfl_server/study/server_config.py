@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from msfl_common.config.base import Frozen, validate
 from msfl_common.config.secrets import Secret, refuse_password, refuse_variables
+from msfl_common.errors import InputError
 from msfl_common.system.reading import read_yaml
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -84,6 +85,11 @@ def load_server(path: Path) -> ServerConfig:
     fix = "put USER:PASSWORD into a file of mode 0600, and name that as `mlflow_login`"
     refuse_password(str(content.get("mlflow")), f"{path}: mlflow", fix)
     refuse_variables(content, str(path), "mlflow_login")
+    named = content.get("mlflow_login")
+    if isinstance(named, str) and ":" in named and not (path.resolve().parent / named).exists():
+        raise InputError(
+            f"{path}: mlflow_login: holds a password, which would be in logs; {fix}, or a variable as ${{NAME}}"
+        )
     server = validate(ServerConfig, content, str(path))
     folder = path.resolve().parent
     return server.model_copy(

@@ -86,6 +86,10 @@ def test_a_login_at_mlflow_from_a_variable(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InputError, match="expected MLflow's USER:PASSWORD") as caught:
         login(named)
     assert VALUE not in str(caught.value)
+    (tmp_path / "server.yaml").write_text(f"hosts: [x]\nmlflow_login: 'me:{VALUE}'\n")
+    with pytest.raises(InputError, match=r"mlflow_login: holds a password.*mode 0600") as caught:
+        load_server(tmp_path / "server.yaml")
+    assert VALUE not in str(caught.value)
     (tmp_path / "server.yaml").write_text("hosts: [x]\nmlflow: 'http://${HOST}'\n")
     with pytest.raises(ConfigError, match="in `mlflow_login`"):
         load_server(tmp_path / "server.yaml")
@@ -98,7 +102,37 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(tmp_path: Pa
     assert "MLFLOW_TRACKING_PASSWORD" in done.stderr
     assert VALUE not in done.stderr
     assert not (tmp_path / "out").exists()
-    refuse_password("http://me@host:5000/path:x", "here", "")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me:VALUE@host",
+        "http://me:VALUE/a@host",
+        "http://me:VALUE b@host",
+        "https:/me:VALUE@host",
+        "postgresql://host/runs?user=me&password=VALUE",
+        "mysql://host/runs?PWD=VALUE",
+    ],
+)
+def test_a_password_anywhere_in_a_uri_is_found(uri: str) -> None:
+    with pytest.raises(InputError, match="holds a password") as caught:
+        refuse_password(uri, "here", "")
+    assert "VALUE" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me@host:5000/path:x",
+        "http://host:5000/a:b@c",
+        "http://[::1]:5000/@x",
+        "file:///a:b/c@d",
+        "sqlite:///r.db",
+    ],
+)
+def test_what_is_no_password_is_let_through(uri: str) -> None:
+    refuse_password(uri, "here", "")
 
 
 def test_the_settings_can_be_read_by_other_programs(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.models.weights import Weights
 from msfl_common.networks.base import Level, SegmentationNetwork
-from msfl_common.networks.registry import AttentionUNet, SwinUNETR, UNet
+from msfl_common.networks.registry import AttentionUNet, SegResNet, SwinUNETR, UNet
 
 every_network = pytest.mark.parametrize("settings", SMALL, ids=NAMES)
 
@@ -237,3 +237,14 @@ def test_weights_are_float32_and_move_as_they_are() -> None:
         network = build_network(study_of(settings))
         set_weights(network, weights)
         assert digest(get_weights(network)) == digest(weights)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [SegResNet(maps=8, blocks=(16, 16)), SwinUNETR(maps=12, blocks=(12, 12, 12, 12), window=2)],
+    ids=["a", "b"],
+)
+def test_every_block_counts_for_the_memory_that_a_study_asks_for(settings: SegmentationNetwork) -> None:
+    """Or a study of many blocks passes for one of few, and takes the site's memory when it trains."""
+    needed = values_kept(build_network(study_of(settings)), torch.zeros(1, 2, 32, 32, 32))
+    assert needed / 3 < settings.least_values(32) <= needed / 2  # a batch may be trained in halves

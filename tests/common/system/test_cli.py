@@ -102,3 +102,10 @@ def test_closed_pipe_is_silent():
     assert reader.stderr.read() == b""
     assert reader.wait(30) == 1
     reader.stderr.close()
+
+
+def test_a_traceback_that_quotes_a_stranger_moves_no_cursor():
+    done = run(r"raise ValueError('\x1b]0;title\x07\u202e')", "--debug")
+    assert "Traceback" in done.stderr
+    assert r"ValueError: \x1b]0;title\x07\u202e" in done.stderr
+    assert not {"\x1b", "\x07", "\u202e"} & set(done.stderr)
