@@ -78,6 +78,7 @@ def test_a_deployed_study_ends_with_a_report_and_true_ledgers(page: str, tmp_pat
     assert (tmp_path / "study" / "run" / "report.html").stat().st_size > 0
     if page == "start/hospital.md":
         assert "none touched" in printed
+        assert "There is no interval" not in printed  # the page promises one
         assert "model_update" in printed
         rows = (tmp_path / "predictions" / "predictions.tsv").read_text().splitlines()
         assert len(rows) > 50

@@ -45,7 +45,7 @@ def import_dicom_folder(
 
 @commands.command()
 def preprocess(site: SitePath, study: StudyPath = None, workers: Workers = 2, as_json: Json = False) -> None:
-    """Bring every case into the common space: brain, bias field, alignment, MNI152; only what changed is done again.
+    """Preprocess each case: skull stripping, N4 bias correction, co-registration, MNI152; only what changed is redone.
 
     What was done to the images before is recognised, or said by `preprocessed` in SITE.yaml. Results lie in the
     site's state folder, with a page to look at; nothing leaves the site. Exit code 2 when no case can be used.

@@ -24,6 +24,7 @@ from msfl_common.system.command_line import Json, make_program, print_json
 if TYPE_CHECKING:
     from msfl_client.connection.check import Row
     from msfl_common.config.site import SiteConfig
+    from msfl_common.config.study import StudyConfig
 
 app = make_program(
     "Take part in federated studies of MS MRI; images stay here.",
@@ -91,8 +92,9 @@ def check(
 ) -> None:
     """Look at every case of the site: what can be used, what cannot, why, and how to fix it.
 
-    Where the coordinator's joining kit is there, look at the connection and the machine, too. Exit code 0 when at
-    least one case can be used and nothing keeps the site from taking part, else 2.
+    Where the coordinator's joining kit is there, look at the connection and the machine, too; with a study alone, at
+    the policy. Exit code 0 when at least one case can be used and no fault that these find keeps the site from taking
+    part, else 2; too few patients to train are a warning.
     """
     from msfl_client.cli.check_view import check_document, check_under_bar, print_check
     from msfl_client.clinical.check import check_outcome, needs_images, outcome_document, print_outcome
@@ -139,6 +141,24 @@ def check(
         raise CohortError(f"{site}: none of {len(result.found)} cases can be used; the fixes are given above")
     if failed := [row.name for row in rows if row.level == "fail"]:
         raise InputError(f"{site}: cannot take part yet: {', '.join(failed)}; the fixes are given above")
+    if study_config is not None and not rows and connection is not False:
+        _check_policy(site, site_config, study_config)
+
+
+def _check_policy(path: Path, site: SiteConfig, study: StudyConfig) -> None:
+    """Say before there is a kit that the study asks what the site would refuse.
+
+    Raises:
+        InputError: the policy's setting that the study goes beyond.
+    """
+    from msfl_client.egress.gateway import check_request
+    from msfl_common.errors import InputError, RefusedError
+
+    try:
+        check_request(site.policy, study, round_number=1)
+    except RefusedError as error:
+        text = f"{path}: study {study.name} goes beyond this site's policy: {error.detail}"
+        raise InputError(f"{text}; change `policy:`, or decline") from error
 
 
 def _wants_connection(asked: bool | None, site: SiteConfig) -> bool:

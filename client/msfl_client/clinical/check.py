@@ -174,9 +174,9 @@ def _left_out_of_sums(
     why = describe_small_group(settings, training, floor)
     if why is None:
         return []
-    kept = len(in_large_groups(settings, training, floor).labels_N)
-    text = f"{len(training.labels_N) - kept} of {len(training.labels_N)} training cases are left out of sums: {why}"
-    return [Finding("warn", None, "small-group", text)]
+    kept, of = len(in_large_groups(settings, training, floor).labels_N), len(training.labels_N)
+    text = f"{of - kept} of {of} training observations are left out of sums: {why}"
+    return [Finding("warn", None, "small-group", text if kept else f"{text}; none is left: {_HELD_BACK['training']}")]
 
 
 def _below_floor(study: StudyConfig, site: SiteConfig, patients: Sequence[int]) -> list[Finding]:

@@ -55,8 +55,8 @@ def check_site(
 ) -> SiteCheck:
     """Check every case of a site; files seen before and unchanged are not read again.
 
-    A case that `msfl-client preprocess` has brought into the common space is used from there. Whole heads that it
-    has not are unusable; skull-stripped images are used as they are.
+    A case that `msfl-client preprocess` has brought into the common space is used from there. Of the
+    others, skull-stripped images are used as they are; images that are not skull-stripped are unusable.
 
     Results are kept in `cache/checks.json` of the state folder, also when the check is interrupted. Cases are
     read by threads, which unpack gzip side by side and, unlike processes, are allowed inside Ray's workers.

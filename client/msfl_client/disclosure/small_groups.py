@@ -46,7 +46,7 @@ def describe_small_group(settings: Classification, cases: Dataset, min_patients:
     if found is None:
         return None
     number = len(np.unique(patients_N[found[1]]))
-    return f"{number} training patients {found[0]}; expected none, or at least {min_patients}"
+    return f"{number} training patient{'s' * (number != 1)} {found[0]}; expected none, or at least {min_patients}"
 
 
 def groups(

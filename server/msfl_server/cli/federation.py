@@ -76,7 +76,8 @@ def start(
     if as_json:
         print_json(summary.model_dump(mode="json"))
     else:
-        say(f"{summary.rounds_completed} rounds completed; report: {study.run / 'report.html'}")
+        rounds = f"{summary.rounds_completed} round{'s' * (summary.rounds_completed != 1)}"
+        say(f"{rounds} completed; report: {study.run / 'report.html'}")
 
 
 @commands.command()

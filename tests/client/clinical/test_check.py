@@ -16,7 +16,8 @@ from msfl_client.cli.main import main
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
-    (tmp_path / "site.yaml").write_text("name: here\ndata: bids\nstate: state\n")
+    policy = "policy: {tasks: [classification], refuse_models: []}\n"
+    (tmp_path / "site.yaml").write_text(f"name: here\ndata: bids\nstate: state\n{policy}")
     return Tables(tmp_path / "bids")
 
 
@@ -65,6 +66,34 @@ def test_faults_classes_and_reasons(
     assert "8 observations of 8 patients can be used: 4 of 4 patients for training, 2 of 2" in text
     assert "left out: 1, a fault in the patient's rows" in text
     assert "clinical: correct the line" in text
+
+
+def test_small_groups_that_leave_nobody_are_said_to_keep_a_site_from_training(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few_of_each = [(f"sub-{n:02d}", 1 + n / 4, ("no", "yes")[n % 2]) for n in range(16)]  # 4 and 4 to train on
+    tables.participants(HEADER, *few_of_each)
+    assert not check(tables, monkeypatch, outcome=COLUMN)
+    text = capsys.readouterr().out
+    assert "training observations are left out of sums" in text
+    assert "none is left: the site cannot train" in text
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("tasks: [lesion-segmentation]", "task classification, which `policy.tasks` does not name"),
+        ("tasks: [classification]", "model logistic, which `policy.refuse_models` names"),
+    ],
+)
+def test_a_study_beyond_the_policy_is_said_before_there_is_a_kit(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], policy: str, expected: str
+) -> None:
+    tables.participants(HEADER, *GOOD)
+    (tables.root.parent / "site.yaml").write_text(f"name: here\ndata: bids\nstate: state\npolicy: {{{policy}}}\n")
+    assert check(tables, monkeypatch, outcome=COLUMN) == 2
+    assert expected in capsys.readouterr().err
+    assert not check(tables, monkeypatch, "--data-only", outcome=COLUMN)
 
 
 @pytest.mark.parametrize(("label", "other"), [("no", "yes"), ("yes", "no")])

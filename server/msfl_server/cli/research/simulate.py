@@ -1,4 +1,4 @@
-"""The command of `msfl-server` that plays a study among virtual sites."""
+"""The command of `msfl-server` that runs a study among virtual sites."""
 
 from __future__ import annotations
 
