@@ -69,6 +69,7 @@ def test_answers_that_were_written_down_otherwise_are_not_forgotten(site: Site) 
     site.ask(START)
     (folder,) = (site.learner._data.site.state / "answers" / "attacked").iterdir()
     folder.rename(folder.with_name("states-0123456789abcdef"))
+    (folder.parent / "final-train.json").write_text("{}")  # the register of a deployed site
     with pytest.raises(RefusedError, match=r"states-0123456789abcdef.*reset-answers") as refused:
         site.ask(START)
     assert refused.value.code is Code.ANSWERED

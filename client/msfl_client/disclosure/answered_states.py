@@ -153,7 +153,8 @@ def answered_states(state_folder: Path, study: StudyConfig, harmonized_to: str |
     """
     assert study.classification is not None
     folder = state_folder / FOLDER / study.name / f"states-{settings_sha256(study)[:16]}"
-    if others := sorted(set(folder.parent.glob("states-*")) - {folder}):
+    # A simulation keeps no register beside them: its folds have other settings, and answer nobody.
+    if (others := sorted(set(folder.parent.glob("states-*")) - {folder})) and any(folder.parent.glob("*.json")):
         raise RefusedError(
             Code.ANSWERED,
             f"{others[0]}: study {study.name} was answered with other settings, or by an earlier version of MSFL; only "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -69,4 +70,11 @@ def settings_sha256(study: StudyConfig) -> str:
 
     What a site writes down under it, to be held against later requests, cannot be asked for anew by another spelling.
     """
-    return hashlib.sha256(written_out(study).model_dump_json(exclude={"rounds", "segmentation"}).encode()).hexdigest()
+    said = json.loads(study.model_dump_json(exclude={"rounds", "segmentation"}))
+    kind = ((said["classification"] or {}).get("model") or {}).get("kind")
+    own = _PAPERS.get(str(kind), _OWN)
+    defaults = {"learning_rate": own.learning_rate, "weight_decay": own.weight_decay}
+    said["training"] = {k: None if k in defaults and v == defaults[k] else v for k, v in said["training"].items()}
+    if said["strategy"] == {"kind": "fedavg"}:
+        said["strategy"] = None
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
