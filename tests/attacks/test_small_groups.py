@@ -68,7 +68,7 @@ def test_the_one_man_among_many_is_not_in_the_first_newton_step(
     kept = in_large_groups(settings, few, 5)
     assert kept.features_NP[:, 0].max() == 0
     assert len(kept.labels_N) == len(few.labels_N) - num_men
-    with pytest.raises(RefusedError, match=rf"{num_men} training patients whom {settings.inputs[0]} sets apart"):
+    with pytest.raises(RefusedError, match=rf"{num_men} training patients? whom {settings.inputs[0]} sets apart"):
         contribute(settings, state, few, 0, 1, 5)
 
 
