@@ -210,6 +210,7 @@ def test_help_and_version_in_short_and_in_long(program: str) -> None:
     assert "--site" not in run_main(MAINS[program], "status", "-h").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_help_takes_no_half_second_of_cpu(program: str) -> None:
     script = Path(sys.executable).with_name(program)
@@ -222,6 +223,7 @@ def test_help_takes_no_half_second_of_cpu(program: str) -> None:
     assert best_s < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_shell_completes_commands_and_options(program: str) -> None:
     variable = f"_{program.replace('-', '_').upper()}_COMPLETE"

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from msfl_client.site.keys import make_key
 from msfl_server.cli.research.command import PACKAGES
 from tests.installation import NOT_AT_A_SITE, NOT_LOADED_AT_A_COORDINATOR, lacking
@@ -49,6 +51,7 @@ def test_commands_of_research_name_all_that_a_coordinators_installation_lacks() 
     assert set(PACKAGES) == needed - {"ray"}  # an extra of its own
 
 
+@pytest.mark.slow
 def test_a_coordinator_needs_nothing_of_a_sites_or_of_research(tmp_path) -> None:
     make_key(tmp_path / "site.key", "site-a")
     study = str(tmp_path / "study")
@@ -73,6 +76,7 @@ def test_a_coordinator_needs_nothing_of_a_sites_or_of_research(tmp_path) -> None
     assert "expected the output folder of a run that completed a round" in found[-1][2]
 
 
+@pytest.mark.slow
 def test_research_says_what_to_install(tmp_path) -> None:
     folders = ["study.yaml", "--out", "out"]
     lines = [
@@ -87,6 +91,7 @@ def test_research_says_what_to_install(tmp_path) -> None:
         assert "`pip install 'msfl[sim]'`" in err
 
 
+@pytest.mark.slow
 def test_a_site_needs_nothing_of_the_coordinators(tmp_path) -> None:
     site, data = str(tmp_path / "site" / "site.yaml"), tmp_path / "bids"
     data.mkdir()
@@ -104,6 +109,7 @@ def test_a_site_needs_nothing_of_the_coordinators(tmp_path) -> None:
     assert "is not installed" not in found[4][1] + found[4][2]
 
 
+@pytest.mark.slow
 def test_the_other_sides_commands_say_what_to_install(tmp_path) -> None:
     study = str(tmp_path / "study")
     [site] = run_lacking(PACKAGES, "client", ["make-officer-key", str(tmp_path / "officer.key")])

@@ -61,6 +61,7 @@ def changed(one: Path, other: Path) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_kind_of_model_is_two_files_and_a_line(extended: Path, tmp_path: Path) -> None:
     assert changed(extended, REPOSITORY) == set(FILES_TOUCHED)
     before, after = (len((root / REGISTRY).read_text().splitlines()) for root in (REPOSITORY, extended))
@@ -91,6 +92,7 @@ site_half_of(settings)
 """
 
 
+@pytest.mark.slow
 def test_a_kind_without_its_half_at_the_site_is_named(extended: Path) -> None:
     place = "client/msfl_client/classification/feature_models/shrunken_centroids.py"
     half = extended / place

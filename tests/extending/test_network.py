@@ -64,6 +64,7 @@ def add(make_site: Callable[..., object], tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_network_is_a_file_and_a_line(add: Path) -> None:
     package = extended(add / "copy")
     assert [f"common/msfl_common/{file}" for file in touched(package)] == list(FILES_TOUCHED)

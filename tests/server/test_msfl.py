@@ -34,6 +34,7 @@ def given(place: Path) -> dict[str, Any]:
     return run_notebook(NOTEBOOK, place)
 
 
+@pytest.mark.slow
 def test_the_notebook_gives_what_it_shows(given: dict[str, Any]) -> None:
     shown = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     for before, now in zip(shown["cells"], given["cells"], strict=True):
@@ -114,6 +115,7 @@ def test_errors_are_typed_and_of_one_line(call, expected: str, tmp_path: Path) -
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_what_an_installation_lacks_is_named_with_its_extra() -> None:
     code = "import sys; sys.modules['mlflow'] = None\nimport msfl\ntry: msfl.simulate('s', cohort='c', output='o')\n"
     code += "except msfl.InputError as error: print(error)"
@@ -121,6 +123,7 @@ def test_what_an_installation_lacks_is_named_with_its_extra() -> None:
     assert done.stdout == "simulate needs mlflow; install it with `pip install 'msfl[sim]'`\n", done.stderr
 
 
+@pytest.mark.slow
 def test_import_is_light_and_every_name_is_there() -> None:
     code = (
         "import sys, msfl, time; print(time.process_time()); print({'pydantic', 'numpy', 'torch'} & set(sys.modules))"

@@ -156,6 +156,7 @@ def test_wrong_command_line_is_one_line_and_exit_2(arguments, expected):
     assert expected in done.stderr
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy():
     code = (
         "import sys, msfl_client.cli.main\n"

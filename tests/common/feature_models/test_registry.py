@@ -112,6 +112,7 @@ def test_what_an_author_leaves_out_has_the_strictest_sense() -> None:
     assert FeatureModel.most_fits is not None
 
 
+@pytest.mark.slow
 def test_a_study_is_read_without_what_trains_or_predicts() -> None:
     load = "import sys, msfl_common.config.study, msfl_common.config.site\n"
     heavy = ("scipy", "sklearn", "xgboost", "torch", "pandas")

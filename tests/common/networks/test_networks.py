@@ -83,6 +83,7 @@ def test_its_weights_are_all_of_it(settings: SegmentationNetwork, tmp_path: Path
         assert torch.equal(network.eval()(image), build_network(study).eval()(image))
 
 
+@pytest.mark.slow
 def test_another_process_expects_the_same_and_starts_from_the_same_bits() -> None:
     """Without SymPy, which PyTorch loads for seconds where networks draw first values without memory."""
     code = (
@@ -218,6 +219,7 @@ def test_the_largest_networks_are_refused_before_they_are_built() -> None:
             weights_like(study_of(settings))
 
 
+@pytest.mark.slow
 def test_settings_are_read_without_a_deep_learning_framework() -> None:
     code = "import sys, msfl_common.config.study; print(sorted({'torch', 'monai', 'einops'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -122,6 +122,7 @@ def test_without_the_kernels_locks_it_is_an_error(tmp_path: Path, monkeypatch: p
         pass
 
 
+@pytest.mark.slow
 def test_a_forked_process_does_not_go_on_holding_it(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with held(lock, "taken"):
