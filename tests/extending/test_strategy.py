@@ -99,6 +99,7 @@ class DiesTraining(Recorder):
             raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "cache_answers"), [("fedprox", True), ("scaffold", True), ("fednorm", False)])
 def test_a_killed_run_goes_on_to_the_same_bits(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path, kind: str, cache_answers: bool
@@ -127,6 +128,7 @@ def captured(replies: list[Message]) -> Callable[[int, Message], Message]:
     return tamper
 
 
+@pytest.mark.slow
 def test_layers_that_stay_are_in_no_message_and_no_ledger(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
 ) -> None:
@@ -153,6 +155,7 @@ def test_layers_that_stay_are_in_no_message_and_no_ledger(
         load_model(tmp_path / "out" / "model")
 
 
+@pytest.mark.slow
 def test_sets_beside_the_weights_are_in_the_ledger_and_learnt_from(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
 ) -> None:

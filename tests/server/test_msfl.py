@@ -45,6 +45,7 @@ def test_the_notebook_gives_what_it_shows(given: dict[str, Any]) -> None:
         assert before["cell_type"] == "markdown" or was, "a cell without output shows nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("given")
 def test_a_run_is_read_and_asked_for_again(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = msfl.read_run(str(place / "run"))
@@ -65,6 +66,7 @@ def test_a_run_is_read_and_asked_for_again(place: Path, capfd: pytest.CaptureFix
 
 
 @pytest.mark.usefixtures("given")
+@pytest.mark.slow
 def test_a_model_predicts_outcomes(place: Path, tmp_path: Path) -> None:
     model = msfl.read_run(place / "run").model
     assert model.task == "classification"

@@ -53,6 +53,7 @@ def row(site: SiteConfig, name: str, /, **changes: object) -> Row:
     return next(found for found in check_connection(site.model_copy(update=changes)) if found.name == name)
 
 
+@pytest.mark.slow
 def test_device(site: SiteConfig) -> None:
     good = row(site, "device")
     assert good.level == "pass"
@@ -72,6 +73,7 @@ def test_disk(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (site.state / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_state_folder_of_an_earlier_version_that_others_may_enter(site: SiteConfig) -> None:
     """`check` and `status` give the one command, before `start` has to."""
     site.state.chmod(0o755)
@@ -83,6 +85,7 @@ def test_a_state_folder_of_an_earlier_version_that_others_may_enter(site: SiteCo
     assert what_waits(site) == ""
 
 
+@pytest.mark.slow
 def test_a_policy_of_an_earlier_version_says_how_receipts_come(site: SiteConfig) -> None:
     assert not [found for found in check_connection(site) if found.name == "receipts"]
     found = row(site, "receipts", policy=Policy(allow=("model_update", "node_facts")))
@@ -107,6 +110,7 @@ def test_no_kit(site: SiteConfig) -> None:
     assert {levels[name] for name in ("server", "clock", "authenticated", "study")} == {"skip"}
 
 
+@pytest.mark.slow
 def test_an_authority_that_ends_soon(study: StudyFolder, site: SiteConfig) -> None:
     authority = make_authority("pilot", datetime.now(UTC) - timedelta(days=3630))
     study.ca_certificate.write_bytes(authority.certificate_pem)
@@ -119,6 +123,7 @@ def test_an_authority_that_ends_soon(study: StudyFolder, site: SiteConfig) -> No
     assert (found.level, found.fix) == ("warn", "ask the coordinator for a new kit")
 
 
+@pytest.mark.slow
 def test_another_version_of_msfl(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "__version__", "9.9")
     found = row(site, "kit")
@@ -126,6 +131,7 @@ def test_another_version_of_msfl(site: SiteConfig, monkeypatch: pytest.MonkeyPat
     assert "installed is 9.9" in found.text
 
 
+@pytest.mark.slow
 def test_study(site: SiteConfig) -> None:
     good = row(site, "study")
     assert (good.level, good.text) == ("pass", "pilot: lesion-segmentation, 10 rounds, within the policy")
@@ -133,6 +139,7 @@ def test_study(site: SiteConfig) -> None:
     assert (beyond.level, beyond.text) == ("fail", "goes beyond this site's policy: 10 rounds, at most 3")
 
 
+@pytest.mark.slow
 def test_a_study_of_another_version(study: StudyFolder, site: SiteConfig) -> None:
     files = {**read_kit(site.kit).files, STUDY_FILE: b"name: pilot\ninvented: {}\n"}
     put(changed(files, study.ca_key, msfl_version="9.9"), site.kit)

@@ -229,6 +229,7 @@ def test_an_extracted_brain_is_neither_cut_nor_flattened_again(head: Head, done:
     assert recognise({"T1w": read_image(head.case.images["T1w"])}) == "none"
 
 
+@pytest.mark.slow
 def test_sessions_of_a_patient_are_treated_alike(tmp_path) -> None:
     template = load_template(4.0)
     voxels = (1000 * np.asarray(template.dataobj)).astype(np.int16)

@@ -140,6 +140,7 @@ def test_a_derivative_is_read_as_it_was_made_and_by_training(brains) -> None:
     assert np.unique(prepared.image_CDHW[0]).size <= np.unique(read.images_DHW["T1w"]).size
 
 
+@pytest.mark.slow
 def test_a_derivative_carries_no_text_of_its_source(brains) -> None:
     config = brains.config()
     one_by_one(config)

@@ -54,6 +54,7 @@ def test_the_key_on_disk_opens_with_its_passphrase_alone(site: SiteConfig) -> No
         unlock(site)
 
 
+@pytest.mark.slow
 def test_from_a_variable_which_the_sites_process_is_not_given(
     site: SiteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,6 +133,7 @@ def expected_unread(study: StudyConfig) -> set[str]:
     return set(inapplicable(study)) - _BY_VALUE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FEATURE_KINDS)
 def test_what_a_feature_model_does_not_read_is_said(kind: str, records: Path, tmp_path: Path) -> None:
     more = {"penalty": "elastic-net"} if kind in ("logistic", "linear-svm") else {}
@@ -141,6 +142,7 @@ def test_what_a_feature_model_does_not_read_is_said(kind: str, records: Path, tm
     assert unread_of(study, sites_of_cohort(records, tmp_path, study), tmp_path) == expected_unread(study)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -224,6 +226,7 @@ def test_a_site_refuses_kinds_of_model_that_there_are(value: list[str]) -> None:
         Policy(refuse_models=tuple(value))
 
 
+@pytest.mark.slow
 def test_every_setting_of_a_site_is_read_by_its_program() -> None:
     folders = [Path(__file__).parents[3] / side for side in ("client", "common")]
     trees = [ast.parse(path.read_text()) for folder in folders for path in folder.rglob("*.py")]
@@ -240,6 +243,7 @@ def test_settings_of_a_site_that_do_not_apply(tmp_path: Path) -> None:
     assert unused_by_site(site.model_copy(update={"device": "auto"})) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DEEP_KINDS)
 def test_what_a_deep_model_does_not_read_is_said(kind: str, imaged: SiteConfig, tmp_path: Path) -> None:
     model = {"kind": kind, "width": 2, "slices": 8, "pixels": 16, "max_visits": 1}

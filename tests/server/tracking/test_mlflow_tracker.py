@@ -134,6 +134,7 @@ def test_a_store_that_fails_mid_study_does_not_stop_it(tmp_path, base, store, st
     assert steps(client, tracker.run_id, "seconds") == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_at_the_end_is_waited_for(tmp_path, study, summary):
     from mlflow import MlflowClient
 
@@ -181,6 +182,7 @@ def _has_login():
     return getpass.getuser() != "root"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("uri", "message"),
     [

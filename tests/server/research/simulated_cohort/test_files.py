@@ -43,6 +43,7 @@ def test_same_bytes_with_more_workers(cohort: CohortSummary, tmp_path: Path) -> 
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_images(cohort: CohortSummary, tmp_path: Path) -> None:
     made = make_cohort(tmp_path / "other", num_sites=1, cases_per_site=1, seed=8, spacing_mm=COARSE_MM, num_workers=1)
     name = "site-a/sub-001/ses-01/anat/sub-001_ses-01_FLAIR.nii.gz"
