@@ -7,7 +7,15 @@ import pytest
 
 from msfl_common.config.study import Rounds
 from msfl_common.errors import UpdateError
-from msfl_server.aggregation.update_checks import FACTS_STEP, FURTHEST, capped_shares, check_count, moved, too_far
+from msfl_server.aggregation.update_checks import (
+    FACTS_STEP,
+    FURTHEST,
+    capped_shares,
+    check_count,
+    moved,
+    too_far,
+    too_long,
+)
 
 BEFORE = {"w": np.array([3.0, 4.0], np.float32), "bn.running_mean": np.array([2.0], np.float32)}  # 5 long, and 2
 
@@ -78,3 +86,13 @@ def test_no_share_above_the_most() -> None:
     assert capped_shares(cases, 0.1) == pytest.approx(dict.fromkeys("abc", 1 / 3))
     assert capped_shares({"a": 9, "b": 1}, 0.3) == {"a": 0.5, "b": 0.5}
     assert capped_shares({"a": 5, "b": 0}, 0.6) == {"a": 0.5, "b": 0.5}, "who has no cases takes nothing over"
+
+
+def test_a_set_beside_the_weights_is_too_long_beyond_ten_times_the_others() -> None:
+    near = {"a": 1.0, "b": 1.0, "c": FURTHEST * 1.0}
+    assert too_long("control", near) == {}
+    odd = too_long("control", {**near, "c": FURTHEST * 1.01})
+    assert list(odd) == ["c"]
+    assert odd["c"].startswith("control: of length 10.1; at most 10 ")
+    assert too_long("control", {"a": 1.0, "b": 1e9}) == {}  # two say nothing of each other
+    assert too_long("control", {"a": 0.0, "b": 0.0, "c": 5.0}) == {}  # nor do sets of 0
