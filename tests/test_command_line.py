@@ -248,7 +248,7 @@ def cohort(tmp_path: Path) -> Path:
 
 def test_what_options_were_called_before_still_works(cohort: Path, tmp_path: Path) -> None:
     done = run_main(server, "make-cohort", tmp_path / "same", "--records", "--sites=1", "--cases=4", "--json")
-    assert json.loads(done.stdout)["sites"][0]["cases"] == 4
+    assert json.loads(done.stdout)["sites"][0]["patients"] == 4
     for path in cohort.rglob("*.tsv"):
         assert path.read_bytes() == (tmp_path / "same" / path.relative_to(cohort)).read_bytes()
     shown = run_main(server, "make-cohort", "--help").stdout

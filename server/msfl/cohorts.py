@@ -10,8 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from msfl.extras import needs
-from msfl_common.errors import InputError
-from msfl_common.system.progress import progress_bars, silence
+from msfl_common.system.progress import silence
 
 
 @dataclass(frozen=True)
@@ -58,27 +57,19 @@ def make_cohort(
         InputError: a number is out of range, or `output` cannot be written or holds something else.
     """
     with needs("sim", "make_cohort"):
-        from msfl_server.research.simulated_cohort import make_cohort as make_images
-        from msfl_server.research.simulated_cohort import make_records
+        from msfl_server.research.simulated_cohort import simulate_cohort
 
-    folder, style = Path(output), {"spacing_mm": spacing_mm} if images else {}
-    make = make_images if images else make_records
-    with nullcontext() if progress else silence(), progress_bars() as bars:
-        task = bars.add_task("Simulating patients", total=sites * (patients + nmosd + controls), note="")
-        try:
-            made = make(
-                folder,
-                num_sites=sites,
-                cases_per_site=patients,
-                num_nmosd=nmosd,
-                num_controls=controls,
-                seed=seed,
-                on_progress=lambda done, total: bars.update(task, completed=done, total=total),
-                **style,
-            )
-        except ValueError as error:
-            raise InputError(str(error)) from None
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from None
+    folder = Path(output)
+    with nullcontext() if progress else silence():
+        made = simulate_cohort(
+            folder,
+            num_sites=sites,
+            num_patients=patients,
+            num_nmosd=nmosd,
+            num_controls=controls,
+            with_images=images,
+            seed=seed,
+            spacing_mm=spacing_mm,
+        )
     table = pd.DataFrame(made.sites, columns=["site", "bids", "patients"]).set_index("site")
     return Cohort(folder, table, dict(made.best_auroc))

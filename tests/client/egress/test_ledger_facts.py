@@ -4,28 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.client.egress.test_ledger import entry
+
 from msfl_client.egress.ledger import LEDGER_FILE, append
 from msfl_client.egress.ledger_facts import gather_facts
-from msfl_client.egress.ledger_line import Entry
 from msfl_client.egress.ledger_proof import Proof
 from msfl_client.site.keys import load_key, make_key
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import SENTENCES_AT_SITE, Code
 from msfl_common.trust.receipts import Signer
-
-
-def entry(number: int) -> Entry:
-    return Entry(
-        kind="model_update",
-        study="pilot",
-        round=number,
-        arrays={"w": [2]},
-        numbers=["num-examples"],
-        num_bytes=8,
-        sha256="0" * 64,
-        num_cases=9,
-        version="0.1.0",
-    )
 
 
 def test_lines_from_before_the_key_count_as_unsigned(tmp_path: Path) -> None:

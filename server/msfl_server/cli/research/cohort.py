@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -41,44 +40,35 @@ def make_cohort_command(
 ) -> None:
     """Simulate patients with MS on real anatomy at sites with scanners of their own."""
     from msfl_common.errors import InputError
-    from msfl_common.system.progress import console, progress_bars
-    from msfl_server.research.simulated_cohort import make_cohort, make_records
+    from msfl_common.system.progress import console
+    from msfl_server.research.simulated_cohort import simulate_cohort
 
     if (out is None) == (out_before is None):
         raise InputError("expected --output with the folder to write")
     out = out or out_before
     assert out is not None
-    make = make_records if without_images else partial(make_cohort, spacing_mm=spacing)
-    with progress_bars() as bars:
-        task = bars.add_task("Simulating patients", total=sites * (patients + nmosd + controls), note="")
-        try:
-            cohort = make(
-                out,
-                num_sites=sites,
-                cases_per_site=patients,
-                num_nmosd=nmosd,
-                num_controls=controls,
-                seed=seed,
-                on_progress=lambda done, total: bars.update(task, completed=done, total=total),
-            )
-        except ValueError as error:
-            raise InputError(str(error)) from None
-        except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
-            raise InputError(f"{out}: cannot be written: {error.strerror}; choose another folder") from None
+    cohort = simulate_cohort(
+        out,
+        num_sites=sites,
+        num_patients=patients,
+        num_nmosd=nmosd,
+        num_controls=controls,
+        with_images=not without_images,
+        seed=seed,
+        spacing_mm=spacing,
+    )
     if as_json:
         print_json(
             {
                 "cohort": str(cohort.out),
                 "seconds": round(cohort.seconds, 2),
                 "best_auroc": dict(cohort.best_auroc),
-                "sites": [
-                    {"name": name, "path": str(path), "cases": num_cases} for name, path, num_cases in cohort.sites
-                ],
+                "sites": [{"name": name, "path": str(path), "patients": count} for name, path, count in cohort.sites],
             }
         )
     else:
         console.print(
-            f"{sum(num_cases for *_, num_cases in cohort.sites)} patients at {len(cohort.sites)} sites in {out} "
+            f"{sum(count for *_, count in cohort.sites)} patients at {len(cohort.sites)} sites in {out} "
             f"({cohort.seconds:.0f} s)" + ("" if without_images else f"; look at {out / 'contact_sheet.png'}"),
             highlight=False,
         )

@@ -144,6 +144,6 @@ def test_the_command_writes_tables_alone(
     with pytest.raises(SystemExit) as caught:
         main()
     assert not caught.value.code
-    assert json.loads(capsys.readouterr().out)["sites"][0]["cases"] == 8
+    assert json.loads(capsys.readouterr().out)["sites"][0]["patients"] == 8
     rows = (tmp_path / "out" / "site-a" / "participants.tsv").read_text().splitlines()[1:]
     assert [row.split("\t")[8] for row in rows] == [*["MS"] * 5, "NMOSD", "HC", "HC"]

@@ -1,0 +1,58 @@
+"""A simulated cohort under a progress bar, as the command and the Python interface make it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from msfl_common.errors import InputError
+from msfl_common.system.progress import progress_bars
+from msfl_server.research.simulated_cohort.cohort import CohortSummary, make_cohort
+from msfl_server.research.simulated_cohort.records import make_records
+
+
+def simulate_cohort(
+    output: Path,
+    *,
+    num_sites: int,
+    num_patients: int,
+    num_nmosd: int,
+    num_controls: int,
+    with_images: bool,
+    seed: int,
+    spacing_mm: float,
+) -> CohortSummary:
+    """Simulate patients at sites with scanners of their own.
+
+    Args:
+        output: folder to write; an earlier simulated cohort there is replaced.
+        num_sites: sites.
+        num_patients: patients with MS at each site.
+        num_nmosd: patients with NMOSD at each, besides.
+        num_controls: healthy controls at each, besides.
+        with_images: without them there are tables and features alone.
+        seed: equal seeds give equal files.
+        spacing_mm: voxel size of the images, mm.
+
+    Raises:
+        InputError: a number is out of range, or `output` cannot be written or holds something else.
+    """
+    make = partial(make_cohort, spacing_mm=spacing_mm) if with_images else make_records
+    with progress_bars() as bars:
+        task = bars.add_task(
+            "Simulating patients", total=num_sites * (num_patients + num_nmosd + num_controls), note=""
+        )
+        try:
+            return make(
+                output,
+                num_sites=num_sites,
+                cases_per_site=num_patients,
+                num_nmosd=num_nmosd,
+                num_controls=num_controls,
+                seed=seed,
+                on_progress=lambda done, total: bars.update(task, completed=done, total=total),
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise InputError(f"{output}: cannot be written: {error.strerror}; choose another folder") from None
