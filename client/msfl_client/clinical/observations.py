@@ -94,11 +94,6 @@ class Observation:
         """The clinical values of the index visit."""
         return self.visits[-1].clinical
 
-    @property
-    def earlier_cases(self) -> tuple[Case, ...]:
-        """The images of earlier visits, oldest first."""
-        return tuple(visit.case for visit in self.visits[:-1] if visit.case is not None)
-
 
 @dataclass(frozen=True)
 class Observations:

@@ -26,11 +26,6 @@ class ScannerPredictability:
     after: Interval
     chance: float
 
-    @property
-    def at_chance(self) -> bool:
-        """Whether the interval afterwards reaches down to chance."""
-        return self.after.low <= self.chance
-
 
 @dataclass(frozen=True)
 class Association:

@@ -117,7 +117,7 @@ def test_images_of_each_visit_and_of_those_before(tables: Tables) -> None:
     study = classification(("edss",), ("bpf",), column="status", observations="every")
     kept = observations(cases, [tables.root], study).kept
     assert [one.case for one in kept] == cases
-    assert [one.earlier_cases for one in kept] == [(), (cases[0],)]
+    assert [[visit.case for visit in one.visits[:-1]] for one in kept] == [[], [cases[0]]]
 
 
 def test_sessions_numbered_against_time_are_refused(tables: Tables) -> None:
