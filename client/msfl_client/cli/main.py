@@ -93,8 +93,8 @@ def check(
     """Look at every case of the site: what can be used, what cannot, why, and how to fix it.
 
     Where the coordinator's joining kit is there, look at the connection and the machine, too; with a study alone, at
-    the policy. Exit code 0 when at least one case can be used and no fault that these find keeps the site from taking
-    part, else 2; too few patients to train are a warning.
+    the policy. Exit code 0 when at least one case can be used and nothing that was found keeps the site from taking
+    part, else 2. Too few patients to train on are a warning.
     """
     from msfl_client.cli.check_view import check_document, check_under_bar, print_check
     from msfl_client.clinical.check import check_outcome, needs_images, outcome_document, print_outcome
