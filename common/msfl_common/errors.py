@@ -136,3 +136,8 @@ class UpdateError(MsflError):
 
 class RunError(MsflError):
     """The run ends here; what it has completed is on disk."""
+
+
+def reason(error: Exception) -> str:
+    """What an error of reading a file says, without the number and the path that the system's own put around it."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

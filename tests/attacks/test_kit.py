@@ -180,6 +180,9 @@ def test_nobody_approves_an_unseen_authority_unattended(study: StudyFolder, site
     kept = approved_kit(load_site(site_file))
     assert kept is not None
     assert fingerprint(kept.authority) == pinned
+    (site_file.parent / "state" / APPROVAL_FILE).write_bytes(b"broken")
+    refused(approve(site_file, "--yes"), "--yes changes no authority")  # nobody can tell what it was
+    assert approve(site_file, "--fingerprint", pinned).returncode == 0
 
 
 def test_a_no_changes_nothing_and_a_yes_is_asked_for(

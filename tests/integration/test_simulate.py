@@ -88,7 +88,7 @@ def test_the_command_makes_the_same_cohort(base: Path, tmp_path: Path) -> None:
     made = json.loads(
         run("msfl-server", "make-cohort", out, "--sites", 1, "--cases", 1, "--spacing", 4, "--json").stdout
     )
-    assert [site["cases"] for site in made["sites"]] == [1]
+    assert [site["patients"] for site in made["sites"]] == [1]
     (image, *_) = sorted((out / "site-a").rglob("*_FLAIR.nii.gz"))
     assert image.read_bytes() == (base / "cohort" / image.relative_to(out)).read_bytes()
 

@@ -78,6 +78,9 @@ def test_a_model_predicts_outcomes(place: Path, tmp_path: Path) -> None:
     assert np.allclose(usable["probability_0"] + usable["probability_1"], 1, atol=1e-5)
     table = (tmp_path / "predicted" / "predictions.tsv").read_bytes()
     assert table == (place / "predicted" / "predictions.tsv").read_bytes()
+    with pytest.raises(msfl.MsflError, match="nowhere: no such folder"):
+        model.predict(tmp_path / "nowhere", tmp_path / "untouched")
+    assert not (tmp_path / "untouched").exists()
 
 
 def test_a_model_outlines_lesions(make_site, tiny_study: msfl.StudyConfig, tmp_path: Path) -> None:

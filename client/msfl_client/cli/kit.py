@@ -83,14 +83,15 @@ def _ask(site: SiteConfig, kit: SignedKit, source: Path, yes: bool, fingerprint:
 
     check_site(site, kit, source)
     console = PlainConsole(stderr=as_json, soft_wrap=True)
+    lost = False
     try:
         approved = approved_kit(site)
     except InputError as error:  # its authority has expired, say: whether the new one is the same cannot be told
         console.print(f"The approved kit cannot be used any more: {error}")
-        approved, yes = None, False
+        approved, lost = None, True
     print_kit(console, site.policy, kit, approved)
     warn([*unused_by_site(site), *unused_settings(kit.study)])
-    if not is_approved(console, kit, approved, yes, fingerprint):
+    if not is_approved(console, kit, approved, yes, fingerprint, lost):
         raise InputError("not approved; nothing was changed")
 
 

@@ -81,7 +81,9 @@ def describe_change(old: SignedKit, new: SignedKit) -> list[str]:
     ]
 
 
-def is_approved(console: Console, kit: SignedKit, approved: SignedKit | None, yes: bool, given: str | None) -> bool:
+def is_approved(
+    console: Console, kit: SignedKit, approved: SignedKit | None, yes: bool, given: str | None, lost: bool = False
+) -> bool:
     """Whether a person says yes: by the authority's fingerprint, by `--yes`, or when asked on the console.
 
     Raises:
@@ -96,7 +98,8 @@ def is_approved(console: Console, kit: SignedKit, approved: SignedKit | None, ye
         return True
     if approved is not None and approved.digest == kit.digest:
         return True  # a person has said yes to this very kit
-    same_authority = approved is None or fingerprint(approved.authority) == found
+    # Of an approval that cannot be read any more, nobody can tell whether its authority was this one.
+    same_authority = not lost and (approved is None or fingerprint(approved.authority) == found)
     if yes and same_authority:
         return True
     if not sys.stdin.isatty():

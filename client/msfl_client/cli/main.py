@@ -92,7 +92,7 @@ def check(
 ) -> None:
     """Look at every case of the site: what can be used, what cannot, why, and how to fix it.
 
-    Where the coordinator's joining kit is there, look at the connection and the machine, too; with a study alone, at
+    Where the coordinator's joining kit is there, look at the connection and the machine, too; with --study, at
     the policy. Exit code 0 when at least one case can be used and nothing that was found keeps the site from taking
     part, else 2. Too few patients to train on are a warning.
     """
@@ -139,14 +139,15 @@ def check(
         outcome.raise_if_unusable(str(site))
     elif not result.cases:
         raise CohortError(f"{site}: none of {len(result.found)} cases can be used; the fixes are given above")
+    asks_anew = study is not None or not rows  # the rows hold the kit's study to the policy, not one that is named
+    if study_config is not None and asks_anew and connection is not False:
+        _check_policy(site, site_config, study_config)
     if failed := [row.name for row in rows if row.level == "fail"]:
         raise InputError(f"{site}: cannot take part yet: {', '.join(failed)}; the fixes are given above")
-    if study_config is not None and not rows and connection is not False:
-        _check_policy(site, site_config, study_config)
 
 
 def _check_policy(path: Path, site: SiteConfig, study: StudyConfig) -> None:
-    """Say before there is a kit that the study asks what the site would refuse.
+    """Say that a study, which need not be the kit's, asks what the site would refuse.
 
     Raises:
         InputError: the policy's setting that the study goes beyond.

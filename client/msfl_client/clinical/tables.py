@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from msfl_client.clinical.covariates import LARGEST_AGE, SEX
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, reason
 
 MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
 DAYS_PER_YEAR = 365.25
@@ -122,7 +122,7 @@ def read_table(path: Path, needed: Sequence[str]) -> Table | None:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; grant read access") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}); save it as tab-separated UTF-8") from None
+        raise InputError(f"{path}: cannot be read as text ({reason(error)}); save it as tab-separated UTF-8") from None
     if lacking := [name for name in needed if name not in columns]:
         raise InputError(f"{path}: no tab-separated column {' and '.join(lacking)}; add it to the first line")
     if twice := sorted({name for name in columns if name and columns.count(name) > 1}):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from msfl_client.data.findings import Finding
 from msfl_common.config.contrasts import Contrast, facts_of
+from msfl_common.errors import reason
 from msfl_common.system.reading import read_mapping
 
 _MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
@@ -42,7 +43,7 @@ def read_participants(root: Path) -> Participants:
     except FileNotFoundError:
         return Participants()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return Participants(findings=[_warn(f"{path}: cannot be read ({error}); ignored")])
+        return Participants(findings=[_warn(f"{path}: cannot be read ({reason(error)}); ignored")])
     if rows and "participant_id" not in rows[0]:
         return Participants(findings=[_warn(f"{path}: no tab-separated column participant_id; ignored")])
     listed: defaultdict[str, set[str | None]] = defaultdict(set)

@@ -30,7 +30,7 @@ from msfl_client.data.bids_tables import several
 from msfl_client.data.dicom_series import Recognised, recognise_series
 from msfl_client.imaging.nifti_writer import clean_sidecar, save_image
 from msfl_common.config.contrasts import CONTRASTS, facts_of, in_words
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, reason
 from msfl_common.system.files import unless_empty, whole_folder, write_bytes, write_json, write_text
 
 TABLE = Path("sourcedata", "subjects.tsv")
@@ -218,7 +218,7 @@ def _read_rows(path: Path) -> Iterator[dict[str, str]]:
     except FileNotFoundError:
         return
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read: {error}; restore it from a backup") from None
+        raise InputError(f"{path}: cannot be read: {reason(error)}; restore it from a backup") from None
 
 
 def _write_visit(bids: Path, subject: str, visit: str, members: Sequence[_Series]) -> Iterator[tuple[str, str, str]]:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from msfl_common.config.classification import Classification
 from msfl_common.config.optimisation import settings_sha256
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.errors import Code, InputError, RefusedError, reason
 from msfl_common.feature_models import Phase, State, model_of, phase_of
 from msfl_common.feature_models.state import MAX_STEPS
 from msfl_common.models.weights import to_safetensors
@@ -179,6 +179,6 @@ def _read(path: Path) -> Answered:
         return Answered(int(path.stem), facts["digest"], facts["cases"], state, answer, float(facts["loss"]))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(
-            f"{path}: an answer of this site that cannot be read ({error}); restore it from a backup, or ask the "
-            "coordinator for a study of another name"
+            f"{path}: an answer of this site that cannot be read ({reason(error)}); restore it from a backup, or ask "
+            "the coordinator for a study of another name"
         ) from None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msfl_client.data.bids import case_key
 from msfl_common.config.feature_catalogue import FEATURES
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, reason
 from msfl_common.system.files import write_json, write_text
 
 _MISSING = "n/a"
@@ -103,7 +103,7 @@ def read_features_table(path: Path) -> FeatureTable:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; `msfl-client features` makes it") from None
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a table with its JSON file: {error}") from None
+        raise InputError(f"{path}: cannot be read as a table with its JSON file: {reason(error)}") from None
     names = [name for name in columns if name in FEATURES]
     if not names or "participant_id" not in columns:
         raise InputError(f"{path}: expected tab-separated columns, participant_id and features among them")

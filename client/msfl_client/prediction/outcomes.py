@@ -105,6 +105,8 @@ def predict_outcomes(
     """
     card, weights = load_model(model)
     assert card.study.classification is not None
+    if not source.is_dir():  # before anything is written
+        raise CohortError(f"{source}: no such folder; give a BIDS folder with --input")
     device = pick_device(device_name)
     describe_output(output, card, "Outcomes of MS", check_origin(model).sentence)
     known = read_inputs(card, model, source, output, device_name, num_workers, on_progress)

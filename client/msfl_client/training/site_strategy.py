@@ -20,10 +20,10 @@ from msfl_client.training.rates import rate_at
 from msfl_client.training.steps import Influence, influence_of, trained_parameters
 from msfl_common.config.optimisation import settings_sha256
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import Code, RefusedError, UpdateError
+from msfl_common.errors import Code, RefusedError, UpdateError, reason
 from msfl_common.models.weights import Weights, check_weights, to_safetensors
 from msfl_common.strategies.base import Arrays, Local, SetLike, Strategy, Trained
-from msfl_common.strategies.declared import LAYERS, expect_sets, parted_layers
+from msfl_common.strategies.declared import LAYERS, expect_finished, expect_sets, parted_layers
 from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.strategies.sets import expect_moderate, flattened, likes, parted, shape_only, zeros
 from msfl_common.system.files import private_folder, write_bytes
@@ -137,12 +137,15 @@ class SiteStrategy:
             OSError: it cannot be kept, so nothing may leave.
         """
         shared = {name: after[name] for name in self.shared}
+        if wrong := [name for name in self.stays if not np.isfinite(after[name]).all()]:
+            raise RefusedError(Code.TRAINING_DIVERGED, f"{wrong[0]}: a value is not finite")
         if not any(self.strategy.overrides(one) for one in ("finish", "answered_sets", "kept_sets")):
             self._write(start.number, {}, after)
             return shared
         steps = range(1, self.study.training.steps_per_round + 1)
         rates = tuple(rate_at(self.study, start.number, step) for step in steps)
         finished = self.strategy.finish(Trained(start.shared, shared, start.sent, start.kept, rates))
+        expect_finished(self.strategy, finished)
         expect_sets(self.strategy, "finish, answered", finished.answered, self.strategy.answered_sets(self.shared))
         expect_sets(self.strategy, "finish, kept", finished.kept, self._kept)
         try:
@@ -177,7 +180,9 @@ class SiteStrategy:
             check_weights({name: stored[name] for name in like}, like)
         except (OSError, KeyError, SafetensorError, UpdateError) as error:
             fix = "restore it from a backup, or let the study begin anew with `msfl-client reset-answers`"
-            raise RefusedError(Code.INTERNAL, f"{path}: what this site keeps cannot be read ({error}); {fix}") from None
+            raise RefusedError(
+                Code.INTERNAL, f"{path}: what this site keeps cannot be read ({reason(error)}); {fix}"
+            ) from None
         return parted(stored, {}, declared)[1]
 
     def _write(self, number: int, kept: dict[str, Arrays], after: Weights) -> None:
@@ -193,7 +198,7 @@ class SiteStrategy:
                 self._file(other).unlink()
 
     def _rounds(self) -> list[int]:
-        return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.safetensors"))
+        return sorted(int(path.stem) for path in self.folder.glob("*.safetensors") if path.stem.isdecimal())
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:06d}.safetensors"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from msfl_common.errors import ConfigError
-from msfl_common.strategies.base import WEIGHTS, Arrays, SetLike, Sets, Strategy
+from msfl_common.strategies.base import WEIGHTS, Arrays, Finished, SetLike, Sets, Strategy
 
 LAYERS = "layers"  # the set of the layers that stay at a site; no other may have the name
 _TAKEN = (WEIGHTS, LAYERS)
@@ -62,10 +62,22 @@ def expect_sets(strategy: Strategy, method: str, found: Sets, declared: Mapping[
     Raises:
         ConfigError: other sets, names, shapes or types.
     """
+    if not isinstance(found, Mapping):
+        raise _wrong(strategy, f"{method}: expected arrays by the name of their set, found {type(found).__name__}")
     if set(found) != set(declared):
         raise _wrong(strategy, f"{method}: expected the sets {sorted(declared)}, as declared, found {sorted(found)}")
     for of, one in declared.items():
         expect_like(strategy, method, of, found[of], one.like)
+
+
+def expect_finished(strategy: Strategy, found: object) -> None:
+    """Refuse what is no `Finished`.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(found, Finished):
+        raise _wrong(strategy, f"finish: expected a Finished, found {type(found).__name__}")
 
 
 def _check_sets(strategy: Strategy, shared: Arrays) -> None:

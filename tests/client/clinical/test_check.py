@@ -12,6 +12,7 @@ from tests.clinical_site import Line, Tables
 from tests.conftest import BidsSite
 
 from msfl_client.cli.main import main
+from msfl_client.connection.check import Row
 
 
 @pytest.fixture
@@ -94,6 +95,10 @@ def test_a_study_beyond_the_policy_is_said_before_there_is_a_kit(
     assert check(tables, monkeypatch, outcome=COLUMN) == 2
     assert expected in capsys.readouterr().err
     assert not check(tables, monkeypatch, "--data-only", outcome=COLUMN)
+    rows = [Row("study", "pass", "first: within the policy")]  # of the kit's study, which is another
+    monkeypatch.setattr("msfl_client.cli.main._check_connection", lambda _: rows)
+    assert check(tables, monkeypatch, "--connection", outcome=COLUMN) == 2
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("label", "other"), [("no", "yes"), ("yes", "no")])

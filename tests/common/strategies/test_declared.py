@@ -11,7 +11,7 @@ import pytest
 
 from msfl_client.training.site_strategy import site_strategy
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import ConfigError
+from msfl_common.errors import ConfigError, RefusedError
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.strategies.base import Answers, Arrays, Combination, Finished, SetLike, Strategy, Trained, mean
 from msfl_common.strategies.declared import parted_layers
@@ -111,3 +111,26 @@ def test_what_a_site_answers_is_as_declared(
     with pytest.raises(ConfigError, match=why):
         site.end(site.begin(X, 1), X)
     assert not site.folder.exists()
+
+
+@pytest.mark.parametrize("made", [None, [X], {"e": X}])
+def test_a_finish_that_makes_something_else_is_refused(tiny_study: StudyConfig, tmp_path: Path, made: object) -> None:
+    wrong = kind(answered_sets=declares({"e": SetLike(X)}), finish=lambda *_: made)
+    site = site_strategy(tmp_path, tiny_study.model_copy(update={"strategy": wrong}), X)
+    with pytest.raises(ConfigError, match=f"finish: expected a Finished, found {type(made).__name__}"):
+        site.end(site.begin(X, 1), X)
+    listed = kind(answered_sets=declares({"e": SetLike(X)}), finish=lambda *_: Finished([X]))  # type: ignore[arg-type]
+    site = site_strategy(tmp_path, tiny_study.model_copy(update={"strategy": listed}), X)
+    with pytest.raises(ConfigError, match="finish, answered: expected arrays by the name of their set, found list"):
+        site.end(site.begin(X, 1), X)
+
+
+def test_layers_that_stay_are_not_kept_where_a_value_is_not_finite(tiny_study: StudyConfig, tmp_path: Path) -> None:
+    stays = kind(stays=lambda _, name: name == "b")
+    site = site_strategy(tmp_path, tiny_study.model_copy(update={"strategy": stays}), X)
+    shared = {"a": X["a"]}
+    site.end(site.begin(shared, 1), {**X, "b": X["b"] * 2})
+    with pytest.raises(RefusedError, match=r"TRAINING_DIVERGED.*b: a value is not finite"):
+        site.end(site.begin(shared, 2), {**X, "b": X["b"] * np.inf})
+    (site.folder / "000003 (copy).safetensors").write_bytes(b"a person's copy")
+    assert np.array_equal(site.begin(shared, 3).weights["b"], X["b"] * 2)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, reason
 from msfl_common.models.deep_models.visit_classifier import VisitClassifier
 from msfl_common.monai_parts import ResNet
 
@@ -75,7 +75,7 @@ def load_backbone(network: VisitClassifier, file: Path) -> None:
     try:
         found = {name: value for name, value in load_file(file).items() if not name.startswith("fc.")}
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{file}: expected a safetensors file of a ResNet18's weights: {error}") from None
+        raise InputError(f"{file}: expected a safetensors file of a ResNet18's weights: {reason(error)}") from None
     expected = network.encoder.backbone.state_dict()
     needed = {name for name in expected if not name.endswith(_NOT_KEPT_BY_ALL)}
     if strange := sorted((needed - set(found)) | (set(found) - set(expected))):

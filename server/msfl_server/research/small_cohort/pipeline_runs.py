@@ -28,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from msfl_common.dataset import Dataset
-from msfl_common.errors import InputError, RunError
+from msfl_common.errors import InputError, RunError, reason
 from msfl_common.system.files import write_bytes
 from msfl_common.system.processes import end_with_starter, without_interrupts
 from msfl_common.system.seeds import derive_seed
@@ -129,7 +129,9 @@ def read_run(folder: Path, run: PipelineRun) -> Mapping[str, NDArray[Any]]:
         with np.load(path) as content:
             return dict(content)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read ({error}); delete it and run the same command again") from None
+        raise InputError(
+            f"{path}: cannot be read ({reason(error)}); delete it and run the same command again"
+        ) from None
 
 
 def run_one(bench: Bench, run: PipelineRun) -> Arrays:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from msfl_common.dataset import Dataset
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, reason
 
 _MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
 # What tells cases apart, or where they come from; never a feature.
@@ -83,8 +83,10 @@ def _read(path: Path) -> _Table:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, delimiter="\t")
             columns, lines = [name.strip() for name in reader.fieldnames or ()], list(reader)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; correct its name") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a table: {error}") from None
+        raise InputError(f"{path}: cannot be read as a table: {reason(error)}") from None
     if "participant_id" not in columns:
         raise InputError(f"{path}: expected tab-separated columns, participant_id among them")
     if twice := sorted({name for name in columns if columns.count(name) > 1}):

@@ -68,7 +68,7 @@ def test_tables_that_do_not_fit_together(write) -> None:
     for column in ("y", "wm", "participant_id"):
         with pytest.raises(InputError, match=f"--drop {column}: no column of"):
             read_cases([one], "y", ("a", "b"), [column])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no such file; correct its name"):
         read_cases([one.with_name("none.tsv")], "y", ("a", "b"))
 
 
