@@ -87,11 +87,12 @@ def predict(
         origin = check_origin(model, fingerprint_of(authority) if authority is not None else None).sentence
     else:
         origin = _origin_at_site(model, config)
-    if device is None and config is not None:
+    if device is not None:
+        _check_device("--device", device)
+    elif config is not None:
         _lend_memory(config)
-        job = _Job(model, source, output, config.device, origin, as_json)
-    else:
-        job = _Job(model, source, output, device or "auto", origin, as_json)
+    chosen = device or (config.device if config is not None else "auto")
+    job = _Job(model, source, output, chosen, origin, as_json)
     if card.study.classification is not None:
         _predict_outcomes(job, every_visit)
     elif every_visit:
@@ -129,9 +130,23 @@ def _origin_at_site(model: Path, site: SiteConfig) -> str:
         ) from None
 
 
+def _check_device(setting: str, *names: str) -> None:
+    from msfl_common.config.site import known_device
+    from msfl_common.errors import InputError, RefusedError
+    from msfl_common.system.devices import pick_devices
+
+    try:
+        pick_devices([known_device(name) for name in names])
+    except RefusedError as error:
+        raise InputError(f"{setting} {error.detail}; `auto` takes what there is") from None
+    except ValueError as error:
+        raise InputError(f"{setting} {' '.join(names)}: {error}") from None
+
+
 def _lend_memory(site: SiteConfig) -> None:
     from msfl_common.system.devices import cap_memory, pick_device
 
+    _check_device(f"site {site.name}: device:", *([site.device] if isinstance(site.device, str) else site.device))
     cap_memory(pick_device(site.device), site.gpu_memory_fraction)
 
 

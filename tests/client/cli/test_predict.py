@@ -48,7 +48,9 @@ def test_the_sites_data_is_what_is_predicted(site_file: Path, model: Path, tmp_p
     [
         ("", [], "expected --input with a BIDS folder, or SITE.yaml"),
         ("data: [one, two]", ["SITE"], "site a has 2 BIDS folders; name one with --input"),
-        ("device: cuda:9", ["SITE"], "device cuda:9 is not there"),
+        ("device: cuda:9", ["SITE"], "site a: device: cuda:9: "),
+        ("", ["SITE", "--device", "cuda:9"], "--device cuda:9: "),
+        ("", ["SITE", "--device", "gpu"], "--device gpu: expected auto, cpu, mps, cuda, cuda:N"),
     ],
 )
 def test_what_is_missing_is_named(
@@ -59,7 +61,7 @@ def test_what_is_missing_is_named(
     site_file.write_text("\n".join(lines) + "\n")
     given = [site_file if word == "SITE" else word for word in arguments]
     done = run_main(main, "predict", *given, "--model", model, "--output", tmp_path / "out")
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert expected in done.stderr
     assert not (tmp_path / "out").exists()
 
