@@ -15,10 +15,11 @@ from scipy import ndimage
 
 from msfl_client.data.qc_record import Quality
 from msfl_client.imaging.common_space import CommonSpaceCase
+from msfl_client.imaging.masks import Mask
 from msfl_client.imaging.registration import load_template, template_brain
 from msfl_client.imaging.resampling import resample
 from msfl_client.imaging.skull_strip_detection import dice
-from msfl_client.preprocessing.pipeline import Mask, PreprocessedCase
+from msfl_client.preprocessing.pipeline import PreprocessedCase
 
 _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
 _PURE = 0.8  # share of a tissue in the template from which on a voxel counts as that tissue
