@@ -1,12 +1,10 @@
-"""The table of features: one row for each case, as BIDS would have it."""
+"""The table of features: one row for each case, as BIDS would have it. Tabs divide cells; nothing is quoted."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,8 +14,9 @@ from msfl_common.errors import InputError, reason
 from msfl_common.system.files import write_json, write_text
 
 _MISSING = "n/a"
-_NOTHING = (None, "", _MISSING, "nan", "NaN")
+_NOTHING = ("", _MISSING, "nan", "NaN")
 _HARMONIZED = "HarmonizedTo"
+_LOG_TOLERANCE = 0.02  # of a logarithm from that of its feature, both being rounded in a table
 _CASE_COLUMNS = {
     "participant_id": "Subject",
     "session_id": "Visit",
@@ -68,59 +67,94 @@ def write_features_table(path: Path, table: FeatureTable) -> None:
     Raises:
         ValueError: a feature is unknown, or not finite.
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    writer.writerow([*_CASE_COLUMNS, *FEATURES])
+    lines = [[*_CASE_COLUMNS, *FEATURES]]
     for row in table.rows:
         bad = [name for name, value in row.features.items() if name not in FEATURES or not math.isfinite(value)]
         if bad:
             raise ValueError(f"{row.participant_id}: expected known, finite features, found {', '.join(bad)}")
-        case = [row.participant_id, row.session_id or _MISSING, row.scanner or _MISSING, row.dataset]
-        writer.writerow([*case, *(_text(row.features.get(name)) for name in FEATURES)])
+        case = [row.participant_id, row.session_id or _MISSING, row.scanner or _MISSING, str(row.dataset)]
+        lines.append([*case, *(_text(row.features.get(name)) for name in FEATURES)])
     columns: dict[str, object] = {name: {"Description": description} for name, description in _CASE_COLUMNS.items()}
     for name, feature in FEATURES.items():
         columns[name] = {"Description": feature.description} | ({"Units": feature.unit} if feature.unit else {})
     if table.harmonized_to is not None:
         columns[_HARMONIZED] = table.harmonized_to
     write_json(path.with_suffix(".json"), columns)  # first: without it, a harmonized table would pass for a raw one
-    write_text(path, stream.getvalue())
+    write_text(path, "".join("\t".join(cells) + "\n" for cells in lines))
 
 
 def read_features_table(path: Path) -> FeatureTable:
     """Read what `write_features_table` wrote, to the last bit of every value, or a site's own table like it.
 
-    Of a site's own, `participant_id` and one feature are needed; columns that are no feature are passed over.
+    Of a site's own, `participant_id` and one feature are needed; columns that are no feature are passed over. A value
+    of a table that is not harmonized has to be one that the feature can have (`feature_catalogue`).
 
     Raises:
-        InputError: the file is missing, or no such table; line and column are named.
+        InputError: the file is missing, or no such table, or a value cannot be; line and column are named.
     """
     sidecar = path.with_suffix(".json")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, delimiter="\t")
-            columns, lines = list(reader.fieldnames or ()), list(reader)
+        with path.open(encoding="utf-8-sig") as stream:
+            lines = [line.rstrip("\n").split("\t") for line in stream]
         described = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else {}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; `msfl-client features` makes it") from None
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as a table with its JSON file: {reason(error)}") from None
-    names = [name for name in columns if name in FEATURES]
-    if not names or "participant_id" not in columns:
+    columns = [name.strip() for name in lines[0]] if lines else []
+    if not set(columns) & {*FEATURES} or "participant_id" not in columns:
         raise InputError(f"{path}: expected tab-separated columns, participant_id and features among them")
-    rows = tuple(_row(line, names, f"{path}: line {number}") for number, line in enumerate(lines, start=2))
-    return FeatureTable(rows, described.get(_HARMONIZED) if isinstance(described, dict) else None)
+    if twice := [name for name in columns if name and columns.count(name) > 1]:
+        raise InputError(f"{path}: column {twice[0]} is there twice; remove one")
+    harmonized_to = described.get(_HARMONIZED) if isinstance(described, dict) else None
+    rows = tuple(_rows(path, columns, lines[1:], check=harmonized_to is None))
+    return FeatureTable(rows, harmonized_to)
 
 
-def _row(line: Mapping[str, str | None], names: list[str], place: str) -> FeatureRow:
+def _rows(path: Path, columns: Sequence[str], lines: Sequence[Sequence[str]], check: bool) -> Iterator[FeatureRow]:
+    """The rows of a table, each case once; `check` refuses values that cannot be."""
+    seen: dict[str, int] = {}
+    for number, cells in enumerate(lines, start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        place = f"{path}: line {number}"
+        if len(cells) != len(columns):
+            raise InputError(f"{place}: expected {len(columns)} cells as in the first line, found {len(cells)}")
+        row = _row(dict(zip(columns, cells, strict=True)), place)
+        if row.key in seen:
+            raise InputError(f"{place}: {row.key} is on line {seen[row.key]}, too; remove one")
+        seen[row.key] = number
+        if check and (fault := fault_of(row.features)):
+            raise InputError(f"{place}, {fault}")
+        yield row
+
+
+def fault_of(features: Mapping[str, float]) -> str | None:
+    """The first value that its feature cannot have, or that is not the logarithm it should be; None without one."""
+    for name, value in features.items():
+        if fault := FEATURES[name].fault(value):
+            return f"{name}: {fault}"
+        twin = features.get(FEATURES[name].log_of)
+        if twin is not None and abs(value - math.log1p(twin)) > _LOG_TOLERANCE:
+            return f"{name}: expected {FEATURES[name].description}, here {math.log1p(twin):.4g}, found {value:.4g}"
+    return None
+
+
+def _row(line: Mapping[str, str], place: str) -> FeatureRow:
     def text(name: str) -> str | None:
-        value = line.get(name)
+        value = line.get(name, "").strip()
         return None if value in _NOTHING else value
 
-    features = {name: _number(value, f"{place}, {name}") for name in names if (value := text(name)) is not None}
-    dataset = text("dataset") or "0"
+    features = {name: _number(value, f"{place}, {name}") for name in line if name in FEATURES and (value := text(name))}
+    dataset, subject, visit_id = text("dataset") or "0", text("participant_id"), text("session_id")
+    if subject is None:
+        raise InputError(f"{place}, participant_id: expected a subject, found nothing")
     if not dataset.isdecimal():
         raise InputError(f"{place}, dataset: expected a whole number, found {dataset!r}")
-    return FeatureRow(text("participant_id") or "", text("session_id"), text("scanner"), int(dataset), features)
+    subject = subject if subject.startswith("sub-") else f"sub-{subject}"
+    if visit_id is not None and not visit_id.startswith("ses-"):
+        visit_id = f"ses-{visit_id}"
+    return FeatureRow(subject, visit_id, text("scanner"), int(dataset), features)
 
 
 def _number(text: str, place: str) -> float:
