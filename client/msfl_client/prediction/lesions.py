@@ -25,6 +25,7 @@ from msfl_client.data.qc_record import poor_fit
 from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_client.imaging.volumes import read_volume
+from msfl_client.prediction.output_folder import describe_output
 from msfl_client.segmentation.loop import predict_probability
 from msfl_client.segmentation.network_input import (
     NetworkInput,
@@ -32,16 +33,14 @@ from msfl_client.segmentation.network_input import (
     network_input_of_images,
     target_contrast,
 )
-from msfl_common import __version__
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
-from msfl_common.errors import CaseError, CohortError, InputError
+from msfl_common.errors import CaseError, CohortError
 from msfl_common.metrics.segmentation import label_lesions
-from msfl_common.models.model_card import NOTICE
 from msfl_common.models.model_folder import ModelCard, load_model
 from msfl_common.models.network import build_network, set_weights
 from msfl_common.system.devices import pick_device
-from msfl_common.system.files import write_json, write_text
+from msfl_common.system.files import write_text
 
 TABLE = "lesions.tsv"
 
@@ -75,7 +74,7 @@ def predict_folder(
     Args:
         model: a model folder.
         source: BIDS folder with the model's contrasts: skull-stripped images, or others, which are preprocessed first.
-        output: BIDS derivative folder to write; files of an earlier prediction are replaced one by one.
+        output: BIDS derivative folder to write; see `describe_output`.
         device_name: as in site.yaml.
         on_case: told how many cases are done, and of how many.
         origin: who vouches for the model, for those who get the output.
@@ -91,7 +90,7 @@ def predict_folder(
     device = pick_device(device_name)
     site = SiteConfig(name="input", data=(source,), state=output)
     cases, findings = find_cases(site, card.study.inputs.contrasts)
-    describe_output(output, card, "MS lesions", origin)
+    describe_output(output, source, card, "MS lesions", origin)
     rows = []
     for number, case in enumerate(cases, start=1):
         found = [finding for finding in findings if finding.case == case.key]
@@ -177,28 +176,6 @@ def _prepare(
     images = {name: nib.Nifti1Image(voxels_DHW, done.case.affine) for name, voxels_DHW in done.case.images_DHW.items()}
     prepared = network_input_of_images(case.key, images, None, inputs)
     return prepared, done.native_to_mni(target_contrast(inputs)), poor_fit(*fit_to_template(done.case))
-
-
-def describe_output(output: Path, card: ModelCard, what: str, origin: str) -> None:
-    """Make a folder a BIDS derivative that says what it holds and which model made it.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    try:
-        write_json(
-            output / "dataset_description.json",
-            {
-                "Name": f"{what} predicted by study {card.study.name}",
-                "BIDSVersion": "1.10.0",
-                "DatasetType": "derivative",
-                "GeneratedBy": [{"Name": "msfl", "Version": __version__, "Description": NOTICE}],
-                "ModelWeightsSHA256": card.weights_sha256,
-                "ModelOrigin": origin,
-            },
-        )
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written: {error.strerror}; choose another --output") from None
 
 
 def _table(rows: list[PredictedCase]) -> str:
