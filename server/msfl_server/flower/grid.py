@@ -112,6 +112,7 @@ class DeployedGrid(HttpGrid):
         self._arriving: dict[str, _Arriving] = {}
         self._files = ObjectFolder.beside(link.database)
         self.notary: Notary | None = None
+        self.members: Callable[[], Iterable[str]] | None = None  # the sites that are authorised at this moment
 
     def _connect(self) -> None:
         self._client = RuntimeHttpClient.from_server_address(
