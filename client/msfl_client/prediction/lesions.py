@@ -15,7 +15,6 @@ import nibabel as nib
 import numpy as np
 import torch
 from nibabel.affines import voxel_sizes
-from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 
 from msfl_client.data.bids import Case, find_cases
@@ -33,6 +32,7 @@ from msfl_client.segmentation.network_input import (
     network_input_of_images,
     target_contrast,
 )
+from msfl_client.segmentation.own_grid import on_grid
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError, CohortError
@@ -133,9 +133,7 @@ def _predict_case(
     prepared, case_to_input, warnings = _prepare(case, study.inputs, device)
     probability_DHW = predict_probability(network, prepared.image_CDHW, study, device)
     own = read_volume(case.images[target_contrast(study.inputs)])
-    there = nib.Nifti1Image(probability_DHW, np.linalg.inv(case_to_input) @ prepared.affine)
-    moved = resample_from_to(there, (own.shape, own.affine), order=1)
-    probability_IJK = np.asarray(moved.dataobj, dtype=np.float32)
+    probability_IJK = on_grid(probability_DHW, np.linalg.inv(case_to_input) @ prepared.affine, (own.shape, own.affine))
     mask_IJK = probability_IJK >= card.threshold
     spacing_mm = voxel_sizes(own.affine)
     stem = "_".join(part for part in (case.subject, case.visit_id) if part)

@@ -5,7 +5,7 @@ Large objects do not pass the port: this process and the SuperLink share the fol
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import httpx
