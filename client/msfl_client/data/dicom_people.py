@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -117,25 +117,19 @@ def label_studies(bids: Path, studies: Sequence[Study], people: People = "by-ide
     labels = Labels()
     contradicted = _studies_of_several(studies)
     unknown = _nobodies(studies, rows) if people == "by-identity" else {}
-    for study in sorted(studies, key=lambda one: (_hidden(one.person, one.uid, people), one.date, one.uid)):
-        if question := contradicted.get(study.uid) or unknown.get(study.uid):
-            labels.questions[study.uid] = question
-            continue
-        if study.uid in labels.of_study:
-            continue
-        found = _subject_of(study, rows, people)
+    whose: list[tuple[Study, str]] = []
+    for study in sorted(studies, key=lambda one: _order(one, people)):
+        found = contradicted.get(study.uid) or unknown.get(study.uid) or _subject_of(study, rows, people)
         if isinstance(found, str):
             labels.questions[study.uid] = found
             continue
         subject = found[0] if found else _next_subject(bids, rows)
-        visit = _visit_of(study, subject, rows)
-        labels.of_study[study.uid] = (subject, visit)
+        whose.append((study, subject))
         if all(row.study != study.uid for row in rows):
-            person = study.person
-            rows = [row for row in rows if not (row.is_former and (row.subject, row.visit) == (subject, visit))]
-            rows.append(
-                _Row(subject, visit, person.patient, study.date, person.birth_date, person.sex, person.name, study.uid)
-            )
+            rows.append(_row_of(study, subject))
+    for study, subject in sorted(whose, key=lambda pair: (pair[1], pair[0].date, pair[0].uid)):
+        rows, visit = _with_visit(rows, study, subject)
+        labels.of_study[study.uid] = (subject, visit)
     labels.dates = _dates(rows)
     labels.notes = _notes(rows, set(labels.of_study))
     if labels.of_study:
@@ -146,7 +140,7 @@ def label_studies(bids: Path, studies: Sequence[Study], people: People = "by-ide
 def _subject_of(study: Study, rows: Sequence[_Row], people: People) -> list[str] | str:
     """The subject of a study, none for a new one, or why it cannot be told."""
     if known := [row for row in rows if row.study == study.uid]:
-        if people == "by-identity" and _contradiction(study.person, known[0].person):
+        if people == "by-identity" and not _fits(study.person, [row.person for row in known]):
             return f"subjects.tsv has its StudyInstanceUID under another person, {known[0].subject}"
         return [known[0].subject]
     if people == "by-study":
@@ -159,9 +153,7 @@ def _subject_of(study: Study, rows: Sequence[_Row], people: People) -> list[str]
             candidates[row.subject].append(row)
     if people == "by-patient-id":
         return sorted(candidates)[:1]
-    fitting = sorted(
-        name for name, own in candidates.items() if not any(_contradiction(person, row.person) for row in own)
-    )
+    fitting = sorted(name for name, own in candidates.items() if _fits(person, [row.person for row in own]))
     if person.is_vague:
         if any(row.is_former for name in fitting for row in candidates[name]):
             return (
@@ -180,12 +172,21 @@ def _subject_of(study: Study, rows: Sequence[_Row], people: People) -> list[str]
     return fitting
 
 
-def _contradiction(one: Person, other: Person) -> bool:
-    """Whether two of one PatientID are certainly two people."""
-    for mine, others in ((one.birth_date, other.birth_date), (one.sex, other.sex)):
-        if mine and others and mine != others:
-            return True
-    if _is_vague(one.name) or _is_vague(other.name) or _words(one.name) & _words(other.name):
+def _fits(person: Person, known: Sequence[Person]) -> bool:
+    """Whether a person may be one of whom several studies are known."""
+    if any(_differs(person.birth_date, one.birth_date) or _differs(person.sex, one.sex) for one in known):
+        return False
+    named = [one for one in known if not _is_vague(one.name)]
+    return not named or not all(_is_named_otherwise(person, one) for one in named)
+
+
+def _differs(one: str, other: str) -> bool:
+    return bool(one and other and one != other)
+
+
+def _is_named_otherwise(one: Person, other: Person) -> bool:
+    """Whether names tell two apart; of one number and birth date, a name may have been changed."""
+    if _is_vague(one.name) or _words(one.name) & _words(other.name):
         return False
     return one.is_vague or not (one.birth_date and one.birth_date == other.birth_date)
 
@@ -205,7 +206,7 @@ def _studies_of_several(studies: Iterable[Study]) -> dict[str, str]:
     return {
         uid: "its StudyInstanceUID is given to several people"
         for uid, found in people.items()
-        if any(not _same_id(found[0].patient, one.patient) or _contradiction(found[0], one) for one in found)
+        if any(not _same_id(found[0].patient, one.patient) or not _fits(one, found) for one in found)
     }
 
 
@@ -222,13 +223,22 @@ def _nobodies(studies: Iterable[Study], rows: Sequence[_Row]) -> dict[str, str]:
     }
 
 
-def _visit_of(study: Study, subject: str, rows: Sequence[_Row]) -> str:
-    own = [row for row in rows if row.subject == subject]
-    for row in own:
-        if row.study == study.uid or row.date == (study.date or study.uid[:10]):
-            return row.visit
-    taken = {row.visit for row in own}
-    return next(name for number in range(1, 10**4) if (name := f"ses-{number:02d}") not in taken)
+def _with_visit(rows: Sequence[_Row], study: Study, subject: str) -> tuple[list[_Row], str]:
+    """The rows with the study's visit in them; it takes the place of an earlier version's row of that visit."""
+    own = [row for row in rows if row.subject == subject and row.visit]
+    same_day = (row.visit for row in own if row.date == (study.date or study.uid[:10]))
+    visit = next((row.visit for row in own if row.study == study.uid), None) or next(same_day, None)
+    if visit is None:
+        taken = {row.visit for row in own}
+        visit = next(name for number in range(1, 10**4) if (name := f"ses-{number:02d}") not in taken)
+    kept = [row for row in rows if not (row.is_former and (row.subject, row.visit) == (subject, visit))]
+    return [replace(row, visit=visit) if row.study == study.uid else row for row in kept], visit
+
+
+def _row_of(study: Study, subject: str) -> _Row:
+    """A row whose visit is still to be found."""
+    person = study.person
+    return _Row(subject, "", person.patient, study.date, person.birth_date, person.sex, person.name, study.uid)
 
 
 def _next_subject(bids: Path, rows: Sequence[_Row]) -> str:
@@ -270,10 +280,10 @@ def _notes(rows: Sequence[_Row], new: set[str]) -> list[str]:
     ]
 
 
-def _hidden(person: Person, uid: str, people: People) -> bytes:
-    """An order of people that tells nothing of them."""
-    key = (uid,) if people == "by-study" else (person.patient, person.birth_date, person.sex)
-    return hashlib.sha256("\n".join(key).encode()).digest()
+def _order(study: Study, people: People) -> tuple[bytes, bool, str, str]:
+    """An order of people that tells nothing of them; of one number, studies that say most of a person come first."""
+    key = study.uid if people == "by-study" else study.person.patient
+    return hashlib.sha256(key.encode()).digest(), not study.person.birth_date, study.date, study.uid
 
 
 def _is_vague(text: str) -> bool:

@@ -42,7 +42,7 @@ _AGENT = _any_of("""
 """)
 _LINKS = r"(?:iv|i v|the|le|la|il|el|de|del|di|d|l|het|agent|medium|administratie van) "
 _BEFORE = rf"\b(?:{_any_of('pre non no not without wo before sans avant ohne vor senza prima sin antes previo zonder')}"
-_BEFORE += rf"|{_any_of('voor geen kein')})[ +]?(?:{_LINKS})*(?:{_AGENT})\b"
+_BEFORE += rf"|{_any_of('voor geen kein keine')})[ +]?(?:{_LINKS})*(?:{_AGENT})\b"
 _PLAIN = _any_of("""
     unenhanced non_enhanced precontrast noncontrast pregad pregado pregd prekm native nativ nativa nativo blanco basale
     basal pre
@@ -64,6 +64,7 @@ _ELSEWHERE = _any_of("""
     pelvis becken bassin bacino liver leber foie prostat* breast chest heart herz cardia* ankle wrist elbow foot hand
     temporal_bone sinus nnh parotis larynx
 """)
+_ELSEWHERE += r"|th?\d{1,2} th?(?:[3-9]|1[0-2])|[cl][1-8] [cdtls]h?\d{1,2}"  # vertebrae: T1-T12, C2-T1
 _LOCALISER = _any_of("""
     loc locs loca locali* lokali* scout scouts survey surview 3_plane triplane aahead* aahscout* smartbrain topogram
     pilot planscan prescan reperage reperages centratore posizionamento calib* cal ref_scan reference_scan shim*
