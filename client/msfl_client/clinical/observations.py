@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 from msfl_client.clinical.endpoints import Scored, Told, Unknown, either, lesion_activity, worsening
 from msfl_client.clinical.records import Patient, Visit, read_clinical
-from msfl_client.data.bids import Case
+from msfl_client.data.bids import Case, patient_key
 from msfl_client.data.findings import Finding
 from msfl_client.features.table import FeatureRow, FeatureTable
 from msfl_common.config.classification import Classification, Clinical, DeepModel, Endpoint, Outcome
+from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
 
 Reason = (
@@ -71,7 +71,7 @@ class Observation:
         dataset: index of the BIDS folder.
         subject: "sub-001", unique within the folder.
         visit_id: of the index visit; None for one without, or in a folder without ses- levels.
-        patient: key of the patient, unique within the site.
+        patient: who it is, unique within the site, as `Case.patient` has it.
         visits: up to the index visit, which is the last; oldest first.
         label: index of its class.
     """
@@ -127,7 +127,7 @@ def sees_images(classification: Classification) -> bool:
 
 
 def observations(
-    cases: Sequence[Case], roots: Sequence[Path], classification: Classification, table: FeatureTable | None = None
+    cases: Sequence[Case], site: SiteConfig, classification: Classification, table: FeatureTable | None = None
 ) -> Observations:
     """The observations that a study can use.
 
@@ -140,7 +140,7 @@ def observations(
 
     Args:
         cases: the site's usable cases, as `bids.find_cases` orders them.
-        roots: its BIDS folders.
+        site: whose; `data`, `words` and `same_ids` are used.
         classification: the outcome, and what it is predicted from.
         table: features of the cases, if there are any; its rows count as images, too.
 
@@ -153,7 +153,7 @@ def observations(
     needed = {*classification.clinical, *(["edss"] if outcome.endpoint else [])}
     if outcome.endpoint == "activity":
         needed |= {*_CHANGE_COLUMNS}
-    records = read_clinical(roots, needed, outcome.column, {place: list(of) for place, of in imaged.items()})
+    records = read_clinical(site, needed, outcome.column, {place: list(of) for place, of in imaged.items()})
     if outcome.column and outcome.observations == "every" and not records.label_in_sessions:
         raise InputError(
             f"outcome.observations: every visit needs an endpoint or a column of sessions.tsv; {outcome.column} is one "
@@ -167,7 +167,8 @@ def observations(
         if not are_in_order(patient, images):
             left_out[patient.key] = "visit-order"
             continue
-        more, without = _of_patient(place, patient, images, changes, records.label_in_sessions, classification)
+        who = patient_key(place[1], place[0], site.one_person)
+        more, without = _of_patient(place, who, patient, images, changes, records.label_in_sessions, classification)
         kept += more
         left_out |= without
     return Observations(tuple(kept), left_out, records.findings)
@@ -179,7 +180,7 @@ def imaged_visits(
     """Of each (folder, subject) the visits with images or features, in order, and their case."""
     found: defaultdict[tuple[int, str], dict[str | None, Case | None]] = defaultdict(dict)
     for case in cases:
-        found[case.patient][case.visit_id] = case
+        found[case.place][case.visit_id] = case
     for row in table.rows if table else ():
         found[row.dataset, row.participant_id].setdefault(row.session_id, None)
     return dict(found)
@@ -193,6 +194,7 @@ def are_in_order(patient: Patient, images: Collection[str | None]) -> bool:
 
 def observe(
     place: tuple[int, str],
+    who: str,
     patient: Patient,
     index: int,
     images: Mapping[str | None, Case | None],
@@ -203,6 +205,7 @@ def observe(
 
     Args:
         place: folder and subject.
+        who: as `Observation.patient`.
         patient: with the visits.
         index: number of the visit.
         images: visit_id to its case.
@@ -217,7 +220,7 @@ def observe(
         )
         for visit in patient.visits[: index + 1]
     )
-    return Observation(_key(patient, index), *place, patient.visits[index].visit_id, patient.key, seen, label)
+    return Observation(_key(patient, index), *place, patient.visits[index].visit_id, who, seen, label)
 
 
 def _key(patient: Patient, index: int) -> str:
@@ -228,6 +231,7 @@ def _key(patient: Patient, index: int) -> str:
 
 def _of_patient(
     place: tuple[int, str],
+    who: str,
     patient: Patient,
     images: Mapping[str | None, Case | None],
     changes: Mapping[str | None, float | None],
@@ -247,7 +251,7 @@ def _of_patient(
         found = _label(patient, index, changes, label_in_sessions, outcome)
         key = _key(patient, index)
         if isinstance(found, int):
-            kept.append(observe(place, patient, index, images, classification, found))
+            kept.append(observe(place, who, patient, index, images, classification, found))
         else:
             left_out[key] = found
     return kept, left_out

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -14,6 +12,7 @@ from msfl_client.data.bids import case_key
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.errors import InputError, reason
 from msfl_common.system.files import write_json, write_text
+from msfl_common.system.tab_separated import read_tsv, tsv_text
 
 _MISSING = "n/a"
 _NOTHING = (None, "", _MISSING, "nan", "NaN")
@@ -68,22 +67,20 @@ def write_features_table(path: Path, table: FeatureTable) -> None:
     Raises:
         ValueError: a feature is unknown, or not finite.
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    writer.writerow([*_CASE_COLUMNS, *FEATURES])
+    lines: list[list[object]] = [[*_CASE_COLUMNS, *FEATURES]]
     for row in table.rows:
         bad = [name for name, value in row.features.items() if name not in FEATURES or not math.isfinite(value)]
         if bad:
             raise ValueError(f"{row.participant_id}: expected known, finite features, found {', '.join(bad)}")
         case = [row.participant_id, row.session_id or _MISSING, row.scanner or _MISSING, row.dataset]
-        writer.writerow([*case, *(_text(row.features.get(name)) for name in FEATURES)])
+        lines.append([*case, *(_text(row.features.get(name)) for name in FEATURES)])
     columns: dict[str, object] = {name: {"Description": description} for name, description in _CASE_COLUMNS.items()}
     for name, feature in FEATURES.items():
         columns[name] = {"Description": feature.description} | ({"Units": feature.unit} if feature.unit else {})
     if table.harmonized_to is not None:
         columns[_HARMONIZED] = table.harmonized_to
     write_json(path.with_suffix(".json"), columns)  # first: without it, a harmonized table would pass for a raw one
-    write_text(path, stream.getvalue())
+    write_text(path, tsv_text(lines))
 
 
 def read_features_table(path: Path) -> FeatureTable:
@@ -96,22 +93,21 @@ def read_features_table(path: Path) -> FeatureTable:
     """
     sidecar = path.with_suffix(".json")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, delimiter="\t")
-            columns, lines = list(reader.fieldnames or ()), list(reader)
+        table = read_tsv(path)
         described = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else {}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; `msfl-client features` makes it") from None
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a table with its JSON file: {reason(error)}") from None
-    names = [name for name in columns if name in FEATURES]
-    if not names or "participant_id" not in columns:
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{sidecar}: cannot be read: {reason(error)}") from None
+    names = [name for name in table.columns if name in FEATURES]
+    if not names or "participant_id" not in table.columns:
         raise InputError(f"{path}: expected tab-separated columns, participant_id and features among them")
-    rows = tuple(_row(line, names, f"{path}: line {number}") for number, line in enumerate(lines, start=2))
+    table.check_lengths()
+    rows = tuple(_row(line, names, f"{path}: line {number}") for number, line in table.whole_rows())
     return FeatureTable(rows, described.get(_HARMONIZED) if isinstance(described, dict) else None)
 
 
-def _row(line: Mapping[str, str | None], names: list[str], place: str) -> FeatureRow:
+def _row(line: Mapping[str, str], names: list[str], place: str) -> FeatureRow:
     def text(name: str) -> str | None:
         value = line.get(name)
         return None if value in _NOTHING else value
