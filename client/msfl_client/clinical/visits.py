@@ -55,11 +55,13 @@ class Patient:
         key: unique within the site: sub-001; after the first folder, sub-001_data-1.
         visits: at least one.
         label: the label column's text in participants.tsv, or None.
+        relapses: days since day 0 of each; None where no table of relapses is read.
     """
 
     key: str
     visits: tuple[Visit, ...]
     label: str | None = None
+    relapses: tuple[float, ...] | None = None
 
     @property
     def baseline(self) -> int:
@@ -130,9 +132,11 @@ def patient_of(
     known = {name: value for seen in once for name, value in seen.values.items()}
     _check_rows_agree(once, notes)
     visits = _with_baseline(visits, known)
+    relapse_days = tuple(time - day_0 for time in relapses if time is not None)
     if rows.relapses is not None and _RELAPSES in wanted:
-        visits = _with_relapses(visits, [time - day_0 for time in relapses if time is not None])
-    return Patient(key, tuple(visits), next((seen.label for seen in once if seen.label), None))
+        visits = _with_relapses(visits, relapse_days)
+    label_of = next((seen.label for seen in once if seen.label), None)
+    return Patient(key, tuple(visits), label_of, None if rows.relapses is None else relapse_days)
 
 
 def baseline_of(visits: Sequence[Visit]) -> int:

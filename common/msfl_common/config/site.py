@@ -84,6 +84,9 @@ class Words(Frozen):
         meanings = {word: _yaml_word(meaning).lower() for word, meaning in value.items()}
         return {_yaml_word(word): _SHORT.get(meaning, meaning) for word, meaning in meanings.items()}
 
+    def __hash__(self) -> int:
+        return hash(tuple((column, *sorted(words.items())) for column, words in self.of_columns.items()))
+
     @property
     def of_columns(self) -> Mapping[str, Mapping[str, str]]:
         """Column to word to meaning."""

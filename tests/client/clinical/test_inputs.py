@@ -175,3 +175,61 @@ def test_a_leaking_column_of_a_table_is_refused(tables: Tables) -> None:
     study = classification(("treated",), column="diagnosis", classes=("HC", "MS"))
     with pytest.raises(InputError, match="input treated and outcome diagnosis"):
         dataset_of(observations([], tables.site, study), study, None)
+
+
+EVERY = ("session_id", "days", "edss", "new_lesions")
+
+
+def test_an_edss_visit_between_two_scans_is_not_active_by_an_older_lesion(tables: Tables) -> None:
+    tables.participants(("participant_id",), ("sub-01",))
+    tables.sessions("sub-01", EVERY, ("ses-01", 0, 2, "n/a"), ("ses-02", 365, 2, 1), ("ses-03", 730, 2, 0))
+    tables.edss(("participant_id", "days", "edss"), ("sub-01", 180, 2))
+    tables.sessions("sub-02", EVERY, ("ses-01", 0, 2, "n/a"), ("ses-02", 365, 2, 0), ("ses-03", 730, 2, 0))
+    tables.sessions("sub-03", EVERY)
+    tables.sessions("sub-04", EVERY)
+    study = classification(("edss",), endpoint="activity", observations="every")
+    found = observations([], tables.site, study)
+    assert {one.key: one.label for one in found.kept if one.patient == "sub-01"} == {
+        "sub-01 ses-01": 1,
+        "sub-01 ses-02": 0,
+    }
+    assert found.left_out["sub-01 day 180"] == "older-lesion"
+    assert {one.key: one.label for one in found.kept if one.patient == "sub-02"} == {
+        "sub-02 ses-01": 0,
+        "sub-02 ses-02": 0,
+    }
+
+
+def with_relapses(tables: Tables, *days: float) -> None:
+    tables.participants(("participant_id",), ("sub-01",))
+    rows = [("ses-01", 0, 2, "n/a"), ("ses-02", 180, 3, 0), ("ses-03", 365, 2, 0), ("ses-04", 545, 2, 0)]
+    tables.sessions("sub-01", EVERY, *rows)
+    for subject in ("sub-02", "sub-03", "sub-04"):
+        tables.sessions(subject, EVERY)
+    tables.write("phenotype/relapses.tsv", ("participant_id", "days"), *(("sub-01", day) for day in days))
+
+
+def test_a_relapses_score_is_neither_baseline_nor_worsening(tables: Tables) -> None:
+    study = classification(endpoint="edss-worsening")
+    with_relapses(tables)
+    assert [one.label for one in observations([], tables.site, study).kept] == [1]
+    with_relapses(tables, 170)
+    found = observations([], tables.site, study)
+    assert [(one.key, one.label) for one in found.kept] == [("sub-01 ses-01", 0)]
+    counting = classification(endpoint="edss-worsening", relapse_days=0)
+    assert [one.label for one in observations([], tables.site, counting).kept] == [1]
+    with_relapses(tables, 10)  # the first visit that is not near a relapse is the first to predict from
+    found = observations([], tables.site, study)
+    assert [(one.key, one.label) for one in found.kept] == [("sub-01 ses-02", 0)]
+    every = observations([], tables.site, classification(endpoint="edss-worsening", observations="every"))
+    assert every.left_out["sub-01 ses-01"] == "relapse"
+
+
+def test_who_had_relapses_has_to_be_known(tables: Tables) -> None:
+    study = classification(endpoint="edss-worsening", confirmed_weeks=12, pira=True)
+    found = observations([], tables.site, study)
+    assert found.left_out["sub-01 ses-01"] == "no-relapses"
+    plain = observations([], tables.site, classification(endpoint="edss-worsening"))
+    assert "no phenotype/relapses.tsv" in plain.findings[-1].text
+    with_relapses(tables, 170)
+    assert [one.label for one in observations([], tables.site, study).kept] == [0]
