@@ -56,6 +56,7 @@ MEANINGS = {
     "--device": "what is computed on",
     "--drop": "a column left out",
     "--every-visit": "all visits of a patient",
+    "--force": "take what cannot be right",
     "--export": "all of the ledger as a table",
     "--fingerprint": "approval of an authority by its fingerprint",
     "--folds": "number of parts that are held out",

@@ -64,6 +64,7 @@ def predictions_document(found: Predictions, origin: str) -> dict[str, Any]:
                 ],
                 "saliency": list(row.saliency),
                 "status": row.status,
+                "warnings": list(row.warnings),
             }
             for row in found.rows
         ],
@@ -76,7 +77,15 @@ def print_predictions(console: Console, found: Predictions, path: Path, origin: 
     labels = list(card.labels.values())
     shown = labels[1:] if len(labels) == 2 else labels
     table = Table(title=f"{_outcome(card)}, predicted by study {card.study.name}")
-    for name in ("Patient", "Visit", *(f"P({label})" for label in shown), "95% interval", "Class", "Main reasons"):
+    for name in (
+        "Patient",
+        "Visit",
+        *(f"P({label})" for label in shown),
+        "95% interval",
+        "Class",
+        "Main reasons",
+        "Warnings",
+    ):
         table.add_column(name)
     for row in found.rows[:_ROWS_SHOWN]:
         visit = row.session_id or (_MISSING if row.days is None else f"day {row.days:g}")
@@ -86,7 +95,7 @@ def print_predictions(console: Console, found: Predictions, path: Path, origin: 
         else:
             cells = [*(f"{row.probabilities[label]:.2f}" for label in shown), _interval_cell(row), row.predicted or ""]
             cells.append(_reasons_text(row.reasons))
-        table.add_row(row.participant_id, visit, *cells)
+        table.add_row(row.participant_id, visit, *cells, Text("\n".join(row.warnings), style="yellow"))
     console.print(table)
     num_left_out = sum(row.probabilities is None for row in found.rows)
     told = f"{len(found.rows) - num_left_out} of {len(found.rows)} predicted; table: {path}"
@@ -158,6 +167,7 @@ def _columns(card: ModelCard) -> dict[str, dict[str, Any]]:
         "class": f"Predicted class: {how}",
         "reasons": f"{reasons_text(card)} Input, its value, and the effect; the {NUM_REASONS} that weigh most",
         "status": "ok, with what was passed over, or why there is no prediction",
+        "warnings": "What deserves a look in the images of the visit, and of those before",
     }
     return {name: {"Description": text} for name, text in described.items()}
 
@@ -175,6 +185,7 @@ def _cells(row: Prediction, card: ModelCard) -> list[str]:
         row.predicted or _MISSING,
         _reasons_text(row.reasons) or _MISSING,
         " ".join(row.status.split()),
+        " ".join("; ".join(row.warnings).split()) or _MISSING,
     ]
 
 

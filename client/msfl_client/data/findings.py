@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -27,6 +27,26 @@ class Finding:
     text: str
 
 
+DOUBTS = ("forms-apart", "no-head")
+"""Rules that `check` warns of, and for which a prediction is refused unless forced: it cannot be right."""
+
+
+def warnings_in(findings: Iterable[Finding]) -> tuple[str, ...]:
+    """What deserves a look, each text once."""
+    return tuple(dict.fromkeys(finding.text for finding in findings if finding.level == "warn"))
+
+
+def refusals_in(findings: Iterable[Finding], force: bool) -> tuple[str, ...]:
+    """Why a case is not predicted: what fails and, unless forced, what is in doubt, with the fix."""
+    return tuple(
+        finding.text
+        if finding.level == "fail"
+        else f"{finding.text}; {FIXES[finding.rule]}, or take it as it is with --force"
+        for finding in findings
+        if finding.level == "fail" or (finding.rule in DOUBTS and not force)
+    )
+
+
 FIXES: Mapping[str, str] = MappingProxyType(
     {
         "name": "rename it to sub-<label>[_ses-<label>]_<contrast>.nii.gz; labels are letters and digits",
@@ -44,10 +64,12 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "constant": "export the image again; every voxel of it has the same value",
         "affine": "export the image again from DICOM; its position in space is unusable",
         "forms": "copy the correct one of sform and qform over the other",
+        "forms-apart": "look where the lesions lie, and copy the correct one of sform and qform over the other",
         "oblique": "nothing to do; it is resampled",
         "voxel-size": "check the unit: voxel sizes are in millimetres, 0.3 to 8",
         "slices": "use the diagnostic series, not the localiser",
         "head-volume": "look at the image: expected is one head or brain",
+        "no-head": "look at the image, and at the unit of its voxel sizes: it must be one head or brain",
         "whole-head": "run `msfl-client preprocess SITE.yaml`; where the brain is extracted, set `preprocessed: brain`",
         "out-of-date": "run `msfl-client preprocess SITE.yaml`",
         "grid": "nothing to do when the images overlap in a viewer; it is resampled",

@@ -1,22 +1,24 @@
-"""The table of features: one row for each case, as BIDS would have it."""
+"""The table of features: one row for each case, as BIDS would have it. Tabs divide cells; nothing is quoted."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msfl_client.data.bids import case_key
+from msfl_client.data.bids_tables import with_prefix
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.errors import InputError, reason
 from msfl_common.system.files import write_json, write_text
-from msfl_common.system.tab_separated import read_tsv, tsv_text
+from msfl_common.system.tab_separated import TsvFile, read_tsv, tsv_text
 
 _MISSING = "n/a"
-_NOTHING = (None, "", _MISSING, "nan", "NaN")
+_NOTHING = ("", _MISSING, "nan", "NaN")
 _HARMONIZED = "HarmonizedTo"
+_LOG_TOLERANCE = 0.02  # of a logarithm from that of its feature, both being rounded in a table
 _CASE_COLUMNS = {
     "participant_id": "Subject",
     "session_id": "Visit",
@@ -86,10 +88,11 @@ def write_features_table(path: Path, table: FeatureTable) -> None:
 def read_features_table(path: Path) -> FeatureTable:
     """Read what `write_features_table` wrote, to the last bit of every value, or a site's own table like it.
 
-    Of a site's own, `participant_id` and one feature are needed; columns that are no feature are passed over.
+    Of a site's own, `participant_id` and one feature are needed; columns that are no feature are passed over. A value
+    of a table that is not harmonized has to be one that the feature can have (`feature_catalogue`).
 
     Raises:
-        InputError: the file is missing, or no such table; line and column are named.
+        InputError: the file is missing, or no such table, or a value cannot be; line and column are named.
     """
     sidecar = path.with_suffix(".json")
     try:
@@ -99,24 +102,51 @@ def read_features_table(path: Path) -> FeatureTable:
         raise InputError(f"{path}: no such file; `msfl-client features` makes it") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{sidecar}: cannot be read: {reason(error)}") from None
-    names = [name for name in table.columns if name in FEATURES]
-    if not names or "participant_id" not in table.columns:
+    if not {*table.columns} & {*FEATURES} or "participant_id" not in table.columns:
         raise InputError(f"{path}: expected tab-separated columns, participant_id and features among them")
+    harmonized_to = described.get(_HARMONIZED) if isinstance(described, dict) else None
+    return FeatureTable(tuple(_rows(table, check=harmonized_to is None)), harmonized_to)
+
+
+def _rows(table: TsvFile, check: bool) -> Iterator[FeatureRow]:
+    """The rows of a table, each case once; `check` refuses values that cannot be."""
     table.check_lengths()
-    rows = tuple(_row(line, names, f"{path}: line {number}") for number, line in table.whole_rows())
-    return FeatureTable(rows, described.get(_HARMONIZED) if isinstance(described, dict) else None)
+    seen: dict[str, int] = {}
+    for number, cells in table.whole_rows():
+        place = f"{table.path}: line {number}"
+        row = _row(cells, place)
+        if row.key in seen:
+            raise InputError(f"{place}: {row.key} is on line {seen[row.key]}, too; remove one")
+        seen[row.key] = number
+        if check and (fault := fault_of(row.features)):
+            raise InputError(f"{place}, {fault}")
+        yield row
 
 
-def _row(line: Mapping[str, str], names: list[str], place: str) -> FeatureRow:
+def fault_of(features: Mapping[str, float]) -> str | None:
+    """The first value that its feature cannot have, or that is not the logarithm it should be; None without one."""
+    for name, value in features.items():
+        if fault := FEATURES[name].fault(value):
+            return f"{name}: {fault}"
+        twin = features.get(FEATURES[name].log_of)
+        if twin is not None and abs(value - math.log1p(twin)) > _LOG_TOLERANCE:
+            return f"{name}: expected {FEATURES[name].description}, here {math.log1p(twin):.4g}, found {value:.4g}"
+    return None
+
+
+def _row(line: Mapping[str, str], place: str) -> FeatureRow:
     def text(name: str) -> str | None:
-        value = line.get(name)
+        value = line.get(name, "")
         return None if value in _NOTHING else value
 
-    features = {name: _number(value, f"{place}, {name}") for name in names if (value := text(name)) is not None}
-    dataset = text("dataset") or "0"
+    features = {name: _number(value, f"{place}, {name}") for name in line if name in FEATURES and (value := text(name))}
+    dataset, subject, visit_id = text("dataset") or "0", text("participant_id"), text("session_id")
+    if subject is None:
+        raise InputError(f"{place}, participant_id: expected a subject, found nothing")
     if not dataset.isdecimal():
         raise InputError(f"{place}, dataset: expected a whole number, found {dataset!r}")
-    return FeatureRow(text("participant_id") or "", text("session_id"), text("scanner"), int(dataset), features)
+    visit_id = None if visit_id is None else with_prefix("ses-", visit_id)
+    return FeatureRow(with_prefix("sub-", subject), visit_id, text("scanner"), int(dataset), features)
 
 
 def _number(text: str, place: str) -> float:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union
 
 from pydantic import Field, field_validator, model_validator
 
-from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.config.feature_catalogue import known_features
+from msfl_common.config.spelling import Name, spelled
 from msfl_common.feature_models.model import FeatureModel
 from msfl_common.feature_models.registry import FEATURE_MODELS
 from msfl_common.feature_models.settings import Frozen, Preparation
@@ -31,9 +32,16 @@ Clinical = Literal[
     "fs_cerebral",
     "fs_ambulation",
 ]
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of a study or a site
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,31}$")]
-Column = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+Label = Annotated[
+    str,
+    spelled(
+        r"[A-Za-z0-9][A-Za-z0-9._+-]{0,31}",
+        "letters, digits, dots, dashes, underscores and plus signs, at most 32, the first a letter or a digit",
+    ),
+]
+Column = Annotated[
+    str, spelled(r"[A-Za-z][A-Za-z0-9_]{0,63}", "letters, digits and underscores, at most 64, the first a letter")
+]
 
 KNN_REASON = (
     "k-NN keeps the cases themselves, so that sharing the model would send patients' features; it runs within one "
@@ -77,6 +85,16 @@ class Outcome(Frozen):
         "first", description="predict from each patient's first visit, or from every visit that has a label"
     )
 
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _classes_are_texts(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and (bare := [one for one in value if isinstance(one, bool | int | float)]):
+            if any(isinstance(one, bool) for one in bare):
+                raise ValueError("expected texts; yes, no, on and off unquoted are true and false: quote each")
+            meant = ", ".join(f'"{one}"' for one in value)
+            raise ValueError(f"expected texts, as they stand in the table: quote them, [{meant}]")
+        return value
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.column is None) == (self.endpoint is None):
@@ -117,7 +135,7 @@ class Fold(Frozen):
     of: int | None = Field(
         None, ge=2, le=50, description="parts that each site's patients are dealt into, class by class"
     )
-    site: str | None = Field(None, pattern=NAME, description="the site that only tests, on all of its patients")
+    site: Name | None = Field(None, description="the site that only tests, on all of its patients")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -165,9 +183,9 @@ class Classification(Frozen):
     @field_validator("features")
     @classmethod
     def _known_features(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := sorted(set(value) - set(FEATURES)):
-            raise ValueError(f"no such feature: {', '.join(unknown)}; there are {', '.join(FEATURES)}")
-        return value
+        if clinical := sorted(set(value) & set(get_args(Clinical))):
+            raise ValueError(f"{', '.join(clinical)}: no feature of images; name it under `clinical`")
+        return known_features(value)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -15,6 +15,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from msfl_common.config.spelling import no_such
+
 _T1 = re.compile(r"t1|mp.?rage|bravo|fspgr|spgr|\btfl|vibe|\bir.?fse.?t1")
 _FLAIR = re.compile(r"flair|dark.?fluid|tirm")
 _T2 = re.compile(r"t2")
@@ -175,7 +177,7 @@ def in_words(contrasts: Iterable[str]) -> str:
 
 def _known(contrast: str) -> str:
     if contrast not in CONTRASTS:
-        raise ValueError(f"no such contrast; there are {', '.join(CONTRASTS)}")
+        raise ValueError(no_such("contrast", [contrast], tuple(CONTRASTS)))
     return contrast
 
 

@@ -21,6 +21,7 @@ from msfl_common.config.former_keys import former_keys_of_site, renewed_site
 from msfl_common.config.ledger import KeepContent
 from msfl_common.config.message_kinds import KindName, allowed_by_default
 from msfl_common.config.secrets import Secret, refuse_variables
+from msfl_common.config.spelling import HomePath, no_such, spelled
 from msfl_common.errors import ConfigError
 from msfl_common.feature_models.registry import SOLVABLE
 from msfl_common.system.files import unfollowed, unwritable
@@ -28,8 +29,10 @@ from msfl_common.system.reading import read_yaml
 
 SITE_FILE = "site.yaml"
 _SHORT = {"f": "female", "m": "male"}
+_DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
+_DEVICES = "auto, cpu, mps, cuda, cuda:N"
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
-Hours = Annotated[str, Field(pattern=f"^{_CLOCK}-{_CLOCK}$")]
+Hours = Annotated[str, spelled(f"{_CLOCK}-{_CLOCK}", 'a window such as "19:00-07:00", quoted, from 00:00 to 23:59')]
 
 
 class Policy(Frozen):
@@ -61,7 +64,7 @@ class Policy(Frozen):
     @classmethod
     def _known_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := sorted(set(value) - set(MODEL_KINDS)):
-            raise ValueError(f"{unknown[0]!r}: no such kind of model; there are {', '.join(MODEL_KINDS)}")
+            raise ValueError(no_such("kind of model", unknown, MODEL_KINDS))
         return value
 
 
@@ -98,7 +101,7 @@ class SiteConfig(Frozen):
 
     schema_version: Literal[1] = Field(1, description="version of this file's format")
     name: Name = Field(description="the site's name in the study")
-    data: tuple[Path, ...] = Field(min_length=1, description="one BIDS folder, or several; relative to this file")
+    data: tuple[HomePath, ...] = Field(min_length=1, description="one BIDS folder, or several; relative to this file")
     same_ids: Literal["one-person", "different-people"] = Field(
         "one-person",
         description="what one participant_id in several folders of `data` means; one person is never trained on in one "
@@ -111,7 +114,7 @@ class SiteConfig(Frozen):
         description="what the images are: none (not skull-stripped), brain (skull-stripped, N4-corrected), common-space"
         " (and on MNI152); auto looks at each case",
     )
-    state: Path = Field(description="folder for cache, ledger and log, relative to this file; created when missing")
+    state: HomePath = Field(description="folder for cache, ledger and log, relative to this file; created when missing")
     device: str | tuple[str, ...] = Field(
         "auto",
         description="auto (cuda, then mps, then cpu), cpu, mps, cuda, cuda:N, or several GPUs: [cuda:0, cuda:1]",
@@ -120,8 +123,8 @@ class SiteConfig(Frozen):
     hours: tuple[Hours, ...] = Field(
         (), description='when the site trains and validates, local time: "19:00-07:00" or a list; empty: always'
     )
-    kit: Path = Field(Path("kit"), description="folder of the coordinator's joining kit, relative to this file")
-    key: Path = Field(Path("site.key"), description="the site's private key, relative to this file")
+    kit: HomePath = Field(Path("kit"), description="folder of the coordinator's joining kit, relative to this file")
+    key: HomePath = Field(Path("site.key"), description="the site's private key, relative to this file")
     key_passphrase: Secret | None = Field(
         None,
         description="file of mode 0600 with the passphrase of `key`, or ${NAME}, an environment variable that holds "
@@ -155,18 +158,26 @@ class SiteConfig(Frozen):
     @classmethod
     def _one_device_or_several_gpus(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         """A list names different GPUs or, to try it out, `cpu` as often as there shall be processes."""
-        if isinstance(value, str):
-            known = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None
-        else:
-            different_gpus = len(set(value)) == len(value) and all(re.fullmatch(r"cuda:\d+", name) for name in value)
-            known = len(value) > 0 and (different_gpus or set(value) == {"cpu"})
-        if not known:
-            raise ValueError("expected auto, cpu, mps, cuda, cuda:N or a list of different GPUs: [cuda:0, cuda:1]")
+        different_gpus = len(set(value)) == len(value) and all(re.fullmatch(r"cuda:\d+", name) for name in value)
+        several = len(value) > 0 and (different_gpus or set(value) == {"cpu"})
+        if not (re.fullmatch(_DEVICE, value) if isinstance(value, str) else several):
+            raise ValueError(f"expected {_DEVICES} or a list of different GPUs: [cuda:0, cuda:1]")
         return value
 
 
 def _yaml_word(value: Any) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def known_device(name: str) -> str:
+    """The name of one device, whether it is there or not.
+
+    Raises:
+        ValueError: there is no such kind of device.
+    """
+    if re.fullmatch(_DEVICE, name) is None:
+        raise ValueError(f"expected {_DEVICES}")
+    return name
 
 
 def load_site(path: Path) -> SiteConfig:

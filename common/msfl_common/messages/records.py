@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from msfl_common.config.classification import NAME, Split
+from msfl_common.config.classification import Split
 from msfl_common.config.message_kinds import REFERENCE
+from msfl_common.config.spelling import NAME
 from msfl_common.config.stages import Stage, stages_of, study_at
 from msfl_common.config.study import StudyConfig, parse_study
 from msfl_common.errors import Code, ConfigError, UpdateError
