@@ -5,8 +5,6 @@ Legend: I/J/K voxels of a file, whatever its orientation.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -42,6 +40,7 @@ from msfl_common.models.model_folder import ModelCard, load_model
 from msfl_common.models.network import build_network, set_weights
 from msfl_common.system.devices import pick_device
 from msfl_common.system.files import write_json, write_text
+from msfl_common.system.tab_separated import tsv_text
 
 TABLE = "lesions.tsv"
 
@@ -202,11 +201,8 @@ def describe_output(output: Path, card: ModelCard, what: str, origin: str) -> No
 
 
 def _table(rows: list[PredictedCase]) -> str:
-    stream = io.StringIO()
-    names = list(PredictedCase.__dataclass_fields__)
-    writer = csv.DictWriter(stream, names, delimiter="\t", lineterminator="\n")
-    writer.writeheader()
+    lines: list[list[object]] = [list(PredictedCase.__dataclass_fields__)]
     for row in rows:
         cells = {**asdict(row), "warnings": "; ".join(row.warnings) or None}
-        writer.writerow({name: "n/a" if value is None else value for name, value in cells.items()})
-    return stream.getvalue()
+        lines.append(["n/a" if value is None else value for value in cells.values()])
+    return tsv_text(lines)
