@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,4 +115,4 @@ def _predict_outcomes(
 def _read_table(path: Path) -> pd.DataFrame:
     """Ids and classes stay text, whatever they look like."""
     text = {"participant_id": str, "session_id": str, "class": str, "status": str}
-    return pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=["n/a"])
+    return pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, dtype=text, keep_default_na=False, na_values=["n/a"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from msfl_common.config.classification import Classification, DeepModel
 from msfl_common.metrics.reliability import NEAREST_CASES
 from msfl_common.models.model_card import NOTICE, ModelCard
 from msfl_common.system.files import write_json, write_text
+from msfl_common.system.tab_separated import tsv_text
 
 TABLE = "predictions.tsv"
 NUM_REASONS = 3
@@ -28,12 +27,8 @@ def write_predictions(output: Path, found: Predictions, origin: str) -> Path:
     """Write `predictions.tsv` and, beside it, what its columns mean; returns the table's path."""
     path = output / TABLE
     columns = _columns(found.card)
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(_cells(row, found.card) for row in found.rows)
     write_json(path.with_suffix(".json"), {"Notice": NOTICE, "ModelOrigin": origin, **_about(found.card), **columns})
-    write_text(path, stream.getvalue())
+    write_text(path, tsv_text([columns, *(_cells(row, found.card) for row in found.rows)]))
     return path
 
 

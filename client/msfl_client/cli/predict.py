@@ -13,7 +13,7 @@ import typer
 from msfl_common.system.command_line import Commands, Json, print_json
 
 if TYPE_CHECKING:
-    from msfl_common.config.site import SiteConfig
+    from msfl_common.config.site import SiteConfig, Words
 
 commands = Commands()
 
@@ -40,6 +40,7 @@ class _Job:
     origin: str
     as_json: bool
     force: bool
+    words: Words
 
 
 @commands.command()
@@ -85,7 +86,7 @@ def predict(
     the column warnings. Exit code 2 when lesions could not be outlined in a case, or images were refused. Research use
     only.
     """
-    from msfl_common.config.site import load_site
+    from msfl_common.config.site import Words, load_site
     from msfl_common.errors import InputError
     from msfl_common.models.model_folder import read_card
     from msfl_common.models.model_signature import check_origin, fingerprint_of
@@ -102,7 +103,7 @@ def predict(
     elif config is not None:
         _lend_memory(config)
     chosen = device or (config.device if config is not None else "auto")
-    job = _Job(model, source, output, chosen, origin, as_json, force)
+    job = _Job(model, source, output, chosen, origin, as_json, force, config.words if config is not None else Words())
     if card.study.classification is not None:
         _predict_outcomes(job, every_visit)
     elif every_visit:
@@ -176,7 +177,15 @@ def _predict_outcomes(job: _Job, every_visit: bool) -> None:
             bars.update(tasks[what], completed=done, total=total)
 
         found = predict_outcomes(
-            job.model, job.source, job.output, job.device, every_visit, os.cpu_count() or 1, on_progress, job.force
+            job.model,
+            job.source,
+            job.output,
+            job.device,
+            every_visit,
+            os.cpu_count() or 1,
+            on_progress,
+            job.force,
+            job.words,
         )
         path = write_predictions(job.output, found, job.origin)
     found.raise_if_none(job.source, path)

@@ -23,7 +23,7 @@ from msfl_client.harmonization.site import FOLDER, harmonize_site
 from msfl_client.preprocessing.site import preprocess_site
 from msfl_client.segmentation.lesion_model import load_lesion_model
 from msfl_common.config.classification import Classification, DeepModel
-from msfl_common.config.site import SiteConfig
+from msfl_common.config.site import SiteConfig, Words
 from msfl_common.errors import CohortError, InputError, RefusedError
 from msfl_common.harmonization import Reference
 from msfl_common.models.model_folder import REFERENCE_FILE, SEGMENTATION_FOLDER, ModelCard, read_reference
@@ -75,6 +75,7 @@ def read_inputs(
     num_workers: int,
     on_progress: OnProgress,
     force: bool = False,
+    words: Words | None = None,
 ) -> KnownInputs:
     """Look through a BIDS folder.
 
@@ -87,6 +88,7 @@ def read_inputs(
         num_workers: cases at the same time.
         on_progress: told what is done, how much of it, and of how much.
         force: use images that cannot be right (`findings.DOUBTS`), too.
+        words: what the tables' own words mean, as in site.yaml.
 
     Raises:
         CohortError: the folder as a whole cannot be used.
@@ -96,7 +98,7 @@ def read_inputs(
     assert settings is not None
     if not source.is_dir():
         raise CohortError(f"{source}: no such folder; give a BIDS folder with --input")
-    site = SiteConfig(name="input", data=(source,), state=output / WORK_FOLDER, device=device)
+    site = SiteConfig(name="input", data=(source,), state=output / WORK_FOLDER, device=device, words=words or Words())
     if not sees_images(settings):
         return KnownInputs(site)
     lesions = model / SEGMENTATION_FOLDER

@@ -5,8 +5,6 @@ Legend: I/J/K voxels of a file, whatever its orientation.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -41,6 +39,7 @@ from msfl_common.models.model_folder import ModelCard, load_model
 from msfl_common.models.network import build_network, set_weights
 from msfl_common.system.devices import pick_device
 from msfl_common.system.files import write_text
+from msfl_common.system.tab_separated import tsv_text
 
 TABLE = "lesions.tsv"
 
@@ -177,11 +176,8 @@ def _prepare(
 
 
 def _table(rows: list[PredictedCase]) -> str:
-    stream = io.StringIO()
-    names = list(PredictedCase.__dataclass_fields__)
-    writer = csv.DictWriter(stream, names, delimiter="\t", lineterminator="\n")
-    writer.writeheader()
+    lines: list[list[object]] = [list(PredictedCase.__dataclass_fields__)]
     for row in rows:
         cells = {**asdict(row), "warnings": "; ".join(row.warnings) or None}
-        writer.writerow({name: "n/a" if value is None else value for name, value in cells.items()})
-    return stream.getvalue()
+        lines.append(["n/a" if value is None else value for value in cells.values()])
+    return tsv_text(lines)

@@ -20,6 +20,7 @@ from msfl_client.prediction.models import (
 from msfl_client.prediction.output_folder import describe_output
 from msfl_client.prediction.visits import PatientVisits, patients_to_predict
 from msfl_common.config.classification import DeepModel
+from msfl_common.config.site import Words
 from msfl_common.errors import CaseError, CohortError
 from msfl_common.metrics.reliability import Interval, interval_at
 from msfl_common.metrics.scored import predict_classes, scored_classes
@@ -95,6 +96,7 @@ def predict_outcomes(
     num_workers: int,
     on_progress: OnProgress = lambda *_: None,
     force: bool = False,
+    words: Words | None = None,
 ) -> Predictions:
     """Predict each patient's last visit that has the model's inputs, or every visit.
 
@@ -107,6 +109,7 @@ def predict_outcomes(
         num_workers: cases at the same time, where images are read.
         on_progress: told what is done, how much of it, and of how much.
         force: use images that cannot be right (`findings.DOUBTS`), too.
+        words: what the tables' own words mean, as in site.yaml.
 
     Raises:
         ModelFolderError: the model cannot be used.
@@ -118,7 +121,7 @@ def predict_outcomes(
         raise CohortError(f"{source}: no such folder; give a BIDS folder with --input")
     device = pick_device(device_name)
     describe_output(output, source, card, "Outcomes of MS", check_origin(model).sentence)
-    known = read_inputs(card, model, source, output, device_name, num_workers, on_progress, force)
+    known = read_inputs(card, model, source, output, device_name, num_workers, on_progress, force, words)
     predictor: Predictor
     if isinstance(card.study.classification.model, DeepModel):
         predictor = ImagePredictor(card, weights, known, model_reference(card, model), output, device)

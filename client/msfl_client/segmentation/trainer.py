@@ -216,18 +216,14 @@ def open_segmentation(
         strategy=site_strategy(site.state, study, get_weights(network), part_of),
         train_round=_training_on(devices, site, study, [(case, prepared[case.key]) for case in train]),
         seed=seed_of(study, site.name),
-        train_patients=tuple(_patient(case) for case in train),
+        train_patients=tuple(case.patient for case in train),
         digest=digest_of_images(train, validation),
         floor=floor_of(site.policy, study),
         validation_cases=tuple(prepared[case.key] for case in validation),
-        validation_patients=tuple(_patient(case) for case in validation),
+        validation_patients=tuple(case.patient for case in validation),
         validation_truths=partial(own_truths, site, validation, originals, on_progress),
     )
     return learner, tuple(train), (*train, *validation)
-
-
-def _patient(case: Case) -> str:
-    return "/".join(map(str, case.patient))
 
 
 def _training_on(

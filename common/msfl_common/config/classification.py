@@ -68,6 +68,19 @@ class Outcome(Frozen):
     confirmed_weeks: float = Field(
         0.0, ge=0, le=104, description="worsening must still be there so many weeks later (24 is usual); 0: unconfirmed"
     )
+    relapse_days: float = Field(
+        30.0,
+        ge=0,
+        le=365,
+        description="an EDSS within so many days of a relapse is neither baseline nor worsening; 0: every EDSS counts",
+    )
+    baseline: Literal["fixed", "roving"] = Field(
+        "fixed",
+        description="worsening counts from the EDSS at the visit (fixed), or from a lower one, once confirmed (roving)",
+    )
+    pira: bool = Field(
+        False, description="count worsening alone that is independent of relapses (PIRA); needs phenotype/relapses.tsv"
+    )
     observations: Literal["first", "every"] = Field(
         "first", description="predict from each patient's first visit, or from every visit that has a label"
     )
@@ -90,6 +103,13 @@ class Outcome(Frozen):
             raise ValueError("an endpoint's classes are 0 and 1; leave `classes` out")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("each class may be named once")
+        if self.pira and self.endpoint == "activity":
+            raise ValueError(
+                "pira: activity is not worsening alone; expected an endpoint edss-worsening or edss-plus-1"
+            )
+        if self.endpoint is not None and (self.pira or self.baseline == "roving") and not self.confirmed_weeks:
+            what = "pira" if self.pira else "baseline: roving"
+            raise ValueError(f"{what}: rests on confirmed scores; set confirmed_weeks to 12 or 24")
         return self
 
 

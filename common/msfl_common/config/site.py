@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,7 @@ from msfl_common.system.files import unfollowed, unwritable
 from msfl_common.system.reading import read_yaml
 
 SITE_FILE = "site.yaml"
+_SHORT = {"f": "female", "m": "male"}
 _DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
 _DEVICES = "auto, cpu, mps, cuda, cuda:N"
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
@@ -66,12 +68,46 @@ class Policy(Frozen):
         return value
 
 
+class Words(Frozen):
+    """What the words of the site's own tables mean, beside those that are known: female, f, male, m, yes, no, 1, 0."""
+
+    sex: Mapping[str, Literal["female", "male"]] = Field(
+        default_factory=dict, description="word to female or male: {W: female, 1: male}"
+    )
+    treated: Mapping[str, Literal["yes", "no"]] = Field(
+        default_factory=dict, description="word to yes or no: {ja: yes, nein: no}"
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """YAML reads 1 as a number, and yes and no as true and false."""
+        if not isinstance(value, Mapping):
+            return value
+        meanings = {word: _yaml_word(meaning).lower() for word, meaning in value.items()}
+        return {_yaml_word(word): _SHORT.get(meaning, meaning) for word, meaning in meanings.items()}
+
+    def __hash__(self) -> int:
+        return hash(tuple((column, *sorted(words.items())) for column, words in self.of_columns.items()))
+
+    @property
+    def of_columns(self) -> Mapping[str, Mapping[str, str]]:
+        """Column to word to meaning."""
+        return {"sex": self.sex, "treated": self.treated}
+
+
 class SiteConfig(Frozen):
     """A hospital's own file; it never leaves the hospital."""
 
     schema_version: Literal[1] = Field(1, description="version of this file's format")
     name: Name = Field(description="the site's name in the study")
     data: tuple[HomePath, ...] = Field(min_length=1, description="one BIDS folder, or several; relative to this file")
+    same_ids: Literal["one-person", "different-people"] = Field(
+        "one-person",
+        description="what one participant_id in several folders of `data` means; one person is never trained on in one "
+        "folder and tested on in another, and counts once",
+    )
+    words: Words = Words()
     masks: Name = Field("lesions", description="folder under derivatives/ that holds the manual lesion masks")
     preprocessed: Literal["auto"] | Preprocessed = Field(
         "auto",
@@ -95,6 +131,11 @@ class SiteConfig(Frozen):
         "it; null: none, a systemd credential, or typed",
     )
     policy: Policy = Policy()
+
+    @property
+    def one_person(self) -> bool:
+        """Whether an id in several folders is one person's."""
+        return self.same_ids == "one-person"
 
     @model_validator(mode="before")
     @classmethod
@@ -122,6 +163,10 @@ class SiteConfig(Frozen):
         if not (re.fullmatch(_DEVICE, value) if isinstance(value, str) else several):
             raise ValueError(f"expected {_DEVICES} or a list of different GPUs: [cuda:0, cuda:1]")
         return value
+
+
+def _yaml_word(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def known_device(name: str) -> str:
