@@ -14,10 +14,10 @@ import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from msfl_client.clinical.covariates import select_cases
 from msfl_client.data.bids import find_cases
 from msfl_client.data.dicom import TABLE, import_dicom
 from msfl_client.data.dicom_series import Recognised, recognise_series
+from msfl_client.harmonization.selection import select_cases
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Harmonization
 from msfl_common.errors import InputError
