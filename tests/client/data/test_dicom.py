@@ -18,11 +18,11 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from tests.commands import run_main
 
 from msfl_client.cli.main import main
-from msfl_client.clinical.covariates import select_cases
 from msfl_client.data.bids import find_cases
 from msfl_client.data.dicom import import_dicom
 from msfl_client.data.dicom_people import SUBJECTS as TABLE
 from msfl_client.data.dicom_report import SERIES
+from msfl_client.harmonization.selection import select_cases
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Harmonization
 from msfl_common.errors import InputError
