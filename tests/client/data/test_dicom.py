@@ -171,7 +171,9 @@ def test_a_new_visit_gets_the_next_session_of_the_same_subject(imported: Path, t
 @pytest.mark.slow
 def test_age_and_sex_reach_harmonization(imported: Path) -> None:
     cases, _ = find_cases(SiteConfig(name="here", data=(imported,), state=imported.parent / "state"), ("FLAIR",))
-    chosen = select_cases(cases, (imported,), Harmonization(method="combat"))
+    chosen = select_cases(
+        cases, SiteConfig(name="here", data=(imported,), state=imported), Harmonization(method="combat")
+    )
     assert not chosen.left_out
     assert {values["age"] for values in chosen.covariates} >= {58.0, 60.0}
     assert {values["sex"] for values in chosen.covariates} == {0.0}
