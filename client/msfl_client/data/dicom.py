@@ -21,7 +21,7 @@ import numpy as np
 from msfl_client.data.bids_tables import several
 from msfl_client.data.dicom_convert import Converted, convert
 from msfl_client.data.dicom_facts import facts_of_part, study_of, visit_facts_of
-from msfl_client.data.dicom_files import DicomFolder, DicomSeries, read_dicom_folder
+from msfl_client.data.dicom_files import DicomFolder, DicomSeries, is_mr_image, read_dicom_folder
 from msfl_client.data.dicom_people import Study, label_studies
 from msfl_client.data.dicom_report import ImportReport, Outcome, SeriesReport, read_series, write_series
 from msfl_client.data.dicom_rules import ImportRules, by_rule
@@ -124,11 +124,12 @@ def import_dicom(
 
 def _items_of(series: DicomSeries, rules: ImportRules) -> Iterator[_Item]:
     study = study_of(series)
+    nothing = Part(0, (), 0.0, frozenset(), 0.0)
+    if not is_mr_image(series.head):
+        yield _Item(series, nothing, study, Recognised("other", f"no MR image ({series.head.SOPClassUID.name})"))
+        return
     if not series.frames:
-        reason = series.faults[0] if series.faults else "without images"
-        part = Part(0, (), 0.0, frozenset(), 0.0)
-        is_image = series.text("Modality") in ("", "MR")
-        yield _Item(series, part, study, Recognised("unclear" if is_image else "other", reason))
+        yield _Item(series, nothing, study, Recognised("unclear", series.faults[0]))
         return
     for part in parts_of(series):
         facts = facts_of_part(series, part)
