@@ -216,6 +216,29 @@ def test_a_series_that_dcm2niix_does_not_make_a_volume_of_is_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("images", "why"),
+    [
+        ({"image": 11.0}, "the volume that dcm2niix makes does not lie where the DICOM files say"),
+        ({"image": 10.0, "image_Eq_1": 10.0}, "dcm2niix makes 2 volumes of it; expected one"),
+        ({"image": 10.0}, "by its times and its description"),
+    ],
+)
+def test_a_volume_is_held_against_what_the_dicom_files_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: dict[str, float], why: str
+) -> None:
+    write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    for name, step_mm in images.items():
+        affine = np.array([[-2, 0, 0, 20], [0, -2, 0, 30], [0, 0, step_mm, 0], [0, 0, 0, 1]], np.float64)
+        nib.save(nib.Nifti1Image(np.ones((24, 32, 12), np.int16), affine), tmp_path / f"{name}.nii")
+    stand_in = tmp_path / "dcm2niix"
+    stand_in.write_text(f'#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\ncp {tmp_path}/*.nii "$2"\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(dcm2niix, "bin", str(stand_in))
+    assert [one.why for one in import_dicom(tmp_path / "new", tmp_path / "bids").series] == [why]
+
+
+@pytest.mark.slow
 def test_the_command_says_what_became_of_each_series_and_its_exit_code_too(tmp_path: Path) -> None:
     study, source = ("20220101", generate_uid()), tmp_path / "new"
     write_series(source, 1, "FLAIR", study, InversionTime=2400)
@@ -308,5 +331,11 @@ def test_compressed_files_are_read(tmp_path: Path) -> None:
 def test_a_study_over_midnight_is_one_visit(tmp_path: Path) -> None:
     study = ("20220101", generate_uid())
     write_series(tmp_path / "a", 1, "FLAIR", study, InversionTime=2400)
-    write_series(tmp_path / "a", 2, "t2_tse", study, AcquisitionDate="20220102", SeriesDate="20220102")
-    assert {image[:2] for image in import_dicom(tmp_path / "a", tmp_path / "bids").images} == {("sub-001", "ses-01")}
+    late = {"AcquisitionDate": "20220102", "SeriesDate": "20220102"}
+    for number in (2, 3):
+        write_series(tmp_path / "a", number, "t1_se", study, EchoTime=10, RepetitionTime=500, **late)
+    report = import_dicom(tmp_path / "a", tmp_path / "bids")
+    assert report.images == [("sub-001", "ses-01", contrast) for contrast in ("FLAIR", "T1w", "T1w")]
+    assert report.notes == [
+        "sub-001 ses-01 has 2 T1w called t1_se, and nothing says whether one is with a contrast agent"
+    ]
