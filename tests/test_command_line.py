@@ -89,6 +89,7 @@ MEANINGS = {
     "--reference": "a harmonization reference",
     "--report": "a page for people",
     "--resume": "the run that is resumed",
+    "--rules": "what series of certain names are",
     "--search": "a search of hyperparameters",
     "--seed": "the seed",
     "--site": "a site's file",

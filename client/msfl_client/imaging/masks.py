@@ -6,6 +6,7 @@ Legend: D/H/W voxels of a grid; P voxels that the mask reaches; N voxels of the 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,8 @@ from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from msfl_client.imaging.skull_strip_detection import share_grid
+from msfl_common.config.contrasts import Contrast, outlined_on
 from msfl_common.metrics.segmentation import label_lesions
 
 Mask = NDArray[np.bool_]
@@ -51,6 +54,12 @@ def carry_mask(mask: nib.Nifti1Image, grid: Grid) -> Mask:
     count = round(float(share_PN.sum()))
     carried_DHW.flat[reached[np.argsort(-rank_DHW.flat[reached], kind="stable")[:count]]] = True
     return carried_DHW
+
+
+def drawn_on(mask: nib.Nifti1Image, images: Mapping[Contrast, nib.Nifti1Image]) -> Contrast | None:
+    """The contrast on whose grid a mask was drawn; None where it is on no image's."""
+    there = [contrast for contrast, image in images.items() if share_grid(mask, image)]
+    return outlined_on(there) if there else None
 
 
 def _shares(

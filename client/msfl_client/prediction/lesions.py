@@ -13,7 +13,6 @@ import nibabel as nib
 import numpy as np
 import torch
 from nibabel.affines import voxel_sizes
-from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 
 from msfl_client.data.bids import Case, find_cases
@@ -23,6 +22,7 @@ from msfl_client.data.qc_record import poor_fit
 from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_client.imaging.volumes import read_volume
+from msfl_client.prediction.output_folder import describe_output
 from msfl_client.segmentation.loop import predict_probability
 from msfl_client.segmentation.network_input import (
     NetworkInput,
@@ -30,16 +30,15 @@ from msfl_client.segmentation.network_input import (
     network_input_of_images,
     target_contrast,
 )
-from msfl_common import __version__
+from msfl_client.segmentation.own_grid import on_grid
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
-from msfl_common.errors import CaseError, CohortError, InputError
+from msfl_common.errors import CaseError, CohortError
 from msfl_common.metrics.segmentation import label_lesions
-from msfl_common.models.model_card import NOTICE
 from msfl_common.models.model_folder import ModelCard, load_model
 from msfl_common.models.network import build_network, set_weights
 from msfl_common.system.devices import pick_device
-from msfl_common.system.files import write_json, write_text
+from msfl_common.system.files import write_text
 from msfl_common.system.tab_separated import tsv_text
 
 TABLE = "lesions.tsv"
@@ -74,7 +73,7 @@ def predict_folder(
     Args:
         model: a model folder.
         source: BIDS folder with the model's contrasts: skull-stripped images, or others, which are preprocessed first.
-        output: BIDS derivative folder to write; files of an earlier prediction are replaced one by one.
+        output: BIDS derivative folder to write; see `describe_output`.
         device_name: as in site.yaml.
         on_case: told how many cases are done, and of how many.
         origin: who vouches for the model, for those who get the output.
@@ -90,7 +89,7 @@ def predict_folder(
     device = pick_device(device_name)
     site = SiteConfig(name="input", data=(source,), state=output)
     cases, findings = find_cases(site, card.study.inputs.contrasts)
-    describe_output(output, card, "MS lesions", origin)
+    describe_output(output, source, card, "MS lesions", origin)
     rows = []
     for number, case in enumerate(cases, start=1):
         found = [finding for finding in findings if finding.case == case.key]
@@ -133,9 +132,7 @@ def _predict_case(
     prepared, case_to_input, warnings = _prepare(case, study.inputs, device)
     probability_DHW = predict_probability(network, prepared.image_CDHW, study, device)
     own = read_volume(case.images[target_contrast(study.inputs)])
-    there = nib.Nifti1Image(probability_DHW, np.linalg.inv(case_to_input) @ prepared.affine)
-    moved = resample_from_to(there, (own.shape, own.affine), order=1)
-    probability_IJK = np.asarray(moved.dataobj, dtype=np.float32)
+    probability_IJK = on_grid(probability_DHW, np.linalg.inv(case_to_input) @ prepared.affine, (own.shape, own.affine))
     mask_IJK = probability_IJK >= card.threshold
     spacing_mm = voxel_sizes(own.affine)
     stem = "_".join(part for part in (case.subject, case.visit_id) if part)
@@ -176,28 +173,6 @@ def _prepare(
     images = {name: nib.Nifti1Image(voxels_DHW, done.case.affine) for name, voxels_DHW in done.case.images_DHW.items()}
     prepared = network_input_of_images(case.key, images, None, inputs)
     return prepared, done.native_to_mni(target_contrast(inputs)), poor_fit(*fit_to_template(done.case))
-
-
-def describe_output(output: Path, card: ModelCard, what: str, origin: str) -> None:
-    """Make a folder a BIDS derivative that says what it holds and which model made it.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    try:
-        write_json(
-            output / "dataset_description.json",
-            {
-                "Name": f"{what} predicted by study {card.study.name}",
-                "BIDSVersion": "1.10.0",
-                "DatasetType": "derivative",
-                "GeneratedBy": [{"Name": "msfl", "Version": __version__, "Description": NOTICE}],
-                "ModelWeightsSHA256": card.weights_sha256,
-                "ModelOrigin": origin,
-            },
-        )
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written: {error.strerror}; choose another --output") from None
 
 
 def _table(rows: list[PredictedCase]) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from msfl_client.clinical.observations import Observation
 from msfl_client.data.bids import case_key
 from msfl_client.prediction.inputs import KnownInputs, OnProgress, model_reference, read_inputs
-from msfl_client.prediction.lesions import describe_output
 from msfl_client.prediction.models import (
     Answer,
     FeaturePredictor,
@@ -18,6 +17,7 @@ from msfl_client.prediction.models import (
     Reason,
     explained_class,
 )
+from msfl_client.prediction.output_folder import describe_output
 from msfl_client.prediction.visits import PatientVisits, patients_to_predict
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.site import Words
@@ -120,7 +120,7 @@ def predict_outcomes(
     if not source.is_dir():  # before anything is written
         raise CohortError(f"{source}: no such folder; give a BIDS folder with --input")
     device = pick_device(device_name)
-    describe_output(output, card, "Outcomes of MS", check_origin(model).sentence)
+    describe_output(output, source, card, "Outcomes of MS", check_origin(model).sentence)
     known = read_inputs(card, model, source, output, device_name, num_workers, on_progress, force, words)
     predictor: Predictor
     if isinstance(card.study.classification.model, DeepModel):

@@ -18,7 +18,7 @@ from msfl_client.data.bids import Case
 from msfl_client.imaging.bias_field import correct_bias
 from msfl_client.imaging.brain_extraction import CPU, extract_brain
 from msfl_client.imaging.common_space import CommonSpaceCase
-from msfl_client.imaging.masks import Grid, Mask, carry_mask
+from msfl_client.imaging.masks import Grid, Mask, carry_mask, drawn_on
 from msfl_client.imaging.registration import (
     Registration,
     load_template,
@@ -29,7 +29,7 @@ from msfl_client.imaging.registration import (
 from msfl_client.imaging.resampling import read_image, resample
 from msfl_client.imaging.skull_strip_detection import brain_of, dice, recognise, share_grid
 from msfl_common.config.base import Preprocessed
-from msfl_common.config.contrasts import Contrast, anchor_of, outlined_on
+from msfl_common.config.contrasts import Contrast, anchor_of
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 
@@ -155,10 +155,10 @@ def _lesions(case: Case, native: Images) -> tuple[Contrast, nib.Nifti1Image] | N
     if case.mask is None:
         return None
     mask = read_image(case.mask)
-    drawn_on = [contrast for contrast, image in native.items() if share_grid(mask, image)]
-    if not drawn_on:
+    contrast = drawn_on(mask, native)
+    if contrast is None:
         raise CaseError("the mask is on no image's grid")
-    return outlined_on(drawn_on), mask
+    return contrast, mask
 
 
 def _in_common_space(

@@ -198,11 +198,15 @@ def load_site(path: Path) -> SiteConfig:
     if keep := policy.keep_content:
         keep = keep.model_copy(update={"public_key": (base / keep.public_key).resolve()})
         policy = policy.model_copy(update={"keep_content": keep})
+    data, state = tuple((base / folder).resolve() for folder in site.data), unfollowed(base, site.state)
+    for folder in data:
+        if state.resolve().is_relative_to(folder) and not state.resolve().is_relative_to(folder / "derivatives"):
+            raise ConfigError(str(path), [f"state: lies in the raw data, {folder}; name a folder outside of it"])
     return site.model_copy(
         update={
             "policy": policy,
-            "data": tuple((base / folder).resolve() for folder in site.data),
-            "state": unfollowed(base, site.state),
+            "data": data,
+            "state": state,
             "kit": unfollowed(base, site.kit),
             "key": (base / site.key).resolve(),
             "key_passphrase": (base / passphrase).resolve() if isinstance(passphrase, Path) else passphrase,

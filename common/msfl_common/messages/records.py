@@ -74,6 +74,13 @@ class RoundTask:
         """The study of this stage."""
         return study_at(self.study, self.stage)
 
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing is asked of the sites after these patients are measured."""
+        if self.stage != "final":
+            return False
+        return self.split == "test" if self.study.classification else self.round == self.study.rounds.num_rounds
+
 
 @dataclass(frozen=True)
 class ModelUpdate:
