@@ -15,7 +15,7 @@ from msfl_common.system.files import write_json, write_text
 
 _MISSING = "n/a"
 _NOTHING = ("", _MISSING, "nan", "NaN")
-_HARMONIZED = "HarmonizedTo"
+_HARMONIZED, _MEASURED = "HarmonizedTo", "MeasuredFrom"
 _LOG_TOLERANCE = 0.02  # of a logarithm from that of its feature, both being rounded in a table
 _CASE_COLUMNS = {
     "participant_id": "Subject",
@@ -55,10 +55,17 @@ class FeatureRow:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features of several cases; `harmonized_to` is the version of the reference they were brought to, if any."""
+    """Features of several cases.
+
+    Attributes:
+        rows: one for each case.
+        harmonized_to: version of the reference that they were brought to, if any.
+        measured_from: digest of the images and settings that they were measured from; None for a table of one's own.
+    """
 
     rows: tuple[FeatureRow, ...]
     harmonized_to: str | None = None
+    measured_from: str | None = None
 
 
 def write_features_table(path: Path, table: FeatureTable) -> None:
@@ -79,6 +86,8 @@ def write_features_table(path: Path, table: FeatureTable) -> None:
         columns[name] = {"Description": feature.description} | ({"Units": feature.unit} if feature.unit else {})
     if table.harmonized_to is not None:
         columns[_HARMONIZED] = table.harmonized_to
+    if table.measured_from is not None:
+        columns[_MEASURED] = table.measured_from
     write_json(path.with_suffix(".json"), columns)  # first: without it, a harmonized table would pass for a raw one
     write_text(path, "".join("\t".join(cells) + "\n" for cells in lines))
 
@@ -106,9 +115,9 @@ def read_features_table(path: Path) -> FeatureTable:
         raise InputError(f"{path}: expected tab-separated columns, participant_id and features among them")
     if twice := [name for name in columns if name and columns.count(name) > 1]:
         raise InputError(f"{path}: column {twice[0]} is there twice; remove one")
-    harmonized_to = described.get(_HARMONIZED) if isinstance(described, dict) else None
-    rows = tuple(_rows(path, columns, lines[1:], check=harmonized_to is None))
-    return FeatureTable(rows, harmonized_to)
+    facts = described if isinstance(described, dict) else {}
+    rows = tuple(_rows(path, columns, lines[1:], check=facts.get(_HARMONIZED) is None))
+    return FeatureTable(rows, facts.get(_HARMONIZED), facts.get(_MEASURED))
 
 
 def _rows(path: Path, columns: Sequence[str], lines: Sequence[Sequence[str]], check: bool) -> Iterator[FeatureRow]:

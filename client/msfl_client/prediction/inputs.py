@@ -14,7 +14,7 @@ from msfl_client.clinical.observations import sees_images
 from msfl_client.data.bids import Case
 from msfl_client.data.checks import SiteCheck, check_site
 from msfl_client.features.cache import features_of
-from msfl_client.features.own_table import own_features
+from msfl_client.features.own_table import cases_of_table, own_features
 from msfl_client.features.table import FeatureTable
 from msfl_client.harmonization.site import FOLDER, harmonize_site
 from msfl_client.preprocessing.site import preprocess_site
@@ -98,7 +98,7 @@ def read_inputs(
 
 
 def _of_table(site: SiteConfig, own: FeatureTable) -> KnownInputs:
-    cases = tuple(Case(row.dataset, row.participant_id, row.session_id, {}, None, row.scanner) for row in own.rows)
+    cases = cases_of_table(own, site.data)
     return KnownInputs(site, cases, frozenset(case.subject for case in cases), own)
 
 
