@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from msfl_client.data.bids import Case
+from msfl_client.data.brightness_rules import brightness_rules, finite_rules
 from msfl_client.data.findings import Finding
 from msfl_client.data.near_twins import picture_of
 from msfl_client.data.volume_rules import grid_rules, image_rules, mask_rules, measure_lesions, size_text
@@ -102,7 +103,10 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
         if volume is not None:
             digests[contrast] = _digest(volume)
             if not _fails(found, "affine"):
-                found += image_rules(volume)
+                found += finite_rules(volume)
+                volume = volume.filled()
+                found += [] if _fails(found, "values") else image_rules(volume)
+                found += [] if _fails(found, "values", "constant") else brightness_rules(volume, contrast)
                 whole_heads += [] if is_brain_alone(volume.voxels_IJK, volume.affine) else [contrast]
                 grids[contrast], affines[contrast] = _grid(volume), volume.affine
                 pictures |= {} if (picture := picture_of(volume)) is None else {contrast: picture}
