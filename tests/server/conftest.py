@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from msfl_common.config.study import StudyConfig
-from msfl_common.metrics.intervals import bootstrap_mean
+from msfl_common.metrics.intervals import mean_estimate
 from msfl_common.metrics.segmentation import METRICS
 from msfl_server.results.summary import RoundSummary, SiteFailure, SiteSummary, Summary, Timing, summarise_metric
 
@@ -27,7 +27,8 @@ def final_metrics(rng):
                 values = rng.beta(*SHAPES[name], size=num_cases) * (1 - 0.03 * index)
             else:
                 values = rng.gamma(2.0, 2.5 if name == "hd95_mm" else 1.2, size=num_cases)
-            estimates[site] = bootstrap_mean(values, [f"p{i}" for i in range(num_cases)], 500, rng)
+            bounds = METRICS[name].lower, METRICS[name].upper
+            estimates[site] = mean_estimate(values, [f"p{i}" for i in range(num_cases)], bounds)
         metrics[name] = summarise_metric(name, estimates)
     return metrics
 
