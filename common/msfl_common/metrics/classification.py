@@ -117,7 +117,9 @@ def measure(
     _, patient_N = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
     cases = SiteCases(scores, patient_N)
     values = {name: float(metric.measure(scores)[0]) for name, metric in CLASSIFICATION_METRICS.items()}
-    errors = jackknife_errors(cases, [name for name in values if _needs_jackknife(name, scores.num_classes)])
+    errors = jackknife_errors(
+        cases, [name for name, metric in CLASSIFICATION_METRICS.items() if _needs_jackknife(metric, scores.num_classes)]
+    )
     return {name: _estimate(name, value, cases, errors) for name, value in values.items()}
 
 
@@ -164,31 +166,37 @@ def check_scores(probabilities_NK: Floats, labels_N: NDArray[np.int64], patients
         raise ValueError(f"expected labels from 0 to {num_classes - 1}")
 
 
-def _needs_jackknife(name: str, num_classes: int) -> bool:
-    metric = CLASSIFICATION_METRICS[name]
-    has_own = num_classes == 2 and (metric.size_of is not None or metric.error_of is not None)
-    return metric.spread != "none" and not has_own
+def _has_interval(metric: ClassificationMetric, num_classes: int) -> bool:
+    """Coefficients of each of more than two classes against the rest have none for their mean."""
+    return metric.spread != "none" and (metric.spread != "normal" or num_classes == 2)
+
+
+def _needs_jackknife(metric: ClassificationMetric, num_classes: int) -> bool:
+    is_alone = num_classes == 2 and (metric.size_of is not None or metric.error_of is not None)
+    return _has_interval(metric, num_classes) and not is_alone
 
 
 def _estimate(name: str, value: float, cases: SiteCases, jackknife: Mapping[str, float]) -> Estimate:
     if not math.isfinite(value):
         return UNDEFINED
-    metric, num_cases = CLASSIFICATION_METRICS[name], len(cases.patient_N)
-    fewest = cases.fewest_patients if metric.is_of_classes else int(cases.patient_N.max()) + 1
-    if metric.spread == "none":
+    metric, num_cases, num_classes = CLASSIFICATION_METRICS[name], len(cases.patient_N), cases.scores.num_classes
+    num_patients = int(cases.patient_N.max()) + 1
+    fewest = cases.fewest_patients if metric.is_of_classes else num_patients
+    if not _has_interval(metric, num_classes):
         return Estimate(value, num_cases, math.nan, math.nan, math.nan, fewest)
-    if metric.spread == "share":
-        if name in jackknife or metric.size_of is None:
-            size = number.of_error(value, jackknife[name], fewest)
-        else:
-            size = metric.size_of(cases)
-        return share_estimate(value, num_cases, *size)
-    if name in jackknife or metric.error_of is None:
-        error, freedom = jackknife[name], max(1.0, fewest - 1.0)
-    else:
-        error, freedom = metric.error_of(cases), math.inf
-    ends = mean_interval(value, error, freedom, (metric.lower, metric.upper))
-    return Estimate(value, num_cases, error, *ends, fewest)
+    if name in jackknife:
+        error, behind = jackknife[name], fewest if num_classes == 2 else num_patients
+        if metric.spread == "share":
+            return share_estimate(value, num_cases, number.of_error(value, error, behind).effective, fewest)
+        ends = mean_interval(value, error, max(1, behind - 1), (metric.lower, metric.upper))
+        return Estimate(value, num_cases, error, *ends, fewest)
+    if metric.size_of is not None:
+        return share_estimate(value, num_cases, *metric.size_of(cases))
+    assert metric.error_of is not None
+    error = metric.error_of(cases)
+    return Estimate(
+        value, num_cases, error, *mean_interval(value, error, math.inf, (metric.lower, metric.upper)), fewest
+    )
 
 
 def _brier(scores: Scores) -> Floats:

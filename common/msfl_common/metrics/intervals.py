@@ -65,9 +65,10 @@ def wilson(share: float, num: float) -> tuple[float, float]:
 
 
 def share_estimate(share: float, num_cases: int, effective: float, num_patients: int) -> Estimate:
-    """A share with Wilson's interval, of as many independent cases as tell as much as the given ones."""
+    """A share with Wilson's interval, of as many independent cases as tell as much as the given ones; 1 at least."""
     if not (effective > 0 and math.isfinite(effective)):
         return Estimate(share, num_cases, math.nan, math.nan, math.nan, num_patients)
+    effective = max(effective, 1.0)
     low, high = wilson(share, effective)
     middle = (share + Z95**2 / (2 * effective)) / (1 + Z95**2 / effective)
     return Estimate(share, num_cases, math.sqrt(middle * (1 - middle) / effective), low, high, num_patients)

@@ -12,6 +12,7 @@ from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 from statsmodels.stats.proportion import proportion_confint
 
+from msfl_common.messages.validation_metrics import ValidationMetrics, check_metrics
 from msfl_common.metrics.intervals import (
     Estimate,
     effective_number,
@@ -123,11 +124,17 @@ class TestShares:
         assert wilson(right / total, total) == pytest.approx(proportion_confint(right, total, method="wilson"))
 
     @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-    @pytest.mark.parametrize("effective", [0.8, 6.5, 4000.0])
+    @pytest.mark.parametrize("effective", [1.2, 6.5, 4000.0])
     def test_the_effective_number_is_read_back_from_mean_and_standard_error(self, share, effective):
         told = share_estimate(share, 10, effective, 5)
         assert effective_number(told) == pytest.approx(effective)
         assert told.standard_error > 0
+
+    @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+    def test_however_far_a_share_spreads_its_figures_are_those_that_a_site_may_send(self, share):
+        told = share_estimate(share, 10, 1e-4, 5)
+        assert told == share_estimate(share, 10, 1.0, 5)
+        check_metrics(ValidationMetrics({"auprc": told}, 10, 1.0), 1)
 
     def test_what_rests_on_no_case_has_no_interval(self):
         for effective in (0.0, math.nan, math.inf):

@@ -167,7 +167,13 @@ def over_folds(name: str, folds: Mapping[str, FoldMetric | None]) -> OverFolds:
     estimates = {fold: _counting_once(metric) for fold, metric in disclosed.items()}
     together = summarise_metric(name, estimates)
     assert together is not None
-    has_interval = all(metric.standard_error is not None for metric in disclosed.values())
+    needed_each = ALL_METRICS[name].fewest_each  # of each site of each fold, as biases add up
+    num_sites = sum(metric.num_sites for metric in disclosed.values())
+    has_interval = all(
+        metric.standard_error is not None
+        and (metric.num_patients is None or metric.num_patients >= needed_each * num_sites * metric.num_sites)
+        for metric in disclosed.values()
+    )
     low, high = (together.ci95_low, together.ci95_high) if has_interval else (None, None)
     smallest, largest = (pick(disclosed, key=lambda fold: disclosed[fold].mean) for pick in (min, max))
     return OverFolds(
