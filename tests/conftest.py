@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from msfl_client.data.bids import Case, find_cases
 from msfl_common.config.base import Contrast
 from msfl_common.config.site import SiteConfig
-from msfl_common.config.study import Inputs, Rounds, StudyConfig, Training, Validation
+from msfl_common.config.study import Inputs, Rounds, StudyConfig, Training
 from msfl_common.networks.registry import UNet
 
 SHAPE = (24, 28, 20)
@@ -146,7 +146,6 @@ def tiny_settings() -> StudyConfig:
         inputs=Inputs(spacing_mm=4.0),
         network=UNet(channels=(4, 8)),
         training=Training(steps_per_round=2, batch_size=2, patch_voxels=16),
-        validation=Validation(bootstrap_samples=100),
         rounds=Rounds(num_rounds=3, quorum=2, deadline_s=120),
         min_patients=1,
     )

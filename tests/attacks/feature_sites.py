@@ -19,7 +19,7 @@ from msfl_client.data.bids import case_key
 from msfl_client.features.table import FeatureRow, FeatureTable
 from msfl_common.config.classification import Classification
 from msfl_common.config.site import Policy, SiteConfig
-from msfl_common.config.study import StudyConfig, Validation
+from msfl_common.config.study import StudyConfig
 from msfl_common.dataset import Dataset
 from msfl_common.errors import RefusedError
 from msfl_common.feature_models import State, check_state, first_state, is_finished
@@ -50,7 +50,6 @@ class Site:
             name="attacked",
             task="classification",
             classification=settings,
-            validation=Validation(bootstrap_samples=100),
         )
         site = SiteConfig(name="site", data=(folder,), state=folder / "state", policy=Policy(min_patients=min_patients))
         table = FeatureTable((*training_rows, *measured_rows))

@@ -215,7 +215,6 @@ def classifier(kind: str, folder: Path, patients: Path | None = None) -> Recordi
             "model": CLASSIFIERS[kind],
         },
         "rounds": {"num_rounds": 3, "quorum": 2},
-        "validation": {"bootstrap_samples": 100},
     }
     study = StudyConfig.model_validate(content)
     return record(kind, study, sites_of_cohort(patients, folder / kind, study), folder / kind / "out")

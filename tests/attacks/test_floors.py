@@ -38,7 +38,7 @@ from msfl_common.messages.records import (
     unpack_refusal,
 )
 from msfl_common.metrics.classification import class_metrics
-from msfl_common.metrics.intervals import bootstrap_mean
+from msfl_common.metrics.intervals import mean_estimate, mean_interval
 from msfl_common.metrics.segmentation import METRICS
 from msfl_common.models.network import build_network, get_weights
 from msfl_server.research.simulation.grid import InProcessGrid
@@ -130,14 +130,10 @@ def test_the_end_of_an_interval_that_is_one_patients_value(num_patients: int) ->
     values = [0.1, 0.55, 0.6, 0.8, 0.9][:num_patients]
     names = [f"p{number}" for number in range(num_patients)]
 
-    def found(floor: int) -> tuple[float, float, float]:
-        one = bootstrap_mean(values, names, 1000, np.random.default_rng(0), floor, (0.0, 1.0))
-        return one.mean, one.ci95_low, one.ci95_high
-
-    mean, low, high = found(num_patients)
-    assert np.isclose(low + high, 2 * mean) or low == 0.0 or high == 1.0  # of mean and standard error, which are of all
-    if num_patients == 3:
-        assert np.isclose(found(1)[1], values[0])  # what the percentile would have told
+    one = mean_estimate(values, names, (0.0, 1.0))
+    of_all = mean_interval(one.mean, one.standard_error, num_patients - 1, (0.0, 1.0))
+    assert (one.ci95_low, one.ci95_high) == pytest.approx(of_all)  # of figures that are of all patients
+    assert not np.isclose([[one.ci95_low], [one.ci95_high]], values, atol=1e-6).any()
 
 
 @pytest.mark.parametrize("rare", [0, 1])

@@ -40,7 +40,6 @@ STUDY = {
         "model": {"kind": "shrunken-centroids", "shrinkage": 0.05},
     },
     "rounds": {"num_rounds": 10, "quorum": 3},
-    "validation": {"bootstrap_samples": 100},
 }
 
 

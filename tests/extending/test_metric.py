@@ -90,7 +90,6 @@ def test_a_metric_of_a_confusion_matrix_goes_to_the_pipelines_too(
         "task": "classification",
         "min_patients": 2,
         "rounds": {"quorum": 1},
-        "validation": {"bootstrap_samples": 100},
         "classification": {"outcome": {"endpoint": "edss-worsening"}, "model": {"kind": "lda"}},
     }
     study = validate(StudyConfig, content, "study")

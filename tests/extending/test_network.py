@@ -23,7 +23,6 @@ min_patients: 1
 inputs: {spacing_mm: 4.0}
 network: {kind: dilated, dimensions: 2, maps: 4, reaches: [1, 2]}
 training: {steps_per_round: 2, batch_size: 1, patch_voxels: 13}
-validation: {bootstrap_samples: 100}
 rounds: {num_rounds: 2, quorum: 2}
 """
 

@@ -27,7 +27,6 @@ def test_a_full_disk_ends_a_run_with_one_line_and_it_can_go_on(
     study.write_text(
         "name: tiny\nmin_patients: 1\ninputs: {spacing_mm: 4.0}\nnetwork: {kind: unet, channels: [4, 8]}\n"
         "training: {steps_per_round: 1, batch_size: 1, patch_voxels: 16}\nrounds: {num_rounds: 2, quorum: 2}\n"
-        "validation: {bootstrap_samples: 100}\n"
     )
     disk = small_disk(12 * 1024)
     out, filler = disk / "run", disk / "filler"

@@ -28,7 +28,6 @@ classification:
   features: [log_lesion_volume, bpf]
   clinical: [age, edss]
   model: {kind: KIND}
-validation: {bootstrap_samples: 100}
 rounds: {num_rounds: 12, quorum: 3}
 """
 

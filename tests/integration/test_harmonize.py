@@ -29,7 +29,7 @@ min_patients: 1
 inputs: {spacing_mm: 4.0}
 network: {kind: unet, channels: [4, 8]}
 training: {steps_per_round: 2, patch_voxels: 16}
-validation: {fraction: 0.2, bootstrap_samples: 100}
+validation: {fraction: 0.2}
 rounds: {num_rounds: 1, quorum: 3}
 harmonization: {method: combat, min_cases: 3}
 """

@@ -180,7 +180,7 @@ def test_probabilities_reasons_and_intervals_are_the_models(
         effects = [reason["effect"] for reason in case["reasons"]]
         assert sum(effects) == pytest.approx(logit(probability) - at_mean)  # of the last class, probable or not
         assert np.abs(effects).tolist() == sorted(np.abs(effects), reverse=True)
-        interval = interval_at(card.reliability.groups[0], probability)
+        interval = interval_at(card.reliability.groups[0], probability, card.reliability.design_effect)
         assert interval is not None
         assert case["interval"] == {"low": interval.low, "high": interval.high, "num_cases": interval.num_cases}
     assert {case["predicted_class"] for case in document["cases"]} == {"0", "1"}
@@ -298,7 +298,8 @@ def test_of_several_classes_the_most_probable_is_explained(predict: Command, tmp
         assert tuple(case["probabilities"]) == classes
         best = max(case["probabilities"], key=lambda name: float(case["probabilities"][name]))
         assert case["predicted_class"] == case["explained_class"] == best
-        interval = interval_at(card.reliability.groups[classes.index(best)], case["probabilities"][best])
+        groups = card.reliability.groups[classes.index(best)]
+        interval = interval_at(groups, case["probabilities"][best], card.reliability.design_effect)
         assert interval is not None
         assert case["interval"] == {"low": interval.low, "high": interval.high, "num_cases": interval.num_cases}
     assert len({case["predicted_class"] for case in cases}) > 1

@@ -27,7 +27,6 @@ classification:
   clinical: [age, edss]
   model: {kind: gradient-boosting, min_leaf_cases: 3}
 rounds: {num_rounds: 4, quorum: 2}
-validation: {bootstrap_samples: 100}
 """
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -26,7 +26,6 @@ min_patients: 1
 inputs: {spacing_mm: 4.0}
 network: {kind: unet, channels: [4, 8]}
 training: {steps_per_round: 2, batch_size: 2, patch_voxels: 16}
-validation: {bootstrap_samples: 100}
 rounds: {num_rounds: 3, quorum: 2}
 """
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from msfl_common.config.study import StudyConfig
-from msfl_common.metrics.intervals import bootstrap_mean
+from msfl_common.metrics.intervals import mean_estimate
+from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.metrics.segmentation import METRICS, NATIVE, NATIVE_METRICS
 from msfl_server.results.summary import RoundSummary, SiteFailure, SiteSummary, Summary, Timing, summarise_metric
 
@@ -27,7 +28,8 @@ def final_metrics(rng):
                 values = rng.beta(*shape, size=num_cases) * (1 - 0.03 * index)
             else:
                 values = rng.gamma(2.0, 2.5 if "hd95" in name else 1.2, size=num_cases)
-            estimates[site] = bootstrap_mean(values, [f"p{i}" for i in range(num_cases)], 500, rng)
+            bounds = ALL_METRICS[name].lower, ALL_METRICS[name].upper
+            estimates[site] = mean_estimate(values, [f"p{i}" for i in range(num_cases)], bounds)
         metrics[name] = summarise_metric(name, estimates)
     return metrics
 

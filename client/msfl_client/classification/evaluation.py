@@ -19,7 +19,6 @@ from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.classification import check_scores, class_metrics, measure, threshold_metrics
 from msfl_common.metrics.score_bins import bin_scores, disclosed_confusion
 from msfl_common.metrics.scored import predict_classes
-from msfl_common.system.seeds import derive_seed
 
 
 def measure_site(
@@ -43,7 +42,7 @@ def measure_site(
         labels_N: the outcomes, 0 to K - 1.
         patients: N patient names.
         threshold: the last of two classes from this probability on.
-        study: floor, seed and number of resamples.
+        study: its floor.
         policy: the site's floor.
 
     Raises:
@@ -57,9 +56,7 @@ def measure_site(
     if len(np.unique(labels_N)) < 2:
         raise RefusedError(Code.TOO_FEW_PATIENTS, f"all {len(labels_N)} cases have one outcome")
     floor, num_classes = floor_of(policy, study), probabilities_NK.shape[1]
-    seed = derive_seed(study.seed, "bootstrap", "classification")
-    samples = study.validation.bootstrap_samples
-    estimates = measure(probabilities_NK, labels_N, patients, threshold, samples, seed, floor)
+    estimates = measure(probabilities_NK, labels_N, patients, threshold)
     predicted_N = predict_classes(probabilities_NK, threshold)
     confusion_KK = disclosed_confusion(predicted_N, labels_N, patients, floor, num_classes)
     bins_CG3 = bin_scores(probabilities_NK, labels_N, patients, floor)

@@ -202,4 +202,4 @@ def _interval(card: ModelCard, number: int, probability: float) -> Interval | No
     if card.reliability is None:
         return None
     groups = card.reliability.groups[scored_classes(len(card.labels)).index(number)]
-    return interval_at(groups, probability)
+    return interval_at(groups, probability, card.reliability.design_effect)

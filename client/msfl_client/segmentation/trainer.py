@@ -29,12 +29,11 @@ from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import CaseError
 from msfl_common.messages.records import RoundTask, ValidationMetrics
-from msfl_common.metrics.intervals import bootstrap_mean, num_patients_of
+from msfl_common.metrics.intervals import mean_estimate, num_patients_of
 from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.metrics.segmentation import NATIVE
 from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
-from msfl_common.system.seeds import derive_seed
 
 Split = Callable[[Sequence[Case]], tuple[list[Case], list[Case]]]  # training and validation cases
 TrainRound = Callable[[torch.nn.Module, Start, OnStep, int], float]  # network, round, on_step, micro-batches
@@ -118,13 +117,8 @@ class SegmentationLearner:
         behind = {name: num_patients_of(values[name], self.validation_patients) for name in values}
         disclosed = [name for name, num_patients in behind.items() if num_patients >= self.floor]
         estimates = {
-            name: bootstrap_mean(
-                values[name],
-                self.validation_patients,
-                task.study.validation.bootstrap_samples,
-                np.random.default_rng(derive_seed(task.study.seed, "bootstrap", name)),
-                self.floor,
-                (ALL_METRICS[name].lower, ALL_METRICS[name].upper),
+            name: mean_estimate(
+                values[name], self.validation_patients, (ALL_METRICS[name].lower, ALL_METRICS[name].upper)
             )
             for name in disclosed
         }

@@ -102,7 +102,10 @@ KINDS: dict[str, MessageKind] = {
         "model update", "weights or sums of a model, trained on the site's cases", by_default=True, asked_by=_always
     ),
     "validation_metrics": MessageKind(
-        "metrics", "aggregate figures of how good the shared model is at the site", by_default=True, asked_by=_always
+        "metrics",
+        "aggregate figures of how good the shared model is at the site, and of how many patients",
+        by_default=True,
+        asked_by=_always,
     ),
     "harmonization_sums": MessageKind(
         "harmonization sums",

@@ -86,7 +86,7 @@ class Validation(Frozen):
     fraction: float = Field(0.25, gt=0, lt=1, description="share of a site's patients kept out of training")
     every_rounds: int = Field(1, ge=1, description="rounds between two validations; the last round is always validated")
     window_overlap: float = Field(0.25, ge=0, le=0.9, description="overlap of sliding windows, share of the window")
-    bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="resamples of patients for a 95% interval")
+    bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="without effect: intervals need no resamples")
 
 
 class Rounds(Frozen):

@@ -23,7 +23,7 @@ from msfl_common.system.checked_numbers import number_within, whole_number
 Floats = NDArray[np.float64]
 
 _ROUNDING = 1e-9  # a mean of ones may come out a little above
-_FIELDS = ("mean", "standard_error", "ci95_low", "ci95_high", "num_cases")
+_FIELDS = ("mean", "standard_error", "ci95_low", "ci95_high", "num_cases", "num_patients")
 
 
 def _as_array(value: Any) -> Floats | None:
@@ -76,7 +76,7 @@ def number_names(names: Iterable[str]) -> set[str]:
 def flat_numbers(estimates: Mapping[str, Estimate]) -> dict[str, int | float]:
     """Estimates as `dsc.mean`, `dsc.ci95_low`, ...; without what is not defined."""
     numbers = {f"{name}.{part}": getattr(found, part) for name, found in estimates.items() for part in _FIELDS}
-    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+    return {name: value for name, value in numbers.items() if value is not None and math.isfinite(value)}
 
 
 def estimate_of(numbers: Mapping[str, float], name: str) -> Estimate:
@@ -87,12 +87,14 @@ def estimate_of(numbers: Mapping[str, float], name: str) -> Estimate:
     """
     if missing := [part for part in ("mean", "num_cases") if f"{name}.{part}" not in numbers]:
         raise UpdateError(f"{name}: the metrics lack {missing[0]}")
+    behind = f"{name}.num_patients"  # sites of earlier versions do not tell it
     return Estimate(
         mean=numbers[f"{name}.mean"],
         num_cases=whole_number(f"{name}.num_cases", numbers[f"{name}.num_cases"]),
         standard_error=numbers.get(f"{name}.standard_error", math.nan),
         ci95_low=numbers.get(f"{name}.ci95_low", math.nan),
         ci95_high=numbers.get(f"{name}.ci95_high", math.nan),
+        num_patients=whole_number(behind, numbers[behind], least=0) if behind in numbers else None,
     )
 
 
@@ -124,6 +126,8 @@ def _check_estimate(name: str, estimate: Estimate, num_cases: int) -> None:
     width = high - low
     number_within(f"{name}.mean", estimate.mean, low - _ROUNDING, high + _ROUNDING)
     whole_number(f"{name}.num_cases", estimate.num_cases, most=num_cases)
+    if estimate.num_patients is not None:
+        whole_number(f"{name}.num_patients", estimate.num_patients, least=0, most=estimate.num_cases)
     spread = (estimate.standard_error, estimate.ci95_low, estimate.ci95_high)
     if all(map(math.isnan, spread)):
         return

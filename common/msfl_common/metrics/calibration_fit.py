@@ -5,6 +5,8 @@ Legend: N cases, R weightings of the cases.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,6 +41,42 @@ def calibration_of(score_N: Floats, outcome_N: Floats, weights_RN: Floats) -> tu
         design = np.stack([np.ones_like(logit_N), logit_N])
         slope_R[overlap_R] = _fit(design, np.zeros_like(logit_N), outcome_N, weights_RN[overlap_R])[:, 1]
     return slope_R, intercept_R
+
+
+def standard_errors(score_N: Floats, outcome_N: Floats, patient_N: NDArray[np.int64]) -> tuple[float, float]:
+    """Standard errors of slope and intercept: of the likelihood or, where larger, robust to visits of one patient.
+
+    The robust one is the sandwich of Liang and Zeger (Biometrika 1986), times P / (P - 1) of P patients.
+
+    Returns:
+        That of the slope and that of the intercept, NaN where there is none.
+    """
+    clipped_N = np.clip(score_N, _CLIP, 1 - _CLIP)
+    logit_N = np.log(clipped_N / (1 - clipped_N))
+    weights = np.ones((1, len(logit_N)))
+    if not 0 < outcome_N.sum() < len(outcome_N):
+        return math.nan, math.nan
+    design = np.ones((1, len(logit_N)))
+    slope = math.nan
+    if _overlap(logit_N, outcome_N, weights)[0]:
+        whole = np.stack([design[0], logit_N])
+        slope = _robust_error(whole, np.zeros_like(logit_N), outcome_N, patient_N)
+    return slope, _robust_error(design, logit_N, outcome_N, patient_N)
+
+
+def _robust_error(design_QN: Floats, offset_N: Floats, outcome_N: Floats, patient_N: NDArray[np.int64]) -> float:
+    """Of the last coefficient."""
+    coefficients_Q = _fit(design_QN, offset_N, outcome_N, np.ones((1, len(outcome_N))))[0]
+    if not np.isfinite(coefficients_Q).all():
+        return math.nan
+    mean_N = 1 / (1 + np.exp(-np.clip(coefficients_Q @ design_QN + offset_N, -500, 500)))
+    inverse_QQ = np.linalg.pinv((design_QN * mean_N * (1 - mean_N)) @ design_QN.T)
+    variance, num_patients = float(inverse_QQ[-1, -1]), int(patient_N.max()) + 1
+    if 1 < num_patients < len(outcome_N):
+        score_QP = np.stack([np.bincount(patient_N, row_N * (outcome_N - mean_N)) for row_N in design_QN])
+        robust_QQ = inverse_QQ @ score_QP @ score_QP.T @ inverse_QQ * num_patients / (num_patients - 1)
+        variance = max(variance, float(robust_QQ[-1, -1]))
+    return math.sqrt(variance)
 
 
 def _overlap(logit_N: Floats, outcome_N: Floats, weights_RN: Floats) -> NDArray[np.bool_]:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfl_common.metrics.score_bins import CASES, NUM_GROUPS, POSITIVES, SCORE
+from msfl_common.metrics.scored import gap_without_chance
 
 Floats = NDArray[np.float64]
 
@@ -89,10 +90,16 @@ def brier(cells_G3: Floats) -> float:
 
 
 def calibration_error(cells_G3: Floats) -> float:
-    """Mean gap between probability and frequency over the points of `calibration_curve`, by cases; NaN without one."""
+    """Gap between probability and frequency over the points of `calibration_curve` without what chance adds to it.
+
+    See `scored.gap_without_chance`; NaN without a case.
+    """
     points_G3 = calibration_curve(cells_G3)
-    gaps_G = np.abs(points_G3[:, SCORE] * points_G3[:, CASES] - points_G3[:, POSITIVES])
-    return float(gaps_G.sum() / points_G3[:, CASES].sum()) if len(points_G3) else math.nan
+    if not len(points_G3):
+        return math.nan
+    score_G, cases_G, positives_G = points_G3.T
+    gap = gap_without_chance((positives_G - score_G * cases_G)[None], (cases_G * score_G * (1 - score_G))[None])
+    return max(0.0, float(gap[0])) / float(cases_G.sum())
 
 
 def choose_threshold(cells_G3: Floats) -> float:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
+
+# How a figure spreads from sample to sample, and so which interval it has: a mean over cases (Student's t), a share or
+# what behaves as one (Wilson's), a coefficient (normal), or what has none.
+Spread = Literal["mean", "share", "normal", "none"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,12 @@ class Metric:
         upper: largest value possible, infinite where there is none.
         target: the best value, where neither end is better; None where no value is.
         headline: its short title, where it is among those that a reader looks for first; else empty.
+        spread: how its interval is computed.
+        fewest: patients (of the smallest group that it rests on) from which on its interval is shown, of a site's
+            figure and of all sites' together.
+        fewest_each: of a figure that is biased in few patients, which more sites do not average out: all sites'
+            interval is shown where each has so many patients for each site that is pooled.
+        shown_from: smallest value that is shown, where an estimate may come out below what is possible by chance.
         furthest: how far from 0 no case of a person goes, where there is no smallest or largest value.
     """
 
@@ -28,6 +39,10 @@ class Metric:
     upper: float
     target: float | None = None
     headline: str = ""
+    spread: Spread = "mean"
+    fewest: int = 2
+    fewest_each: float = 0.0
+    shown_from: float = -math.inf
     furthest: float = 1e6
 
     @property

@@ -12,6 +12,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from msfl_common.metrics.intervals import wilson
 from msfl_common.system.checked_numbers import MOST_CASES
 
 NEAREST_CASES = 20  # with fewer, an interval says next to nothing; with many more, scores are no longer alike
@@ -37,6 +38,13 @@ class Reliability(BaseModel):
         max_length=8,
         description="of each scored class (the last of two, else each): mean score, cases, positive cases, low first",
     )
+    design_effect: float = Field(
+        1.0,
+        ge=1,
+        le=1e6,
+        description="cases that tell as much as one that is independent: visits of a patient are alike",
+        exclude_if=lambda value: value == 1.0,
+    )
 
     @field_validator("groups")
     @classmethod
@@ -61,20 +69,18 @@ class Interval:
     num_cases: int
 
 
-def interval_at(groups: Sequence[Group], score: float) -> Interval | None:
+def interval_at(groups: Sequence[Group], score: float, design_effect: float = 1.0) -> Interval | None:
     """Wilson's interval (JASA 1927) of the groups nearest to a score; None where there is no group.
 
     Groups are taken from the nearest mean score on until they hold `NEAREST_CASES`, or all of them. The interval is
     about the share among such patients, not about one patient, and need not hold the score: a model that is too sure
-    lies outside of it. Cases count as independent; several visits of a patient make it too narrow.
+    lies outside of it. The cases are divided by the design effect of several visits of a patient.
     """
-    from scipy.stats import binomtest  # heavy, and not needed to write a card
-
     if not groups:
         return None
     nearest = sorted(groups, key=lambda group: abs(group[0] - score))
     cases_G, positives_G = np.cumsum([group[1:] for group in nearest], axis=0).T
     taken = min(int(np.searchsorted(cases_G, NEAREST_CASES)), len(nearest) - 1)
     num_cases = int(cases_G[taken])
-    found = binomtest(int(positives_G[taken]), num_cases).proportion_ci(method="wilson")
-    return Interval(float(found.low), float(found.high), num_cases)
+    low, high = wilson(float(positives_G[taken]) / num_cases, num_cases / design_effect)
+    return Interval(low, high, num_cases)

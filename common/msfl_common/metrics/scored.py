@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from msfl_common.metrics.calibration_fit import calibration_of
 
@@ -163,11 +164,39 @@ def _areas(score_N: Floats, outcome_N: Floats, weights_RN: Floats) -> tuple[Floa
 
 
 def calibration_error(score_N: Floats, outcome_N: Floats, weights_RN: Floats) -> Floats:
-    """Mean gap between score and frequency in bins of equal width, under each weighting."""
+    """Gap between score and frequency in bins of equal width without what chance adds to it, under each weighting."""
     bin_N = np.minimum((score_N * _NUM_BINS).astype(np.int64), _NUM_BINS - 1)
-    gaps_RB = weights_RN @ (np.eye(_NUM_BINS)[bin_N] * (outcome_N - score_N)[:, None])
-    error_R: Floats = np.abs(gaps_RB).sum(axis=1) / weights_RN.sum(axis=1)
-    return error_R
+    in_bin_NB = np.eye(_NUM_BINS)[bin_N]
+    gaps_RB = weights_RN @ (in_bin_NB * (outcome_N - score_N)[:, None])
+    variances_RB = weights_RN @ (in_bin_NB * (score_N * (1 - score_N))[:, None])
+    return np.asarray(gap_without_chance(gaps_RB, variances_RB) / weights_RN.sum(axis=1))
+
+
+def gap_without_chance(gaps_RB: Floats, variances_RB: Floats) -> Floats:
+    """Sum over bins of the gap between outcomes and probabilities, less what outcomes by chance add to it.
+
+    Even of a perfectly calibrated model the gaps of few cases are large. A gap's absolute value has the mean of a
+    folded normal distribution (Leone, Nelson and Nottingham, Technometrics 1961) about the true gap, with the variance
+    of outcomes at these probabilities, cases being independent. The excess of that mean over the true gap is taken
+    off, the true gaps being the found ones, shrunk together by the share of their squares that chance does not
+    explain. So small an estimate may come out below 0, which stands for 0.
+
+    Args:
+        gaps_RB: sums of outcome minus probability.
+        variances_RB: sums of probability times its complement.
+
+    Returns:
+        The sum, R.
+    """
+    squares_RB = gaps_RB**2
+    unexplained_R = ratio((squares_RB - variances_RB).sum(axis=1), squares_RB.sum(axis=1), empty=0.0)
+    true_RB = np.abs(gaps_RB) * np.sqrt(np.maximum(unexplained_R, 0.0))[:, None]
+    deviation_RB = np.sqrt(np.maximum(variances_RB, 1e-300))
+    relative_RB = true_RB / deviation_RB
+    folded_RB = math.sqrt(2 / math.pi) * np.exp(-(relative_RB**2) / 2) - 2 * relative_RB * ndtr(-relative_RB)
+    excess_RB = np.where(variances_RB > 0, deviation_RB * folded_RB, 0.0)
+    found_R: Floats = (np.abs(gaps_RB) - excess_RB).sum(axis=1)
+    return found_R
 
 
 def mean_defined(values_KR: Floats) -> Floats:

@@ -160,6 +160,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("strategy",), _no_strategy),
     Rule(("training.patch_voxels", "training.lesion_patch_fraction", "training.augmentation.*"), _no_network),
     Rule(("validation.window_overlap",), _no_network),
+    Rule(("validation.bootstrap_samples",), lambda _: "intervals are computed without resampling"),
     Rule(("inputs.*",), _no_images),
     Rule(("inputs.spacing_mm",), _no_spacing),
     Rule(("rounds.num_rounds",), _ends_by_itself),

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import matplotlib as mpl
@@ -23,9 +23,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from msfl_common.metrics.intervals import Estimate, MetaAnalysis, meta_analysis
+from msfl_common.metrics.heterogeneity import MetaAnalysis, meta_analysis
+from msfl_common.metrics.intervals import Z95, Estimate
 from msfl_common.metrics.registry import ALL_METRICS
-from msfl_server.results.summary import MetricSummary
+from msfl_server.results.summary import MetricSummary, has_enough
 
 # Okabe and Ito's colours, told apart by colour-blind readers and legible on white and on black.
 SITE_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#8C8CD9", "#B0A030")
@@ -35,7 +36,7 @@ PREDICTION_COLOUR = "#38BDF8"
 
 INK, LINE, ACCENT = "#010203", "#040506", "#070809"
 _CSS = {INK: "currentColor", LINE: "var(--line)", ACCENT: "var(--accent)"}
-_Z95 = NormalDist().inv_cdf(0.975)
+NO_INTERVAL, TOO_FEW = "no interval", "too few patients for an interval"
 STYLE: Any = {
     "axes.edgecolor": LINE,
     "axes.labelcolor": INK,
@@ -101,7 +102,9 @@ def forest_plot(name: str, metric: MetricSummary, mean_of: str | None = None) ->
 
     Where rows are something else than sites, `mean_of` names their mean, and there is no other.
     """
-    analysis = between_sites(metric) if mean_of is None else None
+    analysis = between_sites(name, metric) if mean_of is None else None
+    if analysis and analysis.num_sites < 3:  # an interval of two sites is twelve times as wide as they are apart
+        analysis = None
     rows = list(metric.per_site.items())
     num_rows = len(rows) + (2 if analysis else 1)
     with mpl.rc_context(STYLE):
@@ -136,24 +139,23 @@ def forest_plot(name: str, metric: MetricSummary, mean_of: str | None = None) ->
         return inline_svg(figure, f"forest-{name}")
 
 
-def between_sites(metric: MetricSummary) -> MetaAnalysis | None:
-    """`meta_analysis` of a summary, whose standard errors come from the intervals' widths.
+def between_sites(name: str, metric: MetricSummary) -> MetaAnalysis | None:
+    """`meta_analysis` of the sites that have patients enough for an interval; None where all together have not.
 
-    That is Cochrane's rule (Handbook, section 6.3.1): the width of a 95% interval over twice 1.96.
+    Standard errors that earlier versions did not keep come from the intervals' widths: Cochrane's rule (Handbook,
+    section 6.3.1), the width of a 95% interval over twice 1.96.
     """
-    return meta_analysis(
-        {
-            name: Estimate(
-                site.mean,
-                site.num_cases,
-                (site.ci95_high - site.ci95_low) / (2 * _Z95),
-                site.ci95_low,
-                site.ci95_high,
-            )
-            for name, site in metric.per_site.items()
-            if site.ci95_low is not None and site.ci95_high is not None
-        }
-    )
+    estimates = {}
+    for site, at in metric.per_site.items():
+        if not has_enough(ALL_METRICS[name], at.num_patients):
+            continue
+        error = math.nan if at.standard_error is None else at.standard_error
+        if at.standard_error is None and at.ci95_low is not None and at.ci95_high is not None:
+            error = (at.ci95_high - at.ci95_low) / (2 * Z95)
+        estimates[site] = Estimate(at.mean, at.num_cases, error, math.nan, math.nan, at.num_patients)
+    if metric.ci95_low is None:
+        return None
+    return meta_analysis(estimates, ALL_METRICS[name].spread)
 
 
 def overlay_png(overlay: Overlay) -> str:
@@ -198,8 +200,10 @@ def format_value(name: str, value: float) -> str:
 
 
 def format_interval(name: str, low: float | None, high: float | None) -> str:
-    """An interval as `0.612 to 0.701`, or `n/a` where there is none."""
-    return "n/a" if low is None or high is None else f"{format_value(name, low)} to {format_value(name, high)}"
+    """An interval as `0.612 to 0.701`, or why there is none."""
+    if low is None or high is None:
+        return NO_INTERVAL if ALL_METRICS[name].spread == "none" else TOO_FEW
+    return f"{format_value(name, low)} to {format_value(name, high)}"
 
 
 def _diamond(axes: Axes, row: int, mean: float, low: float | None, high: float | None, *, filled: bool) -> None:

@@ -104,8 +104,7 @@ def _row(name: str, metric: MetricSummary, sites: Sequence[str]) -> dict[str, An
 def _cell(name: str, figure: MetricSummary | SiteMetric | None) -> dict[str, str]:
     if figure is None:
         return {"mean": "n/a", "interval": ""}
-    has_interval = figure.ci95_low is not None
-    interval = format_interval(name, figure.ci95_low, figure.ci95_high) if has_interval else ""
+    interval = format_interval(name, figure.ci95_low, figure.ci95_high)
     return {"mean": format_value(name, figure.mean), "interval": interval}
 
 

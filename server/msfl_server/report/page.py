@@ -39,6 +39,7 @@ from msfl_server.report.charts import (
 )
 from msfl_server.report.classification import classification_section
 from msfl_server.report.harmonization import harmonization_section
+from msfl_server.results.few_patients import counted, say_few
 from msfl_server.results.harmonization_effect import HarmonizationEffect
 from msfl_server.results.settings import flat_settings
 from msfl_server.results.summary import SUSPENDED, MetricSummary, Summary
@@ -85,6 +86,7 @@ def write_report(
         summary=summary,
         headline=[_headline(name, metric) for name, metric in _in_order(summary)],
         withheld=_withheld(summary),
+        few_patients=_few(summary),
         tiles=_tiles(summary),
         curves=_curves(summary),
         legend=_legend(summary),
@@ -124,12 +126,16 @@ def render_table(summary: Summary, console: Console) -> None:
         console.print(table)
     else:
         console.print(f"{table.title}. No metric yet.")
-    if told := _withheld(summary):
+    for told in filter(None, (_few(summary), _withheld(summary))):
         console.print(told)
 
 
 def _withheld(summary: Summary) -> str:
     return say_withheld(summary.task, summary.withheld, len(summary.sites))
+
+
+def _few(summary: Summary) -> str:
+    return say_few(summary.few_patients, summary.metrics, len(summary.sites))
 
 
 def _in_order(summary: Summary) -> list[tuple[str, MetricSummary]]:
@@ -198,7 +204,9 @@ def _tiles(summary: Summary) -> list[dict[str, str]]:
                 {
                     "label": ALL_METRICS[name].title,
                     "value": format_value(name, metric.mean),
-                    "note": f"95% CI {interval}" + (f"; by chance {chance.mean:.3f}" if chance else ""),
+                    "note": (interval if metric.ci95_low is None else f"95% CI {interval}")
+                    + (f"; by chance {chance.mean:.3f}" if chance else "")
+                    + _few_note(summary, name),
                 }
             )
     train = sum(site.cases_train for site in summary.sites)
@@ -221,6 +229,13 @@ def _tiles(summary: Summary) -> list[dict[str, str]]:
         },
     ]
     return tiles
+
+
+def _few_note(summary: Summary, name: str) -> str:
+    """On a tile, how few patients a figure is of; empty where they are not few."""
+    if (count := summary.few_patients.get(name)) is None:
+        return ""
+    return f"; from {counted(name, count)}"
 
 
 def _conduct(summary: Summary) -> str:
@@ -278,12 +293,12 @@ def _forest(name: str, metric: MetricSummary) -> dict[str, Any]:
         f"{ALL_METRICS[name].title} at {len(means)} sites, from {min(means):.2f} to {max(means):.2f}; "
         f"pooled {metric.mean:.2f}."
     )
-    analysis = between_sites(metric)
+    analysis = between_sites(name, metric)
     note = None
     if analysis:
         note = (
             f"I² = {100 * analysis.i2:.0f}%, τ² = {analysis.tau2:.4f}, "
-            f"Q = {analysis.q:.1f} with {analysis.num_sites - 1} degrees of freedom"
+            f"Q = {analysis.q:.1f} with {analysis.num_sites - 1} degrees of freedom, p = {analysis.p:.2g}"
         )
     svg = Markup(forest_plot(name, metric))
     return {"title": ALL_METRICS[name].title, "alt": alt, "svg": svg, "note": note}

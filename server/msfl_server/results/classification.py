@@ -26,6 +26,7 @@ from msfl_common.metrics.classification_curves import (
     choose_threshold,
     pool_score_bins,
 )
+from msfl_common.metrics.intervals import effective_number
 from msfl_common.metrics.reliability import Group, Reliability
 from msfl_common.metrics.scored import scored_classes
 
@@ -107,7 +108,16 @@ def reliability_of(*measured: Mapping[str, ValidationMetrics]) -> Reliability | 
     joined = [
         calibration_curve(pool_score_bins(bins[number] for bins in disclosed)) for number in range(len(disclosed[0]))
     ]
-    return Reliability(groups=tuple(_groups(points_G3) for points_G3 in joined))
+    return Reliability(groups=tuple(groups_of(points_G3) for points_G3 in joined), design_effect=design_effect(metrics))
+
+
+def design_effect(measured: Iterable[ValidationMetrics]) -> float:
+    """That of the sites' accuracies: how far predictions are right together at visits of one patient."""
+    told = [metrics.estimates["accuracy"] for metrics in measured if "accuracy" in metrics.estimates]
+    sizes = {index: size for index, one in enumerate(told) if math.isfinite(size := effective_number(one))}
+    cases = sum(told[index].num_cases for index in sizes)
+    # Effective numbers are read back from rounded figures.
+    return round(min(max(1.0, cases / sum(sizes.values())), 1e6), 3) if sizes else 1.0
 
 
 def summarise_classification(
@@ -140,7 +150,7 @@ def summarise_classification(
 
 def _at_site(metrics: ValidationMetrics, num_classes: int) -> ClassificationAtSite:
     assert metrics.score_bins is not None
-    groups = tuple(_groups(groups_G3) for groups_G3 in metrics.score_bins)
+    groups = tuple(groups_of(groups_G3) for groups_G3 in metrics.score_bins)
     prevalence = metrics.estimates.get("prevalence") if num_classes == 2 else None
     confusion = None
     if metrics.confusion is not None and metrics.confusion.any():
@@ -153,7 +163,8 @@ def _at_site(metrics: ValidationMetrics, num_classes: int) -> ClassificationAtSi
     )
 
 
-def _groups(groups_G3: NDArray[np.float64]) -> tuple[Group, ...]:
+def groups_of(groups_G3: NDArray[np.float64]) -> tuple[Group, ...]:
+    """Groups as a summary and a model card hold them, without rows of 0."""
     return tuple(
         (min(float(score), 1.0), int(cases), int(positives)) for score, cases, positives in groups_G3 if cases
     )  # a mean of ones may come out a little above

@@ -16,12 +16,15 @@ from msfl_common.config.base import Name, Task
 from msfl_common.errors import InputError
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate, pool
+from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.system.files import write_text
 from msfl_server.results.classification import ClassificationSummary
 
 SUMMARY_FILE = "summary.json"
 SUSPENDED = "SUSPENDED"  # the code of a site that is not asked for some rounds
+
+_BEHIND = "patients behind it, of the smallest group (as a class) that it rests on; absent where sites did not tell"
 
 Code = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]*$")]
 
@@ -42,17 +45,25 @@ class SiteMetric(_Frozen):
     """A metric at one site."""
 
     mean: float = Field(description="mean over the site's validation cases, in the metric's unit")
-    ci95_low: float | None = Field(description="low end of the 95% interval; null below two patients")
-    ci95_high: float | None = Field(description="high end of the 95% interval; null below two patients")
+    ci95_low: float | None = Field(description="low end of the 95% interval; null where patients are too few for one")
+    ci95_high: float | None = Field(description="high end of the 95% interval; null where patients are too few for one")
     num_cases: int = Field(ge=1, description="validation cases where the metric is defined")
+    num_patients: int | None = Field(None, ge=0, description=_BEHIND, exclude_if=lambda value: value is None)
+    standard_error: float | None = Field(
+        None,
+        ge=0,
+        description="of the mean, of a share at the middle of its interval; null where it cannot be estimated",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class MetricSummary(_Frozen):
     """A metric over all sites."""
 
     mean: float = Field(description="mean over all sites' validation cases, in the metric's unit")
-    ci95_low: float | None = Field(description="low end of the 95% interval; null when not estimable")
-    ci95_high: float | None = Field(description="high end of the 95% interval; null when not estimable")
+    ci95_low: float | None = Field(description="low end of the 95% interval; null where patients are too few for one")
+    ci95_high: float | None = Field(description="high end of the 95% interval; null where patients are too few for one")
+    num_patients: int | None = Field(None, ge=0, description=_BEHIND, exclude_if=lambda value: value is None)
     per_site: dict[Name, SiteMetric] = Field(description="the same, site by site")
 
 
@@ -109,6 +120,11 @@ class Summary(_Frozen):
         "undefined",
         exclude_if=lambda value: not value,
     )
+    few_patients: dict[str, int] = Field(
+        default_factory=dict,
+        description="metric to the patients behind it, of those that a reader looks for first and that rest on few",
+        exclude_if=lambda value: not value,
+    )
     history: tuple[RoundSummary, ...] = Field(description="every round, in order")
     timing: Timing = Field(description="where the time went")
     model: str = Field(description="the final model's folder, relative to the summary's own")
@@ -116,7 +132,7 @@ class Summary(_Frozen):
         None, description="of a classification: threshold, groups, matrices", exclude_if=lambda value: value is None
     )
 
-    @field_validator("metrics", "withheld")
+    @field_validator("metrics", "withheld", "few_patients")
     @classmethod
     def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
         if unknown := sorted(set(value) - set(ALL_METRICS)):
@@ -132,7 +148,7 @@ class Summary(_Frozen):
 
 
 def summarise_metric(name: str, estimates: Mapping[str, Estimate]) -> MetricSummary | None:
-    """Pool a metric over sites and clip its interval to what is possible.
+    """Pool a metric over sites, with the intervals that are known to hold the truth 93 to 97 times in 100.
 
     Args:
         name: a name in `ALL_METRICS`.
@@ -141,28 +157,41 @@ def summarise_metric(name: str, estimates: Mapping[str, Estimate]) -> MetricSumm
     Returns:
         The summary, or None when the metric is undefined in every case.
     """
-    pooled = pool(estimates)
+    metric = ALL_METRICS[name]
+    pooled = pool(estimates, metric.spread, (metric.lower, metric.upper))
     if not pooled.num_cases:
         return None
-    bounds = ALL_METRICS[name]
-    low, high = max(pooled.ci95_low, bounds.lower), min(pooled.ci95_high, bounds.upper)
+    told = {site: estimate for site, estimate in sorted(estimates.items()) if estimate.num_cases}
     per_site = {
         site: SiteMetric(
-            mean=estimate.mean,
-            ci95_low=_defined(estimate.ci95_low),
-            ci95_high=_defined(estimate.ci95_high),
+            **_shown(metric, estimate, has_enough(metric, estimate.num_patients)),
             num_cases=estimate.num_cases,
+            standard_error=_defined(estimate.standard_error),
         )
-        for site, estimate in sorted(estimates.items())
-        if estimate.num_cases
+        for site, estimate in told.items()
     }
-    has_interval = math.isfinite(pooled.standard_error)
+    behind = [estimate.num_patients for estimate in told.values() if estimate.num_patients is not None]
+    enough_each = min(behind, default=0) >= metric.fewest_each * len(told) or len(behind) < len(told)
     return MetricSummary(
-        mean=pooled.mean,
-        ci95_low=low if has_interval else None,
-        ci95_high=high if has_interval else None,
-        per_site=per_site,
+        **_shown(metric, pooled, has_enough(metric, pooled.num_patients) and enough_each), per_site=per_site
     )
+
+
+def has_enough(metric: Metric, num_patients: int | None) -> bool:
+    """Whether an interval of so many patients may be shown; where an earlier version did not tell them, it is."""
+    return metric.spread != "none" and (num_patients is None or num_patients >= metric.fewest)
+
+
+def _shown(metric: Metric, estimate: Estimate, has_interval: bool) -> dict[str, Any]:
+    """A figure with its interval, where it may be shown."""
+    ends = (estimate.ci95_low, estimate.ci95_high)
+    low, high = ends if has_interval and all(map(math.isfinite, ends)) else (None, None)
+    return {
+        "mean": max(estimate.mean, metric.shown_from),
+        "ci95_low": None if low is None else max(low, metric.lower),
+        "ci95_high": None if high is None else min(high, metric.upper),
+        "num_patients": estimate.num_patients,
+    }
 
 
 def read_summary(out: Path) -> Summary:

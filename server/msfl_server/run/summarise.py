@@ -7,6 +7,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.classification_curves import DEFAULT_THRESHOLD
 from msfl_server.aggregation.strategy import strategy_of
 from msfl_server.results.classification import ClassificationSummary, summarise_classification
+from msfl_server.results.few_patients import metrics_of_few
 from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.summary import Summary, Timing
 from msfl_server.results.withheld import withheld_metrics
@@ -16,6 +17,7 @@ from msfl_server.rounds.checkpoint import RunState
 def summarise_run(study: StudyConfig, state: RunState) -> Summary:
     """`summary.json` of a run, finished or not."""
     told = state.test or state.validation
+    metrics = summarise_metrics(told)
     return Summary(
         study=study.name,
         task=study.task,
@@ -24,8 +26,9 @@ def summarise_run(study: StudyConfig, state: RunState) -> Summary:
         rounds_requested=study.rounds.num_rounds,
         rounds_completed=state.round,
         sites=state.sites,
-        metrics=summarise_metrics(told),
+        metrics=metrics,
         withheld=withheld_metrics(study.task, told),
+        few_patients=metrics_of_few(study.task, metrics),
         history=state.history,
         timing=Timing(total_s=state.total_s, train_s=state.busy_s, overhead_s=max(0.0, state.rounds_s - state.busy_s)),
         model="model",

@@ -63,7 +63,7 @@ def _study(kind: str) -> StudyConfig:
         inputs=Inputs(spacing_mm=2.0),
         training=Training(steps_per_round=STEPS, batch_size=4, learning_rate=2e-3),
         rounds=Rounds(num_rounds=NUM_ROUNDS, quorum=3),
-        validation=Validation(every_rounds=NUM_ROUNDS, bootstrap_samples=1000),
+        validation=Validation(every_rounds=NUM_ROUNDS),
         classification=Classification(
             outcome=Outcome(endpoint="edss-worsening"),
             clinical=("age", "edss"),

@@ -167,7 +167,7 @@ def _study(model: Mapping[str, Any], seed: int) -> StudyConfig:
         min_patients=1,
         classification=settings,
         rounds=Rounds(num_rounds=num_rounds_needed(settings) or ROUNDS + 1, quorum=1),
-        validation=Validation(every_rounds=1000, bootstrap_samples=100),
+        validation=Validation(every_rounds=1000),
     )
 
 

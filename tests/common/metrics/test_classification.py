@@ -9,18 +9,22 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 from numpy.typing import NDArray
+from scipy.stats import foldnorm
 from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
+from statsmodels.stats.proportion import proportion_confint
 
-from msfl_common.metrics.calibration_fit import calibration_of
+from msfl_common.metrics.calibration_fit import calibration_of, standard_errors
 from msfl_common.metrics.classification import (
     CLASSIFICATION_METRICS,
+    jackknife_errors,
     measure,
     metrics_of,
     threshold_metrics,
 )
+from msfl_common.metrics.effective_number import SiteCases, of_auroc
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE, TASK_METRICS
-from msfl_common.metrics.scored import confusion_matrix, predict_classes
+from msfl_common.metrics.scored import Scores, confusion_matrix, predict_classes
 from msfl_common.metrics.segmentation import METRICS, NATIVE_METRICS
 
 Floats = NDArray[np.float64]
@@ -123,7 +127,12 @@ def test_weights_are_copies_of_cases() -> None:
 def test_calibration_error_by_hand() -> None:
     # Bins [0.1, 0.2) with 0.12 and 0.18, one of them positive; [0.9, 1] with 0.9 and 1, both positive.
     found = value_of(two_classes([0.12, 0.18, 0.9, 1.0]), [0, 1, 1, 1])
-    assert found["ece"] == pytest.approx((abs(1 - 0.30) + abs(2 - 1.9)) / 4)
+    gaps, variances = np.array([1 - 0.30, 2 - 1.9]), np.array([0.12 * 0.88 + 0.18 * 0.82, 0.9 * 0.1])
+    true = gaps * math.sqrt(((gaps**2 - variances) / (gaps**2).sum()).sum())  # without the share that chance explains
+    by_chance = [
+        foldnorm.mean(true / math.sqrt(v), scale=math.sqrt(v)) - true for true, v in zip(true, variances, strict=True)
+    ]
+    assert found["ece"] == pytest.approx((gaps.sum() - sum(by_chance)) / 4)
 
 
 @pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
@@ -180,7 +189,7 @@ def test_calibration_slope_where_one_case_overlaps_still_converges() -> None:
 def test_what_is_undefined(score: list[float], labels: list[int], undefined: set[str]) -> None:
     found = value_of(two_classes(score), labels)
     assert {name for name, value in found.items() if math.isnan(value)} == undefined
-    estimates = measure(two_classes(score), np.array(labels), list("abc")[: len(labels)], 0.5, 50, 0)
+    estimates = measure(two_classes(score), np.array(labels), list("abc")[: len(labels)], 0.5)
     assert {name for name, estimate in estimates.items() if not estimate.num_cases} == undefined
 
 
@@ -196,7 +205,7 @@ def test_f_of_nothing_right_is_zero() -> None:
 
 
 def test_no_case_is_nothing() -> None:
-    estimates = measure(np.zeros((0, 2)), np.zeros(0, np.int64), [], 0.5, 50, 0)
+    estimates = measure(np.zeros((0, 2)), np.zeros(0, np.int64), [], 0.5)
     assert list(estimates) == list(CLASSIFICATION_METRICS)
     assert {estimate.num_cases for estimate in estimates.values()} == {0}
 
@@ -215,65 +224,125 @@ def test_no_case_is_nothing() -> None:
 )
 def test_scores_that_no_model_answers_are_refused(probabilities: Floats, labels: list[int], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        measure(probabilities, np.array(labels), ["a", "b", "c"], 0.5, 50, 0)
+        measure(probabilities, np.array(labels), ["a", "b", "c"], 0.5)
 
 
-def test_resampling_draws_patients_and_is_the_same_for_a_seed() -> None:
-    rng = np.random.default_rng(8)
-    probabilities, labels = simulated(rng, 80)
+def test_visits_of_a_patient_that_agree_tell_no_more_than_one() -> None:
+    probabilities, labels = simulated(np.random.default_rng(8), 80)
     alone = [f"p{number}" for number in range(80)]
-    first = measure(probabilities, labels, alone, 0.4, 200, 1)
-    assert measure(probabilities, labels, alone, 0.4, 200, 1) == first
-    assert measure(probabilities, labels, alone, 0.4, 200, 2) != first
-    # Each case four times in a row tells no more: as four visits of a patient, the interval stays as wide.
+    once = measure(probabilities, labels, alone, 0.4)
     four = np.repeat(np.arange(80), 4)
-    visits = measure(probabilities[four], labels[four], [alone[index] for index in four], 0.4, 200, 1)
-    assert visits["auroc"].mean == pytest.approx(first["auroc"].mean)
-    assert visits["auroc"].standard_error == pytest.approx(first["auroc"].standard_error, rel=0.15)
-    taken_apart = measure(probabilities[four], labels[four], list(map(str, range(320))), 0.4, 200, 1)
-    assert taken_apart["auroc"].standard_error == pytest.approx(first["auroc"].standard_error / 2, rel=0.15)
+    visits = measure(probabilities[four], labels[four], [alone[index] for index in four], 0.4)
+    people = measure(probabilities[four], labels[four], list(map(str, range(320))), 0.4)
+    for name in ("auroc", "auprc", "brier", "sensitivity", "precision", "f1", "f05", "calibration_intercept"):
+        assert visits[name].mean == pytest.approx(once[name].mean)
+        assert visits[name].standard_error == pytest.approx(once[name].standard_error, rel=0.1), name
+        assert people[name].standard_error == pytest.approx(once[name].standard_error / 2, rel=0.15), name
+        assert visits[name].num_patients == once[name].num_patients == people[name].num_patients / 4
 
 
 def test_work_in_parts_gives_the_same_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     probabilities, labels = simulated(np.random.default_rng(9), 50)
     patients = list(map(str, range(50)))
-    whole = measure(probabilities, labels, patients, 0.4, 100, 1)
+    whole = measure(probabilities, labels, patients, 0.4)
     monkeypatch.setattr("msfl_common.metrics.classification._CHUNK_VALUES", 50 * 7)
-    parts = measure(probabilities, labels, patients, 0.4, 100, 1)
+    parts = measure(probabilities, labels, patients, 0.4)
     for name, estimate in whole.items():
-        assert parts[name].ci95_high == pytest.approx(estimate.ci95_high, abs=1e-9)
+        assert parts[name].ci95_high == pytest.approx(estimate.ci95_high, abs=1e-9, nan_ok=True)
+
+
+def test_intervals_of_shares_are_wilsons_and_know_whose_they_are() -> None:
+    score = [0.9, 0.8, 0.7, 0.2, 0.6, 0.4, 0.3, 0.1, 0.1, 0.1]
+    labels = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
+    found = measure(two_classes(score), labels, list(map(str, range(10))), 0.5)
+    for name, right, total in (("sensitivity", 3, 4), ("specificity", 5, 6), ("precision", 3, 4), ("accuracy", 8, 10)):
+        expected = proportion_confint(right, total, method="wilson")
+        assert (found[name].ci95_low, found[name].ci95_high) == pytest.approx(expected), name
+        assert (found[name].num_patients, found[name].num_cases) == (total, 10)
+    assert found["auroc"].num_patients == found["auprc"].num_patients == 4
+
+
+def test_a_perfect_ranking_of_three_patients_is_not_certain() -> None:
+    found = measure(two_classes([0.2, 0.3, 0.9]), np.array([0, 0, 1]), list("abc"), 0.5)["auroc"]
+    assert found.mean == found.ci95_high == 1.0
+    assert found.ci95_low < 0.5
+    assert found.num_patients == 1
+
+
+def test_auroc_spreads_as_hanley_and_mcneil_say() -> None:
+    # Their example (Radiology 1982): an area of .893 from 58 normal and 51 abnormal cases has a standard error of .032.
+    score = np.concatenate([np.linspace(0, 1, 58), np.linspace(0.4, 1.2, 51)]) / 1.2
+    labels = np.repeat([0, 1], [58, 51])
+    cases = SiteCases(Scores(two_classes(score), labels, 0.5, np.ones((1, 109))), np.arange(109))
+    area = by_pairs(score, labels)
+    first, second = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = (area * (1 - area) + 50 * (first - area**2) + 57 * (second - area**2)) / (51 * 58)
+    assert of_auroc(cases).effective == pytest.approx(area * (1 - area) / variance, rel=0.05)
+
+
+def test_standard_errors_of_the_calibration_are_statsmodels() -> None:
+    rng = np.random.default_rng(14)
+    logit = rng.normal(size=120)
+    outcome = (rng.random(120) < 1 / (1 + np.exp(-0.7 * logit))).astype(float)
+    score = 1 / (1 + np.exp(-logit))
+    slope = sm.Logit(outcome, sm.add_constant(logit)).fit(disp=0)
+    intercept = sm.GLM(outcome, np.ones(120), family=sm.families.Binomial(), offset=logit).fit()
+    assert standard_errors(score, outcome, np.arange(120)) == pytest.approx((slope.bse[1], intercept.bse[0]), rel=1e-4)
+    together = np.repeat(np.arange(120), 3)  # each case three times, as visits of one patient
+    thrice = standard_errors(score[together], outcome[together], together)
+    robust = sm.Logit(outcome[together], sm.add_constant(logit[together])).fit(
+        disp=0, cov_type="cluster", cov_kwds={"groups": together, "use_correction": False}
+    )
+    assert thrice[0] == pytest.approx(robust.bse[1] * math.sqrt(120 / 119), rel=1e-4)
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
+    score = np.random.default_rng(15).random(30)
+    labels = np.arange(30) % 2
+    cases = SiteCases(Scores(two_classes(score), labels, 0.5, np.ones((1, 30))), np.arange(30))
+    squares = (score - labels) ** 2
+    assert jackknife_errors(cases, ["brier"])["brier"] == pytest.approx(squares.std(ddof=1) / math.sqrt(30))
 
 
 def test_one_patient_has_no_interval() -> None:
-    estimates = measure(two_classes([0.1, 0.6, 0.3]), np.array([0, 1, 1]), ["a"] * 3, 0.5, 50, 0)
+    estimates = measure(two_classes([0.1, 0.6, 0.3]), np.array([0, 1, 1]), ["a"] * 3, 0.5)
     assert estimates["auroc"].mean == 1.0
-    assert math.isnan(estimates["auroc"].standard_error)
+    assert math.isnan(estimates["auprc"].standard_error)
+    assert estimates["auroc"].num_patients == 1
 
 
-@pytest.mark.slow
-def test_intervals_cover_the_truth() -> None:
-    rng = np.random.default_rng(10)
-    truth = value_of(*simulated(rng, 400_000), 0.35)
-    tested = ("auroc", "auprc", "brier", "calibration_slope", "sensitivity", "specificity", "precision", "f1")
-    covered = dict.fromkeys(tested, 0)
-    repetitions = 150
-    patients = list(map(str, range(150)))
-    for number in range(repetitions):
-        estimates = measure(*simulated(rng, 150), patients, 0.35, 150, number)
-        for name in tested:
-            covered[name] += estimates[name].ci95_low <= truth[name] <= estimates[name].ci95_high
-    shares = {name: count / repetitions for name, count in covered.items()}
-    assert all(0.88 <= share <= 0.995 for share in shares.values()), shares
+def test_of_three_classes_the_jackknife_tells() -> None:
+    rng = np.random.default_rng(16)
+    probabilities = rng.dirichlet(np.ones(3), 90)
+    found = measure(probabilities, np.arange(90) % 3, list(map(str, range(90))), 0.5)
+    shares = {name for name, metric in CLASSIFICATION_METRICS.items() if metric.spread == "share"}
+    assert all(found[name].ci95_low < found[name].mean < found[name].ci95_high for name in shares)
+    assert {name for name, one in found.items() if math.isfinite(one.ci95_low)} == shares
+    assert found["sensitivity"].num_patients == 30
 
 
-def test_calibration_error_of_a_calibrated_model_covers_zero() -> None:
+def test_what_describes_the_patients_or_is_biased_by_chance_has_no_interval() -> None:
+    probabilities, labels = simulated(np.random.default_rng(17), 60)
+    found = measure(probabilities, labels, list(map(str, range(60))), 0.4)
+    assert {name for name, one in found.items() if math.isnan(one.ci95_low)} == {"prevalence", "ece"}
+
+
+@pytest.mark.parametrize("num_cases", [40, 100, 400])
+def test_calibration_error_of_a_calibrated_model_is_near_none(num_cases: int) -> None:
     rng = np.random.default_rng(11)
-    score = rng.beta(1, 4, 200)
-    estimate = measure(
-        two_classes(score), (rng.random(200) < score).astype(int), list(map(str, range(200))), 0.5, 200, 0
-    )["ece"]
-    assert estimate.ci95_low <= 0.02
-    assert estimate.ci95_low <= estimate.mean <= estimate.ci95_high
+    found = []
+    for _ in range(60):
+        score = rng.beta(1, 3, num_cases)
+        found.append(value_of(two_classes(score), (rng.random(num_cases) < score).astype(int))["ece"])
+    assert -0.01 < np.mean(found) < 0.04
+    assert min(found) < 0 < max(found)
+
+
+def test_calibration_error_of_a_model_that_is_far_off_stays() -> None:
+    rng = np.random.default_rng(12)
+    score = rng.uniform(0.5, 0.9, 400)
+    found = value_of(two_classes(score), (rng.random(400) < score - 0.3).astype(int))["ece"]
+    assert found == pytest.approx(0.3, abs=0.05)
 
 
 def test_the_registry_knows_every_metric_once() -> None:

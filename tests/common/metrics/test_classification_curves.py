@@ -20,6 +20,7 @@ from msfl_common.metrics.classification_curves import (
     roc_curve,
 )
 from msfl_common.metrics.score_bins import bin_scores
+from msfl_common.metrics.scored import gap_without_chance
 
 HAND = np.array([[0.1, 10.0, 0.0], [0.4, 10, 2], [0.8, 5, 4]])
 
@@ -50,7 +51,9 @@ def test_areas_of_groups_are_those_of_cases_that_share_a_score() -> None:
     score, labels = expand(HAND)
     assert auroc(HAND) == pytest.approx(roc_auc_score(labels, score))
     assert brier(HAND) == pytest.approx(brier_score_loss(labels, score))
-    assert calibration_error(HAND) == pytest.approx((abs(0.1 * 10 - 0) + abs(4 - 2) + abs(4 - 4)) / 25)
+    gaps, variances = np.array([[0 - 0.1 * 10, 2 - 4, 4 - 4]]), np.array([[0.9, 2.4, 0.8]])
+    assert calibration_error(HAND) == pytest.approx(gap_without_chance(gaps, variances)[0] / 25)
+    assert 0 < calibration_error(HAND) < np.abs(gaps).sum() / 25
 
 
 def test_sites_are_put_together_by_score() -> None:

@@ -1,4 +1,4 @@
-"""Means and intervals: hand-computed figures, published figures and coverage in simulation."""
+"""Means, shares and intervals: hand-computed figures, published figures and coverage in simulation."""
 
 from __future__ import annotations
 
@@ -6,10 +6,22 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
-from statsmodels.stats.meta_analysis import combine_effects
+import statsmodels.api as sm
+from scipy.special import expit, logit
+from scipy.stats import t as student
+from scipy.stats import ttest_1samp
+from statsmodels.stats.proportion import proportion_confint
 
-from msfl_common.metrics.intervals import Estimate, bootstrap_mean, meta_analysis, pool
+from msfl_common.messages.validation_metrics import ValidationMetrics, check_metrics
+from msfl_common.metrics.intervals import (
+    Estimate,
+    effective_number,
+    mean_estimate,
+    mean_interval,
+    pool,
+    share_estimate,
+    wilson,
+)
 
 
 def rng(seed=0):
@@ -20,77 +32,127 @@ def names(num_patients):
     return [f"p{index}" for index in range(num_patients)]
 
 
-def estimate(mean, standard_error, num_cases=10):
+def estimate(mean, standard_error, num_cases=10, num_patients=None):
     margin = 1.959964 * standard_error
-    return Estimate(mean, num_cases, standard_error, mean - margin, mean + margin)
+    return Estimate(mean, num_cases, standard_error, mean - margin, mean + margin, num_patients)
 
 
-class TestBootstrapMean:
-    def test_mean_and_count_leave_out_undefined_values(self):
-        result = bootstrap_mean([0.2, math.nan, 0.6], ["a", "b", "c"], 200, rng())
+class TestMeanEstimate:
+    def test_mean_and_counts_leave_out_undefined_values(self):
+        result = mean_estimate([0.2, math.nan, 0.6], ["a", "b", "c"])
         assert result.mean == pytest.approx(0.4)
-        assert result.num_cases == 2
+        assert (result.num_cases, result.num_patients) == (2, 2)
         assert result.ci95_low <= 0.4 <= result.ci95_high
 
-    def test_standard_error_is_that_of_the_mean(self):
-        values = rng(1).normal(size=40)
-        result = bootstrap_mean(values, names(40), 20_000, rng())
-        assert result.standard_error == pytest.approx(values.std(ddof=1) / math.sqrt(40), rel=0.03)
+    def test_of_one_scan_a_patient_it_is_scipys_t(self):
+        values = rng(1).normal(size=7)
+        result = mean_estimate(values, names(7))
+        assert (result.ci95_low, result.ci95_high) == pytest.approx(tuple(ttest_1samp(values, 0).confidence_interval()))
+        assert result.standard_error == pytest.approx(values.std(ddof=1) / math.sqrt(7))
 
-    def test_interval_is_scipys_percentile_bootstrap(self):
-        values, num_samples = rng(3).gamma(2.0, size=30), 40_000
-        found = bootstrap_mean(values, names(30), num_samples, rng())
-        oracle = bootstrap(
-            (values,), np.mean, n_resamples=num_samples, method="percentile", batch=10_000, random_state=rng(1)
+    def test_of_several_scans_it_is_statsmodels_clustered(self):
+        source, patients = rng(2), np.array([0, 0, 0, 1, 1, 2, 3, 3, 3, 3, 4, 5, 5])
+        values = source.normal(size=6)[patients] + source.normal(size=13)
+        oracle = sm.OLS(values, np.ones(13)).fit(
+            cov_type="cluster", cov_kwds={"groups": patients, "use_correction": False}
         )
-        ends = oracle.confidence_interval
-        # Of two runs of so many resamples; BCa, which shifts with the skewness, lies further away.
-        assert (found.ci95_low, found.ci95_high) == pytest.approx(tuple(ends), abs=0.015)
-        assert found.standard_error == pytest.approx(oracle.standard_error * math.sqrt(30 / 29), rel=0.01)
-
-    def test_the_same_seed_gives_the_same_interval(self):
-        values = rng(1).random(12)
-        assert bootstrap_mean(values, names(12), 500, rng(7)) == bootstrap_mean(values, names(12), 500, rng(7))
+        result = mean_estimate(values, [str(number) for number in patients])
+        assert result.standard_error == pytest.approx(oracle.bse[0] * math.sqrt(6 / 5))
+        assert result.ci95_high - result.mean == pytest.approx(student.ppf(0.975, 5) * result.standard_error)
 
     def test_scans_of_one_patient_do_not_count_as_independent(self):
-        of_patients = rng(2).normal(size=15)
-        values = np.repeat(of_patients, 4)
-        apart = bootstrap_mean(values, names(60), 4000, rng())
-        together = bootstrap_mean(values, [f"p{index // 4}" for index in range(60)], 4000, rng())
+        values = np.repeat(rng(2).normal(size=15), 4)
+        apart = mean_estimate(values, names(60))
+        together = mean_estimate(values, [f"p{index // 4}" for index in range(60)])
         assert together.mean == pytest.approx(apart.mean)
         assert together.standard_error == pytest.approx(2 * apart.standard_error, rel=0.1)
-        assert together.ci95_high - together.ci95_low > 1.7 * (apart.ci95_high - apart.ci95_low)
 
-    def test_mean_is_over_cases_when_patients_have_several(self):
-        result = bootstrap_mean([1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"], 200, rng())
-        assert result.mean == 0.75
-        assert (result.ci95_low, result.ci95_high) == (0.0, 1.0)
+    def test_between_bounds_it_is_of_the_logit_and_stays_inside(self):
+        result = mean_estimate([0.7, 0.9, 1.0, 1.0], names(4), (0.0, 1.0))
+        margin = student.ppf(0.975, 3) * result.standard_error / (result.mean * (1 - result.mean))
+        expected = expit(logit(result.mean) + np.array([-margin, margin]))
+        assert (result.ci95_low, result.ci95_high) == pytest.approx(tuple(expected))
+        assert result.ci95_high < 1
+
+    def test_above_a_bound_it_is_of_the_logarithm(self):
+        low, high = mean_interval(4.0, 1.0, 9, (0.0, math.inf))
+        assert low * high == pytest.approx(16)
+        assert math.log(high / 4) == pytest.approx(student.ppf(0.975, 9) / 4)
+
+    @pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [0.0, 0.0], [0.5, 0.5, 0.5]])
+    def test_of_equal_values_nothing_tells_how_others_would_vary(self, values):
+        result = mean_estimate(values, names(len(values)), (0.0, 1.0))
+        assert result.standard_error == 0
+        assert math.isnan(result.ci95_low)
+
+    def test_an_extreme_spread_does_not_overflow(self):
+        assert mean_interval(1e-9, 1.0, 2, (0.0, 1.0)) == pytest.approx((0.0, 1.0))
+        assert mean_interval(1e-9, 1.0, 2, (0.0, math.inf))[1] > 1e200
 
     def test_one_patient_has_a_mean_but_no_interval(self):
-        result = bootstrap_mean([0.5, 0.7], ["a", "a"], 200, rng())
-        assert (result.mean, result.num_cases) == (pytest.approx(0.6), 2)
+        result = mean_estimate([0.5, 0.7], ["a", "a"])
+        assert (result.mean, result.num_cases, result.num_patients) == (pytest.approx(0.6), 2, 1)
         assert math.isnan(result.standard_error)
         assert math.isnan(result.ci95_low)
 
     def test_no_defined_value(self):
-        result = bootstrap_mean([math.nan, math.nan], ["a", "b"], 200, rng())
-        assert result.num_cases == 0
+        result = mean_estimate([math.nan, math.nan], ["a", "b"])
+        assert (result.num_cases, result.num_patients) == (0, 0)
         assert math.isnan(result.mean)
 
     def test_refuses_patients_that_do_not_line_up(self):
         with pytest.raises(ValueError, match="one patient per value"):
-            bootstrap_mean([0.1, 0.2], ["a"], 200, rng())
+            mean_estimate([0.1, 0.2], ["a"])
 
-    def test_interval_covers_the_truth_about_95_times_in_100(self):
+    @pytest.mark.parametrize("num_patients", [5, 30])
+    def test_interval_covers_the_truth_about_95_times_in_100(self, num_patients):
         source = rng(3)
         hits = 0
-        for _ in range(400):
+        for _ in range(800):
             # Skewed and bounded as Dice values are, with two correlated scans a patient.
-            of_patients = np.repeat(source.beta(4, 2, size=30), 2)
-            values = 0.8 * of_patients + 0.2 * source.beta(4, 2, size=60)
-            result = bootstrap_mean(values, [f"p{index // 2}" for index in range(60)], 400, source)
+            of_patients = np.repeat(source.beta(4, 2, size=num_patients), 2)
+            values = 0.8 * of_patients + 0.2 * source.beta(4, 2, size=2 * num_patients)
+            patients = [f"p{index // 2}" for index in range(2 * num_patients)]
+            result = mean_estimate(values, patients, (0.0, 1.0))
             hits += result.ci95_low <= 4 / 6 <= result.ci95_high
-        assert 0.91 <= hits / 400 <= 0.98
+        assert 0.93 <= hits / 800 <= 0.97
+
+
+class TestShares:
+    @pytest.mark.parametrize(("right", "total"), [(0, 5), (3, 4), (40, 50), (9, 9)])
+    def test_wilsons_interval_is_statsmodels(self, right, total):
+        assert wilson(right / total, total) == pytest.approx(proportion_confint(right, total, method="wilson"))
+
+    @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+    @pytest.mark.parametrize("effective", [1.2, 6.5, 4000.0])
+    def test_the_effective_number_is_read_back_from_mean_and_standard_error(self, share, effective):
+        told = share_estimate(share, 10, effective, 5)
+        assert effective_number(told) == pytest.approx(effective)
+        assert told.standard_error > 0
+
+    @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+    def test_however_far_a_share_spreads_its_figures_are_those_that_a_site_may_send(self, share):
+        told = share_estimate(share, 10, 1e-4, 5)
+        assert told == share_estimate(share, 10, 1.0, 5)
+        check_metrics(ValidationMetrics({"auprc": told}, 10, 1.0), 1)
+
+    def test_what_rests_on_no_case_has_no_interval(self):
+        for effective in (0.0, math.nan, math.inf):
+            assert math.isnan(share_estimate(0.5, 4, effective, 2).ci95_low)
+        assert math.isnan(effective_number(Estimate(0.5, 4, math.nan, math.nan, math.nan)))
+
+    def test_shares_of_sites_are_pooled_as_one_of_all_their_cases(self):
+        told = {"a": share_estimate(1.0, 10, 4, 4), "b": share_estimate(0.75, 10, 4, 4)}
+        pooled = pool(told, "share", (0.0, 1.0))
+        expected = proportion_confint(7, 8, method="wilson")
+        assert (pooled.mean, pooled.num_patients) == (0.875, 8)
+        assert (pooled.ci95_low, pooled.ci95_high) == pytest.approx(expected)
+
+    def test_a_site_without_an_interval_counts_its_cases_as_the_others_do(self):
+        alone = Estimate(0.5, 10, math.nan, math.nan, math.nan, 1)
+        told = {"a": share_estimate(0.8, 20, 16, 16), "b": alone}
+        same = {"a": share_estimate(0.8, 20, 16, 16), "b": share_estimate(0.5, 10, 8, 1)}
+        assert pool(told, "share").ci95_low == pytest.approx(pool(same, "share").ci95_low)
 
 
 class TestPool:
@@ -103,19 +165,22 @@ class TestPool:
         assert result.ci95_low == pytest.approx(0.65 - 1.959964 * standard_error)
         assert result.ci95_high == pytest.approx(0.65 + 1.959964 * standard_error)
 
-    def test_equals_the_stratified_bootstrap_of_all_cases_in_one_place(self):
+    def test_equals_the_stratified_mean_of_all_cases_in_one_place(self):
         source = rng(4)
         sites = {name: source.beta(a, 2, size=n) for name, a, n in (("a", 3, 12), ("b", 5, 40), ("c", 2, 25))}
-        pooled = pool({s: bootstrap_mean(v, names(len(v)), 20_000, source) for s, v in sites.items()})
+        pooled = pool({s: mean_estimate(v, names(len(v))) for s, v in sites.items()})
         everything = np.concatenate(list(sites.values()))
-        replicates = np.zeros(20_000)
-        for values in sites.values():
-            drawn = source.integers(0, len(values), size=(20_000, len(values)))
-            centred = values[drawn] - values.mean()
-            # The factor undoes the bootstrap's small-sample bias, as in bootstrap_mean.
-            replicates += centred.sum(axis=1) * math.sqrt(len(values) / (len(values) - 1))
+        variance = sum(len(values) * values.var(ddof=1) for values in sites.values()) / len(everything) ** 2
         assert pooled.mean == pytest.approx(everything.mean())
-        assert pooled.standard_error == pytest.approx(replicates.std() / len(everything), rel=0.02)
+        assert pooled.standard_error == pytest.approx(math.sqrt(variance))
+
+    def test_of_two_sites_it_is_welchs_t(self):
+        first, second = rng(6).normal(size=4), rng(7).normal(0, 3, size=6)
+        told = {"a": mean_estimate(first, names(4)), "b": mean_estimate(second, names(6))}
+        pooled = pool(told)
+        parts = np.array([0.16 * first.var(ddof=1) / 4, 0.36 * second.var(ddof=1) / 6])
+        freedom = parts.sum() ** 2 / (parts**2 / [3, 5]).sum()
+        assert pooled.ci95_high - pooled.mean == pytest.approx(student.ppf(0.975, freedom) * math.sqrt(parts.sum()))
 
     def test_one_site_is_itself(self):
         alone = estimate(0.7, 0.05)
@@ -137,79 +202,10 @@ class TestPool:
 
     def test_interval_covers_the_truth_with_few_patients_a_site(self):
         source = rng(5)
-        truth = (5 * 3 / 5 + 8 * 4 / 6 + 6 * 2 / 4) / 19
+        truth = (3 * 3 / 5 + 8 * 4 / 6 + 4 * 2 / 4) / 15
         hits = 0
-        for _ in range(400):
-            sites = {"a": source.beta(3, 2, 5), "b": source.beta(4, 2, 8), "c": source.beta(2, 2, 6)}
-            pooled = pool({s: bootstrap_mean(v, names(len(v)), 300, source) for s, v in sites.items()})
+        for _ in range(800):
+            sites = {"a": source.beta(3, 2, 3), "b": source.beta(4, 2, 8), "c": source.beta(2, 2, 4)}
+            pooled = pool({s: mean_estimate(v, names(len(v)), (0, 1)) for s, v in sites.items()}, "mean", (0.0, 1.0))
             hits += pooled.ci95_low <= truth <= pooled.ci95_high
-        assert 0.90 <= hits / 400 <= 0.98
-
-
-# BCG vaccine against tuberculosis, 13 trials (Colditz et al., JAMA 1994): cases and non-cases, vaccinated
-# then not. The figures expected below are those that R's metafor prints for log risk ratios of its `dat.bcg`.
-BCG = [
-    (4, 119, 11, 128), (6, 300, 29, 274), (3, 228, 11, 209), (62, 13536, 248, 12619), (33, 5036, 47, 5761),
-    (180, 1361, 372, 1079), (8, 2537, 10, 619), (505, 87886, 499, 87892), (29, 7470, 45, 7232),
-    (17, 1699, 65, 1600), (186, 50448, 141, 27197), (5, 2493, 3, 2338), (27, 16886, 29, 17825),
-]  # fmt: skip
-
-
-class TestMetaAnalysis:
-    def test_published_figures(self):
-        trials = {}
-        for index, (a, b, c, d) in enumerate(BCG):
-            variance = 1 / a - 1 / (a + b) + 1 / c - 1 / (c + d)
-            trials[f"trial{index}"] = estimate(math.log((a / (a + b)) / (c / (c + d))), math.sqrt(variance))
-        result = meta_analysis(trials)
-        assert result.num_sites == 13
-        assert result.fixed == pytest.approx(-0.4303, abs=1e-4)
-        assert result.random == pytest.approx(-0.7141, abs=1e-4)
-        assert (result.random_low, result.random_high) == pytest.approx((-1.0644, -0.3638), abs=1e-4)
-        assert result.tau2 == pytest.approx(0.3088, abs=1e-4)
-        assert result.i2 == pytest.approx(0.9212, abs=1e-4)
-        assert result.q == pytest.approx(152.2330, abs=1e-3)
-
-    def test_by_hand(self):
-        result = meta_analysis({"a": estimate(0.5, 0.1), "b": estimate(0.8, 0.1)})
-        # weights 100 and 100: Q = 100 * 0.15^2 * 2 = 4.5; tau2 = (4.5 - 1) / (200 - 100) = 0.035
-        assert result.fixed == pytest.approx(0.65)
-        assert result.q == pytest.approx(4.5)
-        assert result.tau2 == pytest.approx(0.035)
-        assert result.i2 == pytest.approx(3.5 / 4.5)
-        assert result.random_high - result.random == pytest.approx(1.959964 * math.sqrt(0.045 / 2))
-
-    def test_sites_that_agree_give_no_heterogeneity(self):
-        result = meta_analysis({"a": estimate(0.7, 0.1), "b": estimate(0.7, 0.05)})
-        assert (result.tau2, result.i2, result.q) == (0.0, 0.0, pytest.approx(0.0))
-        assert (result.random, result.random_low) == (result.fixed, result.fixed_low)
-
-    def test_sites_without_a_usable_standard_error_are_left_out(self):
-        odd = {"c": estimate(0.1, 0.0), "d": Estimate(0.2, 1, math.nan, math.nan, math.nan)}
-        both = {"a": estimate(0.5, 0.1), "b": estimate(0.8, 0.1)}
-        assert meta_analysis({**both, **odd}) == meta_analysis(both)
-        assert meta_analysis({"a": estimate(0.5, 0.1), **odd}) is None
-
-    @pytest.mark.parametrize("seed", range(6))
-    def test_equals_statsmodels(self, seed):
-        draws, num_sites = rng(seed), 3 + seed
-        variances = draws.uniform(0.001, 0.02, num_sites)
-        means = 0.7 + draws.normal(0, np.sqrt(variances) * (0.3 if seed % 3 == 0 else 2.0))
-        found = meta_analysis(
-            {f"s{n}": estimate(mean, math.sqrt(v)) for n, (mean, v) in enumerate(zip(means, variances, strict=True))}
-        )
-        with np.errstate(invalid="ignore"):
-            oracle = combine_effects(means, variances, method_re="dl")
-            fixed, random, _, _ = oracle.conf_int()  # normal quantiles, as the scale is not estimated
-        assert found.q == pytest.approx(oracle.q, rel=1e-9)
-        assert found.fixed == pytest.approx(oracle.mean_effect_fe, rel=1e-9)
-        assert (found.fixed_low, found.fixed_high) == pytest.approx(fixed, rel=1e-9)
-        # statsmodels leaves a negative tau2 and I2 as they are; by DerSimonian and Laird both end at 0.
-        assert found.tau2 == pytest.approx(max(0.0, oracle.tau2), rel=1e-9)
-        assert found.i2 == pytest.approx(max(0.0, oracle.i2), rel=1e-9)
-        assert (oracle.tau2 < 0) == (seed % 3 == 0)
-        if oracle.tau2 >= 0:
-            assert found.random == pytest.approx(oracle.mean_effect_re, rel=1e-9)
-            assert (found.random_low, found.random_high) == pytest.approx(random, rel=1e-9)
-        else:
-            assert (found.random, found.random_low) == (found.fixed, found.fixed_low)
+        assert 0.93 <= hits / 800 <= 0.975

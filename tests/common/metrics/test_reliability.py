@@ -11,7 +11,7 @@ from msfl_common.metrics.reliability import NEAREST_CASES, interval_at
 GROUPS = ((0.1, 12, 0), (0.2, 10, 1), (0.5, 15, 6), (0.9, 25, 20))
 
 
-def wilson(positives: int, cases: int) -> tuple[float, float]:
+def wilson(positives: float, cases: float) -> tuple[float, float]:
     z, share = 1.959963984540054, positives / cases
     middle = share + z**2 / (2 * cases)
     half = z * math.sqrt(share * (1 - share) / cases + z**2 / (4 * cases**2))
@@ -36,3 +36,11 @@ def test_of_few_cases_all_are_taken() -> None:
 
 def test_without_groups_there_is_no_interval() -> None:
     assert interval_at((), 0.5) is None
+
+
+def test_visits_of_a_patient_that_agree_make_it_wider() -> None:
+    once, twice = interval_at(GROUPS, 0.95), interval_at(GROUPS, 0.95, 2.0)
+    assert once is not None
+    assert twice is not None
+    assert (twice.low, twice.high) == pytest.approx(wilson(10, 12.5))
+    assert twice.num_cases == once.num_cases

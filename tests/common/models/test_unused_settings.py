@@ -121,7 +121,6 @@ def study_of(model: Mapping[str, Any], **changes: Any) -> StudyConfig:
         "model": {"channels": [4, 8]},
         "training": {"steps_per_round": 2, "batch_size": 2, "patch_voxels": 16},
         "rounds": {"num_rounds": 2, "quorum": 1},
-        "validation": {"bootstrap_samples": 100},
         "classification": {"outcome": {"endpoint": "edss-worsening"}, "clinical": ["age", "edss"], "model": model},
     }
     for key, value in changes.items():

@@ -36,7 +36,6 @@ def study_of(classes=("stable", "active")):
         name="one-year-activity",
         task="classification",
         rounds={"num_rounds": 8},
-        validation={"bootstrap_samples": 200},
         classification={
             "outcome": {"column": "activity", "classes": classes},
             "model": {"kind": "logistic"},
@@ -121,10 +120,10 @@ def test_cells_survive_a_checkpoint(tmp_path, study, state):
     save_checkpoint(tmp_path, Checkpoint(state, weights))
     loaded = load_checkpoint(tmp_path, study, expected=weights)
     assert loaded is not None
-    assert loaded.state == state
+    assert loaded.state.model_dump_json() == state.model_dump_json()
     for site, sent in state.validation.items():
         again = loaded.state.validation[site]
-        assert again.estimates == sent.estimates
+        assert repr(again.estimates) == repr(sent.estimates)  # NaN is not equal to itself
         assert {name: array.dtype for name, array in again.arrays.items()} == {
             "cells": np.float64, "confusion": np.float64,
         }  # fmt: skip

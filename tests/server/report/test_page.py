@@ -16,11 +16,13 @@ from rich.console import Console
 from msfl_client.harmonization.combat import Rows
 from msfl_common.config.study import Harmonization
 from msfl_common.harmonization import Reference, covariate_columns
-from msfl_common.metrics.intervals import Estimate, meta_analysis
+from msfl_common.metrics.heterogeneity import meta_analysis
+from msfl_common.metrics.intervals import Estimate, mean_estimate
 from msfl_common.metrics.segmentation import NATIVE_METRICS
 from msfl_server.report.charts import between_sites
 from msfl_server.report.page import Overlay, render_table, write_report
 from msfl_server.research.simulation.harmonization_measures import CasesInOnePlace, measure_effect, spread_of
+from msfl_server.results.few_patients import metrics_of_few
 from msfl_server.results.summary import RoundSummary, SiteFailure, SiteMetric, Timing, summarise_metric
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -167,8 +169,31 @@ def test_a_round_where_every_site_failed(tmp_path, summary, study):
 def test_a_metric_without_an_interval(tmp_path, summary, study):
     alone = summarise_metric("dsc", {"Ghent": Estimate(0.6, 1, float("nan"), float("nan"), float("nan"))})
     poor = summary.model_copy(update={"metrics": {"dsc": alone}})
-    assert "95% CI n/a" in page_of(write_report(tmp_path, poor, study)).text
-    assert between_sites(alone) is None
+    assert "too few patients for an interval" in page_of(write_report(tmp_path, poor, study)).text
+    assert between_sites("dsc", alone) is None
+
+
+def test_figures_of_few_patients_say_so_wherever_they_stand(tmp_path, summary, study):
+    perfect = summarise_metric("dsc", {"Ghent": mean_estimate([0.5, 0.6, 0.7], list("abc"), (0.0, 1.0))})
+    metrics = {"dsc": perfect}
+    poor = summary.model_copy(
+        update={"metrics": metrics, "few_patients": metrics_of_few("lesion-segmentation", metrics)}
+    )
+    line = "From few patients, others may give quite other figures: Dice similarity, study's grid: 3 patients, at 1 of 5 sites."
+    text = page_of(write_report(tmp_path, poor, study)).text
+    assert line in text
+    assert "too few patients for an interval; from 3 patients" in text
+    console = Console(record=True, width=200)
+    render_table(poor, console)
+    shown = console.export_text()
+    assert line in shown
+    assert "too few patients for an interval" in shown
+
+
+def test_a_page_says_how_its_intervals_are_computed(tmp_path, summary, study):
+    text = " ".join(page_of(write_report(tmp_path, summary, study)).text.split())
+    assert "Student's t over patients within each site" in text
+    assert "interval of Hartung and Knapp" in text
 
 
 def test_many_sites_share_one_colour(tmp_path, summary, study):
@@ -186,7 +211,10 @@ def test_one_site_is_not_compared_with_itself(tmp_path, summary, study):
 def test_between_sites_recovers_standard_errors_from_interval_widths():
     estimates = {"a": Estimate(0.5, 10, 0.1, 0.304, 0.696), "b": Estimate(0.8, 10, 0.1, 0.604, 0.996)}
     metric = summarise_metric("dsc", estimates)
-    assert between_sites(metric).tau2 == pytest.approx(meta_analysis(estimates).tau2, rel=1e-3)
+    assert between_sites("dsc", metric).tau2 == pytest.approx(meta_analysis(estimates).tau2, rel=1e-3)
+    kept = {site: at.model_copy(update={"standard_error": None}) for site, at in metric.per_site.items()}
+    earlier = metric.model_copy(update={"per_site": kept})
+    assert between_sites("dsc", earlier).tau2 == pytest.approx(meta_analysis(estimates).tau2, rel=1e-3)
 
 
 def test_a_site_without_a_metric_says_so(tmp_path, summary, study):
@@ -218,7 +246,10 @@ def test_the_table_holds_the_headline_figures(summary):
     text = console.file.getvalue()
     dsc = summary.metrics["dsc"]
     assert "12 of 12 rounds, 5 sites" in text
-    assert f"{dsc.mean:.3f} │ {dsc.ci95_low:.3f} to {dsc.ci95_high:.3f} │    95" in text
+    line = next(line for line in text.splitlines() if "Dice similarity" in line and "study's grid" in line)
+    assert [f"{dsc.mean:.3f}", f"{dsc.ci95_low:.3f} to {dsc.ci95_high:.3f}", "95"] == [
+        cell.strip() for cell in line.split("│")[2:5]
+    ]
     assert "False lesions (lesion FPR), study's grid ↓" in text
     assert "False lesions (lesion FPR), own grid ↓" in text
     assert "own grid: that of the manual mask" in text

@@ -40,7 +40,6 @@ classification:
   clinical: [age, edss]
   model: {kind: logistic}
 rounds: {num_rounds: 30, quorum: 3}
-validation: {bootstrap_samples: 100}
 """
 
 

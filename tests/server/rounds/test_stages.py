@@ -30,7 +30,7 @@ from msfl_common.config.classification import Fold
 from msfl_common.config.message_kinds import SEGMENTATION
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.stages import Stage, stages_of, study_at
-from msfl_common.config.study import Inputs, Rounds, StudyConfig, Training, Validation
+from msfl_common.config.study import Inputs, Rounds, StudyConfig, Training
 from msfl_common.errors import Code, ConfigError, ModelFolderError, RefusedError
 from msfl_common.messages.records import Content, RoundTask, pack_task, unpack_refusal, unpack_task
 from msfl_common.models.model_folder import load_model, read_card, read_reference
@@ -57,7 +57,6 @@ STUDY = StudyConfig(
     inputs=Inputs(spacing_mm=4.0),
     network=DynUNet(channels=(2, 4, 4), dimensions=2),  # another than most tests have
     training=Training(steps_per_round=2, batch_size=2, patch_voxels=16),
-    validation=Validation(bootstrap_samples=100),
     segmentation=Rounds(num_rounds=2, quorum=2, deadline_s=120),
     rounds=Rounds(num_rounds=2, quorum=2, deadline_s=120),
     harmonization={"method": "combat", "features": ["brain_volume_ml", "bpf"], "covariates": ["age"], "min_cases": 3},

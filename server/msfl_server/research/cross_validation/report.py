@@ -17,6 +17,7 @@ from msfl_common.system.files import write_text
 from msfl_server.report.charts import axis_label, forest_plot, format_interval, format_value
 from msfl_server.report.page import REPORT_FILE
 from msfl_server.research.cross_validation.results import CrossValidation, FoldMetric, FoldResult, OverFolds
+from msfl_server.results.few_patients import FEW_PATIENTS, counted
 from msfl_server.results.settings import flat_settings
 from msfl_server.results.summary import MetricSummary, SiteMetric
 
@@ -45,7 +46,7 @@ def render_table(results: CrossValidation, console: Console) -> None:
     if any(results.metrics[name].withheld for name in names):
         table.add_row("folds that told it", "", "", *(_told(results, name) for name in names))
     console.print(table)
-    for line in _silent(results.folds):
+    for line in (*_few(results), *_silent(results.folds)):
         console.print(line)
 
 
@@ -72,7 +73,7 @@ def write_page(out: Path, results: CrossValidation, study: StudyConfig) -> Path:
         titles=[ALL_METRICS[name].title for name in names],
         folds=[_fold(fold, names) for fold in results.folds],
         mean=[_figure(name, results.metrics[name]) for name in names],
-        silent=_silent(results.folds),
+        silent=[*_few(results), *_silent(results.folds)],
         forests=[_forest(name, results) for name in names],
         rows=[_row(name, metric, results) for name, metric in results.metrics.items()],
         settings=flat_settings(study),
@@ -123,6 +124,14 @@ def _told(results: CrossValidation, name: str) -> str:
 def _silent(folds: Sequence[FoldResult]) -> list[str]:
     """Who was asked to test and told nothing, fold by fold."""
     return [f"{fold.name}: nothing told by {', '.join(fold.withheld)}" for fold in folds if fold.withheld]
+
+
+def _few(results: CrossValidation) -> list[str]:
+    """Which of the main metrics rest on few patients, in one line."""
+    behind = {name: results.metrics[name].num_patients for name in _main(results)}
+    few = {name: count for name, count in behind.items() if count is not None and count < FEW_PATIENTS}
+    told = "; ".join(f"{ALL_METRICS[name].title}: {counted(name, count)}" for name, count in few.items())
+    return [f"From few patients, others may give quite other figures: {told}."] if few else []
 
 
 def _tiles(results: CrossValidation, names: Sequence[str]) -> list[dict[str, str]]:

@@ -1,10 +1,10 @@
 """`cross-validation.json`: what each fold's test patients said of its model, and what the folds say together.
 
 A metric's mean over the folds is the plain mean of the folds that told it. Their test patients are different patients,
-so that the variances of K folds add up: its standard error is sqrt(sum of se_k^2) / K, and its 95% interval 1.96 of it
-to either side. That is the variance of who is tested. The folds' models share most of their training patients, and how
-far they would vary with other ones the interval leaves out; no unbiased estimate of it exists (Bengio and Grandvalet,
-J Mach Learn Res 2004).
+so that the variances of K folds add up, as those of sites do (`msfl_common.metrics.intervals.pool`, each fold counting
+the same). That is the variance of who is tested. The folds' models share most of their training patients, and how far
+they would vary with other ones the interval leaves out; no unbiased estimate of it exists (Bengio and Grandvalet, J
+Mach Learn Res 2004).
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import NormalDist
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from msfl_common.config.base import Name
 from msfl_common.config.study import StudyConfig
-from msfl_common.metrics.intervals import pool
+from msfl_common.metrics.intervals import Estimate, pool
 from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.system.files import write_text
 from msfl_server.research.simulation.folder import RunSetup
 from msfl_server.results.metrics import summarise_metrics
+from msfl_server.results.summary import summarise_metric
 from msfl_server.rounds.checkpoint import RunState
 
 RESULTS_FILE = "cross-validation.json"
-_Z95 = NormalDist().inv_cdf(0.975)
 
 
 class _Frozen(BaseModel):
@@ -39,9 +38,14 @@ class FoldMetric(_Frozen):
 
     mean: float = Field(description="mean over the test cases, in the metric's unit")
     standard_error: float | None = Field(description="of the mean; null when not estimable")
-    ci95_low: float | None = Field(description="low end of the 95% interval; null when not estimable")
-    ci95_high: float | None = Field(description="high end of the 95% interval; null when not estimable")
+    ci95_low: float | None = Field(description="low end of the 95% interval; null where patients are too few for one")
+    ci95_high: float | None = Field(description="high end of the 95% interval; null where patients are too few for one")
     num_cases: int = Field(ge=1, description="test cases behind it")
+    num_patients: int | None = Field(
+        None,
+        ge=0,
+        description="test patients behind it, of the smallest group (as a class) that it rests on; null where not told",
+    )
     num_sites: int = Field(ge=1, description="sites that told it")
 
 
@@ -74,9 +78,14 @@ class OverFolds(_Frozen):
     """A metric over the folds that told it."""
 
     mean: float = Field(description="plain mean of the folds' values, in the metric's unit")
-    ci95_low: float | None = Field(description="low end of the 95% interval; null when a fold has no standard error")
-    ci95_high: float | None = Field(description="high end of the 95% interval; null when a fold has no standard error")
+    ci95_low: float | None = Field(description="low end of the 95% interval; null where patients are too few for one")
+    ci95_high: float | None = Field(description="high end of the 95% interval; null where patients are too few for one")
     num_folds: int = Field(ge=1, description="folds that told it")
+    num_patients: int | None = Field(
+        None,
+        ge=0,
+        description="test patients of all folds, of the smallest group that it rests on; null where not told",
+    )
     withheld: tuple[str, ...] = Field(description="folds in which no site told it; they are not in the mean")
     smallest: Extreme = Field(description="the fold with the smallest value")
     largest: Extreme = Field(description="the fold with the largest value")
@@ -114,13 +123,14 @@ def _fold_metrics(state: RunState) -> dict[str, FoldMetric]:
     metrics = {}
     for name, summary in summarise_metrics(state.test).items():
         disclosed = {site: one.estimates[name] for site, one in state.test.items() if name in one.estimates}
-        error = pool(disclosed).standard_error  # the summary's interval is clipped and does not tell it
+        error = pool(disclosed, ALL_METRICS[name].spread).standard_error  # the summary does not tell it
         metrics[name] = FoldMetric(
             mean=summary.mean,
             standard_error=error if math.isfinite(error) else None,
             ci95_low=summary.ci95_low,
             ci95_high=summary.ci95_high,
             num_cases=sum(site.num_cases for site in summary.per_site.values()),
+            num_patients=summary.num_patients,
             num_sites=len(summary.per_site),
         )
     return metrics
@@ -150,27 +160,37 @@ def over_folds(name: str, folds: Mapping[str, FoldMetric | None]) -> OverFolds:
     """A metric over folds, at least one of which told it; the mean's interval as said at the top.
 
     Args:
-        name: a name in `ALL_METRICS`; its bounds clip the interval.
+        name: a name in `ALL_METRICS`.
         folds: by name; None where no site told it.
     """
     disclosed = {fold: metric for fold, metric in folds.items() if metric is not None}
-    mean = sum(metric.mean for metric in disclosed.values()) / len(disclosed)
-    errors = [metric.standard_error for metric in disclosed.values() if metric.standard_error is not None]
-    low = high = None
-    if len(errors) == len(disclosed):
-        margin = _Z95 * math.hypot(*errors) / len(disclosed)
-        bounds = ALL_METRICS[name]
-        low, high = max(mean - margin, bounds.lower), min(mean + margin, bounds.upper)
+    estimates = {fold: _counting_once(metric) for fold, metric in disclosed.items()}
+    together = summarise_metric(name, estimates)
+    assert together is not None
+    needed_each = ALL_METRICS[name].fewest_each  # of each site of each fold, as biases add up
+    num_sites = sum(metric.num_sites for metric in disclosed.values())
+    has_interval = all(
+        metric.standard_error is not None
+        and (metric.num_patients is None or metric.num_patients >= needed_each * num_sites * metric.num_sites)
+        for metric in disclosed.values()
+    )
+    low, high = (together.ci95_low, together.ci95_high) if has_interval else (None, None)
     smallest, largest = (pick(disclosed, key=lambda fold: disclosed[fold].mean) for pick in (min, max))
     return OverFolds(
-        mean=mean,
+        mean=together.mean,
         ci95_low=low,
         ci95_high=high,
         num_folds=len(disclosed),
+        num_patients=together.num_patients,
         withheld=tuple(fold for fold in folds if fold not in disclosed),
         smallest=Extreme(fold=smallest, value=disclosed[smallest].mean),
         largest=Extreme(fold=largest, value=disclosed[largest].mean),
     )
+
+
+def _counting_once(metric: FoldMetric) -> Estimate:
+    error = math.nan if metric.standard_error is None else metric.standard_error
+    return Estimate(metric.mean, 1, error, math.nan, math.nan, metric.num_patients)
 
 
 def write_results(out: Path, results: CrossValidation) -> Path:

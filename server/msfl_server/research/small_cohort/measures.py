@@ -5,10 +5,8 @@ Legend: N cases, K classes, M classifiers, L pipelines, R label permutations.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, wilcoxon
 
 from msfl_common.metrics.classification import CLASSIFICATION_METRICS
+from msfl_common.metrics.effective_number import of_share
 from msfl_common.metrics.scored import Confusion, confusion_matrix, scored_classes
 from msfl_server.research.small_cohort.space import Option
 
@@ -109,12 +108,14 @@ def _auroc(scores_LNK: NDArray[np.floating[Any]], labels_N: Ints) -> Floats:
     return found_L
 
 
-def accuracy_interval(accuracy: float, num_patients: int) -> tuple[float, float]:
-    """Wilson's 95% interval (J Am Stat Assoc 1927), with as many trials as patients: a patient's rows are alike."""
-    z2, n = NormalDist().inv_cdf(0.975) ** 2, num_patients
-    centre = (accuracy + z2 / (2 * n)) / (1 + z2 / n)
-    margin = math.sqrt(z2) / (1 + z2 / n) * math.sqrt(accuracy * (1 - accuracy) / n + z2 / (4 * n * n))
-    return max(0.0, centre - margin), min(1.0, centre + margin)
+def effective_cases(scores_LNK: NDArray[np.floating[Any]], labels_N: Ints, patients: Sequence[str]) -> Floats:
+    """How many independent cases the accuracy of each of L pipelines stands for; a patient's rows may be alike."""
+    names, patient_N = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
+    if len(names) == len(patients):
+        return np.full(len(scores_LNK), float(len(patients)))
+    right_LN = (scores_LNK.argmax(axis=2) == labels_N).astype(np.float64)
+    every_N = np.ones(len(patients))
+    return np.array([of_share(right_N, every_N, patient_N).effective for right_N in right_LN])
 
 
 def best_pipelines(measured: dict[str, Floats], count: int) -> list[int]:

@@ -22,7 +22,14 @@ from msfl_common.dataset import Dataset
 from msfl_common.system.seeds import derive_seed
 from msfl_server.research.small_cohort.classifiers import CLASSIFIERS
 from msfl_server.research.small_cohort.folds import deal_patients
-from msfl_server.research.small_cohort.measures import Chance, against_chance, best_pipelines, measure, option_effects
+from msfl_server.research.small_cohort.measures import (
+    Chance,
+    against_chance,
+    best_pipelines,
+    effective_cases,
+    measure,
+    option_effects,
+)
 from msfl_server.research.small_cohort.pipeline_runs import Bench, PipelineRun, read_run, run_all, split_rows
 from msfl_server.research.small_cohort.results import Nested, PipelineResults, Row, Scored, Tuned, scored_row
 from msfl_server.research.small_cohort.search import Search
@@ -59,11 +66,12 @@ def run_pipelines(
     kept = work.done("pipelines", [*left_out, *pairs])
     scores_MLNK = _gather(bench, left_out, kept, "scores_MLTK")
     tables = [measure(scores_LNK, cases.labels_N) for scores_LNK in scores_MLNK]
+    sizes = [effective_cases(scores_LNK, cases.labels_N, cases.patients) for scores_LNK in scores_MLNK]
     chosen = [best_pipelines(table, settings.best) for table in tables]
     chances = _chances(work, tables, chosen, settings.permutations)
     rows = [
-        Row(name, pipeline, scored_row(table, number, num_patients), chances.get((name, number)))
-        for name, table in zip(settings.classifiers, tables, strict=True)
+        Row(name, pipeline, scored_row(table, number, sizes_L), chances.get((name, number)))
+        for name, table, sizes_L in zip(settings.classifiers, tables, sizes, strict=True)
         for number, pipeline in enumerate(bench.pipelines)
     ]
     options = all_options(bench.pipelines)
@@ -169,7 +177,8 @@ def _nested(
             scores_NK[in_block] = scores_MLNK[members[first], number][in_block]
             told = bench.pipelines[number].name
             chosen[told if len(members) == 1 else f"{bench.classifiers[members[first]]}: {told}"] += 1
-        scored = scored_row(measure(scores_NK[None], labels_N), 0, len(set(bench.cases.patients)))
+        size = effective_cases(scores_NK[None], labels_N, bench.cases.patients)
+        scored = scored_row(measure(scores_NK[None], labels_N), 0, size)
         # Scores of different classifiers have no common scale to rank cases on.
         metrics = {metric: value for metric, value in scored.metrics.items() if metric != "auroc"}
         found.append(Nested(name, Scored(metrics, scored.low, scored.high), dict(chosen.most_common())))
@@ -181,13 +190,14 @@ def _tuned(work: _Work, search: Search, num_patients: int) -> list[Tuned]:
     kept = work.done(f"{search} search", runs)
     scores_MNK = _gather(work.bench, runs, kept, "scores_MTK")
     table = measure(scores_MNK, work.bench.cases.labels_N)
+    sizes_M = effective_cases(scores_MNK, work.bench.cases.labels_N, work.bench.cases.patients)
     seconds = _by_classifier(work.bench, kept, "seconds_M", 1)
     hyper_MD = np.median([found["hyper_MD"] for found in kept.values()], axis=0)
     return [
         Tuned(
             name,
             search,
-            scored_row(table, index, num_patients),
+            scored_row(table, index, sizes_M),
             dict(zip(CLASSIFIERS[name].ranges, map(float, hyper_MD[index]), strict=False)),
             seconds[name],
         )

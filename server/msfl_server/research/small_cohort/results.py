@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfl_common.dataset import Dataset
+from msfl_common.metrics.intervals import wilson
 from msfl_common.system.files import write_json, write_text
 from msfl_common.system.tab_separated import tsv_text
 from msfl_server.research.small_cohort.folds import patient_classes
-from msfl_server.research.small_cohort.measures import Chance, Effect, accuracy_interval, metric_names
+from msfl_server.research.small_cohort.measures import Chance, Effect, metric_names
 from msfl_server.research.small_cohort.search import Search
 from msfl_server.research.small_cohort.setup import PipelineSettings
 from msfl_server.research.small_cohort.space import Pipeline
@@ -98,10 +99,10 @@ class PipelineResults:
         return sorted(rows, key=lambda row: [-row.scored.metrics[key] for key in keys])[:count]
 
 
-def scored_row(table: Mapping[str, NDArray[np.float64]], number: int, num_patients: int) -> Scored:
-    """One of the pipelines of a table of metrics."""
+def scored_row(table: Mapping[str, NDArray[np.float64]], number: int, sizes_L: NDArray[np.float64]) -> Scored:
+    """One of the pipelines of a table of metrics, with Wilson's interval of its accuracy (see `effective_cases`)."""
     metrics = {name: float(values[number]) for name, values in table.items()}
-    return Scored(metrics, *accuracy_interval(metrics["accuracy"], num_patients))
+    return Scored(metrics, *wilson(metrics["accuracy"], float(sizes_L[number])))
 
 
 def results_document(results: PipelineResults, cases: Dataset, settings: PipelineSettings) -> dict[str, Any]:

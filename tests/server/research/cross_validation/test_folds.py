@@ -15,7 +15,7 @@ from tests.server.rounds.test_classification import play
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import load_study
 from msfl_common.messages.validation_metrics import ValidationMetrics
-from msfl_common.metrics.intervals import Estimate
+from msfl_common.metrics.intervals import Estimate, effective_number, wilson
 from msfl_server.cli.main import main
 from msfl_server.research.cross_validation.folds import FoldPlan
 from msfl_server.research.cross_validation.report import PAGE_FILE, render_table, write_page
@@ -36,7 +36,6 @@ classification:
   clinical: [age, edss]
   model: {kind: mlp, hidden: [3]}
 rounds: {num_rounds: 2, quorum: 2}
-validation: {bootstrap_samples: 100}
 """
 
 
@@ -189,18 +188,23 @@ def metric(mean: float, error: float | None) -> FoldMetric:
 def test_folds_are_averaged_and_their_variances_added() -> None:
     found = over_folds("auroc", {"a": metric(0.6, 0.03), "b": metric(0.8, 0.04), "c": None})
     assert (found.mean, found.num_folds, found.withheld) == (pytest.approx(0.7), 2, ("c",))
-    assert found.ci95_low == pytest.approx(0.7 - 1.959964 * 0.025)
-    assert found.ci95_high == pytest.approx(0.7 + 1.959964 * 0.025)
+    size = 4 / sum(1 / effective_number(Estimate(mean, 1, error, 0, 0)) for mean, error in ((0.6, 0.03), (0.8, 0.04)))
+    assert (found.ci95_low, found.ci95_high) == pytest.approx(wilson(0.7, size))
     assert (found.smallest.fold, found.largest.fold) == ("a", "b")
-    assert over_folds("auroc", {"a": metric(0.95, 0.5)}).ci95_high == 1.0
+    assert over_folds("auroc", {"a": metric(1.0, 0.2)}).ci95_high == 1.0
+    slope = over_folds("calibration_slope", {"a": metric(0.6, 0.3), "b": metric(0.8, 0.4)})
+    assert slope.ci95_high == pytest.approx(0.7 + 1.959964 * 0.25)
+    few = metric(0.6, 0.3).model_copy(update={"num_patients": 1})
+    assert over_folds("auroc", {"a": few, "b": few}).ci95_low is None
+    assert over_folds("auroc", {"a": few, "b": few}).num_patients == 2
     unknown = over_folds("auroc", {"a": metric(0.6, None), "b": metric(0.8, 0.04)})
     assert (unknown.ci95_low, unknown.ci95_high) == (None, None)
 
 
-def told(auroc: float | None) -> ValidationMetrics:
+def told(auroc: float | None, num_patients: int | None = None) -> ValidationMetrics:
     estimates = {"brier": Estimate(0.2, 8, 0.02, 0.16, 0.24)}
     if auroc is not None:
-        estimates["auroc"] = Estimate(auroc, 8, 0.05, auroc - 0.1, auroc + 0.1)
+        estimates["auroc"] = Estimate(auroc, 8, 0.05, auroc - 0.1, auroc + 0.1, num_patients)
     return ValidationMetrics(estimates, 8, 0.1)
 
 
@@ -224,10 +228,17 @@ def test_what_is_withheld_is_shown_and_not_averaged(base: Path, tmp_path: Path) 
     text = shown.getvalue()
     assert text.count("withheld") == 3
     assert "1 of 3" in text
+    assert "From few patients" not in text  # no site told how many
     assert "fold-3: nothing told by site-a, site-b" in text
     page = write_page(tmp_path, results, study).read_text()
     assert page.count(">withheld<") == 3
     assert "fold-2: nothing told by site-b" in page
+    run = runs["fold-1"]
+    state = RunState(round=2, test={"site-a": told(1.0, 1), "site-b": told(1.0, 2)}, validation={})
+    few = cross_validation(study, [fold_result("fold-1", run, state)])
+    line = "From few patients, others may give quite other figures: AUROC: 3 patients of the smaller class."
+    assert line in write_page(tmp_path, few, study).read_text()
+    assert few.metrics["auroc"].ci95_low is None
     nobody = cross_validation(study, folds[2:])
     assert nobody.metrics == {}
     assert "Tested" in write_page(tmp_path, nobody, study).read_text()

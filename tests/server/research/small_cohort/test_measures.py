@@ -6,13 +6,12 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from msfl_server.research.small_cohort.measures import (
-    accuracy_interval,
     against_chance,
     best_pipelines,
+    effective_cases,
     measure,
     option_effects,
     permute_labels,
@@ -41,10 +40,13 @@ def test_metrics_are_scikit_learns(num_classes) -> None:
         assert {name: values[number] for name, values in found.items()} == pytest.approx(expected)
 
 
-def test_wilsons_interval_is_scipys() -> None:
-    for right, total in ((0, 12), (7, 12), (30, 30)):
-        expected = binomtest(right, total).proportion_ci(method="wilson")
-        assert accuracy_interval(right / total, total) == pytest.approx((expected.low, expected.high), abs=1e-12)
+def test_an_accuracy_stands_for_as_many_cases_as_there_are_patients_that_agree() -> None:
+    labels, right = np.array([0, 1, 0, 1]), np.array([[2.0, 1.0], [1.0, 2.0], [2.0, 1.0], [2.0, 1.0]])
+    assert effective_cases(right[None], labels, list("abcd")).tolist() == [4.0]
+    twice = np.repeat(right, 2, axis=0)[None]
+    assert effective_cases(twice, np.repeat(labels, 2), list("aabbccdd")).tolist() == [4.0]
+    alternating = np.tile([[2.0, 1.0], [1.0, 2.0]], (4, 1))[None]  # of each patient one row right and one wrong
+    assert effective_cases(alternating, np.zeros(8, int), list("aabbccdd")).tolist() == [8.0]
 
 
 def test_z_by_hand() -> None:

@@ -1,0 +1,118 @@
+"""Sites against each other: hand-computed figures, published figures and sites that do not differ."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from statsmodels.stats.meta_analysis import combine_effects
+
+from msfl_common.metrics.heterogeneity import meta_analysis
+from msfl_common.metrics.intervals import Estimate, mean_estimate, share_estimate
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def estimate(mean, standard_error, num_cases=10, num_patients=None):
+    margin = 1.959964 * standard_error
+    return Estimate(mean, num_cases, standard_error, mean - margin, mean + margin, num_patients)
+
+
+# BCG vaccine against tuberculosis, 13 trials (Colditz et al., JAMA 1994): cases and non-cases, vaccinated
+# then not. The figures expected below are those that R's metafor prints for log risk ratios of its `dat.bcg`.
+BCG = [
+    (4, 119, 11, 128), (6, 300, 29, 274), (3, 228, 11, 209), (62, 13536, 248, 12619), (33, 5036, 47, 5761),
+    (180, 1361, 372, 1079), (8, 2537, 10, 619), (505, 87886, 499, 87892), (29, 7470, 45, 7232),
+    (17, 1699, 65, 1600), (186, 50448, 141, 27197), (5, 2493, 3, 2338), (27, 16886, 29, 17825),
+]  # fmt: skip
+
+
+class TestMetaAnalysis:
+    def test_published_figures(self):
+        trials = {}
+        for index, (a, b, c, d) in enumerate(BCG):
+            variance = 1 / a - 1 / (a + b) + 1 / c - 1 / (c + d)
+            trials[f"trial{index}"] = estimate(math.log((a / (a + b)) / (c / (c + d))), math.sqrt(variance))
+        result = meta_analysis(trials)
+        assert result.num_sites == 13
+        assert result.fixed == pytest.approx(-0.4303, abs=1e-4)
+        assert result.random == pytest.approx(-0.7141, abs=1e-4)
+        assert (result.random_low, result.random_high) == pytest.approx((-1.1078, -0.3204), abs=1e-4)
+        assert result.p < 1e-20
+        assert result.tau2 == pytest.approx(0.3088, abs=1e-4)
+        assert result.i2 == pytest.approx(0.9212, abs=1e-4)
+        assert result.q == pytest.approx(152.2330, abs=1e-3)
+
+    def test_by_hand(self):
+        result = meta_analysis({"a": estimate(0.5, 0.1), "b": estimate(0.8, 0.1)})
+        # weights 100 and 100: Q = 100 * 0.15^2 * 2 = 4.5; tau2 = (4.5 - 1) / (200 - 100) = 0.035
+        assert result.fixed == pytest.approx(0.65)
+        assert result.q == pytest.approx(4.5)
+        assert result.tau2 == pytest.approx(0.035)
+        assert result.i2 == pytest.approx(3.5 / 4.5)
+        # Hartung and Knapp: the sites' own spread, 0.15 to either side, and t with one degree of freedom
+        assert result.random_high - result.random == pytest.approx(12.7062 * 0.15, rel=1e-4)
+
+    def test_sites_that_agree_give_no_heterogeneity(self):
+        result = meta_analysis({"a": estimate(0.7, 0.1), "b": estimate(0.7, 0.05)})
+        assert (result.tau2, result.i2, result.q) == (0.0, 0.0, pytest.approx(0.0))
+        assert result.random == pytest.approx(result.fixed)
+        assert result.p == pytest.approx(1.0)
+
+    def test_sites_without_a_usable_standard_error_are_left_out(self):
+        odd = {"c": estimate(0.1, 0.0), "d": Estimate(0.2, 1, math.nan, math.nan, math.nan)}
+        both = {"a": estimate(0.5, 0.1), "b": estimate(0.8, 0.1)}
+        assert meta_analysis({**both, **odd}) == meta_analysis(both)
+        assert meta_analysis({"a": estimate(0.5, 0.1), **odd}) is None
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_equals_statsmodels(self, seed):
+        draws, num_sites = rng(seed), 3 + seed
+        variances = draws.uniform(0.001, 0.02, num_sites)
+        means = 0.7 + draws.normal(0, np.sqrt(variances) * (0.3 if seed % 3 == 0 else 2.0))
+        found = meta_analysis(
+            {f"s{n}": estimate(mean, math.sqrt(v)) for n, (mean, v) in enumerate(zip(means, variances, strict=True))}
+        )
+        with np.errstate(invalid="ignore"):
+            oracle = combine_effects(means, variances, method_re="dl", use_t=True)
+            _, _, _, random = oracle.conf_int()  # Hartung and Knapp's
+        assert found.q == pytest.approx(oracle.q, rel=1e-9)
+        assert found.fixed == pytest.approx(oracle.mean_effect_fe, rel=1e-9)
+        # statsmodels leaves a negative tau2 and I2 as they are; by DerSimonian and Laird both end at 0.
+        assert found.tau2 == pytest.approx(max(0.0, oracle.tau2), rel=1e-9)
+        assert found.i2 == pytest.approx(max(0.0, oracle.i2), rel=1e-9)
+        assert (oracle.tau2 < 0) == (seed % 3 == 0)
+        if oracle.tau2 >= 0:
+            assert found.random == pytest.approx(oracle.mean_effect_re, rel=1e-9)
+            assert (found.random_low, found.random_high) == pytest.approx(random, rel=1e-9)
+        else:
+            assert found.random == pytest.approx(found.fixed)
+
+
+class TestSitesThatDoNotDiffer:
+    @pytest.mark.parametrize(("num_patients", "num_sites"), [(3, 3), (3, 10), (8, 5)])
+    def test_q_is_significant_in_5_of_100_and_the_mean_is_covered(self, num_patients, num_sites):
+        source, num_runs = rng(num_patients + num_sites), 300
+        significant = covered = 0
+        for _ in range(num_runs):
+            values = 0.1 * source.normal(size=(num_sites, num_patients)) + 0.6
+            patients = [str(number) for number in range(num_patients)]
+            found = meta_analysis({str(n): mean_estimate(row, patients) for n, row in enumerate(values)})
+            significant += found.p < 0.05
+            covered += found.random_low <= 0.6 <= found.random_high
+        assert significant / num_runs <= 0.07
+        assert 0.92 <= covered / num_runs <= 0.98
+
+    def test_a_site_that_is_far_off_is_still_found(self):
+        values = rng(1).normal(0, 0.1, size=(4, 6)) + np.array([[0.2], [0.6], [0.6], [0.6]])
+        found = meta_analysis({str(n): mean_estimate(row, list("abcdef")) for n, row in enumerate(values)})
+        assert found.p < 0.05
+        assert found.i2 > 0.5
+
+    def test_shares_of_sites_that_are_all_right_are_compared_too(self):
+        found = meta_analysis({"a": share_estimate(1.0, 9, 5, 5), "b": share_estimate(0.8, 9, 5, 5)}, "share")
+        assert found.num_sites == 2
+        assert 0.2 < found.p < 1
