@@ -27,7 +27,7 @@ def final_metrics(rng):
                 values = rng.beta(*SHAPES[name], size=num_cases) * (1 - 0.03 * index)
             else:
                 values = rng.gamma(2.0, 2.5 if name == "hd95_mm" else 1.2, size=num_cases)
-            bounds = METRICS[name].lower, METRICS[name].upper
+            bounds = METRICS[name].interval_range
             estimates[site] = mean_estimate(values, [f"p{i}" for i in range(num_cases)], bounds)
         metrics[name] = summarise_metric(name, estimates)
     return metrics
