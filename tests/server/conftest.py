@@ -28,7 +28,7 @@ def final_metrics(rng):
                 values = rng.beta(*shape, size=num_cases) * (1 - 0.03 * index)
             else:
                 values = rng.gamma(2.0, 2.5 if "hd95" in name else 1.2, size=num_cases)
-            bounds = ALL_METRICS[name].lower, ALL_METRICS[name].upper
+            bounds = ALL_METRICS[name].interval_range
             estimates[site] = mean_estimate(values, [f"p{i}" for i in range(num_cases)], bounds)
         metrics[name] = summarise_metric(name, estimates)
     return metrics

@@ -117,9 +117,7 @@ class SegmentationLearner:
         behind = {name: num_patients_of(values[name], self.validation_patients) for name in values}
         disclosed = [name for name, num_patients in behind.items() if num_patients >= self.floor]
         estimates = {
-            name: mean_estimate(
-                values[name], self.validation_patients, (ALL_METRICS[name].lower, ALL_METRICS[name].upper)
-            )
+            name: mean_estimate(values[name], self.validation_patients, ALL_METRICS[name].interval_range)
             for name in disclosed
         }
         fewest = min((behind[name] for name in disclosed), default=0)

@@ -46,7 +46,8 @@ def calibration_of(score_N: Floats, outcome_N: Floats, weights_RN: Floats) -> tu
 def standard_errors(score_N: Floats, outcome_N: Floats, patient_N: NDArray[np.int64]) -> tuple[float, float]:
     """Standard errors of slope and intercept: of the likelihood or, where larger, robust to visits of one patient.
 
-    The robust one is the sandwich of Liang and Zeger (Biometrika 1986), times P / (P - 1) of P patients.
+    The robust one is the sandwich of Liang and Zeger (Biometrika 1986), times P / (P - 1) of the P patients of the
+    outcome that has fewest.
 
     Returns:
         That of the slope and that of the intercept, NaN where there is none.
@@ -72,9 +73,10 @@ def _robust_error(design_QN: Floats, offset_N: Floats, outcome_N: Floats, patien
     mean_N = 1 / (1 + np.exp(-np.clip(coefficients_Q @ design_QN + offset_N, -500, 500)))
     inverse_QQ = np.linalg.pinv((design_QN * mean_N * (1 - mean_N)) @ design_QN.T)
     variance, num_patients = float(inverse_QQ[-1, -1]), int(patient_N.max()) + 1
-    if 1 < num_patients < len(outcome_N):
+    fewest = min(len(np.unique(patient_N[outcome_N == outcome])) for outcome in (0, 1))
+    if num_patients < len(outcome_N) and fewest > 1:
         score_QP = np.stack([np.bincount(patient_N, row_N * (outcome_N - mean_N)) for row_N in design_QN])
-        robust_QQ = inverse_QQ @ score_QP @ score_QP.T @ inverse_QQ * num_patients / (num_patients - 1)
+        robust_QQ = inverse_QQ @ score_QP @ score_QP.T @ inverse_QQ * fewest / (fewest - 1)
         variance = max(variance, float(robust_QQ[-1, -1]))
     return math.sqrt(variance)
 

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from msfl_common.metrics import effective_number as number
 from msfl_common.metrics.effective_number import SiteCases, SizeOf
-from msfl_common.metrics.intervals import Estimate, mean_interval, share_estimate
+from msfl_common.metrics.intervals import Estimate, share_estimate, with_interval
 from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.scored import Confusion, Scores, calibration_error, mean_defined, ratio
 
@@ -188,15 +188,11 @@ def _estimate(name: str, value: float, cases: SiteCases, jackknife: Mapping[str,
         error, behind = jackknife[name], fewest if num_classes == 2 else num_patients
         if metric.spread == "share":
             return share_estimate(value, num_cases, number.of_error(value, error, behind).effective, fewest)
-        ends = mean_interval(value, error, max(1, behind - 1), (metric.lower, metric.upper))
-        return Estimate(value, num_cases, error, *ends, fewest)
+        return with_interval(value, num_cases, error, max(1, behind - 1), metric.interval_range, fewest)
     if metric.size_of is not None:
         return share_estimate(value, num_cases, *metric.size_of(cases))
     assert metric.error_of is not None
-    error = metric.error_of(cases)
-    return Estimate(
-        value, num_cases, error, *mean_interval(value, error, math.inf, (metric.lower, metric.upper)), fewest
-    )
+    return with_interval(value, num_cases, metric.error_of(cases), math.inf, metric.interval_range, fewest)
 
 
 def _brier(scores: Scores) -> Floats:

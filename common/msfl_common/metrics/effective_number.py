@@ -66,13 +66,8 @@ class SiteCases:
 
     @cached_property
     def calibration_errors(self) -> tuple[float, float]:
-        """Standard errors of calibration slope and intercept.
-
-        That of the intercept is wider, as t is, where it is that of several visits of few patients.
-        """
-        slope, intercept = standard_errors(self.scores.probabilities_NK[:, -1], self.true, self.patient_N)
-        is_robust = int(self.patient_N.max()) + 1 < len(self.patient_N)
-        return slope, intercept * (t95(max(1, self.fewest_patients - 1)) / Z95 if is_robust else 1.0)
+        """Standard errors of calibration slope and intercept."""
+        return standard_errors(self.scores.probabilities_NK[:, -1], self.true, self.patient_N)
 
 
 SizeOf = Callable[[SiteCases], Size]

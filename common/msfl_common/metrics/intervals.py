@@ -128,8 +128,17 @@ def mean_estimate(values: ArrayLike, patients: Sequence[str], bounds: Bounds = (
     defined_N = np.isfinite(values_N)
     _, patient_N = np.unique(np.asarray(patients, dtype=np.str_)[defined_N], return_inverse=True)
     mean, standard_error, num_patients = clustered_ratio(values_N[defined_N], np.ones(defined_N.sum()), patient_N)
-    ends = mean_interval(mean, standard_error, max(1, num_patients - 1), bounds)
-    return Estimate(mean, int(defined_N.sum()), standard_error, *ends, num_patients)
+    freedom = max(1, num_patients - 1)
+    return with_interval(mean, int(defined_N.sum()), standard_error, freedom, bounds, num_patients)
+
+
+def with_interval(
+    mean: float, num_cases: int, standard_error: float, freedom: float, bounds: Bounds, num_patients: int
+) -> Estimate:
+    """An estimate with `mean_interval`; where that is none, the standard error says nothing either."""
+    low, high = mean_interval(mean, standard_error, freedom, bounds)
+    error = standard_error if math.isfinite(low) and math.isfinite(high) else math.nan
+    return Estimate(mean, num_cases, error, low, high, num_patients)
 
 
 def clustered_ratio(part_N: Floats, whole_N: Floats, patient_N: NDArray[np.int64]) -> tuple[float, float, int]:

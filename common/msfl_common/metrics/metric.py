@@ -46,6 +46,11 @@ class Metric:
     furthest: float = 1e6
 
     @property
+    def interval_range(self) -> tuple[float, float]:
+        """Between which values its intervals lie: a mean's end where no case of a person goes."""
+        return self.possible_range if self.spread == "mean" else (self.lower, self.upper)
+
+    @property
     def possible_range(self) -> tuple[float, float]:
         """The smallest and the largest value that it can have in any case of a person."""
         return (

@@ -158,7 +158,7 @@ def summarise_metric(name: str, estimates: Mapping[str, Estimate]) -> MetricSumm
         The summary, or None when the metric is undefined in every case.
     """
     metric = ALL_METRICS[name]
-    pooled = pool(estimates, metric.spread, (metric.lower, metric.upper))
+    pooled = pool(estimates, metric.spread, metric.interval_range)
     if not pooled.num_cases:
         return None
     told = {site: estimate for site, estimate in sorted(estimates.items()) if estimate.num_cases}

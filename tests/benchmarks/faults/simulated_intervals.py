@@ -97,7 +97,7 @@ def segment(cell: Cell, num_patients: int, rng: np.random.Generator) -> dict[str
     patients = [str(number) for number in patient_N]
     share_N = ndtr(_alike(patient_N, cell.visits, rng))
     return {
-        name: mean_estimate(np.interp(share_N, _GRID, shape), patients, (METRICS[name].lower, METRICS[name].upper))
+        name: mean_estimate(np.interp(share_N, _GRID, shape), patients, METRICS[name].interval_range)
         for name, shape in shapes().items()
     }
 

@@ -22,6 +22,7 @@ from msfl_common.metrics.intervals import (
     share_estimate,
     wilson,
 )
+from msfl_common.metrics.segmentation import METRICS
 
 
 def rng(seed=0):
@@ -82,12 +83,20 @@ class TestMeanEstimate:
     @pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [0.0, 0.0], [0.5, 0.5, 0.5]])
     def test_of_equal_values_nothing_tells_how_others_would_vary(self, values):
         result = mean_estimate(values, names(len(values)), (0.0, 1.0))
-        assert result.standard_error == 0
+        assert math.isnan(result.standard_error)
         assert math.isnan(result.ci95_low)
+        check_metrics(ValidationMetrics({"dsc": result}, len(values), 1.0), 1)
 
     def test_an_extreme_spread_does_not_overflow(self):
         assert mean_interval(1e-9, 1.0, 2, (0.0, 1.0)) == pytest.approx((0.0, 1.0))
         assert mean_interval(1e-9, 1.0, 2, (0.0, math.inf))[1] > 1e200
+
+    @pytest.mark.parametrize("name", METRICS)
+    def test_however_far_values_spread_its_figures_are_those_that_a_site_may_send(self, name):
+        low, high = METRICS[name].possible_range
+        told = mean_estimate([low, low, 0.9 * high], names(3), METRICS[name].interval_range)
+        assert low < told.ci95_low < told.mean < told.ci95_high < high
+        check_metrics(ValidationMetrics({name: told}, 3, 1.0), 1)
 
     def test_one_patient_has_a_mean_but_no_interval(self):
         result = mean_estimate([0.5, 0.7], ["a", "a"])
