@@ -31,6 +31,7 @@ NO_HEAD_ML = (300.0, 20_000.0)
 NO_PLAIN_HEAD_ML = 10_000.0
 _PLAIN_SHARE = 0.9
 LESIONS_ML = 150.0
+ROUNDING = 1e-3  # of a mask that was stored with a scale, or resampled onto its own grid
 MIN_LESION_MM3 = 3.0
 _LABELS_SHOWN = 6
 
@@ -41,7 +42,12 @@ def grid_rules(volume: Volume) -> Iterator[Finding]:
         yield _finding("warn", "dimensions", "4D with a single volume; read as 3D")
     affine = volume.affine
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        yield _finding("fail", "affine", "its affine does not place voxels in space (zero or not finite)")
+        text = "its affine does not place voxels in space (zero or not finite)"
+        if int(volume.header["sform_code"]) > 0 and _qform(volume) is not None:
+            text = (
+                "its sform does not place voxels in space (zero or not finite), its qform does: copy it over the sform"
+            )
+        yield _finding("fail", "affine", text)
         return
     shear = geometry.shear_degrees(affine)
     if shear > MAX_SHEAR_DEGREES:
@@ -80,7 +86,10 @@ def mask_rules(volume: Volume) -> Iterator[Finding]:
         yield from broken
         return
     values = np.unique(voxels)
-    if not np.isin(values, (0.0, 1.0)).all():
+    if (
+        not np.isclose(values, np.rint(values), rtol=0, atol=ROUNDING).all()
+        or not np.isin(np.rint(values), (0, 1)).all()
+    ):
         shown = ", ".join(f"{value:g}" for value in values[:_LABELS_SHOWN])
         more = f" and {values.size - _LABELS_SHOWN} more" if values.size > _LABELS_SHOWN else ""
         yield _finding("fail", "mask-labels", f"expected the values 0 and 1, found {shown}{more}")
@@ -105,7 +114,7 @@ def finite_rule(volume: Volume) -> Iterator[Finding]:
 
 def measure_lesions(volume: Volume) -> tuple[float, int]:
     """Total lesion volume in ml and the number of lesions: 26-connected, each of 3 mm3 or more."""
-    lesion_IJK = volume.voxels_IJK > 0
+    lesion_IJK = volume.voxels_IJK >= 0.5
     voxel_mm3 = float(abs(np.linalg.det(volume.affine[:3, :3])))
     if not lesion_IJK.any():
         return 0.0, 0
@@ -141,6 +150,17 @@ def _forms(volume: Volume) -> Iterator[Finding]:
     if apart_mm > FORMS_MM or turned > FORMS_DEGREES:
         text = f"sform and qform differ by up to {apart_mm:.1f} mm and {turned:.1f} degrees; the sform is used"
         yield _finding("warn", "forms-apart" if apart_mm > APART_MM else "forms", text)
+
+
+def _qform(volume: Volume) -> NDArray[np.float64] | None:
+    """Where the qform places voxels, if it is set and does."""
+    if int(volume.header["qform_code"]) <= 0:
+        return None
+    try:
+        qform = np.asarray(volume.header.get_qform(), dtype=np.float64)
+    except ValueError:  # a quaternion longer than 1
+        return None
+    return qform if np.isfinite(qform).all() and abs(np.linalg.det(qform[:3, :3])) > 1e-9 else None
 
 
 def _foreground_ml(volume: Volume) -> float:

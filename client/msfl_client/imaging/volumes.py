@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from msfl_client.imaging.header_faults import header_fault
 from msfl_common.errors import CaseError
 
 _GZIP = b"\x1f\x8b"
@@ -65,8 +66,13 @@ def open_nifti(path: Path) -> Any:
     raw = _content(path)
     try:
         is_nifti1 = _NIFTI1_HEADER_BYTES in (struct.unpack(order + "i", raw[:4])[0] for order in ("<", ">"))
+        fault = header_fault(raw, is_nifti1)
+        if fault:
+            raise CaseError(fault)
         image = (nib.Nifti1Image if is_nifti1 else nib.Nifti2Image).from_bytes(raw)
         needed = int(image.dataobj.offset) + image.get_data_dtype().itemsize * int(np.prod(image.shape, dtype=np.int64))
+    except CaseError:
+        raise
     except Exception as error:  # nibabel raises a dozen kinds on a damaged header
         raise CaseError(f"not a NIfTI file: {' '.join(str(error).split()) or type(error).__name__}") from None
     if len(raw) < needed:

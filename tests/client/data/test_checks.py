@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import multiprocessing
 from pathlib import Path
 
@@ -278,6 +279,51 @@ def test_affine_that_is_not_finite_fails(site):
         stream.write(bytes(4) + image.get_fdata(dtype=np.float32).tobytes(order="F"))
     site.image("sub-01", "FLAIR").unlink()
     assert ("fail", "affine") in short(check(site))
+
+
+def header(site, contrast="FLAIR", **fields):
+    """Write fields of a header as they are, past nibabel's checks."""
+    path = site.image("sub-01", contrast)
+    image = nib.Nifti1Image(site.head("x"), AFFINE)
+    image.set_qform(AFFINE, code=1)
+    raw = bytearray(image.to_bytes())
+    written = nib.Nifti1Header(bytes(raw[:348]), check=False)
+    for name, value in fields.items():
+        if name == "pixdim":
+            written["pixdim"][1:4] = value
+        elif name == "dim":
+            written["dim"][1] = value
+        else:
+            written[name] = value
+    raw[:348] = written.binaryblock
+    path.write_bytes(gzip.compress(bytes(raw)))
+
+
+ZEROS = [0.0] * 4
+HEADERS = {
+    "no voxel size": ({"sform_code": 0, "pixdim": 0}, "pixdim) are 0 x 0 x 0 mm, and it has no sform"),
+    "voxel size NaN": ({"sform_code": 0, "pixdim": np.nan}, "pixdim) are nan x nan x nan mm"),
+    "voxels in the header": ({"vox_offset": 0}, "vox_offset is 0, within its header: expected 352"),
+    "negative dimension": ({"dim": -24}, "announces -24 x 28 x 20 voxels; it is damaged"),
+    "empty dimension": ({"dim": 0}, "announces 0 x 28 x 20 voxels"),
+    "sform of zeros": ({"srow_x": ZEROS, "srow_y": ZEROS, "srow_z": ZEROS}, "its qform does: copy it over the sform"),
+    "sform of NaN": ({"srow_x": [np.nan] * 4}, "its qform does: copy it over the sform"),
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_a_header_that_cannot_be_is_refused_with_the_way_out(site, kind):
+    fields, text = HEADERS[kind]
+    header(site, **fields)
+    (finding,) = [finding for finding in check(site) if finding.level == "fail"]
+    assert finding.rule in ("readable", "affine")
+    assert text in finding.text
+
+
+def test_a_mask_stored_with_rounding_errors_is_a_mask(site):
+    mask(site.lesions(3).astype(np.float32) * np.float32(0.9999999) + np.float32(1e-7))(site)
+    assert check(site) == []
+    assert check_site(site.config(), INPUTS).facts["sub-01"].num_lesions == 1
 
 
 def test_unexpected_error_becomes_a_finding(site, monkeypatch):

@@ -179,7 +179,10 @@ def test_figures_of_few_patients_say_so_wherever_they_stand(tmp_path, summary, s
     poor = summary.model_copy(
         update={"metrics": metrics, "few_patients": metrics_of_few("lesion-segmentation", metrics)}
     )
-    line = "From few patients, others may give quite other figures: Dice similarity, study's grid: 3 patients, at 1 of 5 sites."
+    line = (
+        "From few patients, others may give quite other figures: Dice similarity, study's grid: 3 patients, "
+        "at 1 of 5 sites."
+    )
     text = page_of(write_report(tmp_path, poor, study)).text
     assert line in text
     assert "too few patients for an interval; from 3 patients" in text
