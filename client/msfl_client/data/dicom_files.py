@@ -28,8 +28,11 @@ _TAGS: list[Any] = [
     "SpacingBetweenSlices", "MRAcquisitionType", "Rows", "Columns", "NumberOfFrames", "BitsAllocated",
     "SamplesPerPixel", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "PixelData", 0x0019109C,
     0x20011018,
+    0x00211019, 0x00291020,
 ]  # fmt: skip
 _GE_SEQUENCE, _PHILIPS_SLICES = (0x0019, 0x109C), (0x2001, 0x1018)
+_SIEMENS_PROTOCOLS = (0x0021, 0x1019), (0x0029, 0x1020)
+_SIEMENS_SLICES = re.compile(rb"sSliceArray\.lSize\s*=\s*(\d{1,4})\b")
 
 
 @dataclass(frozen=True)
@@ -221,8 +224,20 @@ def _add(series: DicomSeries, path: Path, header: Any, digest: bytes) -> None:
         series.frames += _frames(path, header, digest)
     except (AttributeError, TypeError, ValueError, IndexError):
         series.faults.append("its files do not say where its slices lie")
-    philips = int(_number(header[_PHILIPS_SLICES].value)) if _PHILIPS_SLICES in header else 0
-    series.num_expected = max(series.num_expected, _whole(header, "ImagesInAcquisition"), philips)
+    series.num_expected = max(series.num_expected, _num_slices_said(header))
+
+
+def _num_slices_said(header: Any) -> int:
+    """How many slices the scanner says that it made; 0 where it does not say: Siemens' protocol says it of 2D alone."""
+    said = [_whole(header, "ImagesInAcquisition")]
+    if _PHILIPS_SLICES in header:
+        said.append(int(_number(header[_PHILIPS_SLICES].value)))
+    for tag in _SIEMENS_PROTOCOLS:
+        protocol = header[tag].value if tag in header and header.get("MRAcquisitionType") == "2D" else b""
+        text = protocol.encode("ascii", "ignore") if isinstance(protocol, str) else protocol
+        if isinstance(text, bytes) and (found := _SIEMENS_SLICES.search(text)):
+            said.append(int(found[1]))
+    return max(said)
 
 
 def _frames(path: Path, header: Any, digest: bytes) -> list[Frame]:

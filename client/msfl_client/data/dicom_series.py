@@ -208,6 +208,8 @@ def _has_agent(facts: SeriesFacts, description: str, protocol: str, contrast: st
     """
     said, in_protocol = says_agent(description), says_agent(protocol)
     in_tag = names_agent(facts.agent) and not facts.is_before_agent
+    if said == "both":
+        return False, "its name speaks of with and without a contrast agent"
     if in_tag and False in (said, in_protocol) and said is not True:
         return False, "its name says without a contrast agent, ContrastBolusAgent says with one"
     if said is None and in_protocol and not in_tag and contrast == "T1w":

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from functools import cache
+from typing import Literal
 
 _JOINTS = (
     (re.compile(r"([a-z0-9])([A-Z][a-z])"), r"\1 \2"),  # AxT2Flair
@@ -48,6 +49,12 @@ _PLAIN = _any_of("""
     basal pre
 """)
 _GIVEN = _any_of("enhanced postcontrast postgad postgado postgd postkm nkm mkm cmdc ce post apres dopo despues nach")
+_WITHS, _WITHOUTS, _ANDS = (
+    "w|with|mit|avec|con|met",
+    "without|wo|ohne|sans|senza|sin|zonder",
+    "and|und|et|e|ed|y|en|[+]",
+)
+_BOTH = rf"\b(?:(?:{_WITHS}) (?:(?:{_ANDS}) )?(?:{_WITHOUTS})|(?:{_WITHOUTS}) (?:{_ANDS}) (?:{_WITHS}))\b"
 _HIGH_CONTRAST = rf"\b(?:{_any_of('high hi best phase multi soft hoher haut alto')}) contrast\w*"
 _AFTER_ELSE = r"\bpost (?:op|surg|tx|rx|treat|therap|biops|rad|rt|chemo|relapse|ictal|proc)\w*"
 
@@ -86,6 +93,7 @@ _OTHER = {
         "phase or field map": _any_of("phase phasen field_map* fieldmapping gre_field fase topup"),
         "flow": _any_of("flow flux flusso flujo liquorfluss cine"),
         "spectroscopy": _any_of("spectro* spektro* spettro* espectro* mrs mrsi svs csi press steam"),
+        "one part of a Dixon series": r"\w*dixon\b.* (?:f|fat|opp|op|out|oop)(?=$| )",
         "derived": _any_of("""mip mips minip reformat* refor recon* rekon* mpr_range subtr* sub soustr* sottr* sustr*
                            compose composed ricostr* riformat* vrt vr thick screen_save curved projection avg"""),
         "magnetization transfer": _any_of("mt mtc mtr mtsat mton mtoff magnetization_transfer cest apt aptw"),
@@ -138,12 +146,14 @@ def says_both_parts(text: str) -> bool:
     return _has(_HEAD, text) and _has(_ELSEWHERE, text)
 
 
-def says_agent(text: str) -> bool | None:
-    """Whether a plain text says that a contrast agent was given, or not given; None: neither."""
+def says_agent(text: str) -> bool | Literal["both"] | None:
+    """Whether a plain text says that a contrast agent was given, or not given, or both; None: neither."""
+    if re.search(_BOTH, text):
+        return "both"
     text = re.sub(_AFTER_ELSE, " ", re.sub(_HIGH_CONTRAST, " ", text))
     rest = re.sub(rf"{_BEFORE}|\b(?:{_PLAIN})\b", " ", text)
     if _has(f"{_AGENT}|{_GIVEN}", rest):
-        return True
+        return True if rest == text else "both"
     return False if rest != text else None
 
 

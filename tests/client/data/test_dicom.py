@@ -341,3 +341,27 @@ def test_a_study_over_midnight_is_one_visit(tmp_path: Path) -> None:
     assert report.notes == [
         "sub-001 ses-01 has 2 T1w called t1_se, and nothing says whether one is with a contrast agent"
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tag", "kind", "value"),
+    [
+        (0x00201002, "IS", 12),
+        (0x20011018, "SL", 12),
+        (0x00291020, "OB", b"SV10 ### ASCCONV BEGIN ###\nsSliceArray.lSize\t = \t12\nsSliceArray.ucMode = 4"),
+        (0x00211019, "OB", b"sSliceArray.lSize                        = 12\n"),
+    ],
+)
+def test_the_count_of_each_maker_tells_of_slices_lost_at_the_end(
+    tmp_path: Path, tag: int, kind: str, value: int | bytes
+) -> None:
+    write_series(tmp_path / "a", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    for path in (tmp_path / "a").iterdir():
+        image = pydicom.dcmread(path)
+        image.add_new(tag, kind, value)
+        image.save_as(path)
+    (tmp_path / "a" / "1_11.dcm").unlink()
+    assert [one.why for one in import_dicom(tmp_path / "a", tmp_path / "bids").series] == [
+        "1 of 12 slices are missing, by the scanner's own count"
+    ]

@@ -58,6 +58,11 @@ def test_names_in_six_languages_are_right_or_asked_about(half: str) -> None:
         ("sag T2 C2-T3", T2, "-"),
         ("report", Pulse(), "?"),
         ("visit1", FLAIR, "FLAIR"),
+        ("t1_vibe_dixon_tra_F", Pulse(0.003, 0.006, 0, True), "-"),
+        ("t1_vibe_dixon_tra_W", Pulse(0.003, 0.006, 0, True), "T1w"),
+        ("AX T1 PRE AND POST", T1_SE, "?"),
+        ("T1 senza e con mdc", T1_SE, "?"),
+        ("Sag T1 W/ and W/O", T1_SE, "?"),
         ("test1 heart1", Pulse(), "?"),
     ],
 )
@@ -98,6 +103,8 @@ def test_contrast_agent_in_doubt_is_asked_about() -> None:
     assert answer("AX T1", T1_SE, protocol="BRAIN WITH CONTRAST") == "?"
     assert answer("AX T1", T1_SE, protocol="BRAIN WITH CONTRAST", agent="Gadovist") == "T1w+"
     assert answer("FLAIR", FLAIR, body_part="SPINE") == "?"
+    assert answer("AX T1", T1_SE, protocol="MS BRAIN W/WO CONTRAST", agent="Gadovist") == "T1w+"
+    assert answer("AX T1 PRE", T1_SE, protocol="MS BRAIN W/WO CONTRAST") == "T1w"
 
 
 @pytest.mark.parametrize("text", ["T1 PRE CONTRAST", "T1 non contrast", "sans gado", "T1 w/o Gd", "vor KM", "senza mdc",
