@@ -235,7 +235,7 @@ def test_a_scanner_that_cannot_be_brought_to_the_reference_is_refused(
             edit(table, number, scanner="new")
     assert predict(boosted, folder)[0] == 0
     after = {row["participant_id"]: row for row in rows_of(tmp_path)}
-    assert "not harmonized: scanner new has no fit: too few training cases" in after[subject]["status"]
+    assert "not harmonized: scanner new has no fit: too few training patients" in after[subject]["status"]
     assert sum(row["probability_1"] == "n/a" for row in after.values()) == 1
     card, _ = load_model(boosted)
     for line in (tmp_path / "out" / "predictions.json", boosted / "model.json"):

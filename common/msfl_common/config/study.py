@@ -130,7 +130,10 @@ class Harmonization(Frozen):
         description="knots of a cubic spline of age, ends included, years; empty: a straight line",
     )
     min_cases: int = Field(
-        8, ge=3, description="fewest training cases of a scanner; one with fewer is left out, and not harmonized"
+        8,
+        ge=3,
+        description="fewest training cases of a scanner, one a patient, the first there that can be used; one with "
+        "fewer is left out, and not harmonized",
     )
 
     @property

@@ -74,7 +74,7 @@ def test_check_says_beforehand_who_can_be_harmonized(base: Path) -> None:
     done = run("check", base / "site.yaml", "--study", base / "study.yaml")
     assert done.returncode == 0, done.stderr
     assert "Harmonization (ComBat over scanners, age, sex kept):" in done.stdout
-    assert "scanner old: 2 training cases, too few, at least 3 are needed" in done.stdout
+    assert "scanner old: 2 training patients, 2 visits, too few, at least 3 patients are needed" in done.stdout
     assert "left out of harmonization: 1 (sub-3): no usable age in participants.tsv" in done.stdout
     assert "the site's policy keeps its sums here; its scanners are fitted to the others' reference" in done.stdout
 
@@ -84,7 +84,7 @@ def test_a_late_site_fits_itself_and_sends_nothing(base: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "7 of 9 cases harmonized" in done.stdout
     assert "nothing was sent" in done.stdout
-    assert "scanner old has no fit: too few training cases" in done.stdout
+    assert "scanner old has no fit: too few training patients" in done.stdout
     assert not (base / "state" / "ledger.jsonl").exists()
     table = read_features_table(base / "state" / "harmonization" / "features.tsv")
     assert table.harmonized_to == make_reference_of_others().version
