@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -112,6 +112,8 @@ def _words(annotation: Any, metadata: list[Any]) -> str:
         return ", ".join(filter(None, (f"list of {_words(parts[0], [])}", _bounds(metadata))))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "a section"
+    if origin is Mapping:
+        return f"mapping of {_words(parts[0], [])} to {_words(parts[1], [])}"
     return f"{_WORDS.get(annotation, getattr(annotation, '__name__', str(annotation)))} {_bounds(metadata)}".rstrip()
 
 

@@ -41,6 +41,7 @@ def predictions_document(found: Predictions, origin: str) -> dict[str, Any]:
         "model_origin": origin,
         "study": card.study.name,
         "outcome": _outcome(card),
+        "outcome_in_words": _settings(card).outcome.in_words,
         "classes": list(card.labels.values()),
         "threshold": card.threshold if len(card.labels) == 2 else None,
         "interval": interval_text(card),

@@ -32,7 +32,7 @@ REASONS: Mapping[Reason, str] = MappingProxyType(
         "no-images": "no usable images at the visit",
         "no-date": "no date at the visit",
         "no-score": "no EDSS at the visit",
-        "no-follow-up": "no later visit with the score",
+        "no-follow-up": "no later visit with the score, or none that is not near a relapse",
         "short-follow-up": "follow-up ends before the horizon",
         "unconfirmed": "worsening, but follow-up ends before it could be confirmed",
         "gap": "worsening after the horizon, and no visit around it",
@@ -164,7 +164,7 @@ def observations(
             "of participants.tsv, with one label for a patient"
         )
     findings = [*records.findings]
-    if with_relapses and any(patient.relapses is None for patient in records.patients.values()):
+    if with_relapses and not outcome.pira and any(patient.relapses is None for patient in records.patients.values()):
         findings.append(Finding("pass", None, "outcome", "no phenotype/relapses.tsv: an EDSS counts, relapse or not"))
     kept: list[Observation] = []
     left_out: dict[str, Reason] = dict.fromkeys(records.left_out, "fault")

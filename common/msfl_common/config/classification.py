@@ -95,6 +95,18 @@ class Outcome(Frozen):
             raise ValueError(f"expected texts, as they stand in the table: quote them, [{meant}]")
         return value
 
+    @property
+    def in_words(self) -> str:
+        """What is predicted, with every setting that it follows from."""
+        if self.endpoint is None:
+            return self.column or ""
+        rules = [f"{self.endpoint} within {self.horizon_years:g} year{'s' * (self.horizon_years != 1)}"]
+        rules += [f"confirmed after {self.confirmed_weeks:g} weeks"] if self.confirmed_weeks else []
+        rules += ["independent of relapses (PIRA)"] if self.pira else []
+        rules += ["from a roving baseline"] if self.baseline == "roving" else []
+        rules += [f"EDSS within {self.relapse_days:g} days of a relapse passed over"] if self.relapse_days else []
+        return ", ".join(rules)
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.column is None) == (self.endpoint is None):

@@ -55,7 +55,7 @@ class ClassificationAtSite(_Frozen):
 class ClassificationSummary(_Frozen):
     """The final model's answers, measured at the sites."""
 
-    outcome: str = Field(description="column or endpoint that is predicted")
+    outcome: str = Field(description="what is predicted: a column, or an endpoint with its settings")
     classes: tuple[str, ...] = Field(description="the outcome's classes; of two, the last is the positive one")
     split: Split = Field(description="which patients: test (used for nothing else) or validation")
     threshold: float | None = Field(
@@ -138,7 +138,7 @@ def summarise_classification(
         if metrics.score_bins is not None
     }
     summary = ClassificationSummary(
-        outcome=classification.outcome.column or classification.outcome.endpoint or "",
+        outcome=classification.outcome.in_words,
         classes=classes,
         split=split,
         threshold=threshold if len(classes) == 2 else None,

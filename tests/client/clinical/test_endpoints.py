@@ -175,6 +175,15 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
         Outcome(**settings)
 
 
+def test_an_outcome_says_what_it_follows_from() -> None:
+    outcome = Outcome(endpoint="edss-plus-1", horizon_years=2, confirmed_weeks=24, pira=True, baseline="roving")
+    assert outcome.in_words == (
+        "edss-plus-1 within 2 years, confirmed after 24 weeks, independent of relapses (PIRA), from a roving baseline, "
+        "EDSS within 30 days of a relapse passed over"
+    )
+    assert Outcome(column="course").in_words == "course"
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -207,4 +207,4 @@ def test_a_site_whose_table_cannot_be_read_is_told_why_and_nobody_else(patients:
     assert str(broken) not in str(raised.value)
     notes = [note for site, what, *_, note in told if (site, what) == ("site-a", "refused")]
     assert notes
-    assert all(f"{broken / 'participants.tsv'}: cannot be read as text" in note for note in notes)
+    assert all(f"{broken / 'participants.tsv'}: line 1: cannot be read as text" in note for note in notes)
