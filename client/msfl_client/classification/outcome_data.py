@@ -51,7 +51,7 @@ def read_outcomes(
     settings = study.classification
     own = None if isinstance(settings.model, DeepModel) or model is not None else own_features(site)
     if own is not None:
-        return OutcomeData(site, study, cases_of_table(own, site.data), own, on_progress)
+        return OutcomeData(site, study, cases_of_table(own, site), own, on_progress)
     needs_features = bool(settings.features) or settings.outcome.endpoint == "activity"
     if not sees_images(settings) and not needs_features:
         return OutcomeData(site, study, (), None, on_progress)

@@ -127,7 +127,7 @@ def harmonize(
 
     late, folder = gather(config, asked, reference.parent, table, find, measure), config.state / FOLDER
     try:
-        made = harmonize_site(late.training, late.cases, config.data, found, late.table, folder)
+        made = harmonize_site(late.training, late.cases, config, found, late.table, folder)
     except RefusedError as error:
         raise InputError(f"{site}: {error.detail}; nothing was harmonized (features: {late.source})") from None
     stderr_console.print(f"features: {late.source}", soft_wrap=True, highlight=False)

@@ -34,10 +34,10 @@ def prospect_lines(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) 
     settings, path, table = study.harmonization, site.state / TABLE, None
     if study.classification is not None and study.segmentation is None:
         table = own_features(site)
-        cases = cases_of_table(table, site.data) if table else cases
+        cases = cases_of_table(table, site) if table else cases
         table = table or (read_features_table(path) if path.exists() else None)
     training = training_cases(site, study, cases, table)
-    chosen = select_cases(training, site.data, settings)
+    chosen = select_cases(training, site, settings)
     usable = chosen.without_small_scanners(settings.min_cases)
     yield f"Harmonization (ComBat over scanners, {', '.join(settings.covariates) or 'no covariates'} kept):"
     visits = Counter(chosen.scanners)

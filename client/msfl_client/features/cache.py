@@ -54,7 +54,7 @@ def features_of(
     """
     patients: defaultdict[tuple[int, str], list[Case]] = defaultdict(list)
     for case in cases:
-        patients[case.patient].append(case)
+        patients[case.place].append(case)
 
     def measure(visits: list[Case]) -> dict[str, dict[str, float] | str]:
         return _of_patient(visits, inputs, cache, model, on_case)

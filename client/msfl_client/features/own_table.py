@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 
 from msfl_client.data.bids import Case
 from msfl_client.data.bids_tables import read_participants, visit_scanners
@@ -29,7 +27,7 @@ def own_features(site: SiteConfig) -> FeatureTable | None:
     return FeatureTable(tuple(rows), read[0][1].harmonized_to) if read else None
 
 
-def cases_of_table(table: FeatureTable, roots: Sequence[Path]) -> tuple[Case, ...]:
+def cases_of_table(table: FeatureTable, site: SiteConfig) -> tuple[Case, ...]:
     """The cases of a table of features, in its order, without images.
 
     The scanner of a row that names none is that of sessions.tsv, else of participants.tsv, as for cases with images.
@@ -37,14 +35,16 @@ def cases_of_table(table: FeatureTable, roots: Sequence[Path]) -> tuple[Case, ..
     Raises:
         InputError: a row is of a folder that the site does not have.
     """
-    of_patient = [read_participants(root).scanners for root in roots]
+    of_patient = [read_participants(root).scanners for root in site.data]
     of_visit = lru_cache(maxsize=None)(visit_scanners)
     cases = []
     for row in table.rows:
-        if row.dataset >= len(roots):
-            text = f"dataset {row.dataset} of the table of features: the site has {len(roots)} folders, counted from 0"
+        if row.dataset >= len(site.data):
+            text = (
+                f"dataset {row.dataset} of the table of features: the site has {len(site.data)} folders, counted from 0"
+            )
             raise InputError(text)
-        named = of_visit(roots[row.dataset] / row.participant_id).get(row.session_id or "")
+        named = of_visit(site.data[row.dataset] / row.participant_id).get(row.session_id or "")
         scanner = row.scanner or named or of_patient[row.dataset].get(row.participant_id)
-        cases.append(Case(row.dataset, row.participant_id, row.session_id, {}, None, scanner))
+        cases.append(Case(row.dataset, row.participant_id, row.session_id, {}, None, scanner, site.one_person))
     return tuple(cases)

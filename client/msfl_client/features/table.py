@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msfl_client.data.bids import case_key
+from msfl_client.data.bids_tables import with_prefix
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.errors import InputError, reason
 from msfl_common.system.files import write_json, write_text
+from msfl_common.system.tab_separated import TsvFile, read_tsv, tsv_text
 
 _MISSING = "n/a"
 _NOTHING = ("", _MISSING, "nan", "NaN")
@@ -74,12 +76,12 @@ def write_features_table(path: Path, table: FeatureTable) -> None:
     Raises:
         ValueError: a feature is unknown, or not finite.
     """
-    lines = [[*_CASE_COLUMNS, *FEATURES]]
+    lines: list[list[object]] = [[*_CASE_COLUMNS, *FEATURES]]
     for row in table.rows:
         bad = [name for name, value in row.features.items() if name not in FEATURES or not math.isfinite(value)]
         if bad:
             raise ValueError(f"{row.participant_id}: expected known, finite features, found {', '.join(bad)}")
-        case = [row.participant_id, row.session_id or _MISSING, row.scanner or _MISSING, str(row.dataset)]
+        case = [row.participant_id, row.session_id or _MISSING, row.scanner or _MISSING, row.dataset]
         lines.append([*case, *(_text(row.features.get(name)) for name in FEATURES)])
     columns: dict[str, object] = {name: {"Description": description} for name, description in _CASE_COLUMNS.items()}
     for name, feature in FEATURES.items():
@@ -89,7 +91,7 @@ def write_features_table(path: Path, table: FeatureTable) -> None:
     if table.measured_from is not None:
         columns[_MEASURED] = table.measured_from
     write_json(path.with_suffix(".json"), columns)  # first: without it, a harmonized table would pass for a raw one
-    write_text(path, "".join("\t".join(cells) + "\n" for cells in lines))
+    write_text(path, tsv_text(lines))
 
 
 def read_features_table(path: Path) -> FeatureTable:
@@ -103,33 +105,26 @@ def read_features_table(path: Path) -> FeatureTable:
     """
     sidecar = path.with_suffix(".json")
     try:
-        with path.open(encoding="utf-8-sig") as stream:
-            lines = [line.rstrip("\n").split("\t") for line in stream]
+        table = read_tsv(path)
         described = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else {}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; `msfl-client features` makes it") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as a table with its JSON file: {reason(error)}") from None
-    columns = [name.strip() for name in lines[0]] if lines else []
-    if not set(columns) & {*FEATURES} or "participant_id" not in columns:
+        raise InputError(f"{sidecar}: cannot be read: {reason(error)}") from None
+    if not {*table.columns} & {*FEATURES} or "participant_id" not in table.columns:
         raise InputError(f"{path}: expected tab-separated columns, participant_id and features among them")
-    if twice := [name for name in columns if name and columns.count(name) > 1]:
-        raise InputError(f"{path}: column {twice[0]} is there twice; remove one")
     facts = described if isinstance(described, dict) else {}
-    rows = tuple(_rows(path, columns, lines[1:], check=facts.get(_HARMONIZED) is None))
+    rows = tuple(_rows(table, check=facts.get(_HARMONIZED) is None))
     return FeatureTable(rows, facts.get(_HARMONIZED), facts.get(_MEASURED))
 
 
-def _rows(path: Path, columns: Sequence[str], lines: Sequence[Sequence[str]], check: bool) -> Iterator[FeatureRow]:
+def _rows(table: TsvFile, check: bool) -> Iterator[FeatureRow]:
     """The rows of a table, each case once; `check` refuses values that cannot be."""
+    table.check_lengths()
     seen: dict[str, int] = {}
-    for number, cells in enumerate(lines, start=2):
-        if not any(cell.strip() for cell in cells):
-            continue
-        place = f"{path}: line {number}"
-        if len(cells) != len(columns):
-            raise InputError(f"{place}: expected {len(columns)} cells as in the first line, found {len(cells)}")
-        row = _row(dict(zip(columns, cells, strict=True)), place)
+    for number, cells in table.whole_rows():
+        place = f"{table.path}: line {number}"
+        row = _row(cells, place)
         if row.key in seen:
             raise InputError(f"{place}: {row.key} is on line {seen[row.key]}, too; remove one")
         seen[row.key] = number
@@ -151,7 +146,7 @@ def fault_of(features: Mapping[str, float]) -> str | None:
 
 def _row(line: Mapping[str, str], place: str) -> FeatureRow:
     def text(name: str) -> str | None:
-        value = line.get(name, "").strip()
+        value = line.get(name, "")
         return None if value in _NOTHING else value
 
     features = {name: _number(value, f"{place}, {name}") for name in line if name in FEATURES and (value := text(name))}
@@ -160,10 +155,8 @@ def _row(line: Mapping[str, str], place: str) -> FeatureRow:
         raise InputError(f"{place}, participant_id: expected a subject, found nothing")
     if not dataset.isdecimal():
         raise InputError(f"{place}, dataset: expected a whole number, found {dataset!r}")
-    subject = subject if subject.startswith("sub-") else f"sub-{subject}"
-    if visit_id is not None and not visit_id.startswith("ses-"):
-        visit_id = f"ses-{visit_id}"
-    return FeatureRow(subject, visit_id, text("scanner"), int(dataset), features)
+    visit_id = None if visit_id is None else with_prefix("ses-", visit_id)
+    return FeatureRow(with_prefix("sub-", subject), visit_id, text("scanner"), int(dataset), features)
 
 
 def _number(text: str, place: str) -> float:

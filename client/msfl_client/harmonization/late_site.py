@@ -132,7 +132,7 @@ def _measured(
 
 
 def _of_table(site: SiteConfig, study: StudyConfig, table: FeatureTable, source: str, find: FindCases) -> LateSite:
-    cases = cases_of_table(table, site.data)
+    cases = cases_of_table(table, site)
     return LateSite(cases, _training(site, study, cases, table, find), table, source)
 
 

@@ -33,11 +33,9 @@ def harmonization_rows(context: SiteContext, task: RoundTask) -> tuple[Rows, int
         raise RefusedError(
             Code.BAD_STUDY, "asked for sums of a harmonization, but the study's fold leaves this site out"
         )
-    rows, chosen = training_rows(
-        context.training, context.site.data, task.study.harmonization, case_features(context, task)
-    )
+    rows, chosen = training_rows(context.training, context.site, task.study.harmonization, case_features(context, task))
     floor = floor_of(context.site.policy, task.study)
-    patients = np.array([f"{case.dataset}/{case.subject}" for case in chosen.cases])
+    patients = np.array([case.patient for case in chosen.cases])
     keep_N = large_groups_of_scanners(rows, patients, floor)
     if not keep_N.all():
         note = f"{int((~keep_N).sum())} of {len(rows)} cases left out of the sums: of groups of too few patients"
@@ -62,7 +60,7 @@ def take_reference(context: SiteContext, task: RoundTask, reference: Reference) 
     folder = context.site.state / FOLDER
     (folder / TABLE_FILE).unlink(missing_ok=True)
     made = harmonize_site(
-        context.training, context.cases, context.site.data, reference, case_features(context, task), folder
+        context.training, context.cases, context.site, reference, case_features(context, task), folder
     )
     for line in made.far:
         context.on_progress(context.site.name, "checked", 0, 0, line)

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from msfl_common.config.contrasts import CONTRASTS
+from msfl_common.config.spelling import no_such
 
 Zone = Literal["infratentorial", "periventricular", "juxtacortical", "deep_white"]
 
@@ -176,3 +177,14 @@ def _intensities() -> Iterator[tuple[str, Feature]]:
 
 FEATURES: Mapping[str, Feature] = MappingProxyType(dict([*_tissues(), *_lesions(), *_changes(), *_intensities()]))
 HARMONIZED: tuple[str, ...] = tuple(name for name, feature in FEATURES.items() if feature.harmonized)
+
+
+def known_features(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, all of which are features.
+
+    Raises:
+        ValueError: one is not.
+    """
+    if unknown := sorted(set(names) - set(FEATURES)):
+        raise ValueError(no_such("feature", unknown, tuple(FEATURES), "listed in docs/how-to/features.md"))
+    return names

@@ -20,6 +20,7 @@ from msfl_client.features.table import FeatureRow, FeatureTable, fault_of, read_
 from msfl_client.harmonization.combat import Rows, apply_fit, compute_moments, compute_residuals, fit_scanners, z_scores
 from msfl_client.harmonization.selection import select_cases
 from msfl_client.harmonization.site import harmonize_site, rows_of, training_rows
+from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Harmonization
 from msfl_common.harmonization import Reference, make_reference, solve_slopes
 from msfl_server.research.simulated_cohort import make_records
@@ -80,15 +81,15 @@ def _of_cohort(folder: Path, seed: int) -> Found:
     ill = table.rows[0].participant_id
     lines = "".join(f"{visit}\t{90 * number}\n" for number, visit in enumerate(VISITS))
     (root / ill / f"{ill}_sessions.tsv").write_text(f"session_id\tdays_from_baseline\n{lines}")
-    cases = cases_of_table(table, [root])
-    chosen = select_cases(cases, [root], SETTINGS)
+    cases = cases_of_table(table, _site(root))
+    chosen = select_cases(cases, _site(root), SETTINGS)
     age_of = {case.key: values["age"] for case, values in zip(chosen.cases, chosen.covariates, strict=True)}
     others = {case.subject for case in chosen.cases if case.visit_id == "ses-02" and case.subject != ill}
     errors = [abs(age_of[f"{name}_ses-02"] - age_of[f"{name}_ses-01"] - 365 / 365.25) for name in sorted(others)]
 
     own = _with_patient(table, ill, "his own", DISEASE_SD, reference, others=0, seed=seed)
-    own_cases = cases_of_table(own, [root])
-    made = harmonize_site(own_cases, own_cases, [root], reference, own, folder / "harmonized")
+    own_cases = cases_of_table(own, _site(root))
+    made = harmonize_site(own_cases, own_cases, _site(root), reference, own, folder / "harmonized")
     alone = float(sum(row.participant_id == ill for row in made.table.rows))
     left = {}
     for number in (9, 30):
@@ -100,10 +101,14 @@ def _of_cohort(folder: Path, seed: int) -> Found:
     return Found(alone, left, max(errors))
 
 
+def _site(root: Path) -> SiteConfig:
+    return SiteConfig(name=root.name, data=(root,), state=root.parent / "state")
+
+
 def _reference(roots: Sequence[Path], tables: Sequence[FeatureTable]) -> Reference:
     parts = []
     for root, table in zip(roots, tables, strict=True):
-        parts.append(training_rows(cases_of_table(table, [root]), [root], SETTINGS, table)[0])
+        parts.append(training_rows(cases_of_table(table, _site(root)), _site(root), SETTINGS, table)[0])
     moments = [compute_moments(rows) for rows in parts]
     slopes_QP = solve_slopes(moments)
     residuals = [compute_residuals(rows, slopes_QP) for rows in parts]
@@ -141,9 +146,9 @@ def _left(root: Path, ill: str, sick: FeatureTable, well: FeatureTable, referenc
     """How far the patient is, harmonized, from himself without the disease; mean over features and visits, in SD."""
     scores = []
     for table in (sick, well):
-        cases = cases_of_table(table, [root])
+        cases = cases_of_table(table, _site(root))
         rows, every = _rows(root, cases, table, reference)
-        fitted = training_rows(cases, [root], reference.settings, table)[0] if one_each else rows
+        fitted = training_rows(cases, _site(root), reference.settings, table)[0] if one_each else rows
         fit = fit_scanners(fitted, reference)
         mine = rows.take([number for number, case in enumerate(every) if case.subject == ill])
         scores.append(z_scores(mine, apply_fit(mine, fit, reference), reference).mean())
@@ -154,7 +159,7 @@ def _rows(
     root: Path, cases: Sequence[Case], table: FeatureTable, reference: Reference
 ) -> tuple[Rows, tuple[Case, ...]]:
     """Every case with all covariates and features, and which they are."""
-    chosen = select_cases(cases, [root], reference.settings)
+    chosen = select_cases(cases, _site(root), reference.settings)
     by_key = {row.key: row for row in table.rows}
     known = chosen.without(
         {

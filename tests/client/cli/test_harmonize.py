@@ -146,7 +146,7 @@ def test_a_site_of_tables_alone_fits_to_the_patients_that_the_study_trains_on(ba
     assert "features: features/features.tsv of the site's folders" in done.stderr
     assert data.raw is not None
     expected = harmonize_site(
-        data.training_cases, data.cases, site.data, make_reference_of_others(), data.raw, base / "round"
+        data.training_cases, data.cases, site, make_reference_of_others(), data.raw, base / "round"
     )
     fitted = SiteFit.model_validate_json((base / "state" / "harmonization" / "scanners.json").read_text())
     assert fitted == expected.fit
@@ -202,10 +202,10 @@ def test_a_scanner_is_taken_from_the_clinical_tables_where_a_table_of_features_h
     site = load_site(base / "site.yaml")
     (base / "bids" / "sub-0" / "sub-0_sessions.tsv").write_text("session_id\tscanner\n02\tthird\n")
     rows = [FeatureRow(f"sub-{number}", "ses-02", "own" if number == 1 else None, 0, {}) for number in (0, 1, 8)]
-    cases = cases_of_table(FeatureTable(tuple(rows)), site.data)
+    cases = cases_of_table(FeatureTable(tuple(rows)), site)
     assert [case.scanner for case in cases] == ["third", "own", "old"]
     with pytest.raises(InputError, match="dataset 1 of the table of features: the site has 1 folders"):
-        cases_of_table(FeatureTable((replace(rows[0], dataset=1),)), site.data)
+        cases_of_table(FeatureTable((replace(rows[0], dataset=1),)), site)
 
 
 def test_json(base: Path) -> None:

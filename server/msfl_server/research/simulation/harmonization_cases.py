@@ -59,7 +59,7 @@ def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace | Non
         after = {row.key: row for row in table.rows}
         checked, before, labels = _measured(site, setup.study)
         cases = [case for case in checked if case.key in after]
-        chosen = select_cases(cases, site.data, reference.settings)
+        chosen = select_cases(cases, site, reference.settings)
         parts.append(rows_of(chosen, {row.key: row for row in before}, reference.settings, prefix=f"{site.name} "))
         for case, covariates in zip(chosen.cases, chosen.covariates, strict=True):
             harmonized.append([after[case.key].features[name] for name in names])
