@@ -23,14 +23,15 @@ from scipy import ndimage
 
 from msfl_client.data.bids import Case
 from msfl_client.data.cache_limits import mark_used
-from msfl_client.imaging.resampling import CLIP_PERCENTILES, read_image
+from msfl_client.imaging.brain_signal import WITHOUT_BLACK, read_brain
+from msfl_client.imaging.resampling import CLIP_PERCENTILES
 from msfl_common.config.base import Contrast
 from msfl_common.config.classification import DeepModel
 from msfl_common.errors import CaseError
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM
 from msfl_common.system.files import write_bytes
 
-VOLUME_FORMAT = 1  # raise it whenever this module's results change
+VOLUME_FORMAT = 2  # raise it whenever this module's results change
 BRIGHTEST = 255
 _FWHM_PER_SIGMA = 2.3548
 _KEY = "volume"
@@ -170,9 +171,17 @@ def cached_volume(case: Case, contrasts: Sequence[Contrast], model: DeepModel, c
         load_volume(path)
         mark_used(path)
     except (FileNotFoundError, SafetensorError, KeyError):
-        images = {contrast: read_image(case.images[contrast]) for contrast in contrasts if contrast in case.images}
+        images = {contrast: _read(case, contrast) for contrast in contrasts if contrast in case.images}
         write_bytes(path, save({_KEY: np.ascontiguousarray(visit_volume(images, contrasts, model))}))
     return path
+
+
+def _read(case: Case, contrast: Contrast) -> nib.Nifti1Image:
+    """A brain whose brightness can be scaled by its brightest voxels: what 0 was is known."""
+    signal = read_brain(case.images[contrast])
+    if not signal.knows_black:
+        raise CaseError(f"{contrast}: {WITHOUT_BLACK}; give images whose background is 0 and whose brain is brighter")
+    return signal.image
 
 
 def load_volume(path: Path) -> NDArray[np.float32]:

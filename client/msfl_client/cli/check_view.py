@@ -162,8 +162,13 @@ def _of_patients(num_cases: int, num_patients: int) -> str:
 
 
 def _reasons(check: SiteCheck, case: Case) -> list[str]:
+    """The worst findings, and what lies there in place of a file that is missing."""
     level = check.level(case.key)
-    return [finding.text for finding in check.of_case(case.key) if finding.level == level]
+    return [
+        finding.text
+        for finding in check.of_case(case.key)
+        if finding.level == level or (finding.level == "warn" and finding.rule in ("name", "mask-name"))
+    ]
 
 
 def _images(case: Case, facts: CaseFacts) -> str:

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from msfl_client.data.bids import Case
+from msfl_client.data.brightness_rules import brightness_rules, finite_rules
 from msfl_client.data.findings import Finding
+from msfl_client.data.near_twins import picture_of
 from msfl_client.data.volume_rules import grid_rules, image_rules, mask_rules, measure_lesions, size_text
 from msfl_client.imaging import geometry
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
@@ -41,6 +43,7 @@ class CaseFacts:
     Attributes:
         grids: contrast to grid, of the images that could be read.
         digests: contrast to a digest of the voxels, to find one image under two names.
+        pictures: contrast to a small picture of the head, to find one head under two names (`near_twins`).
         lesion_ml: total lesion volume, ml; None without a usable mask.
         num_lesions: 26-connected lesions of 3 mm3 or more; None without a usable mask.
         whole_heads: contrasts that show more than a brain.
@@ -48,6 +51,7 @@ class CaseFacts:
 
     grids: Mapping[str, Grid] = field(default_factory=dict, hash=False)
     digests: Mapping[str, str] = field(default_factory=dict, hash=False)
+    pictures: Mapping[str, str] = field(default_factory=dict, hash=False)
     lesion_ml: float | None = None
     num_lesions: int | None = None
     whole_heads: tuple[str, ...] = ()
@@ -89,6 +93,7 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
     grids: dict[str, Grid] = {}
     affines: dict[str, geometry.Affine] = {}
     digests: dict[str, str] = {}
+    pictures: dict[str, str] = {}
     whole_heads: list[str] = []
     for contrast in inputs.contrasts:
         if contrast not in case.images:
@@ -98,12 +103,16 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
         if volume is not None:
             digests[contrast] = _digest(volume)
             if not _fails(found, "affine"):
-                found += image_rules(volume)
+                found += finite_rules(volume)
+                volume = volume.filled()
+                found += [] if _fails(found, "values") else image_rules(volume)
+                found += [] if _fails(found, "values", "constant") else brightness_rules(volume, contrast)
                 whole_heads += [] if is_brain_alone(volume.voxels_IJK, volume.affine) else [contrast]
                 grids[contrast], affines[contrast] = _grid(volume), volume.affine
+                pictures |= {} if (picture := picture_of(volume)) is None else {contrast: picture}
         findings += _about(contrast, found)
     findings += _compare_contrasts(grids, affines)
-    facts = CaseFacts(grids, digests, whole_heads=tuple(whole_heads))
+    facts = CaseFacts(grids, digests, pictures, whole_heads=tuple(whole_heads))
     if needs_mask:
         found, measured = _check_mask(case.mask, grids, affines)
         findings += found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -27,29 +27,30 @@ class Finding:
     text: str
 
 
-DOUBTS = ("forms-apart", "no-head")
-"""Rules that `check` warns of, and for which a prediction is refused unless forced: it cannot be right."""
+DOUBTS = ("forms-apart", "no-head", "inverted")
+"""Rules for which a prediction is refused unless forced: it cannot be right."""
 
 
 def warnings_in(findings: Iterable[Finding]) -> tuple[str, ...]:
-    """What deserves a look, each text once."""
-    return tuple(dict.fromkeys(finding.text for finding in findings if finding.level == "warn"))
+    """What deserves a look, each text once: also what was in doubt, and forced."""
+    warned = (finding.text for finding in findings if finding.level == "warn" or finding.rule in DOUBTS)
+    return tuple(dict.fromkeys(warned))
 
 
-def refusals_in(findings: Iterable[Finding], force: bool) -> tuple[str, ...]:
-    """Why a case is not predicted: what fails and, unless forced, what is in doubt, with the fix."""
-    return tuple(
-        finding.text
-        if finding.level == "fail"
-        else f"{finding.text}; {FIXES[finding.rule]}, or take it as it is with --force"
-        for finding in findings
-        if finding.level == "fail" or (finding.rule in DOUBTS and not force)
-    )
+def refusals_in(findings: Sequence[Finding], force: bool) -> tuple[str, ...]:
+    """Why a case is not predicted: what fails and, unless forced, what is in doubt; then the way out of doubts."""
+    doubts = [finding for finding in findings if finding.rule in DOUBTS and not force]
+    failed = [finding for finding in findings if finding.level == "fail" and finding.rule not in DOUBTS]
+    ways_out = list(dict.fromkeys(FIXES[finding.rule] for finding in doubts))
+    ways_out += ["or take it as it is with --force"] if doubts else []
+    return tuple(dict.fromkeys([finding.text for finding in (*failed, *doubts)] + ways_out))
 
 
 FIXES: Mapping[str, str] = MappingProxyType(
     {
-        "name": "rename it to sub-<label>[_ses-<label>]_<contrast>.nii.gz; labels are letters and digits",
+        "name": "rename it to anat/sub-<label>[_ses-<label>]_<contrast>.nii.gz; labels are letters and digits",
+        "mask-name": "rename it to anat/sub-<label>[_ses-<label>]_label-lesion_mask.nii.gz, in the folder of masks",
+        "bidsignore": "nothing to do where .bidsignore means it; its syntax is that of .gitignore",
         "several-files": "keep one file per contrast and visit, or name the one to use without acq-, run-",
         "participants": "give participants.tsv one tab-separated row per sub-* folder, each once",
         "ids": "write ids alike in every table and folder; spreadsheets drop leading zeros of numbers",
@@ -61,6 +62,9 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "unreadable": "give the account that runs this read access, or fetch the file a link points to",
         "dimensions": "save one 3D volume per file",
         "values": "save real numbers, with every value finite",
+        "nan-background": "nothing to do",
+        "brightness": "nothing to do for lesions; for features, give images as the scanner or N4 made them",
+        "inverted": "give the image with its own sign: of T1w and FLAIR, fluid is darker than white matter",
         "constant": "export the image again; every voxel of it has the same value",
         "affine": "export the image again from DICOM; its position in space is unusable",
         "forms": "copy the correct one of sform and qform over the other",
@@ -79,6 +83,7 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "mask-empty": "nothing to do when the patient has no lesions",
         "lesion-volume": "look at the mask: it may be inverted, or hold another structure",
         "same-image": "remove one of the two: one patient under two names would leak into validation",
+        "near-image": "look at both: one scan saved twice, or one person under two ids, would be trained and tested on",
         "clinical": "correct the line in the table; the patient is left out of a classification until then",
         "tables": "correct the table, or leave it as it is where it is meant so",
         "min-patients": "add patients; or agree with the coordinator, and with your privacy officer, on a lower floor",

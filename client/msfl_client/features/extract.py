@@ -42,7 +42,7 @@ def case_features(case: CommonSpaceCase) -> dict[str, float]:
     if case.lesion_DHW is not None:
         found |= _lesions(case, case.lesion_DHW, landmarks)
     for contrast, facts in CONTRASTS.items():
-        if facts.has_features and contrast in case.images_DHW:
+        if facts.has_features and contrast in case.images_DHW and contrast not in case.without_black:
             found |= _signals(contrast, case, tissues)
     return _ordered(found)
 

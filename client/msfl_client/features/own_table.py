@@ -35,16 +35,15 @@ def cases_of_table(table: FeatureTable, site: SiteConfig) -> tuple[Case, ...]:
     Raises:
         InputError: a row is of a folder that the site does not have.
     """
-    of_patient = [read_participants(root).scanners for root in site.data]
+    roots = site.data
+    of_patient = [read_participants(root).scanners for root in roots]
     of_visit = lru_cache(maxsize=None)(visit_scanners)
     cases = []
     for row in table.rows:
-        if row.dataset >= len(site.data):
-            text = (
-                f"dataset {row.dataset} of the table of features: the site has {len(site.data)} folders, counted from 0"
-            )
+        if row.dataset >= len(roots):
+            text = f"dataset {row.dataset} of the table of features: the site has {len(roots)} folders, counted from 0"
             raise InputError(text)
-        named = of_visit(site.data[row.dataset] / row.participant_id).get(row.session_id or "")
+        named = of_visit(roots[row.dataset] / row.participant_id).get(row.session_id or "")
         scanner = row.scanner or named or of_patient[row.dataset].get(row.participant_id)
         cases.append(Case(row.dataset, row.participant_id, row.session_id, {}, None, scanner, site.one_person))
     return tuple(cases)

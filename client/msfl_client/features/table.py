@@ -113,6 +113,8 @@ def read_features_table(path: Path) -> FeatureTable:
         raise InputError(f"{sidecar}: cannot be read: {reason(error)}") from None
     if not {*table.columns} & {*FEATURES} or "participant_id" not in table.columns:
         raise InputError(f"{path}: expected tab-separated columns, participant_id and features among them")
+    if twice := [name for name in table.columns if name and table.columns.count(name) > 1]:
+        raise InputError(f"{path}: column {twice[0]} is there twice; remove one")
     facts = described if isinstance(described, dict) else {}
     rows = tuple(_rows(table, check=facts.get(_HARMONIZED) is None))
     return FeatureTable(rows, facts.get(_HARMONIZED), facts.get(_MEASURED))

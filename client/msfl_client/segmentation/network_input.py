@@ -22,8 +22,9 @@ from scipy import ndimage
 
 from msfl_client.data.bids import Case
 from msfl_client.data.cache_limits import keep_newest, mark_used
+from msfl_client.imaging.brain_signal import read_brain
 from msfl_client.imaging.masks import carry_mask
-from msfl_client.imaging.resampling import FloatImage, normalise, read_image, resample
+from msfl_client.imaging.resampling import FloatImage, normalise, read_mask, resample
 from msfl_common.config.contrasts import Contrast, outlined_on
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
@@ -58,14 +59,14 @@ def make_network_input(case: Case, inputs: Inputs) -> NetworkInput:
     Raises:
         CaseError: an image cannot be read or holds nothing.
     """
-    images = {contrast: read_image(case.images[contrast]) for contrast in inputs.contrasts}
-    return network_input_of_images(case.key, images, read_image(case.mask) if case.mask else None, inputs)
+    images = {contrast: read_brain(case.images[contrast]).image for contrast in inputs.contrasts}
+    return network_input_of_images(case.key, images, read_mask(case.mask) if case.mask else None, inputs)
 
 
 def network_input_of_images(
     key: str, images: Mapping[Contrast, nib.Nifti1Image], mask: nib.Nifti1Image | None, inputs: Inputs
 ) -> NetworkInput:
-    """`make_network_input` for images that are in memory, in RAS order.
+    """`make_network_input` for images in memory: in RAS order, above 0 in the brain and 0 outside (`brain_signal`).
 
     Raises:
         CaseError: the images hold nothing; `key` names the case.

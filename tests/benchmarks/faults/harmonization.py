@@ -102,7 +102,7 @@ def _of_cohort(folder: Path, seed: int) -> Found:
 
 
 def _site(root: Path) -> SiteConfig:
-    return SiteConfig(name=root.name, data=(root,), state=root.parent / "state")
+    return SiteConfig(name="benchmark", data=(root,), state=root / "state")
 
 
 def _reference(roots: Sequence[Path], tables: Sequence[FeatureTable]) -> Reference:
