@@ -1,4 +1,9 @@
-"""A linear support vector machine with the squared hinge, one class against the rest, and Platt's curve after it."""
+"""A linear support vector machine with the squared hinge, one class against the rest, and Platt's curve after it.
+
+The intercept is not penalised. scikit-learn's LinearSVC is liblinear (Fan et al., JMLR 2008), which penalises it as one
+more coefficient: the two differ, most where classes are unlike in size or C is small, and agree with a large
+`intercept_scaling` there.
+"""
 
 from __future__ import annotations
 
