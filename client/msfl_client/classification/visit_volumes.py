@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -21,16 +21,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from scipy import ndimage
 
+from msfl_client.data.aligned_images import read_aligned
 from msfl_client.data.bids import Case
 from msfl_client.data.cache_limits import mark_used
-from msfl_client.imaging.resampling import CLIP_PERCENTILES, read_image
+from msfl_client.imaging.resampling import CLIP_PERCENTILES
 from msfl_common.config.base import Contrast
 from msfl_common.config.classification import DeepModel
 from msfl_common.errors import CaseError
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM
 from msfl_common.system.files import write_bytes
 
-VOLUME_FORMAT = 1  # raise it whenever this module's results change
+VOLUME_FORMAT = 2  # raise it whenever this module's results change
 BRIGHTEST = 255
 _FWHM_PER_SIGMA = 2.3548
 _KEY = "volume"
@@ -162,7 +163,7 @@ def cached_volume(case: Case, contrasts: Sequence[Contrast], model: DeepModel, c
     """The file with a visit's volume, made unless it is there already and whole.
 
     Raises:
-        CaseError: an image cannot be read or holds nothing.
+        CaseError: an image cannot be read or holds nothing, or the images do not lie on one another.
         OSError: a file cannot be opened.
     """
     path = _slot(case, contrasts, model, cache)
@@ -170,7 +171,8 @@ def cached_volume(case: Case, contrasts: Sequence[Contrast], model: DeepModel, c
         load_volume(path)
         mark_used(path)
     except (FileNotFoundError, SafetensorError, KeyError):
-        images = {contrast: read_image(case.images[contrast]) for contrast in contrasts if contrast in case.images}
+        there = [contrast for contrast in contrasts if contrast in case.images]
+        images = read_aligned(replace(case, mask=None), there, there[0]).images if there else {}
         write_bytes(path, save({_KEY: np.ascontiguousarray(visit_volume(images, contrasts, model))}))
     return path
 

@@ -1,0 +1,1 @@
+"""Wrong without a word: what independent trials found, measured."""
