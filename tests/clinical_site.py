@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msfl_common.config.classification import Classification
+from msfl_common.config.site import SiteConfig
 
 Line = Sequence[object]
 
@@ -17,6 +18,11 @@ class Tables:
     """A folder with ways to fill it."""
 
     root: Path
+
+    @property
+    def site(self) -> SiteConfig:
+        """A site of this folder."""
+        return site_of(self.root)
 
     def write(self, name: str, *lines: Line) -> Path:
         """A table, its header first."""
@@ -33,6 +39,11 @@ class Tables:
 
     def edss(self, *lines: Line) -> Path:
         return self.write("phenotype/edss.tsv", *lines)
+
+
+def site_of(*roots: Path, **settings: Any) -> SiteConfig:
+    """A site of these folders, its state beside the first."""
+    return SiteConfig(name="here", data=roots, state=roots[0].parent / "state", **settings)
 
 
 def classification(clinical: Sequence[str] = ("edss",), features: Sequence[str] = (), **outcome: Any) -> Classification:

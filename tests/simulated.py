@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from msfl_client.imaging.common_space import CommonSpaceCase
+from msfl_client.imaging.masks import carry_mask
 from msfl_client.imaging.registration import load_template as load_mni152
 from msfl_client.imaging.resampling import resample
-from msfl_client.preprocessing.pipeline import carry_mask
 from msfl_common.config.base import Contrast
 from msfl_server.research.simulated_cohort.anatomy import Anatomy, make_anatomy
 from msfl_server.research.simulated_cohort.clinical import ClinicalRecord, sample_clinical

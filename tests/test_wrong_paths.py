@@ -58,6 +58,7 @@ CLIENT = (
     "join study/kits/a.zip READ --yes",
     "approve READ --yes",
     "import-dicom ENTER new",
+    "import-dicom bids new --rules READ",
     "preprocess READ",
     "preprocess site/site.yaml --study READ",
     "features READ",

@@ -35,6 +35,7 @@ class Code(StrEnum):
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     OUTSIDE_HOURS = "OUTSIDE_HOURS"
     DISK_FULL = "DISK_FULL"
+    NO_DEVICE = "NO_DEVICE"
     INTERNAL = "INTERNAL"
 
 
@@ -58,6 +59,7 @@ SENTENCES: dict[Code, str] = {
     Code.OUT_OF_MEMORY: "the device ran out of memory",
     Code.OUTSIDE_HOURS: "the site computes at other hours of the day",
     Code.DISK_FULL: "the site's disk is full",
+    Code.NO_DEVICE: "the device that the site's file names is not there; `msfl-client check` at the site says which",
     Code.INTERNAL: "an error at the site; its log holds the detail",
 }
 
@@ -76,6 +78,7 @@ SENTENCES_AT_SITE: dict[Code, str] = {
     Code.TOO_FEW_PATIENTS: "fewer patients than this site's policy, or the study, demands",
     Code.OUTSIDE_HOURS: "this site computes at other hours of the day",
     Code.DISK_FULL: "the disk is full; free some",
+    Code.NO_DEVICE: "the device that `device:` in the site's file names is not there; `auto` takes what there is",
     Code.INTERNAL: "an error here; site.log in the state folder holds the detail",
 }
 

@@ -42,7 +42,7 @@ class Moments:
     """A site's first sums.
 
     Attributes:
-        num_cases: training cases in them.
+        num_cases: training cases in them, one of a patient on each scanner.
         num_scanners: scanners in them.
         covariance_QQ: of the covariates within scanners, not divided by the number of cases.
         cross_QP: of covariates and features within scanners, likewise.

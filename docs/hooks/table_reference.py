@@ -43,14 +43,14 @@ def features_page() -> str:
         "# Features",
         "\nWhat `msfl-client features` measures of a case, in the order of `features.tsv`; names that",
         "`classification.features` and `harmonization.features` take. Volumes are those of the patient's own head.",
-        "Those that are harmonized by default are so with `harmonization: {method: combat}` and no list of features.\n",
-        "| feature | unit | what it is | harmonized by default |",
-        "|---|---|---|---|",
+        "Those that are harmonized by default are so with `harmonization: {method: combat}` and no list of features.",
+        "A table with a value that its feature cannot have is refused; a case that is measured so is left out.\n",
+        "| feature | unit | what it is | can be | harmonized by default |",
+        "|---|---|---|---|---|",
     ]
     for name, feature in FEATURES.items():
-        lines.append(
-            f"| `{name}` | {feature.unit} | {cell(feature.description)} | {'yes' if feature.harmonized else ''} |"
-        )
+        text, harmonized = cell(feature.description), "yes" if feature.harmonized else ""
+        lines.append(f"| `{name}` | {feature.unit} | {text} | {feature.plausible} | {harmonized} |")
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ class Model:
         device: str = "auto",
         every_visit: bool = False,
         workers: int | None = None,
+        force: bool = False,
     ) -> pd.DataFrame:
         """Outline the lesions, or predict the outcome, of the patients in a BIDS folder.
 
@@ -52,10 +54,11 @@ class Model:
             device: auto, cpu, mps, cuda or cuda:N.
             every_visit: of an outcome, a row for every visit, not for each patient's last alone.
             workers: cases at the same time; None for one a core.
+            force: predict what cannot be right, too: an image whose sform and qform disagree, say.
 
         Returns:
             A row for each case (`lesions.tsv`), or for each patient or visit (`predictions.tsv`); the column `status`
-            says why one could not be used.
+            says why one could not be used, `warnings` what deserves a look.
 
         Raises:
             InputError: the folder, or all of its cases, cannot be used; or `every_visit` is asked of lesions.
@@ -65,10 +68,10 @@ class Model:
         at_once = workers or os.cpu_count() or 1
         with needs("client", "predict"), silence():
             if self.card.study.classification is not None:
-                return _predict_outcomes(self, Path(bids), Path(output), device, every_visit, at_once)
+                return _predict_outcomes(self, Path(bids), Path(output), device, every_visit, at_once, force)
             if every_visit:
                 raise InputError("every_visit: lesions are outlined at every visit in any case; leave it out")
-            return _outline_lesions(self, Path(bids), Path(output), device, at_once)
+            return _outline_lesions(self, Path(bids), Path(output), device, at_once, force)
 
 
 def load_model(folder: str | Path, authority: str | None = None) -> Model:
@@ -87,23 +90,23 @@ def load_model(folder: str | Path, authority: str | None = None) -> Model:
     return Model(path, card, origin.sentence)
 
 
-def _outline_lesions(model: Model, bids: Path, output: Path, device: str, workers: int) -> pd.DataFrame:
+def _outline_lesions(model: Model, bids: Path, output: Path, device: str, workers: int, force: bool) -> pd.DataFrame:
     from msfl_client.prediction.features import measure_predictions, reference_of_model
     from msfl_client.prediction.lesions import TABLE, predict_folder
 
-    predict_folder(model.folder, bids, output, device, origin=model.origin)
+    predict_folder(model.folder, bids, output, device, origin=model.origin, force=force)
     if (reference := reference_of_model(model.folder)) is not None:
-        measure_predictions(model.folder, reference, bids, output, device, workers)
+        measure_predictions(model.folder, reference, bids, output, device, workers, force=force)
     return _read_table(output / TABLE)
 
 
 def _predict_outcomes(
-    model: Model, bids: Path, output: Path, device: str, every_visit: bool, workers: int
+    model: Model, bids: Path, output: Path, device: str, every_visit: bool, workers: int, force: bool
 ) -> pd.DataFrame:
     from msfl_client.cli.outcomes_view import write_predictions
     from msfl_client.prediction.outcomes import predict_outcomes
 
-    found = predict_outcomes(model.folder, bids, output, device, every_visit, workers)
+    found = predict_outcomes(model.folder, bids, output, device, every_visit, workers, force=force)
     path = write_predictions(output, found, model.origin)
     found.raise_if_none(bids, path)
     return _read_table(path)
@@ -112,4 +115,4 @@ def _predict_outcomes(
 def _read_table(path: Path) -> pd.DataFrame:
     """Ids and classes stay text, whatever they look like."""
     text = {"participant_id": str, "session_id": str, "class": str, "status": str}
-    return pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=["n/a"])
+    return pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, dtype=text, keep_default_na=False, na_values=["n/a"])

@@ -42,7 +42,7 @@ def make_target(folder: Path, cases: int = 5, patients: int = 30) -> SiteConfig:
     people = ["participant_id\tage\tsex\tscanner\tcourse"]
     features = ["\t".join(("participant_id", "scanner", *NAMES))]
     for number in range(patients):
-        name, scanner, values = f"{MARKER}{number}", "ab"[number % 2], rng.normal(10, 2, len(NAMES))
+        name, scanner, values = f"{MARKER}{number}", "ab"[number % 2], rng.normal(700, 60, len(NAMES))
         people.append(f"{name}\t{rng.uniform(20, 60):.1f}\t{'FM'[number // 2 % 2]}\t{scanner}\tc{number // 4 % 2}")
         features.append("\t".join((name, scanner, *(f"{value:.4f}" for value in values))))
     (root / "participants.tsv").write_text("\n".join(people) + "\n")

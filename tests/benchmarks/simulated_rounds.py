@@ -43,6 +43,7 @@ def train(study: StudyConfig, sites: Sequence[SiteConfig], out: Path) -> Weights
 
 def in_one_place(sites: Sequence[SiteConfig], state: Path) -> SiteConfig:
     """A site that holds what all of them hold; its patients are split as they are at their own sites."""
+    folders = tuple(folder for site in sites for folder in site.data)
     return sites[0].model_copy(
-        update={"name": "together", "data": tuple(folder for site in sites for folder in site.data), "state": state}
+        update={"name": "together", "data": folders, "same_ids": "different-people", "state": state}
     )

@@ -14,7 +14,7 @@ CONTRASTS = {
     "SWI": ContrastFacts(
         "susceptibility-weighted",
         "swi",
-        series=SeriesRule(lambda name, _: _SWI.search(name) is not None, is_special=True),
+        series=SeriesRule(lambda name: _SWI.search(name) is not None, is_special=True),
         anchor_rank=5,
     ),
     "ce-gadolinium_T1w": ContrastFacts("T1-weighted after gadolinium", "T1w", {"ce": "gadolinium"}),

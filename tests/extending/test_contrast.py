@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from msfl_client.cli.main import main
 from msfl_client.data.bids import find_cases
-from msfl_client.data.dicom_series import recognise_series
+from msfl_client.data.dicom_series import SeriesFacts, recognise_series
 from msfl_client.preprocessing.pipeline import anchor_contrast
 from msfl_client.segmentation.network_input import target_contrast
 from msfl_common.config import contrasts
@@ -95,13 +95,12 @@ def test_what_it_is_good_for_is_in_the_table() -> None:
     assert anchor_contrast(Inputs(contrasts=ASKED)) == "T1w"
     assert anchor_contrast(Inputs(contrasts=("SWI", "PDw"))) == "PDw"
     assert target_contrast(Inputs(contrasts=("SWI", "FLAIR"))) == "FLAIR"
-    sidecar = {"SeriesDescription": "SWI_Images", "EchoTime": 0.02, "RepetitionTime": 0.03}
-    found = recognise_series(sidecar, (256, 256, 80))
-    assert not isinstance(found, str)
-    assert found.contrast == "SWI"
+    facts = SeriesFacts("SWI_Images", pulse=contrasts.Pulse(0.02, 0.03, is_gradient_echo=True), num_slices=80)
+    found = recognise_series(facts)
+    assert (found.status, found.contrast) == ("wanted", "SWI")
 
 
 def test_without_its_entry_it_is_refused_by_name() -> None:
     with pytest.raises(ValidationError, match="no such contrast; there are T1w, FLAIR, T2w, PDw"):
         Inputs(contrasts=("SWI",))
-    assert recognise_series({"SeriesDescription": "SWI_Images"}, (256, 256, 80)) == "of another kind"
+    assert recognise_series(SeriesFacts("SWI_Images", num_slices=80)).why == "T2*-weighted (swi)"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.commands import run_main
 from tests.installation import NOT_AT_A_COORDINATOR, NOT_AT_A_SITE, hooked_installation, lacking
 from tests.integration.conftest import ROUNDS, SITES
 from tests.integration.deployment import Deployment, deployment, wait_for
@@ -14,6 +15,7 @@ from tests.integration.deployment import Deployment, deployment, wait_for
 from msfl_client.egress.ledger import verify
 from msfl_common.config.study import StudyConfig
 from msfl_common.models.model_signature import check_origin, fingerprint_of
+from msfl_server.cli.main import main as server_main
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -51,8 +53,11 @@ def test_a_real_federation_ends_with_the_weights_of_the_simulation(
     for name in SITES:
         assert verify(federation.site(name) / "state" / "ledger.jsonl") == 1 + 2 * ROUNDS
         wait_for("the site to notice", lambda name=name: "offline" in status_of(federation, name))
+        assert json.loads(status_of(federation, name))["is_last"], "the study is finished, and the site knows"
         assert federation.stop(name) == 130
     assert federation.orphans() == []
+    done = run_main(server_main, "status", federation.study.root)
+    assert (done.returncode, "finished" in done.stdout) == (0, True)
 
 
 def status_of(federation: Deployment, name: str) -> str:

@@ -235,7 +235,7 @@ def test_a_scanner_that_cannot_be_brought_to_the_reference_is_refused(
             edit(table, number, scanner="new")
     assert predict(boosted, folder)[0] == 0
     after = {row["participant_id"]: row for row in rows_of(tmp_path)}
-    assert "not harmonized: scanner new has no fit: too few training cases" in after[subject]["status"]
+    assert "not harmonized: scanner new has no fit: too few training patients" in after[subject]["status"]
     assert sum(row["probability_1"] == "n/a" for row in after.values()) == 1
     card, _ = load_model(boosted)
     for line in (tmp_path / "out" / "predictions.json", boosted / "model.json"):
@@ -359,6 +359,31 @@ def test_a_deep_model_says_where_it_looked(deep: Path, site: BidsSite, predict: 
         sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
         assert sidecar["Notice"] == card.notice
         assert "sub-01_T1w.nii.gz, in pixels of 12.5 mm" in sidecar["Grid"]
+
+
+def test_warnings_of_images_stand_beside_the_outcome(
+    deep: Path, site: BidsSite, predict: Command, tmp_path: Path
+) -> None:
+    site.save(site.image("sub-01", "T1w"), site.head("fine", (48, 28, 20)), np.diag([3.0, 6.0, 6.0, 1.0]))
+    image = nib.load(site.image("sub-02", "T1w"))
+    image.set_qform(image.affine + np.diag([0, 0, 2, 0]), code=1)
+    nib.save(image, site.image("sub-02", "T1w"))
+    root = with_tables(site, "31", "42", "53")
+    code, out, err = predict(deep, root)
+    apart = "T1w: sform and qform differ by up to 38.0 mm"
+    assert code == 2
+    assert f"sub-02: {apart}" in err
+    assert "FLAIR is on" in out
+    first, second, third = rows_of(tmp_path)
+    assert first["warnings"] == "FLAIR is on another grid than T1w; will be resampled"
+    assert second["status"].startswith(f"left out: {apart}")
+    assert "--force" in second["status"]
+    assert third["warnings"] == "n/a"
+    code, out, _ = predict(deep, root, "--force", "--json")
+    assert code == 0
+    forced = json.loads(out)["cases"][1]
+    assert forced["status"] == "ok"
+    assert forced["warnings"][0].startswith(apart)
 
 
 def test_images_too_coarse_for_a_deep_model_are_refused(site: BidsSite, predict: Command, tmp_path: Path) -> None:

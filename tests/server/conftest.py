@@ -7,7 +7,7 @@ import pytest
 
 from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.intervals import bootstrap_mean
-from msfl_common.metrics.segmentation import METRICS
+from msfl_common.metrics.segmentation import METRICS, NATIVE, NATIVE_METRICS
 from msfl_server.results.summary import RoundSummary, SiteFailure, SiteSummary, Summary, Timing, summarise_metric
 
 SITES = {"Antwerp": 24, "Ghent": 9, "Leuven": 41, "Liege": 15, "Namur": 6}
@@ -20,13 +20,13 @@ SHAPES = {
 
 def final_metrics(rng):
     metrics = {}
-    for name in METRICS:
+    for name in (*METRICS, *NATIVE_METRICS):
         estimates = {}
         for index, (site, num_cases) in enumerate(SITES.items()):
-            if name in SHAPES:
-                values = rng.beta(*SHAPES[name], size=num_cases) * (1 - 0.03 * index)
+            if (shape := SHAPES.get(name.removesuffix(NATIVE))) is not None:
+                values = rng.beta(*shape, size=num_cases) * (1 - 0.03 * index)
             else:
-                values = rng.gamma(2.0, 2.5 if name == "hd95_mm" else 1.2, size=num_cases)
+                values = rng.gamma(2.0, 2.5 if "hd95" in name else 1.2, size=num_cases)
             estimates[site] = bootstrap_mean(values, [f"p{i}" for i in range(num_cases)], 500, rng)
         metrics[name] = summarise_metric(name, estimates)
     return metrics

@@ -51,7 +51,10 @@ def read_outcomes(
     settings = study.classification
     own = None if isinstance(settings.model, DeepModel) or model is not None else own_features(site)
     if own is not None:
-        cases = tuple(Case(row.dataset, row.participant_id, row.session_id, {}, None, row.scanner) for row in own.rows)
+        cases = tuple(
+            Case(row.dataset, row.participant_id, row.session_id, {}, None, row.scanner, site.one_person)
+            for row in own.rows
+        )
         return OutcomeData(site, study, cases, own, on_progress)
     needs_features = bool(settings.features) or settings.outcome.endpoint == "activity"
     if not sees_images(settings) and not needs_features:
@@ -125,7 +128,7 @@ class OutcomeData:
     @property
     def training_cases(self) -> tuple[Case, ...]:
         """The images of the patients that are learned from, all their visits."""
-        patients = {(one.dataset, one.subject) for one in self.splits.training}
+        patients = {one.patient for one in self.splits.training}
         return tuple(case for case in self.cases if case.patient in patients)
 
     @cached_property
@@ -146,4 +149,4 @@ class OutcomeData:
     def _told(self) -> Observations:
         """The observations with a label, whatever their inputs."""
         told_by = self.raw if self.study.segmentation is None else None
-        return observations(self.cases, self.site.data, self.settings, told_by)
+        return observations(self.cases, self.site, self.settings, told_by)

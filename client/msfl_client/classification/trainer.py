@@ -61,8 +61,8 @@ def split_segmentation(site: SiteConfig, study: StudyConfig, cases: Sequence[Cas
     if site.name == study.left_out:
         return [], []
     imaged = check_site(site, study.inputs, num_workers=os.cpu_count() or 1, needs_mask=False).cases
-    splits = split_patients(observations(imaged, site.data, study.classification).kept, study, site.name)
-    patients = [{(one.dataset, one.subject) for one in part} for part in splits.each]
+    splits = split_patients(observations(imaged, site, study.classification).kept, study, site.name)
+    patients = [{one.patient for one in part} for part in splits.each]
     more = split_by_patient(
         [case for case in cases if case.patient not in set().union(*patients)], fraction, study.seed
     )

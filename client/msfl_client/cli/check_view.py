@@ -151,7 +151,7 @@ def _split_line(site: SiteConfig, study: StudyConfig, check: SiteCheck) -> str:
 
 def _split_counts(site: SiteConfig, study: StudyConfig, check: SiteCheck) -> dict[str, int]:
     """Patients as the egress gateway counts them: of each split, and the fewest whose patches a round draws."""
-    training, validation = (["/".join(map(str, case.patient)) for case in split] for split in _splits(study, check))
+    training, validation = ([case.patient for case in split] for split in _splits(study, check))
     rounds, seed = range(1, min(study.rounds.num_rounds, _ROUNDS_LOOKED_AT) + 1), seed_of(study, site.name)
     fewest = min(patients_behind(study.training, seed, training, number) for number in rounds) if training else 0
     return {

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from msfl_client.cli.options import SitePath, StudyPath, Workers
+from msfl_common.errors import InputError
 from msfl_common.system.command_line import Commands, Json, print_json
 
 commands = Commands()
@@ -19,28 +20,41 @@ commands = Commands()
 def import_dicom_folder(
     source: Annotated[Path, typer.Argument(metavar="DICOM", help="Folder with DICOM files, at any depth.")],
     bids: Annotated[Path, typer.Argument(metavar="BIDS", help="BIDS folder to write or add to.")],
+    rules: Annotated[
+        Path | None,
+        typer.Option("--rules", metavar="RULES.yaml", help="What series of certain names are; goes before all else."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a BIDS folder of DICOM files: T1w, FLAIR, T2w and PDw series, de-identified.
 
-    Subjects are numbered afresh and visits by date. Who is who stands in BIDS/sourcedata/subjects.tsv, which only
-    this account may read: keep it at the site. What is there already is left alone.
+    Subjects are numbered afresh and visits by date. Who is who stands in BIDS/sourcedata/subjects.tsv, and what became
+    of each series in series.tsv beside it; only this account may read them: keep them at the site. What is there
+    already is left alone. Exit code 1 when a series is in question or cannot be right, 2 when nothing can be used.
     """
-    from msfl_client.data.dicom import TABLE, import_dicom
+    from msfl_client.cli.dicom_view import print_import
+    from msfl_client.data.dicom import import_dicom
+    from msfl_client.data.dicom_report import nothing_found
+    from msfl_client.data.dicom_rules import load_rules
     from msfl_common.system.progress import progress_bars, stdout_console
 
+    wanted = load_rules(rules)
     with progress_bars() as bars:
-        bars.add_task("Converting DICOM", total=None, note="")
-        report = import_dicom(source, bids)
+        task = bars.add_task("Reading DICOM", total=None, note="")
+        report = import_dicom(
+            source,
+            bids,
+            wanted,
+            lambda doing, done, total: bars.update(task, description=doing, completed=done, total=total),
+        )
     if as_json:
-        print_json(asdict(report))
-        return
-    console = stdout_console(soft_wrap=True)
-    visits = {(subject, visit) for subject, visit, _ in report.images}
-    console.print(f"{len(report.images)} images of {len(visits)} visits; {report.there_already} visits were there")
-    for why, count in report.passed_over.items():
-        console.print(f"passed over: {count} {why}", style="yellow")
-    console.print(f"Who is who: {bids / TABLE}; keep it at the site.")
+        print_json({"images": report.images, "is_settled": report.is_settled, **asdict(report)})
+    else:
+        print_import(stdout_console(soft_wrap=True), bids, report)
+    if not (report.of("imported") or report.of("there already")):
+        raise InputError(nothing_found(source, report))
+    if not report.is_settled:
+        raise typer.Exit(1)
 
 
 @commands.command()

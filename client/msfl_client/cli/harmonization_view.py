@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from msfl_client.clinical.covariates import select_cases
 from msfl_client.data.bids import Case
-from msfl_client.data.bids_tables import several
+from msfl_client.harmonization.selection import select_cases, why_left_out
 from msfl_common.config.site import Policy
 from msfl_common.config.study import Harmonization
 
@@ -24,14 +23,16 @@ if TYPE_CHECKING:  # it loads statsmodels, and the look beforehand does without
 def prospect_lines(
     training: Sequence[Case], roots: Sequence[Path], settings: Harmonization, policy: Policy
 ) -> Iterator[str]:
-    """Before anything is computed: each scanner's training cases, and who is left out and why."""
+    """Before anything is computed: each scanner's training patients, and who is left out and why."""
     chosen = select_cases(training, roots, settings)
     usable = chosen.without_small_scanners(settings.min_cases)
     yield f"Harmonization (ComBat over scanners, {', '.join(settings.covariates) or 'no covariates'} kept):"
-    for scanner, count in sorted(Counter(chosen.scanners).items()):
-        enough = "ok" if count >= settings.min_cases else f"too few, at least {settings.min_cases} are needed"
-        yield f"  scanner {scanner}: {count} training cases, {enough}"
-    yield from _left_out_lines(chosen.left_out)
+    visits = Counter(chosen.scanners)
+    for scanner, count in sorted(chosen.patients.items()):
+        enough = "ok" if count >= settings.min_cases else f"too few, at least {settings.min_cases} patients are needed"
+        yield f"  scanner {scanner}: {_of_patients(visits[scanner], count)}, {enough}"
+    for line in why_left_out(chosen.left_out):
+        yield f"  left out of harmonization: {line}"
     if "harmonization_sums" not in policy.allow:
         yield "  the site's policy keeps its sums here; its scanners are fitted to the others' reference"
     if not usable.cases:
@@ -41,15 +42,15 @@ def prospect_lines(
 def print_harmonized(console: Console, site: str, made: HarmonizedSite, reference: str) -> None:
     """How far each scanner was from the reference, and which cases were left out."""
     table = Table(title=f"Scanners of {site}, brought to reference {reference}", title_justify="left")
-    for heading in ("scanner", "training cases", "shift, SD (median, largest)", "spread (smallest, largest)"):
+    for heading in ("scanner", "training patients", "shift, SD (median, largest)", "spread (smallest, largest)"):
         table.add_column(heading, justify="left" if heading == "scanner" else "right")
     for row in scanner_rows(made):
         shift = f"{row['median_shift_sd']:.2f}, {row['largest_shift_sd']:.2f}"
         spread = f"x{row['smallest_spread']:.2f}, x{row['largest_spread']:.2f}"
         table.add_row(row["scanner"], str(row["num_cases"]), shift, spread)
     console.print(table)
-    for line in _left_out_lines(made.left_out):
-        console.print(line.strip(), soft_wrap=True)
+    for line in why_left_out(made.left_out):
+        console.print(f"left out of harmonization: {line}", soft_wrap=True)
 
 
 def scanner_rows(made: HarmonizedSite) -> list[dict[str, Any]]:
@@ -70,9 +71,5 @@ def scanner_rows(made: HarmonizedSite) -> list[dict[str, Any]]:
     return rows
 
 
-def _left_out_lines(left_out: Mapping[str, str]) -> Iterator[str]:
-    reasons: dict[str, list[str]] = {}
-    for key, reason in left_out.items():
-        reasons.setdefault(reason, []).append(key)
-    for reason, keys in reasons.items():
-        yield f"  left out of harmonization: {len(keys)} ({several(keys)}): {reason}"
+def _of_patients(num_visits: int, num_patients: int) -> str:
+    return f"{num_patients} training patient{'s' * (num_patients != 1)}, {num_visits} visit{'s' * (num_visits != 1)}"

@@ -108,7 +108,7 @@ def _keep(site: SiteConfig, kit: SignedKit, as_json: bool) -> None:
     console = stdout_console(soft_wrap=True)
     console.print(
         f"{site.name}: the kit of study {kit.kit.study} is approved. Next: `msfl-client check SITE.yaml`; a site that "
-        "runs already takes it up when it is stopped and started."
+        "runs already takes it up by itself."
     )
 
 

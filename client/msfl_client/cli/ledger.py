@@ -51,10 +51,12 @@ def ledger(
     are checked first; exit code 2 when something was touched. --open takes what the site has kept, encrypted, of one
     message (`policy.keep_content`), and checks that it is what left.
     """
-    from msfl_client.cli.ledger_view import export_csv, overview, overview_document, print_overview
+    from msfl_client.cli.ledger_view import CSV_START, export_csv, overview, overview_document, print_overview
+    from msfl_client.egress.ledger_page import PAGE_START
     from msfl_client.egress.ledger_proof import Proof
     from msfl_common.config.site import load_site
     from msfl_common.errors import InputError
+    from msfl_common.system.files import check_replaceable
     from msfl_common.system.progress import stdout_console
 
     if number is not None and (verify or export or report):
@@ -63,6 +65,9 @@ def ledger(
         raise InputError("--key and --output: belong to --open NUMBER")
     _check_suffix("--export", export, ".csv")
     _check_suffix("--report", report, ".html")
+    for page, mark in ((export, CSV_START), (report, PAGE_START)):
+        if page is not None:
+            check_replaceable(page, mark)
     config = load_site(site)
     proof = Proof.of(config)
     console = stdout_console(soft_wrap=True)
@@ -139,7 +144,7 @@ def _open(
 
     from msfl_client.egress.ledger_content import SENT_FOLDER, open_content, read_officer_key
     from msfl_common.errors import InputError
-    from msfl_common.system.files import write_bytes, write_json
+    from msfl_common.system.files import check_replaceable, write_bytes, write_json
     from msfl_common.system.progress import stdout_console
 
     if key is None or output is None:
@@ -148,6 +153,8 @@ def _open(
     line = next((line for line in list(proof.lines()) if line.number == number), None)
     if line is None:
         raise InputError(f"--open {number}: the ledger has {proof.num_lines} lines")
+    for file in (output, output.with_suffix(".json")):
+        check_replaceable(file)
     officer = read_officer_key(key, _passphrase(passphrase_file, is_new=False))
     opened = open_content(config.state / SENT_FOLDER, line, officer)
     document = {"line": line.model_dump(), "numbers": opened.numbers}

@@ -25,6 +25,7 @@ COLUMNS = (
     "number", "time", "kind", "study", "round", "num_cases", "min_patients", "num_bytes", "arrays", "numbers", "sha256",
     "code", "late", "head_sent", "policy", "version", "format", "receipt", "previous", "hash", "signature",
 )  # fmt: skip
+CSV_START = ",".join(COLUMNS)
 _SHOWN_DIGITS = 12
 _WIDE_COLUMNS = 120
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")

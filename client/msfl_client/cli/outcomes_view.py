@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from msfl_common.config.classification import Classification, DeepModel
 from msfl_common.metrics.reliability import NEAREST_CASES
 from msfl_common.models.model_card import NOTICE, ModelCard
 from msfl_common.system.files import write_json, write_text
+from msfl_common.system.tab_separated import tsv_text
 
 TABLE = "predictions.tsv"
 NUM_REASONS = 3
@@ -28,12 +27,8 @@ def write_predictions(output: Path, found: Predictions, origin: str) -> Path:
     """Write `predictions.tsv` and, beside it, what its columns mean; returns the table's path."""
     path = output / TABLE
     columns = _columns(found.card)
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(_cells(row, found.card) for row in found.rows)
     write_json(path.with_suffix(".json"), {"Notice": NOTICE, "ModelOrigin": origin, **_about(found.card), **columns})
-    write_text(path, stream.getvalue())
+    write_text(path, tsv_text([columns, *(_cells(row, found.card) for row in found.rows)]))
     return path
 
 
@@ -64,6 +59,7 @@ def predictions_document(found: Predictions, origin: str) -> dict[str, Any]:
                 ],
                 "saliency": list(row.saliency),
                 "status": row.status,
+                "warnings": list(row.warnings),
             }
             for row in found.rows
         ],
@@ -76,7 +72,15 @@ def print_predictions(console: Console, found: Predictions, path: Path, origin: 
     labels = list(card.labels.values())
     shown = labels[1:] if len(labels) == 2 else labels
     table = Table(title=f"{_outcome(card)}, predicted by study {card.study.name}")
-    for name in ("Patient", "Visit", *(f"P({label})" for label in shown), "95% interval", "Class", "Main reasons"):
+    for name in (
+        "Patient",
+        "Visit",
+        *(f"P({label})" for label in shown),
+        "95% interval",
+        "Class",
+        "Main reasons",
+        "Warnings",
+    ):
         table.add_column(name)
     for row in found.rows[:_ROWS_SHOWN]:
         visit = row.session_id or (_MISSING if row.days is None else f"day {row.days:g}")
@@ -86,7 +90,7 @@ def print_predictions(console: Console, found: Predictions, path: Path, origin: 
         else:
             cells = [*(f"{row.probabilities[label]:.2f}" for label in shown), _interval_cell(row), row.predicted or ""]
             cells.append(_reasons_text(row.reasons))
-        table.add_row(row.participant_id, visit, *cells)
+        table.add_row(row.participant_id, visit, *cells, Text("\n".join(row.warnings), style="yellow"))
     console.print(table)
     num_left_out = sum(row.probabilities is None for row in found.rows)
     told = f"{len(found.rows) - num_left_out} of {len(found.rows)} predicted; table: {path}"
@@ -158,6 +162,7 @@ def _columns(card: ModelCard) -> dict[str, dict[str, Any]]:
         "class": f"Predicted class: {how}",
         "reasons": f"{reasons_text(card)} Input, its value, and the effect; the {NUM_REASONS} that weigh most",
         "status": "ok, with what was passed over, or why there is no prediction",
+        "warnings": "What deserves a look in the images of the visit, and of those before",
     }
     return {name: {"Description": text} for name, text in described.items()}
 
@@ -175,6 +180,7 @@ def _cells(row: Prediction, card: ModelCard) -> list[str]:
         row.predicted or _MISSING,
         _reasons_text(row.reasons) or _MISSING,
         " ".join(row.status.split()),
+        " ".join("; ".join(row.warnings).split()) or _MISSING,
     ]
 
 

@@ -40,7 +40,7 @@ def start(site: SitePath, health_port: HealthPort = None, as_json: Json = False)
 
 @commands.command()
 def status(site: SitePath, as_json: Json = False) -> None:
-    """What the site's process is doing. Exit code 1 when it is not running."""
+    """What the site's process is doing. Exit code 1 when it is not running and the study is not finished."""
     from msfl_client.connection.status import read_status
     from msfl_client.connection.supervisor import LOCK, one_line
     from msfl_client.site.kit_approval import what_waits
@@ -58,6 +58,8 @@ def status(site: SitePath, as_json: Json = False) -> None:
             "kit_to_approve": waits or None,
         }
         print_json(document)
+    elif pid is None and last is not None and last.is_last:
+        stdout_console(soft_wrap=True).print(f"{config.name}: stopped; study {last.study} is finished")
     elif pid is None:
         stdout_console(soft_wrap=True).print(
             f"{config.name}: not running; start it with `msfl-client start {quoted(site)}`"
@@ -67,7 +69,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
         stdout_console(soft_wrap=True).print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}")
     if waits and not as_json:
         stdout_console(soft_wrap=True).print(waits)
-    if pid is None:
+    if pid is None and not (last is not None and last.is_last):
         raise typer.Exit(1)
 
 

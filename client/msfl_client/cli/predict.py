@@ -13,7 +13,7 @@ import typer
 from msfl_common.system.command_line import Commands, Json, print_json
 
 if TYPE_CHECKING:
-    from msfl_common.config.site import SiteConfig
+    from msfl_common.config.site import SiteConfig, Words
 
 commands = Commands()
 
@@ -39,6 +39,8 @@ class _Job:
     device: Device
     origin: str
     as_json: bool
+    force: bool
+    words: Words
 
 
 @commands.command()
@@ -67,15 +69,24 @@ def predict(
         bool, typer.Option("--every-visit", help="An outcome for every visit, not for each patient's last alone.")
     ] = False,
     authority: Authority = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Predict what cannot be right, too: an image whose sform and qform lie apart, or that holds no head.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Outline lesions, or predict an outcome, whichever the model was trained for; nothing is sent.
 
     Lesions: a mask and a probability map for every case, and a table of counts and volumes. An outcome: for each
     patient's last visit with the model's inputs the probability of each class, a confidence interval and the main
-    reasons; a patient without the inputs is named with what is missing. Research use only.
+    reasons; a patient without the inputs is named with what is missing. What deserves a look stands beside each in
+    the column warnings. Exit code 2 when lesions could not be outlined in a case, or images were refused. Research use
+    only.
     """
-    from msfl_common.config.site import load_site
+    from msfl_common.config.site import Words, load_site
     from msfl_common.errors import InputError
     from msfl_common.models.model_folder import read_card
     from msfl_common.models.model_signature import check_origin, fingerprint_of
@@ -87,17 +98,18 @@ def predict(
         origin = check_origin(model, fingerprint_of(authority) if authority is not None else None).sentence
     else:
         origin = _origin_at_site(model, config)
-    if device is None and config is not None:
+    if device is not None:
+        _check_device("--device", device)
+    elif config is not None:
         _lend_memory(config)
-        job = _Job(model, source, output, config.device, origin, as_json)
-    else:
-        job = _Job(model, source, output, device or "auto", origin, as_json)
+    chosen = device or (config.device if config is not None else "auto")
+    job = _Job(model, source, output, chosen, origin, as_json, force, config.words if config is not None else Words())
     if card.study.classification is not None:
         _predict_outcomes(job, every_visit)
     elif every_visit:
         raise InputError("--every-visit: lesions are outlined at every visit in any case; leave it out")
     else:
-        _outline_lesions(job)
+        _outline_lesions(job, card.study.name)
 
 
 def _source(site: SiteConfig | None, asked: Path | None) -> Path:
@@ -129,9 +141,23 @@ def _origin_at_site(model: Path, site: SiteConfig) -> str:
         ) from None
 
 
+def _check_device(setting: str, *names: str) -> None:
+    from msfl_common.config.site import known_device
+    from msfl_common.errors import InputError, RefusedError
+    from msfl_common.system.devices import pick_devices
+
+    try:
+        pick_devices([known_device(name) for name in names])
+    except RefusedError as error:
+        raise InputError(f"{setting} {error.detail}; `auto` takes what there is") from None
+    except ValueError as error:
+        raise InputError(f"{setting} {' '.join(names)}: {error}") from None
+
+
 def _lend_memory(site: SiteConfig) -> None:
     from msfl_common.system.devices import cap_memory, pick_device
 
+    _check_device(f"site {site.name}: device:", *([site.device] if isinstance(site.device, str) else site.device))
     cap_memory(pick_device(site.device), site.gpu_memory_fraction)
 
 
@@ -151,7 +177,15 @@ def _predict_outcomes(job: _Job, every_visit: bool) -> None:
             bars.update(tasks[what], completed=done, total=total)
 
         found = predict_outcomes(
-            job.model, job.source, job.output, job.device, every_visit, os.cpu_count() or 1, on_progress
+            job.model,
+            job.source,
+            job.output,
+            job.device,
+            every_visit,
+            os.cpu_count() or 1,
+            on_progress,
+            job.force,
+            job.words,
         )
         path = write_predictions(job.output, found, job.origin)
     found.raise_if_none(job.source, path)
@@ -159,34 +193,52 @@ def _predict_outcomes(job: _Job, every_visit: bool) -> None:
         print_json(predictions_document(found, job.origin))
     else:
         print_predictions(stdout_console(), found, path, job.origin)
+    _end_where_refused([f"{key}: {why}" for key, why in found.refused.items()])
 
 
-def _outline_lesions(job: _Job) -> None:
+def _end_where_refused(lines: Sequence[str]) -> None:
+    """Say which images could not be used, a line each, and leave with exit code 2 if there are any."""
+    from msfl_common.system.progress import alert
+
+    for line in lines:
+        alert(line)
+    if lines:
+        raise typer.Exit(2)
+
+
+def _outline_lesions(job: _Job, name: str) -> None:
+    from msfl_client.cli.lesions_view import lesions_table
     from msfl_client.prediction.features import RAW_TABLE, measure_predictions, reference_of_model
     from msfl_client.prediction.lesions import TABLE, predict_folder
     from msfl_common.models.model_card import NOTICE
-    from msfl_common.system.progress import alert, console, progress_bars
+    from msfl_common.system.progress import console, progress_bars, stdout_console
 
     model, source, output, device, origin = job.model, job.source, job.output, job.device, job.origin
     reference, measured = reference_of_model(model), None
     with progress_bars() as bars:
         task = bars.add_task("Predicting cases", total=None, note="")
         rows = predict_folder(
-            model, source, output, device, lambda done, total: bars.update(task, completed=done, total=total), origin
+            model,
+            source,
+            output,
+            device,
+            lambda done, total: bars.update(task, completed=done, total=total),
+            origin,
+            job.force,
         )
         if reference is not None:
             also = bars.add_task("Measuring cases", total=len(rows), note="")
             measured = measure_predictions(
-                model, reference, source, output, device, os.cpu_count() or 1, lambda: bars.advance(also)
+                model, reference, source, output, device, os.cpu_count() or 1, lambda: bars.advance(also), job.force
             )
+    failed = [f"{row.participant_id} {row.session_id}: {row.status}" for row in rows if row.lesion_count is None]
     if job.as_json:
         console.print(origin, soft_wrap=True)
         print_json([asdict(row) for row in rows])
+        _end_where_refused(failed)
         return
-    failed = [row for row in rows if row.lesion_count is None]
+    stdout_console().print(lesions_table(rows, f"Lesions, predicted by study {name}"))
     console.print(f"{len(rows) - len(failed)} of {len(rows)} cases predicted; table: {output / TABLE}", soft_wrap=True)
-    for row in failed:
-        alert(f"{row.participant_id} {row.session_id}: {row.status}")
     if measured is not None and reference is not None:
         num = len(measured.harmonized.table.rows) if measured.harmonized else 0
         told = (
@@ -195,3 +247,4 @@ def _outline_lesions(job: _Job) -> None:
         console.print(told + (f" ({measured.reason})" if measured.reason else ""), soft_wrap=True)
     console.print(origin, soft_wrap=True)
     console.print(NOTICE)
+    _end_where_refused(failed)

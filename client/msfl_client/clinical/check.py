@@ -13,7 +13,7 @@ from rich.text import Text
 from msfl_client.clinical.inputs import complete, dataset_of
 from msfl_client.clinical.observations import REASONS, Observation, Observations, observations, sees_images
 from msfl_client.clinical.splits import split_patients
-from msfl_client.data.bids import Case
+from msfl_client.data.bids import Case, in_several_folders
 from msfl_client.data.findings import FIXES, Finding
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.disclosure.small_groups import describe_small_group, in_large_groups
@@ -62,7 +62,9 @@ class OutcomeCheck:
         """
         if not self.found.kept:
             reasons = ", ".join(f"{count} {REASONS[reason]}" for reason, count in self.found.counts.items())
-            raise CohortError(f"{source}: no patient can be used for {self.outcome}: {reasons or 'no patient found'}")
+            first = next((f"; {one.text}" for one in self.findings if one.level == "fail" and one.case is None), "")
+            text = f"{source}: no patient can be used for {self.outcome}: {reasons or 'no patient found'}"
+            raise CohortError(f"{text}{first}")
         for finding in self.findings:
             if finding.rule == "leak":
                 raise InputError(f"{source}: {finding.text}")
@@ -83,9 +85,11 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
     table = None
     if study.segmentation is None:  # else features wait for a model of lesions
         table = own_features(site) or (read_features_table(path) if path.exists() else None)
-    found = observations(cases, site.data, settings, table)
+    found = observations(cases, site, settings, table)
     measured = table is not None or not settings.features
     findings = list(found.findings)
+    if not needs_images(site, study):  # else the look at the images says so
+        findings += in_several_folders(site, {(one.dataset, one.subject) for one in found.kept})
     if measured and not isinstance(settings.model, DeepModel):
         found = complete(found, settings, table)
         try:

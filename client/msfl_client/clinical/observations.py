@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from msfl_client.clinical.endpoints import Scored, Told, Unknown, either, lesion_activity, worsening
-from msfl_client.clinical.records import Patient, Visit, read_clinical
-from msfl_client.data.bids import Case
+from msfl_client.clinical.endpoints import Unknown
+from msfl_client.clinical.follow_up import CHANGE_COLUMNS, changed, endpoint_of, is_near_relapse
+from msfl_client.clinical.records import Patient, read_clinical
+from msfl_client.data.bids import Case, patient_key
 from msfl_client.data.findings import Finding
-from msfl_client.features.table import FeatureRow, FeatureTable
-from msfl_common.config.classification import Classification, Clinical, DeepModel, Endpoint, Outcome
+from msfl_client.features.table import FeatureTable
+from msfl_common.config.classification import Classification, Clinical, DeepModel, Outcome
+from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
 
 Reason = (
@@ -35,6 +36,9 @@ REASONS: Mapping[Reason, str] = MappingProxyType(
         "short-follow-up": "follow-up ends before the horizon",
         "unconfirmed": "worsening, but follow-up ends before it could be confirmed",
         "gap": "worsening after the horizon, and no visit around it",
+        "relapse": "the visit is too near a relapse (outcome.relapse_days of the study)",
+        "no-relapses": "no phenotype/relapses.tsv, so that nobody knows what is independent of relapses",
+        "older-lesion": "a lesion that is new since a scan before the visit, and may be older than the visit",
         "no-later-visit": "no later visit to take the label from",
         "no-label": "no label",
         "other-label": "a label that is no class of the study",
@@ -42,9 +46,6 @@ REASONS: Mapping[Reason, str] = MappingProxyType(
     }
 )
 """What each reason for leaving out means."""
-
-_CHANGE_FEATURES = ("new_lesion_count", "enlarging_lesion_count")
-_CHANGE_COLUMNS = ("new_lesions", "enlarging_lesions")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Observation:
         dataset: index of the BIDS folder.
         subject: "sub-001", unique within the folder.
         visit_id: of the index visit; None for one without, or in a folder without ses- levels.
-        patient: key of the patient, unique within the site.
+        patient: who it is, unique within the site, as `Case.patient` has it.
         visits: up to the index visit, which is the last; oldest first.
         label: index of its class.
     """
@@ -127,20 +128,21 @@ def sees_images(classification: Classification) -> bool:
 
 
 def observations(
-    cases: Sequence[Case], roots: Sequence[Path], classification: Classification, table: FeatureTable | None = None
+    cases: Sequence[Case], site: SiteConfig, classification: Classification, table: FeatureTable | None = None
 ) -> Observations:
     """The observations that a study can use.
 
     A column of participants.tsv labels a patient at baseline. A column of sessions.tsv is the status at its visit, and
     is predicted from the visit before. An endpoint is computed from the visits after the index visit, which is each
-    patient's first or every one that has a label.
+    patient's first that is not near a relapse, or every such one that has a label.
 
     Whether lesions changed is read from `new_lesions` and `enlarging_lesions` of sessions.tsv, a reader's counts since
-    the visit_id before; where it has neither, from the table of features.
+    the scan before; where it has neither, from the table of features. Scans are the visits with images or such counts,
+    and where none of a patient has images, all that have a visit_id.
 
     Args:
         cases: the site's usable cases, as `bids.find_cases` orders them.
-        roots: its BIDS folders.
+        site: whose; `data`, `words` and `same_ids` are used.
         classification: the outcome, and what it is predicted from.
         table: features of the cases, if there are any; its rows count as images, too.
 
@@ -152,25 +154,31 @@ def observations(
     imaged = imaged_visits(cases, table)
     needed = {*classification.clinical, *(["edss"] if outcome.endpoint else [])}
     if outcome.endpoint == "activity":
-        needed |= {*_CHANGE_COLUMNS}
-    records = read_clinical(roots, needed, outcome.column, {place: list(of) for place, of in imaged.items()})
+        needed |= {*CHANGE_COLUMNS}
+    visits = {place: list(of) for place, of in imaged.items()}
+    with_relapses = outcome.endpoint is not None and (outcome.pira or outcome.relapse_days > 0)
+    records = read_clinical(site, needed, outcome.column, visits, with_relapses)
     if outcome.column and outcome.observations == "every" and not records.label_in_sessions:
         raise InputError(
             f"outcome.observations: every visit needs an endpoint or a column of sessions.tsv; {outcome.column} is one "
             "of participants.tsv, with one label for a patient"
         )
+    findings = [*records.findings]
+    if with_relapses and any(patient.relapses is None for patient in records.patients.values()):
+        findings.append(Finding("pass", None, "outcome", "no phenotype/relapses.tsv: an EDSS counts, relapse or not"))
     kept: list[Observation] = []
     left_out: dict[str, Reason] = dict.fromkeys(records.left_out, "fault")
     for place, patient in records.patients.items():
         images = imaged.get(place, {})
-        changes = {visit_id: _changed(rows.get((*place, visit_id))) for visit_id in images}
+        changes = {visit_id: changed(rows.get((*place, visit_id))) for visit_id in images}
         if not are_in_order(patient, images):
             left_out[patient.key] = "visit-order"
             continue
-        more, without = _of_patient(place, patient, images, changes, records.label_in_sessions, classification)
+        who = patient_key(place[1], place[0], site.one_person)
+        more, without = _of_patient(place, who, patient, images, changes, records.label_in_sessions, classification)
         kept += more
         left_out |= without
-    return Observations(tuple(kept), left_out, records.findings)
+    return Observations(tuple(kept), left_out, tuple(findings))
 
 
 def imaged_visits(
@@ -179,7 +187,7 @@ def imaged_visits(
     """Of each (folder, subject) the visits with images or features, in order, and their case."""
     found: defaultdict[tuple[int, str], dict[str | None, Case | None]] = defaultdict(dict)
     for case in cases:
-        found[case.patient][case.visit_id] = case
+        found[case.place][case.visit_id] = case
     for row in table.rows if table else ():
         found[row.dataset, row.participant_id].setdefault(row.session_id, None)
     return dict(found)
@@ -193,6 +201,7 @@ def are_in_order(patient: Patient, images: Collection[str | None]) -> bool:
 
 def observe(
     place: tuple[int, str],
+    who: str,
     patient: Patient,
     index: int,
     images: Mapping[str | None, Case | None],
@@ -203,6 +212,7 @@ def observe(
 
     Args:
         place: folder and subject.
+        who: as `Observation.patient`.
         patient: with the visits.
         index: number of the visit.
         images: visit_id to its case.
@@ -217,7 +227,7 @@ def observe(
         )
         for visit in patient.visits[: index + 1]
     )
-    return Observation(_key(patient, index), *place, patient.visits[index].visit_id, patient.key, seen, label)
+    return Observation(_key(patient, index), *place, patient.visits[index].visit_id, who, seen, label)
 
 
 def _key(patient: Patient, index: int) -> str:
@@ -228,6 +238,7 @@ def _key(patient: Patient, index: int) -> str:
 
 def _of_patient(
     place: tuple[int, str],
+    who: str,
     patient: Patient,
     images: Mapping[str | None, Case | None],
     changes: Mapping[str | None, float | None],
@@ -242,12 +253,18 @@ def _of_patient(
         candidates = [number for number in candidates if number == patient.baseline]
     if not candidates:
         return [], {patient.key: "no-images"}
-    kept, left_out = [], {}
+    kept: list[Observation] = []
+    left_out: dict[str, Reason] = {}
+    if outcome.endpoint is not None:
+        near = [at for at in candidates if is_near_relapse(patient, at, outcome)]
+        candidates = [at for at in candidates if at not in near]
+        if outcome.observations == "every" or not candidates:
+            left_out |= dict.fromkeys((_key(patient, at) for at in near), "relapse")
     for index in candidates[:1] if outcome.observations == "first" else candidates:
         found = _label(patient, index, changes, label_in_sessions, outcome)
         key = _key(patient, index)
         if isinstance(found, int):
-            kept.append(observe(place, patient, index, images, classification, found))
+            kept.append(observe(place, who, patient, index, images, classification, found))
         else:
             left_out[key] = found
     return kept, left_out
@@ -261,7 +278,7 @@ def _label(
     outcome: Outcome,
 ) -> int | Reason:
     if outcome.endpoint is not None:
-        told = _endpoint(patient.visits, index, changes, outcome, outcome.endpoint)
+        told = endpoint_of(patient, index, changes, outcome, outcome.endpoint)
         return int(told) if isinstance(told, bool) else told
     if not label_in_sessions:
         return _class_of(patient.label, outcome)
@@ -275,39 +292,3 @@ def _class_of(text: str | None, outcome: Outcome) -> int | Reason:
         return "no-label"
     name = text.removesuffix(".0") if text not in outcome.classes else text
     return outcome.classes.index(name) if name in outcome.classes else "other-label"
-
-
-def _endpoint(
-    visits: Sequence[Visit],
-    index: int,
-    changes: Mapping[str | None, float | None],
-    outcome: Outcome,
-    endpoint: Endpoint,
-) -> Told | Literal["no-date"]:
-    start = visits[index]
-    if start.days is None:
-        return "no-date"
-    timed = [(visit, visit.days) for visit in visits[index + 1 :] if visit.days is not None]
-    worse: Told = "no-score"
-    if "edss" in start.values:
-        later = [Scored(days, visit.values["edss"]) for visit, days in timed if "edss" in visit.values]
-        worse = worsening(Scored(start.days, start.values["edss"]), later, endpoint, outcome)
-    if endpoint != "activity":
-        return worse
-    read = [(days, _change(visit, changes)) for visit, days in timed]
-    return either(
-        lesion_activity(start.days, [Scored(days, value) for days, value in read if value is not None], outcome), worse
-    )
-
-
-def _change(visit: Visit, changes: Mapping[str | None, float | None]) -> float | None:
-    """Whether lesions appeared or grew since the visit_id before: by the reader, else by the features."""
-    counts = [visit.values[name] for name in _CHANGE_COLUMNS if name in visit.values]
-    if counts:
-        return float(any(counts))
-    return changes.get(visit.visit_id) if visit.imaged else None
-
-
-def _changed(row: FeatureRow | None) -> float | None:
-    counts = [row.features[name] for name in _CHANGE_FEATURES if name in row.features] if row else []
-    return float(any(counts)) if counts else None

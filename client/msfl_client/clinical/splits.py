@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from msfl_client.clinical.observations import Observation
@@ -58,7 +58,8 @@ def split_observations(
     In each BIDS folder, patients of each class (of several, the last) are ranked by the SHA-256 of seed and patient and
     spread evenly over 0 to 1; of all together, the first ceil(test_fraction * n) are for the test, the next
     ceil(validation_fraction * n) validate and the rest train, at least one. So every part has its share of each class,
-    as far as the counts allow. The order of observations and the site's other folders make no difference.
+    as far as the counts allow. Who is in several folders counts in the first of them. The order of observations and
+    other people of the site's other folders make no difference.
 
     Args:
         found: observations of one site.
@@ -69,15 +70,13 @@ def split_observations(
     Returns:
         Training, validation and test observations, each in the order given.
     """
-    part_of: dict[tuple[int, str], int] = {}
-    for dataset, labels in _by_folder(found).items():
+    part_of: dict[str, int] = {}
+    for patients, labels in _by_folder(found):
         ranked = _evenly(labels, seed)
         num_test, num_validation = _part_sizes(len(ranked), validation_fraction, test_fraction)
         for place, subject in enumerate(ranked):
-            part_of[dataset, subject] = 2 if place < num_test else 1 if place < num_test + num_validation else 0
-    training, validation, test = (
-        [one for one in found if part_of[one.dataset, one.subject] == part] for part in range(3)
-    )
+            part_of[patients[subject]] = 2 if place < num_test else 1 if place < num_test + num_validation else 0
+    training, validation, test = ([one for one in found if part_of[one.patient] == part] for part in range(3))
     return training, validation, test
 
 
@@ -94,25 +93,31 @@ def held_out(found: Sequence[Observation], number: int, num_folds: int, seed: in
         num_folds: folds.
         seed: the study's seed.
     """
-    chosen: set[tuple[int, str]] = set()
-    for dataset, labels in _by_folder(found).items():
+    chosen: set[str] = set()
+    for patients, labels in _by_folder(found):
         dealt = [subject for ranked in _ranked(labels, seed) for subject in ranked]
-        chosen |= {(dataset, subject) for subject in dealt[number - 1 :: num_folds]}
-    return [one for one in found if (one.dataset, one.subject) in chosen]
+        chosen |= {patients[subject] for subject in dealt[number - 1 :: num_folds]}
+    return [one for one in found if one.patient in chosen]
 
 
 def patients_per_class(found: Sequence[Observation]) -> Counter[int]:
     """Patients by the index of their class, of several the last."""
-    return Counter(label for labels in _by_folder(found).values() for label in labels.values())
+    return Counter(label for _, labels in _by_folder(found) for label in labels.values())
 
 
-def _by_folder(found: Sequence[Observation]) -> Mapping[int, Mapping[str, int]]:
-    """Each BIDS folder's subjects, with their class: of several, the last."""
-    by_folder: defaultdict[int, dict[str, int]] = defaultdict(dict)
+def _by_folder(found: Sequence[Observation]) -> Iterator[tuple[Mapping[str, str], Mapping[str, int]]]:
+    """Of each BIDS folder the subjects that no earlier one has: who they are, and their class, of several the last."""
+    first: dict[str, tuple[int, str]] = {}
+    label_of: dict[str, int] = {}
+    for one in sorted(found, key=lambda one: one.dataset):
+        first.setdefault(one.patient, (one.dataset, one.subject))
+        label_of[one.patient] = max(one.label, label_of.get(one.patient, 0))
+    folders: defaultdict[int, dict[str, str]] = defaultdict(dict)
     for one in found:
-        subjects = by_folder[one.dataset]
-        subjects[one.subject] = max(one.label, subjects.get(one.subject, 0))
-    return by_folder
+        dataset, subject = first[one.patient]
+        folders[dataset][subject] = one.patient
+    for patients in folders.values():
+        yield patients, {subject: label_of[patient] for subject, patient in patients.items()}
 
 
 def _part_sizes(num_patients: int, validation_fraction: float, test_fraction: float) -> tuple[int, int]:

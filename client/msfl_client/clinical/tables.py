@@ -1,27 +1,39 @@
 """The tab-separated tables of a site, read cell by cell: what may stand in each column, and where a fault lies.
 
 A cell is missing when it is empty or reads n/a, na, nan, none or unknown. Numbers have a decimal point. Dates are ISO,
-as 2021-03-24. Column names may be in capitals.
+as 2021-03-24. Column names may be in capitals. Words are those of `WORDS`, and those that the site file adds. What
+spreadsheets make of a cell (decimal commas, dates, separators of thousands) is named with its fix, never guessed.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
 from msfl_client.clinical.covariates import LARGEST_AGE, SEX
-from msfl_common.errors import InputError, reason
+from msfl_client.data.bids_tables import with_prefix
+from msfl_common.system.tab_separated import Line, read_tsv
 
 MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
 DAYS_PER_YEAR = 365.25
 _NUMBER = re.compile(r"[+-]?\d{1,9}(\.\d{1,12})?", re.ASCII)
 _SHOWN_CHARACTERS = 40
+_COMMA = re.compile(r"[+-]?[\d.' ]*\d,\d[\d.']*|[+-]?\d{1,3}(['. ]\d{3})+", re.ASCII)
+_MONTH = r"[^\W\d]{3,9}\.?"
+_MADE_A_DATE = re.compile(
+    rf"\d{{1,2}}[./-]\d{{1,2}}[./-]\d{{2,4}}|\d{{1,2}}[. -]+{_MONTH}([. -]+\d{{2,4}})?|{_MONTH}[. -]+\d{{1,4}}"
+)
+_DAY_NUMBER = re.compile(r"\d{5}(\.\d+)?", re.ASCII)
+_WITH_THOUSANDS, _BELOW_THOUSAND = re.compile(r"[1-9]\d{0,2}\.\d{3}", re.ASCII), re.compile(r"\d{1,3}", re.ASCII)
+_NO_SEPARATORS = "write numbers with a decimal point, and thousands without a separator"
+_NO_QUOTES = "BIDS tables have no quotation marks: save it without them"
 _YES_NO = {"0": 0.0, "no": 0.0, "false": 0.0, "1": 1.0, "yes": 1.0, "true": 1.0}
 
 
@@ -74,6 +86,33 @@ NUMBER_COLUMNS: Mapping[str, float] = MappingProxyType(  # days of one unit
 )
 
 
+class CellError(ValueError):
+    """A cell that its column may not hold.
+
+    Attributes:
+        expected: what it may hold; the same for all such cells of a column.
+        found: what it holds, for a line of text.
+        fix: what to do; empty where that follows from the rest.
+    """
+
+    def __init__(self, expected: str, found: str, fix: str = "") -> None:
+        super().__init__(f"{expected}, found {found}{fix and '; '}{fix}")
+        self.expected, self.found, self.fix = expected, found, fix
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the cells of a folder's tables are read.
+
+    Attributes:
+        words: column to word, in small letters, to number: the program's and those of the site file.
+        doubtful: column to what is wrong with all of its cells, as the column as a whole shows.
+    """
+
+    words: Mapping[str, Mapping[str, float]]
+    doubtful: Mapping[str, CellError]
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of a table.
@@ -105,6 +144,15 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
+    @cached_property
+    def of_subjects(self) -> Mapping[str, Sequence[Row]]:
+        """Subject to its rows, where there is a column participant_id."""
+        found: defaultdict[str, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            if label := row.cells.get("participant_id"):
+                found[with_prefix("sub-", label)].append(row)
+        return dict(found)
+
 
 def read_table(path: Path, needed: Sequence[str]) -> Table | None:
     """Read a table with a header; None where there is no such file.
@@ -113,69 +161,99 @@ def read_table(path: Path, needed: Sequence[str]) -> Table | None:
         InputError: the file cannot be read, or a needed column is not in it, or one is in it twice.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, delimiter="\t")
-            columns = tuple(name.strip().lower() for name in next(reader, []))
-            lines = [(reader.line_num, line) for line in reader if any(cell.strip() for cell in line)]
+        found = read_tsv(path, needed)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; grant read access") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as text ({reason(error)}); save it as tab-separated UTF-8") from None
-    if lacking := [name for name in needed if name not in columns]:
-        raise InputError(f"{path}: no tab-separated column {' and '.join(lacking)}; add it to the first line")
-    if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
-        raise InputError(f"{path}: column {twice[0]} is there twice; remove or rename one")
-    return Table(path, columns, tuple(_row(path, columns, number, line) for number, line in lines))
+    return Table(path, found.columns, tuple(_row(path, found.columns, line) for line in found.lines))
 
 
-def parse_value(column: str, text: str) -> float:
+def words_of_site(added: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, float]]:
+    """The words of each column with those of a site file, which gives a known word for each."""
+    words = {column: dict(known) for column, known in WORDS.items()}
+    for column, meanings in added.items():
+        words[column] |= {word.lower(): WORDS[column][meaning] for word, meaning in meanings.items()}
+    return words
+
+
+def doubtful_columns(
+    tables: Iterable[Table], wanted: Sequence[str], words: Mapping[str, Mapping[str, float]]
+) -> dict[str, CellError]:
+    """Columns of which no cell can be read with certainty, for what stands in them as a whole.
+
+    Where a word is unknown and all the others mean the same, theirs is in doubt too: beside H (hombre), M is mujer.
+    Days that are whole and below 1000, or have a point before three digits, have separators of thousands: 1.095 would
+    be read as a day, and is three years.
+    """
+    texts: dict[str, set[str]] = {name: set() for name in (*words, *NUMBER_COLUMNS)}
+    for table in tables:
+        for row in table.rows:
+            for name in texts.keys() & row.cells.keys():
+                texts[name].add(row.cells[name])
+    doubtful = {}
+    for column in (name for name in wanted if name in words):
+        known = {words[column][text.lower()] for text in texts[column] if text.lower() in words[column]}
+        if any(text.lower() not in words[column] for text in texts[column]) and len(known) < 2:
+            doubtful[column] = _unknown_word(column, words[column], sorted(texts[column]))
+    for column in (name for name, unit in NUMBER_COLUMNS.items() if unit == 1):
+        split = {text for text in texts[column] if _WITH_THOUSANDS.fullmatch(text)}
+        if split and all(_BELOW_THOUSAND.fullmatch(text) for text in texts[column] - split):
+            doubtful[column] = CellError("expected days", _shown(min(split)), _NO_SEPARATORS)
+    return doubtful
+
+
+def parse_value(column: str, text: str, reading: Reading) -> float:
     """The number that a cell stands for.
 
     Raises:
-        ValueError: it is none that the column may hold; says what is expected.
+        CellError: it is none that the column may hold.
     """
+    if column in reading.doubtful:
+        raise reading.doubtful[column]
     if column in WORDS:
-        word = WORDS[column].get(text.lower())
+        word = reading.words[column].get(text.lower())
         if word is None:
-            raise ValueError(f"expected {', '.join(WORDS[column])}, found {_shown(text)}")
+            raise _unknown_word(column, reading.words[column], [text])
         return word
     scale = SCALES[column]
     value = float(text) if _NUMBER.fullmatch(text) else math.nan
     fits = scale.low <= value <= scale.high and (scale.step is None or (value / scale.step).is_integer())
     if not fits:
-        raise ValueError(f"expected {scale}, found {_shown(text)}")
+        raise CellError(f"expected {scale}", _shown(text), _fix_of_number(text))
     return value
 
 
-def parse_time(row: Row) -> tuple[str, float] | None:
+def parse_time(row: Row, reading: Reading) -> tuple[str, float] | None:
     """When a row was: ("date", day number) or ("number", days since baseline); None when it does not say.
 
     A date column goes before a number column.
 
     Raises:
-        ValueError: the cell is neither; names its place.
+        CellError: the cell is neither.
     """
-    for column in DATE_COLUMNS:
-        if text := row.cells.get(column):
-            try:
-                return "date", float(_day(text))
-            except ValueError:
-                expected = "expected a date as 2021-03-24"
-                raise ValueError(f"{row.place(column)}: {expected}, found {_shown(text)}") from None
-    for column, days in NUMBER_COLUMNS.items():
-        if text := row.cells.get(column):
-            if not _NUMBER.fullmatch(text):
-                raise ValueError(f"{row.place(column)}: expected a number, found {_shown(text)}")
-            return "number", float(text) * days
-    return None
+    column = time_column(row)
+    text = row.cells.get(column)
+    if text is None:
+        return None
+    if column in DATE_COLUMNS:
+        try:
+            return "date", float(_day(text))
+        except ValueError:
+            raise CellError("expected a date as 2021-03-24", _shown(text), _fix_of_date(text)) from None
+    if column in reading.doubtful:
+        raise reading.doubtful[column]
+    if not _NUMBER.fullmatch(text):
+        raise CellError("expected a number", _shown(text), _fix_of_number(text))
+    return "number", float(text) * NUMBER_COLUMNS[column]
+
+
+def time_column(row: Row) -> str:
+    """The column that says when a row was; "time" where none does."""
+    return next((column for column in (*DATE_COLUMNS, *NUMBER_COLUMNS) if column in row.cells), "time")
 
 
 def time_place(row: Row) -> str:
     """The place of a row's time, for a line of text."""
-    columns = (*DATE_COLUMNS, *NUMBER_COLUMNS)
-    return row.place(next((column for column in columns if column in row.cells), "time"))
+    return row.place(time_column(row))
 
 
 def _day(text: str) -> int:
@@ -185,10 +263,38 @@ def _day(text: str) -> int:
         return datetime.fromisoformat(text).date().toordinal()
 
 
-def _row(path: Path, columns: Sequence[str], number: int, line: Sequence[str]) -> Row:
-    pairs = ((name, " ".join(cell.split())) for name, cell in zip(columns, line, strict=False))
+def _row(path: Path, columns: Sequence[str], line: Line) -> Row:
+    pairs = ((name, " ".join(cell.split())) for name, cell in zip(columns, line.cells, strict=False))
     cells = {name: text for name, text in pairs if text.lower() not in MISSING}
-    return Row(path, number, cells, len(line), len(columns))
+    return Row(path, line.number, cells, len(line.cells), len(columns))
+
+
+def _unknown_word(column: str, known: Mapping[str, float], found: Sequence[str]) -> CellError:
+    example = "W: female" if column == "sex" else "ja: yes"
+    fix = f"say in the site file what your words mean, as in `words: {{{column}: {{{example}}}}}`"
+    return CellError(f"expected {', '.join(known)}", ", ".join(map(_shown, found[:5])), fix)
+
+
+def _fix_of_number(text: str) -> str:
+    """What a spreadsheet did to a number."""
+    if '"' in text:
+        return _NO_QUOTES
+    if _NUMBER.fullmatch(text):
+        return ""
+    if text.startswith("#"):
+        return "a spreadsheet's error: correct its formula, or write n/a"
+    if _COMMA.fullmatch(text):
+        return _NO_SEPARATORS
+    return "a spreadsheet made a date of it: format the column as a number" if _MADE_A_DATE.fullmatch(text) else ""
+
+
+def _fix_of_date(text: str) -> str:
+    """What a spreadsheet did to a date."""
+    if '"' in text:
+        return _NO_QUOTES
+    if _DAY_NUMBER.fullmatch(text):
+        return "a spreadsheet's number of a day: format the column as yyyy-mm-dd"
+    return "which is the day, and which the month? Format the column as yyyy-mm-dd" if _MADE_A_DATE.match(text) else ""
 
 
 def _shown(text: str) -> str:

@@ -5,15 +5,27 @@ The rules are those of `records`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from msfl_client.clinical.tables import DAYS_PER_YEAR, Row, parse_time, parse_value, time_place
+from msfl_client.clinical.faults import ALIKE, Notes
+from msfl_client.clinical.tables import (
+    DAYS_PER_YEAR,
+    CellError,
+    Reading,
+    Row,
+    parse_time,
+    parse_value,
+    time_column,
+)
+from msfl_client.data.bids_tables import alike, with_prefix
 
 _GROWS = ("age", "disease_duration")
 _RELAPSES = "relapses_prior_year"
 _RELAPSE_DAYS = 365.0
+_NUMBERED = re.compile(r"ses-\d+")
 
 
 @dataclass(frozen=True)
@@ -43,11 +55,13 @@ class Patient:
         key: unique within the site: sub-001; after the first folder, sub-001_data-1.
         visits: at least one.
         label: the label column's text in participants.tsv, or None.
+        relapses: days since day 0 of each; None where no table of relapses is read.
     """
 
     key: str
     visits: tuple[Visit, ...]
     label: str | None = None
+    relapses: tuple[float, ...] | None = None
 
     @property
     def baseline(self) -> int:
@@ -76,14 +90,6 @@ class PatientRows:
     imaged: Sequence[str | None]
 
 
-class Notes:
-    """What is found while a patient's rows are read: `faults` leave the patient out, `warnings` do not."""
-
-    def __init__(self) -> None:
-        self.faults: list[str] = []
-        self.warnings: list[str] = []
-
-
 @dataclass(frozen=True)
 class _Seen:
     """A row, read: `time` in days, of the calendar or since baseline."""
@@ -94,22 +100,31 @@ class _Seen:
     values: Mapping[str, float]
     label: str | None = None
 
+    @property
+    def is_of_a_visit(self) -> bool:
+        """Whether it says which visit it is of, be it in words that cannot be read."""
+        return self.visit_id is not None or (self.row is not None and time_column(self.row) in self.row.cells)
 
-def patient_of(key: str, rows: PatientRows, wanted: Sequence[str], label: str | None, notes: Notes) -> Patient:
+
+def patient_of(
+    key: str, rows: PatientRows, wanted: Sequence[str], label: str | None, reading: Reading, notes: Notes
+) -> Patient:
     """Put a patient together; where `notes` has faults afterwards, the patient is not to be used."""
     kinds: set[str] = set()
-    sessions = [_read(row, wanted, label, kinds, notes) for row in rows.sessions]
-    others = [_read(row, wanted, None, kinds, notes) for row in rows.elsewhere]
-    elsewhere = [seen for seen in others if seen.visit_id or seen.time is not None]
-    once = [seen for seen in others if not (seen.visit_id or seen.time is not None)]
-    once += [_read(row, wanted, label, None, notes) for row in rows.participants]
-    relapses = [_time(row, kinds, notes) for row in rows.relapses or ()]
+    sessions = [_read(row, wanted, label, reading, kinds, notes) for row in rows.sessions]
+    others = [_read(row, wanted, None, reading, kinds, notes) for row in rows.elsewhere]
+    elsewhere = [seen for seen in others if seen.is_of_a_visit]
+    once = [seen for seen in others if not seen.is_of_a_visit]
+    once += [_read(row, wanted, label, reading, None, notes) for row in rows.participants]
+    relapses = [_time(row, reading, kinds, notes) for row in rows.relapses or ()]
     if len(kinds) > 1:
         timed = [seen.row for seen in (*sessions, *elsewhere) if seen.row is not None and seen.time is not None]
-        place = time_place((*timed, *(rows.relapses or ()))[-1])
-        notes.faults.append(f"{place}: expected dates alone or numbers alone for a patient, found both")
-    _check_order([*sessions, *elsewhere], kinds, notes)
+        last = (*timed, *(rows.relapses or ()))[-1]
+        notes.fault(last, time_column(last), "expected dates alone or numbers alone for a patient", "both")
     named = dict.fromkeys([*rows.folders, *rows.imaged])
+    _check_names([*sessions, *elsewhere], [name for name in named if name], notes)
+    _check_times([*sessions, *elsewhere], kinds, notes)
+    _check_untimed(sessions, notes)
     on_disk = [_Seen(None, name, 0.0 if _at_baseline(rows, name, kinds) else None, {}) for name in named]
     dated = [[seen.time for seen in part if seen.time is not None] for part in (sessions, elsewhere)]
     day_0 = min(dated[0] or dated[1], default=0.0) if kinds == {"date"} else 0.0
@@ -117,9 +132,11 @@ def patient_of(key: str, rows: PatientRows, wanted: Sequence[str], label: str | 
     known = {name: value for seen in once for name, value in seen.values.items()}
     _check_rows_agree(once, notes)
     visits = _with_baseline(visits, known)
+    relapse_days = tuple(time - day_0 for time in relapses if time is not None)
     if rows.relapses is not None and _RELAPSES in wanted:
-        visits = _with_relapses(visits, [time - day_0 for time in relapses if time is not None])
-    return Patient(key, tuple(visits), next((seen.label for seen in once if seen.label), None))
+        visits = _with_relapses(visits, relapse_days)
+    label_of = next((seen.label for seen in once if seen.label), None)
+    return Patient(key, tuple(visits), label_of, None if rows.relapses is None else relapse_days)
 
 
 def baseline_of(visits: Sequence[Visit]) -> int:
@@ -127,33 +144,34 @@ def baseline_of(visits: Sequence[Visit]) -> int:
     return next((number for number, visit in enumerate(visits) if visit.days == 0), 0)
 
 
-def _read(row: Row, wanted: Sequence[str], label: str | None, kinds: set[str] | None, notes: Notes) -> _Seen:
+def _read(
+    row: Row, wanted: Sequence[str], label: str | None, reading: Reading, kinds: set[str] | None, notes: Notes
+) -> _Seen:
     """The cells that are asked for; adds the kind of the row's time to `kinds`, and reads no time without it."""
     values = {}
     if row.num_cells != row.num_columns:
-        place = f"{row.path}: line {row.line}"
-        notes.faults.append(f"{place}: expected {row.num_columns} cells as in the first line, found {row.num_cells}")
+        notes.fault(row, "", f"expected {row.num_columns} cells as in the first line", str(row.num_cells))
     else:
         for column in wanted:
             if text := row.cells.get(column):
                 try:
-                    values[column] = parse_value(column, text)
-                except ValueError as error:
-                    notes.faults.append(f"{row.place(column)}: {error}")
+                    values[column] = parse_value(column, text, reading)
+                except CellError as error:
+                    notes.fault(row, column, error.expected, error.found, error.fix)
     if values.get("edss") == 0.5:
         notes.warnings.append(f"{row.place('edss')}: the scale has no 0.5; kept")
     visit_id = row.cells.get("session_id")
-    if visit_id and not visit_id.startswith("ses-"):
-        visit_id = f"ses-{visit_id}"
-    time = None if kinds is None else _time(row, kinds, notes)
+    if visit_id:
+        visit_id = with_prefix("ses-", visit_id)
+    time = None if kinds is None else _time(row, reading, kinds, notes)
     return _Seen(row, visit_id, time, values, row.cells.get(label) if label else None)
 
 
-def _time(row: Row, kinds: set[str], notes: Notes) -> float | None:
+def _time(row: Row, reading: Reading, kinds: set[str], notes: Notes) -> float | None:
     try:
-        found = parse_time(row)
-    except ValueError as error:
-        notes.faults.append(str(error))
+        found = parse_time(row, reading)
+    except CellError as error:
+        notes.fault(row, time_column(row), error.expected, error.found, error.fix)
         return None
     if found is None:
         return None
@@ -161,19 +179,58 @@ def _time(row: Row, kinds: set[str], notes: Notes) -> float | None:
     return found[1]
 
 
-def _check_order(seen: Sequence[_Seen], kinds: set[str], notes: Notes) -> None:
-    """Within a file, a patient's visits follow each other in time, none before baseline."""
+def _check_names(seen: Sequence[_Seen], folders: Sequence[str], notes: Notes) -> None:
+    """A visit is named in the tables as its folder is: 1 is not 01, and would be another visit."""
+    twins = {alike(name): name for name in folders}
+    for one in seen:
+        if one.row is None or one.visit_id is None or one.visit_id in folders:
+            continue
+        if (folder := twins.get(alike(one.visit_id))) is not None:
+            found = repr(one.row.cells["session_id"])
+            notes.fault(one.row, "session_id", "expected visits named as their folders", f"{found} for {folder}", ALIKE)
+
+
+def _check_times(seen: Sequence[_Seen], kinds: set[str], notes: Notes) -> None:
+    """Within a file, a patient's visits have each their own time, none before baseline; their order is free."""
     timed = [(one.row, one.time) for one in seen if one.row is not None and one.time is not None]
     for row, time in timed:
         if kinds == {"number"} and time < 0:
-            notes.faults.append(f"{time_place(row)}: a visit before baseline; expected 0 or more")
+            notes.fault(row, time_column(row), "a visit before baseline; expected 0 or more")
     for path in dict.fromkeys(row.path for row, _ in timed):
-        for (earlier, before), (row, after) in pairwise((row, time) for row, time in timed if row.path == path):
-            if after < before:
-                text = f"expected the patient's visits in order of time, found one before that of line {earlier.line}"
-                notes.faults.append(f"{time_place(row)}: {text}")
-            elif after == before:
-                notes.faults.append(f"{time_place(row)}: the same visit as line {earlier.line}; remove one")
+        of_file = [(row, time) for row, time in timed if row.path == path]
+        first: dict[float, Row] = {}
+        for row, time in of_file:
+            if (earlier := first.setdefault(time, row)) is not row:
+                notes.fault(row, time_column(row), f"the same visit as line {earlier.line}; remove one")
+        times = [time for _, time in of_file]
+        if sorted(times) not in (times, times[::-1]) and len(set(times)) == len(times):
+            lines = ", ".join(str(row.line) for row, _ in of_file)
+            text = "visits stand neither oldest nor newest first; they are taken in order of time: look at their times"
+            notes.warnings.append(f"{path}: lines {lines}: {text}")
+    numbered = [
+        (one.time, one.visit_id) for one in seen if one.time is not None and _NUMBERED.fullmatch(one.visit_id or "")
+    ]
+    names = [name or "" for _, name in sorted(numbered, key=lambda pair: pair[0])]
+    for before, after in pairwise(names):
+        if _natural(after) < _natural(before):
+            notes.warnings.append(f"visit {after} is later than {before} by its time: look at both")
+
+
+def _check_untimed(sessions: Sequence[_Seen], notes: Notes) -> None:
+    """Visits without a time are taken in the order of their lines, which has to be that of their names."""
+    named = [(one.row, one.visit_id) for one in sessions if one.row is not None and one.visit_id is not None]
+    if not any(one.time is not None for one in sessions):
+        for (_, before), (row, after) in pairwise(named):
+            if _natural(after) < _natural(before):
+                expected = "expected a time for each visit, or visits in the order of their names"
+                notes.fault(
+                    row, "session_id", expected, f"{after} after {before}", "add a column days, or sort the lines"
+                )
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """What sorts ses-2 before ses-10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _together(seen: Sequence[_Seen], day_0: float, imaged: Sequence[str | None], notes: Notes) -> list[Visit]:
@@ -191,12 +248,12 @@ def _together(seen: Sequence[_Seen], day_0: float, imaged: Sequence[str | None],
         visit = visits[number]
         if one.row is not None:
             if one.row.path in sources[number]:
-                notes.faults.append(f"{one.row.place('session_id')}: the visit is there twice; remove one")
+                notes.fault(one.row, "session_id", "the visit is there twice; remove one")
             sources[number].add(one.row.path)
             for name in sorted({*one.values} & {*visit.values}):
                 if one.values[name] != visit.values[name]:
-                    text = f"expected {visit.values[name]:g} as in another table, found {one.values[name]:g}"
-                    notes.faults.append(f"{one.row.place(name)}: {text}")
+                    expected = f"expected {visit.values[name]:g} as in another table"
+                    notes.fault(one.row, name, expected, f"{one.values[name]:g}")
         when = days if visit.days is None else visit.days
         visits[number] = replace(visit, days=when, values={**one.values, **visit.values})
     return visits
@@ -228,8 +285,8 @@ def _check_rows_agree(once: Sequence[_Seen], notes: Notes) -> None:
     rows = [one.row for one in once if one.row is not None]
     for earlier, later in pairwise(rows):
         if earlier.path == later.path and earlier.cells != later.cells:
-            place = later.place("participant_id")
-            notes.faults.append(f"{place}: listed on line {earlier.line} with other values; remove one")
+            text = f"listed on line {earlier.line} with other values; remove one"
+            notes.fault(later, "participant_id", text)
 
 
 def _with_baseline(visits: Sequence[Visit], known: Mapping[str, float]) -> list[Visit]:

@@ -73,7 +73,7 @@ def _device(site: SiteConfig) -> Row:
         devices = pick_devices(site.device)
         return Row("device", "pass", "; ".join(map(_describe, devices)))
     except RefusedError as error:
-        return Row("device", "fail", error.detail, "correct `device:` in the site file")
+        return Row("device", "fail", error.detail, "correct `device:` in the site file, or set it to auto")
     except RuntimeError as error:  # a GPU that is there, but lost or held by another process
         text = f"{site.device}: {' '.join(str(error).split())}"
         return Row("device", "fail", text, "see what `nvidia-smi` says, or set `device: cpu`")

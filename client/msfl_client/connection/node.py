@@ -31,6 +31,7 @@ from msfl_common.config.message_kinds import REQUESTS
 from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.config.stages import stages_of, study_at
 from msfl_common.errors import Code, InputError
+from msfl_common.messages.records import unpack_refusal, unpack_task
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.system.files import private_folder, write_text
 from msfl_common.system.foreign_text import log_to_stderr
@@ -129,8 +130,16 @@ def answer_next(fleet: Fleet, app: Answer, site: SiteConfig, status: StatusFile,
     if message.has_content():
         witness.take(message.content)
     app_name = fleet.app_of(message.metadata.run_id)
-    fleet.send(answer(message, app, app_name, fleet.node_id, site, status))
+    reply = answer(message, app, app_name, fleet.node_id, site, status)
+    fleet.send(reply)
+    if _ends_the_study(message, reply):
+        status.on_last()
     return True
+
+
+def _ends_the_study(request: Message, reply: Message) -> bool:
+    measured = request.metadata.message_type == "evaluate" and unpack_refusal(reply.content) is None
+    return measured and unpack_task(request.content).is_last
 
 
 def answer(message: Message, app: Answer, app_name: str, node_id: int, site: SiteConfig, status: StatusFile) -> Message:

@@ -39,6 +39,7 @@ class NodeStatus(BaseModel):
     note: str = ""
     refused: str = Field("", description="what the last request was refused for; empty if it was not")
     rounds_answered: int = 0
+    is_last: bool = Field(False, description="whether the study's last request was answered: it is finished")
 
 
 class StatusFile:
@@ -47,7 +48,11 @@ class StatusFile:
     def __init__(self, folder: Path, study: str, server: str) -> None:
         self._path = folder / FILE
         self._written = 0.0
-        self._status = NodeStatus(state="connecting", since=_now(), pid=os.getpid(), study=study, server=server)
+        before = read_status(folder)
+        is_last = before is not None and before.study == study and before.is_last
+        self._status = NodeStatus(
+            state="connecting", since=_now(), pid=os.getpid(), study=study, server=server, is_last=is_last
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +74,12 @@ class StatusFile:
     def on_request(self, kind: str, round_number: str) -> None:
         """A request came in."""
         number = int(round_number) if round_number.isdecimal() and len(round_number) < 10 else None
-        self._set(state="working", since=_now(), round=number, reason="", doing=kind)
+        self._set(state="working", since=_now(), round=number, reason="", doing=kind, is_last=False)
+        self._write()
+
+    def on_last(self) -> None:
+        """The study's last request was answered."""
+        self._set(is_last=True)
         self._write()
 
     def on_progress(self, _site: str, doing: str, done: int, total: int, note: str) -> None:

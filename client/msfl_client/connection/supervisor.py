@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from msfl_client.connection.status import NodeStatus, read_status
-from msfl_client.site.kit_approval import kit_to_use, what_waits
+from msfl_client.site.kit_approval import approved_at, kit_to_use, what_waits
 from msfl_client.site.passphrase import handed_by_a_person
 from msfl_common.config.secrets import environment_without
 from msfl_common.config.site import SiteConfig
@@ -44,13 +44,21 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
     with held(site.state / LOCK, taken), progress_bars() as bars:
         shown = _Shown(bars, site.name)
         try:
-            kit_to_use(site)
+            kit = kit_to_use(site)
             if waits := what_waits(site):
                 alert(waits)
             node.start()
+            approved = approved_at(site)
             while True:
                 time.sleep(TICK_S)
                 node.tend_log()
+                if approved_at(site) != approved:
+                    approved = approved_at(site)
+                    if (new := kit_to_use(site)).digest != kit.digest:
+                        console.print(f"{site.name}: another kit was approved; it is used from here on", soft_wrap=True)
+                        kit = new
+                        node.stop()
+                        node.start()
                 code = node.exit_code
                 set_serving(code is None)
                 if code is None:
@@ -92,7 +100,7 @@ class _Shown:
         )
         line = one_line(status)
         seen_before = self._said and not self._said.startswith("offline")
-        between_rounds = status.state == "waiting" and seen_before and not status.refused
+        between_rounds = status.state == "waiting" and seen_before and not (status.refused or status.is_last)
         if line != self._said and status.state not in ("connecting", "stopped") and not between_rounds:
             self._said = line
             console.print(f"{self._name}: {line}", soft_wrap=True)
@@ -101,6 +109,11 @@ class _Shown:
 def one_line(status: NodeStatus) -> str:
     """What the site's process does, without what changes by the second."""
     match status.state:
+        case "offline" | "waiting" | "connecting" if status.is_last:
+            return (
+                f"study {status.study} is finished: its last request is answered; stop the site with `msfl-client "
+                "stop`, or leave it running for the coordinator's next study"
+            )
         case "offline":
             return f"offline: {status.reason}; trying again"
         case "working":

@@ -18,8 +18,9 @@ from msfl_client.data.derivative import is_derived
 from msfl_client.data.findings import Finding
 from msfl_client.imaging.alignment import Alignment, align_all
 from msfl_client.imaging.fit import Matrix, ThinImage, thin_image
+from msfl_client.imaging.masks import drawn_on
 from msfl_client.imaging.resampling import read_image
-from msfl_client.imaging.skull_strip_detection import is_brain_alone, share_grid
+from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_common.config.contrasts import Contrast, outlined_on
 from msfl_common.errors import CaseError
 
@@ -112,8 +113,7 @@ def read_aligned(case: Case, contrasts: Sequence[Contrast], onto: Contrast) -> A
     mask = None
     if case.mask is not None:
         mask = read_image(case.mask)
-        drawn_on = [contrast for contrast, image in images.items() if share_grid(mask, image)]
-        mask = placed(mask, there[outlined_on(drawn_on) if drawn_on else onto])
+        mask = placed(mask, there[drawn_on(mask, images) or onto])
     return AlignedCase({name: placed(image, there[name]) for name, image in images.items()}, mask)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from msfl_client.data.bids_names import (
@@ -45,6 +45,7 @@ class Case:
         images: file of each contrast that was asked for and found.
         mask: the manual lesion mask, or None.
         scanner: name of the scanner, or None when the folder does not say.
+        one_person: whether its subject is the same person in each of the site's folders (`SiteConfig.same_ids`).
     """
 
     dataset: int
@@ -53,11 +54,17 @@ class Case:
     images: Mapping[Contrast, Path] = field(hash=False)
     mask: Path | None
     scanner: str | None
+    one_person: bool = False
 
     @property
-    def patient(self) -> tuple[int, str]:
-        """Who it is, unique within the site."""
+    def place(self) -> tuple[int, str]:
+        """Where it lies: folder and subject."""
         return self.dataset, self.subject
+
+    @property
+    def patient(self) -> str:
+        """Who it is, unique within the site."""
+        return patient_key(self.subject, self.dataset, self.one_person)
 
     @property
     def key(self) -> str:
@@ -69,6 +76,11 @@ def case_key(subject: str, visit: str | None, dataset: int) -> str:
     """`Case.key` of a case with these labels."""
     folder = f"data-{dataset}" if dataset else None
     return "_".join(part for part in (subject, visit, folder) if part)
+
+
+def patient_key(subject: str, dataset: int, one_person: bool) -> str:
+    """Who a subject of a folder is, unique within the site."""
+    return case_key(subject, None, 0 if one_person else dataset)
 
 
 def find_cases(site: SiteConfig, contrasts: Sequence[Contrast]) -> tuple[list[Case], list[Finding]]:
@@ -97,18 +109,32 @@ def find_cases(site: SiteConfig, contrasts: Sequence[Contrast]) -> tuple[list[Ca
     findings: list[Finding] = []
     for index, root in enumerate(site.data):
         more_cases, more_findings = _find_in(root, index, site.masks, contrasts)
-        cases += more_cases
+        cases += [replace(case, one_person=site.one_person) for case in more_cases]
         findings += more_findings
-    return cases, findings
+    return cases, findings + in_several_folders(site, [case.place for case in cases])
+
+
+def in_several_folders(site: SiteConfig, places: Iterable[tuple[int, str]]) -> list[Finding]:
+    """Subjects that several of a site's folders have, and what is made of it."""
+    folders: defaultdict[str, set[int]] = defaultdict(set)
+    for dataset, subject in places:
+        folders[subject].add(dataset)
+    shared = sorted(subject for subject, of in folders.items() if len(of) > 1)
+    if not shared:
+        return []
+    what = "one person, trained on or tested on as such" if site.one_person else "different people"
+    text = f"in several folders of `data`: {several(shared)}: each is taken as {what} (`same_ids` in the site file)"
+    return [Finding("warn" if site.one_person else "pass", None, "same-ids", text)]
 
 
 def split_by_patient(cases: Sequence[Case], fraction: float, seed: int) -> tuple[list[Case], list[Case]]:
     """Split into training and validation, never a patient's scans into both.
 
     In each BIDS folder patients are ranked by the SHA-256 of seed and subject, and the first
-    ceil(fraction * n) validate, leaving at least one on each side; a lone patient trains. The outcome depends
-    neither on the order of cases nor on the site's other folders, so the folders of several sites pooled in
-    one `SiteConfig` split as they do apart.
+    ceil(fraction * n) validate, leaving at least one on each side; a lone patient trains. Who is in several folders
+    counts in the first of them. The outcome depends neither on the order of cases nor on other people of the site's
+    other folders, so the folders of several sites pooled in one `SiteConfig` split as they do apart, where their ids
+    are said to be different people's.
 
     Args:
         cases: cases that can be used.
@@ -118,16 +144,19 @@ def split_by_patient(cases: Sequence[Case], fraction: float, seed: int) -> tuple
     Returns:
         Training and validation cases, each in the order of `cases`.
     """
-    subjects: defaultdict[int, set[str]] = defaultdict(set)
-    for case in cases:
-        subjects[case.dataset].add(case.subject)
-    held_out: set[tuple[int, str]] = set()
-    for dataset, names in subjects.items():
-        ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+    first: dict[str, tuple[int, str]] = {}
+    for case in sorted(cases, key=lambda case: case.dataset):
+        first.setdefault(case.patient, case.place)
+    folders: defaultdict[int, dict[str, str]] = defaultdict(dict)
+    for patient, (dataset, subject) in first.items():
+        folders[dataset][subject] = patient
+    held_out: set[str] = set()
+    for patients in folders.values():
+        ranked = sorted(patients, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
         # The small subtraction keeps 0.1 * 30 = 3.0000000000000004 at 3.
         wanted = math.ceil(fraction * len(ranked) - 1e-9)
         count = min(max(wanted, 1), len(ranked) - 1)
-        held_out.update((dataset, name) for name in ranked[:count])
+        held_out.update(patients[name] for name in ranked[:count])
     training = [case for case in cases if case.patient not in held_out]
     return training, [case for case in cases if case.patient in held_out]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +10,13 @@ from pathlib import Path
 
 from msfl_client.data.findings import Finding
 from msfl_common.config.contrasts import Contrast, facts_of
-from msfl_common.errors import reason
+from msfl_common.errors import InputError
 from msfl_common.system.reading import read_mapping
+from msfl_common.system.tab_separated import TsvFile, read_tsv
 
 _MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
 _NAMES_SHOWN = 5
+_FORMATS = (".csv", ".xlsx", ".xls", ".ods", ".txt", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -39,24 +41,21 @@ def read_participants(root: Path) -> Participants:
     """
     path = root / "participants.tsv"
     try:
-        rows = _read_tsv(path)
+        table = read_tsv(path, ["participant_id"])
     except FileNotFoundError:
-        return Participants()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return Participants(findings=[_warn(f"{path}: cannot be read ({reason(error)}); ignored")])
-    if rows and "participant_id" not in rows[0]:
-        return Participants(findings=[_warn(f"{path}: no tab-separated column participant_id; ignored")])
+        return Participants(findings=_other_formats(root))
+    except InputError as error:
+        return Participants(findings=[_warn(f"{error}; ignored")])
     listed: defaultdict[str, set[str | None]] = defaultdict(set)
     repeated = set()
-    for row in rows:
-        label = (row.get("participant_id") or "").strip()
-        if label:
-            subject = _with_prefix("sub-", label)
+    for _, row in table.whole_rows():
+        if label := row["participant_id"]:
+            subject = with_prefix("sub-", label)
             if subject in listed:
                 repeated.add(subject)
             listed[subject].add(_known(row.get("scanner")))
     scanners = {subject: _only(values) for subject, values in listed.items()}
-    findings = []
+    findings = _shifted(table)
     for subject in sorted(repeated):
         differ = "" if len(listed[subject]) == 1 else "; its rows disagree on the scanner, which is left open"
         findings.append(_warn(f"{path}: {subject} is listed more than once{differ}"))
@@ -66,24 +65,31 @@ def read_participants(root: Path) -> Participants:
 def read_rows(path: Path, prefix: str) -> dict[str, dict[str, str]]:
     """The rows of a participants.tsv or sessions.tsv by label, with its prefix; empty when it cannot be read.
 
-    A label that is listed more than once with different rows is left out.
+    A label that is listed more than once with different rows is left out, and so is a line with cells too few or many.
     """
+    column = {"sub-": "participant_id", "ses-": "session_id"}[prefix]
     try:
-        rows = _read_tsv(path)
-    except (OSError, UnicodeDecodeError, csv.Error):
+        table = read_tsv(path, [column])
+    except (FileNotFoundError, InputError):
         return {}
     found: dict[str, dict[str, str]] = {}
     contradicted = set()
-    for row in rows:
-        label = (row.get({"sub-": "participant_id", "ses-": "session_id"}[prefix]) or "").strip()
-        if label and found.setdefault(_with_prefix(prefix, label), row) != row:
-            contradicted.add(_with_prefix(prefix, label))
+    for _, row in table.whole_rows():
+        label = row[column]
+        if label and found.setdefault(with_prefix(prefix, label), row) != row:
+            contradicted.add(with_prefix(prefix, label))
     return {label: row for label, row in found.items() if label not in contradicted}
 
 
 def compare_with_folders(root: Path, ids: Sequence[str], folders: Sequence[str]) -> list[Finding]:
     """Findings on rows without a `sub-*` folder and folders without a row."""
     findings = []
+    twins = {alike(name): name for name in set(folders) - set(ids)}
+    if other := {name: twins[alike(name)] for name in sorted(set(ids) - set(folders)) if alike(name) in twins}:
+        found = several(f"{name} for {folder}" for name, folder in other.items())
+        text = f"{root}: participants.tsv writes ids otherwise than the folders, so that they do not match: {found}"
+        findings.append(Finding("warn", None, "ids", text))
+    ids, folders = [name for name in ids if name not in other], [name for name in folders if name not in other.values()]
     if rows := sorted(set(ids) - set(folders)):
         findings.append(_warn(f"{root}: listed in participants.tsv, but without a folder: {several(rows)}"))
     if extra := sorted(set(folders) - set(ids)):
@@ -118,13 +124,45 @@ def several(names: Iterable[str]) -> str:
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _read_tsv(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
-
-
-def _with_prefix(prefix: str, label: str) -> str:
+def with_prefix(prefix: str, label: str) -> str:
+    """A label as BIDS has it: sub-001 of 001."""
     return label if label.startswith(prefix) else prefix + label
+
+
+def alike(label: str) -> str:
+    """What labels have in common that a spreadsheet or a person wrote in two ways: 001, 1, 1.0; P-7 and p007."""
+    bare = re.sub(r"^(sub|ses)-", "", label.lower())
+    bare = re.sub(r"[^a-z0-9]", "", bare.removesuffix(".0"))
+    return re.sub(r"(?<!\d)0+(?=\d)", "", bare)
+
+
+def not_tsv(folder: Path, name: str) -> list[Path]:
+    """Files that may be meant for the table `name`, but are of another format."""
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if entry.is_file())
+    except OSError:
+        return []
+    stem = name.removesuffix(".tsv").lower()
+    return [one for one in entries if one.name.lower().split(".")[0] == stem and is_other_format(one.name)]
+
+
+def is_other_format(name: str) -> bool:
+    """Whether a file is named like a table that is no tab-separated one, such as a spreadsheet's."""
+    return name.lower().endswith(_FORMATS) and not name.endswith(".tsv")
+
+
+def _other_formats(root: Path) -> list[Finding]:
+    text = "{}: is not read; save it as tab-separated text, participants.tsv"
+    return [_warn(text.format(path)) for path in not_tsv(root, "participants.tsv")]
+
+
+def _shifted(table: TsvFile) -> list[Finding]:
+    """Lines that say nothing with certainty."""
+    lines = [line for line in table.lines if len(line.cells) != len(table.columns)]
+    if not lines:
+        return []
+    numbers = several(str(line.number) for line in lines)
+    return [_warn(f"{table.path}: line {numbers}: {table.length_fault(lines[0])}; passed over")]
 
 
 def _known(value: str | None) -> str | None:

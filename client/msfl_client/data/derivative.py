@@ -27,7 +27,7 @@ from msfl_common.config.study import Inputs
 from msfl_common.system.files import whole_folder, write_json, write_text
 
 FOLDER = "preprocessed"
-FORMAT = 2  # raise it whenever preprocessing's results change
+FORMAT = 3  # raise it whenever preprocessing's results change
 SPACE = "space-MNI152"
 _PACKAGES = ("simpleitk", "deepbet", "nilearn", "nibabel", "torch")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -27,11 +27,33 @@ class Finding:
     text: str
 
 
+DOUBTS = ("forms-apart", "no-head")
+"""Rules that `check` warns of, and for which a prediction is refused unless forced: it cannot be right."""
+
+
+def warnings_in(findings: Iterable[Finding]) -> tuple[str, ...]:
+    """What deserves a look, each text once."""
+    return tuple(dict.fromkeys(finding.text for finding in findings if finding.level == "warn"))
+
+
+def refusals_in(findings: Iterable[Finding], force: bool) -> tuple[str, ...]:
+    """Why a case is not predicted: what fails and, unless forced, what is in doubt, with the fix."""
+    return tuple(
+        finding.text
+        if finding.level == "fail"
+        else f"{finding.text}; {FIXES[finding.rule]}, or take it as it is with --force"
+        for finding in findings
+        if finding.level == "fail" or (finding.rule in DOUBTS and not force)
+    )
+
+
 FIXES: Mapping[str, str] = MappingProxyType(
     {
         "name": "rename it to sub-<label>[_ses-<label>]_<contrast>.nii.gz; labels are letters and digits",
         "several-files": "keep one file per contrast and visit, or name the one to use without acq-, run-",
         "participants": "give participants.tsv one tab-separated row per sub-* folder, each once",
+        "ids": "write ids alike in every table and folder; spreadsheets drop leading zeros of numbers",
+        "same-ids": "where they are different people, say `same_ids: different-people` in the site file",
         "masks-folder": "set `masks:` in the site file to the folder under derivatives/ that holds the masks",
         "contrast": "add the image, or agree on a study that does without this contrast",
         "mask": "add the mask drawn by your readers; an all-zero mask says 'no lesions'",
@@ -42,10 +64,12 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "constant": "export the image again; every voxel of it has the same value",
         "affine": "export the image again from DICOM; its position in space is unusable",
         "forms": "copy the correct one of sform and qform over the other",
+        "forms-apart": "look where the lesions lie, and copy the correct one of sform and qform over the other",
         "oblique": "nothing to do; it is resampled",
         "voxel-size": "check the unit: voxel sizes are in millimetres, 0.3 to 8",
         "slices": "use the diagnostic series, not the localiser",
         "head-volume": "look at the image: expected is one head or brain",
+        "no-head": "look at the image, and at the unit of its voxel sizes: it must be one head or brain",
         "whole-head": "run `msfl-client preprocess SITE.yaml`; where the brain is extracted, set `preprocessed: brain`",
         "out-of-date": "run `msfl-client preprocess SITE.yaml`",
         "grid": "nothing to do when the images overlap in a viewer; it is resampled",
@@ -60,6 +84,7 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "lesion-volume": "look at the mask: it may be inverted, or hold another structure",
         "same-image": "remove one of the two: one patient under two names would leak into validation",
         "clinical": "correct the line in the table; the patient is left out of a classification until then",
+        "tables": "correct the table, or leave it as it is where it is meant so",
         "min-patients": "add patients; or agree with the coordinator, and with your privacy officer, on a lower floor",
         "outcome": "nothing to do: the site takes part all the same; others have the cases that it lacks",
         "small-group": "nothing to do; with more patients like them, or a study without that input, they train, too",

@@ -66,6 +66,18 @@ def robust_z(values: Sequence[float]) -> list[float]:
     return [(value - centre) / spread for value in values]
 
 
+def poor_fit(coverage: float, overlap: float) -> tuple[str, ...]:
+    """What deserves a look of a brain on the template, in words; see `Quality` for the two figures."""
+    said = []
+    if coverage < LEAST_COVERAGE:
+        said.append(
+            f"the brain found covers {100 * coverage:.0f}% of the template's; expected {100 * LEAST_COVERAGE:.0f}%"
+        )
+    if overlap < LEAST_OVERLAP:
+        said.append(f"the brain found fits the template with a Dice of {overlap:.2f}; expected {LEAST_OVERLAP}")
+    return tuple(said)
+
+
 def _too_low(values: Mapping[str, float]) -> Iterator[str]:
     for name, least in (("coverage", LEAST_COVERAGE), ("overlap", LEAST_OVERLAP)):
         if values.get(name, 1.0) < least:

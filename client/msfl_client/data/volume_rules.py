@@ -22,7 +22,13 @@ MAX_SHEAR_DEGREES = 1.0
 OBLIQUE_DEGREES = 1.0
 FORMS_MM = 0.5
 FORMS_DEGREES = 0.5
+APART_MM = 5.0  # a lesion is some 4 mm wide (median 22 mm3): it would lie elsewhere
 HEAD_ML = (500.0, 8000.0)
+# Beyond these there is no head: less than a slab of a brain; more than noise all over the largest field of view, or
+# than a head before a background of one value.
+NO_HEAD_ML = (300.0, 20_000.0)
+NO_PLAIN_HEAD_ML = 10_000.0
+_PLAIN_SHARE = 0.9
 LESIONS_ML = 150.0
 MIN_LESION_MM3 = 3.0
 _LABELS_SHOWN = 6
@@ -64,7 +70,9 @@ def image_rules(volume: Volume) -> Iterator[Finding]:
     if not HEAD_ML[0] <= head_ml <= HEAD_ML[1]:
         low, high = (value / 1000 for value in HEAD_ML)
         text = f"about {head_ml / 1000:.2f} l of head or brain; expected {low} to {high:g} l"
-        yield _finding("warn", "head-volume", text)
+        largest_ml = NO_PLAIN_HEAD_ML if _has_plain_border(volume) else NO_HEAD_ML[1]
+        no_head = not NO_HEAD_ML[0] <= head_ml <= largest_ml
+        yield _finding("warn", "no-head" if no_head else "head-volume", text)
 
 
 def mask_rules(volume: Volume) -> Iterator[Finding]:
@@ -135,16 +143,26 @@ def _forms(volume: Volume) -> Iterator[Finding]:
     turned = geometry.turn_degrees(volume.affine, qform)
     if apart_mm > FORMS_MM or turned > FORMS_DEGREES:
         text = f"sform and qform differ by up to {apart_mm:.1f} mm and {turned:.1f} degrees; the sform is used"
-        yield _finding("warn", "forms", text)
+        yield _finding("warn", "forms-apart" if apart_mm > APART_MM else "forms", text)
 
 
 def _foreground_ml(volume: Volume) -> float:
     """Volume that differs from the border's median by over a tenth of the range, ml."""
     voxels = volume.voxels_IJK
-    border = np.concatenate([np.take(voxels, (0, -1), axis=axis).ravel()[::7] for axis in range(3)])
+    border = _border(volume)
     low, high = np.percentile(voxels.ravel(order="K")[::11], (0.5, 99.5))
     foreground = np.abs(voxels - np.median(border)) > max(0.1 * float(high - low), 1e-6)
     return float(foreground.sum() * abs(np.linalg.det(volume.affine[:3, :3]))) / 1000
+
+
+def _has_plain_border(volume: Volume) -> bool:
+    border = _border(volume)
+    return float((border == np.median(border)).mean()) >= _PLAIN_SHARE
+
+
+def _border(volume: Volume) -> NDArray[np.float32]:
+    """Some voxels of the six outermost planes."""
+    return np.concatenate([np.take(volume.voxels_IJK, (0, -1), axis=axis).ravel()[::7] for axis in range(3)])
 
 
 def _finding(level: Level, rule: str, text: str) -> Finding:

@@ -32,9 +32,9 @@ from msfl_client.egress.gateway import gateway_of
 from msfl_client.egress.ledger_line import Entry
 from msfl_client.training.site_strategy import FOLDER as STRATEGY_FOLDER
 from msfl_common import __version__
-from msfl_common.config.classification import NAME
 from msfl_common.config.message_kinds import is_once
 from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.spelling import NAME
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.messages.records import Content, RoundTask, payload_sha256

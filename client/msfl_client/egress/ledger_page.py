@@ -13,6 +13,7 @@ from msfl_common.config.message_kinds import KINDS, words_of
 from msfl_common.system.files import write_text
 
 TEMPLATE = "ledger.html.j2"
+PAGE_START = "<title>What left "  # of every page, near its top
 
 
 def write_page(path: Path, facts: Facts) -> None:

@@ -15,7 +15,7 @@ from msfl_client.data.bids import Case
 from msfl_client.data.cache_limits import keep_newest, mark_used
 from msfl_client.data.check_cache import fingerprint_of
 from msfl_client.features.extract import FORMAT, case_features, change_features
-from msfl_client.features.table import FeatureRow
+from msfl_client.features.table import FeatureRow, fault_of
 from msfl_client.features.visit_alignment import on_earlier_visit
 from msfl_client.imaging.common_space import CommonSpaceCase
 from msfl_client.preprocessing.common_space_reader import common_space_of
@@ -50,11 +50,12 @@ def features_of(
         on_case: told after each case.
 
     Returns:
-        A row for each case that could be measured, in the order of `cases`, and by key why others could not.
+        A row for each case that could be measured, in the order of `cases`, and by key why others could not; one with a
+        value that its feature cannot have is among these.
     """
     patients: defaultdict[tuple[int, str], list[Case]] = defaultdict(list)
     for case in cases:
-        patients[case.patient].append(case)
+        patients[case.place].append(case)
 
     def measure(visits: list[Case]) -> dict[str, dict[str, float] | str]:
         return _of_patient(visits, inputs, cache, model, on_case)
@@ -69,6 +70,8 @@ def features_of(
         features = found[case.key]
         if isinstance(features, str):
             left_out[case.key] = features
+        elif fault := fault_of(features):
+            left_out[case.key] = f"its images do not look like a brain's, measured {fault}"
         else:
             rows.append(FeatureRow(case.subject, case.visit_id, case.scanner, case.dataset, features))
     return rows, left_out

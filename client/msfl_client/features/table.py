@@ -1,23 +1,24 @@
-"""The table of features: one row for each case, as BIDS would have it."""
+"""The table of features: one row for each case, as BIDS would have it. Tabs divide cells; nothing is quoted."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msfl_client.data.bids import case_key
+from msfl_client.data.bids_tables import with_prefix
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.errors import InputError, reason
 from msfl_common.system.files import write_json, write_text
+from msfl_common.system.tab_separated import TsvFile, read_tsv, tsv_text
 
 _MISSING = "n/a"
-_NOTHING = (None, "", _MISSING, "nan", "NaN")
+_NOTHING = ("", _MISSING, "nan", "NaN")
 _HARMONIZED = "HarmonizedTo"
+_LOG_TOLERANCE = 0.02  # of a logarithm from that of its feature, both being rounded in a table
 _CASE_COLUMNS = {
     "participant_id": "Subject",
     "session_id": "Visit",
@@ -68,59 +69,84 @@ def write_features_table(path: Path, table: FeatureTable) -> None:
     Raises:
         ValueError: a feature is unknown, or not finite.
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    writer.writerow([*_CASE_COLUMNS, *FEATURES])
+    lines: list[list[object]] = [[*_CASE_COLUMNS, *FEATURES]]
     for row in table.rows:
         bad = [name for name, value in row.features.items() if name not in FEATURES or not math.isfinite(value)]
         if bad:
             raise ValueError(f"{row.participant_id}: expected known, finite features, found {', '.join(bad)}")
         case = [row.participant_id, row.session_id or _MISSING, row.scanner or _MISSING, row.dataset]
-        writer.writerow([*case, *(_text(row.features.get(name)) for name in FEATURES)])
+        lines.append([*case, *(_text(row.features.get(name)) for name in FEATURES)])
     columns: dict[str, object] = {name: {"Description": description} for name, description in _CASE_COLUMNS.items()}
     for name, feature in FEATURES.items():
         columns[name] = {"Description": feature.description} | ({"Units": feature.unit} if feature.unit else {})
     if table.harmonized_to is not None:
         columns[_HARMONIZED] = table.harmonized_to
     write_json(path.with_suffix(".json"), columns)  # first: without it, a harmonized table would pass for a raw one
-    write_text(path, stream.getvalue())
+    write_text(path, tsv_text(lines))
 
 
 def read_features_table(path: Path) -> FeatureTable:
     """Read what `write_features_table` wrote, to the last bit of every value, or a site's own table like it.
 
-    Of a site's own, `participant_id` and one feature are needed; columns that are no feature are passed over.
+    Of a site's own, `participant_id` and one feature are needed; columns that are no feature are passed over. A value
+    of a table that is not harmonized has to be one that the feature can have (`feature_catalogue`).
 
     Raises:
-        InputError: the file is missing, or no such table; line and column are named.
+        InputError: the file is missing, or no such table, or a value cannot be; line and column are named.
     """
     sidecar = path.with_suffix(".json")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, delimiter="\t")
-            columns, lines = list(reader.fieldnames or ()), list(reader)
+        table = read_tsv(path)
         described = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else {}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; `msfl-client features` makes it") from None
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a table with its JSON file: {reason(error)}") from None
-    names = [name for name in columns if name in FEATURES]
-    if not names or "participant_id" not in columns:
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{sidecar}: cannot be read: {reason(error)}") from None
+    if not {*table.columns} & {*FEATURES} or "participant_id" not in table.columns:
         raise InputError(f"{path}: expected tab-separated columns, participant_id and features among them")
-    rows = tuple(_row(line, names, f"{path}: line {number}") for number, line in enumerate(lines, start=2))
-    return FeatureTable(rows, described.get(_HARMONIZED) if isinstance(described, dict) else None)
+    harmonized_to = described.get(_HARMONIZED) if isinstance(described, dict) else None
+    return FeatureTable(tuple(_rows(table, check=harmonized_to is None)), harmonized_to)
 
 
-def _row(line: Mapping[str, str | None], names: list[str], place: str) -> FeatureRow:
+def _rows(table: TsvFile, check: bool) -> Iterator[FeatureRow]:
+    """The rows of a table, each case once; `check` refuses values that cannot be."""
+    table.check_lengths()
+    seen: dict[str, int] = {}
+    for number, cells in table.whole_rows():
+        place = f"{table.path}: line {number}"
+        row = _row(cells, place)
+        if row.key in seen:
+            raise InputError(f"{place}: {row.key} is on line {seen[row.key]}, too; remove one")
+        seen[row.key] = number
+        if check and (fault := fault_of(row.features)):
+            raise InputError(f"{place}, {fault}")
+        yield row
+
+
+def fault_of(features: Mapping[str, float]) -> str | None:
+    """The first value that its feature cannot have, or that is not the logarithm it should be; None without one."""
+    for name, value in features.items():
+        if fault := FEATURES[name].fault(value):
+            return f"{name}: {fault}"
+        twin = features.get(FEATURES[name].log_of)
+        if twin is not None and abs(value - math.log1p(twin)) > _LOG_TOLERANCE:
+            return f"{name}: expected {FEATURES[name].description}, here {math.log1p(twin):.4g}, found {value:.4g}"
+    return None
+
+
+def _row(line: Mapping[str, str], place: str) -> FeatureRow:
     def text(name: str) -> str | None:
-        value = line.get(name)
+        value = line.get(name, "")
         return None if value in _NOTHING else value
 
-    features = {name: _number(value, f"{place}, {name}") for name in names if (value := text(name)) is not None}
-    dataset = text("dataset") or "0"
+    features = {name: _number(value, f"{place}, {name}") for name in line if name in FEATURES and (value := text(name))}
+    dataset, subject, visit_id = text("dataset") or "0", text("participant_id"), text("session_id")
+    if subject is None:
+        raise InputError(f"{place}, participant_id: expected a subject, found nothing")
     if not dataset.isdecimal():
         raise InputError(f"{place}, dataset: expected a whole number, found {dataset!r}")
-    return FeatureRow(text("participant_id") or "", text("session_id"), text("scanner"), int(dataset), features)
+    visit_id = None if visit_id is None else with_prefix("ses-", visit_id)
+    return FeatureRow(with_prefix("sub-", subject), visit_id, text("scanner"), int(dataset), features)
 
 
 def _number(text: str, place: str) -> float:

@@ -13,7 +13,7 @@ from msfl_client.data.aligned_images import placed
 from msfl_client.imaging.alignment import align
 from msfl_client.imaging.common_space import CommonSpaceCase
 from msfl_client.imaging.fit import thin_image
-from msfl_client.preprocessing.pipeline import carry_mask
+from msfl_client.imaging.masks import carry_mask
 from msfl_common.config.contrasts import outlined_on
 from msfl_common.errors import CaseError
 

@@ -1,8 +1,8 @@
 """A site's part of ComBat: its sums, its scanners' own fits, and features brought to the reference.
 
-The batch is the scanner. Sums and fits are of training cases alone. The fits (gamma, delta, with their
-empirical-Bayes priors, which are taken over the features of one scanner) are neuroHarmonize's, from the
-rows of one scanner and the reference; they stay at the site.
+The batch is the scanner. Sums and fits are of training cases alone, one of a patient on each scanner (`selection`).
+The fits (gamma, delta, with their empirical-Bayes priors, which are taken over the features of one scanner) are
+neuroHarmonize's, from the rows of one scanner and the reference; they stay at the site.
 
 Legend: N cases, Q columns of the covariates, P features.
 """
@@ -77,7 +77,7 @@ class ScannerFit(Frozen):
     """How one scanner differs from the reference: a one-batch ComBat model, P figures each."""
 
     scanner: str
-    num_cases: int = Field(ge=2, description="training cases behind it")
+    num_cases: int = Field(ge=2, description="training cases behind it, one a patient")
     intercept: tuple[float, ...] = Field(description="alpha, as neuroHarmonize keeps it")
     gamma_star: tuple[float, ...] = Field(description="shift, in standard deviations of the reference")
     delta_star: tuple[float, ...] = Field(description="factor on the variance")

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from msfl_client.clinical.covariates import Selection, select_cases
 from msfl_client.data.bids import Case
 from msfl_client.features.table import FeatureRow, FeatureTable, write_features_table
 from msfl_client.harmonization.combat import Rows, SiteFit, apply_fit, check_effects, fit_scanners
+from msfl_client.harmonization.selection import Selection, select_cases, why_left_out
 from msfl_common.config.base import Covariate
 from msfl_common.config.study import Harmonization
 from msfl_common.errors import Code, InputError, RefusedError
@@ -45,24 +45,24 @@ class HarmonizedSite:
 def training_rows(
     cases: Sequence[Case], roots: Sequence[Path], settings: Harmonization, table: FeatureTable
 ) -> tuple[Rows, Selection]:
-    """The rows that enter sums and fits, and which cases they are.
+    """The rows that enter sums and fits, one of a patient on each scanner, and which cases they are.
 
     Args:
         cases: the site's training cases.
         roots: the site's BIDS folders.
-        settings: features, covariates, and how many cases a scanner needs.
+        settings: features, covariates, and how many patients a scanner needs.
         table: the site's features, not harmonized.
 
     Raises:
-        RefusedError: no scanner has enough cases.
-        InputError: the features are harmonized already.
+        RefusedError: no scanner has enough patients; says why, for the site's own eyes.
+        InputError: the features are harmonized already, or a clinical table cannot be read.
     """
     rows = _raw_rows(table)
     chosen = select_cases(cases, roots, settings)
-    chosen = chosen.without(_lacking(chosen, rows, settings)).without_small_scanners(settings.min_cases)
+    chosen = chosen.without(_lacking(chosen, rows, settings)).without_small_scanners(settings.min_cases).first_visits()
     if not chosen.cases:
-        why = f": {next(iter(chosen.left_out.values()))}" if chosen.left_out else ""
-        raise RefusedError(Code.TOO_FEW_PATIENTS, f"no scanner can be harmonized{why}")
+        why = "; ".join(why_left_out(chosen.left_out)) or "no training case"
+        raise RefusedError(Code.TOO_FEW_PATIENTS, f"no scanner can be harmonized: {why}")
     return rows_of(chosen, rows, settings), chosen
 
 
@@ -85,7 +85,7 @@ def harmonize_site(
         folder: where the outcome lies afterwards.
 
     Raises:
-        RefusedError: no scanner has enough training cases, or the reference would write covariates into features;
+        RefusedError: no scanner has enough training patients, or the reference would write covariates into features;
             nothing is written.
         InputError: the features are harmonized already; nothing is written.
     """
@@ -101,7 +101,7 @@ def harmonize_site(
     check_effects(every, harmonized_NP, reference)
     for case, scanner, values in zip(chosen.cases, chosen.scanners, harmonized_NP, strict=True):
         if np.isnan(values).any():
-            left_out[case.key] = f"scanner {scanner} has no fit: too few training cases"
+            left_out[case.key] = f"scanner {scanner} has no fit: too few training patients"
         else:
             rows.append(raw[case.key].replaced(dict(zip(settings.feature_names, map(float, values), strict=True))))
     harmonized = FeatureTable(tuple(rows), harmonized_to=reference.version)
@@ -122,9 +122,9 @@ def _lacking(chosen: Selection, rows: Mapping[str, FeatureRow], settings: Harmon
     """Key of each case that lacks a feature, and which."""
     lacking = {}
     for case in chosen.cases:
-        found = rows[case.key].features if case.key in rows else {}
-        missing = [name for name in settings.feature_names if name not in found]
-        if missing:
+        if case.key not in rows:
+            lacking[case.key] = "no row in the table of features"
+        elif missing := [name for name in settings.feature_names if name not in rows[case.key].features]:
             lacking[case.key] = f"without {', '.join(missing[:3])}{' and more' if len(missing) > 3 else ''}"
     return lacking
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msfl_client.data.bids import find_cases
 from msfl_client.data.case_checks import check_case
+from msfl_client.data.findings import refusals_in
 from msfl_client.features.cache import features_of
 from msfl_client.features.table import FeatureTable, write_features_table
 from msfl_client.harmonization.site import FOLDER, HarmonizedSite, harmonize_site
@@ -53,6 +54,7 @@ def measure_predictions(
     device: str | Sequence[str],
     num_workers: int,
     on_case: Callable[[], None] = lambda: None,
+    force: bool = False,
 ) -> PredictedFeatures:
     """Measure the cases of a BIDS folder with the model's lesions, and bring them to the model's reference.
 
@@ -67,15 +69,14 @@ def measure_predictions(
         device: as in site.yaml.
         num_workers: patients at the same time.
         on_case: told after each case.
+        force: measure what cannot be right, too.
     """
     lesions = load_lesion_model(model, device)
     inputs = lesions.card.study.inputs
     site = SiteConfig(name="input", data=(source,), state=output)
     found, _ = find_cases(site, inputs.contrasts)
     cases = [
-        replace(case, mask=None)
-        for case in found
-        if not any(finding.level == "fail" for finding in check_case(case, inputs, False))
+        replace(case, mask=None) for case in found if not refusals_in(check_case(case, inputs, needs_mask=False), force)
     ]
     rows, _ = features_of(cases, inputs, output / ".features", lesions, num_workers, on_case)
     table = FeatureTable(tuple(rows))

@@ -13,6 +13,9 @@ from pathlib import Path
 from msfl_client.clinical.observations import sees_images
 from msfl_client.data.bids import Case
 from msfl_client.data.checks import SiteCheck, check_site
+from msfl_client.data.derivative import read_sidecar
+from msfl_client.data.findings import refusals_in, warnings_in
+from msfl_client.data.qc_record import poor_fit
 from msfl_client.features.cache import features_of
 from msfl_client.features.own_table import own_features
 from msfl_client.features.table import FeatureTable
@@ -20,7 +23,7 @@ from msfl_client.harmonization.site import FOLDER, harmonize_site
 from msfl_client.preprocessing.site import preprocess_site
 from msfl_client.segmentation.lesion_model import load_lesion_model
 from msfl_common.config.classification import Classification, DeepModel
-from msfl_common.config.site import SiteConfig
+from msfl_common.config.site import SiteConfig, Words
 from msfl_common.errors import CohortError, InputError, RefusedError
 from msfl_common.harmonization import Reference
 from msfl_common.models.model_folder import REFERENCE_FILE, SEGMENTATION_FOLDER, ModelCard, read_reference
@@ -39,6 +42,8 @@ class KnownInputs:
         subjects: every subject that has a folder, usable or not; none where no images are seen.
         table: features, harmonized where the model's are; None where none are seen.
         reasons: key of a case to why its images, or its features, cannot be used.
+        refused: of these, those whose images are there; only what the check says of them.
+        warnings: key of a case to what deserves a look in it.
     """
 
     site: SiteConfig
@@ -46,6 +51,8 @@ class KnownInputs:
     subjects: frozenset[str] = frozenset()
     table: FeatureTable | None = None
     reasons: Mapping[str, str] = field(default_factory=dict, hash=False)
+    refused: Mapping[str, str] = field(default_factory=dict, hash=False)
+    warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
 
 def model_reference(card: ModelCard, model: Path) -> Reference | None:
@@ -67,6 +74,8 @@ def read_inputs(
     device: str | Sequence[str],
     num_workers: int,
     on_progress: OnProgress,
+    force: bool = False,
+    words: Words | None = None,
 ) -> KnownInputs:
     """Look through a BIDS folder.
 
@@ -78,6 +87,8 @@ def read_inputs(
         device: as in site.yaml.
         num_workers: cases at the same time.
         on_progress: told what is done, how much of it, and of how much.
+        force: use images that cannot be right (`findings.DOUBTS`), too.
+        words: what the tables' own words mean, as in site.yaml.
 
     Raises:
         CohortError: the folder as a whole cannot be used.
@@ -87,13 +98,13 @@ def read_inputs(
     assert settings is not None
     if not source.is_dir():
         raise CohortError(f"{source}: no such folder; give a BIDS folder with --input")
-    site = SiteConfig(name="input", data=(source,), state=output / WORK_FOLDER, device=device)
+    site = SiteConfig(name="input", data=(source,), state=output / WORK_FOLDER, device=device, words=words or Words())
     if not sees_images(settings):
         return KnownInputs(site)
     lesions = model / SEGMENTATION_FOLDER
     measures = isinstance(settings.model, DeepModel) or lesions.is_dir()  # a table has lesions of other hands
     own = None if measures else own_features(site)
-    known = _of_table(site, own) if own else _of_images(card, model, site, settings, num_workers, on_progress)
+    known = _of_table(site, own) if own else _of_images(card, model, site, settings, num_workers, on_progress, force)
     return _harmonized(known, model_reference(card, model))
 
 
@@ -109,9 +120,20 @@ def _of_images(
     settings: Classification,
     num_workers: int,
     on_progress: OnProgress,
+    force: bool,
 ) -> KnownInputs:
-    checked, reasons = _checked(card, site, num_workers, on_progress)
-    known = KnownInputs(site, tuple(checked.cases), frozenset(case.subject for case in checked.found), None, reasons)
+    checked, failed = _checked(card, site, num_workers, on_progress)
+    found = {case.key: [finding for finding in checked.findings if finding.case == case.key] for case in checked.found}
+    reasons = {key: "; ".join(texts) for key, of_case in found.items() if (texts := refusals_in(of_case, force))}
+    known = KnownInputs(
+        site,
+        tuple(case for case in checked.cases if case.key not in reasons),
+        frozenset(case.subject for case in checked.found),
+        None,
+        reasons | failed,
+        {key: why for key, why in reasons.items() if "contrast" not in {finding.rule for finding in found[key]}},
+        {case.key: (*warnings_in(found[case.key]), *_of_preprocessing(case, site)) for case in checked.found},
+    )
     if not settings.features:
         return known
     lesions, cases = None, known.cases
@@ -130,10 +152,15 @@ def _of_images(
     return replace(known, table=FeatureTable(tuple(rows)), reasons={**reasons, **left_out})
 
 
+def _of_preprocessing(case: Case, site: SiteConfig) -> tuple[str, ...]:
+    sidecar = read_sidecar(case, site)
+    return poor_fit(sidecar.quality.coverage, sidecar.quality.template_overlap) if sidecar else ()
+
+
 def _checked(
     card: ModelCard, site: SiteConfig, num_workers: int, on_progress: OnProgress
 ) -> tuple[SiteCheck, dict[str, str]]:
-    """The usable cases, preprocessed where not skull-stripped, and by key why others cannot be used."""
+    """The folder looked through, its cases preprocessed where not skull-stripped, and by key why some could not be."""
 
     def check() -> SiteCheck:
         return check_site(
@@ -154,10 +181,10 @@ def _checked(
                 lambda done, total: on_progress("Preprocessing cases", done, total),
             )
         except CohortError as error:  # not a single one
-            return checked, {case.key: str(error) for case in checked.found}
+            return replace(checked, cases=[]), {case.key: str(error) for case in checked.found}
         failed = {outcome.key: outcome.reason for outcome in outcomes if outcome.reason}
         checked = check()
-    return checked, {key: "; ".join(texts) for key, texts in checked.excluded.items()} | failed
+    return checked, failed
 
 
 def _harmonized(known: KnownInputs, reference: Reference | None) -> KnownInputs:

@@ -5,8 +5,6 @@ Legend: I/J/K voxels of a file, whatever its orientation.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,14 +13,16 @@ import nibabel as nib
 import numpy as np
 import torch
 from nibabel.affines import voxel_sizes
-from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 
 from msfl_client.data.bids import Case, find_cases
 from msfl_client.data.checks import check_case
+from msfl_client.data.findings import Finding, refusals_in, warnings_in
+from msfl_client.data.qc_record import poor_fit
 from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_client.imaging.volumes import read_volume
+from msfl_client.prediction.output_folder import describe_output
 from msfl_client.segmentation.loop import predict_probability
 from msfl_client.segmentation.network_input import (
     NetworkInput,
@@ -30,29 +30,33 @@ from msfl_client.segmentation.network_input import (
     network_input_of_images,
     target_contrast,
 )
-from msfl_common import __version__
+from msfl_client.segmentation.own_grid import on_grid
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
-from msfl_common.errors import CaseError, CohortError, InputError
+from msfl_common.errors import CaseError, CohortError
 from msfl_common.metrics.segmentation import label_lesions
-from msfl_common.models.model_card import NOTICE
 from msfl_common.models.model_folder import ModelCard, load_model
 from msfl_common.models.network import build_network, set_weights
 from msfl_common.system.devices import pick_device
-from msfl_common.system.files import write_json, write_text
+from msfl_common.system.files import write_text
+from msfl_common.system.tab_separated import tsv_text
 
 TABLE = "lesions.tsv"
 
 
 @dataclass(frozen=True)
 class PredictedCase:
-    """A row of `lesions.tsv`; count and volume are None for a case that could not be used."""
+    """A row of `lesions.tsv`; count and volume are None for a case that could not be used.
+
+    `warnings` are those of its check and of its preprocessing.
+    """
 
     participant_id: str
     session_id: str
     lesion_count: int | None
     lesion_volume_ml: float | None
     status: str
+    warnings: tuple[str, ...] = ()
 
 
 def predict_folder(
@@ -62,16 +66,18 @@ def predict_folder(
     device_name: str | Sequence[str],
     on_case: Callable[[int, int], None] = lambda *_: None,
     origin: str = "",
+    force: bool = False,
 ) -> list[PredictedCase]:
     """Predict every case of a BIDS folder; a bad case is named in the table and the rest continue.
 
     Args:
         model: a model folder.
         source: BIDS folder with the model's contrasts: skull-stripped images, or others, which are preprocessed first.
-        output: BIDS derivative folder to write; files of an earlier prediction are replaced one by one.
+        output: BIDS derivative folder to write; see `describe_output`.
         device_name: as in site.yaml.
         on_case: told how many cases are done, and of how many.
         origin: who vouches for the model, for those who get the output.
+        force: predict what cannot be right (`findings.DOUBTS`), too.
 
     Raises:
         ModelFolderError: the model cannot be used.
@@ -82,42 +88,51 @@ def predict_folder(
     set_weights(network, weights)
     device = pick_device(device_name)
     site = SiteConfig(name="input", data=(source,), state=output)
-    cases, _ = find_cases(site, card.study.inputs.contrasts)
-    describe_output(output, card, "MS lesions", origin)
+    cases, findings = find_cases(site, card.study.inputs.contrasts)
+    describe_output(output, source, card, "MS lesions", origin)
     rows = []
     for number, case in enumerate(cases, start=1):
-        rows.append(_predict_or_say_why(case, card, network, device, output))
+        found = [finding for finding in findings if finding.case == case.key]
+        found += check_case(case, card.study.inputs, needs_mask=False)
+        rows.append(_predict_or_say_why(case, found, force, card, network, device, output))
         on_case(number, len(cases))
     write_text(output / TABLE, _table(rows))
     if all(row.lesion_count is None for row in rows):
-        raise CohortError(f"{source}: none of {len(rows)} cases could be used; {output / TABLE} says why for each")
+        first = f"{rows[0].participant_id} {rows[0].session_id}: {rows[0].status}"
+        raise CohortError(
+            f"{source}: none of {len(rows)} cases could be used; {first}; {output / TABLE} says why for each"
+        )
     return rows
 
 
 def _predict_or_say_why(
-    case: Case, card: ModelCard, network: torch.nn.Module, device: torch.device, output: Path
+    case: Case,
+    found: Sequence[Finding],
+    force: bool,
+    card: ModelCard,
+    network: torch.nn.Module,
+    device: torch.device,
+    output: Path,
 ) -> PredictedCase:
-    failed = [finding.text for finding in check_case(case, card.study.inputs, False) if finding.level == "fail"]
+    row = PredictedCase(case.subject, case.visit_id or "n/a", None, None, "ok", warnings_in(found))
     try:
-        if failed:
-            raise CaseError("; ".join(failed))
-        count, volume_ml = _predict_case(case, card, network, device, output)
+        if refused := refusals_in(found, force):
+            raise CaseError("; ".join(refused))
+        count, volume_ml, more = _predict_case(case, card, network, device, output)
     except CaseError as error:
-        return PredictedCase(case.subject, case.visit_id or "n/a", None, None, f"left out: {error}")
-    return PredictedCase(case.subject, case.visit_id or "n/a", count, volume_ml, "ok")
+        return replace(row, status=f"left out: {error}")
+    return replace(row, lesion_count=count, lesion_volume_ml=volume_ml, warnings=(*row.warnings, *more))
 
 
 def _predict_case(
     case: Case, card: ModelCard, network: torch.nn.Module, device: torch.device, output: Path
-) -> tuple[int, float]:
-    """Write one case's mask and probability map; returns lesion count and volume (ml)."""
+) -> tuple[int, float, tuple[str, ...]]:
+    """Write one case's mask and probability map; returns lesion count, volume (ml), and preprocessing's warnings."""
     study = card.study
-    prepared, case_to_input = _prepare(case, study.inputs, device)
+    prepared, case_to_input, warnings = _prepare(case, study.inputs, device)
     probability_DHW = predict_probability(network, prepared.image_CDHW, study, device)
     own = read_volume(case.images[target_contrast(study.inputs)])
-    there = nib.Nifti1Image(probability_DHW, np.linalg.inv(case_to_input) @ prepared.affine)
-    moved = resample_from_to(there, (own.shape, own.affine), order=1)
-    probability_IJK = np.asarray(moved.dataobj, dtype=np.float32)
+    probability_IJK = on_grid(probability_DHW, np.linalg.inv(case_to_input) @ prepared.affine, (own.shape, own.affine))
     mask_IJK = probability_IJK >= card.threshold
     spacing_mm = voxel_sizes(own.affine)
     stem = "_".join(part for part in (case.subject, case.visit_id) if part)
@@ -125,11 +140,15 @@ def _predict_case(
     save_image(folder / f"{stem}_label-lesion_probseg.nii.gz", probability_IJK, own.affine)
     save_image(folder / f"{stem}_label-lesion_mask.nii.gz", mask_IJK.astype(np.uint8), own.affine)
     _, count = label_lesions(mask_IJK, tuple(float(size) for size in spacing_mm))  # type: ignore[arg-type]
-    return count, round(float(mask_IJK.sum() * np.prod(spacing_mm) / 1000), 4)
+    return count, round(float(mask_IJK.sum() * np.prod(spacing_mm) / 1000), 4), warnings
 
 
-def _prepare(case: Case, inputs: Inputs, device: torch.device) -> tuple[NetworkInput, NDArray[np.float64]]:
-    """What the network sees, and where it lies: 4 x 4, RAS mm of the reference contrast's file to its RAS mm.
+def _prepare(
+    case: Case, inputs: Inputs, device: torch.device
+) -> tuple[NetworkInput, NDArray[np.float64], tuple[str, ...]]:
+    """What the network sees, where it lies and what deserves a look.
+
+    It lies there by 4 x 4, RAS mm of the reference contrast's file to its RAS mm.
 
     A skull-stripped image is used as it is. Any other is preprocessed as by `msfl-client preprocess`: the model has
     only seen skull-stripped images and would mark scalp and eyes.
@@ -140,9 +159,10 @@ def _prepare(case: Case, inputs: Inputs, device: torch.device) -> tuple[NetworkI
     volumes = {name: read_volume(case.images[name]) for name in inputs.contrasts}
     heads = [name for name, volume in volumes.items() if not is_brain_alone(volume.voxels_IJK, volume.affine)]
     if not heads:
-        return make_network_input(case, inputs), np.eye(4)
+        return make_network_input(case, inputs), np.eye(4), ()
     try:
         from msfl_client.preprocessing.pipeline import preprocess_case
+        from msfl_client.preprocessing.qc_measures import fit_to_template
 
         done = preprocess_case(replace(case, mask=None), inputs, "none", device)
     except ModuleNotFoundError as error:
@@ -152,36 +172,12 @@ def _prepare(case: Case, inputs: Inputs, device: torch.device) -> tuple[NetworkI
         ) from None
     images = {name: nib.Nifti1Image(voxels_DHW, done.case.affine) for name, voxels_DHW in done.case.images_DHW.items()}
     prepared = network_input_of_images(case.key, images, None, inputs)
-    return prepared, done.native_to_mni(target_contrast(inputs))
-
-
-def describe_output(output: Path, card: ModelCard, what: str, origin: str) -> None:
-    """Make a folder a BIDS derivative that says what it holds and which model made it.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    try:
-        write_json(
-            output / "dataset_description.json",
-            {
-                "Name": f"{what} predicted by study {card.study.name}",
-                "BIDSVersion": "1.10.0",
-                "DatasetType": "derivative",
-                "GeneratedBy": [{"Name": "msfl", "Version": __version__, "Description": NOTICE}],
-                "ModelWeightsSHA256": card.weights_sha256,
-                "ModelOrigin": origin,
-            },
-        )
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written: {error.strerror}; choose another --output") from None
+    return prepared, done.native_to_mni(target_contrast(inputs)), poor_fit(*fit_to_template(done.case))
 
 
 def _table(rows: list[PredictedCase]) -> str:
-    stream = io.StringIO()
-    names = list(PredictedCase.__dataclass_fields__)
-    writer = csv.DictWriter(stream, names, delimiter="\t", lineterminator="\n")
-    writer.writeheader()
+    lines: list[list[object]] = [list(PredictedCase.__dataclass_fields__)]
     for row in rows:
-        writer.writerow({name: "n/a" if value is None else value for name, value in asdict(row).items()})
-    return stream.getvalue()
+        cells = {**asdict(row), "warnings": "; ".join(row.warnings) or None}
+        lines.append(["n/a" if value is None else value for value in cells.values()])
+    return tsv_text(lines)

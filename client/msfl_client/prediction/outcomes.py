@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msfl_client.clinical.observations import Observation
-from msfl_client.prediction.inputs import OnProgress, model_reference, read_inputs
-from msfl_client.prediction.lesions import describe_output
+from msfl_client.data.bids import case_key
+from msfl_client.prediction.inputs import KnownInputs, OnProgress, model_reference, read_inputs
 from msfl_client.prediction.models import (
     Answer,
     FeaturePredictor,
@@ -17,8 +17,10 @@ from msfl_client.prediction.models import (
     Reason,
     explained_class,
 )
+from msfl_client.prediction.output_folder import describe_output
 from msfl_client.prediction.visits import PatientVisits, patients_to_predict
 from msfl_common.config.classification import DeepModel
+from msfl_common.config.site import Words
 from msfl_common.errors import CaseError, CohortError
 from msfl_common.metrics.reliability import Interval, interval_at
 from msfl_common.metrics.scored import predict_classes, scored_classes
@@ -44,6 +46,7 @@ class Prediction:
         reasons: what speaks for and against the explained class, what weighs most first.
         saliency: files with the images' part in it, of a deep model.
         status: "ok", with what was passed over, or why there is no prediction.
+        warnings: what deserves a look in the images of the visit and of those before.
     """
 
     participant_id: str
@@ -56,14 +59,19 @@ class Prediction:
     reasons: tuple[Reason, ...]
     saliency: tuple[str, ...]
     status: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was predicted of a folder, and by which model."""
+    """What was predicted of a folder, and by which model.
+
+    `refused` has by case why images that are there could not be used.
+    """
 
     card: ModelCard
     rows: tuple[Prediction, ...]
+    refused: Mapping[str, str]
 
     def raise_if_none(self, source: Path, table: Path) -> None:
         """Return when something could be predicted.
@@ -87,6 +95,8 @@ def predict_outcomes(
     every_visit: bool,
     num_workers: int,
     on_progress: OnProgress = lambda *_: None,
+    force: bool = False,
+    words: Words | None = None,
 ) -> Predictions:
     """Predict each patient's last visit that has the model's inputs, or every visit.
 
@@ -98,6 +108,8 @@ def predict_outcomes(
         every_visit: a row for each visit of a patient, not for the last one alone.
         num_workers: cases at the same time, where images are read.
         on_progress: told what is done, how much of it, and of how much.
+        force: use images that cannot be right (`findings.DOUBTS`), too.
+        words: what the tables' own words mean, as in site.yaml.
 
     Raises:
         ModelFolderError: the model cannot be used.
@@ -108,8 +120,8 @@ def predict_outcomes(
     if not source.is_dir():  # before anything is written
         raise CohortError(f"{source}: no such folder; give a BIDS folder with --input")
     device = pick_device(device_name)
-    describe_output(output, card, "Outcomes of MS", check_origin(model).sentence)
-    known = read_inputs(card, model, source, output, device_name, num_workers, on_progress)
+    describe_output(output, source, card, "Outcomes of MS", check_origin(model).sentence)
+    known = read_inputs(card, model, source, output, device_name, num_workers, on_progress, force, words)
     predictor: Predictor
     if isinstance(card.study.classification.model, DeepModel):
         predictor = ImagePredictor(card, weights, known, model_reference(card, model), output, device)
@@ -118,9 +130,21 @@ def predict_outcomes(
     rows: list[Prediction] = []
     patients = patients_to_predict(known, card.study.classification)
     for number, patient in enumerate(patients, start=1):
-        rows += _of_patient(patient, predictor, card, output, every_visit)
+        made = _of_patient(patient, predictor, card, output, every_visit)
+        rows += [replace(row, warnings=_warnings(row, patient, known)) for row in made]
         on_progress("Predicting patients", number, len(patients))
-    return Predictions(card, tuple(rows))
+    return Predictions(card, tuple(rows), known.refused)
+
+
+def _warnings(row: Prediction, patient: PatientVisits, known: KnownInputs) -> tuple[str, ...]:
+    """What deserves a look in the images that a row rests on; that of earlier visits with their names."""
+    found: tuple[str, ...] = ()
+    for one in patient.visits:
+        texts = known.warnings.get(case_key(one.subject, one.visit_id, one.dataset), ())
+        if one.visit_id == row.session_id and one.visits[-1].days == row.days:
+            return (*found, *texts)
+        found += tuple(f"{one.visit_id}: {text}" for text in texts)
+    return ()
 
 
 def _of_patient(

@@ -40,7 +40,7 @@ def patients_to_predict(known: KnownInputs, settings: Classification) -> list[Pa
     imaged = imaged_visits(known.cases, known.table)
     folders = {(0, subject): list(imaged.get((0, subject), ())) for subject in known.subjects}
     sessions: Mapping[tuple[int, str], list[str | None]] = {place: list(of) for place, of in imaged.items()} | folders
-    records = read_clinical(known.site.data, settings.clinical, None, sessions)
+    records = read_clinical(known.site, settings.clinical, None, sessions)
     found = [PatientVisits(subject, (), reason) for subject, reason in records.left_out.items()]
     for place, patient in records.patients.items():
         images = imaged.get(place, {})
@@ -51,7 +51,7 @@ def patients_to_predict(known: KnownInputs, settings: Classification) -> list[Pa
         if sees_images(settings):
             scanned = [at for at, visit in enumerate(patient.visits) if visit.imaged or visit.visit_id is not None]
             numbers = scanned or numbers
-        seen = tuple(observe(place, patient, at, images, settings, _NO_LABEL) for at in numbers)
+        seen = tuple(observe(place, patient.key, patient, at, images, settings, _NO_LABEL) for at in numbers)
         found.append(PatientVisits(place[1], seen))
     if not found:
         raise CohortError(f"{known.site.data[0]}: no patient; expected participants.tsv or sub-* folders")

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 import torch
-from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 
 from msfl_client.data.bids import Case
 from msfl_client.imaging.bias_field import correct_bias
 from msfl_client.imaging.brain_extraction import CPU, extract_brain
 from msfl_client.imaging.common_space import CommonSpaceCase
+from msfl_client.imaging.masks import Grid, Mask, carry_mask, drawn_on
 from msfl_client.imaging.registration import (
     Registration,
     load_template,
@@ -26,22 +26,19 @@ from msfl_client.imaging.registration import (
     template_brain,
 )
 from msfl_client.imaging.resampling import read_image, resample
-from msfl_client.imaging.skull_strip_detection import brain_of, dice, recognise, share_grid
+from msfl_client.imaging.skull_strip_detection import brain_of, dice, recognise
 from msfl_client.preprocessing.co_registration import brain_on, co_register
 from msfl_common.config.base import Preprocessed
-from msfl_common.config.contrasts import Contrast, anchor_of, outlined_on
+from msfl_common.config.contrasts import Contrast, anchor_of
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 
 BRAIN_MEDIAN = 1000  # what a contrast's median in the brain is scaled to
 _BRIGHTEST = 32_000  # fits the 16-bit integers that images are kept as
-_SMALLEST_SHARE = 0.25  # of a voxel that a lesion fills
 _LEAST_OVERLAP = 0.75  # Dice with the template's brain, below which the registration has failed
 _STAYS = Registration(np.eye(4), None)
 
 Images = Mapping[Contrast, nib.Nifti1Image]
-Mask = NDArray[np.bool_]
-Grid = tuple[tuple[int, ...], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -140,10 +137,10 @@ def _lesions(case: Case, native: Images) -> tuple[Contrast, nib.Nifti1Image] | N
     if case.mask is None:
         return None
     mask = read_image(case.mask)
-    drawn_on = [contrast for contrast, image in native.items() if share_grid(mask, image)]
-    if not drawn_on:
+    contrast = drawn_on(mask, native)
+    if contrast is None:
         raise CaseError("the mask is on no image's grid")
-    return outlined_on(drawn_on), mask
+    return contrast, mask
 
 
 def _in_common_space(
@@ -177,22 +174,6 @@ def _in_common_space(
 def moved(image: nib.Nifti1Image, matrix: NDArray[np.float64]) -> nib.Nifti1Image:
     """The same voxels at another place: header arithmetic, nothing is interpolated."""
     return nib.Nifti1Image(np.asarray(image.dataobj, dtype=np.float32), matrix @ image.affine)
-
-
-def carry_mask(mask: nib.Nifti1Image, grid: Grid) -> Mask:
-    """A mask on another grid, as large as it was: the voxels with the largest shares of it, so many as it fills.
-
-    With a fixed share of one half and the blur that images get, a 2 mm grid loses two of three lesions below 30 mm3;
-    so it keeps four of five.
-    """
-    share_DHW = np.asarray(resample_from_to(mask, grid, order=1).dataobj)
-    volumes = [abs(np.linalg.det(affine[:3, :3])) for affine in (mask.affine, grid[1])]
-    count = min(round(float(np.asarray(mask.dataobj).sum() * volumes[0] / volumes[1])), share_DHW.size)
-    if not count:
-        return np.zeros(grid[0], dtype=bool)
-    smallest = float(np.partition(share_DHW, -count, axis=None)[-count])
-    carried_DHW: Mask = share_DHW >= max(smallest, _SMALLEST_SHARE)
-    return carried_DHW
 
 
 def in_field(image: nib.Nifti1Image, matrix: NDArray[np.float64], grid: Grid) -> Mask:

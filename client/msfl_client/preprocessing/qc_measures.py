@@ -15,10 +15,11 @@ from scipy import ndimage
 
 from msfl_client.data.qc_record import Quality
 from msfl_client.imaging.common_space import CommonSpaceCase
+from msfl_client.imaging.masks import Mask
 from msfl_client.imaging.registration import load_template, template_brain
 from msfl_client.imaging.resampling import resample
 from msfl_client.imaging.skull_strip_detection import dice
-from msfl_client.preprocessing.pipeline import Mask, PreprocessedCase
+from msfl_client.preprocessing.pipeline import PreprocessedCase
 
 _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
 _PURE = 0.8  # share of a tissue in the template from which on a voxel counts as that tissue
@@ -26,19 +27,25 @@ _PURE = 0.8  # share of a tissue in the template from which on a voxel counts as
 
 def measure_quality(done: PreprocessedCase) -> Quality:
     """The figures of a case that was just preprocessed."""
-    case, spacing_mm = done.case, float(voxel_sizes(done.case.affine)[0])
-    brain_DHW, template_DHW = case.brain_DHW, template_brain(spacing_mm)
+    case = done.case
+    coverage, overlap = fit_to_template(case)
     own_mm3 = abs(np.linalg.det(done.native[done.anchor].affine[:3, :3]))
     similarities = {name: found.similarity for name, found in done.to_anchor.items()}
     return Quality(
         brain_ml=round(float(done.native_brains[done.anchor].sum() * own_mm3) / 1000, 1),
-        coverage=round(float((brain_DHW & template_DHW).sum() / template_DHW.sum()), 4),
-        template_overlap=round(dice(brain_DHW, template_DHW), 4),
+        coverage=round(coverage, 4),
+        template_overlap=round(overlap, 4),
         template_similarity=_rounded(done.to_template.similarity),
         similarity={name: round(value, 4) for name, value in similarities.items() if value is not None},
         snr={name: _snr(image, done.native_brains[name]) for name, image in done.native.items()},
         white_to_grey={name: _white_to_grey(case, image_DHW) for name, image_DHW in case.images_DHW.items()},
     )
+
+
+def fit_to_template(case: CommonSpaceCase) -> tuple[float, float]:
+    """Share of the template's brain that the case's covers, and the Dice coefficient of the two."""
+    template_DHW = template_brain(float(voxel_sizes(case.affine)[0]))
+    return float((case.brain_DHW & template_DHW).sum() / template_DHW.sum()), dice(case.brain_DHW, template_DHW)
 
 
 def _snr(image: nib.Nifti1Image, brain_DHW: Mask) -> float:

@@ -18,9 +18,10 @@ from nibabel.spaces import vox2out_vox
 from numpy.typing import NDArray
 from PIL import Image
 
+from msfl_client.imaging.masks import Mask
 from msfl_client.imaging.registration import template_brain
 from msfl_client.imaging.resampling import resample
-from msfl_client.preprocessing.pipeline import Mask, PreprocessedCase
+from msfl_client.preprocessing.pipeline import PreprocessedCase
 from msfl_client.preprocessing.qc_measures import tissues
 
 _BRAIN, _TEMPLATE, _WHITE = "#ff4d4d", "#39d0ff", "#ffd23f"

@@ -177,9 +177,7 @@ def _side_by_side(
     try:
         with without_interrupts():
             jobs: list[Future[Outcome]] = [
-                pool.submit(
-                    preprocess_to_disk, case, site, inputs, [one for one in known if one.patient == case.patient]
-                )
+                pool.submit(preprocess_to_disk, case, site, inputs, [one for one in known if one.place == case.place])
                 for case in cases
             ]
         for job in as_completed(jobs):

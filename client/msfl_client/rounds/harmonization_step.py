@@ -37,7 +37,7 @@ def harmonization_rows(context: SiteContext, task: RoundTask) -> tuple[Rows, int
         context.training, context.site.data, task.study.harmonization, case_features(context, task)
     )
     floor = floor_of(context.site.policy, task.study)
-    patients = np.array([f"{case.dataset}/{case.subject}" for case in chosen.cases])
+    patients = np.array([case.patient for case in chosen.cases])
     keep_N = large_groups_of_scanners(rows, patients, floor)
     if not keep_N.all():
         note = f"{int((~keep_N).sum())} of {len(rows)} cases left out of the sums: of groups of too few patients"

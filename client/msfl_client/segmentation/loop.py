@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from msfl_client.segmentation.network_input import NetworkInput
+from msfl_client.segmentation.own_grid import OwnTruth, metrics_on_own_grid
 from msfl_client.segmentation.patches import Patch, PatchLoader, pad_to
 from msfl_client.trainer import OnStep
 from msfl_client.training.rates import make_optimizer, rate_at
@@ -130,12 +131,26 @@ def validate(
     study: StudyConfig,
     device: torch.device,
     on_case: Callable[[int, int], None],
+    truths: Sequence[OwnTruth] = (),
 ) -> list[dict[str, float]]:
-    """Metrics of each case on the study's grid; they stay at the site until they are aggregated."""
+    """Metrics of each case; they stay at the site until they are aggregated.
+
+    Args:
+        network: the network.
+        cases: on the study's grid, with their labels there.
+        study: its windows and spacing.
+        device: where to compute.
+        on_case: told how many cases are done, and of how many.
+        truths: the same cases' masks as they were drawn, to measure on the patients' own grids as well; none: not.
+    """
     rows = []
     for number, case in enumerate(cases, start=1):
         assert case.label_DHW is not None
-        predicted_DHW = predict_probability(network, case.image_CDHW, study, device) >= LESION_THRESHOLD
-        rows.append(segmentation_metrics(predicted_DHW, case.label_DHW > 0, (study.inputs.spacing_mm,) * 3))
+        probability_DHW = predict_probability(network, case.image_CDHW, study, device)
+        predicted_DHW = probability_DHW >= LESION_THRESHOLD
+        row = segmentation_metrics(predicted_DHW, case.label_DHW > 0, (study.inputs.spacing_mm,) * 3)
+        if truths:
+            row |= metrics_on_own_grid(probability_DHW, case.affine, truths[number - 1])
+        rows.append(row)
         on_case(number, len(cases))
     return rows

@@ -23,13 +23,14 @@ from scipy import ndimage
 from msfl_client.data.aligned_images import read_aligned
 from msfl_client.data.bids import Case
 from msfl_client.data.cache_limits import keep_newest, mark_used
+from msfl_client.imaging.masks import carry_mask
 from msfl_client.imaging.resampling import FloatImage, normalise, resample
 from msfl_common.config.contrasts import Contrast, outlined_on
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 from msfl_common.system.files import write_bytes
 
-CACHE_FORMAT = 3  # raise it whenever this module's results change
+CACHE_FORMAT = 4  # raise it whenever this module's results change
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def network_input_of_images(
     image_CDHW = np.stack([normalise(image_DHW[box]) for image_DHW in resampled])
     label_DHW = None
     if mask is not None:
-        label_DHW = (resample(mask, grid)[box] >= 0.5).astype(np.uint8)
+        label_DHW = carry_mask(mask, grid)[box].astype(np.uint8)
     affine = np.asarray(grid[1], dtype=np.float64).copy()
     affine[:3, 3] += affine[:3, :3] @ [axis.start for axis in box]
     return NetworkInput(image_CDHW, label_DHW, affine)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,14 +21,17 @@ from msfl_client.segmentation.distributed_rank import Job
 from msfl_client.segmentation.draws import patients_behind, seed_of
 from msfl_client.segmentation.loop import train_round, validate
 from msfl_client.segmentation.network_input import NetworkInput, cached_path, make_network_inputs
+from msfl_client.segmentation.own_grid import OwnTruth, own_truth
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.trainer import OnCase, OnProgress, OnStep
 from msfl_client.training.site_strategy import SiteStrategy, Start, site_strategy
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
+from msfl_common.errors import CaseError
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.metrics.intervals import bootstrap_mean, num_patients_of
-from msfl_common.metrics.segmentation import METRICS
+from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.metrics.segmentation import NATIVE
 from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
 from msfl_common.system.seeds import derive_seed
@@ -44,6 +49,7 @@ class SegmentationLearner:
         train_patients: whose each training case is.
         digest: see `Learner`.
         floor: fewest patients of a metric.
+        validation_truths: reads the validation cases' masks as they were drawn; see `own_truths`.
     """
 
     study: StudyConfig
@@ -57,6 +63,7 @@ class SegmentationLearner:
     floor: int
     validation_cases: tuple[NetworkInput, ...]
     validation_patients: tuple[str, ...]
+    validation_truths: Callable[[], tuple[OwnTruth, ...]]
 
     @property
     def num_train_cases(self) -> int:
@@ -102,11 +109,12 @@ class SegmentationLearner:
         return len(set(self.validation_patients))
 
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
-        """See `Learner`."""
+        """See `Learner`; on the patients' own grids in the last round alone, as that takes longer than the network."""
         start = time.monotonic()
         set_weights(self.network, self.strategy.whole(weights, task.round))
-        rows = validate(self.network, self.validation_cases, task.study, self.device, on_case)
-        values = {name: [row[name] for row in rows] for name in rows[0]}
+        truths = self.validation_truths() if task.round == task.settings.rounds.num_rounds else ()
+        rows = validate(self.network, self.validation_cases, task.study, self.device, on_case, truths)
+        values = _told_of({name: [row[name] for row in rows] for name in rows[0]})
         behind = {name: num_patients_of(values[name], self.validation_patients) for name in values}
         disclosed = [name for name, num_patients in behind.items() if num_patients >= self.floor]
         estimates = {
@@ -116,7 +124,7 @@ class SegmentationLearner:
                 task.study.validation.bootstrap_samples,
                 np.random.default_rng(derive_seed(task.study.seed, "bootstrap", name)),
                 self.floor,
-                (METRICS[name].lower, METRICS[name].upper),
+                (ALL_METRICS[name].lower, ALL_METRICS[name].upper),
             )
             for name in disclosed
         }
@@ -124,10 +132,20 @@ class SegmentationLearner:
         return ValidationMetrics(estimates, len(rows), time.monotonic() - start, min_patients=fewest)
 
 
+def _told_of(values: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Without a metric on the patients' own grids that is not defined in the same cases as on the study's.
+
+    Where the two grids are one, the two means are of the same values; of other cases each, they would tell the case's
+    that makes the difference.
+    """
+    base = {name: values[name.removesuffix(NATIVE)] for name in values}
+    return {name: of for name, of in values.items() if np.array_equal(np.isfinite(of), np.isfinite(base[name]))}
+
+
 def usable_cases(
     site: SiteConfig, study: StudyConfig, on_progress: OnProgress
-) -> tuple[list[Case], dict[str, NetworkInput]]:
-    """The site's cases that can be trained on, checked and prepared, and by key what was prepared of them.
+) -> tuple[list[Case], dict[str, NetworkInput], dict[str, Case]]:
+    """The site's cases that can be trained on, and by key what was prepared of them and what lies in the BIDS folder.
 
     Raises:
         CohortError: the folders hold nothing usable.
@@ -151,7 +169,20 @@ def usable_cases(
     if num_bad:
         left_out = f"{num_bad} of {len(checked.found)} cases left out; `msfl-client check` says why"
         on_progress(site.name, "checked", len(checked.found), len(checked.found), left_out)
-    return [case for case in checked.cases if case.key in usable], usable
+    return [case for case in checked.cases if case.key in usable], usable, {case.key: case for case in checked.found}
+
+
+def own_truths(
+    site: SiteConfig, cases: Sequence[Case], originals: Mapping[str, Case], on_progress: OnProgress
+) -> tuple[OwnTruth, ...]:
+    """The masks of cases as they were drawn; none at all, and a word to the site, where one of them cannot be had."""
+    try:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            return tuple(pool.map(lambda case: own_truth(case, originals[case.key], site), cases))
+    except (CaseError, OSError) as error:
+        note = f"no metrics on the patients' own grids: {error}"
+        on_progress(site.name, "validating", 0, len(cases), note)
+        return ()
 
 
 def open_segmentation(
@@ -175,7 +206,7 @@ def open_segmentation(
     Raises:
         CohortError: the folders hold nothing usable.
     """
-    cases, prepared = usable_cases(site, study, on_progress)
+    cases, prepared, originals = usable_cases(site, study, on_progress)
     train, validation = split(cases)
     network = build_network(study)
     learner = SegmentationLearner(
@@ -185,17 +216,14 @@ def open_segmentation(
         strategy=site_strategy(site.state, study, get_weights(network), part_of),
         train_round=_training_on(devices, site, study, [(case, prepared[case.key]) for case in train]),
         seed=seed_of(study, site.name),
-        train_patients=tuple(_patient(case) for case in train),
+        train_patients=tuple(case.patient for case in train),
         digest=digest_of_images(train, validation),
         floor=floor_of(site.policy, study),
         validation_cases=tuple(prepared[case.key] for case in validation),
-        validation_patients=tuple(_patient(case) for case in validation),
+        validation_patients=tuple(case.patient for case in validation),
+        validation_truths=partial(own_truths, site, validation, originals, on_progress),
     )
     return learner, tuple(train), (*train, *validation)
-
-
-def _patient(case: Case) -> str:
-    return "/".join(map(str, case.patient))
 
 
 def _training_on(

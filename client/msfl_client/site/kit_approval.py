@@ -75,6 +75,14 @@ def approved_kit(site: SiteConfig) -> SignedKit | None:
     return kit
 
 
+def approved_at(site: SiteConfig) -> int:
+    """When the approved kit was kept, in nanoseconds; 0 where none is."""
+    try:
+        return (site.state / APPROVAL_FILE).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 def kit_to_use(site: SiteConfig) -> SignedKit:
     """The approved kit.
 

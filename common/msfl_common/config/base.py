@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from msfl_common.config.classification import NAME
 from msfl_common.config.contrasts import Contrast as Contrast
+from msfl_common.config.spelling import Name as Name
+from msfl_common.config.spelling import spelled
 from msfl_common.errors import ConfigError
 from msfl_common.system.reading import describe_faults
 
-Name = Annotated[str, Field(pattern=NAME)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, spelled(r"[0-9a-f]{64}", "64 hexadecimal digits, as `sha256sum` prints them")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Task = Literal["lesion-segmentation", "classification"]
 Covariate = Literal["age", "sex"]

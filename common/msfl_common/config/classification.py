@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union
 
 from pydantic import Field, field_validator, model_validator
 
-from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.config.feature_catalogue import known_features
+from msfl_common.config.spelling import Name, spelled
 from msfl_common.feature_models.model import FeatureModel
 from msfl_common.feature_models.registry import FEATURE_MODELS
 from msfl_common.feature_models.settings import Frozen, Preparation
@@ -31,9 +32,16 @@ Clinical = Literal[
     "fs_cerebral",
     "fs_ambulation",
 ]
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of a study or a site
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,31}$")]
-Column = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+Label = Annotated[
+    str,
+    spelled(
+        r"[A-Za-z0-9][A-Za-z0-9._+-]{0,31}",
+        "letters, digits, dots, dashes, underscores and plus signs, at most 32, the first a letter or a digit",
+    ),
+]
+Column = Annotated[
+    str, spelled(r"[A-Za-z][A-Za-z0-9_]{0,63}", "letters, digits and underscores, at most 64, the first a letter")
+]
 
 KNN_REASON = (
     "k-NN keeps the cases themselves, so that sharing the model would send patients' features; it runs within one "
@@ -60,9 +68,32 @@ class Outcome(Frozen):
     confirmed_weeks: float = Field(
         0.0, ge=0, le=104, description="worsening must still be there so many weeks later (24 is usual); 0: unconfirmed"
     )
+    relapse_days: float = Field(
+        30.0,
+        ge=0,
+        le=365,
+        description="an EDSS within so many days of a relapse is neither baseline nor worsening; 0: every EDSS counts",
+    )
+    baseline: Literal["fixed", "roving"] = Field(
+        "fixed",
+        description="worsening counts from the EDSS at the visit (fixed), or from a lower one, once confirmed (roving)",
+    )
+    pira: bool = Field(
+        False, description="count worsening alone that is independent of relapses (PIRA); needs phenotype/relapses.tsv"
+    )
     observations: Literal["first", "every"] = Field(
         "first", description="predict from each patient's first visit, or from every visit that has a label"
     )
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _classes_are_texts(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and (bare := [one for one in value if isinstance(one, bool | int | float)]):
+            if any(isinstance(one, bool) for one in bare):
+                raise ValueError("expected texts; yes, no, on and off unquoted are true and false: quote each")
+            meant = ", ".join(f'"{one}"' for one in value)
+            raise ValueError(f"expected texts, as they stand in the table: quote them, [{meant}]")
+        return value
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -72,6 +103,13 @@ class Outcome(Frozen):
             raise ValueError("an endpoint's classes are 0 and 1; leave `classes` out")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("each class may be named once")
+        if self.pira and self.endpoint == "activity":
+            raise ValueError(
+                "pira: activity is not worsening alone; expected an endpoint edss-worsening or edss-plus-1"
+            )
+        if self.endpoint is not None and (self.pira or self.baseline == "roving") and not self.confirmed_weeks:
+            what = "pira" if self.pira else "baseline: roving"
+            raise ValueError(f"{what}: rests on confirmed scores; set confirmed_weeks to 12 or 24")
         return self
 
 
@@ -97,7 +135,7 @@ class Fold(Frozen):
     of: int | None = Field(
         None, ge=2, le=50, description="parts that each site's patients are dealt into, class by class"
     )
-    site: str | None = Field(None, pattern=NAME, description="the site that only tests, on all of its patients")
+    site: Name | None = Field(None, description="the site that only tests, on all of its patients")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -145,9 +183,9 @@ class Classification(Frozen):
     @field_validator("features")
     @classmethod
     def _known_features(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := sorted(set(value) - set(FEATURES)):
-            raise ValueError(f"no such feature: {', '.join(unknown)}; there are {', '.join(FEATURES)}")
-        return value
+        if clinical := sorted(set(value) & set(get_args(Clinical))):
+            raise ValueError(f"{', '.join(clinical)}: no feature of images; name it under `clinical`")
+        return known_features(value)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -15,36 +15,58 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-_T1 = re.compile(r"t1|mp.?rage|bravo|fspgr|spgr|\btfl|vibe|\bir.?fse.?t1")
-_FLAIR = re.compile(r"flair|dark.?fluid|tirm")
-_T2 = re.compile(r"t2")
-_PD = re.compile(r"\bpd|proton|dens")
-_PD_ECHO_S = 0.04  # the earlier echo of a dual-echo series
+from msfl_common.config.spelling import no_such
+
+# Letters that names put before T1 or T2 without a gap, as in SAGT1 and eT2W; in "visit1" and "T12" there is no T1.
+_PLANE = r"(?<![a-z0-9])(?:o?ax|o?sag|o?cor|tra|trans|ir|se|fs|[23]d|pd|[sdewv])?"
+_T1 = re.compile(_PLANE + r"t1(?!\d)(?! ?(?:rho|map))|mp ?rage|\bmpr|bravo|spgr|\btfl|turbo ?flash|\bvibe")
+_T1_FLAIR = re.compile(r"t1\w* (?:\w+ ){0,2}(?:flair|dark ?fluid|da fl|tirm)|(?:flair|dark ?fluid|tirm) (?:\w+ )?t1")
+_FLAIR = re.compile(r"flair|dark ?fluid|\bda fl\b|fluid att|\btirm")
+_T2 = re.compile(_PLANE + r"t2(?!\d)")
+_PD = re.compile(_PLANE + r"pd(?:w|wi|t2\w*|fs)?(?![a-z0-9])|\bdp\b|proton|densi(?:te|ta|dad|ty)|dichte|\bdens\b")
 _FLAIR_INVERSION_S, _FLAIR_ECHO_S = 1.5, 0.07
 _T1_INVERSION_S, _T1_ECHO_S, _T1_REPETITION_S = 1.4, 0.02, 1.0
+_T1_GRADIENT_ECHO_S = 0.015
+_LONG_REPETITION_S = 2.0
+_PD_ECHO_S = 0.045
 
 
 @dataclass(frozen=True)
-class Times:
-    """The times of a sequence, seconds; 0 where the scanner does not say."""
+class Pulse:
+    """What the scanner says of a sequence.
 
-    echo_s: float
-    repetition_s: float
-    inversion_s: float
+    Attributes:
+        echo_s: echo time, seconds; 0 where the scanner does not say, as the next two.
+        repetition_s: repetition time.
+        inversion_s: inversion time.
+        is_gradient_echo: whether echoes are made by gradients alone; None where the scanner does not say.
+    """
+
+    echo_s: float = 0.0
+    repetition_s: float = 0.0
+    inversion_s: float = 0.0
+    is_gradient_echo: bool | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there are times to judge by."""
+        return bool(self.echo_s and self.repetition_s)
 
 
 @dataclass(frozen=True)
 class SeriesRule:
-    """How a DICOM series shows a contrast; the first contrast of the table that fits is taken.
+    """How a DICOM series shows a contrast.
 
     Attributes:
-        named: whether what people called the series (small letters) says so, given its times.
-        timed: whether the times do, where names say nothing; echo and repetition are known.
+        named: whether what people called the series (small letters, words apart) says so.
+        shown: whether the times of the sequence alone say so; they are known.
+        can_be: whether a series that is called so can be one, by its times; they are known.
         is_special: whether the name counts even where series of its kind are passed over as not structural.
     """
 
-    named: Callable[[str, Times], bool]
-    timed: Callable[[Times], bool] = lambda _: False
+    named: Callable[[str], bool]
+    shown: Callable[[Pulse], bool] = lambda _: False
+    can_be: Callable[[Pulse], bool] = lambda _: True
     is_special: bool = False
 
 
@@ -80,12 +102,19 @@ CONTRASTS: dict[str, ContrastFacts] = {
     "T1w": ContrastFacts(
         "T1-weighted",
         "T1w",
-        # Before FLAIR: a T1 FLAIR is T1-weighted.
         series=SeriesRule(
-            lambda name, _: _T1.search(name) is not None,
-            lambda times: (
-                times.echo_s <= _T1_ECHO_S
-                and (0 < times.inversion_s < _T1_INVERSION_S or times.repetition_s < _T1_REPETITION_S)
+            lambda name: _T1.search(name) is not None,
+            lambda pulse: (
+                pulse.echo_s <= (_T1_GRADIENT_ECHO_S if pulse.is_gradient_echo else _T1_ECHO_S)
+                and (0.3 <= pulse.inversion_s < _T1_INVERSION_S or pulse.repetition_s < _T1_REPETITION_S)
+            ),
+            lambda pulse: (
+                pulse.inversion_s < _T1_INVERSION_S
+                and (
+                    pulse.echo_s <= _T1_GRADIENT_ECHO_S
+                    if pulse.is_gradient_echo
+                    else pulse.echo_s <= 2 * _T1_ECHO_S and (pulse.inversion_s >= 0.3 or pulse.repetition_s <= 1.5)
+                )
             ),
         ),
         anchor_rank=1,
@@ -95,8 +124,13 @@ CONTRASTS: dict[str, ContrastFacts] = {
         "T2-weighted with fluid suppressed",
         "FLAIR",
         series=SeriesRule(
-            lambda name, _: _FLAIR.search(name) is not None,
-            lambda times: times.inversion_s >= _FLAIR_INVERSION_S and times.echo_s >= _FLAIR_ECHO_S,
+            lambda name: _FLAIR.search(name) is not None and _T1_FLAIR.search(name) is None,
+            lambda pulse: pulse.inversion_s >= _FLAIR_INVERSION_S and pulse.echo_s >= _FLAIR_ECHO_S,
+            lambda pulse: (
+                not pulse.is_gradient_echo
+                and pulse.echo_s >= 0.05
+                and (pulse.inversion_s >= 1.2 or (not pulse.inversion_s and pulse.repetition_s >= 4))
+            ),
         ),
         anchor_rank=3,
         shows_lesions=True,
@@ -106,11 +140,18 @@ CONTRASTS: dict[str, ContrastFacts] = {
         "T2-weighted",
         "T2w",
         series=SeriesRule(
-            lambda name, times: (
-                _T2.search(name) is not None and not (_PD.search(name) is not None and times.echo_s < _PD_ECHO_S)
+            lambda name: _T2.search(name) is not None and _FLAIR.search(name) is None,
+            lambda pulse: (
+                not pulse.is_gradient_echo
+                and not pulse.inversion_s
+                and pulse.repetition_s > _LONG_REPETITION_S
+                and pulse.echo_s >= _FLAIR_ECHO_S
             ),
-            lambda times: (
-                not times.inversion_s and times.repetition_s > 2 * _T1_REPETITION_S and times.echo_s >= _FLAIR_ECHO_S
+            lambda pulse: (
+                not pulse.is_gradient_echo
+                and not pulse.inversion_s
+                and pulse.repetition_s >= 1.5
+                and pulse.echo_s > _PD_ECHO_S
             ),
         ),
         anchor_rank=2,
@@ -119,8 +160,14 @@ CONTRASTS: dict[str, ContrastFacts] = {
         "proton-density-weighted",
         "PDw",
         series=SeriesRule(
-            lambda name, _: _PD.search(name) is not None,
-            lambda times: not times.inversion_s and times.repetition_s > 2 * _T1_REPETITION_S,
+            lambda name: _PD.search(name) is not None,
+            lambda pulse: (
+                pulse.is_gradient_echo is False
+                and not pulse.inversion_s
+                and pulse.repetition_s > _LONG_REPETITION_S
+                and pulse.echo_s < _PD_ECHO_S
+            ),
+            lambda pulse: not pulse.inversion_s and pulse.repetition_s >= 1.5 and pulse.echo_s <= 0.05,
         ),
         anchor_rank=4,
     ),
@@ -149,22 +196,30 @@ def outlined_on(contrasts: Iterable[str]) -> str:
     return next((contrast for contrast in ordered if facts_of(contrast).shows_lesions), ordered[0])
 
 
-def contrast_of_series(name: str, times: Times, is_structural: bool) -> str | None:
-    """Which contrast a DICOM series shows, by what people called it; where that says nothing, by its times.
+def named_contrasts(name: str, special: bool = False) -> set[str]:
+    """The contrasts that what people called a DICOM series speaks of.
 
     Args:
-        name: small letters.
-        times: of the sequence.
-        is_structural: whether nothing in the name tells of another kind of series.
+        name: small letters, words apart by single spaces.
+        special: ask those alone whose name counts whatever else it tells.
     """
+    return {
+        contrast
+        for contrast, facts in CONTRASTS.items()
+        if facts.series is not None and (facts.series.is_special or not special) and facts.series.named(name)
+    }
+
+
+def shown_contrast(pulse: Pulse) -> str | None:
+    """The contrast that the times of a sequence alone say it is; None: none for certain."""
     rules = [(contrast, facts.series) for contrast, facts in CONTRASTS.items() if facts.series is not None]
-    special = [(contrast, rule) for contrast, rule in rules if rule.is_special]
-    for contrast, rule in special + rules if is_structural else special:
-        if rule.named(name, times):
-            return contrast
-    if not (is_structural and times.echo_s and times.repetition_s):
-        return None
-    return next((contrast for contrast, rule in rules if rule.timed(times)), None)
+    return next((contrast for contrast, rule in rules if pulse.is_known and rule.shown(pulse)), None)
+
+
+def can_be(contrast: str, pulse: Pulse) -> bool:
+    """Whether a series that is called so can be of a contrast, by the times of its sequence."""
+    rule = facts_of(contrast).series
+    return rule is not None and (not pulse.is_known or rule.can_be(pulse))
 
 
 def in_words(contrasts: Iterable[str]) -> str:
@@ -175,7 +230,7 @@ def in_words(contrasts: Iterable[str]) -> str:
 
 def _known(contrast: str) -> str:
     if contrast not in CONTRASTS:
-        raise ValueError(f"no such contrast; there are {', '.join(CONTRASTS)}")
+        raise ValueError(no_such("contrast", [contrast], tuple(CONTRASTS)))
     return contrast
 
 

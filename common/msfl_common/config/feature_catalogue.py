@@ -4,16 +4,22 @@ Volumes are those of the patient's own head, whatever space they were measured i
 of 1 + x, in x's own unit. A skewed feature is harmonized through its logarithm. What happened since the visit
 before is mostly nothing, and so is what lies in some zones: harmonizing would turn that nothing into something, so it
 is left as it is. So is what only cases with lesions have.
+
+Each feature has a range that it lies in whoever it is of, a child or a patient with much atrophy; what lies outside is
+an error of measurement, of unit, or a missing value written as a number. The ranges are ours and wide; those of texture
+follow from the sixteen grey levels that it is computed from.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 from msfl_common.config.contrasts import CONTRASTS
+from msfl_common.config.spelling import no_such
 
 Zone = Literal["infratentorial", "periventricular", "juxtacortical", "deep_white"]
 
@@ -24,6 +30,25 @@ NUCLEI = ("thalamus", "caudate", "putamen", "pallidum", "hippocampus", "amygdala
 SIDES = ("left", "right")
 
 
+# What a value may be that a feature cannot have: unit, factor to the feature's own unit, and what to ask.
+_OTHER_UNITS = (("ml", 1e-3, "mm3 for ml?"), ("ml", 1e3, "litres for ml?"), ("mm3", 1e3, "ml for mm3?"))
+
+
+@dataclass(frozen=True)
+class Plausible:
+    """The values that a feature can have in a person, in its own unit: from `low` to `high`, or 0 if `or_zero`."""
+
+    low: float
+    high: float
+    or_zero: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high or (self.or_zero and value == 0)
+
+    def __str__(self) -> str:
+        return f"{'0, or ' if self.or_zero else ''}{self.low:g} to {self.high:g}"
+
+
 @dataclass(frozen=True)
 class Feature:
     """What a reader needs to know of a feature.
@@ -31,46 +56,79 @@ class Feature:
     Attributes:
         unit: physical unit; empty for a ratio, a count or a logarithm.
         description: what it is, in one line.
+        plausible: the values that it can have.
         harmonized: whether it is harmonized across scanners by default.
+        log_of: the feature x that it is ln(1 + x) of; empty for one that is no logarithm.
     """
 
     unit: str
     description: str
+    plausible: Plausible
     harmonized: bool = True
+    log_of: str = ""
+
+    def fault(self, value: float) -> str | None:
+        """What is expected in place of a value that cannot be, and its likely cause; None for one that can."""
+        if value in self.plausible:
+            return None
+        unit = f" {self.unit}" if self.unit else ""
+        causes = [text for of, factor, text in _OTHER_UNITS if of == self.unit and value * factor in self.plausible]
+        if value == 0 or value < 0 <= self.plausible.low:
+            causes = ["not measured? write n/a"]
+        elif self.plausible.low >= 0 and self.plausible.high == 1 and value / 100 in self.plausible:
+            causes = ["percent for a share?"]
+        cause = f"; {causes[0]}" if causes else ""
+        return f"expected {self.plausible}{unit}, found {value:.6g}{cause}"
+
+
+_LESIONS_ML, _LESIONS = Plausible(0.001, 500, or_zero=True), Plausible(0, 2000)
+_MEDIAN_MM3 = Plausible(1, 100_000, or_zero=True)
 
 
 def _tissues() -> Iterator[tuple[str, Feature]]:
-    yield "brain_volume_ml", Feature("ml", "grey and white matter, with lesions")
-    yield "gm_volume_ml", Feature("ml", "grey matter")
-    yield "wm_volume_ml", Feature("ml", "white matter, with lesions")
-    yield "csf_volume_ml", Feature("ml", "cerebrospinal fluid inside the brain mask")
-    yield "ventricle_volume_ml", Feature("ml", "fluid of the lateral and third ventricles")
-    yield "bpf", Feature("", "brain parenchymal fraction: brain volume over that of the brain mask")
+    yield "brain_volume_ml", Feature("ml", "grey and white matter, with lesions", Plausible(300, 2500))
+    yield "gm_volume_ml", Feature("ml", "grey matter", Plausible(100, 1800))
+    yield "wm_volume_ml", Feature("ml", "white matter, with lesions", Plausible(50, 1500))
+    yield "csf_volume_ml", Feature("ml", "cerebrospinal fluid inside the brain mask", Plausible(3, 1800))
+    yield "ventricle_volume_ml", Feature("ml", "fluid of the lateral and third ventricles", Plausible(0.7, 800))
+    bpf = "brain parenchymal fraction: brain volume over that of the brain mask"
+    yield "bpf", Feature("", bpf, Plausible(0.2, 1))
     for side in SIDES:
         for lobe in LOBES:
-            yield f"{side}_{lobe}_gm_ml", Feature("ml", f"grey matter of the {side} {lobe} cortex")
+            text = f"grey matter of the {side} {lobe} cortex"
+            yield f"{side}_{lobe}_gm_ml", Feature("ml", text, Plausible(0.5, 400))
     for side in SIDES:
         for nucleus in NUCLEI:
-            yield f"{side}_{nucleus}_ml", Feature("ml", f"grey and white matter in the atlas's {side} {nucleus}")
-    for part in ("cerebellum", "brainstem", "corpus_callosum"):
-        yield f"{part}_ml", Feature("ml", f"grey and white matter in the atlas's {part.replace('_', ' ')}")
+            text = f"grey and white matter in the atlas's {side} {nucleus}"
+            yield f"{side}_{nucleus}_ml", Feature("ml", text, Plausible(0.05, 60))
+    for part, range_ml in (
+        ("cerebellum", Plausible(10, 400)),
+        ("brainstem", Plausible(2, 120)),
+        ("corpus_callosum", Plausible(0.1, 60)),
+    ):
+        text = f"grey and white matter in the atlas's {part.replace('_', ' ')}"
+        yield f"{part}_ml", Feature("ml", text, range_ml)
 
 
 def _lesions() -> Iterator[tuple[str, Feature]]:
-    yield from _skewed("lesion_volume", "ml", "volume of the lesions")
-    yield from _skewed("lesion_count", "", "number of lesions: connected, at least 3 mm3")
+    yield from _skewed("lesion_volume", "ml", "volume of the lesions", _LESIONS_ML)
+    yield from _skewed("lesion_count", "", "number of lesions: connected, at least 3 mm3", _LESIONS)
     for zone in ZONES:
         name = zone.replace("_", " ")
-        yield from _skewed(f"lesion_volume_{zone}", "ml", f"volume of the {name} lesions", harmonized=False)
-        yield from _skewed(f"lesion_count_{zone}", "", f"number of {name} lesions", harmonized=False)
-    yield from _skewed("largest_lesion", "ml", "volume of the largest lesion, 0 without one")
-    yield from _skewed("median_lesion", "mm3", "median volume of a lesion, 0 without one")
+        yield from _skewed(f"lesion_volume_{zone}", "ml", f"volume of the {name} lesions", _LESIONS_ML, False)
+        yield from _skewed(f"lesion_count_{zone}", "", f"number of {name} lesions", _LESIONS, False)
+    yield from _skewed("largest_lesion", "ml", "volume of the largest lesion, 0 without one", _LESIONS_ML)
+    yield from _skewed("median_lesion", "mm3", "median volume of a lesion, 0 without one", _MEDIAN_MM3)
 
 
-def _skewed(name: str, unit: str, description: str, harmonized: bool = True) -> Iterator[tuple[str, Feature]]:
+def _skewed(
+    name: str, unit: str, description: str, plausible: Plausible, harmonized: bool = True
+) -> Iterator[tuple[str, Feature]]:
     """A feature and the logarithm that is harmonized in its place."""
-    yield with_unit(name, unit), Feature(unit, description, harmonized=False)
-    yield f"log_{name}", Feature("", f"ln(1 + {with_unit(name, unit)})", harmonized)
+    twin = with_unit(name, unit)
+    yield twin, Feature(unit, description, plausible, harmonized=False)
+    low, high = math.log1p(plausible.low) * (1 - 1e-9), math.log1p(plausible.high) * (1 + 1e-9)
+    yield f"log_{name}", Feature("", f"ln(1 + {twin})", Plausible(low, high, plausible.or_zero), harmonized, twin)
 
 
 def with_unit(name: str, unit: str) -> str:
@@ -80,9 +138,10 @@ def with_unit(name: str, unit: str) -> str:
 
 def _changes() -> Iterator[tuple[str, Feature]]:
     since = "since the visit before"
-    yield "new_lesion_count", Feature("", f"lesions that appeared {since}", harmonized=False)
-    yield "new_lesion_volume_ml", Feature("ml", f"volume of the lesions that appeared {since}", harmonized=False)
-    yield "enlarging_lesion_count", Feature("", f"lesions that grew {since}", harmonized=False)
+    volume = f"volume of the lesions that appeared {since}"
+    yield "new_lesion_count", Feature("", f"lesions that appeared {since}", _LESIONS, harmonized=False)
+    yield "new_lesion_volume_ml", Feature("ml", volume, _LESIONS_ML, harmonized=False)
+    yield "enlarging_lesion_count", Feature("", f"lesions that grew {since}", _LESIONS, harmonized=False)
 
 
 def feature_prefix(contrast: str) -> str:
@@ -91,24 +150,41 @@ def feature_prefix(contrast: str) -> str:
 
 
 def _intensities() -> Iterator[tuple[str, Feature]]:
+    ratio = Plausible(0.02, 50)
+    textures = {
+        "contrast": Plausible(0, 225),
+        "homogeneity": Plausible(0, 1),
+        "correlation": Plausible(-1, 1),
+        "entropy": Plausible(0, 8),
+    }
     for title, facts in CONTRASTS.items():
         if not facts.has_features:
             continue
         contrast = feature_prefix(title)
-        yield f"{contrast}_gm_median", Feature("", f"{title} of grey matter, the brain's median being 1")
+        white = "normal-appearing white matter"
+        yield f"{contrast}_gm_median", Feature("", f"{title} of grey matter, the brain's median being 1", ratio)
+        yield f"{contrast}_wm_median", Feature("", f"{title} of {white}, the brain's median being 1", ratio)
         yield (
-            f"{contrast}_wm_median",
-            Feature("", f"{title} of normal-appearing white matter, the brain's median being 1"),
+            f"{contrast}_gm_wm_ratio",
+            Feature("", f"{title} of grey matter over that of white matter, medians", ratio),
         )
-        yield f"{contrast}_gm_wm_ratio", Feature("", f"{title} of grey matter over that of white matter, medians")
-        ratio = f"{title} of lesions over that of white matter, medians; of cases with lesions"
-        yield f"{contrast}_lesion_wm_ratio", Feature("", ratio, harmonized=False)
-        for measure in ("contrast", "homogeneity", "correlation", "entropy"):
-            yield (
-                f"{contrast}_wm_glcm_{measure}",
-                Feature("", f"{title} texture of normal-appearing white matter: {measure} of grey-level co-occurrence"),
-            )
+        text = f"{title} of lesions over that of white matter, medians; of cases with lesions"
+        yield f"{contrast}_lesion_wm_ratio", Feature("", text, ratio, harmonized=False)
+        for measure, plausible in textures.items():
+            text = f"{title} texture of {white}: {measure} of grey-level co-occurrence"
+            yield f"{contrast}_wm_glcm_{measure}", Feature("", text, plausible)
 
 
 FEATURES: Mapping[str, Feature] = MappingProxyType(dict([*_tissues(), *_lesions(), *_changes(), *_intensities()]))
 HARMONIZED: tuple[str, ...] = tuple(name for name, feature in FEATURES.items() if feature.harmonized)
+
+
+def known_features(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, all of which are features.
+
+    Raises:
+        ValueError: one is not.
+    """
+    if unknown := sorted(set(names) - set(FEATURES)):
+        raise ValueError(no_such("feature", unknown, tuple(FEATURES), "listed in docs/how-to/features.md"))
+    return names

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import BaseModel, ConfigDict, Field
+
+from msfl_common.config.spelling import HomePath
 
 
 class KeepContent(BaseModel):
@@ -12,7 +12,7 @@ class KeepContent(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    public_key: Path = Field(description="public key of `msfl-client make-officer-key`, relative to this file")
+    public_key: HomePath = Field(description="public key of `msfl-client make-officer-key`, relative to this file")
     days: int = Field(365, ge=1, le=36_500, description="days that a message is kept")
     max_gb: float = Field(
         20.0, gt=0, le=1_000_000, description="most room for all of them, GB; with no more, nothing leaves"

@@ -15,6 +15,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
+from msfl_common.config.spelling import no_such
 from msfl_common.config.study import StudyConfig
 
 # Steps of a study beside training and validation, by the name that their requests and answers are counted under.
@@ -158,7 +159,7 @@ def asked_for(study: StudyConfig) -> tuple[str, ...]:
 
 def _known(name: str) -> str:
     if name not in KINDS:
-        raise ValueError(f"no such kind of message; there are {', '.join(KINDS)}")
+        raise ValueError(no_such("kind of message", [name], tuple(KINDS)))
     return name
 
 

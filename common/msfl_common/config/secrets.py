@@ -9,18 +9,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
-
+from msfl_common.config.spelling import HomePath, spelled
 from msfl_common.errors import ConfigError, InputError
 
 _REFERENCE = r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"
 # A port after the colon, and the `@` in a path, is no password.
 _PASSWORD = re.compile(r":/{1,2}(?!/)[^/@[]*:(?!\d+/)[^@]*@|[?&;](?:password|passwd|pwd|token)=", re.IGNORECASE)
-Variable = Annotated[str, Field(pattern=f"^{_REFERENCE}$")]
-Secret = Variable | Path
+Variable = Annotated[str, spelled(_REFERENCE, "a file, or ${NAME}, an environment variable")]
+Secret = Variable | HomePath
 
 
 def refuse_variables(content: Mapping[str, Any], source: str, *secrets: str) -> None:

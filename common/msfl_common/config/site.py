@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,14 +21,18 @@ from msfl_common.config.former_keys import former_keys_of_site, renewed_site
 from msfl_common.config.ledger import KeepContent
 from msfl_common.config.message_kinds import KindName, allowed_by_default
 from msfl_common.config.secrets import Secret, refuse_variables
+from msfl_common.config.spelling import HomePath, no_such, spelled
 from msfl_common.errors import ConfigError
 from msfl_common.feature_models.registry import SOLVABLE
 from msfl_common.system.files import unfollowed, unwritable
 from msfl_common.system.reading import read_yaml
 
 SITE_FILE = "site.yaml"
+_SHORT = {"f": "female", "m": "male"}
+_DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
+_DEVICES = "auto, cpu, mps, cuda, cuda:N"
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
-Hours = Annotated[str, Field(pattern=f"^{_CLOCK}-{_CLOCK}$")]
+Hours = Annotated[str, spelled(f"{_CLOCK}-{_CLOCK}", 'a window such as "19:00-07:00", quoted, from 00:00 to 23:59')]
 
 
 class Policy(Frozen):
@@ -59,8 +64,36 @@ class Policy(Frozen):
     @classmethod
     def _known_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := sorted(set(value) - set(MODEL_KINDS)):
-            raise ValueError(f"{unknown[0]!r}: no such kind of model; there are {', '.join(MODEL_KINDS)}")
+            raise ValueError(no_such("kind of model", unknown, MODEL_KINDS))
         return value
+
+
+class Words(Frozen):
+    """What the words of the site's own tables mean, beside those that are known: female, f, male, m, yes, no, 1, 0."""
+
+    sex: Mapping[str, Literal["female", "male"]] = Field(
+        default_factory=dict, description="word to female or male: {W: female, 1: male}"
+    )
+    treated: Mapping[str, Literal["yes", "no"]] = Field(
+        default_factory=dict, description="word to yes or no: {ja: yes, nein: no}"
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """YAML reads 1 as a number, and yes and no as true and false."""
+        if not isinstance(value, Mapping):
+            return value
+        meanings = {word: _yaml_word(meaning).lower() for word, meaning in value.items()}
+        return {_yaml_word(word): _SHORT.get(meaning, meaning) for word, meaning in meanings.items()}
+
+    def __hash__(self) -> int:
+        return hash(tuple((column, *sorted(words.items())) for column, words in self.of_columns.items()))
+
+    @property
+    def of_columns(self) -> Mapping[str, Mapping[str, str]]:
+        """Column to word to meaning."""
+        return {"sex": self.sex, "treated": self.treated}
 
 
 class SiteConfig(Frozen):
@@ -68,14 +101,20 @@ class SiteConfig(Frozen):
 
     schema_version: Literal[1] = Field(1, description="version of this file's format")
     name: Name = Field(description="the site's name in the study")
-    data: tuple[Path, ...] = Field(min_length=1, description="one BIDS folder, or several; relative to this file")
+    data: tuple[HomePath, ...] = Field(min_length=1, description="one BIDS folder, or several; relative to this file")
+    same_ids: Literal["one-person", "different-people"] = Field(
+        "one-person",
+        description="what one participant_id in several folders of `data` means; one person is never trained on in one "
+        "folder and tested on in another, and counts once",
+    )
+    words: Words = Words()
     masks: Name = Field("lesions", description="folder under derivatives/ that holds the manual lesion masks")
     preprocessed: Literal["auto"] | Preprocessed = Field(
         "auto",
         description="what the images are: none (not skull-stripped), brain (skull-stripped, N4-corrected), common-space"
         " (and on MNI152); auto looks at each case",
     )
-    state: Path = Field(description="folder for cache, ledger and log, relative to this file; created when missing")
+    state: HomePath = Field(description="folder for cache, ledger and log, relative to this file; created when missing")
     device: str | tuple[str, ...] = Field(
         "auto",
         description="auto (cuda, then mps, then cpu), cpu, mps, cuda, cuda:N, or several GPUs: [cuda:0, cuda:1]",
@@ -84,14 +123,19 @@ class SiteConfig(Frozen):
     hours: tuple[Hours, ...] = Field(
         (), description='when the site trains and validates, local time: "19:00-07:00" or a list; empty: always'
     )
-    kit: Path = Field(Path("kit"), description="folder of the coordinator's joining kit, relative to this file")
-    key: Path = Field(Path("site.key"), description="the site's private key, relative to this file")
+    kit: HomePath = Field(Path("kit"), description="folder of the coordinator's joining kit, relative to this file")
+    key: HomePath = Field(Path("site.key"), description="the site's private key, relative to this file")
     key_passphrase: Secret | None = Field(
         None,
         description="file of mode 0600 with the passphrase of `key`, or ${NAME}, an environment variable that holds "
         "it; null: none, a systemd credential, or typed",
     )
     policy: Policy = Policy()
+
+    @property
+    def one_person(self) -> bool:
+        """Whether an id in several folders is one person's."""
+        return self.same_ids == "one-person"
 
     @model_validator(mode="before")
     @classmethod
@@ -114,14 +158,26 @@ class SiteConfig(Frozen):
     @classmethod
     def _one_device_or_several_gpus(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         """A list names different GPUs or, to try it out, `cpu` as often as there shall be processes."""
-        if isinstance(value, str):
-            known = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None
-        else:
-            different_gpus = len(set(value)) == len(value) and all(re.fullmatch(r"cuda:\d+", name) for name in value)
-            known = len(value) > 0 and (different_gpus or set(value) == {"cpu"})
-        if not known:
-            raise ValueError("expected auto, cpu, mps, cuda, cuda:N or a list of different GPUs: [cuda:0, cuda:1]")
+        different_gpus = len(set(value)) == len(value) and all(re.fullmatch(r"cuda:\d+", name) for name in value)
+        several = len(value) > 0 and (different_gpus or set(value) == {"cpu"})
+        if not (re.fullmatch(_DEVICE, value) if isinstance(value, str) else several):
+            raise ValueError(f"expected {_DEVICES} or a list of different GPUs: [cuda:0, cuda:1]")
         return value
+
+
+def _yaml_word(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def known_device(name: str) -> str:
+    """The name of one device, whether it is there or not.
+
+    Raises:
+        ValueError: there is no such kind of device.
+    """
+    if re.fullmatch(_DEVICE, name) is None:
+        raise ValueError(f"expected {_DEVICES}")
+    return name
 
 
 def load_site(path: Path) -> SiteConfig:
@@ -142,11 +198,15 @@ def load_site(path: Path) -> SiteConfig:
     if keep := policy.keep_content:
         keep = keep.model_copy(update={"public_key": (base / keep.public_key).resolve()})
         policy = policy.model_copy(update={"keep_content": keep})
+    data, state = tuple((base / folder).resolve() for folder in site.data), unfollowed(base, site.state)
+    for folder in data:
+        if state.resolve().is_relative_to(folder) and not state.resolve().is_relative_to(folder / "derivatives"):
+            raise ConfigError(str(path), [f"state: lies in the raw data, {folder}; name a folder outside of it"])
     return site.model_copy(
         update={
             "policy": policy,
-            "data": tuple((base / folder).resolve() for folder in site.data),
-            "state": unfollowed(base, site.state),
+            "data": data,
+            "state": state,
             "kit": unfollowed(base, site.kit),
             "key": (base / site.key).resolve(),
             "key_passphrase": (base / passphrase).resolve() if isinstance(passphrase, Path) else passphrase,

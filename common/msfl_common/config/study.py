@@ -21,7 +21,7 @@ from msfl_common.config.base import (
     validate,
 )
 from msfl_common.config.classification import Classification, DeepModel, check_deep_model
-from msfl_common.config.feature_catalogue import FEATURES, HARMONIZED
+from msfl_common.config.feature_catalogue import HARMONIZED, known_features
 from msfl_common.config.former_keys import former_keys, renewed
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.secrets import refuse_variables
@@ -130,7 +130,10 @@ class Harmonization(Frozen):
         description="knots of a cubic spline of age, ends included, years; empty: a straight line",
     )
     min_cases: int = Field(
-        8, ge=3, description="fewest training cases of a scanner; one with fewer is left out, and not harmonized"
+        8,
+        ge=3,
+        description="fewest training cases of a scanner, one a patient, the first there that can be used; one with "
+        "fewer is left out, and not harmonized",
     )
 
     @property
@@ -141,8 +144,7 @@ class Harmonization(Frozen):
     @field_validator("features")
     @classmethod
     def _known_features(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := sorted(set(value) - set(FEATURES)):
-            raise ValueError(f"no such feature: {', '.join(unknown)}; there are {', '.join(FEATURES)}")
+        known_features(value)
         if len(set(value)) != len(value):
             raise ValueError("each feature may be named once")
         return value

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from msfl_common.config.classification import NAME, Split
+from msfl_common.config.classification import Split
 from msfl_common.config.message_kinds import REFERENCE
+from msfl_common.config.spelling import NAME
 from msfl_common.config.stages import Stage, stages_of, study_at
 from msfl_common.config.study import StudyConfig, parse_study
 from msfl_common.errors import Code, ConfigError, UpdateError
@@ -72,6 +73,13 @@ class RoundTask:
     def settings(self) -> StudyConfig:
         """The study of this stage."""
         return study_at(self.study, self.stage)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing is asked of the sites after these patients are measured."""
+        if self.stage != "final":
+            return False
+        return self.split == "test" if self.study.classification else self.round == self.study.rounds.num_rounds
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ from typing import cast
 from msfl_common.config.base import Task
 from msfl_common.metrics.classification import CLASSIFICATION_METRICS
 from msfl_common.metrics.metric import Metric
-from msfl_common.metrics.segmentation import METRICS
+from msfl_common.metrics.segmentation import METRICS, NATIVE_METRICS
 
 TASK_METRICS: dict[Task, Mapping[str, Metric]] = {
-    "lesion-segmentation": METRICS,
+    "lesion-segmentation": ChainMap[str, Metric](
+        cast(dict[str, Metric], NATIVE_METRICS), cast(dict[str, Metric], METRICS)
+    ),
     "classification": CLASSIFICATION_METRICS,
 }
 

@@ -2,6 +2,10 @@
 
 Legend: D, H, W voxels of the grid; K lesions; S surface voxels.
 
+Each is measured twice: on the study's grid, which the network sees, and under the name with `_native` on the grid on
+which the patient's manual mask was drawn, with the mask untouched and the probability brought there as `predict` does.
+The native ones are those to compare with published figures.
+
 Volumes, distances and the smallest lesion are physical (mm), so anisotropic grids are measured right. The
 definitions follow Metrics Reloaded (Maier-Hein et al., Nature Methods 2024) and, for lesions, the ISBI 2015
 challenge (Carass et al., NeuroImage 2017).
@@ -25,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +41,7 @@ from msfl_common.metrics.metric import Metric
 
 MIN_LESION_MM3 = 3.0
 SURFACE_TOLERANCE_MM = 1.0
+_STUDYS_GRID = ", study's grid"
 
 Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
@@ -105,7 +110,13 @@ def _metric(
     title: str, unit: str, higher_is_better: bool, upper: float, measure: Callable[[MaskPair], float], **more: Any
 ) -> SegmentationMetric:
     return SegmentationMetric(
-        title=title, unit=unit, higher_is_better=higher_is_better, lower=0.0, upper=upper, measure=measure, **more
+        title=title + _STUDYS_GRID,
+        unit=unit,
+        higher_is_better=higher_is_better,
+        lower=0.0,
+        upper=upper,
+        measure=measure,
+        **more,
     )
 
 
@@ -136,6 +147,19 @@ METRICS: dict[str, SegmentationMetric] = {
         "95% Hausdorff distance", "mm", False, math.inf, lambda pair: pair.surface["hd95_mm"], furthest=1000.0
     ),
     "surface_dice": _metric("Surface Dice at 1 mm", "", True, 1.0, lambda pair: pair.surface["surface_dice"]),
+}
+
+
+NATIVE = "_native"
+
+
+def on_own_grid(metric: SegmentationMetric, headline: str = "") -> SegmentationMetric:
+    """A metric on the patient's own grid."""
+    return replace(metric, title=f"{metric.title.removesuffix(_STUDYS_GRID)}, own grid", headline=headline)
+
+
+NATIVE_METRICS: dict[str, SegmentationMetric] = {
+    f"{name}{NATIVE}": on_own_grid(metric, "own-grid DSC" if name == "dsc" else "") for name, metric in METRICS.items()
 }
 
 

@@ -175,7 +175,7 @@ RULES: tuple[Rule, ...] = (
         (f"{_PREPARATION}.num_components",), _of(lambda own: own.preparation.reduction == "none", "reduction is none")
     ),
     Rule(
-        (f"{_OUTCOME}.horizon_years", f"{_OUTCOME}.confirmed_weeks"),
+        tuple(f"{_OUTCOME}.{key}" for key in ("horizon_years", "confirmed_weeks", "relapse_days", "baseline", "pira")),
         _of(lambda own: own.outcome.endpoint is None, "a column's labels are taken as they are"),
     ),
     Rule(("classification.test_fraction",), _of(lambda own: own.fold is not None, "`fold` says what is held out")),

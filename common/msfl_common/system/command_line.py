@@ -7,7 +7,8 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import click
@@ -61,6 +62,13 @@ class Command(TyperCommand):
                 known_before.add_to_parser(parser, ctx)
         return parser
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """See `click.Command`; `~` in a path is the account's own folder, also in `--option=~/folder`."""
+        for param in self.params:
+            if isinstance(param.type, click.Path) and param.name in ctx.params:
+                ctx.params[param.name] = _at_home(ctx.params[param.name])
+        return super().invoke(ctx)
+
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """See `click.Command`; an argument that is hidden is taken, and not shown."""
         shown = (param for param in self.get_params(ctx) if not getattr(param, "hidden", False))
@@ -97,6 +105,16 @@ def make_program(what_for: str, *parts: Commands) -> Commands:
         program.add_typer(part)
     program.callback()(lambda: None)
     return program
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_at_home(one) for one in value]
+    if not str(value).startswith("~"):
+        return value
+    with suppress(RuntimeError):  # no such account: then it is a name like any other
+        return str(Path(value).expanduser())
+    return value
 
 
 def _standard_options() -> list[click.Parameter]:

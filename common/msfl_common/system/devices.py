@@ -29,8 +29,14 @@ def _pick(name: str) -> torch.device:
     device = torch.device("cuda:0" if name == "cuda" else name)
     missing_cuda = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
     if missing_cuda or (device.type == "mps" and not torch.backends.mps.is_available()):
-        raise RefusedError(Code.POLICY, f"device {name} is not there; use `device: auto`")
+        raise RefusedError(Code.NO_DEVICE, f"{name}: {_there(device.type)}")
     return device
+
+
+def _there(kind: str) -> str:
+    num_gpus = torch.cuda.device_count() if kind == "cuda" else 0
+    what = "Apple GPU" if kind == "mps" else "NVIDIA GPU"
+    return f"there are {num_gpus}, from cuda:0" if num_gpus else f"PyTorch finds no {what} here"
 
 
 def cap_memory(device: torch.device, fraction: float) -> None:

@@ -18,6 +18,7 @@ from msfl_common.errors import InputError, PrivateFolderError
 from msfl_common.system.reading import MOST_KEY, read_bounded
 
 log = logging.getLogger(__name__)
+_START = 1024  # bytes of a file that say what it is
 
 
 def private_folder(path: Path, within: Path | None = None) -> None:
@@ -175,6 +176,27 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """`write_bytes` for JSON: two-space indent, keys in the order given, no NaN."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def check_replaceable(path: Path, mark: str | None = None) -> None:
+    """See that a file which a person names for a result is new, or was written for such a result before.
+
+    Args:
+        path: the file.
+        mark: what stands at the start of such a result; None: nothing tells, and nothing is replaced.
+
+    Raises:
+        InputError: something else is there.
+    """
+    if not os.path.lexists(path):
+        return
+    try:
+        with path.open("rb") as stream:
+            ours = mark is not None and mark.encode() in stream.read(_START)
+    except OSError:
+        ours = False
+    if not ours:
+        raise InputError(f"{path}: is there already, and nothing that this command wrote; name another file")
 
 
 @contextmanager

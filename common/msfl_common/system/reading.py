@@ -165,8 +165,11 @@ def describe_faults(error: ValidationError) -> list[str]:
         elif fault["type"] == "union_tag_invalid":
             found = shown(repr(fault["ctx"]["tag"]))
             lines.append(f"{field}.{_discriminator(fault)}: found {found}; expected {fault['ctx']['expected_tags']}")
+        elif fault["type"] == "string_pattern_mismatch":  # a regular expression tells a person nothing
+            lines.append(f"{field}: found {value}; it is not written as it should be")
         elif fault["type"] == "value_error":
-            found = f"{field}: found {value}; " if fault["loc"] else ""
+            whole = isinstance(fault["input"], dict) and len(fault["input"]) > 1  # the error says what in it is wrong
+            found = "" if not fault["loc"] else f"{field}: " if whole else f"{field}: found {value}; "
             lines.append(f"{found}{fault['ctx']['error']}")
         else:
             lines.append(f"{field}: found {value}; {fault['msg'][0].lower()}{fault['msg'][1:]}")

@@ -86,11 +86,15 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every second until Ctrl-C.")] = False,
     as_json: Json = False,
 ) -> None:
-    """The round, whom it waits for and until when, and which sites are online. Exit code 1 when not running."""
+    """The round, whom it waits for and until when, and which sites are online.
+
+    Exit code 0 when the server runs or the study is finished, else 1.
+    """
     from rich.live import Live
 
     from msfl_common.errors import InputError
     from msfl_common.system.progress import stdout_console
+    from msfl_server.run.status import read_status
     from msfl_server.study.folder import open_study
 
     if watch and as_json:
@@ -105,7 +109,8 @@ def status(
                 live.update(_table(study))
     else:
         stdout_console().print(_table(study))
-    if not _is_running(study):
+    last = read_status(study.status)
+    if not _is_running(study) and (last is None or last.state != "finished"):
         raise typer.Exit(1)
 
 

@@ -28,6 +28,7 @@ from msfl_server.flower.superlink import LinkSettings
 from msfl_server.run.status import RunStatus, read_status
 from msfl_server.study.folder import list_sites
 from msfl_server.study.paths import StudyFolder
+from msfl_server.study.ports import check_ports
 from msfl_server.study.server_config import ServerConfig, load_server
 from msfl_server.study.site_keys import was_removed
 from msfl_server.tracking import mlflow_server
@@ -51,6 +52,7 @@ class Coordinator:
         self._set_serving = set_serving
         self._server = load_server(folder.server_file)
         load_study(folder.study_file)
+        check_ports(folder, self._server)
         self._link_address, settings = link_address(folder, self._server), link_settings(folder, self._server)
         elsewhere = environment_without(self._server.mlflow_login)
         self._link = Child(settings.arguments(), folder.logs / "superlink.log", elsewhere)

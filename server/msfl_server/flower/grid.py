@@ -5,7 +5,7 @@ Large objects do not pass the port: this process and the SuperLink share the fol
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import httpx
@@ -112,6 +112,7 @@ class DeployedGrid(HttpGrid):
         self._arriving: dict[str, _Arriving] = {}
         self._files = ObjectFolder.beside(link.database)
         self.notary: Notary | None = None
+        self.members: Callable[[], Iterable[str]] | None = None  # the sites that are authorised at this moment
 
     def _connect(self) -> None:
         self._client = RuntimeHttpClient.from_server_address(

@@ -126,6 +126,7 @@ def run_study(folder: StudyFolder) -> None:
     with StatusFile(folder.status, study) as status, open_run(link) as (grid, context):
         status.watch(grid.presence)
         grid.notary = open_notary(folder)
+        grid.members = lambda: list_sites(folder)
 
         def first_of(stage: Stage, out: Path) -> Weights:
             start_from = server.start_from or own_start(study, folder.run) if stage == "final" else None

@@ -20,6 +20,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference
 from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
+from msfl_common.metrics.segmentation import NATIVE_METRICS
 from msfl_common.system.files import write_text
 from msfl_server.report.charts import (
     MANY_SITES_COLOUR,
@@ -87,6 +88,7 @@ def write_report(
         tiles=_tiles(summary),
         curves=_curves(summary),
         legend=_legend(summary),
+        spacing_mm=study.inputs.spacing_mm,
         forests=[_forest(name, metric) for name, metric in _compared(summary)],
         site_columns=[axis_label(name) for name, _ in _in_order(summary)],
         site_rows=_site_rows(summary),
@@ -110,7 +112,7 @@ def render_table(summary: Summary, console: Console) -> None:
     table = Table(
         title=f"{summary.study}: {summary.strategy}, {summary.rounds_completed} of "
         f"{summary.rounds_requested} rounds, {len(summary.sites)} sites",
-        caption=f"mean over {_split(summary)} cases; better: ↑ higher, ↓ lower" + _targets(summary),
+        caption=f"mean over {_split(summary)} cases; better: ↑ higher, ↓ lower" + _targets(summary) + _grids(summary),
     )
     table.add_column("Metric")
     table.add_column("Mean", justify="right")
@@ -169,9 +171,17 @@ def _targets(summary: Summary) -> str:
     return ", → nearer" if summary.task == "classification" else ""
 
 
+def _grids(summary: Summary) -> str:
+    if summary.task != "lesion-segmentation":
+        return ""
+    if not set(NATIVE_METRICS) & set(summary.metrics):
+        return "\nthe study's grid is the network's; figures on own grids come with the last round"
+    return "\nthe study's grid is the network's; own grid: that of the manual mask, as in published figures"
+
+
 def _round_column(summary: Summary) -> tuple[str, str]:
     """Name and title of the metric shown for each round: the first that a reader looks for and any round has."""
-    titles = HEADLINE[summary.task] | {"dsc": "Dice"}
+    titles = HEADLINE[summary.task] | {"dsc": "Dice, study's grid"}
     told = (name for name in HEADLINE[summary.task] if any(name in result.metrics for result in summary.history))
     name = next(told, next(iter(HEADLINE[summary.task])))
     return name, titles[name]
@@ -228,7 +238,7 @@ def _curves(summary: Summary) -> list[dict[str, str]]:
         curves.append(_curve("Training loss", losses, svg))
     for name in HEADLINE[summary.task]:
         pooled = {r.round: r.metrics[name] for r in summary.history if name in r.metrics}
-        if not pooled:
+        if not pooled or name in NATIVE_METRICS:  # those are of the last round alone
             continue
         sites = {
             site.name: {

@@ -7,18 +7,26 @@ from collections.abc import Mapping
 from msfl_common.config.base import Task
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.registry import ALL_METRICS, TASK_METRICS
+from msfl_common.metrics.segmentation import NATIVE_METRICS
 
 _WHY: dict[Task, str] = {
-    "lesion-segmentation": "defined in fewer patients than min_patients",
+    "lesion-segmentation": "defined in fewer patients than min_patients, or on own grids in others than on the study's",
     "classification": "fewer patients than min_patients of one class, or predicted as one; or undefined",
 }
 
 
 def withheld_metrics(task: Task, disclosed: Mapping[str, ValidationMetrics]) -> dict[str, tuple[str, ...]]:
-    """Metric to the sites that told other figures of the same patients, but not this one; a site may not say why."""
+    """Metric to the sites that told other figures of the same patients, but not this one; a site may not say why.
+
+    Those on the patients' own grids are expected with the last round, once any site tells one.
+    """
+    told_of_any = {name for metrics in disclosed.values() for name in metrics.estimates}
+    expected = [
+        name for name in TASK_METRICS[task] if name not in NATIVE_METRICS or NATIVE_METRICS.keys() & told_of_any
+    ]
     missing = {
         name: tuple(sorted(site for site, metrics in disclosed.items() if name not in metrics.estimates))
-        for name in TASK_METRICS[task]
+        for name in expected
     }
     return {name: sites for name, sites in missing.items() if sites}
 

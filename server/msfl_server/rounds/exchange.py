@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TOO_LARGE = 413  # the error code of a reply that the SuperLink cut off
-NO_ANSWER, WENT_OFFLINE, NOT_ONLINE = "NO_ANSWER", "WENT_OFFLINE", "NOT_ONLINE"
+NO_ANSWER, WENT_OFFLINE, NOT_ONLINE, REMOVED = "NO_ANSWER", "WENT_OFFLINE", "NOT_ONLINE", "REMOVED"
 BAD_UPDATE, BAD_METRICS, BAD_FACTS, BAD_SUMS, BAD_REPLY = (
     "BAD_UPDATE",
     "BAD_METRICS",
@@ -38,6 +38,7 @@ _MEANINGS = {
     NO_ANSWER: "no answer before the deadline",
     WENT_OFFLINE: "went offline and did not come back in time",
     NOT_ONLINE: "was not online when the round began",
+    REMOVED: "its authority was taken away",
     BAD_UPDATE: "its update was refused: names, shapes, size or values are wrong; the log says which",
     BAD_METRICS: "its metrics were refused: names or values are wrong; the log says which",
     "TOO_LARGE": "it sent more than its answer can be, and was cut off",
@@ -194,8 +195,12 @@ class _Exchange(Generic[T]):
 
     def watch(self, online: Mapping[int, Presence], patience_s: float) -> None:
         """Send again to nodes that were away; give up those that stay away."""
-        again = []
+        again, members = [], members_of(self.grid)
         for node, wait in list(self.pending.items()):
+            if members is not None and not (self.names[node] in members or self.names[node].startswith(STRANGER)):
+                self.failures.append(SiteFailure(site=self.names[node], code=REMOVED))
+                del self.pending[node]
+                continue
             if node in online:
                 wait.offline_since = None
                 is_lost = not wait.requests or online[node].joined_at != wait.joined_at
@@ -222,6 +227,12 @@ def presence(grid: Grid) -> dict[int, Presence] | None:
     """The nodes that are online; None on one machine, where sites do not come and go."""
     who = getattr(grid, "presence", None)
     return None if who is None else who()
+
+
+def members_of(grid: Grid) -> frozenset[str] | None:
+    """The sites that are authorised at this moment; None on one machine, where none is taken away."""
+    who = getattr(grid, "members", None)
+    return None if who is None else frozenset(who())
 
 
 def ask(
@@ -276,7 +287,8 @@ def gather(
     start = time.monotonic()
     while (online := presence(grid)) is not None:
         here = {node.site for node in online.values()}
-        missing = sorted(set(expected) - here)
+        members = members_of(grid)
+        missing = sorted((set(expected) if members is None else members & set(expected)) - here)
         able = [name for name in here if name not in without]
         waited, lacking = time.monotonic() - start, rounds.quorum - len(able)
         limit = rounds.deadline_s if lacking > 0 else rounds.patience_s

@@ -10,7 +10,17 @@ from msfl_common.config.message_kinds import SEGMENTATION
 from msfl_common.messages.records import RoundTask, pack_task, unpack_facts
 from msfl_common.models.weights import Weights
 from msfl_server.results.summary import SUSPENDED, SiteFailure
-from msfl_server.rounds.exchange import BAD_FACTS, NOT_ONLINE, STRANGER, Grid, Question, ask, gather, presence
+from msfl_server.rounds.exchange import (
+    BAD_FACTS,
+    NOT_ONLINE,
+    STRANGER,
+    Grid,
+    Question,
+    ask,
+    gather,
+    members_of,
+    presence,
+)
 from msfl_server.rounds.listener import Listener
 from msfl_server.rounds.metrics import facts_within
 
@@ -58,7 +68,9 @@ def meet_sites(grid: Grid, task: RoundTask, roster: Roster, listener: Listener, 
     gather(grid, roster.expected, rounds, partial(on_wait, "coming online"), {left_out, *roster.suspended})
     online = presence(grid)
     known = {node: here.site for node, here in (online or {}).items()}
-    missing = sorted(set(roster.invited) - set(known.values()) - set(roster.suspended))
+    members = members_of(grid)
+    invited = set(roster.invited) if members is None else members & set(roster.invited)
+    missing = sorted(invited - set(known.values()) - set(roster.suspended))
     roster.absent = (
         *(SiteFailure(site=name, code=NOT_ONLINE) for name in missing),
         *(SiteFailure(site=name, code=SUSPENDED) for name in roster.suspended),

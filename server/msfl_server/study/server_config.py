@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from msfl_common.config.base import Frozen, validate
 from msfl_common.config.secrets import Secret, refuse_password, refuse_variables
+from msfl_common.config.spelling import HomePath
 from msfl_common.errors import InputError
 from msfl_common.system.reading import read_yaml
 
@@ -39,7 +40,7 @@ class ServerConfig(Frozen):
         "an environment variable that holds it; null: none, or those of MLflow's own environment variables",
     )
     mlflow_port: Port = Field(9445, description="port for this machine alone: MLflow's pages")
-    start_from: Path | None = Field(
+    start_from: HomePath | None = Field(
         None,
         description="what a deep model starts from, relative to this file: a ResNet18's weights (safetensors) for "
         "pretrained-resnet2d, the model folder of a segmentation for lesion-encoder; null: nothing",

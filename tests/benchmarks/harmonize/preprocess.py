@@ -16,9 +16,10 @@ import torch
 from msfl_client.data.bids import find_cases
 from msfl_client.data.checks import check_site
 from msfl_client.data.derivative import read_sidecar
+from msfl_client.imaging.masks import carry_mask
 from msfl_client.imaging.registration import load_template
 from msfl_client.imaging.skull_strip_detection import dice
-from msfl_client.preprocessing.pipeline import carry_mask, moved
+from msfl_client.preprocessing.pipeline import moved
 from msfl_client.preprocessing.site import preprocess_site
 from msfl_client.segmentation.loop import train_round
 from msfl_client.segmentation.network_input import make_network_inputs

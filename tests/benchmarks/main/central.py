@@ -38,6 +38,7 @@ def measure() -> list[Figure]:
         pooled = SiteConfig(
             name="pooled",
             data=tuple(path for site in sites for path in site.data),
+            same_ids="different-people",
             state=base / "pooled",
             policy=Policy(min_patients=study.min_patients),
         )

@@ -15,6 +15,7 @@ from msfl_common.config.study import Harmonization
 from msfl_common.harmonization import Reference, covariate_columns, make_reference, solve_slopes
 
 NAMES = ("bpf", "gm_volume_ml", "wm_volume_ml")
+SCALES = np.array([0.1, 100.0, 100.0])
 SETTINGS = Harmonization(method="combat", features=NAMES, min_cases=3)
 STUDY = """\
 name: pilot
@@ -31,7 +32,7 @@ def make_reference_of_others() -> Reference:
     ages, sexes = rng.uniform(20, 60, 60), rng.integers(0, 2, 60).astype(float)
     columns = covariate_columns({"age": ages, "sex": sexes}, SETTINGS)
     scanners = tuple(f"s{number % 4}" for number in range(60))
-    rows = Rows(NAMES, rng.normal(5, 1, (60, 3)) - 0.01 * ages[:, None], columns, scanners)
+    rows = Rows(NAMES, (rng.normal(5, 1, (60, 3)) - 0.01 * ages[:, None]) * SCALES, columns, scanners)
     moments = compute_moments(rows)
     slopes_QP = solve_slopes([moments])
     return make_reference("pilot", SETTINGS, [moments], [compute_residuals(rows, slopes_QP)], slopes_QP)
@@ -49,7 +50,9 @@ def base(make_site, tmp_path: Path) -> Path:
     lines = ["participant_id\tage\tsex\tscanner", *("\t".join(row) for row in rows)]
     (site.root / "participants.tsv").write_text("\n".join(lines) + "\n")
     table = ["\t".join(["participant_id", "centre", *NAMES])]
-    table += ["\t".join([name, "here", *(f"{value:.6f}" for value in rng.normal(9, 2, 3))]) for name in names]
+    table += [
+        "\t".join([name, "here", *(f"{value:.6f}" for value in rng.normal(8, 0.5, 3) * SCALES)]) for name in names
+    ]
     (tmp_path / "own.tsv").write_text("\n".join(table) + "\n")
     (tmp_path / "site.yaml").write_text("name: here\ndata: bids\nstate: state\n")
     (tmp_path / "study.yaml").write_text(STUDY)
@@ -71,7 +74,7 @@ def test_check_says_beforehand_who_can_be_harmonized(base: Path) -> None:
     done = run("check", base / "site.yaml", "--study", base / "study.yaml")
     assert done.returncode == 0, done.stderr
     assert "Harmonization (ComBat over scanners, age, sex kept):" in done.stdout
-    assert "scanner old: 2 training cases, too few, at least 3 are needed" in done.stdout
+    assert "scanner old: 2 training patients, 2 visits, too few, at least 3 patients are needed" in done.stdout
     assert "left out of harmonization: 1 (sub-3): no usable age in participants.tsv" in done.stdout
     assert "the site's policy keeps its sums here; its scanners are fitted to the others' reference" in done.stdout
 
@@ -81,12 +84,12 @@ def test_a_late_site_fits_itself_and_sends_nothing(base: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "7 of 9 cases harmonized" in done.stdout
     assert "nothing was sent" in done.stdout
-    assert "scanner old has no fit: too few training cases" in done.stdout
+    assert "scanner old has no fit: too few training patients" in done.stdout
     assert not (base / "state" / "ledger.jsonl").exists()
     table = read_features_table(base / "state" / "harmonization" / "features.tsv")
     assert table.harmonized_to == make_reference_of_others().version
     assert {row.key for row in table.rows} == {f"sub-{number}" for number in range(7)}
-    assert np.mean([row.features["bpf"] for row in table.rows]) < 6  # the others' 5, no longer its own 9
+    assert np.mean([row.features["bpf"] for row in table.rows]) < 0.6  # the others' .5, no longer its own .8
 
 
 def test_json(base: Path) -> None:

@@ -136,6 +136,17 @@ def test_an_export_never_replaces_another_kind_of_file(site_file: Path, ledger: 
     assert ledger.read_bytes() == before
 
 
+def test_results_replace_only_such_results(site_file: Path, ledger: Path, tmp_path: Path) -> None:
+    table, page = tmp_path / "t.csv", tmp_path / "p.html"
+    for _ in range(2):  # again and again, as every month
+        assert run(site_file, "--export", table, "--report", page).returncode == 0
+    for option, path in (("--export", table), ("--report", page)):
+        path.write_text("of another program\n")
+        done = run(site_file, option, path)
+        assert (done.returncode, path.read_text()) == (2, "of another program\n")
+        assert done.stderr == f"{path}: is there already, and nothing that this command wrote; name another file\n"
+
+
 def test_a_site_that_has_sent_nothing(site_file: Path) -> None:
     for arguments in ([], ["--verify"]):
         done = run(site_file, *arguments)
@@ -208,5 +219,6 @@ def test_the_officer_opens_what_left(tmp_path: Path) -> None:
     opened = load_file(output)
     assert {name: value.tolist() for name, value in opened.items()} == {"z": [[1, 1], [1, 1]], "a": [0, 1, 2]}
     assert json.loads(output.with_suffix(".json").read_text())["numbers"]["metrics"]["train_loss"] == 0.25
+    assert "is there already" in run(site_file, "--open", 2, *options).stderr
     assert run(site_file, "--open", 9, *options).stderr == "--open 9: the ledger has 2 lines\n"
     assert "Signed: 2 of 2 lines, by the key" in run(site_file, "--verify").stdout

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from tests.commands import run_main
 from tests.kits import take_over
@@ -43,12 +46,71 @@ def test_the_sites_data_is_what_is_predicted(site_file: Path, model: Path, tmp_p
     assert {row["status"] for row in json.loads(done.stdout)} == {"ok"}
 
 
+def apart(site) -> None:  # type: ignore[no-untyped-def]
+    """The FLAIR of sub-02 by a qform that is 30 degrees off its sform."""
+    image = nib.load(site.image("sub-02", "FLAIR"))
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(np.pi / 6), -0.5], [0.5, np.cos(np.pi / 6)]]
+    image.set_qform(turn @ image.affine, code=1)
+    nib.save(image, site.image("sub-02", "FLAIR"))
+
+
+def no_head(site) -> None:  # type: ignore[no-untyped-def]
+    """Voxel sizes of the head of sub-02 that are of other units."""
+    for contrast in ("T1w", "FLAIR"):
+        site.save(site.image("sub-02", contrast), site.head(contrast), np.diag([2.0, 2.0, 2.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [(apart, "FLAIR: sform and qform differ by up to 110"), (no_head, "T1w: about 0.04 l of head or brain")],
+)
+def test_what_cannot_be_right_is_refused_unless_forced(spoil, text: str, site, model: Path, tmp_path: Path) -> None:
+    spoil(site)
+    command = ["predict", "--model", model, "--input", site.root, "--output", tmp_path / "out"]
+    refused = run_main(main, *command)
+    assert refused.returncode == 2
+    assert f"sub-02 n/a: left out: {text}" in refused.stderr
+    assert "--force" in refused.stderr
+    assert not (tmp_path / "out" / "sub-02").exists()
+    table = read_table(tmp_path / "out" / "lesions.tsv")
+    assert [row["status"] == "ok" for row in table] == [True, False, True]
+    forced = run_main(main, *command, "--force")
+    assert forced.returncode == 0, forced.stderr
+    assert text in " ".join(forced.stdout.split())  # on the screen beside the figures
+    as_json = json.loads(run_main(main, *command, "--force", "--json").stdout)
+    assert [any(text in warning for warning in row["warnings"]) for row in as_json] == [False, True, False]
+    table = read_table(tmp_path / "out" / "lesions.tsv")
+    assert [row["status"] for row in table] == ["ok"] * 3
+    assert [text in row["warnings"] for row in table] == [False, True, False]
+    assert table[0]["warnings"] == "n/a"
+
+
+def test_every_warning_of_a_case_stands_in_the_table(site, model: Path, tmp_path: Path) -> None:
+    fine = np.diag([3.0, 6.0, 6.0, 1.0])
+    site.save(site.image("sub-01", "T1w"), site.head("fine", (48, 28, 20)), fine)
+    site.image("sub-03", "T1w").with_name("sub-03_run-2_T1w.nii.gz").write_bytes(b"")
+    done = run_main(main, "predict", "--model", model, "--input", site.root, "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    warnings = [row["warnings"] for row in read_table(tmp_path / "out" / "lesions.tsv")]
+    assert "FLAIR is on another grid than T1w" in warnings[0]
+    assert warnings[1] == "n/a"
+    assert "2 files for T1w" in warnings[2]
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "expected"),
     [
         ("", [], "expected --input with a BIDS folder, or SITE.yaml"),
         ("data: [one, two]", ["SITE"], "site a has 2 BIDS folders; name one with --input"),
-        ("device: cuda:9", ["SITE"], "device cuda:9 is not there"),
+        ("device: cuda:9", ["SITE"], "site a: device: cuda:9: "),
+        ("", ["SITE", "--device", "cuda:9"], "--device cuda:9: "),
+        ("", ["SITE", "--device", "gpu"], "--device gpu: expected auto, cpu, mps, cuda, cuda:N"),
     ],
 )
 def test_what_is_missing_is_named(
@@ -59,7 +121,7 @@ def test_what_is_missing_is_named(
     site_file.write_text("\n".join(lines) + "\n")
     given = [site_file if word == "SITE" else word for word in arguments]
     done = run_main(main, "predict", *given, "--model", model, "--output", tmp_path / "out")
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert expected in done.stderr
     assert not (tmp_path / "out").exists()
 

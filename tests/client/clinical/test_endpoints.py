@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Sequence
+from typing import Any
 
-from msfl_client.clinical.endpoints import Scored, Told, either, lesion_activity, worsening, worsening_step
+import pytest
+from pydantic import ValidationError
+
+from msfl_client.clinical.endpoints import Change, Scored, Told, either, lesion_activity, worsening, worsening_step
 from msfl_common.config.classification import Endpoint, Outcome
 
 YEAR = 360 / 365.25
 
 
 def told(
-    series: dict[float, float], endpoint: Endpoint = "edss-worsening", weeks: float = 0.0, years: float = YEAR
+    series: dict[float, float],
+    endpoint: Endpoint = "edss-worsening",
+    weeks: float = 0.0,
+    years: float = YEAR,
+    relapses: Sequence[float] = (),
+    **settings: Any,
 ) -> Told:
-    """The outcome of a series of month -> EDSS, the first being the index."""
+    """The outcome of a series of month -> EDSS, the first being the index, with relapses in months."""
     index, *later = [Scored(30 * month, edss) for month, edss in series.items()]
-    outcome = Outcome(endpoint=endpoint, horizon_years=years, confirmed_weeks=weeks)
-    return worsening(index, later, endpoint, outcome)
+    outcome = Outcome(endpoint=endpoint, horizon_years=years, confirmed_weeks=weeks, **settings)
+    return worsening(index, later, endpoint, outcome, [30 * month for month in relapses])
 
 
 @pytest.mark.parametrize(
@@ -85,6 +94,109 @@ def test_the_steps_of_every_score() -> None:
 
 
 @pytest.mark.parametrize(
+    ("series", "relapses", "expected"),
+    [
+        ({0: 2.0, 6: 3.0, 12: 2.0}, [5.5], False),  # the rise is the relapse's, and gone
+        ({0: 2.0, 6: 3.0, 12: 2.0}, [6.9], False),  # to either side
+        ({0: 2.0, 6: 3.0, 12: 2.0}, [7.1], True),  # 33 days
+        ({0: 2.0, 6: 3.0, 12: 3.0}, [5.5], True),  # what is left of it at 12 months counts
+        ({0: 2.0, 6: 2.0, 12: 3.0}, [12.5], "short-follow-up"),  # nothing else says how it was
+        ({0: 2.0, 6: 3.0}, [6], "no-follow-up"),
+        ({0: 3.0, 12: 3.0}, [0.5], "relapse"),  # no baseline
+    ],
+)
+def test_a_score_near_a_relapse_is_passed_over(
+    series: dict[float, float], relapses: Sequence[float], expected: Told
+) -> None:
+    assert told(series, relapses=relapses) == expected
+    without = told(series, relapses=relapses, relapse_days=0)
+    assert without == told(series)
+
+
+@pytest.mark.parametrize(
+    ("series", "relapses", "expected"),
+    [
+        ({0: 2.0, 6: 3.0, 9: 2.0, 12: 3.0}, [9], True),  # neither is a score that would refute it
+        ({0: 2.0, 6: 3.0, 12: 3.0}, [12], "unconfirmed"),  # nor one that would confirm it
+    ],
+)
+def test_a_score_near_a_relapse_confirms_nothing(
+    series: dict[float, float], relapses: Sequence[float], expected: Told
+) -> None:
+    assert told(series, weeks=24, relapses=relapses) == expected
+
+
+@pytest.mark.parametrize(
+    ("series", "fixed", "roving"),
+    [
+        ({0: 3.0, 3: 2.0, 9: 2.0, 12: 3.0, 18: 3.0}, False, True),  # 2.0 is confirmed: 3.0 is a point above
+        ({0: 3.0, 3: 2.0, 9: 2.5, 12: 3.0, 18: 3.0}, False, False),  # 2.5 is what was confirmed
+        ({0: 3.0, 3: 2.0, 6: 3.0, 12: 3.0, 18: 3.0}, False, False),  # 2.0 did not last
+        ({0: 2.0, 6: 3.0, 12: 3.0}, True, True),
+        ({0: 3.0, 3: 0.0, 9: 0.0, 12: 1.0, 18: 1.0}, False, False),  # 1.5 is needed from 0
+        ({0: 3.0, 3: 2.0, 9: 2.0, 12: 3.0}, False, "unconfirmed"),
+    ],
+)
+def test_a_roving_baseline_follows_confirmed_improvement(series: dict[float, float], fixed: Told, roving: Told) -> None:
+    assert told(series, weeks=24) == fixed
+    assert told(series, weeks=24, baseline="roving") == roving
+
+
+@pytest.mark.parametrize(
+    ("series", "relapses", "expected"),
+    [
+        ({0: 2.0, 6: 3.0, 12: 3.0}, [], True),
+        ({0: 2.0, 6: 3.0, 12: 3.0}, [-4], True),  # before the baseline, and over 90 days before
+        ({0: 2.0, 6: 3.0, 12: 3.0}, [3.5], False),  # the first score after a relapse is a new baseline
+        ({0: 2.0, 4: 2.0, 6: 3.0, 12: 3.0}, [2.5], True),  # 105 days before, and no residue of it at 4 months
+        ({0: 2.0, 5: 2.0, 6: 3.0, 12: 3.0}, [3.5], False),  # 75 days before: associated with it
+        ({0: 2.0, 6: 3.0, 12: 3.0, 14: 3.0}, [6.99], False),  # within 30 days after
+        ({0: 2.0, 6: 3.0, 12: 3.0}, [10], "unconfirmed"),  # 60 days before the visit that would confirm it
+        ({0: 2.0, 6: 3.0, 12: 3.0, 18: 3.0}, [10], True),  # the next visit does
+        ({0: 2.0, 5: 3.0, 10: 4.0, 16: 4.0}, [3], True),  # 3.0 is left of the relapse, and 4.0 comes without
+    ],
+)
+def test_progression_independent_of_relapses(
+    series: dict[float, float], relapses: Sequence[float], expected: Told
+) -> None:
+    assert told(series, weeks=24, relapses=relapses, pira=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"endpoint": "activity", "pira": True, "confirmed_weeks": 24}, "activity is not worsening alone"),
+        ({"endpoint": "edss-worsening", "pira": True}, "pira: rests on confirmed scores"),
+        ({"endpoint": "edss-worsening", "baseline": "roving"}, "baseline: roving: rests on confirmed scores"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValidationError, match=text):
+        Outcome(**settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([(6, -6, True), (12, 6, False)], "older-lesion"),  # new since half a year before the visit
+        ([(6, -6, True), (12, 6, True)], True),  # another is new since a scan after it
+        ([(6, -6, False), (12, 6, False)], False),  # none is new, since whenever
+        ([(6, 0, True)], True),
+        ([(6, -1, True)], True),  # a scan a month before is of the visit
+        ([(18, -6, True), (24, 18, False)], "older-lesion"),
+        ([(6, None, True)], True),  # no scan is before
+    ],
+)
+def test_a_lesion_that_may_be_older_than_the_visit_is_not_activity(
+    changes: list[tuple[float, float | None, bool]], expected: Told
+) -> None:
+    later = [
+        Change(100 + 30 * at, None if since is None else 100 + 30 * since, is_new) for at, since, is_new in changes
+    ]
+    assert lesion_activity(100, later, Outcome(endpoint="activity", horizon_years=YEAR)) == expected
+
+
+@pytest.mark.parametrize(
     ("changed", "expected"),
     [
         ({12: 1}, True),
@@ -97,7 +209,7 @@ def test_the_steps_of_every_score() -> None:
     ],
 )
 def test_lesions_that_change(changed: dict[float, float], expected: Told) -> None:
-    later = [Scored(100 + 30 * month, value) for month, value in changed.items()]
+    later = [Change(100 + 30 * month, None, bool(value)) for month, value in changed.items()]
     assert lesion_activity(100, later, Outcome(endpoint="activity", horizon_years=YEAR)) == expected
 
 

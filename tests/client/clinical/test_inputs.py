@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.clinical_site import Tables, classification
+from tests.clinical_site import Tables, classification, site_of
 
 from msfl_client.clinical.inputs import complete, dataset_of, refuse_leak
 from msfl_client.clinical.observations import observations
@@ -44,7 +44,7 @@ def row(subject: str, visit_id: str, **features: float) -> FeatureRow:
 
 def test_a_column_of_participants_labels_the_baseline(tables: Tables) -> None:
     study = classification(("age",), column="diagnosis", classes=("NMOSD", "MS"))
-    found = observations([], [tables.root], study)
+    found = observations([], tables.site, study)
     assert [(one.patient, one.visit_id, one.label, one.clinical) for one in found.kept] == [
         ("sub-01", "ses-01", 1, {"age": 30}),
         ("sub-02", "ses-01", 0, {"age": 40}),
@@ -57,16 +57,16 @@ def test_a_column_of_participants_labels_the_baseline(tables: Tables) -> None:
 def test_a_label_of_participants_never_goes_with_a_later_visit(tables: Tables) -> None:
     features = ("bpf",)
     study = classification((), features, column="diagnosis", classes=("NMOSD", "MS"))
-    found = observations([case("sub-01", "ses-02"), case("sub-02", "ses-01")], [tables.root], study)
+    found = observations([case("sub-01", "ses-02"), case("sub-02", "ses-01")], tables.site, study)
     assert [one.patient for one in found.kept] == ["sub-02"]
     assert found.left_out["sub-01"] == "no-images"
     with pytest.raises(InputError, match=r"diagnosis is one of participants\.tsv"):
-        observations([], [tables.root], classification(column="diagnosis", observations="every"))
+        observations([], tables.site, classification(column="diagnosis", observations="every"))
 
 
 def test_a_column_of_sessions_is_predicted_from_the_visit_before(tables: Tables) -> None:
     study = classification(column="status", observations="every")
-    found = observations([], [tables.root], study)
+    found = observations([], tables.site, study)
     assert {one.key: one.label for one in found.kept} == {"sub-01 ses-01": 1, "sub-01 ses-02": 0, "sub-02 ses-01": 0}
     assert found.left_out["sub-01 ses-03"] == "no-later-visit"
     assert found.left_out["sub-03 ses-01"] == "no-label"
@@ -77,7 +77,7 @@ def test_a_column_of_sessions_is_predicted_from_the_visit_before(tables: Tables)
 
 def test_an_endpoint_sees_only_its_inputs_and_the_past(tables: Tables) -> None:
     study = classification(("age",), endpoint="edss-worsening")
-    found = observations([], [tables.root], study)
+    found = observations([], tables.site, study)
     assert {one.key: one.label for one in found.kept} == {"sub-01 ses-01": 1, "sub-02 ses-01": 0}
     assert found.left_out == {"sub-03 ses-01": "short-follow-up", "sub-04": "fault"}
     assert all(set(visit.clinical) <= {"age"} for one in found.kept for visit in one.visits)
@@ -86,13 +86,13 @@ def test_an_endpoint_sees_only_its_inputs_and_the_past(tables: Tables) -> None:
 
 def test_confirmation_needs_its_visit(tables: Tables) -> None:
     study = classification(endpoint="edss-worsening", confirmed_weeks=24)
-    assert observations([], [tables.root], study).kept[0].label == 1
+    assert observations([], tables.site, study).kept[0].label == 1
     tables.sessions("sub-01", SESSIONS, ("ses-01", 0, 2, "n/a", 0), ("ses-02", 365, 3, 0, 1), ("ses-03", 500, 3, 0, 0))
-    assert observations([], [tables.root], study).left_out["sub-01 ses-01"] == "unconfirmed"
+    assert observations([], tables.site, study).left_out["sub-01 ses-01"] == "unconfirmed"
 
 
 def test_activity_is_of_lesions_or_worsening(tables: Tables) -> None:
-    found = observations([], [tables.root], classification(("age",), endpoint="activity"))
+    found = observations([], tables.site, classification(("age",), endpoint="activity"))
     assert {one.patient: one.label for one in found.kept} == {"sub-01": 1, "sub-02": 1}  # worse; a new lesion
     assert found.left_out["sub-03 ses-01"] == "short-follow-up"
 
@@ -107,7 +107,7 @@ def test_activity_from_features_where_no_reader_counted(tables: Tables) -> None:
     rows = [row(name, "ses-01", bpf=0.8) for name in ("sub-01", "sub-02", "sub-03")]
     rows += [row("sub-01", "ses-02", **calm), row("sub-02", "ses-02", **calm | {"enlarging_lesion_count": 2.0})]
     study = classification(("age",), ("bpf",), endpoint="activity")
-    found = observations([], [tables.root], study, FeatureTable(tuple(rows)))
+    found = observations([], tables.site, study, FeatureTable(tuple(rows)))
     assert {one.patient: one.label for one in found.kept} == {"sub-01": 0, "sub-02": 1}
     assert found.left_out == {"sub-03 ses-01": "no-follow-up", "sub-04": "no-images"}
 
@@ -115,7 +115,7 @@ def test_activity_from_features_where_no_reader_counted(tables: Tables) -> None:
 def test_images_of_each_visit_and_of_those_before(tables: Tables) -> None:
     cases = [case("sub-01", "ses-01"), case("sub-01", "ses-02")]
     study = classification(("edss",), ("bpf",), column="status", observations="every")
-    kept = observations(cases, [tables.root], study).kept
+    kept = observations(cases, tables.site, study).kept
     assert [one.case for one in kept] == cases
     assert [[visit.case for visit in one.visits[:-1]] for one in kept] == [[], [cases[0]]]
 
@@ -123,7 +123,7 @@ def test_images_of_each_visit_and_of_those_before(tables: Tables) -> None:
 def test_sessions_numbered_against_time_are_refused(tables: Tables) -> None:
     tables.sessions("sub-01", SESSIONS, ("ses-B", 0, 2, "n/a", 0), ("ses-A", 365, 3, 0, 1))
     cases = [case("sub-01", "ses-A"), case("sub-01", "ses-B")]
-    found = observations(cases, [tables.root], classification(endpoint="edss-worsening"))
+    found = observations(cases, tables.site, classification(endpoint="edss-worsening"))
     assert found.left_out["sub-01"] == "visit-order"
 
 
@@ -135,7 +135,7 @@ def test_inputs_in_their_order_and_what_lacks_one_is_counted(tables: Tables) -> 
         row("sub-03", "ses-01", bpf=0.83, lesion_volume_ml=0.0),
     )
     table = FeatureTable(rows)
-    found = complete(observations([], [tables.root], study, table), study, table)
+    found = complete(observations([], tables.site, study, table), study, table)
     data = dataset_of(found, study, table)
     assert data.names == ("lesion_volume_ml", "bpf", "age")
     np.testing.assert_array_equal(data.features_NP, [[3.5, 0.81, 30], [0.0, 0.83, 50]])
@@ -148,7 +148,7 @@ def test_patients_of_two_folders_stay_apart(tables: Tables) -> None:
     study = classification(("age",), column="diagnosis", classes=("NMOSD", "MS"))
     other = Tables(tables.root.parent / "second")
     other.participants(("participant_id", "age", "diagnosis"), ("sub-01", 31, "NMOSD"))
-    found = observations([], [tables.root, other.root], study)
+    found = observations([], site_of(tables.root, other.root, same_ids="different-people"), study)
     assert [(one.patient, one.label) for one in found.kept][-1] == ("sub-01_data-1", 0)
     assert dataset_of(found, study, None).features_NP[:, 0].tolist() == [30, 40, 31]
 
@@ -174,4 +174,62 @@ def test_a_leaking_column_of_a_table_is_refused(tables: Tables) -> None:
     tables.participants(("participant_id", "treated", "diagnosis"), *rows)
     study = classification(("treated",), column="diagnosis", classes=("HC", "MS"))
     with pytest.raises(InputError, match="input treated and outcome diagnosis"):
-        dataset_of(observations([], [tables.root], study), study, None)
+        dataset_of(observations([], tables.site, study), study, None)
+
+
+EVERY = ("session_id", "days", "edss", "new_lesions")
+
+
+def test_an_edss_visit_between_two_scans_is_not_active_by_an_older_lesion(tables: Tables) -> None:
+    tables.participants(("participant_id",), ("sub-01",))
+    tables.sessions("sub-01", EVERY, ("ses-01", 0, 2, "n/a"), ("ses-02", 365, 2, 1), ("ses-03", 730, 2, 0))
+    tables.edss(("participant_id", "days", "edss"), ("sub-01", 180, 2))
+    tables.sessions("sub-02", EVERY, ("ses-01", 0, 2, "n/a"), ("ses-02", 365, 2, 0), ("ses-03", 730, 2, 0))
+    tables.sessions("sub-03", EVERY)
+    tables.sessions("sub-04", EVERY)
+    study = classification(("edss",), endpoint="activity", observations="every")
+    found = observations([], tables.site, study)
+    assert {one.key: one.label for one in found.kept if one.patient == "sub-01"} == {
+        "sub-01 ses-01": 1,
+        "sub-01 ses-02": 0,
+    }
+    assert found.left_out["sub-01 day 180"] == "older-lesion"
+    assert {one.key: one.label for one in found.kept if one.patient == "sub-02"} == {
+        "sub-02 ses-01": 0,
+        "sub-02 ses-02": 0,
+    }
+
+
+def with_relapses(tables: Tables, *days: float) -> None:
+    tables.participants(("participant_id",), ("sub-01",))
+    rows = [("ses-01", 0, 2, "n/a"), ("ses-02", 180, 3, 0), ("ses-03", 365, 2, 0), ("ses-04", 545, 2, 0)]
+    tables.sessions("sub-01", EVERY, *rows)
+    for subject in ("sub-02", "sub-03", "sub-04"):
+        tables.sessions(subject, EVERY)
+    tables.write("phenotype/relapses.tsv", ("participant_id", "days"), *(("sub-01", day) for day in days))
+
+
+def test_a_relapses_score_is_neither_baseline_nor_worsening(tables: Tables) -> None:
+    study = classification(endpoint="edss-worsening")
+    with_relapses(tables)
+    assert [one.label for one in observations([], tables.site, study).kept] == [1]
+    with_relapses(tables, 170)
+    found = observations([], tables.site, study)
+    assert [(one.key, one.label) for one in found.kept] == [("sub-01 ses-01", 0)]
+    counting = classification(endpoint="edss-worsening", relapse_days=0)
+    assert [one.label for one in observations([], tables.site, counting).kept] == [1]
+    with_relapses(tables, 10)  # the first visit that is not near a relapse is the first to predict from
+    found = observations([], tables.site, study)
+    assert [(one.key, one.label) for one in found.kept] == [("sub-01 ses-02", 0)]
+    every = observations([], tables.site, classification(endpoint="edss-worsening", observations="every"))
+    assert every.left_out["sub-01 ses-01"] == "relapse"
+
+
+def test_who_had_relapses_has_to_be_known(tables: Tables) -> None:
+    study = classification(endpoint="edss-worsening", confirmed_weeks=12, pira=True)
+    found = observations([], tables.site, study)
+    assert found.left_out["sub-01 ses-01"] == "no-relapses"
+    plain = observations([], tables.site, classification(endpoint="edss-worsening"))
+    assert "no phenotype/relapses.tsv" in plain.findings[-1].text
+    with_relapses(tables, 170)
+    assert [one.label for one in observations([], tables.site, study).kept] == [0]

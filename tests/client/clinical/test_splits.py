@@ -9,12 +9,14 @@ import pytest
 
 from msfl_client.clinical.observations import Observation, SeenVisit
 from msfl_client.clinical.splits import held_out, split_observations, split_patients
+from msfl_client.data.bids import patient_key
 from msfl_common.config.study import StudyConfig, Validation
 
 
 def observation(number: int, label: int, dataset: int = 0, visit: int = 0) -> Observation:
     name = f"sub-{number:03d}"
-    return Observation(f"{dataset} {name} {visit}", dataset, name, None, name, (SeenVisit(0, None, {}),), label)
+    who = patient_key(name, dataset, one_person=False)
+    return Observation(f"{dataset} {name} {visit}", dataset, name, None, who, (SeenVisit(0, None, {}),), label)
 
 
 def test_split_by_patient_with_classes_in_every_part() -> None:
@@ -32,11 +34,26 @@ def test_split_by_patient_with_classes_in_every_part() -> None:
 
 def test_split_of_pooled_folders_is_that_of_each() -> None:
     here = [observation(n, n % 3 == 0) for n in range(20)]
-    there = [replace(one, dataset=1, key=f"1{one.key}") for one in here[:7]]
+    there = [replace(one, dataset=1, key=f"1{one.key}", patient=f"{one.patient}_data-1") for one in here[:7]]
     for pooled, alone in zip(
         split_observations([*here, *there], 0.25, 0.25, 0), split_observations(here, 0.25, 0.25, 0), strict=True
     ):
         assert [one for one in pooled if one.dataset == 0] == alone
+
+
+def test_one_person_in_two_folders_is_never_split() -> None:
+    here = [observation(n, n % 3 == 0) for n in range(20)]
+    twins = [replace(one, dataset=1, key=f"1{one.key}") for one in here]
+    for parts in (
+        split_observations([*twins, *here], 0.25, 0.25, 0),
+        [held_out([*here, *twins], n, 4, 0) for n in range(1, 5)],
+    ):
+        patients = [{one.patient for one in part} for part in parts]
+        assert sum(map(len, patients)) == 20 == len(set.union(*patients))
+        assert all(len(part) == 2 * len(of) for part, of in zip(parts, patients, strict=True))
+    alone = split_observations(here, 0.25, 0.25, 0)
+    together = split_observations([*here, *twins], 0.25, 0.25, 0)
+    assert [[one for one in part if not one.dataset] for part in together] == list(alone)
 
 
 @pytest.mark.parametrize(("patients", "sizes"), [(0, (0, 0, 0)), (1, (1, 0, 0)), (2, (1, 0, 1)), (3, (1, 1, 1))])

@@ -60,7 +60,7 @@ def test_device(site: SiteConfig) -> None:
     assert good.text.startswith("CPU, ")
     assert int(good.text.split(": ")[1].split()[0]) > 0
     bad = row(site, "device", device="cuda:63")
-    assert (bad.level, bad.fix) == ("fail", "correct `device:` in the site file")
+    assert (bad.level, bad.fix) == ("fail", "correct `device:` in the site file, or set it to auto")
     assert "cuda:63" in bad.text
 
 

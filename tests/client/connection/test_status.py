@@ -14,6 +14,24 @@ def now(folder: Path) -> NodeStatus:
     return status
 
 
+def test_the_end_of_a_study_is_told_and_remembered(tmp_path: Path) -> None:
+    with StatusFile(tmp_path, "pilot", "example.org:9092") as status:
+        status.on_request("evaluate", "3")
+        status.on_last()
+        status.say("waiting")
+        status.say("offline", "no connection")
+        assert one_line(now(tmp_path)).startswith("study pilot is finished: its last request is answered")
+    with StatusFile(tmp_path, "pilot", "example.org:9092") as again:
+        again.say("offline", "no connection")
+        assert one_line(now(tmp_path)).startswith("study pilot is finished")
+        again.on_request("query", "1")
+        again.say("offline", "no connection")
+        assert one_line(now(tmp_path)) == "offline: no connection; trying again"
+    with StatusFile(tmp_path, "next", "example.org:9092") as other:
+        other.say("waiting")
+        assert one_line(now(tmp_path)).endswith("study next; waiting")
+
+
 def test_a_refusal_is_shown_until_a_request_is_answered(tmp_path: Path) -> None:
     with StatusFile(tmp_path, "pilot", "example.org:9092") as status:
         status.say("waiting")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from msfl_client.data.bids import Case, find_cases, split_by_patient
+from msfl_client.data.bids_tables import compare_with_folders, read_participants
 from msfl_client.data.findings import FIXES, Finding
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import CohortError
@@ -26,7 +27,7 @@ def test_good_site_yields_its_cases_in_order_and_nothing_to_say(site):
     cases, findings = find_cases(site.config(), BOTH)
     assert [case.key for case in cases] == ["sub-01", "sub-02", "sub-03"]
     assert findings == []
-    assert cases[0].patient == (0, "sub-01")
+    assert (cases[0].place, cases[0].patient) == ((0, "sub-01"), "sub-01")
     assert cases[0].images == {"T1w": site.image("sub-01", "T1w"), "FLAIR": site.image("sub-01", "FLAIR")}
     assert cases[0].mask == site.mask("sub-01")
     assert cases[0].scanner is None
@@ -46,15 +47,8 @@ def test_sessions_are_cases_of_one_patient(make_site):
     site.add("sub-01", "ses-01")
     cases, _ = find_cases(site.config(), BOTH)
     assert [case.key for case in cases] == ["sub-01_ses-01", "sub-01_ses-02"]
-    assert {case.patient for case in cases} == {(0, "sub-01")}
+    assert {case.patient for case in cases} == {"sub-01"}
     assert cases[1].mask == site.mask("sub-01", "ses-02")
-
-
-def test_same_subject_in_two_folders_is_two_patients(make_site):
-    first, second = make_site("a", ["sub-01"]), make_site("b", ["sub-01"])
-    cases, _ = find_cases(first.config(second.root), BOTH)
-    assert [case.key for case in cases] == ["sub-01", "sub-01_data-1"]
-    assert len({case.patient for case in cases}) == 2
 
 
 def test_only_asked_contrasts_are_found_and_a_missing_one_keeps_the_case(site):
@@ -287,6 +281,15 @@ class TestSplit:
         for side in (0, 1):
             assert [case.subject for case in pooled[side]] == [case.subject for part in alone for case in part[side]]
 
+    def test_one_person_in_two_folders_is_never_on_both_sides(self):
+        first = [dataclasses.replace(case, one_person=True) for case in cases_of(0, *self.subjects)]
+        second = [dataclasses.replace(case, one_person=True) for case in cases_of(1, *self.subjects)]
+        training, validation = split_by_patient([*second, *first], 0.25, seed=1)
+        assert {case.patient for case in training}.isdisjoint(case.patient for case in validation)
+        assert len({case.patient for case in validation}) == 5
+        assert len(validation) == 10
+        assert set(validation) >= set(split_by_patient(first, 0.25, seed=1)[1])
+
     @pytest.mark.parametrize(
         ("num_patients", "fraction", "held_out"),
         [(1, 0.5, 0), (2, 0.01, 1), (2, 0.99, 1), (10, 0.25, 3), (10, 0.999, 9), (30, 0.1, 3), (20, 0.05, 1)],
@@ -298,6 +301,46 @@ class TestSplit:
 
     def test_no_case_splits_into_nothing(self):
         assert split_by_patient([], 0.25, seed=0) == ([], [])
+
+
+@pytest.mark.parametrize("same_ids", ["one-person", "different-people"])
+def test_an_id_in_two_folders_is_said(site, tmp_path, same_ids):
+    (tmp_path / "more" / "sub-01" / "anat").mkdir(parents=True)
+    (site.root / "sub-01").mkdir(exist_ok=True)
+    cases, findings = find_cases(site.config(tmp_path / "more", same_ids=same_ids), BOTH)
+    (told,) = [finding for finding in findings if finding.rule == "same-ids"]
+    assert told.level == ("warn" if same_ids == "one-person" else "pass")
+    assert "sub-01" in told.text
+    assert [case.key for case in cases if case.subject == "sub-01"] == ["sub-01", "sub-01_data-1"]
+    patients = {case.patient for case in cases if case.subject == "sub-01"}
+    assert patients == ({"sub-01"} if same_ids == "one-person" else {"sub-01", "sub-01_data-1"})
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('participant_id\tnote\tscanner\nsub-01\t"fell\tA\nsub-02\tfine\tB\n', []),
+        ("participant_id\tscanner\n1\tA\nsub-02\tB\n", [("ids", "sub-1 for sub-01")]),
+        ("participant_id\tscanner\nsub-01\tA\tx\nsub-02\tB\n", [("participants", "line 2: expected 2 cells")]),
+        ("participant_id;scanner\nsub-01;A\n", [("participants", "separated by semicolons")]),
+    ],
+)
+def test_tables_of_participants(tmp_path, content, expected):
+    (tmp_path / "participants.tsv").write_text(content)
+    participants = read_participants(tmp_path)
+    findings = [*participants.findings]
+    if participants.ids is not None:
+        findings += compare_with_folders(tmp_path, participants.ids, ["sub-01", "sub-02"])
+    found = [(finding.rule, finding.text) for finding in findings]
+    assert [rule for rule, _ in found][: len(expected)] == [rule for rule, _ in expected]
+    assert all(text in told for (_, text), (_, told) in zip(expected, found, strict=False))
+    if not expected:
+        assert participants.scanners == {"sub-01": "A", "sub-02": "B"}
+
+
+def test_a_spreadsheet_of_participants_is_named(tmp_path):
+    (tmp_path / "Participants.xlsx").touch()
+    assert "is not read; save it as tab-separated text" in read_participants(tmp_path).findings[0].text
 
 
 def test_real_folder(open_ms, tmp_path):

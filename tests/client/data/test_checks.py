@@ -222,10 +222,9 @@ def test_odd_but_usable_images_are_warned_about(site, voxels, affine, rule, text
 
 def test_small_head_and_large_lesions_are_warned_about(site):
     voxels = np.zeros(SHAPE, np.float32)
-    voxels[7:17, 9:19, 7:12] = 50 + site.head("x")[7:17, 9:19, 7:12]
+    voxels[8:20, 8:20, 4:18] = 50 + site.head("x")[8:20, 8:20, 4:18]
     for name in ("T1w", "FLAIR"):
         site.save(site.image("sub-01", name), voxels + site.head(name) * (voxels > 0))
-    mask((voxels > 0).astype(np.uint8))(site)
     assert short(check(site)) == [("warn", "head-volume")] * 2
     big = np.zeros(SHAPE, np.uint8)
     big[7:17, 9:19, 5:15] = 1
@@ -247,11 +246,24 @@ def test_oblique_slices_are_noted(site):
 def test_disagreeing_forms_are_measured(site):
     image = nib.Nifti1Image(site.head("x"), AFFINE)
     image.set_sform(AFFINE, code=1)
-    image.set_qform(turned(3), code=1)
+    image.set_qform(turned(1), code=1)
     nib.save(image, site.image("sub-01", "FLAIR"))
     (finding,) = check(site)
     assert (finding.level, finding.rule) == ("warn", "forms")
-    assert "3.0 degrees; the sform is used" in finding.text
+    assert "1.0 degrees; the sform is used" in finding.text
+
+
+def test_forms_that_place_lesions_elsewhere_are_in_doubt(site):
+    image = nib.Nifti1Image(site.head("x"), AFFINE)
+    image.set_qform(turned(11), code=1)
+    nib.save(image, site.image("sub-01", "FLAIR"))
+    assert short(check(site)) == [("warn", "forms-apart")]
+
+
+@pytest.mark.parametrize(("size_mm", "voxels"), [(3.0, SHAPE), (7.9, (48, 56, 40))])
+def test_a_volume_of_no_head_is_in_doubt(site, size_mm, voxels):
+    site.save(site.image("sub-01", "FLAIR"), site.head("x", voxels), np.diag([size_mm] * 3 + [1.0]))
+    assert ("warn", "no-head") in short(check(site, needs_mask=False))
 
 
 def test_absent_forms_are_warned_about(site):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,14 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from tests.commands import run_main
 
-from msfl_client.clinical.covariates import select_cases
+from msfl_client.cli.main import main
 from msfl_client.data.bids import find_cases
-from msfl_client.data.dicom import TABLE, import_dicom
-from msfl_client.data.dicom_series import Recognised, recognise_series
+from msfl_client.data.dicom import import_dicom
+from msfl_client.data.dicom_people import SUBJECTS as TABLE
+from msfl_client.data.dicom_report import SERIES
+from msfl_client.harmonization.selection import select_cases
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Harmonization
 from msfl_common.errors import InputError
@@ -50,15 +55,15 @@ def write_series(
         image.StudyTime = image.SeriesTime = image.AcquisitionTime = image.ContentTime = "101112"
         image.SeriesNumber, image.AcquisitionNumber, image.InstanceNumber = number, 1, index + 1
         image.PatientPosition, image.ScanningSequence, image.MRAcquisitionType = "HFS", "SE", "2D"
-        image.ImagePositionPatient, image.ImageOrientationPatient = [-20, -30, 5.0 * index], [1, 0, 0, 0, 1, 0]
-        image.PixelSpacing, image.SliceThickness, image.SpacingBetweenSlices = [2.0, 2.0], 5.0, 5.0
-        image.SliceLocation, image.MagneticFieldStrength = 5.0 * index, 3.0
+        image.ImagePositionPatient, image.ImageOrientationPatient = [-20, -30, 10.0 * index], [1, 0, 0, 0, 1, 0]
+        image.PixelSpacing, image.SliceThickness, image.SpacingBetweenSlices = [2.0, 2.0], 10.0, 10.0
+        image.SliceLocation, image.MagneticFieldStrength = 10.0 * index, 3.0
         for name, value in ({"EchoTime": 90, "RepetitionTime": 8000} | times).items():
             setattr(image, name, value)
         image.Rows, image.Columns, image.SamplesPerPixel, image.PhotometricInterpretation = 32, 24, 1, "MONOCHROME2"
         image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
         rows, columns = np.mgrid[0:32, 0:24]
-        image.PixelData = (10 * rows + columns + index).astype(np.uint16).tobytes()
+        image.PixelData = (10 * rows + columns + index + 100 * number).astype(np.uint16).tobytes()
         image.save_as(folder / f"{number}_{index}.dcm", enforce_file_format=True)
 
 
@@ -76,12 +81,25 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_series(source / "b", 5, "ep2d_diff_ADC", late)
     write_series(source / "a", 2, "Series 7", early, InversionTime=2400)
     write_series(source / "c", 2, "FLAIR 3D", other, patient="HOSP-2", InversionTime=1700)
+    write_series(source / "b", 6, "FLAIR with a hole", late, InversionTime=2500)
+    (source / "b" / "6_4.dcm").unlink()
+    whole = (source / "a" / "2_3.dcm").read_bytes()
+    for length in (140, 500, 900):
+        (source / "a" / f"cut_{length}.dcm").write_bytes(whole[:length])
+    (source / "a" / "copy.dcm").write_bytes(whole)
     bids = base / "bids"
     report = import_dicom(source, bids)
-    assert report.passed_over == {"localiser": 1, "of another kind": 1}
+    assert {one.description: one.why for one in report.of("passed over")} == {
+        "localizer": "localiser",
+        "ep2d_diff_ADC": "diffusion (diff)",
+    }
+    assert [(one.number, one.why) for one in report.of("refused")] == [
+        ("6", "1 of 12 slices are missing, after 30.0 mm")
+    ]
+    assert set(report.damaged) == {"a/cut_140.dcm", "a/cut_500.dcm", "a/cut_900.dcm"}
     assert len(report.images) == 5
     again = import_dicom(source, bids)
-    assert (again.images, again.there_already) == ([], 3)
+    assert (again.images, len(again.of("there already"))) == ([], 5)
     return bids
 
 
@@ -109,13 +127,13 @@ def test_voxels_lie_where_the_scanner_put_them(imported: Path) -> None:
     voxels = np.asarray(image.dataobj)
     at_first_voxel_mm = [20, 30, 0]  # DICOM's left and posterior are RAS's negative
     index = np.rint(np.linalg.inv(image.affine) @ [*at_first_voxel_mm, 1])[:3].astype(int)
-    assert voxels[tuple(index)] == 0
-    assert voxels.max() == 10 * 31 + 23 + 11
+    assert voxels[tuple(index)] == 200
+    assert voxels.max() == 10 * 31 + 23 + 11 + 200
 
 
 @pytest.mark.slow
 def test_nothing_tells_who_or_when(imported: Path) -> None:
-    files = [path for path in imported.rglob("*") if path.is_file() and path != imported / TABLE]
+    files = [path for path in imported.rglob("*") if path.is_file() and path.parent.name != TABLE.parent.name]
     assert len(files) > 10
     for path in files:
         raw = path.read_bytes()
@@ -132,9 +150,10 @@ def test_nothing_tells_who_or_when(imported: Path) -> None:
 
 @pytest.mark.slow
 def test_who_is_who_is_for_the_account_alone(imported: Path) -> None:
-    table = imported / TABLE
-    assert stat.S_IMODE(table.stat().st_mode) == 0o600
-    assert NUMBER in table.read_text()
+    for table in (imported / TABLE, imported / SERIES):
+        assert stat.S_IMODE(table.stat().st_mode) == 0o600
+    assert NUMBER in (imported / TABLE).read_text()
+    assert "FLAIR with a hole" in (imported / SERIES).read_text()
     assert not list(imported.glob(".import-*"))
 
 
@@ -146,7 +165,7 @@ def test_a_new_visit_gets_the_next_session_of_the_same_subject(imported: Path, t
     assert (imported / "participants.tsv").read_text() == "participant_id\tsex\nsub-001\tF\nsub-002\tF\n"
     subject = subject_of(imported, NUMBER)
     ages = (imported / subject / f"{subject}_sessions.tsv").read_text()
-    assert ages == "session_id\tage\nses-01\t58\nses-02\t60\nses-03\t60\n"
+    assert ages == "session_id\tage\tdays\nses-01\t58\t0\nses-02\t60\t794\nses-03\t60\t1002\n"
 
 
 @pytest.mark.slow
@@ -166,7 +185,7 @@ def test_tables_of_the_site_are_added_to_not_replaced(tmp_path: Path) -> None:
     write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
     import_dicom(tmp_path / "new", bids)
     assert (bids / "participants.tsv").read_text() == "group\tparticipant_id\nms\tsub-001\n"
-    assert (bids / "sub-001" / "sub-001_sessions.tsv").read_text() == "session_id\tage\nses-01\t60\n"
+    assert (bids / "sub-001" / "sub-001_sessions.tsv").read_text() == "session_id\tage\tdays\nses-01\t60\t0\n"
 
 
 @pytest.mark.slow
@@ -181,51 +200,83 @@ def test_a_damaged_table_of_subjects_is_an_error(tmp_path: Path, table: str) -> 
 
 
 @pytest.mark.slow
-def test_cut_files_are_passed_over(tmp_path: Path) -> None:
-    write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
-    whole = (tmp_path / "new" / "1_3.dcm").read_bytes()
-    for length in (140, 200, 333, 500, 900):
-        (tmp_path / "new" / f"cut_{length}.dcm").write_bytes(whole[:length])
-    assert len(import_dicom(tmp_path / "new", tmp_path / "bids").images) == 1
+def test_the_rest_of_a_study_completes_its_visit_and_nobody_gets_it_twice(imported: Path, tmp_path: Path) -> None:
+    row = next(line for line in (imported / TABLE).read_text().splitlines() if "HOSP-2" in line).split("\t")
+    study = ("20200101", row[-1])
+    write_series(tmp_path / "more", 9, "t2_tse_tra", study, patient="HOSP-2")
+    write_series(tmp_path / "more", 2, "FLAIR 3D", study, patient="HOSP-2", InversionTime=1700)  # under another number
+    report = import_dicom(tmp_path / "more", imported)
+    assert report.images == [(row[0], "ses-01", "T2w")]
+    assert [one.why for one in report.of("there already")] == [f"as {row[0]}/ses-01/anat/{row[0]}_ses-01_FLAIR.nii.gz"]
+    assert len(list((imported / row[0] / "ses-01" / "anat").glob("*.nii.gz"))) == 2
 
 
 @pytest.mark.slow
-def test_a_file_that_breaks_the_converter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether dcm2niix breaks down on such a file differs from run to run, so a program does it that surely will."""
+def test_a_folder_of_an_earlier_version_is_gone_on_with(imported: Path, tmp_path: Path) -> None:
+    bids = tmp_path / "bids"
+    shutil.copytree(imported, bids)
+    (bids / SERIES).unlink()
+    columns = [line.split("\t")[:4] for line in (imported / TABLE).read_text().splitlines()]
+    (bids / TABLE).write_text("".join("\t".join(cells) + "\n" for cells in columns))
+    subject = subject_of(bids, "HOSP-2")
+    (bids / subject / f"{subject}_sessions.tsv").write_text("session_id\tage\nses-01\t58\n")
+    image = bids / subject / "ses-01" / "anat" / f"{subject}_ses-01_FLAIR.nii.gz"
+    image.rename(image.with_name(image.name.replace("FLAIR", "T1w")))  # recognised otherwise
+    study = ("20200101", generate_uid())
+    write_series(tmp_path / "scans", 2, "FLAIR 3D", study, patient="HOSP-2", InversionTime=1700)
+    write_series(tmp_path / "scans", 3, "t2_tse_tra", study, patient="HOSP-2")
+    report = import_dicom(tmp_path / "scans", bids)
+    assert report.images == [(subject, "ses-01", "T2w")]
+    assert "_T1w.nii.gz, and now taken for FLAIR: remove that file" in report.of("in question")[0].why
+    assert (bids / subject / f"{subject}_sessions.tsv").read_text() == "session_id\tage\tdays\nses-01\t58\t0\n"
+    assert sum("HOSP-2" in line for line in (bids / TABLE).read_text().splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("does", "why"),
+    [
+        ("kill -SEGV $$", "dcm2niix broke down on it"),
+        ("echo 'Warning: Missing images? Quibble^Zenobia'", "slices are missing, as dcm2niix says"),
+        ("true", "dcm2niix makes no volumes of it; expected one"),
+    ],
+)
+def test_a_series_that_dcm2niix_does_not_make_a_volume_of_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, why: str
+) -> None:
     write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
-    whole = (tmp_path / "new" / "1_3.dcm").read_bytes()
-    (tmp_path / "new" / "noise.dcm").write_bytes(whole[:200] + bytes(range(256)) * 4)
-    broken = tmp_path / "dcm2niix"
-    broken.write_text("#!/bin/sh\nkill -SEGV $$\n")
-    broken.chmod(0o755)
-    monkeypatch.setattr(dcm2niix, "bin", str(broken))
-    with pytest.raises(InputError, match=r"dcm2niix broke down on a damaged file; move it away: noise\.dcm"):
-        import_dicom(tmp_path / "new", tmp_path / "bids")
+    stand_in = tmp_path / "dcm2niix"
+    stand_in.write_text(f"#!/bin/sh\n{does}\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(dcm2niix, "bin", str(stand_in))
+    report = import_dicom(tmp_path / "new", tmp_path / "bids")
+    assert [(one.outcome, one.why) for one in report.series] == [("refused", why)]
     assert not list((tmp_path / "bids").rglob("*.nii.gz"))
 
 
-@pytest.mark.parametrize(
-    ("sidecar", "expected"),
-    [
-        ({"SeriesDescription": "Sag CUBE T2 FLAIR"}, Recognised("FLAIR", False)),
-        ({"SeriesDescription": "OAx T1 FLAIR"}, Recognised("T1w", False)),
-        ({"SeriesDescription": "3D_BRAVO"}, Recognised("T1w", False)),
-        ({"SeriesDescription": "T1 TSE post Gd"}, Recognised("T1w", True)),
-        ({"SeriesDescription": "pd+t2_tse_tra", "EchoTime": 0.014}, Recognised("PDw", False)),
-        ({"SeriesDescription": "pd+t2_tse_tra", "EchoTime": 0.1}, Recognised("T2w", False)),
-        ({"EchoTime": 0.1, "RepetitionTime": 9.0, "InversionTime": 2.5}, Recognised("FLAIR", False)),
-        ({"EchoTime": 0.003, "RepetitionTime": 2.0, "InversionTime": 0.9}, Recognised("T1w", False)),
-        ({"EchoTime": 0.1, "RepetitionTime": 5.0}, Recognised("T2w", False)),
-        ({"SeriesDescription": "t2*_gre_hemo"}, "of another kind"),
-        ({"SeriesDescription": "t2_tse_sag_HWS"}, "of another part of the body"),
-        ({"SeriesDescription": "T1", "ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "derived"),
-        ({"SeriesDescription": "report"}, "not recognised"),
-    ],
-)
-def test_a_series_is_recognised(sidecar: dict[str, Any], expected: Recognised | str) -> None:
-    assert recognise_series(sidecar, (256, 256, 40)) == expected
-
-
-def test_a_few_slices_are_no_diagnostic_series() -> None:
-    assert recognise_series({"SeriesDescription": "T1"}, (256, 256, 5)) == "with fewer than 10 slices"
-    assert recognise_series({"SeriesDescription": "T1"}, (256, 256, 40, 2)) == "with several volumes"
+@pytest.mark.slow
+def test_the_command_says_what_became_of_each_series_and_its_exit_code_too(tmp_path: Path) -> None:
+    study, source = ("20220101", generate_uid()), tmp_path / "new"
+    write_series(source, 1, "FLAIR", study, InversionTime=2400)
+    write_series(source, 2, "t1 tse", study)  # times of T2w
+    write_series(source, 3, "survey", study, num_slices=3)
+    asked = run_main(main, "import-dicom", source, tmp_path / "bids", "--json")
+    document = json.loads(asked.stdout)
+    assert (asked.returncode, document["is_settled"]) == (1, False)
+    assert [(one["number"], one["outcome"], one["taken_for"]) for one in document["series"]] == [
+        ("1", "imported", "FLAIR"),
+        ("2", "in question", ""),
+        ("3", "passed over", ""),
+    ]
+    assert "called T1w, but its times are of T2w" in document["series"][1]["why"]
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("series: [{description: T1*, take_for: T2w}]\n")
+    settled = run_main(main, "import-dicom", source, tmp_path / "bids", "--rules", rules)
+    assert settled.returncode == 0, settled.stderr
+    assert "by rule 1 of the rules file" in settled.stdout
+    shutil.rmtree(tmp_path / "bids")
+    rules.write_text("series: [{description: '*', take_for: skip}]\n")
+    nothing = run_main(main, "import-dicom", source, tmp_path / "bids", "--rules", rules)
+    assert nothing.returncode == 2
+    assert "no T1w, FLAIR, T2w or PDw series of a head that can be used; found: 3 series passed over" in nothing.stderr
+    assert not (tmp_path / "bids").exists()

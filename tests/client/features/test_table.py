@@ -73,6 +73,16 @@ def test_a_sites_own_table(tmp_path: Path) -> None:
         ("participant_id\tdataset\tbpf\nsub-00\tx\t1\n", "line 2, dataset: expected a whole number"),
         ("participant_id\tbpv\nsub-00\t1\n", "participant_id and features among them"),
         ("bpf\n1.0\n", "participant_id and features among them"),
+        ("participant_id\tbpf\nsub-00\t.8\nsub-01\t0\n", "line 3, bpf: expected 0.2 to 1, found 0; not measured"),
+        ("participant_id\tbrain_volume_ml\n1\t1400000\n", r"line 2, brain_volume_ml: .*300 to 2500 ml.*mm3 for ml\?"),
+        (
+            "participant_id\tlesion_volume_ml\tlog_lesion_volume\nsub-1\t9\t1.0\n",
+            r"line 2, log_lesion_volume: expected ln\(1 \+ lesion_volume_ml\), here 2.303, found 1",
+        ),
+        ("participant_id\tbpf\nsub-1\t.8\n1\t.8\n", "line 3: sub-1 is on line 2, too"),
+        ("participant_id\tbpf\n\t.8\n", "line 2, participant_id: expected a subject"),
+        ("participant_id\tbpf\tcentre\nsub-1\t.8\n", "line 2: expected 3 cells as in the first line, found 2"),
+        ("participant_id\tbpf\tbpf\nsub-1\t.8\t.8\n", "column bpf is there twice"),
         ("", "participant_id and features among them"),
     ],
 )
@@ -81,4 +91,23 @@ def test_a_table_that_is_none(tmp_path: Path, content: str | None, text: str) ->
     if content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=text):
+        read_features_table(path)
+
+
+def test_a_quote_divides_nothing_and_labels_may_lack_their_prefix(tmp_path: Path) -> None:
+    path = tmp_path / "own.tsv"
+    path.write_text('participant_id\tsession_id\tscanner\tbpf\n1\t02\t"GE 3T\t0.8\n\nsub-2\tn/a\tB\t0.7\n')
+    rows = (FeatureRow("sub-1", "ses-02", '"GE 3T', 0, {"bpf": 0.8}), FeatureRow("sub-2", None, "B", 0, {"bpf": 0.7}))
+    assert read_features_table(path).rows == rows
+    write_features_table(tmp_path / "again.tsv", FeatureTable(rows))
+    assert read_features_table(tmp_path / "again.tsv").rows == rows
+
+
+def test_a_harmonized_value_may_lie_beyond_what_can_be_measured(tmp_path: Path) -> None:
+    path = tmp_path / "features.tsv"
+    rows = (FeatureRow("sub-1", None, None, 0, {"log_lesion_volume": -0.2}),)
+    write_features_table(path, FeatureTable(rows, harmonized_to="abc"))
+    assert read_features_table(path).rows == rows
+    write_features_table(path, FeatureTable(rows))
+    with pytest.raises(InputError, match="log_lesion_volume"):
         read_features_table(path)

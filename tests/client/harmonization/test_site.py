@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msfl_client.clinical.covariates import ONLY_SCANNER, select_cases
 from msfl_client.data.bids import Case
 from msfl_client.features.table import FeatureRow, FeatureTable, read_features_table
 from msfl_client.harmonization.combat import compute_moments, compute_residuals
+from msfl_client.harmonization.selection import NO_AGE_LATER, NO_DAY, ONLY_SCANNER, select_cases
 from msfl_client.harmonization.site import HarmonizedSite, harmonize_site, training_rows
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.config.study import Harmonization
@@ -61,15 +61,15 @@ def test_cases_without_a_covariate_or_scanner_are_left_out(tmp_path: Path) -> No
     cases = make_cases(["one", "one", "one", "one", None, "two"])
     rows = [("sub-00", "31", "F"), ("sub-01", "n/a", "M"), ("sub-02", "44", "x"), ("sub-03", "NaN", "F")]
     write_participants(tmp_path, [*rows, ("sub-04", "50", "m"), ("sub-05", "200", "female")])
-    chosen = select_cases(cases, [tmp_path], SETTINGS)
+    chosen, table = select_cases(cases, [tmp_path], SETTINGS), tmp_path / "participants.tsv"
     assert [case.subject for case in chosen.cases] == ["sub-00"]
     assert chosen.covariates == ({"age": 31.0, "sex": 0.0},)
     assert chosen.left_out == {
         "sub-01": "no usable age in participants.tsv",
-        "sub-02": "no usable sex in participants.tsv",
+        "sub-02": f"{table}: line 4, sex: expected f, female, m, male, found 'x'",
         "sub-03": "no usable age in participants.tsv",
         "sub-04": "its scanner is not known; name it in participants.tsv or sessions.tsv",
-        "sub-05": "no usable age in participants.tsv",
+        "sub-05": f"{table}: line 7, age: expected a number from 0 to 120, found '200'",
     }
 
 
@@ -79,16 +79,70 @@ def test_a_site_that_names_no_scanner_is_one(tmp_path: Path) -> None:
     assert set(select_cases(cases, [tmp_path], SETTINGS).scanners) == {ONLY_SCANNER}
 
 
-def test_a_sessions_own_age_goes_before(tmp_path: Path) -> None:
-    write_participants(
-        tmp_path, [("sub-1", "30", "F"), ("sub-1", "30", "F"), ("sub-2", "30", "F"), ("sub-2", "31", "F")]
-    )
-    (tmp_path / "sub-1").mkdir()
-    (tmp_path / "sub-1" / "sub-1_sessions.tsv").write_text("session_id\tage\nses-a\t30.5\nb\t31.5\n")
-    cases = [Case(0, "sub-1", context, {}, None, "one") for context in ("ses-a", "ses-b", "ses-c")]
-    chosen = select_cases([*cases, Case(0, "sub-2", None, {}, None, "one")], [tmp_path], SETTINGS)
-    assert [values["age"] for values in chosen.covariates] == [30.5, 31.5, 30.0]
-    assert list(chosen.left_out) == ["sub-2"]  # its rows contradict each other
+def write_sessions(root: Path, subject: str, text: str) -> None:
+    (root / subject).mkdir(exist_ok=True)
+    (root / subject / f"{subject}_sessions.tsv").write_text(text)
+
+
+def visits_of(subject: str, *visit_ids: str, scanner: str = "one") -> list[Case]:
+    return [Case(0, subject, visit_id, {}, None, scanner) for visit_id in visit_ids]
+
+
+@pytest.mark.parametrize(
+    ("sessions", "ages", "reason"),
+    [
+        ("session_id\tage\nses-a\t30.5\nb\t31.5\nses-c\t33\n", [30.5, 31.5, 33.0], ""),
+        ("session_id\tdate\na\t2020-01-01\nb\t2021-01-01\nc\t2024-01-01\n", [30, 30 + 366 / 365.25, 34.0], ""),
+        ("session_id\tyears\na\t0\nb\t1.5\nc\t8\n", [30.0, 31.5, 38.0], ""),
+        ("session_id\tage\tdays\na\tn/a\t0\nb\t32\t365\nc\tn/a\t730.5\n", [30.0, 32.0, 32.0], ""),
+        ("session_id\tdays\na\t0\nb\t365.25\n", [30.0, 31.0], NO_DAY),
+        ("session_id\tedss\na\t2\nb\t2\nc\t2\n", [30.0], NO_AGE_LATER),
+    ],
+)
+def test_age_is_that_at_the_visit(tmp_path: Path, sessions: str, ages: list[float], reason: str) -> None:
+    write_participants(tmp_path, [("sub-1", "30", "F")])
+    write_sessions(tmp_path, "sub-1", sessions)
+    cases = visits_of("sub-1", "ses-a", "ses-b", "ses-c")
+    chosen = select_cases(cases, [tmp_path], SETTINGS)
+    assert [values["age"] for values in chosen.covariates] == pytest.approx(ages)
+    assert chosen.left_out == {case.key: reason for case in cases[len(ages) :]}
+    by_sex = select_cases(cases, [tmp_path], SETTINGS.model_copy(update={"covariates": ("sex",)}))
+    assert by_sex.covariates == ({"sex": 0.0},) * 3
+
+
+def test_rows_that_contradict_each_other_leave_the_patient_out(tmp_path: Path) -> None:
+    rows = [("sub-1", "30", "F"), ("sub-1", "30", "F"), ("sub-2", "30", "F"), ("sub-2", "31", "F")]
+    write_participants(tmp_path, rows)
+    cases = [*visits_of("sub-1", "ses-a"), *visits_of("sub-2", "ses-a")]
+    assert list(select_cases(cases, [tmp_path], SETTINGS).left_out) == ["sub-2_ses-a"]
+
+
+def test_a_patient_counts_once_on_a_scanner_by_the_first_usable_visit(tmp_path: Path) -> None:
+    """Eight visits of one patient are no eight patients; a patient of two scanners counts on both."""
+    write_participants(tmp_path, [(f"sub-{number:02d}", str(25 + number), "FM"[number % 2]) for number in range(6)])
+    often = [f"ses-{number}" for number in range(8)]
+    cases = [case for number in range(4) for case in visits_of(f"sub-{number:02d}", "ses-1", "ses-2")]
+    cases += [*visits_of("sub-04", *often, scanner="two"), *visits_of("sub-00", "ses-3", "ses-4", scanner="two")]
+    for subject in ("sub-00", "sub-01", "sub-02", "sub-03"):  # in order of time the names run backwards
+        write_sessions(tmp_path, subject, "session_id\tdays\n2\t0\n1\t300\n3\t400\n4\t500\n")
+    write_sessions(tmp_path, "sub-04", "session_id\tdays\n" + "".join(f"{n}\t{90 * n}\n" for n in range(8)))
+    rows, chosen = training_rows(cases, [tmp_path], SETTINGS, features_of(cases))
+    assert [case.key for case in chosen.cases] == [f"sub-{number:02d}_ses-2" for number in range(4)]
+    assert set(rows.scanners) == {"one"}
+    reason = "scanner two: 2 training patients (10 visits) with every covariate; at least 4 patients are needed"
+    assert set(chosen.left_out.values()) == {reason}
+    assert len(chosen.left_out) == 10
+    both = SETTINGS.model_copy(update={"min_cases": 2})
+    rows, chosen = training_rows(cases, [tmp_path], both, features_of(cases))
+    on_two = [case.key for case, scanner in zip(chosen.cases, chosen.scanners, strict=True) if scanner == "two"]
+    assert on_two == ["sub-04_ses-0", "sub-00_ses-3"]
+    (tmp_path / "others").mkdir()
+    others = make_cases(["one"] * 6 + ["two"] * 5)
+    healthy_table(tmp_path / "others", others)
+    reference = reference_of(others, tmp_path / "others")
+    made = harmonize_site(cases, cases, [tmp_path], reference, features_of(cases), tmp_path / "out")
+    assert len(made.table.rows) == 8  # every visit on the scanner that is fitted
+    assert [fit.num_cases for fit in made.fit.scanners] == [4]
 
 
 def test_a_scanner_with_few_cases_is_left_out_and_named(tmp_path: Path) -> None:
@@ -96,8 +150,12 @@ def test_a_scanner_with_few_cases_is_left_out_and_named(tmp_path: Path) -> None:
     healthy_table(tmp_path, cases)
     rows, chosen = training_rows(cases, [tmp_path], SETTINGS, features_of(cases))
     assert set(rows.scanners) == {"one"}
-    assert chosen.left_out == {"sub-05": "scanner two: 1 training cases with every covariate; at least 4 are needed"}
-    with pytest.raises(RefusedError, match="scanner one: 3 training cases") as refused:
+    assert chosen.left_out == {
+        "sub-05": "scanner two: 1 training patient (1 visits) with every covariate; at least 4 patients are needed"
+    }
+    with pytest.raises(
+        RefusedError, match=r"3 \(sub-00, sub-01, sub-02\): scanner one: 3 training patients"
+    ) as refused:
         training_rows(cases[:3], [tmp_path], SETTINGS, features_of(cases))
     assert refused.value.code is Code.TOO_FEW_PATIENTS
 
@@ -108,12 +166,15 @@ def test_a_case_without_a_feature_is_left_out(tmp_path: Path) -> None:
 
     rows = list(features_of(cases).rows)
     features = {name: value for name, value in rows[2].features.items() if name != NAMES[1]}
-    table = FeatureTable((*rows[:2], replace(rows[2], features=features), *rows[3:5]))
-    used, chosen = training_rows(cases, [tmp_path], SETTINGS, table)
-    assert len(used) == 4
+    nothing = replace(rows[4], features={})
+    table = FeatureTable((*rows[:2], replace(rows[2], features=features), rows[3], nothing))
+    settings = SETTINGS.model_copy(update={"min_cases": 3})
+    used, chosen = training_rows(cases, [tmp_path], settings, table)
+    assert len(used) == 3
     assert chosen.left_out == {
         "sub-02": f"without {NAMES[1]}",
-        "sub-05": f"without {NAMES[0]}, {NAMES[1]}, {NAMES[2]} and more",
+        "sub-04": f"without {NAMES[0]}, {NAMES[1]}, {NAMES[2]} and more",
+        "sub-05": "no row in the table of features",
     }
 
 
@@ -124,7 +185,7 @@ def test_what_lies_at_the_site_afterwards(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "features.json", "features.tsv", "harmonization.json", "scanners.json",
     ]  # fmt: skip
-    assert made.left_out == {"sub-11": "scanner three has no fit: too few training cases"}
+    assert made.left_out == {"sub-11": "scanner three has no fit: too few training patients"}
     fits = (tmp_path / "out" / "scanners.json").read_text()
     assert "sub-" not in fits
     assert len(made.table.rows) == 11

@@ -15,12 +15,12 @@ from scipy import ndimage
 
 from msfl_client.data.bids import Case
 from msfl_client.imaging.itk_images import LPS, matrix_of, to_itk
+from msfl_client.imaging.masks import carry_mask
 from msfl_client.imaging.registration import load_template, register_rigid, template_brain
 from msfl_client.imaging.resampling import normalise, read_image, resample
 from msfl_client.imaging.skull_strip_detection import brain_of, dice, is_brain_alone, recognise
 from msfl_client.preprocessing.pipeline import (
     PreprocessedCase,
-    carry_mask,
     in_field,
     moved,
     preprocess_case,

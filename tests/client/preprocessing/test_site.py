@@ -27,6 +27,7 @@ from msfl_client.imaging.registration import load_template, template_brain
 from msfl_client.preprocessing.qc_page import page_path, write_page
 from msfl_client.preprocessing.site import LOCK, Outcome, picture_path, preprocess_site, preprocess_to_disk
 from msfl_client.segmentation.network_input import make_network_input
+from msfl_client.segmentation.own_grid import metrics_on_own_grid, own_truth
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CohortError, InputError
@@ -137,6 +138,9 @@ def test_a_derivative_is_read_as_it_was_made_and_by_training(brains) -> None:
     assert [found.images["T1w"] for found in checked.found] == [brains.image(f"sub-0{n}", "T1w") for n in (1, 2)]
     prepared = make_network_input(checked.cases[0], INPUTS)
     assert prepared.label_DHW.sum() == 4
+    drawn = own_truth(checked.cases[0], case, config)
+    found = metrics_on_own_grid(prepared.label_DHW.astype(np.float32), prepared.affine, drawn)
+    assert found["dsc_native"] == found["lesion_f1_native"] == 1
     assert np.unique(prepared.image_CDHW[0]).size <= np.unique(read.images_DHW["T1w"]).size
 
 

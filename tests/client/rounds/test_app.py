@@ -26,7 +26,7 @@ from msfl_common.messages.records import (
     unpack_refusal,
     unpack_update,
 )
-from msfl_common.metrics.segmentation import METRICS
+from msfl_common.metrics.registry import TASK_METRICS
 from msfl_common.models.network import build_network, get_weights
 from msfl_server.research.simulation.grid import InProcessGrid
 
@@ -59,7 +59,7 @@ def test_the_three_requests_are_answered_and_in_the_ledger(config: SiteConfig, t
     update = unpack_update(answer(config, "train", request(tiny_study)), expected=first)
     assert update.num_cases == 4
     assert any(not np.array_equal(update.weights[name], first[name]) for name in first)
-    metrics = unpack_metrics(answer(config, "evaluate", request(tiny_study)), frozenset(METRICS))
+    metrics = unpack_metrics(answer(config, "evaluate", request(tiny_study)), frozenset(TASK_METRICS[tiny_study.task]))
     assert metrics.num_cases == 2
     assert verify(config.state / "ledger.jsonl") == 3
 

@@ -56,14 +56,15 @@ def test_every_field_is_described() -> None:
     [
         ("name: pilot\nround: 3\n", "round: unknown key"),
         ("seed: 1\n", "name: required, but not there"),
-        ("name: a b\n", "name: found 'a b'; string should match pattern"),
+        ("name: a b\n", "name: found 'a b'; expected letters, digits, dots"),
         (
             "name: p\nrounds: {quorum: 0}\n",
             "rounds.quorum: found 0; input should be greater than or equal to 1",
         ),
         (
             "name: p\ninputs: {contrasts: [T1w, T9w]}\n",
-            "inputs.contrasts.1: found 'T9w'; no such contrast; there are T1w, FLAIR, T2w, PDw",
+            "inputs.contrasts.1: found 'T9w'; no such contrast: T9w; did you mean T2w or T1w? There are T1w, FLAIR, "
+            "T2w, PDw",
         ),
         ("name: p\ntraining: {patch_voxels: 50}\n", "training.patch_voxels: 50 must be a multiple of 8"),
         ("name: p\ntraining: {learning_rate: .inf}\n", "training.learning_rate: found inf; "),

@@ -21,7 +21,7 @@ from msfl_common.metrics.classification import (
 )
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE, TASK_METRICS
 from msfl_common.metrics.scored import confusion_matrix, predict_classes
-from msfl_common.metrics.segmentation import METRICS
+from msfl_common.metrics.segmentation import METRICS, NATIVE_METRICS
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -278,7 +278,7 @@ def test_calibration_error_of_a_calibrated_model_covers_zero() -> None:
 
 def test_the_registry_knows_every_metric_once() -> None:
     assert not set(METRICS) & set(CLASSIFICATION_METRICS)
-    assert list(ALL_METRICS) == [*METRICS, *CLASSIFICATION_METRICS]
+    assert list(ALL_METRICS) == [*METRICS, *NATIVE_METRICS, *CLASSIFICATION_METRICS]
     assert set(threshold_metrics()) < set(CLASSIFICATION_METRICS)
     for task, names in HEADLINE.items():
         assert set(names) < set(TASK_METRICS[task])

@@ -16,6 +16,7 @@ from msfl_client.harmonization.combat import Rows
 from msfl_common.config.study import Harmonization
 from msfl_common.harmonization import Reference, covariate_columns
 from msfl_common.metrics.intervals import Estimate, meta_analysis
+from msfl_common.metrics.segmentation import NATIVE_METRICS
 from msfl_server.report.charts import between_sites
 from msfl_server.report.page import Overlay, render_table, write_report
 from msfl_server.research.simulation.harmonization_measures import CasesInOnePlace, measure_effect
@@ -79,7 +80,8 @@ def test_the_page_shows_the_run(tmp_path, summary, study, overlay):
     for expected in (
         "Research use only", "belgian-lesions", "12 of 12", "55 min 02 s",
         "285 training, 95 validation cases",
-        f"{dsc.mean:.3f}", f"{dsc.ci95_low:.3f} to {dsc.ci95_high:.3f}", "95% Hausdorff distance, mm",
+        f"{dsc.mean:.3f}", f"{dsc.ci95_low:.3f} to {dsc.ci95_high:.3f}",
+        "95% Hausdorff distance, study's grid, mm", "voxels of 2 mm",
         "Namur: OUT_OF_MEMORY", "Antwerp, Ghent, Leuven, Liege", "Learning over rounds", "I² =",
         "training.learning_rate", "the optimiser's, at the start", "msfl 0.1.0", "Dice 0.71, lesion load 12 ml",
     ):  # fmt: skip
@@ -196,9 +198,10 @@ def test_a_site_without_a_metric_says_so(tmp_path, summary, study):
 def test_withheld_metrics_are_named_under_the_results(tmp_path, summary, study):
     every = tuple(site.name for site in summary.sites)
     line = (
-        f"Withheld by every site: Lesion F1; by {every[0]}: Voxel precision (PPV) (defined in fewer patients than min_"
+        f"Withheld by every site: Lesion F1, study's grid; by {every[0]}: Voxel precision (PPV), own grid (defined in "
+        "fewer patients than min_patients, or on own grids in others"
     )
-    summary = summary.model_copy(update={"withheld": {"lesion_f1": every, "ppv": every[:1]}})
+    summary = summary.model_copy(update={"withheld": {"lesion_f1": every, "ppv_native": every[:1]}})
     assert line in page_of(write_report(tmp_path, summary, study)).text
 
 
@@ -215,7 +218,12 @@ def test_the_table_holds_the_headline_figures(summary):
     dsc = summary.metrics["dsc"]
     assert "12 of 12 rounds, 5 sites" in text
     assert f"{dsc.mean:.3f} │ {dsc.ci95_low:.3f} to {dsc.ci95_high:.3f} │    95" in text
-    assert "False lesions (lesion FPR) ↓" in text
+    assert "False lesions (lesion FPR), study's grid ↓" in text
+    assert "False lesions (lesion FPR), own grid ↓" in text
+    assert "own grid: that of the manual mask" in text
+    before_the_last = {name: metric for name, metric in summary.metrics.items() if name not in NATIVE_METRICS}
+    render_table(summary.model_copy(update={"metrics": before_the_last}), console)
+    assert "come with the last round" in " ".join(console.file.getvalue().split())
 
 
 @pytest.fixture

@@ -231,7 +231,7 @@ def test_who_is_held_out_in_a_fold_takes_no_part_in_either_stage(sites: list[Sit
         study = STUDY.model_copy(update={"classification": settings})
         for site, size in zip(sites, sizes, strict=True):
             cases = check_site(site, study.inputs).cases
-            parts = split_patients(observations(cases, site.data, settings).kept, study, site.name)
+            parts = split_patients(observations(cases, site, settings).kept, study, site.name)
             learned = [case.patient for part in split_segmentation(site, study, cases) for case in part]
             assert len(learned) == len(set(learned)) == size
             assert set(learned).isdisjoint((one.dataset, one.subject) for one in parts.test)

@@ -87,6 +87,7 @@ def pipelines(
     Leave-one-out, every step fitted inside the fold, with permutation tests and a nested estimate. Stop it with Ctrl-C;
     the same command resumes it.
     """
+    from msfl_common.config.spelling import no_such
     from msfl_common.config.study import load_study
     from msfl_common.errors import InputError
 
@@ -103,9 +104,11 @@ def pipelines(
     from msfl_server.research.small_cohort.space import COUNTS
     from msfl_server.research.small_cohort.table import group_names, read_cases
 
-    names = tuple(classifiers.split(",")) if classifiers is not None else REFINED
-    if unknown := sorted(set(names) - set(CLASSIFIERS)):
-        raise InputError(f"--classifiers: no {', '.join(unknown)}; there are {', '.join(CLASSIFIERS)}")
+    asked = [name.strip() for name in classifiers.split(",")] if classifiers is not None else REFINED
+    known = {name.lower(): name for name in CLASSIFIERS}
+    if unknown := [name for name in asked if name.lower() not in known]:
+        raise InputError(f"--classifiers: {no_such('classifier', unknown, tuple(CLASSIFIERS))}")
+    names = tuple(known[name.lower()] for name in asked)
     cases, left_out = read_cases(table, section.outcome.column, section.outcome.classes, drop or ())
     _say(f"{left_out} cases are left out: their label is n/a" if left_out else "")
     _say(SLOW_FOREST if "RF" in names and not grows_the_same_trees() else "")

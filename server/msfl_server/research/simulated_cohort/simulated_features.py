@@ -107,7 +107,13 @@ def simulate_features(
         volume_ml = float(np.exp(rng.normal(4.3, 0.8, new)).sum() / 1000)
         found |= {"new_lesion_count": float(new), "enlarging_lesion_count": float(enlarging)}
         found["new_lesion_volume_ml"] = volume_ml
-    return {name: float(found[name]) for name in FEATURES if name in found}
+    return {name: _possible(name, float(found[name])) for name in FEATURES if name in found}
+
+
+def _possible(name: str, value: float) -> float:
+    """A drawn value, or the nearest that the feature can have: a correlation above 1 is none."""
+    plausible = FEATURES[name].plausible
+    return value if value in plausible else min(max(value, plausible.low), plausible.high)
 
 
 def _tissues(rng: np.random.Generator, atrophy: float, head: Head, scanner: ScannerEffect) -> dict[str, float]:

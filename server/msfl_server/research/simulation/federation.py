@@ -32,15 +32,8 @@ def simulate(
 
     Raises:
         RunError: a round had fewer answers than the quorum.
-        InputError: fewer sites than the quorum, or Ray is asked for and missing.
+        InputError: Ray is asked for and missing.
     """
-    quorum, num_learners = (
-        stage_run.settings.rounds.quorum,
-        sum(site.name != stage_run.study.left_out for site in sites),
-    )
-    if num_learners < quorum:
-        section = "rounds" if stage_run.stage == "final" else "segmentation"
-        raise InputError(f"{num_learners} sites train, but the study's quorum is {quorum}; lower {section}.quorum")
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # it prints every message; the rounds are shown
     server_app = build_app(lambda _: RunSettings(stage_run, listener))
     site_list = tuple(sites)

@@ -50,11 +50,12 @@ def claim_folder(out: Path, setup: RunSetup) -> None:
 
     Raises:
         InputError: it holds another run or other files, or cannot be written; or the study leaves out a site that there
-            is not.
+            is not, or needs more sites than there are.
     """
     left_out, names = setup.study.left_out, [site.name for site in setup.sites]
     if left_out is not None and left_out not in names:
         raise InputError(f"classification.fold.site: there is no site {left_out}; there are {', '.join(names)}")
+    _check_quorum(setup.study, [name for name in names if name != left_out])
     if (out / RUN_FILE).exists():
         if written_out(read_setup(out).study) != written_out(setup.study):
             raise InputError(f"{out}: belongs to another study or other settings; choose another --output")
@@ -67,6 +68,21 @@ def claim_folder(out: Path, setup: RunSetup) -> None:
         write_setup(out, setup)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --output") from None
+
+
+def _check_quorum(study: StudyConfig, learners: list[str]) -> None:
+    """Refuse a run that no round of could count, before it has a folder.
+
+    Raises:
+        InputError: fewer sites train than a round of some stage needs.
+    """
+    for section, rounds in (("rounds", study.rounds), ("segmentation", study.segmentation)):
+        if rounds is not None and len(learners) < rounds.quorum:
+            train = f"{len(learners)} site{'s train' if len(learners) > 1 else ' trains'} ({', '.join(learners)})"
+            raise InputError(
+                f"{train}, but {section}.quorum is {rounds.quorum}: give more sites (--cohort takes a folder with one "
+                f"BIDS folder for each, --site is given once for each), or set {section}.quorum: {len(learners)}"
+            )
 
 
 def write_setup(out: Path, setup: RunSetup) -> None:

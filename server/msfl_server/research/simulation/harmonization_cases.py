@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from msfl_client.classification.outcome_data import read_outcomes
-from msfl_client.clinical.covariates import select_cases
 from msfl_client.data.bids import Case
 from msfl_client.data.bids_tables import read_rows
 from msfl_client.data.checks import check_site
 from msfl_client.features.cache import features_of
 from msfl_client.features.table import FeatureRow, read_features_table
 from msfl_client.harmonization.combat import join_rows
+from msfl_client.harmonization.selection import select_cases
 from msfl_client.harmonization.site import FOLDER, TABLE_FILE, rows_of
 from msfl_client.segmentation.upstream_model import handed_model
 from msfl_common.config.site import SiteConfig

@@ -33,7 +33,7 @@ class CasesInOnePlace:
     """Features of every site's cases, before and after.
 
     Attributes:
-        raw: as computed, with covariates; scanners are unique over sites.
+        raw: as computed, with covariates, a patient's visits in their order; scanners are unique over sites.
         harmonized_NP: brought to the reference.
         settings: of the harmonization, with the reference's features.
         patients: the patient of each, unique over sites.
@@ -84,8 +84,9 @@ def scanner_predictability(cases: CasesInOnePlace, seed: int) -> list[ScannerPre
 
 
 def _fitted_on(cases: CasesInOnePlace, training: NDArray[np.intp]) -> Floats:
-    """All cases, harmonized by what some of them give."""
-    rows = cases.raw.take(training)
+    """All cases, harmonized by what the patients of some of them give: the first visit of each on a scanner."""
+    pairs = [f"{cases.raw.scanners[row]}\t{cases.patients[row]}" for row in training]
+    rows = cases.raw.take(training[np.sort(np.unique(pairs, return_index=True)[1])])
     moments = compute_moments(rows)
     slopes_QP = solve_slopes([moments])
     residuals = compute_residuals(rows, slopes_QP)

@@ -50,7 +50,7 @@ def example_overlays(setup: RunSetup, stage_run: StageRun) -> list[Overlay]:
         overlays.append(
             Overlay(
                 site=site.name,
-                caption="validation case of median lesion volume, axial slice with most lesion",
+                caption="validation case of median lesion volume, axial slice with most lesion, on the study's grid",
                 image_HW=_upright(chosen.image_CDHW[channel, :, :, level]),
                 reference_HW=_upright(_label(chosen)[:, :, level] > 0),
                 prediction_HW=_upright(predicted_DHW[:, :, level]),

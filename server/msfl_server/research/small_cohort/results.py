@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 
 from msfl_common.dataset import Dataset
 from msfl_common.system.files import write_json, write_text
+from msfl_common.system.tab_separated import tsv_text
 from msfl_server.research.small_cohort.folds import patient_classes
 from msfl_server.research.small_cohort.measures import Chance, Effect, accuracy_interval, metric_names
 from msfl_server.research.small_cohort.search import Search
@@ -144,18 +143,15 @@ def results_document(results: PipelineResults, cases: Dataset, settings: Pipelin
 
 def write_results(out: Path, results: PipelineResults, document: Mapping[str, Any]) -> None:
     """Write `pipelines.json`, and `pipelines.tsv` with a line for every classifier and pipeline."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
     steps = ("row", "column", "selection", "num_selected", "reduction")
-    writer.writerow(
-        ["classifier", *steps, *metric_names(), "accuracy_low", "accuracy_high", "chance_accuracy", "z", "p"]
-    )
+    columns = ["classifier", *steps, *metric_names(), "accuracy_low", "accuracy_high", "chance_accuracy", "z", "p"]
+    lines: list[list[object]] = [[*columns]]
     for row in results.rows:
         chance = [row.chance.mean, row.chance.z, row.chance.p] if row.chance else [None] * 3
         figures = [*(row.scored.metrics[name] for name in metric_names()), row.scored.low, row.scored.high, *chance]
         told = ["n/a" if figure is None else f"{figure:.6g}" for figure in figures]
-        writer.writerow([row.classifier, *(getattr(row.pipeline, step) for step in steps), *told])
-    write_text(out / TABLE_FILE, stream.getvalue())
+        lines.append([row.classifier, *(getattr(row.pipeline, step) for step in steps), *told])
+    write_text(out / TABLE_FILE, tsv_text(lines))
     write_json(out / RESULTS_FILE, document)
 
 

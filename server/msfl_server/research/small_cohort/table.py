@@ -5,7 +5,6 @@ Legend: N cases, P features.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from msfl_common.dataset import Dataset
-from msfl_common.errors import InputError, reason
+from msfl_common.errors import InputError
+from msfl_common.system.tab_separated import read_tsv
 
 _MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
 # What tells cases apart, or where they come from; never a feature.
@@ -80,22 +80,12 @@ def read_cases(
 
 def _read(path: Path) -> _Table:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, delimiter="\t")
-            columns, lines = [name.strip() for name in reader.fieldnames or ()], list(reader)
+        table = read_tsv(path, ["participant_id"], any_case=False)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; correct its name") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a table: {reason(error)}") from None
-    if "participant_id" not in columns:
-        raise InputError(f"{path}: expected tab-separated columns, participant_id among them")
-    if twice := sorted({name for name in columns if columns.count(name) > 1}):
-        raise InputError(f"{path}: each column may be there once, found {twice[0]} again; rename or remove it")
+    table.check_lengths()
     rows: dict[Key, tuple[int, Mapping[str, str]]] = {}
-    for number, line in enumerate(lines, start=2):
-        if None in line or None in line.values():
-            raise InputError(f"{path}: line {number}: expected {len(columns)} values, as many as columns")
-        values = {name.strip(): str(value).strip() for name, value in line.items()}
+    for number, values in table.whole_rows():
         key = values["participant_id"], values.get("session_id", "")
         if not key[0]:
             raise InputError(f"{path}: line {number}: expected a participant_id")
@@ -106,7 +96,7 @@ def _read(path: Path) -> _Table:
                 "a column session_id"
             )
         rows[key] = number, values
-    return _Table(path, tuple(columns), rows)
+    return _Table(path, table.columns, rows)
 
 
 def _owners(tables: Sequence[_Table], label: str, drop: Collection[str]) -> dict[str, _Table]:

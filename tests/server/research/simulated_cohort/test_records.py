@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.clinical_site import classification
+from tests.clinical_site import classification, site_of
 
 from msfl_client.clinical.inputs import complete, dataset_of
 from msfl_client.clinical.observations import observations
@@ -67,7 +67,7 @@ def test_every_task_can_be_read_at_the_sites(
     labels: list[int] = []
     for _, root, _ in cohort.sites:
         table = read_features_table(root / FEATURES_FILE)
-        found = observations([], [root], study, table)
+        found = observations([], site_of(root), study, table)
         assert found.findings == ()
         assert "visit-order" not in found.counts
         found = complete(found, study, table)
@@ -77,9 +77,9 @@ def test_every_task_can_be_read_at_the_sites(
 
 
 def test_some_worsening_is_confirmed_some_not_and_some_follow_up_ends(cohort: CohortSummary) -> None:
-    roots = [root for _, root, _ in cohort.sites]
-    seen = observations([], roots, classification(endpoint="edss-worsening"))
-    confirmed = observations([], roots, classification(endpoint="edss-worsening", confirmed_weeks=24))
+    site = site_of(*(root for _, root, _ in cohort.sites), same_ids="different-people")
+    seen = observations([], site, classification(endpoint="edss-worsening"))
+    confirmed = observations([], site, classification(endpoint="edss-worsening", confirmed_weeks=24))
     worse, stays = (sum(one.label for one in found.kept) for found in (seen, confirmed))
     assert 0 < stays < worse
     assert confirmed.counts["no-follow-up"] + confirmed.counts["short-follow-up"] > 3

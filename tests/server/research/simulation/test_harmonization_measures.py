@@ -67,7 +67,18 @@ def test_patients_held_out_do_not_enter_the_fit(cases: CasesInOnePlace, monkeypa
 
     monkeypatch.setattr(harmonization_measures, "fit_scanners", note)
     monkeypatch.setattr(harmonization_measures, "RandomForestClassifier", lambda *given, **named: DummyClassifier())
-    scanner_predictability(cases, seed=0)
+    twice = [row for row in range(120) for _ in range(2)]  # two visits of each, of whom the first is fitted to
+    scanner_predictability(
+        replace(
+            cases,
+            raw=cases.raw.take(twice),
+            harmonized_NP=cases.harmonized_NP[twice],
+            patients=tuple(cases.patients[row] for row in twice),
+            ages=cases.ages[twice],
+            outcomes=cases.outcomes[twice],
+        ),
+        seed=0,
+    )
     assert len(seen) == 5
     assert sum(seen) == 4 * 120
 

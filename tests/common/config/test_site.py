@@ -1,0 +1,32 @@
+"""A site's own file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from msfl_common.config.site import load_site
+from msfl_common.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("data", "state", "fits"),
+    [
+        ("bids", "state", True),
+        ("bids", "bids/derivatives/msfl", True),
+        ("bids", "bids", False),
+        ("bids", "bids/state", False),
+        ("[one, bids]", "bids/sub-01", False),
+        ("bids", "bids-state", True),
+        (".", "state", False),
+    ],
+)
+def test_what_msfl_writes_stays_out_of_raw_data(tmp_path: Path, data: str, state: str, fits: bool) -> None:
+    site_file = tmp_path / "site.yaml"
+    site_file.write_text(f"name: a\ndata: {data}\nstate: {state}\n")
+    if fits:
+        assert load_site(site_file).state == tmp_path / state
+    else:
+        with pytest.raises(ConfigError, match="state: lies in the raw data, "):
+            load_site(site_file)
