@@ -94,7 +94,7 @@ def summary_lines(site: SiteConfig, study: StudyConfig | None, check: SiteCheck)
             yield _split_line(site, study, check)
         if study.harmonization.method != "none":
             training, _ = split_by_patient(check.cases, study.validation.fraction, study.seed)
-            yield from prospect_lines(training, site.data, study.harmonization, site.policy)
+            yield from prospect_lines(training, site, study.harmonization)
     to_fix = dict.fromkeys(finding.rule for finding in check.findings if finding.level != "pass")
     if to_fix:
         yield "What to do:"
@@ -126,9 +126,7 @@ def check_document(site: SiteConfig, study: StudyConfig | None, check: SiteCheck
         }
         document["patients"] = _split_counts(site, study, check)
         if study.harmonization.method != "none":
-            document["harmonization"] = [
-                line.strip() for line in prospect_lines(training, site.data, study.harmonization, site.policy)
-            ]
+            document["harmonization"] = [line.strip() for line in prospect_lines(training, site, study.harmonization)]
     return document
 
 

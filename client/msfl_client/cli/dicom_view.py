@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from rich.console import Console
@@ -34,8 +35,9 @@ def print_import(console: Console, bids: Path, report: ImportReport) -> None:
         console.print(Text(f"damaged files, left out: {several(report.damaged)}", style="red"))
     if refused := len(report.of("refused")):
         console.print(Text(f"{refused} series refused: export them again, whole", style="red"))
-    if asked := len(report.of("in question")):
-        text = f"{asked} series in question: say what they are in a file for --rules (docs/how-to/data.md)"
+    if asked := report.of("in question"):
+        rule = f"series: [{{description: {json.dumps(asked[0].description)}, take_for: T1w}}]"
+        text = f"{len(asked)} series in question: say what they are in a file for --rules, such as `{rule}`, or `skip`"
         console.print(Text(text, style="yellow"))
     if report.images or there:
         console.print(

@@ -118,7 +118,7 @@ def harmonize(
     measured = given or _measure(config, cases, asked.inputs, None, workers)[0]
     folder = config.state / FOLDER
     try:
-        made = harmonize_site(training, cases, config.data, found, measured, folder)
+        made = harmonize_site(training, cases, config, found, measured, folder)
     except RefusedError as error:
         raise InputError(f"{site}: {error.detail}; nothing was harmonized") from None
     stderr_console.print(origin, soft_wrap=True)

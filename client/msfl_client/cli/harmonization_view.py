@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,18 +12,16 @@ from rich.table import Table
 
 from msfl_client.data.bids import Case
 from msfl_client.harmonization.selection import select_cases, why_left_out
-from msfl_common.config.site import Policy
+from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Harmonization
 
 if TYPE_CHECKING:  # it loads statsmodels, and the look beforehand does without
     from msfl_client.harmonization.site import HarmonizedSite
 
 
-def prospect_lines(
-    training: Sequence[Case], roots: Sequence[Path], settings: Harmonization, policy: Policy
-) -> Iterator[str]:
+def prospect_lines(training: Sequence[Case], site: SiteConfig, settings: Harmonization) -> Iterator[str]:
     """Before anything is computed: each scanner's training patients, and who is left out and why."""
-    chosen = select_cases(training, roots, settings)
+    chosen = select_cases(training, site, settings)
     usable = chosen.without_small_scanners(settings.min_cases)
     yield f"Harmonization (ComBat over scanners, {', '.join(settings.covariates) or 'no covariates'} kept):"
     visits = Counter(chosen.scanners)
@@ -33,7 +30,7 @@ def prospect_lines(
         yield f"  scanner {scanner}: {_of_patients(visits[scanner], count)}, {enough}"
     for line in why_left_out(chosen.left_out):
         yield f"  left out of harmonization: {line}"
-    if "harmonization_sums" not in policy.allow:
+    if "harmonization_sums" not in site.policy.allow:
         yield "  the site's policy keeps its sums here; its scanners are fitted to the others' reference"
     if not usable.cases:
         yield "  no scanner of this site can be harmonized; its features stay as they are"

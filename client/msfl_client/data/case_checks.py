@@ -14,6 +14,7 @@ from msfl_client.data.aligned_images import alignment_findings, thin_case
 from msfl_client.data.bids import Case
 from msfl_client.data.findings import Finding
 from msfl_client.data.mask_place import mask_place_rule
+from msfl_client.data.near_twins import picture_of
 from msfl_client.data.volume_rules import grid_rules, image_rules, mask_rules, measure_lesions, size_text
 from msfl_client.imaging import geometry
 from msfl_client.imaging.fit import ThinImage, thin_image
@@ -45,6 +46,7 @@ class CaseFacts:
     Attributes:
         grids: contrast to grid, of the images that could be read.
         digests: contrast to a digest of the voxels, to find one image under two names.
+        pictures: contrast to a small picture of the head, to find one head under two names (`near_twins`).
         lesion_ml: total lesion volume, ml; None without a usable mask.
         num_lesions: 26-connected lesions of 3 mm3 or more; None without a usable mask.
         whole_heads: contrasts that show more than a brain.
@@ -52,6 +54,7 @@ class CaseFacts:
 
     grids: Mapping[str, Grid] = field(default_factory=dict, hash=False)
     digests: Mapping[str, str] = field(default_factory=dict, hash=False)
+    pictures: Mapping[str, str] = field(default_factory=dict, hash=False)
     lesion_ml: float | None = None
     num_lesions: int | None = None
     whole_heads: tuple[str, ...] = ()
@@ -93,6 +96,7 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
     grids: dict[str, Grid] = {}
     affines: dict[str, geometry.Affine] = {}
     digests: dict[str, str] = {}
+    pictures: dict[str, str] = {}
     whole_heads: list[str] = []
     brains: dict[str, ThinImage] = {}
     for contrast in inputs.contrasts:
@@ -108,11 +112,12 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
                 if contrast not in whole_heads and not any(finding.level == "fail" for finding in found):
                     brains |= _thin(contrast, volume)
                 grids[contrast], affines[contrast] = _grid(volume), volume.affine
+                pictures |= {} if (picture := picture_of(volume)) is None else {contrast: picture}
         findings += _about(contrast, found)
     findings += _compare_contrasts(grids, affines)
     if len(brains) == len(inputs.contrasts) > 1 and not any(finding.level == "fail" for finding in findings):
         findings += alignment_findings(thin_case(case, brains))
-    facts = CaseFacts(grids, digests, whole_heads=tuple(whole_heads))
+    facts = CaseFacts(grids, digests, pictures, whole_heads=tuple(whole_heads))
     if needs_mask:
         found, measured = _check_mask(case.mask, grids, affines, brains)
         findings += found

@@ -11,6 +11,7 @@ from msfl_client.data.case_checks import CaseFacts, CaseReport, check_case, exam
 from msfl_client.data.check_cache import CheckCache, fingerprint_of, slot_of
 from msfl_client.data.derivative import current, from_derivative, read_sidecar
 from msfl_client.data.findings import Finding, Level
+from msfl_client.data.near_twins import near_twins
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
 
@@ -80,6 +81,8 @@ def check_site(
         unsaved += _save(cache)
     findings = [finding for finding in folder_findings if finding.case is None] + unsaved
     twins = list(_same_images(found, reports))
+    pictures = {key: report.facts.pictures for key, report in reports.items()}
+    twins += near_twins(found, pictures, {str(twin.case) for twin in twins})
     preprocessed = {case.key for case in found if current(case, site, inputs)}
     for case in found:
         findings += [finding for finding in folder_findings if finding.case == case.key]

@@ -8,8 +8,8 @@ by two files at the site, `sourcedata/subjects.tsv` and `sourcedata/series.tsv`,
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,7 @@ import numpy as np
 from msfl_client.data.bids_tables import several
 from msfl_client.data.dicom_convert import Converted, convert
 from msfl_client.data.dicom_facts import facts_of_part, study_of, visit_facts_of
-from msfl_client.data.dicom_files import DicomFolder, DicomSeries, read_dicom_folder
+from msfl_client.data.dicom_files import DicomFolder, DicomSeries, is_mr_image, read_dicom_folder
 from msfl_client.data.dicom_people import Study, label_studies
 from msfl_client.data.dicom_report import ImportReport, Outcome, SeriesReport, read_series, write_series
 from msfl_client.data.dicom_rules import ImportRules, by_rule
@@ -116,25 +116,37 @@ def import_dicom(
                 reports[id(item)] = _write(bids, label, item, past, folder)
         described = {label: visit_facts_of(members[0].series, members[0].study) for label, members in visits.items()}
         there = {label: facts for label, facts in described.items() if (bids / label[0] / label[1]).is_dir()}
-        notes = labels.notes + (describe_visits(bids, there, labels.dates) if there else [])
         done = [reports[id(item)] for item in items]
+        notes = labels.notes + _alike(done) + (describe_visits(bids, there, labels.dates) if there else [])
         write_series(bids, past, done)
     return ImportReport(done, damaged, notes)
 
 
 def _items_of(series: DicomSeries, rules: ImportRules) -> Iterator[_Item]:
     study = study_of(series)
+    nothing = Part(0, (), 0.0, frozenset(), 0.0)
+    if not is_mr_image(series.head):
+        yield _Item(series, nothing, study, Recognised("other", f"no MR image ({series.head.SOPClassUID.name})"))
+        return
     if not series.frames:
-        reason = series.faults[0] if series.faults else "without images"
-        part = Part(0, (), 0.0, frozenset(), 0.0)
-        is_image = series.text("Modality") in ("", "MR")
-        yield _Item(series, part, study, Recognised("unclear" if is_image else "other", reason))
+        yield _Item(series, nothing, study, Recognised("unclear", series.faults[0]))
         return
     for part in parts_of(series):
         facts = facts_of_part(series, part)
         is_a = by_rule(rules.series, facts) or recognise_series(facts)
-        fault = fault_of(series, part) if is_a.status == "wanted" else None
+        fault = fault_of(series, part, is_a.is_whole) if is_a.status == "wanted" else None
         yield _Item(series, part, study, is_a, fault)
+
+
+def _alike(done: Sequence[SeriesReport]) -> list[str]:
+    """Visits with several T1w of one name, of which nothing says whether one is after a contrast agent."""
+    counts = Counter((one.subject, one.visit, one.description) for one in done if one.file and one.taken_for == "T1w")
+    return [
+        f"{subject} {visit} has {count} T1w called {description or 'nothing'}, and nothing says whether one is with a "
+        "contrast agent"
+        for (subject, visit, description), count in sorted(counts.items())
+        if count > 1
+    ]
 
 
 def _what_else(found: DicomFolder, source: Path) -> str:

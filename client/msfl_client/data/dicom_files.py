@@ -6,7 +6,9 @@ What dcm2niix does with a damaged file differs from run to run; it is handed non
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,14 +116,14 @@ def read_dicom_folder(source: Path, progress: Callable[[int, int], object] | Non
         try:
             header = _read(path)
         except Exception:  # a damaged file can raise nearly anything
-            damaged.append((path, None))
+            damaged.append((path, _header_of_damaged(path)))
             continue
         if header is None:
             continue
         if _is_no_image(header):
             num_without_image += 1
         elif (digest := _pixel_digest(header)) is None:
-            damaged.append((path, header))
+            damaged.append((path, header if header.get("SeriesInstanceUID") else _header_of_damaged(path)))
         else:
             _add(found.setdefault(_key(header, path), DicomSeries(header)), path, header, digest)
     for path, header in damaged:
@@ -132,17 +134,27 @@ def read_dicom_folder(source: Path, progress: Callable[[int, int], object] | Non
     return DicomFolder(ordered, [path for path, _ in damaged], num_without_image, len(paths))
 
 
-def _read(path: Path) -> Any:
-    """The tags that are needed; None where it is no DICOM file."""
+def _header_of_damaged(path: Path) -> Any:
+    """What comes before the pixels of a file that ends within them; None where that is damaged, too."""
+    try:
+        return _read(path, before_pixels=True)
+    except Exception:  # a damaged file can raise nearly anything
+        return None
+
+
+def _read(path: Path, before_pixels: bool = False) -> Any:
+    """The tags that are needed; None where it is no DICOM file. Nothing is logged: pydicom would name the file."""
     import pydicom
 
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     with path.open("rb") as stream:
         start = stream.read(132)
     has_preamble = start[128:] == b"DICM"
     if not has_preamble and start[:2] != b"\x08\x00":
         return None
-    with pydicom.config.disable_value_validation():
-        header = pydicom.dcmread(path, specific_tags=_TAGS, force=not has_preamble)
+    with pydicom.config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        header = pydicom.dcmread(path, stop_before_pixels=before_pixels, specific_tags=_TAGS, force=not has_preamble)
         for element in header:  # read now, so that what cannot be read is found here
             _ = element.value
     header.is_encapsulated = (
@@ -152,11 +164,20 @@ def _read(path: Path) -> Any:
 
 
 def _is_no_image(header: Any) -> bool:
+    """A directory, report, spectrum or raw data; an MR image without pixels is a damaged one."""
     from pydicom.uid import MediaStorageDirectoryStorage
 
     if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         return True
-    return bool(header.get("SOPClassUID")) and "Rows" not in header and header.get("Modality", "MR") != "MR"
+    return bool(header.get("SOPClassUID")) and "PixelData" not in header and not is_mr_image(header)
+
+
+def is_mr_image(header: Any) -> bool:
+    """Whether it is an MR image in grey, and no screenshot or document of an MR examination."""
+    from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
+
+    kinds = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
+    return header.get("SOPClassUID") in kinds and int(header.get("SamplesPerPixel") or 1) == 1
 
 
 def _pixel_digest(header: Any) -> bytes | None:

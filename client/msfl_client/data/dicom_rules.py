@@ -26,6 +26,9 @@ class SeriesOfSite(Frozen):
     protocol: str | None = Field(None, description="ProtocolName, in the same way")
     take_for: Contrast | Literal["skip"] = Field(description="what such a series is: a contrast, or `skip`")
     agent: bool = Field(False, description="whether a contrast agent was given")
+    whole: bool = Field(
+        False, description="whether no slice is missing, whatever the images' numbers and the scanner's count say"
+    )
 
     @model_validator(mode="after")
     def _has_a_name(self) -> Self:
@@ -66,7 +69,7 @@ def by_rule(rules: Sequence[SeriesOfSite], facts: SeriesFacts) -> Recognised | N
             why = f"by rule {number} of the rules file"
             if rule.take_for == "skip":
                 return Recognised("other", why)
-            return Recognised("wanted", why, rule.take_for, rule.agent)
+            return Recognised("wanted", why, rule.take_for, rule.agent, rule.whole)
     return None
 
 

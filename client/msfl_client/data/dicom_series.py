@@ -82,12 +82,14 @@ class Recognised:
         why: in words.
         contrast: what it shows, or may show.
         enhanced: whether a contrast agent was given.
+        is_whole: whether a person says that no slice is missing.
     """
 
     status: Status
     why: str
     contrast: Contrast | None = None
     enhanced: bool = False
+    is_whole: bool = False
 
 
 def recognise_series(facts: SeriesFacts) -> Recognised:

@@ -60,8 +60,14 @@ def parts_of(series: DicomSeries) -> list[Part]:
     return parts
 
 
-def fault_of(series: DicomSeries, part: Part) -> str | None:
-    """Why a part is no volume, in words; None: it is one."""
+def fault_of(series: DicomSeries, part: Part, is_whole: bool = False) -> str | None:
+    """Why a part is no volume, in words; None: it is one.
+
+    Args:
+        series: of the part.
+        part: its slices.
+        is_whole: a person says that none is missing at the ends; numbers and counts do not matter then.
+    """
     frames = part.frames
     if series.faults:
         return series.faults[0]
@@ -76,29 +82,40 @@ def fault_of(series: DicomSeries, part: Part) -> str | None:
         return (
             f"{twice} of its slices lie where another one with other content lies: several volumes, or a double export"
         )
-    return _missing(series, part, along) or _shifted(frames, along)
+    counted = None if is_whole else _missing_by_count(series, part)
+    return _missing(along) or counted or _thinned(series, along) or _shifted(frames, along)
 
 
-def _missing(series: DicomSeries, part: Part, along: NDArray[np.float64]) -> str | None:
-    """Slices that are not there: by the places of the others, by their numbers, and by the scanner's own count."""
+def _missing(along: NDArray[np.float64]) -> str | None:
+    """Slices that are not there, by the places of the others."""
     step = float(np.median(np.diff(along)))
     even = along[0] + (along[-1] - along[0]) / (len(along) - 1) * np.arange(len(along))
-    if float(np.abs(along - even).max()) > _UNEVEN * step:
-        lacking = int((np.rint(np.diff(along) / step) - 1).clip(0).sum())
-        places = [f"{float(one):.1f}" for one, other in pairwise(along) if other - one > 1.5 * step][:_SHOWN]
-        if lacking:
-            return f"{lacking} of {lacking + len(along)} slices are missing, after {', '.join(places)} mm"
-        return "the distances between its slices differ"
+    if float(np.abs(along - even).max()) <= _UNEVEN * step:
+        return None
+    lacking = int((np.rint(np.diff(along) / step) - 1).clip(0).sum())
+    places = [f"{float(one):.1f}" for one, other in pairwise(along) if other - one > 1.5 * step][:_SHOWN]
+    if lacking:
+        return f"{lacking} of {lacking + len(along)} slices are missing, after {', '.join(places)} mm"
+    return "the distances between its slices differ"
+
+
+def _thinned(series: DicomSeries, along: NDArray[np.float64]) -> str | None:
+    """Every other slice that is not there, by the distance that the scanner names."""
+    step = float(np.median(np.diff(along)))
+    named = float(series.head.get("SpacingBetweenSlices") or 0), float(series.head.get("SliceThickness") or 0)
+    usual = max(named) if named[0] > 0 or series.text("MRAcquisitionType") == "3D" else 0.0
+    if usual and step > _THINNED * usual:
+        return f"its slices are {step:.1f} mm apart, the scanner says {usual:.1f} mm: slices are missing"
+    return None
+
+
+def _missing_by_count(series: DicomSeries, part: Part) -> str | None:
+    """Slices that are not there, by the numbers of the others and the scanner's own count."""
     if text := _missing_numbers(series, part):
         return text
     if series.num_expected > len(series.frames):
         missing = series.num_expected - len(series.frames)
         return f"{missing} of {series.num_expected} slices are missing, by the scanner's own count"
-    named = float(series.head.get("SpacingBetweenSlices") or 0), float(series.head.get("SliceThickness") or 0)
-    is_3d = series.text("MRAcquisitionType") == "3D"
-    usual = max(named) if named[0] > 0 or is_3d else 0.0
-    if usual and step > _THINNED * usual:
-        return f"its slices are {step:.1f} mm apart, the scanner says {usual:.1f} mm: slices are missing"
     return None
 
 

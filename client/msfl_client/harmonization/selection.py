@@ -11,12 +11,12 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from msfl_client.clinical.records import ClinicalRecords, read_clinical
 from msfl_client.data.bids import Case, case_key
 from msfl_client.data.bids_tables import several
 from msfl_common.config.base import Covariate
+from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Harmonization
 
 ONLY_SCANNER = "the site's only scanner"
@@ -71,7 +71,7 @@ class Selection:
 
     def first_visits(self) -> Selection:
         """Of each patient on each scanner the first visit: by day, else by the name of the visit."""
-        first: dict[tuple[str, tuple[int, str]], tuple[float, str, int]] = {}
+        first: dict[tuple[str, str], tuple[float, str, int]] = {}
         for number, (case, scanner, days) in enumerate(zip(self.cases, self.scanners, self.days, strict=True)):
             place = (math.inf if days is None else days, case.visit_id or "", number)
             first[scanner, case.patient] = min(place, first.get((scanner, case.patient), place))
@@ -88,7 +88,7 @@ class Selection:
         )
 
 
-def select_cases(cases: Sequence[Case], roots: Sequence[Path], settings: Harmonization) -> Selection:
+def select_cases(cases: Sequence[Case], site: SiteConfig, settings: Harmonization) -> Selection:
     """The cases with a scanner and every covariate; nothing is guessed or filled in.
 
     A case without a covariate is left out of sums and fits, and stays as it is. Age is that at the visit: from
@@ -97,7 +97,7 @@ def select_cases(cases: Sequence[Case], roots: Sequence[Path], settings: Harmoni
 
     Args:
         cases: a site's cases.
-        roots: its BIDS folders; `Case.dataset` is an index into them.
+        site: the site; its BIDS folders, and the words of its tables, are used.
         settings: which covariates are needed.
 
     Raises:
@@ -106,8 +106,8 @@ def select_cases(cases: Sequence[Case], roots: Sequence[Path], settings: Harmoni
     anonymous = all(case.scanner is None for case in cases)
     visits: defaultdict[tuple[int, str], list[str | None]] = defaultdict(list)
     for case in cases:
-        visits[case.patient].append(case.visit_id)
-    records = read_clinical(roots, settings.covariates, imaged=visits)
+        visits[case.place].append(case.visit_id)
+    records = read_clinical(site, settings.covariates, imaged=visits)
     chosen, scanners, covariates, days, left_out = [], [], [], [], {}
     for case in cases:
         scanner = ONLY_SCANNER if anonymous else case.scanner
@@ -136,7 +136,7 @@ def _covariates(
     case: Case, records: ClinicalRecords, settings: Harmonization
 ) -> tuple[dict[Covariate, float], float | None] | str:
     """A case's covariates and its day; or why they are not all known."""
-    patient = records.patients.get(case.patient)
+    patient = records.patients.get(case.place)
     if patient is None:
         return records.left_out.get(case_key(case.subject, None, case.dataset), "no row of the patient in any table")
     visit = next((one for one in patient.visits if one.visit_id == case.visit_id), None)

@@ -18,6 +18,7 @@ from msfl_client.features.table import FeatureRow, FeatureTable, write_features_
 from msfl_client.harmonization.combat import Rows, SiteFit, apply_fit, check_effects, fit_scanners
 from msfl_client.harmonization.selection import Selection, select_cases, why_left_out
 from msfl_common.config.base import Covariate
+from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Harmonization
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.harmonization import Floats, Reference, covariate_columns
@@ -43,13 +44,13 @@ class HarmonizedSite:
 
 
 def training_rows(
-    cases: Sequence[Case], roots: Sequence[Path], settings: Harmonization, table: FeatureTable
+    cases: Sequence[Case], site: SiteConfig, settings: Harmonization, table: FeatureTable
 ) -> tuple[Rows, Selection]:
     """The rows that enter sums and fits, one of a patient on each scanner, and which cases they are.
 
     Args:
         cases: the site's training cases.
-        roots: the site's BIDS folders.
+        site: the site; its BIDS folders, and the words of its tables, are used.
         settings: features, covariates, and how many patients a scanner needs.
         table: the site's features, not harmonized.
 
@@ -58,7 +59,7 @@ def training_rows(
         InputError: the features are harmonized already, or a clinical table cannot be read.
     """
     rows = _raw_rows(table)
-    chosen = select_cases(cases, roots, settings)
+    chosen = select_cases(cases, site, settings)
     chosen = chosen.without(_lacking(chosen, rows, settings)).without_small_scanners(settings.min_cases).first_visits()
     if not chosen.cases:
         why = "; ".join(why_left_out(chosen.left_out)) or "no training case"
@@ -69,7 +70,7 @@ def training_rows(
 def harmonize_site(
     training: Sequence[Case],
     cases: Sequence[Case],
-    roots: Sequence[Path],
+    site: SiteConfig,
     reference: Reference,
     table: FeatureTable,
     folder: Path,
@@ -79,7 +80,7 @@ def harmonize_site(
     Args:
         training: the cases that the fits are of.
         cases: the cases whose features are harmonized.
-        roots: the site's BIDS folders.
+        site: the site; its BIDS folders, and the words of its tables, are used.
         reference: what the scanners are brought to.
         table: the site's features, not harmonized.
         folder: where the outcome lies afterwards.
@@ -90,8 +91,8 @@ def harmonize_site(
         InputError: the features are harmonized already; nothing is written.
     """
     settings, raw = reference.settings, _raw_rows(table)
-    fit = fit_scanners(training_rows(training, roots, settings, table)[0], reference)
-    chosen = select_cases(cases, roots, settings)
+    fit = fit_scanners(training_rows(training, site, settings, table)[0], reference)
+    chosen = select_cases(cases, site, settings)
     chosen = chosen.without(_lacking(chosen, raw, settings))
     left_out, rows = dict(chosen.left_out), []
     every = rows_of(chosen, raw, settings)

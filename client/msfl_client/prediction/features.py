@@ -82,7 +82,7 @@ def measure_predictions(
     table = FeatureTable(tuple(rows))
     write_features_table(output / RAW_TABLE, table)
     try:
-        made = harmonize_site(cases, cases, site.data, reference, table, output / FOLDER)
+        made = harmonize_site(cases, cases, site, reference, table, output / FOLDER)
     except RefusedError as error:
         return PredictedFeatures(len(rows), None, error.detail)
     return PredictedFeatures(len(rows), made, "")

@@ -198,7 +198,7 @@ def _harmonized(known: KnownInputs, reference: Reference | None) -> KnownInputs:
         )
     try:
         folder = known.site.state / FOLDER
-        made = harmonize_site(known.cases, known.cases, known.site.data, reference, known.table, folder)
+        made = harmonize_site(known.cases, known.cases, known.site, reference, known.table, folder)
     except RefusedError as error:
         why = {row.key: f"not harmonized: {error.detail}" for row in known.table.rows}
         return replace(known, table=FeatureTable((), reference.version), reasons={**known.reasons, **why})

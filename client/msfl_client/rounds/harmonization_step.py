@@ -33,9 +33,7 @@ def harmonization_rows(context: SiteContext, task: RoundTask) -> tuple[Rows, int
         raise RefusedError(
             Code.BAD_STUDY, "asked for sums of a harmonization, but the study's fold leaves this site out"
         )
-    rows, chosen = training_rows(
-        context.training, context.site.data, task.study.harmonization, case_features(context, task)
-    )
+    rows, chosen = training_rows(context.training, context.site, task.study.harmonization, case_features(context, task))
     floor = floor_of(context.site.policy, task.study)
     patients = np.array([case.patient for case in chosen.cases])
     keep_N = large_groups_of_scanners(rows, patients, floor)
@@ -61,7 +59,7 @@ def take_reference(context: SiteContext, task: RoundTask, reference: Reference) 
     folder = context.site.state / FOLDER
     (folder / TABLE_FILE).unlink(missing_ok=True)
     made = harmonize_site(
-        context.training, context.cases, context.site.data, reference, case_features(context, task), folder
+        context.training, context.cases, context.site, reference, case_features(context, task), folder
     )
     note = f"{len(made.table.rows)} of {len(context.cases)} cases, reference {reference.version}"
     context.on_progress(context.site.name, "harmonized", len(made.table.rows), len(context.cases), note)

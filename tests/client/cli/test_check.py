@@ -118,14 +118,14 @@ BAD_FILES = {
         "policy.min_patients: found 0; input should be greater than or equal to 1",
     ),
     "missing folder": ("name: here\ndata: nowhere\nstate: state\n", "no such folder; correct `data:`"),
-    "no BIDS": ("name: here\ndata: state\nstate: state\n", "not a BIDS folder"),
+    "no BIDS": ("name: here\ndata: empty\nstate: state\n", "not a BIDS folder"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
 def test_bad_site_file_is_one_line_and_exit_2(site_file, kind):
     content, expected = BAD_FILES[kind]
-    site_file.with_name("state").mkdir()
+    site_file.with_name("empty").mkdir()
     site_file.write_text(content)
     for arguments in (("check", site_file), ("check", site_file, "--json")):
         done = run(*arguments)

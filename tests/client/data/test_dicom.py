@@ -7,15 +7,15 @@ import json
 import shutil
 import stat
 from pathlib import Path
-from typing import Any
 
 import dcm2niix
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import BasicTextSRStorage, RLELossless, SecondaryCaptureImageStorage, generate_uid
 from tests.commands import run_main
+from tests.dicom_series import NUMBER, SECRETS, write_enhanced, write_series
 
 from msfl_client.cli.main import main
 from msfl_client.data.bids import find_cases
@@ -26,45 +26,6 @@ from msfl_client.harmonization.selection import select_cases
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Harmonization
 from msfl_common.errors import InputError
-
-NAME, NUMBER, BIRTH = "Quibble^Zenobia", "HOSP-778899", "19610203"
-SECRETS = (b"Quibble", b"Zenobia", NUMBER.encode(), BIRTH.encode(), b"Elsewhere", b"20190405", b"20210607")
-
-
-def write_series(
-    folder: Path, number: int, description: str, study: tuple[str, str], patient: str = NUMBER, **times: Any
-) -> None:
-    """A classic MR series of 12 slices, or of `num_slices`."""
-    date, study_uid = study
-    series_uid, frame_uid = generate_uid(), generate_uid()
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in range(times.pop("num_slices", 12)):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = MRImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        image = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
-        image.SOPClassUID, image.SOPInstanceUID = MRImageStorage, meta.MediaStorageSOPInstanceUID
-        image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = study_uid, series_uid, frame_uid
-        image.PatientName = NAME
-        image.PatientID, image.PatientBirthDate, image.PatientSex = patient, BIRTH, "F"
-        image.InstitutionName, image.Manufacturer, image.ManufacturerModelName = "Elsewhere", "SIEMENS", "Prisma"
-        image.Modality, image.SeriesDescription, image.ProtocolName = "MR", description, description
-        image.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
-        image.StudyDate = image.SeriesDate = image.AcquisitionDate = image.ContentDate = date
-        image.StudyTime = image.SeriesTime = image.AcquisitionTime = image.ContentTime = "101112"
-        image.SeriesNumber, image.AcquisitionNumber, image.InstanceNumber = number, 1, index + 1
-        image.PatientPosition, image.ScanningSequence, image.MRAcquisitionType = "HFS", "SE", "2D"
-        image.ImagePositionPatient, image.ImageOrientationPatient = [-20, -30, 10.0 * index], [1, 0, 0, 0, 1, 0]
-        image.PixelSpacing, image.SliceThickness, image.SpacingBetweenSlices = [2.0, 2.0], 10.0, 10.0
-        image.SliceLocation, image.MagneticFieldStrength = 10.0 * index, 3.0
-        for name, value in ({"EchoTime": 90, "RepetitionTime": 8000} | times).items():
-            setattr(image, name, value)
-        image.Rows, image.Columns, image.SamplesPerPixel, image.PhotometricInterpretation = 32, 24, 1, "MONOCHROME2"
-        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
-        rows, columns = np.mgrid[0:32, 0:24]
-        image.PixelData = (10 * rows + columns + index + 100 * number).astype(np.uint16).tobytes()
-        image.save_as(folder / f"{number}_{index}.dcm", enforce_file_format=True)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +132,9 @@ def test_a_new_visit_gets_the_next_session_of_the_same_subject(imported: Path, t
 @pytest.mark.slow
 def test_age_and_sex_reach_harmonization(imported: Path) -> None:
     cases, _ = find_cases(SiteConfig(name="here", data=(imported,), state=imported.parent / "state"), ("FLAIR",))
-    chosen = select_cases(cases, (imported,), Harmonization(method="combat"))
+    chosen = select_cases(
+        cases, SiteConfig(name="here", data=(imported,), state=imported), Harmonization(method="combat")
+    )
     assert not chosen.left_out
     assert {values["age"] for values in chosen.covariates} >= {58.0, 60.0}
     assert {values["sex"] for values in chosen.covariates} == {0.0}
@@ -255,6 +218,29 @@ def test_a_series_that_dcm2niix_does_not_make_a_volume_of_is_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("images", "why"),
+    [
+        ({"image": 11.0}, "the volume that dcm2niix makes does not lie where the DICOM files say"),
+        ({"image": 10.0, "image_Eq_1": 10.0}, "dcm2niix makes 2 volumes of it; expected one"),
+        ({"image": 10.0}, "by its times and its description"),
+    ],
+)
+def test_a_volume_is_held_against_what_the_dicom_files_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: dict[str, float], why: str
+) -> None:
+    write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    for name, step_mm in images.items():
+        affine = np.array([[-2, 0, 0, 20], [0, -2, 0, 30], [0, 0, step_mm, 0], [0, 0, 0, 1]], np.float64)
+        nib.save(nib.Nifti1Image(np.ones((24, 32, 12), np.int16), affine), tmp_path / f"{name}.nii")
+    stand_in = tmp_path / "dcm2niix"
+    stand_in.write_text(f'#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\ncp {tmp_path}/*.nii "$2"\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(dcm2niix, "bin", str(stand_in))
+    assert [one.why for one in import_dicom(tmp_path / "new", tmp_path / "bids").series] == [why]
+
+
+@pytest.mark.slow
 def test_the_command_says_what_became_of_each_series_and_its_exit_code_too(tmp_path: Path) -> None:
     study, source = ("20220101", generate_uid()), tmp_path / "new"
     write_series(source, 1, "FLAIR", study, InversionTime=2400)
@@ -280,3 +266,78 @@ def test_the_command_says_what_became_of_each_series_and_its_exit_code_too(tmp_p
     assert nothing.returncode == 2
     assert "no T1w, FLAIR, T2w or PDw series of a head that can be used; found: 3 series passed over" in nothing.stderr
     assert not (tmp_path / "bids").exists()
+
+
+@pytest.mark.slow
+def test_what_becomes_of_a_damaged_file_depends_on_the_files_alone(tmp_path: Path) -> None:
+    """dcm2niix, which breaks down on such a file in some runs, does not see it."""
+    source = tmp_path / "new"
+    write_series(source, 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    write_series(source, 2, "t2_tse", ("20220101", generate_uid()), patient="HOSP-2")
+    whole = (source / "1_3.dcm").read_bytes()
+    (source / "noise.dcm").write_bytes(whole[:200] + bytes(range(256)) * 4)
+    (source / "text.txt").write_text("no DICOM")
+    screen = pydicom.dcmread(source / "1_3.dcm")
+    screen.SOPClassUID = screen.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    screen.SeriesInstanceUID = screen.SOPInstanceUID = generate_uid()
+    del screen.ImagePositionPatient
+    screen.save_as(source / "screen.dcm")
+    del screen.PixelData
+    screen.SOPClassUID = screen.file_meta.MediaStorageSOPClassUID = BasicTextSRStorage
+    screen.save_as(source / "report.dcm")
+    (source / "2_5.dcm").write_bytes((source / "2_5.dcm").read_bytes()[:-300])
+    for number in range(3):
+        report = import_dicom(source, tmp_path / f"bids-{number}")
+        assert sorted(report.damaged) == ["2_5.dcm", "noise.dcm"]
+        assert sorted((one.number, one.outcome, one.why) for one in report.series if one.outcome != "imported") == [
+            ("1", "passed over", "no MR image (Secondary Capture Image Storage)"),
+            ("2", "refused", "its file 2_5.dcm is damaged"),
+        ]
+        assert len(report.images) == 1
+
+
+@pytest.mark.slow
+def test_enhanced_files_are_held_to_the_same(tmp_path: Path) -> None:
+    write_enhanced(tmp_path / "a" / "1.dcm")
+    write_enhanced(tmp_path / "a" / "2.dcm", missing=(5,))
+    write_enhanced(tmp_path / "a" / "3.dcm", echoes_ms=(120.0, 240.0))
+    report = import_dicom(tmp_path / "a", tmp_path / "bids")
+    assert sorted((one.number, one.outcome, one.why) for one in report.series) == [
+        ("1", "imported", "by its times and its description"),
+        ("2", "refused", "1 of 12 slices are missing, after 40.0 mm"),
+        ("3", "refused", "dcm2niix makes 24x32x12x2 voxels of its 12 slices"),
+        ("3", "refused", "dcm2niix makes 24x32x12x2 voxels of its 12 slices"),
+    ]
+    write_enhanced(tmp_path / "b" / "1.dcm")
+    (tmp_path / "b" / "1.dcm").write_bytes((tmp_path / "b" / "1.dcm").read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"no DICOM image that can be read; found: 1 files; damaged: 1\.dcm"):
+        import_dicom(tmp_path / "b", tmp_path / "bids")
+
+
+@pytest.mark.slow
+def test_compressed_files_are_read(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    for path in (tmp_path / "a").iterdir():
+        image = pydicom.dcmread(path)
+        image.compress(RLELossless)
+        image.save_as(path)
+    assert len(import_dicom(tmp_path / "a", tmp_path / "bids").images) == 1
+    path = next((tmp_path / "a").iterdir())
+    path.write_bytes(path.read_bytes()[:-200])
+    assert [one.why for one in import_dicom(tmp_path / "a", tmp_path / "bids-2").series] == [
+        f"its file {path.name} is damaged"
+    ]
+
+
+@pytest.mark.slow
+def test_a_study_over_midnight_is_one_visit(tmp_path: Path) -> None:
+    study = ("20220101", generate_uid())
+    write_series(tmp_path / "a", 1, "FLAIR", study, InversionTime=2400)
+    late = {"AcquisitionDate": "20220102", "SeriesDate": "20220102"}
+    for number in (2, 3):
+        write_series(tmp_path / "a", number, "t1_se", study, EchoTime=10, RepetitionTime=500, **late)
+    report = import_dicom(tmp_path / "a", tmp_path / "bids")
+    assert report.images == [("sub-001", "ses-01", contrast) for contrast in ("FLAIR", "T1w", "T1w")]
+    assert report.notes == [
+        "sub-001 ses-01 has 2 T1w called t1_se, and nothing says whether one is with a contrast agent"
+    ]

@@ -9,6 +9,7 @@ import pytest
 from msfl_client.clinical.records import read_clinical
 from msfl_client.data.dicom_people import SUBJECTS, Labels, People, Person, Study, label_studies
 from msfl_client.data.dicom_tables import VisitFacts, describe_visits
+from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
 
 
@@ -133,7 +134,7 @@ def test_days_are_from_the_first_visit_and_reach_the_clinical_tables(tmp_path: P
     assert sessions(tmp_path) == [["session_id", "age", "days"], ["ses-01", "50", "0"], ["ses-02", "50", "200"]]
     describe(tmp_path, label(tmp_path, study("c", "2020-01-01")))  # an earlier one, imported later
     assert [row[::2] for row in sessions(tmp_path)[1:]] == [["ses-03", "0"], ["ses-01", "10"], ["ses-02", "210"]]
-    patient = read_clinical([tmp_path], ["age"]).patients[0, "sub-001"]
+    patient = read_clinical(SiteConfig(name="here", data=(tmp_path,), state=tmp_path), ["age"]).patients[0, "sub-001"]
     assert [(visit.visit_id, visit.days) for visit in patient.visits] == [
         ("ses-03", 0.0), ("ses-01", 10.0), ("ses-02", 210.0)
     ]  # fmt: skip

@@ -73,6 +73,7 @@ def test_times_and_names(description: str, pulse: Pulse, expected: str) -> None:
         ({"image_type": frozenset({"ORIGINAL", "PRIMARY", "P"})}, "-"),
         ({"has_diffusion": True}, "-"),
         ({"is_angiogram": True}, "-"),
+        ({"scanning": frozenset({"EP", "SE"})}, "-"),
         ({"num_slices": 5}, "-"),
         ({"coverage_mm": 45.0}, "-"),
         ({"body_part": "CSPINE"}, "-"),
@@ -124,7 +125,7 @@ def test_the_rules_of_a_site_go_first(tmp_path: Path) -> None:
         "series:\n"
         "- {description: 'Sonderfolge 3*', protocol: '*ms', take_for: FLAIR}\n"
         "- {description: 'sonderfolge*', take_for: skip}\n"
-        "- {protocol: 'T1_KM', take_for: T1w, agent: true}\n"
+        "- {protocol: 'T1_KM', take_for: T1w, agent: true, whole: true}\n"
     )
     rules = load_rules(path).series
     found = by_rule(rules, SeriesFacts("SONDERFOLGE_3D", "Köpf-MS"))
@@ -135,7 +136,7 @@ def test_the_rules_of_a_site_go_first(tmp_path: Path) -> None:
     assert second.status == "other"
     third = by_rule(rules, SeriesFacts("x", "t1 km"))
     assert third is not None
-    assert third.enhanced
+    assert (third.enhanced, third.is_whole, second.is_whole) == (True, True, False)
     assert by_rule(rules, SeriesFacts("x", "t1 km 2")) is None
 
 

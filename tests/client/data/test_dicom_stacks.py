@@ -100,6 +100,8 @@ def test_slices_that_are_missing_at_an_end_are_seen_by_numbers_and_counts(lost: 
     assert text == f"it begins at image number {lost + 1}; those before are missing"
     text = fault(series_of(make_frames()[:-lost], expected=NUM_SLICES))
     assert text == f"{lost} of 98 slices are missing, by the scanner's own count"
+    both = series_of(make_frames()[lost:-lost], expected=NUM_SLICES)
+    assert fault_of(both, parts_of(both)[0], is_whole=True) is None  # a person has said so
 
 
 def test_every_other_slice_missing_is_no_volume_of_twice_the_distance() -> None:

@@ -15,12 +15,17 @@ from msfl_client.harmonization.combat import compute_moments, compute_residuals
 from msfl_client.harmonization.selection import NO_AGE_LATER, NO_DAY, ONLY_SCANNER, select_cases
 from msfl_client.harmonization.site import HarmonizedSite, harmonize_site, training_rows
 from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Harmonization
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.harmonization import Reference, make_reference, solve_slopes
 
 NAMES = tuple(FEATURES)[:6]
 SETTINGS = Harmonization(method="combat", features=NAMES, min_cases=4)
+
+
+def site_at(root: Path) -> SiteConfig:
+    return SiteConfig(name="here", data=(root,), state=root / "state")
 
 
 def make_cases(scanners: Sequence[str | None]) -> list[Case]:
@@ -47,26 +52,27 @@ def features_of(cases: Sequence[Case]) -> FeatureTable:
 
 
 def reference_of(cases: Sequence[Case], root: Path) -> Reference:
-    rows, _ = training_rows(cases, [root], SETTINGS, features_of(cases))
+    rows, _ = training_rows(cases, site_at(root), SETTINGS, features_of(cases))
     moments = compute_moments(rows)
     slopes_QP = solve_slopes([moments])
     return make_reference("test", SETTINGS, [moments], [compute_residuals(rows, slopes_QP)], slopes_QP)
 
 
 def harmonize(cases: Sequence[Case], root: Path, folder: Path) -> HarmonizedSite:
-    return harmonize_site(cases, cases, [root], reference_of(cases, root), features_of(cases), folder)
+    return harmonize_site(cases, cases, site_at(root), reference_of(cases, root), features_of(cases), folder)
 
 
 def test_cases_without_a_covariate_or_scanner_are_left_out(tmp_path: Path) -> None:
     cases = make_cases(["one", "one", "one", "one", None, "two"])
     rows = [("sub-00", "31", "F"), ("sub-01", "n/a", "M"), ("sub-02", "44", "x"), ("sub-03", "NaN", "F")]
     write_participants(tmp_path, [*rows, ("sub-04", "50", "m"), ("sub-05", "200", "female")])
-    chosen, table = select_cases(cases, [tmp_path], SETTINGS), tmp_path / "participants.tsv"
+    chosen, table = select_cases(cases, site_at(tmp_path), SETTINGS), tmp_path / "participants.tsv"
     assert [case.subject for case in chosen.cases] == ["sub-00"]
     assert chosen.covariates == ({"age": 31.0, "sex": 0.0},)
     assert chosen.left_out == {
         "sub-01": "no usable age in participants.tsv",
-        "sub-02": f"{table}: line 4, sex: expected f, female, m, male, found 'x'",
+        "sub-02": f"{table}: line 4, sex: expected f, female, m, male, found 'x'; say in the site file what "
+        "your words mean, as in `words: {sex: {W: female}}`",
         "sub-03": "no usable age in participants.tsv",
         "sub-04": "its scanner is not known; name it in participants.tsv or sessions.tsv",
         "sub-05": f"{table}: line 7, age: expected a number from 0 to 120, found '200'",
@@ -76,7 +82,7 @@ def test_cases_without_a_covariate_or_scanner_are_left_out(tmp_path: Path) -> No
 def test_a_site_that_names_no_scanner_is_one(tmp_path: Path) -> None:
     cases = make_cases([None] * 5)
     healthy_table(tmp_path, cases)
-    assert set(select_cases(cases, [tmp_path], SETTINGS).scanners) == {ONLY_SCANNER}
+    assert set(select_cases(cases, site_at(tmp_path), SETTINGS).scanners) == {ONLY_SCANNER}
 
 
 def write_sessions(root: Path, subject: str, text: str) -> None:
@@ -103,10 +109,14 @@ def test_age_is_that_at_the_visit(tmp_path: Path, sessions: str, ages: list[floa
     write_participants(tmp_path, [("sub-1", "30", "F")])
     write_sessions(tmp_path, "sub-1", sessions)
     cases = visits_of("sub-1", "ses-a", "ses-b", "ses-c")
-    chosen = select_cases(cases, [tmp_path], SETTINGS)
+    chosen = select_cases(cases, site_at(tmp_path), SETTINGS)
     assert [values["age"] for values in chosen.covariates] == pytest.approx(ages)
     assert chosen.left_out == {case.key: reason for case in cases[len(ages) :]}
-    by_sex = select_cases(cases, [tmp_path], SETTINGS.model_copy(update={"covariates": ("sex",)}))
+    by_sex = select_cases(
+        cases,
+        site_at(tmp_path),
+        SETTINGS.model_copy(update={"covariates": ("sex",)}),
+    )
     assert by_sex.covariates == ({"sex": 0.0},) * 3
 
 
@@ -114,7 +124,7 @@ def test_rows_that_contradict_each_other_leave_the_patient_out(tmp_path: Path) -
     rows = [("sub-1", "30", "F"), ("sub-1", "30", "F"), ("sub-2", "30", "F"), ("sub-2", "31", "F")]
     write_participants(tmp_path, rows)
     cases = [*visits_of("sub-1", "ses-a"), *visits_of("sub-2", "ses-a")]
-    assert list(select_cases(cases, [tmp_path], SETTINGS).left_out) == ["sub-2_ses-a"]
+    assert list(select_cases(cases, site_at(tmp_path), SETTINGS).left_out) == ["sub-2_ses-a"]
 
 
 def test_a_patient_counts_once_on_a_scanner_by_the_first_usable_visit(tmp_path: Path) -> None:
@@ -126,21 +136,21 @@ def test_a_patient_counts_once_on_a_scanner_by_the_first_usable_visit(tmp_path: 
     for subject in ("sub-00", "sub-01", "sub-02", "sub-03"):  # in order of time the names run backwards
         write_sessions(tmp_path, subject, "session_id\tdays\n2\t0\n1\t300\n3\t400\n4\t500\n")
     write_sessions(tmp_path, "sub-04", "session_id\tdays\n" + "".join(f"{n}\t{90 * n}\n" for n in range(8)))
-    rows, chosen = training_rows(cases, [tmp_path], SETTINGS, features_of(cases))
+    rows, chosen = training_rows(cases, site_at(tmp_path), SETTINGS, features_of(cases))
     assert [case.key for case in chosen.cases] == [f"sub-{number:02d}_ses-2" for number in range(4)]
     assert set(rows.scanners) == {"one"}
     reason = "scanner two: 2 training patients (10 visits) with every covariate; at least 4 patients are needed"
     assert set(chosen.left_out.values()) == {reason}
     assert len(chosen.left_out) == 10
     both = SETTINGS.model_copy(update={"min_cases": 2})
-    rows, chosen = training_rows(cases, [tmp_path], both, features_of(cases))
+    rows, chosen = training_rows(cases, site_at(tmp_path), both, features_of(cases))
     on_two = [case.key for case, scanner in zip(chosen.cases, chosen.scanners, strict=True) if scanner == "two"]
     assert on_two == ["sub-04_ses-0", "sub-00_ses-3"]
     (tmp_path / "others").mkdir()
     others = make_cases(["one"] * 6 + ["two"] * 5)
     healthy_table(tmp_path / "others", others)
     reference = reference_of(others, tmp_path / "others")
-    made = harmonize_site(cases, cases, [tmp_path], reference, features_of(cases), tmp_path / "out")
+    made = harmonize_site(cases, cases, site_at(tmp_path), reference, features_of(cases), tmp_path / "out")
     assert len(made.table.rows) == 8  # every visit on the scanner that is fitted
     assert [fit.num_cases for fit in made.fit.scanners] == [4]
 
@@ -148,7 +158,7 @@ def test_a_patient_counts_once_on_a_scanner_by_the_first_usable_visit(tmp_path: 
 def test_a_scanner_with_few_cases_is_left_out_and_named(tmp_path: Path) -> None:
     cases = make_cases(["one"] * 5 + ["two"])
     healthy_table(tmp_path, cases)
-    rows, chosen = training_rows(cases, [tmp_path], SETTINGS, features_of(cases))
+    rows, chosen = training_rows(cases, site_at(tmp_path), SETTINGS, features_of(cases))
     assert set(rows.scanners) == {"one"}
     assert chosen.left_out == {
         "sub-05": "scanner two: 1 training patient (1 visits) with every covariate; at least 4 patients are needed"
@@ -156,7 +166,7 @@ def test_a_scanner_with_few_cases_is_left_out_and_named(tmp_path: Path) -> None:
     with pytest.raises(
         RefusedError, match=r"3 \(sub-00, sub-01, sub-02\): scanner one: 3 training patients"
     ) as refused:
-        training_rows(cases[:3], [tmp_path], SETTINGS, features_of(cases))
+        training_rows(cases[:3], site_at(tmp_path), SETTINGS, features_of(cases))
     assert refused.value.code is Code.TOO_FEW_PATIENTS
 
 
@@ -169,7 +179,7 @@ def test_a_case_without_a_feature_is_left_out(tmp_path: Path) -> None:
     nothing = replace(rows[4], features={})
     table = FeatureTable((*rows[:2], replace(rows[2], features=features), rows[3], nothing))
     settings = SETTINGS.model_copy(update={"min_cases": 3})
-    used, chosen = training_rows(cases, [tmp_path], settings, table)
+    used, chosen = training_rows(cases, site_at(tmp_path), settings, table)
     assert len(used) == 3
     assert chosen.left_out == {
         "sub-02": f"without {NAMES[1]}",
@@ -203,7 +213,7 @@ def test_harmonizing_twice_is_refused(tmp_path: Path) -> None:
     reference, table = reference_of(cases, tmp_path), read_features_table(tmp_path / "out" / "features.tsv")
     before = (tmp_path / "out" / "features.tsv").read_bytes()
     with pytest.raises(InputError, match=f"harmonized already, to reference {reference.version}; use the raw ones"):
-        harmonize_site(cases, cases, [tmp_path], reference, table, tmp_path / "out")
+        harmonize_site(cases, cases, site_at(tmp_path), reference, table, tmp_path / "out")
     assert (tmp_path / "out" / "features.tsv").read_bytes() == before
 
 
@@ -213,5 +223,5 @@ def test_a_reference_that_writes_covariates_into_features_is_refused(tmp_path: P
     reference = reference_of(cases, tmp_path)
     hostile = reference.model_copy(update={"slopes": tuple(tuple(1e9 for _ in row) for row in reference.slopes)})
     with pytest.raises(RefusedError, match="the reference's slopes for"):
-        harmonize_site(cases, cases, [tmp_path], hostile, features_of(cases), tmp_path / "out")
+        harmonize_site(cases, cases, site_at(tmp_path), hostile, features_of(cases), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -119,7 +119,7 @@ def pooled(sites: list[SiteConfig], study: StudyConfig) -> dict[tuple[str, str],
     for site in sites:
         context = open_context(site, study, lambda *_: None)
         found, chosen = training_rows(
-            context.training, site.data, study.harmonization, FeatureTable(tuple(random_features(context.cases)[0]))
+            context.training, site, study.harmonization, FeatureTable(tuple(random_features(context.cases)[0]))
         )
         keys += [(site.name, case.key) for case in chosen.cases]
         rows.append(found.features_NP)

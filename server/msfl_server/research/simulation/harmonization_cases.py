@@ -58,7 +58,7 @@ def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace | Non
         after = {row.key: row for row in table.rows}
         checked, before = _measured(site, setup.study)
         cases = [case for case in checked if case.key in after]
-        chosen = select_cases(cases, site.data, reference.settings)
+        chosen = select_cases(cases, site, reference.settings)
         parts.append(rows_of(chosen, {row.key: row for row in before}, reference.settings, prefix=f"{site.name} "))
         tables = [read_rows(root / "participants.tsv", "sub-") for root in site.data]
         for case, covariates in zip(chosen.cases, chosen.covariates, strict=True):
