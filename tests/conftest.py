@@ -34,11 +34,11 @@ class BidsSite:
 
     @staticmethod
     def head(seed: str, shape: tuple[int, int, int] = SHAPE) -> NDArray[np.float32]:
-        """A bright ellipsoid with noise; another seed, other noise."""
+        """A bright ellipsoid with noise and, as a brain has, a rim of dark fluid; another seed, other noise."""
         axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
-        inside = sum(axis**2 for axis in axes) < 0.8
+        radius = sum(axis**2 for axis in axes)
         noise = np.random.default_rng(crc32(seed.encode())).normal(0, 2, shape)
-        return (inside * (100 + noise)).astype(np.float32)
+        return ((radius < 0.8) * np.where(radius > 0.65, 0.05, 1.0) * (100 + noise)).astype(np.float32)
 
     @staticmethod
     def lesions(num_voxels: int, shape: tuple[int, int, int] = SHAPE) -> NDArray[np.uint8]:

@@ -24,6 +24,7 @@ from scipy import ndimage
 from msfl_client.data.aligned_images import read_aligned
 from msfl_client.data.bids import Case
 from msfl_client.data.cache_limits import mark_used
+from msfl_client.imaging.brain_signal import WITHOUT_BLACK
 from msfl_client.imaging.resampling import CLIP_PERCENTILES
 from msfl_common.config.base import Contrast
 from msfl_common.config.classification import DeepModel
@@ -171,10 +172,20 @@ def cached_volume(case: Case, contrasts: Sequence[Contrast], model: DeepModel, c
         load_volume(path)
         mark_used(path)
     except (FileNotFoundError, SafetensorError, KeyError):
-        there = [contrast for contrast in contrasts if contrast in case.images]
-        images = read_aligned(replace(case, mask=None), there, there[0]).images if there else {}
+        images = _read(case, [contrast for contrast in contrasts if contrast in case.images])
         write_bytes(path, save({_KEY: np.ascontiguousarray(visit_volume(images, contrasts, model))}))
     return path
+
+
+def _read(case: Case, contrasts: Sequence[Contrast]) -> Mapping[Contrast, nib.Nifti1Image]:
+    """Brains whose brightness can be scaled by its brightest voxels: what 0 was is known."""
+    if not contrasts:
+        return {}
+    read = read_aligned(replace(case, mask=None), contrasts, contrasts[0])
+    if read.without_black:
+        names = ", ".join(read.without_black)
+        raise CaseError(f"{names}: {WITHOUT_BLACK}; give images whose background is 0 and whose brain is brighter")
+    return read.images
 
 
 def load_volume(path: Path) -> NDArray[np.float32]:

@@ -17,9 +17,10 @@ from msfl_client.data.bids import Case
 from msfl_client.data.derivative import is_derived
 from msfl_client.data.findings import Finding
 from msfl_client.imaging.alignment import Alignment, align_all
+from msfl_client.imaging.brain_signal import read_brain
 from msfl_client.imaging.fit import Matrix, ThinImage, thin_image
 from msfl_client.imaging.masks import drawn_on
-from msfl_client.imaging.resampling import read_image
+from msfl_client.imaging.resampling import read_mask
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_common.config.contrasts import Contrast, outlined_on
 from msfl_common.errors import CaseError
@@ -48,12 +49,14 @@ class AlignedCase:
     """A case's images, in RAS order, where they lie on one another.
 
     Attributes:
-        images: of each contrast.
+        images: of each contrast, as signals (`brain_signal`).
         mask: the lesion mask, where the image lies that it was drawn on; None without one.
+        without_black: contrasts of which ratios of brightness mean nothing.
     """
 
     images: Mapping[Contrast, nib.Nifti1Image]
     mask: nib.Nifti1Image | None
+    without_black: tuple[Contrast, ...] = ()
 
 
 def thin_brain(image: nib.Nifti1Image) -> ThinImage | None:
@@ -105,16 +108,18 @@ def read_aligned(case: Case, contrasts: Sequence[Contrast], onto: Contrast) -> A
         onto: the contrast whose image stays where it lies.
 
     Raises:
-        CaseError: an image cannot be read, or two of them cannot be brought to lie on one another.
+        CaseError: an image cannot be read or is inverted, or two of them cannot be brought to lie on one another.
         OSError: a file cannot be opened.
     """
-    images = {contrast: read_image(case.images[contrast]) for contrast in contrasts}
+    signals = {contrast: read_brain(case.images[contrast]) for contrast in contrasts}
+    images = {contrast: signal.image for contrast, signal in signals.items()}
     there = places(case, images, onto)
     mask = None
     if case.mask is not None:
-        mask = read_image(case.mask)
+        mask = read_mask(case.mask)
         mask = placed(mask, there[drawn_on(mask, images) or onto])
-    return AlignedCase({name: placed(image, there[name]) for name, image in images.items()}, mask)
+    without_black = tuple(name for name, signal in signals.items() if not signal.knows_black)
+    return AlignedCase({name: placed(image, there[name]) for name, image in images.items()}, mask, without_black)
 
 
 def places(case: Case, images: Mapping[Contrast, nib.Nifti1Image], onto: Contrast) -> dict[Contrast, Matrix]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from msfl_client.data.aligned_images import alignment_findings, thin_case
 from msfl_client.data.bids import Case
+from msfl_client.data.brightness_rules import brightness_rules, finite_rules
 from msfl_client.data.findings import Finding
 from msfl_client.data.mask_place import mask_place_rule
 from msfl_client.data.near_twins import picture_of
@@ -107,7 +108,10 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
         if volume is not None:
             digests[contrast] = _digest(volume)
             if not _fails(found, "affine"):
-                found += image_rules(volume)
+                found += finite_rules(volume)
+                volume = volume.filled()
+                found += [] if _fails(found, "values") else image_rules(volume)
+                found += [] if _fails(found, "values", "constant") else brightness_rules(volume, contrast)
                 whole_heads += [] if is_brain_alone(volume.voxels_IJK, volume.affine) else [contrast]
                 if contrast not in whole_heads and not any(finding.level == "fail" for finding in found):
                     brains |= _thin(contrast, volume)

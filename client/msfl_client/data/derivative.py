@@ -27,7 +27,7 @@ from msfl_common.config.study import Inputs
 from msfl_common.system.files import whole_folder, write_json, write_text
 
 FOLDER = "preprocessed"
-FORMAT = 3  # raise it whenever preprocessing's results change
+FORMAT = 4  # raise it whenever preprocessing's results change
 SPACE = "space-MNI152"
 _PACKAGES = ("simpleitk", "deepbet", "nilearn", "nibabel", "torch")
 
@@ -53,6 +53,7 @@ class Sidecar(Frozen):
     to_anchor: dict[Contrast, Matrix] = Field(description="4 x 4, RAS mm of each image to RAS mm of the anchor")
     native_to_mni: Matrix = Field(description="4 x 4, RAS mm of the anchor to MNI152 mm")
     software: dict[str, str] = Field(description="versions of the packages")
+    without_black: tuple[Contrast, ...] = Field((), description="contrasts whose brightness could not be told")
     quality: Quality
 
 
@@ -134,6 +135,7 @@ def read_derived(case: Case) -> CommonSpaceCase | None:
         lesion_DHW=np.asarray(read_image(case.mask).dataobj) > 0 if case.mask else None,
         affine=np.asarray(brain.affine, dtype=np.float64),
         native_to_mni=np.array(sidecar.native_to_mni),
+        without_black=frozenset(sidecar.without_black),
     )
 
 

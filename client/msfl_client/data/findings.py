@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -27,24 +27,23 @@ class Finding:
     text: str
 
 
-DOUBTS = ("forms-apart", "no-head")
-"""Rules that `check` warns of, and for which a prediction is refused unless forced: it cannot be right."""
+DOUBTS = ("forms-apart", "no-head", "inverted")
+"""Rules for which a prediction is refused unless forced: it cannot be right."""
 
 
 def warnings_in(findings: Iterable[Finding]) -> tuple[str, ...]:
-    """What deserves a look, each text once."""
-    return tuple(dict.fromkeys(finding.text for finding in findings if finding.level == "warn"))
+    """What deserves a look, each text once: also what was in doubt, and forced."""
+    warned = (finding.text for finding in findings if finding.level == "warn" or finding.rule in DOUBTS)
+    return tuple(dict.fromkeys(warned))
 
 
-def refusals_in(findings: Iterable[Finding], force: bool) -> tuple[str, ...]:
-    """Why a case is not predicted: what fails and, unless forced, what is in doubt, with the fix."""
-    return tuple(
-        finding.text
-        if finding.level == "fail"
-        else f"{finding.text}; {FIXES[finding.rule]}, or take it as it is with --force"
-        for finding in findings
-        if finding.level == "fail" or (finding.rule in DOUBTS and not force)
-    )
+def refusals_in(findings: Sequence[Finding], force: bool) -> tuple[str, ...]:
+    """Why a case is not predicted: what fails and, unless forced, what is in doubt; then the way out of doubts."""
+    doubts = [finding for finding in findings if finding.rule in DOUBTS and not force]
+    failed = [finding for finding in findings if finding.level == "fail" and finding.rule not in DOUBTS]
+    ways_out = list(dict.fromkeys(FIXES[finding.rule] for finding in doubts))
+    ways_out += ["or take it as it is with --force"] if doubts else []
+    return tuple(dict.fromkeys([finding.text for finding in (*failed, *doubts)] + ways_out))
 
 
 FIXES: Mapping[str, str] = MappingProxyType(
@@ -61,6 +60,9 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "unreadable": "give the account that runs this read access, or fetch the file a link points to",
         "dimensions": "save one 3D volume per file",
         "values": "save real numbers, with every value finite",
+        "nan-background": "nothing to do",
+        "brightness": "nothing to do for lesions; for features, give images as the scanner or N4 made them",
+        "inverted": "give the image with its own sign: of T1w and FLAIR, fluid is darker than white matter",
         "constant": "export the image again; every voxel of it has the same value",
         "affine": "export the image again from DICOM; its position in space is unusable",
         "forms": "copy the correct one of sform and qform over the other",

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from msfl_client.data.findings import Finding, Level
 from msfl_client.imaging import geometry
+from msfl_client.imaging.skull_strip_detection import apart_from_background, is_brain_alone
 from msfl_client.imaging.volumes import Volume
 
 VOXEL_SIZE_MM = (0.3, 8.0)
@@ -58,13 +59,9 @@ def grid_rules(volume: Volume) -> Iterator[Finding]:
 
 
 def image_rules(volume: Volume) -> Iterator[Finding]:
-    """Finite values, not constant, and a foreground about as large as a head or a brain."""
-    yield from finite_rule(volume)
-    finite = volume.voxels_IJK[np.isfinite(volume.voxels_IJK)]
-    if finite.size == 0 or finite.min() == finite.max():
+    """Not constant, and a foreground about as large as a head or a brain; values are finite."""
+    if volume.voxels_IJK.min() == volume.voxels_IJK.max():
         yield _finding("fail", "constant", "every voxel has the same value; there is no image in it")
-        return
-    if finite.size < volume.voxels_IJK.size:
         return
     head_ml = _foreground_ml(volume)
     if not HEAD_ML[0] <= head_ml <= HEAD_ML[1]:
@@ -147,11 +144,13 @@ def _forms(volume: Volume) -> Iterator[Finding]:
 
 
 def _foreground_ml(volume: Volume) -> float:
-    """Volume that differs from the border's median by over a tenth of the range, ml."""
+    """Volume that differs from the background: at all, of a brain alone; else by over a tenth of the range, ml."""
     voxels = volume.voxels_IJK
-    border = _border(volume)
-    low, high = np.percentile(voxels.ravel(order="K")[::11], (0.5, 99.5))
-    foreground = np.abs(voxels - np.median(border)) > max(0.1 * float(high - low), 1e-6)
+    if is_brain_alone(voxels, volume.affine):
+        foreground = apart_from_background(voxels, volume.affine)
+    else:
+        low, high = np.percentile(voxels.ravel(order="K")[::11], (0.5, 99.5))
+        foreground = np.abs(voxels - np.median(_border(volume))) > max(0.1 * float(high - low), 1e-6)
     return float(foreground.sum() * abs(np.linalg.det(volume.affine[:3, :3]))) / 1000
 
 

@@ -23,7 +23,7 @@ from msfl_common.config.contrasts import CONTRASTS, Contrast
 from msfl_common.config.feature_catalogue import FEATURES, ZONES, feature_prefix, with_unit
 from msfl_common.metrics.segmentation import label_lesions
 
-FORMAT = 3  # raise it whenever a feature's value changes
+FORMAT = 4  # raise it whenever a feature's value changes
 MOSTLY = 0.75  # share of a voxel from which its signal is taken for the tissue's own
 
 
@@ -42,7 +42,7 @@ def case_features(case: CommonSpaceCase) -> dict[str, float]:
     if case.lesion_DHW is not None:
         found |= _lesions(case, case.lesion_DHW, landmarks)
     for contrast, facts in CONTRASTS.items():
-        if facts.has_features and contrast in case.images_DHW:
+        if facts.has_features and contrast in case.images_DHW and contrast not in case.without_black:
             found |= _signals(contrast, case, tissues)
     return _ordered(found)
 

@@ -25,6 +25,7 @@ class CommonSpaceCase:
         affine: 4 x 4, voxel indices to MNI152 millimetres.
         native_to_mni: 4 x 4, millimetres in the case's own space to MNI152 millimetres. Its determinant is how
             many times larger the brain is here than it really is: volumes are divided by it.
+        without_black: contrasts of which ratios of brightness mean nothing; see `brain_signal.Signal`.
     """
 
     images_DHW: Mapping[Contrast, NDArray[np.float32]]
@@ -32,6 +33,7 @@ class CommonSpaceCase:
     lesion_DHW: NDArray[np.bool_] | None
     affine: NDArray[np.float64]
     native_to_mni: NDArray[np.float64]
+    without_black: frozenset[Contrast] = frozenset()
 
     @property
     def voxel_ml(self) -> float:

@@ -34,6 +34,17 @@ def read_image(path: Path) -> nib.Nifti1Image:
     return nib.as_closest_canonical(nib.Nifti1Image(np.nan_to_num(volume.voxels_IJK), volume.affine))
 
 
+def read_mask(path: Path) -> nib.Nifti1Image:
+    """A mask with its axes in RAS order, 0 and 1; shares that are rounding errors of these become them.
+
+    Raises:
+        CaseError: the file cannot be read as a 3D image.
+        OSError: the file cannot be opened.
+    """
+    image = read_image(path)
+    return nib.Nifti1Image((np.asarray(image.dataobj) >= 0.5).astype(np.float32), image.affine)
+
+
 def resample(image: nib.Nifti1Image, grid: tuple[Sequence[int], NDArray[np.float64]]) -> FloatImage:
     """Linear resampling to `grid` (shape, affine) after the blur that keeps coarser grids free of aliasing.
 

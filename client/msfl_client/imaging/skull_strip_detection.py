@@ -18,7 +18,7 @@ _LARGEST_CUT_BRAIN_ML = 1800.0
 _CUT_SHARE = 0.1
 _TEMPLATE_DICE = 0.9
 _LOOKED_AT_MM = 2.0
-_UNEVEN = 0.02
+_UNEVEN, _UNEVEN_AIR = 0.02, 0.1
 
 
 def is_brain_alone(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> bool:
@@ -28,23 +28,33 @@ def is_brain_alone(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> 
         voxels: an image, in any orientation.
         affine: 4 x 4, voxel indices to millimetres.
     """
-    apart = voxels != _background(voxels)
+    apart = voxels != background_of(voxels)
     volume_ml = float(apart.sum() * abs(np.linalg.det(affine[:3, :3]))) / 1000
     at_faces = max(float(np.take(apart, end, axis=axis).mean()) for axis in range(3) for end in (0, -1))
     return volume_ml <= (LARGEST_BRAIN_ML if at_faces <= _CUT_SHARE else _LARGEST_CUT_BRAIN_ML)
 
 
 def brain_of(extracted: nib.Nifti1Image) -> NDArray[np.bool_]:
-    """The brain in a brain-extracted image: what differs from the background, without holes.
+    """The brain in a brain-extracted image: what differs from the background, without holes."""
+    apart_DHW = apart_from_background(np.asarray(extracted.dataobj, dtype=np.float32), extracted.affine)
+    brain_DHW: NDArray[np.bool_] = ndimage.binary_fill_holes(apart_DHW)
+    return brain_DHW
+
+
+def apart_from_background(
+    voxels: NDArray[np.float32], affine: NDArray[np.float64], of_brain: bool = True
+) -> NDArray[np.bool_]:
+    """What differs from the background.
 
     Where that is more than a brain, the background is not exactly constant (after a resampling with overshoot, say);
-    then it is what differs by over 2% of the brightest.
+    then it is what differs by over 2% of the brightest; of a whole head, by over a tenth.
     """
-    voxels_DHW = np.asarray(extracted.dataobj, dtype=np.float32)
-    apart_DHW = np.abs(voxels_DHW - _background(voxels_DHW))
-    least = 0.0 if is_brain_alone(voxels_DHW, extracted.affine) else _UNEVEN * float(np.percentile(apart_DHW, 99.5))
-    brain_DHW: NDArray[np.bool_] = ndimage.binary_fill_holes(apart_DHW > least)
-    return brain_DHW
+    apart = np.abs(voxels - background_of(voxels))
+    least = 0.0
+    if not is_brain_alone(voxels, affine):
+        least = (_UNEVEN if of_brain else _UNEVEN_AIR) * float(np.percentile(apart, 99.5))
+    differs: NDArray[np.bool_] = apart > least
+    return differs
 
 
 def recognise(images: Mapping[Contrast, nib.Nifti1Image]) -> Preprocessed:
@@ -81,6 +91,7 @@ def _template_dice(extracted: nib.Nifti1Image) -> float:
     return dice(brain_DHW, template_brain(_LOOKED_AT_MM))
 
 
-def _background(voxels: NDArray[np.float32]) -> float:
+def background_of(voxels: NDArray[np.float32]) -> float:
+    """The median of the six outermost planes."""
     border = [np.take(voxels, (0, -1), axis=axis).ravel() for axis in range(3)]
     return float(np.median(np.concatenate(border)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,11 @@ class Volume:
         """Voxels along I, J, K."""
         i, j, k = self.voxels_IJK.shape
         return i, j, k
+
+    def filled(self) -> Volume:
+        """The volume with 0 for every voxel that is no finite number."""
+        finite = np.isfinite(self.voxels_IJK)
+        return self if finite.all() else replace(self, voxels_IJK=np.where(finite, self.voxels_IJK, np.float32(0)))
 
 
 def open_nifti(path: Path) -> Any:

@@ -124,7 +124,8 @@ def _of_images(
 ) -> KnownInputs:
     checked, failed = _checked(card, site, num_workers, on_progress)
     found = {case.key: [finding for finding in checked.findings if finding.case == case.key] for case in checked.found}
-    reasons = {key: "; ".join(texts) for key, of_case in found.items() if (texts := refusals_in(of_case, force))}
+    reasons = {key: "; ".join(texts) for key, texts in checked.excluded.items()}
+    reasons |= {key: "; ".join(texts) for key, of_case in found.items() if (texts := refusals_in(of_case, force))}
     known = KnownInputs(
         site,
         tuple(case for case in checked.cases if case.key not in reasons),

@@ -20,6 +20,7 @@ from msfl_client.data.checks import check_case
 from msfl_client.data.findings import Finding, refusals_in, warnings_in
 from msfl_client.data.qc_record import poor_fit
 from msfl_client.imaging.nifti_writer import save_image
+from msfl_client.imaging.resampling import read_image
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_client.imaging.volumes import read_volume
 from msfl_client.prediction.output_folder import describe_output
@@ -156,8 +157,8 @@ def _prepare(
     Raises:
         CaseError: not skull-stripped, and skull stripping failed or its packages are missing.
     """
-    volumes = {name: read_volume(case.images[name]) for name in inputs.contrasts}
-    heads = [name for name, volume in volumes.items() if not is_brain_alone(volume.voxels_IJK, volume.affine)]
+    images = {name: read_image(case.images[name]) for name in inputs.contrasts}
+    heads = [name for name, image in images.items() if not is_brain_alone(np.asarray(image.dataobj), image.affine)]
     if not heads:
         return make_network_input(case, inputs), np.eye(4), ()
     try:

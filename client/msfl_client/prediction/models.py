@@ -19,8 +19,8 @@ from msfl_client.classification.visit_volumes import refuse_too_coarse, slice_gr
 from msfl_client.clinical.inputs import known_inputs, rows_by_visit
 from msfl_client.clinical.observations import Observation
 from msfl_client.data.bids import case_key
+from msfl_client.imaging.brain_signal import read_brain
 from msfl_client.imaging.nifti_writer import save_image
-from msfl_client.imaging.resampling import read_image
 from msfl_client.prediction.inputs import KnownInputs
 from msfl_common.errors import CaseError
 from msfl_common.feature_models import explain, predict_proba
@@ -145,7 +145,8 @@ class ImagePredictor:
             raise CaseError(f"no {', '.join(never)} at this visit or an earlier one")
         for visit in one.visits:
             if visit.case is not None:
-                refuse_too_coarse(read_image(visit.case.images[self._card.study.inputs.contrasts[0]]), self._model)
+                first = read_brain(visit.case.images[self._card.study.inputs.contrasts[0]])
+                refuse_too_coarse(first.image, self._model)
 
     def predict(self, one: Observation) -> Answer:
         """See `Predictor`."""
@@ -167,7 +168,7 @@ class ImagePredictor:
         assert one.case is not None
         contrasts = self._card.study.inputs.contrasts
         source = one.case.images[contrasts[0]]
-        grid = slice_grid(read_image(source), self._model)
+        grid = slice_grid(read_brain(source).image, self._model)
         stem = "_".join(part for part in (one.subject, one.visit_id) if part)
         folder = self._output / one.subject / (one.visit_id or "") / "anat"
         pixel_mm = FIELD_MM / self._model.pixels

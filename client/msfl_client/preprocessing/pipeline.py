@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from msfl_client.data.bids import Case
 from msfl_client.imaging.bias_field import correct_bias
 from msfl_client.imaging.brain_extraction import CPU, extract_brain
+from msfl_client.imaging.brain_signal import Signal, signal_of
 from msfl_client.imaging.common_space import CommonSpaceCase
 from msfl_client.imaging.masks import Grid, Mask, carry_mask, drawn_on
 from msfl_client.imaging.registration import (
@@ -25,7 +26,7 @@ from msfl_client.imaging.registration import (
     register_to_template,
     template_brain,
 )
-from msfl_client.imaging.resampling import read_image, resample
+from msfl_client.imaging.resampling import read_image, read_mask, resample
 from msfl_client.imaging.skull_strip_detection import brain_of, dice, recognise
 from msfl_client.preprocessing.co_registration import brain_on, co_register
 from msfl_common.config.base import Preprocessed
@@ -51,7 +52,7 @@ class PreprocessedCase:
         found: what the images were before.
         to_anchor: for each contrast, where it lies on the anchor.
         to_template: where the anchor lies on the template.
-        native: the images as read.
+        native: the images as signals.
         native_brains: the brain on the grid of each.
     """
 
@@ -88,7 +89,8 @@ def preprocess_case(
     Raises:
         CaseError: an image cannot be read, no brain was found, or the images do not lie on one another.
     """
-    native = _read(case, inputs)
+    signals = _read(case, inputs)
+    native = {contrast: signal.image for contrast, signal in signals.items()}
     found = found or recognise(native)
     anchor = anchor_contrast(inputs)
     brain_DHW = extract_brain(native[anchor], device) if found == "none" else brain_of(native[anchor])
@@ -103,6 +105,7 @@ def preprocess_case(
     to_template = _STAYS if found == "common-space" else register_to_template(even[anchor], brain_DHW)
     to_mni = {contrast: to_template.matrix @ to_anchor[contrast].matrix for contrast in native}
     done = _in_common_space(even, brain, to_mni, to_template.matrix, inputs.spacing_mm, _lesions(case, native))
+    done = replace(done, without_black=frozenset(name for name, signal in signals.items() if not signal.knows_black))
     return PreprocessedCase(done, anchor, found, to_anchor, to_template, native, brains)
 
 
@@ -120,15 +123,25 @@ def recognise_case(case: Case, inputs: Inputs, visits: Sequence[Case] = ()) -> P
     Raises:
         CaseError: an image of the case itself cannot be read.
     """
-    found = recognise(_read(case, inputs))
+    found = recognise(_images(case, inputs))
     for other in visits:
         if found == "common-space" and other != case:
             with suppress(CaseError, OSError, KeyError):
-                found = found if recognise(_read(other, inputs)) == found else "brain"
+                found = found if recognise(_images(other, inputs)) == found else "brain"
     return found
 
 
-def _read(case: Case, inputs: Inputs) -> Images:
+def _read(case: Case, inputs: Inputs) -> Mapping[Contrast, Signal]:
+    signals = {}
+    for contrast, image in _images(case, inputs).items():
+        try:
+            signals[contrast] = signal_of(image)
+        except CaseError as error:
+            raise CaseError(f"{contrast}: {error}") from None
+    return signals
+
+
+def _images(case: Case, inputs: Inputs) -> Images:
     return {contrast: read_image(case.images[contrast]) for contrast in inputs.contrasts}
 
 
@@ -136,7 +149,7 @@ def _lesions(case: Case, native: Images) -> tuple[Contrast, nib.Nifti1Image] | N
     """The manual mask and the contrast on whose grid it was drawn."""
     if case.mask is None:
         return None
-    mask = read_image(case.mask)
+    mask = read_mask(case.mask)
     contrast = drawn_on(mask, native)
     if contrast is None:
         raise CaseError("the mask is on no image's grid")

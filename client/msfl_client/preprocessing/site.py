@@ -126,6 +126,7 @@ def preprocess_to_disk(case: Case, site: SiteConfig, inputs: Inputs, visits: Seq
             to_anchor={name: _rows(lies.matrix) for name, lies in done.to_anchor.items()},
             native_to_mni=_rows(done.to_template.matrix),
             software=dict(software()),
+            without_black=tuple(sorted(done.case.without_black)),
             quality=measure_quality(done),
         )
     except (CaseError, FileNotFoundError) as error:

@@ -30,7 +30,7 @@ from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 from msfl_common.system.files import write_bytes
 
-CACHE_FORMAT = 4  # raise it whenever this module's results change
+CACHE_FORMAT = 5  # raise it whenever this module's results change
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def make_network_input(case: Case, inputs: Inputs) -> NetworkInput:
 def network_input_of_images(
     key: str, images: Mapping[Contrast, nib.Nifti1Image], mask: nib.Nifti1Image | None, inputs: Inputs
 ) -> NetworkInput:
-    """`make_network_input` for images that are in memory, in RAS order.
+    """`make_network_input` for images in memory: in RAS order, above 0 in the brain and 0 outside (`brain_signal`).
 
     Raises:
         CaseError: the images hold nothing; `key` names the case.

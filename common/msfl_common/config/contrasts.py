@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
@@ -83,6 +83,7 @@ class ContrastFacts:
             come last.
         shows_lesions: whether lesions are outlined on it where the study uses it.
         has_features: whether its signal and texture are among the measured features.
+        fluid: how bright fluid is against white matter; None where that differs. It tells an inverted image.
     """
 
     title: str
@@ -92,6 +93,7 @@ class ContrastFacts:
     anchor_rank: float = float("inf")
     shows_lesions: bool = False
     has_features: bool = False
+    fluid: Literal["dark", "bright"] | None = None
 
     def is_of(self, suffix: str, entities: Mapping[str, str]) -> bool:
         """Whether a file of this suffix and these entities shows it."""
@@ -119,6 +121,7 @@ CONTRASTS: dict[str, ContrastFacts] = {
         ),
         anchor_rank=1,
         has_features=True,
+        fluid="dark",
     ),
     "FLAIR": ContrastFacts(
         "T2-weighted with fluid suppressed",
@@ -135,6 +138,7 @@ CONTRASTS: dict[str, ContrastFacts] = {
         anchor_rank=3,
         shows_lesions=True,
         has_features=True,
+        fluid="dark",
     ),
     "T2w": ContrastFacts(
         "T2-weighted",
@@ -155,6 +159,7 @@ CONTRASTS: dict[str, ContrastFacts] = {
             ),
         ),
         anchor_rank=2,
+        fluid="bright",
     ),
     "PDw": ContrastFacts(
         "proton-density-weighted",

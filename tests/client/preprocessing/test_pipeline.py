@@ -280,7 +280,7 @@ def test_an_image_without_brightness_in_the_brain_is_refused(tmp_path: Path) -> 
     voxels = np.asarray(template.dataobj)
     nib.save(nib.Nifti1Image(np.where(voxels > 0, voxels - 2, 0), template.affine), tmp_path / "scores.nii.gz")
     case = Case(0, "sub-01", None, {"T1w": tmp_path / "scores.nii.gz"}, None, None)
-    with pytest.raises(CaseError, match="expected brightness above 0 in the brain, found it in 0%"):
+    with pytest.raises(CaseError, match="found one inverted"):
         preprocess_case(case, Inputs(contrasts=("T1w",)))
 
 

@@ -6,18 +6,19 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from msfl_client.data.bids import Case
 from msfl_client.egress.ledger import verify
 from msfl_client.rounds.app import build_app, site_from_node_config
 from msfl_client.rounds.site_context import open_context
+from msfl_client.segmentation import network_input
 from msfl_common.config.site import Policy, SiteConfig
-from msfl_common.config.study import StudyConfig
-from msfl_common.errors import Code
+from msfl_common.config.study import Inputs, StudyConfig
+from msfl_common.errors import CaseError, Code
 from msfl_common.messages.records import (
     RoundTask,
     pack_task,
@@ -143,11 +144,17 @@ def test_one_bad_case_does_not_stop_the_site(config: SiteConfig, tiny_study: Stu
     assert update.num_cases == 3
 
 
-def test_a_case_that_cannot_be_prepared_is_left_out(config: SiteConfig, tiny_study: StudyConfig) -> None:
-    path = next(config.data[0].glob(f"{MARKER}0/anat/*FLAIR*"))
-    image = nib.load(path)
-    for contrast in path.parent.glob("*.nii.gz"):  # nothing above zero: a whole image of background
-        nib.save(nib.Nifti1Image(np.asarray(image.dataobj) - 1000, image.affine), contrast)
+def test_a_case_that_cannot_be_prepared_is_left_out(
+    config: SiteConfig, tiny_study: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = network_input.make_network_input
+
+    def prepare(case: Case, inputs: Inputs) -> network_input.NetworkInput:
+        if case.subject == f"{MARKER}0":
+            raise CaseError("nothing in it")
+        return real(case, inputs)
+
+    monkeypatch.setattr(network_input, "make_network_input", prepare)
     update = unpack_update(answer(config, "train", request(tiny_study)), get_weights(build_network(tiny_study)))
     assert update.num_cases == 3
 

@@ -84,7 +84,7 @@ def test_an_empty_image_is_a_case_error(site) -> None:
     case = site.cases()["sub-01"]
     for path in case.images.values():
         site.save(path, np.zeros((24, 28, 20), np.float32))
-    with pytest.raises(CaseError, match="expected positive intensities"):
+    with pytest.raises(CaseError, match="expected a brain"):
         make_network_input(case, FOUR_MM)
 
 
