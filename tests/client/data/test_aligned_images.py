@@ -12,6 +12,7 @@ from tests.brains import brain, displaced, thin
 
 from msfl_client.data.aligned_images import read_aligned
 from msfl_client.data.case_checks import check_case
+from msfl_client.imaging.brain_signal import read_brain
 from msfl_client.segmentation.network_input import make_network_input
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
@@ -51,7 +52,7 @@ def test_what_lies_right_is_read_as_the_file_has_it(case) -> None:
     assert found(case) == []
     read = read_aligned(case, INPUTS.contrasts, "FLAIR")
     for name, image in read.images.items():
-        own = nib.as_closest_canonical(nib.load(case.images[name]))
+        own = read_brain(case.images[name]).image
         assert np.array_equal(image.affine, own.affine)
         assert np.array_equal(np.asarray(image.dataobj), np.asarray(own.dataobj))
 
