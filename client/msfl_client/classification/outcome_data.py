@@ -14,13 +14,13 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from msfl_client.clinical.inputs import complete, dataset_of
-from msfl_client.clinical.observations import Observations, observations, sees_images
-from msfl_client.clinical.splits import Splits, split_patients
+from msfl_client.clinical.inputs import dataset_of
+from msfl_client.clinical.observations import sees_images
+from msfl_client.clinical.splits import Splits, split_outcomes, training_cases
 from msfl_client.data.bids import Case
 from msfl_client.data.checks import check_site
 from msfl_client.features.cache import TABLE, features_of
-from msfl_client.features.own_table import own_features
+from msfl_client.features.own_table import cases_of_table, own_features
 from msfl_client.features.table import FeatureTable, read_features_table
 from msfl_client.harmonization.site import FOLDER, TABLE_FILE
 from msfl_client.segmentation.lesion_model import load_lesion_model
@@ -51,11 +51,7 @@ def read_outcomes(
     settings = study.classification
     own = None if isinstance(settings.model, DeepModel) or model is not None else own_features(site)
     if own is not None:
-        cases = tuple(
-            Case(row.dataset, row.participant_id, row.session_id, {}, None, row.scanner, site.one_person)
-            for row in own.rows
-        )
-        return OutcomeData(site, study, cases, own, on_progress)
+        return OutcomeData(site, study, cases_of_table(own, site), own, on_progress)
     needs_features = bool(settings.features) or settings.outcome.endpoint == "activity"
     if not sees_images(settings) and not needs_features:
         return OutcomeData(site, study, (), None, on_progress)
@@ -114,22 +110,17 @@ class OutcomeData:
         Raises:
             InputError: a table cannot be read, or an input is the label.
         """
-        told = self._told
-        found = told if isinstance(self.settings.model, DeepModel) else complete(told, self.settings, self.raw)
+        found, splits = split_outcomes(self.site, self.study, self.cases, self.raw)
         dataset_of(found, self.settings, self.raw)  # looks whether an input is the label
         if found.left_out:
             note = f"{len(found.left_out)} patients or visits left out; `msfl-client check` says why"
             self.on_progress(self.site.name, "checked", len(found.kept), len(found.kept), note)
-        if self.study.segmentation is None:
-            return split_patients(found.kept, self.study, self.site.name)
-        usable, splits = {one.key for one in found.kept}, split_patients(told.kept, self.study, self.site.name)
-        return Splits(*([one for one in part if one.key in usable] for part in splits.each))
+        return splits
 
     @property
     def training_cases(self) -> tuple[Case, ...]:
-        """The images of the patients that are learned from, all their visits."""
-        patients = {one.patient for one in self.splits.training}
-        return tuple(case for case in self.cases if case.patient in patients)
+        """The images of the patients that are learned from, all their visits; see `splits.training_cases`."""
+        return training_cases(self.site, self.study, self.cases, self.raw)
 
     @cached_property
     def features(self) -> FeatureTable | None:
@@ -142,11 +133,5 @@ class OutcomeData:
             return self.raw
         path = self.site.state / FOLDER / TABLE_FILE
         if not path.exists():
-            raise RefusedError(Code.TOO_FEW_PATIENTS, "not harmonized: no scanner had enough cases")
+            raise RefusedError(Code.TOO_FEW_PATIENTS, "not harmonized; what was said when the reference came says why")
         return read_features_table(path)
-
-    @property
-    def _told(self) -> Observations:
-        """The observations with a label, whatever their inputs."""
-        told_by = self.raw if self.study.segmentation is None else None
-        return observations(self.cases, self.site, self.settings, told_by)

@@ -32,7 +32,7 @@ from msfl_common.errors import CaseError
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM
 from msfl_common.system.files import write_bytes
 
-VOLUME_FORMAT = 2  # raise it whenever this module's results change
+VOLUME_FORMAT = 3  # raise it whenever this module's results change
 BRIGHTEST = 255
 _FWHM_PER_SIGMA = 2.3548
 _KEY = "volume"

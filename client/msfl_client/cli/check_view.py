@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msfl_client.cli.harmonization_view import prospect_lines
 from msfl_client.data.bids import Case, split_by_patient
 from msfl_client.data.bids_tables import several
 from msfl_client.data.case_checks import CaseFacts, Grid
@@ -89,12 +88,8 @@ def summary_lines(site: SiteConfig, study: StudyConfig | None, check: SiteCheck)
             by_rule.setdefault(finding.rule, []).append(str(finding.case))
     for rule, keys in by_rule.items():
         yield f"  excluded by {rule}: {len(keys)} ({several(keys)})"
-    if study is not None:
-        if study.classification is None:
-            yield _split_line(site, study, check)
-        if study.harmonization.method != "none":
-            training, _ = split_by_patient(check.cases, study.validation.fraction, study.seed)
-            yield from prospect_lines(training, site, study.harmonization)
+    if study is not None and study.classification is None:
+        yield _split_line(site, study, check)
     to_fix = dict.fromkeys(finding.rule for finding in check.findings if finding.level != "pass")
     if to_fix:
         yield "What to do:"
@@ -125,8 +120,6 @@ def check_document(site: SiteConfig, study: StudyConfig | None, check: SiteCheck
             "validation": [case.key for case in validation],
         }
         document["patients"] = _split_counts(site, study, check)
-        if study.harmonization.method != "none":
-            document["harmonization"] = [line.strip() for line in prospect_lines(training, site, study.harmonization)]
     return document
 
 
@@ -169,8 +162,13 @@ def _of_patients(num_cases: int, num_patients: int) -> str:
 
 
 def _reasons(check: SiteCheck, case: Case) -> list[str]:
+    """The worst findings, and what lies there in place of a file that is missing."""
     level = check.level(case.key)
-    return [finding.text for finding in check.of_case(case.key) if finding.level == level]
+    return [
+        finding.text
+        for finding in check.of_case(case.key)
+        if finding.level == level or (finding.level == "warn" and finding.rule in ("name", "mask-name"))
+    ]
 
 
 def _images(case: Case, facts: CaseFacts) -> str:

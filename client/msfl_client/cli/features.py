@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +41,7 @@ def features(
     """
     from msfl_client.cli.check_view import check_under_bar
     from msfl_client.cli.features_view import features_document, print_features
-    from msfl_client.features.cache import TABLE
+    from msfl_client.features.cache import TABLE, digest_of_images
     from msfl_client.features.table import write_features_table
     from msfl_client.segmentation.lesion_model import load_lesion_model
     from msfl_client.site.kit_approval import study_of_kit
@@ -66,7 +67,7 @@ def features(
         first = next(iter(left_out.items()), ("", "no case"))
         raise CohortError(f"{site}: none of {len(left_out)} cases could be measured; {first[0]}: {first[1]}")
     path = config.state / TABLE
-    write_features_table(path, table)
+    write_features_table(path, replace(table, measured_from=digest_of_images(checked.cases, inputs)))
     if model is not None:
         console.print(check_origin(model).sentence, soft_wrap=True)
     if as_json:
@@ -85,7 +86,10 @@ def harmonize(
     study: StudyPath = None,
     table: Annotated[
         Path | None,
-        typer.Option(metavar="TABLE.tsv", help="A table of features of your own; without it, they are computed."),
+        typer.Option(
+            metavar="TABLE.tsv",
+            help="A table of features; without it, that in the BIDS folders, what `features` wrote, or measured now.",
+        ),
     ] = None,
     workers: Workers = 2,
     as_json: Json = False,
@@ -93,16 +97,16 @@ def harmonize(
     """Fit the site's scanners to a published reference and harmonize its features, without sending anything.
 
     For a site that comes late, has a new scanner, or does not give sums. The reference and the other sites'
-    figures stay as they are.
+    figures stay as they are. Scanners are fitted to the patients that the study trains on.
     """
     from msfl_client.cli.check_view import check_under_bar
     from msfl_client.cli.harmonization_view import print_harmonized, scanner_rows
-    from msfl_client.data.bids import split_by_patient
-    from msfl_client.features.table import read_features_table
+    from msfl_client.harmonization.late_site import gather, study_of_reference
     from msfl_client.harmonization.site import FOLDER, TABLE_FILE, harmonize_site
+    from msfl_client.segmentation.lesion_model import load_lesion_model
     from msfl_client.site.kit_approval import study_of_kit
     from msfl_common.config.site import load_site
-    from msfl_common.config.study import StudyConfig, load_study
+    from msfl_common.config.study import load_study
     from msfl_common.errors import InputError, RefusedError
     from msfl_common.models.model_folder import read_reference
     from msfl_common.models.model_signature import origin_of_file
@@ -111,16 +115,22 @@ def harmonize(
 
     config, found = load_site(site), read_reference(reference)
     origin = origin_of_file(reference)
-    asked = load_study(study) if study is not None else study_of_kit(config) or StudyConfig(name="none")
-    given = read_features_table(table) if table is not None else None
-    cases = check_under_bar(config, asked.inputs, workers, needs_mask=False).cases
-    training, _ = split_by_patient(cases, asked.validation.fraction, asked.seed)
-    measured = given or _measure(config, cases, asked.inputs, None, workers)[0]
-    folder = config.state / FOLDER
+    named = load_study(study) if study is not None else None
+    asked = study_of_reference(reference, found, named, study_of_kit(config))
+
+    def find(needs_mask: bool) -> Sequence[Case]:
+        return check_under_bar(config, asked.inputs, workers, needs_mask).cases
+
+    def measure(cases: Sequence[Case], lesions: Path | None) -> FeatureTable:
+        model = load_lesion_model(lesions, config.device) if lesions is not None else None
+        return _measure(config, cases, asked.inputs, model, workers)[0]
+
+    late, folder = gather(config, asked, reference.parent, table, find, measure), config.state / FOLDER
     try:
-        made = harmonize_site(training, cases, config, found, measured, folder)
+        made = harmonize_site(late.training, late.cases, config, found, late.table, folder)
     except RefusedError as error:
-        raise InputError(f"{site}: {error.detail}; nothing was harmonized") from None
+        raise InputError(f"{site}: {error.detail}; nothing was harmonized (features: {late.source})") from None
+    stderr_console.print(f"features: {late.source}", soft_wrap=True, highlight=False)
     stderr_console.print(origin, soft_wrap=True)
     if as_json:
         document = {
@@ -128,13 +138,16 @@ def harmonize(
             "scanners": scanner_rows(made),
             "harmonized": len(made.table.rows),
             "left_out": dict(made.left_out),
+            "features": late.source,
+            "far": list(made.far),
+            "spread_sd": {"low": made.spread.low, "high": made.spread.high, "furthest": made.spread.furthest},
             "table": str(folder / TABLE_FILE),
         }
         print_json(document)
         return
     console = stdout_console()
     print_harmonized(console, config.name, made, found.version)
-    text = f"{len(made.table.rows)} of {len(cases)} cases harmonized: {folder / TABLE_FILE}; nothing was sent"
+    text = f"{len(made.table.rows)} of {len(late.cases)} cases harmonized: {folder / TABLE_FILE}; nothing was sent"
     console.print(text, soft_wrap=True)
 
 

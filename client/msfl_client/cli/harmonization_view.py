@@ -10,17 +10,33 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from msfl_client.clinical.splits import training_cases
 from msfl_client.data.bids import Case
+from msfl_client.features.cache import TABLE
+from msfl_client.features.own_table import cases_of_table, own_features
+from msfl_client.features.table import read_features_table
 from msfl_client.harmonization.selection import select_cases, why_left_out
 from msfl_common.config.site import SiteConfig
-from msfl_common.config.study import Harmonization
+from msfl_common.config.study import StudyConfig
 
 if TYPE_CHECKING:  # it loads statsmodels, and the look beforehand does without
     from msfl_client.harmonization.site import HarmonizedSite
 
 
-def prospect_lines(training: Sequence[Case], site: SiteConfig, settings: Harmonization) -> Iterator[str]:
-    """Before anything is computed: each scanner's training patients, and who is left out and why."""
+def prospect_lines(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -> Iterator[str]:
+    """Before anything is computed: each scanner's training patients, and who is left out and why.
+
+    Args:
+        site: whose.
+        study: harmonizes; its split says who trains.
+        cases: usable images; none where the site's own table takes their place.
+    """
+    settings, path, table = study.harmonization, site.state / TABLE, None
+    if study.classification is not None and study.segmentation is None:
+        table = own_features(site)
+        cases = cases_of_table(table, site) if table else cases
+        table = table or (read_features_table(path) if path.exists() else None)
+    training = training_cases(site, study, cases, table)
     chosen = select_cases(training, site, settings)
     usable = chosen.without_small_scanners(settings.min_cases)
     yield f"Harmonization (ComBat over scanners, {', '.join(settings.covariates) or 'no covariates'} kept):"
@@ -46,6 +62,10 @@ def print_harmonized(console: Console, site: str, made: HarmonizedSite, referenc
         spread = f"x{row['smallest_spread']:.2f}, x{row['largest_spread']:.2f}"
         table.add_row(row["scanner"], str(row["num_cases"]), shift, spread)
     console.print(table)
+    for line in made.far:
+        console.print(f"caution: {line}", soft_wrap=True, style="yellow")
+    furthest = f"; furthest is {made.spread.of}, {made.spread.furthest:+.1f}"
+    console.print(f"harmonized, {made.spread}{furthest}", soft_wrap=True, highlight=False)
     for line in why_left_out(made.left_out):
         console.print(f"left out of harmonization: {line}", soft_wrap=True)
 

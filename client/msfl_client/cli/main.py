@@ -97,6 +97,7 @@ def check(
     part, else 2. Too few patients to train on are a warning.
     """
     from msfl_client.cli.check_view import check_document, check_under_bar, print_check
+    from msfl_client.cli.harmonization_view import prospect_lines
     from msfl_client.clinical.check import check_outcome, needs_images, outcome_document, print_outcome
     from msfl_client.data.checks import SiteCheck
     from msfl_client.site.kit_approval import study_of_kit
@@ -118,11 +119,15 @@ def check(
     else:
         result = SiteCheck([], {}, [], [], {})
     outcome = check_outcome(site_config, study_config, result.cases) if study_config is not None else None
+    harmonizes = study_config is not None and study_config.harmonization.method != "none"
+    prospect = list(prospect_lines(site_config, study_config, result.cases)) if study_config and harmonizes else []
     rows = _check_connection(site_config) if _wants_connection(connection, site_config) else []
     if as_json:
         document = {**check_document(site_config, study_config, result), "warnings": warnings}
         if outcome is not None:
             document["classification"] = outcome_document(outcome)
+        if prospect:
+            document["harmonization"] = [line.strip() for line in prospect]
         if rows:
             document["connection"] = [asdict(row) for row in rows]
         print_json(document)
@@ -131,6 +136,8 @@ def check(
             print_check(stdout_console(), site_config, study_config, result)
         if outcome is not None:
             print_outcome(stdout_console(), site_config, outcome)
+        for line in prospect:
+            stdout_console().print(line, soft_wrap=True, markup=False, highlight=False)
         if rows:
             from msfl_client.cli.connection_view import print_connection
 

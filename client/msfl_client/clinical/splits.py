@@ -8,7 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from msfl_client.clinical.observations import Observation
+from msfl_client.clinical.inputs import complete
+from msfl_client.clinical.observations import Observation, Observations, observations
+from msfl_client.data.bids import Case, split_by_patient
+from msfl_client.features.table import FeatureTable
+from msfl_common.config.classification import DeepModel
+from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 
 
@@ -24,6 +29,51 @@ class Splits:
     def each(self) -> tuple[Sequence[Observation], ...]:
         """The three of them."""
         return self.training, self.validation, self.test
+
+
+def training_cases(
+    site: SiteConfig, study: StudyConfig, cases: Sequence[Case], table: FeatureTable | None
+) -> tuple[Case, ...]:
+    """The cases that a study learns from at a site, and fits the site's scanners to: one split for all that it does.
+
+    In a classification those of the patients who train it, all their visits; in a segmentation those that train it. A
+    site that is left out whole learns from nobody, and is fitted to everybody.
+
+    Args:
+        site: whose.
+        study: its split.
+        cases: of the site, usable.
+        table: features of the cases, not harmonized.
+
+    Raises:
+        InputError: a clinical table cannot be read.
+    """
+    if site.name == study.left_out:
+        return tuple(cases)
+    if study.classification is None:
+        return tuple(split_by_patient(cases, study.validation.fraction, study.seed)[0])
+    splits = split_outcomes(site, study, cases, table)[1]
+    patients = {one.patient for one in splits.training}
+    return tuple(case for case in cases if case.patient in patients)
+
+
+def split_outcomes(
+    site: SiteConfig, study: StudyConfig, cases: Sequence[Case], table: FeatureTable | None
+) -> tuple[Observations, Splits]:
+    """A site's observations that a classification can use, and the same split by patient.
+
+    Where the study outlines lesions by a model of its own, who is held out must not depend on what that finds: then all
+    with a label are split, and those without every input are taken out of the parts. Features that are not measured
+    yet, without a table, leave nobody out.
+    """
+    assert study.classification is not None
+    told = observations(cases, site, study.classification, table if study.segmentation is None else None)
+    is_open = isinstance(study.classification.model, DeepModel) or (table is None and study.classification.features)
+    found = told if is_open else complete(told, study.classification, table)
+    if study.segmentation is None:
+        return found, split_patients(found.kept, study, site.name)
+    usable, splits = {one.key for one in found.kept}, split_patients(told.kept, study, site.name)
+    return found, Splits(*([one for one in part if one.key in usable] for part in splits.each))
 
 
 def split_patients(found: Sequence[Observation], study: StudyConfig, site: str) -> Splits:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from msfl_client.data.bids_ignore import Ignored, read_ignored
 from msfl_client.data.bids_names import (
     ImageName,
     is_nifti,
@@ -21,6 +22,7 @@ from msfl_client.data.bids_names import (
     parse_image_name,
     preferred_first,
 )
+from msfl_client.data.bids_near import ignored_note, image_elsewhere, images_in, mask_elsewhere
 from msfl_client.data.bids_tables import (
     compare_with_folders,
     read_participants,
@@ -88,9 +90,11 @@ def find_cases(site: SiteConfig, contrasts: Sequence[Contrast]) -> tuple[list[Ca
 
     A case is a subject's visit, or the subject where there are no visits. Images are those of
     `sub-*/[ses-*/]anat`, masks `derivatives/<site.masks>/sub-*/[ses-*/]anat/*_label-lesion_mask.nii[.gz]`.
-    Of several files for one contrast and visit the first by `bids_names.preferred_first` is used. The
+    Of several files for one contrast and visit the first by `bids_names.preferred_first` is used. A mask may
+    also have another name of `ImageName.is_lesion_mask`; a name without `ses-` counts by its folder. The
     scanner is the column `scanner` of the subject's sessions.tsv, else of participants.tsv, else the
-    sidecar's Manufacturer and ManufacturersModelName. Hidden files are passed over; links are followed.
+    sidecar's Manufacturer and ManufacturersModelName. Hidden files and what `.bidsignore` leaves out are passed
+    over; links are followed.
 
     Args:
         site: the site; `data` and `masks` are used.
@@ -168,19 +172,25 @@ def _find_in(root: Path, index: int, masks: str, contrasts: Sequence[Contrast]) 
     if participants.ids is not None:
         findings += compare_with_folders(root, participants.ids, [folder.name for folder in folders])
     masks_root = root / "derivatives" / masks
+    raw, of_masks = read_ignored(root), read_ignored(masks_root)
     if not _is_folder(masks_root):
         findings.append(Finding("warn", None, "masks-folder", _no_masks(masks_root)))
     cases = []
-    for folder in folders:
+    kept = [folder for folder in folders if folder not in raw]
+    if not kept:
+        raise CohortError(f"{root}: .bidsignore leaves out every sub-* folder; correct it, or `data:` in the site file")
+    for folder in kept:
         of_session = visit_scanners(folder)
         for visit in _sessions(folder):
+            if visit is not None and folder / visit in raw:
+                continue
             case = Case(index, folder.name, visit, {}, None, None)
-            images, mask, more = _files(case, root, masks_root, contrasts)
+            images, mask, more = _files(case, raw, of_masks, contrasts)
             findings += more
             scanner = of_session.get(visit or "") or participants.scanners.get(folder.name)
             scanner = scanner or sidecar_scanner(root, images)
             cases.append(Case(index, folder.name, visit, images, mask, scanner))
-    return cases, findings
+    return cases, [*findings, *ignored_note(raw, of_masks)]
 
 
 def _subject_folders(root: Path) -> tuple[list[Path], list[Finding]]:
@@ -195,7 +205,8 @@ def _subject_folders(root: Path) -> tuple[list[Path], list[Finding]]:
         raise CohortError(f"{root}: cannot be opened: {error.strerror}; grant read access") from None
     folders = [entry for entry in entries if is_subject(entry.name)]
     if not folders:
-        raise CohortError(f"{root}: {_why_not_bids(entries)}")
+        here = images_in(root)
+        raise CohortError(f"{root}: {_why_not_bids(entries)}" + (f"; here lies {here}" if here else ""))
     strange = [entry.name for entry in entries if entry.name.startswith("sub") and entry not in folders]
     text = f"{root}: passed over, not named like a subject: {several(strange)}"
     return folders, [Finding("warn", None, "name", text)] if strange else []
@@ -223,43 +234,61 @@ def _sessions(subject_folder: Path) -> list[str | None]:
 
 
 def _files(
-    case: Case, root: Path, masks_root: Path, contrasts: Sequence[Contrast]
+    case: Case, raw: Ignored, of_masks: Ignored, contrasts: Sequence[Contrast]
 ) -> tuple[dict[Contrast, Path], Path | None, list[Finding]]:
-    place = Path(case.subject, case.visit_id or "", "anat")
-    names, findings = _named(case, root / place, contrasts)
+    names, findings, spoken_of = _named(case, raw, contrasts)
     images: dict[Contrast, Path] = {}
     for contrast in contrasts:
         chosen, more = _choose(case, contrast, [name for name in names if _shown_in(name, contrasts) == contrast])
         findings += more
         if chosen is not None:
             images[contrast] = chosen
-    names, more = _named(case, masks_root / place, ())
-    lesions = [name for name in names if name.suffix == "mask" and name.entities.get("label") == "lesion"]
-    mask, also = _choose(case, "lesion mask", lesions)
-    return images, mask, [*findings, *more, *also]
+    for contrast in contrasts:
+        if contrast not in images:
+            known = [*images.values(), *spoken_of]
+            text = image_elsewhere(case.subject, case.visit_id, facts_of(contrast).suffix, raw.root, raw, known)
+            findings += [Finding("warn", case.key, "name", f"no {contrast}: {text}")] if text else []
+    names, more, spoken_of = _named(case, of_masks, ())
+    lesions = [name for name in names if name.is_lesion_mask]
+    mask, also = _choose(case, "lesion mask", [name for name in lesions if name.is_plain_mask] or lesions)
+    findings += [*more, *also]
+    if mask is not None and not any(name.is_plain_mask for name in lesions):
+        findings.append(Finding("pass", case.key, "mask-name", f"taken as the lesion mask: {mask.name}"))
+    if mask is None:
+        text = mask_elsewhere(case.subject, case.visit_id, of_masks.root, of_masks, spoken_of)
+        findings += [Finding("warn", case.key, "mask-name", f"no lesion mask: {text}")] if text else []
+    return images, mask, findings
 
 
-def _named(case: Case, folder: Path, contrasts: Sequence[Contrast]) -> tuple[list[ImageName], list[Finding]]:
-    """The folder's NIfTI names that are this case's; a finding for those that look wanted but are not."""
-    names, findings = [], []
+def _named(
+    case: Case, ignored: Ignored, contrasts: Sequence[Contrast]
+) -> tuple[list[ImageName], list[Finding], list[Path]]:
+    """The NIfTI names of a data set that are this case's; findings on those that look wanted but are not, and these."""
+    folder = ignored.root / case.subject / (case.visit_id or "") / "anat"
+    names, findings, passed_over = [], [], []
     try:
-        paths = [path for path in _visible(folder) if is_nifti(path.name)]
+        paths = [path for path in _visible(folder) if is_nifti(path.name) and path not in ignored]
     except (FileNotFoundError, NotADirectoryError):
-        return [], []
+        return [], [], []
     except OSError as error:
-        return [], [Finding("fail", case.key, "unreadable", f"{folder}: cannot be opened: {error.strerror}")]
+        return [], [Finding("fail", case.key, "unreadable", f"{folder}: cannot be opened: {error.strerror}")], []
     suffixes = {facts_of(contrast).suffix for contrast in contrasts}
     wanted = {suffix.lower() for suffix in suffixes}
     for path in paths:
         name = parse_image_name(path)
         if name is None or (name.suffix.lower() in wanted and name.suffix not in suffixes):
-            findings.append(Finding("warn", case.key, "name", f"passed over, not a BIDS name: {path.name}"))
+            text = f"passed over, not a BIDS name: {path.name}"
         elif not name.belongs_to(case.subject, case.visit_id):
             text = f"passed over, its name says another subject or visit: {path.name}"
-            findings.append(Finding("warn", case.key, "name", text))
         else:
             names.append(name)
-    return names, findings
+            if case.visit_id and "ses" not in name.entities:
+                text = f"its name lacks {case.visit_id}; taken by its folder: {path.name}"
+                findings.append(Finding("pass", case.key, "name", text))
+            continue
+        passed_over.append(path)
+        findings.append(Finding("warn", case.key, "name", text))
+    return names, findings, passed_over
 
 
 def _choose(case: Case, what: str, names: Sequence[ImageName]) -> tuple[Path | None, list[Finding]]:

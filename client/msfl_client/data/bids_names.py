@@ -13,7 +13,8 @@ _NO_AGENT = {"", "no", "none", "n/a", "without"}
 _LABEL = r"[A-Za-z0-9+]+"
 _SUBJECT = re.compile(rf"sub-{_LABEL}")
 _SESSION = re.compile(rf"ses-{_LABEL}")
-_IMAGE = re.compile(rf"((?:[a-z]+-{_LABEL}_)+)([A-Za-z0-9]+)(\.nii(?:\.gz)?)")
+_IMAGE = re.compile(rf"((?:[a-z]+-{_LABEL}_)+)([A-Za-z0-9]+)((?i:\.nii(?:\.gz)?))")
+_ENDING = re.compile(r"(?i:\.nii(?:\.gz)?)$")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ImageName:
         path: the file.
         entities: its `key-label` pairs, in the order of the name: {"sub": "01", "ses": "2", "acq": "3d"}.
         suffix: what the file holds: "FLAIR", "mask".
-        extension: ".nii" or ".nii.gz".
+        extension: ".nii" or ".nii.gz", as it is written: some scanners' tools write ".NII.GZ".
         enhanced: whether a contrast agent was given: by `ce-` in the name or ContrastBolusAgent in the sidecar.
     """
 
@@ -35,9 +36,24 @@ class ImageName:
     enhanced: bool = False
 
     def belongs_to(self, subject: str, visit: str | None) -> bool:
-        """Whether the name carries this subject ("sub-01") and visit ("ses-2" or none)."""
+        """Whether the name carries this subject ("sub-01") and no other visit than the folder ("ses-2", or none)."""
         ses = self.entities.get("ses")
-        return f"sub-{self.entities.get('sub')}" == subject and (f"ses-{ses}" if ses else None) == visit
+        return f"sub-{self.entities.get('sub')}" == subject and (ses is None or f"ses-{ses}" == visit)
+
+    @property
+    def is_lesion_mask(self) -> bool:
+        """Whether it can only be a lesion mask: label-lesion_mask; label-lesion_roi or _dseg; desc-lesion_mask or _roi.
+
+        A `_dseg` or `_mask` that does not say "lesion" may hold tissues or a brain.
+        """
+        if self.entities.get("label") == "lesion":
+            return self.suffix in {"mask", "roi", "dseg"}
+        return "label" not in self.entities and self.entities.get("desc") == "lesion" and self.suffix in {"mask", "roi"}
+
+    @property
+    def is_plain_mask(self) -> bool:
+        """Whether it is named as BIDS names a lesion mask today."""
+        return self.suffix == "mask" and self.entities.get("label") == "lesion"
 
 
 def is_subject(name: str) -> bool:
@@ -51,8 +67,13 @@ def is_visit_folder(name: str) -> bool:
 
 
 def is_nifti(name: str) -> bool:
-    """Whether `name` ends like a NIfTI file."""
-    return name.endswith((".nii", ".nii.gz"))
+    """Whether `name` ends like a NIfTI file, in small letters or capitals."""
+    return _ENDING.search(name) is not None
+
+
+def sidecar_of(path: Path) -> Path:
+    """The JSON file beside an image."""
+    return path.with_name(_ENDING.sub("", path.name) + ".json")
 
 
 def parse_image_name(path: Path) -> ImageName | None:
@@ -64,7 +85,7 @@ def parse_image_name(path: Path) -> ImageName | None:
     entities = dict(pairs)
     if len(entities) < len(pairs):
         return None
-    enhanced = "ce" in entities or _has_agent(path.with_name(path.name.removesuffix(match[3]) + ".json"))
+    enhanced = "ce" in entities or _has_agent(sidecar_of(path))
     return ImageName(path, entities, match[2], match[3], enhanced)
 
 
@@ -82,7 +103,7 @@ def preferred_first(names: Sequence[ImageName]) -> list[ImageName]:
             len(name.entities),
             int(run) if run.isascii() and run.isdigit() else 0,
             name.path.name.removesuffix(name.extension),
-            name.extension == ".nii",
+            name.extension.lower() == ".nii",
         )
 
     return sorted((name for name in names if name.entities.get("part", "mag") == "mag"), key=rank)

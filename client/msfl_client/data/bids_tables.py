@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msfl_client.data.bids_names import sidecar_of
 from msfl_client.data.findings import Finding
 from msfl_common.config.contrasts import Contrast, facts_of
 from msfl_common.errors import InputError
@@ -108,7 +109,7 @@ def sidecar_scanner(root: Path, images: Mapping[Contrast, Path]) -> str | None:
 
     Beside each image, then `<contrast>.json` at the root, which by BIDS applies to every such image.
     """
-    beside = [path.with_name(path.name.split(".nii")[0] + ".json") for path in images.values()]
+    beside = [sidecar_of(path) for path in images.values()]
     for path in [*beside, *(root / f"{facts_of(contrast).suffix}.json" for contrast in images)]:
         content = read_mapping(path)
         parts = [_known(str(content.get(key, ""))) for key in ("Manufacturer", "ManufacturersModelName")]

@@ -139,7 +139,7 @@ def _not_preprocessed(case: Case, site: SiteConfig, facts: CaseFacts) -> Iterato
         text = f"expected skull-stripped images, or a preprocessed case; not skull-stripped: {', '.join(heads)}"
         yield Finding("fail", case.key, "whole-head", text)
     elif read_sidecar(case, site):
-        text = "preprocessed from other files or settings; its own images are used instead"
+        text = "preprocessed from other files or settings, or by an earlier version; its own images are used instead"
         yield Finding("warn", case.key, "out-of-date", text)
 
 

@@ -48,7 +48,9 @@ def refusals_in(findings: Sequence[Finding], force: bool) -> tuple[str, ...]:
 
 FIXES: Mapping[str, str] = MappingProxyType(
     {
-        "name": "rename it to sub-<label>[_ses-<label>]_<contrast>.nii.gz; labels are letters and digits",
+        "name": "rename it to anat/sub-<label>[_ses-<label>]_<contrast>.nii.gz; labels are letters and digits",
+        "mask-name": "rename it to anat/sub-<label>[_ses-<label>]_label-lesion_mask.nii.gz, in the folder of masks",
+        "bidsignore": "nothing to do where .bidsignore means it; its syntax is that of .gitignore",
         "several-files": "keep one file per contrast and visit, or name the one to use without acq-, run-",
         "participants": "give participants.tsv one tab-separated row per sub-* folder, each once",
         "ids": "write ids alike in every table and folder; spreadsheets drop leading zeros of numbers",

@@ -77,6 +77,13 @@ def features_of(
     return rows, left_out
 
 
+def digest_of_images(cases: Sequence[Case], inputs: Inputs) -> str:
+    """What a table of features was measured from, but for the model that outlined lesions: images, masks, settings."""
+    files = [[case.key, fingerprint_of(case, True)] for case in cases]
+    text = json.dumps([FORMAT, list(FEATURES), inputs.model_dump(mode="json"), sorted(files, key=str)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _of_patient(
     visits: list[Case], inputs: Inputs, cache: Path, model: LesionModel | None, on_case: Callable[[], None]
 ) -> dict[str, dict[str, float] | str]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
+from msfl_client.data.bids import Case
+from msfl_client.data.bids_tables import read_participants, visit_scanners
 from msfl_client.features.cache import TABLE
 from msfl_client.features.table import FeatureTable, read_features_table
 from msfl_common.config.site import SiteConfig
@@ -22,3 +25,25 @@ def own_features(site: SiteConfig) -> FeatureTable | None:
         raise InputError(f"{tables[0][1]}: harmonized to another reference than the site's other tables; give raw ones")
     rows = [replace(row, dataset=dataset) for dataset, table in read for row in table.rows]
     return FeatureTable(tuple(rows), read[0][1].harmonized_to) if read else None
+
+
+def cases_of_table(table: FeatureTable, site: SiteConfig) -> tuple[Case, ...]:
+    """The cases of a table of features, in its order, without images.
+
+    The scanner of a row that names none is that of sessions.tsv, else of participants.tsv, as for cases with images.
+
+    Raises:
+        InputError: a row is of a folder that the site does not have.
+    """
+    roots = site.data
+    of_patient = [read_participants(root).scanners for root in roots]
+    of_visit = lru_cache(maxsize=None)(visit_scanners)
+    cases = []
+    for row in table.rows:
+        if row.dataset >= len(roots):
+            text = f"dataset {row.dataset} of the table of features: the site has {len(roots)} folders, counted from 0"
+            raise InputError(text)
+        named = of_visit(roots[row.dataset] / row.participant_id).get(row.session_id or "")
+        scanner = row.scanner or named or of_patient[row.dataset].get(row.participant_id)
+        cases.append(Case(row.dataset, row.participant_id, row.session_id, {}, None, scanner, site.one_person))
+    return tuple(cases)

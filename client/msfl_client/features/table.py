@@ -17,7 +17,7 @@ from msfl_common.system.tab_separated import TsvFile, read_tsv, tsv_text
 
 _MISSING = "n/a"
 _NOTHING = ("", _MISSING, "nan", "NaN")
-_HARMONIZED = "HarmonizedTo"
+_HARMONIZED, _MEASURED = "HarmonizedTo", "MeasuredFrom"
 _LOG_TOLERANCE = 0.02  # of a logarithm from that of its feature, both being rounded in a table
 _CASE_COLUMNS = {
     "participant_id": "Subject",
@@ -57,10 +57,17 @@ class FeatureRow:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features of several cases; `harmonized_to` is the version of the reference they were brought to, if any."""
+    """Features of several cases.
+
+    Attributes:
+        rows: one for each case.
+        harmonized_to: version of the reference that they were brought to, if any.
+        measured_from: digest of the images and settings that they were measured from; None for a table of one's own.
+    """
 
     rows: tuple[FeatureRow, ...]
     harmonized_to: str | None = None
+    measured_from: str | None = None
 
 
 def write_features_table(path: Path, table: FeatureTable) -> None:
@@ -81,6 +88,8 @@ def write_features_table(path: Path, table: FeatureTable) -> None:
         columns[name] = {"Description": feature.description} | ({"Units": feature.unit} if feature.unit else {})
     if table.harmonized_to is not None:
         columns[_HARMONIZED] = table.harmonized_to
+    if table.measured_from is not None:
+        columns[_MEASURED] = table.measured_from
     write_json(path.with_suffix(".json"), columns)  # first: without it, a harmonized table would pass for a raw one
     write_text(path, tsv_text(lines))
 
@@ -104,8 +113,11 @@ def read_features_table(path: Path) -> FeatureTable:
         raise InputError(f"{sidecar}: cannot be read: {reason(error)}") from None
     if not {*table.columns} & {*FEATURES} or "participant_id" not in table.columns:
         raise InputError(f"{path}: expected tab-separated columns, participant_id and features among them")
-    harmonized_to = described.get(_HARMONIZED) if isinstance(described, dict) else None
-    return FeatureTable(tuple(_rows(table, check=harmonized_to is None)), harmonized_to)
+    if twice := [name for name in table.columns if name and table.columns.count(name) > 1]:
+        raise InputError(f"{path}: column {twice[0]} is there twice; remove one")
+    facts = described if isinstance(described, dict) else {}
+    rows = tuple(_rows(table, check=facts.get(_HARMONIZED) is None))
+    return FeatureTable(rows, facts.get(_HARMONIZED), facts.get(_MEASURED))
 
 
 def _rows(table: TsvFile, check: bool) -> Iterator[FeatureRow]:

@@ -23,6 +23,9 @@ from msfl_common.config.base import Frozen
 from msfl_common.errors import Code, RefusedError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals
 
+# Of a scanner on a feature, in deviations of the reference. Vendors differ by some; a unit that is ten times another,
+# in a feature that varies by a third between persons, is 27.
+MOST_SHIFT, FAR_SHIFT = 25.0, 5.0
 MOST_EFFECT = 20.0  # of covariates on a feature, from the least affected case to the most, in deviations of the rest
 
 
@@ -188,6 +191,33 @@ def apply_fit(rows: Rows, fit: SiteFit, reference: Reference) -> Floats:
                 rows.features_NP[index], covariates, _one_scanner_model(known[scanner], reference)
             )
     return harmonized_NP
+
+
+def check_shifts(fit: SiteFit, reference: Reference) -> list[str]:
+    """Refuse a scanner so far from the reference that no scanner is; name those that are further than most.
+
+    Raises:
+        RefusedError: with the code BAD_TABLE; the line names scanner, feature and shift.
+    """
+    far = []
+    for scanner in fit.scanners:
+        for name, shift in zip(reference.settings.feature_names, scanner.gamma_star, strict=True):
+            text = f"scanner {scanner.scanner}, {name}: {shift:+.3g} SD from the reference"
+            if abs(shift) > MOST_SHIFT:
+                detail = (
+                    f"{text}, and no scanner shifts a feature by more than {MOST_SHIFT:g}; of another unit or measure?"
+                )
+                raise RefusedError(Code.BAD_TABLE, detail)
+            if abs(shift) > FAR_SHIFT:
+                far.append(f"{text}, more than {FAR_SHIFT:g}: look whether it was measured as at the other sites")
+    return far
+
+
+def z_scores(rows: Rows, values_NP: Floats, reference: Reference) -> Floats:
+    """Values of the reference's features in its deviations from what it expects at the covariates, N x P."""
+    expected_NP = np.array(reference.grand_mean) + rows.covariates_NQ.astype(np.float64) @ reference.beta
+    scores_NP: Floats = (values_NP - expected_NP) / np.sqrt(reference.pooled_variance)
+    return scores_NP
 
 
 def check_effects(rows: Rows, harmonized_NP: Floats, reference: Reference) -> None:

@@ -15,7 +15,15 @@ import numpy as np
 
 from msfl_client.data.bids import Case
 from msfl_client.features.table import FeatureRow, FeatureTable, write_features_table
-from msfl_client.harmonization.combat import Rows, SiteFit, apply_fit, check_effects, fit_scanners
+from msfl_client.harmonization.combat import (
+    Rows,
+    SiteFit,
+    apply_fit,
+    check_effects,
+    check_shifts,
+    fit_scanners,
+    z_scores,
+)
 from msfl_client.harmonization.selection import Selection, select_cases, why_left_out
 from msfl_common.config.base import Covariate
 from msfl_common.config.site import SiteConfig
@@ -29,6 +37,26 @@ FOLDER, FIT_FILE, TABLE_FILE = "harmonization", "scanners.json", "features.tsv"
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Where harmonized values lie, in standard deviations from what the reference expects at their covariates.
+
+    Attributes:
+        low: 2.5% are below.
+        high: 2.5% are above.
+        furthest: the one furthest away.
+        of: its case and feature; for the site's own eyes.
+    """
+
+    low: float
+    high: float
+    furthest: float
+    of: str
+
+    def __str__(self) -> str:
+        return f"95% of the values are from {self.low:.1f} to {self.high:.1f} SD of the reference"
+
+
+@dataclass(frozen=True)
 class HarmonizedSite:
     """What a site has after it took a reference.
 
@@ -36,11 +64,15 @@ class HarmonizedSite:
         fit: its scanners' fits.
         table: the features of its cases, harmonized.
         left_out: key of each case that is not, with the reason.
+        far: a line for each feature of a scanner that is further from the reference than scanners mostly are.
+        spread: where the harmonized values lie.
     """
 
     fit: SiteFit
     table: FeatureTable
     left_out: Mapping[str, str]
+    far: Sequence[str]
+    spread: Spread
 
 
 def training_rows(
@@ -86,8 +118,8 @@ def harmonize_site(
         folder: where the outcome lies afterwards.
 
     Raises:
-        RefusedError: no scanner has enough training patients, or the reference would write covariates into features;
-            nothing is written.
+        RefusedError: no scanner has enough training patients, one is further from the reference than a scanner can be,
+            or the reference would write covariates into features; nothing is written.
         InputError: the features are harmonized already; nothing is written.
     """
     settings, raw = reference.settings, _raw_rows(table)
@@ -100,6 +132,7 @@ def harmonize_site(
     if np.isinf(harmonized_NP).any():
         raise RefusedError(Code.BAD_STUDY, "the reference does not suit the site's features")
     check_effects(every, harmonized_NP, reference)
+    far = check_shifts(fit, reference)
     for case, scanner, values in zip(chosen.cases, chosen.scanners, harmonized_NP, strict=True):
         if np.isnan(values).any():
             left_out[case.key] = f"scanner {scanner} has no fit: too few training patients"
@@ -109,7 +142,18 @@ def harmonize_site(
     write_text(folder / REFERENCE_FILE, reference.model_dump_json(indent=1) + "\n")
     write_text(folder / FIT_FILE, fit.model_dump_json(indent=1) + "\n")
     write_features_table(folder / TABLE_FILE, harmonized)
-    return HarmonizedSite(fit, harmonized, left_out)
+    keys = [case.key for case in chosen.cases]
+    return HarmonizedSite(
+        fit, harmonized, left_out, far, _spread(keys, z_scores(every, harmonized_NP, reference), settings)
+    )
+
+
+def _spread(keys: Sequence[str], scores_NP: Floats, settings: Harmonization) -> Spread:
+    """Of cases with a fit; there is one at least, as scanners have training cases."""
+    low, high = np.nanpercentile(scores_NP, [2.5, 97.5])
+    case, feature = divmod(int(np.nanargmax(np.abs(scores_NP))), scores_NP.shape[1])
+    of = f"{settings.feature_names[feature]} of {keys[case]}"
+    return Spread(float(low), float(high), float(scores_NP[case, feature]), of)
 
 
 def _raw_rows(table: FeatureTable) -> dict[str, FeatureRow]:

@@ -109,7 +109,7 @@ def _content(path: Path) -> bytes:
     raw = path.read_bytes()
     if not raw:
         raise CaseError("the file is empty (0 bytes)")
-    zipped = path.name.endswith(".gz")
+    zipped = path.name.lower().endswith(".gz")
     if zipped != raw.startswith(_GZIP):
         raise CaseError(_what_it_is(raw, zipped))
     if not zipped:

@@ -17,7 +17,7 @@ from msfl_client.data.derivative import read_sidecar
 from msfl_client.data.findings import refusals_in, warnings_in
 from msfl_client.data.qc_record import poor_fit
 from msfl_client.features.cache import features_of
-from msfl_client.features.own_table import own_features
+from msfl_client.features.own_table import cases_of_table, own_features
 from msfl_client.features.table import FeatureTable
 from msfl_client.harmonization.site import FOLDER, harmonize_site
 from msfl_client.preprocessing.site import preprocess_site
@@ -109,7 +109,7 @@ def read_inputs(
 
 
 def _of_table(site: SiteConfig, own: FeatureTable) -> KnownInputs:
-    cases = tuple(Case(row.dataset, row.participant_id, row.session_id, {}, None, row.scanner) for row in own.rows)
+    cases = cases_of_table(own, site)
     return KnownInputs(site, cases, frozenset(case.subject for case in cases), own)
 
 

@@ -52,7 +52,8 @@ def take_reference(context: SiteContext, task: RoundTask, reference: Reference) 
     not.
 
     Raises:
-        RefusedError: the reference is not of this study's settings, or no scanner has enough cases.
+        RefusedError: the reference is not of this study's settings, no scanner has enough patients, or one is further
+            from the reference than a scanner can be.
     """
     if task.settings.harmonization.method == "none" or not reference.fits(task.settings.harmonization):
         raise RefusedError(Code.BAD_STUDY, "the reference was made with other settings than the study's")
@@ -61,7 +62,9 @@ def take_reference(context: SiteContext, task: RoundTask, reference: Reference) 
     made = harmonize_site(
         context.training, context.cases, context.site, reference, case_features(context, task), folder
     )
-    note = f"{len(made.table.rows)} of {len(context.cases)} cases, reference {reference.version}"
+    for line in made.far:
+        context.on_progress(context.site.name, "checked", 0, 0, line)
+    note = f"{len(made.table.rows)} of {len(context.cases)} cases, reference {reference.version}; {made.spread}"
     context.on_progress(context.site.name, "harmonized", len(made.table.rows), len(context.cases), note)
 
 

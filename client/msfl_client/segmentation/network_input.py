@@ -30,7 +30,7 @@ from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 from msfl_common.system.files import write_bytes
 
-CACHE_FORMAT = 5  # raise it whenever this module's results change
+CACHE_FORMAT = 6  # raise it whenever this module's results change
 
 
 @dataclass(frozen=True)

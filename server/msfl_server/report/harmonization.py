@@ -17,8 +17,12 @@ def harmonization_section(reference: Reference, effect: HarmonizationEffect | No
     facts = (
         f"ComBat over {reference.num_scanners} scanners at {reference.num_sites} sites, from sums of "
         f"{reference.num_cases} training cases: {len(reference.settings.feature_names)} features, "
-        f"{' and '.join(reference.settings.covariates) or 'no covariates'} kept. Reference {reference.version}."
+        f"{' and '.join(reference.settings.covariates) or 'no covariates'} kept. A patient counts once on each "
+        f"scanner. Reference {reference.version}."
     )
+    if effect is not None and effect.spread is not None:
+        before, after = (f"{low:.1f} to {high:.1f}" for low, high in (effect.spread.before, effect.spread.after))
+        facts += f" 95% of the values lie within {before} SD of what it expects before, {after} SD after."
     if effect is None:
         return {"facts": facts, "rows": [], "charts": []}
     rows = [
@@ -35,7 +39,7 @@ def harmonization_section(reference: Reference, effect: HarmonizationEffect | No
     ]
     for name, title, label, found in (
         ("age", "Age", "SD per decade", effect.age),
-        ("outcome", "Activity within a year", "SD between outcomes", effect.outcome),
+        ("outcome", effect.outcome_name or "Outcome", "SD between outcomes", effect.outcome),
     ):
         if found:
             alt = f"{title}: each feature's association within scanners against that over all cases, before and after."

@@ -45,9 +45,27 @@ class Association:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Within what 95% of the features' values lie, in standard deviations of the reference from what it expects."""
+
+    before: tuple[float, float]
+    after: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class HarmonizationEffect:
-    """What harmonization changed; `outcome` is empty where no outcome is known."""
+    """What harmonization changed.
+
+    Attributes:
+        scanner: whether it can still be told.
+        age: what goes with age.
+        outcome: what goes with the outcome; empty where none is known.
+        outcome_name: which that is.
+        spread: where the values lie.
+    """
 
     scanner: list[ScannerPredictability]
     age: list[Association]
     outcome: list[Association]
+    outcome_name: str = ""
+    spread: Spread | None = None

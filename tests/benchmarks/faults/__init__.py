@@ -1,1 +1,1 @@
-"""Wrong without a word: what independent trials found, measured."""
+"""Faults that give wrong results without a word: how many are right, refused or said."""

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.client.cli.test_check import run
 
-from msfl_client.features.table import read_features_table
-from msfl_client.harmonization.combat import Rows, compute_moments, compute_residuals
-from msfl_common.config.study import Harmonization
+from msfl_client.classification.outcome_data import read_outcomes
+from msfl_client.data.bids import Case, find_cases
+from msfl_client.features.cache import TABLE, digest_of_images
+from msfl_client.features.own_table import cases_of_table
+from msfl_client.features.table import FeatureRow, FeatureTable, read_features_table, write_features_table
+from msfl_client.harmonization.combat import Rows, SiteFit, compute_moments, compute_residuals
+from msfl_client.harmonization.late_site import gather
+from msfl_client.harmonization.site import harmonize_site
+from msfl_common.config.site import load_site
+from msfl_common.config.study import Harmonization, load_study
+from msfl_common.errors import InputError
 from msfl_common.harmonization import Reference, covariate_columns, make_reference, solve_slopes
 
 NAMES = ("bpf", "gm_volume_ml", "wm_volume_ml")
@@ -24,6 +35,14 @@ harmonization:
   features: [bpf, gm_volume_ml, wm_volume_ml]
   min_cases: 3
 validation: {fraction: 0.1}
+"""
+CLASSIFICATION = """\
+task: classification
+classification:
+  outcome: {column: course}
+  features: [bpf]
+  clinical: [age]
+  model: {kind: logistic}
 """
 
 
@@ -90,6 +109,103 @@ def test_a_late_site_fits_itself_and_sends_nothing(base: Path) -> None:
     assert table.harmonized_to == make_reference_of_others().version
     assert {row.key for row in table.rows} == {f"sub-{number}" for number in range(7)}
     assert np.mean([row.features["bpf"] for row in table.rows]) < 0.6  # the others' .5, no longer its own .8
+
+
+def test_what_lies_far_from_the_reference_is_said(base: Path) -> None:
+    done = harmonize(base)
+    assert "harmonized, 95% of the values are from" in done.stdout
+    assert "caution" not in done.stdout
+    lines = [line.split("\t") for line in (base / "own.tsv").read_text().splitlines()]
+    for cells in lines[1:]:
+        cells[3] = f"{float(cells[3]) + 400:.6f}"
+    (base / "far.tsv").write_text("".join("\t".join(cells) + "\n" for cells in lines))
+    done = harmonize(base, table="far.tsv")
+    assert "caution: scanner new, gm_volume_ml: +" in done.stdout
+    assert "SD from the reference, more than 5" in done.stdout
+
+
+def test_a_site_of_tables_alone_fits_to_the_patients_that_the_study_trains_on(base: Path) -> None:
+    """No image, no `--table`: the split is the classification's, and the fit that of a round, to the last bit."""
+    site = load_site(base / "site.yaml")
+    shutil.rmtree(base / "bids" / "derivatives", ignore_errors=True)
+    for folder in (base / "bids").glob("sub-*"):
+        shutil.rmtree(folder)
+    (base / "bids" / "features").mkdir()
+    (base / "bids" / "features" / "features.tsv").write_text((base / "own.tsv").read_text())
+    people = (base / "bids" / "participants.tsv").read_text().splitlines()
+    labelled = [f"{people[0]}\tcourse", *(f"{line}\t{number % 2}" for number, line in enumerate(people[1:]))]
+    (base / "bids" / "participants.tsv").write_text("\n".join(labelled) + "\n")
+    (base / "study.yaml").write_text(f"{STUDY}{CLASSIFICATION}")
+    study = load_study(base / "study.yaml")
+    data = read_outcomes(site, study, lambda *_: None)
+    assert 0 < len(data.training_cases) < 7
+    done = run(
+        "harmonize", base / "site.yaml", "--reference", base / "harmonization.json", "--study", base / "study.yaml"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "features: features/features.tsv of the site's folders" in done.stderr
+    assert data.raw is not None
+    expected = harmonize_site(
+        data.training_cases, data.cases, site, make_reference_of_others(), data.raw, base / "round"
+    )
+    fitted = SiteFit.model_validate_json((base / "state" / "harmonization" / "scanners.json").read_text())
+    assert fitted == expected.fit
+    checked = run("check", base / "site.yaml", "--study", base / "study.yaml")
+    assert f"scanner new: {fitted.scanners[0].num_cases} training patients" in checked.stdout
+
+
+def test_without_a_study_nobody_knows_who_is_held_out(base: Path) -> None:
+    done = run("harmonize", base / "site.yaml", "--reference", base / "harmonization.json", "--table", base / "own.tsv")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "which patients are held out follows from study pilot: give its file with --study" in done.stderr
+    (base / "study.yaml").write_text(STUDY.replace("min_cases: 3", "min_cases: 4"))
+    done = harmonize(base)
+    assert done.returncode == 2
+    assert "made with other settings than `harmonization` of study pilot" in done.stderr
+
+
+def test_every_reason_is_given_where_nothing_can_be_harmonized(base: Path) -> None:
+    path = base / "bids" / "participants.tsv"
+    path.write_text(path.read_text().replace("\tnew", "\told").replace("sub-3\t33", "sub-3\tn/a"))
+    (base / "study.yaml").write_text(STUDY.replace("min_cases: 3", "min_cases: 20"))
+    reference = make_reference_of_others()
+    strict = reference.settings.model_copy(update={"min_cases": 20})
+    (base / "harmonization.json").write_text(reference.model_copy(update={"settings": strict}).model_dump_json())
+    done = harmonize(base)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "no scanner can be harmonized: 1 (sub-3): no usable age in participants.tsv; 7 (sub-" in done.stderr
+    assert (
+        "scanner old: 7 training patients (7 visits) with every covariate; at least 20 patients are needed"
+        in done.stderr
+    )
+
+
+def test_what_features_wrote_is_used_while_the_images_are_those(base: Path) -> None:
+    site, study = load_site(base / "site.yaml"), load_study(base / "study.yaml")
+    rows, _ = read_features_table(base / "own.tsv").rows, (base / "state" / "features").mkdir(parents=True)
+    cases = find_cases(site, study.inputs.contrasts)[0]
+    table = FeatureTable(rows, measured_from=digest_of_images(cases, study.inputs))
+    write_features_table(site.state / TABLE, table)
+
+    def measure(cases: Sequence[Case], _: Path | None) -> FeatureTable:
+        return FeatureTable(())
+
+    late = gather(site, study, base, None, lambda _: cases, measure)
+    assert (late.table, late.source) == (table, str(site.state / TABLE))
+    cases[0].images["T1w"].touch()
+    late = gather(site, study, base, None, lambda _: cases, measure)
+    assert late.table.rows == ()
+    assert late.source.endswith("is of other images or settings")
+
+
+def test_a_scanner_is_taken_from_the_clinical_tables_where_a_table_of_features_has_none(base: Path) -> None:
+    site = load_site(base / "site.yaml")
+    (base / "bids" / "sub-0" / "sub-0_sessions.tsv").write_text("session_id\tscanner\n02\tthird\n")
+    rows = [FeatureRow(f"sub-{number}", "ses-02", "own" if number == 1 else None, 0, {}) for number in (0, 1, 8)]
+    cases = cases_of_table(FeatureTable(tuple(rows)), site)
+    assert [case.scanner for case in cases] == ["third", "own", "old"]
+    with pytest.raises(InputError, match="dataset 1 of the table of features: the site has 1 folders"):
+        cases_of_table(FeatureTable((replace(rows[0], dataset=1),)), site)
 
 
 def test_json(base: Path) -> None:

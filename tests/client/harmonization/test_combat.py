@@ -9,10 +9,23 @@ import pandas as pd
 import pytest
 from neuroHarmonize import harmonizationLearn
 
-from msfl_client.harmonization.combat import Rows, SiteFit, apply_fit, compute_moments, compute_residuals, fit_scanners
+from msfl_client.harmonization.combat import (
+    FAR_SHIFT,
+    MOST_SHIFT,
+    Rows,
+    SiteFit,
+    apply_fit,
+    check_shifts,
+    compute_moments,
+    compute_residuals,
+    fit_scanners,
+    join_rows,
+    z_scores,
+)
 from msfl_common.config.base import Covariate
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.config.study import Harmonization
+from msfl_common.errors import RefusedError
 from msfl_common.harmonization import Floats, Reference, covariate_columns, make_reference, solve_slopes
 
 # Learning from pooled rows, neuroHarmonize uses a class of numpy that is to go.
@@ -112,6 +125,53 @@ def test_a_late_scanner_fits_itself_and_changes_nobody() -> None:
     assert gap_P.max() < 0.25
     assert np.median(raw_P) > 4 * np.median(gap_P)
     assert np.array_equal(apply_fit(sites["a"], fits["a"], reference), before)
+
+
+def test_a_scanner_further_away_than_a_scanner_can_be_is_refused_and_a_far_one_said() -> None:
+    rng = np.random.default_rng(6)
+    sites = {name: random_rows(scanners, LINEAR, rng)[0] for name, scanners in SITES.items()}
+    reference, fits = federated(sites, LINEAR)
+    assert check_shifts(fits["b"], reference) == []
+    rows, name, deviation = sites["b"], LINEAR.features[4], np.sqrt(reference.pooled_variance[4])
+    for shift, is_refused in ((MOST_SHIFT + 3, True), (FAR_SHIFT + 2, False), (-MOST_SHIFT - 3, True)):
+        moved = replace(rows, features_NP=rows.features_NP + np.eye(20)[4] * shift * deviation)
+        fit = fit_scanners(moved, reference)
+        if is_refused:
+            with pytest.raises(RefusedError, match=f"scanner one, {name}: .* SD from the reference.*another unit"):
+                check_shifts(fit, reference)
+        else:
+            assert [line.split(":")[0] for line in check_shifts(fit, reference)] == [f"scanner one, {name}"]
+
+
+def test_scores_are_deviations_from_what_the_reference_expects() -> None:
+    rng = np.random.default_rng(7)
+    sites = {name: random_rows({"one": 400}, LINEAR, rng)[0] for name in SITES}
+    reference, fits = federated(sites, LINEAR)
+    raw_NP = z_scores(sites["a"], sites["a"].features_NP, reference)
+    after_NP = z_scores(sites["a"], apply_fit(sites["a"], fits["a"], reference), reference)
+    assert np.abs(after_NP.mean(axis=0)).max() < 0.1 < np.abs(raw_NP.mean(axis=0)).max()
+    assert after_NP.std(axis=0) == pytest.approx(np.ones(20), abs=0.15)
+
+
+def test_eight_visits_of_one_patient_erase_what_is_his_and_one_does_not() -> None:
+    """The fault that counting patients mends: what is peculiar to a patient becomes his scanner's."""
+    rng = np.random.default_rng(8)
+    sites = {name: random_rows(scanners, LINEAR, rng)[0] for name, scanners in SITES.items()}
+    reference, _ = federated(sites, LINEAR)
+    ill = sites["b"].take([0] * 8)
+    ill.features_NP[:] += 2.5 * np.sqrt(reference.pooled_variance) * (1 + 0.02 * rng.normal(size=(8, 1)))
+    before = (
+        z_scores(ill, ill.features_NP, reference).mean()
+        - z_scores(sites["b"], sites["b"].features_NP, reference).mean()
+    )
+    alone = z_scores(ill, apply_fit(ill, fit_scanners(ill, reference), reference), reference).mean()
+    together = join_rows([sites["b"], ill.take([0])])
+    fit = fit_scanners(together, reference)
+    kept = z_scores(ill, apply_fit(ill, fit, reference), reference).mean()
+    own = z_scores(sites["b"].take([0]), apply_fit(sites["b"].take([0]), fit, reference), reference).mean()
+    assert before > 2
+    assert abs(alone) < 0.5
+    assert kept - own > 2
 
 
 def test_a_scanner_without_a_fit_is_not_harmonized() -> None:

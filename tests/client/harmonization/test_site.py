@@ -201,6 +201,9 @@ def test_what_lies_at_the_site_afterwards(tmp_path: Path) -> None:
     assert len(made.table.rows) == 11
     raw = {row.key: row.features for row in features_of(cases).rows}
     assert max(abs(row.features[NAMES[0]] - raw[row.key][NAMES[0]]) for row in made.table.rows) > 0.01
+    assert made.far == []
+    assert made.spread.low < -1.5 < 1.5 < made.spread.high <= abs(made.spread.furthest)
+    assert made.spread.of.split(" of ")[1] in {row.key for row in made.table.rows}
     again = read_features_table(tmp_path / "out" / "features.tsv")
     assert again == made.table
     assert again.harmonized_to == reference_of(cases, tmp_path).version

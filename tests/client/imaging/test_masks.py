@@ -54,6 +54,14 @@ def test_a_lesion_of_three_voxels_stays_beside_a_large_one_and_one_of_two_need_n
     assert there[7, 7, 7] or there[7, 7, 8]
 
 
+def test_lesions_smaller_than_a_voxel_stay_where_nothing_else_is() -> None:
+    mask = np.zeros((40, 40, 40), np.float32)
+    for corner in (5, 17, 29):
+        mask[corner : corner + 2, 9:11, 9:11] = 1
+    there = carry_mask(nib.Nifti1Image(mask, np.eye(4)), coarse(4.0, 1.5))
+    assert np.argwhere(there).tolist() == [[1, 2, 2], [4, 2, 2], [7, 2, 2]]
+
+
 def test_thick_slices_are_laid_out_over_thinner_ones() -> None:
     thick = spheres(np.diag([1.0, 1.0, 4.0, 1.0]), (36, 36, 9))
     shape, affine = coarse(1.0, 0.0)

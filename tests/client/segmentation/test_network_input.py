@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
+from scipy import ndimage
 
 from msfl_client.imaging.resampling import normalise, resample
 from msfl_client.segmentation.network_input import cached_network_input, make_network_input, make_network_inputs
@@ -78,6 +79,21 @@ def test_normalising_is_blind_to_gain_and_leaves_the_background_dark() -> None:
     image[2:6, 2:6, 2:6] = np.random.default_rng(0).normal(100, 10, (4, 4, 4))
     assert np.allclose(normalise(image * 7), normalise(image), atol=1e-4)
     assert (normalise(image)[0] == normalise(image).min()).all()
+
+
+def test_a_finer_mask_keeps_its_small_lesions(make_site: Callable[..., object]) -> None:
+    """Blurred and cut at one half, they would vanish."""
+    site = make_site()
+    shape, affine = (96, 112, 80), np.diag([1.5, 1.5, 1.5, 1.0])
+    mask = np.zeros(shape, np.uint8)
+    for corner in (30, 45, 60):
+        mask[corner : corner + 2, 50:52, 40:42] = 1
+    for contrast in ("T1w", "FLAIR"):
+        site.save(site.image("sub-01", contrast), site.head("1", shape), affine)  # type: ignore[attr-defined]
+    site.save(site.mask("sub-01"), mask, affine)  # type: ignore[attr-defined]
+    prepared = make_network_input(site.cases()["sub-01"], FOUR_MM)  # type: ignore[attr-defined]
+    assert prepared.label_DHW is not None
+    assert prepared.label_DHW.sum() == ndimage.label(prepared.label_DHW)[1] == 3
 
 
 def test_an_empty_image_is_a_case_error(site) -> None:

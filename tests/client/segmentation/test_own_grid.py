@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -50,7 +51,10 @@ def test_the_metrics_are_those_of_the_whole_map_on_the_whole_grid(seed: int) -> 
     own[:3, :3], own[:3, 3] = turn @ np.diag([0.9, 1.1, 2.7]), rng.uniform(-8, 8, 3)
     to_input[:3, 3] = rng.uniform(-3, 3, 3)
     probability_DHW = np.clip(smooth(seed, (20, 22, 18), 1.0) / 3, 0, 1) * (seed != 3)
-    truth_DHW = (smooth(seed + 100, (40, 36, 14), 1.5) > 1.5) & (seed not in (3, 5))
+    if seed > 6:  # one lesion, within a voxel or two
+        near = np.linalg.norm(np.moveaxis(np.indices((20, 22, 18)), 0, -1) - rng.uniform(6, 12, 3), axis=-1)
+        probability_DHW = np.exp(-((near / 1.3) ** 2)).astype(np.float32)
+    truth_DHW = (smooth(seed + 100, (40, 36, 14), 1.5) > 1.5) & (seed not in (3, 5, 7, 8, 9))
     affine = np.diag([2.0, 2.0, 2.0, 1.0])
     whole = on_grid(probability_DHW, np.linalg.inv(to_input) @ affine, (truth_DHW.shape, own))
     sizes = tuple(float(size) for size in voxel_sizes(own))
@@ -123,6 +127,22 @@ def test_a_preprocessed_case_without_its_record_has_no_way_back(site: Any, tmp_p
     elsewhere = Case(0, "sub-01", None, original.images, tmp_path / "other_mask.nii.gz", None)
     with pytest.raises(CaseError, match="the way back from the common space is not known; preprocess it again"):
         own_truth(elsewhere, original, site.config())
+
+
+def test_the_way_back_goes_over_the_contrast_that_the_mask_was_drawn_on(
+    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Registered, the FLAIR lies on the T1w, and that on the template: two matrices, in this order."""
+    original = site.cases()["sub-01"]
+    site.save(original.images["T1w"], site.head("1"), np.diag([5.0, 6.0, 6.0, 1.0]))
+    to_anchor, to_mni = np.diag([1.0, 2.0, 1.0, 1.0]), np.eye(4)
+    to_anchor[0, 3], to_mni[:3, :3] = 3.0, Rotation.from_rotvec([0.3, 0, 0.5]).as_matrix()
+    record = SimpleNamespace(to_anchor={"FLAIR": to_anchor, "T1w": np.eye(4)}, native_to_mni=to_mni)
+    monkeypatch.setattr("msfl_client.segmentation.own_grid.read_sidecar", lambda *_: record)
+    preprocessed = Case(0, "sub-01", None, original.images, tmp_path / "other_mask.nii.gz", None)
+    found = own_truth(preprocessed, original, site.config())
+    assert np.allclose(found.to_input, to_mni @ to_anchor)
+    assert (found.truth_DHW.sum(), found.start) == (4, (8, 14, 10))
 
 
 def test_a_metric_of_other_cases_than_on_the_studys_grid_is_not_told() -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
-from msfl_common.metrics.segmentation import METRICS, segmentation_metrics
+from msfl_common.metrics.registry import possible_range
+from msfl_common.metrics.segmentation import METRICS, NATIVE, NATIVE_METRICS, segmentation_metrics
 
 SPACINGS = [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (3.0, 0.9, 1.1), (0.5, 0.5, 4.0)]
 
@@ -202,3 +203,13 @@ def test_a_perfect_mask_has_the_best_value_of_every_metric() -> None:
     found = segmentation_metrics(mask, mask, (1.0, 1.0, 1.0))
     best = {name: metric.upper if metric.higher_is_better else metric.lower for name, metric in METRICS.items()}
     assert found == best
+
+
+def test_every_metric_has_its_like_on_the_own_grid() -> None:
+    """As bounded in what a site may send, and under a title that names the grid."""
+    assert [f"{name}{NATIVE}" for name in METRICS] == list(NATIVE_METRICS)
+    for name, metric in METRICS.items():
+        own = NATIVE_METRICS[f"{name}{NATIVE}"]
+        assert possible_range(f"{name}{NATIVE}") == possible_range(name)
+        assert (own.unit, own.higher_is_better) == (metric.unit, metric.higher_is_better)
+        assert metric.title.removesuffix("study's grid") == own.title.removesuffix("own grid")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from msfl_common.metrics.intervals import Estimate, meta_analysis
 from msfl_common.metrics.segmentation import NATIVE_METRICS
 from msfl_server.report.charts import between_sites
 from msfl_server.report.page import Overlay, render_table, write_report
-from msfl_server.research.simulation.harmonization_measures import CasesInOnePlace, measure_effect
+from msfl_server.research.simulation.harmonization_measures import CasesInOnePlace, measure_effect, spread_of
 from msfl_server.results.summary import RoundSummary, SiteFailure, SiteMetric, Timing, summarise_metric
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -261,11 +262,14 @@ def test_a_simulated_harmonization_shows_what_it_changed(tmp_path, summary, stud
         settings=reference.settings,
         patients=tuple(map(str, range(60))),
         ages=ages,
-        outcomes=np.full(60, np.nan),
+        outcomes=np.repeat([0.0, 1.0], 30),
+        outcome_name="progression_1y",
     )
-    page = page_of(write_report(tmp_path, summary, study, reference=reference, effect=measure_effect(cases, 0)))
+    effect = replace(measure_effect(cases, 0), spread=spread_of(cases, reference))
+    page = page_of(write_report(tmp_path, summary, study, reference=reference, effect=effect))
     assert "logistic regression 1.00" in page.text
     assert "0.33" in page.text  # chance
     assert "Age" in page.text
-    assert "Activity within a year" not in page.text  # no outcome is known
+    assert "progression_1y" in page.text
+    assert "95% of the values lie within" in page.text
     assert len(page.ids) == len(set(page.ids))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from flwr.clientapp import ClientApp
@@ -145,6 +146,9 @@ def test_a_site_left_out_brings_itself_to_a_reference_of_the_others(patients: Pa
     cases = cases_of_run(setup, reference)
     assert cases is not None
     assert {name.split()[0] for name in cases.raw.scanners} == set(SITES)
+    known = cases.outcomes[np.isfinite(cases.outcomes)]
+    assert (cases.outcome_name, set(known)) == ("activity", {0.0, 1.0})  # the study's, not another
+    assert len(known) <= len(set(cases.patients))  # at each patient's index visit
 
 
 @pytest.mark.slow

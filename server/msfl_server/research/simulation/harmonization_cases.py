@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from msfl_client.classification.outcome_data import read_outcomes
-from msfl_client.data.bids import Case
+from msfl_client.data.bids import Case, case_key
 from msfl_client.data.bids_tables import read_rows
 from msfl_client.data.checks import check_site
 from msfl_client.features.cache import features_of
@@ -22,10 +23,10 @@ from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference
 from msfl_server.research.simulation.folder import RunSetup
-from msfl_server.research.simulation.harmonization_measures import FOLDS, CasesInOnePlace, measure_effect
+from msfl_server.research.simulation.harmonization_measures import FOLDS, CasesInOnePlace, measure_effect, spread_of
 from msfl_server.results.harmonization_effect import HarmonizationEffect
 
-OUTCOME = "activity_1y"  # a column of participants.tsv
+OUTCOME = "activity_1y"  # a column of participants.tsv, shown where the study itself predicts none
 
 
 def effect_of_run(setup: RunSetup, reference: Reference) -> HarmonizationEffect | None:
@@ -38,7 +39,7 @@ def effect_of_run(setup: RunSetup, reference: Reference) -> HarmonizationEffect 
         patients[scanner].add(patient)
     if len(patients) < 2 or min(map(len, patients.values())) < FOLDS:
         return None
-    return measure_effect(cases, setup.study.seed)
+    return replace(measure_effect(cases, setup.study.seed), spread=spread_of(cases, reference))
 
 
 def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace | None:
@@ -56,16 +57,15 @@ def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace | Non
         if table.harmonized_to != reference.version:
             continue
         after = {row.key: row for row in table.rows}
-        checked, before = _measured(site, setup.study)
+        checked, before, labels = _measured(site, setup.study)
         cases = [case for case in checked if case.key in after]
         chosen = select_cases(cases, site, reference.settings)
         parts.append(rows_of(chosen, {row.key: row for row in before}, reference.settings, prefix=f"{site.name} "))
-        tables = [read_rows(root / "participants.tsv", "sub-") for root in site.data]
         for case, covariates in zip(chosen.cases, chosen.covariates, strict=True):
             harmonized.append([after[case.key].features[name] for name in names])
             patients.append(f"{site.name} {case.dataset} {case.subject}")
             ages.append(covariates.get("age", math.nan))
-            outcomes.append(_outcome(tables[case.dataset].get(case.subject, {}).get(OUTCOME)))
+            outcomes.append(labels.get(case.key, math.nan))
     if not parts:
         return None
     return CasesInOnePlace(
@@ -75,16 +75,34 @@ def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace | Non
         tuple(patients),
         np.array(ages),
         np.array(outcomes),
+        _name_of(setup.study),
     )
 
 
-def _measured(site: SiteConfig, study: StudyConfig) -> tuple[Sequence[Case], Sequence[FeatureRow]]:
-    """The site's cases and their features, as its context had them."""
-    if study.task == "classification":
+def _measured(site: SiteConfig, study: StudyConfig) -> tuple[Sequence[Case], Sequence[FeatureRow], Mapping[str, float]]:
+    """The site's cases and their features, as its context had them, and the outcome of cases by key, where known."""
+    if study.classification is not None and study.task == "classification":
         data = read_outcomes(site, study, lambda *_: None, handed_model(site, study))
-        return data.cases, data.raw.rows if data.raw else ()
+        last = len(study.classification.outcome.classes) - 1
+        labels = {
+            case_key(one.subject, one.visit_id, one.dataset): float(one.label == last)
+            for part in data.splits.each
+            for one in part
+        }
+        return data.cases, data.raw.rows if data.raw else (), labels
     cases = check_site(site, study.inputs).cases
-    return cases, features_of(cases, study.inputs, site.state / "cache" / "features")[0]
+    tables = [read_rows(root / "participants.tsv", "sub-") for root in site.data]
+    labels = {case.key: _outcome(tables[case.dataset].get(case.subject, {}).get(OUTCOME)) for case in cases}
+    return cases, features_of(cases, study.inputs, site.state / "cache" / "features")[0], labels
+
+
+def _name_of(study: StudyConfig) -> str:
+    """The outcome that is shown: the study's own, where it has one."""
+    if study.classification is None:
+        return OUTCOME
+    outcome = study.classification.outcome
+    name = outcome.column or outcome.endpoint or ""
+    return name if outcome.classes == ("0", "1") else f"{name}: {outcome.classes[-1]} against the others"
 
 
 def _outcome(text: str | None) -> float:

@@ -19,10 +19,16 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from msfl_client.harmonization.combat import Rows, apply_fit, compute_moments, compute_residuals, fit_scanners
+from msfl_client.harmonization.combat import Rows, apply_fit, compute_moments, compute_residuals, fit_scanners, z_scores
 from msfl_common.config.study import Harmonization
-from msfl_common.harmonization import Floats, make_reference, solve_slopes
-from msfl_server.results.harmonization_effect import Association, HarmonizationEffect, Interval, ScannerPredictability
+from msfl_common.harmonization import Floats, Reference, make_reference, solve_slopes
+from msfl_server.results.harmonization_effect import (
+    Association,
+    HarmonizationEffect,
+    Interval,
+    ScannerPredictability,
+    Spread,
+)
 
 FOLDS = 5
 _RESAMPLES = 1000
@@ -39,6 +45,7 @@ class CasesInOnePlace:
         patients: the patient of each, unique over sites.
         ages: years.
         outcomes: 0, 1 or NaN.
+        outcome_name: what they are of.
     """
 
     raw: Rows
@@ -47,13 +54,25 @@ class CasesInOnePlace:
     patients: tuple[str, ...]
     ages: Floats
     outcomes: Floats
+    outcome_name: str = ""
 
 
 def measure_effect(cases: CasesInOnePlace, seed: int) -> HarmonizationEffect:
     """All measures of a harmonization."""
     known = np.unique(cases.outcomes[np.isfinite(cases.outcomes)])
     outcome = outcome_associations(cases) if len(known) > 1 else []
-    return HarmonizationEffect(scanner_predictability(cases, seed), age_associations(cases), outcome)
+    scanner, age = scanner_predictability(cases, seed), age_associations(cases)
+    return HarmonizationEffect(scanner, age, outcome, cases.outcome_name)
+
+
+def spread_of(cases: CasesInOnePlace, reference: Reference) -> Spread:
+    """Where the values lie, in standard deviations of the reference, before and after."""
+    raw_NP = cases.raw.of(reference).features_NP
+    bounds = []
+    for values_NP in (raw_NP, cases.harmonized_NP):
+        low, high = np.percentile(z_scores(cases.raw, values_NP, reference), [2.5, 97.5])
+        bounds.append((float(low), float(high)))
+    return Spread(*bounds)
 
 
 def scanner_predictability(cases: CasesInOnePlace, seed: int) -> list[ScannerPredictability]:
