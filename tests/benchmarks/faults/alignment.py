@@ -153,7 +153,7 @@ def _alarms_of_real(folder: Path) -> list[Figure]:
                 _redraw(source / patient / "anat" / f"{patient}_{changed}.nii.gz", shrunk_mm, slices_mm)
                 said += _said(source)
                 num_cases += 1
-    how = f"{num_cases} of {len(PATIENTS)} patients with one brain smaller by 0-4 mm, in slices of 1 or 4 mm; "
+    how = f"{num_cases} variants of {len(PATIENTS)} patients: one brain smaller by 0-4 mm, slices of 1 or 4 mm; "
     return [Figure("false alarms, real", len(said) / num_cases, "", 0.0, "at_most", "", how + "; ".join(said[:2]))]
 
 
