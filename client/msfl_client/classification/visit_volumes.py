@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -21,9 +21,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from scipy import ndimage
 
+from msfl_client.data.aligned_images import read_aligned
 from msfl_client.data.bids import Case
 from msfl_client.data.cache_limits import mark_used
-from msfl_client.imaging.brain_signal import WITHOUT_BLACK, read_brain
+from msfl_client.imaging.brain_signal import WITHOUT_BLACK
 from msfl_client.imaging.resampling import CLIP_PERCENTILES
 from msfl_common.config.base import Contrast
 from msfl_common.config.classification import DeepModel
@@ -31,7 +32,7 @@ from msfl_common.errors import CaseError
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM
 from msfl_common.system.files import write_bytes
 
-VOLUME_FORMAT = 2  # raise it whenever this module's results change
+VOLUME_FORMAT = 3  # raise it whenever this module's results change
 BRIGHTEST = 255
 _FWHM_PER_SIGMA = 2.3548
 _KEY = "volume"
@@ -163,7 +164,7 @@ def cached_volume(case: Case, contrasts: Sequence[Contrast], model: DeepModel, c
     """The file with a visit's volume, made unless it is there already and whole.
 
     Raises:
-        CaseError: an image cannot be read or holds nothing.
+        CaseError: an image cannot be read or holds nothing, or the images do not lie on one another.
         OSError: a file cannot be opened.
     """
     path = _slot(case, contrasts, model, cache)
@@ -171,17 +172,20 @@ def cached_volume(case: Case, contrasts: Sequence[Contrast], model: DeepModel, c
         load_volume(path)
         mark_used(path)
     except (FileNotFoundError, SafetensorError, KeyError):
-        images = {contrast: _read(case, contrast) for contrast in contrasts if contrast in case.images}
+        images = _read(case, [contrast for contrast in contrasts if contrast in case.images])
         write_bytes(path, save({_KEY: np.ascontiguousarray(visit_volume(images, contrasts, model))}))
     return path
 
 
-def _read(case: Case, contrast: Contrast) -> nib.Nifti1Image:
-    """A brain whose brightness can be scaled by its brightest voxels: what 0 was is known."""
-    signal = read_brain(case.images[contrast])
-    if not signal.knows_black:
-        raise CaseError(f"{contrast}: {WITHOUT_BLACK}; give images whose background is 0 and whose brain is brighter")
-    return signal.image
+def _read(case: Case, contrasts: Sequence[Contrast]) -> Mapping[Contrast, nib.Nifti1Image]:
+    """Brains whose brightness can be scaled by its brightest voxels: what 0 was is known."""
+    if not contrasts:
+        return {}
+    read = read_aligned(replace(case, mask=None), contrasts, contrasts[0])
+    if read.without_black:
+        names = ", ".join(read.without_black)
+        raise CaseError(f"{names}: {WITHOUT_BLACK}; give images whose background is 0 and whose brain is brighter")
+    return read.images
 
 
 def load_volume(path: Path) -> NDArray[np.float32]:

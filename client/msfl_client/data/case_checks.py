@@ -7,14 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
+from msfl_client.data.aligned_images import alignment_findings, thin_case
 from msfl_client.data.bids import Case
 from msfl_client.data.brightness_rules import brightness_rules, finite_rules
 from msfl_client.data.findings import Finding
+from msfl_client.data.mask_place import mask_place_rule
 from msfl_client.data.near_twins import picture_of
 from msfl_client.data.volume_rules import grid_rules, image_rules, mask_rules, measure_lesions, size_text
 from msfl_client.imaging import geometry
+from msfl_client.imaging.fit import ThinImage, thin_image
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_client.imaging.volumes import Volume, open_nifti, to_volume
 from msfl_common.config.contrasts import outlined_on
@@ -95,6 +99,7 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
     digests: dict[str, str] = {}
     pictures: dict[str, str] = {}
     whole_heads: list[str] = []
+    brains: dict[str, ThinImage] = {}
     for contrast in inputs.contrasts:
         if contrast not in case.images:
             findings.append(Finding("fail", None, "contrast", f"no {contrast} image"))
@@ -108,13 +113,17 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
                 found += [] if _fails(found, "values") else image_rules(volume)
                 found += [] if _fails(found, "values", "constant") else brightness_rules(volume, contrast)
                 whole_heads += [] if is_brain_alone(volume.voxels_IJK, volume.affine) else [contrast]
+                if contrast not in whole_heads and not any(finding.level == "fail" for finding in found):
+                    brains |= _thin(contrast, volume)
                 grids[contrast], affines[contrast] = _grid(volume), volume.affine
                 pictures |= {} if (picture := picture_of(volume)) is None else {contrast: picture}
         findings += _about(contrast, found)
     findings += _compare_contrasts(grids, affines)
+    if len(brains) == len(inputs.contrasts) > 1 and not any(finding.level == "fail" for finding in findings):
+        findings += alignment_findings(thin_case(case, brains))
     facts = CaseFacts(grids, digests, pictures, whole_heads=tuple(whole_heads))
     if needs_mask:
-        found, measured = _check_mask(case.mask, grids, affines)
+        found, measured = _check_mask(case.mask, grids, affines, brains)
         findings += found
         facts = replace(facts, lesion_ml=measured[0], num_lesions=measured[1]) if measured else facts
     return CaseReport(tuple(replace(finding, case=case.key) for finding in findings), facts)
@@ -135,6 +144,11 @@ def _load(path: Path) -> tuple[Volume | None, list[Finding]]:
     return volume, list(grid_rules(volume))
 
 
+def _thin(contrast: str, volume: Volume) -> dict[str, ThinImage]:
+    brain = thin_image(nib.Nifti1Image(volume.voxels_IJK, volume.affine))
+    return {} if brain is None else {contrast: brain}
+
+
 def _compare_contrasts(grids: Mapping[str, Grid], affines: Mapping[str, geometry.Affine]) -> Iterator[Finding]:
     """Every image against the first: another grid is resampled, another part of the body is refused."""
     first = next(iter(grids), "")
@@ -150,9 +164,12 @@ def _compare_contrasts(grids: Mapping[str, Grid], affines: Mapping[str, geometry
 
 
 def _check_mask(
-    path: Path | None, grids: Mapping[str, Grid], affines: Mapping[str, geometry.Affine]
+    path: Path | None,
+    grids: Mapping[str, Grid],
+    affines: Mapping[str, geometry.Affine],
+    brains: Mapping[str, ThinImage],
 ) -> tuple[list[Finding], tuple[float, int] | None]:
-    """The mask's own rules, then its grid, which must be that of one of the images."""
+    """The mask's own rules, then its grid, which must be that of one of the images, and its place in the brain."""
     if path is None:
         return [Finding("fail", None, "mask", "no manual lesion mask")], None
     volume, found = _load(path)
@@ -164,6 +181,8 @@ def _check_mask(
     if grids and not on:
         found.append(Finding("fail", None, "mask-grid", _off_grid(mask, volume, grids, affines)))
     measured = None if _fails(found, "mask-labels", "values") else measure_lesions(volume)
+    if measured and on and (brain := brains.get(outlined_on(on))) is not None:
+        found += mask_place_rule(volume, brain)
     return list(_about("mask", found)), measured
 
 

@@ -27,7 +27,7 @@ from msfl_common.config.study import Inputs
 from msfl_common.system.files import whole_folder, write_json, write_text
 
 FOLDER = "preprocessed"
-FORMAT = 2  # raise it whenever preprocessing's results change
+FORMAT = 4  # raise it whenever preprocessing's results change
 SPACE = "space-MNI152"
 _PACKAGES = ("simpleitk", "deepbet", "nilearn", "nibabel", "torch")
 
@@ -117,11 +117,16 @@ def from_derivative(case: Case, site: SiteConfig) -> Case:
     return replace(case, images=images, mask=mask)
 
 
+def is_derived(case: Case) -> bool:
+    """Whether a case is one of `from_derivative`, whose images share a grid and were co-registered."""
+    return all(path.name.startswith(_name(case, "desc-preproc_")) for path in case.images.values())
+
+
 def read_derived(case: Case) -> CommonSpaceCase | None:
     """A case of `from_derivative` with its brain, and where it came from; None for a case of any other files."""
     first = next(iter(case.images.values()))
     sidecar = _sidecar(first.with_name(_name(case, "desc-preproc_provenance.json")))
-    if sidecar is None or not first.name.startswith(_name(case, "desc-preproc_")):
+    if sidecar is None or not is_derived(case):
         return None
     brain = read_image(first.with_name(_name(case, "desc-brain_mask.nii.gz")))
     return CommonSpaceCase(

@@ -16,6 +16,7 @@ from msfl_client.data.cache_limits import keep_newest, mark_used
 from msfl_client.data.check_cache import fingerprint_of
 from msfl_client.features.extract import FORMAT, case_features, change_features
 from msfl_client.features.table import FeatureRow, fault_of
+from msfl_client.features.visit_alignment import on_earlier_visit
 from msfl_client.imaging.common_space import CommonSpaceCase
 from msfl_client.preprocessing.common_space_reader import common_space_of
 from msfl_common.config.feature_catalogue import FEATURES
@@ -118,7 +119,7 @@ def _of_session(
     if known is None:
         known = case_features(space(case))
         if earlier is not None:
-            known |= change_features(space(earlier), space(case))
+            known |= change_features(space(earlier), on_earlier_visit(space(earlier), space(case)))
         write_json(slot, known)
     return {name: known[name] for name in FEATURES if name in known}
 

@@ -23,7 +23,7 @@ from msfl_common.config.contrasts import CONTRASTS, Contrast
 from msfl_common.config.feature_catalogue import FEATURES, ZONES, feature_prefix, with_unit
 from msfl_common.metrics.segmentation import label_lesions
 
-FORMAT = 2  # raise it whenever a feature's value changes
+FORMAT = 4  # raise it whenever a feature's value changes
 MOSTLY = 0.75  # share of a voxel from which its signal is taken for the tissue's own
 
 

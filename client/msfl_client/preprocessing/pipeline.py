@@ -23,12 +23,12 @@ from msfl_client.imaging.masks import Grid, Mask, carry_mask, drawn_on
 from msfl_client.imaging.registration import (
     Registration,
     load_template,
-    register_rigid,
     register_to_template,
     template_brain,
 )
 from msfl_client.imaging.resampling import read_image, read_mask, resample
-from msfl_client.imaging.skull_strip_detection import brain_of, dice, recognise, share_grid
+from msfl_client.imaging.skull_strip_detection import brain_of, dice, recognise
+from msfl_client.preprocessing.co_registration import brain_on, co_register
 from msfl_common.config.base import Preprocessed
 from msfl_common.config.contrasts import Contrast, anchor_of
 from msfl_common.config.study import Inputs
@@ -87,7 +87,7 @@ def preprocess_case(
         device: where to look for the brain.
 
     Raises:
-        CaseError: an image cannot be read, or no brain was found.
+        CaseError: an image cannot be read, no brain was found, or the images do not lie on one another.
     """
     signals = _read(case, inputs)
     native = {contrast: signal.image for contrast, signal in signals.items()}
@@ -96,9 +96,9 @@ def preprocess_case(
     brain_DHW = extract_brain(native[anchor], device) if found == "none" else brain_of(native[anchor])
     if not brain_DHW.any():
         raise CaseError(f"{anchor}: expected a brain, found an empty image")
-    to_anchor = {contrast: _line_up(native, contrast, anchor, brain_DHW, found) for contrast in native}
+    to_anchor = co_register(case, native, anchor, brain_DHW, found)
     brain = nib.Nifti1Image(brain_DHW.astype(np.float32), native[anchor].affine)
-    brains = {contrast: _brain_on(native[contrast], brain, to_anchor[contrast]) for contrast in native}
+    brains = {contrast: brain_on(native[contrast], brain, to_anchor[contrast].matrix) for contrast in native}
     even = native
     if found == "none":
         even = {name: nib.Nifti1Image(correct_bias(native[name], brains[name]), native[name].affine) for name in native}
@@ -143,24 +143,6 @@ def _read(case: Case, inputs: Inputs) -> Mapping[Contrast, Signal]:
 
 def _images(case: Case, inputs: Inputs) -> Images:
     return {contrast: read_image(case.images[contrast]) for contrast in inputs.contrasts}
-
-
-def _line_up(
-    native: Images, contrast: Contrast, anchor: Contrast, brain_DHW: Mask, found: Preprocessed
-) -> Registration:
-    """Where a contrast lies on the anchor; skull-stripped images that share a grid are co-registered already."""
-    if contrast == anchor or found == "common-space":
-        return _STAYS
-    if found == "brain" and share_grid(native[contrast], native[anchor]):
-        return _STAYS
-    return register_rigid(native[contrast], native[anchor], brain_DHW)
-
-
-def _brain_on(image: nib.Nifti1Image, brain: nib.Nifti1Image, lies: Registration) -> Mask:
-    """The anchor's brain on the grid of another contrast."""
-    there = moved(brain, np.linalg.inv(lies.matrix))
-    own_DHW: Mask = resample(there, (image.shape, image.affine)) >= 0.5
-    return own_DHW
 
 
 def _lesions(case: Case, native: Images) -> tuple[Contrast, nib.Nifti1Image] | None:

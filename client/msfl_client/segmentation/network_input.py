@@ -20,17 +20,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from scipy import ndimage
 
+from msfl_client.data.aligned_images import read_aligned
 from msfl_client.data.bids import Case
 from msfl_client.data.cache_limits import keep_newest, mark_used
-from msfl_client.imaging.brain_signal import read_brain
 from msfl_client.imaging.masks import carry_mask
-from msfl_client.imaging.resampling import FloatImage, normalise, read_mask, resample
+from msfl_client.imaging.resampling import FloatImage, normalise, resample
 from msfl_common.config.contrasts import Contrast, outlined_on
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 from msfl_common.system.files import write_bytes
 
-CACHE_FORMAT = 3  # raise it whenever this module's results change
+CACHE_FORMAT = 6  # raise it whenever this module's results change
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ def target_contrast(inputs: Inputs) -> Contrast:
 
 
 def make_network_input(case: Case, inputs: Inputs) -> NetworkInput:
-    """Reorient, resample to the study's spacing, crop to the head and normalise.
+    """Reorient, co-register where needed, resample to the study's spacing, crop to the head and normalise.
 
     Raises:
-        CaseError: an image cannot be read or holds nothing.
+        CaseError: an image cannot be read or holds nothing, or the images do not lie on one another.
     """
-    images = {contrast: read_brain(case.images[contrast]).image for contrast in inputs.contrasts}
-    return network_input_of_images(case.key, images, read_mask(case.mask) if case.mask else None, inputs)
+    read = read_aligned(case, inputs.contrasts, target_contrast(inputs))
+    return network_input_of_images(case.key, read.images, read.mask, inputs)
 
 
 def network_input_of_images(

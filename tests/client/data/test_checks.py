@@ -224,11 +224,15 @@ def test_odd_but_usable_images_are_warned_about(site, voxels, affine, rule, text
 def test_small_head_and_large_lesions_are_warned_about(site):
     voxels = np.zeros(SHAPE, np.float32)
     voxels[8:20, 8:20, 4:18] = 50 + site.head("x")[8:20, 8:20, 4:18]
-    flair(voxels)(site)
+    for name in ("T1w", "FLAIR"):
+        site.save(site.image("sub-01", name), voxels + site.head(name) * (voxels > 0))
+    assert short(check(site)) == [("warn", "head-volume")] * 2
     big = np.zeros(SHAPE, np.uint8)
-    big[5:15, 5:15, 5:15] = 1
+    big[7:17, 9:19, 5:15] = 1
+    for name in ("T1w", "FLAIR"):
+        site.save(site.image("sub-01", name), site.head(name))
     mask(big)(site)
-    assert short(check(site)) == [("warn", "head-volume"), ("warn", "lesion-volume")]
+    assert short(check(site)) == [("warn", "lesion-volume")]
 
 
 def test_oblique_slices_are_noted(site):
