@@ -16,11 +16,19 @@ import numpy as np
 from msfl_client.clinical.covariates import Selection, select_cases
 from msfl_client.data.bids import Case
 from msfl_client.features.table import FeatureRow, FeatureTable, write_features_table
-from msfl_client.harmonization.combat import Rows, SiteFit, apply_fit, check_effects, fit_scanners
+from msfl_client.harmonization.combat import (
+    Rows,
+    SiteFit,
+    apply_fit,
+    check_effects,
+    compute_moments,
+    compute_residuals,
+    fit_scanners,
+)
 from msfl_common.config.base import Covariate
 from msfl_common.config.study import Harmonization
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.harmonization import Floats, Reference, covariate_columns
+from msfl_common.harmonization import Floats, Reference, covariate_columns, make_reference
 from msfl_common.models.model_folder import REFERENCE_FILE
 from msfl_common.system.files import write_text
 
@@ -89,6 +97,39 @@ def harmonize_site(
             nothing is written.
         InputError: the features are harmonized already; nothing is written.
     """
+    every, made, harmonized_NP = _brought_to(training, cases, roots, reference, table)
+    if np.isinf(harmonized_NP).any():
+        raise RefusedError(Code.BAD_STUDY, "the reference does not suit the site's features")
+    check_effects(every, harmonized_NP, reference)
+    write_text(folder / REFERENCE_FILE, reference.model_dump_json(indent=1) + "\n")
+    write_text(folder / FIT_FILE, made.fit.model_dump_json(indent=1) + "\n")
+    write_features_table(folder / TABLE_FILE, made.table)
+    return made
+
+
+def foresee_harmonized(
+    training: Sequence[Case], cases: Sequence[Case], roots: Sequence[Path], settings: Harmonization, table: FeatureTable
+) -> tuple[Reference, HarmonizedSite] | None:
+    """Which cases `harmonize_site` will bring to a study's reference: brought to one of this site's own, unwritten.
+
+    Returns:
+        That reference, which has no slopes, and what comes of it; None where no scanner has enough training cases.
+    """
+    try:
+        rows = training_rows(training, roots, settings, table)[0]
+    except RefusedError:
+        return None
+    flat_QP: Floats = np.zeros((rows.covariates_NQ.shape[1], len(rows.names)))
+    reference = make_reference(
+        "foreseen", settings, [compute_moments(rows)], [compute_residuals(rows, flat_QP)], flat_QP
+    )
+    return reference, _brought_to(training, cases, roots, reference, table)[1]
+
+
+def _brought_to(
+    training: Sequence[Case], cases: Sequence[Case], roots: Sequence[Path], reference: Reference, table: FeatureTable
+) -> tuple[Rows, HarmonizedSite, Floats]:
+    """The rows of all cases, what the site has with the reference, and the rows' harmonized features."""
     settings, raw = reference.settings, _raw_rows(table)
     fit = fit_scanners(training_rows(training, roots, settings, table)[0], reference)
     chosen = select_cases(cases, roots, settings)
@@ -96,19 +137,13 @@ def harmonize_site(
     left_out, rows = dict(chosen.left_out), []
     every = rows_of(chosen, raw, settings)
     harmonized_NP = apply_fit(every, fit, reference)
-    if np.isinf(harmonized_NP).any():
-        raise RefusedError(Code.BAD_STUDY, "the reference does not suit the site's features")
-    check_effects(every, harmonized_NP, reference)
     for case, scanner, values in zip(chosen.cases, chosen.scanners, harmonized_NP, strict=True):
         if np.isnan(values).any():
             left_out[case.key] = f"scanner {scanner} has no fit: too few training cases"
         else:
             rows.append(raw[case.key].replaced(dict(zip(settings.feature_names, map(float, values), strict=True))))
     harmonized = FeatureTable(tuple(rows), harmonized_to=reference.version)
-    write_text(folder / REFERENCE_FILE, reference.model_dump_json(indent=1) + "\n")
-    write_text(folder / FIT_FILE, fit.model_dump_json(indent=1) + "\n")
-    write_features_table(folder / TABLE_FILE, harmonized)
-    return HarmonizedSite(fit, harmonized, left_out)
+    return every, HarmonizedSite(fit, harmonized, left_out), harmonized_NP
 
 
 def _raw_rows(table: FeatureTable) -> dict[str, FeatureRow]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from msfl_client.data.bids import Case
 from msfl_client.data.case_digest import digest_of_images
@@ -20,13 +21,13 @@ from msfl_client.segmentation.draws import patients_behind, seed_of
 from msfl_client.segmentation.loop import train_round, validate
 from msfl_client.segmentation.network_input import NetworkInput, cached_path, make_network_inputs
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
-from msfl_client.trainer import OnCase, OnProgress, OnStep
+from msfl_client.trainer import Foreseen, OnCase, OnProgress, OnStep, foreseen
 from msfl_client.training.site_strategy import SiteStrategy, Start, site_strategy
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.metrics.intervals import bootstrap_mean, num_patients_of
-from msfl_common.metrics.segmentation import METRICS
+from msfl_common.metrics.segmentation import METRICS, Mask, segmentation_metrics
 from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
 from msfl_common.system.seeds import derive_seed
@@ -72,6 +73,9 @@ class SegmentationLearner:
         """See `Learner`; the patches of a round can be of fewer patients than there are."""
         return patients_behind(self.study.training, self.seed, self.train_patients, number)
 
+    def check_round(self, number: int) -> None:
+        """See `Learner`; the floor is all that a round needs."""
+
     @property
     def expected(self) -> Weights:
         """See `Learner`."""
@@ -101,11 +105,25 @@ class SegmentationLearner:
         """See `Learner`."""
         return len(set(self.validation_patients))
 
+    def foresee(self, task: RoundTask) -> Foreseen:
+        """See `Learner`; an answer is right, empty or everything within the lesions' box."""
+        spacing_mm = (self.study.inputs.spacing_mm,) * 3
+        truths = [_lesions_of(case) for case in self.validation_cases]
+        guesses: tuple[Callable[[Mask], Mask], ...] = (np.copy, np.zeros_like, np.ones_like)
+        rows = ([segmentation_metrics(guess(truth), truth, spacing_mm) for truth in truths] for guess in guesses)
+        with_lesions = {name for name, truth in zip(self.validation_patients, truths, strict=True) if truth.any()}
+        why = f"{self.num_patients(task)} patients, {len(with_lesions)} of them with lesions"
+        return foreseen((self._told(one, task, 0.0) for one in rows), METRICS, why)
+
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """See `Learner`."""
         start = time.monotonic()
         set_weights(self.network, self.strategy.whole(weights, task.round))
         rows = validate(self.network, self.validation_cases, task.study, self.device, on_case)
+        return self._told(rows, task, time.monotonic() - start)
+
+    def _told(self, rows: Sequence[Mapping[str, float]], task: RoundTask, seconds: float) -> ValidationMetrics:
+        """What may be told of the metrics of each case."""
         values = {name: [row[name] for row in rows] for name in rows[0]}
         behind = {name: num_patients_of(values[name], self.validation_patients) for name in values}
         disclosed = [name for name, num_patients in behind.items() if num_patients >= self.floor]
@@ -121,7 +139,7 @@ class SegmentationLearner:
             for name in disclosed
         }
         fewest = min((behind[name] for name in disclosed), default=0)
-        return ValidationMetrics(estimates, len(rows), time.monotonic() - start, min_patients=fewest)
+        return ValidationMetrics(estimates, len(rows), seconds, min_patients=fewest)
 
 
 def usable_cases(
@@ -192,6 +210,13 @@ def open_segmentation(
         validation_patients=tuple(_patient(case) for case in validation),
     )
     return learner, tuple(train), (*train, *validation)
+
+
+def _lesions_of(case: NetworkInput) -> Mask:
+    """A case's lesions in the smallest box that holds them; a voxel without any where there is none."""
+    assert case.label_DHW is not None
+    boxes = ndimage.find_objects((case.label_DHW > 0).astype(np.uint8))
+    return case.label_DHW[boxes[0]] > 0 if boxes else np.zeros((4, 4, 4), dtype=bool)
 
 
 def _patient(case: Case) -> str:

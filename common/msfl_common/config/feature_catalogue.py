@@ -110,5 +110,6 @@ def _intensities() -> Iterator[tuple[str, Feature]]:
             )
 
 
+CHANGES = frozenset(name for name, _ in _changes())  # of a visit that follows another
 FEATURES: Mapping[str, Feature] = MappingProxyType(dict([*_tissues(), *_lesions(), *_changes(), *_intensities()]))
 HARMONIZED: tuple[str, ...] = tuple(name for name, feature in FEATURES.items() if feature.harmonized)

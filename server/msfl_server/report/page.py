@@ -41,7 +41,7 @@ from msfl_server.report.harmonization import harmonization_section
 from msfl_server.results.harmonization_effect import HarmonizationEffect
 from msfl_server.results.settings import flat_settings
 from msfl_server.results.summary import SUSPENDED, MetricSummary, Summary
-from msfl_server.results.withheld import say_withheld
+from msfl_server.results.untold import untold_of
 
 REPORT_FILE = "report.html"
 
@@ -83,7 +83,7 @@ def write_report(
     page = environment.get_template("report.html.j2").render(
         summary=summary,
         headline=[_headline(name, metric) for name, metric in _in_order(summary)],
-        withheld=_withheld(summary),
+        untold=untold_of(summary),
         tiles=_tiles(summary),
         curves=_curves(summary),
         legend=_legend(summary),
@@ -122,12 +122,8 @@ def render_table(summary: Summary, console: Console) -> None:
         console.print(table)
     else:
         console.print(f"{table.title}. No metric yet.")
-    if told := _withheld(summary):
-        console.print(told)
-
-
-def _withheld(summary: Summary) -> str:
-    return say_withheld(summary.task, summary.withheld, len(summary.sites))
+    for line in untold_of(summary):
+        console.print(line)
 
 
 def _in_order(summary: Summary) -> list[tuple[str, MetricSummary]]:

@@ -1,0 +1,55 @@
+"""Before the first round of a simulation: what its sites will refuse or withhold, by the rules that they go by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from msfl_client.rounds.forecast import Forecast, Step, forecast
+from msfl_client.rounds.forecast_words import forecast_lines
+from msfl_client.trainer import OnProgress
+from msfl_common.config.stages import Part, Stage, is_asked_to, stages_of, study_at
+from msfl_common.config.study import StudyConfig
+from msfl_common.errors import InputError
+from msfl_server.research.simulation.folder import RunSetup
+from msfl_server.rounds.harmonization import MIN_SITES
+
+
+def foresee_run(setup: RunSetup, on_progress: OnProgress) -> tuple[Forecast, ...]:
+    """What each site will refuse or withhold."""
+    return tuple(forecast(site, setup.study, on_progress) for site in setup.sites)
+
+
+def say_forecasts(study: StudyConfig, forecasts: Sequence[Forecast], say: Callable[[str], None]) -> None:
+    """A line for each step that a site refuses and each set of figures that it withholds."""
+    for line in forecast_lines(forecasts):
+        say(line)
+    if not _tellers(study, forecasts):
+        say("So no site will tell any figure of the final model.")
+
+
+def expect_answers(study: StudyConfig, forecasts: Sequence[Forecast]) -> None:
+    """Refuse a study whose first round cannot have enough answers.
+
+    Raises:
+        InputError: names the sites that will refuse, and why.
+    """
+    for stage in stages_of(study):
+        settings = study_at(study, stage)
+        asked = [one for one in forecasts if is_asked_to("train", study, one.site)]
+        _expect(settings.rounds.quorum, "the quorum is", "train in round 1", asked, "training", stage)
+        if settings.harmonization.method != "none":
+            _expect(MIN_SITES, "its harmonization needs", "give sums", asked, "harmonization", stage)
+
+
+def _expect(needed: int, rule: str, what: str, asked: Sequence[Forecast], step: Step, stage: Stage) -> None:
+    refusals = {one.site: refusal for one in asked if (refusal := one.refused(step, 1, stage)) is not None}
+    if len(asked) - len(refusals) < needed <= len(asked):
+        why = "; ".join(f"{site}: {refusal.why} ({refusal.code})" for site, refusal in refusals.items())
+        raise InputError(f"{len(asked) - len(refusals)} of {len(asked)} sites will {what}, and {rule} {needed}: {why}")
+
+
+def _tellers(study: StudyConfig, forecasts: Sequence[Forecast]) -> list[str]:
+    """The sites that tell figures of the final model."""
+    step: Step = "validation" if study.classification is None else "test"
+    part: Part = "train" if study.classification is None else "test"
+    return [one.site for one in forecasts if is_asked_to(part, study, one.site) and one.refused(step) is None]
