@@ -61,6 +61,10 @@ class Learner(Protocol):
     def num_behind(self, number: int) -> int:
         """The smallest number of patients behind any figure that is learned in round `number`."""
 
+    @property
+    def cases_in_sums(self) -> tuple[int, ...]:
+        """Training cases of each class in the sums of a model of features; none of any other model."""
+
     def check_round(self, number: int) -> None:
         """Refuse round `number` where patients are too few for it, whatever the weights.
 

@@ -65,6 +65,13 @@ class FeatureLearner:
         """See `Learner`; the first sums are of each class that is not left out."""
         return fewest_patients(self._learned.labels_N, self._learned.patients)
 
+    @property
+    def cases_in_sums(self) -> tuple[int, ...]:
+        """See `Learner`."""
+        return tuple(
+            int((self._learned.labels_N == label).sum()) for label in range(len(self._settings.outcome.classes))
+        )
+
     def check_round(self, number: int) -> None:
         """See `Learner`; all rounds are of the same cases."""
         del number

@@ -75,6 +75,11 @@ class ImageLearner:
         )
         return len({sequences[index].patient for index in drawn})
 
+    @property
+    def cases_in_sums(self) -> tuple[int, ...]:
+        """See `Learner`; there are no sums."""
+        return ()
+
     def check_round(self, number: int) -> None:
         """See `Learner`; the floor is all that a round needs."""
 

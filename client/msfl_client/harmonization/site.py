@@ -110,20 +110,25 @@ def harmonize_site(
 def foresee_harmonized(
     training: Sequence[Case], cases: Sequence[Case], roots: Sequence[Path], settings: Harmonization, table: FeatureTable
 ) -> tuple[Reference, HarmonizedSite] | None:
-    """Which cases `harmonize_site` will bring to a study's reference: brought to one of this site's own, unwritten.
+    """Which cases `harmonize_site` will bring to a study's reference: brought to one like this site's, unwritten.
+
+    That one has no slopes, and is unlike the site in each feature: a scanner that is the reference itself has no fit.
 
     Returns:
-        That reference, which has no slopes, and what comes of it; None where no scanner has enough training cases.
+        The reference, and what comes of it; None where no scanner has enough training cases.
     """
     try:
         rows = training_rows(training, roots, settings, table)[0]
-    except RefusedError:
+        flat_QP: Floats = np.zeros((rows.covariates_NQ.shape[1], len(rows.names)))
+        sums = compute_moments(rows), compute_residuals(rows, flat_QP)
+        own = make_reference("foreseen", settings, [sums[0]], [sums[1]], flat_QP)
+        unlike_P, variance_P = np.linspace(0.5, 1.5, len(own.grand_mean)), np.array(own.pooled_variance)
+        mean_P = np.array(own.grand_mean) - unlike_P * np.sqrt(variance_P)
+        changes = {"grand_mean": tuple(map(float, mean_P)), "pooled_variance": tuple(map(float, unlike_P * variance_P))}
+        reference = own.model_copy(update=changes)
+        return reference, _brought_to(training, cases, roots, reference, table)[1]
+    except (RefusedError, ValueError):  # too few cases, or no feature that varies
         return None
-    flat_QP: Floats = np.zeros((rows.covariates_NQ.shape[1], len(rows.names)))
-    reference = make_reference(
-        "foreseen", settings, [compute_moments(rows)], [compute_residuals(rows, flat_QP)], flat_QP
-    )
-    return reference, _brought_to(training, cases, roots, reference, table)[1]
 
 
 def _brought_to(

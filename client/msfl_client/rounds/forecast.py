@@ -68,6 +68,13 @@ class Depends:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """Training cases of each class that a site's sums are of."""
+
+    cases: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Forecast:
     """What a site will not tell.
 
@@ -77,6 +84,7 @@ class Forecast:
         depends: what shows only in the rounds.
         assumed: what was taken for granted, in words; empty where all was there.
         floor: fewest patients of a figure, and of each class in it.
+        cases_in_sums: training cases of each class that its sums are of, where it trains a model of features.
     """
 
     site: str
@@ -84,6 +92,7 @@ class Forecast:
     withheld: tuple[Withheld, ...]
     depends: tuple[Depends, ...]
     assumed: str = ""
+    cases_in_sums: tuple[int, ...] = ()
 
     def hopeless(self, study: StudyConfig) -> Withheld | None:
         """Why the site would be asked in vain, whatever the round; None where something comes of it."""
@@ -106,7 +115,7 @@ def forecast(site: SiteConfig, study: StudyConfig, on_progress: OnProgress, has_
         on_progress: told what is done, and who is left out.
         has_features: whether every case is taken to have every feature, as none is measured yet.
     """
-    found: list[Withheld | Depends] = []
+    found: list[Withheld | Depends | Trained] = []
     assumed = "each case is taken to have every feature of images" if has_features else ""
     for stage in stages_of(study):
         after_lesions = stage == "final" and study.segmentation is not None
@@ -119,12 +128,13 @@ def forecast(site: SiteConfig, study: StudyConfig, on_progress: OnProgress, has_
         tuple(one for one in found if isinstance(one, Withheld)),
         tuple(one for one in found if isinstance(one, Depends)),
         assumed,
+        next((one.cases for one in found if isinstance(one, Trained)), ()),
     )
 
 
 def _play(
     site: SiteConfig, study: StudyConfig, stage: Stage, on_progress: OnProgress, assumed: Assumed
-) -> Iterator[Withheld | Depends]:
+) -> Iterator[Withheld | Depends | Trained]:
     task, settings = RoundTask(study, 1, stage=stage), study_at(study, stage)
 
     def meet() -> SiteContext:
@@ -147,7 +157,10 @@ def _play(
         if settings.classification is not None and settings.classification.features:
             context = _harmonized(context, task, assumed)
     if learns:
-        yield from _rounds(context, task)
+        refused = list(_rounds(context, task))
+        yield from refused
+        if not any(one.is_whole for one in refused):
+            yield Trained(context.learner.cases_in_sums)
         yield from _figures(context, task, "validation")
     if settings.classification is not None and is_asked_to("test", study, site.name):
         yield from _figures(context, replace(task, split="test"), "test")

@@ -73,6 +73,11 @@ class SegmentationLearner:
         """See `Learner`; the patches of a round can be of fewer patients than there are."""
         return patients_behind(self.study.training, self.seed, self.train_patients, number)
 
+    @property
+    def cases_in_sums(self) -> tuple[int, ...]:
+        """See `Learner`; there are no sums."""
+        return ()
+
     def check_round(self, number: int) -> None:
         """See `Learner`; the floor is all that a round needs."""
 

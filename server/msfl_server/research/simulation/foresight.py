@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from msfl_client.rounds.forecast import Forecast, Step, forecast
 from msfl_client.rounds.forecast_words import forecast_lines
 from msfl_client.trainer import OnProgress
 from msfl_common.config.stages import Part, Stage, is_asked_to, stages_of, study_at
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, RunError
+from msfl_common.feature_models.first_sums import expect_every_class
 from msfl_server.research.simulation.folder import RunSetup
 from msfl_server.rounds.harmonization import MIN_SITES
 
@@ -31,7 +34,7 @@ def expect_answers(study: StudyConfig, forecasts: Sequence[Forecast]) -> None:
     """Refuse a study whose first round cannot have enough answers.
 
     Raises:
-        InputError: names the sites that will refuse, and why.
+        InputError: names the sites that will refuse, and why, or the class that none of them trains on.
     """
     for stage in stages_of(study):
         settings = study_at(study, stage)
@@ -39,6 +42,12 @@ def expect_answers(study: StudyConfig, forecasts: Sequence[Forecast]) -> None:
         _expect(settings.rounds.quorum, "the quorum is", "train in round 1", asked, "training", stage)
         if settings.harmonization.method != "none":
             _expect(MIN_SITES, "its harmonization needs", "give sums", asked, "harmonization", stage)
+    counts_SK = [one.cases_in_sums for one in forecasts if one.cases_in_sums]
+    if study.classification is not None and counts_SK:
+        try:
+            expect_every_class(study.classification, np.sum(counts_SK, axis=0))
+        except RunError as error:
+            raise InputError(str(error)) from None
 
 
 def _expect(needed: int, rule: str, what: str, asked: Sequence[Forecast], step: Step, stage: Stage) -> None:
