@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from msfl_client.rounds.forecast import Depends, Forecast, Step
+from msfl_client.rounds.forecast import Forecast, Step
 from msfl_client.rounds.site_context import open_context
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.stages import is_asked_to
@@ -37,26 +38,27 @@ def measure() -> list[Figure]:
 def measure_seeds(seeds: range) -> list[Figure]:
     """The same, of chosen seeds."""
     wrong: dict[int, list[str]] = {}
-    counts = {"started": 0, "refusals": 0, "withheld": 0, "told": 0, "depends": 0}
+    counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
-            wrong[seed] = list(_faults(seed, Path(folder) / str(seed), counts))
+            wrong[seed] = list(faults_of(seed, Path(folder) / str(seed), counts))
             open_context.cache_clear()
     right = sum(not faults for faults in wrong.values())
     told = "; ".join(f"{seed}: {faults[0]}" for seed, faults in wrong.items() if faults)
     how = (
         f"seeds {seeds[0]} to {seeds[-1]}: one study in five of images, the others of the kinds of feature models in "
-        f"turn; {counts['started']} ran, where {counts['refusals']} steps of sites were refused, {counts['withheld']} "
-        f"metrics withheld and {counts['told']} told as forecast, {counts['depends']} left to the model; "
-        f"{told or 'none wrong'}"
+        f"turn; {counts['started']} ran to their end, and in the others a round was forecast to fail and did; "
+        f"{counts['refusals']} steps refused, {counts['withheld']} metrics withheld and {counts['told']} told as "
+        f"forecast, {counts['depends']} left to the model; {told or 'none wrong'}"
     )
     return [
         Figure("random studies whose forecast is what the run withheld", right, "", len(wrong), "at_least", "", how)
     ]
 
 
-def _faults(seed: int, folder: Path, counts: dict[str, int]) -> Iterator[str]:
-    """Where forecast and run differ, in words."""
+def faults_of(seed: int, folder: Path, counts: Counter[str] | None = None) -> Iterator[str]:
+    """Where forecast and run of a random study differ, in words."""
+    counts = Counter() if counts is None else counts
     study, sites = random_study(seed, folder)
     forecasts = foresee_run(RunSetup(study=study, sites=sites), tell_nobody)
     try:
@@ -66,12 +68,10 @@ def _faults(seed: int, folder: Path, counts: dict[str, int]) -> Iterator[str]:
         starts = False
     error = _run(study, sites, folder / "run")
     state = read_state(folder / "run") if (folder / "run" / "checkpoints").exists() else RunState()
-    if starts != bool(state.history):
-        yield f"forecast to {'start' if starts else 'fail'}, but {error or 'it started'}"
-    if error is not None and state.history:
-        yield f"ended after round {state.round}: {error}"
-    if not state.history:
-        return
+    if starts != (error is None):
+        yield f"forecast to {'end' if starts else 'fail'}, but {error or 'it ended'}"
+    if error is not None:
+        return  # nothing else is claimed of a run that is not to begin
     counts["started"] += 1
     for one in forecasts:
         yield from _of_site(one, study, state, counts)
@@ -88,7 +88,7 @@ def _run(study: StudyConfig, sites: tuple[SiteConfig, ...], out: Path) -> str | 
     return None
 
 
-def _of_site(one: Forecast, study: StudyConfig, state: RunState, counts: dict[str, int]) -> Iterator[str]:
+def _of_site(one: Forecast, study: StudyConfig, state: RunState, counts: Counter[str]) -> Iterator[str]:
     learns, tests = is_asked_to("train", study, one.site), is_asked_to("test", study, one.site)
     for record in state.history:
         if learns:
@@ -102,32 +102,28 @@ def _of_site(one: Forecast, study: StudyConfig, state: RunState, counts: dict[st
         yield from _metrics(one, study, "test", state.test.get(one.site), counts)
 
 
-def _compare(one: Forecast, record: RoundSummary, step: Step, counts: dict[str, int]) -> Iterator[str]:
+def _compare(one: Forecast, record: RoundSummary, step: Step, counts: Counter[str]) -> Iterator[str]:
     """A step that is refused in a round, or not."""
     expected = one.refused(step, record.round)
     found = [
         failure.code for failure in record.sites_failed if failure.site == one.site and failure.step in (step, None)
     ]
-    if [expected.code] * (expected is not None) != found[:1] if expected is not None else found:
+    if found[:1] != ([expected.code] if expected is not None else []):
         yield f"{one.site}, {step}, round {record.round}: forecast {expected and expected.code}, found {found}"
     counts["refusals"] += expected is not None
 
 
 def _metrics(
-    one: Forecast, study: StudyConfig, step: Step, told: ValidationMetrics | None, counts: dict[str, int]
+    one: Forecast, study: StudyConfig, step: Step, told: ValidationMetrics | None, counts: Counter[str]
 ) -> Iterator[str]:
     """Metrics that are told, or not, of a split."""
     if told is None:
         return
     withheld = {name for part in one.withheld if part.step == step for name in part.metrics}
-    depends = {name for part in one.depends if part.step == step for name in _names(part)}
+    depends = {name for part in one.depends if part.step == step for name in part.metrics}
     sure = set(TASK_METRICS[study.task]) - withheld - depends
     if wrong := (set(told.estimates) & withheld) | (sure - set(told.estimates)):
         yield f"{one.site}, {step}: {sorted(wrong)} forecast otherwise"
     counts["withheld"] += len(withheld)
     counts["told"] += len(sure)
     counts["depends"] += len(depends)
-
-
-def _names(part: Depends) -> tuple[str, ...]:
-    return part.metrics

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from msfl_client.rounds.forecast import Forecast, Step, forecast
+from msfl_client.rounds.forecast import Forecast, Step, Withheld, forecast
 from msfl_client.rounds.forecast_words import forecast_lines
 from msfl_client.trainer import OnProgress
-from msfl_common.config.stages import Part, Stage, is_asked_to, stages_of, study_at
+from msfl_common.config.stages import Part, is_asked_to, stages_of, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.feature_models.first_sums import expect_every_class
@@ -31,7 +31,7 @@ def say_forecasts(study: StudyConfig, forecasts: Sequence[Forecast], say: Callab
 
 
 def expect_answers(study: StudyConfig, forecasts: Sequence[Forecast]) -> None:
-    """Refuse a study whose first round cannot have enough answers.
+    """Refuse a study in which a round, or the harmonization before them, cannot have enough answers.
 
     Raises:
         InputError: names the sites that will refuse, and why, or the class that none of them trains on.
@@ -39,9 +39,13 @@ def expect_answers(study: StudyConfig, forecasts: Sequence[Forecast]) -> None:
     for stage in stages_of(study):
         settings = study_at(study, stage)
         asked = [one for one in forecasts if is_asked_to("train", study, one.site)]
-        _expect(settings.rounds.quorum, "the quorum is", "train in round 1", asked, "training", stage)
+        # Too few sites for the quorum, whatever they answer, is what the run itself says.
+        for number in range(1, settings.rounds.num_rounds + 1) if len(asked) >= settings.rounds.quorum else ():
+            refusals = {one.site: one.refused("training", number, stage) for one in asked}
+            _expect(settings.rounds.quorum, "the quorum is", f"train in round {number}", refusals)
         if settings.harmonization.method != "none":
-            _expect(MIN_SITES, "its harmonization needs", "give sums", asked, "harmonization", stage)
+            refusals = {one.site: one.refused("harmonization", stage=stage) for one in asked}
+            _expect(MIN_SITES, "its harmonization needs", "give sums", refusals)
     counts_SK = [one.cases_in_sums for one in forecasts if one.cases_in_sums]
     if study.classification is not None and counts_SK:
         try:
@@ -50,11 +54,12 @@ def expect_answers(study: StudyConfig, forecasts: Sequence[Forecast]) -> None:
             raise InputError(str(error)) from None
 
 
-def _expect(needed: int, rule: str, what: str, asked: Sequence[Forecast], step: Step, stage: Stage) -> None:
-    refusals = {one.site: refusal for one in asked if (refusal := one.refused(step, 1, stage)) is not None}
-    if len(asked) - len(refusals) < needed <= len(asked):
-        why = "; ".join(f"{site}: {refusal.why} ({refusal.code})" for site, refusal in refusals.items())
-        raise InputError(f"{len(asked) - len(refusals)} of {len(asked)} sites will {what}, and {rule} {needed}: {why}")
+def _expect(needed: int, rule: str, what: str, refusals: Mapping[str, Withheld | None]) -> None:
+    num_answers = sum(refusal is None for refusal in refusals.values())
+    if num_answers < needed:
+        told = [f"{site}: {one.why} ({one.code})" for site, one in refusals.items() if one is not None]
+        why = "; ".join(told) or "no other site is asked"
+        raise InputError(f"{num_answers} of {len(refusals)} sites will {what}, and {rule} {needed}: {why}")
 
 
 def _tellers(study: StudyConfig, forecasts: Sequence[Forecast]) -> list[str]:
