@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from msfl_common.messages.records import RoundTask, ValidationMetrics
@@ -11,6 +12,35 @@ from msfl_common.models.weights import Weights
 OnProgress = Callable[[str, str, int, int, str], None]  # site, what it does, done, of how many, note
 OnStep = Callable[[int, int, float], None]  # step, of how many, mean loss so far; it may raise to stop
 OnCase = Callable[[int, int], None]  # cases done, of how many
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """The metrics that a site does not tell of some patients.
+
+    Attributes:
+        withheld: whatever the model answers: too few patients are behind them.
+        depends: with some answers, as where too few patients are given a class, or none is.
+        min_patients: the smallest number of patients behind any answer.
+        why: the counts that this comes of, for the site's own eyes.
+    """
+
+    withheld: tuple[str, ...]
+    depends: tuple[str, ...]
+    min_patients: int
+    why: str
+
+
+def foreseen(told: Iterable[ValidationMetrics], names: Iterable[str], why: str) -> Foreseen:
+    """What sets of metrics, each of other answers about the same patients, have in common."""
+    sets = list(told)
+    counts = {name: sum(name in one.estimates for one in sets) for name in names}
+    return Foreseen(
+        withheld=tuple(name for name, count in counts.items() if not count),
+        depends=tuple(name for name, count in counts.items() if 0 < count < len(sets)),
+        min_patients=max(one.min_patients for one in sets),
+        why=why,
+    )
 
 
 class Learner(Protocol):
@@ -30,6 +60,17 @@ class Learner(Protocol):
 
     def num_behind(self, number: int) -> int:
         """The smallest number of patients behind any figure that is learned in round `number`."""
+
+    @property
+    def cases_in_sums(self) -> tuple[int, ...]:
+        """Training cases of each class in the sums of a model of features; none of any other model."""
+
+    def check_round(self, number: int) -> None:
+        """Refuse round `number` where patients are too few for it, whatever the weights.
+
+        Raises:
+            RefusedError: says how many there are, at the site alone.
+        """
 
     @property
     def expected(self) -> Weights:
@@ -53,6 +94,13 @@ class Learner(Protocol):
 
     def num_patients(self, task: RoundTask) -> int:
         """Patients that `measure` would measure."""
+
+    def foresee(self, task: RoundTask) -> Foreseen:
+        """What `measure` tells whatever the weights, found by measuring answers that no model gave.
+
+        Raises:
+            RefusedError: nothing could be told of these patients.
+        """
 
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """Aggregates over cases that the model has not learned from; `weights` are as `expected`."""

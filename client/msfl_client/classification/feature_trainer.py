@@ -6,15 +6,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from msfl_client.classification.evaluation import fewest_patients, measure_site
-from msfl_client.classification.feature_models.contribution import contribute
+from msfl_client.classification.feature_models.contribution import contribute, expect_enough
 from msfl_client.classification.feature_models.site_half import site_half_of
+from msfl_client.classification.foresight import foresee_site
 from msfl_client.classification.observation_digest import digest_of_observations
 from msfl_client.clinical.inputs import dataset_of
 from msfl_client.disclosure.answered_states import AnsweredStates, answered_states
 from msfl_client.disclosure.floors import floor_of
-from msfl_client.disclosure.small_groups import in_large_groups
+from msfl_client.disclosure.small_groups import describe_small_group, in_large_groups
 from msfl_client.disclosure.state_bounds import Rules, check_bounds, check_follows, check_measured
-from msfl_client.trainer import OnCase, OnStep
+from msfl_client.trainer import Foreseen, OnCase, OnStep
 from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import check_state, contribution_like, first_state, phase_of, predict_proba
@@ -62,8 +63,19 @@ class FeatureLearner:
 
     def num_behind(self, _: int) -> int:
         """See `Learner`; the first sums are of each class that is not left out."""
-        cases = in_large_groups(self._settings, self._cases(self._training), self._floor)
-        return fewest_patients(cases.labels_N, cases.patients)
+        return fewest_patients(self._learned.labels_N, self._learned.patients)
+
+    @property
+    def cases_in_sums(self) -> tuple[int, ...]:
+        """See `Learner`."""
+        return tuple(
+            int((self._learned.labels_N == label).sum()) for label in range(len(self._settings.outcome.classes))
+        )
+
+    def check_round(self, number: int) -> None:
+        """See `Learner`; all rounds are of the same cases."""
+        del number
+        expect_enough(self._settings, self._learned, self._floor)
 
     def answer_like(self, weights: Weights) -> Weights:
         """See `Learner`."""
@@ -79,7 +91,7 @@ class FeatureLearner:
         """
         check_state(self._settings, weights)
         study, digest, states = self._data.study, self.digest, self._states
-        cases = in_large_groups(self._settings, self._cases(self._training), self._floor)
+        cases = self._learned
         states.expect_same_cases(digest)
         if (before := states.find(weights, number)) is not None:
             states.asked_again(before)
@@ -101,6 +113,11 @@ class FeatureLearner:
         """See `Learner`."""
         return len({one.patient for one in self._part(task)})
 
+    def foresee(self, task: RoundTask) -> Foreseen:
+        """See `Learner`."""
+        cases = self._cases(self._part(task))
+        return foresee_site(cases.labels_N, cases.patients, task.settings, self._data.site.policy)
+
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """See `Learner`.
 
@@ -111,7 +128,7 @@ class FeatureLearner:
         study, cases = self._data.study, self._cases(self._part(task))
         if not len(cases.labels_N):
             raise RefusedError(Code.TOO_FEW_PATIENTS, f"no patient to measure for {task.split}")
-        learned = in_large_groups(self._settings, self._cases(self._training), self._floor).features_NP
+        learned = self._learned.features_NP
         own_NP = learned if len(learned) else cases.features_NP
         check_measured(
             self._rules, self._settings, derive_seed(study.seed, "weights"), weights, self._states.last, own_NP
@@ -139,6 +156,11 @@ class FeatureLearner:
         return floor_of(self._data.site.policy, self._data.study)
 
     @cached_property
+    def _learned(self) -> Dataset:
+        """What the model sees of those that are learned from."""
+        return in_large_groups(self._settings, self._cases(self._training), self._floor)
+
+    @cached_property
     def _training(self) -> Sequence[Observation]:
         """Those that are learned from: of no group of too few patients, by the inputs before any harmonization."""
         part = self._data.splits.training
@@ -146,7 +168,10 @@ class FeatureLearner:
         kept = set(in_large_groups(self._settings, cases, self._floor).patients)
         found = [one for one in part if one.patient in kept]
         if len(found) < len(part):
-            note = f"{len(part) - len(found)} of {len(part)} training cases left out: of groups of too few patients"
+            why = describe_small_group(self._settings, cases, self._floor)
+            note = (
+                f"{len(part) - len(found)} of {len(part)} training cases left out of groups that are too small: {why}"
+            )
             self._data.on_progress(self._data.site.name, "checked", len(found), len(part), note)
         return found
 

@@ -14,19 +14,18 @@ import torch
 
 from msfl_client.classification.deep_loop import predict, train_round
 from msfl_client.classification.evaluation import measure_site
+from msfl_client.classification.foresight import foresee_site
 from msfl_client.classification.observation_digest import digest_of_observations
 from msfl_client.classification.sequence_maker import SequenceMaker
 from msfl_client.classification.visit_sequences import VisitSequence, sequence_order
 from msfl_client.clinical.observations import Observation
 from msfl_client.data.cache_limits import keep_newest
-from msfl_client.harmonization.site import FOLDER
 from msfl_client.segmentation.draws import drawn_in
-from msfl_client.trainer import OnCase, OnStep
+from msfl_client.trainer import Foreseen, OnCase, OnStep
 from msfl_client.training.site_strategy import site_strategy
 from msfl_common.errors import CaseError, Code, RefusedError
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.models.deep_models import build_classifier
-from msfl_common.models.model_folder import REFERENCE_FILE, read_reference
 from msfl_common.models.network import get_weights, set_weights
 from msfl_common.models.weights import Weights
 
@@ -76,6 +75,14 @@ class ImageLearner:
         )
         return len({sequences[index].patient for index in drawn})
 
+    @property
+    def cases_in_sums(self) -> tuple[int, ...]:
+        """See `Learner`; there are no sums."""
+        return ()
+
+    def check_round(self, number: int) -> None:
+        """See `Learner`; the floor is all that a round needs."""
+
     def answer_like(self, _: Weights) -> Weights:
         """See `Learner`."""
         return self._strategy.answer_like
@@ -99,6 +106,13 @@ class ImageLearner:
     def num_patients(self, task: RoundTask) -> int:
         """See `Learner`."""
         return len({one.patient for one in self._part(task)})
+
+    def foresee(self, task: RoundTask) -> Foreseen:
+        """See `Learner`."""
+        sequences = self._sequences(self._part(task))
+        labels_N = np.array([sequence.label for sequence in sequences], np.int64)
+        patients = [sequence.patient for sequence in sequences]
+        return foresee_site(labels_N, patients, task.settings, self._data.site.policy)
 
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """See `Learner`."""
@@ -135,7 +149,7 @@ class ImageLearner:
     @cached_property
     def _maker(self) -> SequenceMaker:
         data, features = self._data, self._data.features
-        reference = read_reference(data.site.state / FOLDER / REFERENCE_FILE) if data.settings.features else None
+        reference = data.reference if data.settings.features else None
         cache = data.site.state / "cache" / "visits"
         keep_newest(cache, len(data.cases), ".safetensors")
         return SequenceMaker(data.study, cache, reference, features)

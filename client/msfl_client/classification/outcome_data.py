@@ -11,8 +11,11 @@ tables alone, never on what the model outlines.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+
+import numpy as np
 
 from msfl_client.clinical.inputs import dataset_of
 from msfl_client.clinical.observations import sees_images
@@ -21,19 +24,50 @@ from msfl_client.data.bids import Case
 from msfl_client.data.checks import check_site
 from msfl_client.features.cache import TABLE, features_of
 from msfl_client.features.own_table import cases_of_table, own_features
-from msfl_client.features.table import FeatureTable, read_features_table
+from msfl_client.features.table import FeatureRow, FeatureTable, read_features_table
 from msfl_client.harmonization.site import FOLDER, TABLE_FILE
 from msfl_client.segmentation.lesion_model import load_lesion_model
 from msfl_client.segmentation.upstream_model import HandedModel
 from msfl_client.trainer import OnProgress
 from msfl_common.config.classification import Classification, DeepModel
+from msfl_common.config.feature_catalogue import CHANGES, FEATURES
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
+from msfl_common.harmonization import Reference
+from msfl_common.models.model_folder import REFERENCE_FILE, read_reference
+
+
+@dataclass(frozen=True)
+class Harmonized:
+    """What a harmonization comes to at a site; nothing where no scanner has enough cases."""
+
+    table: FeatureTable | None = None
+    reference: Reference | None = None
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What stands for steps of a study that have not been taken, where a study is foreseen.
+
+    Attributes:
+        harmonized: takes the place of the site's own files.
+        has_features: whether every case is taken to have every feature, whatever its value, and none is measured.
+    """
+
+    harmonized: Harmonized | None = None
+    has_features: bool = False
+
+
+NOTHING_ASSUMED = Assumed()
 
 
 def read_outcomes(
-    site: SiteConfig, study: StudyConfig, on_progress: OnProgress, model: HandedModel | None = None
+    site: SiteConfig,
+    study: StudyConfig,
+    on_progress: OnProgress,
+    model: HandedModel | None = None,
+    assumed: Assumed = NOTHING_ASSUMED,
 ) -> OutcomeData:
     """Find the site's images, if the study sees any, and their features, if it needs any.
 
@@ -42,6 +76,7 @@ def read_outcomes(
         study: has a classification.
         on_progress: told what is done.
         model: outlines the lesions of every case; without it, manual masks do.
+        assumed: where a study is foreseen.
 
     Raises:
         CohortError: the folders hold nothing usable.
@@ -49,9 +84,10 @@ def read_outcomes(
     """
     assert study.classification is not None
     settings = study.classification
-    own = None if isinstance(settings.model, DeepModel) or model is not None else own_features(site)
+    is_outlined = model is not None or study.segmentation is not None
+    own = None if isinstance(settings.model, DeepModel) or is_outlined else own_features(site)
     if own is not None:
-        return OutcomeData(site, study, cases_of_table(own, site), own, on_progress)
+        return OutcomeData(site, study, cases_of_table(own, site), own, on_progress, assumed.harmonized)
     needs_features = bool(settings.features) or settings.outcome.endpoint == "activity"
     if not sees_images(settings) and not needs_features:
         return OutcomeData(site, study, (), None, on_progress)
@@ -63,6 +99,9 @@ def read_outcomes(
     checked = check_site(site, study.inputs, on_checked, num_workers, needs_mask=False)
     if not needs_features:
         return OutcomeData(site, study, tuple(checked.cases), None, on_progress)
+    if assumed.has_features:
+        table = FeatureTable(tuple(_stand_ins(checked.cases)))
+        return OutcomeData(site, study, tuple(checked.cases), table, on_progress, assumed.harmonized)
     done, total = 0, len(checked.cases)
 
     def on_case() -> None:
@@ -76,7 +115,17 @@ def read_outcomes(
     lesions = load_lesion_model(model.folder, site.device) if model is not None else None
     measured = checked.cases if model is None else [replace(case, mask=None) for case in checked.cases]
     rows, _ = features_of(measured, study.inputs, cache, lesions, num_workers, on_case)
-    return OutcomeData(site, study, tuple(checked.cases), FeatureTable(tuple(rows)), on_progress)
+    return OutcomeData(site, study, tuple(checked.cases), FeatureTable(tuple(rows)), on_progress, assumed.harmonized)
+
+
+def _stand_ins(cases: Sequence[Case]) -> Iterator[FeatureRow]:
+    """Rows of unlike values, as measured features are; of a first visit none that compares it with another."""
+    rng, seen = np.random.default_rng(0), set[str]()
+    for case in cases:
+        names = [name for name in FEATURES if case.patient in seen or name not in CHANGES]
+        seen.add(case.patient)
+        values = dict(zip(names, map(float, rng.uniform(1, 2, len(names))), strict=True))
+        yield FeatureRow(case.subject, case.visit_id, case.scanner, case.dataset, values)
 
 
 @dataclass(frozen=True)
@@ -89,6 +138,7 @@ class OutcomeData:
         cases: usable images; those of the table where the site brings a table of features, none where none are seen.
         raw: features that are not harmonized; none where none are seen.
         on_progress: told what is done.
+        harmonized: what is taken in place of the site's own files, where a study is foreseen.
     """
 
     site: SiteConfig
@@ -96,6 +146,7 @@ class OutcomeData:
     cases: tuple[Case, ...]
     raw: FeatureTable | None
     on_progress: OnProgress
+    harmonized: Harmonized | None = None
 
     @property
     def settings(self) -> Classification:
@@ -132,6 +183,18 @@ class OutcomeData:
         if self.raw is None or self.study.harmonization.method == "none" or not self.settings.features:
             return self.raw
         path = self.site.state / FOLDER / TABLE_FILE
-        if not path.exists():
+        table = self.harmonized.table if self.harmonized else read_features_table(path) if path.exists() else None
+        if table is None:
             raise RefusedError(Code.TOO_FEW_PATIENTS, "not harmonized; what was said when the reference came says why")
-        return read_features_table(path)
+        return table
+
+    @property
+    def reference(self) -> Reference:
+        """What the features were harmonized to.
+
+        Raises:
+            InputError: the site has taken none.
+        """
+        if self.harmonized is not None and self.harmonized.reference is not None:
+            return self.harmonized.reference
+        return read_reference(self.site.state / FOLDER / REFERENCE_FILE)

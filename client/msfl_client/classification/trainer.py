@@ -12,7 +12,7 @@ import torch
 
 from msfl_client.classification.feature_trainer import FeatureLearner
 from msfl_client.classification.image_trainer import ImageLearner
-from msfl_client.classification.outcome_data import read_outcomes
+from msfl_client.classification.outcome_data import NOTHING_ASSUMED, Assumed, read_outcomes
 from msfl_client.clinical.observations import observations
 from msfl_client.clinical.splits import split_patients
 from msfl_client.data.bids import Case, split_by_patient
@@ -31,6 +31,7 @@ def open_classification(
     devices: tuple[torch.device, ...],
     on_progress: OnProgress,
     model: HandedModel | None = None,
+    assumed: Assumed = NOTHING_ASSUMED,
 ) -> tuple[Learner, tuple[Case, ...], tuple[Case, ...], FeatureTable | None]:
     """The learner, its training cases, all cases, and the features that a harmonization starts from.
 
@@ -38,7 +39,7 @@ def open_classification(
         CohortError: the folders hold nothing usable.
         InputError: a table cannot be read, or an input is the label.
     """
-    data = read_outcomes(site, study, on_progress, model)
+    data = read_outcomes(site, study, on_progress, model, assumed)
     is_deep = isinstance(data.settings.model, DeepModel)
     learner: Learner = ImageLearner(data, devices[0]) if is_deep else FeatureLearner(data)
     return learner, data.training_cases, data.cases, data.raw

@@ -15,14 +15,11 @@ from msfl_client.data.bids_tables import several
 from msfl_client.data.case_checks import CaseFacts, Grid
 from msfl_client.data.checks import SiteCheck, check_site
 from msfl_client.data.findings import FIXES, Finding
-from msfl_client.disclosure.floors import floor_of
-from msfl_client.segmentation.draws import patients_behind, seed_of
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs, StudyConfig
 from msfl_common.system.progress import progress_bars
 
 _WIDE_COLUMNS = 110
-_ROUNDS_LOOKED_AT = 1000
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -49,7 +46,7 @@ def print_check(console: Console, site: SiteConfig, study: StudyConfig | None, c
     for finding in check.findings:
         if finding.case is None:
             console.print(_coloured(finding.level, finding.text), soft_wrap=True)
-    for line in summary_lines(site, study, check):
+    for line in summary_lines(study, check):
         console.print(Text(line), soft_wrap=True)
 
 
@@ -78,7 +75,7 @@ def case_table(site: SiteConfig, check: SiteCheck, with_reasons: bool = True) ->
     return table
 
 
-def summary_lines(site: SiteConfig, study: StudyConfig | None, check: SiteCheck) -> Iterator[str]:
+def summary_lines(study: StudyConfig | None, check: SiteCheck) -> Iterator[str]:
     """Usable and excluded cases, the split that the study would make, and the fixes."""
     excluded = f", {len(check.excluded)} excluded" if check.excluded else ""
     yield f"{len(check.cases)} of {len(check.found)} cases usable{excluded}."
@@ -89,7 +86,7 @@ def summary_lines(site: SiteConfig, study: StudyConfig | None, check: SiteCheck)
     for rule, keys in by_rule.items():
         yield f"  excluded by {rule}: {len(keys)} ({several(keys)})"
     if study is not None and study.classification is None:
-        yield _split_line(site, study, check)
+        yield _split_line(study, check)
     to_fix = dict.fromkeys(finding.rule for finding in check.findings if finding.level != "pass")
     if to_fix:
         yield "What to do:"
@@ -119,38 +116,20 @@ def check_document(site: SiteConfig, study: StudyConfig | None, check: SiteCheck
             "training": [case.key for case in training],
             "validation": [case.key for case in validation],
         }
-        document["patients"] = _split_counts(site, study, check)
+        document["patients"] = _split_counts(study, check)
     return document
 
 
-def _split_line(site: SiteConfig, study: StudyConfig, check: SiteCheck) -> str:
-    counts, num_cases = _split_counts(site, study, check), [len(split) for split in _splits(study, check)]
+def _split_line(study: StudyConfig, check: SiteCheck) -> str:
+    counts, num_cases = _split_counts(study, check), [len(split) for split in _splits(study, check)]
     trained = _of_patients(num_cases[0], counts["training"])
-    line = f"In study {study.name}: train on {trained}, validate on {_of_patients(num_cases[1], counts['validation'])}."
-    floor = counts["min_patients"]
-    if counts["training"] < floor:
-        line += f" It cannot train: a model must rest on {floor} patients (min_patients of site and study)."
-    elif counts["fewest_in_a_round"] < floor:
-        line += (
-            f" Some rounds will be refused: their patches are of {counts['fewest_in_a_round']} patients, and a model "
-            f"must rest on {floor} (min_patients of site and study); more steps_per_round would draw more."
-        )
-    if counts["validation"] < floor:
-        line += f" Metrics stay at the site: they need {floor} patients (min_patients of site and study)."
-    return line
+    return f"In study {study.name}: train on {trained}, validate on {_of_patients(num_cases[1], counts['validation'])}."
 
 
-def _split_counts(site: SiteConfig, study: StudyConfig, check: SiteCheck) -> dict[str, int]:
-    """Patients as the egress gateway counts them: of each split, and the fewest whose patches a round draws."""
-    training, validation = ([case.patient for case in split] for split in _splits(study, check))
-    rounds, seed = range(1, min(study.rounds.num_rounds, _ROUNDS_LOOKED_AT) + 1), seed_of(study, site.name)
-    fewest = min(patients_behind(study.training, seed, training, number) for number in rounds) if training else 0
-    return {
-        "training": len(set(training)),
-        "validation": len(set(validation)),
-        "fewest_in_a_round": fewest,
-        "min_patients": floor_of(site.policy, study),
-    }
+def _split_counts(study: StudyConfig, check: SiteCheck) -> dict[str, int]:
+    """Patients of each split."""
+    training, validation = (len({case.patient for case in split}) for split in _splits(study, check))
+    return {"training": training, "validation": validation}
 
 
 def _splits(study: StudyConfig, check: SiteCheck) -> tuple[list[Case], list[Case]]:

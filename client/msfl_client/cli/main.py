@@ -93,13 +93,16 @@ def check(
     """Look at every case of the site: what can be used, what cannot, why, and how to fix it.
 
     Where the coordinator's joining kit is there, look at the connection and the machine, too; with --study, at
-    the policy. Exit code 0 when at least one case can be used and nothing that was found keeps the site from taking
-    part, else 2. Too few patients to train on are a warning.
+    the policy. The study is played by the rules that its rounds go by, up to where a model is needed, and what would be
+    refused or withheld is said, split by split. Exit code 0 when at least one case can be used and nothing that was
+    found keeps the site from taking part, else 2. Figures that would be withheld are a warning.
     """
     from msfl_client.cli.check_view import check_document, check_under_bar, print_check
+    from msfl_client.cli.forecast_view import play_under_bar, print_forecast, raise_if_hopeless
     from msfl_client.cli.harmonization_view import prospect_lines
     from msfl_client.clinical.check import check_outcome, needs_images, outcome_document, print_outcome
     from msfl_client.data.checks import SiteCheck
+    from msfl_client.rounds.forecast_words import forecast_document
     from msfl_client.site.kit_approval import study_of_kit
     from msfl_common.config.site import load_site, unused_by_site
     from msfl_common.config.study import Inputs, load_study
@@ -121,6 +124,9 @@ def check(
     outcome = check_outcome(site_config, study_config, result.cases) if study_config is not None else None
     harmonizes = study_config is not None and study_config.harmonization.method != "none"
     prospect = list(prospect_lines(site_config, study_config, result.cases)) if study_config and harmonizes else []
+    played = None
+    if study_config is not None and (outcome.is_usable if outcome is not None else bool(result.cases)):
+        played = play_under_bar(site_config, study_config)
     rows = _check_connection(site_config) if _wants_connection(connection, site_config) else []
     if as_json:
         document = {**check_document(site_config, study_config, result), "warnings": warnings}
@@ -128,6 +134,8 @@ def check(
             document["classification"] = outcome_document(outcome)
         if prospect:
             document["harmonization"] = [line.strip() for line in prospect]
+        if played is not None and played[0] is not None:
+            document["forecast"] = {**forecast_document(played[0]), "notes": played[1]}
         if rows:
             document["connection"] = [asdict(row) for row in rows]
         print_json(document)
@@ -138,6 +146,8 @@ def check(
             print_outcome(stdout_console(), site_config, outcome)
         for line in prospect:
             stdout_console().print(line, soft_wrap=True, markup=False, highlight=False)
+        if study_config is not None and played is not None:
+            print_forecast(stdout_console(), study_config, *played)
         if rows:
             from msfl_client.cli.connection_view import print_connection
 
@@ -149,6 +159,8 @@ def check(
     asks_anew = study is not None or not rows  # the rows hold the kit's study to the policy, not one that is named
     if study_config is not None and asks_anew and connection is not False:
         _check_policy(site, site_config, study_config)
+    if study_config is not None and played is not None:
+        raise_if_hopeless(str(site), study_config, played[0])
     if failed := [row.name for row in rows if row.level == "fail"]:
         raise InputError(f"{site}: cannot take part yet: {', '.join(failed)}; the fixes are given above")
 

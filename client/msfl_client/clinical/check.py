@@ -11,27 +11,20 @@ from rich.table import Table
 from rich.text import Text
 
 from msfl_client.clinical.inputs import complete, dataset_of
-from msfl_client.clinical.observations import REASONS, Observation, Observations, observations, sees_images
+from msfl_client.clinical.observations import REASONS, Observations, observations, sees_images
 from msfl_client.clinical.splits import split_patients
 from msfl_client.data.bids import Case, in_several_folders
 from msfl_client.data.findings import FIXES, Finding
-from msfl_client.disclosure.floors import floor_of
-from msfl_client.disclosure.small_groups import describe_small_group, in_large_groups
 from msfl_client.features.cache import TABLE
 from msfl_client.features.own_table import own_features
-from msfl_client.features.table import FeatureTable, read_features_table
-from msfl_common.config.classification import Classification, DeepModel
+from msfl_client.features.table import read_features_table
+from msfl_common.config.classification import DeepModel
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import CohortError, InputError
 
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 _SPLITS = ("training", "validation", "test")
-_HELD_BACK = {
-    "training": "the site cannot train",
-    "validation": "validation metrics stay at the site",
-    "test": "test metrics stay at the site",
-}
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,7 @@ class OutcomeCheck:
         found: the observations that can be used, and why others cannot.
         per_class: class to number of observations.
         splits: observations to train, validate and test on.
-        patients: whose they are, which is what the egress gateway holds against the floor.
+        patients: whose they are.
         findings: faults of rows and of the site as a whole.
     """
 
@@ -53,6 +46,11 @@ class OutcomeCheck:
     splits: tuple[int, ...]
     patients: tuple[int, ...]
     findings: tuple[Finding, ...]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is anything to learn, from inputs that are not the label."""
+        return bool(self.found.kept) and all(finding.rule != "leak" for finding in self.findings)
 
     def raise_if_unusable(self, source: str) -> None:
         """Say in one line why a site cannot take part; return when it can.
@@ -105,11 +103,7 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
         findings += [Finding("warn", None, "outcome", text) for text in _lacking(counts)]
     splits = split_patients(found.kept, study, site.name)
     patients = tuple(len({one.patient for one in split}) for split in splits.each)
-    if measured and not isinstance(settings.model, DeepModel) and not any(one.rule == "leak" for one in findings):
-        findings += _left_out_of_sums(site, study, settings, table, splits.training)
     name = settings.outcome.column or settings.outcome.endpoint or ""
-    if found.kept:
-        findings += _below_floor(study, site, patients)
     return OutcomeCheck(name, found, counts, tuple(map(len, splits.each)), patients, tuple(findings))
 
 
@@ -160,37 +154,6 @@ def outcome_document(check: OutcomeCheck) -> dict[str, Any]:
             for one in check.findings
         ],
     }
-
-
-def _left_out_of_sums(
-    site: SiteConfig,
-    study: StudyConfig,
-    settings: Classification,
-    table: FeatureTable | None,
-    part: Sequence[Observation],
-) -> list[Finding]:
-    """Who of the training patients does not train, as too few are like them in what sums tell apart."""
-    try:
-        training = dataset_of(part, settings, table)
-    except InputError as error:
-        return [Finding("fail", None, "leak", str(error))]
-    floor = floor_of(site.policy, study)
-    why = describe_small_group(settings, training, floor)
-    if why is None:
-        return []
-    kept, of = len(in_large_groups(settings, training, floor).labels_N), len(training.labels_N)
-    text = f"{of - kept} of {of} training observations are left out of sums: {why}"
-    return [Finding("warn", None, "small-group", text if kept else f"{text}; none is left: {_HELD_BACK['training']}")]
-
-
-def _below_floor(study: StudyConfig, site: SiteConfig, patients: Sequence[int]) -> list[Finding]:
-    """What the egress gateway will hold back, as it rests on too few patients."""
-    floor, found = floor_of(site.policy, study), []
-    for split, count in zip(_SPLITS, patients, strict=True):
-        if count < floor and not (split == "training" and study.left_out == site.name):
-            few = f"{count} patients for {split}, fewer than {floor} (min_patients of site and study)"
-            found.append(Finding("warn", None, "min-patients", f"{few}: {_HELD_BACK[split]}"))
-    return found
 
 
 def _lacking(per_class: dict[str, int]) -> list[str]:

@@ -8,7 +8,7 @@ None of them leaves the site.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ from msfl_client.harmonization.combat import (
     apply_fit,
     check_effects,
     check_shifts,
+    compute_moments,
+    compute_residuals,
     fit_scanners,
     z_scores,
 )
@@ -29,7 +31,7 @@ from msfl_common.config.base import Covariate
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Harmonization
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.harmonization import Floats, Reference, covariate_columns
+from msfl_common.harmonization import Floats, Reference, covariate_columns, make_reference
 from msfl_common.models.model_folder import REFERENCE_FILE
 from msfl_common.system.files import write_text
 
@@ -122,6 +124,45 @@ def harmonize_site(
             or the reference would write covariates into features; nothing is written.
         InputError: the features are harmonized already; nothing is written.
     """
+    every, made, harmonized_NP = _brought_to(training, cases, site, reference, table)
+    if np.isinf(harmonized_NP).any():
+        raise RefusedError(Code.BAD_STUDY, "the reference does not suit the site's features")
+    check_effects(every, harmonized_NP, reference)
+    made = replace(made, far=check_shifts(made.fit, reference))
+    write_text(folder / REFERENCE_FILE, reference.model_dump_json(indent=1) + "\n")
+    write_text(folder / FIT_FILE, made.fit.model_dump_json(indent=1) + "\n")
+    write_features_table(folder / TABLE_FILE, made.table)
+    return made
+
+
+def foresee_harmonized(
+    training: Sequence[Case], cases: Sequence[Case], site: SiteConfig, settings: Harmonization, table: FeatureTable
+) -> tuple[Reference, HarmonizedSite] | None:
+    """Which cases `harmonize_site` will bring to a study's reference: brought to one like this site's, unwritten.
+
+    That one has no slopes, and is unlike the site in each feature: a scanner that is the reference itself has no fit.
+
+    Returns:
+        The reference, and what comes of it; None where no scanner has enough training cases.
+    """
+    try:
+        rows = training_rows(training, site, settings, table)[0]
+        flat_QP: Floats = np.zeros((rows.covariates_NQ.shape[1], len(rows.names)))
+        sums = compute_moments(rows), compute_residuals(rows, flat_QP)
+        own = make_reference("foreseen", settings, [sums[0]], [sums[1]], flat_QP)
+        unlike_P, variance_P = np.linspace(0.5, 1.5, len(own.grand_mean)), np.array(own.pooled_variance)
+        mean_P = np.array(own.grand_mean) - unlike_P * np.sqrt(variance_P)
+        changes = {"grand_mean": tuple(map(float, mean_P)), "pooled_variance": tuple(map(float, unlike_P * variance_P))}
+        reference = own.model_copy(update=changes)
+        return reference, _brought_to(training, cases, site, reference, table)[1]
+    except (RefusedError, ValueError):  # too few cases, or no feature that varies
+        return None
+
+
+def _brought_to(
+    training: Sequence[Case], cases: Sequence[Case], site: SiteConfig, reference: Reference, table: FeatureTable
+) -> tuple[Rows, HarmonizedSite, Floats]:
+    """The rows of all cases, what the site has with the reference, and the rows' harmonized features."""
     settings, raw = reference.settings, _raw_rows(table)
     fit = fit_scanners(training_rows(training, site, settings, table)[0], reference)
     chosen = select_cases(cases, site, settings)
@@ -129,23 +170,15 @@ def harmonize_site(
     left_out, rows = dict(chosen.left_out), []
     every = rows_of(chosen, raw, settings)
     harmonized_NP = apply_fit(every, fit, reference)
-    if np.isinf(harmonized_NP).any():
-        raise RefusedError(Code.BAD_STUDY, "the reference does not suit the site's features")
-    check_effects(every, harmonized_NP, reference)
-    far = check_shifts(fit, reference)
     for case, scanner, values in zip(chosen.cases, chosen.scanners, harmonized_NP, strict=True):
         if np.isnan(values).any():
             left_out[case.key] = f"scanner {scanner} has no fit: too few training patients"
         else:
             rows.append(raw[case.key].replaced(dict(zip(settings.feature_names, map(float, values), strict=True))))
     harmonized = FeatureTable(tuple(rows), harmonized_to=reference.version)
-    write_text(folder / REFERENCE_FILE, reference.model_dump_json(indent=1) + "\n")
-    write_text(folder / FIT_FILE, fit.model_dump_json(indent=1) + "\n")
-    write_features_table(folder / TABLE_FILE, harmonized)
     keys = [case.key for case in chosen.cases]
-    return HarmonizedSite(
-        fit, harmonized, left_out, far, _spread(keys, z_scores(every, harmonized_NP, reference), settings)
-    )
+    spread = _spread(keys, z_scores(every, harmonized_NP, reference), settings)
+    return every, HarmonizedSite(fit, harmonized, left_out, (), spread), harmonized_NP
 
 
 def _spread(keys: Sequence[str], scores_NP: Floats, settings: Harmonization) -> Spread:

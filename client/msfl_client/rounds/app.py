@@ -5,13 +5,11 @@ Simulation and SuperNode run this same app; they differ in where a site's config
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -19,6 +17,7 @@ from msfl_client.disclosure.request_size import check_size
 from msfl_client.egress.answers import Claim, may_answer, most_answers
 from msfl_client.egress.gateway import check_agreed, check_allowed, check_request, gateway_of, release_refusal
 from msfl_client.rounds.handlers import HANDLERS, Handler
+from msfl_client.rounds.refusals import code_of
 from msfl_client.rounds.site_context import open_context
 from msfl_client.rounds.site_log import site_log
 from msfl_client.segmentation.upstream_model import handed_model
@@ -26,15 +25,7 @@ from msfl_client.trainer import OnProgress
 from msfl_common.config.message_kinds import REQUESTS, TEST, VALIDATION, Request
 from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import (
-    Code,
-    CohortError,
-    ConfigError,
-    InputError,
-    PrivateFolderError,
-    RefusedError,
-    UpdateError,
-)
+from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.records import Refusal, RoundTask, unpack_task
 from msfl_common.system.files import private_folder
 
@@ -124,29 +115,6 @@ def refuse(site: SiteConfig, code: Code, why: object, task: RoundTask | None = N
     """A code from the fixed list, through the egress gateway; `why` goes to the site's log only."""
     site_log(site).error("answered %s: %s", code.value, why, exc_info=why if isinstance(why, Exception) else None)
     return release_refusal(gateway_of(site), Refusal(code, site.name), task)
-
-
-def code_of(error: Exception) -> Code:
-    """The code that stands for an error outside the site."""
-    match error:
-        case RefusedError():
-            return error.code
-        case ConfigError():
-            return Code.BAD_STUDY
-        case UpdateError():
-            return Code.BAD_MODEL
-        case CohortError():
-            return Code.NO_CASES
-        case PrivateFolderError():
-            return Code.INTERNAL
-        case InputError():
-            return Code.BAD_TABLE
-        case torch.OutOfMemoryError() | MemoryError():
-            return Code.OUT_OF_MEMORY
-        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Code.DISK_FULL
-        case _:
-            return Code.INTERNAL
 
 
 def site_from_node_config(context: Context) -> SiteConfig:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from msfl_client.classification.outcome_data import NOTHING_ASSUMED, Assumed
 from msfl_client.classification.trainer import open_classification, split_segmentation
 from msfl_client.data.bids import Case
 from msfl_client.disclosure.floors import check_floor
@@ -123,6 +124,7 @@ def build_context(
     on_progress: OnProgress,
     stage: Stage,
     model: HandedModel | None,
+    assumed: Assumed = NOTHING_ASSUMED,
 ) -> SiteContext:
     """Check, split and preprocess the site's cases and build what the rounds of a stage need.
 
@@ -132,6 +134,7 @@ def build_context(
         on_progress: told what is done.
         stage: which of the study's.
         model: outlines the lesions of all cases, in the stage after the one that it was trained in.
+        assumed: where a study is foreseen.
 
     Raises:
         CohortError: the folders hold nothing usable.
@@ -143,12 +146,12 @@ def build_context(
     learner: Learner
     features: FeatureTable | None = None
     if settings.task == "classification":
-        learner, training, cases, features = open_classification(site, settings, devices, on_progress, model)
+        learner, training, cases, features = open_classification(site, settings, devices, on_progress, model, assumed)
     else:
         split = partial(split_segmentation, site, study)
         learner, training, cases = open_segmentation(site, settings, devices, on_progress, split, study.name)
     if not (learner.num_train_cases or is_left_out):
-        raise RefusedError(Code.NO_CASES)
+        raise RefusedError(Code.NO_CASES, "no case is left to train on")
     fitted = cases if is_left_out else training
     return SiteContext(site, settings, gateway_of(site), devices, learner, fitted, cases, on_progress, features)
 
@@ -166,13 +169,23 @@ def _devices_of(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -
     return devices
 
 
+def check_training(context: SiteContext, task: RoundTask) -> None:
+    """Refuse a round of training that too few patients would be behind, whatever the weights.
+
+    Raises:
+        RefusedError: says how many there are.
+    """
+    check_floor(context.site.policy, task.study, context.learner.num_behind(task.round))
+    context.learner.check_round(task.round)
+
+
 def train_site(context: SiteContext, task: RoundTask, weights: Weights, clock: Clock = datetime.now) -> ModelUpdate:
     """One round of training from the shared weights, in the site's hours and within its limits.
 
     Raises:
         RefusedError: too few patients to learn from, not now, no longer today, out of memory, or the training failed.
     """
-    check_floor(context.site.policy, task.study, context.learner.num_behind(task.round))
+    check_training(context, task)
     start = time.monotonic()
 
     def on_step(step: int, num_steps: int, loss: float) -> None:

@@ -6,11 +6,12 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from msfl_client.data.bids import Case
 from msfl_client.data.case_digest import digest_of_images
@@ -23,7 +24,7 @@ from msfl_client.segmentation.loop import train_round, validate
 from msfl_client.segmentation.network_input import NetworkInput, cached_path, make_network_inputs
 from msfl_client.segmentation.own_grid import OwnTruth, own_truth
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
-from msfl_client.trainer import OnCase, OnProgress, OnStep
+from msfl_client.trainer import Foreseen, OnCase, OnProgress, OnStep, foreseen
 from msfl_client.training.site_strategy import SiteStrategy, Start, site_strategy
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
@@ -31,7 +32,7 @@ from msfl_common.errors import CaseError
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.metrics.intervals import mean_estimate, num_patients_of
 from msfl_common.metrics.registry import ALL_METRICS
-from msfl_common.metrics.segmentation import NATIVE
+from msfl_common.metrics.segmentation import METRICS, NATIVE, Mask, segmentation_metrics
 from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
 
@@ -79,6 +80,14 @@ class SegmentationLearner:
         return patients_behind(self.study.training, self.seed, self.train_patients, number)
 
     @property
+    def cases_in_sums(self) -> tuple[int, ...]:
+        """See `Learner`; there are no sums."""
+        return ()
+
+    def check_round(self, number: int) -> None:
+        """See `Learner`; the floor is all that a round needs."""
+
+    @property
     def expected(self) -> Weights:
         """See `Learner`."""
         return self.strategy.shared
@@ -107,12 +116,30 @@ class SegmentationLearner:
         """See `Learner`."""
         return len(set(self.validation_patients))
 
+    def foresee(self, task: RoundTask) -> Foreseen:
+        """See `Learner`; an answer is right, empty or everything within the lesions' box."""
+        spacing_mm = (self.study.inputs.spacing_mm,) * 3
+        truths = [_lesions_of(case) for case in self.validation_cases]
+        guesses: tuple[Callable[[Mask], Mask], ...] = (np.copy, np.zeros_like, np.ones_like)
+        rows = ([segmentation_metrics(guess(truth), truth, spacing_mm) for truth in truths] for guess in guesses)
+        with_lesions = {name for name, truth in zip(self.validation_patients, truths, strict=True) if truth.any()}
+        why = f"{self.num_patients(task)} patients, {len(with_lesions)} of them with lesions"
+        found = foreseen((self._told(one, 0.0) for one in rows), METRICS, why)
+        withheld, depends = (
+            (*names, *(f"{name}{NATIVE}" for name in names)) for names in (found.withheld, found.depends)
+        )
+        return replace(found, withheld=withheld, depends=depends)
+
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """See `Learner`; on the patients' own grids in the last round alone, as that takes longer than the network."""
         start = time.monotonic()
         set_weights(self.network, self.strategy.whole(weights, task.round))
         truths = self.validation_truths() if task.round == task.settings.rounds.num_rounds else ()
         rows = validate(self.network, self.validation_cases, task.study, self.device, on_case, truths)
+        return self._told(rows, time.monotonic() - start)
+
+    def _told(self, rows: Sequence[Mapping[str, float]], seconds: float) -> ValidationMetrics:
+        """What may be told of the metrics of each case."""
         values = _told_of({name: [row[name] for row in rows] for name in rows[0]})
         behind = {name: num_patients_of(values[name], self.validation_patients) for name in values}
         disclosed = [name for name, num_patients in behind.items() if num_patients >= self.floor]
@@ -121,7 +148,7 @@ class SegmentationLearner:
             for name in disclosed
         }
         fewest = min((behind[name] for name in disclosed), default=0)
-        return ValidationMetrics(estimates, len(rows), time.monotonic() - start, min_patients=fewest)
+        return ValidationMetrics(estimates, len(rows), seconds, min_patients=fewest)
 
 
 def _told_of(values: dict[str, list[float]]) -> dict[str, list[float]]:
@@ -216,6 +243,13 @@ def open_segmentation(
         validation_truths=partial(own_truths, site, validation, originals, on_progress),
     )
     return learner, tuple(train), (*train, *validation)
+
+
+def _lesions_of(case: NetworkInput) -> Mask:
+    """A case's lesions in the smallest box that holds them; a voxel without any where there is none."""
+    assert case.label_DHW is not None
+    boxes = ndimage.find_objects((case.label_DHW > 0).astype(np.uint8))
+    return case.label_DHW[boxes[0]] > 0 if boxes else np.zeros((4, 4, 4), dtype=bool)
 
 
 def _training_on(

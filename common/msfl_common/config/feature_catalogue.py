@@ -175,6 +175,7 @@ def _intensities() -> Iterator[tuple[str, Feature]]:
             yield f"{contrast}_wm_glcm_{measure}", Feature("", text, plausible)
 
 
+CHANGES = frozenset(name for name, _ in _changes())  # of a visit that follows another
 FEATURES: Mapping[str, Feature] = MappingProxyType(dict([*_tissues(), *_lesions(), *_changes(), *_intensities()]))
 HARMONIZED: tuple[str, ...] = tuple(name for name, feature in FEATURES.items() if feature.harmonized)
 

@@ -11,6 +11,7 @@ from typing import Literal
 from msfl_common.config.base import Task
 from msfl_common.config.study import Harmonization, StudyConfig
 
+Part = Literal["train", "test"]
 Stage = Literal["segmentation", "final"]  # any other study has the final one alone
 SEGMENTATION_FOLDER = "segmentation"  # in a run's folder: the stage of segmentation, with files of the same names
 
@@ -23,6 +24,14 @@ def stages_of(study: StudyConfig) -> tuple[Stage, ...]:
 def tasks_of(study: StudyConfig) -> tuple[Task, ...]:
     """What is learned in the stages."""
     return tuple(study_at(study, stage).task for stage in stages_of(study))
+
+
+def is_asked_to(part: Part, study: StudyConfig, site: str) -> bool:
+    """Whether a study asks a site to train, and to measure as it trains, or to test.
+
+    It asks all to do either. A site that its fold leaves out does nothing but test, and is the only one that does.
+    """
+    return study.left_out is None or (site == study.left_out) == (part == "test")
 
 
 def segmentation_name(study: str) -> str:

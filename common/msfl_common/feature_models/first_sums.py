@@ -84,12 +84,7 @@ def add_up(settings: Settings, parts: Sequence[State]) -> Sums:
     """
     counts_SK = np.stack([part["counts"] for part in parts])
     counts_K = counts_SK.sum(axis=0)
-    for name, count in zip(settings.outcome.classes, counts_K, strict=True):
-        if count < 1:
-            raise RunError(
-                f"class {name}: no training case at any site that has min_patients patients of it or more; more sites "
-                "or patients are needed, or a lower min_patients, or a column's `outcome.classes` without it"
-            )
+    expect_every_class(settings, counts_K)
     sums_SKP = np.stack([part["sums"] for part in parts])
     means_KP = sums_SKP.sum(axis=0) / counts_K[:, None]
     off_SKP = sums_SKP / np.maximum(counts_SK, 1)[..., None] - means_KP
@@ -101,6 +96,20 @@ def add_up(settings: Settings, parts: Sequence[State]) -> Sums:
         of_means_KPP = np.einsum("sk,skp,skr->kpr", counts_SK, off_SKP, off_SKP)
         scatter_CPP += of_means_KPP if len(scatter_CPP) > 1 else of_means_KPP.sum(axis=0)
     return _without_noise(Sums(counts_K, mean_P, means_KP - mean_P, squares_KP, scatter_CPP))
+
+
+def expect_every_class(settings: Settings, counts_K: Floats) -> None:
+    """Refuse to learn a class that no site's sums are of.
+
+    Raises:
+        RunError: names the class.
+    """
+    for name, count in zip(settings.outcome.classes, counts_K, strict=True):
+        if count < 1:
+            raise RunError(
+                f"class {name}: no training case at any site that has min_patients patients of it or more; more sites "
+                "or patients are needed, or a lower min_patients, or a column's `outcome.classes` without it"
+            )
 
 
 def _without_noise(sums: Sums) -> Sums:

@@ -76,6 +76,10 @@ def start(
     if as_json:
         print_json(summary.model_dump(mode="json"))
     else:
+        from msfl_server.results.untold import untold_of
+
+        for line in untold_of(summary):
+            say(line)
         rounds = f"{summary.rounds_completed} round{'s' * (summary.rounds_completed != 1)}"
         say(f"{rounds} completed; report: {study.run / 'report.html'}")
 

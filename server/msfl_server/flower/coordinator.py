@@ -66,6 +66,7 @@ class Coordinator:
         self._children = [child for child in (self._run, self._link, self._mlflow) if child is not None]
         self._sites_seen: dict[str, float] | None = None
         self._missing: tuple[str, ...] = ()
+        self._untold: set[str] = set()
 
     def run(self) -> RunStatus | None:
         """Keep everything going until the run is finished; its last status.
@@ -96,6 +97,7 @@ class Coordinator:
                     self._start_link()
                 self._authorise()
                 self._say_who_is_missing()
+                self._say_what_is_untold()
                 code = self._run.exit_code
                 if code == 0:
                     return read_status(self._folder.status)
@@ -121,6 +123,15 @@ class Coordinator:
             until = f", until {status.deadline:%H:%M} UTC at the latest" if status.deadline else ""
             self._say(f"round {status.round + 1} waits for {', '.join(missing)} to come online{until}")
         self._missing = missing
+
+    def _say_what_is_untold(self) -> None:
+        """A line when figures are missing, once the first round has shown it, or when others are."""
+        status = read_status(self._folder.status)
+        untold = status.untold if status is not None else ()
+        for line in untold:
+            if line not in self._untold:
+                self._say(f"round {status.round if status else 0}: {line[0].lower()}{line[1:]}")
+        self._untold = {*self._untold, *untold}
 
     def _start_link(self) -> None:
         """Start the SuperLink and wait until it answers with the right sites authorised."""

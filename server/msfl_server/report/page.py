@@ -43,7 +43,7 @@ from msfl_server.results.few_patients import counted, say_few
 from msfl_server.results.harmonization_effect import HarmonizationEffect
 from msfl_server.results.settings import flat_settings
 from msfl_server.results.summary import SUSPENDED, MetricSummary, Summary
-from msfl_server.results.withheld import say_withheld
+from msfl_server.results.untold import untold_of
 
 REPORT_FILE = "report.html"
 
@@ -85,8 +85,8 @@ def write_report(
     page = environment.get_template("report.html.j2").render(
         summary=summary,
         headline=[_headline(name, metric) for name, metric in _in_order(summary)],
-        withheld=_withheld(summary),
         few_patients=_few(summary),
+        untold=untold_of(summary),
         tiles=_tiles(summary),
         curves=_curves(summary),
         legend=_legend(summary),
@@ -126,12 +126,8 @@ def render_table(summary: Summary, console: Console) -> None:
         console.print(table)
     else:
         console.print(f"{table.title}. No metric yet.")
-    for told in filter(None, (_few(summary), _withheld(summary))):
-        console.print(told)
-
-
-def _withheld(summary: Summary) -> str:
-    return say_withheld(summary.task, summary.withheld, len(summary.sites))
+    for line in filter(None, (_few(summary), *untold_of(summary))):
+        console.print(line)
 
 
 def _few(summary: Summary) -> str:

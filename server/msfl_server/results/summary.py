@@ -72,6 +72,11 @@ class SiteFailure(_Frozen):
 
     site: Name = Field(description="the site's name in the study")
     code: Code = Field(description="why, as a code of capitals and underscores")
+    step: Literal["training", "validation", "test"] | None = Field(
+        None,
+        description="what it did not answer; null where it was not asked, and in runs of earlier versions",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class RoundSummary(_Frozen):

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from msfl_common.config.stages import Stage, study_at
+from msfl_common.config.stages import Part, Stage, is_asked_to, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import RunError
 from msfl_common.harmonization import Reference
@@ -145,13 +145,9 @@ def run_rounds(
     return checkpoint
 
 
-def asked_to(do: Literal["train", "test"], study: StudyConfig, sites: Mapping[int, str]) -> dict[int, str]:
-    """Whom of `sites` (node to name) a study asks to train, or to test.
-
-    It asks all to do either. A site that its fold leaves out does nothing but test, and is the only one that does.
-    """
-    left_out = study.left_out
-    return {node: name for node, name in sites.items() if left_out is None or (name == left_out) == (do == "test")}
+def asked_to(part: Part, study: StudyConfig, sites: Mapping[int, str]) -> dict[int, str]:
+    """Whom of `sites` (node to name) a study asks to train, or to test; see `is_asked_to`."""
+    return {node: name for node, name in sites.items() if is_asked_to(part, study, name)}
 
 
 def share_reference(harmonizer: Harmonizer, reference: Reference | None, out: Path, roster: Roster) -> Reference:
@@ -217,7 +213,7 @@ def train_at_sites(this: _Round) -> TrainedRound:
         usable = combine_usable(strategy, before.weights, before.sets, sent, study.rounds.quorum)
     updates, combined = usable.updates, usable.combined
     absent = (failure for failure in this.roster.absent if failure.code != NOT_ONLINE or failure.site not in sent)
-    failures = (*absent, *answers.failures, *usable.failures)
+    failures = (*absent, *at_step("training", answers.failures), *at_step("training", usable.failures))
     this.roster.forget([failure.site for failure in failures if failure.code == BAD_UPDATE])
     set_back: Checkpoint | None = None
     if combined is None:
@@ -312,7 +308,14 @@ def validate_round(
     on_wait = partial(this.listener.on_wait, task.round, task.split)
     answers = ask(this.grid, present, question, task.round, task.settings.rounds, on_wait)
     usable, failures = usable_metrics({present[node]: metrics for node, metrics in answers.replies.items()})
-    return usable, (*answers.failures, *failures)
+    return usable, at_step(task.split, (*answers.failures, *failures))
+
+
+def at_step(
+    step: Literal["training", "validation", "test"], failures: Iterable[SiteFailure]
+) -> tuple[SiteFailure, ...]:
+    """The failures, with what was asked."""
+    return tuple(failure.model_copy(update={"step": step}) for failure in failures)
 
 
 def busy(grid: Grid, seconds: Iterable[float]) -> float:

@@ -12,12 +12,14 @@ from typing import Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from msfl_common.config.stages import Stage
+from msfl_common.config.stages import Stage, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import ConfigError
 from msfl_common.system.files import write_text
 from msfl_common.system.reading import read_record
 from msfl_server.results.summary import SiteFailure
+from msfl_server.results.untold import untold_lines
+from msfl_server.results.withheld import withheld_metrics
 from msfl_server.rounds.checkpoint import RunState
 
 WRITE_EVERY_S = 1.0
@@ -53,6 +55,7 @@ class RunStatus(BaseModel):
     online: dict[str, str] = Field({}, description="site to since when it is online, ISO 8601, UTC")
     metrics: dict[str, float] = Field({}, description="means of the last validation")
     failed: tuple[SiteFailure, ...] = Field((), description="sites left out of the last round")
+    untold: tuple[str, ...] = Field((), description="why figures are missing, of the last validation")
 
 
 class StatusFile:
@@ -62,6 +65,7 @@ class StatusFile:
         self._path = path
         self._online: Callable[[], Mapping[int, _Online]] = dict
         self._written = 0.0
+        self._study, self._task = study, study.task
         self._status = RunStatus(
             state="starting", pid=os.getpid(), study=study.name, num_rounds=study.rounds.num_rounds, written=_now()
         )
@@ -90,7 +94,8 @@ class StatusFile:
 
     def on_stage(self, stage: Stage, num_rounds: int) -> None:
         """What of the study is run from here on."""
-        self._set(stage=stage, round=0, num_rounds=num_rounds, metrics={}, failed=())
+        self._task = study_at(self._study, stage).task
+        self._set(stage=stage, round=0, num_rounds=num_rounds, metrics={}, failed=(), untold=())
         self._write()
 
     def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:
@@ -114,7 +119,10 @@ class StatusFile:
         """What is completed so far; a line in the log."""
         last = state.history[-1] if state.history else None
         metrics = next((record.metrics for record in reversed(state.history) if record.metrics), {})
-        self._set(round=state.round, metrics=metrics, failed=last.sites_failed if last else ())
+        told = state.test or state.validation
+        untold = untold_lines(self._task, state.history, withheld_metrics(self._task, told), len(state.sites))
+        failed = last.sites_failed if last else ()
+        self._set(round=state.round, metrics=metrics, failed=failed, untold=untold)
         self._write()
         if last is not None:
             out = "".join(f"; {failure.site}: {failure.code}" for failure in last.sites_failed)

@@ -53,6 +53,7 @@ def measure() -> list[Figure]:
 @contextmanager
 def our_federation(base: Path) -> Iterator[tuple[Deployment, Child]]:
     """A study folder, our SuperLink and three sites that answer at once."""
+    # The echoing sites have no patients, so that no floor applies.
     study = StudyConfig(name="bench", min_patients=1, rounds=Rounds(num_rounds=10, quorum=3, deadline_s=600))
     with deployment(base, study, dict.fromkeys(SITES, base)) as made:
         folder, server = made.study, load_server(made.study.server_file)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from msfl_client.clinical.observations import Observation
 from msfl_common.config.classification import Classification, Outcome
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Rounds, StudyConfig, Validation
+from msfl_common.errors import RunError
 from msfl_common.feature_models import num_rounds_needed, predict_proba
 from msfl_common.models.weights import Weights
 from msfl_server.research.simulated_cohort import make_records
@@ -36,6 +38,7 @@ SITES, CASES, FURTHER = 3, 60, 300  # a site
 SEEDS = range(10)
 ROUNDS = 20  # of the models that have no end, after the first sums
 RESAMPLES = 1000
+AT_FLOOR = ("logistic, l2", "LDA", "random forest")  # models that are measured at the default floor as well
 WITHIN = 0.02
 OUTCOME = Outcome(endpoint="edss-worsening")
 FEATURES = ("log_lesion_volume", "bpf")
@@ -65,8 +68,10 @@ MODELS: Mapping[str, dict[str, Any]] = {
 }
 HOW = (
     f"{SITES} sites x {CASES} patients of whom half train, seeds {SEEDS[0]} to {SEEDS[-1]}, "
-    f"{len(FEATURES) + len(CLINICAL)} inputs, EDSS worsening"
+    f"{len(FEATURES) + len(CLINICAL)} inputs, EDSS worsening; min_patients 1, not the default 5, so that all arms "
+    "learn from the same patients"
 )
+FLOOR = 5  # the default, which the figures that say so run at
 
 Floats = NDArray[np.float64]
 
@@ -120,10 +125,35 @@ def measure() -> list[Figure]:
             found = [_compare(_study(model, seed), hospitals[seed], Path(folder) / str(seed) / title) for seed in SEEDS]
             figures += _figures(title, found)
             above[title] = np.mean([one.further[:, 0] - one.further[:, 2] for one in found], axis=0)
+        floor_figures = [_floor_figure(title, hospitals, Path(folder)) for title in AT_FLOOR]
     nearest = max(above, key=lambda title: above[title][0])
     value, told = above[nearest][0], _interval(above[nearest])
+    figures += floor_figures
     how = f"{HOW}; {nearest}, {told}; true log odds over the same {FURTHER} further patients a site"
     return [*figures, Figure("any model: AUROC above the best possible", value, "", 0.0, "at_most", "", how)]
+
+
+def _floor_figure(title: str, hospitals: Mapping[int, Hospitals], folder: Path) -> Figure:
+    """At the default floor, small classes left out: what the same further patients' AUROC loses."""
+    lost = []
+    for seed, made in hospitals.items():
+        further, scores = _joined(made.further), []
+        for floor in (1, FLOOR):
+            study, out = _study(MODELS[title], seed, floor), folder / str(seed) / f"{title}, floor {floor}"
+            sites = [site.model_copy(update={"state": out / site.name}) for site in made.sites]  # nothing answered yet
+            with suppress(RunError):
+                scores.append(_scores(study, train(study, sites, out / "run"), further))
+        if len(scores) == 2:
+            lost.append(_aurocs(further, scores) @ np.array([1.0, -1.0]))
+    name = f"{title}: AUROC that the default floor costs, further patients"
+    how = (
+        f"{SITES} sites x {CASES} patients, all of whom train, min_patients {FLOOR} against 1; "
+        f"{len(lost)} of {len(hospitals)} seeds, as in the others no site has {FLOOR} training patients who worsen"
+    )
+    if not lost:
+        return Figure(name, None, "", None, "at_most", "", how)
+    mean_R = np.mean(lost, axis=0)
+    return Figure(name, float(mean_R[0]), "", None, "at_most", "min_patients 1", f"{how}; {_interval(mean_R)}")
 
 
 def _figures(title: str, found: Sequence[Compared]) -> list[Figure]:
@@ -156,7 +186,7 @@ def _interval(values_R: Floats) -> str:
     return f"{values_R[0]:+.3f}, 95% CI {low:+.3f} to {high:+.3f}"
 
 
-def _study(model: Mapping[str, Any], seed: int) -> StudyConfig:
+def _study(model: Mapping[str, Any], seed: int, floor: int = 1) -> StudyConfig:
     settings = Classification.model_validate(
         {"outcome": OUTCOME, "features": FEATURES, "clinical": CLINICAL, "model": model}
     )
@@ -164,7 +194,7 @@ def _study(model: Mapping[str, Any], seed: int) -> StudyConfig:
         name="progression",
         task="classification",
         seed=seed,
-        min_patients=1,
+        min_patients=floor,
         classification=settings,
         rounds=Rounds(num_rounds=num_rounds_needed(settings) or ROUNDS + 1, quorum=1),
         validation=Validation(every_rounds=1000),

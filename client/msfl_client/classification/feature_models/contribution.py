@@ -58,7 +58,7 @@ def contribute(
         InputError: other inputs than the study's, or a value that is not finite.
     """
     half = site_half_of(settings)
-    _expect_enough(settings, cases, min_patients)
+    expect_enough(settings, cases, min_patients)
     loss = _log_loss(settings, state, cases)
     match phase_of(state):
         case Phase.PREPARE:
@@ -70,7 +70,13 @@ def contribute(
     return half.answer(asked), loss
 
 
-def _expect_enough(settings: Classification, cases: Dataset, min_patients: int) -> None:
+def expect_enough(settings: Classification, cases: Dataset, min_patients: int) -> None:
+    """Refuse, whatever the state, what cannot be answered from these cases.
+
+    Raises:
+        RefusedError: no case, a group of too few patients among them, or too few cases for what the sums would tell.
+        ValueError: labels beyond the study's classes.
+    """
     num_classes = len(settings.outcome.classes)
     if not len(cases.labels_N):
         raise RefusedError(Code.NO_CASES, "no training case with every input and a label, in large enough groups")

@@ -26,6 +26,7 @@ from msfl_common.errors import InputError, RunError
 from msfl_common.system.files import write_text
 from msfl_server.research.cross_validation.results import FoldResult, fold_result
 from msfl_server.research.simulation.folder import SITES_FOLDER, RunSetup, write_setup
+from msfl_server.research.simulation.foresight import expect_answers, foresee_run
 from msfl_server.research.simulation.run import run_simulated
 from msfl_server.rounds.checkpoint import read_state
 from msfl_server.rounds.harmonization import MIN_SITES
@@ -115,9 +116,13 @@ def run_folds(plan: FoldPlan, out: Path, say: Callable[[str], None]) -> tuple[Fo
         say: told which fold begins, and which was finished before.
 
     Raises:
+        InputError: so many sites will refuse a fold's first round that it cannot count; none is run then.
         RunError: a fold had fewer answers than the quorum; what was completed is kept.
     """
     results, runs = [], plan.runs
+    for name, setup in runs.items():
+        if not (out / name / FINISHED_FILE).exists():
+            _foresee_fold(name, setup)
     for number, (name, setup) in enumerate(runs.items(), start=1):
         folder, told = out / name, f"fold {number} of {len(runs)}: {name}"
         if (folder / FINISHED_FILE).exists():
@@ -127,6 +132,14 @@ def run_folds(plan: FoldPlan, out: Path, say: Callable[[str], None]) -> tuple[Fo
             _run_fold(name, setup, folder)
         results.append(fold_result(name, setup, read_state(folder)))
     return tuple(results)
+
+
+def _foresee_fold(name: str, setup: RunSetup) -> None:
+    open_context.cache_clear()
+    try:
+        expect_answers(setup.study, foresee_run(setup, lambda *_: None))
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def _run_fold(name: str, setup: RunSetup, folder: Path) -> None:

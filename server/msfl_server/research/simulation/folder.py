@@ -46,7 +46,7 @@ def start_run(study: StudyConfig, sites: tuple[SiteConfig, ...], out: Path, star
 
 
 def claim_folder(out: Path, setup: RunSetup) -> None:
-    """Make `out` the folder of this run.
+    """Make `out` the folder of this run; what sites have looked through already may lie there.
 
     Raises:
         InputError: it holds another run or other files, or cannot be written; or the study leaves out a site that there
@@ -63,7 +63,7 @@ def claim_folder(out: Path, setup: RunSetup) -> None:
             f"{out}: holds this study's run already; resume it with --resume {out}, or choose another --output"
         )
     try:
-        if out.exists() and any(out.iterdir()):
+        if out.exists() and any(entry.name != SITES_FOLDER for entry in out.iterdir()):
             raise InputError(f"{out}: is not empty and holds no run; choose another --output")
         write_setup(out, setup)
     except OSError as error:
@@ -83,6 +83,11 @@ def _check_quorum(study: StudyConfig, learners: list[str]) -> None:
                 f"{train}, but {section}.quorum is {rounds.quorum}: give more sites (--cohort takes a folder with one "
                 f"BIDS folder for each, --site is given once for each), or set {section}.quorum: {len(learners)}"
             )
+
+
+def unclaim_folder(out: Path) -> None:
+    """Let go of the folder of a run that cannot begin: corrected, the study may take it."""
+    (out / RUN_FILE).unlink(missing_ok=True)
 
 
 def write_setup(out: Path, setup: RunSetup) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from msfl_common.config.stages import Stage, study_at
+from msfl_common.config.stages import Stage, stages_of, study_at
+from msfl_common.config.study import StudyConfig
+from msfl_common.errors import InputError
 from msfl_common.harmonization import Reference
 from msfl_common.models.deep_models.start import origin
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.models.weights import Weights
+from msfl_common.system.progress import alert
 from msfl_server.research.simulation.federation import Backend, simulate
-from msfl_server.research.simulation.folder import RunSetup
+from msfl_server.research.simulation.folder import RunSetup, unclaim_folder
+from msfl_server.research.simulation.foresight import expect_answers, foresee_run, say_forecasts
 from msfl_server.research.simulation.overlays import example_overlays
 from msfl_server.results.harmonization_effect import HarmonizationEffect
 from msfl_server.results.summary import Summary
-from msfl_server.rounds.stage import own_start
+from msfl_server.rounds.stage import folder_of, own_start
 from msfl_server.run.display import run_display
 from msfl_server.run.run import run_stages
 
@@ -24,6 +28,7 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
 
     Raises:
         RunError: the quorum was missed; the summary of the completed rounds is written all the same.
+        InputError: so many sites will refuse the first round that it cannot count.
     """
     start_from = setup.start_from or own_start(setup.study, out)
 
@@ -32,6 +37,14 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
 
     with run_display(setup.study.rounds.num_rounds) as display:
         display.say(origin(setup.study, start_from))
+        if not has_begun(setup.study, out):
+            forecasts = foresee_run(setup, display.on_progress)
+            say_forecasts(setup.study, forecasts, alert)
+            try:
+                expect_answers(setup.study, forecasts)
+            except InputError:
+                unclaim_folder(out)
+                raise
         return run_stages(
             setup.study,
             first_of,
@@ -42,6 +55,11 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
             lambda stage_run: example_overlays(setup, stage_run),
             lambda reference: _effect(setup, reference),
         )
+
+
+def has_begun(study: StudyConfig, out: Path) -> bool:
+    """Whether a round of a run is complete."""
+    return (folder_of(stages_of(study)[0], out) / "checkpoints").exists()
 
 
 def _effect(setup: RunSetup, reference: Reference) -> HarmonizationEffect | None:

@@ -1,0 +1,63 @@
+"""What a site will tell of its patients, before there is a model: measured of answers that no model gave.
+
+Legend: N cases, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfl_client.classification.evaluation import measure_site
+from msfl_client.trainer import Foreseen, foreseen
+from msfl_common.config.site import Policy
+from msfl_common.config.study import StudyConfig
+from msfl_common.errors import Code, RefusedError
+from msfl_common.metrics.classification import CLASSIFICATION_METRICS
+from msfl_common.metrics.classification_curves import DEFAULT_THRESHOLD
+
+_FEWEST_SAMPLES = 100  # whether a metric is told does not depend on its interval
+
+
+def foresee_site(labels_N: NDArray[np.int64], patients: Sequence[str], study: StudyConfig, policy: Policy) -> Foreseen:
+    """What `measure_site` withholds of a site's cases whatever a model answers, and what with some answers only.
+
+    Args:
+        labels_N: the outcomes, 0 to K - 1.
+        patients: N patient names.
+        study: has a classification.
+        policy: the site's floor.
+
+    Raises:
+        RefusedError: with the code TOO_FEW_PATIENTS: nothing is told of them.
+    """
+    assert study.classification is not None
+    if not len(labels_N):
+        raise RefusedError(Code.TOO_FEW_PATIENTS, "no patient to measure")
+    validation = study.validation.model_copy(update={"bootstrap_samples": _FEWEST_SAMPLES})
+    quick, num_classes = study.model_copy(update={"validation": validation}), len(study.classification.outcome.classes)
+    return foreseen(
+        (
+            measure_site(answers_NK, labels_N, patients, DEFAULT_THRESHOLD, quick, policy)
+            for answers_NK in _answers(labels_N, num_classes)
+        ),
+        CLASSIFICATION_METRICS,
+        _counts(labels_N, patients, study.classification.outcome.classes),
+    )
+
+
+def _counts(labels_N: NDArray[np.int64], patients: Sequence[str], classes: Sequence[str]) -> str:
+    """Patients of each class, in words."""
+    names_N = np.asarray(patients, dtype=np.str_)
+    counts = (f"{len(np.unique(names_N[labels_N == label]))} of class {name}" for label, name in enumerate(classes))
+    return f"{len(np.unique(names_N))} patients, {', '.join(counts)}"
+
+
+def _answers(labels_N: NDArray[np.int64], num_classes: int) -> Iterator[NDArray[np.float64]]:
+    """Right ones, the same for all, one case unlike the others, and some of each class whatever is true."""
+    num_cases = len(labels_N)
+    first_N, order_N = np.zeros(num_cases, np.int64), np.arange(num_cases)
+    for predicted_N in (labels_N, first_N, np.where(order_N == 0, num_classes - 1, 0), order_N % num_classes):
+        yield np.where(np.arange(num_classes) == predicted_N[:, None], 0.9, 0.1 / (num_classes - 1))

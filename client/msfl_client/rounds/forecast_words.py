@@ -1,0 +1,63 @@
+"""Forecasts in words, for those who may see a site's counts: its own people, and who simulates it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from msfl_client.rounds.forecast import Forecast, Withheld
+from msfl_common.metrics.registry import ALL_METRICS
+
+_WHOLE = {
+    "taking part": "No part in the study",
+    "harmonization": "No sums for the harmonization",
+    "training": "No training",
+    "validation": "No figure of validation patients",
+    "test": "No figure of test patients",
+}
+_FEW = 5  # rounds and metrics that are named
+
+
+def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
+    """A line for each step that sites refuse, and each set of metrics that they withhold; none where all is told."""
+    sites: dict[str, list[str]] = {}
+    for forecast in forecasts:
+        for one in forecast.withheld:
+            sites.setdefault(_what(one), []).append(f"{forecast.site} ({one.why})")
+    for what, whose in sites.items():
+        yield f"{what}: {'; '.join(whose)}"
+    if sites:
+        floor = "/".join(map(str, sorted({forecast.floor for forecast in forecasts})))
+        yield (
+            f"Each figure, and each class in it, needs at least {floor} patients (min_patients of site and study): "
+            "more patients, a larger share for that split or, agreed with the coordinator and the site's privacy "
+            "officer, a lower floor."
+        )
+    names = dict.fromkeys(name for forecast in forecasts for one in forecast.depends for name in one.metrics)
+    if names:
+        yield f"Whether {_titles(list(names))} can be told depends on the model's answers."
+    yield from dict.fromkeys(f"Taken for granted: {one.assumed}." for one in forecasts if one.assumed)
+
+
+def forecast_document(forecast: Forecast) -> dict[str, Any]:
+    """The same for programs; it counts patients and stays where it is."""
+    return asdict(forecast)
+
+
+def _what(one: Withheld) -> str:
+    what = _WHOLE[one.step]
+    if one.metrics:
+        what = f"No {_titles(one.metrics)} of {one.step} patients"
+    elif one.rounds:
+        what = f"No training in round{'s' * (len(one.rounds) > 1)} {_named([str(number) for number in one.rounds])}"
+    return f"{what}{'' if one.stage == 'final' else f' in the stage of {one.stage}'} ({one.code})"
+
+
+def _titles(names: Sequence[str]) -> str:
+    return _named([ALL_METRICS[name].title for name in names])
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW + 1 else ""
+    return ", ".join(names[:_FEW] if more else names) + more

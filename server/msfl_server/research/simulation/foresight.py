@@ -1,0 +1,69 @@
+"""Before the first round of a simulation: what its sites will refuse or withhold, by the rules that they go by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from msfl_client.rounds.forecast import Forecast, Step, Withheld, forecast
+from msfl_client.rounds.forecast_words import forecast_lines
+from msfl_client.trainer import OnProgress
+from msfl_common.config.stages import Part, is_asked_to, stages_of, study_at
+from msfl_common.config.study import StudyConfig
+from msfl_common.errors import InputError, RunError
+from msfl_common.feature_models.first_sums import expect_every_class
+from msfl_server.research.simulation.folder import RunSetup
+from msfl_server.rounds.harmonization import MIN_SITES
+
+
+def foresee_run(setup: RunSetup, on_progress: OnProgress) -> tuple[Forecast, ...]:
+    """What each site will refuse or withhold."""
+    return tuple(forecast(site, setup.study, on_progress) for site in setup.sites)
+
+
+def say_forecasts(study: StudyConfig, forecasts: Sequence[Forecast], say: Callable[[str], None]) -> None:
+    """A line for each step that a site refuses and each set of figures that it withholds."""
+    for line in forecast_lines(forecasts):
+        say(line)
+    if not _tellers(study, forecasts):
+        say("So no site will tell any figure of the final model.")
+
+
+def expect_answers(study: StudyConfig, forecasts: Sequence[Forecast]) -> None:
+    """Refuse a study in which a round, or the harmonization before them, cannot have enough answers.
+
+    Raises:
+        InputError: names the sites that will refuse, and why, or the class that none of them trains on.
+    """
+    for stage in stages_of(study):
+        settings = study_at(study, stage)
+        asked = [one for one in forecasts if is_asked_to("train", study, one.site)]
+        # Too few sites for the quorum, whatever they answer, is what the run itself says.
+        for number in range(1, settings.rounds.num_rounds + 1) if len(asked) >= settings.rounds.quorum else ():
+            refusals = {one.site: one.refused("training", number, stage) for one in asked}
+            _expect(settings.rounds.quorum, "the quorum is", f"train in round {number}", refusals)
+        if settings.harmonization.method != "none":
+            refusals = {one.site: one.refused("harmonization", stage=stage) for one in asked}
+            _expect(MIN_SITES, "its harmonization needs", "give sums", refusals)
+    counts_SK = [one.cases_in_sums for one in forecasts if one.cases_in_sums]
+    if study.classification is not None and counts_SK:
+        try:
+            expect_every_class(study.classification, np.sum(counts_SK, axis=0))
+        except RunError as error:
+            raise InputError(str(error)) from None
+
+
+def _expect(needed: int, rule: str, what: str, refusals: Mapping[str, Withheld | None]) -> None:
+    num_answers = sum(refusal is None for refusal in refusals.values())
+    if num_answers < needed:
+        told = [f"{site}: {one.why} ({one.code})" for site, one in refusals.items() if one is not None]
+        why = "; ".join(told) or "no other site is asked"
+        raise InputError(f"{num_answers} of {len(refusals)} sites will {what}, and {rule} {needed}: {why}")
+
+
+def _tellers(study: StudyConfig, forecasts: Sequence[Forecast]) -> list[str]:
+    """The sites that tell figures of the final model."""
+    step: Step = "validation" if study.classification is None else "test"
+    part: Part = "train" if study.classification is None else "test"
+    return [one.site for one in forecasts if is_asked_to(part, study, one.site) and one.refused(step) is None]
