@@ -32,8 +32,12 @@ DOUBTS = ("forms-apart", "no-head", "inverted")
 
 
 def warnings_in(findings: Iterable[Finding]) -> tuple[str, ...]:
-    """What deserves a look, each text once: also what was in doubt, and forced."""
-    warned = (finding.text for finding in findings if finding.level == "warn" or finding.rule in DOUBTS)
+    """What deserves a look where no mask is needed, each text once: also what was in doubt, and forced."""
+    warned = (
+        finding.text
+        for finding in findings
+        if (finding.level == "warn" and finding.rule != "mask-name") or finding.rule in DOUBTS
+    )
     return tuple(dict.fromkeys(warned))
 
 

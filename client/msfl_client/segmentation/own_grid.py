@@ -15,10 +15,13 @@ from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from msfl_client.data.aligned_images import places
 from msfl_client.data.bids import Case
 from msfl_client.data.derivative import read_sidecar
+from msfl_client.imaging.brain_signal import read_brain
 from msfl_client.imaging.masks import Grid, Mask, drawn_on
-from msfl_client.imaging.resampling import FloatImage, read_image
+from msfl_client.imaging.resampling import FloatImage, read_image, read_mask
+from msfl_common.config.contrasts import outlined_on
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import CaseError
 from msfl_common.metrics.segmentation import NATIVE, segmentation_metrics
@@ -57,10 +60,14 @@ def own_truth(case: Case, original: Case, site: SiteConfig) -> OwnTruth:
         OSError: a file cannot be opened.
     """
     assert original.mask is not None
-    mask, to_input = read_image(original.mask), np.eye(4)
-    if case.mask != original.mask:
+    mask, to_input = read_mask(original.mask), np.eye(4)
+    contrast = drawn_on(mask, {name: read_image(path) for name, path in original.images.items()})
+    target = outlined_on(original.images)
+    if case.mask == original.mask and contrast is not None and contrast != target:
+        images = {name: read_brain(path).image for name, path in original.images.items()}
+        to_input = places(original, images, target)[contrast]
+    elif case.mask != original.mask:
         sidecar = read_sidecar(original, site)
-        contrast = drawn_on(mask, {name: read_image(path) for name, path in original.images.items()})
         if sidecar is None or contrast not in sidecar.to_anchor:
             raise CaseError(f"{case.key}: the way back from the common space is not known; preprocess it again")
         to_input = np.array(sidecar.native_to_mni) @ np.array(sidecar.to_anchor[contrast])
