@@ -66,8 +66,8 @@ def test_a_site_trains_and_checks_with_it(config: SiteConfig, tiny_study: StudyC
     run_rounds(grid_of((config,)), study, starting_weights(study), tmp_path / "out", recorder)
     assert recorder.states[-1].history[-1].sites_ok == ("here",)
     assert recorder.states[-1].validation["here"].estimates["dsc"].num_cases == 1
-    (tmp_path / "site.yaml").write_text("name: here\ndata: bids\nstate: state\n")
-    (tmp_path / "study.yaml").write_text("name: swi\ninputs: {contrasts: [SWI, ce-gadolinium_T1w]}\n")
+    (tmp_path / "site.yaml").write_text("name: here\ndata: bids\nstate: state\npolicy: {min_patients: 1}\n")
+    (tmp_path / "study.yaml").write_text("name: swi\nmin_patients: 1\ninputs: {contrasts: [SWI, ce-gadolinium_T1w]}\n")
     done = run_main(main, "check", tmp_path / "site.yaml", "--study", tmp_path / "study.yaml", "--json")
     case = json.loads(done.stdout)["cases"][0]
     assert (done.returncode, {Path(path).name for path in case["images"].values()}) == (
@@ -101,6 +101,6 @@ def test_what_it_is_good_for_is_in_the_table() -> None:
 
 
 def test_without_its_entry_it_is_refused_by_name() -> None:
-    with pytest.raises(ValidationError, match="no such contrast; there are T1w, FLAIR, T2w, PDw"):
+    with pytest.raises(ValidationError, match="no such contrast: SWI; there are T1w, FLAIR, T2w, PDw"):
         Inputs(contrasts=("SWI",))
     assert recognise_series(SeriesFacts("SWI_Images", num_slices=80)).why == "T2*-weighted (swi)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -147,7 +148,10 @@ def test_outcomes_of_a_folder(logistic: Path, cohort: Path, predict: Command, tm
     assert "Research use only. Not a medical device." in out
     assert "It tells of such patients, not of this one alone" in " ".join(out.split())
     card, _ = load_model(logistic)
+    assert f"Class: 1 from a probability of {card.threshold:.4g} on, the study's threshold." in out
     rows = rows_of(tmp_path)
+    assert {word for row in rows for word in re.findall(r"sex \S+", row["reasons"])} <= {"sex female", "sex male"}
+    assert any("sex " in row["reasons"] for row in rows)
     assert {row["status"] for row in rows} == {"ok"} | {row["status"] for row in rows if "passed over" in row["status"]}
     for row in rows:
         probability = float(row["probability_1"])
@@ -156,6 +160,9 @@ def test_outcomes_of_a_folder(logistic: Path, cohort: Path, predict: Command, tm
         assert int(row["interval_cases"]) >= 20
         assert 0 <= float(row["interval_low"]) < float(row["interval_high"]) <= 1
         assert row["reasons"].count(";") == 2
+        low, high = float(row["interval_low"]), float(row["interval_high"])
+        how = "above" if probability > high else "below" if probability < low else None
+        assert (f"is {how} what was seen" in row["warnings"]) == (how is not None)
     described = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert {*rows[0]} <= {*described}
     assert described["Notice"] == card.notice

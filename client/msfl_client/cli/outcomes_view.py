@@ -21,6 +21,7 @@ TABLE = "predictions.tsv"
 NUM_REASONS = 3
 _ROWS_SHOWN = 50
 _MISSING = "n/a"
+_IN_WORDS = {"sex": ("female", "male"), "treated": ("not treated", "treated")}  # of 0 and 1
 
 
 def write_predictions(output: Path, found: Predictions, origin: str) -> Path:
@@ -77,7 +78,7 @@ def print_predictions(console: Console, found: Predictions, path: Path, origin: 
         "Patient",
         "Visit",
         *(f"P({label})" for label in shown),
-        "95% interval",
+        "Seen in such patients (95%)",
         "Class",
         "Main reasons",
         "Warnings",
@@ -97,8 +98,15 @@ def print_predictions(console: Console, found: Predictions, path: Path, origin: 
     told = f"{len(found.rows) - num_left_out} of {len(found.rows)} predicted; table: {path}"
     if len(found.rows) > _ROWS_SHOWN:
         told += f" (the first {_ROWS_SHOWN} rows are shown)"
-    for line in (told, interval_text(card), reasons_text(card), caution_text(card), origin, NOTICE):
+    for line in (told, class_text(card), interval_text(card), reasons_text(card), caution_text(card), origin, NOTICE):
         console.print(line, soft_wrap=True)
+
+
+def class_text(card: ModelCard) -> str:
+    """From which probability on a class is predicted."""
+    if len(card.labels) != 2:
+        return "Class: the most probable."
+    return f"Class: {card.labels[1]} from a probability of {card.threshold:.4g} on, the study's threshold."
 
 
 def interval_text(card: ModelCard) -> str:
@@ -151,7 +159,6 @@ def _about(card: ModelCard) -> dict[str, Any]:
 def _columns(card: ModelCard) -> dict[str, dict[str, Any]]:
     """Name to description of each column, in their order."""
     interval, outcome = interval_text(card), _outcome(card)
-    how = f"the last from a probability of {card.threshold:.4g} on" if len(card.labels) == 2 else "the most probable"
     described = {
         "participant_id": "Subject",
         "session_id": "Session that was predicted from",
@@ -160,7 +167,7 @@ def _columns(card: ModelCard) -> dict[str, dict[str, Any]]:
         "interval_low": f"Lower end of the interval. {interval}",
         "interval_high": "Upper end of the interval; see interval_low",
         "interval_cases": "Patients or visits of the study that the interval rests on",
-        "class": f"Predicted class: {how}",
+        "class": f"Predicted class. {class_text(card)}",
         "reasons": f"{reasons_text(card)} Input, its value, and the effect; the {NUM_REASONS} that weigh most",
         "status": "ok, with what was passed over, or why there is no prediction",
         "warnings": "What deserves a look in the images of the visit, and of those before",
@@ -185,6 +192,13 @@ def _cells(row: Prediction, card: ModelCard) -> list[str]:
     ]
 
 
+def _value(reason: Reason) -> str:
+    """An input's value, in words where it stands for one."""
+    assert reason.value is not None
+    words = _IN_WORDS.get(reason.input, ())
+    return words[int(reason.value)] if reason.value in range(len(words)) else f"{reason.value:.4g}"
+
+
 def _interval_cell(row: Prediction) -> str:
     return f"{row.interval.low:.2f} to {row.interval.high:.2f}" if row.interval else _MISSING
 
@@ -192,7 +206,7 @@ def _interval_cell(row: Prediction) -> str:
 def _reasons_text(reasons: tuple[Reason, ...]) -> str:
     """The reasons that weigh most: "edss 3.5 (+0.42); age 41.2 (-0.10)"."""
     return "; ".join(
-        f"{reason.input}{'' if reason.value is None else f' {reason.value:.4g}'} ({reason.effect:+.2f})"
+        f"{reason.input}{'' if reason.value is None else f' {_value(reason)}'} ({reason.effect:+.2f})"
         for reason in reasons[:NUM_REASONS]
         if reason.effect
     )

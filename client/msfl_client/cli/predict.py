@@ -90,6 +90,7 @@ def predict(
     from msfl_common.errors import InputError
     from msfl_common.models.model_folder import read_card
     from msfl_common.models.model_signature import check_origin, fingerprint_of
+    from msfl_common.system.progress import alert
 
     config = load_site(site) if site is not None else None
     source = _source(config, source)
@@ -102,6 +103,11 @@ def predict(
         _check_device("--device", device)
     elif config is not None:
         _lend_memory(config)
+    if config is not None and source in config.data and (trained := card.provenance.sites.get(config.name)):
+        alert(
+            f"warning: site {config.name} trained this model, with {trained} cases, which may be among these: figures "
+            "of patients that it was trained on are better than those of others"
+        )
     chosen = device or (config.device if config is not None else "auto")
     job = _Job(model, source, output, chosen, origin, as_json, force, config.words if config is not None else Words())
     if card.study.classification is not None:

@@ -131,7 +131,7 @@ def predict_outcomes(
     patients = patients_to_predict(known, card.study.classification)
     for number, patient in enumerate(patients, start=1):
         made = _of_patient(patient, predictor, card, output, every_visit)
-        rows += [replace(row, warnings=_warnings(row, patient, known)) for row in made]
+        rows += [replace(row, warnings=(*_warnings(row, patient, known), *_outside(row))) for row in made]
         on_progress("Predicting patients", number, len(patients))
     return Predictions(card, tuple(rows), known.refused)
 
@@ -145,6 +145,18 @@ def _warnings(row: Prediction, patient: PatientVisits, known: KnownInputs) -> tu
             return (*found, *texts)
         found += tuple(f"{one.visit_id}: {text}" for text in texts)
     return ()
+
+
+def _outside(row: Prediction) -> tuple[str, ...]:
+    """A word where a probability is not borne out by what came of patients with such scores."""
+    if row.interval is None or row.probabilities is None or row.explained is None:
+        return ()
+    probability, interval = row.probabilities[row.explained], row.interval
+    if interval.low <= probability <= interval.high:
+        return ()
+    how = "above" if probability > interval.high else "below"
+    seen = f"{interval.low:.2f} to {interval.high:.2f}"
+    return (f"P({row.explained}) {probability:.2f} is {how} what was seen in the study's such patients, {seen}",)
 
 
 def _of_patient(

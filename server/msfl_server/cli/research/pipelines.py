@@ -110,6 +110,12 @@ def pipelines(
         raise InputError(f"--classifiers: {no_such('classifier', unknown, tuple(CLASSIFIERS))}")
     names = tuple(known[name.lower()] for name in asked)
     cases, left_out = read_cases(table, section.outcome.column, section.outcome.classes, drop or ())
+    _say(
+        "classification.features of the study has no effect here: every column of the tables is an input; leave one "
+        "out with --drop"
+        if section.features
+        else ""
+    )
     _say(f"{left_out} cases are left out: their label is n/a" if left_out else "")
     _say(SLOW_FOREST if "RF" in names and not grows_the_same_trees() else "")
     chosen = PipelineSettings(
