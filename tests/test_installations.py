@@ -47,7 +47,7 @@ def test_commands_of_research_name_all_that_a_coordinators_installation_lacks() 
         if folder.is_dir() and folder.name != "research"
     ]
     needed = packages_of("client", "server/msfl_server/research") - packages_of("common", *coordinator)
-    needed -= {"msfl_client", "PIL", "pandas"}  # with Matplotlib, and of every installation
+    needed -= {"msfl_client", "PIL", "pandas", "pathspec"}  # with Matplotlib, and of every installation
     assert set(PACKAGES) == needed - {"ray"}  # an extra of its own
 
 

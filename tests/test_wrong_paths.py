@@ -66,7 +66,7 @@ CLIENT = (
     "features site/site.yaml --model ENTER",
     "harmonize READ --reference reference.json",
     "harmonize site/site.yaml --reference READ",
-    "harmonize site/site.yaml --reference reference.json --table READ",
+    "harmonize site/site.yaml --reference reference.json --study reference.yaml --table READ",
     "harmonize site/site.yaml --reference reference.json --study READ",
     "predict READ --model model --output new",
     "predict --model ENTER --input bids --output new",
@@ -146,7 +146,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (world / "column.yaml").write_text(
         STUDY.replace("endpoint: edss-worsening", "column: ms_course, classes: [RR, SP]")
     )
-    (world / "reference.json").write_text(make_reference_of_others().model_dump_json())
+    reference = make_reference_of_others()
+    (world / "reference.json").write_text(reference.model_dump_json())
+    harmonizes = StudyConfig(name="pilot", harmonization=reference.settings)
+    (world / "reference.yaml").write_text(harmonizes.model_dump_json(exclude_defaults=True))
     made = make_officer_key(world / "officer.key", (world / "passphrase").read_text().strip())
     init_site(world / "site", "a", world / "bids", None)
     text = (world / "site" / "site.yaml").read_text()

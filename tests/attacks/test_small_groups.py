@@ -75,7 +75,10 @@ def test_the_one_man_among_many_is_not_in_the_first_newton_step(
 def test_those_who_are_left_out_are_told_to_the_sites_people(cases: dict[str, Dataset], tmp_path: Path) -> None:
     site = Site(study("logistic"), with_few_men(cases["site-0"], 3), tmp_path)
     assert site.learner.num_train_cases == 52
-    assert site.told == ["3 of 55 training cases left out: of groups of too few patients"]
+    assert site.told == [
+        "3 of 55 training cases left out of groups that are too small: 3 training patients whom brain_volume_ml sets "
+        "apart; expected none, or at least 5"
+    ]
 
 
 def test_the_one_with_a_new_lesion_is_left_out(cases: dict[str, Dataset]) -> None:

@@ -131,7 +131,7 @@ def test_too_few_patients_and_another_request_of_the_same_are_refused(
 def test_without_its_lines_it_is_no_request(config: SiteConfig, tiny_study: StudyConfig) -> None:
     (failure,) = example.ask_visits(deployed(allowing(config), tiny_study), {1: "here"}, tiny_study).failures
     assert failure.code == "WRONG_APP"
-    with pytest.raises(ValueError, match="no such kind of message; there are model_update"):
+    with pytest.raises(ValueError, match="no such kind of message: visit_counts; there are model_update"):
         allowing(config, "visit_counts")
 
 

@@ -264,7 +264,7 @@ def msfl_client(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_check_shows_both_tables_and_its_exit_code_says_whether_start_will_do(site: SiteConfig, make_site) -> None:
-    bids = make_site("scans", ["sub-01", "sub-02"])
+    bids = make_site("scans", [f"sub-{number:02d}" for number in range(8)])
     site_file = site.kit.parent / "site.yaml"
     site_file.write_text(site_file.read_text().replace(str(site.data[0]), str(bids.root)))
     good = msfl_client("check", site_file, "--json")
@@ -274,7 +274,7 @@ def test_check_shows_both_tables_and_its_exit_code_says_whether_start_will_do(si
     bad = msfl_client("check", site_file)
     assert bad.returncode == 2
     assert bad.stderr.splitlines() == [f"{site_file}: cannot take part yet: key; the fixes are given above"]
-    assert "2 of 2 cases usable." in bad.stdout
+    assert "8 of 8 cases usable." in bad.stdout
     assert "In study pilot: " in bad.stdout
     assert f"  key: run `chmod 600 {site.key}`" in bad.stdout
     data_only = msfl_client("check", site_file, "--data-only")

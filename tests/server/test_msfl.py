@@ -72,7 +72,7 @@ def test_a_model_predicts_outcomes(place: Path, tmp_path: Path) -> None:
     assert model.task == "classification"
     assert "not signed" in model.origin
     found = model.predict(place / "cohort" / "site-a", tmp_path / "predicted")
-    assert len(found) == 150
+    assert len(found) == 200
     usable = found[found["status"] == "ok"]
     assert len(usable) > 100
     assert np.allclose(usable["probability_0"] + usable["probability_1"], 1, atol=1e-5)
@@ -108,7 +108,7 @@ def test_a_model_outlines_lesions(make_site, tiny_study: msfl.StudyConfig, tmp_p
         (lambda folder: msfl.simulate(PILOT, output=folder / "o", sites=[SITE, SITE]), "a name of its own; found a, a"),
         (
             lambda folder: msfl.simulate(PILOT, output=folder / "o", sites=[SITE]),
-            "1 sites train, but the study's quorum",
+            "1 site trains (a), but rounds.quorum is 2",
         ),
     ],
 )

@@ -21,7 +21,7 @@ def mask_place_rule(mask: Volume, brain: ThinImage) -> Iterator[Finding]:
         mask: of 0 and 1.
         brain: of the image that it was drawn on.
     """
-    lesions = np.argwhere(mask.voxels_IJK > 0)
+    lesions = np.argwhere(mask.voxels_IJK > 0.5)
     if not len(lesions):
         return
     share = float(brain.shows(apply_affine(mask.affine, lesions)).mean())

@@ -200,7 +200,8 @@ def load_site(path: Path) -> SiteConfig:
         policy = policy.model_copy(update={"keep_content": keep})
     data, state = tuple((base / folder).resolve() for folder in site.data), unfollowed(base, site.state)
     for folder in data:
-        if state.resolve().is_relative_to(folder) and not state.resolve().is_relative_to(folder / "derivatives"):
+        inside = state.resolve().relative_to(folder).parts if state.resolve().is_relative_to(folder) else ("",)
+        if not inside or inside[0].startswith(("sub-", "sourcedata", "phenotype")):
             raise ConfigError(str(path), [f"state: lies in the raw data, {folder}; name a folder outside of it"])
     return site.model_copy(
         update={

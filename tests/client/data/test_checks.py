@@ -325,7 +325,7 @@ def test_a_header_that_cannot_be_is_refused_with_the_way_out(site, kind):
 
 
 def test_a_mask_stored_with_rounding_errors_is_a_mask(site):
-    mask(site.lesions(3).astype(np.float32) * np.float32(0.9999999) + np.float32(1e-7))(site)
+    mask(site.lesions(4).astype(np.float32) * np.float32(0.9999999) + np.float32(1e-7))(site)
     assert check(site) == []
     assert check_site(site.config(), INPUTS).facts["sub-01"].num_lesions == 1
 

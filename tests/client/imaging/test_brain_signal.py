@@ -95,7 +95,7 @@ def test_a_deep_model_sees_the_same_or_refuses(
     plain = load_volume(cached_volume(case, ("T1w", "FLAIR"), model, tmp_path / "plain"))
     change(case, contrasts, (AFFINE_CHANGES | BACKGROUNDS)[name])
     if name in BACKGROUNDS:
-        with pytest.raises(CaseError, match=f"{contrasts[0]}: its background is none of a scan's"):
+        with pytest.raises(CaseError, match=f"{contrasts[0]}.*: its background is none of a scan's"):
             cached_volume(case, ("T1w", "FLAIR"), model, tmp_path / "changed")
         return
     changed = load_volume(cached_volume(case, ("T1w", "FLAIR"), model, tmp_path / "changed"))

@@ -16,10 +16,11 @@ from msfl_common.errors import ConfigError
         ("bids", "state", True),
         ("bids", "bids/derivatives/msfl", True),
         ("bids", "bids", False),
-        ("bids", "bids/state", False),
+        ("bids", "bids/state", True),
         ("[one, bids]", "bids/sub-01", False),
         ("bids", "bids-state", True),
-        (".", "state", False),
+        (".", "state", True),
+        ("bids", "bids/phenotype", False),
     ],
 )
 def test_what_msfl_writes_stays_out_of_raw_data(tmp_path: Path, data: str, state: str, fits: bool) -> None:

@@ -91,7 +91,7 @@ def make_site(base: Path, name: str, seed: int) -> SiteConfig:
         lesion_DHW = np.zeros(brain_DHW.shape, np.uint8)
         lesion_DHW[16 + number : 19 + number, 22:25, 22 : 24 + number % 3] = 1
         noise_DHW = rng.normal(1, 0.05, brain_DHW.shape)
-        for contrast, image_DHW in (("T1w", t1_DHW), ("FLAIR", 1.2 - t1_DHW + 2 * lesion_DHW)):
+        for contrast, image_DHW in (("T1w", t1_DHW), ("FLAIR", 0.7 * t1_DHW + 2 * lesion_DHW)):
             voxels = (brain_DHW * np.clip(100 * image_DHW * noise_DHW, 1, None)).astype(np.float32)
             site.save(site.image(subject, contrast), voxels, template.affine)
         site.save(site.mask(subject), lesion_DHW, template.affine)
@@ -217,7 +217,7 @@ def test_who_measures_the_classification_does_not_train_the_segmentation(
         first = open_context(site, STUDY, lambda *_: None, "segmentation")
         final = open_context(site, STUDY, lambda *_: None, "final", handed_model(site, STUDY))
         splits: Splits = final.learner._data.splits  # type: ignore[attr-defined]
-        training, validation, test = ({(one.dataset, one.subject) for one in part} for part in splits.each)
+        training, validation, test = ({one.patient for one in part} for part in splits.each)
         assert {case.patient for case in first.training} == training
         assert {case.patient for case in first.cases} == training | validation
         assert (len(training), len(validation), len(test)) == (3, 2, 2)
