@@ -18,8 +18,6 @@ from msfl_common.errors import Code, RefusedError
 from msfl_common.metrics.classification import CLASSIFICATION_METRICS
 from msfl_common.metrics.classification_curves import DEFAULT_THRESHOLD
 
-_FEWEST_SAMPLES = 100  # whether a metric is told does not depend on its interval
-
 
 def foresee_site(labels_N: NDArray[np.int64], patients: Sequence[str], study: StudyConfig, policy: Policy) -> Foreseen:
     """What `measure_site` withholds of a site's cases whatever a model answers, and what with some answers only.
@@ -36,15 +34,14 @@ def foresee_site(labels_N: NDArray[np.int64], patients: Sequence[str], study: St
     assert study.classification is not None
     if not len(labels_N):
         raise RefusedError(Code.TOO_FEW_PATIENTS, "no patient to measure")
-    validation = study.validation.model_copy(update={"bootstrap_samples": _FEWEST_SAMPLES})
-    quick, num_classes = study.model_copy(update={"validation": validation}), len(study.classification.outcome.classes)
+    classes = study.classification.outcome.classes
     return foreseen(
         (
-            measure_site(answers_NK, labels_N, patients, DEFAULT_THRESHOLD, quick, policy)
-            for answers_NK in _answers(labels_N, num_classes)
+            measure_site(answers_NK, labels_N, patients, DEFAULT_THRESHOLD, study, policy)
+            for answers_NK in _answers(labels_N, len(classes))
         ),
         CLASSIFICATION_METRICS,
-        _counts(labels_N, patients, study.classification.outcome.classes),
+        _counts(labels_N, patients, classes),
     )
 
 

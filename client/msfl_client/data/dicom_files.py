@@ -27,8 +27,7 @@ _TAGS: list[Any] = [
     "ImagesInAcquisition", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "MRAcquisitionType", "Rows", "Columns", "NumberOfFrames", "BitsAllocated",
     "SamplesPerPixel", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "PixelData", 0x0019109C,
-    0x20011018,
-    0x00211019, 0x00291020,
+    0x20011018, 0x00211019, 0x00291020,
 ]  # fmt: skip
 _GE_SEQUENCE, _PHILIPS_SLICES = (0x0019, 0x109C), (0x2001, 0x1018)
 _SIEMENS_PROTOCOLS = (0x0021, 0x1019), (0x0029, 0x1020)

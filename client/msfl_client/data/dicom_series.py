@@ -15,9 +15,8 @@ _MIN_SLICES = 10
 _MIN_COVERAGE_MM = 100.0  # of a head; a slab of the spine, the orbits or the pituitary is thinner
 _STIR_S = (0.08, 0.3)
 _NO_AGENT = {"", "no", "none", "n", "nil", "na", "without", "0", "false", "nein", "ohne", "kein", "non", "sans",
-             "aucun",             "senza",
-             "nessuno", "sin", "ninguno", "zonder", "geen", "nee", "no contrast", "without contrast",
-             "no agent",             "unknown", "0 ml", "not applicable"}  # fmt: skip
+             "aucun", "senza", "nessuno", "sin", "ninguno", "zonder", "geen", "nee", "no contrast",
+             "without contrast", "no agent", "unknown", "0 ml", "not applicable"}  # fmt: skip
 _HEADS = {"HEAD", "BRAIN", "SKULL", "NEURO", "CRANE", "KOPF", "CEREBRO", "CRANEO", "CRANIO", "HOOFD", "WHOLEBRAIN"}
 # What the third and later values of ImageType tell of an image that no scanner measured as it is.
 _DERIVED = {
