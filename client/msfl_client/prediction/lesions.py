@@ -121,7 +121,8 @@ def _predict_or_say_why(
             raise CaseError("; ".join(refused))
         count, volume_ml, more = _predict_case(case, card, network, device, output)
     except CaseError as error:
-        return replace(row, status=f"left out: {error}")
+        stale = "; the mask that lies here is an earlier run's" if _file_of(case, output, "mask").exists() else ""
+        return replace(row, status=f"left out: {error}{stale}")
     return replace(row, lesion_count=count, lesion_volume_ml=volume_ml, warnings=(*row.warnings, *more))
 
 
@@ -136,12 +137,15 @@ def _predict_case(
     probability_IJK = on_grid(probability_DHW, np.linalg.inv(case_to_input) @ prepared.affine, (own.shape, own.affine))
     mask_IJK = probability_IJK >= card.threshold
     spacing_mm = voxel_sizes(own.affine)
-    stem = "_".join(part for part in (case.subject, case.visit_id) if part)
-    folder = output / case.subject / (case.visit_id or "") / "anat"
-    save_image(folder / f"{stem}_label-lesion_probseg.nii.gz", probability_IJK, own.affine)
-    save_image(folder / f"{stem}_label-lesion_mask.nii.gz", mask_IJK.astype(np.uint8), own.affine)
+    save_image(_file_of(case, output, "probseg"), probability_IJK, own.affine)
+    save_image(_file_of(case, output, "mask"), mask_IJK.astype(np.uint8), own.affine)
     _, count = label_lesions(mask_IJK, tuple(float(size) for size in spacing_mm))  # type: ignore[arg-type]
     return count, round(float(mask_IJK.sum() * np.prod(spacing_mm) / 1000), 4), warnings
+
+
+def _file_of(case: Case, output: Path, suffix: str) -> Path:
+    stem = "_".join(part for part in (case.subject, case.visit_id) if part)
+    return output / case.subject / (case.visit_id or "") / "anat" / f"{stem}_label-lesion_{suffix}.nii.gz"
 
 
 def _prepare(

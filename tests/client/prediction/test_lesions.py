@@ -65,6 +65,17 @@ def test_a_bad_case_is_named_and_the_rest_go_on(site, model: Path, tmp_path: Pat
     assert "T1w" in table(tmp_path / "out")[1]["status"]
 
 
+def test_an_earlier_mask_of_a_case_that_is_left_out_is_said(site, model: Path, tmp_path: Path) -> None:
+    site.image("sub-03", "T1w").unlink()
+    predict_folder(model, site.root, tmp_path / "out", "cpu")
+    site.image("sub-02", "T1w").unlink()
+    predict_folder(model, site.root, tmp_path / "out", "cpu")
+    _, second, third = table(tmp_path / "out")
+    assert second["status"].endswith("; the mask that lies here is an earlier run's")
+    assert third["status"].startswith("left out: ")
+    assert "earlier" not in third["status"]
+
+
 def test_a_prediction_needs_no_mask_and_carries_no_header_text(site, model: Path, tmp_path: Path) -> None:
     path = site.image("sub-01", "FLAIR")
     image = nib.load(path)
