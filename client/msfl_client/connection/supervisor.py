@@ -44,11 +44,11 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
     with held(site.state / LOCK, taken), progress_bars() as bars:
         shown = _Shown(bars, site.name)
         try:
+            approved = approved_at(site)  # before the kit is read: what is approved from here on is seen below
             kit = kit_to_use(site)
             if waits := what_waits(site):
                 alert(waits)
             node.start()
-            approved = approved_at(site)
             while True:
                 time.sleep(TICK_S)
                 node.tend_log()
