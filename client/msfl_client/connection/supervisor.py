@@ -110,9 +110,10 @@ def one_line(status: NodeStatus) -> str:
     """What the site's process does, without what changes by the second."""
     match status.state:
         case "offline" | "waiting" | "connecting" if status.is_last:
+            now = f" (offline: {status.reason})" if status.state == "offline" else ""
             return (
                 f"study {status.study} is finished: its last request is answered; stop the site with `msfl-client "
-                "stop`, or leave it running for the coordinator's next study"
+                f"stop`, or leave it running for the coordinator's next study{now}"
             )
         case "offline":
             return f"offline: {status.reason}; trying again"
