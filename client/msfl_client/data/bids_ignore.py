@@ -10,7 +10,8 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec, RegexPattern
 
 from msfl_client.data.findings import Finding
-from msfl_common.errors import reason
+from msfl_common.errors import ConfigError, reason
+from msfl_common.system.reading import read_bounded
 
 IGNORE_FILE = ".bidsignore"
 # Within the regular expression of a pattern: a star and what follows it, up to the next star of the same folder's name.
@@ -47,10 +48,10 @@ def read_ignored(root: Path) -> Ignored:
     """The `.bidsignore` of a folder; without one, nothing is left out."""
     path = root / IGNORE_FILE
     try:
-        return Ignored(root, spec_of(path.read_text(encoding="utf-8-sig").splitlines()))
+        return Ignored(root, spec_of(read_bounded(path).decode("utf-8-sig").splitlines()))
     except FileNotFoundError:
         return Ignored(root, GitIgnoreSpec([]))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ConfigError) as error:
         text = f"{path}: cannot be read ({reason(error)}); nothing is left out"
         return Ignored(root, GitIgnoreSpec([]), findings=[Finding("warn", None, "bidsignore", text)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -182,6 +183,12 @@ class TestIgnoreFile:
         site.image("sub-01", "FLAIR").with_name(f"sub-01_acq-{'a' * 30}{'(a' * 40}_FLAIR.nii.gz").touch()
         (site.root / ".bidsignore").write_text(f"{pattern}\n")
         assert len(find_cases(site.config(), BOTH)[0]) == 3
+
+    def test_a_pipe_is_not_waited_for(self, site: Any) -> None:
+        os.mkfifo(site.root / ".bidsignore")
+        cases, findings = find_cases(site.config(), BOTH)
+        assert (len(cases), said(findings, "bidsignore")[0][0]) == (3, "warn")
+        assert "expected a plain file" in said(findings, "bidsignore")[0][2]
 
     def test_stars_fit_as_they_do_in_a_shell(self) -> None:
         source = random.Random(0)
