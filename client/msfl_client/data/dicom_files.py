@@ -34,6 +34,8 @@ _GE_SEQUENCE, _PHILIPS_SLICES = (0x0019, 0x109C), (0x2001, 0x1018)
 _SIEMENS_PROTOCOLS = (0x0021, 0x1019), (0x0029, 0x1020)
 _SIEMENS_SLICES = re.compile(rb"sSliceArray\.lSize\s*=\s*(\d{1,4})\b")
 
+_MOST_TEXT = 1024  # characters; names, numbers and descriptions have 64, names of people up to 324 (DICOM PS3.5, 6.2)
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -82,8 +84,8 @@ class DicomSeries:
     instances: dict[str, bytes] = field(default_factory=dict)
 
     def text(self, name: str) -> str:
-        """A value of the first file as text; empty where it has none."""
-        return str(self.head.get(name, "") or "").strip()
+        """A value of the first file as text; empty where it has none, and cut where it is longer than any can be."""
+        return str(self.head.get(name, "") or "")[:_MOST_TEXT].strip()
 
 
 @dataclass(frozen=True)

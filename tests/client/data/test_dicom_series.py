@@ -7,10 +7,11 @@ from typing import Any
 
 import pydicom
 import pytest
-from pydicom.uid import generate_uid
+from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 from tests.benchmarks.faults.dicom import LEAST_RIGHT, answer_to, read_names
 from tests.dicom_series import write_series
 
+from msfl_client.data.dicom import import_dicom
 from msfl_client.data.dicom_files import read_dicom_folder
 from msfl_client.data.dicom_report import SeriesReport, read_series
 from msfl_client.data.dicom_report import write_series as write_series_table
@@ -190,3 +191,17 @@ def test_a_number_that_is_none_ends_no_import(tmp_path: Path, tag: int, value: s
     (series,) = read_dicom_folder(tmp_path).series
     assert (len(series.frames), series.num_expected) == (12, 0)
     assert fault_of(series, parts_of(series)[0]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SeriesDescription", "PatientName"])
+def test_a_text_longer_than_any_can_be_bars_no_later_import(tmp_path: Path, name: str) -> None:
+    write_series(tmp_path / "a", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    for path in (tmp_path / "a").iterdir():
+        image = pydicom.dcmread(path)
+        element = pydicom.datadict.tag_for_keyword(name)
+        image[element] = pydicom.DataElement(element, "UT", "FLAIR " + 200_000 * "x")
+        image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        image.save_as(path, implicit_vr=True, little_endian=True)
+    found = [import_dicom(tmp_path / "a", tmp_path / "bids").series[0].outcome for _ in range(2)]
+    assert found == ["imported", "there already"]
