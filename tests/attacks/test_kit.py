@@ -15,10 +15,11 @@ import yaml
 
 from msfl_client.cli import kit_view
 from msfl_client.cli.main import main
+from msfl_client.connection import supervisor
 from msfl_client.connection.check import check_connection
 from msfl_client.connection.supervisor import supervise
 from msfl_client.site.folder import init_site
-from msfl_client.site.kit_approval import APPROVAL_FILE, approved_kit, kit_to_use
+from msfl_client.site.kit_approval import APPROVAL_FILE, approve_kit, approved_kit, kit_to_use
 from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.errors import InputError
 from msfl_common.trust.kit import (
@@ -251,6 +252,44 @@ def test_a_changed_study_waits_for_a_person_and_the_approved_one_stays(
     assert "study.training" not in done.stdout
     assert kit_to_use(site).study.seed == 7
     assert json.loads(run_main(main, "status", site_file, "--json").stdout)["kit_to_approve"] is None
+
+
+@pytest.mark.parametrize("moment", ["as it starts", "while it runs"])
+def test_a_kit_approved_at_any_moment_is_used_and_no_other_is(
+    study: StudyFolder, site: SiteConfig, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A kit that nobody approved restarts nothing, its file touched or not; one that is approved is not missed."""
+    used: list[int] = []
+    ticks = iter(range(5))
+
+    class Node:
+        exit_code = None
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def start(self) -> None:
+            used.append(kit_to_use(site).study.seed)
+            if moment == "as it starts" and len(used) == 1:
+                approve_kit(site, read_kit(site.kit))
+
+        def stop(self) -> None: ...
+
+        def tend_log(self) -> None:
+            tick = next(ticks, None)
+            if tick is None:
+                raise KeyboardInterrupt
+            if tick == 1:
+                (site.kit / KIT_FILE).touch()
+            if moment == "while it runs" and tick == 2:
+                assert used == [0]
+                approve_kit(site, read_kit(site.kit))
+
+    monkeypatch.setattr(supervisor, "Child", Node)
+    monkeypatch.setattr(supervisor, "TICK_S", 0.01)
+    put(rewritten(study, seed=7), site.kit)
+    with pytest.raises(KeyboardInterrupt):
+        supervise(site, site.state.parent / "site.yaml")
+    assert used == [0, 7]
 
 
 def test_another_address_is_a_change_that_is_shown(study: StudyFolder, site: SiteConfig, site_file: Path) -> None:

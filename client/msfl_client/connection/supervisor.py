@@ -44,7 +44,7 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
     with held(site.state / LOCK, taken), progress_bars() as bars:
         shown = _Shown(bars, site.name)
         try:
-            approved = approved_at(site)
+            approved = approved_at(site)  # before the kit is read: what is approved from here on is seen below
             kit = kit_to_use(site)
             if waits := what_waits(site):
                 alert(waits)
@@ -110,9 +110,10 @@ def one_line(status: NodeStatus) -> str:
     """What the site's process does, without what changes by the second."""
     match status.state:
         case "offline" | "waiting" | "connecting" if status.is_last:
+            now = f" (offline: {status.reason})" if status.state == "offline" else ""
             return (
                 f"study {status.study} is finished: its last request is answered; stop the site with `msfl-client "
-                "stop`, or leave it running for the coordinator's next study"
+                f"stop`, or leave it running for the coordinator's next study{now}"
             )
         case "offline":
             return f"offline: {status.reason}; trying again"

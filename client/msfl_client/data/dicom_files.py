@@ -33,6 +33,8 @@ _GE_SEQUENCE, _PHILIPS_SLICES = (0x0019, 0x109C), (0x2001, 0x1018)
 _SIEMENS_PROTOCOLS = (0x0021, 0x1019), (0x0029, 0x1020)
 _SIEMENS_SLICES = re.compile(rb"sSliceArray\.lSize\s*=\s*(\d{1,4})\b")
 
+_MOST_TEXT = 1024  # characters; names, numbers and descriptions have 64, names of people up to 324 (DICOM PS3.5, 6.2)
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -81,8 +83,8 @@ class DicomSeries:
     instances: dict[str, bytes] = field(default_factory=dict)
 
     def text(self, name: str) -> str:
-        """A value of the first file as text; empty where it has none."""
-        return str(self.head.get(name, "") or "").strip()
+        """A value of the first file as text; empty where it has none, and cut where it is longer than any can be."""
+        return str(self.head.get(name, "") or "")[:_MOST_TEXT].strip()
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ def _num_slices_said(header: Any) -> int:
     """How many slices the scanner says that it made; 0 where it does not say: Siemens' protocol says it of 2D alone."""
     said = [_whole(header, "ImagesInAcquisition")]
     if _PHILIPS_SLICES in header:
-        said.append(int(_number(header[_PHILIPS_SLICES].value)))
+        said.append(int(number_in(header[_PHILIPS_SLICES].value)))
     for tag in _SIEMENS_PROTOCOLS:
         protocol = header[tag].value if tag in header and header.get("MRAcquisitionType") == "2D" else b""
         text = protocol.encode("ascii", "ignore") if isinstance(protocol, str) else protocol
@@ -249,7 +251,7 @@ def _frames(path: Path, header: Any, digest: bytes) -> list[Frame]:
         if int(header.get("NumberOfFrames") or 1) > 1:
             raise ValueError
         position, orientation = _floats(header.ImagePositionPatient, 3), _floats(header.ImageOrientationPatient, 6)
-        spacing, echo_s = _floats(header.PixelSpacing, 2), _number(header.get("EchoTime")) / 1000
+        spacing, echo_s = _floats(header.PixelSpacing, 2), number_in(header.get("EchoTime")) / 1000
         number = None if number is None else int(number)
         return [Frame(path, number, position, orientation, spacing, size, echo_s, kinds, digest, acquisition)]
     shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
@@ -258,7 +260,7 @@ def _frames(path: Path, header: Any, digest: bytes) -> list[Frame]:
         position = _floats(_of_group(own, shared, "PlanePositionSequence").ImagePositionPatient, 3)
         orientation = _floats(_of_group(own, shared, "PlaneOrientationSequence").ImageOrientationPatient, 6)
         spacing = _floats(_of_group(own, shared, "PixelMeasuresSequence").PixelSpacing, 2)
-        echo_s = _number(_of_group(own, shared, "MREchoSequence").get("EffectiveEchoTime")) / 1000
+        echo_s = number_in(_of_group(own, shared, "MREchoSequence").get("EffectiveEchoTime")) / 1000
         frame_digest = digest + index.to_bytes(4, "big")
         frames.append(
             Frame(path, index + 1, position, orientation, spacing, size, echo_s, kinds, frame_digest, acquisition)
@@ -303,12 +305,14 @@ def _floats(values: Any, count: int) -> tuple[float, ...]:
     return found
 
 
-def _number(value: Any) -> float:
+def number_in(value: Any) -> float:
+    """A header's value as a number; 0 where it is none, or none that is finite."""
     try:
-        return float(value if not isinstance(value, bytes) else value.decode().strip("\0 "))
+        number = float(value if not isinstance(value, bytes) else value.decode().strip("\0 "))
     except (TypeError, ValueError):
         return 0.0
+    return number if np.isfinite(number) else 0.0
 
 
 def _whole(header: Any, name: str) -> int:
-    return int(_number(header.get(name)))
+    return int(number_in(header.get(name)))

@@ -11,6 +11,7 @@ from typing import Literal, cast, get_args
 from msfl_client.data.dicom_people import write_private_table
 from msfl_common.config.contrasts import CONTRASTS, in_words
 from msfl_common.errors import InputError
+from msfl_common.system.foreign_text import harmless
 
 SERIES = Path("sourcedata", "series.tsv")
 _COLUMNS = (
@@ -99,11 +100,16 @@ def write_series(bids: Path, past: dict[tuple[str, str], SeriesReport], done: Se
     """Keep what became of each series, those of earlier imports among them."""
     merged = past | {one.key: one for one in done}
     rows = [
-        (one.subject, one.visit, one.number, one.description, one.protocol, one.outcome, one.taken_for, one.why,
-         one.file, *one.key)
+        (one.subject, one.visit, one.number, _inert(one.description), _inert(one.protocol), one.outcome, one.taken_for,
+         _inert(one.why), one.file, *one.key)
         for one in merged.values()
     ]  # fmt: skip
     write_private_table(bids / SERIES, _COLUMNS, sorted(rows))
+
+
+def _inert(text: str) -> str:
+    """What whoever named a series wrote, so that neither a terminal nor a spreadsheet does what it says."""
+    return harmless(f"'{text}" if text.startswith(("=", "+", "-", "@")) else text)
 
 
 def _report_of(row: Sequence[str]) -> SeriesReport:

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_client.data.dicom_files import DicomSeries, Frame
+from msfl_client.data.dicom_files import DicomSeries, Frame, number_in
 
 _SAME_MM = 1e-3  # two slices at one place
 _UNEVEN = 0.1  # of a step: how far a slice may lie from its place
@@ -102,7 +102,7 @@ def _missing(along: NDArray[np.float64]) -> str | None:
 def _thinned(series: DicomSeries, along: NDArray[np.float64]) -> str | None:
     """Every other slice that is not there, by the distance that the scanner names."""
     step = float(np.median(np.diff(along)))
-    named = float(series.head.get("SpacingBetweenSlices") or 0), float(series.head.get("SliceThickness") or 0)
+    named = number_in(series.head.get("SpacingBetweenSlices")), number_in(series.head.get("SliceThickness"))
     usual = max(named) if named[0] > 0 or series.text("MRAcquisitionType") == "3D" else 0.0
     if usual and step > _THINNED * usual:
         return f"its slices are {step:.1f} mm apart, the scanner says {usual:.1f} mm: slices are missing"

@@ -15,6 +15,7 @@ from msfl_common.metrics.intervals import Estimate, Floats, effective_number, fr
 from msfl_common.metrics.metric import Spread
 
 _NUM_REPLICATES, _SEED = 20_000, 0
+_NO_SPREAD = 1e-9  # a standard error up to it is the rounding of cases that are all the same
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def meta_analysis(estimates: Mapping[str, Estimate], spread: Spread = "mean") ->
     Hartung and Knapp (Stat Med 2001): Student's t with one degree of freedom less than sites.
 
     Args:
-        estimates: site name to estimate. A site whose standard error is unknown or 0 (every case the same)
-            is left out: its weight is not defined.
+        estimates: site name to estimate. A site whose standard error is unknown, or 0 but for rounding (every case
+            the same), is left out: its weight is not defined.
         spread: how the metric spreads.
 
     Returns:
@@ -63,7 +64,7 @@ def meta_analysis(estimates: Mapping[str, Estimate], spread: Spread = "mean") ->
     """
     from scipy.special import chdtrc, chdtri  # heavy, and not needed to read a summary
 
-    usable = [e for e in estimates.values() if math.isfinite(e.standard_error) and e.standard_error > 0]
+    usable = [e for e in estimates.values() if math.isfinite(e.standard_error) and e.standard_error > _NO_SPREAD]
     if len(usable) < 2:
         return None
     means_S = np.array([site.mean for site in usable])

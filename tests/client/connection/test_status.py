@@ -20,7 +20,9 @@ def test_the_end_of_a_study_is_told_and_remembered(tmp_path: Path) -> None:
         status.on_last()
         status.say("waiting")
         status.say("offline", "no connection")
-        assert one_line(now(tmp_path)).startswith("study pilot is finished: its last request is answered")
+        said = one_line(now(tmp_path))
+        assert said.startswith("study pilot is finished: its last request is answered")
+        assert said.endswith("next study (offline: no connection)")  # which may be that it was refused
     with StatusFile(tmp_path, "pilot", "example.org:9092") as again:
         again.say("offline", "no connection")
         assert one_line(now(tmp_path)).startswith("study pilot is finished")

@@ -5,11 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
+from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 from tests.benchmarks.faults.dicom import LEAST_RIGHT, answer_to, read_names
+from tests.dicom_series import write_series
 
+from msfl_client.data.dicom import import_dicom
+from msfl_client.data.dicom_files import read_dicom_folder
+from msfl_client.data.dicom_report import SeriesReport, read_series
+from msfl_client.data.dicom_report import write_series as write_series_table
 from msfl_client.data.dicom_rules import by_rule, load_rules
 from msfl_client.data.dicom_series import SeriesFacts, recognise_series
+from msfl_client.data.dicom_stacks import fault_of, parts_of
 from msfl_client.data.dicom_words import plain, says_agent
 from msfl_common.config.contrasts import Pulse
 from msfl_common.errors import ConfigError
@@ -162,3 +170,38 @@ def test_a_wrong_rules_file_is_refused(tmp_path: Path, text: str, fault: str) ->
     path.write_text(text)
     with pytest.raises(ConfigError, match=fault):
         load_rules(path)
+
+
+def test_what_whoever_named_a_series_wrote_is_no_command(tmp_path: Path) -> None:
+    report = SeriesReport("", "", "1", "=HYPERLINK(A1)", "\x1b[2J\u202eT1w", "passed over", "", "-", key=("1.2", "1"))
+    for _ in range(2):  # what is kept stays as it is
+        write_series_table(tmp_path, read_series(tmp_path), [] if read_series(tmp_path) else [report])
+        kept = read_series(tmp_path)["1.2", "1"]
+        assert (kept.description, kept.protocol) == ("'=HYPERLINK(A1)", r"\x1b[2J\u202eT1w")
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e400", "x"])
+@pytest.mark.parametrize("tag", [0x00200011, 0x00201002, 0x20011018, 0x00180050, 0x00180088])
+def test_a_number_that_is_none_ends_no_import(tmp_path: Path, tag: int, value: str) -> None:
+    write_series(tmp_path, 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    for path in tmp_path.iterdir():
+        image = pydicom.dcmread(path)
+        image[tag] = pydicom.DataElement(tag, "LO", value)
+        image.save_as(path)
+    (series,) = read_dicom_folder(tmp_path).series
+    assert (len(series.frames), series.num_expected) == (12, 0)
+    assert fault_of(series, parts_of(series)[0]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SeriesDescription", "PatientName"])
+def test_a_text_longer_than_any_can_be_bars_no_later_import(tmp_path: Path, name: str) -> None:
+    write_series(tmp_path / "a", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    for path in (tmp_path / "a").iterdir():
+        image = pydicom.dcmread(path)
+        element = pydicom.datadict.tag_for_keyword(name)
+        image[element] = pydicom.DataElement(element, "UT", "FLAIR " + 200_000 * "x")
+        image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        image.save_as(path, implicit_vr=True, little_endian=True)
+    found = [import_dicom(tmp_path / "a", tmp_path / "bids").series[0].outcome for _ in range(2)]
+    assert found == ["imported", "there already"]

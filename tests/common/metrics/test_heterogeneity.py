@@ -116,3 +116,11 @@ class TestSitesThatDoNotDiffer:
         found = meta_analysis({"a": share_estimate(1.0, 9, 5, 5), "b": share_estimate(0.8, 9, 5, 5)}, "share")
         assert found.num_sites == 2
         assert 0.2 < found.p < 1
+
+    @pytest.mark.parametrize("error", [5e-324, 1e-200, 1e-160, 2e-17])
+    @pytest.mark.parametrize("spread", ["mean", "share"])
+    def test_a_standard_error_of_rounding_weighs_nothing(self, error, spread):
+        """As of seven cases at .3, or of a site that makes it up, whose weight would be all there is."""
+        honest = {"a": mean_estimate([0.5, 0.7, 0.6], list("abc")), "b": mean_estimate([0.4, 0.7, 0.6], list("abc"))}
+        same = {"c": Estimate(0.3, 7, error, 0.3, 0.3, 7)}
+        assert meta_analysis(honest | same, spread) == meta_analysis(honest, spread)
