@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec, RegexPattern
+from pathspec import GitIgnoreSpec
 
 from msfl_client.data.findings import Finding
 from msfl_common.errors import ConfigError, reason
 from msfl_common.system.reading import read_bounded
 
 IGNORE_FILE = ".bidsignore"
-# Within the regular expression of a pattern: a star and what follows it, up to the next star of the same folder's name.
-_STAR = r"\[\^/\]\*"
-_BEFORE_STAR = re.compile(rf"{_STAR}((?:(?!{_STAR})(?:\\.|\[(?:\\.|[^\]\\])+\]|[^/()\[\\]))*)(?={_STAR})")
 
 
 @dataclass(frozen=True)
@@ -48,22 +44,10 @@ def read_ignored(root: Path) -> Ignored:
     """The `.bidsignore` of a folder; without one, nothing is left out."""
     path = root / IGNORE_FILE
     try:
-        return Ignored(root, spec_of(read_bounded(path).decode("utf-8-sig").splitlines()))
+        return Ignored(root, GitIgnoreSpec.from_lines(read_bounded(path).decode("utf-8-sig").splitlines()))
     except FileNotFoundError:
         return Ignored(root, GitIgnoreSpec([]))
     except (OSError, ValueError, ConfigError) as error:
-        text = f"{path}: cannot be read ({reason(error)}); nothing is left out"
+        what = str(error) if isinstance(error, ConfigError) else f"{path}: cannot be read ({reason(error)})"
+        text = f"{what}; nothing is left out"
         return Ignored(root, GitIgnoreSpec([]), findings=[Finding("warn", None, "bidsignore", text)])
-
-
-def spec_of(lines: Sequence[str]) -> GitIgnoreSpec:
-    """Patterns that take no longer than the names are long.
-
-    A star takes as little as lets what follows it fit, up to the next star, and is never tried again: the next one
-    takes whatever is left. Else each star of `*a*a*a*b` would be tried with each of the others.
-    """
-    spec = GitIgnoreSpec.from_lines(lines, backend="simple")
-    for pattern in spec.patterns:
-        if isinstance(pattern, RegexPattern) and pattern.regex is not None:
-            pattern.regex = re.compile(_BEFORE_STAR.sub(r"(?>[^/]*?\1)", pattern.regex.pattern))
-    return spec
