@@ -23,6 +23,7 @@ LEAST_POINTS = 6000  # of fewer, the intensities say nothing: mutual information
 _MOST_POINTS = 20_000
 _LOOKED_AT_MM = 2.0
 _SMOOTH_MM = 1.5
+_SLOW_MM = 25.0  # a bias field changes over more than this
 _RIM_MM = 4.0  # left out: there, brain masks of different tools differ
 _LEAST_SHARED = 0.15  # of the points, which have to lie in the other brain
 _DARKEST = 0.25  # of the brain; around it is 0
@@ -53,6 +54,14 @@ class ThinImage:
         mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
         mirror[0, 3] = 2 * self.centre[0]
         return self.moved(mirror)
+
+    def evened(self) -> ThinImage:
+        """Without what is slow in its brightness: divided by the mean around each voxel."""
+        sigmas = _SLOW_MM / voxel_sizes(self.affine)
+        weight_IJK = ndimage.gaussian_filter(self.brain_IJK.astype(np.float32), sigmas)
+        mean_IJK = ndimage.gaussian_filter(self.voxels_IJK, sigmas) / np.maximum(weight_IJK, 1e-3)
+        even_IJK = self.voxels_IJK / np.maximum(mean_IJK, 1e-3)
+        return ThinImage(_scaled(even_IJK, self.brain_IJK), self.brain_IJK, self.affine)
 
     @property
     def centre(self) -> Points:
@@ -94,10 +103,7 @@ def thin_image(image: nib.Nifti1Image, brain_IJK: NDArray[np.bool_] | None = Non
     sigmas = np.where(voxel_sizes(affine) < 2 * _SMOOTH_MM, _SMOOTH_MM / voxel_sizes(affine), 0.0)
     weight_IJK = ndimage.gaussian_filter(inside_IJK.astype(np.float32), sigmas)
     smooth_IJK = ndimage.gaussian_filter(np.where(inside_IJK, raw_IJK, 0), sigmas) / np.maximum(weight_IJK, 1e-3)
-    low, high = np.percentile(smooth_IJK[inside_IJK], (1, 99))
-    scaled_IJK = np.clip((smooth_IJK - low) / max(float(high - low), 1e-6), 0, 1)
-    voxels_IJK = np.where(inside_IJK, _DARKEST + (1 - _DARKEST) * scaled_IJK, 0).astype(np.float32)
-    return ThinImage(voxels_IJK, inside_IJK, affine)
+    return ThinImage(_scaled(smooth_IJK, inside_IJK), inside_IJK, affine)
 
 
 @dataclass(frozen=True)
@@ -185,6 +191,14 @@ def overlap(fixed: ThinImage, moving: ThinImage) -> float:
     of_fixed, of_moving = (abs(np.linalg.det(image.affine[:3, :3])) for image in (fixed, moving))
     whole = fixed.brain_IJK.sum() * of_fixed + moving.brain_IJK.sum() * of_moving
     return float(2 * shared * of_fixed / whole)
+
+
+def _scaled(values_IJK: NDArray[np.float32], brain_IJK: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """From `_DARKEST` to 1 in the brain, by its own percentiles; 0 around it."""
+    low, high = np.percentile(values_IJK[brain_IJK], (1, 99))
+    scaled_IJK = np.clip((values_IJK - low) / max(float(high - low), 1e-6), 0, 1)
+    voxels_IJK: NDArray[np.float32] = np.where(brain_IJK, _DARKEST + (1 - _DARKEST) * scaled_IJK, 0).astype(np.float32)
+    return voxels_IJK
 
 
 def _bins_of(values: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -30,6 +30,20 @@ def test_a_brain_that_another_tool_drew_smaller_stays() -> None:
     assert align(thin(t1w), thin(nib.Nifti1Image(voxels * inside, flair.affine))).verdict == "aligned"
 
 
+def biased(image: nib.Nifti1Image, strength: float) -> np.ndarray:
+    x, y, _ = np.meshgrid(*(np.linspace(-1, 1, size) for size in image.shape), indexing="ij")
+    return (np.asarray(image.dataobj) * np.exp(strength * (x + 0.7 * y))).astype(np.float32)
+
+
+@pytest.mark.slow
+def test_a_bias_field_does_not_part_brains_of_which_one_was_drawn_smaller() -> None:
+    """Before N4, brightness changes more from side to side than between tissues."""
+    t1w, flair = brain("T1w"), brain("FLAIR")
+    inside = ndimage.distance_transform_edt(np.asarray(flair.dataobj) > 0, sampling=2.0) > 4
+    fixed = thin(nib.Nifti1Image(biased(flair, 0.4) * inside, flair.affine))
+    assert align(thin(nib.Nifti1Image(biased(t1w, 0.4), t1w.affine)), fixed).verdict == "aligned"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("degrees", "mm"), [(2.0, 0.0), (15.0, 40.0)])
 def test_a_displaced_brain_is_brought_back(degrees: float, mm: float) -> None:
