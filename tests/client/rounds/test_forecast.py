@@ -127,6 +127,7 @@ def test_the_policy_is_part_of_it(tmp_path: Path) -> None:
     study = classes()
     site = of_classes(tmp_path, 40, 40, tasks=("lesion-segmentation",))
     assert refusals(forecast(site, study, tell_nobody)) == [("taking part", Code.POLICY, True)]
+    assert not any(line.startswith("Each figure") for line in forecast_lines([forecast(site, study, tell_nobody)]))
     silent = of_classes(tmp_path, 40, 40, site="silent", allow=("model_update", "node_facts"))
     assert refusals(forecast(silent, study, tell_nobody)) == [
         ("validation", Code.POLICY, True),
