@@ -10,6 +10,8 @@
     ├── RefusedError          a site refuses what it was asked, or what it was about to send
     ├── UpdateError           an update that must not be aggregated
     └── RunError              the run cannot continue; everything so far is saved; exit code 1
+        ├── NoCaseOfClassError  no site's answer has a case of a class
+        └── FutileRunError    it would end the same way if started again; exit code 2
 
 `RefusedError` carries a code because codes, unlike sentences about data, may leave a site.
 """
@@ -139,6 +141,16 @@ class UpdateError(MsflError):
 
 class RunError(MsflError):
     """The run ends here; what it has completed is on disk."""
+
+
+class NoCaseOfClassError(RunError):
+    """Nobody's sums hold a training case of a class."""
+
+
+class FutileRunError(RunError):
+    """The run ends here, and would end so again with the same sites and settings."""
+
+    exit_code = 2
 
 
 def reason(error: Exception) -> str:

@@ -164,7 +164,8 @@ class OutcomeData:
         found, splits = split_outcomes(self.site, self.study, self.cases, self.raw)
         dataset_of(found, self.settings, self.raw)  # looks whether an input is the label
         if found.left_out:
-            note = f"{len(found.left_out)} patients or visits left out; `msfl-client check` says why"
+            some = "1 patient or visit" if len(found.left_out) == 1 else f"{len(found.left_out)} patients or visits"
+            note = f"{some} left out; `msfl-client check` says why"
             self.on_progress(self.site.name, "checked", len(found.kept), len(found.kept), note)
         return splits
 

@@ -118,7 +118,7 @@ def interval_text(card: ModelCard) -> str:
         "Interval: of the study's patients that the model was not trained on and whose scores were nearest to this "
         f"one ({NEAREST_CASES} or more where there are as many), the share with {_outcome(card)} = {classes} lies in "
         "it with 95% confidence (Wilson). It tells of such patients, not of this one alone; a probability outside of "
-        "it says that the model is too sure, or not sure enough."
+        "it suggests that the model is too sure, or not sure enough."
     )
 
 

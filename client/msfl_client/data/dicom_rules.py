@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from msfl_client.data.dicom_people import People
 from msfl_client.data.dicom_series import Recognised, SeriesFacts
 from msfl_client.data.dicom_words import plain
 from msfl_common.config.base import Frozen, validate
-from msfl_common.config.contrasts import Contrast
+from msfl_common.config.contrasts import CONTRASTS
+from msfl_common.config.spelling import no_such
 from msfl_common.system.reading import read_yaml
 
 
@@ -24,11 +25,18 @@ class SeriesOfSite(Frozen):
         None, description="SeriesDescription; `*` is any text; capitals, accents and marks between words do not matter"
     )
     protocol: str | None = Field(None, description="ProtocolName, in the same way")
-    take_for: Contrast | Literal["skip"] = Field(description="what such a series is: a contrast, or `skip`")
+    take_for: str = Field(description="what such a series is: a contrast, or `skip`")
     agent: bool = Field(False, description="whether a contrast agent was given")
     whole: bool = Field(
         False, description="whether no slice is missing, whatever the images' numbers and the scanner's count say"
     )
+
+    @field_validator("take_for")
+    @classmethod
+    def _is_known(cls, take_for: str) -> str:
+        if take_for not in (known := (*CONTRASTS, "skip")):
+            raise ValueError(no_such("contrast", [take_for], known))
+        return take_for
 
     @model_validator(mode="after")
     def _has_a_name(self) -> Self:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from msfl_client.rounds.forecast import Forecast, Withheld
+from msfl_common.errors import Code
 from msfl_common.metrics.registry import ALL_METRICS
 
 _WHOLE = {
@@ -27,7 +28,7 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
             sites.setdefault(_what(one), []).append(f"{forecast.site} ({one.why})")
     for what, whose in sites.items():
         yield f"{what}: {'; '.join(whose)}"
-    if sites:
+    if any(one.code is not Code.POLICY for forecast in forecasts for one in forecast.withheld):
         floor = "/".join(map(str, sorted({forecast.floor for forecast in forecasts})))
         yield (
             f"Each figure, and each class in it, needs at least {floor} patients (min_patients of site and study): "

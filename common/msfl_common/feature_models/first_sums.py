@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_common.errors import RunError
+from msfl_common.errors import NoCaseOfClassError
 from msfl_common.feature_models.scores import targets
 from msfl_common.feature_models.settings import Settings
 from msfl_common.feature_models.state import Floats, State
@@ -80,7 +80,7 @@ def add_up(settings: Settings, parts: Sequence[State]) -> Sums:
     """All sites' sums in one: scatter about the common means is that about the sites' own, and the means' own.
 
     Raises:
-        RunError: a class without a case at any site.
+        NoCaseOfClassError: a class without a case at any site.
     """
     counts_SK = np.stack([part["counts"] for part in parts])
     counts_K = counts_SK.sum(axis=0)
@@ -102,11 +102,11 @@ def expect_every_class(settings: Settings, counts_K: Floats) -> None:
     """Refuse to learn a class that no site's sums are of.
 
     Raises:
-        RunError: names the class.
+        NoCaseOfClassError: names the class.
     """
     for name, count in zip(settings.outcome.classes, counts_K, strict=True):
         if count < 1:
-            raise RunError(
+            raise NoCaseOfClassError(
                 f"class {name}: no training case at any site that has min_patients patients of it or more; more sites "
                 "or patients are needed, or a lower min_patients, or a column's `outcome.classes` without it"
             )

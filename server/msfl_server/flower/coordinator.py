@@ -73,7 +73,7 @@ class Coordinator:
 
         Raises:
             RunError: the SuperLink does not start.
-            InputError: the run cannot continue with these settings; its log says why.
+            InputError: the run cannot continue with these settings or sites; its log says why.
         """
         try:
             if self._mlflow is not None:

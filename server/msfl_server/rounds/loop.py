@@ -15,7 +15,7 @@ from typing import Literal
 
 from msfl_common.config.stages import Part, Stage, is_asked_to, study_at
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import RunError
+from msfl_common.errors import FutileRunError, NoCaseOfClassError, RunError
 from msfl_common.harmonization import Reference
 from msfl_common.messages.records import RoundTask, ValidationMetrics, pack_task
 from msfl_common.models.model_folder import Provenance, save_model
@@ -194,6 +194,7 @@ def train_at_sites(this: _Round) -> TrainedRound:
     """The first half of a round.
 
     Raises:
+        FutileRunError: a class without a case, after the answers of all sites.
         RunError: fewer usable updates than the quorum, or a model that came apart too often.
     """
     started, task, before, strategy = time.monotonic(), this.task, this.before, this.strategy
@@ -210,7 +211,12 @@ def train_at_sites(this: _Round) -> TrainedRound:
         on_wait = partial(this.listener.on_wait, number, "training")
         answers = ask(this.grid, learners, question, number, study.rounds, on_wait)
         sent = {this.present[node]: update for node, update in answers.replies.items()}
-        usable = combine_usable(strategy, before.weights, before.sets, sent, study.rounds.quorum)
+        try:
+            usable = combine_usable(strategy, before.weights, before.sets, sent, study.rounds.quorum)
+        except NoCaseOfClassError as error:
+            if this.roster.absent or answers.failures:  # those may bring one yet
+                raise
+            raise FutileRunError(str(error)) from error  # an answer stays the same when it is asked for again
     updates, combined = usable.updates, usable.combined
     absent = (failure for failure in this.roster.absent if failure.code != NOT_ONLINE or failure.site not in sent)
     failures = (*absent, *at_step("training", answers.failures), *at_step("training", usable.failures))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.clinical_site import Tables
 
+from msfl_client.cli.forecast_view import play_under_bar
 from msfl_client.rounds.forecast import Forecast, forecast
 from msfl_client.rounds.forecast_words import forecast_lines
 from msfl_client.rounds.site_context import open_context, train_site, validate_site
@@ -127,6 +128,7 @@ def test_the_policy_is_part_of_it(tmp_path: Path) -> None:
     study = classes()
     site = of_classes(tmp_path, 40, 40, tasks=("lesion-segmentation",))
     assert refusals(forecast(site, study, tell_nobody)) == [("taking part", Code.POLICY, True)]
+    assert not any(line.startswith("Each figure") for line in forecast_lines([forecast(site, study, tell_nobody)]))
     silent = of_classes(tmp_path, 40, 40, site="silent", allow=("model_update", "node_facts"))
     assert refusals(forecast(silent, study, tell_nobody)) == [
         ("validation", Code.POLICY, True),
@@ -158,3 +160,16 @@ def test_lines_name_sites_with_their_counts_once_for_each_step(tmp_path: Path) -
     whose = [f"{name} (13 patients, 10 of class c0, 3 of class c1)" for name in ("a", "b")]
     assert lines[1].endswith(f"and 6 more of test patients (TOO_FEW_PATIENTS): {'; '.join(whose)}")
     assert lines[2].startswith("Each figure, and each class in it, needs at least 5 patients")
+
+
+@pytest.mark.parametrize(
+    ("unlabelled", "said"), [(1, "1 patient or visit left out"), (2, "2 patients or visits left out")]
+)
+def test_check_says_who_is_left_out_without_pointing_to_itself(tmp_path: Path, unlabelled: int, said: str) -> None:
+    site = of_classes(tmp_path, 40, 40)
+    with (tmp_path / "here" / "participants.tsv").open("a") as table:
+        table.writelines(f"sub-{900 + n}\t2\t40\tn/a\n" for n in range(unlabelled))
+    open_context.cache_clear()
+    _, notes = play_under_bar(site, classes())
+    assert said in notes
+    assert not any("`msfl-client check`" in note for note in notes)

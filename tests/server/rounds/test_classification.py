@@ -18,7 +18,7 @@ from msfl_client.rounds.site_context import open_context
 from msfl_common.config.base import validate
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import RunError
+from msfl_common.errors import FutileRunError, RunError
 from msfl_common.feature_models import predict_proba
 from msfl_common.metrics.classification import metrics_of
 from msfl_common.models.model_folder import load_model
@@ -191,6 +191,25 @@ def test_a_site_that_has_not_allowed_the_task_is_not_asked_for_more(patients: Pa
             tmp_path / "out",
             Recorder(),
         )
+
+
+@pytest.mark.slow
+def test_a_class_that_no_site_has_ends_the_run_for_good_once_all_have_answered(patients: Path, tmp_path: Path) -> None:
+    content = study_of(kind="lda").model_dump(mode="json", exclude_unset=True)
+    content["classification"]["outcome"] = {"column": "activity_1y", "classes": ["0", "1", "2"]}
+    content["rounds"]["quorum"] = 2
+    study = validate(StudyConfig, content, "study")
+    first, *others = sites_of_cohort(patients, tmp_path, study)
+    refusing = first.model_copy(update={"policy": first.policy.model_copy(update={"min_patients": 70})})
+    with pytest.raises(RunError, match="class 2: no training case") as may_change:
+        run_rounds(
+            grid_of((refusing, *others)), study, starting_weights(study), tmp_path / "waits", Recorder()
+        )  # the third site may bring one yet
+    assert may_change.value.exit_code == 1
+    sites = sites_of_cohort(patients, tmp_path / "again", study)
+    with pytest.raises(FutileRunError, match="class 2: no training case") as final:
+        run_rounds(grid_of(sites), study, starting_weights(study), tmp_path / "ends", Recorder())
+    assert final.value.exit_code == 2
 
 
 def test_a_site_whose_table_cannot_be_read_is_told_why_and_nobody_else(patients: Path, tmp_path: Path) -> None:

@@ -18,7 +18,12 @@ def make_cohort_command(
     out_before: Annotated[Path | None, typer.Argument(metavar="COHORT_DIR", hidden=True, help="As --output.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="COHORT_DIR", help="Folder to write; one BIDS folder per site."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="COHORT_DIR",
+            help="Folder to write, one BIDS folder per site; an earlier simulated cohort there is replaced.",
+        ),
     ] = None,
     sites: Annotated[int, typer.Option(min=1, max=1000, metavar="NUMBER", help="Number of sites.")] = 3,
     patients: Annotated[

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 KIND = "msfl-simulated-cohort"
+DERIVATIVES = frozenset({"lesions"})  # others were put there since, by `msfl-client predict` for one
 
 
 def checked_counts(
@@ -39,6 +40,10 @@ def check_replaceable(out: Path) -> None:
         kind = None
     if kind != KIND:
         raise ValueError(f"{out} holds something other than a simulated cohort; give a new or empty folder")
+    if added := sorted(path for path in out.glob("*/derivatives/*") if path.name not in DERIVATIVES):
+        raise ValueError(
+            f"{out} holds {added[0].relative_to(out)}, which is no part of a simulated cohort; move it away"
+        )
 
 
 @contextmanager

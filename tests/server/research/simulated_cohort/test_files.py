@@ -95,6 +95,11 @@ def test_a_cohort_is_replaced_and_anything_else_refused(tmp_path: Path) -> None:
     for _ in range(2):
         make_cohort(out, num_sites=1, cases_per_site=1, spacing_mm=COARSE_MM, num_workers=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+    (out / "site-a" / "derivatives" / "predicted").mkdir()
+    (out / "site-a" / "derivatives" / "predicted" / "lesions.tsv").write_text("keep me")
+    with pytest.raises(ValueError, match="site-a/derivatives/predicted, which is no part of a simulated cohort"):
+        make_cohort(out, num_sites=1, cases_per_site=1, spacing_mm=COARSE_MM)
+    assert (out / "site-a" / "derivatives" / "predicted" / "lesions.tsv").read_text() == "keep me"
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "thesis.txt").write_text("keep me")
     with pytest.raises(ValueError, match="something other than a simulated cohort"):
