@@ -17,6 +17,7 @@ from msfl_common.errors import CaseError
 
 _BACKGROUND_SHARE = 0.5  # of the six outermost planes
 _HOLES_SHARE = 0.05  # of the brain: fluid that was cut off with the background
+_CUT_OFF_SHARE = 0.02  # of what is brighter than the mean; a scan has a voxel or two of its highest value
 
 
 def finite_rules(volume: Volume) -> Iterator[Finding]:
@@ -49,6 +50,12 @@ def brightness_rules(volume: Volume, contrast: Contrast) -> Iterator[Finding]:
     except CaseError as error:
         yield Finding("fail", None, "inverted" if INVERTED in str(error) else "brightness", str(error))
         return
+    bright = volume.voxels_IJK[volume.voxels_IJK > volume.voxels_IJK.mean()]
+    if (share := (bright == bright.max()).mean()) > _CUT_OFF_SHARE:
+        text = (
+            f"{share:.0%} of what is bright in it has its very highest value: it is cut off, and lesions may be missed"
+        )
+        yield Finding("warn", None, "cut-off", text)
     if not is_brain_alone(volume.voxels_IJK, volume.affine):
         return
     fluid = facts_of(contrast).fluid
