@@ -1,14 +1,18 @@
-"""A study among three tiny sites, and the model that it must end with however it is run."""
+"""A study among three tiny sites, the model that it must end with however it is run, and `predict` as a command."""
 
 from __future__ import annotations
 
+import csv
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from tests.conftest import BidsSite
 
+from msfl_client.cli.main import main
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_server.research.simulation.folder import RunSetup
@@ -16,6 +20,7 @@ from msfl_server.research.simulation.run import run_simulated
 
 SITES = ("site-a", "site-b", "site-c")
 ROUNDS = 5
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +60,24 @@ def expected(
     run_simulated(RunSetup(study=real_study, sites=sites), out, "inprocess", None)
     torch.set_num_threads(threads)
     return (out / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The real command in this process: exit code, stdout and stderr; it writes to `tmp_path / "out"`."""
+
+    def run(model: Path, source: Path, *more: str) -> tuple[int, str, str]:
+        command = ["msfl-client", "predict", "--model", model, "--input", source, "--output", tmp_path / "out", *more]
+        monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        monkeypatch.setenv("COLUMNS", "160")
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    return run
+
+
+def rows_of(tmp_path: Path) -> list[dict[str, str]]:
+    with (tmp_path / "out" / "predictions.tsv").open(newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))

@@ -6,27 +6,20 @@ import csv
 import json
 import re
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 from scipy.special import logit
-from tests.conftest import AFFINE, BidsSite
-from tests.deep import tiny_study
+from tests.integration.conftest import Command, rows_of
 from tests.server.rounds.test_loop import Recorder, grid_of
 
-from msfl_client.cli.main import main
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.feature_models import predict_proba
 from msfl_common.metrics.reliability import interval_at
-from msfl_common.models.deep_models import build_classifier
-from msfl_common.models.deep_models.visit_classifier import FIELD_MM
-from msfl_common.models.model_folder import ModelCard, Provenance, load_model, save_model
+from msfl_common.models.model_folder import Provenance, load_model, save_model
 from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.starting_weights import starting_weights
 from msfl_server.research.simulated_cohort import make_records
@@ -35,8 +28,6 @@ from msfl_server.rounds.loop import run_rounds
 SITES = ("site-a", "site-b", "site-c")
 CLINICAL = ("age", "sex", "edss", "relapses_prior_year")
 FEATURES = ("lesion_volume_ml", "bpf")
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -94,27 +85,6 @@ def boosted(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(cohort: Path, tmp_path: Path) -> Path:
     """A copy of a site's folder to damage."""
     return Path(shutil.copytree(cohort / "site-a", tmp_path / "bids"))
-
-
-@pytest.fixture
-def predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The real command in this process: exit code, stdout and stderr; it writes to `tmp_path / "out"`."""
-
-    def run(model: Path, source: Path, *more: str) -> tuple[int, str, str]:
-        command = ["msfl-client", "predict", "--model", model, "--input", source, "--output", tmp_path / "out", *more]
-        monkeypatch.setattr(sys, "argv", list(map(str, command)))
-        monkeypatch.setenv("COLUMNS", "160")
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        return int(ended.value.code or 0), told.out, told.err
-
-    return run
-
-
-def rows_of(tmp_path: Path) -> list[dict[str, str]]:
-    with (tmp_path / "out" / "predictions.tsv").open(newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
 
 
 def edit(path: Path, row: int, **cells: str) -> str:
@@ -311,95 +281,3 @@ def test_of_several_classes_the_most_probable_is_explained(predict: Command, tmp
         assert case["interval"] == {"low": interval.low, "high": interval.high, "num_cases": interval.num_cases}
     assert len({case["predicted_class"] for case in cases}) > 1
     assert {f"probability_{name}" for name in classes} <= {*rows_of(tmp_path)[0]}
-
-
-@pytest.fixture
-def deep(tmp_path: Path) -> Path:
-    return deep_model(tmp_path / "deep", tiny_study("lesion-encoder"))
-
-
-def deep_model(folder: Path, study: StudyConfig) -> Path:
-    """A network with its first weights."""
-    save_model(
-        folder, study, get_weights(build_classifier(study)), Provenance(rounds_completed=0, sites={}), threshold=0.4
-    )
-    return folder
-
-
-def with_tables(site: BidsSite, *ages: str) -> Path:
-    lines = [f"sub-0{number}\t{age}\t2" for number, age in enumerate(ages, start=1)]
-    (site.root / "participants.tsv").write_text("\n".join(["participant_id\tage\tfs_visual", *lines]) + "\n")
-    return site.root
-
-
-def test_a_deep_model_says_where_it_looked(deep: Path, site: BidsSite, predict: Command, tmp_path: Path) -> None:
-    site.image("sub-02", "FLAIR").unlink()
-    root = with_tables(site, "31", "42", "n/a")
-    code, out, _ = predict(deep, root, "--json")
-    assert code == 0
-    card: ModelCard = load_model(deep)[0]
-    first, second, third = json.loads(out)["cases"]
-    assert second["status"] == "left out: no FLAIR image"
-    assert third["status"] == "left out: no age at this visit or an earlier one"
-    assert sum(first["probabilities"].values()) == pytest.approx(1)
-    assert first["interval"] is None
-    assert "There is no interval" in json.loads(out)["interval"]
-    assert {reason["input"]: reason["value"] for reason in first["reasons"]} == {
-        "age": 31.0,
-        "fs_visual": 2.0,
-        "T1w": None,
-        "FLAIR": None,
-    }
-    assert len(first["saliency"]) == 2
-    for name in first["saliency"]:
-        path = tmp_path / "out" / name
-        image = nib.load(path)
-        voxels = np.asarray(image.dataobj)
-        brain = np.asarray(nib.load(site.image("sub-01", "T1w")).dataobj) > 0
-        assert image.shape == (16, 16, int(brain.any(axis=(0, 1)).sum()))
-        assert image.header.get_zooms() == pytest.approx((FIELD_MM / 16, FIELD_MM / 16, AFFINE[2, 2]))
-        at_mm = nib.affines.apply_affine(image.affine, np.argwhere(voxels))
-        inside = nib.affines.apply_affine(AFFINE, np.argwhere(brain))
-        assert len(at_mm) > 0
-        reach = FIELD_MM / 16
-        assert (at_mm >= inside.min(axis=0) - reach).all()
-        assert (at_mm <= inside.max(axis=0) + reach).all()
-        sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
-        assert sidecar["Notice"] == card.notice
-        assert "sub-01_T1w.nii.gz, in pixels of 12.5 mm" in sidecar["Grid"]
-
-
-def test_warnings_of_images_stand_beside_the_outcome(
-    deep: Path, site: BidsSite, predict: Command, tmp_path: Path
-) -> None:
-    site.save(site.image("sub-01", "T1w"), site.head("fine", (48, 28, 20)), np.diag([3.0, 6.0, 6.0, 1.0]))
-    image = nib.load(site.image("sub-02", "T1w"))
-    image.set_qform(image.affine + np.diag([0, 0, 2, 0]), code=1)
-    nib.save(image, site.image("sub-02", "T1w"))
-    root = with_tables(site, "31", "42", "53")
-    code, out, err = predict(deep, root)
-    apart = "T1w: sform and qform differ by up to 38.0 mm"
-    assert code == 2
-    assert f"sub-02: {apart}" in err
-    assert "FLAIR is on" in out
-    first, second, third = rows_of(tmp_path)
-    assert first["warnings"] == "FLAIR is on another grid than T1w; will be resampled"
-    assert second["status"].startswith(f"left out: {apart}")
-    assert "--force" in second["status"]
-    assert third["warnings"] == "n/a"
-    code, out, _ = predict(deep, root, "--force", "--json")
-    assert code == 0
-    forced = json.loads(out)["cases"][1]
-    assert forced["status"] == "ok"
-    assert forced["warnings"][0].startswith(apart)
-
-
-def test_images_too_coarse_for_a_deep_model_are_refused(site: BidsSite, predict: Command, tmp_path: Path) -> None:
-    study = tiny_study("resnext")
-    settings = study.classification
-    assert settings is not None
-    finer = settings.model_copy(update={"model": settings.model.model_copy(update={"slices": 50})})
-    model = deep_model(tmp_path / "fine", study.model_copy(update={"classification": finer}))
-    code, out, err = predict(model, with_tables(site, "31", "42", "53"))
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "expected a brain of 25 slices or more, found 16 of 6 mm: too coarse" in err
