@@ -71,8 +71,11 @@ def parse_yaml(text: str, source: str) -> Any:
     """
     try:
         return yaml.load(text, _PlainLoader)  # a SafeLoader, narrowed
+    except yaml.MarkedYAMLError as error:
+        at = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigError(source, [f"not valid YAML: {at}{shown(error.problem or str(error), 400)}"]) from None
     except yaml.YAMLError as error:
-        raise ConfigError(source, [f"not valid YAML: {' '.join(shown(str(error), 400).split())}"]) from None
+        raise ConfigError(source, [f"not valid YAML: {shown(' '.join(str(error).split()), 400)}"]) from None
     except (ValueError, OverflowError, RecursionError, AttributeError, TypeError) as error:  # pyyaml's own slips
         raise ConfigError(source, [f"not valid YAML: {shown(str(error))}"]) from None
 

@@ -69,7 +69,7 @@ def test_every_field_is_described() -> None:
         ("name: p\ntraining: {patch_voxels: 50}\n", "training.patch_voxels: 50 must be a multiple of 8"),
         ("name: p\ntraining: {learning_rate: .inf}\n", "training.learning_rate: found inf; "),
         ("- name\n", "expected `key: value` lines at the top, found list"),
-        ("name: [\n", "not valid YAML"),
+        ("name: x\nsites: `a`\n", "not valid YAML: line 2: found character '`' that cannot start any token"),
     ],
 )
 def test_a_fault_is_one_line_with_field_value_and_rule(tmp_path: Path, text: str, line: str) -> None:
