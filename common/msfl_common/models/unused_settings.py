@@ -98,6 +98,10 @@ def _no_network(study: StudyConfig) -> str | None:
     return f"{_model(study).kind} trains no segmentation network"
 
 
+def _no_lesions(study: StudyConfig) -> str | None:
+    return None if study.segmentation is not None else "the study trains no model of lesions before it classifies"
+
+
 def _no_unet(study: StudyConfig) -> str | None:
     is_lesion_encoder = _is_deep(study) and _model(study).kind == "lesion-encoder"
     return None if is_lesion_encoder else _no_network(study)
@@ -158,6 +162,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("network.*",), _no_unet),
     Rule(("training.*",), _no_steps),
     Rule(("strategy",), _no_strategy),
+    Rule(("crossfit",), _no_lesions),
     Rule(("training.patch_voxels", "training.lesion_patch_fraction", "training.augmentation.*"), _no_network),
     Rule(("validation.window_overlap",), _no_network),
     Rule(("validation.bootstrap_samples",), lambda _: "intervals are computed without resampling"),

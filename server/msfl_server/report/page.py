@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from msfl_common import __version__
-from msfl_common.config.stages import SEGMENTATION_FOLDER
+from msfl_common.config.stages import SEGMENTATION_FOLDER, says_of_lesions
 from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference
 from msfl_common.metrics.metric import Metric
@@ -97,7 +97,7 @@ def write_report(
         classification=classification_section(summary, study.left_out),
         round_column=_round_column(summary),
         harmonization=harmonization_section(reference, effect) if reference else None,
-        segmentation=_segmentation(segmentation) if segmentation else None,
+        segmentation=_segmentation(segmentation, study) if segmentation else None,
         overlays=[{"site": o.site, "caption": o.caption, "src": overlay_png(o)} for o in overlays],
         outline={"reference": REFERENCE_COLOUR, "prediction": PREDICTION_COLOUR},
         settings=flat_settings(study),
@@ -312,7 +312,7 @@ def _site_rows(summary: Summary) -> list[dict[str, Any]]:
     return rows
 
 
-def _segmentation(summary: Summary) -> dict[str, str]:
+def _segmentation(summary: Summary, study: StudyConfig) -> dict[str, str]:
     """What outlined the lesions that the features are of."""
     told = [(name, summary.metrics[name]) for name in HEADLINE[summary.task] if name in summary.metrics]
     figures = "; ".join(
@@ -324,6 +324,7 @@ def _segmentation(summary: Summary) -> dict[str, str]:
         "rounds": f"{summary.rounds_completed} rounds at {len(summary.sites)} sites",
         "figures": figures or "no site reported a metric",
         "link": f"{SEGMENTATION_FOLDER}/{REPORT_FILE}",
+        "crossfit": says_of_lesions(study),
     }
 
 

@@ -38,5 +38,5 @@ def _flat(model: BaseModel, prefix: str) -> Iterator[Setting]:
         if isinstance(value, BaseModel):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            text = plain[name] if isinstance(plain[name], str) else json.dumps(plain[name])
-            yield Setting(prefix + name, text, field.description or "")
+            text = plain.get(name)  # what is not set may be left out
+            yield Setting(prefix + name, text if isinstance(text, str) else json.dumps(text), field.description or "")
