@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
@@ -39,6 +38,7 @@ from msfl_server.report.charts import (
 )
 from msfl_server.report.classification import classification_section
 from msfl_server.report.harmonization import harmonization_section
+from msfl_server.report.shell import render
 from msfl_server.results.few_patients import counted, say_few
 from msfl_server.results.harmonization_effect import HarmonizationEffect
 from msfl_server.results.settings import flat_settings
@@ -75,14 +75,8 @@ def write_report(
     Returns:
         The page's path.
     """
-    environment = Environment(
-        loader=PackageLoader("msfl_server"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = render(
+        "report.html.j2",
         summary=summary,
         headline=[_headline(name, metric) for name, metric in _in_order(summary)],
         few_patients=_few(summary),

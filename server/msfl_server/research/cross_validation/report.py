@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +15,7 @@ from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
 from msfl_common.system.files import write_text
 from msfl_server.report.charts import axis_label, forest_plot, format_interval, format_value
 from msfl_server.report.page import REPORT_FILE
+from msfl_server.report.shell import render
 from msfl_server.research.cross_validation.results import CrossValidation, FoldMetric, FoldResult, OverFolds
 from msfl_server.results.few_patients import FEW_PATIENTS, counted
 from msfl_server.results.settings import flat_settings
@@ -58,15 +58,9 @@ def write_page(out: Path, results: CrossValidation, study: StudyConfig) -> Path:
         results: what is shown.
         study: the settings to list, without a fold.
     """
-    environment = Environment(
-        loader=PackageLoader("msfl_server"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     names = _main(results)
-    page = environment.get_template("cross_validation.html.j2").render(
+    page = render(
+        "cross_validation.html.j2",
         results=results,
         kind=_kind(results),
         tiles=_tiles(results, names),
