@@ -31,7 +31,7 @@ from msfl_common.metrics.reliability import Group, Reliability
 from msfl_common.metrics.score_bins import POSITIVES
 from msfl_common.metrics.scored import scored_classes
 from msfl_server.results.coefficients import Coefficient
-from msfl_server.results.training_inputs import TrainingInputs
+from msfl_server.results.training_inputs import Characteristics, TrainingInputs
 
 Count = Annotated[int, Field(ge=0)]
 Confusion = tuple[tuple[Count, ...], ...]
@@ -67,6 +67,12 @@ class ClassificationSummary(_Frozen):
         ge=0, le=1, description="the last of two classes from this probability on, chosen on validation; null: more"
     )
     sites: dict[Name, ClassificationAtSite] = Field(description="site by site")
+    design_effect: float = Field(
+        1.0,
+        ge=1,
+        description="cases that tell as much as one that is independent: visits of a patient are alike",
+        exclude_if=lambda value: value == 1.0,
+    )
     together: dict[str, float] = Field(
         description="auroc, auprc, brier and ece of all sites' groups together, approximate; undefined ones absent"
     )
@@ -79,9 +85,9 @@ class ClassificationSummary(_Frozen):
     inputs: tuple[str, ...] = Field(
         (), description="of a model of features: its inputs, in order", exclude_if=lambda value: not value
     )
-    training: dict[Name, TrainingInputs] = Field(
-        default_factory=dict,
-        description="of a model of features: the sites' training cases, as their first sums tell of them",
+    characteristics: tuple[Characteristics, ...] = Field(
+        (),
+        description="of a model of features: inputs of the training cases, as the sites' first sums tell of them",
         exclude_if=lambda value: not value,
     )
     coefficients: tuple[Coefficient, ...] = Field(
@@ -165,6 +171,7 @@ def summarise_classification(
         split=split,
         threshold=threshold if len(classes) == 2 else None,
         sites=sites,
+        design_effect=design_effect(measured.values()),
         together={},
     )
     return summary.model_copy(update={"together": _together(summary)})

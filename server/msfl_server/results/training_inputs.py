@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,3 +72,36 @@ def spread_of(sites: Iterable[TrainingInputs], classes: Sequence[int] | None = N
     squares_P = np.sum([own_P + count * (group_P - mean_P) ** 2 for count, group_P, own_P in groups], axis=0)
     sd_P = np.sqrt(squares_P / (num_cases - 1)) if num_cases > 1 else np.full_like(mean_P, np.nan)
     return Spread(num_cases, mean_P, sd_P)
+
+
+class Characteristics(BaseModel):
+    """Training cases of all sites, of a class at all sites, or of a site: what a table 1 has of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    of: Literal["all", "class", "site"] = Field(description="whose cases")
+    name: str = Field(description="the class or the site; empty of all")
+    cases: int = Field(ge=1, description="training cases")
+    means: Row = Field(description="mean of each input, in the order of `inputs`")
+    sds: tuple[float | None, ...] = Field(
+        description="standard deviation of each input, divided by cases - 1; null of a single case"
+    )
+
+
+def characteristics_of(sites: Mapping[str, TrainingInputs], classes: Sequence[str]) -> tuple[Characteristics, ...]:
+    """All together, by class and by site; by class only of two sites and more, so that none is of a class at a site."""
+    groups: list[tuple[Literal["all", "class", "site"], str, Spread | None]] = [("all", "", spread_of(sites.values()))]
+    if len(sites) > 1:
+        groups += [("class", name, spread_of(sites.values(), [number])) for number, name in enumerate(classes)]
+    groups += [("site", name, spread_of([one])) for name, one in sorted(sites.items())]
+    return tuple(
+        Characteristics(
+            of=of,
+            name=name,
+            cases=spread.num_cases,
+            means=tuple(spread.mean_P.tolist()),
+            sds=tuple(None if np.isnan(sd) else float(sd) for sd in spread.sd_P),
+        )
+        for of, name, spread in groups
+        if spread is not None
+    )

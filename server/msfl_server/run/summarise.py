@@ -12,6 +12,7 @@ from msfl_server.results.coefficients import coefficients_of
 from msfl_server.results.few_patients import metrics_of_few
 from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.summary import Summary, Timing
+from msfl_server.results.training_inputs import characteristics_of
 from msfl_server.results.withheld import withheld_metrics
 from msfl_server.rounds.checkpoint import RunState
 
@@ -49,7 +50,7 @@ def _classification(study: StudyConfig, state: RunState, weights: Weights | None
         update={
             "class_counts": counts_by_class(state.training, state.validation, state.test),
             "inputs": () if isinstance(settings.model, DeepModel) else settings.inputs,
-            "training": dict(sorted(state.training.items())),
+            "characteristics": characteristics_of(state.training, settings.outcome.classes),
             "coefficients": () if weights is None else coefficients_of(settings, weights, state.training),
         }
     )
