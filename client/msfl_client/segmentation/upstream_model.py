@@ -15,6 +15,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, ModelFolderError, RefusedError
 from msfl_common.models.lesion_models import handed_like, weights_of_stage
 from msfl_common.models.model_folder import Provenance, read_card, save_model
+from msfl_common.models.unused_settings import acting_settings
 from msfl_common.models.weights import Weights
 
 
@@ -69,7 +70,7 @@ def handed_model(site: SiteConfig, study: StudyConfig) -> HandedModel | None:
             card = read_card(folder)
         except ModelFolderError as error:
             raise RefusedError(Code.BAD_MODEL, f"no lesion segmentation to continue from: {error}") from None
-        if card.study != study_at(study, stage):
+        if acting_settings(card.study) != acting_settings(study_at(study, stage)):
             raise RefusedError(Code.BAD_MODEL, "the model of lesions that was handed out before is of other settings")
         found.append(HandedModel(folder, card.weights_sha256))
     return HandedModel(found[0].folder, found[0].sha256, tuple(found[1:]))

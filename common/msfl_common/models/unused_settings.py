@@ -52,6 +52,30 @@ def inapplicable(study: StudyConfig) -> dict[str, str]:
     return found
 
 
+def acting_settings(study: StudyConfig) -> dict[str, Any]:
+    """A study as plain values, without the settings that do not apply; read again, they have their defaults."""
+    plain = study.model_dump(mode="json")
+    for key in inapplicable(study):
+        *path, name = key.split(".")
+        section = plain
+        for part in path:
+            section = section[part]
+        del section[name]
+    return _without_empty(plain, study)
+
+
+def _without_empty(plain: dict[str, Any], config: BaseModel) -> dict[str, Any]:
+    """The same without sections of which nothing is left."""
+    kept = {}
+    for name, value in plain.items():
+        if isinstance(section := getattr(config, name), BaseModel):
+            value = _without_empty(value, section)
+            if not value:
+                continue
+        kept[name] = value
+    return kept
+
+
 def leaf_keys(config: BaseModel, prefix: str = "") -> Iterator[str]:
     """The dotted keys of a config and of the sections in it, those of its own kinds of model alone."""
     for name in type(config).model_fields:

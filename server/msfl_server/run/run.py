@@ -184,6 +184,8 @@ def run_and_report(
 def _summarise(study: StudyConfig, first: Weights, out: Path) -> Summary:
     """Write `summary.json` from the newest checkpoint."""
     checkpoint = load_checkpoint(out, study, expected=first)
-    summary = summarise_run(study, checkpoint.state if checkpoint else RunState())
+    summary = (
+        summarise_run(study, checkpoint.state, checkpoint.weights) if checkpoint else summarise_run(study, RunState())
+    )
     write_summary(out, summary)
     return summary
