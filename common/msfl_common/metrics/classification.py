@@ -293,6 +293,7 @@ CLASSIFICATION_METRICS: dict[str, ClassificationMetric] = {
         **_UNBOUNDED,
         counts_all=True,
         fewest=20,
+        fewest_each=2,
     ),
     "balanced_accuracy": _share(
         "Balanced accuracy",
