@@ -55,6 +55,7 @@ MEANINGS = {
     "--debug": "a traceback",
     "--device": "what is computed on",
     "--drop": "a column left out",
+    "--dry-run": "what a run would be, without it",
     "--every-visit": "all visits of a patient",
     "--force": "take what cannot be right",
     "--export": "all of the ledger as a table",
@@ -92,12 +93,14 @@ MEANINGS = {
     "--rules": "what series of certain names are",
     "--search": "a search of hyperparameters",
     "--seed": "the seed",
+    "--set": "a setting in the place of the file's",
     "--site": "a site's file",
     "--sites": "number of sites",
     "--spacing": "voxel size",
     "--start-from": "what a deep model starts from",
     "--study": "the study's file",
     "--table": "a table of features",
+    "--template": "the example that a study begins with",
     "--tracking-uri": "the MLflow server",
     "--verbose": "log lines",
     "--verify": "checking the ledger alone",
@@ -107,8 +110,8 @@ MEANINGS = {
     "--yes": "not being asked",
 }
 PLACES = {
-    "BIDS", "COHORT_DIR", "DICOM", "KEY_FILE", "KIT.zip", "RUN_DIR", "SITE.yaml", "SITE_DIR", "SITE_NAME", "STUDY.yaml",
-    "STUDY_DIR", "STUDY_NAME",
+    "BIDS", "COHORT_DIR", "DICOM", "KEY_FILE", "KIT.zip", "NAME", "RUN_DIR", "SITE.yaml", "SITE_DIR", "SITE_NAME",
+    "STUDY", "STUDY.yaml", "STUDY_DIR", "STUDY_NAME",
 }  # fmt: skip
 
 

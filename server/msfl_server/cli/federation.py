@@ -73,6 +73,7 @@ def start(
                 f"`msfl-server renew-kits {quoted(folder)}` and hand over the new kits in {study.kits}"
             )
         with run_display(settings.rounds.num_rounds) as display:
+            display.doing("starting the SuperLink and the run")
             followed = FollowedRun(settings, study.run, study.status, display)
             Coordinator(study, say, set_serving, followed.look).run()
     from msfl_server.results.summary import read_summary

@@ -15,22 +15,33 @@ from msfl_server.results.summary import RoundSummary
 from msfl_server.rounds.checkpoint import RunState
 
 ONLINE = "coming online"  # what a round waits for before it begins
+_WORDS = {
+    "facts": "looking through the cases of",
+    "training": "training at",
+    "validation": "validation at",
+    "test": "test at",
+    "checking": "reading {total} cases",
+    "preparing": "caching {total} cases for the network",
+    "features": "measuring features of {total} cases",
+}
 
 
-class RunDisplay:
-    """Progress of one run; draws nothing where stderr is no terminal."""
+class SiteDisplay:
+    """A bar for each site at work; where stderr is no terminal, a line for each thing that one begins."""
 
-    def __init__(self, progress: Progress, num_rounds: int) -> None:
+    def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._rounds = progress.add_task("rounds", total=num_rounds, note="")
         self._sites: dict[str, TaskID] = {}
         self._told: set[tuple[str, str]] = set()
+        self._begun: set[str] = set()
 
     def on_progress(self, site: str, what: str, done: int, total: int, note: str) -> None:
         """A site at work; see `msfl_client.rounds.site_context.OnProgress`."""
         if what in ("checked", "refused") and (site, note) not in self._told:
             self._told.add((site, note))  # what is so in every round is told in the first
             (alert if what == "refused" else console.print)(f"{site}: {note}")
+        elif what in _WORDS and "{total}" in _WORDS[what] and total:
+            self._word(f"{site}: {_WORDS[what].format(total=total)}")
         if site not in self._sites:
             self._sites[site] = self._progress.add_task("", note="")
         self._progress.update(self._sites[site], description=f"  {site} {what}", completed=done, total=total, note=note)
@@ -39,6 +50,26 @@ class RunDisplay:
         """A line for people, if there is one."""
         if sentence is not None:
             console.print(sentence, soft_wrap=True)
+
+    def _word(self, line: str) -> None:
+        """What is begun, once, where no bar shows it."""
+        if self._progress.disable and line not in self._begun:
+            self._begun.add(line)
+            self.say(line)
+
+
+class RunDisplay(SiteDisplay):
+    """Progress of one run; draws nothing where stderr is no terminal."""
+
+    def __init__(self, progress: Progress, num_rounds: int) -> None:
+        super().__init__(progress)
+        self._rounds = progress.add_task("rounds", total=num_rounds, note="")
+        self._is_first, self._waits_for = True, ""
+
+    def doing(self, what: str) -> None:
+        """What is being done before the rounds, that no site does."""
+        self._word(what)
+        self._progress.update(self._rounds, note=what)
 
     def on_stage(self, stage: Stage, num_rounds: int) -> None:
         """A stage of the run: its name, and the bar from the start."""
@@ -50,6 +81,9 @@ class RunDisplay:
         named = ", ".join(sites)
         note = f"waiting for {named} to come online" if what == ONLINE else f"waiting for {what} of {named}"
         self._progress.update(self._rounds, note=note if sites else "")
+        if sites and self._is_first and what not in (ONLINE, self._waits_for):
+            self._word(f"round {number}: {_WORDS.get(what, f'{what} at')} {named}")
+        self._waits_for = what
 
     def on_round(self, state: RunState) -> None:
         """A completed round."""
@@ -71,6 +105,7 @@ class RunDisplay:
         told = f"round {record.round:3d}  {'  '.join(figures)}  {sites}  {record.seconds:.1f} s"
         console.print(Text.assemble(told, (failed, "yellow"), (back, "red")), soft_wrap=True)
         self._progress.update(self._rounds, completed=record.round)
+        self._is_first = False
 
 
 @contextmanager
@@ -78,3 +113,10 @@ def run_display(num_rounds: int) -> Iterator[RunDisplay]:
     """A display for one run."""
     with progress_bars() as progress:
         yield RunDisplay(progress, num_rounds)
+
+
+@contextmanager
+def site_display() -> Iterator[SiteDisplay]:
+    """A display for sites that look through their cases, before a run."""
+    with progress_bars() as progress:
+        yield SiteDisplay(progress)

@@ -19,19 +19,21 @@ from msfl_client.clinical.check import check_outcome, needs_images
 from msfl_client.clinical.splits import patients_per_class
 from msfl_client.data.checks import check_site
 from msfl_client.rounds.site_context import open_context
+from msfl_client.trainer import OnProgress
 from msfl_common.config.classification import Fold
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.system.files import write_text
-from msfl_server.research.cross_validation.results import FoldResult, fold_result
+from msfl_server.research.cross_validation.results import PLAN_FILE, FoldResult, fold_result
 from msfl_server.research.simulation.folder import SITES_FOLDER, RunSetup, write_setup
 from msfl_server.research.simulation.foresight import expect_answers, foresee_run
 from msfl_server.research.simulation.run import run_simulated
 from msfl_server.rounds.checkpoint import read_state
 from msfl_server.rounds.harmonization import MIN_SITES
+from msfl_server.run.display import site_display
 
-PLAN_FILE, FINISHED_FILE = "folds.json", "finished"
+FINISHED_FILE = "finished"
 
 
 class FoldPlan(BaseModel):
@@ -77,8 +79,9 @@ def check_plan(plan: FoldPlan) -> None:
             "use --folds, or set `harmonization: {method: none}` in study.yaml"
         )
     if plan.num_folds is not None:
-        for site in plan.sites:
-            _check_rarest_class(site, study, plan.num_folds)
+        with site_display() as display:
+            for site in plan.sites:
+                _check_rarest_class(site, study, plan.num_folds, display.on_progress)
 
 
 def claim_plan(out: Path, plan: FoldPlan) -> None:
@@ -120,9 +123,12 @@ def run_folds(plan: FoldPlan, out: Path, say: Callable[[str], None]) -> tuple[Fo
         RunError: a fold had fewer answers than the quorum; what was completed is kept.
     """
     results, runs = [], plan.runs
-    for name, setup in runs.items():
-        if not (out / name / FINISHED_FILE).exists():
-            _foresee_fold(name, setup)
+    left = {name: setup for name, setup in runs.items() if not (out / name / FINISHED_FILE).exists()}
+    if left:
+        say(f"looking at what the sites will tell in {len(left)} folds")
+    with site_display() as display:
+        for name, setup in left.items():
+            _foresee_fold(name, setup, display.on_progress)
     for number, (name, setup) in enumerate(runs.items(), start=1):
         folder, told = out / name, f"fold {number} of {len(runs)}: {name}"
         if (folder / FINISHED_FILE).exists():
@@ -134,10 +140,15 @@ def run_folds(plan: FoldPlan, out: Path, say: Callable[[str], None]) -> tuple[Fo
     return tuple(results)
 
 
-def _foresee_fold(name: str, setup: RunSetup) -> None:
+def _foresee_fold(name: str, setup: RunSetup, on_progress: OnProgress) -> None:
     open_context.cache_clear()
+
+    def at_work(site: str, what: str, done: int, total: int, note: str) -> None:
+        if what not in ("checked", "refused"):  # whom a fold leaves out is said when it is run
+            on_progress(site, what, done, total, note)
+
     try:
-        expect_answers(setup.study, foresee_run(setup, lambda *_: None))
+        expect_answers(setup.study, foresee_run(setup, at_work))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 
@@ -157,12 +168,17 @@ def _with_fold(study: StudyConfig, fold: Fold) -> StudyConfig:
     return study.model_copy(update={"classification": study.classification.model_copy(update={"fold": fold})})
 
 
-def _check_rarest_class(site: SiteConfig, study: StudyConfig, num_folds: int) -> None:
+def _check_rarest_class(site: SiteConfig, study: StudyConfig, num_folds: int, on_progress: OnProgress) -> None:
     """Each fold of a site needs a patient of every class that the site has, or nothing can be measured in it there."""
     assert study.classification is not None
     looks_at_images = needs_images(site, study)
+
+    def on_case(done: int, total: int) -> None:
+        on_progress(site.name, "checking", done, total, "")
+
     num_workers = os.cpu_count() or 1
-    cases = check_site(site, study.inputs, num_workers=num_workers, needs_mask=False).cases if looks_at_images else ()
+    checked_site = check_site(site, study.inputs, on_case, num_workers, needs_mask=False) if looks_at_images else None
+    cases = checked_site.cases if checked_site is not None else ()
     checked = check_outcome(site, study, cases)
     assert checked is not None
     counts = patients_per_class(checked.found.kept)

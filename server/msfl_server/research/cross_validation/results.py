@@ -26,7 +26,7 @@ from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.summary import summarise_metric
 from msfl_server.rounds.checkpoint import RunState
 
-RESULTS_FILE = "cross-validation.json"
+RESULTS_FILE, PLAN_FILE = "cross-validation.json", "folds.json"
 
 
 class _Frozen(BaseModel):
