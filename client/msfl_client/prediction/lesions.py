@@ -41,6 +41,7 @@ from msfl_common.models.network import build_network, set_weights
 from msfl_common.system.devices import pick_device
 from msfl_common.system.files import write_text
 from msfl_common.system.tab_separated import tsv_text
+from msfl_common.system.words import none_of
 
 TABLE = "lesions.tsv"
 
@@ -101,7 +102,7 @@ def predict_folder(
     if all(row.lesion_count is None for row in rows):
         first = f"{rows[0].participant_id} {rows[0].session_id}: {rows[0].status}"
         raise CohortError(
-            f"{source}: none of {len(rows)} cases could be used; {first}; {output / TABLE} says why for each"
+            f"{source}: {none_of(len(rows), 'case', 'could')} be used; {first}; {output / TABLE} says why for each"
         )
     return rows
 

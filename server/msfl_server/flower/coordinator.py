@@ -67,6 +67,8 @@ class Coordinator:
         self._sites_seen: dict[str, float] | None = None
         self._missing: tuple[str, ...] = ()
         self._untold: set[str] = set()
+        self._ends: dict[str, tuple[str, int]] = {}  # by process: why it ended last, and how often for that
+        self._studied = folder.study_file.read_bytes()
 
     def run(self) -> RunStatus | None:
         """Keep everything going until the run is finished; its last status.
@@ -98,6 +100,7 @@ class Coordinator:
                 self._authorise()
                 self._say_who_is_missing()
                 self._say_what_is_untold()
+                self._say_if_study_changed()
                 code = self._run.exit_code
                 if code == 0:
                     return read_status(self._folder.status)
@@ -111,9 +114,33 @@ class Coordinator:
             remove_traces(self._folder.database)  # also when the SuperLink had no time to
 
     def _revive(self, child: Child, name: str, note: str) -> None:
+        """Start a process that ended anew, after a pause; the reason is said once, and not again until it differs."""
         pause = child.restart_after_pause(FIRST_PAUSE_S, LONGEST_PAUSE_S)
-        if pause is not None:
+        if pause is None:
+            return
+        before, times = self._ends.get(name, ("", 0))
+        times = times + 1 if note == before else 1
+        self._ends[name] = note, times
+        if times == 1:
             self._say(f"{name} ended (exit code {child.exit_code}; {note}); it starts again in {pause:.0f} s")
+        elif times == 2:
+            self._say(
+                f"{name} ended for the same reason; it is tried again every {LONGEST_PAUSE_S:.0f} s, without a further "
+                "line, until the reason is another or Ctrl-C ends it"
+            )
+
+    def _say_if_study_changed(self) -> None:
+        """A line when study.yaml is not what the server was started with, which alone counts until it ends."""
+        try:
+            found = self._folder.study_file.read_bytes()
+        except OSError:
+            return
+        if found != self._studied:
+            self._studied = found
+            self._say(
+                f"{self._folder.study_file}: was changed, without effect on this run: change it back before the server "
+                f"is next started, or stop it, move {self._folder.run} away, and begin anew with new kits"
+            )
 
     def _say_who_is_missing(self) -> None:
         """A line when a round cannot begin for want of sites."""

@@ -34,7 +34,7 @@ BAD_UPDATE, BAD_METRICS, BAD_FACTS, BAD_SUMS, BAD_REPLY = (
     "BAD_SUMS",
     "BAD_REPLY",
 )
-_MEANINGS = {
+MEANINGS = {
     NO_ANSWER: "no answer before the deadline",
     WENT_OFFLINE: "went offline and did not come back in time",
     NOT_ONLINE: "was not online when the round began",
@@ -300,7 +300,7 @@ def gather(
 
 def meaning_of(code: str) -> str:
     """The fixed sentence behind a failure code."""
-    return _MEANINGS.get(code, "unknown code")
+    return MEANINGS.get(code, "unknown code")
 
 
 def _failure(reply: Message, name: str) -> SiteFailure | None:
