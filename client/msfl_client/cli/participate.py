@@ -119,6 +119,7 @@ def reset_answers(
         except typer.Abort:
             if sys.stdin.isatty():
                 raise
+            typer.echo(err=True)
             raise InputError(
                 "answering a study anew needs a person's yes, and there is no terminal; use --yes"
             ) from None
