@@ -36,6 +36,7 @@ PREDICTION_COLOUR = "#38BDF8"
 
 INK, LINE, ACCENT = "#010203", "#040506", "#070809"
 _CSS = {INK: "currentColor", LINE: "var(--line)", ACCENT: "var(--accent)"}
+_PRINTED = {"currentColor": "#17212b", "var(--line)": "#dde3e9", "var(--accent)": "#0b6e99"}  # those of a light page
 NO_INTERVAL, TOO_FEW = "no interval", "too few patients for an interval"
 STYLE: Any = {
     "axes.edgecolor": LINE,
@@ -155,7 +156,7 @@ def between_sites(name: str, metric: MetricSummary) -> MetaAnalysis | None:
         estimates[site] = Estimate(at.mean, at.num_cases, error, math.nan, math.nan, at.num_patients)
     if metric.ci95_low is None:
         return None
-    return meta_analysis(estimates, ALL_METRICS[name].spread)
+    return meta_analysis(estimates, ALL_METRICS[name].spread, ALL_METRICS[name].interval_range)
 
 
 def overlay_png(overlay: Overlay) -> str:
@@ -240,3 +241,18 @@ def inline_svg(figure: Figure, name: str) -> str:
     for stand_in, css in _CSS.items():
         svg = svg.replace(stand_in, css)
     return svg
+
+
+def standalone_svg(inline: str) -> str:
+    """What `inline_svg` gave as a file that needs no page: colours of a light one, on white."""
+    _, opening, content = re.split(r"(<svg[^>]*>)", inline, maxsplit=1)
+    view_box = re.search(r'viewBox="([^"]*)"', opening)
+    assert view_box is not None
+    width, height = view_box.group(1).split()[2:]
+    for css, colour in _PRINTED.items():
+        content = content.replace(css, colour)
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'width="{width}pt" height="{height}pt" {view_box.group()} color="#17212b" stroke-linejoin="round">\n'
+        f'<rect width="100%" height="100%" fill="#ffffff"/>{content}'
+    )
