@@ -60,7 +60,7 @@ def acting_settings(study: StudyConfig) -> dict[str, Any]:
         section = plain
         for part in path:
             section = section[part]
-        del section[name]
+        section.pop(name, None)  # a setting may leave itself out
     return _without_empty(plain, study)
 
 
