@@ -322,7 +322,7 @@ def test_every_command_of_a_sites_life_has_one_document(tmp_path: Path, cohort: 
     assert document(server, "ledgers", study)["broken"] == []
     assert document(server, "remove-site", study, "a")["sites"] == []
     refused = run_main(server, "status", study, "--watch", "--json")
-    assert (refused.returncode, refused.stderr) == (2, "--watch and --json: leave one out; a document is one\n")
+    assert (refused.returncode, refused.stderr) == (2, "--watch and --json: leave one out\n")
 
 
 def test_a_person_who_is_asked_is_asked_on_stderr_where_stdout_is_a_document(

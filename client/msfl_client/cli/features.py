@@ -10,6 +10,7 @@ import typer
 
 from msfl_client.cli.options import SitePath, StudyPath, Workers
 from msfl_common.system.command_line import Commands, Json, print_json
+from msfl_common.system.words import none_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +66,7 @@ def features(
     left_out |= {key: "; ".join(reasons) for key, reasons in checked.excluded.items()}
     if not table.rows:
         first = next(iter(left_out.items()), ("", "no case"))
-        raise CohortError(f"{site}: none of {len(left_out)} cases could be measured; {first[0]}: {first[1]}")
+        raise CohortError(f"{site}: {none_of(len(left_out), 'case', 'could')} be measured; {first[0]}: {first[1]}")
     path = config.state / TABLE
     write_features_table(path, replace(table, measured_from=digest_of_images(checked.cases, inputs)))
     if model is not None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from msfl_client.features.table import FeatureRow, says_of_lesions
 from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.system.words import counted
 
 SHOWN = (
     "brain_volume_ml",
@@ -31,7 +32,7 @@ SHOWN = (
 
 def print_features(console: Console, path: Path, rows: Sequence[FeatureRow], left_out: Mapping[str, str]) -> None:
     """Median and range of the best-known features, what was left out and why, and where the table is."""
-    table = Table(title=f"{len(FEATURES)} features of {len(rows)} cases; some of them", title_justify="left")
+    table = Table(title=f"{len(FEATURES)} features of {counted(len(rows), 'case')}; some of them", title_justify="left")
     table.add_column("feature")
     for name in ("cases", "median", "lowest", "highest"):
         table.add_column(name, justify="right")

@@ -44,6 +44,7 @@ from msfl_common.models.model_folder import load_model
 from msfl_common.models.network import build_network, set_weights
 from msfl_common.system.devices import pick_device
 from msfl_common.system.files import write_json
+from msfl_common.system.words import none_of
 
 MASK, MAP = "mask", "probseg"
 
@@ -121,7 +122,8 @@ def _predict_cases(
         on_case(number, len(cases))
     if all(row.lesion_count is None for row in rows):
         first = f"{rows[0].participant_id} {rows[0].session_id}: {rows[0].status}"
-        raise CohortError(f"{source}: none of {len(rows)} cases could be used; {first}; {table} says why for each")
+        unused = none_of(len(rows), "case", "could")
+        raise CohortError(f"{source}: {unused} be used; {first}; {table} says why for each")
     return rows
 
 

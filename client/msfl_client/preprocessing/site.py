@@ -37,6 +37,7 @@ from msfl_common.errors import CaseError, CohortError
 from msfl_common.system.files import private_folder, write_bytes
 from msfl_common.system.lock import held
 from msfl_common.system.processes import end_with_starter, without_interrupts
+from msfl_common.system.words import none_of
 
 LOCK = "preprocess.lock"
 
@@ -96,7 +97,7 @@ def preprocess_site(
             on_case(len(outcomes), len(cases))
     if all(outcome.status == "left out" for outcome in outcomes.values()):
         first = next(iter(outcomes.values()))
-        raise CohortError(f"{site.name}: none of {len(cases)} cases can be used; {first.key}: {first.reason}")
+        raise CohortError(f"{site.name}: {none_of(len(cases), 'case')} be used; {first.key}: {first.reason}")
     return [outcomes[case.key] for case in cases]
 
 

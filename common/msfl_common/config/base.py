@@ -10,7 +10,7 @@ from msfl_common.config.contrasts import Contrast as Contrast
 from msfl_common.config.spelling import Name as Name
 from msfl_common.config.spelling import spelled
 from msfl_common.errors import ConfigError
-from msfl_common.system.reading import describe_faults
+from msfl_common.system.setting_faults import describe_faults
 
 Sha256 = Annotated[str, spelled(r"[0-9a-f]{64}", "64 hexadecimal digits, as `sha256sum` prints them")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -37,4 +37,4 @@ def validate(model: type[Config], content: dict[str, Any], source: str) -> Confi
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(source, describe_faults(error)) from None
+        raise ConfigError(source, describe_faults(error, model)) from None

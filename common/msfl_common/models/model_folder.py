@@ -123,6 +123,9 @@ def read_card(folder: Path) -> ModelCard:
     Raises:
         ModelFolderError: a file is missing, or the card is of another format.
     """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "no such folder"
+        raise ModelFolderError(f"{folder}: {what}; name a model folder, such as RUN_DIR/model of a run")
     for name in (CARD_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise ModelFolderError(f"{folder}: {name} is missing; a model folder holds {CARD_FILE} and {WEIGHTS_FILE}")

@@ -76,6 +76,8 @@ def read_tsv(path: Path, needed: Sequence[str] = (), *, any_case: bool = True) -
         content = path.read_bytes()
     except FileNotFoundError:
         raise
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder; name the table's file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; grant read access") from None
     first, *rest = _LINE_END.split(_text(path, content))
@@ -119,4 +121,4 @@ def _header_fix(header: str) -> str:
                 return f"its columns are separated by {name}: {_SAVE}"
     if '"' in header:
         return "BIDS tables have no quotation marks: save it without them"
-    return "add it to the first line"
+    return "add it to the first line" if header.strip() else "that line is empty"

@@ -33,7 +33,8 @@ def unpack_kit(path: Path) -> dict[str, bytes]:
     """
     try:
         if not path.is_file():
-            raise InputError(f"{path}: no such file; name the coordinator's archive")
+            what = "is a folder" if path.is_dir() else "no such file"
+            raise InputError(f"{path}: {what}; name the coordinator's archive, a .zip file")
         with path.open("rb") as stream:
             content = stream.read(_MOST_ARCHIVE_BYTES + 1)
     except OSError as error:
@@ -45,8 +46,8 @@ def unpack_kit(path: Path) -> dict[str, bytes]:
             return _contents(packed, path)
     except InputError:
         raise
-    except Exception as error:  # zipfile raises a dozen kinds for what is no archive
-        raise InputError(f"{path}: no zip archive, or a damaged one ({type(error).__name__}); {_ASK_AGAIN}") from None
+    except Exception:  # zipfile raises a dozen kinds for what is no archive
+        raise InputError(f"{path}: no zip archive, or a damaged one; {_ASK_AGAIN}") from None
 
 
 def _contents(packed: zipfile.ZipFile, path: Path) -> dict[str, bytes]:

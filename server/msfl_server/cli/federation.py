@@ -108,7 +108,7 @@ def status(
     from msfl_server.study.folder import open_study
 
     if watch and as_json:
-        raise InputError("--watch and --json: leave one out; a document is one")
+        raise InputError("--watch and --json: leave one out")
     study = open_study(folder)
     if as_json:
         print_json(_document(study))
@@ -182,7 +182,9 @@ def _table(study: StudyFolder) -> Table:
             left = f", {minutes:.0f} min left" if last.deadline else ""
             doing = f"waited for: {last.doing}{left}"
         elif last and (failure := next((failure for failure in last.failed if failure.site == name), None)):
-            doing = f"left out of the last round: {failure.code}"
+            from msfl_server.rounds.exchange import meaning_of
+
+            doing = f"left out of the last round: {failure.code}, {meaning_of(failure.code)}"
         table.add_row(name, since[:19].replace("T", " ") or "-", doing)
     if last and last.metrics:
         headline = [name for titles in HEADLINE.values() for name in titles if name in last.metrics]

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from msfl_common.config.base import Name, Task
-from msfl_common.errors import InputError
+from msfl_common.errors import ConfigError, InputError
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate, pool
 from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.system.files import write_text
+from msfl_common.system.reading import parse_record
 from msfl_server.results.classification import ClassificationSummary
 
 SUMMARY_FILE = "summary.json"
@@ -207,18 +208,13 @@ def read_summary(out: Path) -> Summary:
     """
     path = out / SUMMARY_FILE
     try:
-        return Summary.model_validate_json(path.read_bytes())
+        return parse_record(Summary, path.read_bytes(), str(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected the output folder of a run that completed a round") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in fault["loc"])
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise InputError(
-            f"{path}: not a run summary of this version: {field + ': ' if field else ''}{fault['msg']}{more}"
-        ) from None
+    except ConfigError as error:
+        raise InputError(f"{error}; it is damaged, or of another version: restore it from a backup") from None
 
 
 def write_summary(out: Path, summary: Summary) -> Path:

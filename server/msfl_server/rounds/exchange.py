@@ -18,6 +18,7 @@ from msfl_common.errors import FORMER_CODES, SENTENCES, Code, UpdateError
 from msfl_common.messages.ledger import take_head, with_receipt
 from msfl_common.messages.records import unpack_refusal
 from msfl_common.models.weights import Weights
+from msfl_common.system.words import counted
 from msfl_server.results.summary import SUSPENDED, SiteFailure
 from msfl_server.rounds.reply_bounds import bounds_of_answer
 from msfl_server.study.ledger_heads import Notary
@@ -34,19 +35,19 @@ BAD_UPDATE, BAD_METRICS, BAD_FACTS, BAD_SUMS, BAD_REPLY = (
     "BAD_SUMS",
     "BAD_REPLY",
 )
-_MEANINGS = {
+MEANINGS = {
     NO_ANSWER: "no answer before the deadline",
     WENT_OFFLINE: "went offline and did not come back in time",
     NOT_ONLINE: "was not online when the round began",
     REMOVED: "its authority was taken away",
-    BAD_UPDATE: "its update was refused: names, shapes, size or values are wrong; the log says which",
-    BAD_METRICS: "its metrics were refused: names or values are wrong; the log says which",
+    BAD_UPDATE: "its update was refused: names, shapes, size or values are wrong; the coordinator's log says which",
+    BAD_METRICS: "its metrics were refused: names or values are wrong; the coordinator's log says which",
     "TOO_LARGE": "it sent more than its answer can be, and was cut off",
-    BAD_FACTS: "its facts were refused; the log says why",
-    BAD_SUMS: "its sums were refused: names, shapes or values are wrong; the log says which",
+    BAD_FACTS: "its facts were refused; the coordinator's log says why",
+    BAD_SUMS: "its sums were refused: names, shapes or values are wrong; the coordinator's log says which",
     BAD_REPLY: "its reply was none that can be read",
     SUSPENDED: "not asked for some rounds, as its last answers were refused",
-    "DUPLICATE_NAME": "another node already has this site name",
+    "DUPLICATE_NAME": "another process already has this site name: one for each site",
     "WRONG_NAME": "it gave another name than its key was authorised for",
     **{code.value: sentence for code, sentence in SENTENCES.items()},
     **{former: SENTENCES[code] for former, code in FORMER_CODES.items()},
@@ -294,13 +295,13 @@ def gather(
         limit = rounds.deadline_s if lacking > 0 else rounds.patience_s
         if waited >= limit or (not missing and lacking <= 0):
             return
-        on_wait(missing or [f"{lacking} more sites"], limit - waited)
+        on_wait(missing or [counted(lacking, "more site")], limit - waited)
         time.sleep(POLL_S[1])
 
 
 def meaning_of(code: str) -> str:
     """The fixed sentence behind a failure code."""
-    return _MEANINGS.get(code, "unknown code")
+    return MEANINGS.get(code, "unknown code")
 
 
 def _failure(reply: Message, name: str) -> SiteFailure | None:

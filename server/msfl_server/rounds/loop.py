@@ -21,6 +21,7 @@ from msfl_common.messages.records import RoundTask, ValidationMetrics, pack_task
 from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.model_signature import ModelSigner
 from msfl_common.models.weights import Weights
+from msfl_common.system.words import counted
 from msfl_server.aggregation.combined import Combined
 from msfl_server.aggregation.strategy import Strategy, strategy_of
 from msfl_server.aggregation.update_store import update_store
@@ -334,7 +335,7 @@ def busy(grid: Grid, seconds: Iterable[float]) -> float:
 def _too_few(number: int, quorum: int, answered: Sequence[str], failures: Iterable[SiteFailure]) -> str:
     reasons = "; ".join(f"{failure.site}: {failure.code} ({meaning_of(failure.code)})" for failure in failures)
     return (
-        f"round {number}: {len(answered)} sites gave a usable update ({', '.join(answered) or 'none'}), "
+        f"round {number}: {counted(len(answered), 'site')} gave a usable update ({', '.join(answered) or 'none'}), "
         f"the quorum is {quorum}; {reasons or 'no other site is connected'}. "
         "Completed rounds are saved; mend the sites and resume"
     )

@@ -310,7 +310,9 @@ def test_enhanced_files_are_held_to_the_same(tmp_path: Path) -> None:
     ]
     write_enhanced(tmp_path / "b" / "1.dcm")
     (tmp_path / "b" / "1.dcm").write_bytes((tmp_path / "b" / "1.dcm").read_bytes()[:-1000])
-    with pytest.raises(InputError, match=r"no DICOM image that can be read; found: 1 files; damaged: 1\.dcm"):
+    with pytest.raises(
+        InputError, match=r"no DICOM image that can be read; found: 1 file; damaged: 1\.dcm; name the folder"
+    ):
         import_dicom(tmp_path / "b", tmp_path / "bids")
 
 

@@ -205,4 +205,4 @@ def test_a_round_does_not_begin_for_a_quorum_with_a_site_that_will_not_train() -
     gather(grid, (), rounds, lambda sites, _: waited.append(sites))
     assert waited == []
     gather(grid, (), rounds, lambda sites, _: waited.append(sites), without={"site-c"})
-    assert waited == [["1 more sites"]]
+    assert waited == [["1 more site"]]

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from msfl_client.clinical.check import check_outcome, needs_images
 from msfl_client.clinical.splits import patients_per_class
@@ -23,8 +23,10 @@ from msfl_client.trainer import OnProgress
 from msfl_common.config.classification import Fold
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import InputError, RunError
+from msfl_common.errors import ConfigError, InputError, RunError
 from msfl_common.system.files import write_text
+from msfl_common.system.reading import parse_record
+from msfl_common.system.words import counted
 from msfl_server.research.cross_validation.results import PLAN_FILE, FoldResult, fold_result
 from msfl_server.research.simulation.folder import SITES_FOLDER, RunSetup, write_setup
 from msfl_server.research.simulation.foresight import expect_answers, foresee_run
@@ -70,12 +72,13 @@ def check_plan(plan: FoldPlan) -> None:
     if settings.fold is not None:
         raise InputError("classification.fold: leave it out of the study; the command runs all folds")
     num_learners = len(plan.sites) - (plan.num_folds is None)
+    train = f"{counted(num_learners, 'site')} train{'s' * (num_learners == 1)} in a fold"
     for section, rounds in (("segmentation", study.segmentation), ("rounds", study.rounds)):
         if rounds is not None and num_learners < rounds.quorum:
-            raise InputError(f"{num_learners} sites train in a fold, but {section}.quorum is {rounds.quorum}; lower it")
+            raise InputError(f"{train}, but {section}.quorum is {rounds.quorum}; lower it")
     if study.harmonization.method != "none" and num_learners < MIN_SITES:
         raise InputError(
-            f"{num_learners} sites train in a fold, but a harmonization needs {MIN_SITES}; "
+            f"{train}, but a harmonization needs {MIN_SITES}; "
             "use --folds, or set `harmonization: {method: none}` in study.yaml"
         )
     if plan.num_folds is not None:
@@ -98,11 +101,11 @@ def claim_plan(out: Path, plan: FoldPlan) -> None:
             if out.exists() and any(entry.name != SITES_FOLDER for entry in out.glob("[!.]*")):
                 raise InputError(f"{out}: is not empty and holds no cross-validation; choose another --output")
             write_text(path, plan.model_dump_json(indent=2) + "\n")
-        found = FoldPlan.model_validate_json(path.read_bytes())
+        found = parse_record(FoldPlan, path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --output") from None
-    except ValidationError as error:
-        raise InputError(f"{path}: damaged, or of another version: {error.errors()[0]['msg']}") from None
+    except ConfigError as error:
+        raise InputError(f"{error}; it is damaged, or of another version: choose another --output") from None
     if found != plan:
         what = (
             "another study or other settings" if found.study != plan.study else "other folds, or folds of other sites"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from msfl_common.config.base import Task
 from msfl_common.config.message_kinds import KINDS
@@ -14,8 +14,9 @@ from msfl_common.config.optimisation import written_out
 from msfl_common.config.site import Policy, SiteConfig, load_site
 from msfl_common.config.study import StudyConfig
 from msfl_common.config.yaml_template import commented_yaml
-from msfl_common.errors import InputError
+from msfl_common.errors import ConfigError, InputError
 from msfl_common.system.files import write_text
+from msfl_common.system.reading import parse_record
 
 RUN_FILE, SITES_FOLDER, STUDY_FILE = "run.json", "sites", "study.yaml"
 
@@ -120,11 +121,11 @@ def read_setup(out: Path) -> RunSetup:
     """
     path = out / RUN_FILE
     try:
-        return RunSetup.model_validate_json(path.read_bytes())
+        return parse_record(RunSetup, path.read_bytes(), str(path))
     except OSError:
         raise InputError(f"{path}: not there; expected the --output folder of an earlier run") from None
-    except ValidationError as error:
-        raise InputError(f"{path}: damaged, or of another version: {error.errors()[0]['msg']}") from None
+    except ConfigError as error:
+        raise InputError(f"{error}; it is damaged, or of another version: begin anew with another --output") from None
 
 
 def virtual_sites(cohort: Path | None, files: Sequence[Path], out: Path, study: StudyConfig) -> tuple[SiteConfig, ...]:
