@@ -72,8 +72,8 @@ def predict(
     image: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="CONTRAST=FILE",
-            help="In place of a folder, images of one visit: one for each contrast that the model sees.",
+            metavar="FILE",
+            help="CONTRAST=FILE, in place of a folder: an image of each contrast that the model sees, of one visit.",
         ),
     ] = None,
     device: Annotated[
