@@ -36,10 +36,11 @@ Device = str | Sequence[str]
 
 @dataclass(frozen=True)
 class _Job:
-    """What is predicted, where to and on what; of a site's file where one is given."""
+    """What is predicted, of a folder or of images, where to and on what; of a site's file where one is given."""
 
     model: Path
     source: Path
+    images: Sequence[str]
     output: Path
     device: Device
     origin: str
@@ -67,6 +68,13 @@ def predict(
     source: Annotated[
         Path | None,
         typer.Option("--input", metavar="BIDS", help="Skull-stripped images or not, on any grid; tables."),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="CONTRAST=FILE, in place of a folder: an image of each contrast that the model sees, of one visit.",
+        ),
     ] = None,
     device: Annotated[
         str | None,
@@ -110,8 +118,10 @@ def predict(
     from msfl_common.system.progress import alert
 
     config = load_site(site) if site is not None else None
-    source = _source(config, source)
     card = read_card(model)
+    if image:
+        _refuse_folder(card, source)
+    source = Path() if image else _source(config, source)
     if authority is not None or config is None:
         origin = check_origin(model, fingerprint_of(authority) if authority is not None else None).sentence
     else:
@@ -128,13 +138,24 @@ def predict(
     chosen = device or (config.device if config is not None else "auto")
     words = config.words if config is not None else Words()
     asked = Chosen.named(subject or (), visit or ())
-    job = _Job(model, source, output, chosen, origin, as_json, force, words, asked, threshold)
+    job = _Job(model, source, image or (), output, chosen, origin, as_json, force, words, asked, threshold)
     if card.study.classification is not None:
         _predict_outcomes(job, every_visit)
     elif every_visit:
         raise InputError("--every-visit: lesions are outlined at every visit in any case; leave it out")
     else:
         _outline_lesions(job, card)
+
+
+def _refuse_folder(card: ModelCard, source: Path | None) -> None:
+    from msfl_common.errors import InputError
+
+    if source is not None:
+        raise InputError("--image and --input: give the images, or the folder that they are in")
+    if card.study.classification is not None:
+        raise InputError(
+            f"--image: study {card.study.name} predicts an outcome, of tables, too: give a BIDS folder with --input"
+        )
 
 
 def _source(site: SiteConfig | None, asked: Path | None) -> Path:
@@ -235,8 +256,9 @@ def _end_where_refused(lines: Sequence[str]) -> None:
 
 def _outline_lesions(job: _Job, card: ModelCard) -> None:
     from msfl_client.cli.lesions_view import lesions_table
-    from msfl_client.prediction.lesions import predict_folder
+    from msfl_client.prediction.lesions import predict_folder, predict_images
     from msfl_client.prediction.lesions_table import TABLE
+    from msfl_client.prediction.page import PAGE
     from msfl_client.prediction.threshold import caution_of, threshold_of
     from msfl_common.models.model_card import NOTICE
     from msfl_common.system.progress import console, progress_bars, stdout_console
@@ -244,17 +266,15 @@ def _outline_lesions(job: _Job, card: ModelCard) -> None:
     threshold = threshold_of(card, job.threshold)
     with progress_bars() as bars:
         task = bars.add_task("Predicting cases", total=None, note="")
-        rows = predict_folder(
-            job.model,
-            job.source,
-            job.output,
-            job.device,
-            lambda done, total: bars.update(task, completed=done, total=total),
-            job.origin,
-            job.force,
-            job.chosen,
-            threshold,
-        )
+        said = (job.origin, job.force, job.chosen, threshold)
+
+        def on_case(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+
+        if job.images:
+            rows = predict_images(job.model, job.images, job.output, job.device, on_case, *said)
+        else:
+            rows = predict_folder(job.model, job.source, job.output, job.device, on_case, *said)
         measured = _measure(job, bars, len(rows))
     failed = [f"{row.participant_id} {row.session_id}: {row.status}" for row in rows if row.lesion_count is None]
     cautions = [line for line in (caution_of(card, threshold), measured) if line]
@@ -265,10 +285,8 @@ def _outline_lesions(job: _Job, card: ModelCard) -> None:
         _end_where_refused(failed)
         return
     stdout_console().print(lesions_table(rows, f"Lesions, predicted by study {card.study.name}"))
-    console.print(
-        f"{len(rows) - len(failed)} of {len(rows)} cases predicted; table: {job.output / TABLE}", soft_wrap=True
-    )
-    for line in (*cautions, job.origin, NOTICE):
+    done = f"{len(rows) - len(failed)} of {len(rows)} cases predicted; table: {job.output / TABLE}"
+    for line in (f"{done}; pictures: {job.output / PAGE}", *cautions, job.origin, NOTICE):
         console.print(line, soft_wrap=True)
     _end_where_refused(failed)
 
@@ -280,6 +298,8 @@ def _measure(job: _Job, bars: Progress, num_cases: int) -> str:
     reference = reference_of_model(job.model)
     if reference is None:
         return ""
+    if job.images:
+        return "features are not measured of single images: scanners are fitted to all cases of a folder"
     if job.chosen:
         return "features are measured of all cases at once, to fit scanners to: leave out --subject and --visit for it"
     task = bars.add_task("Measuring cases", total=num_cases, note="")

@@ -300,10 +300,15 @@ def _choose(case: Case, what: str, names: Sequence[ImageName]) -> tuple[Path | N
         others = several(name.path.name for name in ranked[1:])
         text = f"{len(ranked)} files for {what}: {ranked[0].path.name} is used, not {others}"
         findings.append(Finding("warn", case.key, "several-files", text))
-    if ranked[0].enhanced and not (what in CONTRASTS and "ce" in facts_of(what).entities):
-        text = f"{what} is contrast-enhanced, and there is no other: {ranked[0].path.name}"
-        findings.append(Finding("warn", case.key, "several-files", text))
-    return ranked[0].path, findings
+    return ranked[0].path, findings + enhanced_note(case, what, ranked[0])
+
+
+def enhanced_note(case: Case, what: str, name: ImageName) -> list[Finding]:
+    """A word on an image with a contrast agent that is none of a contrast with one."""
+    if not name.enhanced or (what in CONTRASTS and "ce" in facts_of(what).entities):
+        return []
+    text = f"{what} is contrast-enhanced, and there is no other: {name.path.name}"
+    return [Finding("warn", case.key, "several-files", text)]
 
 
 def _shown_in(name: ImageName, contrasts: Sequence[Contrast]) -> str | None:

@@ -28,7 +28,7 @@ def describe_output(
 
     Args:
         output: the folder.
-        source: the BIDS folder that is read.
+        source: the BIDS folder, or the file, that is read.
         card: the model's.
         what: is predicted.
         origin: who vouches for the model, for those who get the output.
@@ -69,10 +69,11 @@ def _check_apart(output: Path, source: Path) -> None:
     there, raw = output.resolve(), source.resolve()
     derivatives = raw / "derivatives"
     inside = there.is_relative_to(raw) and not (there.is_relative_to(derivatives) and there != derivatives)
+    other = (source.parent if source.is_file() else derivatives) / "predicted"
     if inside or raw.is_relative_to(there):
         raise InputError(
             f"{output}: the images that are read lie {'there' if there == raw else 'in the same folder'}; choose "
-            f"another --output, such as {source / 'derivatives' / 'predicted'}"
+            f"another --output, such as {other}"
         )
 
 

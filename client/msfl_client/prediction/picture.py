@@ -19,8 +19,9 @@ from msfl_client.imaging.volumes import Volume
 NUM_AXIAL = 6
 _PANEL = 240  # pixels, each way
 _COLUMNS = 4
-_BORDER, _WORDS = (255, 77, 77), (255, 255, 255)
-_COLOURS = 96
+_BORDER, _WORDS = (255, 40, 40), (255, 255, 255)
+_GREYS = 63
+_MARGIN = 14  # pixels around a slice, where letters stand
 _APART_MM = 6.0  # of two axial slices that are shown
 _BRIGHTEST = 99.5  # percentile of the head that is white
 _SIDES = (("P", "A"), ("R", "L"), ("R", "L"))  # left and right in a sagittal, coronal and axial picture
@@ -51,9 +52,16 @@ def draw(image: Volume, mask_IJK: NDArray[np.bool_]) -> bytes:
         panel = _panel(shown_IJK, lesion_IJK, axis, place, np.delete(spacing_mm, axis))
         _label(panel, name, _SIDES[axis])
         sheet.paste(panel, (number % _COLUMNS * _PANEL, number // _COLUMNS * _PANEL))
-    small = io.BytesIO()  # a page holds hundreds of them: a palette takes a third of the room
-    sheet.quantize(_COLOURS).save(small, format="png", optimize=True)
+    small = io.BytesIO()  # a page holds hundreds of them: greys and one colour take a third of the room
+    sheet.quantize(palette=_palette(), dither=Image.Dither.NONE).save(small, format="png", optimize=True)
     return small.getvalue()
+
+
+def _palette() -> Image.Image:
+    greys = np.linspace(0, 255, _GREYS).round().astype(np.uint8)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*np.repeat(greys, 3).tolist(), *_BORDER])
+    return palette
 
 
 def _brightness(voxels_IJK: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -62,7 +70,7 @@ def _brightness(voxels_IJK: NDArray[np.float32]) -> NDArray[np.uint8]:
     inside = voxels_IJK[voxels_IJK != dark]
     bright = float(np.percentile(inside, _BRIGHTEST)) if inside.size else dark
     low = min(dark, bright) if bright > dark else float(voxels_IJK.min())
-    reach = max(bright - low, 1e-12)
+    reach = max(1.15 * (bright - low), 1e-12)
     return (255 * np.clip((voxels_IJK - low) / reach, 0, 1)).astype(np.uint8)
 
 
@@ -101,7 +109,7 @@ def _panel(
     if axis != 0:  # the patient's right to the left
         image_HW, lesion_HW = image_HW[:, ::-1], lesion_HW[:, ::-1]
     height_mm, width_mm = image_HW.shape[0] * spacing_mm[1], image_HW.shape[1] * spacing_mm[0]
-    scale = _PANEL / max(height_mm, width_mm)
+    scale = (_PANEL - 2 * _MARGIN) / max(height_mm, width_mm)
     size = max(1, round(width_mm * scale)), max(1, round(height_mm * scale))
     picture = Image.fromarray(np.ascontiguousarray(image_HW)).resize(size, Image.Resampling.BICUBIC).convert("RGB")
     large = Image.fromarray(np.ascontiguousarray(lesion_HW.astype(np.uint8) * 255)).resize(
