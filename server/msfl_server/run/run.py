@@ -20,6 +20,7 @@ from msfl_server.rounds.checkpoint import RunState, load_checkpoint
 from msfl_server.rounds.harmonization import load_reference
 from msfl_server.rounds.loop import Listener
 from msfl_server.rounds.stage import Segmentation, StageRun, folder_of
+from msfl_server.run.found import has_ended
 from msfl_server.run.summarise import summarise_run
 from msfl_server.tracking.mlflow_tracker import Tracker, own_store, track
 
@@ -185,5 +186,6 @@ def _summarise(study: StudyConfig, first: Weights, out: Path) -> Summary:
     """Write `summary.json` from the newest checkpoint."""
     checkpoint = load_checkpoint(out, study, expected=first)
     summary = summarise_run(study, checkpoint.state if checkpoint else RunState())
+    summary = summary.model_copy(update={"finished": has_ended(out, summary)})
     write_summary(out, summary)
     return summary

@@ -14,8 +14,8 @@ from msfl_server.results.withheld import withheld_metrics
 from msfl_server.rounds.checkpoint import RunState
 
 
-def summarise_run(study: StudyConfig, state: RunState) -> Summary:
-    """`summary.json` of a run, finished or not."""
+def summarise_run(study: StudyConfig, state: RunState, finished: bool | None = None) -> Summary:
+    """`summary.json` of a run, `finished` or not; None where it is not known."""
     told = state.test or state.validation
     metrics = summarise_metrics(told)
     return Summary(
@@ -25,6 +25,7 @@ def summarise_run(study: StudyConfig, state: RunState) -> Summary:
         seed=study.seed,
         rounds_requested=study.rounds.num_rounds,
         rounds_completed=state.round,
+        finished=finished,
         sites=state.sites,
         metrics=metrics,
         withheld=withheld_metrics(study.task, told),
