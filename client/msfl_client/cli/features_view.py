@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msfl_client.features.table import FeatureRow
+from msfl_client.features.table import FeatureRow, says_of_lesions
 from msfl_common.config.feature_catalogue import FEATURES
 
 SHOWN = (
@@ -39,6 +40,8 @@ def print_features(console: Console, path: Path, rows: Sequence[FeatureRow], lef
         figures = [f"{value:.4g}" for value in (statistics.median(values), min(values), max(values))] if values else []
         table.add_row(name, str(len(values)), *(figures or ["-"] * 3))
     console.print(table)
+    for line in says_of_lesions(rows):
+        console.print(Text(line, style="yellow"), soft_wrap=True)
     for key, reason in left_out.items():
         console.print(Text(f"{key}: left out: {reason}", style="yellow"), soft_wrap=True)
     console.print(Text(f"written: {path}"), soft_wrap=True)
@@ -50,6 +53,7 @@ def features_document(path: Path, rows: Sequence[FeatureRow], left_out: Mapping[
         "table": str(path),
         "num_cases": len(rows),
         "cases_with_feature": {name: len(_values(rows, name)) for name in FEATURES},
+        "lesions": Counter(row.lesions or "none" for row in rows),
         "left_out": dict(left_out),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,11 @@ from msfl_client.data.bids import Case, in_several_folders
 from msfl_client.data.findings import FIXES, Finding
 from msfl_client.features.cache import TABLE
 from msfl_client.features.own_table import own_features
-from msfl_client.features.table import read_features_table
+from msfl_client.features.table import FeatureTable, read_features_table, says_of_lesions
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.site import SiteConfig
+from msfl_common.config.stages import num_folds
+from msfl_common.config.stages import says_of_lesions as lesions_of_study
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import CohortError, InputError
 
@@ -94,6 +96,7 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
             dataset_of(found, settings, table)
         except InputError as error:
             findings.append(Finding("fail", None, "leak", str(error)))
+    findings += [Finding("warn", None, "outcome", text) for text in _lesions(study, table)]
     if not measured and sees_images(settings):
         shows = "`msfl-client features`" if study.segmentation is None else "the study's segmentation"
         text = f"features are not measured yet; whether each case has them shows after {shows}"
@@ -105,6 +108,14 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
     patients = tuple(len({one.patient for one in split}) for split in splits.each)
     name = settings.outcome.column or settings.outcome.endpoint or ""
     return OutcomeCheck(name, found, counts, tuple(map(len, splits.each)), patients, tuple(findings))
+
+
+def _lesions(study: StudyConfig, table: FeatureTable | None) -> Iterator[str]:
+    """What is to be known of features whose lesions are of models that trained on the patients."""
+    if study.segmentation is not None and not num_folds(study):
+        yield lesions_of_study(study)
+    if table is not None:
+        yield from says_of_lesions(table.rows)
 
 
 def needs_images(site: SiteConfig, study: StudyConfig | None) -> bool:

@@ -215,5 +215,5 @@ def check_agreed(agreed: StudyConfig, study: StudyConfig) -> None:
         for one in (study.model_copy(update=how), agreed)
     )
     if asked != expected:  # as they are written: 0.0 and -0.0 are equal, but what is kept under them is not
-        differ = [key for key, value in expected.items() if asked[key] != value]
+        differ = [key for key in {**expected, **asked} if asked.get(key) != expected.get(key)]
         raise RefusedError(Code.WRONG_STUDY, ", ".join(differ))

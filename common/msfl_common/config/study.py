@@ -190,6 +190,15 @@ class StudyConfig(Frozen):
         description="of a classification: rounds of lesion segmentation before its own; the model that they train then "
         "outlines the lesions of every case for the features, of those with a manual mask too",
     )
+    crossfit: int | None = Field(
+        None,
+        ge=1,
+        le=5,
+        description="with `segmentation`: into how many folds each site's training patients are dealt. For each fold a "
+        "model of lesions is trained without it, which outlines the lesions of its patients; 1: none, and the lesions "
+        "of training patients are of a model that was trained on them; null: 2",
+        exclude_if=lambda value: value is None,
+    )
     min_patients: int = Field(
         5,
         ge=1,

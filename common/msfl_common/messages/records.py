@@ -60,7 +60,7 @@ class RoundTask:
         study: the whole of it, the same in every request.
         split: of a classification, the patients to measure: validation, or test after the last round.
         threshold: of a classification, the last of two classes from this probability on.
-        stage: of a study that segments before it classifies, which of the two.
+        stage: of a study that segments before it classifies, which of them.
     """
 
     study: StudyConfig
@@ -138,14 +138,15 @@ def unpack_task(content: RecordDict) -> RoundTask:
     if split == "validation" and threshold != DEFAULT_THRESHOLD:
         raise ConfigError("request", [f"expected the threshold {DEFAULT_THRESHOLD} in validation; test has another"])
     read, stage = parse_study(study), config.get(STAGE, "final")
-    if stage not in stages_of(read):
+    named = next((one for one in stages_of(read) if one == stage), None)
+    if named is None:
         raise ConfigError("request", [f"expected a stage of the study, {' or '.join(stages_of(read))}"])
     return RoundTask(
         read,
         number,
         "test" if split == "test" else "validation",
         threshold,
-        "segmentation" if stage == "segmentation" else "final",
+        named,
     )
 
 

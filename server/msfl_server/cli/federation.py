@@ -33,6 +33,7 @@ def start(
 ) -> None:
     """Run the study: wait for its sites, run the rounds, and resume after whatever ends in between.
 
+    Each round leaves a line: the loss, the first metrics, how many of the sites that were expected answered, the time.
     With --json, the document is printed at the end: the study's summary.
     """
     from importlib.util import find_spec
@@ -44,6 +45,8 @@ def start(
     from msfl_common.system.lock import held
     from msfl_common.system.progress import alert, console, warn
     from msfl_server.flower.coordinator import LOCK, Coordinator
+    from msfl_server.run.display import run_display
+    from msfl_server.run.follow import FollowedRun
     from msfl_server.study.folder import certificate_warning, list_sites, open_study
     from msfl_server.study.sites import stale_kits
 
@@ -69,7 +72,9 @@ def start(
                 f"the kits of {', '.join(stale)} do not hold study.yaml as it is now, which they will refuse: run "
                 f"`msfl-server renew-kits {quoted(folder)}` and hand over the new kits in {study.kits}"
             )
-        Coordinator(study, say, set_serving).run()
+        with run_display(settings.rounds.num_rounds) as display:
+            followed = FollowedRun(settings, study.run, study.status, display)
+            Coordinator(study, say, set_serving, followed.look).run()
     from msfl_server.results.summary import read_summary
 
     summary = read_summary(study.run)

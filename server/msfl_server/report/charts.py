@@ -156,7 +156,7 @@ def between_sites(name: str, metric: MetricSummary) -> MetaAnalysis | None:
         estimates[site] = Estimate(at.mean, at.num_cases, error, math.nan, math.nan, at.num_patients)
     if metric.ci95_low is None:
         return None
-    return meta_analysis(estimates, ALL_METRICS[name].spread)
+    return meta_analysis(estimates, ALL_METRICS[name].spread, ALL_METRICS[name].interval_range)
 
 
 def overlay_png(overlay: Overlay) -> str:

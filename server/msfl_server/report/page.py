@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from msfl_common import __version__
-from msfl_common.config.stages import SEGMENTATION_FOLDER
+from msfl_common.config.stages import SEGMENTATION_FOLDER, says_of_lesions
 from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference
 from msfl_common.metrics.metric import Metric
@@ -34,7 +34,7 @@ from msfl_server.report.figures import curves, forest, is_compared, legend, metr
 from msfl_server.report.harmonization import harmonization_section
 from msfl_server.report.overview import exclusions, plain_summary, what_left
 from msfl_server.report.shell import render
-from msfl_server.results.few_patients import counted, say_few
+from msfl_server.results.few_patients import counted, say_few, say_sites
 from msfl_server.results.harmonization_effect import HarmonizationEffect
 from msfl_server.results.settings import flat_settings
 from msfl_server.results.summary import SUSPENDED, MetricSummary, Summary
@@ -73,7 +73,7 @@ def write_report(
     page = render(
         "report.html.j2",
         summary=summary,
-        headline=[_headline(name, metric) for name, metric in _in_order(summary)],
+        headline=[_headline(name, metric, len(summary.sites)) for name, metric in _in_order(summary)],
         few_patients=_few(summary),
         untold=untold_of(summary),
         plain=plain_summary(summary, study),
@@ -86,10 +86,10 @@ def write_report(
         forests=[forest(name, metric) for name, metric in _in_order(summary) if is_compared(summary, name, metric)],
         site_columns=[axis_label(name) for name, _ in _in_order(summary)],
         site_rows=_site_rows(summary),
-        classification=classification_section(summary, study.left_out),
+        classification=classification_section(summary, study),
         round_column=_round_column(summary),
         harmonization=harmonization_section(reference, effect) if reference else None,
-        segmentation=_segmentation(segmentation) if segmentation else None,
+        segmentation=_segmentation(segmentation, study) if segmentation else None,
         overlays=[{"site": o.site, "caption": o.caption, "src": overlay_png(o)} for o in overlays],
         outline={"reference": REFERENCE_COLOUR, "prediction": PREDICTION_COLOUR},
         settings=flat_settings(study),
@@ -114,8 +114,9 @@ def render_table(summary: Summary, console: Console) -> None:
     table.add_column("Mean", justify="right")
     table.add_column("95% CI", justify="right")
     table.add_column("Cases", justify="right")
-    for row in (_headline(name, metric) for name, metric in _in_order(summary)):
-        table.add_row(f"{row['title']} {row['arrow']}".rstrip(), row["mean"], row["interval"], str(row["num_cases"]))
+    for row in (_headline(name, metric, len(summary.sites)) for name, metric in _in_order(summary)):
+        cases = "\n".join(filter(None, (str(row["num_cases"]), row["sites"])))
+        table.add_row(f"{row['title']} {row['arrow']}".rstrip(), row["mean"], row["interval"], cases)
     if table.rows:
         console.print(table)
     else:
@@ -132,7 +133,7 @@ def _in_order(summary: Summary) -> list[tuple[str, MetricSummary]]:
     return [(name, summary.metrics[name]) for name in ALL_METRICS if name in summary.metrics]
 
 
-def _headline(name: str, metric: MetricSummary) -> dict[str, Any]:
+def _headline(name: str, metric: MetricSummary, num_sites: int) -> dict[str, Any]:
     facts = ALL_METRICS[name]
     bar = None
     if math.isfinite(facts.upper):
@@ -145,6 +146,7 @@ def _headline(name: str, metric: MetricSummary) -> dict[str, Any]:
         "mean": format_value(name, metric.mean),
         "interval": format_interval(name, metric.ci95_low, metric.ci95_high),
         "num_cases": sum(site.num_cases for site in metric.per_site.values()),
+        "sites": say_sites(metric, num_sites),
         "bar": bar,
     }
 
@@ -244,10 +246,11 @@ def _ended(summary: Summary) -> str:
 
 
 def _few_note(summary: Summary, name: str) -> str:
-    """On a tile, how few patients a figure is of; empty where they are not few."""
-    if (count := summary.few_patients.get(name)) is None:
-        return ""
-    return f"; from {counted(name, count)}"
+    """On a tile, how few patients and sites a figure is of; empty where they are not few."""
+    count = summary.few_patients.get(name)
+    few = [] if count is None else [f"from {counted(name, count)}"]
+    few += filter(None, [say_sites(summary.metrics[name], len(summary.sites))])
+    return f"; {', '.join(few)}" if few else ""
 
 
 def _conduct(summary: Summary) -> str:
@@ -269,7 +272,7 @@ def _site_rows(summary: Summary) -> list[dict[str, Any]]:
     return rows
 
 
-def _segmentation(summary: Summary) -> dict[str, str]:
+def _segmentation(summary: Summary, study: StudyConfig) -> dict[str, str]:
     """What outlined the lesions that the features are of."""
     told = [(name, summary.metrics[name]) for name in HEADLINE[summary.task] if name in summary.metrics]
     figures = "; ".join(
@@ -281,6 +284,7 @@ def _segmentation(summary: Summary) -> dict[str, str]:
         "rounds": f"{summary.rounds_completed} rounds at {len(summary.sites)} sites",
         "figures": figures or "no site reported a metric",
         "link": f"{SEGMENTATION_FOLDER}/{REPORT_FILE}",
+        "crossfit": says_of_lesions(study),
     }
 
 

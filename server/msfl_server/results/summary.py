@@ -44,10 +44,10 @@ class SiteSummary(_Frozen):
 class SiteMetric(_Frozen):
     """A metric at one site."""
 
-    mean: float = Field(description="mean over the site's validation cases, in the metric's unit")
+    mean: float = Field(description="mean over the site's cases, in the metric's unit")
     ci95_low: float | None = Field(description="low end of the 95% interval; null where patients are too few for one")
     ci95_high: float | None = Field(description="high end of the 95% interval; null where patients are too few for one")
-    num_cases: int = Field(ge=1, description="validation cases where the metric is defined")
+    num_cases: int = Field(ge=1, description="cases where the metric is defined")
     num_patients: int | None = Field(None, ge=0, description=_BEHIND, exclude_if=lambda value: value is None)
     standard_error: float | None = Field(
         None,
@@ -60,7 +60,7 @@ class SiteMetric(_Frozen):
 class MetricSummary(_Frozen):
     """A metric over all sites."""
 
-    mean: float = Field(description="mean over all sites' validation cases, in the metric's unit")
+    mean: float = Field(description="mean over all sites' cases, in the metric's unit")
     ci95_low: float | None = Field(description="low end of the 95% interval; null where patients are too few for one")
     ci95_high: float | None = Field(description="high end of the 95% interval; null where patients are too few for one")
     num_patients: int | None = Field(None, ge=0, description=_BEHIND, exclude_if=lambda value: value is None)

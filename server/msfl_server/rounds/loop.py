@@ -238,6 +238,7 @@ def train_at_sites(this: _Round) -> TrainedRound:
         busy_s=busy(this.grid, [update.seconds for update in updates.values()]),
         seconds=time.monotonic() - started,
         is_set_back=set_back is not None,
+        training=dict(usable.training),
     )
     return TrainedRound(record, combined.weights, combined.sets)
 
@@ -290,6 +291,7 @@ def measure_at_sites(this: _Round, combined: TrainedRound) -> Checkpoint:
             "round": number,
             "history": (*before.state.history, record),
             "sites": case_counts(before.state.sites, trained.train_cases, validation),
+            "training": before.state.training | trained.training,
             "validation": measured or before.state.validation,
             "good": number if validation and not set_back else before.state.good,
             "rollbacks": before.state.rollbacks + bool(set_back),

@@ -11,7 +11,10 @@ from rich.text import Text
 from msfl_common.config.stages import Stage
 from msfl_common.metrics.registry import HEADLINE
 from msfl_common.system.progress import alert, console, progress_bars
+from msfl_server.results.summary import RoundSummary
 from msfl_server.rounds.checkpoint import RunState
+
+ONLINE = "coming online"  # what a round waits for before it begins
 
 
 class RunDisplay:
@@ -35,7 +38,7 @@ class RunDisplay:
     def say(self, sentence: str | None) -> None:
         """A line for people, if there is one."""
         if sentence is not None:
-            console.print(sentence)
+            console.print(sentence, soft_wrap=True)
 
     def on_stage(self, stage: Stage, num_rounds: int) -> None:
         """A stage of the run: its name, and the bar from the start."""
@@ -44,12 +47,16 @@ class RunDisplay:
 
     def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:  # noqa: ARG002
         """Name whom the round waits for."""
-        note = f"waiting for {what} of {', '.join(sites)}" if sites else ""
-        self._progress.update(self._rounds, note=note)
+        named = ", ".join(sites)
+        note = f"waiting for {named} to come online" if what == ONLINE else f"waiting for {what} of {named}"
+        self._progress.update(self._rounds, note=note if sites else "")
 
     def on_round(self, state: RunState) -> None:
-        """A completed round: move the bar and leave a line."""
-        record = state.history[-1]
+        """A completed round."""
+        self.show(state.history[-1])
+
+    def show(self, record: RoundSummary) -> None:
+        """Move the bar, and leave a line: what was learned, and how many of the sites that were expected answered."""
         figures = [f"loss {record.train_loss:.3f}"] if record.train_loss is not None else []
         figures += [
             f"{title} {record.metrics[name]:.3f}"
@@ -57,10 +64,12 @@ class RunDisplay:
             for name, title in titles.items()
             if name in record.metrics
         ]
+        num_expected = len({*record.sites_ok, *(failure.site for failure in record.sites_failed)})
+        sites = f"{len(record.sites_ok)} of {num_expected} sites"
         failed = "".join(f"  {failure.site}: {failure.code}" for failure in record.sites_failed)
         back = f"  came apart, set back to round {record.set_back_to}" if record.set_back_to else ""
-        told = f"round {record.round:3d}  {'  '.join(figures)}  {len(record.sites_ok)} sites  {record.seconds:.1f} s"
-        console.print(Text.assemble(told, (failed, "yellow"), (back, "red")))
+        told = f"round {record.round:3d}  {'  '.join(figures)}  {sites}  {record.seconds:.1f} s"
+        console.print(Text.assemble(told, (failed, "yellow"), (back, "red")), soft_wrap=True)
         self._progress.update(self._rounds, completed=record.round)
 
 

@@ -25,8 +25,8 @@ def test_a_table_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     write_features_table(path, TABLE)
     assert read_features_table(path) == TABLE
     header, first, second = path.read_text().splitlines()
-    assert header.split("\t")[:3] == ["participant_id", "session_id", "scanner"]
-    assert header.split("\t")[4:] == list(FEATURES)
+    assert header.split("\t")[:5] == ["participant_id", "session_id", "scanner", "dataset", "lesions"]
+    assert header.split("\t")[5:] == list(FEATURES)
     assert len(first.split("\t")) == len(header.split("\t"))
     assert set(second.split("\t")[4:]) == {"n/a"}
 

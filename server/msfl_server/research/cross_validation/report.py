@@ -128,13 +128,24 @@ def _few(results: CrossValidation) -> list[str]:
     return [f"From few patients, others may give quite other figures: {told}."] if few else []
 
 
+def _few_note(name: str, results: CrossValidation) -> str:
+    """On a tile, how few patients or folds a figure is of; empty where they are not few."""
+    metric, few = results.metrics[name], []
+    if metric.num_patients is not None and metric.num_patients < FEW_PATIENTS:
+        few.append(f"from {counted(name, metric.num_patients)}")
+    if metric.num_folds < len(results.folds):
+        few.append(f"in {metric.num_folds} of {len(results.folds)} folds")
+    return f"; {', '.join(few)}" if few else ""
+
+
 def _tiles(results: CrossValidation, names: Sequence[str]) -> list[dict[str, str]]:
     tiles = [
         {
             "label": f"{ALL_METRICS[name].title}, mean",
             "value": format_value(name, metric.mean),
             "note": f"95% CI {format_interval(name, metric.ci95_low, metric.ci95_high)}; "
-            f"folds {format_value(name, metric.smallest.value)} to {format_value(name, metric.largest.value)}",
+            f"folds {format_value(name, metric.smallest.value)} to {format_value(name, metric.largest.value)}"
+            f"{_few_note(name, results)}",
         }
         for name, metric in ((name, results.metrics[name]) for name in names)
     ]
