@@ -281,7 +281,7 @@ def test_quiet_leaves_results_and_errors(place: int, tmp_path: Path) -> None:
     assert "2 patients at 1 sites" in loud.stderr
     failed = run_main(server, "report", "--quiet", tmp_path / "nothing")
     assert failed.returncode == 2
-    assert "summary.json: no such file" in failed.stderr
+    assert "nothing: no such file" in failed.stderr
 
 
 def test_verbose_says_what_is_done_and_leaves_stdout_alone(tmp_path: Path, cohort: Path) -> None:

@@ -244,7 +244,7 @@ def test_faults_are_one_line_with_exit_code_2(base: Path, finished: Path) -> Non
         ((*simulate, study, "--cohort", cohort, "--out", study), "cannot be written"),
         ((*simulate, "--resume", base / "taken"), "run.json: not there"),
         ((*simulate, study), "expected STUDY.yaml, --out"),
-        (("msfl-server", "report", base / "taken"), "no such file"),
+        (("msfl-server", "report", base / "taken"), "holds no run"),
         (("msfl-server", "make-cohort", base / "taken"), "other than a simulated cohort"),
         (("msfl-server", "make-cohort", study / "cohort"), "cannot be written"),
         (

@@ -49,14 +49,11 @@ def report(
     out: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run, or of a study.")],
     as_json: Json = False,
 ) -> None:
-    """Show a run's results again, finished or not."""
-    from msfl_server.cli.results import show_run
-    from msfl_server.results.summary import read_summary
+    """Show a run's results again; of one that is not finished, those of its complete rounds, and how it goes on."""
+    from msfl_server.cli.results import run_at, show_found
 
-    if (out / "server.yaml").is_file():
-        out = out / "run"
-    summary = read_summary(out)
+    found = run_at(out)
     if as_json:
-        sys.stdout.write(summary.model_dump_json(indent=2) + "\n")
+        sys.stdout.write(found.summary.model_dump_json(indent=2) + "\n")
     else:
-        show_run(summary, out)
+        show_found(out, found)

@@ -109,7 +109,7 @@ def forest_plot(name: str, metric: MetricSummary, mean_of: str | None = None) ->
     rows = list(metric.per_site.items())
     num_rows = len(rows) + (2 if analysis else 1)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 0.8 + 0.32 * num_rows), layout="constrained")
+        figure = Figure(figsize=(4.9, 0.8 + 0.32 * num_rows), layout="constrained")
         axes = figure.add_subplot()
         largest = max(site.num_cases for _, site in rows)
         for row, (_, site) in enumerate(rows):
@@ -208,13 +208,8 @@ def format_interval(name: str, low: float | None, high: float | None) -> str:
 
 
 def _diamond(axes: Axes, row: int, mean: float, low: float | None, high: float | None, *, filled: bool) -> None:
-    low, high = (mean, mean) if low is None or high is None else (low, high)
-    corners: Sequence[tuple[float, float]] = [
-        (low, row),
-        (mean, row - 0.28),
-        (high, row),
-        (mean, row + 0.28),
-    ]
+    left, right = (mean, mean) if low is None or high is None else (low, high)
+    corners: Sequence[tuple[float, float]] = [(left, row), (mean, row - 0.28), (right, row), (mean, row + 0.28)]
     x, y = zip(*corners, strict=True)
     axes.fill(x, y, facecolor=ACCENT if filled else "none", edgecolor=ACCENT, linewidth=1.6)
     _row_text(axes, row, mean, low, high)

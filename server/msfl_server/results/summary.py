@@ -118,6 +118,12 @@ class Summary(_Frozen):
     seed: int = Field(ge=0, description="the study's seed")
     rounds_requested: int = Field(ge=1, description="rounds the study asked for")
     rounds_completed: int = Field(ge=0, description="rounds that counted")
+    finished: bool | None = Field(
+        None,
+        description="whether the run is over: after its last round, or as a model that ends by itself is complete; "
+        "absent in runs of earlier versions",
+        exclude_if=lambda value: value is None,
+    )
     sites: tuple[SiteSummary, ...] = Field(description="sites that took part")
     metrics: dict[str, MetricSummary] = Field(description="the final model, measured at the sites")
     withheld: dict[str, tuple[Name, ...]] = Field(
@@ -137,6 +143,19 @@ class Summary(_Frozen):
     classification: ClassificationSummary | None = Field(
         None, description="of a classification: threshold, groups, matrices", exclude_if=lambda value: value is None
     )
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run is over; of earlier versions, whether it has all its rounds."""
+        return self.rounds_completed >= self.rounds_requested if self.finished is None else self.finished
+
+    @property
+    def rounds_in_words(self) -> str:
+        """`12 of 12 rounds`, `3 of 12 rounds, not finished`, or how early a model was complete."""
+        if self.is_finished and self.rounds_completed < self.rounds_requested:
+            return f"complete after round {self.rounds_completed} of at most {self.rounds_requested}"
+        told = f"{self.rounds_completed} of {self.rounds_requested} rounds"
+        return told if self.is_finished else f"{told}, not finished"
 
     @field_validator("metrics", "withheld", "few_patients")
     @classmethod

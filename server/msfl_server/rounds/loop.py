@@ -27,6 +27,7 @@ from msfl_server.aggregation.strategy import Strategy, strategy_of
 from msfl_server.aggregation.update_store import update_store
 from msfl_server.results.classification import reliability_of, threshold_of
 from msfl_server.results.metrics import summarise_metrics
+from msfl_server.results.received import Received
 from msfl_server.results.summary import RoundSummary, SiteFailure, case_counts
 from msfl_server.rounds.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
 from msfl_server.rounds.exchange import (
@@ -106,6 +107,7 @@ def run_rounds(
     checkpoint = load_checkpoint(out, study, expected=first) or Checkpoint(RunState(), strategy.shared(first))
     before_s = checkpoint.state.total_s
     run_id = listener.on_start(checkpoint.state)
+    vars(grid)["received"] = Received(out)  # as a deployed grid's notary: who counts what comes
     roster = Roster(expected=tuple(expected), invited=tuple(expected))
     reference = load_reference(out, study.harmonization)
     if checkpoint.state.history:

@@ -20,6 +20,7 @@ from msfl_server.rounds.checkpoint import RunState, load_checkpoint
 from msfl_server.rounds.harmonization import load_reference
 from msfl_server.rounds.loop import Listener
 from msfl_server.rounds.stage import Segmentation, StageRun, folder_of
+from msfl_server.run.found import has_ended
 from msfl_server.run.summarise import summarise_run
 from msfl_server.tracking.mlflow_tracker import Tracker, own_store, track
 
@@ -184,8 +185,8 @@ def run_and_report(
 def _summarise(study: StudyConfig, first: Weights, out: Path) -> Summary:
     """Write `summary.json` from the newest checkpoint."""
     checkpoint = load_checkpoint(out, study, expected=first)
-    summary = (
-        summarise_run(study, checkpoint.state, checkpoint.weights) if checkpoint else summarise_run(study, RunState())
-    )
+    state, weights = (checkpoint.state, checkpoint.weights) if checkpoint else (RunState(), None)
+    summary = summarise_run(study, state, weights)
+    summary = summary.model_copy(update={"finished": has_ended(out, summary)})
     write_summary(out, summary)
     return summary

@@ -17,8 +17,10 @@ from msfl_server.results.withheld import withheld_metrics
 from msfl_server.rounds.checkpoint import RunState
 
 
-def summarise_run(study: StudyConfig, state: RunState, weights: Weights | None = None) -> Summary:
-    """`summary.json` of a run, finished or not; coefficients only with the model's `weights`."""
+def summarise_run(
+    study: StudyConfig, state: RunState, weights: Weights | None = None, finished: bool | None = None
+) -> Summary:
+    """`summary.json` of a run, `finished` or not, None where that is not known; coefficients only with `weights`."""
     told = state.test or state.validation
     metrics = summarise_metrics(told)
     return Summary(
@@ -28,6 +30,7 @@ def summarise_run(study: StudyConfig, state: RunState, weights: Weights | None =
         seed=study.seed,
         rounds_requested=study.rounds.num_rounds,
         rounds_completed=state.round,
+        finished=finished,
         sites=state.sites,
         metrics=metrics,
         withheld=withheld_metrics(study.task, told),

@@ -242,7 +242,7 @@ def test_withheld_metrics_are_named_under_the_results(tmp_path, summary, study):
 def test_without_a_metric_there_is_no_table(summary):
     console = Console(record=True, width=120)
     render_table(summary.model_copy(update={"metrics": {}, "rounds_completed": 0}), console)
-    assert "0 of 12 rounds, 5 sites. No metric yet." in console.export_text()
+    assert "0 of 12 rounds, not finished, 5 sites. No metric yet." in console.export_text()
 
 
 def test_the_table_holds_the_headline_figures(summary):
