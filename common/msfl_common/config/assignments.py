@@ -15,7 +15,8 @@ from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.errors import ConfigError, InputError
 from msfl_common.strategies import STRATEGIES
 from msfl_common.strategies.base import Strategy
-from msfl_common.system.reading import describe_faults, parse_yaml, read_yaml
+from msfl_common.system.reading import parse_yaml, read_yaml
+from msfl_common.system.setting_faults import describe_faults
 
 
 def load_study_with(path: Path, assignments: Sequence[str]) -> StudyConfig:
@@ -49,7 +50,7 @@ def load_study_with(path: Path, assignments: Sequence[str]) -> StudyConfig:
     try:
         return StudyConfig.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{path}, with --set {' '.join(given)}", describe_faults(error)) from None
+        raise ConfigError(f"{path}, with --set {' '.join(given)}", describe_faults(error, StudyConfig)) from None
 
 
 def _put(content: dict[str, Any], key: str, value: Any) -> None:
