@@ -100,7 +100,7 @@ def import_dicom(
     items = [item for series in found.series for item in _items_of(series, rules)]
     usable = [item for item in items if item.is_usable]
     reports = {id(item): item.report for item in items if not item.is_usable}
-    damaged = [str(path.relative_to(source)) for path in found.damaged]
+    damaged = _names_of_damaged(found, source)
     if not usable:
         return ImportReport(list(reports.values()), damaged)
     with unless_empty(bids), _private_folder_in(bids) as folder:
@@ -154,8 +154,13 @@ def _alike(done: Sequence[SeriesReport]) -> list[str]:
     ]
 
 
+def _names_of_damaged(found: DicomFolder, source: Path) -> list[str]:
+    inflate = " (deflated; inflate it with `dcmconv +te`)"
+    return [f"{path.relative_to(source)}{inflate if path in found.deflated else ''}" for path in found.damaged]
+
+
 def _what_else(found: DicomFolder, source: Path) -> str:
-    damaged = several(str(path.relative_to(source)) for path in found.damaged)
+    damaged = several(_names_of_damaged(found, source))
     parts = [counted(found.num_files, "file"), f"damaged: {damaged}" if damaged else ""]
     parts.append(f"{found.num_without_image} reports or directories" if found.num_without_image else "")
     return "; ".join(part for part in parts if part)
