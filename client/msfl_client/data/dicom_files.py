@@ -154,7 +154,7 @@ def _is_deflated(path: Path) -> bool:
         meta = pydicom.filereader.read_file_meta_info(path)
     except Exception:  # no DICOM file, or a damaged one
         return False
-    return meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+    return bool(meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
 
 
 def _header_of_damaged(path: Path) -> Any:
