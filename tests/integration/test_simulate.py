@@ -251,7 +251,7 @@ def test_faults_are_one_line_with_exit_code_2(base: Path, finished: Path) -> Non
             ("msfl-client", "predict", "--model", base, "--input", cohort, "--output", base / "y"),
             "model.json is missing",
         ),
-        (("msfl-client", "check", broken), "unknown key"),
+        (("msfl-client", "check", broken), "is a study's file; name the site's"),
     ):
         done = run(*arguments, code=2)
         assert expected in done.stderr.replace("\n", " "), done.stderr

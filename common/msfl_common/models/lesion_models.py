@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from msfl_common.config.stages import Stage, fold_of, lesion_stages, study_at
 from msfl_common.config.study import StudyConfig
-from msfl_common.models.expected_weights import weights_like
 from msfl_common.models.weights import Weights
 
 
@@ -28,4 +27,6 @@ def handed_like(study: StudyConfig) -> Weights:
 
 
 def _like(study: StudyConfig, stage: Stage) -> Weights:
+    from msfl_common.models.expected_weights import weights_like  # torch, which a coordinator's process does not load
+
     return weights_like(study_at(study, stage))
