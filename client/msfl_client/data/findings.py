@@ -41,6 +41,13 @@ def warnings_in(findings: Iterable[Finding]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(warned))
 
 
+def notes_on_folder(findings: Iterable[Finding]) -> tuple[str, ...]:
+    """What deserves a look in a folder as a whole that is predicted: who in it is passed over."""
+    return tuple(
+        finding.text for finding in findings if finding.case is None and finding.rule in ("name", "bidsignore")
+    )
+
+
 def refusals_in(findings: Sequence[Finding], force: bool) -> tuple[str, ...]:
     """Why a case is not predicted: what fails and, unless forced, what is in doubt; then the way out of doubts."""
     doubts = [finding for finding in findings if finding.rule in DOUBTS and not force]

@@ -132,7 +132,9 @@ def read_card(folder: Path) -> ModelCard:
     try:
         return read_record(ModelCard, folder / CARD_FILE)
     except ConfigError as error:
-        raise ModelFolderError(f"{folder / CARD_FILE}: not a model card of this version: {error.faults[0]}") from None
+        fault = error.faults[0]
+        what = "" if fault.startswith("cannot be read:") else "not a model card of this version: "
+        raise ModelFolderError(f"{folder / CARD_FILE}: {what}{fault}") from None
 
 
 def load_model(folder: Path) -> tuple[ModelCard, Weights]:

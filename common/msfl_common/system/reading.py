@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from msfl_common.errors import ConfigError
+from msfl_common.errors import ConfigError, unreadable
 from msfl_common.system.foreign_text import is_plain, shown
 from msfl_common.system.setting_faults import describe_faults
 
@@ -60,7 +60,7 @@ def read_text(path: Path, most_bytes: int = MOST_RECORD) -> str:
     except FileNotFoundError:
         raise ConfigError(str(path), ["no such file; correct its name"]) from None
     except OSError as error:
-        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
+        raise ConfigError(str(path), [unreadable(error)]) from None
 
 
 def parse_yaml(text: str, source: str) -> Any:

@@ -144,6 +144,15 @@ def test_a_case_that_cannot_be_measured_is_named(site: SiteConfig, run: Callable
         run(study="flair.yaml")
 
 
+def test_a_head_that_is_none_gets_no_advice_on_tables(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = find_cases(site, COARSE.contrasts)[0][0]
+    measured = {case.key: {"ventricle_volume_ml": 0.0}}
+    monkeypatch.setattr("msfl_client.features.cache._of_patient", lambda *_: measured)
+    site.state.mkdir(mode=0o700)
+    told = features_of([case], COARSE, site.state / "cache")[1][case.key]
+    assert told.endswith("measured ventricle_volume_ml: expected 0.7 to 800 ml, found 0")
+
+
 def test_sessions_on_two_grids_cannot_be_compared(site: SiteConfig) -> None:
     case = find_cases(site, COARSE.contrasts)[0][0]
     with pytest.raises(ValueError, match="one grid"):
