@@ -98,10 +98,10 @@ class Predictions:
             CohortError: nothing; names the first reason.
         """
         if all(row.probabilities is None for row in self.rows):
-            first = self.rows[0]
+            first, number = self.rows[0], len(self.rows)
+            unused = f"none of {number} patients or visits could" if number > 1 else "the only one asked for could not"
             raise CohortError(
-                f"{source}: none of {len(self.rows)} patients or visits could be predicted; {first.participant_id}: "
-                f"{first.status}; {table} says why for each"
+                f"{source}: {unused} be predicted; {first.participant_id}: {first.status}; {table} says why for each"
             )
 
 

@@ -128,7 +128,10 @@ def read_card(folder: Path) -> ModelCard:
         raise ModelFolderError(f"{folder}: {what}; name a model folder, such as RUN_DIR/model of a run")
     for name in (CARD_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
-            raise ModelFolderError(f"{folder}: {name} is missing; a model folder holds {CARD_FILE} and {WEIGHTS_FILE}")
+            inside = folder / "model"
+            fix = f"a model folder holds {CARD_FILE} and {WEIGHTS_FILE}"
+            fix = f"name {inside}" if (inside / CARD_FILE).is_file() else fix
+            raise ModelFolderError(f"{folder}: {name} is missing; {fix}")
     try:
         return read_record(ModelCard, folder / CARD_FILE)
     except ConfigError as error:

@@ -22,7 +22,8 @@ from msfl_client.segmentation.lesion_model import load_lesion_model
 from msfl_common.config.feature_catalogue import FEATURES, ZONES
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs, StudyConfig, Training
-from msfl_common.errors import CohortError, InputError
+from msfl_common.errors import CohortError, InputError, ModelFolderError
+from msfl_common.feature_models import first_state
 from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.network import build_network, get_weights
 from msfl_common.networks.registry import UNet
@@ -126,6 +127,16 @@ def test_a_model_of_another_spacing_is_refused(run: Callable[..., str], model: P
     (tmp_path / "fine.yaml").write_text(StudyConfig(name="fine").model_dump_json())
     with pytest.raises(InputError, match="spacing are not the study's"):
         run("--model", str(model), study="fine.yaml")
+
+
+def test_a_model_of_an_outcome_finds_no_lesions(run: Callable[..., str], tmp_path: Path) -> None:
+    told = {"outcome": {"endpoint": "edss-worsening"}, "clinical": ["age"], "model": {"kind": "lda"}}
+    study = StudyConfig.model_validate({"name": "later", "task": "classification", "classification": told})
+    assert study.classification is not None
+    weights = first_state(study.classification, 0)
+    save_model(tmp_path / "later", study, weights, Provenance(rounds_completed=1, sites={}))
+    with pytest.raises(ModelFolderError, match="study later predicts an outcome; name a model that outlines lesions"):
+        run("--model", str(tmp_path / "later"))
 
 
 def test_a_case_that_cannot_be_measured_is_named(site: SiteConfig, run: Callable[..., str], tmp_path: Path) -> None:
