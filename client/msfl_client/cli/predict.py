@@ -162,6 +162,9 @@ def _source(site: SiteConfig | None, asked: Path | None) -> Path:
     from msfl_common.errors import InputError
 
     if asked is not None:
+        if not asked.is_dir():
+            what = "a file, not a folder; images are given with --image" if asked.exists() else "no such folder"
+            raise InputError(f"--input {asked}: {what}")
         return asked
     if site is None:
         raise InputError("expected --input with a BIDS folder, or SITE.yaml, whose data it then is")
@@ -212,7 +215,7 @@ def _predict_outcomes(job: _Job, every_visit: bool) -> None:
 
     from msfl_client.cli.outcomes_view import predictions_document, print_predictions, write_predictions
     from msfl_client.prediction.outcomes import predict_outcomes
-    from msfl_common.system.progress import progress_bars, stdout_console
+    from msfl_common.system.progress import alert, progress_bars, stdout_console
 
     with progress_bars() as bars:
         tasks: dict[str, TaskID] = {}
@@ -236,6 +239,8 @@ def _predict_outcomes(job: _Job, every_visit: bool) -> None:
             job.threshold,
         )
         path = write_predictions(job.output, found, job.origin)
+    for note in found.notes:
+        alert(note)
     found.raise_if_none(job.source, path)
     if job.as_json:
         print_json(predictions_document(found, job.origin))
@@ -261,7 +266,7 @@ def _outline_lesions(job: _Job, card: ModelCard) -> None:
     from msfl_client.prediction.page import PAGE
     from msfl_client.prediction.threshold import caution_of, threshold_of
     from msfl_common.models.model_card import NOTICE
-    from msfl_common.system.progress import console, progress_bars, stdout_console
+    from msfl_common.system.progress import alert, console, progress_bars, stdout_console
 
     threshold = threshold_of(card, job.threshold)
     with progress_bars() as bars:
@@ -274,19 +279,19 @@ def _outline_lesions(job: _Job, card: ModelCard) -> None:
         if job.images:
             rows = predict_images(job.model, job.images, job.output, job.device, on_case, *said)
         else:
-            rows = predict_folder(job.model, job.source, job.output, job.device, on_case, *said)
+            rows = predict_folder(job.model, job.source, job.output, job.device, on_case, *said, alert)
         measured = _measure(job, bars, len(rows))
     failed = [f"{row.participant_id} {row.session_id}: {row.status}" for row in rows if row.lesion_count is None]
-    cautions = [line for line in (caution_of(card, threshold), measured) if line]
-    if job.as_json:
-        for line in (*cautions, job.origin):
-            console.print(line, soft_wrap=True)
-        print_json([asdict(row) for row in rows])
-        _end_where_refused(failed)
-        return
-    stdout_console().print(lesions_table(rows, f"Lesions, predicted by study {card.study.name}"))
     done = f"{len(rows) - len(failed)} of {len(rows)} cases predicted; table: {job.output / TABLE}"
-    for line in (f"{done}; pictures: {job.output / PAGE}", *cautions, job.origin, NOTICE):
+    if job.as_json:
+        lines: tuple[str, ...] = (measured, job.origin)
+        print_json([asdict(row) for row in rows])
+    else:
+        lines = (f"{done}; pictures: {job.output / PAGE}", measured, job.origin, NOTICE)
+        stdout_console().print(lesions_table(rows, f"Lesions, predicted by study {card.study.name}"))
+    if caution := caution_of(card, threshold):
+        alert(caution)
+    for line in filter(None, lines):
         console.print(line, soft_wrap=True)
     _end_where_refused(failed)
 

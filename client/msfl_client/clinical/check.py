@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msfl_client.clinical.inputs import complete, dataset_of
+from msfl_client.clinical.inputs import complete, dataset_of, missing_inputs
 from msfl_client.clinical.observations import REASONS, Observations, observations, sees_images
 from msfl_client.clinical.splits import split_patients
 from msfl_client.data.bids import Case, in_several_folders
@@ -40,6 +40,7 @@ class OutcomeCheck:
         splits: observations to train, validate and test on.
         patients: whose they are.
         findings: faults of rows and of the site as a whole.
+        missing: input to observations that lack it.
     """
 
     outcome: str
@@ -48,6 +49,14 @@ class OutcomeCheck:
     splits: tuple[int, ...]
     patients: tuple[int, ...]
     findings: tuple[Finding, ...]
+    missing: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @property
+    def reasons(self) -> list[tuple[int, str]]:
+        """How many are left out, and for what; of inputs, which."""
+        lacking = ", ".join(f"{name} of {count}" for name, count in self.missing.items())
+        counts = self.found.counts.items()
+        return [(count, REASONS[why] + (f": {lacking}" if why == "no-input" else "")) for why, count in counts]
 
     @property
     def is_usable(self) -> bool:
@@ -61,7 +70,7 @@ class OutcomeCheck:
             InputError: no observation is left, or an input is the label.
         """
         if not self.found.kept:
-            reasons = ", ".join(f"{count} {REASONS[reason]}" for reason, count in self.found.counts.items())
+            reasons = ", ".join(f"{count} {why}" for count, why in self.reasons)
             first = next((f"; {one.text}" for one in self.findings if one.level == "fail" and one.case is None), "")
             text = f"{source}: no patient can be used for {self.outcome}: {reasons or 'no patient found'}"
             raise CohortError(f"{text}{first}")
@@ -87,10 +96,11 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
         table = own_features(site) or (read_features_table(path) if path.exists() else None)
     found = observations(cases, site, settings, table)
     measured = table is not None or not settings.features
-    findings = list(found.findings)
+    findings, missing = list(found.findings), {}
     if not needs_images(site, study):  # else the look at the images says so
         findings += in_several_folders(site, {(one.dataset, one.subject) for one in found.kept})
     if measured and not isinstance(settings.model, DeepModel):
+        missing = missing_inputs(found, settings, table)
         found = complete(found, settings, table)
         try:
             dataset_of(found, settings, table)
@@ -107,7 +117,7 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
     splits = split_patients(found.kept, study, site.name)
     patients = tuple(len({one.patient for one in split}) for split in splits.each)
     name = settings.outcome.column or settings.outcome.endpoint or ""
-    return OutcomeCheck(name, found, counts, tuple(map(len, splits.each)), patients, tuple(findings))
+    return OutcomeCheck(name, found, counts, tuple(map(len, splits.each)), patients, tuple(findings), missing)
 
 
 def _lesions(study: StudyConfig, table: FeatureTable | None) -> Iterator[str]:
@@ -140,7 +150,7 @@ def print_outcome(console: Console, site: SiteConfig, check: OutcomeCheck) -> No
         for split, count, of in zip(_SPLITS, check.splits, check.patients, strict=True)
     )
     lines = [f"{len(check.found.kept)} observations of {patients} patients can be used: {splits}."]
-    lines += [f"  left out: {count}, {REASONS[reason]}" for reason, count in check.found.counts.items()]
+    lines += [f"  left out: {count}, {why}" for count, why in check.reasons]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
     for finding in check.findings:
@@ -159,6 +169,7 @@ def outcome_document(check: OutcomeCheck) -> dict[str, Any]:
         "splits": dict(zip(_SPLITS, check.splits, strict=True)),
         "patients_of_splits": dict(zip(_SPLITS, check.patients, strict=True)),
         "left_out": {str(reason): count for reason, count in check.found.counts.items()},
+        "missing_inputs": dict(check.missing),
         "left_out_of": {key: str(reason) for key, reason in check.found.left_out.items()},
         "findings": [
             {"level": one.level, "case": one.case, "rule": one.rule, "text": one.text, "fix": FIXES[one.rule]}

@@ -7,19 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msfl_client.data.bids import Case, enhanced_note
-from msfl_client.data.bids_names import ImageName, has_agent, is_subject, parse_image_name, sidecar_of
+from msfl_client.data.bids_names import ImageName, has_agent, is_nifti, is_subject, parse_image_name, sidecar_of
+from msfl_client.data.bids_near import how_to_convert
 from msfl_client.data.chosen import Chosen
 from msfl_client.data.findings import Finding
 from msfl_common.config.contrasts import CONTRASTS, Contrast, facts_of, outlined_on
 from msfl_common.config.spelling import no_such
 from msfl_common.errors import InputError
 
+_SUFFIXES = {facts.suffix for facts in CONTRASTS.values()}
+
 
 def images_of(words: Sequence[str], needed: Sequence[Contrast]) -> dict[Contrast, Path]:
     """Images as a person names them: `FLAIR=scan.nii.gz`, one of each contrast that a model sees.
 
     Raises:
-        InputError: one is missing, too many, named twice or not there.
+        InputError: one is missing, too many, named twice, not there, or no NIfTI file or another contrast by its name.
     """
     images: dict[Contrast, Path] = {}
     form = " ".join(f"--image {contrast}=FILE" for contrast in needed)
@@ -36,8 +39,10 @@ def images_of(words: Sequence[str], needed: Sequence[Contrast]) -> dict[Contrast
         path = Path(name).expanduser()
         if contrast in images:
             raise InputError(f"--image {word}: {contrast} is named twice, also as {images[contrast]}; leave one out")
-        if not path.is_file():
-            raise InputError(f"--image {word}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+        if fault := _file_fault(path):
+            raise InputError(f"--image {word}: {fault}")
+        if (name := parse_image_name(path)) and name.suffix in _SUFFIXES - {facts_of(contrast).suffix}:
+            raise InputError(f"--image {word}: its name says {name.suffix}; give it as that, or correct its name")
         if twin := next((other for other, known in images.items() if known.samefile(path)), None):
             raise InputError(f"--image {word}: the same file as {twin}; give each contrast its own")
         images[contrast] = path
@@ -70,6 +75,17 @@ def case_of(images: Mapping[Contrast, Path], named: Chosen) -> tuple[Case, list[
             raise InputError(f"--image: {label}: expected letters and digits for --subject and --visit")
     case = Case(0, subject, visit, dict(images), None, None)
     return case, [finding for contrast, path in images.items() for finding in _enhanced(case, contrast, path)]
+
+
+def _file_fault(path: Path) -> str:
+    """Why a path is no image that can be read, as far as its name tells; empty where it may be one."""
+    if path.is_dir():
+        return "a folder, not a file"
+    if not path.is_file():
+        return "a link to a file that is not there; fetch that file" if path.is_symlink() else "no such file"
+    if not is_nifti(path.name):
+        return f"expected .nii or .nii.gz; {how_to_convert(path) or 'convert it to NIfTI, or correct its name'}"
+    return ""
 
 
 def raw_of(path: Path) -> Path:

@@ -71,7 +71,7 @@ def features_of(
         if isinstance(features, str):
             left_out[case.key] = features
         elif fault := fault_of(features):
-            left_out[case.key] = f"its images do not look like a brain's, measured {fault}"
+            left_out[case.key] = f"its images do not look like a brain's, measured {fault.partition('; ')[0]}"
         else:
             lesions = _lesions_of(case, model)
             rows.append(FeatureRow(case.subject, case.visit_id, case.scanner, case.dataset, features, lesions))

@@ -193,7 +193,8 @@ def _number(text: str, place: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"{place}: expected a finite number or n/a, found {text!r}")
+        fix = "; write numbers with a decimal point" if "," in text else ""
+        raise InputError(f"{place}: expected a finite number or n/a, found {text!r}{fix}")
     return value
 
 

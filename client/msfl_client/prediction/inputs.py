@@ -15,7 +15,7 @@ from msfl_client.data.bids import Case, find_cases
 from msfl_client.data.checks import SiteCheck, check_site
 from msfl_client.data.chosen import ALL, Chosen
 from msfl_client.data.derivative import read_sidecar
-from msfl_client.data.findings import refusals_in, warnings_in
+from msfl_client.data.findings import notes_on_folder, refusals_in, warnings_in
 from msfl_client.data.qc_record import poor_fit
 from msfl_client.features.cache import features_of
 from msfl_client.features.own_table import cases_of_table, own_features
@@ -45,6 +45,7 @@ class KnownInputs:
         reasons: key of a case to why its images, or its features, cannot be used.
         refused: of these, those whose images are there; only what the check says of them.
         warnings: key of a case to what deserves a look in it.
+        notes: what of the folder is passed over.
     """
 
     site: SiteConfig
@@ -54,6 +55,7 @@ class KnownInputs:
     reasons: Mapping[str, str] = field(default_factory=dict, hash=False)
     refused: Mapping[str, str] = field(default_factory=dict, hash=False)
     warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    notes: tuple[str, ...] = ()
 
 
 def model_reference(card: ModelCard, model: Path) -> Reference | None:
@@ -159,6 +161,7 @@ def _of_images(
         reasons | failed,
         {key: why for key, why in reasons.items() if "contrast" not in {finding.rule for finding in found[key]}},
         {case.key: (*warnings_in(found[case.key]), *_of_preprocessing(case, site)) for case in checked.found},
+        notes_on_folder(checked.findings),
     )
     if not settings.features:
         return known

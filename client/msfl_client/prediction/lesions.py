@@ -19,7 +19,7 @@ from msfl_client.data.bids import Case, find_cases
 from msfl_client.data.case_checks import check_case
 from msfl_client.data.chosen import ALL, Chosen
 from msfl_client.data.derivative import sha256_of
-from msfl_client.data.findings import Finding, refusals_in, warnings_in
+from msfl_client.data.findings import Finding, notes_on_folder, refusals_in, warnings_in
 from msfl_client.data.qc_record import poor_fit
 from msfl_client.data.single_case import case_of, images_of, raw_of
 from msfl_client.imaging.nifti_writer import save_image
@@ -75,6 +75,7 @@ def predict_folder(
     force: bool = False,
     chosen: Chosen = ALL,
     threshold: float | None = None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> list[PredictedCase]:
     """Predict the cases of a BIDS folder; a bad case is named in the table and the rest continue.
 
@@ -88,6 +89,7 @@ def predict_folder(
         force: predict what cannot be right (`findings.DOUBTS`), too.
         chosen: the patients and visits to predict.
         threshold: a voxel is lesion from this probability on; None: the model's own.
+        on_note: told what of the folder is passed over, where all of it is predicted.
 
     Returns:
         A row for each case of this run.
@@ -102,6 +104,8 @@ def predict_folder(
     cases, findings = find_cases(SiteConfig(name="input", data=(source,), state=output), card.study.inputs.contrasts)
     chosen.check(((case.subject, case.visit_id) for case in cases), source)
     describe_output(output, source, card, "MS lesions", origin, at_work.threshold)
+    for note in () if chosen else notes_on_folder(findings):
+        on_note(note)
     return _predict_cases(chosen.among(cases), findings, force, at_work, source, output, origin, on_case)
 
 
@@ -140,8 +144,7 @@ def predict_images(
     check_same_images(case, output)
     for path in images.values():
         describe_output(output, raw_of(path), at_work.card, "MS lesions", origin, at_work.threshold)
-    source = next(iter(images.values())).parent
-    return _predict_cases([case], findings, force, at_work, source, output, origin, on_case)
+    return _predict_cases([case], findings, force, at_work, "--image", output, origin, on_case)
 
 
 def check_same_images(case: Case, output: Path) -> None:
@@ -169,7 +172,7 @@ def _predict_cases(
     findings: Sequence[Finding],
     force: bool,
     model: _Model,
-    source: Path,
+    source: Path | str,
     output: Path,
     origin: str,
     on_case: Callable[[int, int], None],

@@ -81,6 +81,7 @@ class Predictions:
         refused: by case why images that are there could not be used.
         threshold: the last of two classes is predicted from this probability on.
         chosen: what was asked for.
+        notes: what of the folder is passed over, where all of it is predicted.
     """
 
     card: ModelCard
@@ -88,6 +89,7 @@ class Predictions:
     refused: Mapping[str, str]
     threshold: float
     chosen: Chosen = ALL
+    notes: tuple[str, ...] = ()
 
     def raise_if_none(self, source: Path, table: Path) -> None:
         """Return when something could be predicted.
@@ -96,10 +98,10 @@ class Predictions:
             CohortError: nothing; names the first reason.
         """
         if all(row.probabilities is None for row in self.rows):
-            first = self.rows[0]
+            first, number = self.rows[0], len(self.rows)
+            unused = f"none of {number} patients or visits could" if number > 1 else "the only one asked for could not"
             raise CohortError(
-                f"{source}: none of {len(self.rows)} patients or visits could be predicted; {first.participant_id}: "
-                f"{first.status}; {table} says why for each"
+                f"{source}: {unused} be predicted; {first.participant_id}: {first.status}; {table} says why for each"
             )
 
 
@@ -158,7 +160,7 @@ def predict_outcomes(
         made = _of_patient(patient, chosen, predictor, card, from_which, output, every_visit)
         rows += [replace(row, warnings=(*_warnings(row, patient, known), *_outside(row))) for row in made]
         on_progress("Predicting patients", number, len(patients))
-    return Predictions(card, tuple(rows), known.refused, from_which, chosen)
+    return Predictions(card, tuple(rows), known.refused, from_which, chosen, () if chosen else known.notes)
 
 
 def _is_asked_for(patient: PatientVisits, chosen: Chosen) -> bool:

@@ -15,6 +15,7 @@ from jinja2 import Environment
 from msfl_client.prediction.lesions_table import TABLE, PredictedCase
 from msfl_common.models.model_card import NOTICE
 from msfl_common.system.files import write_bytes
+from msfl_common.system.words import counted
 
 PAGE, PICTURES = "qc.html", "qc"
 
@@ -37,7 +38,7 @@ a:focus-visible, .wide:focus-visible { outline: 3px solid var(--link); outline-o
 .wide { overflow-x: auto; } .wide img { display: block; width: 100%; min-width: 620px; background: #000; }
 table { border-collapse: collapse; width: 100%; font-size: .95rem; }
 th, td { padding: .35rem .6rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
-.figure { text-align: right; white-space: nowrap; } section { border-top: 1px solid var(--line); }
+.name, .figure { white-space: nowrap; } .figure { text-align: right; } section { border-top: 1px solid var(--line); }
 @media print { .wide { overflow: visible; } .wide img { min-width: 0; } section { break-inside: avoid; } }
 </style></head><body>
 <header><h1>Lesions predicted by study {{ study }}</h1>
@@ -50,7 +51,7 @@ threshold.{% endif %}</p>
 <main><div class="wide" tabindex="0" role="region" aria-label="Figures of all cases"><table>
 <thead><tr><th scope="col">Case</th><th scope="col" class="figure">Lesions</th>
 <th scope="col" class="figure">Volume, ml</th><th scope="col">To look at</th></tr></thead>
-<tbody>{% for row in rows %}<tr><td><a href="#{{ row.id }}">{{ row.name }}</a></td>
+<tbody>{% for row in rows %}<tr><td class="name"><a href="#{{ row.id }}">{{ row.name }}</a></td>
 <td class="figure">{{ row.count }}</td><td class="figure">{{ row.volume }}</td>
 <td>{{ row.short }}</td></tr>
 {% endfor %}</tbody></table></div>
@@ -59,10 +60,10 @@ through the largest lesions, from below upwards; the coronal and the sagittal on
 lesion they are spread over the head.</p>
 {% for row in rows %}<section id="{{ row.id }}" aria-labelledby="{{ row.id }}-name">
 <h2 id="{{ row.id }}-name">{{ row.name }}</h2>
-<p>{% if row.usable %}{{ row.count }} lesions, {{ row.volume }} ml.{% else %}<strong>Left out.</strong>{% endif %}</p>
+<p>{% if row.usable %}{{ row.lesions }}, {{ row.volume }} ml.{% else %}<strong>Left out.</strong>{% endif %}</p>
 {% if row.notes %}<div class="note"><ul>{% for text in row.notes %}<li>{{ text }}</li>{% endfor %}</ul></div>{% endif %}
 {% if row.picture %}<div class="wide" tabindex="0" role="region" aria-label="Picture of {{ row.name }}">
-<img alt="Slices of {{ row.name }} with the borders of {{ row.count }} lesions"
+<img alt="Slices of {{ row.name }} with the borders of {{ row.lesions }}"
 src="data:image/png;base64,{{ row.picture }}"></div>{% endif %}
 {% if row.files %}<p>Files: {% for name, link in row.files %}<a href="{{ link }}">{{ name }}</a>{{ ", " if not loop.last
 }}{% endfor %}</p>{% endif %}
@@ -120,6 +121,7 @@ def _shown(row: PredictedCase, output: Path) -> dict[str, object]:
         "id": _key(row.participant_id, visit),
         "name": " ".join(part for part in (row.participant_id, visit) if part),
         "usable": usable,
+        "lesions": counted(row.lesion_count or 0, "lesion"),
         "count": row.lesion_count if usable else "n/a",
         "volume": f"{row.lesion_volume_ml:.2f}" if row.lesion_volume_ml is not None else "n/a",
         "short": "" if usable and not notes else "left out" if not usable else "warnings",

@@ -64,9 +64,13 @@ def load_lesion_model(folder: Path, device: str | Sequence[str]) -> LesionModel:
     """Load a model folder onto the first of a site's devices.
 
     Raises:
-        ModelFolderError: it cannot be used.
+        ModelFolderError: it cannot be used, or is of outcomes.
     """
     card, weights = load_model(folder)
+    if card.study.classification is not None:
+        raise ModelFolderError(
+            f"{folder}: study {card.study.name} predicts an outcome; name a model that outlines lesions"
+        )
     network = build_network(card.study)
     set_weights(network, weights)
     return LesionModel(card, network, pick_device(device))

@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 import typer
 
-from msfl_common.errors import MsflError
+from msfl_common.errors import GRANT_ACCESS, MsflError
 from msfl_common.system.command_line import back_to_normal
 from msfl_common.system.foreign_text import harmless
 from msfl_common.system.processes import end_debug_channels
@@ -31,6 +31,7 @@ _CLICKS_WORDS = (
     (r"(No such (?:option|command):? \S+?)\.? Did you mean", r"\1; did you mean"),
     (r" \(Possible options: ([^)]+)\)", r"; did you mean one of \1"),
 )
+_UNREADABLE = re.compile(r"Path '(.+)' is not readable")
 _INTERRUPTED = 130
 _BAD_INPUT = 2
 _FAILED = 1
@@ -85,6 +86,8 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
         context = getattr(error, "ctx", None)
         hint = f"; see {context.command_path} --help" if context is not None else ""
         message = _in_words(" ".join(error.format_message().split()))
+        if unreadable := _UNREADABLE.search(message):
+            return _BAD_INPUT, [f"{unreadable[1]}: cannot be read: Permission denied; {GRANT_ACCESS}"]
         # A bare command shows its help and has nothing to add.
         return _BAD_INPUT, [message.rstrip(".?") + hint] if message else []
     if isinstance(error, BrokenPipeError):  # `| head` has read enough; nothing is wrong

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from msfl_common.errors import ConfigError
+from msfl_common.errors import ConfigError, unreadable
 from msfl_common.system.foreign_text import is_plain, shown
 from msfl_common.system.setting_faults import describe_faults
 
@@ -60,7 +60,7 @@ def read_text(path: Path, most_bytes: int = MOST_RECORD) -> str:
     except FileNotFoundError:
         raise ConfigError(str(path), ["no such file; correct its name"]) from None
     except OSError as error:
-        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
+        raise ConfigError(str(path), [unreadable(error)]) from None
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -73,9 +73,9 @@ def parse_yaml(text: str, source: str) -> Any:
         return yaml.load(text, _PlainLoader)  # a SafeLoader, narrowed
     except yaml.MarkedYAMLError as error:
         at = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ConfigError(
-            source, [f"not valid YAML: {at}{shown(error.problem or str(error), 400)}; correct it there"]
-        ) from None
+        said = shown(error.problem or str(error), 400)
+        fix = "write a backslash twice, or leave the double quotes out" if "escape" in said else "correct it there"
+        raise ConfigError(source, [f"not valid YAML: {at}{said}; {fix}"]) from None
     except yaml.YAMLError as error:
         raise ConfigError(source, [f"not valid YAML: {shown(' '.join(str(error).split()), 400)}"]) from None
     except (ValueError, OverflowError, RecursionError, AttributeError, TypeError) as error:  # pyyaml's own slips
@@ -211,7 +211,9 @@ def _decoded(content: bytes, source: str) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise ConfigError(source, [f"cannot be read as text: byte {error.start} is not UTF-8"]) from None
+        raise ConfigError(
+            source, [f"cannot be read as text: byte {error.start} is not UTF-8; save it as UTF-8"]
+        ) from None
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, unreadable
 from msfl_common.trust.kit import KIT_FILES, MOST_BYTES, lacks
 
 _FOLDER = "kit/"  # unpacked beside site.yaml, it lies where `kit:` looks
@@ -38,7 +38,7 @@ def unpack_kit(path: Path) -> dict[str, bytes]:
         with path.open("rb") as stream:
             content = stream.read(_MOST_ARCHIVE_BYTES + 1)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; name the coordinator's archive") from None
+        raise InputError(f"{path}: " + unreadable(error, "name the coordinator's archive")) from None
     if len(content) > _MOST_ARCHIVE_BYTES:
         raise InputError(f"{path}: larger than any kit, {_MOST_ARCHIVE_BYTES} bytes; {_ASK_AGAIN}")
     try:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from msfl_common.config.base import Name, Task
-from msfl_common.errors import ConfigError, InputError
+from msfl_common.errors import ConfigError, InputError, unreadable
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate, pool
 from msfl_common.metrics.metric import Metric
@@ -231,7 +231,7 @@ def read_summary(out: Path) -> Summary:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected the output folder of a run that completed a round") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{path}: {unreadable(error)}") from None
     except ConfigError as error:
         raise InputError(f"{error}; it is damaged, or of another version: restore it from a backup") from None
 

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from msfl_common.config.base import Name, validate
 from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.config.yaml_template import commented_yaml
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, unreadable
 from msfl_common.system.files import check_private, private_folder, quoted, unless_empty, write_bytes, write_text
 from msfl_common.system.reading import MOST_KEY, mapping_of, read_bounded
 from msfl_common.trust.kit import read_certificate
@@ -211,7 +211,7 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(read_bounded(path, MOST_KEY), password=None)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; {RESTORE}") from None
+        raise InputError(f"{path}: {unreadable(error, RESTORE)}") from None
     except (ValueError, TypeError):
         raise InputError(f"{path}: holds no private key; {RESTORE}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):

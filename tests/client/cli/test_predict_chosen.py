@@ -69,6 +69,7 @@ def test_another_threshold_is_said_wherever_its_masks_go(command: list[Any], tmp
     assert done.returncode == 0, done.stderr
     caution = f"Threshold {threshold:g} is not the study's own, 0.3: the figures that the study reports of this model"
     assert caution in " ".join(done.stderr.split())
+    assert caution in " ".join(run_main(main, *command, "--threshold", threshold, "--quiet").stderr.split())
     for path in maps:
         there = tmp_path / "out" / path.relative_to(tmp_path / "own")
         assert there.read_bytes() == path.read_bytes()

@@ -82,15 +82,27 @@ def test_what_a_folder_is_warned_of_or_refused_for_images_are_too(site, model: P
         (["FLAIR=F1", "T1w=T1", "T2w=T1"], "the model does not see T2w, but T1w, FLAIR; leave it out"),
         (["flair=F1", "T1w=T1"], "no such contrast: flair; did you mean FLAIR"),
         (["FLAIR=F1", "FLAIR=F2", "T1w=T1"], "FLAIR is named twice, also as"),
-        (["FLAIR=F1", "T1w=F1"], "the same file as FLAIR"),
+        (["FLAIR=X", "T1w=X"], "the same file as FLAIR"),
         (["FLAIR=F1", "T1w=nowhere"], "no such file"),
         (["FLAIR=F1", "T1w=."], "a folder, not a file"),
+        (["FLAIR=T1", "T1w=F1"], "its name says T1w; give it as that, or correct its name"),
+        (["FLAIR=F1", "T1w=LINK"], "a link to a file that is not there; fetch that file"),
+        (["FLAIR=F1", "T1w=MGZ"], "expected .nii or .nii.gz; FreeSurfer's: mri_convert makes .nii.gz of it"),
+        (["FLAIR=F1", "T1w=IMG"], "expected .nii or .nii.gz; a pair of .hdr and .img"),
+        (["FLAIR=F1", "T1w=ANY"], "expected .nii or .nii.gz; convert it to NIfTI, or correct its name"),
         (["F1", "T1w=T1"], "expected a contrast and its file: --image T1w=FILE"),
         (["FLAIR=F1", "T1w=T2"], "the files are named as of sub-01 and sub-02"),
     ],
 )
 def test_what_is_wrong_with_the_images_is_said(images: list[str], text: str, site, model: Path, tmp_path: Path) -> None:
     places = {f"{name[0]}{n}": site.image(f"sub-0{n}", name) for name in ("FLAIR", "T1w") for n in (1, 2)}
+    for name, file in (("MGZ", "t1.mgz"), ("IMG", "t1.img"), ("ANY", "IM0001")):
+        places[name] = tmp_path / file
+        places[name].touch()
+    places["X"] = tmp_path / "x.nii.gz"
+    places["X"].touch()
+    places["LINK"] = tmp_path / "t1.nii.gz"
+    places["LINK"].symlink_to("nowhere.nii.gz")
     given = ["=".join(str(places.get(part, part)) for part in word.split("=")) for word in images]
     command = ["predict", "--model", model, "--output", tmp_path / "out"]
     done = run_main(main, *command, *(f"--image={word}" for word in given))

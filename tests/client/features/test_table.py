@@ -94,6 +94,13 @@ def test_a_table_that_is_none(tmp_path: Path, content: str | None, text: str) ->
         read_features_table(path)
 
 
+def test_a_decimal_comma_is_said_with_its_fix(tmp_path: Path) -> None:
+    path = tmp_path / "features.tsv"
+    path.write_text("participant_id\tbrain_volume_ml\nsub-01\t1250,5\n")
+    with pytest.raises(InputError, match="found '1250,5'; write numbers with a decimal point"):
+        read_features_table(path)
+
+
 def test_a_quote_divides_nothing_and_labels_may_lack_their_prefix(tmp_path: Path) -> None:
     path = tmp_path / "own.tsv"
     path.write_text('participant_id\tsession_id\tscanner\tbpf\n1\t02\t"GE 3T\t0.8\n\nsub-2\tn/a\tB\t0.7\n')

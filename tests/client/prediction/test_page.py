@@ -57,12 +57,14 @@ def test_the_page_holds_every_case_and_asks_for_nothing(tmp_path: Path) -> None:
     write_bytes(tmp_path / "sub-01" / "ses-1" / "anat" / "sub-01_ses-1_label-lesion_mask.nii.gz", b"")
     rows = [
         PredictedCase("sub-01", "ses-1", 3, 1.234, "ok", ("FLAIR: <odd>",), 0.5),
+        PredictedCase("sub-03", "n/a", 1, 0.1, "ok", (), 0.5),
         PredictedCase("sub-02", "n/a", None, None, "left out: no T1w image", ("grid",)),
     ]
     path = write_page(tmp_path, rows, "s", 0.5, "Threshold 0.5 is not the study's own", "nobody")
     assert path.stat().st_mode & 0o777 == 0o600
     page = path.read_text()
     assert "3 lesions, 1.23 ml." in page
+    assert "1 lesion, 0.10 ml." in page
     assert "FLAIR: &lt;odd&gt;" in page
     assert "no T1w image" in page
     assert "Threshold 0.5 is not the study&#39;s own" in page
