@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from msfl_common.config.base import validate
 from msfl_common.config.former_keys import former_keys
 from msfl_common.config.secrets import refuse_variables
 from msfl_common.config.spelling import no_such
@@ -16,7 +17,6 @@ from msfl_common.errors import ConfigError, InputError
 from msfl_common.strategies import STRATEGIES
 from msfl_common.strategies.base import Strategy
 from msfl_common.system.reading import parse_yaml, read_yaml
-from msfl_common.system.setting_faults import describe_faults
 
 
 def load_study_with(path: Path, assignments: Sequence[str]) -> StudyConfig:
@@ -47,10 +47,7 @@ def load_study_with(path: Path, assignments: Sequence[str]) -> StudyConfig:
     for key, value in sorted(given.items(), key=lambda item: not item[0].endswith(".kind")):
         _put(content, key, value)
     refuse_variables(content, "--set")
-    try:
-        return StudyConfig.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"{path}, with --set {' '.join(given)}", describe_faults(error, StudyConfig)) from None
+    return validate(StudyConfig, content, f"{path}, with --set {' '.join(given)}")
 
 
 def _put(content: dict[str, Any], key: str, value: Any) -> None:

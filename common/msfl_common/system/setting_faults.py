@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -59,6 +59,28 @@ def describe_faults(error: ValidationError, model: Any = None) -> list[str]:
         + (fixes[line] if len(expected) < 2 else "")
         for line, expected in list(lines.items())[:_MOST_FAULTS]
     ]
+
+
+def describe_switches(written: Any, read: Any, keys: tuple[str | int, ...] = ()) -> list[str]:
+    """One line per true or false that pydantic took for the number 1 or 0.
+
+    Args:
+        written: what the file holds.
+        read: the settings that were made of it.
+        keys: where in the file both are.
+    """
+    if isinstance(written, bool):
+        if isinstance(read, bool) or not isinstance(read, int | float):
+            return []
+        expected = _EXPECTED["int_type" if isinstance(read, int) else "float_type"]
+        return [f"{_place(list(keys))}: found {_as_written(written)}; expected {expected}"]
+    pairs: list[tuple[str | int, Any, Any]] = []
+    if isinstance(written, Mapping):
+        there = read if isinstance(read, Mapping) else vars(read) if isinstance(read, BaseModel) else {}
+        pairs = [(str(key), value, there[key]) for key, value in written.items() if key in there]
+    elif isinstance(written, list | tuple) and isinstance(read, list | tuple) and len(written) == len(read):
+        pairs = [(at, *pair) for at, pair in enumerate(zip(written, read, strict=True))]
+    return [line for key, value, setting in pairs for line in describe_switches(value, setting, (*keys, key))]
 
 
 def _described(fault: ErrorDetails, place: str, at: Any, model: Any) -> tuple[str, list[str]]:

@@ -46,7 +46,7 @@ def check_settings(study: StudyConfig) -> Iterator[Finding]:
             yield Finding(
                 "ok",
                 "model" if cost.stage == "final" else f"model of {cost.stage}",
-                f"{cost.model}, {cost.num_parameters:,} parameters, {cost.num_rounds} rounds; in a round a site is "
+                f"{cost.model}, {cost.num_parameters:,} parameters, {cost.spoken_rounds}; in a round a site is "
                 f"sent up to {spoken_bytes(cost.to_site_bytes)} and answers {spoken_bytes(cost.from_site_bytes)}",
             )
     except MsflError as error:

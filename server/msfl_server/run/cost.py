@@ -19,7 +19,7 @@ class StageCost:
 
     Attributes:
         stage: which one.
-        num_rounds: its rounds.
+        num_rounds: its rounds; of a model that ends by itself, the most that it needs.
         model: the kind of network or model.
         num_parameters: of the model; of one of features, the figures in its state.
         to_site_bytes: arrays that a site is sent in a round that validates.
@@ -35,6 +35,11 @@ class StageCost:
     from_site_bytes: int
     kept_bytes: int
 
+    @property
+    def spoken_rounds(self) -> str:
+        """Its rounds, for people."""
+        return f"{self.num_rounds} round{'s' * (self.num_rounds != 1)}"
+
 
 def cost_of(study: StudyConfig) -> Iterator[StageCost]:
     """Each stage, in order.
@@ -46,9 +51,10 @@ def cost_of(study: StudyConfig) -> Iterator[StageCost]:
         settings = study_at(study, stage)
         strategy, whole = strategy_of(settings), weights_like(settings)
         shared = strategy.shared(whole)
+        needed = settings.classification.model.num_rounds_needed if settings.classification else None
         yield StageCost(
             stage=stage,
-            num_rounds=settings.rounds.num_rounds,
+            num_rounds=min(settings.rounds.num_rounds, needed or settings.rounds.num_rounds),
             model=settings.classification.model.kind if settings.classification else settings.network.kind,
             num_parameters=sum(value.size for value in whole.values()),
             to_site_bytes=_num_bytes(strategy.request(shared, {})) + _num_bytes(shared),

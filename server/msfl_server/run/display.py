@@ -65,6 +65,7 @@ class RunDisplay(SiteDisplay):
         super().__init__(progress)
         self._rounds = progress.add_task("rounds", total=num_rounds, note="")
         self._is_first, self._waits_for = True, ""
+        self._is_staged = False
 
     def doing(self, what: str) -> None:
         """What is being done before the rounds, that no site does."""
@@ -72,8 +73,11 @@ class RunDisplay(SiteDisplay):
         self._progress.update(self._rounds, note=what)
 
     def on_stage(self, stage: Stage, num_rounds: int) -> None:
-        """A stage of the run: its name, and the bar from the start."""
+        """A stage of the run: its name, and the bar from the start; a line, where a run has several."""
         what = "rounds" if stage == "final" else f"rounds of {stage}"
+        if stage != "final" or self._is_staged:
+            self.say(f"rounds of {'the outcome' if stage == 'final' else stage}, at most {num_rounds}")
+            self._is_staged = True
         self._progress.reset(self._rounds, total=num_rounds, description=what, note="")
 
     def on_wait(self, number: int, what: str, sites: list[str], left_s: float) -> None:  # noqa: ARG002

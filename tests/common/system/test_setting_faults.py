@@ -83,6 +83,13 @@ def test_whatever_is_wrong_is_told_in_words_of_our_own(model: type[BaseModel], c
             {**OUTCOMES, "classification": {**OUTCOMES["classification"], "model": {"kind": "logistic", "l1_rati": 1}}},
             "classification.model.l1_rati: unknown key; did you mean l1_ratio?",
         ),
+        (StudyConfig, {**STUDY, "min_patients": True}, "min_patients: found true; expected a whole number"),
+        (
+            StudyConfig,
+            {**STUDY, "network": {"kind": "unet", "channels": [16, True]}},
+            "network.channels, entry 2: found true; expected a whole number",
+        ),
+        (SiteConfig, {**SITE, "policy": {"min_patients": True}}, "policy.min_patients: found true; expected a whole"),
         (ImportRules, {"series": [{"description": "*FLAIR*"}]}, "series, entry 1, take_for: required, but not there"),
     ],
 )

@@ -36,6 +36,24 @@ def test_each_thing_that_is_begun_before_the_first_round_leaves_one_line(capsys:
     ]
 
 
+def test_the_rounds_of_each_stage_stand_below_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    record = RoundSummary(round=1, train_loss=1, metrics={}, sites_ok=("a",), sites_failed=(), seconds=1)
+    with run_display(2) as display:
+        display.on_stage("segmentation-1", 2)
+        display.show(record)
+        display.on_stage("final", 3)
+        display.show(record)
+    with run_display(2) as display:
+        display.on_stage("final", 3)
+    line = "round   1  loss 1.000  1 of 1 sites  1.0 s"
+    assert capsys.readouterr().err.splitlines() == [
+        "rounds of segmentation-1, at most 2",
+        line,
+        "rounds of the outcome, at most 3",
+        line,
+    ]
+
+
 def test_what_takes_seconds_is_said_and_what_does_not_is_not(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

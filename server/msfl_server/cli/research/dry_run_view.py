@@ -17,7 +17,7 @@ def print_dry_run(console: Console, found: DryRun) -> None:
     for cost in found.costs:
         what = "" if cost.stage == "final" else f"{cost.stage}: "
         console.print(
-            f"{what}{cost.num_rounds} rounds of {cost.model}, {cost.num_parameters:,} parameters; in a round each site "
+            f"{what}{cost.spoken_rounds} of {cost.model}, {cost.num_parameters:,} parameters; in a round each site "
             f"is sent up to {spoken_bytes(cost.to_site_bytes)} and answers {spoken_bytes(cost.from_site_bytes)}"
         )
     table = Table("site", "training cases", "of patients", "validation patients", "test patients")
