@@ -98,7 +98,7 @@ def _of_few(name: str, told: Sequence[Characteristics], place: int) -> set[str]:
     """
     if name not in _SHARES:
         return set()
-    few = {one.of for one in told if not _are_many(one, place)}
+    few: set[str] = {one.of for one in told if not _are_many(one, place)}
     is_of_two = sum(one.of == "site" for one in told) <= 2
     return {one.of for one in told} if "site" in few and is_of_two else few
 
