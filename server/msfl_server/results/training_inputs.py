@@ -89,9 +89,13 @@ class Characteristics(BaseModel):
 
 
 def characteristics_of(sites: Mapping[str, TrainingInputs], classes: Sequence[str]) -> tuple[Characteristics, ...]:
-    """All together, by class and by site; by class only of two sites and more, so that none is of a class at a site."""
+    """All together, by class and by site; by class only where no class is of one site, so that none is of one there.
+
+    A class that is left out alone would be what all have more than the others, so that all of them are.
+    """
     groups: list[tuple[Literal["all", "class", "site"], str, Spread | None]] = [("all", "", spread_of(sites.values()))]
-    if len(sites) > 1:
+    num_sites_K = [sum(one.cases[number] > 0 for one in sites.values()) for number in range(len(classes))]
+    if 1 not in num_sites_K:
         groups += [("class", name, spread_of(sites.values(), [number])) for number, name in enumerate(classes)]
     groups += [("site", name, spread_of([one])) for name, one in sorted(sites.items())]
     return tuple(

@@ -19,8 +19,9 @@ from msfl_common.dataset import Dataset
 from msfl_common.feature_models import first_state, predict_proba
 from msfl_server.report.classification import classification_section
 from msfl_server.report.page import write_report
+from msfl_server.report.patients import FEW, patients_table
 from msfl_server.results.summary import RoundSummary, SiteSummary, Summary
-from msfl_server.results.training_inputs import training_inputs
+from msfl_server.results.training_inputs import Characteristics, training_inputs
 from msfl_server.rounds.checkpoint import RunState
 from msfl_server.run.summarise import summarise_run
 
@@ -118,6 +119,34 @@ def test_a_table_1_says_who_trained(study: StudyConfig, summary: Summary) -> Non
     assert rows["Female, n (%)"][3] == f"{female} ({100 * female / 90:.0f}%)"
     positive = np.concatenate([one.features_NP[one.labels_N == 1] for one in TRAIN.values()])
     assert rows["EDSS, mean (SD)"][2] == f"{positive[:, 3].mean():.2f} ({positive[:, 3].std(ddof=1):.2f})"
+
+
+@pytest.mark.parametrize(
+    ("women", "shown"),
+    [
+        ((20, 12, 9), {"all", "class", "site"}),
+        ((20, 3, 9), {"all", "class"}),
+        ((20, 3), set()),  # of two, who knows one would know the other from all
+        ((15, 29), {"all", "class", "site"}),  # nobody without it
+        ((20, 26), set()),
+    ],
+)
+def test_a_share_of_few_patients_is_not_shown_nor_follows(
+    study: StudyConfig, summary: Summary, women: tuple[int, ...], shown: set[str]
+) -> None:
+    def told(of: Any, cases: int, count: float) -> Characteristics:
+        return Characteristics(of=of, name="", cases=cases, means=(2.0, 38.0, 1 - count / cases, 3.0), sds=(1.0,) * 4)
+
+    every = sum(women)
+    halves = [told("class", 29 * len(women) // 2, every / 2)] * 2
+    columns = (told("all", 29 * len(women), every), *halves, *(told("site", 29, count) for count in women))
+    assert summary.classification is not None
+    table = patients_table(summary.classification.model_copy(update={"characteristics": columns}), study)
+    assert table is not None
+    cells = next(row["cells"] for row in table["rows"] if row["title"] == "Female, n (%)")
+    assert {one.of for one, cell in zip(columns, cells, strict=True) if cell != FEW} == shown
+    assert {row["of"] for row in table["csv"] if row["input"] == "sex" and row["mean"] is not None} == shown
+    assert all(FEW not in row["cells"] for row in table["rows"] if row["title"] != "Female, n (%)")
 
 
 def test_the_summary_holds_no_figures_of_a_class_at_a_site(summary: Summary) -> None:

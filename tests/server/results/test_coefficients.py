@@ -15,7 +15,7 @@ from tests.feature_models import answers_of, make_cases, make_settings, play
 from msfl_common.feature_models import first_state, predict_proba
 from msfl_server.results.classification import counts_by_class
 from msfl_server.results.coefficients import coefficients_of
-from msfl_server.results.training_inputs import TrainingInputs, spread_of, training_inputs
+from msfl_server.results.training_inputs import TrainingInputs, characteristics_of, spread_of, training_inputs
 
 SITES = make_cases(3, (70, 45, 30), 5)
 THREE = make_cases(4, (80, 60, 50), 4, num_classes=3)
@@ -52,6 +52,14 @@ def test_training_cases_are_those_of_the_pooled_table() -> None:
         np.testing.assert_allclose(alone.sd_P, cases.features_NP.std(axis=0, ddof=1), rtol=1e-9)
         assert training[site].cases == tuple(np.bincount(cases.labels_N, minlength=2))
     assert counts_by_class(training, {}, {}) == {"training": {site: one.cases for site, one in training.items()}}
+
+
+def test_no_class_of_one_site_alone_is_told_nor_follows_from_the_others() -> None:
+    both = TrainingInputs(cases=(20, 10), means=((1.0,), (2.0,)), squares=((3.0,), (4.0,)))
+    one = TrainingInputs(cases=(12, 0), means=((1.5,), (0.0,)), squares=((3.0,), (0.0,)))
+    told = characteristics_of({"a": both, "b": one}, ["0", "1"])
+    assert [(group.of, group.name) for group in told] == [("all", ""), ("site", "a"), ("site", "b")]
+    assert "class" in {group.of for group in characteristics_of({"a": both, "b": both}, ["0", "1"])}
 
 
 def test_no_case_has_no_spread() -> None:

@@ -9,6 +9,7 @@ patient's values, which leave no site.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from msfl_common.metrics.registry import ALL_METRICS
 from msfl_server.research.comparison.measured import MeasuredRun, Value
 
 BASIS = "independent"
+_LARGEST = sys.float_info.max  # figures of a hostile site can be further apart
 # Settings that decide who is tested, or on what: other ones, and figures are of something else.
 _DECIDE = {
     "task": "tasks",
@@ -93,17 +95,19 @@ def compare(first: MeasuredRun, second: MeasuredRun) -> Comparison:
 
 
 def difference(first: Value, second: Value) -> Difference:
-    """Second less first, with the interval of the top of this module; none where either has none.
+    """Second less first, with the interval of the top of this module; none where either has none or none holds it.
 
     >>> one = difference(Value(0.5, 0.4, 0.6, 10), Value(0.7, 0.6, 0.8, 10))
     >>> round(one.difference, 3), round(one.low, 3), round(one.high, 3)
     (0.2, 0.059, 0.341)
     """
-    found = second.mean - first.mean
+    found = max(-_LARGEST, min(_LARGEST, second.mean - first.mean))
     if first.low is None or first.high is None or second.low is None or second.high is None:
         return Difference(first, second, found, None, None)
     low = found - math.hypot(second.mean - second.low, first.high - first.mean)
     high = found + math.hypot(second.high - second.mean, first.mean - first.low)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return Difference(first, second, found, None, None)
     return Difference(first, second, found, low, high)
 
 

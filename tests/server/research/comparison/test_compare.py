@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tests.commands import run_main
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_server.cli.main import main as server
+from msfl_server.research.comparison.compare import difference
+from msfl_server.research.comparison.measured import Value
 from msfl_server.research.cross_validation.results import (
     PLAN_FILE,
     RESULTS_FILE,
@@ -184,3 +187,11 @@ def test_cross_validations_are_compared_fold_by_fold_and_with_no_run(tmp_path: P
     assert set(document["parts"]) == {"fold-1", "fold-2"}
     refused = run_main(server, "compare", first, made(tmp_path / "run", study))
     assert (refused.returncode, "one is a cross-validation, the other a run" in refused.stderr) == (2, True)
+
+
+def test_figures_further_apart_than_any_number_have_no_interval() -> None:
+    first, second = Value(1e308, 0.9e308, 1.7e308, 10), Value(-1e308, -1.7e308, 0.0, 10)
+    found = difference(first, second)
+    assert math.isfinite(found.difference)
+    assert found.low is found.high is None
+    json.dumps(found.__dict__ | {"first": None, "second": None}, allow_nan=False)
