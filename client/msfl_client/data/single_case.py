@@ -41,8 +41,8 @@ def images_of(words: Sequence[str], needed: Sequence[Contrast]) -> dict[Contrast
             raise InputError(f"--image {word}: {contrast} is named twice, also as {images[contrast]}; leave one out")
         if fault := _file_fault(path):
             raise InputError(f"--image {word}: {fault}")
-        if (name := parse_image_name(path)) and name.suffix in _SUFFIXES - {facts_of(contrast).suffix}:
-            raise InputError(f"--image {word}: its name says {name.suffix}; give it as that, or correct its name")
+        if (named := parse_image_name(path)) and named.suffix in _SUFFIXES - {facts_of(contrast).suffix}:
+            raise InputError(f"--image {word}: its name says {named.suffix}; give it as that, or correct its name")
         if twin := next((other for other, known in images.items() if known.samefile(path)), None):
             raise InputError(f"--image {word}: the same file as {twin}; give each contrast its own")
         images[contrast] = path

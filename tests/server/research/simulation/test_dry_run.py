@@ -45,7 +45,7 @@ def everything(*folders: Path) -> dict[Path, int]:
 def test_what_is_said_is_what_the_run_does_and_nothing_is_written(
     cohort: Path, tmp_path: Path, ready_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = study_file(tmp_path, 2)
+    study = study_file(tmp_path, 3)
     monkeypatch.chdir(tmp_path)
     before = everything(cohort, tmp_path)
     done = run_main(server, "simulate", study, "--cohort", cohort, "--dry-run", "--json")
