@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from msfl_server.report.charts import learning_curve
-from msfl_server.report.shell import csv_link, file_name, svg_link
+from msfl_server.report.shell import csv_link, file_name, svg_link, table_link
 
 
 def file_of(link):
@@ -44,3 +44,13 @@ def test_rows_become_a_file_with_all_digits():
 
 def test_names_of_files_hold_nothing_odd():
     assert file_name("Dice similarity, study's grid (95% CI)") == "dice-similarity-study-s-grid-95-ci"
+
+
+def test_a_table_of_the_page_becomes_a_file_of_its_cells():
+    html = """<thead><tr><th scope="col">Fold</th><th>AUROC<br>mean</th></tr></thead>
+    <tbody><tr><th>1</th><td class="n">-0.50
+      (0.4 to 0.6)</td></tr><tr><th>&lt;b&gt;</th><td>-0.25</td></tr><tr><th>=1+1</th><td></td></tr></tbody>"""
+    _, text = file_of(table_link(html))
+    assert list(csv.reader(io.StringIO(text))) == [
+        ["Fold", "AUROC mean"], ["1", "'-0.50 (0.4 to 0.6)"], ["<b>", "-0.25"], ["'=1+1", ""]
+    ]  # fmt: skip
