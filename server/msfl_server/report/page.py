@@ -93,7 +93,6 @@ def write_report(
         overlays=[{"site": o.site, "caption": o.caption, "src": overlay_png(o)} for o in overlays],
         outline={"reference": REFERENCE_COLOUR, "prediction": PREDICTION_COLOUR},
         settings=flat_settings(study),
-        settings_rows=[setting._asdict() for setting in flat_settings(study)],
         metric_rows=metric_rows(summary),
         round_rows=round_rows(summary),
         versions=_versions(),

@@ -24,7 +24,7 @@ def test_those_that_are_named_and_no_others(site, tmp_path: Path, monkeypatch: p
     site_file = init_site(tmp_path / "site", "a", site.root, None).site_file
     done = run_main(main, "preprocess", site_file, "--subject", "02")
     assert (asked, done.returncode) == (["sub-02"], 2)
-    assert "none of 1 cases can be used; sub-02: no brain" in done.stderr
+    assert "the only case cannot be used; sub-02: no brain" in done.stderr
     wrong = run_main(main, "preprocess", site_file, "--subject", "2")
     assert (wrong.returncode, asked) == (2, ["sub-02"])
     assert "no such patient: sub-2; did you mean sub-02?" in wrong.stderr

@@ -161,7 +161,7 @@ def test_the_rules_of_a_site_go_first(tmp_path: Path) -> None:
         ("series: [{take_for: T1w}]", "a rule needs a description or a protocol"),
         (
             "series: [{description: x, take_for: T3w}]",
-            r"^\S+: series\.0\.take_for: found 'T3w'; no such contrast: T3w.* skip$",  # one line for one fault
+            r"^\S+: series, entry 1, take_for: found 'T3w'; no such contrast: T3w; did you mean .* skip$",
         ),
         ("series: [{description: x}]", "take_for"),
         ("people: anybody", "people"),
