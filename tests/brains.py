@@ -6,12 +6,13 @@ from functools import lru_cache
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from msfl_client.imaging.alignment import Alignment
 from msfl_client.imaging.fit import Fit, ThinImage, thin_image
-from msfl_client.imaging.registration import load_template
+from msfl_client.imaging.registration import load_template, template_brain
 
 
 @lru_cache(maxsize=8)
@@ -30,6 +31,19 @@ def brain(contrast: str, head: int = 0, spacing_mm: tuple[float, float, float] =
     thick = ndimage.uniform_filter(voxels, step)[:: step[0], :: step[1], :: step[2]]
     kept = voxels[:: step[0], :: step[1], :: step[2]] > 0
     return nib.Nifti1Image((thick * kept * 1000).astype(np.float32), affine)
+
+
+@lru_cache
+def crooked_template(spacing_mm: float) -> NDArray[np.float32]:
+    """The template, bent so that left differs from right, as in a head; it is 0 outside of the template's brain.
+
+    A contrast of a symmetric head may be mirrored, and seconds go into looking for that.
+    """
+    voxels = np.asarray(load_template(spacing_mm).dataobj, np.float32)
+    noise = np.random.default_rng(0).normal(size=(3, *voxels.shape))
+    bends = np.stack([ndimage.gaussian_filter(part, 12 / spacing_mm) for part in noise])
+    bent = ndimage.map_coordinates(voxels, np.indices(voxels.shape) + 5 / spacing_mm * bends / bends.std(), order=1)
+    return np.asarray(bent * template_brain(spacing_mm), np.float32)
 
 
 def thin(image: nib.Nifti1Image) -> ThinImage:

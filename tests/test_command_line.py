@@ -55,7 +55,12 @@ MEANINGS = {
     "--debug": "a traceback",
     "--device": "what is computed on",
     "--drop": "a column left out",
+    "--dry-run": "what a run would be, without it",
     "--every-visit": "all visits of a patient",
+    "--image": "an image of a contrast, outside of any BIDS folder",
+    "--subject": "patients to look at alone",
+    "--threshold": "the probability from which on something is lesion, or of a class",
+    "--visit": "visits to look at alone",
     "--force": "take what cannot be right",
     "--export": "all of the ledger as a table",
     "--fingerprint": "approval of an authority by its fingerprint",
@@ -92,12 +97,14 @@ MEANINGS = {
     "--rules": "what series of certain names are",
     "--search": "a search of hyperparameters",
     "--seed": "the seed",
+    "--set": "a setting in the place of the file's",
     "--site": "a site's file",
     "--sites": "number of sites",
     "--spacing": "voxel size",
     "--start-from": "what a deep model starts from",
     "--study": "the study's file",
     "--table": "a table of features",
+    "--template": "the example that a study begins with",
     "--tracking-uri": "the MLflow server",
     "--verbose": "log lines",
     "--verify": "checking the ledger alone",
@@ -107,8 +114,8 @@ MEANINGS = {
     "--yes": "not being asked",
 }
 PLACES = {
-    "BIDS", "COHORT_DIR", "DICOM", "KEY_FILE", "KIT.zip", "RUN_DIR", "SITE.yaml", "SITE_DIR", "SITE_NAME", "STUDY.yaml",
-    "STUDY_DIR", "STUDY_NAME",
+    "BIDS", "COHORT_DIR", "DICOM", "KEY_FILE", "KIT.zip", "NAME", "RUN_DIR", "SITE.yaml", "SITE_DIR", "SITE_NAME",
+    "STUDY", "STUDY.yaml", "STUDY_DIR", "STUDY_NAME",
 }  # fmt: skip
 
 
@@ -274,7 +281,7 @@ def test_quiet_leaves_results_and_errors(place: int, tmp_path: Path) -> None:
     assert "2 patients at 1 sites" in loud.stderr
     failed = run_main(server, "report", "--quiet", tmp_path / "nothing")
     assert failed.returncode == 2
-    assert "summary.json: no such file" in failed.stderr
+    assert "nothing: no such file" in failed.stderr
 
 
 def test_verbose_says_what_is_done_and_leaves_stdout_alone(tmp_path: Path, cohort: Path) -> None:
@@ -319,7 +326,7 @@ def test_every_command_of_a_sites_life_has_one_document(tmp_path: Path, cohort: 
     assert document(server, "ledgers", study)["broken"] == []
     assert document(server, "remove-site", study, "a")["sites"] == []
     refused = run_main(server, "status", study, "--watch", "--json")
-    assert (refused.returncode, refused.stderr) == (2, "--watch and --json: leave one out; a document is one\n")
+    assert (refused.returncode, refused.stderr) == (2, "--watch and --json: leave one out\n")
 
 
 def test_a_person_who_is_asked_is_asked_on_stderr_where_stdout_is_a_document(

@@ -73,7 +73,7 @@ def test_a_coordinator_needs_nothing_of_a_sites_or_of_research(tmp_path) -> None
     assert found[-3][0] == 0
     assert found[-2][0] == 1  # not running
     assert found[-1][0] == 2
-    assert "expected the output folder of a run that completed a round" in found[-1][2]
+    assert "the study has no run yet" in found[-1][2]
 
 
 @pytest.mark.slow

@@ -46,6 +46,7 @@ classification:
 # folder of whatever, `SECRET` a file of whatever text, `WRITE` a file and `FILL` a folder that it is to make. The rest
 # is in order, and lies in the folder `world`.
 CLIENT = (
+    "example site --output WRITE",
     "init FILL --name a --data bids",
     "init new --name a --data SEEK",
     "check READ",
@@ -82,6 +83,7 @@ CLIENT = (
     "make-officer-key new.key --passphrase-file SECRET",
 )
 SERVER = (
+    "example study --output WRITE",
     "make-cohort FILL --without-images --sites 1 --patients 2",
     "simulate READ --cohort cohort --output new",
     "simulate study.yaml --cohort ENTER --output new",
@@ -89,7 +91,11 @@ SERVER = (
     "simulate study.yaml --cohort cohort --output FILL",
     "simulate --resume ENTER",
     "simulate study.yaml --cohort cohort --output new --start-from READ",
+    "simulate READ --cohort cohort --dry-run",
+    "simulate study.yaml --cohort ENTER --dry-run",
+    "simulate study.yaml --site READ --dry-run",
     "report ENTER",
+    "compare ENTER cohort",
     "init FILL --host localhost",
     "init new --host localhost --study READ",
     "init new --host localhost --offline-ca FILL",
@@ -101,6 +107,7 @@ SERVER = (
     "renew-certificate ENTER",
     "renew-certificate study --ca-key READ",
     "renew-kits ENTER",
+    "check READ",
     "start ENTER",
     "status ENTER",
     "stop ENTER",

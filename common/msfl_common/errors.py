@@ -153,6 +153,21 @@ class FutileRunError(RunError):
     exit_code = 2
 
 
+GRANT_ACCESS = "grant read access, or run as the account that it belongs to"
+
+
 def reason(error: Exception) -> str:
     """What an error of reading a file says, without the number and the path that the system's own put around it."""
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def unreadable(error: OSError, otherwise: str = "") -> str:
+    """That a file cannot be read, and what to do: access, where that is what lacks, else what fits this file.
+
+    >>> unreadable(PermissionError(13, "Permission denied"), "correct its name")
+    'cannot be read: Permission denied; grant read access, or run as the account that it belongs to'
+    >>> unreadable(OSError(5, "Input/output error"), "restore it from a backup")
+    'cannot be read: Input/output error; restore it from a backup'
+    """
+    fix = GRANT_ACCESS if isinstance(error, PermissionError) else otherwise
+    return f"cannot be read: {reason(error)}" + (f"; {fix}" if fix else "")

@@ -14,7 +14,10 @@ import nibabel as _nibabel  # noqa: F401 - these three first: they look for some
 import scipy.ndimage as _ndimage  # noqa: F401
 import torch as _torch  # noqa: F401
 
-_UNUSED = ("mlflow", "matplotlib", "pandas", "PIL", "pyarrow", "scipy.signal", "skimage", "sklearn", "tifffile")
+_UNUSED = (
+    *("PIL", "ignite", "jsonschema", "matplotlib", "mlflow", "optuna", "pandas", "pyarrow"),
+    *("scipy.signal", "skimage", "sklearn", "tifffile"),
+)
 
 
 @contextmanager

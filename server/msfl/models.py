@@ -57,8 +57,8 @@ class Model:
             force: predict what cannot be right, too: an image whose sform and qform disagree, say.
 
         Returns:
-            A row for each case (`lesions.tsv`), or for each patient or visit (`predictions.tsv`); the column `status`
-            says why one could not be used, `warnings` what deserves a look.
+            A row for each case (`lesions.tsv`), or for each patient or visit (`predictions.tsv`), also of earlier runs
+            into `output`; the column `status` says why one could not be used, `warnings` what deserves a look.
 
         Raises:
             InputError: the folder, or all of its cases, cannot be used; or `every_visit` is asked of lesions.
@@ -92,7 +92,8 @@ def load_model(folder: str | Path, authority: str | None = None) -> Model:
 
 def _outline_lesions(model: Model, bids: Path, output: Path, device: str, workers: int, force: bool) -> pd.DataFrame:
     from msfl_client.prediction.features import measure_predictions, reference_of_model
-    from msfl_client.prediction.lesions import TABLE, predict_folder
+    from msfl_client.prediction.lesions import predict_folder
+    from msfl_client.prediction.lesions_table import TABLE
 
     predict_folder(model.folder, bids, output, device, origin=model.origin, force=force)
     if (reference := reference_of_model(model.folder)) is not None:

@@ -342,7 +342,13 @@ def test_only_a_person_lets_a_study_be_answered_anew(
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     asked = run_main(main, "reset-answers", path, "tiny")
     assert (asked.returncode, asked.stdout.strip()) == (1, "")
-    assert "1 answers to study tiny are on record" in asked.stderr
+    assert "on record to study tiny: 1 answer. Answer it anew?" in asked.stderr
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    nobody = run_main(main, "reset-answers", path, "tiny")
+    assert nobody.returncode == 2
+    assert nobody.stderr.endswith(
+        "\nanswering a study anew needs a person's yes, and there is no terminal; use --yes\n"
+    )
     assert code(ask(site, "evaluate", request(tiny_study, 1, 1e-3))) is Code.ANSWERED
     assert run_main(main, "reset-answers", path, "tiny", "--yes").returncode == 0
     assert [line.kind for line in lines(site)][-1] == "answers_reset"

@@ -10,7 +10,7 @@ import pytest
 
 from msfl_client.egress.gateway import check_agreed
 from msfl_client.training.site_strategy import site_strategy
-from msfl_common.config.stages import segmentation_name
+from msfl_common.config.stages import stage_name
 from msfl_common.config.study import StudyConfig, parse_study
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import first_state
@@ -84,7 +84,7 @@ def test_other_words_do_not_reset_what_a_strategy_keeps(tiny_study: StudyConfig,
 
 def test_a_stage_keeps_apart_from_a_study_that_is_named_like_it(tiny_study: StudyConfig, tmp_path: Path) -> None:
     """Names of stages are cut short, so those of two long names can be alike, too."""
-    first, name = get_weights(build_network(tiny_study)), segmentation_name("tiny")
+    first, name = get_weights(build_network(tiny_study)), stage_name("tiny", "segmentation")
     settings = tiny_study.model_copy(update={"name": name})
     folders = {site_strategy(tmp_path, settings, first, whole).folder for whole in ("tiny", name)}
     assert {folder.parent.name for folder in folders} == {"tiny", name}

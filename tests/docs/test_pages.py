@@ -11,7 +11,8 @@ import yaml
 from msfl_common.config.base import validate
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import Code
+from msfl_common.errors import FORMER_CODES, Code
+from msfl_server.rounds.exchange import MEANINGS
 from msfl_server.study.server_config import ServerConfig
 from tests.docs.pages import DOCS, IN_REPOSITORY, PAGES, REPOSITORY, typed, unknown
 
@@ -23,6 +24,16 @@ def test_every_code_has_an_entry(code: Code) -> None:
     text = (DOCS / "reference" / "troubleshooting.md").read_text()
     anchor = code.value.lower().replace("_", "-")
     assert f"### {code.value} {{ #{anchor} }}\n" in text
+
+
+def test_every_code_that_is_documented_is_there_and_the_coordinators_are_documented() -> None:
+    text = (DOCS / "reference" / "troubleshooting.md").read_text()
+    at_site, rest = text.split("## By code, at the coordinator")
+    assert set(re.findall(r"^### ([A-Z_]+) ", at_site, re.M)) == {code.value for code in Code}
+    rows = [line.split("|")[1:-1] for line in rest.split("## By message")[0].splitlines() if line.startswith("| `")]
+    documented = {code for row in rows for code in re.findall(r"`([A-Z_]+)`", row[0])}
+    assert documented == set(MEANINGS) - {code.value for code in Code} - set(FORMER_CODES)
+    assert all(row[2].strip() for row in rows)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(DOCS).as_posix())

@@ -158,7 +158,7 @@ def test_kinds_of_message_that_flower_does_not_have_are_dropped(siege: Siege, ki
     hostile = telling(request(siege.task()), APP)
     hostile.kind = kind
     siege.hand_out(hostile)
-    siege.wait_for_reason("answer is not Flower's")
+    siege.wait_for_reason("what answers is no study's server")
     assert hostile.pushed == {}
     written = (siege.state / "site.log").read_text() + siege.made.logs()
     assert "\x1b]" not in written
@@ -261,6 +261,7 @@ def test_the_site_still_trains_for_an_honest_run(siege: Siege, grid: DeployedGri
     assert {path.name for path in siege.state.iterdir() if not path.name.startswith(being_written)} <= {
         *("answers", "cache", "device_hours.json", "device_hours.lock", "last_update", "ledger.head", "ledger.jsonl"),
         *("approved-kit.json", "ledger.late", "ledger.receipts", "node.lock", "session", "site.log", "status.json"),
+        "trained_on",
     }
 
 

@@ -49,6 +49,10 @@ def test_a_real_federation_ends_with_the_weights_of_the_simulation(
     assert check_origin(federation.study.run / "model", authority).is_known
     summary = json.loads((federation.study.run / "summary.json").read_text())
     assert summary["rounds_completed"] == ROUNDS
+    said = (federation.base / "server.log").read_text().splitlines()
+    assert [line.split()[1] for line in said if line.startswith("round ") and f"of {len(SITES)} sites" in line] == [
+        str(number) for number in range(1, ROUNDS + 1)
+    ]
     assert [site["name"] for site in summary["sites"]] == list(SITES)
     for name in SITES:
         assert verify(federation.site(name) / "state" / "ledger.jsonl") == 1 + 2 * ROUNDS

@@ -281,3 +281,40 @@ def test_of_several_classes_the_most_probable_is_explained(predict: Command, tmp
         assert case["interval"] == {"low": interval.low, "high": interval.high, "num_cases": interval.num_cases}
     assert len({case["predicted_class"] for case in cases}) > 1
     assert {f"probability_{name}" for name in classes} <= {*rows_of(tmp_path)[0]}
+
+
+@pytest.mark.parametrize("which", ["logistic", "boosted"])
+def test_chosen_patients_are_predicted_as_among_all(
+    which: str, request: pytest.FixtureRequest, cohort: Path, predict: Command, tmp_path: Path
+) -> None:
+    model = request.getfixturevalue(which)
+    assert predict(model, cohort / "site-a")[0] == 0
+    whole = (tmp_path / "out" / "predictions.tsv").read_text()
+    first, second, *_ = rows_of(tmp_path)
+    shutil.rmtree(tmp_path / "out")
+    chosen = ["--subject", first["participant_id"], "--subject", second["participant_id"].removeprefix("sub-")]
+    code, out, _ = predict(model, cohort / "site-a", *chosen)
+    assert (code, rows_of(tmp_path)) == (0, [first, second])
+    assert "2 of 2 predicted" in out
+    assert predict(model, cohort / "site-a", *chosen[:2], "--visit", "ses-01")[0] == 0
+    assert [row["session_id"] for row in rows_of(tmp_path)][:1] == ["ses-01"]
+    assert rows_of(tmp_path)[-1] == second
+    code, _, err = predict(model, cohort / "site-a", "--subject", "sub-000")
+    assert code == 2
+    assert "no such patient: sub-000; did you mean sub-0" in err
+    assert predict(model, cohort / "site-a")[0] == 0
+    assert (tmp_path / "out" / "predictions.tsv").read_text() == whole
+
+
+def test_another_threshold_of_a_class_is_said(logistic: Path, cohort: Path, predict: Command, tmp_path: Path) -> None:
+    own = load_model(logistic)[0].threshold
+    code, out, _ = predict(logistic, cohort / "site-a", "--threshold", "0.9")
+    assert code == 0
+    assert f"from a probability of 0.9 on, which was asked for. Threshold 0.9 is not the study's own, {own:g}" in out
+    assert all(row["class"] == str(int(float(row["probability_1"]) >= 0.9)) for row in rows_of(tmp_path))
+    assert {row["threshold"] for row in rows_of(tmp_path)} == {"0.9"}
+    for name in ("predictions.json", "dataset_description.json"):
+        facts = json.loads((tmp_path / "out" / name).read_text())
+        assert (facts["Threshold"], facts["StudyThreshold"]) == (0.9, own)
+    code, _, err = predict(logistic, cohort / "site-a")
+    assert (code, "at threshold 0.9, not" in err) == (2, True)

@@ -244,14 +244,14 @@ def test_faults_are_one_line_with_exit_code_2(base: Path, finished: Path) -> Non
         ((*simulate, study, "--cohort", cohort, "--out", study), "cannot be written"),
         ((*simulate, "--resume", base / "taken"), "run.json: not there"),
         ((*simulate, study), "expected STUDY.yaml, --out"),
-        (("msfl-server", "report", base / "taken"), "no such file"),
+        (("msfl-server", "report", base / "taken"), "holds no run"),
         (("msfl-server", "make-cohort", base / "taken"), "other than a simulated cohort"),
         (("msfl-server", "make-cohort", study / "cohort"), "cannot be written"),
         (
             ("msfl-client", "predict", "--model", base, "--input", cohort, "--output", base / "y"),
             "model.json is missing",
         ),
-        (("msfl-client", "check", broken), "unknown key"),
+        (("msfl-client", "check", broken), "is a study's file; name the site's"),
     ):
         done = run(*arguments, code=2)
         assert expected in done.stderr.replace("\n", " "), done.stderr

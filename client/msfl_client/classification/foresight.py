@@ -53,8 +53,23 @@ def _counts(labels_N: NDArray[np.int64], patients: Sequence[str], classes: Seque
 
 
 def _answers(labels_N: NDArray[np.int64], num_classes: int) -> Iterator[NDArray[np.float64]]:
-    """Right ones, the same for all, one case unlike the others, and some of each class whatever is true."""
+    """Right ones, the same for all, one case unlike the others, some of each class whatever is true, and doubtful ones.
+
+    The last spread each class over the same probabilities, so that no class lies apart from the others.
+    """
     num_cases = len(labels_N)
     first_N, order_N = np.zeros(num_cases, np.int64), np.arange(num_cases)
-    for predicted_N in (labels_N, first_N, np.where(order_N == 0, num_classes - 1, 0), order_N % num_classes):
-        yield np.where(np.arange(num_classes) == predicted_N[:, None], 0.9, 0.1 / (num_classes - 1))
+    sure_N = np.full(num_cases, 0.9)
+    doubtful_N = np.zeros(num_cases)
+    for label in range(num_classes):
+        of_class = labels_N == label
+        doubtful_N[of_class] = 0.1 + 0.8 * (np.arange(of_class.sum()) + 0.5) / max(of_class.sum(), 1)
+    for predicted_N, chance_N in (
+        (labels_N, sure_N),
+        (first_N, sure_N),
+        (np.where(order_N == 0, num_classes - 1, 0), sure_N),
+        (order_N % num_classes, sure_N),
+        (labels_N, doubtful_N),
+    ):
+        rest_N1 = (1 - chance_N[:, None]) / (num_classes - 1)
+        yield np.where(np.arange(num_classes) == predicted_N[:, None], chance_N[:, None], rest_N1)

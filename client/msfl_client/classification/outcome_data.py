@@ -4,8 +4,9 @@ Features are those of the site's own table, or computed from its images; in a st
 to the reference first. Which patients train, validate and test follows from the study's seed.
 
 In a study that trains a model of lesions first, features are computed from images, with the lesions of that model in
-every case, so that those it learns from and those it is used on later have lesions of one kind. Outcomes rest on the
-tables alone, never on what the model outlines.
+every case, so that those it learns from and those it is used on later have lesions of one kind: those of a training
+patient are of a model that did not train on them (`LesionModel.for_patient`). Outcomes rest on the tables alone, never
+on what the model outlines.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from msfl_client.data.bids import Case
 from msfl_client.data.checks import check_site
 from msfl_client.features.cache import TABLE, features_of
 from msfl_client.features.own_table import cases_of_table, own_features
-from msfl_client.features.table import FeatureRow, FeatureTable, read_features_table
+from msfl_client.features.table import FeatureRow, FeatureTable, read_features_table, says_of_lesions
 from msfl_client.harmonization.site import FOLDER, TABLE_FILE
-from msfl_client.segmentation.lesion_model import load_lesion_model
+from msfl_client.segmentation.lesion_model import handed_lesion_model
 from msfl_client.segmentation.upstream_model import HandedModel
 from msfl_client.trainer import OnProgress
 from msfl_common.config.classification import Classification, DeepModel
@@ -87,6 +88,8 @@ def read_outcomes(
     is_outlined = model is not None or study.segmentation is not None
     own = None if isinstance(settings.model, DeepModel) or is_outlined else own_features(site)
     if own is not None:
+        for line in says_of_lesions(own.rows):
+            on_progress(site.name, "checked", 0, 0, line)
         return OutcomeData(site, study, cases_of_table(own, site), own, on_progress, assumed.harmonized)
     needs_features = bool(settings.features) or settings.outcome.endpoint == "activity"
     if not sees_images(settings) and not needs_features:
@@ -112,7 +115,7 @@ def read_outcomes(
     cache = site.state / "cache" / "features"
     if model is not None and any((root / TABLE).exists() for root in site.data):
         on_progress(site.name, "checked", 0, 0, f"{TABLE} is left aside: the study's own model outlines the lesions")
-    lesions = load_lesion_model(model.folder, site.device) if model is not None else None
+    lesions = handed_lesion_model(model, site) if model is not None else None
     measured = checked.cases if model is None else [replace(case, mask=None) for case in checked.cases]
     rows, _ = features_of(measured, study.inputs, cache, lesions, num_workers, on_case)
     return OutcomeData(site, study, tuple(checked.cases), FeatureTable(tuple(rows)), on_progress, assumed.harmonized)

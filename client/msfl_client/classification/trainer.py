@@ -5,8 +5,9 @@ Patients who validate or test the classification do not train the model of lesio
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -18,10 +19,12 @@ from msfl_client.clinical.splits import split_patients
 from msfl_client.data.bids import Case, split_by_patient
 from msfl_client.data.checks import check_site
 from msfl_client.features.table import FeatureTable
+from msfl_client.segmentation.trainer import SegmentationSplit
 from msfl_client.segmentation.upstream_model import HandedModel
 from msfl_client.trainer import Learner, OnProgress
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.site import SiteConfig
+from msfl_common.config.stages import Stage, fold_of, num_folds
 from msfl_common.config.study import StudyConfig
 
 
@@ -45,17 +48,36 @@ def open_classification(
     return learner, data.training_cases, data.cases, data.raw
 
 
-def split_segmentation(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
-    """The cases that train a segmentation, and those that validate it.
+def split_segmentation(
+    site: SiteConfig, study: StudyConfig, cases: Sequence[Case], stage: Stage = "segmentation"
+) -> SegmentationSplit:
+    """The cases that train a segmentation, those that validate it, and those that its fold leaves out.
 
     Where a classification follows, whoever trains that trains this, whoever validates that validates this, and whoever
-    tests that takes no part. Patients without an outcome are split as in a segmentation alone.
+    tests that takes no part. Patients without an outcome are split as in a segmentation alone. Without a fold, the
+    training patients of every n-th place are left out, in the order of the SHA-256 of seed and patient.
 
     Args:
         site: whose cases.
         study: the whole of it.
         cases: usable cases with a mask.
+        stage: which of the study's.
     """
+    training, validation = _split_whole(site, study, cases)
+    fold = fold_of(stage)
+    if fold is None:
+        return SegmentationSplit(training, validation)
+    left_out = set(_dealt({case.patient for case in training}, study.seed)[fold - 1 :: num_folds(study)])
+    apart = [case for case in training if case.patient in left_out]
+    return SegmentationSplit([case for case in training if case.patient not in left_out], validation, apart)
+
+
+def _dealt(patients: Iterable[str], seed: int) -> list[str]:
+    return sorted(patients, key=lambda patient: hashlib.sha256(f"{seed}:crossfit:{patient}".encode()).hexdigest())
+
+
+def _split_whole(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+    """The cases that train, and those that validate."""
     fraction = study.validation.fraction
     if study.segmentation is None or study.classification is None:
         return split_by_patient(cases, fraction, study.seed)

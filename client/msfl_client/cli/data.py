@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from msfl_client.cli.options import SitePath, StudyPath, Workers
+from msfl_client.cli.options import SitePath, StudyPath, Subjects, Visits, Workers
 from msfl_common.errors import InputError
 from msfl_common.system.command_line import Commands, Json, print_json
 
@@ -58,12 +58,21 @@ def import_dicom_folder(
 
 
 @commands.command()
-def preprocess(site: SitePath, study: StudyPath = None, workers: Workers = 2, as_json: Json = False) -> None:
+def preprocess(
+    site: SitePath,
+    study: StudyPath = None,
+    subject: Subjects = None,
+    visit: Visits = None,
+    workers: Workers = 2,
+    as_json: Json = False,
+) -> None:
     """Preprocess each case: skull stripping, N4 bias correction, co-registration, MNI152; only what changed is redone.
 
     What was done to the images before is recognised, or said by `preprocessed` in SITE.yaml. Results lie in the
     site's state folder, with a page to look at; nothing leaves the site. Exit code 2 when no case can be used.
     """
+    from msfl_client.data.bids import find_cases
+    from msfl_client.data.chosen import Chosen
     from msfl_client.preprocessing.qc_page import page_path, write_page
     from msfl_client.preprocessing.site import preprocess_site
     from msfl_client.site.kit_approval import study_of_kit
@@ -74,10 +83,14 @@ def preprocess(site: SitePath, study: StudyPath = None, workers: Workers = 2, as
     config = load_site(site)
     study_config = load_study(study) if study is not None else study_of_kit(config)
     inputs = study_config.inputs if study_config else Inputs()
+    chosen = Chosen.named(subject or (), visit or ())
+    if chosen:
+        there = find_cases(config, inputs.contrasts)[0]
+        chosen.check(((case.subject, case.visit_id) for case in there), f"site {config.name}")
     with progress_bars() as bars:
         task = bars.add_task("Preprocessing cases", total=None, note="")
         outcomes = preprocess_site(
-            config, inputs, workers, lambda done, total: bars.update(task, completed=done, total=total)
+            config, inputs, workers, lambda done, total: bars.update(task, completed=done, total=total), chosen
         )
         bars.update(task, note="writing the page")
         odd = write_page(config, inputs, outcomes)

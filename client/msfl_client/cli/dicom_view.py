@@ -12,6 +12,7 @@ from rich.text import Text
 from msfl_client.data.bids_tables import several
 from msfl_client.data.dicom_people import SUBJECTS
 from msfl_client.data.dicom_report import ImportReport
+from msfl_common.system.words import counted
 
 _STYLES = {"imported": "green", "there already": "", "passed over": "dim", "in question": "yellow", "refused": "red"}
 
@@ -28,7 +29,9 @@ def print_import(console: Console, bids: Path, report: ImportReport) -> None:
     console.print(table)
     visits = {(subject, visit) for subject, visit, _ in report.images}
     there = len(report.of("there already"))
-    console.print(f"{len(report.images)} new images of {len(visits)} visits; {there} series were there already")
+    console.print(
+        f"{counted(len(report.images), 'new image')} of {counted(len(visits), 'visit')}; {there} series there already"
+    )
     for note in report.notes:
         console.print(Text(note, style="yellow"))
     if report.damaged:

@@ -10,6 +10,7 @@ import typer
 
 from msfl_client.cli.options import SitePath, StudyPath, Workers
 from msfl_common.system.command_line import Commands, Json, print_json
+from msfl_common.system.words import none_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,7 @@ def features(
     from msfl_client.cli.features_view import features_document, print_features
     from msfl_client.features.cache import TABLE, digest_of_images
     from msfl_client.features.table import write_features_table
-    from msfl_client.segmentation.lesion_model import load_lesion_model
+    from msfl_client.segmentation.lesion_model import site_lesion_model
     from msfl_client.site.kit_approval import study_of_kit
     from msfl_common.config.site import load_site
     from msfl_common.config.study import Inputs, load_study
@@ -54,7 +55,7 @@ def features(
 
     config = load_site(site)
     asked = load_study(study) if study is not None else study_of_kit(config)
-    lesion_model = load_lesion_model(model, config.device) if model is not None else None
+    lesion_model = site_lesion_model(model, config) if model is not None else None
     own = lesion_model.card.study.inputs if lesion_model is not None else Inputs()
     inputs = asked.inputs if asked is not None else own
     if lesion_model is not None and inputs != own:
@@ -65,7 +66,7 @@ def features(
     left_out |= {key: "; ".join(reasons) for key, reasons in checked.excluded.items()}
     if not table.rows:
         first = next(iter(left_out.items()), ("", "no case"))
-        raise CohortError(f"{site}: none of {len(left_out)} cases could be measured; {first[0]}: {first[1]}")
+        raise CohortError(f"{site}: {none_of(len(left_out), 'case', 'could')} be measured; {first[0]}: {first[1]}")
     path = config.state / TABLE
     write_features_table(path, replace(table, measured_from=digest_of_images(checked.cases, inputs)))
     if model is not None:
@@ -103,7 +104,7 @@ def harmonize(
     from msfl_client.cli.harmonization_view import print_harmonized, scanner_rows
     from msfl_client.harmonization.late_site import gather, study_of_reference
     from msfl_client.harmonization.site import FOLDER, TABLE_FILE, harmonize_site
-    from msfl_client.segmentation.lesion_model import load_lesion_model
+    from msfl_client.segmentation.lesion_model import site_lesion_model
     from msfl_client.site.kit_approval import study_of_kit
     from msfl_common.config.site import load_site
     from msfl_common.config.study import load_study
@@ -122,7 +123,7 @@ def harmonize(
         return check_under_bar(config, asked.inputs, workers, needs_mask).cases
 
     def measure(cases: Sequence[Case], lesions: Path | None) -> FeatureTable:
-        model = load_lesion_model(lesions, config.device) if lesions is not None else None
+        model = site_lesion_model(lesions, config) if lesions is not None else None
         return _measure(config, cases, asked.inputs, model, workers)[0]
 
     late, folder = gather(config, asked, reference.parent, table, find, measure), config.state / FOLDER

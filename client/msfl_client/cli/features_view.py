@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msfl_client.features.table import FeatureRow
+from msfl_client.features.table import FeatureRow, says_of_lesions
 from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.system.words import counted
 
 SHOWN = (
     "brain_volume_ml",
@@ -30,7 +32,7 @@ SHOWN = (
 
 def print_features(console: Console, path: Path, rows: Sequence[FeatureRow], left_out: Mapping[str, str]) -> None:
     """Median and range of the best-known features, what was left out and why, and where the table is."""
-    table = Table(title=f"{len(FEATURES)} features of {len(rows)} cases; some of them", title_justify="left")
+    table = Table(title=f"{len(FEATURES)} features of {counted(len(rows), 'case')}; some of them", title_justify="left")
     table.add_column("feature")
     for name in ("cases", "median", "lowest", "highest"):
         table.add_column(name, justify="right")
@@ -39,6 +41,8 @@ def print_features(console: Console, path: Path, rows: Sequence[FeatureRow], lef
         figures = [f"{value:.4g}" for value in (statistics.median(values), min(values), max(values))] if values else []
         table.add_row(name, str(len(values)), *(figures or ["-"] * 3))
     console.print(table)
+    for line in says_of_lesions(rows):
+        console.print(Text(line, style="yellow"), soft_wrap=True)
     for key, reason in left_out.items():
         console.print(Text(f"{key}: left out: {reason}", style="yellow"), soft_wrap=True)
     console.print(Text(f"written: {path}"), soft_wrap=True)
@@ -50,6 +54,7 @@ def features_document(path: Path, rows: Sequence[FeatureRow], left_out: Mapping[
         "table": str(path),
         "num_cases": len(rows),
         "cases_with_feature": {name: len(_values(rows, name)) for name in FEATURES},
+        "lesions": Counter(row.lesions or "none" for row in rows),
         "left_out": dict(left_out),
     }
 

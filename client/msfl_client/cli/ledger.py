@@ -180,7 +180,7 @@ def _check_suffix(option: str, path: Path | None, suffix: str) -> None:
 
 def _passphrase(file: Path | None, is_new: bool) -> str:
     from msfl_client.site.passphrase import ask_passphrase, new_passphrase
-    from msfl_common.errors import InputError
+    from msfl_common.errors import InputError, unreadable
     from msfl_common.system.reading import MOST_KEY, read_bounded
 
     if file is None:
@@ -190,8 +190,9 @@ def _passphrase(file: Path | None, is_new: bool) -> str:
         return ask_passphrase("Passphrase of the officer's key: ", otherwise)
     try:
         return read_bounded(file, MOST_KEY).decode().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        why = "no text" if isinstance(error, UnicodeDecodeError) else error.strerror
+    except UnicodeDecodeError:
+        raise InputError(f"--passphrase-file {file}: no text; name the file with the passphrase") from None
+    except OSError as error:
         raise InputError(
-            f"--passphrase-file {file}: cannot be read: {why}; name the file with the passphrase"
+            f"--passphrase-file {file}: {unreadable(error, 'name the file with the passphrase')}"
         ) from None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from msfl_client.prediction.lesions import PredictedCase
+from msfl_client.prediction.lesions_table import PredictedCase
 
 _ROWS_SHOWN = 50
 

@@ -18,8 +18,10 @@ from msfl_client.cli.ledger import commands as ledger_commands
 from msfl_client.cli.options import SitePath, StudyPath, Workers
 from msfl_client.cli.participate import commands as federation_commands
 from msfl_client.cli.predict import commands as predict_commands
+from msfl_common.config.example_command import commands as example_commands
 from msfl_common.system.cli import run_app
 from msfl_common.system.command_line import Json, make_program, print_json
+from msfl_common.system.words import none_of
 
 if TYPE_CHECKING:
     from msfl_client.connection.check import Row
@@ -34,6 +36,7 @@ app = make_program(
     feature_commands,
     predict_commands,
     ledger_commands,
+    example_commands,
 )
 
 Connection = Annotated[
@@ -155,7 +158,7 @@ def check(
     if outcome is not None:
         outcome.raise_if_unusable(str(site))
     elif not result.cases:
-        raise CohortError(f"{site}: none of {len(result.found)} cases can be used; the fixes are given above")
+        raise CohortError(f"{site}: {none_of(len(result.found), 'case')} be used; the fixes are given above")
     asks_anew = study is not None or not rows  # the rows hold the kit's study to the policy, not one that is named
     if study_config is not None and asks_anew and connection is not False:
         _check_policy(site, site_config, study_config)

@@ -12,6 +12,14 @@ StudyPath = Annotated[
     Path | None,
     typer.Option("--study", metavar="STUDY.yaml", help="The study's settings; without it, those of the kit's study."),
 ]
+Subjects = Annotated[
+    list[str] | None,
+    typer.Option("--subject", metavar="ID", help="This patient alone: sub-001, or 001; may be given more than once."),
+]
+Visits = Annotated[
+    list[str] | None,
+    typer.Option("--visit", metavar="ID", help="This visit alone: ses-01, or 01; may be given more than once."),
+]
 Workers = Annotated[
     int, typer.Option("--workers", min=1, max=64, metavar="NUMBER", help="Cases at the same time; 1 to 2 GB each.")
 ]

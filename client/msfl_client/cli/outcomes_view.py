@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from rich.text import Text
 
 from msfl_client.prediction.models import Reason
 from msfl_client.prediction.outcomes import Prediction, Predictions
+from msfl_client.prediction.output_folder import threshold_facts
+from msfl_client.prediction.threshold import caution_of, has_threshold
 from msfl_common.config.classification import Classification, DeepModel
+from msfl_common.errors import InputError
 from msfl_common.metrics.reliability import NEAREST_CASES
 from msfl_common.models.model_card import NOTICE, ModelCard
 from msfl_common.system.files import write_json, write_text
-from msfl_common.system.tab_separated import tsv_text
+from msfl_common.system.tab_separated import read_tsv, tsv_text
 
 TABLE = "predictions.tsv"
 NUM_REASONS = 3
@@ -25,12 +29,53 @@ _IN_WORDS = {"sex": ("female", "male"), "treated": ("not treated", "treated")}  
 
 
 def write_predictions(output: Path, found: Predictions, origin: str) -> Path:
-    """Write `predictions.tsv` and, beside it, what its columns mean; returns the table's path."""
+    """Write `predictions.tsv` and, beside it, what its columns mean; returns the table's path.
+
+    Rows of an earlier run stay where their patients, or visits, are not of this one.
+
+    Raises:
+        InputError: an earlier table cannot be read.
+    """
     path = output / TABLE
-    columns = _columns(found.card)
-    write_json(path.with_suffix(".json"), {"Notice": NOTICE, "ModelOrigin": origin, **_about(found.card), **columns})
-    write_text(path, tsv_text([columns, *(_cells(row, found.card) for row in found.rows)]))
+    columns = _columns(found.card, found.threshold)
+    rows = [dict(zip(columns, _cells(row, found), strict=True)) for row in found.rows]
+    both = sorted([*_earlier(path, found), *rows], key=lambda row: (row["participant_id"], _number(row["days"])))
+    about = {**_about(found.card), **threshold_facts(found.card, _threshold(found))}
+    write_json(path.with_suffix(".json"), {"Notice": NOTICE, "ModelOrigin": origin, **about, **columns})
+    write_text(path, tsv_text([columns, *([row.get(name, _MISSING) for name in columns] for row in both)]))
     return path
+
+
+def _earlier(path: Path, found: Predictions) -> list[dict[str, str]]:
+    """Rows of an earlier run that this one does not replace: of other patients, and of other visits where some are."""
+    try:
+        rows = read_tsv(path, ["participant_id", "session_id", "days"], any_case=False).whole_rows()
+    except FileNotFoundError:
+        return []
+    except InputError as error:
+        text = f"{path}: cannot be added to ({error}); move it away, or choose another --output"
+        raise InputError(text) from None
+    patients = {row.participant_id for row in found.rows}
+    visits = {(row.participant_id, row.session_id or _MISSING) for row in found.rows}
+
+    def stays(row: dict[str, str]) -> bool:
+        place = row["participant_id"], row["session_id"]
+        return place not in visits if found.chosen.visits else place[0] not in patients
+
+    own = f"{found.card.threshold:g}" if has_threshold(found.card) else _MISSING  # of tables that do not say it yet
+    kept = [row for _, row in rows if stays(row)]
+    return [{"threshold": own if row.get("class", _MISSING) != _MISSING else _MISSING, **row} for row in kept]
+
+
+def _threshold(found: Predictions) -> float | None:
+    return found.threshold if has_threshold(found.card) else None
+
+
+def _number(days: str) -> float:
+    try:
+        return float(days)
+    except ValueError:
+        return -math.inf
 
 
 def predictions_document(found: Predictions, origin: str) -> dict[str, Any]:
@@ -44,7 +89,8 @@ def predictions_document(found: Predictions, origin: str) -> dict[str, Any]:
         "outcome": _outcome(card),
         "outcome_in_words": _settings(card).outcome.in_words,
         "classes": list(card.labels.values()),
-        "threshold": card.threshold if len(card.labels) == 2 else None,
+        "threshold": _threshold(found),
+        "study_threshold": card.threshold if has_threshold(card) else None,
         "interval": interval_text(card),
         "cases": [
             {
@@ -98,15 +144,18 @@ def print_predictions(console: Console, found: Predictions, path: Path, origin: 
     told = f"{len(found.rows) - num_left_out} of {len(found.rows)} predicted; table: {path}"
     if len(found.rows) > _ROWS_SHOWN:
         told += f" (the first {_ROWS_SHOWN} rows are shown)"
-    for line in (told, class_text(card), interval_text(card), reasons_text(card), caution_text(card), origin, NOTICE):
+    decides = class_text(card, found.threshold)
+    for line in (told, decides, interval_text(card), reasons_text(card), caution_text(card), origin, NOTICE):
         console.print(line, soft_wrap=True)
 
 
-def class_text(card: ModelCard) -> str:
+def class_text(card: ModelCard, threshold: float) -> str:
     """From which probability on a class is predicted."""
-    if len(card.labels) != 2:
+    if not has_threshold(card):
         return "Class: the most probable."
-    return f"Class: {card.labels[1]} from a probability of {card.threshold:.4g} on, the study's threshold."
+    caution = caution_of(card, threshold)
+    whose = f"which was asked for. {caution}." if caution else "the study's threshold."
+    return f"Class: {card.labels[1]} from a probability of {threshold:.4g} on, {whose}"
 
 
 def interval_text(card: ModelCard) -> str:
@@ -156,7 +205,7 @@ def _about(card: ModelCard) -> dict[str, Any]:
     return {"Study": card.study.name, "ModelWeightsSHA256": card.weights_sha256, "Comment": caution_text(card)}
 
 
-def _columns(card: ModelCard) -> dict[str, dict[str, Any]]:
+def _columns(card: ModelCard, threshold: float) -> dict[str, dict[str, Any]]:
     """Name to description of each column, in their order."""
     interval, outcome = interval_text(card), _outcome(card)
     described = {
@@ -167,7 +216,8 @@ def _columns(card: ModelCard) -> dict[str, dict[str, Any]]:
         "interval_low": f"Lower end of the interval. {interval}",
         "interval_high": "Upper end of the interval; see interval_low",
         "interval_cases": "Patients or visits of the study that the interval rests on",
-        "class": f"Predicted class. {class_text(card)}",
+        "class": f"Predicted class. {class_text(card, threshold)}",
+        "threshold": "The last of two classes is predicted from this probability on",
         "reasons": f"{reasons_text(card)} Input, its value, and the effect; the {NUM_REASONS} that weigh most",
         "status": "ok, with what was passed over, or why there is no prediction",
         "warnings": "What deserves a look in the images of the visit, and of those before",
@@ -175,8 +225,9 @@ def _columns(card: ModelCard) -> dict[str, dict[str, Any]]:
     return {name: {"Description": text} for name, text in described.items()}
 
 
-def _cells(row: Prediction, card: ModelCard) -> list[str]:
-    probabilities = row.probabilities or {}
+def _cells(row: Prediction, found: Predictions) -> list[str]:
+    card, probabilities = found.card, row.probabilities or {}
+    decides = _threshold(found) if row.probabilities else None
     figures = [probabilities.get(label) for label in card.labels.values()]
     figures += [row.interval.low, row.interval.high] if row.interval else [None, None]
     return [
@@ -186,6 +237,7 @@ def _cells(row: Prediction, card: ModelCard) -> list[str]:
         *(_MISSING if figure is None else f"{figure:.6f}" for figure in figures),
         str(row.interval.num_cases) if row.interval else _MISSING,
         row.predicted or _MISSING,
+        _MISSING if decides is None else f"{decides:g}",
         _reasons_text(row.reasons) or _MISSING,
         " ".join(row.status.split()),
         " ".join("; ".join(row.warnings).split()) or _MISSING,

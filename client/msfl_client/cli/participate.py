@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from msfl_client.cli.options import HealthPort, SitePath
+from msfl_common.errors import InputError
 from msfl_common.system.command_line import Commands, Json, print_json
 
 commands = Commands()
@@ -104,14 +106,25 @@ def reset_answers(
     from msfl_client.egress.answers import forget, num_answers
     from msfl_common.config.site import load_site
     from msfl_common.system.progress import console
+    from msfl_common.system.words import counted
 
     config = load_site(site)
     counts = list(num_answers(config.state, study).values())
     number = sum(count or 0 for count in counts)
-    found = f"{'at least ' if None in counts else ''}{number} answers"
-    text = f"{config.name}: {found} to study {study} are on record. Answer it anew?"
-    if not yes and not typer.confirm(text, err=True):
-        raise typer.Exit(1)
+    if counts and not yes:
+        found = f"{'at least ' if None in counts else ''}{counted(number, 'answer')}"
+        text = f"{config.name}: on record to study {study}: {found}. Answer it anew?"
+        try:
+            agreed = typer.confirm(text, err=True)
+        except typer.Abort:
+            if sys.stdin.isatty():
+                raise
+            typer.echo(err=True)
+            raise InputError(
+                "answering a study anew needs a person's yes, and there is no terminal; use --yes"
+            ) from None
+        if not agreed:
+            raise typer.Exit(1)
     forget(config, study)
     if as_json:
         print_json({"site": config.name, "study": study, "answers_forgotten": number, "is_all": None not in counts})

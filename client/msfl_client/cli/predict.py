@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msfl_client.cli.options import Subjects, Visits
 from msfl_common.system.command_line import Commands, Json, print_json
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from msfl_client.data.chosen import Chosen
     from msfl_common.config.site import SiteConfig, Words
+    from msfl_common.models.model_card import ModelCard
 
 commands = Commands()
 
@@ -31,16 +36,19 @@ Device = str | Sequence[str]
 
 @dataclass(frozen=True)
 class _Job:
-    """What is predicted, where to and on what; of a site's file where one is given."""
+    """What is predicted, of a folder or of images, where to and on what; of a site's file where one is given."""
 
     model: Path
     source: Path
+    images: Sequence[str]
     output: Path
     device: Device
     origin: str
     as_json: bool
     force: bool
     words: Words
+    chosen: Chosen
+    threshold: float | None
 
 
 @commands.command()
@@ -61,6 +69,13 @@ def predict(
         Path | None,
         typer.Option("--input", metavar="BIDS", help="Skull-stripped images or not, on any grid; tables."),
     ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="CONTRAST=FILE, in place of a folder: an image of each contrast that the model sees, of one visit.",
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(metavar="DEVICE", help="auto, cpu, mps, cuda or cuda:N; without it, the site's, or auto."),
@@ -68,6 +83,15 @@ def predict(
     every_visit: Annotated[
         bool, typer.Option("--every-visit", help="An outcome for every visit, not for each patient's last alone.")
     ] = False,
+    subject: Subjects = None,
+    visit: Visits = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PROBABILITY",
+            help="Lesion, or the last of two classes, from this probability on; without it, the study's own.",
+        ),
+    ] = None,
     authority: Authority = None,
     force: Annotated[
         bool,
@@ -86,6 +110,7 @@ def predict(
     the column warnings. Exit code 2 when lesions could not be outlined in a case, or images were refused. Research use
     only.
     """
+    from msfl_client.data.chosen import Chosen
     from msfl_common.config.site import Words, load_site
     from msfl_common.errors import InputError
     from msfl_common.models.model_folder import read_card
@@ -93,8 +118,10 @@ def predict(
     from msfl_common.system.progress import alert
 
     config = load_site(site) if site is not None else None
-    source = _source(config, source)
     card = read_card(model)
+    if image:
+        _refuse_folder(card, source)
+    source = Path() if image else _source(config, source)
     if authority is not None or config is None:
         origin = check_origin(model, fingerprint_of(authority) if authority is not None else None).sentence
     else:
@@ -109,19 +136,35 @@ def predict(
             "of patients that it was trained on are better than those of others"
         )
     chosen = device or (config.device if config is not None else "auto")
-    job = _Job(model, source, output, chosen, origin, as_json, force, config.words if config is not None else Words())
+    words = config.words if config is not None else Words()
+    asked = Chosen.named(subject or (), visit or ())
+    job = _Job(model, source, image or (), output, chosen, origin, as_json, force, words, asked, threshold)
     if card.study.classification is not None:
         _predict_outcomes(job, every_visit)
     elif every_visit:
         raise InputError("--every-visit: lesions are outlined at every visit in any case; leave it out")
     else:
-        _outline_lesions(job, card.study.name)
+        _outline_lesions(job, card)
+
+
+def _refuse_folder(card: ModelCard, source: Path | None) -> None:
+    from msfl_common.errors import InputError
+
+    if source is not None:
+        raise InputError("--image and --input: give the images, or the folder that they are in")
+    if card.study.classification is not None:
+        raise InputError(
+            f"--image: study {card.study.name} predicts an outcome, of tables, too: give a BIDS folder with --input"
+        )
 
 
 def _source(site: SiteConfig | None, asked: Path | None) -> Path:
     from msfl_common.errors import InputError
 
     if asked is not None:
+        if not asked.is_dir():
+            what = "a file, not a folder; images are given with --image" if asked.exists() else "no such folder"
+            raise InputError(f"--input {asked}: {what}")
         return asked
     if site is None:
         raise InputError("expected --input with a BIDS folder, or SITE.yaml, whose data it then is")
@@ -172,7 +215,7 @@ def _predict_outcomes(job: _Job, every_visit: bool) -> None:
 
     from msfl_client.cli.outcomes_view import predictions_document, print_predictions, write_predictions
     from msfl_client.prediction.outcomes import predict_outcomes
-    from msfl_common.system.progress import progress_bars, stdout_console
+    from msfl_common.system.progress import alert, progress_bars, stdout_console
 
     with progress_bars() as bars:
         tasks: dict[str, TaskID] = {}
@@ -192,8 +235,12 @@ def _predict_outcomes(job: _Job, every_visit: bool) -> None:
             on_progress,
             job.force,
             job.words,
+            job.chosen,
+            job.threshold,
         )
         path = write_predictions(job.output, found, job.origin)
+    for note in found.notes:
+        alert(note)
     found.raise_if_none(job.source, path)
     if job.as_json:
         print_json(predictions_document(found, job.origin))
@@ -212,45 +259,68 @@ def _end_where_refused(lines: Sequence[str]) -> None:
         raise typer.Exit(2)
 
 
-def _outline_lesions(job: _Job, name: str) -> None:
+def _outline_lesions(job: _Job, card: ModelCard) -> None:
     from msfl_client.cli.lesions_view import lesions_table
-    from msfl_client.prediction.features import RAW_TABLE, measure_predictions, reference_of_model
-    from msfl_client.prediction.lesions import TABLE, predict_folder
+    from msfl_client.prediction.lesions import predict_folder, predict_images
+    from msfl_client.prediction.lesions_table import TABLE
+    from msfl_client.prediction.page import PAGE
+    from msfl_client.prediction.threshold import caution_of, threshold_of
     from msfl_common.models.model_card import NOTICE
-    from msfl_common.system.progress import console, progress_bars, stdout_console
+    from msfl_common.system.progress import alert, console, progress_bars, stdout_console
 
-    model, source, output, device, origin = job.model, job.source, job.output, job.device, job.origin
-    reference, measured = reference_of_model(model), None
+    threshold = threshold_of(card, job.threshold)
     with progress_bars() as bars:
         task = bars.add_task("Predicting cases", total=None, note="")
-        rows = predict_folder(
-            model,
-            source,
-            output,
-            device,
-            lambda done, total: bars.update(task, completed=done, total=total),
-            origin,
-            job.force,
-        )
-        if reference is not None:
-            also = bars.add_task("Measuring cases", total=len(rows), note="")
-            measured = measure_predictions(
-                model, reference, source, output, device, os.cpu_count() or 1, lambda: bars.advance(also), job.force
-            )
+        said = (job.origin, job.force, job.chosen, threshold)
+
+        def on_case(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+
+        if job.images:
+            rows = predict_images(job.model, job.images, job.output, job.device, on_case, *said)
+        else:
+            rows = predict_folder(job.model, job.source, job.output, job.device, on_case, *said, alert)
+        measured = _measure(job, bars, len(rows))
     failed = [f"{row.participant_id} {row.session_id}: {row.status}" for row in rows if row.lesion_count is None]
+    done = f"{len(rows) - len(failed)} of {len(rows)} cases predicted; table: {job.output / TABLE}"
     if job.as_json:
-        console.print(origin, soft_wrap=True)
+        lines: tuple[str, ...] = (measured, job.origin)
         print_json([asdict(row) for row in rows])
-        _end_where_refused(failed)
-        return
-    stdout_console().print(lesions_table(rows, f"Lesions, predicted by study {name}"))
-    console.print(f"{len(rows) - len(failed)} of {len(rows)} cases predicted; table: {output / TABLE}", soft_wrap=True)
-    if measured is not None and reference is not None:
-        num = len(measured.harmonized.table.rows) if measured.harmonized else 0
-        told = (
-            f"{measured.num_cases} cases measured: {output / RAW_TABLE}; {num} brought to reference {reference.version}"
-        )
-        console.print(told + (f" ({measured.reason})" if measured.reason else ""), soft_wrap=True)
-    console.print(origin, soft_wrap=True)
-    console.print(NOTICE)
+    else:
+        lines = (f"{done}; pictures: {job.output / PAGE}", measured, job.origin, NOTICE)
+        stdout_console().print(lesions_table(rows, f"Lesions, predicted by study {card.study.name}"))
+    if caution := caution_of(card, threshold):
+        alert(caution)
+    for line in filter(None, lines):
+        console.print(line, soft_wrap=True)
     _end_where_refused(failed)
+
+
+def _measure(job: _Job, bars: Progress, num_cases: int) -> str:
+    """Measure what was predicted where the model has a reference; what came of it in a line, or nothing."""
+    from msfl_client.prediction.features import RAW_TABLE, measure_predictions, reference_of_model
+
+    reference = reference_of_model(job.model)
+    if reference is None:
+        return ""
+    if job.images:
+        return "features are not measured of single images: scanners are fitted to all cases of a folder"
+    if job.chosen:
+        return "features are measured of all cases at once, to fit scanners to: leave out --subject and --visit for it"
+    task = bars.add_task("Measuring cases", total=num_cases, note="")
+    measured = measure_predictions(
+        job.model,
+        reference,
+        job.source,
+        job.output,
+        job.device,
+        os.cpu_count() or 1,
+        lambda: bars.advance(task),
+        job.force,
+    )
+    num = len(measured.harmonized.table.rows) if measured.harmonized else 0
+    told = (
+        f"{measured.num_cases} cases measured: {job.output / RAW_TABLE}; {num} brought to reference {reference.version}"
+    )
+    told += f" ({measured.reason})" if measured.reason else ""
+    return f"{told}; their lesions are those of the study's threshold" if job.threshold is not None else told

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msfl_client.clinical.inputs import complete, dataset_of
+from msfl_client.clinical.inputs import complete, dataset_of, missing_inputs
 from msfl_client.clinical.observations import REASONS, Observations, observations, sees_images
 from msfl_client.clinical.splits import split_patients
 from msfl_client.data.bids import Case, in_several_folders
 from msfl_client.data.findings import FIXES, Finding
 from msfl_client.features.cache import TABLE
 from msfl_client.features.own_table import own_features
-from msfl_client.features.table import read_features_table
+from msfl_client.features.table import FeatureTable, read_features_table, says_of_lesions
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.site import SiteConfig
+from msfl_common.config.stages import num_folds
+from msfl_common.config.stages import says_of_lesions as lesions_of_study
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import CohortError, InputError
 
@@ -38,6 +40,7 @@ class OutcomeCheck:
         splits: observations to train, validate and test on.
         patients: whose they are.
         findings: faults of rows and of the site as a whole.
+        missing: input to observations that lack it.
     """
 
     outcome: str
@@ -46,6 +49,14 @@ class OutcomeCheck:
     splits: tuple[int, ...]
     patients: tuple[int, ...]
     findings: tuple[Finding, ...]
+    missing: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @property
+    def reasons(self) -> list[tuple[int, str]]:
+        """How many are left out, and for what; of inputs, which."""
+        lacking = ", ".join(f"{name} of {count}" for name, count in self.missing.items())
+        counts = self.found.counts.items()
+        return [(count, REASONS[why] + (f": {lacking}" if why == "no-input" else "")) for why, count in counts]
 
     @property
     def is_usable(self) -> bool:
@@ -59,7 +70,7 @@ class OutcomeCheck:
             InputError: no observation is left, or an input is the label.
         """
         if not self.found.kept:
-            reasons = ", ".join(f"{count} {REASONS[reason]}" for reason, count in self.found.counts.items())
+            reasons = ", ".join(f"{count} {why}" for count, why in self.reasons)
             first = next((f"; {one.text}" for one in self.findings if one.level == "fail" and one.case is None), "")
             text = f"{source}: no patient can be used for {self.outcome}: {reasons or 'no patient found'}"
             raise CohortError(f"{text}{first}")
@@ -85,15 +96,17 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
         table = own_features(site) or (read_features_table(path) if path.exists() else None)
     found = observations(cases, site, settings, table)
     measured = table is not None or not settings.features
-    findings = list(found.findings)
+    findings, missing = list(found.findings), {}
     if not needs_images(site, study):  # else the look at the images says so
         findings += in_several_folders(site, {(one.dataset, one.subject) for one in found.kept})
     if measured and not isinstance(settings.model, DeepModel):
+        missing = missing_inputs(found, settings, table)
         found = complete(found, settings, table)
         try:
             dataset_of(found, settings, table)
         except InputError as error:
             findings.append(Finding("fail", None, "leak", str(error)))
+    findings += [Finding("warn", None, "outcome", text) for text in _lesions(study, table)]
     if not measured and sees_images(settings):
         shows = "`msfl-client features`" if study.segmentation is None else "the study's segmentation"
         text = f"features are not measured yet; whether each case has them shows after {shows}"
@@ -104,7 +117,15 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
     splits = split_patients(found.kept, study, site.name)
     patients = tuple(len({one.patient for one in split}) for split in splits.each)
     name = settings.outcome.column or settings.outcome.endpoint or ""
-    return OutcomeCheck(name, found, counts, tuple(map(len, splits.each)), patients, tuple(findings))
+    return OutcomeCheck(name, found, counts, tuple(map(len, splits.each)), patients, tuple(findings), missing)
+
+
+def _lesions(study: StudyConfig, table: FeatureTable | None) -> Iterator[str]:
+    """What is to be known of features whose lesions are of models that trained on the patients."""
+    if study.segmentation is not None and not num_folds(study):
+        yield lesions_of_study(study)
+    if table is not None:
+        yield from says_of_lesions(table.rows)
 
 
 def needs_images(site: SiteConfig, study: StudyConfig | None) -> bool:
@@ -129,7 +150,7 @@ def print_outcome(console: Console, site: SiteConfig, check: OutcomeCheck) -> No
         for split, count, of in zip(_SPLITS, check.splits, check.patients, strict=True)
     )
     lines = [f"{len(check.found.kept)} observations of {patients} patients can be used: {splits}."]
-    lines += [f"  left out: {count}, {REASONS[reason]}" for reason, count in check.found.counts.items()]
+    lines += [f"  left out: {count}, {why}" for count, why in check.reasons]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
     for finding in check.findings:
@@ -148,6 +169,7 @@ def outcome_document(check: OutcomeCheck) -> dict[str, Any]:
         "splits": dict(zip(_SPLITS, check.splits, strict=True)),
         "patients_of_splits": dict(zip(_SPLITS, check.patients, strict=True)),
         "left_out": {str(reason): count for reason, count in check.found.counts.items()},
+        "missing_inputs": dict(check.missing),
         "left_out_of": {key: str(reason) for key, reason in check.found.left_out.items()},
         "findings": [
             {"level": one.level, "case": one.case, "rule": one.rule, "text": one.text, "fix": FIXES[one.rule]}

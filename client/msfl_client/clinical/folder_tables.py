@@ -32,7 +32,7 @@ class Folder:
         phenotype: the tables of phenotype/ that hold what is asked for.
         relapses: phenotype/relapses.tsv; None where there is none, or it is not asked for.
         broken: subject to what is wrong with its sessions.tsv.
-        empty: sessions.tsv without a line.
+        empty: tables of visits without a line.
         with_images: subjects with images or features.
     """
 
@@ -68,6 +68,7 @@ class Folder:
             except (InputError, OSError) as error:
                 broken[subject] = _broken(path, str(error))
         names = [path for path in sorted(root.glob(f"{_PHENOTYPE}/*.tsv")) if path.name != _RELAPSES]
+        empty += [path for path in names if not path.stat().st_size]
         phenotype = [table for path in names if (table := _asked_for(path, wanted)) is not None]
         relapses = read_table(root / _PHENOTYPE / _RELAPSES, ["participant_id"]) if with_relapses else None
         return cls(root, participants, sessions, phenotype, relapses, broken, empty, with_images)
@@ -182,7 +183,11 @@ def _asked_for(path: Path, wanted: Collection[str]) -> Table | None:
         if "\0" not in "".join(header) and not header & {*wanted}:
             return None
         raise
-    if table is None or not {*table.columns} & {*wanted}:
+    if table is None:
+        return None
+    if not {*table.columns} & {*wanted}:
+        meant = {part.strip(' "') for name in table.columns for part in re.split("[;,|]", name)}
+        read_table(path, sorted(meant & {*wanted}))  # refused with the fix where there is any: none is a column
         return None
     if "participant_id" not in table.columns:
         raise InputError(f"{path}: line 1: no tab-separated column participant_id; add it to the first line")

@@ -30,6 +30,14 @@ def complete(found: Observations, classification: Classification, table: Feature
     return replace(found, kept=kept, left_out={**found.left_out, **dict.fromkeys(sorted(lacking), "no-input")})
 
 
+def missing_inputs(found: Observations, classification: Classification, table: FeatureTable | None) -> dict[str, int]:
+    """How many observations with a label lack an input of a feature model, by input."""
+    rows = rows_by_visit(table)
+    known = [known_inputs(one, classification, rows) for one in found.kept]
+    lacking = {name: sum(name not in of_one for of_one in known) for name in classification.inputs}
+    return {name: count for name, count in lacking.items() if count}
+
+
 def dataset_of(
     found: Observations | Sequence[Observation], classification: Classification, table: FeatureTable | None
 ) -> Dataset:

@@ -58,6 +58,7 @@ from msfl_client.connection.message_limits import Bounds, BoundsError, guard
 
 PULL_AGAIN_S = (0.1, 2.0)  # pause before an object is asked for again that the coordinator is still writing: growing
 HEARTBEAT_S = 10  # Flower's shortest; a site that says nothing for two of them counts as offline
+_LOOK = "`msfl-client check` says at which step"
 
 
 class DisconnectedError(Exception):
@@ -242,16 +243,18 @@ def _explained() -> Iterator[None]:
                 "the coordinator does not know this site's key, or another process is online with it; "
                 "ask for `msfl-server add-site`, and run one client for each key"
             ) from None
-        raise DisconnectedError(f"the coordinator answered with status {status}") from None
+        raise DisconnectedError(f"the coordinator's server answered HTTP {status}; {_LOOK}") from None
     except httpx.TransportError as error:
         if "certificate" in str(error).lower():
             raise DisconnectedError(
                 "the server's certificate does not fit the joining kit: expired, given up, of another host or authority"
+                f"; {_LOOK}"
             ) from None
-        raise DisconnectedError(f"the coordinator cannot be reached ({type(error).__name__})") from None
+        why = "no answer in time" if isinstance(error, httpx.TimeoutException) else "no connection, or it broke"
+        raise DisconnectedError(f"the coordinator cannot be reached: {why}; {_LOOK}") from None
     except (ObjectPullError, ObjectPushError):  # the coordinator dropped the message, and asks again if it wants it
         raise RunEndedError from None
     except BoundsError as error:
         raise DisconnectedError(f"the coordinator sent {error}") from None
-    except (ValueError, IndexError) as error:  # what Flower's codec raises
-        raise DisconnectedError(f"the coordinator's answer is not Flower's ({type(error).__name__})") from None
+    except (ValueError, IndexError):  # what Flower's codec raises
+        raise DisconnectedError(f"what answers is no study's server, perhaps a proxy; {_LOOK}") from None

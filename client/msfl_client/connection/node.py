@@ -32,6 +32,7 @@ from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.config.stages import stages_of, study_at
 from msfl_common.errors import Code, InputError
 from msfl_common.messages.records import unpack_refusal, unpack_task
+from msfl_common.models.lesion_models import handed_like
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.system.files import private_folder, write_text
 from msfl_common.system.foreign_text import log_to_stderr
@@ -59,7 +60,8 @@ def run_node(site: SiteConfig, passphrase: int | None = None) -> None:
     private_folder(site.state)
     approved, key = kit_to_use(site), unlock(site, passphrase)
     kit, study = approved.kit, approved.study
-    bounds = bounds_of(*(starting_weights(study_at(study, stage)) for stage in stages_of(study)))
+    stages = [starting_weights(study_at(study, stage)) for stage in stages_of(study)]
+    bounds = bounds_of(*stages, *([handed] if (handed := handed_like(study)) else []))
     witness = Witness(gateway_of(site), kit.study, approved.authority)
     if waits := what_waits(site):
         log.warning("%s", waits)

@@ -178,8 +178,9 @@ def _find_in(root: Path, index: int, masks: str, contrasts: Sequence[Contrast]) 
     cases = []
     kept = [folder for folder in folders if folder not in raw]
     if not kept:
-        raise CohortError(f"{root}: .bidsignore leaves out every sub-* folder; correct it, or `data:` in the site file")
+        raise CohortError(f"{root}: .bidsignore leaves out every sub-* folder; correct it, or name another folder")
     for folder in kept:
+        findings += _strange_visits(folder)
         of_session = visit_scanners(folder)
         for visit in _sessions(folder):
             if visit is not None and folder / visit in raw:
@@ -215,7 +216,7 @@ def _subject_folders(root: Path) -> tuple[list[Path], list[Finding]]:
 def _why_not_bids(entries: Sequence[Path]) -> str:
     for entry in entries:
         if any(is_subject(inner.name) for inner in _visible_or_none(entry)):
-            return f"no sub-* folder here, but in {entry.name}/; name that one in `data:` of the site file"
+            return f"no sub-* folder here, but in {entry.name}/; name that one"
     if any(entry.name.startswith("sub") for entry in entries):
         return "no subject: folders must be named sub-<label>, with letters and digits as the label"
     return "not a BIDS folder: expected sub-<label>/anat/sub-<label>_FLAIR.nii.gz; see bids.neuroimaging.io"
@@ -231,6 +232,16 @@ def _sessions(subject_folder: Path) -> list[str | None]:
     entries = [entry.name for entry in _visible_or_none(subject_folder) if _is_folder(entry)]
     visits: list[str | None] = [name for name in entries if is_visit_folder(name)]
     return [None, *visits] if "anat" in entries or not visits else visits
+
+
+def _strange_visits(subject_folder: Path) -> list[Finding]:
+    """Folders of a subject that are meant as visits, by name or by what they hold, and are none."""
+    folders = [entry for entry in _visible_or_none(subject_folder) if _is_folder(entry) and entry.name != "anat"]
+    visits = [entry.name for entry in folders if is_visit_folder(entry.name)]
+    meant = [entry for entry in folders if entry.name.lower().startswith("ses") or _is_folder(entry / "anat")]
+    strange = [entry.name for entry in meant if entry.name not in visits]
+    text = f"{subject_folder}: passed over, not named like a visit, ses-<label>: {several(strange)}"
+    return [Finding("warn", None, "name", text)] if strange else []
 
 
 def _files(
@@ -300,10 +311,15 @@ def _choose(case: Case, what: str, names: Sequence[ImageName]) -> tuple[Path | N
         others = several(name.path.name for name in ranked[1:])
         text = f"{len(ranked)} files for {what}: {ranked[0].path.name} is used, not {others}"
         findings.append(Finding("warn", case.key, "several-files", text))
-    if ranked[0].enhanced and not (what in CONTRASTS and "ce" in facts_of(what).entities):
-        text = f"{what} is contrast-enhanced, and there is no other: {ranked[0].path.name}"
-        findings.append(Finding("warn", case.key, "several-files", text))
-    return ranked[0].path, findings
+    return ranked[0].path, findings + enhanced_note(case, what, ranked[0])
+
+
+def enhanced_note(case: Case, what: str, name: ImageName) -> list[Finding]:
+    """A word on an image with a contrast agent that is none of a contrast with one."""
+    if not name.enhanced or (what in CONTRASTS and "ce" in facts_of(what).entities):
+        return []
+    text = f"{what} is contrast-enhanced, and there is no other: {name.path.name}"
+    return [Finding("warn", case.key, "several-files", text)]
 
 
 def _shown_in(name: ImageName, contrasts: Sequence[Contrast]) -> str | None:

@@ -85,7 +85,7 @@ def parse_image_name(path: Path) -> ImageName | None:
     entities = dict(pairs)
     if len(entities) < len(pairs):
         return None
-    enhanced = "ce" in entities or _has_agent(sidecar_of(path))
+    enhanced = "ce" in entities or has_agent(sidecar_of(path))
     return ImageName(path, entities, match[2], match[3], enhanced)
 
 
@@ -109,6 +109,7 @@ def preferred_first(names: Sequence[ImageName]) -> list[ImageName]:
     return sorted((name for name in names if name.entities.get("part", "mag") == "mag"), key=rank)
 
 
-def _has_agent(sidecar: Path) -> bool:
+def has_agent(sidecar: Path) -> bool:
+    """Whether an image's JSON file says that a contrast agent was given."""
     agent = read_mapping(sidecar).get("ContrastBolusAgent")
     return str(agent or "").strip().lower() not in _NO_AGENT

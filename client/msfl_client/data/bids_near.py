@@ -95,6 +95,11 @@ def _files(folder: Path, ignored: Ignored, deepest: int = _DEEPEST) -> list[Path
     return found
 
 
+def how_to_convert(path: Path) -> str:
+    """How an image of another format becomes NIfTI; empty for NIfTI, and for what is no image by its name."""
+    return _OTHERS.get(_format(path), "") or _OTHERS[".hdr"] * (_format(path) == ".img")
+
+
 def _format(path: Path) -> str:
     """`.nii` for NIfTI, the ending of another image; empty for anything else."""
     if is_nifti(path.name):

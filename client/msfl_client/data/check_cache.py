@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -69,11 +70,13 @@ def slot_of(case: Case, contrasts: Sequence[Contrast], needs_mask: bool) -> str:
 
 
 def fingerprint_of(case: Case, needs_mask: bool) -> str | None:
-    """Digest of paths, sizes and modification times; None when a file cannot be looked at."""
+    """Digest of paths, sizes and modification times; None when a file cannot be looked at, or not be read."""
     files = [*case.images.values(), *([case.mask] if needs_mask and case.mask else [])]
     try:
         stats = [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files]
     except OSError:
+        return None
+    if not all(os.access(path, os.R_OK) for path in files):
         return None
     return hashlib.sha256(json.dumps([needs_mask, stats]).encode()).hexdigest()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from msfl_client.data.bids import Case, find_cases
 from msfl_client.data.case_checks import CaseFacts, CaseReport, check_case, examine_case
 from msfl_client.data.check_cache import CheckCache, fingerprint_of, slot_of
+from msfl_client.data.chosen import ALL, Chosen
 from msfl_client.data.derivative import current, from_derivative, read_sidecar
 from msfl_client.data.findings import Finding, Level
 from msfl_client.data.near_twins import near_twins
@@ -53,6 +54,7 @@ def check_site(
     on_progress: Callable[[int, int], None] | None = None,
     num_workers: int = 1,
     needs_mask: bool = True,
+    chosen: Chosen = ALL,
 ) -> SiteCheck:
     """Check every case of a site; files seen before and unchanged are not read again.
 
@@ -68,11 +70,13 @@ def check_site(
         on_progress: called after each case with the number of cases done and of all cases.
         num_workers: cases read at the same time; each takes up to about 1 GB for 1 mm images.
         needs_mask: whether a case without a manual mask is unusable.
+        chosen: the patients and visits to look at; whether others hold the same images is then not seen.
 
     Raises:
         CohortError: a data folder as a whole cannot be used.
     """
     found, folder_findings = find_cases(site, inputs.contrasts)
+    found = chosen.among(found)
     cache = CheckCache(site.state / "cache" / "checks.json")
     unsaved: list[Finding] = []
     try:

@@ -160,7 +160,7 @@ def describe_inputs(case: Case, inputs: Inputs) -> dict[str, InputFile]:
     described = {}
     for role, path in input_paths(case, inputs):
         stat = path.stat()
-        described[role] = InputFile(size=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=_sha256(path))
+        described[role] = InputFile(size=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=sha256_of(path))
     return described
 
 
@@ -181,10 +181,11 @@ def _is_same(path: Path, known: InputFile) -> bool:
     stat = path.stat()
     if stat.st_size != known.size:
         return False
-    return stat.st_mtime_ns == known.mtime_ns or _sha256(path) == known.sha256
+    return stat.st_mtime_ns == known.mtime_ns or sha256_of(path) == known.sha256
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Digest of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -32,6 +32,7 @@ from msfl_client.imaging.nifti_writer import clean_sidecar, save_image
 from msfl_common.config.contrasts import facts_of
 from msfl_common.errors import InputError
 from msfl_common.system.files import unless_empty, write_json
+from msfl_common.system.words import counted
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,18 @@ def import_dicom(
     rules = rules or ImportRules()
     show = progress or (lambda *_: None)
     if not source.is_dir():
-        raise InputError(f"{source}: no such folder; name the folder that holds the DICOM files")
+        what = "is a file" if source.is_file() else "no such folder"
+        raise InputError(f"{source}: {what}; name the folder that holds the DICOM files")
     found = read_dicom_folder(source, partial(show, "Reading DICOM"))
     if not found.series:
-        raise InputError(f"{source}: no DICOM image that can be read; found: {_what_else(found, source)}")
+        found_text = _what_else(found, source)
+        raise InputError(
+            f"{source}: no DICOM image that can be read; found: {found_text}; name the folder that the images lie in"
+        )
     items = [item for series in found.series for item in _items_of(series, rules)]
     usable = [item for item in items if item.is_usable]
     reports = {id(item): item.report for item in items if not item.is_usable}
-    damaged = [str(path.relative_to(source)) for path in found.damaged]
+    damaged = _names_of_damaged(found, source)
     if not usable:
         return ImportReport(list(reports.values()), damaged)
     with unless_empty(bids), _private_folder_in(bids) as folder:
@@ -149,9 +154,14 @@ def _alike(done: Sequence[SeriesReport]) -> list[str]:
     ]
 
 
+def _names_of_damaged(found: DicomFolder, source: Path) -> list[str]:
+    inflate = " (deflated; inflate it with `dcmconv +te`)"
+    return [f"{path.relative_to(source)}{inflate if path in found.deflated else ''}" for path in found.damaged]
+
+
 def _what_else(found: DicomFolder, source: Path) -> str:
-    damaged = several(str(path.relative_to(source)) for path in found.damaged)
-    parts = [f"{found.num_files} files", f"damaged: {damaged}" if damaged else ""]
+    damaged = several(_names_of_damaged(found, source))
+    parts = [counted(found.num_files, "file"), f"damaged: {damaged}" if damaged else ""]
     parts.append(f"{found.num_without_image} reports or directories" if found.num_without_image else "")
     return "; ".join(part for part in parts if part)
 

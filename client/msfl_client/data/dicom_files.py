@@ -94,6 +94,7 @@ class DicomFolder:
     Attributes:
         series: of images, in the order of their studies and numbers.
         damaged: files that are DICOM and cannot be used, with their series where they say it.
+        deflated: those of them that dcm2niix cannot read, and that may be a thousand times larger in memory.
         num_without_image: DICOM objects that are no images: reports, presentation states, a DICOMDIR.
         num_files: all files.
     """
@@ -102,6 +103,7 @@ class DicomFolder:
     damaged: Sequence[Path]
     num_without_image: int
     num_files: int
+    deflated: frozenset[Path] = frozenset()
 
 
 def read_dicom_folder(source: Path, progress: Callable[[int, int], object] | None = None) -> DicomFolder:
@@ -113,10 +115,15 @@ def read_dicom_folder(source: Path, progress: Callable[[int, int], object] | Non
     paths = sorted(path for path in source.rglob("*") if path.is_file())
     found: dict[tuple[str, ...], DicomSeries] = {}
     damaged: list[tuple[Path, Any]] = []
+    deflated: set[Path] = set()
     num_without_image = 0
     for number, path in enumerate(paths):
         if progress is not None:
             progress(number, len(paths))
+        if _is_deflated(path):
+            damaged.append((path, None))
+            deflated.add(path)
+            continue
         try:
             header = _read(path)
         except Exception:  # a damaged file can raise nearly anything
@@ -135,7 +142,19 @@ def read_dicom_folder(source: Path, progress: Callable[[int, int], object] | Non
         if series is not None and str(header.get("SOPInstanceUID", "")) not in series.instances:
             series.faults.append(f"its file {path.name} is damaged")
     ordered = sorted(found.values(), key=lambda one: (one.text("StudyInstanceUID"), _whole(one.head, "SeriesNumber")))
-    return DicomFolder(ordered, [path for path, _ in damaged], num_without_image, len(paths))
+    return DicomFolder(ordered, [path for path, _ in damaged], num_without_image, len(paths), frozenset(deflated))
+
+
+def _is_deflated(path: Path) -> bool:
+    """Whether all but the first tags are compressed, of which nobody knows the size before."""
+    import pydicom
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    try:
+        meta = pydicom.filereader.read_file_meta_info(path)
+    except Exception:  # no DICOM file, or a damaged one
+        return False
+    return bool(meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
 
 
 def _header_of_damaged(path: Path) -> Any:

@@ -7,7 +7,6 @@ contradict. A PatientID that says nothing, as ANON does, needs a birth date or a
 
 from __future__ import annotations
 
-import csv
 import datetime
 import hashlib
 import re
@@ -17,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from msfl_common.errors import InputError, reason
+from msfl_common.errors import InputError
 from msfl_common.system.files import write_bytes
+from msfl_common.system.tab_separated import read_tsv
 
 SUBJECTS = Path("sourcedata", "subjects.tsv")
 _FORMER = ("participant_id", "session_id", "patient", "date")  # of earlier versions, which knew no more
@@ -305,18 +305,15 @@ def _words(name: str) -> set[str]:
 
 def _read_rows(path: Path) -> Iterator[_Row]:
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-            columns = tuple(next(reader, ()))
-            for row in reader:
-                if columns not in (_FORMER, _COLUMNS) or len(row) != len(columns):
-                    expected = ", ".join(_COLUMNS)
-                    raise InputError(f"{path}: expected the columns {expected}; restore it from a backup")
-                yield _Row(*row)
+        table = read_tsv(path, any_case=False)
+        table.check_lengths()
     except FileNotFoundError:
         return
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read: {reason(error)}; restore it from a backup") from None
+    except InputError as error:
+        raise InputError(f"{error}, or restore it from a backup") from None
+    if table.columns not in (_FORMER, _COLUMNS):
+        raise InputError(f"{path}: expected the columns {', '.join(_COLUMNS)}; restore it from a backup")
+    yield from (_Row(*line.cells) for line in table.lines)
 
 
 def write_private_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from msfl_client.data.dicom_people import write_private_table
 from msfl_common.config.contrasts import CONTRASTS, in_words
 from msfl_common.errors import InputError
 from msfl_common.system.foreign_text import harmless
+from msfl_common.system.tab_separated import read_tsv
 
 SERIES = Path("sourcedata", "series.tsv")
 _COLUMNS = (
@@ -85,15 +85,15 @@ def read_series(bids: Path) -> dict[tuple[str, str], SeriesReport]:
         InputError: the table is damaged.
     """
     try:
-        with (bids / SERIES).open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+        table = read_tsv(bids / SERIES, any_case=False)
+        table.check_lengths()
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, csv.Error):
-        raise InputError(f"{bids / SERIES}: cannot be read; restore it from a backup, or move it away") from None
-    if any(len(row) != len(_COLUMNS) for row in rows) or tuple(rows[0] if rows else ()) != _COLUMNS:
-        raise InputError(f"{bids / SERIES}: expected the columns {', '.join(_COLUMNS)}; restore it, or move it away")
-    return {(row[9], row[10]): _report_of(row) for row in rows[1:]}
+    except InputError as error:
+        raise InputError(f"{error}, or restore it from a backup") from None
+    if table.columns != _COLUMNS:
+        raise InputError(f"{table.path}: expected the columns {', '.join(_COLUMNS)}; restore it, or move it away")
+    return {(row[9], row[10]): _report_of(row) for row in (line.cells for line in table.lines)}
 
 
 def write_series(bids: Path, past: dict[tuple[str, str], SeriesReport], done: Sequence[SeriesReport]) -> None:

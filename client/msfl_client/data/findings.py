@@ -41,6 +41,13 @@ def warnings_in(findings: Iterable[Finding]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(warned))
 
 
+def notes_on_folder(findings: Iterable[Finding]) -> tuple[str, ...]:
+    """What deserves a look in a folder as a whole that is predicted: who in it is passed over."""
+    return tuple(
+        finding.text for finding in findings if finding.case is None and finding.rule in ("name", "bidsignore")
+    )
+
+
 def refusals_in(findings: Sequence[Finding], force: bool) -> tuple[str, ...]:
     """Why a case is not predicted: what fails and, unless forced, what is in doubt; then the way out of doubts."""
     doubts = [finding for finding in findings if finding.rule in DOUBTS and not force]
@@ -69,7 +76,7 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "nan-background": "nothing to do",
         "brightness": "nothing to do for lesions; for features, give images as the scanner or N4 made them",
         "cut-off": "export the image again with every value of it, not as a viewer's window shows it",
-        "inverted": "give the image with its own sign: of T1w and FLAIR, fluid is darker than white matter",
+        "inverted": "give the image with its own sign: fluid is darker than white matter in T1w and FLAIR, not in T2w",
         "constant": "export the image again; every voxel of it has the same value",
         "affine": "export the image again from DICOM; its position in space is unusable",
         "forms": "copy the correct one of sform and qform over the other",

@@ -19,8 +19,9 @@ from msfl_client.site.passphrase import unlock_here
 from msfl_common import __version__
 from msfl_common.config.message_kinds import KINDS
 from msfl_common.config.optimisation import written_out
+from msfl_common.config.policy_rules import beyond_policy
 from msfl_common.config.site import Policy, SiteConfig
-from msfl_common.config.stages import Stage, stages_of, study_at, tasks_of
+from msfl_common.config.stages import Stage, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, MsflError, RefusedError
 from msfl_common.messages.ledger import add_head
@@ -184,21 +185,10 @@ def check_request(policy: Policy, study: StudyConfig, round_number: int, stage: 
     Raises:
         RefusedError: with the code POLICY and the setting that goes beyond it.
     """
-    if refused := [task for task in tasks_of(study) if task not in policy.tasks]:
-        raise RefusedError(Code.POLICY, f"task {refused[0]}, which `policy.tasks` does not name")
-    if study.classification is not None and (kind := study.classification.model.kind) in policy.refuse_models:
-        change = f"to take part, take {kind} out of it in site.yaml, then stop and start the site"
-        raise RefusedError(Code.POLICY, f"model {kind}, which `policy.refuse_models` names; {change}")
-    num_rounds = max(study_at(study, stage).rounds.num_rounds for stage in stages_of(study))
-    if max(num_rounds, round_number) > policy.max_rounds:
-        raise RefusedError(Code.POLICY, f"{num_rounds} rounds, at most {policy.max_rounds}")
+    if fault := next(beyond_policy(policy, study, round_number), None):
+        raise RefusedError(Code.POLICY, fault)
     if not 1 <= round_number <= study_at(study, stage).rounds.num_rounds:
         raise RefusedError(Code.BAD_STUDY, f"round {round_number} is not one of the study")
-    if study.training.steps_per_round > policy.max_steps_per_round:
-        raise RefusedError(
-            Code.POLICY,
-            f"{study.training.steps_per_round} steps a round, at most {policy.max_steps_per_round}",
-        )
 
 
 def check_agreed(agreed: StudyConfig, study: StudyConfig) -> None:
@@ -215,5 +205,5 @@ def check_agreed(agreed: StudyConfig, study: StudyConfig) -> None:
         for one in (study.model_copy(update=how), agreed)
     )
     if asked != expected:  # as they are written: 0.0 and -0.0 are equal, but what is kept under them is not
-        differ = [key for key, value in expected.items() if asked[key] != value]
+        differ = [key for key in {**expected, **asked} if asked.get(key) != expected.get(key)]
         raise RefusedError(Code.WRONG_STUDY, ", ".join(differ))

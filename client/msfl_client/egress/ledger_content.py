@@ -16,7 +16,7 @@ import pyrage
 from msfl_client.egress.ledger_line import Line
 from msfl_client.site.passphrase import check_length
 from msfl_common.config.ledger import KeepContent
-from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.errors import Code, InputError, RefusedError, unreadable
 from msfl_common.messages.file import Opened, Shapes, from_bytes, to_bytes
 from msfl_common.messages.records import Content
 from msfl_common.system.files import private_folder, write_bytes, write_text
@@ -111,7 +111,7 @@ def read_officer_key(path: Path, passphrase: str) -> pyrage.x25519.Identity:
         sealed = read_bounded(path, MOST_KEY)
         return pyrage.x25519.Identity.from_str(pyrage.passphrase.decrypt(sealed, passphrase).decode())
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; name the officer's key") from None
+        raise InputError(f"{path}: " + unreadable(error, "name the officer's key")) from None
     except (pyrage.DecryptError, pyrage.IdentityError, ValueError):
         raise InputError(
             f"{path}: another passphrase, or no key of `msfl-client make-officer-key`; try again"

@@ -32,7 +32,9 @@ def _when(time: str) -> str:
 def _answered(register: str) -> str:
     """The name of a register of answers, STAGE-PURPOSE or PURPOSE, in words."""
     stage, _, purpose = register.rpartition("-")
-    return words_of(purpose) + (" of the model of lesions" if stage == "segmentation" else "")
+    is_fold = stage.startswith("segmentation-")
+    of = " of the model of lesions" if stage.startswith("segmentation") else ""
+    return words_of(purpose) + of + (f" without fold {stage.rpartition('-')[2]}" if is_fold else "")
 
 
 def _grouped(digits: str) -> str:

@@ -15,7 +15,7 @@ from msfl_client.data.bids import Case
 from msfl_client.data.cache_limits import keep_newest, mark_used
 from msfl_client.data.check_cache import fingerprint_of
 from msfl_client.features.extract import FORMAT, case_features, change_features
-from msfl_client.features.table import FeatureRow, fault_of
+from msfl_client.features.table import BY_MODEL, MANUAL, FeatureRow, fault_of
 from msfl_client.features.visit_alignment import on_earlier_visit
 from msfl_client.imaging.common_space import CommonSpaceCase
 from msfl_client.preprocessing.common_space_reader import common_space_of
@@ -45,7 +45,7 @@ def features_of(
         cases: the site's usable cases.
         inputs: contrasts and spacing.
         cache: folder for the features of each case; what is there for the same files is not computed again.
-        model: finds the lesions of cases without a mask.
+        model: finds the lesions of cases without a mask; where it trained on a patient, a fold of it that did not.
         num_workers: patients at the same time; each takes about 1 GB at 1 mm.
         on_case: told after each case.
 
@@ -58,7 +58,7 @@ def features_of(
         patients[case.place].append(case)
 
     def measure(visits: list[Case]) -> dict[str, dict[str, float] | str]:
-        return _of_patient(visits, inputs, cache, model, on_case)
+        return _of_patient(visits, inputs, cache, model and model.for_patient(visits[0].patient), on_case)
 
     found: dict[str, dict[str, float] | str] = {}
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
@@ -71,10 +71,18 @@ def features_of(
         if isinstance(features, str):
             left_out[case.key] = features
         elif fault := fault_of(features):
-            left_out[case.key] = f"its images do not look like a brain's, measured {fault}"
+            left_out[case.key] = f"its images do not look like a brain's, measured {fault.partition('; ')[0]}"
         else:
-            rows.append(FeatureRow(case.subject, case.visit_id, case.scanner, case.dataset, features))
+            lesions = _lesions_of(case, model)
+            rows.append(FeatureRow(case.subject, case.visit_id, case.scanner, case.dataset, features, lesions))
     return rows, left_out
+
+
+def _lesions_of(case: Case, model: LesionModel | None) -> str | None:
+    """Who outlined a case's lesions."""
+    if case.mask is not None:
+        return MANUAL
+    return None if model is None else BY_MODEL[model.for_patient(case.patient).has_seen(case.patient)]
 
 
 def digest_of_images(cases: Sequence[Case], inputs: Inputs) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,11 +19,16 @@ _MISSING = "n/a"
 _NOTHING = ("", _MISSING, "nan", "NaN")
 _HARMONIZED, _MEASURED = "HarmonizedTo", "MeasuredFrom"
 _LOG_TOLERANCE = 0.02  # of a logarithm from that of its feature, both being rounded in a table
+MANUAL = "manual"
+BY_MODEL = {"no": "model", "yes": "model trained on the patient", "unknown": "model perhaps trained on the patient"}
+"""Who outlined lesions, by whether the model trained on the patient."""
 _CASE_COLUMNS = {
     "participant_id": "Subject",
     "session_id": "Visit",
     "scanner": "Scanner of the visit",
     "dataset": "Number of the site's BIDS folder, from 0",
+    "lesions": "Who outlined the lesions: manual, or a model; one that trained on the patient finds more of them than "
+    "it does in others",
 }
 
 
@@ -37,6 +42,7 @@ class FeatureRow:
         scanner: its name, or None when the folder does not say.
         dataset: index of the BIDS folder in the site's file.
         features: name to value, each finite; what could not be measured is not there.
+        lesions: who outlined the lesions: `MANUAL` or one of `BY_MODEL`; None where nobody did, or it is not told.
     """
 
     participant_id: str
@@ -44,6 +50,7 @@ class FeatureRow:
     scanner: str | None
     dataset: int
     features: Mapping[str, float]
+    lesions: str | None = None
 
     @property
     def key(self) -> str:
@@ -81,7 +88,8 @@ def write_features_table(path: Path, table: FeatureTable) -> None:
         bad = [name for name, value in row.features.items() if name not in FEATURES or not math.isfinite(value)]
         if bad:
             raise ValueError(f"{row.participant_id}: expected known, finite features, found {', '.join(bad)}")
-        case = [row.participant_id, row.session_id or _MISSING, row.scanner or _MISSING, row.dataset]
+        visit, scanner, lesions = (text or _MISSING for text in (row.session_id, row.scanner, row.lesions))
+        case = [row.participant_id, visit, scanner, row.dataset, lesions]
         lines.append([*case, *(_text(row.features.get(name)) for name in FEATURES)])
     columns: dict[str, object] = {name: {"Description": description} for name, description in _CASE_COLUMNS.items()}
     for name, feature in FEATURES.items():
@@ -146,6 +154,24 @@ def fault_of(features: Mapping[str, float]) -> str | None:
     return None
 
 
+def says_of_lesions(rows: Sequence[FeatureRow]) -> Iterator[str]:
+    """What a person has to know of a table's lesions: a line each."""
+    patients = {who: {(row.dataset, row.participant_id) for row in rows if row.lesions == who} for who in _SAID}
+    for who, what in _SAID.items():
+        if number := len(patients[who]):
+            yield (
+                f"Lesion features of {number} patient{'s' if number > 1 else ''} come from {what}: they are better "
+                "than those of other patients, and a model that learns from them expects too much. Cross-fit: "
+                "`segmentation` in the study of the outcome trains models of lesions that leave patients out."
+            )
+
+
+_SAID = {
+    BY_MODEL["yes"]: "a model that trained on them",
+    BY_MODEL["unknown"]: "a model that this site's patients trained, and it is not known who",
+}
+
+
 def _row(line: Mapping[str, str], place: str) -> FeatureRow:
     def text(name: str) -> str | None:
         value = line.get(name, "")
@@ -158,7 +184,7 @@ def _row(line: Mapping[str, str], place: str) -> FeatureRow:
     if not dataset.isdecimal():
         raise InputError(f"{place}, dataset: expected a whole number, found {dataset!r}")
     visit_id = None if visit_id is None else with_prefix("ses-", visit_id)
-    return FeatureRow(with_prefix("sub-", subject), visit_id, text("scanner"), int(dataset), features)
+    return FeatureRow(with_prefix("sub-", subject), visit_id, text("scanner"), int(dataset), features, text("lesions"))
 
 
 def _number(text: str, place: str) -> float:
@@ -167,7 +193,8 @@ def _number(text: str, place: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"{place}: expected a finite number or n/a, found {text!r}")
+        fix = "; write numbers with a decimal point" if "," in text else ""
+        raise InputError(f"{place}: expected a finite number or n/a, found {text!r}{fix}")
     return value
 
 

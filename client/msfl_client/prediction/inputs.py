@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from msfl_client.clinical.observations import sees_images
-from msfl_client.data.bids import Case
+from msfl_client.data.bids import Case, find_cases
 from msfl_client.data.checks import SiteCheck, check_site
+from msfl_client.data.chosen import ALL, Chosen
 from msfl_client.data.derivative import read_sidecar
-from msfl_client.data.findings import refusals_in, warnings_in
+from msfl_client.data.findings import notes_on_folder, refusals_in, warnings_in
 from msfl_client.data.qc_record import poor_fit
 from msfl_client.features.cache import features_of
 from msfl_client.features.own_table import cases_of_table, own_features
@@ -44,6 +45,7 @@ class KnownInputs:
         reasons: key of a case to why its images, or its features, cannot be used.
         refused: of these, those whose images are there; only what the check says of them.
         warnings: key of a case to what deserves a look in it.
+        notes: what of the folder is passed over.
     """
 
     site: SiteConfig
@@ -53,6 +55,7 @@ class KnownInputs:
     reasons: Mapping[str, str] = field(default_factory=dict, hash=False)
     refused: Mapping[str, str] = field(default_factory=dict, hash=False)
     warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    notes: tuple[str, ...] = ()
 
 
 def model_reference(card: ModelCard, model: Path) -> Reference | None:
@@ -76,6 +79,7 @@ def read_inputs(
     on_progress: OnProgress,
     force: bool = False,
     words: Words | None = None,
+    chosen: Chosen = ALL,
 ) -> KnownInputs:
     """Look through a BIDS folder.
 
@@ -89,6 +93,7 @@ def read_inputs(
         on_progress: told what is done, how much of it, and of how much.
         force: use images that cannot be right (`findings.DOUBTS`), too.
         words: what the tables' own words mean, as in site.yaml.
+        chosen: the patients that are predicted; scanners are brought to a reference from all that there are.
 
     Raises:
         CohortError: the folder as a whole cannot be used.
@@ -96,16 +101,37 @@ def read_inputs(
     """
     settings = card.study.classification
     assert settings is not None
-    if not source.is_dir():
-        raise CohortError(f"{source}: no such folder; give a BIDS folder with --input")
-    site = SiteConfig(name="input", data=(source,), state=output / WORK_FOLDER, device=device, words=words or Words())
+    site = site_of(source, output, device, words)
     if not sees_images(settings):
         return KnownInputs(site)
-    lesions = model / SEGMENTATION_FOLDER
-    measures = isinstance(settings.model, DeepModel) or lesions.is_dir()  # a table has lesions of other hands
-    own = None if measures else own_features(site)
-    known = _of_table(site, own) if own else _of_images(card, model, site, settings, num_workers, on_progress, force)
-    return _harmonized(known, model_reference(card, model))
+    own, reference = _own_table(model, settings, site), model_reference(card, model)
+    if own:
+        return _harmonized(_of_table(site, own), reference)
+    needed = ALL if reference is not None else chosen.whole_patients
+    known = _of_images(card, model, site, settings, num_workers, on_progress, force, needed)
+    return _harmonized(known, reference)
+
+
+def site_of(source: Path, output: Path, device: str | Sequence[str] = "cpu", words: Words | None = None) -> SiteConfig:
+    """A BIDS folder that is predicted from, as a site of its own; see `read_inputs`."""
+    return SiteConfig(name="input", data=(source,), state=output / WORK_FOLDER, device=device, words=words or Words())
+
+
+def unchecked_inputs(card: ModelCard, model: Path, site: SiteConfig) -> KnownInputs:
+    """The patients and visits of a folder, without a look at any image; see `read_inputs`."""
+    settings = card.study.classification
+    assert settings is not None
+    if not sees_images(settings):
+        return KnownInputs(site)
+    if (own := _own_table(model, settings, site)) is not None:
+        return _of_table(site, own)
+    cases, _ = find_cases(site, card.study.inputs.contrasts)
+    return KnownInputs(site, tuple(cases), frozenset(case.subject for case in cases))
+
+
+def _own_table(model: Path, settings: Classification, site: SiteConfig) -> FeatureTable | None:
+    measures = isinstance(settings.model, DeepModel) or (model / SEGMENTATION_FOLDER).is_dir()
+    return None if measures else own_features(site)  # else a table has lesions of other hands
 
 
 def _of_table(site: SiteConfig, own: FeatureTable) -> KnownInputs:
@@ -121,8 +147,9 @@ def _of_images(
     num_workers: int,
     on_progress: OnProgress,
     force: bool,
+    chosen: Chosen,
 ) -> KnownInputs:
-    checked, failed = _checked(card, site, num_workers, on_progress)
+    checked, failed = _checked(card, site, num_workers, on_progress, chosen)
     found = {case.key: [finding for finding in checked.findings if finding.case == case.key] for case in checked.found}
     reasons = {key: "; ".join(texts) for key, texts in checked.excluded.items()}
     reasons |= {key: "; ".join(texts) for key, of_case in found.items() if (texts := refusals_in(of_case, force))}
@@ -134,6 +161,7 @@ def _of_images(
         reasons | failed,
         {key: why for key, why in reasons.items() if "contrast" not in {finding.rule for finding in found[key]}},
         {case.key: (*warnings_in(found[case.key]), *_of_preprocessing(case, site)) for case in checked.found},
+        notes_on_folder(checked.findings),
     )
     if not settings.features:
         return known
@@ -159,7 +187,7 @@ def _of_preprocessing(case: Case, site: SiteConfig) -> tuple[str, ...]:
 
 
 def _checked(
-    card: ModelCard, site: SiteConfig, num_workers: int, on_progress: OnProgress
+    card: ModelCard, site: SiteConfig, num_workers: int, on_progress: OnProgress, chosen: Chosen
 ) -> tuple[SiteCheck, dict[str, str]]:
     """The folder looked through, its cases preprocessed where not skull-stripped, and by key why some could not be."""
 
@@ -170,6 +198,7 @@ def _checked(
             lambda done, total: on_progress("Checking cases", done, total),
             num_workers,
             needs_mask=False,
+            chosen=chosen,
         )
 
     checked, failed = check(), {}
@@ -180,6 +209,7 @@ def _checked(
                 card.study.inputs,
                 num_workers,
                 lambda done, total: on_progress("Preprocessing cases", done, total),
+                chosen,
             )
         except CohortError as error:  # not a single one
             return replace(checked, cases=[]), {case.key: str(error) for case in checked.found}

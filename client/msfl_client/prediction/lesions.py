@@ -6,7 +6,7 @@ Legend: I/J/K voxels of a file, whatever its orientation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -16,14 +16,21 @@ from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
 from msfl_client.data.bids import Case, find_cases
-from msfl_client.data.checks import check_case
-from msfl_client.data.findings import Finding, refusals_in, warnings_in
+from msfl_client.data.case_checks import check_case
+from msfl_client.data.chosen import ALL, Chosen
+from msfl_client.data.derivative import sha256_of
+from msfl_client.data.findings import Finding, notes_on_folder, refusals_in, warnings_in
 from msfl_client.data.qc_record import poor_fit
+from msfl_client.data.single_case import case_of, images_of, raw_of
 from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.imaging.resampling import read_image
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_client.imaging.volumes import read_volume
-from msfl_client.prediction.output_folder import describe_output
+from msfl_client.prediction.lesions_table import TABLE, PredictedCase, read_rows, write_rows
+from msfl_client.prediction.output_folder import describe_output, threshold_facts
+from msfl_client.prediction.page import picture_path, write_page
+from msfl_client.prediction.picture import draw
+from msfl_client.prediction.threshold import caution_of, threshold_of
 from msfl_client.segmentation.loop import predict_probability
 from msfl_client.segmentation.network_input import (
     NetworkInput,
@@ -34,30 +41,28 @@ from msfl_client.segmentation.network_input import (
 from msfl_client.segmentation.own_grid import on_grid
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
-from msfl_common.errors import CaseError, CohortError
+from msfl_common.errors import CaseError, CohortError, InputError
 from msfl_common.metrics.segmentation import label_lesions
-from msfl_common.models.model_folder import ModelCard, load_model
+from msfl_common.models.model_card import NOTICE, ModelCard
+from msfl_common.models.model_folder import load_model
 from msfl_common.models.network import build_network, set_weights
 from msfl_common.system.devices import pick_device
-from msfl_common.system.files import write_text
-from msfl_common.system.tab_separated import tsv_text
+from msfl_common.system.files import write_bytes, write_json
+from msfl_common.system.reading import read_mapping
+from msfl_common.system.words import none_of
 
-TABLE = "lesions.tsv"
+MASK, MAP = "mask", "probseg"
+_SOURCES = "SourcesSHA256"
 
 
 @dataclass(frozen=True)
-class PredictedCase:
-    """A row of `lesions.tsv`; count and volume are None for a case that could not be used.
+class _Model:
+    """A model at work: what it is, where it computes, from which probability on a voxel is lesion."""
 
-    `warnings` are those of its check and of its preprocessing.
-    """
-
-    participant_id: str
-    session_id: str
-    lesion_count: int | None
-    lesion_volume_ml: float | None
-    status: str
-    warnings: tuple[str, ...] = ()
+    card: ModelCard
+    network: torch.nn.Module
+    device: torch.device
+    threshold: float
 
 
 def predict_folder(
@@ -68,41 +73,132 @@ def predict_folder(
     on_case: Callable[[int, int], None] = lambda *_: None,
     origin: str = "",
     force: bool = False,
+    chosen: Chosen = ALL,
+    threshold: float | None = None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> list[PredictedCase]:
-    """Predict every case of a BIDS folder; a bad case is named in the table and the rest continue.
+    """Predict the cases of a BIDS folder; a bad case is named in the table and the rest continue.
 
     Args:
         model: a model folder.
         source: BIDS folder with the model's contrasts: skull-stripped images, or others, which are preprocessed first.
-        output: BIDS derivative folder to write; see `describe_output`.
+        output: BIDS derivative folder to write; see `describe_output`. What it holds of other cases stays.
         device_name: as in site.yaml.
         on_case: told how many cases are done, and of how many.
         origin: who vouches for the model, for those who get the output.
         force: predict what cannot be right (`findings.DOUBTS`), too.
+        chosen: the patients and visits to predict.
+        threshold: a voxel is lesion from this probability on; None: the model's own.
+        on_note: told what of the folder is passed over, where all of it is predicted.
+
+    Returns:
+        A row for each case of this run.
 
     Raises:
         ModelFolderError: the model cannot be used.
+        InputError: no such patient or visit; no such threshold; the output cannot be used.
         CohortError: no case at all could be predicted.
     """
+    at_work = _load(model, device_name, threshold)
+    card = at_work.card
+    cases, findings = find_cases(SiteConfig(name="input", data=(source,), state=output), card.study.inputs.contrasts)
+    chosen.check(((case.subject, case.visit_id) for case in cases), source)
+    describe_output(output, source, card, "MS lesions", origin, at_work.threshold)
+    for note in () if chosen else notes_on_folder(findings):
+        on_note(note)
+    return _predict_cases(chosen.among(cases), findings, force, at_work, source, output, origin, on_case)
+
+
+def predict_images(
+    model: Path,
+    words: Sequence[str],
+    output: Path,
+    device_name: str | Sequence[str],
+    on_case: Callable[[int, int], None] = lambda *_: None,
+    origin: str = "",
+    force: bool = False,
+    named: Chosen = ALL,
+    threshold: float | None = None,
+) -> list[PredictedCase]:
+    """Predict images that a person names one by one, as `predict_folder` those of a case in a folder.
+
+    Args:
+        model: a model folder.
+        words: `FLAIR=scan.nii.gz`, one of each contrast of the model.
+        output: as of `predict_folder`; what was predicted from other images under this name is refused.
+        device_name: as in site.yaml.
+        on_case: told when it is done.
+        origin: who vouches for the model.
+        force: predict what cannot be right, too.
+        named: the patient and visit that files are named by.
+        threshold: a voxel is lesion from this probability on; None: the model's own.
+
+    Raises:
+        ModelFolderError: the model cannot be used.
+        InputError: the images are not those that the model needs; the output cannot be used.
+        CohortError: they cannot be predicted.
+    """
+    at_work = _load(model, device_name, threshold)
+    images = images_of(words, at_work.card.study.inputs.contrasts)
+    case, findings = case_of(images, named)
+    check_same_images(case, output)
+    for path in images.values():
+        describe_output(output, raw_of(path), at_work.card, "MS lesions", origin, at_work.threshold)
+    return _predict_cases([case], findings, force, at_work, "--image", output, origin, on_case)
+
+
+def check_same_images(case: Case, output: Path) -> None:
+    """See that a case's name in an output is new, or that of the same images."""
+    mask = file_of(case, output, MASK)
+    if mask.exists() and read_mapping(file_of(case, output, MASK, ".json")).get(_SOURCES) != _digests(case):
+        raise InputError(
+            f"{mask}: was predicted from other images; name these otherwise with --subject, or move that away"
+        )
+
+
+def _digests(case: Case) -> dict[str, str]:
+    return {contrast: sha256_of(path) for contrast, path in case.images.items()}
+
+
+def _load(model: Path, device_name: str | Sequence[str], threshold: float | None) -> _Model:
     card, weights = load_model(model)
     network = build_network(card.study)
     set_weights(network, weights)
-    device = pick_device(device_name)
-    site = SiteConfig(name="input", data=(source,), state=output)
-    cases, findings = find_cases(site, card.study.inputs.contrasts)
-    describe_output(output, source, card, "MS lesions", origin)
-    rows = []
-    for number, case in enumerate(cases, start=1):
-        found = [finding for finding in findings if finding.case == case.key]
-        found += check_case(case, card.study.inputs, needs_mask=False)
-        rows.append(_predict_or_say_why(case, found, force, card, network, device, output))
-        on_case(number, len(cases))
-    write_text(output / TABLE, _table(rows))
+    return _Model(card, network, pick_device(device_name), threshold_of(card, threshold))
+
+
+def _predict_cases(
+    cases: Sequence[Case],
+    findings: Sequence[Finding],
+    force: bool,
+    model: _Model,
+    source: Path | str,
+    output: Path,
+    origin: str,
+    on_case: Callable[[int, int], None],
+) -> list[PredictedCase]:
+    """Predict cases one by one; after each the table says of all files that are there which they are.
+
+    So does the page, also where the rest is interrupted.
+    """
+    table = output / TABLE
+    earlier = read_rows(table, model.threshold)
+    rows: list[PredictedCase] = []
+    in_table: Sequence[PredictedCase] = earlier
+    try:
+        for number, case in enumerate(cases, start=1):
+            found = [finding for finding in findings if finding.case == case.key]
+            found += check_case(case, model.card.study.inputs, needs_mask=False)
+            rows.append(_predict_or_say_why(case, found, force, model, output))
+            in_table = write_rows(table, earlier, rows)
+            on_case(number, len(cases))
+    finally:
+        caution = caution_of(model.card, model.threshold)
+        write_page(output, in_table, model.card.study.name, model.threshold, caution, origin)
     if all(row.lesion_count is None for row in rows):
         first = f"{rows[0].participant_id} {rows[0].session_id}: {rows[0].status}"
-        raise CohortError(
-            f"{source}: none of {len(rows)} cases could be used; {first}; {output / TABLE} says why for each"
-        )
+        unused = none_of(len(rows), "case", "could")
+        raise CohortError(f"{source}: {unused} be used; {first}; {table} says why for each")
     return rows
 
 
@@ -110,42 +206,49 @@ def _predict_or_say_why(
     case: Case,
     found: Sequence[Finding],
     force: bool,
-    card: ModelCard,
-    network: torch.nn.Module,
-    device: torch.device,
+    model: _Model,
     output: Path,
 ) -> PredictedCase:
     row = PredictedCase(case.subject, case.visit_id or "n/a", None, None, "ok", warnings_in(found))
     try:
         if refused := refusals_in(found, force):
             raise CaseError("; ".join(refused))
-        count, volume_ml, more = _predict_case(case, card, network, device, output)
+        count, volume_ml, more = _predict_case(case, model, output)
     except CaseError as error:
-        stale = "; the mask that lies here is an earlier run's" if _file_of(case, output, "mask").exists() else ""
+        stale = "; the mask that lies here is an earlier run's" if file_of(case, output, MASK).exists() else ""
         return replace(row, status=f"left out: {error}{stale}")
-    return replace(row, lesion_count=count, lesion_volume_ml=volume_ml, warnings=(*row.warnings, *more))
+    warnings = (*row.warnings, *more)
+    return replace(row, lesion_count=count, lesion_volume_ml=volume_ml, warnings=warnings, threshold=model.threshold)
 
 
-def _predict_case(
-    case: Case, card: ModelCard, network: torch.nn.Module, device: torch.device, output: Path
-) -> tuple[int, float, tuple[str, ...]]:
+def _predict_case(case: Case, model: _Model, output: Path) -> tuple[int, float, tuple[str, ...]]:
     """Write one case's mask and probability map; returns lesion count, volume (ml), and preprocessing's warnings."""
-    study = card.study
-    prepared, case_to_input, warnings = _prepare(case, study.inputs, device)
-    probability_DHW = predict_probability(network, prepared.image_CDHW, study, device)
+    study = model.card.study
+    prepared, case_to_input, warnings = _prepare(case, study.inputs, model.device)
+    probability_DHW = predict_probability(model.network, prepared.image_CDHW, study, model.device)
     own = read_volume(case.images[target_contrast(study.inputs)])
     probability_IJK = on_grid(probability_DHW, np.linalg.inv(case_to_input) @ prepared.affine, (own.shape, own.affine))
-    mask_IJK = probability_IJK >= card.threshold
+    mask_IJK = probability_IJK >= model.threshold
     spacing_mm = voxel_sizes(own.affine)
-    save_image(_file_of(case, output, "probseg"), probability_IJK, own.affine)
-    save_image(_file_of(case, output, "mask"), mask_IJK.astype(np.uint8), own.affine)
+    picture = draw(own, mask_IJK)
+    save_image(file_of(case, output, MAP), probability_IJK, own.affine)
+    save_image(file_of(case, output, MASK), mask_IJK.astype(np.uint8), own.affine)
+    write_json(file_of(case, output, MASK, ".json"), _about_mask(case, model))
+    write_bytes(picture_path(output, case.subject, case.visit_id), picture, secret=True)
     _, count = label_lesions(mask_IJK, tuple(float(size) for size in spacing_mm))  # type: ignore[arg-type]
     return count, round(float(mask_IJK.sum() * np.prod(spacing_mm) / 1000), 4), warnings
 
 
-def _file_of(case: Case, output: Path, suffix: str) -> Path:
+def _about_mask(case: Case, model: _Model) -> dict[str, object]:
+    """What goes with a mask wherever it is copied to."""
+    about = threshold_facts(model.card, model.threshold)
+    return {"Notice": NOTICE, "ModelWeightsSHA256": model.card.weights_sha256, **about, _SOURCES: _digests(case)}
+
+
+def file_of(case: Case, output: Path, what: str, ending: str = ".nii.gz") -> Path:
+    """A case's mask or probability map."""
     stem = "_".join(part for part in (case.subject, case.visit_id) if part)
-    return output / case.subject / (case.visit_id or "") / "anat" / f"{stem}_label-lesion_{suffix}.nii.gz"
+    return output / case.subject / (case.visit_id or "") / "anat" / f"{stem}_label-lesion_{what}{ending}"
 
 
 def _prepare(
@@ -178,11 +281,3 @@ def _prepare(
     images = {name: nib.Nifti1Image(voxels_DHW, done.case.affine) for name, voxels_DHW in done.case.images_DHW.items()}
     prepared = network_input_of_images(case.key, images, None, inputs)
     return prepared, done.native_to_mni(target_contrast(inputs)), poor_fit(*fit_to_template(done.case))
-
-
-def _table(rows: list[PredictedCase]) -> str:
-    lines: list[list[object]] = [list(PredictedCase.__dataclass_fields__)]
-    for row in rows:
-        cells = {**asdict(row), "warnings": "; ".join(row.warnings) or None}
-        lines.append(["n/a" if value is None else value for value in cells.values()])
-    return tsv_text(lines)

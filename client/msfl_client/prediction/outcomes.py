@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msfl_client.clinical.observations import Observation
 from msfl_client.data.bids import case_key
-from msfl_client.prediction.inputs import KnownInputs, OnProgress, model_reference, read_inputs
+from msfl_client.data.chosen import ALL, Chosen
+from msfl_client.prediction.inputs import (
+    KnownInputs,
+    OnProgress,
+    model_reference,
+    read_inputs,
+    site_of,
+    unchecked_inputs,
+)
 from msfl_client.prediction.models import (
     Answer,
     FeaturePredictor,
@@ -18,6 +26,7 @@ from msfl_client.prediction.models import (
     explained_class,
 )
 from msfl_client.prediction.output_folder import describe_output
+from msfl_client.prediction.threshold import has_threshold, threshold_of
 from msfl_client.prediction.visits import PatientVisits, patients_to_predict
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.site import Words
@@ -42,7 +51,7 @@ class Prediction:
         probabilities: class to probability.
         interval: of the share with the explained class among patients with such scores; None where no site told.
         explained: the class that interval and reasons are about: the last of two, else the most probable.
-        predicted: the last of two classes from the model's threshold on; of more, the most probable.
+        predicted: the last of two classes from the threshold on; of more, the most probable.
         reasons: what speaks for and against the explained class, what weighs most first.
         saliency: files with the images' part in it, of a deep model.
         status: "ok", with what was passed over, or why there is no prediction.
@@ -66,12 +75,21 @@ class Prediction:
 class Predictions:
     """What was predicted of a folder, and by which model.
 
-    `refused` has by case why images that are there could not be used.
+    Attributes:
+        card: the model's.
+        rows: of this run.
+        refused: by case why images that are there could not be used.
+        threshold: the last of two classes is predicted from this probability on.
+        chosen: what was asked for.
+        notes: what of the folder is passed over, where all of it is predicted.
     """
 
     card: ModelCard
     rows: tuple[Prediction, ...]
     refused: Mapping[str, str]
+    threshold: float
+    chosen: Chosen = ALL
+    notes: tuple[str, ...] = ()
 
     def raise_if_none(self, source: Path, table: Path) -> None:
         """Return when something could be predicted.
@@ -80,10 +98,10 @@ class Predictions:
             CohortError: nothing; names the first reason.
         """
         if all(row.probabilities is None for row in self.rows):
-            first = self.rows[0]
+            first, number = self.rows[0], len(self.rows)
+            unused = f"none of {number} patients or visits could" if number > 1 else "the only one asked for could not"
             raise CohortError(
-                f"{source}: none of {len(self.rows)} patients or visits could be predicted; {first.participant_id}: "
-                f"{first.status}; {table} says why for each"
+                f"{source}: {unused} be predicted; {first.participant_id}: {first.status}; {table} says why for each"
             )
 
 
@@ -97,6 +115,8 @@ def predict_outcomes(
     on_progress: OnProgress = lambda *_: None,
     force: bool = False,
     words: Words | None = None,
+    chosen: Chosen = ALL,
+    threshold: float | None = None,
 ) -> Predictions:
     """Predict each patient's last visit that has the model's inputs, or every visit.
 
@@ -110,30 +130,50 @@ def predict_outcomes(
         on_progress: told what is done, how much of it, and of how much.
         force: use images that cannot be right (`findings.DOUBTS`), too.
         words: what the tables' own words mean, as in site.yaml.
+        chosen: the patients and visits to predict.
+        threshold: the last of two classes is predicted from this probability on; None: from the model's own.
 
     Raises:
         ModelFolderError: the model cannot be used.
-        InputError: the folder, or one of its tables, cannot be used.
+        InputError: no such patient or visit; no such threshold; the folder, or one of its tables, cannot be used.
     """
     card, weights = load_model(model)
     assert card.study.classification is not None
     if not source.is_dir():  # before anything is written
         raise CohortError(f"{source}: no such folder; give a BIDS folder with --input")
-    device = pick_device(device_name)
-    describe_output(output, source, card, "Outcomes of MS", check_origin(model).sentence)
-    known = read_inputs(card, model, source, output, device_name, num_workers, on_progress, force, words)
+    device, from_which = pick_device(device_name), threshold_of(card, threshold)
+    if chosen:
+        there = unchecked_inputs(card, model, site_of(source, output, words=words))
+        chosen.check(_visits_of(patients_to_predict(there, card.study.classification)), source)
+    decides = from_which if has_threshold(card) else None
+    describe_output(output, source, card, "Outcomes of MS", check_origin(model).sentence, decides)
+    known = read_inputs(card, model, source, output, device_name, num_workers, on_progress, force, words, chosen)
     predictor: Predictor
     if isinstance(card.study.classification.model, DeepModel):
         predictor = ImagePredictor(card, weights, known, model_reference(card, model), output, device)
     else:
         predictor = FeaturePredictor(card, weights, known)
     rows: list[Prediction] = []
-    patients = patients_to_predict(known, card.study.classification)
+    everyone = patients_to_predict(known, card.study.classification)
+    patients = [patient for patient in everyone if _is_asked_for(patient, chosen)]
     for number, patient in enumerate(patients, start=1):
-        made = _of_patient(patient, predictor, card, output, every_visit)
+        made = _of_patient(patient, chosen, predictor, card, from_which, output, every_visit)
         rows += [replace(row, warnings=(*_warnings(row, patient, known), *_outside(row))) for row in made]
         on_progress("Predicting patients", number, len(patients))
-    return Predictions(card, tuple(rows), known.refused)
+    return Predictions(card, tuple(rows), known.refused, from_which, chosen, () if chosen else known.notes)
+
+
+def _is_asked_for(patient: PatientVisits, chosen: Chosen) -> bool:
+    """Also where only their row can say why there is no visit of theirs."""
+    if not patient.visits:
+        return chosen.whole_patients.takes(patient.subject, None)
+    return any(chosen.takes(one.subject, one.visit_id) for one in patient.visits)
+
+
+def _visits_of(patients: Sequence[PatientVisits]) -> Iterator[tuple[str, str | None]]:
+    for patient in patients:
+        yield patient.subject, None
+        yield from ((patient.subject, one.visit_id) for one in patient.visits)
 
 
 def _warnings(row: Prediction, patient: PatientVisits, known: KnownInputs) -> tuple[str, ...]:
@@ -160,15 +200,22 @@ def _outside(row: Prediction) -> tuple[str, ...]:
 
 
 def _of_patient(
-    patient: PatientVisits, predictor: Predictor, card: ModelCard, output: Path, every_visit: bool
+    patient: PatientVisits,
+    chosen: Chosen,
+    predictor: Predictor,
+    card: ModelCard,
+    threshold: float,
+    output: Path,
+    every_visit: bool,
 ) -> list[Prediction]:
     if not patient.visits:
         return [_left_out(patient.subject, None, patient.reason)]
+    visits = [one for one in patient.visits if chosen.takes(one.subject, one.visit_id)]
     if every_visit:
-        return [_of_visit(one, predictor, card, output) for one in patient.visits]
+        return [_of_visit(one, predictor, card, threshold, output) for one in visits]
     passed_over: list[Prediction] = []
-    for one in reversed(patient.visits):
-        row = _of_visit(one, predictor, card, output, tuple(passed_over))
+    for one in reversed(visits):
+        row = _of_visit(one, predictor, card, threshold, output, tuple(passed_over))
         if row.probabilities is not None:
             return [row]
         passed_over.append(row)
@@ -176,7 +223,12 @@ def _of_patient(
 
 
 def _of_visit(
-    one: Observation, predictor: Predictor, card: ModelCard, output: Path, later: tuple[Prediction, ...] = ()
+    one: Observation,
+    predictor: Predictor,
+    card: ModelCard,
+    threshold: float,
+    output: Path,
+    later: tuple[Prediction, ...] = (),
 ) -> Prediction:
     try:
         predictor.refuse(one)
@@ -185,12 +237,12 @@ def _of_visit(
         return _left_out(one.subject, one, str(error))
     why = later[0].status.removeprefix(LEFT_OUT) if later else ""
     status = f"{OK}; passed over {len(later)} later visits, the last for: {why}" if later else OK
-    return _row(one, answer, card, output, status)
+    return _row(one, answer, card, threshold, output, status)
 
 
-def _row(one: Observation, answer: Answer, card: ModelCard, output: Path, status: str) -> Prediction:
+def _row(one: Observation, answer: Answer, card: ModelCard, threshold: float, output: Path, status: str) -> Prediction:
     number = explained_class(answer.probabilities_K)
-    predicted = int(predict_classes(answer.probabilities_K[None], card.threshold)[0])
+    predicted = int(predict_classes(answer.probabilities_K[None], threshold)[0])
     return Prediction(
         participant_id=one.subject,
         session_id=one.visit_id,

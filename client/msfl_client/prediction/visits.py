@@ -54,5 +54,5 @@ def patients_to_predict(known: KnownInputs, settings: Classification) -> list[Pa
         seen = tuple(observe(place, patient.key, patient, at, images, settings, _NO_LABEL) for at in numbers)
         found.append(PatientVisits(place[1], seen))
     if not found:
-        raise CohortError(f"{known.site.data[0]}: no patient; expected participants.tsv or sub-* folders")
+        raise CohortError(f"{known.site.data[0]}: no patient in its tables; expected participants.tsv, or images")
     return sorted(found, key=lambda patient: patient.subject)

@@ -18,6 +18,7 @@ from typing import Literal
 
 from msfl_client.data.bids import Case, find_cases
 from msfl_client.data.case_checks import check_case
+from msfl_client.data.chosen import ALL, Chosen
 from msfl_client.data.derivative import (
     FOLDER,
     Matrix,
@@ -36,6 +37,7 @@ from msfl_common.errors import CaseError, CohortError
 from msfl_common.system.files import private_folder, write_bytes
 from msfl_common.system.lock import held
 from msfl_common.system.processes import end_with_starter, without_interrupts
+from msfl_common.system.words import none_of
 
 LOCK = "preprocess.lock"
 
@@ -62,6 +64,7 @@ def preprocess_site(
     inputs: Inputs,
     num_workers: int,
     on_case: Callable[[int, int], None] = lambda *_: None,
+    chosen: Chosen = ALL,
 ) -> list[Outcome]:
     """Register every case of a site to MNI152; a bad case is left out and the rest continue.
 
@@ -70,6 +73,7 @@ def preprocess_site(
         inputs: contrasts and spacing.
         num_workers: processes, one thread and about 2 GB each.
         on_case: told how many cases are done, and of how many.
+        chosen: the patients and visits to preprocess.
 
     Returns:
         One outcome for each case, in order of folder, subject and visit.
@@ -78,7 +82,8 @@ def preprocess_site(
         CohortError: a data folder as a whole cannot be used, or no case can.
         InputError: another process preprocesses this site.
     """
-    cases, _ = find_cases(site, inputs.contrasts)
+    known, _ = find_cases(site, inputs.contrasts)
+    cases = chosen.among(known)
     private_folder(site.state)
     with held(site.state / LOCK, f"{site.name}: is being preprocessed by another process; wait for it to end"):
         _tidy(site.state / FOLDER)
@@ -87,12 +92,12 @@ def preprocess_site(
         outcomes = {case.key: Outcome(case.key, "current") for case in cases if current(case, site, inputs)}
         waiting = [case for case in cases if case.key not in outcomes]
         on_case(len(outcomes), len(cases))
-        for outcome in _all_of(waiting, cases, site, inputs, min(num_workers, len(waiting))):
+        for outcome in _all_of(waiting, known, site, inputs, min(num_workers, len(waiting))):
             outcomes[outcome.key] = outcome
             on_case(len(outcomes), len(cases))
     if all(outcome.status == "left out" for outcome in outcomes.values()):
         first = next(iter(outcomes.values()))
-        raise CohortError(f"{site.name}: none of {len(cases)} cases can be used; {first.key}: {first.reason}")
+        raise CohortError(f"{site.name}: {none_of(len(cases), 'case')} be used; {first.key}: {first.reason}")
     return [outcomes[case.key] for case in cases]
 
 

@@ -21,7 +21,7 @@ from msfl_client.rounds.site_context import SiteContext, build_context, check_tr
 from msfl_client.trainer import Foreseen, OnProgress
 from msfl_common.config.message_kinds import MOMENTS, REQUESTS
 from msfl_common.config.site import SiteConfig
-from msfl_common.config.stages import Stage, is_asked_to, stages_of, study_at
+from msfl_common.config.stages import Stage, fold_of, is_asked_to, stages_of, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import SENTENCES_AT_SITE, Code, RefusedError
 from msfl_common.messages.records import RoundTask
@@ -97,7 +97,8 @@ class Forecast:
     def hopeless(self, study: StudyConfig) -> Withheld | None:
         """Why the site would be asked in vain, whatever the round; None where something comes of it."""
         step: Step = "training" if is_asked_to("train", study, self.site) else "test"
-        refusals = (self.refused(step, stage=stage) for stage in stages_of(study))
+        # A fold's model may be trained by other sites alone.
+        refusals = (self.refused(step, stage=stage) for stage in stages_of(study) if fold_of(stage) is None)
         return next((one for one in refusals if one is not None), None)
 
     def refused(self, step: Step, round_number: int | None = None, stage: Stage = "final") -> Withheld | None:

@@ -148,7 +148,7 @@ def build_context(
     if settings.task == "classification":
         learner, training, cases, features = open_classification(site, settings, devices, on_progress, model, assumed)
     else:
-        split = partial(split_segmentation, site, study)
+        split = partial(split_segmentation, site, study, stage=stage)
         learner, training, cases = open_segmentation(site, settings, devices, on_progress, split, study.name)
     if not (learner.num_train_cases or is_left_out):
         raise RefusedError(Code.NO_CASES, "no case is left to train on")

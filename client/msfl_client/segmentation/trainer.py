@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from msfl_client.segmentation.loop import train_round, validate
 from msfl_client.segmentation.network_input import NetworkInput, cached_path, make_network_inputs
 from msfl_client.segmentation.own_grid import OwnTruth, own_truth
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
+from msfl_client.segmentation.trained_patients import remember
 from msfl_client.trainer import Foreseen, OnCase, OnProgress, OnStep, foreseen
 from msfl_client.training.site_strategy import SiteStrategy, Start, site_strategy
 from msfl_common.config.site import SiteConfig
@@ -36,8 +38,18 @@ from msfl_common.metrics.segmentation import METRICS, NATIVE, Mask, segmentation
 from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
 
-Split = Callable[[Sequence[Case]], tuple[list[Case], list[Case]]]  # training and validation cases
 TrainRound = Callable[[torch.nn.Module, Start, OnStep, int], float]  # network, round, on_step, micro-batches
+
+
+class SegmentationSplit(NamedTuple):
+    """Which cases of a site a segmentation learns from, is measured on, and, in a fold, leaves out."""
+
+    training: Sequence[Case]
+    validation: Sequence[Case]
+    left_out: Sequence[Case] = ()
+
+
+Split = Callable[[Sequence[Case]], SegmentationSplit]
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,8 @@ class SegmentationLearner:
     Attributes:
         seed: the site's own, in the study.
         train_patients: whose each training case is.
+        num_left_out: patients that the study's other models of lesions train on, and a fold's does not.
+        remember: writes down, in a round, who trained; see `trained_patients`.
         digest: see `Learner`.
         floor: fewest patients of a metric.
         validation_truths: reads the validation cases' masks as they were drawn; see `own_truths`.
@@ -59,6 +73,8 @@ class SegmentationLearner:
     train_round: TrainRound
     seed: int
     train_patients: tuple[str, ...]
+    num_left_out: int
+    remember: Callable[[int], None]
     digest: str
     floor: int
     validation_cases: tuple[NetworkInput, ...]
@@ -76,8 +92,12 @@ class SegmentationLearner:
         return len(set(self.train_patients))
 
     def num_behind(self, number: int) -> int:
-        """See `Learner`; the patches of a round can be of fewer patients than there are."""
-        return patients_behind(self.study.training, self.seed, self.train_patients, number)
+        """See `Learner`; the patches of a round can be of fewer patients than there are.
+
+        A fold's update is compared with that of all patients: what differs is of those that it leaves out.
+        """
+        behind = patients_behind(self.study.training, self.seed, self.train_patients, number)
+        return min(behind, self.num_left_out) if self.num_left_out else behind
 
     @property
     def cases_in_sums(self) -> tuple[int, ...]:
@@ -103,6 +123,7 @@ class SegmentationLearner:
 
     def train(self, weights: Weights, number: int, on_step: OnStep, micro_batches: int) -> tuple[Weights, float]:
         """See `Learner`."""
+        self.remember(number)
         start = self.strategy.begin(weights, number)
         set_weights(self.network, start.weights)
         loss = self.train_round(self.network, start, on_step, micro_batches)
@@ -226,7 +247,7 @@ def open_segmentation(
         CohortError: the folders hold nothing usable.
     """
     cases, prepared, originals = usable_cases(site, study, on_progress)
-    train, validation = split(cases)
+    train, validation, left_out = split(cases)
     network = build_network(study)
     learner = SegmentationLearner(
         study=study,
@@ -236,6 +257,8 @@ def open_segmentation(
         train_round=_training_on(devices, site, study, [(case, prepared[case.key]) for case in train]),
         seed=seed_of(study, site.name),
         train_patients=tuple(case.patient for case in train),
+        num_left_out=len({case.patient for case in left_out}),
+        remember=partial(remember, site.state, study.name, {case.patient for case in train}),
         digest=digest_of_images(train, validation),
         floor=floor_of(site.policy, study),
         validation_cases=tuple(prepared[case.key] for case in validation),

@@ -45,12 +45,15 @@ def init_site(folder: Path, name: str, data: Path, passphrase: bytes | None = No
         InputError: a file is there already, or there is no such data folder; nothing is written.
     """
     if not data.is_dir():
-        raise InputError(f"{data}: no such folder; name the BIDS folder that holds sub-*")
+        what = "is a file" if data.is_file() else "no such folder"
+        raise InputError(f"{data}: {what}; name the BIDS folder that holds sub-*")
     content = {"name": name, "data": [str(data.resolve())], "state": "state"}
     site = validate(SiteConfig, content, "init")
     site_file, key = folder / SITE_FILE, folder / site.key
     if site_file.exists():
         raise InputError(f"{site_file}: is there already; edit it, or name another folder")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; name a folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from msfl_client.site.keys import has_passphrase, load_key
 from msfl_common.config.secrets import read_variable
 from msfl_common.config.site import SiteConfig
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, unreadable
 from msfl_common.system.files import read_secret
 from msfl_common.system.reading import MOST_KEY, read_bounded
 
@@ -123,9 +123,7 @@ def _stored(site: SiteConfig) -> bytes | None:
     try:
         return read_secret(site.key_passphrase).rstrip(b"\r\n")
     except OSError as error:
-        raise InputError(
-            f"{site.key_passphrase}: cannot be read: {error.strerror}; correct `key_passphrase:`"
-        ) from None
+        raise InputError(f"{site.key_passphrase}: {unreadable(error, 'correct `key_passphrase:`')}") from None
 
 
 def ask_passphrase(question: str, otherwise: str = "start it at one") -> str:

@@ -10,7 +10,7 @@ from msfl_common.config.contrasts import Contrast as Contrast
 from msfl_common.config.spelling import Name as Name
 from msfl_common.config.spelling import spelled
 from msfl_common.errors import ConfigError
-from msfl_common.system.reading import describe_faults
+from msfl_common.system.setting_faults import describe_faults, describe_switches
 
 Sha256 = Annotated[str, spelled(r"[0-9a-f]{64}", "64 hexadecimal digits, as `sha256sum` prints them")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -35,6 +35,9 @@ def validate(model: type[Config], content: dict[str, Any], source: str) -> Confi
         ConfigError: it does not validate; one line per fault, each starting with `source`.
     """
     try:
-        return model.model_validate(content)
+        config = model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(source, describe_faults(error)) from None
+        raise ConfigError(source, describe_faults(error, model)) from None
+    if faults := describe_switches(content, config):
+        raise ConfigError(source, faults)
+    return config

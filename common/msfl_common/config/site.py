@@ -190,6 +190,8 @@ def load_site(path: Path) -> SiteConfig:
     if not path.exists():
         raise ConfigError(str(path), ["no such file; name the site's file, or make one with `msfl-client init`"])
     content = read_yaml(unwritable(path))
+    if "data" not in content and {"task", "inputs", "rounds", "training"} & set(content):
+        raise ConfigError(str(path), ["is a study's file; name the site's, such as site.yaml"])
     refuse_variables(content, str(path), "key_passphrase")
     if faults := former_keys_of_site(content):
         raise ConfigError(str(path), faults)

@@ -29,7 +29,8 @@ from msfl_common.errors import ConfigError
 from msfl_common.networks.registry import Network, UNet
 from msfl_common.strategies import AnyStrategy
 from msfl_common.system.checked_numbers import MOST_CASES
-from msfl_common.system.reading import MOST_SETTINGS, describe_faults, parse_json, read_yaml
+from msfl_common.system.reading import MOST_SETTINGS, parse_json, read_yaml
+from msfl_common.system.setting_faults import describe_faults
 
 
 class Inputs(Frozen):
@@ -190,6 +191,15 @@ class StudyConfig(Frozen):
         description="of a classification: rounds of lesion segmentation before its own; the model that they train then "
         "outlines the lesions of every case for the features, of those with a manual mask too",
     )
+    crossfit: int | None = Field(
+        None,
+        ge=1,
+        le=5,
+        description="with `segmentation`: into how many folds each site's training patients are dealt. For each fold a "
+        "model of lesions is trained without it, which outlines the lesions of its patients; 1: none, and the lesions "
+        "of training patients are of a model that was trained on them; null: 2",
+        exclude_if=lambda value: value is None,
+    )
     min_patients: int = Field(
         5,
         ge=1,
@@ -265,6 +275,8 @@ def load_study(path: Path) -> StudyConfig:
         ConfigError: the file is missing, is not YAML, has a key of an earlier version, or does not validate.
     """
     content = read_yaml(path)
+    if "data" in content and "state" in content:
+        raise ConfigError(str(path), ["is a site's file; name the study's, such as study.yaml"])
     refuse_variables(content, str(path))
     if faults := former_keys(content):
         raise ConfigError(str(path), faults)
@@ -281,4 +293,4 @@ def parse_study(text: str, source: str = "study") -> StudyConfig:
     try:
         return StudyConfig.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigError(source, describe_faults(error)) from None
+        raise ConfigError(source, describe_faults(error, StudyConfig)) from None

@@ -42,6 +42,7 @@ class KernelModel(Searched):
     gamma: float | None = Field(None, gt=0, description="the kernel's gamma; null: 1 / number of inputs")
     degree: int = Field(3, ge=2, le=5, description="degree of the polynomial kernel")
 
+    is_linear_in_inputs: ClassVar[bool] = False
     can_be_solved: ClassVar[bool] = False
     drawn: ClassVar[tuple[str, ...]] = ("landmarks",)
     is_hinge: ClassVar[bool] = True

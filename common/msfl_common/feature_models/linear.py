@@ -5,6 +5,8 @@ Legend: see the package.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from msfl_common.feature_models.model import FeatureModel
@@ -14,6 +16,8 @@ from msfl_common.feature_models.state import Floats, State
 
 class LinearScores(FeatureModel):
     """A model whose scores are `coefficients` times inputs, joined by softmax, or each through its own `link`."""
+
+    is_linear_in_inputs: ClassVar[bool] = True  # `design` is the prepared inputs themselves
 
     def design(self, state: State, prepared_NQ: Floats) -> Floats:
         """What coefficients are multiplied with: prepared inputs, and a 1; N x M."""
@@ -27,6 +31,11 @@ class LinearScores(FeatureModel):
 
     def parts(self, state: State, scaled_P: Floats, number: int) -> Floats:
         """See `FeatureModel`; exact, and they sum to the log odds less those at the mean."""
+        parts_P: Floats = (scaled_P - state["mean"]) * self.slopes(state, number)
+        return parts_P
+
+    def slopes(self, state: State, number: int) -> Floats:
+        """What one unit of each input adds to the log odds of a class, P; see `explain` for three classes or more."""
         slopes_VQ = state["coefficients"][:, :-1]
         if "link" in state:
             slopes_VQ = slopes_VQ * state["link"][:, :1]
@@ -36,5 +45,5 @@ class LinearScores(FeatureModel):
             slopes_Q = slopes_VQ[number]
         else:
             slopes_Q = slopes_VQ[number] - np.delete(slopes_VQ, number, axis=0).mean(axis=0)
-        parts_P: Floats = (scaled_P - state["mean"]) * (state["projection"] @ slopes_Q)
-        return parts_P
+        slopes_P: Floats = state["projection"] @ slopes_Q
+        return slopes_P

@@ -60,7 +60,7 @@ class RoundTask:
         study: the whole of it, the same in every request.
         split: of a classification, the patients to measure: validation, or test after the last round.
         threshold: of a classification, the last of two classes from this probability on.
-        stage: of a study that segments before it classifies, which of the two.
+        stage: of a study that segments before it classifies, which of them.
     """
 
     study: StudyConfig
@@ -138,14 +138,15 @@ def unpack_task(content: RecordDict) -> RoundTask:
     if split == "validation" and threshold != DEFAULT_THRESHOLD:
         raise ConfigError("request", [f"expected the threshold {DEFAULT_THRESHOLD} in validation; test has another"])
     read, stage = parse_study(study), config.get(STAGE, "final")
-    if stage not in stages_of(read):
+    named = next((one for one in stages_of(read) if one == stage), None)
+    if named is None:
         raise ConfigError("request", [f"expected a stage of the study, {' or '.join(stages_of(read))}"])
     return RoundTask(
         read,
         number,
         "test" if split == "test" else "validation",
         threshold,
-        "segmentation" if stage == "segmentation" else "final",
+        named,
     )
 
 
@@ -258,6 +259,20 @@ def unpack_refusal(content: RecordDict) -> Refusal | None:
 
 def describe(content: Content) -> Description:
     """Names, size and digest of a message; a head or receipt beside it is no part of it."""
+    numbers, chunks = _named(content)
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return Description(sorted(numbers), sum(map(len, chunks)), digest.hexdigest())
+
+
+def size_of(content: Content) -> int:
+    """The bytes of `describe`, without the work of its digest."""
+    return sum(map(len, _named(content)[1]))
+
+
+def _named(content: Content) -> tuple[list[str], list[bytes]]:
+    """Names of all single values, and names and values of everything, in order."""
     numbers: list[str] = []
     chunks: list[bytes] = []
     for record_name, record in sorted(content.array_records.items()):
@@ -270,10 +285,7 @@ def describe(content: Content) -> Description:
         for name, value in values.items():
             numbers.append(name)
             chunks += [f"{record_name}/{name}=".encode(), repr(value).encode()]
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return Description(sorted(numbers), sum(map(len, chunks)), digest.hexdigest())
+    return numbers, chunks
 
 
 def payload_sha256(content: Content) -> str:

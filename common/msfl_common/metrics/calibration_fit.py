@@ -36,10 +36,10 @@ def calibration_of(score_N: Floats, outcome_N: Floats, weights_RN: Floats) -> tu
     slope_R, intercept_R = np.full(len(weights_RN), np.nan), np.full(len(weights_RN), np.nan)
     if (both_R := (positive_R > 0) & (negative_R > 0)).any():
         design = np.ones((1, len(logit_N)))
-        intercept_R[both_R] = _fit(design, logit_N, outcome_N, weights_RN[both_R])[:, 0]
+        intercept_R[both_R] = fit_logistic(design, logit_N, outcome_N, weights_RN[both_R])[:, 0]
     if (overlap_R := both_R & _overlap(logit_N, outcome_N, weights_RN)).any():
         design = np.stack([np.ones_like(logit_N), logit_N])
-        slope_R[overlap_R] = _fit(design, np.zeros_like(logit_N), outcome_N, weights_RN[overlap_R])[:, 1]
+        slope_R[overlap_R] = fit_logistic(design, np.zeros_like(logit_N), outcome_N, weights_RN[overlap_R])[:, 1]
     return slope_R, intercept_R
 
 
@@ -67,7 +67,7 @@ def standard_errors(score_N: Floats, outcome_N: Floats, patient_N: NDArray[np.in
 
 def _robust_error(design_QN: Floats, offset_N: Floats, outcome_N: Floats, patient_N: NDArray[np.int64]) -> float:
     """Of the last coefficient."""
-    coefficients_Q = _fit(design_QN, offset_N, outcome_N, np.ones((1, len(outcome_N))))[0]
+    coefficients_Q = fit_logistic(design_QN, offset_N, outcome_N, np.ones((1, len(outcome_N))))[0]
     if not np.isfinite(coefficients_Q).all():
         return math.nan
     mean_N = 1 / (1 + np.exp(-np.clip(coefficients_Q @ design_QN + offset_N, -500, 500)))
@@ -94,7 +94,7 @@ def _overlap(logit_N: Floats, outcome_N: Floats, weights_RN: Floats) -> NDArray[
     return (low_positive_R < high_negative_R) & (low_negative_R < high_positive_R)
 
 
-def _fit(design_QN: Floats, offset_N: Floats, outcome_N: Floats, weights_RN: Floats) -> Floats:
+def fit_logistic(design_QN: Floats, offset_N: Floats, outcome_N: Floats, weights_RN: Floats) -> Floats:
     """Coefficients (R x Q) of a weighted logistic regression with an offset; NaN where the steps do not end."""
     coefficients_RQ = np.zeros((len(weights_RN), len(design_QN)))
     loss_R = _loss(coefficients_RQ, design_QN, offset_N, outcome_N, weights_RN)

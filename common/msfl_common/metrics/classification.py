@@ -62,6 +62,8 @@ class ClassificationMetric(Metric):
         is_of_classes: whether it is of the cases of one class, or holds them against those of another: it is withheld
             where a class has too few patients. What is of all cases at once is not.
         in_pipelines: whether it is among the figures of a small cohort's pipelines, by `of_confusion`.
+        counts_all: whether the patients behind it are all, not those of the smallest class: it says how many are of the
+            class, and an interval that is shown where these happen to be many is shown where it is off by chance.
         size_of: of a share of two classes, how many independent cases it stands for; else the jackknife over patients
             tells how it spreads.
         error_of: of a coefficient of two classes, its standard error; else the jackknife tells it.
@@ -71,6 +73,7 @@ class ClassificationMetric(Metric):
     of_confusion: Callable[[Confusion], Floats] | None = None
     is_of_classes: bool = True
     in_pipelines: bool = False
+    counts_all: bool = False
     size_of: SizeOf | None = None
     error_of: Callable[[SiteCases], float] | None = None
 
@@ -181,7 +184,7 @@ def _estimate(name: str, value: float, cases: SiteCases, jackknife: Mapping[str,
         return UNDEFINED
     metric, num_cases, num_classes = CLASSIFICATION_METRICS[name], len(cases.patient_N), cases.scores.num_classes
     num_patients = int(cases.patient_N.max()) + 1
-    fewest = cases.fewest_patients if metric.is_of_classes else num_patients
+    fewest = cases.fewest_patients if metric.is_of_classes and not metric.counts_all else num_patients
     if not _has_interval(metric, num_classes):
         return Estimate(value, num_cases, math.nan, math.nan, math.nan, fewest)
     if name in jackknife:
@@ -288,8 +291,9 @@ CLASSIFICATION_METRICS: dict[str, ClassificationMetric] = {
         error_of=lambda cases: cases.calibration_errors[1],
         target=0.0,
         **_UNBOUNDED,
-        fewest=10,
-        fewest_each=0.5,
+        counts_all=True,
+        fewest=20,
+        fewest_each=2,
     ),
     "balanced_accuracy": _share(
         "Balanced accuracy",

@@ -11,11 +11,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msfl_common.metrics.intervals import Estimate, Floats, effective_number, freedom_of, t95
+from msfl_common.metrics.intervals import (
+    Bounds,
+    Estimate,
+    Floats,
+    effective_number,
+    freedom_of,
+    mean_interval,
+    t95,
+)
 from msfl_common.metrics.metric import Spread
 
 _NUM_REPLICATES, _SEED = 20_000, 0
 _NO_SPREAD = 1e-9  # a standard error up to it is the rounding of cases that are all the same
+_NO_WEIGHT = 1e9  # one from it on is of no metric
+_ALONE = 1e-6  # one that is less of the sites' median would take all weight
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,9 @@ class MetaAnalysis:
     p: float
 
 
-def meta_analysis(estimates: Mapping[str, Estimate], spread: Spread = "mean") -> MetaAnalysis | None:
+def meta_analysis(
+    estimates: Mapping[str, Estimate], spread: Spread = "mean", bounds: Bounds = (-math.inf, math.inf)
+) -> MetaAnalysis | None:
     """Do sites differ by more than chance, and what is the mean over sites such as these?
 
     Q, tau2 and I2 after Cochran, DerSimonian and Laird (Control Clin Trials 1986) and Higgins and Thompson (Stat Med
@@ -52,19 +64,21 @@ def meta_analysis(estimates: Mapping[str, Estimate], spread: Spread = "mean") ->
     standard errors (the parametric bootstrap of Krishnamoorthy, Lu and Mathew, Comput Stat Data Anal 2007), and
     multiplied by that of chi-squared. The random-effects mean weighs sites by variances that are theirs in number of
     patients alone, as their own would favour sites whose few patients are alike by chance. Its interval is that of
-    Hartung and Knapp (Stat Med 2001): Student's t with one degree of freedom less than sites.
+    Hartung and Knapp (Stat Med 2001): Student's t with one degree of freedom less than sites, on the scale on which the
+    metric's bounds are infinitely far (`intervals.mean_interval`).
 
     Args:
-        estimates: site name to estimate. A site whose standard error is unknown, or 0 but for rounding (every case
-            the same), is left out: its weight is not defined.
+        estimates: site name to estimate. A site whose standard error is unknown, 0 but for rounding (every case the
+            same), or nothing beside that of others, is left out: its weight is not defined, or would be all there is.
         spread: how the metric spreads.
+        bounds: its smallest and largest value.
 
     Returns:
         The analysis, or None with fewer than two usable sites.
     """
     from scipy.special import chdtrc, chdtri  # heavy, and not needed to read a summary
 
-    usable = [e for e in estimates.values() if math.isfinite(e.standard_error) and e.standard_error > _NO_SPREAD]
+    usable = _usable(estimates)
     if len(usable) < 2:
         return None
     means_S = np.array([site.mean for site in usable])
@@ -75,22 +89,32 @@ def meta_analysis(estimates: Mapping[str, Estimate], spread: Spread = "mean") ->
     q = float(weights_S @ (means_S - fixed) ** 2)
     if np.isfinite(freedom_S).all():
         q *= float(chdtri(freedom, 0.05)) / _quantile_by_chance(variances_S, freedom_S)
-    scale = weights_S.sum() - (weights_S**2).sum() / weights_S.sum()
+    scale = weights_S @ (1 - weights_S / weights_S.sum())
     tau2 = max(0.0, (q - freedom) / float(scale))
     random_S = 1 / (_alike(usable, spread) + tau2)
     random = float(random_S @ means_S / random_S.sum())
-    margin = t95(freedom) * math.sqrt(float(random_S @ (means_S - random) ** 2) / (freedom * random_S.sum()))
+    error = math.sqrt(float(random_S @ (means_S - random) ** 2) / (freedom * random_S.sum()))
+    low, high = mean_interval(random, error, freedom, bounds)
+    if not math.isfinite(low):  # sites that are all the same, or at a bound
+        low, high = random - t95(freedom) * error, random + t95(freedom) * error
     return MetaAnalysis(
         num_sites=len(usable),
         fixed=fixed,
         random=random,
-        random_low=random - margin,
-        random_high=random + margin,
+        random_low=low,
+        random_high=high,
         tau2=tau2,
         i2=max(0.0, (q - freedom) / q) if q > 0 else 0.0,
         q=q,
         p=float(chdtrc(freedom, q)),
     )
+
+
+def _usable(estimates: Mapping[str, Estimate]) -> list[Estimate]:
+    """The sites whose standard error gives them a weight."""
+    found = [e for e in estimates.values() if _NO_SPREAD < e.standard_error < _NO_WEIGHT and math.isfinite(e.mean)]
+    least = _ALONE * float(np.median([site.standard_error for site in found])) if found else 0.0
+    return [site for site in found if site.standard_error > least]
 
 
 def _alike(sites: Sequence[Estimate], spread: Spread) -> Floats:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 
 from msfl_common.config.base import Name, Sha256
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.reliability import Reliability
+from msfl_common.models.unused_settings import acting_settings
 from msfl_common.system.checked_numbers import MOST_CASES
 
 NOTICE: Literal["Research use only. Not a medical device."] = "Research use only. Not a medical device."
@@ -42,7 +43,9 @@ class ModelCard(_Card):
 
     schema_version: Literal[1] = 1
     notice: Literal["Research use only. Not a medical device."] = NOTICE
-    study: StudyConfig = Field(description="task, architecture, inputs and spacing")
+    study: StudyConfig = Field(
+        description="task, architecture, inputs; written without settings that do not act on this model"
+    )
     orientation: Literal["RAS"] = "RAS"
     normalisation: Normalisation = Field(
         "brain-zscore",
@@ -62,6 +65,10 @@ class ModelCard(_Card):
     )
     versions: dict[_Package, _Package] = Field(max_length=20, description="package versions that made the model")
     provenance: Provenance
+
+    @field_serializer("study")
+    def _as_it_acts(self, study: StudyConfig) -> dict[str, Any]:
+        return acting_settings(study)
 
     @model_validator(mode="after")
     def _agrees_with_its_study(self) -> Self:

@@ -123,13 +123,21 @@ def read_card(folder: Path) -> ModelCard:
     Raises:
         ModelFolderError: a file is missing, or the card is of another format.
     """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "no such folder"
+        raise ModelFolderError(f"{folder}: {what}; name a model folder, such as RUN_DIR/model of a run")
     for name in (CARD_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
-            raise ModelFolderError(f"{folder}: {name} is missing; a model folder holds {CARD_FILE} and {WEIGHTS_FILE}")
+            inside = folder / "model"
+            fix = f"a model folder holds {CARD_FILE} and {WEIGHTS_FILE}"
+            fix = f"name {inside}" if (inside / CARD_FILE).is_file() else fix
+            raise ModelFolderError(f"{folder}: {name} is missing; {fix}")
     try:
         return read_record(ModelCard, folder / CARD_FILE)
     except ConfigError as error:
-        raise ModelFolderError(f"{folder / CARD_FILE}: not a model card of this version: {error.faults[0]}") from None
+        fault = error.faults[0]
+        what = "" if fault.startswith("cannot be read:") else "not a model card of this version: "
+        raise ModelFolderError(f"{folder / CARD_FILE}: {what}{fault}") from None
 
 
 def load_model(folder: Path) -> tuple[ModelCard, Weights]:

@@ -52,6 +52,30 @@ def inapplicable(study: StudyConfig) -> dict[str, str]:
     return found
 
 
+def acting_settings(study: StudyConfig) -> dict[str, Any]:
+    """A study as plain values, without the settings that do not apply; read again, they have their defaults."""
+    plain = study.model_dump(mode="json")
+    for key in inapplicable(study):
+        *path, name = key.split(".")
+        section = plain
+        for part in path:
+            section = section[part]
+        section.pop(name, None)  # one at its default may not be written at all
+    return _without_empty(plain, study)
+
+
+def _without_empty(plain: dict[str, Any], config: BaseModel) -> dict[str, Any]:
+    """The same without sections of which nothing is left."""
+    kept = {}
+    for name, value in plain.items():
+        if isinstance(section := getattr(config, name), BaseModel):
+            value = _without_empty(value, section)
+            if not value:
+                continue
+        kept[name] = value
+    return kept
+
+
 def leaf_keys(config: BaseModel, prefix: str = "") -> Iterator[str]:
     """The dotted keys of a config and of the sections in it, those of its own kinds of model alone."""
     for name in type(config).model_fields:
@@ -96,6 +120,10 @@ def _no_network(study: StudyConfig) -> str | None:
     if _trains_network(study):
         return None
     return f"{_model(study).kind} trains no segmentation network"
+
+
+def _no_lesions(study: StudyConfig) -> str | None:
+    return None if study.segmentation is not None else "the study trains no model of lesions before it classifies"
 
 
 def _no_unet(study: StudyConfig) -> str | None:
@@ -158,6 +186,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("network.*",), _no_unet),
     Rule(("training.*",), _no_steps),
     Rule(("strategy",), _no_strategy),
+    Rule(("crossfit",), _no_lesions),
     Rule(("training.patch_voxels", "training.lesion_patch_fraction", "training.augmentation.*"), _no_network),
     Rule(("validation.window_overlap",), _no_network),
     Rule(("validation.bootstrap_samples",), lambda _: "intervals are computed without resampling"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import NoReturn
 import click
 import typer
 
-from msfl_common.errors import MsflError
+from msfl_common.errors import GRANT_ACCESS, MsflError
 from msfl_common.system.command_line import back_to_normal
 from msfl_common.system.foreign_text import harmless
 from msfl_common.system.processes import end_debug_channels
@@ -22,6 +23,15 @@ from msfl_common.system.processes import end_debug_channels
 _EXTRAS = (
     "`pip install 'msfl[client]'` brings what a site needs, 'msfl[server]' a coordinator, 'msfl[sim]' a researcher"
 )
+_CLICKS_WORDS = (
+    (r" is not a valid integer( range)?\b", " is no whole number"),
+    (r" is not a valid float( range)?\b", " is no number"),
+    (r" is not in the range (\S+)<=x<=(\S+?)\.?$", r"; expected \1 to \2"),
+    (r" is not in the range x>=(\S+?)\.?$", r"; expected \1 or more"),
+    (r"(No such (?:option|command):? \S+?)\.? Did you mean", r"\1; did you mean"),
+    (r" \(Possible options: ([^)]+)\)", r"; did you mean one of \1"),
+)
+_UNREADABLE = re.compile(r"Path '(.+)' is not readable")
 _INTERRUPTED = 130
 _BAD_INPUT = 2
 _FAILED = 1
@@ -75,7 +85,9 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         hint = f"; see {context.command_path} --help" if context is not None else ""
-        message = " ".join(error.format_message().split())
+        message = _in_words(" ".join(error.format_message().split()))
+        if unreadable := _UNREADABLE.search(message):
+            return _BAD_INPUT, [f"{unreadable[1]}: cannot be read: Permission denied; {GRANT_ACCESS}"]
         # A bare command shows its help and has nothing to add.
         return _BAD_INPUT, [message.rstrip(".?") + hint] if message else []
     if isinstance(error, BrokenPipeError):  # `| head` has read enough; nothing is wrong
@@ -91,6 +103,13 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
         return _BAD_INPUT, [f"{error.name.split('.')[0]} is not installed; {_EXTRAS}"]
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return _FAILED, [f"internal error: {text}; run it again with --debug and report the output"]
+
+
+def _in_words(message: str) -> str:
+    """What click says of a wrong option, as a person would."""
+    for pattern, words in _CLICKS_WORDS:
+        message = re.sub(pattern, words, message)
+    return message
 
 
 def _say(line: str) -> None:

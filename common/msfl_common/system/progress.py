@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,8 @@ from rich.progress import (
 from rich.segment import Segment
 
 from msfl_common.system.foreign_text import harmless
+
+LASTING_S = 2.0  # from here on a person wants to know what goes on
 
 log = logging.getLogger(__name__)
 
@@ -94,3 +97,22 @@ def progress_bars() -> Iterator[Progress]:
     hidden = console.quiet or not sys.stderr.isatty()
     with _LoggedProgress(*columns, console=console, disable=hidden) as progress:
         yield progress
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Say what is being done that has no parts to count: beside a spinner in a terminal, else as a line if it lasts.
+
+    It has no place within `progress_bars`, whose notes say it there.
+    """
+    if not console.quiet and sys.stderr.isatty():
+        with console.status(harmless(what)):
+            yield
+        return
+    line = threading.Timer(LASTING_S, lambda: console.print(what))
+    line.daemon = True
+    line.start()
+    try:
+        yield
+    finally:
+        line.cancel()

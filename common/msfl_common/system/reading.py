@@ -17,17 +17,16 @@ from typing import Any, NoReturn, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
-from msfl_common.errors import ConfigError
+from msfl_common.errors import ConfigError, unreadable
 from msfl_common.system.foreign_text import is_plain, shown
+from msfl_common.system.setting_faults import describe_faults
 
 MOST_SETTINGS = 2**18  # bytes of a file that people write, or of a study
 MOST_RECORD = 2**24  # bytes of a file that MSFL writes
 MOST_KEY = 2**16  # bytes of a key, a certificate or a passphrase
 MOST_LEVELS = 24  # of lists and mappings in each other
 MOST_DIGITS = 300  # of a number
-_MOST_FAULTS = 20
 
 Model = TypeVar("Model", bound=BaseModel)
 log = logging.getLogger(__name__)
@@ -40,8 +39,9 @@ def read_bounded(path: Path, most_bytes: int = MOST_RECORD) -> bytes:
         ConfigError: it is longer, or no plain file.
         OSError: it cannot be read.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ConfigError(str(path), ["expected a plain file, found a folder, a pipe or a device; correct its name"])
+    if not stat.S_ISREG(mode := path.stat().st_mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise ConfigError(str(path), [f"expected a plain file, found {what}; correct its name"])
     with path.open("rb") as stream:
         content = stream.read(most_bytes + 1)
     if len(content) > most_bytes:
@@ -60,7 +60,7 @@ def read_text(path: Path, most_bytes: int = MOST_RECORD) -> str:
     except FileNotFoundError:
         raise ConfigError(str(path), ["no such file; correct its name"]) from None
     except OSError as error:
-        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
+        raise ConfigError(str(path), [unreadable(error)]) from None
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -73,7 +73,9 @@ def parse_yaml(text: str, source: str) -> Any:
         return yaml.load(text, _PlainLoader)  # a SafeLoader, narrowed
     except yaml.MarkedYAMLError as error:
         at = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ConfigError(source, [f"not valid YAML: {at}{shown(error.problem or str(error), 400)}"]) from None
+        said = shown(error.problem or str(error), 400)
+        fix = "write a backslash twice, or leave the double quotes out" if "escape" in said else "correct it there"
+        raise ConfigError(source, [f"not valid YAML: {at}{said}; {fix}"]) from None
     except yaml.YAMLError as error:
         raise ConfigError(source, [f"not valid YAML: {shown(' '.join(str(error).split()), 400)}"]) from None
     except (ValueError, OverflowError, RecursionError, AttributeError, TypeError) as error:  # pyyaml's own slips
@@ -98,7 +100,7 @@ def mapping_of(content: str | bytes, source: str) -> dict[str, Any]:
     """
     found = parse_yaml(_decoded(content, source) if isinstance(content, bytes) else content, source)
     if not isinstance(found, dict):
-        kind = "nothing" if found is None else type(found).__name__
+        kind = "nothing" if found is None else "a list" if isinstance(found, list) else shown(repr(found), 40)
         raise ConfigError(source, [f"expected `key: value` lines at the top, found {kind}"])
     return found
 
@@ -116,6 +118,8 @@ def parse_json(content: str | bytes, source: str, most: int = MOST_RECORD) -> An
         found = json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
         raise ConfigError(source, [_too_deep()]) from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(source, [f"not valid JSON, from line {error.lineno} on"]) from None
     except ValueError as error:
         raise ConfigError(source, [f"not valid JSON: {shown(str(error))}"]) from None
     _check_levels(found, source)
@@ -141,7 +145,7 @@ def parse_record(model: type[Model], content: str | bytes, source: str, most: in
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
-        raise ConfigError(source, describe_faults(error)[:1]) from None
+        raise ConfigError(source, describe_faults(error, model)[:1]) from None
 
 
 def read_record(model: type[Model], path: Path, most_bytes: int = MOST_RECORD) -> Model:
@@ -151,37 +155,6 @@ def read_record(model: type[Model], path: Path, most_bytes: int = MOST_RECORD) -
         ConfigError: see `parse_record`; or it cannot be read.
     """
     return parse_record(model, read_text(path, most_bytes), str(path), most_bytes)
-
-
-def describe_faults(error: ValidationError) -> list[str]:
-    """One line per fault, of the first twenty: the field, what was found, what is allowed."""
-    lines = []
-    for fault in error.errors(include_url=False)[:_MOST_FAULTS]:
-        field = ".".join(shown(str(part)) for part in fault["loc"]) or "file"
-        value = shown(repr(fault["input"]))
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"{field}: unknown key; remove it or check its spelling")
-        elif fault["type"] == "missing":
-            lines.append(f"{field}: required, but not there")
-        elif fault["type"] == "union_tag_not_found":
-            lines.append(f"{field}.{_discriminator(fault)}: required, but not there")
-        elif fault["type"] == "union_tag_invalid":
-            found = shown(repr(fault["ctx"]["tag"]))
-            lines.append(f"{field}.{_discriminator(fault)}: found {found}; expected {fault['ctx']['expected_tags']}")
-        elif fault["type"] == "string_pattern_mismatch":  # a regular expression tells a person nothing
-            lines.append(f"{field}: found {value}; it is not written as it should be")
-        elif fault["type"] == "value_error":
-            whole = isinstance(fault["input"], dict) and len(fault["input"]) > 1  # the error says what in it is wrong
-            found = "" if not fault["loc"] else f"{field}: " if whole else f"{field}: found {value}; "
-            lines.append(f"{found}{fault['ctx']['error']}")
-        else:
-            lines.append(f"{field}: found {value}; {fault['msg'][0].lower()}{fault['msg'][1:]}")
-    return lines
-
-
-def _discriminator(fault: ErrorDetails) -> str:
-    """The key that says which of several kinds a section is."""
-    return str(fault["ctx"]["discriminator"]).strip("'")
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -238,7 +211,9 @@ def _decoded(content: bytes, source: str) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise ConfigError(source, [f"cannot be read as text: byte {error.start} is not UTF-8"]) from None
+        raise ConfigError(
+            source, [f"cannot be read as text: byte {error.start} is not UTF-8; save it as UTF-8"]
+        ) from None
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, unreadable
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _SAVE = "save it as tab-separated UTF-8"
@@ -76,8 +76,10 @@ def read_tsv(path: Path, needed: Sequence[str] = (), *, any_case: bool = True) -
         content = path.read_bytes()
     except FileNotFoundError:
         raise
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder; name the table's file") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; grant read access") from None
+        raise InputError(f"{path}: {unreadable(error)}") from None
     first, *rest = _LINE_END.split(_text(path, content))
     columns = tuple(name.strip().lower() if any_case else name.strip() for name in first.split("\t"))
     if lacking := [name for name in needed if name not in columns]:
@@ -119,4 +121,4 @@ def _header_fix(header: str) -> str:
                 return f"its columns are separated by {name}: {_SAVE}"
     if '"' in header:
         return "BIDS tables have no quotation marks: save it without them"
-    return "add it to the first line"
+    return "add it to the first line" if header.strip() else "that line is empty"

@@ -25,8 +25,9 @@ from pydantic import AwareDatetime, Field, ValidationError
 from msfl_common import __version__
 from msfl_common.config.base import Frozen, Name, Sha256
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import ConfigError, InputError
-from msfl_common.system.reading import MOST_KEY, describe_faults, mapping_of, parse_record, read_bounded
+from msfl_common.errors import ConfigError, InputError, unreadable
+from msfl_common.system.reading import MOST_KEY, mapping_of, parse_record, read_bounded
+from msfl_common.system.setting_faults import describe_faults
 from msfl_common.trust.signatures import canonical, is_signed, sign
 
 KIT_FILE = "kit.json"
@@ -154,7 +155,7 @@ def read_certificate(path: Path, fix: str = _ASK_AGAIN) -> x509.Certificate:
     try:
         content = read_bounded(path, MOST_KEY)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; {fix}") from None
+        raise InputError(f"{path}: {unreadable(error, fix)}") from None
     return _parse_certificate(content, str(path), fix)
 
 
@@ -216,7 +217,7 @@ def _parse_study(content: bytes, source: str, version: str) -> StudyConfig:
         return StudyConfig.model_validate(mapping_of(content, source))
     except ValidationError as error:
         fix = f"install MSFL {version}, as the coordinator has (here is {__version__})"
-        raise ConfigError(source, [f"{describe_faults(error)[0]}; {fix}"]) from None
+        raise ConfigError(source, [f"{describe_faults(error, StudyConfig)[0]}; {fix}"]) from None
 
 
 def _parse_certificate(content: bytes, source: str, fix: str) -> x509.Certificate:

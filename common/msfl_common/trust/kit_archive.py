@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, unreadable
 from msfl_common.trust.kit import KIT_FILES, MOST_BYTES, lacks
 
 _FOLDER = "kit/"  # unpacked beside site.yaml, it lies where `kit:` looks
@@ -33,11 +33,12 @@ def unpack_kit(path: Path) -> dict[str, bytes]:
     """
     try:
         if not path.is_file():
-            raise InputError(f"{path}: no such file; name the coordinator's archive")
+            what = "is a folder" if path.is_dir() else "no such file"
+            raise InputError(f"{path}: {what}; name the coordinator's archive, a .zip file")
         with path.open("rb") as stream:
             content = stream.read(_MOST_ARCHIVE_BYTES + 1)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; name the coordinator's archive") from None
+        raise InputError(f"{path}: " + unreadable(error, "name the coordinator's archive")) from None
     if len(content) > _MOST_ARCHIVE_BYTES:
         raise InputError(f"{path}: larger than any kit, {_MOST_ARCHIVE_BYTES} bytes; {_ASK_AGAIN}")
     try:
@@ -45,8 +46,8 @@ def unpack_kit(path: Path) -> dict[str, bytes]:
             return _contents(packed, path)
     except InputError:
         raise
-    except Exception as error:  # zipfile raises a dozen kinds for what is no archive
-        raise InputError(f"{path}: no zip archive, or a damaged one ({type(error).__name__}); {_ASK_AGAIN}") from None
+    except Exception:  # zipfile raises a dozen kinds for what is no archive
+        raise InputError(f"{path}: no zip archive, or a damaged one; {_ASK_AGAIN}") from None
 
 
 def _contents(packed: zipfile.ZipFile, path: Path) -> dict[str, bytes]:

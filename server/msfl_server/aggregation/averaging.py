@@ -62,6 +62,11 @@ class Averaging:
             odd = too_long(name, {site: update.moved[number] for site, update in updates.items()}) | odd
         return odd
 
+    def first_sums(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> dict[str, Weights]:
+        """See `Strategy`: a network has none."""
+        del weights, updates
+        return {}
+
     def combine(self, weights: Weights, sets: Sets, updates: Mapping[str, StoredUpdate]) -> Combined:
         """See `Strategy`."""
         declared, shares = self.strategy.server_sets(weights), shares_of(updates, self.max_share)

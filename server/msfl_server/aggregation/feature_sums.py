@@ -50,6 +50,13 @@ class FeatureSums:
         """See `Strategy`."""
         return contribution_like(self.settings, weights)
 
+    def first_sums(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> dict[str, Weights]:
+        """See `Strategy`."""
+        if phase_of(weights) is not Phase.PREPARE:
+            return {}
+        like = self.answer_like(weights)
+        return {site: update.load(like) for site, update in updates.items()}
+
     def combine(self, weights: Weights, _: Sets, updates: Mapping[str, StoredUpdate]) -> Combined:
         """See `Strategy`."""
         like = self.answer_like(weights)

@@ -50,6 +50,9 @@ class Strategy(Protocol):
     def odd(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> dict[str, str]:
         """The sites whose update stands out among the others so much that it must not count, and why."""
 
+    def first_sums(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> Mapping[str, Weights]:
+        """Of answers that are first sums of a model of features, those of each site; else nothing."""
+
     def combine(self, weights: Weights, sets: Sets, updates: Mapping[str, StoredUpdate]) -> Combined:
         """The next weights; it does not matter who answered first. No sets are zeros, as before the first round.
 

@@ -33,6 +33,7 @@ def start(
 ) -> None:
     """Run the study: wait for its sites, run the rounds, and resume after whatever ends in between.
 
+    Each round leaves a line: the loss, the first metrics, how many of the sites that were expected answered, the time.
     With --json, the document is printed at the end: the study's summary.
     """
     from importlib.util import find_spec
@@ -44,6 +45,8 @@ def start(
     from msfl_common.system.lock import held
     from msfl_common.system.progress import alert, console, warn
     from msfl_server.flower.coordinator import LOCK, Coordinator
+    from msfl_server.run.display import run_display
+    from msfl_server.run.follow import FollowedRun
     from msfl_server.study.folder import certificate_warning, list_sites, open_study
     from msfl_server.study.sites import stale_kits
 
@@ -69,7 +72,10 @@ def start(
                 f"the kits of {', '.join(stale)} do not hold study.yaml as it is now, which they will refuse: run "
                 f"`msfl-server renew-kits {quoted(folder)}` and hand over the new kits in {study.kits}"
             )
-        Coordinator(study, say, set_serving).run()
+        with run_display(settings.rounds.num_rounds) as display:
+            display.doing("starting the SuperLink and the run")
+            followed = FollowedRun(settings, study.run, study.status, display)
+            Coordinator(study, say, set_serving, followed.look).run()
     from msfl_server.results.summary import read_summary
 
     summary = read_summary(study.run)
@@ -102,7 +108,7 @@ def status(
     from msfl_server.study.folder import open_study
 
     if watch and as_json:
-        raise InputError("--watch and --json: leave one out; a document is one")
+        raise InputError("--watch and --json: leave one out")
     study = open_study(folder)
     if as_json:
         print_json(_document(study))
@@ -176,7 +182,9 @@ def _table(study: StudyFolder) -> Table:
             left = f", {minutes:.0f} min left" if last.deadline else ""
             doing = f"waited for: {last.doing}{left}"
         elif last and (failure := next((failure for failure in last.failed if failure.site == name), None)):
-            doing = f"left out of the last round: {failure.code}"
+            from msfl_server.rounds.exchange import meaning_of
+
+            doing = f"left out of the last round: {failure.code}, {meaning_of(failure.code)}"
         table.add_row(name, since[:19].replace("T", " ") or "-", doing)
     if last and last.metrics:
         headline = [name for titles in HEADLINE.values() for name in titles if name in last.metrics]

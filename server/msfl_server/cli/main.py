@@ -11,11 +11,14 @@ from typing import Annotated
 
 import typer
 
+from msfl_common.config.example_command import commands as example_commands
 from msfl_common.system.cli import run_app
 from msfl_common.system.command_line import Json, make_program
+from msfl_server.cli.check import commands as check_commands
 from msfl_server.cli.federation import commands as federation_commands
 from msfl_server.cli.ledger import commands as ledger_commands
 from msfl_server.cli.research.cohort import commands as cohort_commands
+from msfl_server.cli.research.compare import commands as compare_commands
 from msfl_server.cli.research.cross_validation import commands as cross_validation_commands
 from msfl_server.cli.research.pipelines import commands as pipelines_commands
 from msfl_server.cli.research.simulate import commands as simulate_commands
@@ -23,9 +26,12 @@ from msfl_server.cli.study import commands as study_commands
 
 app = make_program(
     "Run federated studies of MS MRI, deployed or simulated.",
+    example_commands,
     study_commands,
+    check_commands,
     federation_commands,
     ledger_commands,
+    compare_commands,
     cohort_commands,
     simulate_commands,
     cross_validation_commands,
@@ -43,14 +49,11 @@ def report(
     out: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run, or of a study.")],
     as_json: Json = False,
 ) -> None:
-    """Show a run's results again, finished or not."""
-    from msfl_server.cli.results import show_run
-    from msfl_server.results.summary import read_summary
+    """Show a run's results again; of one that is not finished, those of its complete rounds, and how it goes on."""
+    from msfl_server.cli.results import run_at, show_found
 
-    if (out / "server.yaml").is_file():
-        out = out / "run"
-    summary = read_summary(out)
+    found = run_at(out)
     if as_json:
-        sys.stdout.write(summary.model_dump_json(indent=2) + "\n")
+        sys.stdout.write(found.summary.model_dump_json(indent=2) + "\n")
     else:
-        show_run(summary, out)
+        show_found(out, found)

@@ -32,6 +32,9 @@ def init(
         list[str], typer.Option(metavar="HOST", help="Host name or IP address that sites use; repeat it for more.")
     ],
     study: Annotated[Path | None, typer.Option(metavar="STUDY.yaml", help="The study; without it, a default.")] = None,
+    template: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Begin with an example of `msfl-server example`, such as study.")
+    ] = None,
     port: Annotated[int, typer.Option(metavar="PORT", help="Port for sites.")] = 9443,
     public_port: Annotated[
         int | None, typer.Option(metavar="PORT", help="Port that sites use when a reverse proxy stands in front.")
@@ -49,6 +52,7 @@ def init(
 ) -> None:
     """Make a study folder: settings, and a certificate authority and server certificate of its own."""
     from msfl_common.config.base import validate
+    from msfl_common.config.examples import study_template
     from msfl_common.config.study import load_study
     from msfl_common.system.files import quoted
     from msfl_common.trust.kit import fingerprint, read_certificate
@@ -59,7 +63,7 @@ def init(
     asked = {"hosts": host, "port": port, "public_port": public_port, "control_port": control_port}
     server = validate(ServerConfig, asked, "init")
     secret = read_passphrase(passphrase_file) if passphrase_file else new_passphrase() if passphrase else None
-    made = init_study(folder, server, study, offline_ca, secret)
+    made = init_study(folder, server, study, offline_ca, secret, study_template(template, study) if template else None)
     authority, certificate = read_certificate(made.ca_certificate), read_certificate(made.server_certificate)
     settings = load_study(made.study_file)
     name = settings.name

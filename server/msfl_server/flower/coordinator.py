@@ -46,8 +46,16 @@ Say = Callable[[str], None]
 class Coordinator:
     """The processes of one study."""
 
-    def __init__(self, folder: StudyFolder, say: Say, set_serving: Callable[[bool], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        folder: StudyFolder,
+        say: Say,
+        set_serving: Callable[[bool], None] = lambda _: None,
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`look` is called some times a second, and once more when the run has ended."""
         self._folder = folder
+        self._look = look
         self._say = say
         self._set_serving = set_serving
         self._server = load_server(folder.server_file)
@@ -65,8 +73,8 @@ class Coordinator:
             self._mlflow = Child(command, folder.logs / "mlflow.log", environment, [self._mlflow_port])
         self._children = [child for child in (self._run, self._link, self._mlflow) if child is not None]
         self._sites_seen: dict[str, float] | None = None
-        self._missing: tuple[str, ...] = ()
-        self._untold: set[str] = set()
+        self._ends: dict[str, tuple[str, int]] = {}  # by process: why it ended last, and how often for that
+        self._studied = folder.study_file.read_bytes()
 
     def run(self) -> RunStatus | None:
         """Keep everything going until the run is finished; its last status.
@@ -96,9 +104,9 @@ class Coordinator:
                     self._run.start()
                     self._start_link()
                 self._authorise()
-                self._say_who_is_missing()
-                self._say_what_is_untold()
-                code = self._run.exit_code
+                code = self._run.exit_code  # before the look, which then sees all that an ended run has written
+                self._look()
+                self._say_if_study_changed()
                 if code == 0:
                     return read_status(self._folder.status)
                 if code == BAD_INPUT:
@@ -111,27 +119,33 @@ class Coordinator:
             remove_traces(self._folder.database)  # also when the SuperLink had no time to
 
     def _revive(self, child: Child, name: str, note: str) -> None:
+        """Start a process that ended anew, after a pause; the reason is said once, and not again until it differs."""
         pause = child.restart_after_pause(FIRST_PAUSE_S, LONGEST_PAUSE_S)
-        if pause is not None:
+        if pause is None:
+            return
+        before, times = self._ends.get(name, ("", 0))
+        times = times + 1 if note == before else 1
+        self._ends[name] = note, times
+        if times == 1:
             self._say(f"{name} ended (exit code {child.exit_code}; {note}); it starts again in {pause:.0f} s")
+        elif times == 2:
+            self._say(
+                f"{name} ended for the same reason; it is tried again every {LONGEST_PAUSE_S:.0f} s, without a further "
+                "line, until the reason is another or Ctrl-C ends it"
+            )
 
-    def _say_who_is_missing(self) -> None:
-        """A line when a round cannot begin for want of sites."""
-        status = read_status(self._folder.status)
-        missing = status.waits_for if status is not None and status.doing == "coming online" else ()
-        if status is not None and missing and missing != self._missing:
-            until = f", until {status.deadline:%H:%M} UTC at the latest" if status.deadline else ""
-            self._say(f"round {status.round + 1} waits for {', '.join(missing)} to come online{until}")
-        self._missing = missing
-
-    def _say_what_is_untold(self) -> None:
-        """A line when figures are missing, once the first round has shown it, or when others are."""
-        status = read_status(self._folder.status)
-        untold = status.untold if status is not None else ()
-        for line in untold:
-            if line not in self._untold:
-                self._say(f"round {status.round if status else 0}: {line[0].lower()}{line[1:]}")
-        self._untold = {*self._untold, *untold}
+    def _say_if_study_changed(self) -> None:
+        """A line when study.yaml is not what the server was started with, which alone counts until it ends."""
+        try:
+            found = self._folder.study_file.read_bytes()
+        except OSError:
+            return
+        if found != self._studied:
+            self._studied = found
+            self._say(
+                f"{self._folder.study_file}: was changed, without effect on this run: change it back before the server "
+                f"is next started, or stop it, move {self._folder.run} away, and begin anew with new kits"
+            )
 
     def _start_link(self) -> None:
         """Start the SuperLink and wait until it answers with the right sites authorised."""

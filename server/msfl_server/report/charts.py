@@ -36,6 +36,7 @@ PREDICTION_COLOUR = "#38BDF8"
 
 INK, LINE, ACCENT = "#010203", "#040506", "#070809"
 _CSS = {INK: "currentColor", LINE: "var(--line)", ACCENT: "var(--accent)"}
+_PRINTED = {"currentColor": "#17212b", "var(--line)": "#dde3e9", "var(--accent)": "#0b6e99"}  # those of a light page
 NO_INTERVAL, TOO_FEW = "no interval", "too few patients for an interval"
 STYLE: Any = {
     "axes.edgecolor": LINE,
@@ -108,7 +109,7 @@ def forest_plot(name: str, metric: MetricSummary, mean_of: str | None = None) ->
     rows = list(metric.per_site.items())
     num_rows = len(rows) + (2 if analysis else 1)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 0.8 + 0.32 * num_rows), layout="constrained")
+        figure = Figure(figsize=(4.9, 0.8 + 0.32 * num_rows), layout="constrained")
         axes = figure.add_subplot()
         largest = max(site.num_cases for _, site in rows)
         for row, (_, site) in enumerate(rows):
@@ -155,7 +156,7 @@ def between_sites(name: str, metric: MetricSummary) -> MetaAnalysis | None:
         estimates[site] = Estimate(at.mean, at.num_cases, error, math.nan, math.nan, at.num_patients)
     if metric.ci95_low is None:
         return None
-    return meta_analysis(estimates, ALL_METRICS[name].spread)
+    return meta_analysis(estimates, ALL_METRICS[name].spread, ALL_METRICS[name].interval_range)
 
 
 def overlay_png(overlay: Overlay) -> str:
@@ -207,13 +208,8 @@ def format_interval(name: str, low: float | None, high: float | None) -> str:
 
 
 def _diamond(axes: Axes, row: int, mean: float, low: float | None, high: float | None, *, filled: bool) -> None:
-    low, high = (mean, mean) if low is None or high is None else (low, high)
-    corners: Sequence[tuple[float, float]] = [
-        (low, row),
-        (mean, row - 0.28),
-        (high, row),
-        (mean, row + 0.28),
-    ]
+    left, right = (mean, mean) if low is None or high is None else (low, high)
+    corners: Sequence[tuple[float, float]] = [(left, row), (mean, row - 0.28), (right, row), (mean, row + 0.28)]
     x, y = zip(*corners, strict=True)
     axes.fill(x, y, facecolor=ACCENT if filled else "none", edgecolor=ACCENT, linewidth=1.6)
     _row_text(axes, row, mean, low, high)
@@ -240,3 +236,18 @@ def inline_svg(figure: Figure, name: str) -> str:
     for stand_in, css in _CSS.items():
         svg = svg.replace(stand_in, css)
     return svg
+
+
+def standalone_svg(inline: str) -> str:
+    """What `inline_svg` gave as a file that needs no page: colours of a light one, on white."""
+    _, opening, content = re.split(r"(<svg[^>]*>)", inline, maxsplit=1)
+    view_box = re.search(r'viewBox="([^"]*)"', opening)
+    assert view_box is not None
+    width, height = view_box.group(1).split()[2:]
+    for css, colour in _PRINTED.items():
+        content = content.replace(css, colour)
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'width="{width}pt" height="{height}pt" {view_box.group()} color="#17212b" stroke-linejoin="round">\n'
+        f'<rect width="100%" height="100%" fill="#ffffff"/>{content}'
+    )

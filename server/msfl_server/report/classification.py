@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from msfl_common.metrics.classification_curves import DEFAULT_THRESHOLD
+from msfl_common.config.study import StudyConfig
+from msfl_common.metrics.calibration_line import FEWEST_OF_EACH, calibration_groups, calibration_line, has_enough
+from msfl_common.metrics.classification_curves import DEFAULT_THRESHOLD, precision_recall_curve, roc_curve
 from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.metrics.score_bins import CASES, POSITIVES
 from msfl_server.report.charts import (
     MANY_SITES_COLOUR,
     SITE_COLOURS,
@@ -17,7 +20,9 @@ from msfl_server.report.charts import (
     format_value,
     site_colours,
 )
-from msfl_server.report.classification_charts import calibration_chart, precision_recall_chart, roc_chart
+from msfl_server.report.classification_charts import Groups, calibration_chart, precision_recall_chart, roc_chart
+from msfl_server.report.inputs import coefficients_table
+from msfl_server.report.patients import class_counts_table, patients_table
 from msfl_server.results.classification import ClassificationSummary, Confusion
 from msfl_server.results.summary import MetricSummary, SiteMetric, Summary
 
@@ -27,24 +32,29 @@ _PATIENTS = {
 }
 
 
-def classification_section(summary: Summary, left_out: str | None = None) -> dict[str, Any] | None:
-    """The section's content; None of another task. `left_out`: the site that trained nothing and tested alone."""
-    found = summary.classification
-    if found is None:
+def classification_section(summary: Summary, study: StudyConfig) -> dict[str, Any] | None:
+    """The section's content; None of another task. A site that a fold left out trained nothing and tested alone."""
+    found, left_out = summary.classification, study.left_out
+    if found is None or study.classification is None:
         return None
     asked = [left_out] if left_out is not None else [site.name for site in summary.sites]
     return {
         "facts": _facts(found, left_out if found.split == "test" else None),
         "charts": _charts(found),
+        "calibration": _calibration_note(found),
         "legend": _legend(found),
         "has_bold": len(found.curve_names) == 1,
         "together": _together(found),
         "sites": [{"name": name, "num_cases": site.num_cases} for name, site in found.sites.items()],
         "num_cases": sum(site.num_cases for site in found.sites.values()),
         "rows": [_row(name, metric, list(found.sites)) for name, metric in summary.metrics.items()],
+        "metrics_csv": _metrics_csv(summary, list(found.sites)),
         "matrices": _matrices(found),
         "silent": [name for name in asked if name not in found.sites],
         "withheld": [name for name, site in found.sites.items() if site.confusion is None],
+        "counts": class_counts_table(found),
+        "patients": patients_table(found, study),
+        "coefficients": coefficients_table(found, study),
     }
 
 
@@ -73,14 +83,71 @@ def _charts(found: ClassificationSummary) -> list[dict[str, Any]]:
         thin, bold = dict(zip(found.curve_names, together, strict=True)), None
         what = f"{len(thin)} classes, all sites together"
     figures = {name: f"{ALL_METRICS[name].title} {value:.2f}" for name, value in found.together.items()}
-    return [
-        {"title": title, "alt": f"{title} of {what}. {figures.get(name, '')}", "svg": Markup(chart(thin, bold))}
-        for title, name, chart in (
-            ("ROC", "auroc", roc_chart),
-            ("Precision and recall", "auprc", precision_recall_chart),
-            ("Calibration", "ece", calibration_chart),
-        )
+    drawn = [
+        (
+            "ROC",
+            "auroc",
+            roc_chart(thin, bold),
+            _curve_rows(thin, bold, roc_curve, "false_positive_rate", "true_positive_rate"),
+        ),
+        (
+            "Precision and recall",
+            "auprc",
+            precision_recall_chart(thin, bold),
+            _curve_rows(thin, bold, precision_recall_curve, "recall", "precision"),
+        ),
     ]
+    if any(calibration_line(groups_G3, found.design_effect) for groups_G3 in together):
+        svg = calibration_chart(thin, bold, found.design_effect)
+        drawn.append(("Calibration", "ece", svg, _group_rows(thin, bold, found.design_effect)))
+    return [
+        {"title": title, "alt": f"{title} of {what}. {figures.get(name, '')}", "svg": Markup(svg), "rows": rows}
+        for title, name, svg, rows in drawn
+    ]
+
+
+def _named(thin: Mapping[str, Groups], bold: Groups | None) -> dict[str, Groups]:
+    return {**({} if bold is None else {"All sites": bold}), **thin}
+
+
+def _curve_rows(
+    thin: Mapping[str, Groups], bold: Groups | None, curve: Callable[[Groups], tuple[Groups, Groups]], x: str, y: str
+) -> list[dict[str, object]]:
+    """The points of each line."""
+    return [
+        {"line": name, x: float(at), y: float(value)}
+        for name, groups_G3 in _named(thin, bold).items()
+        for at, value in zip(*curve(groups_G3), strict=True)
+    ]
+
+
+def _group_rows(thin: Mapping[str, Groups], bold: Groups | None, design_effect: float) -> list[dict[str, object]]:
+    """The large groups beside the calibration's lines."""
+    return [
+        {"line": name, "probability": score, "cases": cases, "with_outcome": positives, "low": low, "high": high}
+        for name, groups_G3 in _named(thin, bold).items()
+        if has_enough(groups_G3, design_effect)
+        for score, cases, positives, low, high in calibration_groups(groups_G3, design_effect)
+    ]
+
+
+def _calibration_note(found: ClassificationSummary) -> str:
+    """What the chart of calibration shows, or why there is none."""
+    groups = {name: found.groups_together(number) for number, name in enumerate(found.curve_names)}
+    needed = f"{FEWEST_OF_EACH} cases with the outcome and {FEWEST_OF_EACH} without it"
+    if not any(calibration_line(groups_G3, found.design_effect) for groups_G3 in groups.values()):
+        positives, cases = (int(min(one[:, column].sum() for one in groups.values())) for column in (POSITIVES, CASES))
+        return f"Calibration is not drawn: it takes {needed}, and there are {positives} of {cases} with it."
+    note = (
+        "Calibration is a line of the outcome's log odds on the predicted ones (Cox 1958), fitted to the groups, from "
+        f"their lowest to their highest probability; it takes {needed}. More bent curves would ask for 200 with and "
+        "200 without (Van Calster et al. 2016)."
+    )
+    if len(found.curve_names) > 1:
+        return note
+    out = [name for name in found.sites if calibration_line(found.groups_at(name, 0), found.design_effect) is None]
+    left = f" Without a line of their own, of too few such cases: {', '.join(out)}." if out else ""
+    return f"{note} The band is 95%; points: groups of about 40 cases or more, with Wilson's interval.{left}"
 
 
 def _legend(found: ClassificationSummary) -> list[tuple[str, str]]:
@@ -94,6 +161,26 @@ def _legend(found: ClassificationSummary) -> list[tuple[str, str]]:
 def _together(found: ClassificationSummary) -> str:
     """The figures of all sites' groups, in words."""
     return ", ".join(f"{ALL_METRICS[name].title} {format_value(name, value)}" for name, value in found.together.items())
+
+
+def _metrics_csv(summary: Summary, sites: Sequence[str]) -> list[dict[str, object]]:
+    """Every metric of all sites, and of each."""
+    rows: list[dict[str, object]] = []
+    for name, metric in summary.metrics.items():
+        told: list[tuple[str, MetricSummary | SiteMetric | None]] = [("all", metric)]
+        told += [(site, metric.per_site.get(site)) for site in sites]
+        rows += [
+            {
+                "metric": name,
+                "site": site,
+                "value": one and one.mean,
+                "ci95_low": one and one.ci95_low,
+                "ci95_high": one and one.ci95_high,
+                "patients": one and one.num_patients,
+            }
+            for site, one in told
+        ]
+    return rows
 
 
 def _row(name: str, metric: MetricSummary, sites: Sequence[str]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from msfl_common.metrics.classification_curves import calibration_curve, precision_recall_curve, roc_curve
-from msfl_common.metrics.score_bins import CASES, POSITIVES, SCORE
+from msfl_common.metrics.calibration_line import calibration_groups, calibration_line
+from msfl_common.metrics.classification_curves import precision_recall_curve, roc_curve
+from msfl_common.metrics.score_bins import CASES, POSITIVES
 from msfl_server.report.charts import ACCENT, INK, STYLE, inline_svg, site_colours
 
 Groups = NDArray[np.float64]
@@ -49,16 +50,24 @@ def precision_recall_chart(thin: Mapping[str, Groups], bold: Groups | None) -> s
         return inline_svg(figure, "precision-recall")
 
 
-def calibration_chart(thin: Mapping[str, Groups], bold: Groups | None) -> str:
-    """How often the outcome came true against the mean probability of groups, as inline SVG; see `roc_chart`."""
-    with mpl.rc_context(STYLE), _square("Mean predicted probability", "Share with the outcome") as (figure, axes):
+def calibration_chart(thin: Mapping[str, Groups], bold: Groups | None, design_effect: float = 1.0) -> str:
+    """How often the outcome came true at each probability, as inline SVG: smooth lines; see `calibration_line`.
+
+    The bold line has its 95% band, and large groups with their intervals beside it. A line of too few cases is left
+    out.
+    """
+    with mpl.rc_context(STYLE), _square("Predicted probability", "Share with the outcome") as (figure, axes):
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=_DASHED)
         for groups_G3, colour, width in _lines(thin, bold):
-            points_G3 = calibration_curve(groups_G3)
-            if not len(points_G3):
+            line = calibration_line(groups_G3, design_effect)
+            if line is None:
                 continue
-            share_G = points_G3[:, POSITIVES] / points_G3[:, CASES]
-            axes.plot(points_G3[:, SCORE], share_G, "o-", color=colour, linewidth=width * 0.8, markersize=2 + width)
+            if groups_G3 is bold:
+                axes.fill_between(line.score_S, line.low_S, line.high_S, color=ACCENT, alpha=0.18, linewidth=0)
+                for score, cases, positives, low, high in calibration_groups(groups_G3, design_effect):
+                    axes.plot([score, score], [low, high], color=ACCENT, linewidth=1.0)
+                    axes.plot(score, positives / cases, "o", color=ACCENT, markersize=4.5)
+            axes.plot(line.score_S, line.share_S, color=colour, linewidth=width)
         return inline_svg(figure, "calibration")
 
 

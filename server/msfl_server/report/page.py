@@ -9,13 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 
 from msfl_common import __version__
-from msfl_common.config.stages import SEGMENTATION_FOLDER
+from msfl_common.config.stages import SEGMENTATION_FOLDER, says_of_lesions
 from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference
 from msfl_common.metrics.metric import Metric
@@ -23,23 +21,20 @@ from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
 from msfl_common.metrics.segmentation import NATIVE_METRICS
 from msfl_common.system.files import write_text
 from msfl_server.report.charts import (
-    MANY_SITES_COLOUR,
     PREDICTION_COLOUR,
     REFERENCE_COLOUR,
-    SITE_COLOURS,
     Overlay,
     axis_label,
-    between_sites,
-    forest_plot,
     format_interval,
     format_value,
-    learning_curve,
     overlay_png,
-    site_colours,
 )
 from msfl_server.report.classification import classification_section
+from msfl_server.report.figures import curves, forest, is_compared, legend, metric_rows, round_rows
 from msfl_server.report.harmonization import harmonization_section
-from msfl_server.results.few_patients import counted, say_few
+from msfl_server.report.overview import exclusions, plain_summary, what_left
+from msfl_server.report.shell import render
+from msfl_server.results.few_patients import counted, say_few, say_sites
 from msfl_server.results.harmonization_effect import HarmonizationEffect
 from msfl_server.results.settings import flat_settings
 from msfl_server.results.summary import SUSPENDED, MetricSummary, Summary
@@ -75,32 +70,32 @@ def write_report(
     Returns:
         The page's path.
     """
-    environment = Environment(
-        loader=PackageLoader("msfl_server"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = render(
+        "report.html.j2",
         summary=summary,
-        headline=[_headline(name, metric) for name, metric in _in_order(summary)],
+        headline=[_headline(name, metric, len(summary.sites)) for name, metric in _in_order(summary)],
         few_patients=_few(summary),
         untold=untold_of(summary),
+        plain=plain_summary(summary, study),
+        excluded=exclusions(summary),
+        left=what_left(out),
         tiles=_tiles(summary),
-        curves=_curves(summary),
-        legend=_legend(summary),
+        curves=curves(summary),
+        legend=legend(summary),
         spacing_mm=study.inputs.spacing_mm,
-        forests=[_forest(name, metric) for name, metric in _compared(summary)],
+        forests=[forest(name, metric) for name, metric in _in_order(summary) if is_compared(summary, name, metric)],
         site_columns=[axis_label(name) for name, _ in _in_order(summary)],
         site_rows=_site_rows(summary),
-        classification=classification_section(summary, study.left_out),
+        classification=classification_section(summary, study),
         round_column=_round_column(summary),
         harmonization=harmonization_section(reference, effect) if reference else None,
-        segmentation=_segmentation(segmentation) if segmentation else None,
+        segmentation=_segmentation(segmentation, study) if segmentation else None,
         overlays=[{"site": o.site, "caption": o.caption, "src": overlay_png(o)} for o in overlays],
         outline={"reference": REFERENCE_COLOUR, "prediction": PREDICTION_COLOUR},
         settings=flat_settings(study),
+        settings_rows=[setting._asdict() for setting in flat_settings(study)],
+        metric_rows=metric_rows(summary),
+        round_rows=round_rows(summary),
         versions=_versions(),
         duration=_duration,
     )
@@ -112,16 +107,16 @@ def write_report(
 def render_table(summary: Summary, console: Console) -> None:
     """Print the headline figures as a table."""
     table = Table(
-        title=f"{summary.study}: {summary.strategy}, {summary.rounds_completed} of "
-        f"{summary.rounds_requested} rounds, {len(summary.sites)} sites",
+        title=f"{summary.study}: {summary.strategy}, {summary.rounds_in_words}, {len(summary.sites)} sites",
         caption=f"mean over {_split(summary)} cases; better: ↑ higher, ↓ lower" + _targets(summary) + _grids(summary),
     )
     table.add_column("Metric")
     table.add_column("Mean", justify="right")
     table.add_column("95% CI", justify="right")
     table.add_column("Cases", justify="right")
-    for row in (_headline(name, metric) for name, metric in _in_order(summary)):
-        table.add_row(f"{row['title']} {row['arrow']}".rstrip(), row["mean"], row["interval"], str(row["num_cases"]))
+    for row in (_headline(name, metric, len(summary.sites)) for name, metric in _in_order(summary)):
+        cases = "\n".join(filter(None, (str(row["num_cases"]), row["sites"])))
+        table.add_row(f"{row['title']} {row['arrow']}".rstrip(), row["mean"], row["interval"], cases)
     if table.rows:
         console.print(table)
     else:
@@ -138,7 +133,7 @@ def _in_order(summary: Summary) -> list[tuple[str, MetricSummary]]:
     return [(name, summary.metrics[name]) for name in ALL_METRICS if name in summary.metrics]
 
 
-def _headline(name: str, metric: MetricSummary) -> dict[str, Any]:
+def _headline(name: str, metric: MetricSummary, num_sites: int) -> dict[str, Any]:
     facts = ALL_METRICS[name]
     bar = None
     if math.isfinite(facts.upper):
@@ -151,6 +146,7 @@ def _headline(name: str, metric: MetricSummary) -> dict[str, Any]:
         "mean": format_value(name, metric.mean),
         "interval": format_interval(name, metric.ci95_low, metric.ci95_high),
         "num_cases": sum(site.num_cases for site in metric.per_site.values()),
+        "sites": say_sites(metric, num_sites),
         "bar": bar,
     }
 
@@ -205,18 +201,17 @@ def _tiles(summary: Summary) -> list[dict[str, str]]:
                     + _few_note(summary, name),
                 }
             )
-    train = sum(site.cases_train for site in summary.sites)
-    validation = sum(site.cases_val for site in summary.sites)
     tiles += [
         {
             "label": "Sites",
             "value": str(len(summary.sites)),
-            "note": f"{train} training, {validation} validation cases",
+            "note": _cases(summary),
         },
         {
-            "label": "Rounds completed",
-            "value": f"{summary.rounds_completed} of {summary.rounds_requested}",
-            "note": f"{sum(bool(r.sites_failed) for r in summary.history)} with a site missing{_conduct(summary)}",
+            "label": "Rounds",
+            "value": _rounds(summary),
+            "note": _ended(summary)
+            + f"{sum(bool(r.sites_failed) for r in summary.history)} with a site missing{_conduct(summary)}",
         },
         {
             "label": "Time",
@@ -227,11 +222,35 @@ def _tiles(summary: Summary) -> list[dict[str, str]]:
     return tiles
 
 
+def _cases(summary: Summary) -> str:
+    """How many trained and validated, and where the figures are of others, how many those are."""
+    train = sum(site.cases_train for site in summary.sites)
+    parts = [f"{train} training", f"{sum(site.cases_val for site in summary.sites)} validation"]
+    if summary.classification is not None and summary.classification.split == "test":
+        parts.append(f"{sum(site.num_cases for site in summary.classification.sites.values())} test")
+    return f"{', '.join(parts)} cases"
+
+
+def _rounds(summary: Summary) -> str:
+    if summary.is_finished and summary.rounds_completed < summary.rounds_requested:
+        return str(summary.rounds_completed)
+    return f"{summary.rounds_completed} of {summary.rounds_requested}"
+
+
+def _ended(summary: Summary) -> str:
+    if not summary.is_finished:
+        return "not finished; "
+    if summary.rounds_completed < summary.rounds_requested:
+        return f"the model was complete; at most {summary.rounds_requested} were asked for; "
+    return ""
+
+
 def _few_note(summary: Summary, name: str) -> str:
-    """On a tile, how few patients a figure is of; empty where they are not few."""
-    if (count := summary.few_patients.get(name)) is None:
-        return ""
-    return f"; from {counted(name, count)}"
+    """On a tile, how few patients and sites a figure is of; empty where they are not few."""
+    count = summary.few_patients.get(name)
+    few = [] if count is None else [f"from {counted(name, count)}"]
+    few += filter(None, [say_sites(summary.metrics[name], len(summary.sites))])
+    return f"; {', '.join(few)}" if few else ""
 
 
 def _conduct(summary: Summary) -> str:
@@ -239,65 +258,6 @@ def _conduct(summary: Summary) -> str:
     names = sorted({failure.site for r in summary.history for failure in r.sites_failed if failure.code == SUSPENDED})
     back = sum(r.set_back_to is not None for r in summary.history)
     return (f"; suspended: {', '.join(names)}" if names else "") + (f"; set back {back} times" if back else "")
-
-
-def _curves(summary: Summary) -> list[dict[str, str]]:
-    losses = {result.round: result.train_loss for result in summary.history if result.train_loss is not None}
-    curves = []
-    if losses:
-        svg = learning_curve("curve-loss", losses, {})
-        curves.append(_curve("Training loss", losses, svg))
-    for name in HEADLINE[summary.task]:
-        pooled = {r.round: r.metrics[name] for r in summary.history if name in r.metrics}
-        if not pooled or name in NATIVE_METRICS:  # those are of the last round alone
-            continue
-        sites = {
-            site.name: {
-                r.round: r.per_site[name][site.name] for r in summary.history if site.name in r.per_site.get(name, {})
-            }
-            for site in summary.sites
-        }
-        svg = learning_curve(f"curve-{name}", pooled, sites)
-        curves.append(_curve(ALL_METRICS[name].title, pooled, svg))
-    return curves
-
-
-def _curve(title: str, values: dict[int, float], svg: str) -> dict[str, str]:
-    first, last = min(values), max(values)
-    alt = f"{title} by round: {values[first]:.3f} in round {first}, {values[last]:.3f} in round {last}."
-    # Drawn by matplotlib from numbers; names in it are escaped there.
-    return {"title": title, "alt": alt, "svg": Markup(svg)}
-
-
-def _legend(summary: Summary) -> list[tuple[str, str]]:
-    """Line colours of the sites, where the history knows them."""
-    if not any(name in result.per_site for result in summary.history for name in HEADLINE[summary.task]):
-        return []
-    if len(summary.sites) > len(SITE_COLOURS):
-        return [("Each site", MANY_SITES_COLOUR)]
-    return [(s.name, c) for s, c in zip(summary.sites, site_colours(len(summary.sites)), strict=True)]
-
-
-def _compared(summary: Summary) -> list[tuple[str, MetricSummary]]:
-    """The charted metrics that two sites or more have reported."""
-    return [(n, metric) for n, metric in _in_order(summary) if n in HEADLINE[summary.task] and len(metric.per_site) > 1]
-
-
-def _forest(name: str, metric: MetricSummary) -> dict[str, Any]:
-    means = [site.mean for site in metric.per_site.values()]
-    alt = (
-        f"{ALL_METRICS[name].title} at {len(means)} sites, from {min(means):.2f} to {max(means):.2f}; "
-        f"pooled {metric.mean:.2f}."
-    )
-    analysis = between_sites(name, metric)
-    note = None
-    if analysis:
-        note = (
-            f"I² = {100 * analysis.i2:.0f}%, τ² = {analysis.tau2:.4f}, "
-            f"Q = {analysis.q:.1f} with {analysis.num_sites - 1} degrees of freedom, p = {analysis.p:.2g}"
-        )
-    svg = Markup(forest_plot(name, metric))
-    return {"title": ALL_METRICS[name].title, "alt": alt, "svg": svg, "note": note}
 
 
 def _site_rows(summary: Summary) -> list[dict[str, Any]]:
@@ -312,7 +272,7 @@ def _site_rows(summary: Summary) -> list[dict[str, Any]]:
     return rows
 
 
-def _segmentation(summary: Summary) -> dict[str, str]:
+def _segmentation(summary: Summary, study: StudyConfig) -> dict[str, str]:
     """What outlined the lesions that the features are of."""
     told = [(name, summary.metrics[name]) for name in HEADLINE[summary.task] if name in summary.metrics]
     figures = "; ".join(
@@ -324,6 +284,7 @@ def _segmentation(summary: Summary) -> dict[str, str]:
         "rounds": f"{summary.rounds_completed} rounds at {len(summary.sites)} sites",
         "figures": figures or "no site reported a metric",
         "link": f"{SEGMENTATION_FOLDER}/{REPORT_FILE}",
+        "crossfit": says_of_lesions(study),
     }
 
 

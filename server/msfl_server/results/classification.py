@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,15 @@ from msfl_common.metrics.classification_curves import (
 )
 from msfl_common.metrics.intervals import effective_number
 from msfl_common.metrics.reliability import Group, Reliability
+from msfl_common.metrics.score_bins import POSITIVES
 from msfl_common.metrics.scored import scored_classes
+from msfl_server.results.coefficients import Coefficient
+from msfl_server.results.training_inputs import Characteristics, TrainingInputs
 
 Count = Annotated[int, Field(ge=0)]
 Confusion = tuple[tuple[Count, ...], ...]
+ClassCounts = tuple[Count, ...]
+Part = Literal["training", "validation", "test"]
 
 _TOGETHER = {"auroc": auroc, "auprc": auprc, "brier": brier, "ece": calibration_error}
 
@@ -62,8 +67,31 @@ class ClassificationSummary(_Frozen):
         ge=0, le=1, description="the last of two classes from this probability on, chosen on validation; null: more"
     )
     sites: dict[Name, ClassificationAtSite] = Field(description="site by site")
+    design_effect: float = Field(
+        1.0,
+        ge=1,
+        description="cases that tell as much as one that is independent: visits of a patient are alike",
+        exclude_if=lambda value: value == 1.0,
+    )
     together: dict[str, float] = Field(
         description="auroc, auprc, brier and ece of all sites' groups together, approximate; undefined ones absent"
+    )
+    class_counts: dict[Part, dict[Name, ClassCounts]] = Field(
+        default_factory=dict,
+        description="cases of each class at the sites that told them; 0 in training: none, or fewer patients than the "
+        "site's floor, which are in no sum",
+        exclude_if=lambda value: not value,
+    )
+    inputs: tuple[str, ...] = Field(
+        (), description="of a model of features: its inputs, in order", exclude_if=lambda value: not value
+    )
+    characteristics: tuple[Characteristics, ...] = Field(
+        (),
+        description="of a model of features: inputs of the training cases, as the sites' first sums tell of them",
+        exclude_if=lambda value: not value,
+    )
+    coefficients: tuple[Coefficient, ...] = Field(
+        (), description="of a linear model of features: what each input adds", exclude_if=lambda value: not value
     )
 
     @property
@@ -143,9 +171,34 @@ def summarise_classification(
         split=split,
         threshold=threshold if len(classes) == 2 else None,
         sites=sites,
+        design_effect=design_effect(measured.values()),
         together={},
     )
     return summary.model_copy(update={"together": _together(summary)})
+
+
+def class_counts_of(metrics: ValidationMetrics) -> ClassCounts | None:
+    """Cases of each class among those that a site measured; None where it told of none, or of too few."""
+    if metrics.confusion is not None and metrics.confusion.any():
+        return tuple(int(count) for count in metrics.confusion.sum(axis=1))
+    if metrics.score_bins is None or not metrics.score_bins[0].any():
+        return None
+    positives = [int(groups_G3[:, POSITIVES].sum()) for groups_G3 in metrics.score_bins]
+    return tuple(positives) if len(positives) > 1 else (metrics.num_cases - positives[0], positives[0])
+
+
+def counts_by_class(
+    training: Mapping[str, TrainingInputs],
+    validation: Mapping[str, ValidationMetrics],
+    test: Mapping[str, ValidationMetrics],
+) -> dict[Part, dict[str, ClassCounts]]:
+    """Cases of each class of each part of the patients, at the sites that told them; parts without one are absent."""
+    told: dict[Part, dict[str, ClassCounts]] = {"training": {site: one.cases for site, one in sorted(training.items())}}
+    measured: tuple[tuple[Part, Mapping[str, ValidationMetrics]], ...] = (("validation", validation), ("test", test))
+    for part, sites in measured:
+        counts = {site: class_counts_of(metrics) for site, metrics in sorted(sites.items())}
+        told[part] = {site: count for site, count in counts.items() if count is not None}
+    return {part: sites for part, sites in told.items() if sites}
 
 
 def _at_site(metrics: ValidationMetrics, num_classes: int) -> ClassificationAtSite:

@@ -33,6 +33,11 @@ def say_few(few: Mapping[str, int], metrics: Mapping[str, MetricSummary], num_si
     return f"From few patients, others may give quite other figures: {'; '.join(parts)}." if parts else ""
 
 
+def say_sites(metric: MetricSummary, num_sites: int) -> str:
+    """Beside a headline, at how few of a study's sites it was measured; empty where all told it."""
+    return "" if len(metric.per_site) >= num_sites else f"at {len(metric.per_site)} of {num_sites} sites"
+
+
 def counted(name: str, count: int) -> str:
     """So many patients, of the class that has fewest where a metric holds classes against each other."""
     of_class = " of the smaller class" if name in class_metrics() else ""

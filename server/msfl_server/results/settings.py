@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from msfl_common.config.optimisation import written_out
 from msfl_common.config.study import StudyConfig
+from msfl_common.models.unused_settings import inapplicable
 
 
 class Setting(NamedTuple):
@@ -27,8 +28,9 @@ class Setting(NamedTuple):
 
 
 def flat_settings(study: StudyConfig) -> list[Setting]:
-    """Every setting of a study as it acts, defaults included, in the order of the file."""
-    return list(_flat(written_out(study), ""))
+    """Every setting that acts on a study's model, defaults included, in the order of the file."""
+    without = inapplicable(study)
+    return [setting for setting in _flat(written_out(study), "") if setting.name not in without]
 
 
 def _flat(model: BaseModel, prefix: str) -> Iterator[Setting]:
@@ -38,5 +40,5 @@ def _flat(model: BaseModel, prefix: str) -> Iterator[Setting]:
         if isinstance(value, BaseModel):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            text = plain[name] if isinstance(plain[name], str) else json.dumps(plain[name])
-            yield Setting(prefix + name, text, field.description or "")
+            text = plain.get(name)  # what is not set may be left out
+            yield Setting(prefix + name, text if isinstance(text, str) else json.dumps(text), field.description or "")

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from msfl_common.config.base import Name, Task
-from msfl_common.errors import InputError
+from msfl_common.errors import ConfigError, InputError, unreadable
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate, pool
 from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.system.files import write_text
+from msfl_common.system.reading import parse_record
 from msfl_server.results.classification import ClassificationSummary
 
 SUMMARY_FILE = "summary.json"
@@ -44,10 +45,10 @@ class SiteSummary(_Frozen):
 class SiteMetric(_Frozen):
     """A metric at one site."""
 
-    mean: float = Field(description="mean over the site's validation cases, in the metric's unit")
+    mean: float = Field(description="mean over the site's cases, in the metric's unit")
     ci95_low: float | None = Field(description="low end of the 95% interval; null where patients are too few for one")
     ci95_high: float | None = Field(description="high end of the 95% interval; null where patients are too few for one")
-    num_cases: int = Field(ge=1, description="validation cases where the metric is defined")
+    num_cases: int = Field(ge=1, description="cases where the metric is defined")
     num_patients: int | None = Field(None, ge=0, description=_BEHIND, exclude_if=lambda value: value is None)
     standard_error: float | None = Field(
         None,
@@ -60,7 +61,7 @@ class SiteMetric(_Frozen):
 class MetricSummary(_Frozen):
     """A metric over all sites."""
 
-    mean: float = Field(description="mean over all sites' validation cases, in the metric's unit")
+    mean: float = Field(description="mean over all sites' cases, in the metric's unit")
     ci95_low: float | None = Field(description="low end of the 95% interval; null where patients are too few for one")
     ci95_high: float | None = Field(description="high end of the 95% interval; null where patients are too few for one")
     num_patients: int | None = Field(None, ge=0, description=_BEHIND, exclude_if=lambda value: value is None)
@@ -117,6 +118,12 @@ class Summary(_Frozen):
     seed: int = Field(ge=0, description="the study's seed")
     rounds_requested: int = Field(ge=1, description="rounds the study asked for")
     rounds_completed: int = Field(ge=0, description="rounds that counted")
+    finished: bool | None = Field(
+        None,
+        description="whether the run is over: after its last round, or as a model that ends by itself is complete; "
+        "absent in runs of earlier versions",
+        exclude_if=lambda value: value is None,
+    )
     sites: tuple[SiteSummary, ...] = Field(description="sites that took part")
     metrics: dict[str, MetricSummary] = Field(description="the final model, measured at the sites")
     withheld: dict[str, tuple[Name, ...]] = Field(
@@ -136,6 +143,19 @@ class Summary(_Frozen):
     classification: ClassificationSummary | None = Field(
         None, description="of a classification: threshold, groups, matrices", exclude_if=lambda value: value is None
     )
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run is over; of earlier versions, whether it has all its rounds."""
+        return self.rounds_completed >= self.rounds_requested if self.finished is None else self.finished
+
+    @property
+    def rounds_in_words(self) -> str:
+        """`12 of 12 rounds`, `3 of 12 rounds, not finished`, or how early a model was complete."""
+        if self.is_finished and self.rounds_completed < self.rounds_requested:
+            return f"complete after round {self.rounds_completed} of at most {self.rounds_requested}"
+        told = f"{self.rounds_completed} of {self.rounds_requested} rounds"
+        return told if self.is_finished else f"{told}, not finished"
 
     @field_validator("metrics", "withheld", "few_patients")
     @classmethod
@@ -207,18 +227,13 @@ def read_summary(out: Path) -> Summary:
     """
     path = out / SUMMARY_FILE
     try:
-        return Summary.model_validate_json(path.read_bytes())
+        return parse_record(Summary, path.read_bytes(), str(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected the output folder of a run that completed a round") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in fault["loc"])
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise InputError(
-            f"{path}: not a run summary of this version: {field + ': ' if field else ''}{fault['msg']}{more}"
-        ) from None
+        raise InputError(f"{path}: {unreadable(error)}") from None
+    except ConfigError as error:
+        raise InputError(f"{error}; it is damaged, or of another version: restore it from a backup") from None
 
 
 def write_summary(out: Path, summary: Summary) -> Path:

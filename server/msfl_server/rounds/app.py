@@ -29,6 +29,6 @@ def build_app(settings_of: Callable[[Context], RunSettings]) -> ServerApp:
     def main(grid: Grid, context: Context) -> None:
         settings = settings_of(context)
         run, listener, expected = settings.stage_run, settings.listener, settings.expected
-        run_rounds(grid, run.study, run.first, run.out, listener, expected, run.stage, run.segmentation, run.signer)
+        run_rounds(grid, run.study, run.first, run.out, listener, expected, run.stage, run.handed, run.signer)
 
     return app

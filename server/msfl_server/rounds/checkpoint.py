@@ -24,6 +24,7 @@ from msfl_common.strategies.base import Sets
 from msfl_common.system.files import whole_folder, write_bytes, write_text
 from msfl_server.aggregation.strategy import strategy_of
 from msfl_server.results.summary import RoundSummary, SiteSummary
+from msfl_server.results.training_inputs import TrainingInputs
 
 KEEP = 5  # older checkpoints are dropped; the newest alone is enough to resume
 WEIGHTS_FILE, STATE_FILE = "weights.safetensors", "state.json"
@@ -39,6 +40,11 @@ class RunState(BaseModel):
     round: int = Field(0, ge=0, description="rounds completed")
     history: tuple[RoundSummary, ...] = ()
     sites: tuple[SiteSummary, ...] = Field((), description="case counts as last declared, by name")
+    training: dict[str, TrainingInputs] = Field(
+        {},
+        description="of a model of features: what each site's first sums told of its training cases",
+        exclude_if=lambda value: not value,
+    )
     validation: dict[str, ValidationMetrics] = Field({}, description="each site's last validation metrics")
     test: dict[str, ValidationMetrics] = Field({}, description="of a classification: each site's test metrics")
     threshold: float | None = Field(None, description="of a classification: chosen on validation, used on test")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -13,11 +14,14 @@ from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid as Grid  # for the modules beside this one
 
+from msfl_common.config.message_kinds import REQUESTS
 from msfl_common.config.study import Rounds
 from msfl_common.errors import FORMER_CODES, SENTENCES, Code, UpdateError
 from msfl_common.messages.ledger import take_head, with_receipt
-from msfl_common.messages.records import unpack_refusal
+from msfl_common.messages.records import size_of, unpack_refusal
 from msfl_common.models.weights import Weights
+from msfl_common.system.words import counted
+from msfl_server.results.received import REFUSAL, Received
 from msfl_server.results.summary import SUSPENDED, SiteFailure
 from msfl_server.rounds.reply_bounds import bounds_of_answer
 from msfl_server.study.ledger_heads import Notary
@@ -34,19 +38,19 @@ BAD_UPDATE, BAD_METRICS, BAD_FACTS, BAD_SUMS, BAD_REPLY = (
     "BAD_SUMS",
     "BAD_REPLY",
 )
-_MEANINGS = {
+MEANINGS = {
     NO_ANSWER: "no answer before the deadline",
     WENT_OFFLINE: "went offline and did not come back in time",
     NOT_ONLINE: "was not online when the round began",
     REMOVED: "its authority was taken away",
-    BAD_UPDATE: "its update was refused: names, shapes, size or values are wrong; the log says which",
-    BAD_METRICS: "its metrics were refused: names or values are wrong; the log says which",
+    BAD_UPDATE: "its update was refused: names, shapes, size or values are wrong; the coordinator's log says which",
+    BAD_METRICS: "its metrics were refused: names or values are wrong; the coordinator's log says which",
     "TOO_LARGE": "it sent more than its answer can be, and was cut off",
-    BAD_FACTS: "its facts were refused; the log says why",
-    BAD_SUMS: "its sums were refused: names, shapes or values are wrong; the log says which",
+    BAD_FACTS: "its facts were refused; the coordinator's log says why",
+    BAD_SUMS: "its sums were refused: names, shapes or values are wrong; the coordinator's log says which",
     BAD_REPLY: "its reply was none that can be read",
     SUSPENDED: "not asked for some rounds, as its last answers were refused",
-    "DUPLICATE_NAME": "another node already has this site name",
+    "DUPLICATE_NAME": "another process already has this site name: one for each site",
     "WRONG_NAME": "it gave another name than its key was authorised for",
     **{code.value: sentence for code, sentence in SENTENCES.items()},
     **{former: SENTENCES[code] for former, code in FORMER_CODES.items()},
@@ -172,7 +176,7 @@ class _Exchange(Generic[T]):
 
     def _read(self, node: int, reply: Message) -> None:
         """Whatever is wrong with a reply is its site's failure; of what the site has sent, the log has nothing."""
-        name = self.names[node]
+        name, measured = self.names[node], self._measure(reply)
         try:
             if not reply.has_error():
                 head, notary = take_head(reply.content), notary_of(self.grid)
@@ -192,6 +196,22 @@ class _Exchange(Generic[T]):
             failure = SiteFailure(site=name, code=self.question.bad)
         if failure is not None:
             self.failures.append(failure)
+        self._count(node, name if failure is None else failure.site, measured)
+
+    def _measure(self, reply: Message) -> tuple[str, int] | None:
+        """Kind and size of what came, before it is read: that lets go of its arrays. None where there is nothing."""
+        if received_by(self.grid) is None or not reply.has_content():
+            return None
+        with suppress(Exception):  # whatever is odd in it is named where it is read
+            kind = REQUESTS[self.question.kind].answer if unpack_refusal(reply.content) is None else REFUSAL
+            return kind, size_of(reply.content)
+        return None
+
+    def _count(self, node: int, name: str, measured: tuple[str, int] | None) -> None:
+        """Write down how much came, under the name that the site was authorised for, or gave."""
+        if measured is not None and (received := received_by(self.grid)) is not None:
+            given = getattr(self.replies.get(node), "site", "") if name.startswith(STRANGER) else ""
+            received.note(given or name, *measured)
 
     def watch(self, online: Mapping[int, Presence], patience_s: float) -> None:
         """Send again to nodes that were away; give up those that stay away."""
@@ -221,6 +241,13 @@ def notary_of(grid: Grid) -> Notary | None:
     notary = getattr(grid, "notary", None)
     assert notary is None or isinstance(notary, Notary)
     return notary
+
+
+def received_by(grid: Grid) -> Received | None:
+    """Who counts what comes of the sites; see `rounds.loop`."""
+    received = getattr(grid, "received", None)
+    assert received is None or isinstance(received, Received)
+    return received
 
 
 def presence(grid: Grid) -> dict[int, Presence] | None:
@@ -294,13 +321,13 @@ def gather(
         limit = rounds.deadline_s if lacking > 0 else rounds.patience_s
         if waited >= limit or (not missing and lacking <= 0):
             return
-        on_wait(missing or [f"{lacking} more sites"], limit - waited)
+        on_wait(missing or [counted(lacking, "more site")], limit - waited)
         time.sleep(POLL_S[1])
 
 
 def meaning_of(code: str) -> str:
     """The fixed sentence behind a failure code."""
-    return _MEANINGS.get(code, "unknown code")
+    return MEANINGS.get(code, "unknown code")
 
 
 def _failure(reply: Message, name: str) -> SiteFailure | None:

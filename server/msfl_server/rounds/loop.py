@@ -21,11 +21,13 @@ from msfl_common.messages.records import RoundTask, ValidationMetrics, pack_task
 from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.model_signature import ModelSigner
 from msfl_common.models.weights import Weights
+from msfl_common.system.words import counted
 from msfl_server.aggregation.combined import Combined
 from msfl_server.aggregation.strategy import Strategy, strategy_of
 from msfl_server.aggregation.update_store import update_store
 from msfl_server.results.classification import reliability_of, threshold_of
 from msfl_server.results.metrics import summarise_metrics
+from msfl_server.results.received import Received
 from msfl_server.results.summary import RoundSummary, SiteFailure, case_counts
 from msfl_server.rounds.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
 from msfl_server.rounds.exchange import (
@@ -105,6 +107,7 @@ def run_rounds(
     checkpoint = load_checkpoint(out, study, expected=first) or Checkpoint(RunState(), strategy.shared(first))
     before_s = checkpoint.state.total_s
     run_id = listener.on_start(checkpoint.state)
+    vars(grid)["received"] = Received(out)  # as a deployed grid's notary: who counts what comes
     roster = Roster(expected=tuple(expected), invited=tuple(expected))
     reference = load_reference(out, study.harmonization)
     if checkpoint.state.history:
@@ -236,6 +239,7 @@ def train_at_sites(this: _Round) -> TrainedRound:
         busy_s=busy(this.grid, [update.seconds for update in updates.values()]),
         seconds=time.monotonic() - started,
         is_set_back=set_back is not None,
+        training=dict(usable.training),
     )
     return TrainedRound(record, combined.weights, combined.sets)
 
@@ -288,6 +292,7 @@ def measure_at_sites(this: _Round, combined: TrainedRound) -> Checkpoint:
             "round": number,
             "history": (*before.state.history, record),
             "sites": case_counts(before.state.sites, trained.train_cases, validation),
+            "training": before.state.training | trained.training,
             "validation": measured or before.state.validation,
             "good": number if validation and not set_back else before.state.good,
             "rollbacks": before.state.rollbacks + bool(set_back),
@@ -332,7 +337,7 @@ def busy(grid: Grid, seconds: Iterable[float]) -> float:
 def _too_few(number: int, quorum: int, answered: Sequence[str], failures: Iterable[SiteFailure]) -> str:
     reasons = "; ".join(f"{failure.site}: {failure.code} ({meaning_of(failure.code)})" for failure in failures)
     return (
-        f"round {number}: {len(answered)} sites gave a usable update ({', '.join(answered) or 'none'}), "
+        f"round {number}: {counted(len(answered), 'site')} gave a usable update ({', '.join(answered) or 'none'}), "
         f"the quorum is {quorum}; {reasons or 'no other site is connected'}. "
         "Completed rounds are saved; mend the sites and resume"
     )

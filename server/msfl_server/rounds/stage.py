@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from msfl_common.config.stages import SEGMENTATION_FOLDER, Stage, study_at
+from msfl_common.config.stages import Stage, study_at
 from msfl_common.config.study import StudyConfig
+from msfl_common.models.lesion_models import named_by_stage
 from msfl_common.models.model_signature import ModelSigner
 from msfl_common.models.weights import Weights
 from msfl_server.rounds.checkpoint import load_checkpoint
@@ -14,7 +15,7 @@ from msfl_server.rounds.checkpoint import load_checkpoint
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a stage of segmentation has left: its final weights, and the folder of its model."""
+    """What the stages of segmentation have left: their final weights, and the folder of the model of all patients."""
 
     weights: Weights
     model: Path
@@ -29,7 +30,7 @@ class StageRun:
         first: the weights that the stage starts from.
         out: its folder.
         stage: which one.
-        segmentation: of a stage after a segmentation, what that has trained.
+        segmentation: what the stages of segmentation before it have trained; the final one hands it to the sites.
         signer: signs the stage's model; None in a simulation, which no authority stands behind.
     """
 
@@ -46,10 +47,18 @@ class StageRun:
         return study_at(self.study, self.stage)
 
     def outcome(self) -> Segmentation:
-        """What a segmentation that has run to its end leaves to the next stage."""
+        """What the segmentations up to this one, which has run to its end, leave to the next stage."""
         checkpoint = load_checkpoint(self.out, self.settings, expected=self.first)
         assert checkpoint is not None
-        return Segmentation(whole_weights(self.first, checkpoint.weights), self.out / "model")
+        weights = named_by_stage(self.stage, whole_weights(self.first, checkpoint.weights))
+        if self.segmentation is None:
+            return Segmentation(weights, self.out / "model")
+        return Segmentation({**self.segmentation.weights, **weights}, self.segmentation.model)
+
+    @property
+    def handed(self) -> Segmentation | None:
+        """What the sites are handed before the first round, and goes into the model's folder."""
+        return self.segmentation if self.stage == "final" else None
 
 
 def whole_weights(first: Weights, shared: Weights) -> Weights:
@@ -59,7 +68,7 @@ def whole_weights(first: Weights, shared: Weights) -> Weights:
 
 def folder_of(stage: Stage, out: Path) -> Path:
     """Where a stage's files lie in the folder of the run."""
-    return out if stage == "final" else out / SEGMENTATION_FOLDER
+    return out if stage == "final" else out / stage
 
 
 def own_start(study: StudyConfig, out: Path) -> Path | None:

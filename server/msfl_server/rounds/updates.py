@@ -18,6 +18,7 @@ from msfl_server.aggregation.strategy import Strategy
 from msfl_server.aggregation.update_checks import check_count
 from msfl_server.aggregation.update_store import StoredUpdate, UpdateStore
 from msfl_server.results.summary import SiteFailure
+from msfl_server.results.training_inputs import TrainingInputs, training_inputs
 from msfl_server.rounds.culprits import combine_without_culprits
 from msfl_server.rounds.exchange import BAD_UPDATE
 
@@ -56,11 +57,15 @@ class Intake:
 
 @dataclass(frozen=True)
 class Usable:
-    """What a round came to: of which updates, and whose were left out; `combined` is None below the quorum."""
+    """What a round came to: of which updates, and whose were left out; `combined` is None below the quorum.
+
+    `training` is what first sums tell of the sites' training cases.
+    """
 
     combined: Combined | None
     updates: Mapping[str, StoredUpdate]
     failures: tuple[SiteFailure, ...]
+    training: Mapping[str, TrainingInputs]
 
 
 def combine_usable(
@@ -83,7 +88,9 @@ def combine_usable(
     for site, why in sorted(refused.items()):
         log.warning("%s: answer refused: %s", site, why)
     left = {site: update for site, update in left.items() if site not in refused}
-    return Usable(combined, left, tuple(SiteFailure(site=site, code=BAD_UPDATE) for site in sorted(refused)))
+    training = {site: training_inputs(sums) for site, sums in strategy.first_sums(before, left).items()}
+    failures = tuple(SiteFailure(site=site, code=BAD_UPDATE) for site in sorted(refused))
+    return Usable(combined, left, failures, training)
 
 
 def _combine(

@@ -20,6 +20,7 @@ from msfl_server.rounds.checkpoint import RunState, load_checkpoint
 from msfl_server.rounds.harmonization import load_reference
 from msfl_server.rounds.loop import Listener
 from msfl_server.rounds.stage import Segmentation, StageRun, folder_of
+from msfl_server.run.found import has_ended
 from msfl_server.run.summarise import summarise_run
 from msfl_server.tracking.mlflow_tracker import Tracker, own_store, track
 
@@ -101,8 +102,8 @@ def run_stages(
 ) -> Summary:
     """Run what is left of a study's stages, one after the other: a stage that is complete passes at once.
 
-    A segmentation has all files of a run of its own in `out/segmentation`, and an experiment and a registered model of
-    its own in the study's MLflow store.
+    A segmentation has all files of a run of its own in `out/segmentation` (`out/segmentation-1` without the first
+    fold, and so on), and an experiment and a registered model of its own in the study's MLflow store.
 
     Args:
         study: the whole of it.
@@ -174,7 +175,7 @@ def run_and_report(
             overlays(stage_run),
             reference,
             effect(reference) if reference is not None else None,
-            read_summary(stage_run.segmentation.model.parent) if stage_run.segmentation else None,
+            read_summary(handed.model.parent) if (handed := stage_run.handed) else None,
         )
         listener.tracker.log_report(report)
         listener.tracker.log_model(out / summary.model)
@@ -184,6 +185,8 @@ def run_and_report(
 def _summarise(study: StudyConfig, first: Weights, out: Path) -> Summary:
     """Write `summary.json` from the newest checkpoint."""
     checkpoint = load_checkpoint(out, study, expected=first)
-    summary = summarise_run(study, checkpoint.state if checkpoint else RunState())
+    state, weights = (checkpoint.state, checkpoint.weights) if checkpoint else (RunState(), None)
+    summary = summarise_run(study, state, weights)
+    summary = summary.model_copy(update={"finished": has_ended(out, summary)})
     write_summary(out, summary)
     return summary

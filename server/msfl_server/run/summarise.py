@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from msfl_common.config.classification import Split
+from msfl_common.config.classification import DeepModel, Split
 from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.classification_curves import DEFAULT_THRESHOLD
+from msfl_common.models.weights import Weights
 from msfl_server.aggregation.strategy import strategy_of
-from msfl_server.results.classification import ClassificationSummary, summarise_classification
+from msfl_server.results.classification import ClassificationSummary, counts_by_class, summarise_classification
+from msfl_server.results.coefficients import coefficients_of
 from msfl_server.results.few_patients import metrics_of_few
 from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.summary import Summary, Timing
+from msfl_server.results.training_inputs import characteristics_of
 from msfl_server.results.withheld import withheld_metrics
 from msfl_server.rounds.checkpoint import RunState
 
 
-def summarise_run(study: StudyConfig, state: RunState) -> Summary:
-    """`summary.json` of a run, finished or not."""
+def summarise_run(
+    study: StudyConfig, state: RunState, weights: Weights | None = None, finished: bool | None = None
+) -> Summary:
+    """`summary.json` of a run, `finished` or not, None where that is not known; coefficients only with `weights`."""
     told = state.test or state.validation
     metrics = summarise_metrics(told)
     return Summary(
@@ -25,6 +30,7 @@ def summarise_run(study: StudyConfig, state: RunState) -> Summary:
         seed=study.seed,
         rounds_requested=study.rounds.num_rounds,
         rounds_completed=state.round,
+        finished=finished,
         sites=state.sites,
         metrics=metrics,
         withheld=withheld_metrics(study.task, told),
@@ -32,13 +38,22 @@ def summarise_run(study: StudyConfig, state: RunState) -> Summary:
         history=state.history,
         timing=Timing(total_s=state.total_s, train_s=state.busy_s, overhead_s=max(0.0, state.rounds_s - state.busy_s)),
         model="model",
-        classification=_classification(study, state),
+        classification=_classification(study, state, weights),
     )
 
 
-def _classification(study: StudyConfig, state: RunState) -> ClassificationSummary | None:
-    if study.classification is None:
+def _classification(study: StudyConfig, state: RunState, weights: Weights | None) -> ClassificationSummary | None:
+    settings = study.classification
+    if settings is None:
         return None
     split: Split = "test" if state.test else "validation"
     threshold = DEFAULT_THRESHOLD if state.threshold is None else state.threshold
-    return summarise_classification(study.classification, state.test or state.validation, threshold, split)
+    summary = summarise_classification(settings, state.test or state.validation, threshold, split)
+    return summary.model_copy(
+        update={
+            "class_counts": counts_by_class(state.training, state.validation, state.test),
+            "inputs": () if isinstance(settings.model, DeepModel) else settings.inputs,
+            "characteristics": characteristics_of(state.training, settings.outcome.classes),
+            "coefficients": () if weights is None else coefficients_of(settings, weights, state.training),
+        }
+    )

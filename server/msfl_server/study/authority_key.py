@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, unreadable
 from msfl_common.system.files import is_open_to_others, quoted, read_secret, write_bytes
 from msfl_common.system.reading import MOST_KEY, read_bounded
 
@@ -63,7 +63,7 @@ def read_passphrase(path: Path) -> bytes:
     try:
         line = read_secret(path).split(b"\n", 1)[0].rstrip(b"\r")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; name the file with the passphrase") from None
+        raise InputError(f"{path}: {unreadable(error, 'name the file with the passphrase')}") from None
     return _long_enough(line)
 
 

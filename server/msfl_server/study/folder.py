@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import TypeAdapter, ValidationError
 
-from msfl_common.config.base import Name
+from msfl_common.config.base import Name, validate
 from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.config.yaml_template import commented_yaml
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, unreadable
 from msfl_common.system.files import check_private, private_folder, quoted, unless_empty, write_bytes, write_text
-from msfl_common.system.reading import MOST_KEY, read_bounded
+from msfl_common.system.reading import MOST_KEY, mapping_of, read_bounded
 from msfl_common.trust.kit import read_certificate
 from msfl_server.study.authority_key import load_authority_key, write_authority_key
 from msfl_server.study.certificates import (
@@ -55,6 +55,7 @@ def init_study(
     study_file: Path | None = None,
     offline_ca: Path | None = None,
     passphrase: bytes | None = None,
+    template: str | None = None,
 ) -> StudyFolder:
     """Make a study folder with a certificate authority of its own.
 
@@ -64,6 +65,7 @@ def init_study(
         study_file: the study; without one, every setting at its default, with comments.
         offline_ca: folder for the authority's key, made when missing; without one, it lies in `pki/`.
         passphrase: encrypts the authority's key.
+        template: the text of a study, in the place of every setting at its default.
 
     Raises:
         InputError: the folder is not empty or cannot be written; it is left as it was.
@@ -73,7 +75,8 @@ def init_study(
         name, study_text = load_study(study_file).name, study_file.read_text(encoding="utf-8")
     else:
         name = folder.resolve().name if is_name(folder.resolve().name) else "my-study"
-        study_text = commented_yaml(StudyConfig(name=name), _STUDY_HEADER)
+        study_text = template or commented_yaml(StudyConfig(name=name), _STUDY_HEADER)
+        name = name if template is None else validate(StudyConfig, mapping_of(template, "template"), "template").name
     try:
         with unless_empty(folder, *([offline_ca] if offline_ca else [])):
             private_folder(folder)  # keys, and in the database each site's updates
@@ -208,7 +211,7 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(read_bounded(path, MOST_KEY), password=None)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; {RESTORE}") from None
+        raise InputError(f"{path}: {unreadable(error, RESTORE)}") from None
     except (ValueError, TypeError):
         raise InputError(f"{path}: holds no private key; {RESTORE}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):

@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, unreadable
 from msfl_common.system.files import write_bytes
 from msfl_common.system.reading import MOST_KEY, read_bounded
 
@@ -27,7 +27,7 @@ def read_public_key(path: Path) -> str:
     try:
         content = read_bounded(path, MOST_KEY)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; name the site's site.key.pub") from None
+        raise InputError(f"{path}: " + unreadable(error, "name the site's site.key.pub")) from None
     if b"PRIVATE KEY" in content:
         raise InputError(
             f"{path}: is a private key, which must never leave its site; "

@@ -53,7 +53,8 @@ def remove_site(study: StudyFolder, site: str) -> None:
     """
     sites = list_sites(study)
     if site not in sites:
-        raise InputError(f"no site {site}; there are: {', '.join(sites) or 'none'}")
+        there = f"there are: {', '.join(sites)}" if sites else "none is authorised yet"
+        raise InputError(f"no site {site}; {there}")
     remember_removed(study.public_key_file(site))
     study.public_key_file(site).unlink()
     study.kit_archive(site).unlink(missing_ok=True)

@@ -34,6 +34,7 @@ HOST = "127.0.0.1"
 # its own name point here (DNS rebinding). Requests that change something are taken from local pages only.
 _ALLOWED_HOSTS = "localhost,127.0.0.1,localhost:*,127.0.0.1:*"
 _POLL_S = 0.2
+PASSWORD_FILE = "password"
 
 
 def mlflow_command(study_dir: Path, port: int, listener: int | None = None) -> list[str]:
@@ -147,7 +148,7 @@ def wait_ready(port: int, timeout_s: float) -> bool:
 
 
 def _made_password(folder: Path) -> Path:
-    file = folder / "password"
+    file = folder / PASSWORD_FILE
     private_folder(folder)
     if not file.exists():
         write_bytes(file, (secrets.token_urlsafe(32) + "\n").encode(), secret=True)

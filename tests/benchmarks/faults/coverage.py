@@ -3,7 +3,7 @@
 Sites are simulated whose true figures are known; what is shown of them is computed by the parts that a run computes it
 with. A kind of interval is counted as missed in a cell (patients, sites, visits, prevalence) where a binomial test at
 p < .001 says that it holds the truth in less than 93% or more than 97%: so a cell of 300 has room for chance, and one
-that is off by 3% is found. Thresholds of `Metric.fewest` were chosen on seeds 1, 3, 7 and 2027; here is another.
+that is off by 3% is found. Thresholds of `Metric.fewest` were chosen on other seeds (1, 3, 5, 7, 77 and 2027).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from tests.benchmarks.faults.simulated_intervals import (
 )
 from tests.benchmarks.figure import Figure
 
-SEED, RUNS = 2028, 150
+SEED, RUNS = 2041, 150
 LOWEST, HIGHEST, SURE = 0.93, 0.97, 0.001
 _HEADLINES = {name for names in HEADLINE.values() for name in names}
 

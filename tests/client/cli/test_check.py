@@ -113,19 +113,19 @@ def test_check_counts_patients_as_the_gateway_does(site, site_file):
 
 BAD_FILES = {
     "not YAML": ("name: [here\n", "not valid YAML"),
-    "no mapping": ("- here\n", "expected `key: value` lines at the top, found list"),
+    "no mapping": ("- here\n", "expected `key: value` lines at the top, found a list"),
     "unknown key": (
         "name: here\ndata: bids\nstate: state\nmaskz: lesions\n",
-        "maskz: unknown key; remove it or check its spelling",
+        "maskz: unknown key; did you mean masks?",
     ),
     "wrong type": (
         "name: here\ndata: bids\nstate: state\npolicy: {min_patients: many}\n",
-        "policy.min_patients: found 'many'; input should be a valid integer",
+        "policy.min_patients: found 'many'; expected a whole number",
     ),
     "missing key": ("name: here\nstate: state\n", "data: required, but not there"),
     "out of range": (
         "name: here\ndata: bids\nstate: state\npolicy: {min_patients: 0}\n",
-        "policy.min_patients: found 0; input should be greater than or equal to 1",
+        "policy.min_patients: found 0; expected 1 or more",
     ),
     "missing folder": ("name: here\ndata: nowhere\nstate: state\n", "no such folder; correct `data:`"),
     "no BIDS": ("name: here\ndata: empty\nstate: state\n", "not a BIDS folder"),
@@ -156,7 +156,11 @@ def test_two_faults_are_two_lines(site_file):
         (["check", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["check"], "Missing argument 'SITE.yaml'"),
         (["chekc"], "No such command 'chekc'"),
-        (["check", "a.yaml", "--jsn"], "No such option"),
+        (["check", "a.yaml", "--jsn"], "No such option: --jsn; did you mean one of --jobs, --json; see "),
+        (["chek"], "No such command 'chek'; did you mean 'check'; see "),
+        (["check", "a.yaml", "--workers", "many"], "'--workers': 'many' is no whole number; see "),
+        (["check", "a.yaml", "--workers", "0"], "'--workers': 0; expected 1 to 64; see "),
+        (["ledger", "a.yaml", "--last", "0"], "'--last': 0; expected 1 or more; see "),
     ],
 )
 def test_wrong_command_line_is_one_line_and_exit_2(arguments, expected):

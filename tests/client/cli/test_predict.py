@@ -142,3 +142,20 @@ def test_models_of_the_approved_kits_authority_alone(
     done = run_main(main, *command, tmp_path / "signed")
     assert done.returncode == 0, done.stderr
     assert "the authority is the one you named" in done.stderr
+
+
+def test_an_input_that_is_no_folder_is_named_as_the_option(site, model: Path, tmp_path: Path) -> None:
+    for given, text in (
+        (tmp_path / "nowhere", "no such folder"),
+        (site.image("sub-01", "T1w"), "a file, not a folder; images are given with --image"),
+    ):
+        done = run_main(main, "predict", "--model", model, "--input", given, "--output", tmp_path / "out")
+        assert (done.returncode, done.stderr.replace("\n", "")) == (2, f"--input {given}: {text}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_are_no_subject_are_said_whatever_is_quiet(site, model: Path, tmp_path: Path) -> None:
+    (site.root / "sub-0 4" / "anat").mkdir(parents=True)
+    command = ["predict", "--model", model, "--input", site.root, "--output", tmp_path / "out", "--quiet"]
+    assert "passed over, not named like a subject: sub-0 4" in " ".join(run_main(main, *command).stderr.split())
+    assert run_main(main, *command, "--subject", "01").stderr == ""

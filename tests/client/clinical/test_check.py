@@ -163,3 +163,14 @@ def test_a_table_that_cannot_be_read_is_one_line(
     tables.participants(("participant_id,edss",), ("sub-01,2",))
     assert check(tables, monkeypatch, outcome=COLUMN) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_which_input_is_missing_is_said(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [(*line, "n/a" if number < 3 else 40) for number, line in enumerate(GOOD)]
+    tables.participants((*HEADER, "age"), *lines)
+    assert check(tables, monkeypatch, outcome=COLUMN, clinical=["edss", "age", "sex"]) == 2
+    told = capsys.readouterr()
+    assert "left out: 8, an input is missing: age of 3, sex of 8" in told.out
+    assert "8 an input is missing: age of 3, sex of 8" in " ".join(told.err.split())

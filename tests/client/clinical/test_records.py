@@ -289,6 +289,31 @@ def test_a_phenotype_table_of_another_matter_may_be_anything(tables: Tables) -> 
     ]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("\t", ";", "its columns are separated by semicolons"),
+        ("\t", ",", "its columns are separated by commas"),
+        ("edss", '"edss"', "BIDS tables have no quotation marks"),
+    ],
+)
+def test_a_phenotype_table_that_is_written_otherwise_is_not_passed_over(
+    tables: Tables, old: str, new: str, text: str
+) -> None:
+    people(tables)
+    path = tables.root / "phenotype" / "edss.tsv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match=rf"edss\.tsv: line 1: no tab-separated column edss; {text}"):
+        read_clinical(tables.site, ["edss"])
+
+
+def test_an_empty_phenotype_table_is_said(tables: Tables) -> None:
+    people(tables)
+    (tables.root / "phenotype" / "edss.tsv").write_text("")
+    found = read_clinical(tables.site, ["edss"]).findings
+    assert [one.text for one in found] == [f"{tables.root}/phenotype/edss.tsv: is empty; taken as if it were not there"]
+
+
 def test_words_of_the_site_are_said_once(tables: Tables) -> None:
     people(tables)
     replaced(tables, "participants.tsv", "\tF", "\tW")

@@ -51,6 +51,17 @@ def test_sessions_are_cases_of_one_patient(make_site):
     assert cases[1].mask == site.mask("sub-01", "ses-02")
 
 
+def test_a_folder_that_is_meant_as_a_visit_is_not_lost(make_site):
+    site = make_site()
+    for visit in ("ses-01", "ses-0 2", "02", "SES-03"):
+        site.add("sub-01", visit)
+    (site.root / "sub-01" / "notes").mkdir()
+    cases, findings = find_cases(site.config(), BOTH)
+    assert [case.key for case in cases] == ["sub-01_ses-01"]
+    assert rules(findings) == [("warn", None, "name")]
+    assert findings[0].text.endswith("sub-01: passed over, not named like a visit, ses-<label>: 02, SES-03, ses-0 2")
+
+
 def test_only_asked_contrasts_are_found_and_a_missing_one_keeps_the_case(site):
     site.image("sub-02", "FLAIR").unlink()
     cases, _ = find_cases(site.config(), ("FLAIR", "T2w"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from tests.client.data.test_checks import INPUTS, mask, short, truncated
@@ -75,3 +76,19 @@ def test_cache_that_cannot_be_written_is_a_warning(site):
     result = check_site(site.config(), INPUTS)
     assert len(result.cases) == 3
     assert short(result.findings) == [("warn", "check-cache")]
+
+
+def test_a_file_that_may_not_be_read_any_more_is_said(site, monkeypatch):
+    assert len(check_site(site.config(), INPUTS).cases) == 3
+    closed = site.image("sub-02", "T1w")
+    monkeypatch.setattr("os.access", lambda path, _: path != closed)
+    open_file = Path.open
+
+    def refused(path, *how, **more):
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return open_file(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr("builtins.open", lambda path, *how, **more: refused(Path(path), *how, **more))
+    assert check_site(site.config(), INPUTS).excluded.keys() == {"sub-02"}

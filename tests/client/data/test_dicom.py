@@ -6,6 +6,7 @@ import gzip
 import json
 import shutil
 import stat
+import tracemalloc
 from pathlib import Path
 
 import dcm2niix
@@ -13,7 +14,13 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import BasicTextSRStorage, RLELossless, SecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import (
+    BasicTextSRStorage,
+    DeflatedExplicitVRLittleEndian,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 from tests.commands import run_main
 from tests.dicom_series import NUMBER, SECRETS, write_enhanced, write_series
 
@@ -296,6 +303,23 @@ def test_what_becomes_of_a_damaged_file_depends_on_the_files_alone(tmp_path: Pat
         assert len(report.images) == 1
 
 
+def test_a_deflated_file_is_named_before_it_takes_memory(tmp_path: Path) -> None:
+    """50 MB of zeros in 50 kB; dcm2niix could read none of it."""
+    write_series(tmp_path / "new", 1, "FLAIR", ("20220101", generate_uid()), InversionTime=2400)
+    first, *others = sorted((tmp_path / "new").iterdir())
+    for other in others:
+        other.unlink()
+    image = pydicom.dcmread(first)
+    image.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    image.PixelData = bytes(50_000_000)
+    image.save_as(first, enforce_file_format=True)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=rf"{first.name} \(deflated; inflate it with `dcmconv \+te`\)"):
+        import_dicom(tmp_path / "new", tmp_path / "bids")
+    assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    tracemalloc.stop()
+
+
 @pytest.mark.slow
 def test_enhanced_files_are_held_to_the_same(tmp_path: Path) -> None:
     write_enhanced(tmp_path / "a" / "1.dcm")
@@ -310,7 +334,9 @@ def test_enhanced_files_are_held_to_the_same(tmp_path: Path) -> None:
     ]
     write_enhanced(tmp_path / "b" / "1.dcm")
     (tmp_path / "b" / "1.dcm").write_bytes((tmp_path / "b" / "1.dcm").read_bytes()[:-1000])
-    with pytest.raises(InputError, match=r"no DICOM image that can be read; found: 1 files; damaged: 1\.dcm"):
+    with pytest.raises(
+        InputError, match=r"no DICOM image that can be read; found: 1 file; damaged: 1\.dcm; name the folder"
+    ):
         import_dicom(tmp_path / "b", tmp_path / "bids")
 
 

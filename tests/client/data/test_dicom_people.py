@@ -121,7 +121,7 @@ def test_a_table_of_an_earlier_version_is_read_and_renewed(tmp_path: Path) -> No
     assert label(tmp_path, study("b", "2021-01-01")).of_study == {"b": ("sub-001", "ses-02")}
 
 
-@pytest.mark.parametrize("text", ["participant_id\tsession_id\nsub-001\tses-01\n", "\xff\xfe\0\n"])
+@pytest.mark.parametrize("text", ["", "participant_id\tsession_id\nsub-001\tses-01\n", "\xff\xfe\0\n"])
 def test_a_damaged_table_of_subjects_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / SUBJECTS).parent.mkdir()
     (tmp_path / SUBJECTS).write_bytes(text.encode("latin-1"))

@@ -71,8 +71,8 @@ def test_a_patients_own_visits_and_small_images_are_passed_over() -> None:
 def test_a_check_warns(make_site) -> None:
     site = make_site("bids", ["sub-01", "sub-02"])
     for subject, scale in (("sub-01", 1), ("sub-02", 2)):
-        for seed, contrast in enumerate(("T1w", "FLAIR")):
-            site.save(site.image(subject, contrast), scale * head(seed), np.diag([4.0, 4, 4, 1]))
+        for contrast, voxels in (("T1w", head(0)), ("FLAIR", np.where(head(0) > 0, 500 - head(0), 0))):
+            site.save(site.image(subject, contrast), scale * voxels, np.diag([4.0, 4, 4, 1]))
         site.save(site.mask(subject), BidsSite.lesions(4, SHAPE), np.diag([4.0, 4, 4, 1]))
     check = check_site(site.config(), Inputs())
     assert [(one.level, one.case) for one in check.findings if one.rule == "near-image"] == [("warn", "sub-02")] * 2

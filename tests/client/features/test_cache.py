@@ -22,7 +22,8 @@ from msfl_client.segmentation.lesion_model import load_lesion_model
 from msfl_common.config.feature_catalogue import FEATURES, ZONES
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs, StudyConfig, Training
-from msfl_common.errors import CohortError, InputError
+from msfl_common.errors import CohortError, InputError, ModelFolderError
+from msfl_common.feature_models import first_state
 from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.network import build_network, get_weights
 from msfl_common.networks.registry import UNet
@@ -128,6 +129,16 @@ def test_a_model_of_another_spacing_is_refused(run: Callable[..., str], model: P
         run("--model", str(model), study="fine.yaml")
 
 
+def test_a_model_of_an_outcome_finds_no_lesions(run: Callable[..., str], tmp_path: Path) -> None:
+    told = {"outcome": {"endpoint": "edss-worsening"}, "clinical": ["age"], "model": {"kind": "lda"}}
+    study = StudyConfig.model_validate({"name": "later", "task": "classification", "classification": told})
+    assert study.classification is not None
+    weights = first_state(study.classification, 0)
+    save_model(tmp_path / "later", study, weights, Provenance(rounds_completed=1, sites={}))
+    with pytest.raises(ModelFolderError, match="study later predicts an outcome; name a model that outlines lesions"):
+        run("--model", str(tmp_path / "later"))
+
+
 def test_a_case_that_cannot_be_measured_is_named(site: SiteConfig, run: Callable[..., str], tmp_path: Path) -> None:
     cases, _ = find_cases(site, COARSE.contrasts)
     broken = tmp_path / "broken.nii.gz"
@@ -142,6 +153,15 @@ def test_a_case_that_cannot_be_measured_is_named(site: SiteConfig, run: Callable
     (tmp_path / "flair.yaml").write_text(flair.model_dump_json())
     with pytest.raises(CohortError, match=r"none of 4 cases could be measured.*T1w"):
         run(study="flair.yaml")
+
+
+def test_a_head_that_is_none_gets_no_advice_on_tables(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = find_cases(site, COARSE.contrasts)[0][0]
+    measured = {case.key: {"ventricle_volume_ml": 0.0}}
+    monkeypatch.setattr("msfl_client.features.cache._of_patient", lambda *_: measured)
+    site.state.mkdir(mode=0o700)
+    told = features_of([case], COARSE, site.state / "cache")[1][case.key]
+    assert told.endswith("measured ventricle_volume_ml: expected 0.7 to 800 ml, found 0")
 
 
 def test_sessions_on_two_grids_cannot_be_compared(site: SiteConfig) -> None:

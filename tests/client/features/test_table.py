@@ -25,8 +25,8 @@ def test_a_table_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     write_features_table(path, TABLE)
     assert read_features_table(path) == TABLE
     header, first, second = path.read_text().splitlines()
-    assert header.split("\t")[:3] == ["participant_id", "session_id", "scanner"]
-    assert header.split("\t")[4:] == list(FEATURES)
+    assert header.split("\t")[:5] == ["participant_id", "session_id", "scanner", "dataset", "lesions"]
+    assert header.split("\t")[5:] == list(FEATURES)
     assert len(first.split("\t")) == len(header.split("\t"))
     assert set(second.split("\t")[4:]) == {"n/a"}
 
@@ -91,6 +91,13 @@ def test_a_table_that_is_none(tmp_path: Path, content: str | None, text: str) ->
     if content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=text):
+        read_features_table(path)
+
+
+def test_a_decimal_comma_is_said_with_its_fix(tmp_path: Path) -> None:
+    path = tmp_path / "features.tsv"
+    path.write_text("participant_id\tbrain_volume_ml\nsub-01\t1250,5\n")
+    with pytest.raises(InputError, match="found '1250,5'; write numbers with a decimal point"):
         read_features_table(path)
 
 

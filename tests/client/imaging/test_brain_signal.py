@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.brains import crooked_template
 
 from msfl_client.classification.visit_volumes import cached_volume, load_volume
 from msfl_client.data.bids import Case
@@ -161,7 +162,7 @@ def test_an_inverted_head_is_refused() -> None:
 def on_template(tmp_path: Path) -> Case:
     """A brain on the template's grid, whose contrasts are made of it."""
     template = load_template(4.0)
-    voxels, brain = np.asarray(template.dataobj, np.float32), template_brain(4.0)
+    voxels, brain = crooked_template(4.0), template_brain(4.0)
     scaled = voxels / voxels.max()
     rim_and_fluid = np.where(brain, 20 + 900 * scaled, 0)
     paths = {contrast: tmp_path / "anat" / f"{contrast}.nii" for contrast in ("T1w", "FLAIR")}

@@ -93,6 +93,19 @@ def test_two_predictions_are_byte_identical(site, model: Path, tmp_path: Path) -
         assert made.read_bytes() == (tmp_path / "two" / made.relative_to(tmp_path / "one")).read_bytes()
 
 
+def test_after_an_interruption_table_and_page_have_what_was_done(site, model: Path, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(model, site.root, tmp_path / "out", "cpu", interrupt)
+    assert [row["participant_id"] for row in table(tmp_path / "out")] == ["sub-01", "sub-02"]
+    page = (tmp_path / "out" / "qc.html").read_text()
+    assert [f'id="sub-0{number}"' in page for number in (1, 2, 3)] == [True, True, False]
+    assert {path.name for path in (tmp_path / "out").glob("sub-*")} == {"sub-01", "sub-02"}
+
+
 def test_nothing_usable_is_an_error(site, model: Path, tmp_path: Path) -> None:
     for path in site.root.rglob("*_T1w.nii.gz"):
         path.unlink()

@@ -15,6 +15,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from tests.brains import crooked_template
 from tests.commands import run_main, take_interrupts
 
 from msfl_client.cli.main import main
@@ -45,7 +46,7 @@ def add_brain(site, subject: str, visit: str | None = None, gain: float = 1.0) -
     noise = np.random.default_rng(sum(map(ord, f"{site.root.name}{subject}{visit}"))).uniform(0, 20, template.shape)
     brain_DHW = template_brain(4.0)
     for contrast in ("T1w", "FLAIR"):
-        voxels = (1000 * gain * np.asarray(template.dataobj) + noise + 1 + 50 * (contrast == "FLAIR")) * brain_DHW
+        voxels = (1000 * gain * crooked_template(4.0) + noise + 1 + 50 * (contrast == "FLAIR")) * brain_DHW
         image = nib.Nifti1Image(voxels.astype(np.float32), template.affine)
         image.header["descrip"] = b"Quibble 1961"
         image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Quibble"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from msfl_client.data.bids import Case
 from msfl_client.prediction.lesions import predict_folder
 from msfl_client.segmentation.own_grid import OwnTruth, metrics_on_own_grid, on_grid, own_truth
-from msfl_client.segmentation.trainer import SegmentationLearner, _told_of, open_segmentation
+from msfl_client.segmentation.trainer import SegmentationLearner, SegmentationSplit, _told_of, open_segmentation
 from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import CaseError
@@ -64,6 +64,10 @@ def test_the_metrics_are_those_of_the_whole_map_on_the_whole_grid(seed: int) -> 
     assert measured == pytest.approx({f"{name}{NATIVE}": value for name, value in expected.items()}, nan_ok=True)
 
 
+def one_to_learn_from(cases: Sequence[Case]) -> SegmentationSplit:
+    return SegmentationSplit(cases[:1], cases[1:])
+
+
 @pytest.fixture
 def learner(make_site: Callable[..., Any], tiny_study: StudyConfig) -> SegmentationLearner:
     site = make_site(subjects=["sub-01", "sub-02", "sub-03"])
@@ -71,9 +75,7 @@ def learner(make_site: Callable[..., Any], tiny_study: StudyConfig) -> Segmentat
         half = (smooth(number, site.head("").shape, 1.5) > 0) & (site.head("") > 0)
         site.save(site.mask(f"sub-0{number}"), half.astype(np.uint8))
     config = site.config(policy=Policy(min_patients=1))
-    return open_segmentation(
-        config, tiny_study, (CPU,), lambda *_: None, lambda cases: (list(cases[:1]), list(cases[1:])), "tiny"
-    )[0]
+    return open_segmentation(config, tiny_study, (CPU,), lambda *_: None, one_to_learn_from, "tiny")[0]
 
 
 @pytest.mark.slow
@@ -115,7 +117,7 @@ def test_without_one_of_the_masks_as_drawn_there_are_none_and_the_site_is_told(
         tiny_study,
         (CPU,),
         lambda *words: said.append(words[-1]),
-        lambda cases: (list(cases[:1]), list(cases[1:])),
+        one_to_learn_from,
         "tiny",
     )[0]
     assert learner.validation_truths() == ()

@@ -59,16 +59,35 @@ def test_every_field_is_described() -> None:
         ("name: a b\n", "name: found 'a b'; expected letters, digits, dots"),
         (
             "name: p\nrounds: {quorum: 0}\n",
-            "rounds.quorum: found 0; input should be greater than or equal to 1",
+            "rounds.quorum: found 0; expected 1 or more",
         ),
         (
             "name: p\ninputs: {contrasts: [T1w, T9w]}\n",
-            "inputs.contrasts.1: found 'T9w'; no such contrast: T9w; did you mean T2w or T1w? There are T1w, FLAIR, "
-            "T2w, PDw",
+            "inputs.contrasts, entry 2: found 'T9w'; no such contrast: T9w; did you mean T2w or T1w? There are T1w, "
+            "FLAIR, T2w, PDw",
         ),
         ("name: p\ntraining: {patch_voxels: 50}\n", "training.patch_voxels: 50 must be a multiple of 8"),
+        ("name: p\nrouns: {quorum: 1}\n", "rouns: unknown key; did you mean rounds?"),
+        (
+            "name: p\nlearning_rate: 0.1\n",
+            "learning_rate: unknown key; it belongs under classification.model or under training",
+        ),
+        ("name: p\nnetwork: {kind: unet, chanels: [8, 8]}\n", "network.chanels: unknown key; did you mean channels?"),
+        (
+            "name: p\nnetwork: {kind: unett}\n",
+            "network.kind: found 'unett'; did you mean unet? Expected attention-unet",
+        ),
+        ("name: 7\n", 'name: found 7; expected a text; quote it, "7"'),
+        ("name: p\ntraining: fast\n", "training: found 'fast'; expected a section, `key: value` lines below it"),
+        ("name: p\ninputs: {contrasts: T1w}\n", "inputs.contrasts: found 'T1w'; expected a list"),
+        (
+            "name: p\ntraining: {augmentation: {flip: }}\n",
+            "training.augmentation.flip: found nothing; expected a number",
+        ),
+        ("name: p\ntask: cure\n", "task: found 'cure'; expected lesion-segmentation or classification"),
         ("name: p\ntraining: {learning_rate: .inf}\n", "training.learning_rate: found inf; "),
-        ("- name\n", "expected `key: value` lines at the top, found list"),
+        ("- name\n", "expected `key: value` lines at the top, found a list"),
+        ('name: "C:\\Users"\n', "write a backslash twice, or leave the double quotes out"),
         ("name: x\nsites: `a`\n", "not valid YAML: line 2: found character '`' that cannot start any token"),
     ],
 )

@@ -365,3 +365,11 @@ def test_auroc_is_the_share_of_ordered_pairs(make: Callable[[int], Floats]) -> N
     probabilities[5:9, 1] = make(4)
     probabilities[:, 0] = 1 - probabilities[:, 1]
     assert value_of(probabilities, labels)["auroc"] == pytest.approx(by_pairs(probabilities[:, 1], labels))
+
+
+def test_an_intercept_counts_all_patients_and_a_slope_those_of_the_smaller_class() -> None:
+    """An interval that is shown where the positive happen to be many would be shown where it is off by chance."""
+    score_N = np.linspace(0.1, 0.9, 30)
+    labels_N = (np.arange(30) % 5 == 0).astype(np.int64)
+    found = measure(np.stack([1 - score_N, score_N], axis=1), labels_N, [str(number) for number in range(30)], 0.5)
+    assert (found["calibration_intercept"].num_patients, found["calibration_slope"].num_patients) == (30, 6)

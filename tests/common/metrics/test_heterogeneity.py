@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -124,3 +125,24 @@ class TestSitesThatDoNotDiffer:
         honest = {"a": mean_estimate([0.5, 0.7, 0.6], list("abc")), "b": mean_estimate([0.4, 0.7, 0.6], list("abc"))}
         same = {"c": Estimate(0.3, 7, error, 0.3, 0.3, 7)}
         assert meta_analysis(honest | same, spread) == meta_analysis(honest, spread)
+
+    @pytest.mark.parametrize("spread", ["mean", "share", "normal"])
+    def test_what_sites_make_up_gives_no_figure_that_is_none(self, spread):
+        """Errors from nothing to more than there can be, of values at their ends: all sites may be hostile."""
+        source = rng(7)
+        for _ in range(60):
+            told = {
+                str(number): Estimate(
+                    float(source.choice([0, 0.3, 0.999999999, 1, 1e6, -1e6])),
+                    10,
+                    10.0 ** source.choice([-8.99, -7, -3, 0, 6, 155, 300]),
+                    0.0,
+                    1.0,
+                    int(source.choice([1, 2, 10, 10**9])),
+                )
+                for number in range(int(source.integers(2, 6)))
+            }
+            found = meta_analysis(told, spread)
+            assert found is None or all(map(math.isfinite, dataclasses.astuple(found)))
+        one_takes_all = {"a": Estimate(0.5, 9, 1.1e-9, 0, 1, 3), "b": Estimate(1.0, 9, 1.0, 0, 1, 2)}
+        assert meta_analysis(one_takes_all, spread) is None  # divided by 0 before

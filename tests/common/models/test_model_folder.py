@@ -65,6 +65,20 @@ def test_a_damaged_card_is_found(folder: Path, text: str) -> None:
         load_model(folder)
 
 
+def test_a_runs_folder_names_the_model_in_it(folder: Path) -> None:
+    with pytest.raises(ModelFolderError, match=f"model.json is missing; name {folder}$"):
+        load_model(folder.parent)
+
+
+def test_a_card_that_may_not_be_read_is_not_called_damaged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, most: int) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("msfl_common.system.reading.read_bounded", refused)
+    with pytest.raises(ModelFolderError, match=r"model\.json: cannot be read: Permission denied; grant read access"):
+        load_model(folder)
+
+
 def test_a_card_for_another_architecture_is_found(folder: Path) -> None:
     card = json.loads((folder / "model.json").read_text())
     card["study"]["network"]["channels"] = [2, 8]

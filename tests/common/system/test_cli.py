@@ -53,6 +53,11 @@ def run(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("raise typer.Abort()", 130, ["interrupted"]),
         ("import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)", 130, ["interrupted"]),
         (
+            "import click; raise click.BadParameter(\"Path 'a b' is not readable.\", ctx=click.get_current_context())",
+            2,
+            ["a b: cannot be read: Permission denied; grant read access, or run as the account that it belongs to"],
+        ),
+        (
             "raise OSError(errno.ENOSPC, 'No space left on device', '/x/y')",
             1,
             ["/x/y: no space left on the disk; free some and run it again, what was completed is kept"],

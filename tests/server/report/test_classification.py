@@ -162,7 +162,7 @@ def test_the_summary_holds_test_figures_and_the_groups_behind_them(tmp_path, stu
 def test_without_test_figures_the_validation_ones_are_said_to_flatter(study, state):
     early = summarise_run(study, state.model_copy(update={"test": {}, "threshold": None}))
     assert (early.classification.split, early.classification.threshold) == ("validation", 0.5)
-    assert "they flatter" in classification_section(early)["facts"]
+    assert "they flatter" in classification_section(early, study)["facts"]
 
 
 def test_the_threshold_comes_from_validation_cells(state, study):
@@ -231,7 +231,7 @@ def test_of_three_classes_each_has_a_curve():
     for name, margin in (("auroc", 0.02), ("brier", 0.01), ("auprc", 0.06)):
         assert found.together[name] == pytest.approx(summary.metrics[name].mean, abs=margin), name
     assert all(len(site.groups) == 3 for site in found.sites.values())
-    section = classification_section(summary)
+    section = classification_section(summary, study)
     assert "each held against the rest" in section["facts"]
     assert section["legend"][2][0] == "PPMS"
     pooled = section["matrices"][0]

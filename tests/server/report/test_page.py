@@ -97,7 +97,9 @@ def test_the_page_needs_nothing_from_outside(tmp_path, summary, study, overlay):
     markup = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
     assert not re.search(r"https?:|//[a-z]|@import|@font-face|<script|<link", markup)
     for address in page_of(path).addresses:
-        assert address.startswith(("data:image/png;base64,", "#"))
+        assert address.startswith(
+            ("data:image/png;base64,", "data:image/svg+xml;base64,", "data:text/csv;charset", "#")
+        )
     assert str(tmp_path) not in text
     assert str(Path.home()) + "/" not in text
 
@@ -240,7 +242,7 @@ def test_withheld_metrics_are_named_under_the_results(tmp_path, summary, study):
 def test_without_a_metric_there_is_no_table(summary):
     console = Console(record=True, width=120)
     render_table(summary.model_copy(update={"metrics": {}, "rounds_completed": 0}), console)
-    assert "0 of 12 rounds, 5 sites. No metric yet." in console.export_text()
+    assert "0 of 12 rounds, not finished, 5 sites. No metric yet." in console.export_text()
 
 
 def test_the_table_holds_the_headline_figures(summary):

@@ -176,12 +176,12 @@ def test_a_site_left_out_must_be_there(patients: Path, tmp_path: Path) -> None:
 def test_a_report_says_who_was_left_out(patients: Path, tmp_path: Path) -> None:
     study = study_of({"site": "site-c"})
     final = play(study, patients, tmp_path).states[-1]
-    section = classification_section(summarise_run(study, final), study.left_out)
+    section = classification_section(summarise_run(study, final), study)
     assert section is not None
     assert "Figures are of site-c, which was left out whole." in section["facts"]
     assert section["silent"] == []
     silent = final.model_copy(update={"test": {}})
-    section = classification_section(summarise_run(study, silent), study.left_out)
+    section = classification_section(summarise_run(study, silent), study)
     assert section is not None
     assert "left out whole" not in section["facts"]
     assert section["silent"] == ["site-c"]
@@ -205,4 +205,4 @@ def test_a_round_does_not_begin_for_a_quorum_with_a_site_that_will_not_train() -
     gather(grid, (), rounds, lambda sites, _: waited.append(sites))
     assert waited == []
     gather(grid, (), rounds, lambda sites, _: waited.append(sites), without={"site-c"})
-    assert waited == [["1 more sites"]]
+    assert waited == [["1 more site"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from zlib import crc32
@@ -14,6 +15,7 @@ from flwr.app import Array, ArrayRecord, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from neuroHarmonize import harmonizationLearn
+from tests.conftest import BidsSite
 from tests.server.rounds.test_loop import Killed, Recorder
 
 from msfl_client.data.bids import Case
@@ -30,6 +32,7 @@ from msfl_common.errors import InputError, RunError
 from msfl_common.harmonization import Reference
 from msfl_common.models.model_folder import load_model, read_reference
 from msfl_common.models.network import build_network, get_weights
+from msfl_common.system.files import private_folder
 from msfl_server.research.simulation.grid import InProcessGrid
 from msfl_server.rounds.loop import run_rounds
 
@@ -64,22 +67,45 @@ def study(tiny_study: StudyConfig) -> StudyConfig:
     return tiny_study.model_copy(update={"harmonization": settings, "rounds": rounds})
 
 
-@pytest.fixture
-def sites(make_site: Callable[..., object], tmp_path: Path) -> list[SiteConfig]:
-    """Four sites of 9 patients; the first has two scanners, one of which has too few cases."""
-    made = []
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory: pytest.TempPathFactory, tiny: StudyConfig) -> list[SiteConfig]:
+    """Four sites of 9 patients, whose images are prepared; the first has two scanners, one with too few cases."""
+    base, made = tmp_path_factory.mktemp("hospitals"), []
     for letter in "abcd":
-        names = [f"sub-{letter}{number}" for number in range(9)]
-        root = make_site(f"site-{letter}", names).root  # type: ignore[attr-defined]
+        bids = BidsSite(base / f"site-{letter}")
+        bids.root.mkdir()
         rng = np.random.default_rng(ord(letter))
         lines = ["participant_id\tage\tsex\tscanner"]
-        for number, name in enumerate(names):
+        for number in range(9):
+            bids.add(name := f"sub-{letter}{number}")
             scanner = "old" if letter == "a" and number < 2 else "new"
             lines.append(f"{name}\t{rng.uniform(20, 60):.1f}\t{'FM'[number % 2]}\t{scanner}")
-        (root / "participants.tsv").write_text("\n".join(lines) + "\n")
-        policy = Policy(min_patients=1, allow=ALL)
-        made.append(SiteConfig(name=f"site-{letter}", data=(root,), state=tmp_path / "states" / letter, policy=policy))
+        (bids.root / "participants.tsv").write_text("\n".join(lines) + "\n")
+        policy, state = Policy(min_patients=1, allow=ALL), base / "states" / letter
+        made.append(SiteConfig(name=f"site-{letter}", data=(bids.root,), state=state, policy=policy))
+        open_context(made[-1], tiny, lambda *_: None)
     return made
+
+
+@pytest.fixture
+def sites(hospitals: list[SiteConfig], tmp_path: Path) -> list[SiteConfig]:
+    """The four, each with a state of its own, which holds the prepared images and nothing else."""
+    made = []
+    for site in hospitals:
+        state = tmp_path / "states" / site.name
+        private_folder(state)
+        shutil.copytree(site.state / "cache", state / "cache")
+        made.append(site.model_copy(update={"state": state}))
+    return made
+
+
+@pytest.fixture
+def participants(sites: list[SiteConfig]) -> Iterator[list[Path]]:
+    """The sites' tables of patients, for a test to change."""
+    before = {path: path.read_text() for site in sites for path in [site.data[0] / "participants.tsv"]}
+    yield list(before)
+    for path, text in before.items():
+        path.write_text(text)
 
 
 def grid_of(
@@ -101,6 +127,21 @@ def grid_of(
 
 def run(grid: Grid, study: StudyConfig, out: Path) -> Reference:
     run_rounds(grid, study, get_weights(build_network(study)), out, Recorder())
+    return read_reference(out / "harmonization.json")
+
+
+class Stops(Recorder):
+    """Ends a run before its first round is trained: each site has the reference by then."""
+
+    def on_wait(self, number: int, what: str, names: list[str], left_s: float) -> None:
+        if what == "training":
+            raise Killed
+
+
+def agree(grid: Grid, study: StudyConfig, out: Path) -> Reference:
+    """A run as far as its reference is in the sites' hands."""
+    with pytest.raises(Killed):
+        run_rounds(grid, study, get_weights(build_network(study)), out, Stops())
     return read_reference(out / "harmonization.json")
 
 
@@ -191,13 +232,13 @@ def test_the_slopes_stay_where_a_site_is_lost_between_the_sums(
             reply.content.array_records["arrays"]["squares"] = Array(np.full(5, np.nan))
         return reply
 
-    reference = run(grid_of(sites, lose), study, tmp_path / "out")
+    reference = agree(grid_of(sites, lose), study, tmp_path / "out")
     assert (reference.num_sites, reference.num_scanners) == (3, 3)
     late = harmonized(sites[3])  # it takes the reference all the same, and fits itself
     assert late.harmonized_to == reference.version
     assert len(late.rows) == 9
     assert [request.metadata.message_type for request in asked].count("query.residuals") == 4  # no second slopes
-    assert np.array_equal(reference.beta, run(grid_of(sites), study, tmp_path / "all").beta)
+    assert np.array_equal(reference.beta, agree(grid_of(sites), study, tmp_path / "all").beta)
 
 
 @pytest.mark.slow
@@ -227,7 +268,7 @@ def test_a_site_whose_policy_refuses_sums_uses_the_others_reference(
 ) -> None:
     policy = Policy(min_patients=1, allow=("model_update", "validation_metrics", "node_facts"))
     shy = [*sites[:3], sites[3].model_copy(update={"policy": policy})]
-    reference = run(grid_of(shy), study, tmp_path / "out")
+    reference = agree(grid_of(shy), study, tmp_path / "out")
     assert reference.num_sites == 3
     assert greatest_difference(sites[:3], study) <= 1e-8
     assert harmonized(sites[3]).harmonized_to == reference.version
@@ -244,7 +285,7 @@ def test_a_site_whose_cases_changed_between_the_sums_is_left_out_of_the_second(
             numbers["num-examples"] = int(str(numbers["num-examples"])) + 1
         return reply
 
-    assert run(grid_of(sites, grow), study, tmp_path / "out").num_sites == 3
+    assert agree(grid_of(sites, grow), study, tmp_path / "out").num_sites == 3
 
 
 @pytest.mark.slow
@@ -252,7 +293,7 @@ def test_sums_of_fewer_patients_than_the_policy_demands_stay(
     sites: list[SiteConfig], study: StudyConfig, tmp_path: Path
 ) -> None:
     careful = [*sites[:3], sites[3].model_copy(update={"policy": Policy(min_patients=8, allow=ALL)})]
-    assert run(grid_of(careful), study, tmp_path / "out").num_sites == 3
+    assert agree(grid_of(careful), study, tmp_path / "out").num_sites == 3
     assert "harmonization_sums" not in (sites[3].state / "ledger.jsonl").read_text()
 
 
@@ -283,11 +324,10 @@ def test_a_site_with_too_few_cases_is_named(sites: list[SiteConfig], study: Stud
 @pytest.mark.slow
 @pytest.mark.parametrize("column", ["age", "sex"])
 def test_a_covariate_of_one_value_is_named(
-    sites: list[SiteConfig], study: StudyConfig, tmp_path: Path, column: str
+    sites: list[SiteConfig], participants: list[Path], study: StudyConfig, tmp_path: Path, column: str
 ) -> None:
     value = {"age": "40", "sex": "F"}[column]
-    for site in sites:
-        path = site.data[0] / "participants.tsv"
+    for path in participants:
         table = pd.read_csv(path, sep="\t", dtype=str)
         table[column] = value
         table.to_csv(path, sep="\t", index=False)
@@ -314,7 +354,7 @@ def test_sums_that_must_not_be_added(
             reply.content["arrays"] = ArrayRecord({name: Array(value) for name, value in arrays.items()})
         return reply
 
-    reference = run(grid_of(sites, forge), study, tmp_path / "out")
+    reference = agree(grid_of(sites, forge), study, tmp_path / "out")
     assert reference.num_sites == 3
 
 
@@ -322,7 +362,7 @@ def test_sums_that_must_not_be_added(
 def test_a_reference_made_with_other_settings_is_not_used(
     sites: list[SiteConfig], study: StudyConfig, tmp_path: Path
 ) -> None:
-    run(grid_of(sites), study, tmp_path / "out")
+    agree(grid_of(sites), study, tmp_path / "out")
     settings = study.harmonization.model_copy(update={"covariates": ("age",)})
     with pytest.raises(InputError, match="made with other settings of `harmonization`"):
-        run(grid_of(sites), study.model_copy(update={"harmonization": settings}), tmp_path / "out")
+        agree(grid_of(sites), study.model_copy(update={"harmonization": settings}), tmp_path / "out")

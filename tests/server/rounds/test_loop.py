@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from flwr.app import Array, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
+from tests.conftest import BidsSite, tiny_settings
 
 from msfl_client.rounds.app import build_app
 from msfl_client.rounds.site_context import open_context
@@ -24,6 +26,7 @@ from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.weights import Weights
 from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.strategies.fedavgm import FedAvgM
+from msfl_common.system.files import private_folder
 from msfl_server.aggregation.averaging import Averaging
 from msfl_server.aggregation.update_store import update_store
 from msfl_server.research.simulation.grid import InProcessGrid
@@ -56,14 +59,30 @@ class Recorder:
             raise Killed
 
 
-@pytest.fixture
-def sites(make_site: Callable[..., object], tmp_path: Path) -> list[SiteConfig]:
-    """Three sites of 3, 4 and 5 patients."""
+@lru_cache
+def prepared(folder: Path) -> tuple[SiteConfig, ...]:
+    """Three sites of 3, 4 and 5 patients, whose images are prepared."""
     made = []
     for letter, count in (("a", 3), ("b", 4), ("c", 5)):
-        site = make_site(f"site-{letter}", [f"sub-{letter}{number}" for number in range(count)])
-        state = tmp_path / "states" / letter
-        made.append(SiteConfig(name=f"site-{letter}", data=(site.root,), state=state, policy=Policy(min_patients=1)))  # type: ignore[attr-defined]
+        bids = BidsSite(folder / f"site-{letter}")
+        bids.root.mkdir()
+        for number in range(count):
+            bids.add(f"sub-{letter}{number}")
+        policy, state = Policy(min_patients=1), folder / "states" / letter
+        made.append(SiteConfig(name=f"site-{letter}", data=(bids.root,), state=state, policy=policy))
+        open_context(made[-1], tiny_settings(), lambda *_: None)
+    return tuple(made)
+
+
+@pytest.fixture
+def sites(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> list[SiteConfig]:
+    """The three, each with a state of its own, which holds the prepared images and nothing else."""
+    folder, made = tmp_path_factory.getbasetemp() / "three-sites", []
+    folder.mkdir(exist_ok=True)
+    for site in prepared(folder):
+        private_folder(state := tmp_path / "states" / site.name[-1])
+        shutil.copytree(site.state / "cache", state / "cache")
+        made.append(site.model_copy(update={"state": state}))
     return made
 
 
@@ -232,10 +251,11 @@ def test_fewer_than_the_quorum_ends_the_run_with_everything_saved(
             if state.round == 2:
                 # The site forgets what it prepared, as a restarted one would, and finds its folder gone.
                 open_context.cache_clear()
-                shutil.rmtree(sites[0].data[0])
+                shutil.move(sites[0].data[0], tmp_path / "gone")
 
     with pytest.raises(RunError, match=r"round 3: 2 sites gave a usable update .*quorum is 3; site-a: NO_CASES"):
         run_rounds(grid_of(sites), study, start(study), tmp_path / "out", Loses())
+    shutil.move(tmp_path / "gone", sites[0].data[0])
     checkpoint = load_checkpoint(tmp_path / "out", study, get_weights(build_network(study)))
     assert isinstance(checkpoint, Checkpoint)
     assert checkpoint.state.round == 2

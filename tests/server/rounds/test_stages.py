@@ -8,34 +8,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Message
-from pydantic import ValidationError
 from tests.conftest import BidsSite
 from tests.server.rounds.test_loop import Killed, Recorder
 
 from msfl_client.classification.trainer import split_segmentation
 from msfl_client.clinical.observations import observations
 from msfl_client.clinical.splits import Splits, split_patients
-from msfl_client.connection.message_limits import bounds_of
 from msfl_client.data.checks import check_site
-from msfl_client.egress.gateway import check_agreed, check_request
 from msfl_client.egress.ledger import read
 from msfl_client.features.cache import features_of
+from msfl_client.features.table import FeatureTable, read_features_table, says_of_lesions, write_features_table
 from msfl_client.imaging.registration import load_template, template_brain
 from msfl_client.rounds.app import build_app
 from msfl_client.rounds.site_context import open_context
-from msfl_client.segmentation.lesion_model import load_lesion_model
+from msfl_client.segmentation.lesion_model import load_lesion_model, site_lesion_model
+from msfl_client.segmentation.trained_patients import trained_on
 from msfl_client.segmentation.upstream_model import handed_model
 from msfl_common.config.classification import Fold
-from msfl_common.config.message_kinds import SEGMENTATION
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.stages import Stage, stages_of, study_at
 from msfl_common.config.study import Inputs, Rounds, StudyConfig, Training
-from msfl_common.errors import Code, ConfigError, ModelFolderError, RefusedError
-from msfl_common.messages.records import Content, RoundTask, pack_task, unpack_refusal, unpack_task
+from msfl_common.errors import ModelFolderError
 from msfl_common.models.model_folder import load_model, read_card, read_reference
 from msfl_common.models.starting_weights import starting_weights
-from msfl_common.networks.registry import DynUNet, UNet
+from msfl_common.networks.registry import DynUNet
 from msfl_server.research.simulation.federation import simulate
 from msfl_server.research.simulation.folder import RunSetup
 from msfl_server.research.simulation.grid import InProcessGrid
@@ -46,10 +42,10 @@ from msfl_server.rounds.loop import run_rounds
 from msfl_server.rounds.stage import StageRun, folder_of
 from msfl_server.run.display import run_display
 from msfl_server.run.run import run_stages
-from msfl_server.run.status import StatusFile, read_status
 
 pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 
+FOLDS: tuple[Stage, Stage] = ("segmentation-1", "segmentation-2")
 BOTH = ("lesion-segmentation", "classification")
 STUDY = StudyConfig(
     name="both",
@@ -133,9 +129,9 @@ def play(sites: list[SiteConfig], out: Path, die_in: dict[Stage, int]) -> dict[S
     for stage in stages_of(STUDY):
         here = StageRun(STUDY, starting_weights(study_at(STUDY, stage)), folder_of(stage, out), stage, before)
         recorder = Recorder(die_in.get(stage, 0))
-        run_rounds(grid, STUDY, here.first, here.out, recorder, (), stage, before)
+        run_rounds(grid, STUDY, here.first, here.out, recorder, (), stage, here.handed)
         played[stage] = len(recorder.states) - 1
-        before = here.outcome() if stage == "segmentation" else None
+        before = here.outcome() if stage != "final" else None
     return played
 
 
@@ -157,7 +153,9 @@ def test_a_study_segments_and_then_classifies(base: Path, sites: list[SiteConfig
         assert taken.sha256 == card.segmentation
     page = (out / "report.html").read_text()
     assert 'href="segmentation/report.html"' in page
-    assert (out / "segmentation" / "report.html").exists()
+    assert "come from 2 models that each trained without a part of them" in page
+    for stage in FOLDS:
+        assert (out / stage / "report.html").exists()
     assert not (out / "segmentation" / "mlflow.db").exists()
 
 
@@ -165,15 +163,19 @@ def test_a_study_segments_and_then_classifies(base: Path, sites: list[SiteConfig
 def test_the_ledger_names_the_stage_of_each_message(sites: list[SiteConfig], whole: Summary) -> None:
     assert whole.rounds_completed
     lines = [(line.study, line.kind, line.round) for line in read(sites[0].state / "ledger.jsonl")]
-    first, final = "both-segmentation", "both"
-    assert lines[:5] == [
-        (first, "node_facts", 1),
-        (first, "model_update", 1),
-        (first, "validation_metrics", 1),
-        (first, "model_update", 2),
-        (first, "validation_metrics", 2),
+    final = "both"
+    assert lines[:15] == [
+        line
+        for first in ("both-segmentation", *(f"both-{stage}" for stage in FOLDS))
+        for line in (
+            (first, "node_facts", 1),
+            (first, "model_update", 1),
+            (first, "validation_metrics", 1),
+            (first, "model_update", 2),
+            (first, "validation_metrics", 2),
+        )
     ]
-    assert lines[5:9] == [
+    assert lines[15:19] == [
         (final, "node_facts", 1),  # the model of lesions was taken
         (final, "harmonization_sums", 1),
         (final, "harmonization_sums", 1),
@@ -183,17 +185,58 @@ def test_the_ledger_names_the_stage_of_each_message(sites: list[SiteConfig], who
 
 
 @pytest.mark.slow
-def test_the_model_outlines_every_case(base: Path, sites: list[SiteConfig], whole: Summary, tmp_path: Path) -> None:
+def test_a_model_that_did_not_train_on_a_patient_outlines_every_case(
+    base: Path, sites: list[SiteConfig], whole: Summary, tmp_path: Path
+) -> None:
     assert whole.rounds_completed
+    taken = {stage: open_context(sites[0], STUDY, lambda *_: None, stage) for stage in ("segmentation", *FOLDS)}
+    trained = {stage: {case.patient for case in one.training} for stage, one in taken.items()}
+    assert trained[FOLDS[0]] | trained[FOLDS[1]] == trained["segmentation"]
+    assert not trained[FOLDS[0]] & trained[FOLDS[1]]
+    assert {case.patient for case in taken[FOLDS[0]].cases} < {case.patient for case in taken["segmentation"].cases}
     context = open_context(sites[0], STUDY, lambda *_: None, "final", handed_model(sites[0], STUDY))
     assert context.features is not None
-    assert len(context.features.rows) == 7
-    case, model = context.cases[0], load_lesion_model(base / "whole" / "segmentation" / "model", "cpu")
-    assert case.mask is not None
-    (expected,), _ = features_of([replace(case, mask=None)], STUDY.inputs, tmp_path, model)
-    (manual,), _ = features_of([case], STUDY.inputs, tmp_path, model)
-    assert context.features.rows[0] == expected
-    assert manual.features["lesion_volume_ml"] != expected.features["lesion_volume_ml"]
+    chosen = {}
+    for case, row in zip(context.cases, context.features.rows, strict=True):
+        seen = case.patient in trained["segmentation"]
+        chosen[FOLDS[case.patient in trained[FOLDS[0]]] if seen else "segmentation"] = case, row
+    assert set(chosen) == set(trained)
+    for stage, (case, row) in chosen.items():
+        model = load_lesion_model(base / "whole" / stage / "model", "cpu")
+        (expected,), _ = features_of([replace(case, mask=None)], STUDY.inputs, tmp_path, model)
+        assert row == expected
+        assert row.lesions == "model"
+    (manual,), _ = features_of(context.cases[:1], STUDY.inputs, tmp_path, model)
+    assert manual.features["lesion_volume_ml"] != context.features.rows[0].features["lesion_volume_ml"]
+    assert manual.lesions == "manual"
+
+
+@pytest.mark.slow
+def test_a_site_measures_its_own_patients_by_a_model_that_did_not_train_on_them(
+    base: Path, sites: list[SiteConfig], whole: Summary, tmp_path: Path
+) -> None:
+    """As `features --model` does with the model that the study ended with; without folds it says so."""
+    assert whole.rounds_completed
+    handed = base / "whole" / "model" / "segmentation"
+    model = site_lesion_model(handed, sites[0])
+    assert model.patients is not None
+    assert (len(model.patients), len(model.folds)) == (3, 2)
+    for patient in model.patients:
+        assert model.has_seen(patient) == "yes"
+        assert model.for_patient(patient) in model.folds
+        assert model.for_patient(patient).has_seen(patient) == "no"
+    assert model.for_patient("sub-99") is model
+    own = site_lesion_model(base / "whole" / "segmentation-1" / "model", sites[0])  # another than it was handed
+    (patient, *_) = sorted(own.patients or ())
+    assert own.for_patient(patient).has_seen(patient) == "yes"
+    elsewhere = sites[0].model_copy(update={"state": tmp_path})
+    assert site_lesion_model(base / "whole" / "segmentation-1" / "model", elsewhere).patients is None
+    case = next(case for case in check_site(sites[0], STUDY.inputs).cases if case.patient == patient)
+    (row,), _ = features_of([replace(case, mask=None)], STUDY.inputs, tmp_path / "cache", own)
+    (said,) = says_of_lesions([row])
+    assert said.startswith("Lesion features of 1 patient come from a model that trained on them")
+    write_features_table(tmp_path / "features.tsv", FeatureTable((row,)))
+    assert read_features_table(tmp_path / "features.tsv").rows == (row,)
 
 
 @pytest.mark.slow
@@ -215,6 +258,7 @@ def test_who_measures_the_classification_does_not_train_the_segmentation(
     assert whole.rounds_completed
     for site in sites:
         first = open_context(site, STUDY, lambda *_: None, "segmentation")
+        assert trained_on(site.state, "both-segmentation") == {case.patient for case in first.training}
         final = open_context(site, STUDY, lambda *_: None, "final", handed_model(site, STUDY))
         splits: Splits = final.learner._data.splits  # type: ignore[attr-defined]
         training, validation, test = ({one.patient for one in part} for part in splits.each)
@@ -240,11 +284,10 @@ def test_who_is_held_out_in_a_fold_takes_no_part_in_either_stage(sites: list[Sit
 @pytest.mark.parametrize(
     ("die_in", "left"),
     [
-        ({"segmentation": 1}, {"segmentation": 1, "final": 2}),
-        ({"segmentation": 2}, {"segmentation": 0, "final": 2}),
-        ({"final": 1}, {"segmentation": 0, "final": 1}),
+        ({"segmentation-1": 1}, {"segmentation": 0, "segmentation-1": 1, "segmentation-2": 2, "final": 2}),
+        ({"final": 1}, {"segmentation": 0, "segmentation-1": 0, "segmentation-2": 0, "final": 1}),
     ],
-    ids=["in-the-first", "between", "in-the-last"],
+    ids=["in-a-fold", "in-the-last"],
 )
 def test_a_killed_run_goes_on_in_its_stage(
     base: Path,
@@ -257,73 +300,12 @@ def test_a_killed_run_goes_on_in_its_stage(
     assert whole.rounds_completed
     with pytest.raises(Killed):
         play(sites, tmp_path, die_in)
-    shutil.rmtree(sites[2].state / "segmentation", ignore_errors=True)  # a site that comes back on a new machine
+    for stage in ("segmentation", *FOLDS):  # a site that comes back on a new machine
+        shutil.rmtree(sites[2].state / stage, ignore_errors=True)
     assert play(sites, tmp_path, {}) == left
     for folder in ("model", "segmentation/model", "model/segmentation"):
         weights = (tmp_path / folder / "model.safetensors").read_bytes()
         assert weights == (base / "whole" / folder / "model.safetensors").read_bytes()
-
-
-def answer(site: SiteConfig, kind: str, content: Content, agreed: StudyConfig | None = None) -> Code | None:
-    app = build_app(lambda _: site, agreed=agreed)
-    (reply,) = InProcessGrid(app, 1).send_and_receive([Message(content, 1, kind)])
-    refusal = unpack_refusal(reply.content)
-    return refusal.code if refusal else None
-
-
-@pytest.mark.parametrize("task", BOTH)
-@pytest.mark.parametrize("stage", ["segmentation", "final"])
-def test_a_site_that_allows_one_task_refuses_the_study(sites: list[SiteConfig], task: str, stage: Stage) -> None:
-    one = sites[0].model_copy(update={"policy": sites[0].policy.model_copy(update={"tasks": (task,)})})
-    assert answer(one, "query", pack_task(RoundTask(STUDY, 1, stage=stage))) == Code.POLICY
-
-
-def test_nothing_is_measured_before_the_model_is_there(sites: list[SiteConfig], tmp_path: Path) -> None:
-    new = sites[0].model_copy(update={"state": tmp_path / "state"})
-    assert answer(new, "query", pack_task(RoundTask(STUDY, 1))) == Code.BAD_MODEL
-    strange = starting_weights(study_at(STUDY, "segmentation").model_copy(update={"network": UNet(channels=(2, 4))}))
-    assert answer(new, f"query.{SEGMENTATION}", pack_task(RoundTask(STUDY, 1), strange)) == Code.BAD_MODEL
-    alone = STUDY.model_copy(update={"segmentation": None})
-    assert answer(new, f"query.{SEGMENTATION}", pack_task(RoundTask(alone, 1), strange)) == Code.BAD_STUDY
-    assert not (tmp_path / "state" / "segmentation").exists()
-
-
-def test_a_request_is_of_a_stage_that_the_study_has() -> None:
-    task = RoundTask(STUDY, 2, stage="segmentation")
-    content = pack_task(task)
-    assert unpack_task(content) == task
-    assert task.settings.rounds == STUDY.segmentation
-    content.config_records["task"]["stage"] = "third"
-    with pytest.raises(ConfigError, match="a stage of the study"):
-        unpack_task(content)
-
-
-def test_the_rounds_of_both_stages_are_held_against_the_policy() -> None:
-    longer = STUDY.model_copy(update={"segmentation": Rounds(num_rounds=9)})
-    with pytest.raises(RefusedError, match="9 rounds, at most 5"):
-        check_request(Policy(tasks=BOTH, max_rounds=5, refuse_models=()), longer, 1)
-    check_agreed(STUDY, longer)  # how rounds go may change within the policy
-    with pytest.raises(RefusedError, match="segmentation"):
-        check_agreed(STUDY, STUDY.model_copy(update={"segmentation": None}))
-
-
-def test_a_request_may_be_as_large_as_the_larger_stage_needs() -> None:
-    first, final = (starting_weights(study_at(STUDY, stage)) for stage in stages_of(STUDY))
-    assert bounds_of(first, final) == bounds_of(first)
-    assert bounds_of(first, final).num_bytes > bounds_of(final).num_bytes
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"task": "lesion-segmentation", "classification": None}, {"classification": {"features": ()}}]
-)
-def test_a_segmentation_must_be_for_features(wrong: dict[str, object]) -> None:
-    content = STUDY.model_dump(mode="json")
-    if isinstance(wrong.get("classification"), dict):
-        content["classification"] |= {"features": (), "clinical": ("age",)}
-    else:
-        content |= wrong
-    with pytest.raises(ValidationError, match="expected a classification with `features`"):
-        StudyConfig.model_validate(content)
 
 
 @pytest.mark.slow
@@ -334,11 +316,3 @@ def test_a_model_folder_with_another_segmentation_is_refused(base: Path, whole: 
     card.write_text(card.read_text().replace(read_card(card.parent).weights_sha256, "0" * 64))
     with pytest.raises(ModelFolderError, match="altered or damaged"):
         load_model(tmp_path / "model")
-
-
-def test_the_status_says_which_stage(tmp_path: Path) -> None:
-    with StatusFile(tmp_path / "status.json", STUDY) as status:
-        status.on_stage("segmentation", 7)
-        said = read_status(tmp_path / "status.json")
-    assert said is not None
-    assert (said.stage, said.num_rounds) == ("segmentation", 7)

@@ -193,7 +193,7 @@ def test_a_removed_site_leaves_that_it_was_removed_and_can_come_back(study: Stud
     add_site(study, "a", public_key)
     remove_site(study, "a")
     assert len(set(files(study.root)) - set(before)) == 1
-    with pytest.raises(InputError, match="no site a; there are: none"):
+    with pytest.raises(InputError, match="no site a; none is authorised yet"):
         remove_site(study, "a")
     add_site(study, "a", public_key)
     remove_site(study, "a")

@@ -43,7 +43,7 @@ def test_the_address_that_sites_use(tmp_path: Path, text: str, address: str) -> 
         ("hosts: ['x:9443']\n", "without https:// and port"),
         ("hosts: ['10.0.0.300']\n", "each is a host name or an IP address"),
         ("hosts: ['-x']\n", "each is a host name or an IP address"),
-        ("hosts: [x]\nport: 70000\n", "port: found 70000; input should be less than or equal to 65535"),
+        ("hosts: [x]\nport: 70000\n", "port: found 70000; expected 65535 or less"),
         ("hosts: [x]\nbind: here\n", "bind: found 'here'; an IP address is needed"),
         ("hosts: [x]\nport: 9444\n", "found [9444, 9444, 9445]; each needs a number of its own"),
         ("hosts: [x]\nprot: 1\n", "prot: unknown key"),

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
+from typing import Annotated, Any
 
 import click
+import typer
 
 from msfl_common.errors import InputError
 from msfl_common.system.command_line import Command
 
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SETTING",
+        help="A setting in the place of the file's, such as rounds.num_rounds=20; repeat it for more.",
+    ),
+]
 PANEL = "Research, on one machine (needs the extra sim)"
+LOADING = "loading what trains and measures"  # seconds, in which nothing else can be shown
 # All that the research tools and the sites that they simulate import and a coordinator's installation does not bring.
 PACKAGES = (
     "SimpleITK", "dcm2niix", "deepbet", "lightgbm", "neuroCombat", "neuroHarmonize", "nilearn", "optuna", "pydicom",

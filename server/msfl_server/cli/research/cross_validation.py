@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from msfl_common.system.command_line import Commands, Json, print_json
-from msfl_server.cli.research.command import PANEL, ResearchCommand
+from msfl_server.cli.research.command import LOADING, PANEL, Assignments, ResearchCommand
 
 commands = Commands()
 
@@ -36,33 +36,36 @@ def cross_validate(
     leave_one_site_out: Annotated[
         bool, typer.Option("--leave-one-site-out", help="One site is left out whole, each in turn.")
     ] = False,
+    assignments: Assignments = None,
     as_json: Json = False,
 ) -> None:
     """Train a study once for each fold, among virtual sites, and measure each model on those held out.
 
     Each fold is a run of its own under RUN_DIR. Stop it with Ctrl-C; the same command resumes it.
     """
-    from msfl_common.config.study import load_study
+    from msfl_common.config.assignments import load_study_with
     from msfl_common.errors import InputError
-    from msfl_server.research.simulation.folder import virtual_sites
+    from msfl_server.research.simulation.folder import keep_study, virtual_sites
 
     if (cohort is None) == (site is None):
         raise InputError("expected either --cohort or --site")
     if (folds is None) != leave_one_site_out:
         raise InputError("expected either --folds or --leave-one-site-out")
-    settings = load_study(study)
+    settings = load_study_with(study, assignments or [])
     sites = virtual_sites(cohort, site or [], out, settings)
     from msfl_common.models.unused_settings import unused_settings
-    from msfl_common.system.progress import console, warn
+    from msfl_common.system.progress import busy, console, warn
 
     warn(warnings := unused_settings(settings))
-    from msfl_server.research.cross_validation.folds import FoldPlan, check_plan, claim_plan, run_folds
-    from msfl_server.research.cross_validation.report import PAGE_FILE, render_table, write_page
-    from msfl_server.research.cross_validation.results import RESULTS_FILE, cross_validation, write_results
+    with busy(LOADING):
+        from msfl_server.research.cross_validation.folds import FoldPlan, check_plan, claim_plan, run_folds
+        from msfl_server.research.cross_validation.report import PAGE_FILE, render_table, write_page
+        from msfl_server.research.cross_validation.results import RESULTS_FILE, cross_validation, write_results
 
     plan = FoldPlan(study=settings, sites=sites, num_folds=folds)
     check_plan(plan)
     claim_plan(out, plan)
+    keep_study(out, settings, assignments or [])
     results = cross_validation(settings, run_folds(plan, out, lambda line: console.print(line, style="bold")))
     write_page(out, results, settings)
     write_results(out, results)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msfl_common.system.command_line import Commands, Json, print_json
-from msfl_server.cli.research.command import PANEL, ResearchCommand
+from msfl_server.cli.research.command import LOADING, PANEL, Assignments, ResearchCommand
 
 if TYPE_CHECKING:
     from msfl_server.research.small_cohort.pipelines import OnProgress
@@ -80,6 +80,7 @@ def pipelines(
         int | None,
         typer.Option("--workers", min=1, metavar="NUMBER", help="Processes at the same time; without it, one a core."),
     ] = None,
+    assignments: Assignments = None,
     as_json: Json = False,
 ) -> None:
     """Try every pipeline of scaling, selection and reduction with each classifier, on cases in one place.
@@ -87,22 +88,26 @@ def pipelines(
     Leave-one-out, every step fitted inside the fold, with permutation tests and a nested estimate. Stop it with Ctrl-C;
     the same command resumes it.
     """
+    from msfl_common.config.assignments import load_study_with
     from msfl_common.config.spelling import no_such
-    from msfl_common.config.study import load_study
     from msfl_common.errors import InputError
 
-    settings = load_study(study)
+    settings = load_study_with(study, assignments or [])
     section = settings.classification
     if section is None or section.outcome.column is None:
         raise InputError(f"{study}: expected the task classification with outcome.column, the label's column")
-    from msfl_server.research.small_cohort.classifiers import CLASSIFIERS, REFINED  # scikit-learn takes a second
-    from msfl_server.research.small_cohort.forest import grows_the_same_trees
-    from msfl_server.research.small_cohort.pipelines import run_pipelines
-    from msfl_server.research.small_cohort.report import write_page
-    from msfl_server.research.small_cohort.results import results_document, write_results
-    from msfl_server.research.small_cohort.setup import PipelineSettings
-    from msfl_server.research.small_cohort.space import COUNTS
-    from msfl_server.research.small_cohort.table import group_names, read_cases
+    from msfl_common.system.progress import busy
+
+    with busy(LOADING):
+        from msfl_server.research.simulation.folder import keep_study
+        from msfl_server.research.small_cohort.classifiers import CLASSIFIERS, REFINED  # scikit-learn takes a second
+        from msfl_server.research.small_cohort.forest import grows_the_same_trees
+        from msfl_server.research.small_cohort.pipelines import run_pipelines
+        from msfl_server.research.small_cohort.report import write_page
+        from msfl_server.research.small_cohort.results import results_document, write_results
+        from msfl_server.research.small_cohort.setup import PipelineSettings
+        from msfl_server.research.small_cohort.space import COUNTS
+        from msfl_server.research.small_cohort.table import group_names, read_cases
 
     asked = [name.strip() for name in classifiers.split(",")] if classifiers is not None else REFINED
     known = {name.lower(): name for name in CLASSIFIERS}
@@ -131,6 +136,7 @@ def pipelines(
     )
     with _progress() as on_progress:
         results = run_pipelines(cases, chosen, out, jobs or os.cpu_count() or 1, on_progress)
+    keep_study(out, settings, assignments or [])
     document = results_document(results, cases, chosen)
     write_results(out, results, document)
     write_page(out, results, document)
@@ -152,6 +158,8 @@ def _progress() -> Iterator[OnProgress]:
             if stage not in tasks:
                 note = f"{done} done before" if done else ""
                 tasks[stage] = bars.add_task(stage, total=total, completed=done, note=note)
+                if bars.disable:
+                    console.print(f"{stage}: {total} parts{note and ', ' + note}")
             bars.update(tasks[stage], completed=done)
             if done == total:
                 console.print(f"{stage}: {total} of {total} parts done")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msfl_common.system.command_line import Commands, Json, print_json
-from msfl_server.cli.research.command import PANEL, ResearchCommand
+from msfl_server.cli.research.command import LOADING, PANEL, Assignments, ResearchCommand
 
 if TYPE_CHECKING:
     from msfl_server.research.simulation.folder import RunSetup
@@ -55,6 +55,11 @@ def simulate(
             help="What a deep model starts from: a ResNet18's weights (safetensors), or a segmentation's model folder.",
         ),
     ] = None,
+    assignments: Assignments = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what the run would be, up to its first round, and write nothing of it."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train among virtual sites on this machine, with the apps that real sites run."""
@@ -62,20 +67,28 @@ def simulate(
     from msfl_common.errors import InputError
 
     refuse_password(tracking_uri or "", "--tracking-uri", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+    if dry_run:
+        if study is None or resume is not None or (cohort is None) == (site is None):
+            raise InputError("--dry-run: expected STUDY.yaml, and --cohort or --site, without --resume")
+        _show_dry_run(study, assignments or [], cohort, site or [], as_json)
+        return
     if resume is not None:
+        if assignments:
+            raise InputError(f"--resume takes settings from {resume}; leave out --set, or start a run of its own")
         setup, folder = _resumed(resume, study, cohort, site, out), resume
     elif study is None or out is None or (cohort is None) == (site is None):
         raise InputError("expected STUDY.yaml, --output, and --cohort or --site; or --resume with a run's folder")
     else:
-        setup, folder = _started(study, cohort, site or [], out, start_from), out
+        setup, folder = _started(study, assignments or [], cohort, site or [], out, start_from), out
     from msfl_common.models.unused_settings import unused_settings
-    from msfl_common.system.progress import console, warn
+    from msfl_common.system.progress import busy, console, warn
     from msfl_server.cli.results import show_run
 
     warn(warnings := unused_settings(setup.study))
-    from msfl_server.research.simulation.run import (
-        run_simulated,  # torch and MLflow take seconds: only for a run that can start
-    )
+    with busy(LOADING):
+        from msfl_server.research.simulation.run import (
+            run_simulated,  # torch and MLflow take seconds: only for a run that can start
+        )
 
     try:
         summary = run_simulated(setup, folder, backend.value, tracking_uri)
@@ -89,14 +102,21 @@ def simulate(
 
 
 def _started(
-    study_path: Path, cohort: Path | None, site_paths: list[Path], out: Path, start_from: Path | None
+    study_path: Path,
+    assignments: list[str],
+    cohort: Path | None,
+    site_paths: list[Path],
+    out: Path,
+    start_from: Path | None,
 ) -> RunSetup:
     """A new run; `out` becomes its folder."""
-    from msfl_common.config.study import load_study
-    from msfl_server.research.simulation.folder import start_run, virtual_sites
+    from msfl_common.config.assignments import load_study_with
+    from msfl_server.research.simulation.folder import keep_study, start_run, virtual_sites
 
-    study = load_study(study_path)
-    return start_run(study, virtual_sites(cohort, site_paths, out, study), out, start_from)
+    study = load_study_with(study_path, assignments)
+    setup = start_run(study, virtual_sites(cohort, site_paths, out, study), out, start_from)
+    keep_study(out, study, assignments)
+    return setup
 
 
 def _resumed(
@@ -116,3 +136,36 @@ def _resumed(
     if study_path is not None and written_out(load_study(study_path)) != written_out(setup.study):
         raise InputError(f"{resume}: was started with other settings than {study_path}; leave the study file out")
     return setup
+
+
+def _show_dry_run(
+    study_path: Path, assignments: list[str], cohort: Path | None, site_paths: list[Path], as_json: bool
+) -> None:
+    """What the run would be; exit code 2 where no round of it could count.
+
+    What sites with files of their own find out of their cases stays in their caches, as after `msfl-client check`.
+    """
+    import tempfile
+
+    from msfl_common.config.assignments import load_study_with
+    from msfl_common.errors import InputError
+    from msfl_common.models.unused_settings import unused_settings
+    from msfl_common.system.progress import busy, stdout_console, warn
+    from msfl_server.research.simulation.folder import virtual_sites
+
+    settings = load_study_with(study_path, assignments)
+    virtual_sites(cohort, site_paths, Path(), settings)  # what is wrong with them is said before anything is loaded
+    warn(warnings := unused_settings(settings))
+    with busy(LOADING):
+        from msfl_server.cli.research.dry_run_view import print_dry_run
+        from msfl_server.research.simulation.dry_run import dry_run
+        from msfl_server.run.display import site_display
+    with tempfile.TemporaryDirectory(prefix="msfl-dry-run-") as folder, site_display() as display:
+        sites = virtual_sites(cohort, site_paths, Path(folder), settings)  # those of a cohort have their state there
+        found = dry_run(settings, sites, display.on_progress)
+    if as_json:
+        print_json({**found.document(), "warnings": warnings})
+    else:
+        print_dry_run(stdout_console(soft_wrap=True), found)
+    if found.fault is not None:
+        raise InputError(found.fault)

@@ -13,25 +13,29 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from msfl_client.clinical.check import check_outcome, needs_images
 from msfl_client.clinical.splits import patients_per_class
 from msfl_client.data.checks import check_site
 from msfl_client.rounds.site_context import open_context
+from msfl_client.trainer import OnProgress
 from msfl_common.config.classification import Fold
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import InputError, RunError
+from msfl_common.errors import ConfigError, InputError, RunError
 from msfl_common.system.files import write_text
-from msfl_server.research.cross_validation.results import FoldResult, fold_result
+from msfl_common.system.reading import parse_record
+from msfl_common.system.words import counted
+from msfl_server.research.cross_validation.results import PLAN_FILE, FoldResult, fold_result
 from msfl_server.research.simulation.folder import SITES_FOLDER, RunSetup, write_setup
 from msfl_server.research.simulation.foresight import expect_answers, foresee_run
 from msfl_server.research.simulation.run import run_simulated
 from msfl_server.rounds.checkpoint import read_state
 from msfl_server.rounds.harmonization import MIN_SITES
+from msfl_server.run.display import site_display
 
-PLAN_FILE, FINISHED_FILE = "folds.json", "finished"
+FINISHED_FILE = "finished"
 
 
 class FoldPlan(BaseModel):
@@ -68,17 +72,19 @@ def check_plan(plan: FoldPlan) -> None:
     if settings.fold is not None:
         raise InputError("classification.fold: leave it out of the study; the command runs all folds")
     num_learners = len(plan.sites) - (plan.num_folds is None)
+    train = f"{counted(num_learners, 'site')} train{'s' * (num_learners == 1)} in a fold"
     for section, rounds in (("segmentation", study.segmentation), ("rounds", study.rounds)):
         if rounds is not None and num_learners < rounds.quorum:
-            raise InputError(f"{num_learners} sites train in a fold, but {section}.quorum is {rounds.quorum}; lower it")
+            raise InputError(f"{train}, but {section}.quorum is {rounds.quorum}; lower it")
     if study.harmonization.method != "none" and num_learners < MIN_SITES:
         raise InputError(
-            f"{num_learners} sites train in a fold, but a harmonization needs {MIN_SITES}; "
+            f"{train}, but a harmonization needs {MIN_SITES}; "
             "use --folds, or set `harmonization: {method: none}` in study.yaml"
         )
     if plan.num_folds is not None:
-        for site in plan.sites:
-            _check_rarest_class(site, study, plan.num_folds)
+        with site_display() as display:
+            for site in plan.sites:
+                _check_rarest_class(site, study, plan.num_folds, display.on_progress)
 
 
 def claim_plan(out: Path, plan: FoldPlan) -> None:
@@ -95,11 +101,11 @@ def claim_plan(out: Path, plan: FoldPlan) -> None:
             if out.exists() and any(entry.name != SITES_FOLDER for entry in out.glob("[!.]*")):
                 raise InputError(f"{out}: is not empty and holds no cross-validation; choose another --output")
             write_text(path, plan.model_dump_json(indent=2) + "\n")
-        found = FoldPlan.model_validate_json(path.read_bytes())
+        found = parse_record(FoldPlan, path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --output") from None
-    except ValidationError as error:
-        raise InputError(f"{path}: damaged, or of another version: {error.errors()[0]['msg']}") from None
+    except ConfigError as error:
+        raise InputError(f"{error}; it is damaged, or of another version: choose another --output") from None
     if found != plan:
         what = (
             "another study or other settings" if found.study != plan.study else "other folds, or folds of other sites"
@@ -120,9 +126,12 @@ def run_folds(plan: FoldPlan, out: Path, say: Callable[[str], None]) -> tuple[Fo
         RunError: a fold had fewer answers than the quorum; what was completed is kept.
     """
     results, runs = [], plan.runs
-    for name, setup in runs.items():
-        if not (out / name / FINISHED_FILE).exists():
-            _foresee_fold(name, setup)
+    left = {name: setup for name, setup in runs.items() if not (out / name / FINISHED_FILE).exists()}
+    if left:
+        say(f"looking at what the sites will tell in {len(left)} folds")
+    with site_display() as display:
+        for name, setup in left.items():
+            _foresee_fold(name, setup, display.on_progress)
     for number, (name, setup) in enumerate(runs.items(), start=1):
         folder, told = out / name, f"fold {number} of {len(runs)}: {name}"
         if (folder / FINISHED_FILE).exists():
@@ -134,10 +143,15 @@ def run_folds(plan: FoldPlan, out: Path, say: Callable[[str], None]) -> tuple[Fo
     return tuple(results)
 
 
-def _foresee_fold(name: str, setup: RunSetup) -> None:
+def _foresee_fold(name: str, setup: RunSetup, on_progress: OnProgress) -> None:
     open_context.cache_clear()
+
+    def at_work(site: str, what: str, done: int, total: int, note: str) -> None:
+        if what not in ("checked", "refused"):  # whom a fold leaves out is said when it is run
+            on_progress(site, what, done, total, note)
+
     try:
-        expect_answers(setup.study, foresee_run(setup, lambda *_: None))
+        expect_answers(setup.study, foresee_run(setup, at_work))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 
@@ -157,12 +171,17 @@ def _with_fold(study: StudyConfig, fold: Fold) -> StudyConfig:
     return study.model_copy(update={"classification": study.classification.model_copy(update={"fold": fold})})
 
 
-def _check_rarest_class(site: SiteConfig, study: StudyConfig, num_folds: int) -> None:
+def _check_rarest_class(site: SiteConfig, study: StudyConfig, num_folds: int, on_progress: OnProgress) -> None:
     """Each fold of a site needs a patient of every class that the site has, or nothing can be measured in it there."""
     assert study.classification is not None
     looks_at_images = needs_images(site, study)
+
+    def on_case(done: int, total: int) -> None:
+        on_progress(site.name, "checking", done, total, "")
+
     num_workers = os.cpu_count() or 1
-    cases = check_site(site, study.inputs, num_workers=num_workers, needs_mask=False).cases if looks_at_images else ()
+    checked_site = check_site(site, study.inputs, on_case, num_workers, needs_mask=False) if looks_at_images else None
+    cases = checked_site.cases if checked_site is not None else ()
     checked = check_outcome(site, study, cases)
     assert checked is not None
     counts = patients_per_class(checked.found.kept)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +15,7 @@ from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
 from msfl_common.system.files import write_text
 from msfl_server.report.charts import axis_label, forest_plot, format_interval, format_value
 from msfl_server.report.page import REPORT_FILE
+from msfl_server.report.shell import render
 from msfl_server.research.cross_validation.results import CrossValidation, FoldMetric, FoldResult, OverFolds
 from msfl_server.results.few_patients import FEW_PATIENTS, counted
 from msfl_server.results.settings import flat_settings
@@ -58,15 +58,9 @@ def write_page(out: Path, results: CrossValidation, study: StudyConfig) -> Path:
         results: what is shown.
         study: the settings to list, without a fold.
     """
-    environment = Environment(
-        loader=PackageLoader("msfl_server"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     names = _main(results)
-    page = environment.get_template("cross_validation.html.j2").render(
+    page = render(
+        "cross_validation.html.j2",
         results=results,
         kind=_kind(results),
         tiles=_tiles(results, names),
@@ -134,13 +128,24 @@ def _few(results: CrossValidation) -> list[str]:
     return [f"From few patients, others may give quite other figures: {told}."] if few else []
 
 
+def _few_note(name: str, results: CrossValidation) -> str:
+    """On a tile, how few patients or folds a figure is of; empty where they are not few."""
+    metric, few = results.metrics[name], []
+    if metric.num_patients is not None and metric.num_patients < FEW_PATIENTS:
+        few.append(f"from {counted(name, metric.num_patients)}")
+    if metric.num_folds < len(results.folds):
+        few.append(f"in {metric.num_folds} of {len(results.folds)} folds")
+    return f"; {', '.join(few)}" if few else ""
+
+
 def _tiles(results: CrossValidation, names: Sequence[str]) -> list[dict[str, str]]:
     tiles = [
         {
             "label": f"{ALL_METRICS[name].title}, mean",
             "value": format_value(name, metric.mean),
             "note": f"95% CI {format_interval(name, metric.ci95_low, metric.ci95_high)}; "
-            f"folds {format_value(name, metric.smallest.value)} to {format_value(name, metric.largest.value)}",
+            f"folds {format_value(name, metric.smallest.value)} to {format_value(name, metric.largest.value)}"
+            f"{_few_note(name, results)}",
         }
         for name, metric in ((name, results.metrics[name]) for name in names)
     ]

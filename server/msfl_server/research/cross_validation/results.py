@@ -26,7 +26,7 @@ from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.summary import summarise_metric
 from msfl_server.rounds.checkpoint import RunState
 
-RESULTS_FILE = "cross-validation.json"
+RESULTS_FILE, PLAN_FILE = "cross-validation.json", "folds.json"
 
 
 class _Frozen(BaseModel):
@@ -100,7 +100,7 @@ class CrossValidation(_Frozen):
     kind: Literal["own-cases", "leave-one-site-out"] = Field(
         description="every site holds out its own cases, or one site is left out whole"
     )
-    outcome: str = Field(description="column or endpoint that is predicted")
+    outcome: str = Field(description="what is predicted: a column, or an endpoint with its settings")
     folds: tuple[FoldResult, ...] = Field(description="every fold, in order")
     metrics: dict[str, OverFolds] = Field(description="each metric over the folds")
 
@@ -144,13 +144,12 @@ def cross_validation(study: StudyConfig, folds: Sequence[FoldResult]) -> CrossVa
         folds: each of them, in order.
     """
     assert study.classification is not None
-    outcome = study.classification.outcome
     disclosed = {name: {fold.name: fold.metrics.get(name) for fold in folds} for name in ALL_METRICS}
     return CrossValidation(
         study=study.name,
         seed=study.seed,
         kind="own-cases" if folds[0].left_out is None else "leave-one-site-out",
-        outcome=outcome.column or outcome.endpoint or "",
+        outcome=study.classification.outcome.in_words,
         folds=tuple(folds),
         metrics={name: over_folds(name, values) for name, values in disclosed.items() if any(values.values())},
     )

@@ -11,14 +11,16 @@ import numpy as np
 from scipy import ndimage
 
 from msfl_server.research.simulated_cohort.fields import Grid, Volume, smooth_field
+from msfl_server.research.simulated_cohort.folding import pial_distance
 from msfl_server.research.simulated_cohort.template import COARSE_MM, Template
 
 # Spread of the individual deformation: (knot distance, standard deviation), mm.
-DEFORMATION_MM = ((45.0, 2.6), (18.0, 1.3), (9.0, 0.7))
+DEFORMATION_MM = ((45.0, 3.0), (18.0, 1.6), (9.0, 0.8))
 SHARPNESS = 2.6  # exponent on the tissue odds: 1 keeps the blur of the average brain
 OUTSIDE_MM = 6.0  # distance from the brain beyond which a voxel is background
 CORTEX_MM = 2.6  # thickness of cortex
-FOLDING = 1.5  # standard deviation of the random log odds that draw individual gyri
+ROUGHNESS = 0.5  # standard deviation of the random log odds that make borders uneven
+AVERAGE_LOST = 0.7  # how much of the average is given up where the person's own folds are drawn
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ def make_anatomy(rng: np.random.Generator, template: Template, grid: Grid, *, at
     depth_mm_DHW = np.zeros(grid.shape, np.float32)
     depth_mm_DHW[near] = _sampled(template.depth_mm_DHW, template, inner_mm, COARSE_MM)
     deep_DHW = _deep_nuclei(mni_mm)
-    sulcus_DHW = np.clip(depth_mm_DHW - CORTEX_MM, 0, 3) * _folded(mni_mm)
+    folded_DHW = _folded(mni_mm)
+    sulcus_DHW = np.clip(depth_mm_DHW - CORTEX_MM, 0, 3) * folded_DHW
+    pial_mm_DHW, weight_DHW = pial_distance(rng, grid, mni_mm, brain_mm_DHW, atrophy=atrophy)
     wm_DHW, gm_DHW, csf_DHW = _individual_tissues(
         rng,
         grid,
@@ -80,6 +84,7 @@ def make_anatomy(rng: np.random.Generator, template: Template, grid: Grid, *, at
         deep_DHW,
         brain_mm_DHW,
         sulcus_DHW,
+        (pial_mm_DHW, weight_DHW * folded_DHW),
         sulcal_log_odds=float(np.clip(0.4 * atrophy, -0.5, 1.2)),
     )
     # The distance map gives the ventricles a crisp wall that the averaged tissue maps lack.
@@ -171,20 +176,23 @@ def _individual_tissues(
     deep_DHW: Volume,
     brain_mm_DHW: Volume,
     sulcus_DHW: Volume,
+    folds: tuple[Volume, Volume],
     *,
     sulcal_log_odds: float,
 ) -> tuple[Volume, Volume, Volume]:
     """Sharpen the averaged tissue odds and perturb them where an individual's folds would differ."""
     wm_DHW, gm_DHW = (np.clip(tissue, 0.004, 1) for tissue in average)
     csf_DHW = np.clip(1 - wm_DHW - gm_DHW, 0.004, 1)
-    free = 1 - deep_DHW
-    power = 1 + (SHARPNESS - 1) * free
-    folds = smooth_field(rng, grid, 3.0) + 0.7 * smooth_field(rng, grid, 6.0)
-    sulci = smooth_field(rng, grid, 2.2) + 0.7 * smooth_field(rng, grid, 5.0)
-    near_surface = np.exp(-np.maximum(brain_mm_DHW, 0) / 14)
-    wm_odds = power * np.log(wm_DHW / gm_DHW) + FOLDING * 0.8 * free * folds
-    csf_odds = power * np.log(csf_DHW / gm_DHW) + free * (FOLDING * sulci + (2.1 + 3 * sulcal_log_odds) * near_surface)
-    csf_odds = csf_odds + free * (2.0 + 2 * sulcal_log_odds) * sulcus_DHW
+    pial_mm_DHW, weight_DHW = folds
+    folded = weight_DHW * (1 - deep_DHW)
+    power = 1 + (SHARPNESS - 1) * (1 - deep_DHW) * (1 - AVERAGE_LOST * folded)
+    rough = smooth_field(rng, grid, 3.0)
+    near_surface = np.exp(-np.maximum(brain_mm_DHW, 0) / 14) * (1 - deep_DHW) * (1 - folded)
+    wm_odds = power * np.log(wm_DHW / gm_DHW) + folded * np.clip((pial_mm_DHW - CORTEX_MM) / 0.5, -6, 5)
+    wm_odds = wm_odds + ROUGHNESS * (1 - deep_DHW) * rough
+    csf_odds = (power - 0.8 * folded) * np.log(csf_DHW / gm_DHW) + folded * np.clip(-pial_mm_DHW / 0.3, -5, 9)
+    csf_odds = csf_odds + (2.1 + 3 * sulcal_log_odds) * near_surface
+    csf_odds = csf_odds + (1 - deep_DHW) * (2.0 + 2 * sulcal_log_odds) * sulcus_DHW
     csf_odds = np.where(brain_mm_DHW < 0, 8, csf_odds)
     wm, csf = np.exp(np.clip(wm_odds, -12, 12)), np.exp(np.clip(csf_odds, -12, 12))
     total = 1 + wm + csf

@@ -23,6 +23,8 @@ from msfl_server.research.simulated_cohort.lesions import LesionBurden
 
 LOAD_LN_ML = (2.14, 1.47)
 LOAD_ML = (0.4, 75.0)
+LESIONS_LN = (4.38, 0.65)  # ln(number of lesions): mean and standard deviation at the mean load
+LESIONS_WITH_LN_ML = (0.5, 0.15)  # its change with ln(ml) below and above the mean load, where lesions run together
 UNSEEN_SPREAD = 0.5
 COURSES = ("CIS", "RR", "SP", "PP")
 
@@ -97,7 +99,7 @@ def sample_clinical(rng: np.random.Generator, prevalence: SitePrevalence) -> Cli
     )
     new, enlarging = _changes(rng, active=activity)
     load_ml = float(np.exp(baseline["ln_ml"]))
-    num_lesions = int(np.clip(np.exp(4.1 + 0.45 * rng.standard_normal() + 0.38 * (baseline["ln_ml"] - 2.14)), 15, 350))
+    num_lesions = _num_lesions(rng, baseline["ln_ml"] - LOAD_LN_ML[0])
     edss = float(baseline["edss"])
     return ClinicalRecord(
         age_years=round(float(baseline["age"]), 1),
@@ -149,6 +151,14 @@ def _baseline(rng: np.random.Generator) -> dict[str, float]:
         "atrophy": float(atrophy),
         "relapses": relapses,
     }
+
+
+def _num_lesions(rng: np.random.Generator, more_ln_ml: float) -> int:
+    """Number of lesions at a load that is `more_ln_ml` above the mean."""
+    mean, spread = LESIONS_LN
+    below, above = LESIONS_WITH_LN_ML
+    mean += below * min(more_ln_ml, 0) + above * max(more_ln_ml, 0)
+    return int(np.clip(np.exp(mean + spread * rng.standard_normal()), 15, 350))
 
 
 def _log_odds(baseline: dict[str, float]) -> tuple[float, float]:

@@ -74,7 +74,7 @@ def make_mimics(rng: np.random.Generator, anatomy: Anatomy) -> Mimics:
         bump(mni_mm, (23, -20, 10), (3, 4, 9)) + bump(mni_mm, (22, -24, 34), (5, 6, 11))
     )
     tissue = (lining + caps + dirty + tracts) * (1 - anatomy.csf_DHW)
-    tissue = tissue + 0.025 * slow + 0.025 * quick + 0.02 * smooth_field(rng, grid, 2.2)
+    tissue = tissue + 0.04 * slow + 0.03 * quick + 0.03 * smooth_field(rng, grid, 2.2)
     plexus = np.clip(bump(mni_mm, (22, -42, 11), (4, 5, 5)) + 0.6 * bump(mni_mm, (8, -8, 20), (3, 9, 3)), 0, 1)
     plexus = np.clip(plexus * (1 + 0.6 * quick), 0, 1) * anatomy.csf_DHW * rng.uniform(0.3, 1.0)
     cisterns = bump(mni_mm, (0, -12, -14), (16, 16, 12)) + bump(mni_mm, (0, -44, -32), (6, 6, 9))

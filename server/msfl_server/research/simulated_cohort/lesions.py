@@ -5,16 +5,24 @@ Legend: D, H, W are voxels towards right, anterior and superior (RAS).
 Sizes and volumes follow 30 consensus masks (Lesjak et al. 2017, doi 10.1007/s12021-017-9348-7).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msfl_server.research.simulated_cohort.anatomy import Anatomy, bump
+from msfl_server.research.simulated_cohort.bands import FLAIR_PEAK, draw_band
 from msfl_server.research.simulated_cohort.fields import Volume, smooth_field
 
-SINGLE_LN_MM3 = (3.05, 1.37)  # mean and standard deviation of ln(volume of one discrete lesion)
-SINGLE_MM3 = (3.0, 4000.0)
+SINGLE_LN_MM3 = (2.7, 1.4)  # mean and standard deviation of ln(volume of one discrete lesion)
+SINGLE_MM3 = (4.0, 4000.0)
+LARGEST_SINGLE = 0.25  # of the whole volume: the largest discrete lesion's share, at most
+APART_MM = 2.5  # room between two lesions when they appear
+TRIES = 12  # places that are tried for a lesion
+_DIRECTIONS = np.array([[0, 0, 0], *np.eye(3), *-np.eye(3), *np.array(list(product((-1, 1), repeat=3))) / np.sqrt(3)])
+RAGGED_SIZE = 0.9  # mean radius of a ragged lesion over that of a sphere of its volume
 EDGE_MM = 0.42  # half width of the soft border
 # Periventricular, deep white, juxtacortical and infratentorial lesions, relative to those of MS.
 PATTERNS = {"ms": (1.0, 1.0, 1.0, 1.0), "nmosd": (0.2, 1.0, 0.3, 6.0), "spots": (0.1, 1.0, 0.8, 0.0)}
@@ -26,7 +34,7 @@ class LesionBurden:
 
     Attributes:
         volume_ml: Volume of all lesions at baseline.
-        num_lesions: Discrete lesions at baseline, besides the periventricular band.
+        num_lesions: Lesions at baseline, pieces of the periventricular band included.
         new_lesions: Lesions that appear within the year of follow-up.
         enlarging_lesions: Discrete lesions that grow within that year.
         pattern: Where they lie, a key of `PATTERNS`; only those of MS run together along the ventricles.
@@ -88,19 +96,21 @@ def make_lesions(rng: np.random.Generator, anatomy: Anatomy, burden: LesionBurde
     Returns:
         Maps of the baseline and of the follow-up; the follow-up contains the baseline's lesions.
     """
-    habit = float(np.clip(rng.normal(0.0, 0.08), -0.14, 0.2))  # some patients' lesions are brighter throughout
-    volumes_mm3 = _discrete_volumes(rng, burden)
+    habit = float(np.clip(rng.normal(0.0, 0.05), -0.1, 0.12))  # some patients' lesions are brighter throughout
     texture = smooth_field(rng, anatomy.grid, 2.5) + 0.6 * smooth_field(rng, anatomy.grid, 5.0)
     prior = placement_prior(rng, anatomy, burden.pattern)
-    lesions = _place(rng, anatomy, prior, volumes_mm3, habit)
-    band_ml = burden.volume_ml - volumes_mm3.sum() / 1000
-    band = _band(rng, anatomy, max(band_ml, 0.0) if burden.pattern == "ms" else 0.0, habit)
+    volumes_mm3 = _discrete_volumes(rng, burden)
+    band_ml = burden.volume_ml - volumes_mm3.sum() / 1000 if burden.pattern == "ms" else 0.0
+    band, num_pieces = draw_band(rng, anatomy, band_ml, habit)
+    discrete = max(len(volumes_mm3) - num_pieces, 1)
+    volumes_mm3 = np.sort(rng.permutation(volumes_mm3)[:discrete])[::-1]
+    lesions = _place(rng, anatomy, (prior, band[0]), [], volumes_mm3, habit)
     baseline = _finish(anatomy, _render(anatomy, lesions, texture, band), texture)
 
     grown = rng.permutation(len(lesions))[: burden.enlarging_lesions]
     later = [replace(lesions[i], radius_mm=lesions[i].radius_mm * 1.5 + 0.7) for i in grown]
     new_mm3 = np.clip(np.exp(rng.normal(4.3, 0.8, burden.new_lesions)), 25, 1500)
-    fresh = _place(rng, anatomy, prior, new_mm3, habit + 0.1)
+    fresh = _place(rng, anatomy, (prior, band[0]), lesions + later, new_mm3, habit + 0.1)
     raw = _render(anatomy, lesions + later + fresh, texture, band)
     return baseline, _finish(anatomy, raw, texture)
 
@@ -125,54 +135,91 @@ def placement_prior(rng: np.random.Generator, anatomy: Anatomy, pattern: str = "
         anatomy.mni_mm, (20, -56, -34), (9, 9, 7)
     )
     taste = np.exp(rng.normal(0, 0.5, 4)) * np.array(PATTERNS[pattern])
-    weight = 0.9 * taste[0] * periventricular + 0.22 * taste[1] * deep + 0.09 * taste[2] * juxtacortical
+    weight = 0.9 * taste[0] * periventricular + 0.32 * taste[1] * deep + 0.035 * taste[2] * juxtacortical
     tissue = anatomy.wm_DHW + 0.04 * anatomy.gm_DHW
-    weight = tissue * (weight + 0.02) + 0.18 * taste[3] * infratentorial * (1 - anatomy.csf_DHW)
+    weight = tissue * (weight + 0.02) + 0.22 * taste[3] * infratentorial * (1 - anatomy.csf_DHW)
     inner = (anatomy.brain_mm_DHW > 2) & (anatomy.ventricle_mm_DHW > 0.2) & (anatomy.csf_DHW < 0.3)
     return np.where(inner, weight, 0).astype(np.float32)
 
 
 def _discrete_volumes(rng: np.random.Generator, burden: LesionBurden) -> NDArray[np.float64]:
-    """Volumes of the discrete lesions, mm3, at most the burden in all, largest first."""
+    """Volumes of the discrete lesions, mm3, largest first; together at most the burden, unless that is tiny."""
     if not burden.num_lesions:
         return np.zeros(0)
     mean, spread = SINGLE_LN_MM3
-    volumes = np.clip(np.exp(rng.normal(mean, spread, burden.num_lesions)), *SINGLE_MM3)
-    share = float(rng.uniform(0.45, 1.0)) if burden.volume_ml < 4 else float(rng.uniform(0.1, 0.5))
-    share = share if burden.pattern == "ms" else 1.0
-    allowed = share * burden.volume_ml * 1000
-    volumes = volumes[np.cumsum(volumes) <= allowed]
-    return np.asarray(np.sort(volumes)[::-1] if len(volumes) else np.array([allowed]), np.float64)
+    whole_mm3 = 1000 * burden.volume_ml
+    low = min(SINGLE_MM3[0], whole_mm3 / burden.num_lesions)
+    high = min(SINGLE_MM3[1], max(LARGEST_SINGLE * whole_mm3, 2 * low))
+    volumes = np.clip(np.exp(rng.normal(mean, spread, burden.num_lesions)), low, high)
+    allowed = whole_mm3 * (float(rng.uniform(0.75, 1.0)) if burden.pattern == "ms" else 1.0)
+    while volumes.sum() > allowed * 1.001 and volumes.max() > low:
+        volumes = np.maximum(volumes * max(allowed / volumes.sum(), 0.5), low)
+    return np.asarray(np.sort(volumes)[::-1], np.float64)
 
 
 def _place(
-    rng: np.random.Generator, anatomy: Anatomy, prior: Volume, volumes_mm3: NDArray[np.float64], habit: float
+    rng: np.random.Generator,
+    anatomy: Anatomy,
+    where: tuple[Volume, Volume],
+    present: Sequence[Lesion],
+    volumes_mm3: NDArray[np.float64],
+    habit: float,
 ) -> list[Lesion]:
-    """Draw a position, shape and brightness for each lesion; large ones keep to the densest places."""
+    """Draw a position, shape and brightness for each lesion, where there is room apart from the band and the others.
+
+    Args:
+        rng: Source of randomness.
+        anatomy: The patient's brain.
+        where: Density of centres, and the band's extent.
+        present: Lesions that are there already.
+        volumes_mm3: Volumes, mm3; large ones keep to the densest places.
+        habit: The patient's brightness.
+    """
     if not len(volumes_mm3):
         return []
+    prior, band = where
     flat = prior.ravel()
     everywhere = np.cumsum(flat, dtype=np.float64)
     dense = np.cumsum(flat.astype(np.float64) ** 1.7)
-    lesions = []
+    lesions: list[Lesion] = []
+    step = np.array(anatomy.grid.spacing_mm)
     for volume in volumes_mm3:
         cumulative = dense if volume > 150 else everywhere
-        voxel = int(np.searchsorted(cumulative, rng.random() * cumulative[-1]))
-        centre = np.array(np.unravel_index(min(voxel, flat.size - 1), prior.shape))
-        near = anatomy.ventricle_mm_DHW[tuple(centre)] < 7
         radius_mm = float((3 * volume / (4 * np.pi)) ** (1 / 3))
+        voxels = np.searchsorted(cumulative, rng.random(TRIES) * cumulative[-1])
+        centres = np.stack(np.unravel_index(np.minimum(voxels, flat.size - 1), prior.shape), 1)
+        centre = centres[_roomiest(centres, step, 1.2 * radius_mm, [*present, *lesions], band)]
+        near = anatomy.ventricle_mm_DHW[tuple(centre)] < 7
         lesions.append(
             Lesion(
                 centre=centre,
                 radius_mm=radius_mm,
                 axes=_axes(rng, anatomy, centre, perivenular=bool(near)),
                 elongation=float(rng.uniform(1.0, 2.4 if near else 1.8)),
-                flair=float(np.clip(rng.normal(0.82 + habit, 0.18), 0.35, 1.25)),
+                flair=float(np.clip(rng.normal(FLAIR_PEAK[0] + habit, FLAIR_PEAK[1]), 0.3, 1.05)),
                 t1w_loss=_t1w_loss(rng, volume),
                 sharpness=float(np.clip(rng.normal(0.9, 0.25), 0.35, 1.3)),
             )
         )
     return lesions
+
+
+def _roomiest(
+    centres: NDArray[np.int64], step_mm: NDArray[np.float64], radius_mm: float, others: list[Lesion], band: Volume
+) -> int:
+    """The first of the centres with room around it; without one, the one that is furthest from the others."""
+    room_mm = np.full(len(centres), np.inf)
+    if others:
+        theirs = np.stack([other.centre for other in others])
+        reach_mm = np.array([1.2 * other.radius_mm for other in others])
+        apart_mm = np.linalg.norm((centres[:, None] - theirs[None]) * step_mm, axis=-1) - reach_mm
+        room_mm = apart_mm.min(axis=1) - radius_mm
+    around = np.rint((radius_mm + APART_MM) * _DIRECTIONS / step_mm).astype(np.int64)
+    points = np.clip(centres[:, None] + around[None], 0, np.array(band.shape) - 1)
+    touches = (band[tuple(np.moveaxis(points, -1, 0))] > 0.3).any(axis=1)
+    room_mm = np.where(touches, np.minimum(room_mm, 0) - 100, room_mm)
+    free = np.flatnonzero(room_mm > APART_MM)
+    return int(free[0]) if len(free) else int(np.argmax(room_mm))
 
 
 def _t1w_loss(rng: np.random.Generator, volume_mm3: float) -> float:
@@ -218,38 +265,12 @@ def _render(
         offset_mm = (offsets - lesion.centre) * step @ lesion.axes.T
         width = lesion.elongation ** (-1 / 3)
         distance = np.linalg.norm(offset_mm / np.array([width * lesion.elongation, width, width]), axis=-1)
-        ragged = lesion.radius_mm * (1 + 0.30 * texture[box])
+        ragged = lesion.radius_mm * (RAGGED_SIZE + 0.30 * texture[box])
         height = 1 / (1 + np.exp(np.clip((distance - ragged) * lesion.sharpness / EDGE_MM, -30, 30)))
         extent[box] = np.maximum(extent[box], height)
         flair[box] = np.maximum(flair[box], height * lesion.flair)
         loss[box] = np.maximum(loss[box], height * lesion.t1w_loss)
     return extent, flair, loss
-
-
-def _band(rng: np.random.Generator, anatomy: Anatomy, volume_ml: float, habit: float) -> tuple[Volume, Volume, Volume]:
-    """Ragged confluent lesions around horns, bodies and callosum: a random field cut at the volume."""
-    empty = np.zeros(anatomy.grid.shape, np.float32)
-    voxel_ml = float(np.prod(anatomy.grid.spacing_mm)) / 1000
-    if volume_ml < 0.05:
-        return empty, empty, empty
-    grid, mni_mm = anatomy.grid, anatomy.mni_mm
-    distance = np.maximum(anatomy.ventricle_mm_DHW, 0)
-    horns = bump(mni_mm, (20, 30, 8), (9, 9, 10)) + 1.2 * bump(mni_mm, (29, -52, 16), (9, 14, 11))
-    horns = horns + 1.1 * bump(mni_mm, (25, -10, 30), (9, 24, 9)) + 0.8 * bump(mni_mm, (36, -28, -12), (7, 14, 7))
-    ragged = 0.55 * smooth_field(rng, grid, 7) + 0.5 * smooth_field(rng, grid, 3.5) + 0.25 * smooth_field(rng, grid, 2)
-    spread_mm = 4.5 + 1.6 * np.log1p(volume_ml)
-    lining = 0.08 * volume_ml**0.6 * np.exp(-distance / 1.5)  # a heavy load lines the whole wall
-    score = lining + 1.6 * np.exp(-distance / spread_mm) + 0.8 * horns + 0.75 * ragged
-    score = score - 4 * np.maximum(0.55 - anatomy.wm_DHW, 0) - 3.0 * (mni_mm[2] < -22)
-    allowed = (anatomy.csf_DHW < 0.5) & (anatomy.ventricle_mm_DHW > -0.3) & (anatomy.brain_mm_DHW > 3)
-    candidates = score[allowed]
-    count = int(np.clip(volume_ml / voxel_ml, 1, candidates.size - 1))
-    threshold = np.partition(candidates, candidates.size - count)[candidates.size - count]
-    margin = np.where(allowed, score - threshold, -1)
-    extent = (1 / (1 + np.exp(-np.clip(margin / 0.06, -30, 30)))).astype(np.float32)
-    brightness = np.clip(0.76 + habit + 0.15 * smooth_field(rng, grid, 7), 0.4, 1.1)
-    loss = np.clip(0.40 + 0.12 * smooth_field(rng, grid, 8), 0.1, 0.65)
-    return extent, (extent * brightness).astype(np.float32), (extent * loss).astype(np.float32)
 
 
 def _finish(anatomy: Anatomy, raw: tuple[Volume, Volume, Volume], texture: Volume) -> LesionMaps:

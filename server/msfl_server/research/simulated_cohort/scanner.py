@@ -13,6 +13,7 @@ from msfl_server.research.simulated_cohort.contrast import SequenceContrast
 from msfl_server.research.simulated_cohort.fields import Grid, Volume, head_grid, smooth_field
 
 FWHM_PER_SIGMA = 2.3548
+FAINTEST = 0.15  # height of a lesion's profile in a voxel below which a rater sees none
 INT16_WHITE_MATTER = 1000.0  # stored value of white matter at gain 1
 
 
@@ -76,7 +77,7 @@ def draw_scanner(rng: np.random.Generator, name: str, spacing_mm: float, *, thic
     thickness_mm = float(rng.uniform(3.0, 4.5)) if thick_slices else float(rng.choice([1.0, 1.0, 1.2, 2.0, 3.0]))
     thickness_mm = max(round(thickness_mm, 1), spacing_mm)
     contrast = SequenceContrast(
-        flair_gm=float(rng.uniform(1.12, 1.32)),
+        flair_gm=float(rng.uniform(1.18, 1.38)),
         flair_csf=float(rng.uniform(0.05, 0.28)),
         flair_lesion=float(rng.uniform(1.0, 1.2)),
         t1w_gm=float(rng.uniform(0.62, 0.82)),
@@ -177,7 +178,7 @@ def averaged(image_DHW: Volume, source: Grid, target: Grid) -> Volume:
 def outline(
     rng: np.random.Generator, extent_DHW: Volume, source: Grid, target: Grid, rater: Rater
 ) -> NDArray[np.uint8]:
-    """Outline lesions as a rater would.
+    """Outline lesions as a rater would; of one that is too small for the voxels, the one that shows most of it.
 
     Args:
         rng: Source of randomness: the hand's unsteadiness.
@@ -192,6 +193,7 @@ def outline(
     profile = averaged(extent_DHW, source, target)
     hand = 0.05 * smooth_field(rng, target, 6.0)
     mask = profile > np.clip(rater.threshold + hand, 0.2, 0.8)
+    mask |= (profile > FAINTEST) & (profile == ndimage.maximum_filter(profile, 3))
     labels, num_lesions = ndimage.label(mask, np.ones((3, 3, 3)))
     volumes_mm3 = np.bincount(labels.ravel(), minlength=num_lesions + 1) * float(np.prod(target.spacing_mm))
     kept = volumes_mm3 >= rater.smallest_mm3

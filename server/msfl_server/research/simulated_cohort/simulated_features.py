@@ -1,7 +1,7 @@
 """Features of a simulated person without images: drawn from the record as images of it would show them.
 
 Means and spreads are those measured on images of the simulated cohort (32 visits at 2 mm): brain and fluid together
-1960 ml, parenchymal fraction .78, ventricles 21 ml, of 35 lesions a third periventricular but nine tenths of the
+1960 ml, parenchymal fraction .78, ventricles 21 ml, a third of the lesions periventricular but nine tenths of the
 volume. Atrophy shrinks tissue and widens ventricles; lesions follow the record's burden and pattern. Each scanner
 shifts what it measures: volumes by 3%, signal and texture by one spread between persons, lesion volume and count by
 10%.
@@ -73,7 +73,7 @@ def draw_head(rng: np.random.Generator, record: ClinicalRecord) -> Head:
     inside_ml = float(rng.normal(2060 if record.sex == "M" else 1920, 140))
     deviations = dict(zip(FEATURES, rng.normal(size=len(FEATURES)), strict=True))
     shares = rng.dirichlet(20 * np.array(_COUNT_SHARES[record.burden.pattern]))
-    return Head(inside_ml, deviations, shares, 0.5 * float(np.exp(rng.normal(0, 0.2))))
+    return Head(inside_ml, deviations, shares, 0.85 * float(np.exp(rng.normal(0, 0.1))))
 
 
 def simulate_features(
@@ -160,7 +160,7 @@ def _lesions(
     sizes = counts * np.array(_SIZES[burden.pattern]) * np.exp(rng.normal(0, 0.3, len(ZONES)))
     volumes_ml = volume_ml * sizes / sizes.sum() if count else np.zeros(len(ZONES))
     largest_ml = float(volumes_ml.max() * (1 if counts[volumes_ml.argmax()] == 1 else rng.uniform(0.3, 0.95)))
-    median_mm3 = min(float(np.exp(rng.normal(4.15, 0.4))), 1000 * volume_ml / count) if count else 0.0
+    median_mm3 = min(float(np.exp(rng.normal(3.3, 0.4))), 1000 * volume_ml / count) if count else 0.0
     values = {"lesion_volume": ("ml", float(volumes_ml.sum())), "lesion_count": ("", float(count))}
     for zone, number, zone_ml in zip(ZONES, counts, volumes_ml, strict=True):
         values |= {f"lesion_volume_{zone}": ("ml", float(zone_ml)), f"lesion_count_{zone}": ("", float(number))}

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from msfl_common.config.base import Task
 from msfl_common.config.message_kinds import KINDS
 from msfl_common.config.optimisation import written_out
 from msfl_common.config.site import Policy, SiteConfig, load_site
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import InputError
+from msfl_common.config.yaml_template import commented_yaml
+from msfl_common.errors import ConfigError, InputError
 from msfl_common.system.files import write_text
+from msfl_common.system.reading import parse_record
 
-RUN_FILE, SITES_FOLDER = "run.json", "sites"
+RUN_FILE, SITES_FOLDER, STUDY_FILE = "run.json", "sites", "study.yaml"
 
 
 class RunSetup(BaseModel):
@@ -52,10 +54,7 @@ def claim_folder(out: Path, setup: RunSetup) -> None:
         InputError: it holds another run or other files, or cannot be written; or the study leaves out a site that there
             is not, or needs more sites than there are.
     """
-    left_out, names = setup.study.left_out, [site.name for site in setup.sites]
-    if left_out is not None and left_out not in names:
-        raise InputError(f"classification.fold.site: there is no site {left_out}; there are {', '.join(names)}")
-    _check_quorum(setup.study, [name for name in names if name != left_out])
+    check_sites(setup.study, [site.name for site in setup.sites])
     if (out / RUN_FILE).exists():
         if written_out(read_setup(out).study) != written_out(setup.study):
             raise InputError(f"{out}: belongs to another study or other settings; choose another --output")
@@ -68,6 +67,18 @@ def claim_folder(out: Path, setup: RunSetup) -> None:
         write_setup(out, setup)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --output") from None
+
+
+def check_sites(study: StudyConfig, names: Sequence[str]) -> None:
+    """Hold a study against the sites that there are.
+
+    Raises:
+        InputError: it leaves out a site that there is not, or needs more sites than there are.
+    """
+    left_out = study.left_out
+    if left_out is not None and left_out not in names:
+        raise InputError(f"classification.fold.site: there is no site {left_out}; there are {', '.join(names)}")
+    _check_quorum(study, [name for name in names if name != left_out])
 
 
 def _check_quorum(study: StudyConfig, learners: list[str]) -> None:
@@ -87,12 +98,19 @@ def _check_quorum(study: StudyConfig, learners: list[str]) -> None:
 
 def unclaim_folder(out: Path) -> None:
     """Let go of the folder of a run that cannot begin: corrected, the study may take it."""
-    (out / RUN_FILE).unlink(missing_ok=True)
+    for name in (RUN_FILE, STUDY_FILE):
+        (out / name).unlink(missing_ok=True)
 
 
 def write_setup(out: Path, setup: RunSetup) -> None:
     """Write down in `out` how its run was started."""
     write_text(out / RUN_FILE, setup.model_dump_json(indent=2) + "\n")
+
+
+def keep_study(out: Path, study: StudyConfig, assignments: Sequence[str]) -> None:
+    """Write the study of a run into its folder, every setting written out, with what was set on the command line."""
+    told = "".join(f"\n--set {one}" for one in assignments)
+    write_text(out / STUDY_FILE, commented_yaml(study, f"The study as it was run, with every setting.{told}"))
 
 
 def read_setup(out: Path) -> RunSetup:
@@ -103,11 +121,11 @@ def read_setup(out: Path) -> RunSetup:
     """
     path = out / RUN_FILE
     try:
-        return RunSetup.model_validate_json(path.read_bytes())
+        return parse_record(RunSetup, path.read_bytes(), str(path))
     except OSError:
         raise InputError(f"{path}: not there; expected the --output folder of an earlier run") from None
-    except ValidationError as error:
-        raise InputError(f"{path}: damaged, or of another version: {error.errors()[0]['msg']}") from None
+    except ConfigError as error:
+        raise InputError(f"{error}; it is damaged, or of another version: begin anew with another --output") from None
 
 
 def virtual_sites(cohort: Path | None, files: Sequence[Path], out: Path, study: StudyConfig) -> tuple[SiteConfig, ...]:

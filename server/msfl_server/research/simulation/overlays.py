@@ -36,7 +36,7 @@ def example_overlays(setup: RunSetup, stage_run: StageRun) -> list[Overlay]:
     overlays = []
     for site in setup.sites[:MOST_SITES]:
         cases = check_site(site, study.inputs).cases
-        _, validation = split_segmentation(site, stage_run.study, cases)
+        validation = split_segmentation(site, stage_run.study, cases).validation
         prepared = [
             case for case in make_network_inputs(validation, study.inputs, site.state / "cache", 1) if case is not None
         ]

@@ -38,6 +38,7 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
     with run_display(setup.study.rounds.num_rounds) as display:
         display.say(origin(setup.study, start_from))
         if not has_begun(setup.study, out):
+            display.doing("looking through the sites' cases")
             forecasts = foresee_run(setup, display.on_progress)
             say_forecasts(setup.study, forecasts, alert)
             try:
@@ -45,6 +46,7 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
             except InputError:
                 unclaim_folder(out)
                 raise
+        display.doing("opening MLflow's store")
         return run_stages(
             setup.study,
             first_of,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -25,7 +26,7 @@ def estimates_chart(results: PipelineResults, best: Mapping[str, Row]) -> str:
     nested = {one.classifier: one.scored for one in results.nested}
     names = list(best)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 1.0 + 0.42 * len(names)), layout="constrained")
+        figure = Figure(figsize=(5.6, 1.0 + 0.42 * len(names)), layout="constrained")
         axes = figure.add_subplot()
         for row, name in enumerate(names):
             _whisker(axes, row - 0.2, best[name].scored, INK, "s")
@@ -77,7 +78,7 @@ def chance_chart(rows: Sequence[Row]) -> str:
     tested = [(row, row.chance.z) for row in rows if row.chance is not None and row.chance.z is not None]
     names = list(dict.fromkeys(row.classifier for row, _ in tested))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 3.4), layout="constrained")
+        figure = Figure(figsize=(5.6, 3.6 + 0.2 * math.ceil(len(names) / 3)), layout="constrained")
         axes = figure.add_subplot()
         for number, name in enumerate(names):
             points = [(row.scored.metrics["accuracy"], z) for row, z in tested if row.classifier == name]
@@ -86,7 +87,7 @@ def chance_chart(rows: Sequence[Row]) -> str:
         axes.axhline(1.96, color=LINE, linewidth=1.4, linestyle=(0, (4, 3)))
         axes.set_xlabel("accuracy of left-out cases")
         axes.set_ylabel("z against permuted labels")
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=3)
         return inline_svg(figure, "pipelines-chance")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from msfl_common.system.files import write_text
+from msfl_server.report.shell import render
 from msfl_server.research.small_cohort.charts import STEPS, chance_chart, estimates_chart, options_chart
 from msfl_server.research.small_cohort.classifiers import CLASSIFIERS
 from msfl_server.research.small_cohort.measures import Chance, Effect
@@ -27,26 +27,26 @@ def write_page(out: Path, results: PipelineResults, document: Mapping[str, Any])
         results: what is shown.
         document: of `results_document`: counts and settings.
     """
-    environment = Environment(
-        loader=PackageLoader("msfl_server"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     names = list(results.effects)
     best = {name: results.best_of(name, 1)[0] for name in names}
     nested = {one.classifier: one for one in results.nested}
-    page = environment.get_template("pipelines.html.j2").render(
+    page = render(
+        "pipelines.html.j2",
         document=document,
         tiles=_tiles(results, document),
-        estimates=Markup(estimates_chart(results, best)),
-        estimates_alt=_estimates_alt(best, nested),
+        estimates=_chart("Best and nested estimate", _estimates_alt(best, nested), estimates_chart(results, best)),
         best=[_row(row) for row in results.best],
         classifiers=[_classifier(name, best[name], nested[name], results) for name in names],
         together=_nested(nested["all"]),
-        charts=[{"title": title, "svg": Markup(options_chart(step, results.rows))} for step, title in STEPS.items()],
-        chance=Markup(chance_chart(results.rows)) if any(row.chance and row.chance.z for row in results.rows) else None,
+        charts=[
+            _chart(
+                title,
+                f"Accuracy of all pipelines by {title.lower()}; the table below has the changes.",
+                options_chart(step, results.rows),
+            )
+            for step, title in STEPS.items()
+        ],
+        chance=_chance_chart(results.rows),
         names=names,
         effects=_effects(results),
         tuned=_tuned(results),
@@ -55,6 +55,17 @@ def write_page(out: Path, results: PipelineResults, document: Mapping[str, Any])
     path = out / PAGE_FILE
     write_text(path, page)
     return path
+
+
+def _chart(title: str, alt: str, svg: str) -> dict[str, Any]:
+    return {"title": title, "alt": alt, "svg": Markup(svg)}
+
+
+def _chance_chart(rows: Sequence[Row]) -> dict[str, Any] | None:
+    if not any(row.chance and row.chance.z for row in rows):
+        return None
+    alt = "Accuracy and z-score of the pipelines that were tested by permutations."
+    return _chart("Against permuted labels", alt, chance_chart(rows))
 
 
 def _tiles(results: PipelineResults, document: Mapping[str, Any]) -> list[dict[str, str]]:

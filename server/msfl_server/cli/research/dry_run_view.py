@@ -1,0 +1,30 @@
+"""What a simulation would be, as a person sees it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from msfl_server.research.simulation.dry_run import DryRun
+from msfl_server.run.cost import spoken_bytes
+
+
+def print_dry_run(console: Console, found: DryRun) -> None:
+    """Stages, sites, and what they will refuse or withhold."""
+    study, num_sites = found.study, len(found.sites)
+    console.print(f"{study.name}: {study.task}, {num_sites} sites, rounds need {study.rounds.quorum}")
+    for cost in found.costs:
+        what = "" if cost.stage == "final" else f"{cost.stage}: "
+        console.print(
+            f"{what}{cost.spoken_rounds} of {cost.model}, {cost.num_parameters:,} parameters; in a round each site "
+            f"is sent up to {spoken_bytes(cost.to_site_bytes)} and answers {spoken_bytes(cost.from_site_bytes)}"
+        )
+    table = Table("site", "training cases", "of patients", "validation patients", "test patients")
+    for one in found.sites:
+        counts = (one.cases_train, one.patients_train, one.patients_validation, one.patients_test)
+        table.add_row(one.site, *("-" if count is None else str(count) for count in counts))
+    console.print(table)
+    for line in found.lines or ["Every step can be answered, and every figure told."]:
+        console.print(Text(line, "yellow" if found.lines else ""))
+    console.print("How long it takes shows after the first round. Nothing of a run was written.")

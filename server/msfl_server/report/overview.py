@@ -1,0 +1,130 @@
+"""The report in plain words, for who pays for a study or answers for it, of what the coordinator knows.
+
+What was trained, by whom, and how good it is; who was left out; what left each site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from msfl_common.config.study import StudyConfig
+from msfl_server.report.charts import format_interval, format_value
+from msfl_server.results.received import Tally, say_size, tally, title_of, totals
+from msfl_server.results.summary import MetricSummary, Summary
+from msfl_server.rounds.exchange import meaning_of
+from msfl_server.study.ledger_heads import HEADS_FILE, MEANINGS, compare
+
+# What a figure says to who has not met it, for one that is as high as can be told.
+_PLAIN = {
+    "dsc_native": "Dice of its outlines against those drawn by hand, on the patients' own images (1: the same)",
+    "dsc": "Dice of its outlines against those drawn by hand, on the study's grid (1: the same)",
+    "auroc": "AUROC (1: every patient with the outcome is told from every one without it, 0.5: no better than chance)",
+    "accuracy": "accuracy (the share of patients for whom it is right)",
+    "balanced_accuracy": "balanced accuracy (right in each class, the mean over classes)",
+    "brier": "Brier score (mean squared error of the probabilities; 0 is best)",
+}
+
+
+def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
+    """Some sentences: what was trained, by whom and from how much, how good it is, and what is not known."""
+    names = [site.name for site in summary.sites]
+    cases = sum(site.cases_train for site in summary.sites)
+    who = f"{len(names)} site{'s' * (len(names) != 1)} ({', '.join(names)})" if names else "No site"
+    sentences = [
+        f"{who} trained {_what(summary, study)}, from {cases} training cases and in {summary.rounds_completed} "
+        f"round{'s' * (summary.rounds_completed != 1)}. Images and records of patients stayed where they were."
+    ]
+    if not summary.is_finished:
+        sentences.append(
+            f"The run is not finished: {summary.rounds_completed} of {summary.rounds_requested} rounds are complete, "
+            "and its figures are of the model as it is so far."
+        )
+    sentences.append(_how_good(summary))
+    sentences.append(
+        "How good a model of one site alone, or of all data in one place, would be was not measured in this run."
+    )
+    return sentences
+
+
+def exclusions(summary: Summary) -> list[dict[str, Any]]:
+    """Each site and reason for which it was left out of something, with the rounds; what was left out is its answer."""
+    counted: dict[tuple[str, str, str], list[int]] = {}
+    for record in summary.history:
+        for failure in record.sites_failed:
+            counted.setdefault((failure.site, failure.step or "a round", failure.code), []).append(record.round)
+    return [
+        {"site": site, "step": step, "code": code, "meaning": meaning_of(code), "rounds": _rounds(rounds)}
+        for (site, step, code), rounds in sorted(counted.items())
+    ]
+
+
+def what_left(out: Path) -> dict[str, Any]:
+    """A row a site and kind of message, with all together; and where each site's ledger ends, in a deployed study."""
+    counted = tally(out)
+    rows = [
+        _left(site, kind, one)
+        for site, kinds in counted.items()
+        for kind, one in [*sorted(kinds.items()), ("", totals(kinds))]
+    ]
+    heads = next((file for file in (out / HEADS_FILE, out.parent / HEADS_FILE) if file.is_file()), None)
+    return {"rows": rows, "ledgers": list(_ledgers(heads)) if heads else []}
+
+
+def _left(site: str, kind: str, one: Tally) -> dict[str, Any]:
+    return {
+        "site": site,
+        "kind": title_of(kind) if kind else "all together",
+        "messages": one.messages,
+        "bytes": one.num_bytes,
+        "size": say_size(one.num_bytes),
+    }
+
+
+def _ledgers(heads: Path) -> Iterator[str]:
+    newest, broken = compare(heads)
+    for site, seen in sorted(newest.items()):
+        odd = sorted({MEANINGS[one.verdict] for one in broken if one.site == site})
+        yield (
+            f"{site}: the ledger ends at line {seen.receipt.number}, signed by the site and seen here"
+            + (f"; {'; '.join(odd)}" if odd else "")
+        )
+
+
+def _what(summary: Summary, study: StudyConfig) -> str:
+    contrasts = " and ".join(study.inputs.contrasts)
+    if summary.classification is None:
+        if summary.task == "classification":
+            return "a model that predicts an outcome"
+        return f"a model that outlines lesions of multiple sclerosis on {contrasts} images"
+    found = summary.classification
+    return f"a model that tells {' from '.join(found.classes)} of {found.outcome}"
+
+
+def _how_good(summary: Summary) -> str:
+    name = next((name for name in _PLAIN if name in summary.metrics), None)
+    if name is None:
+        return "How good it is is not known: no site told a figure; the reasons stand below."
+    metric: MetricSummary = summary.metrics[name]
+    cases = sum(site.num_cases for site in metric.per_site.values())
+    split = summary.classification.split if summary.classification else "validation"
+    told = f"{_PLAIN[name]} is {format_value(name, metric.mean)}"
+    if metric.ci95_low is not None:
+        told += f", in other such patients probably {format_interval(name, metric.ci95_low, metric.ci95_high)}"
+    few = " That is few patients: others may give quite another figure." if name in summary.few_patients else ""
+    if metric.ci95_low is None:
+        few = few or f" There is no interval ({format_interval(name, None, None)}): take it as a hint alone."
+    seen = "whom the choice of the threshold has seen" if split == "validation" and summary.classification else ""
+    basis = f"{cases} {split} cases, which it was not trained on{', but ' + seen if seen else ''}"
+    others = f" {len(metric.per_site)} of {len(summary.sites)} sites told it."
+    return f"Measured on {basis}: {told}.{others if len(metric.per_site) < len(summary.sites) else ''}{few}"
+
+
+def _rounds(rounds: list[int]) -> str:
+    unique = sorted(set(rounds))
+    if len(unique) > 1 and unique == list(range(unique[0], unique[-1] + 1)):
+        return f"{unique[0]} to {unique[-1]}"
+    if len(unique) > 6:
+        return f"{len(unique)}, from {unique[0]} to {unique[-1]}"
+    return ", ".join(map(str, unique))

@@ -1,0 +1,124 @@
+"""What the report shows of the patients: classes of each site and split, and a table 1 of the training cases.
+
+All of it is made of what sites send for the model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from msfl_common.config.site import Policy
+from msfl_common.config.study import StudyConfig
+from msfl_server.report.inputs import is_harmonized, title_of, unit_of
+from msfl_server.results.classification import ClassificationSummary, Part
+from msfl_server.results.training_inputs import Characteristics
+
+_PARTS: tuple[Part, ...] = ("training", "validation", "test")
+_SHARES = {"sex": ("Female", 0), "treated": ("Treated", 1)}  # inputs of 0 and 1: what is counted
+_COLUMN = {"all": "All sites", "class": "Class {}", "site": "{}"}
+_PLURAL = {"year": "years"}
+NOT_TOLD = "not told"
+FEW = "few"
+_FEWEST = Policy().min_patients  # of those with an input of 0 and 1, and without: fewer are not counted
+
+
+def class_counts_table(found: ClassificationSummary) -> dict[str, Any] | None:
+    """Cases of each class, site by site and split by split; None where no site told any."""
+    counts = found.class_counts
+    if not counts:
+        return None
+    sites = sorted({site for told in counts.values() for site in told})
+    parts = [part for part in _PARTS if part in counts]
+    total = {part: np.sum(list(counts[part].values()), axis=0).tolist() for part in parts}
+    rows = [("All that told", total), *((site, {part: counts[part].get(site) for part in parts}) for site in sites)]
+    return {
+        "parts": parts,
+        "classes": found.classes,
+        "rows": [{"label": label, "cells": _cells(found, parts, told)} for label, told in rows],
+        "csv": [
+            {"site": site, "split": part, "class": name, "cases": count}
+            for part in parts
+            for site, told in counts[part].items()
+            for name, count in zip(found.classes, told, strict=True)
+        ],
+    }
+
+
+def _cells(found: ClassificationSummary, parts: list[Part], told: Any) -> list[str]:
+    cells: list[str] = []
+    for part in parts:
+        counts = told[part]
+        cells += [NOT_TOLD] * len(found.classes) if counts is None else [_count(count, sum(counts)) for count in counts]
+    return cells
+
+
+def _count(count: int, of: int) -> str:
+    return f"{count} ({100 * count / of:.0f}%)" if of else str(count)
+
+
+def patients_table(found: ClassificationSummary, study: StudyConfig) -> dict[str, Any] | None:
+    """A table 1: inputs of the training cases, all together, by class and by site; None where they are not known.
+
+    Inputs that are scaled within each case say nothing of patients.
+    """
+    settings = study.classification
+    if not found.characteristics or settings is None or settings.preparation.subject_scaling != "none":
+        return None
+    hidden = [_of_few(name, found.characteristics, place) for place, name in enumerate(found.inputs)]
+    return {
+        "columns": [_COLUMN[one.of].format(one.name) for one in found.characteristics],
+        "num_cases": [one.cases for one in found.characteristics],
+        "rows": [
+            {
+                "title": _row_title(name),
+                "harmonized": is_harmonized(name, study),
+                "cells": [FEW if one.of in few else _cell(name, one, place) for one in found.characteristics],
+            }
+            for place, (name, few) in enumerate(zip(found.inputs, hidden, strict=True))
+        ],
+        "has_few": any(hidden),
+        "fewest": _FEWEST,
+        "csv": [
+            {"of": one.of, "name": one.name, "cases": one.cases, "input": name}
+            | ({"mean": None, "sd": None} if one.of in few else {"mean": mean, "sd": sd})
+            for one in found.characteristics
+            for name, mean, sd, few in zip(found.inputs, one.means, one.sds, hidden, strict=True)
+        ],
+        "is_of_visits": settings.outcome.observations == "every",
+    }
+
+
+def _of_few(name: str, told: Sequence[Characteristics], place: int) -> set[str]:
+    """The groups of columns that count nobody of an input of 0 and 1, as a count in them is of few.
+
+    One count that is left out alone would follow from the others, and from those of all by who knows one of two sites.
+    """
+    if name not in _SHARES:
+        return set()
+    few: set[str] = {one.of for one in told if not _are_many(one, place)}
+    is_of_two = sum(one.of == "site" for one in told) <= 2
+    return {one.of for one in told} if "site" in few and is_of_two else few
+
+
+def _are_many(one: Characteristics, place: int) -> bool:
+    count = round(one.means[place] * one.cases)
+    return all(some == 0 or some >= _FEWEST for some in (count, one.cases - count))
+
+
+def _row_title(name: str) -> str:
+    if name in _SHARES:
+        return f"{_SHARES[name][0]}, n (%)"
+    unit = unit_of(name)
+    return f"{title_of(name)}{'' if unit in ('1', 'point', 'relapse') else f', {_PLURAL.get(unit, unit)}'}, mean (SD)"
+
+
+def _cell(name: str, one: Characteristics, place: int) -> str:
+    mean, sd = one.means[place], one.sds[place]
+    if name in _SHARES:
+        share = mean if _SHARES[name][1] else 1 - mean
+        return _count(round(share * one.cases), one.cases)
+    digits = 1 if abs(mean) >= 10 else 2
+    return f"{mean:.{digits}f} ({'n/a' if sd is None else f'{sd:.{digits}f}'})"

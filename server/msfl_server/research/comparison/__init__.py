@@ -1,0 +1,1 @@
+"""Two runs side by side: settings that differ, and figures of the same patients."""

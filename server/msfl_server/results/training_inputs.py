@@ -1,0 +1,111 @@
+"""Whom a model of features was trained on: inputs and classes of each site, from the first sums that it sent anyway.
+
+A model of features begins with each site's count, sum and squared deviations of its inputs by class, over its training
+cases. They are all that stands here: nothing is asked of a site for it. A class of fewer patients than the site's floor
+is in no sum, and so not here.
+
+Legend: K classes, P inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+Floats = NDArray[np.float64]
+Row = tuple[float, ...]
+
+
+class TrainingInputs(BaseModel):
+    """A site's training cases."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    cases: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        description="training cases of each class; 0: none, or fewer patients than the site's floor"
+    )
+    means: tuple[Row, ...] = Field(description="mean of each input, class by class; 0 of a class without a case")
+    squares: tuple[tuple[Annotated[float, Field(ge=0)], ...], ...] = Field(
+        description="squared deviations from that mean, summed over the class's cases"
+    )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Cases, and of each input mean and standard deviation (divided by cases - 1; NaN of a single case)."""
+
+    num_cases: int
+    mean_P: Floats
+    sd_P: Floats
+
+
+def training_inputs(sums: Mapping[str, NDArray[np.float64]]) -> TrainingInputs:
+    """From a site's first sums: `counts` (K), `sums` and `squares` (K x P)."""
+    means_KP = sums["sums"] / np.maximum(sums["counts"], 1)[:, None]
+    return TrainingInputs(
+        cases=tuple(int(count) for count in sums["counts"]),
+        means=tuple(map(tuple, means_KP.tolist())),
+        squares=tuple(map(tuple, sums["squares"].tolist())),
+    )
+
+
+def spread_of(sites: Iterable[TrainingInputs], classes: Sequence[int] | None = None) -> Spread | None:
+    """All cases of these sites, or those of some classes, as if they were in one table; None without a case.
+
+    Squared deviations about the common mean are those about each group's own, and those of the groups' means.
+    """
+    groups = [
+        (site.cases[number], np.array(site.means[number]), np.array(site.squares[number]))
+        for site in sites
+        for number in (range(len(site.cases)) if classes is None else classes)
+        if site.cases[number]
+    ]
+    if not groups:
+        return None
+    num_cases = sum(count for count, _, _ in groups)
+    mean_P = np.sum([count * mean_P for count, mean_P, _ in groups], axis=0) / num_cases
+    squares_P = np.sum([own_P + count * (group_P - mean_P) ** 2 for count, group_P, own_P in groups], axis=0)
+    sd_P = np.sqrt(squares_P / (num_cases - 1)) if num_cases > 1 else np.full_like(mean_P, np.nan)
+    return Spread(num_cases, mean_P, sd_P)
+
+
+class Characteristics(BaseModel):
+    """Training cases of all sites, of a class at all sites, or of a site: what a table 1 has of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    of: Literal["all", "class", "site"] = Field(description="whose cases")
+    name: str = Field(description="the class or the site; empty of all")
+    cases: int = Field(ge=1, description="training cases")
+    means: Row = Field(description="mean of each input, in the order of `inputs`")
+    sds: tuple[float | None, ...] = Field(
+        description="standard deviation of each input, divided by cases - 1; null of a single case"
+    )
+
+
+def characteristics_of(sites: Mapping[str, TrainingInputs], classes: Sequence[str]) -> tuple[Characteristics, ...]:
+    """All together, by class and by site; by class only where no class is of one site, so that none is of one there.
+
+    A class that is left out alone would be what all have more than the others, so that all of them are.
+    """
+    groups: list[tuple[Literal["all", "class", "site"], str, Spread | None]] = [("all", "", spread_of(sites.values()))]
+    num_sites_K = [sum(one.cases[number] > 0 for one in sites.values()) for number in range(len(classes))]
+    if 1 not in num_sites_K:
+        groups += [("class", name, spread_of(sites.values(), [number])) for number, name in enumerate(classes)]
+    groups += [("site", name, spread_of([one])) for name, one in sorted(sites.items())]
+    return tuple(
+        Characteristics(
+            of=of,
+            name=name,
+            cases=spread.num_cases,
+            means=tuple(spread.mean_P.tolist()),
+            sds=tuple(None if np.isnan(sd) else float(sd) for sd in spread.sd_P),
+        )
+        for of, name, spread in groups
+        if spread is not None
+    )

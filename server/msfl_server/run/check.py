@@ -1,0 +1,140 @@
+"""What a coordinator can know of a study before any site has it: what `msfl-server check` says."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from msfl_common.config.policy_rules import beyond_policy, not_allowed
+from msfl_common.config.site import Policy
+from msfl_common.config.study import StudyConfig
+from msfl_common.errors import MsflError
+from msfl_common.models.unused_settings import unused_settings
+from msfl_common.system.files import quoted, read_secret
+from msfl_common.system.lock import holder
+from msfl_server.run.cost import cost_of, spoken_bytes
+from msfl_server.study.folder import certificate_warning, list_sites
+from msfl_server.study.paths import StudyFolder
+from msfl_server.study.ports import check_ports
+from msfl_server.study.server_config import load_server
+from msfl_server.study.sites import stale_kits
+
+Level = Literal["ok", "note", "fault"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: in order, to be known, or what `start` would fail of."""
+
+    level: Level
+    what: str
+    text: str
+
+
+def check_settings(study: StudyConfig) -> Iterator[Finding]:
+    """What the study's settings ask, and which of them do not act."""
+    contrasts = ", ".join(study.inputs.contrasts)
+    yield Finding("ok", "study", f"{study.name}: {study.task}, {contrasts}, rounds need {study.rounds.quorum} sites")
+    for line in unused_settings(study):
+        yield Finding("note", "setting", line)
+    try:
+        for cost in cost_of(study):
+            yield Finding(
+                "ok",
+                "model" if cost.stage == "final" else f"model of {cost.stage}",
+                f"{cost.model}, {cost.num_parameters:,} parameters, {cost.spoken_rounds}; in a round a site is "
+                f"sent up to {spoken_bytes(cost.to_site_bytes)} and answers {spoken_bytes(cost.from_site_bytes)}",
+            )
+    except MsflError as error:
+        yield Finding("fault", "model", str(error))
+    policy = Policy()
+    for line in beyond_policy(policy, study):
+        yield Finding("note", "policy", f"a site with the default policy refuses the study: {line}")
+    for kind in not_allowed(policy, study):
+        yield Finding(
+            "note", "policy", f"a site with the default policy does not send {kind}: it has to stand in `policy.allow`"
+        )
+    floor = max(policy.min_patients, study.min_patients)
+    yield Finding(
+        "ok", "patients", f"each figure and each class in it needs {floor} patients at a site, or is withheld"
+    )
+
+
+def check_folder(folder: StudyFolder, study: StudyConfig, lock: str) -> Iterator[Finding]:
+    """What `start` would need of the study's folder and of this machine; `lock`: the file that a running server has."""
+    yield from _looked_at("server", lambda: f"sites reach it at {load_server(folder.server_file).address}")
+    sites = list_sites(folder)
+    lacking = len(sites) < study.rounds.quorum
+    more = f"; a round needs {study.rounds.quorum}: add more with `msfl-server add-site`" if lacking else ""
+    yield Finding("note" if lacking else "ok", "sites", (", ".join(sites) or "none is authorised") + more)
+    try:
+        if warning := certificate_warning(folder):
+            yield Finding("note", "certificate", warning)
+        if stale := stale_kits(folder):
+            yield Finding(
+                "note",
+                "kits",
+                f"those of {', '.join(stale)} hold another study: run `msfl-server renew-kits {quoted(folder.root)}`",
+            )
+    except (MsflError, OSError) as error:
+        yield Finding("fault", "certificate", str(error))
+    yield from _secrets(folder)
+    if holder(folder.root / lock) is not None:
+        yield Finding("ok", "ports", "the study's server is running")
+    else:
+        yield from _looked_at("ports", lambda: _ports(folder))
+    yield from _disk(folder.root, study, max(len(sites), study.rounds.quorum))
+
+
+def _ports(folder: StudyFolder) -> str:
+    check_ports(folder, load_server(folder.server_file), patience_s=0)
+    return "all are free"
+
+
+def _secrets(folder: StudyFolder) -> Iterator[Finding]:
+    """Keys and passwords that other accounts may use."""
+    secrets = [folder.ca_key, folder.server_key, folder.ca_key.with_name("control.secret"), *_passwords(folder)]
+    faults = [fault for path in secrets if path.exists() for fault in _looked_at("secrets", partial(_read, path))]
+    yield from [one for one in faults if one.level == "fault"] or [
+        Finding("ok", "secrets", "this account's alone: " + ", ".join(path.name for path in secrets if path.exists()))
+    ]
+
+
+def _passwords(folder: StudyFolder) -> list[Path]:
+    try:
+        login = load_server(folder.server_file).mlflow_login
+    except MsflError:
+        login = None
+    own = folder.root / "mlflow" / "password"
+    return [own, *([login] if isinstance(login, Path) else [])]
+
+
+def _read(path: Path) -> str:
+    read_secret(path)
+    return str(path)
+
+
+def _disk(root: Path, study: StudyConfig, num_sites: int) -> Iterator[Finding]:
+    """Whether the checkpoints, and the answers of a round, have room."""
+    try:
+        needed = sum(cost.kept_bytes + 2 * num_sites * cost.from_site_bytes for cost in cost_of(study))
+    except MsflError:  # said already
+        return
+    free = shutil.disk_usage(root).free
+    text = f"{spoken_bytes(free)} free; checkpoints and answers of {num_sites} sites take {spoken_bytes(needed)}"
+    if free < needed:
+        yield Finding("fault", "disk", f"{text}: free some, or move the folder")
+    else:
+        yield Finding("ok", "disk", text)
+
+
+def _looked_at(what: str, look: Callable[[], str]) -> Iterator[Finding]:
+    try:
+        yield Finding("ok", what, look())
+    except (MsflError, OSError) as error:
+        for line in str(error).splitlines():
+            yield Finding("fault", what, line)

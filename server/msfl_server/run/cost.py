@@ -1,0 +1,80 @@
+"""What a study costs a site and its coordinator, from its settings alone: parameters, bytes sent, bytes kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from msfl_common.config.stages import Stage, stages_of, study_at
+from msfl_common.config.study import StudyConfig
+from msfl_common.models.expected_weights import weights_like
+from msfl_common.models.weights import Weights
+from msfl_server.aggregation.strategy import strategy_of
+from msfl_server.rounds.checkpoint import KEEP
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """A stage of a study.
+
+    Attributes:
+        stage: which one.
+        num_rounds: its rounds; of a model that ends by itself, the most that it needs.
+        model: the kind of network or model.
+        num_parameters: of the model; of one of features, the figures in its state.
+        to_site_bytes: arrays that a site is sent in a round that validates.
+        from_site_bytes: arrays that it answers with in a round; its figures are some kilobytes more.
+        kept_bytes: of the coordinator's checkpoints, without the sites' answers to the round at hand.
+    """
+
+    stage: Stage
+    num_rounds: int
+    model: str
+    num_parameters: int
+    to_site_bytes: int
+    from_site_bytes: int
+    kept_bytes: int
+
+    @property
+    def spoken_rounds(self) -> str:
+        """Its rounds, for people."""
+        return f"{self.num_rounds} round{'s' * (self.num_rounds != 1)}"
+
+
+def cost_of(study: StudyConfig) -> Iterator[StageCost]:
+    """Each stage, in order.
+
+    Raises:
+        ConfigError: a network is larger than any study's may be.
+    """
+    for stage in stages_of(study):
+        settings = study_at(study, stage)
+        strategy, whole = strategy_of(settings), weights_like(settings)
+        shared = strategy.shared(whole)
+        needed = settings.classification.model.num_rounds_needed if settings.classification else None
+        yield StageCost(
+            stage=stage,
+            num_rounds=min(settings.rounds.num_rounds, needed or settings.rounds.num_rounds),
+            model=settings.classification.model.kind if settings.classification else settings.network.kind,
+            num_parameters=sum(value.size for value in whole.values()),
+            to_site_bytes=_num_bytes(strategy.request(shared, {})) + _num_bytes(shared),
+            from_site_bytes=_num_bytes(strategy.answer_like(shared)),
+            kept_bytes=(KEEP + 1)
+            * (_num_bytes(shared) + sum(_num_bytes(arrays) for arrays in strategy.sets_like(shared).values())),
+        )
+
+
+def spoken_bytes(num_bytes: int) -> str:
+    """A size for people.
+
+    >>> spoken_bytes(1_234_567)
+    '1.2 MB'
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return f"{num_bytes} B"
+
+
+def _num_bytes(arrays: Weights) -> int:
+    return sum(value.nbytes for value in arrays.values())
