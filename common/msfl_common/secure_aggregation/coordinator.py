@@ -104,7 +104,8 @@ class MaskedSum:
         members = sorted(self.heads)
         lost = [site for site in self.context.asked if site not in self.heads]
         false: set[str] = set()
-        plus, minus = [], []
+        plus: list[bytes] = []
+        minus: list[bytes] = []
         for member in members:
             own = {site: shares.own[member] for site, shares in answers.items() if member in shares.own}
             minus.append(self._seed(member, member, own, false))

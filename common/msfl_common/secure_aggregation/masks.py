@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from msfl_common.secure_aggregation.ring import Words, add, negative
 
@@ -37,5 +37,5 @@ def add_masks(total: Words, plus: Iterable[bytes], minus: Iterable[bytes] = ()) 
                 part += mask
 
 
-def _stream(seed: bytes):  # type: ignore[no-untyped-def]  # cryptography's type of it has no public name
+def _stream(seed: bytes) -> CipherContext:
     return Cipher(algorithms.AES(seed), modes.CTR(_NO_NONCE)).encryptor()

@@ -54,8 +54,9 @@ class Ring:
         if given.size and float(np.abs(given).max()) >= self.bound(num_sites):
             raise UpdateError(f"expected values below {self.bound(num_sites):g}, found {np.abs(given).max():g}")
         if self.limbs == 1:
-            whole = np.rint(np.ldexp(given, self.fraction_bits)).astype(np.int64)
-            return whole.view(np.uint64).reshape(1, -1)
+            whole: NDArray[np.int64] = np.rint(np.ldexp(given, self.fraction_bits)).astype(np.int64)
+            words: Words = whole.view(np.uint64).reshape(1, -1)
+            return words
         wide = b"".join(self._whole(value).to_bytes(8 * self.limbs, "little", signed=True) for value in given.tolist())
         return np.ascontiguousarray(np.frombuffer(wide, "<u8").reshape(-1, self.limbs).T).astype(np.uint64)
 
@@ -68,7 +69,8 @@ class Ring:
         if self.limbs == 1:
             shift = np.uint64(_WORD_BITS - self.bits)
             signed = (words[0] << shift).view(np.int64) >> np.int64(_WORD_BITS - self.bits)
-            return np.ldexp(signed.astype(np.float64), -self.fraction_bits)
+            values: NDArray[np.float64] = np.ldexp(signed.astype(np.float64), -self.fraction_bits)
+            return values
         wide, size = np.ascontiguousarray(words.T).astype("<u8").tobytes(), 8 * self.limbs
         numbers = (
             int.from_bytes(wide[start : start + size], "little", signed=True) for start in range(0, len(wide), size)
@@ -78,9 +80,9 @@ class Ring:
     def pack(self, words: Words) -> bytes:
         """The numbers as they are sent, `bits` each: all lowest 32 bits, then, of 48, all 16 above them."""
         if self.bits == 48:
-            lowest = words[0].astype("<u4").tobytes()  # the low bits: unsigned casts drop the rest
-            return lowest + (words[0] >> np.uint64(32)).astype("<u2").tobytes()
-        return words.astype("<u8").tobytes()
+            lowest = words[0].astype("<u4")  # the low bits: unsigned casts drop the rest
+            return bytes(lowest.tobytes() + (words[0] >> np.uint64(32)).astype("<u2").tobytes())
+        return bytes(words.astype("<u8").tobytes())
 
     def unpack(self, data: bytes, length: int) -> Words:
         """The numbers in what was sent.
