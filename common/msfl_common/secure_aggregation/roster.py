@@ -1,0 +1,143 @@
+"""The roster: who takes part in secure aggregation, with which keys, and how many of them it takes to open a sum.
+
+The coordinator hands it out, and so proves nothing with it. A site checks that each entry is signed by the key that is
+named in it, and that its people have heard the same digest at the other hospitals, over the telephone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Annotated
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import Field, model_validator
+
+from msfl_common.config.base import Frozen, Name
+from msfl_common.config.spelling import spelled
+from msfl_common.trust.signatures import canonical, is_signed, sign
+
+FEWEST_SITES, MOST_SITES = 3, 100
+_PURPOSE = "msfl mask key 1"
+
+Hex32 = Annotated[str, spelled(r"[0-9a-f]{64}", "32 bytes as 64 hexadecimal digits")]
+
+
+class Entry(Frozen):
+    """A site of the roster."""
+
+    site: Name = Field(description="name of the site")
+    site_key: str = Field(max_length=400, description="its registered public key, in OpenSSH format")
+    mask_key: Hex32 = Field(description="its public key for masks in this study, X25519")
+    signature: str = Field(
+        max_length=400, description="by its registered key, under the study, its name and its mask key"
+    )
+
+
+class Roster(Frozen):
+    """All sites whose values are added up, in the order of their names."""
+
+    study: Name = Field(description="name of the study")
+    threshold: int = Field(description="how many sites it takes to open a sum")
+    min_sites: int = Field(description="how many sites a sum that is opened has at least")
+    sites: tuple[Entry, ...] = Field(min_length=FEWEST_SITES, max_length=MOST_SITES, description="the sites")
+
+    @model_validator(mode="after")
+    def _holds(self) -> Roster:
+        names = [entry.site for entry in self.sites]
+        if names != sorted(set(names)):
+            raise ValueError("expected each site once, in the order of their names")
+        for kind in ("site_key", "mask_key"):
+            if len({getattr(entry, kind) for entry in self.sites}) != len(self.sites):
+                raise ValueError("expected another key for each site, found one twice")
+        for entry in self.sites:
+            key = _public_key(entry)
+            if key is None or not is_signed(
+                key, _PURPOSE, _content(self.study, entry.site, entry.mask_key), entry.signature
+            ):
+                raise ValueError(f"the mask key of {entry.site} is not signed by its registered key")
+        if fault := threshold_fault(len(names), self.threshold, self.min_sites):
+            raise ValueError(fault)
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of who takes part, with which keys and which thresholds; what people compare."""
+        return hashlib.sha256(
+            canonical(self.model_dump(mode="json", exclude={"sites": {"__all__": {"signature"}}}))
+        ).hexdigest()
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The sites' names, in order."""
+        return tuple(entry.site for entry in self.sites)
+
+    def entry(self, site: str) -> Entry:
+        """A site's entry.
+
+        Raises:
+            KeyError: it is not in the roster.
+        """
+        return self.sites[self.place(site) - 1]
+
+    def place(self, site: str) -> int:
+        """Where a site stands, from 1 on: also where its shares are taken.
+
+        Raises:
+            KeyError: it is not in the roster.
+        """
+        try:
+            return self.names.index(site) + 1
+        except ValueError:
+            raise KeyError(site) from None
+
+    def site_key(self, site: str) -> ec.EllipticCurvePublicKey:
+        """A site's registered key."""
+        key = _public_key(self.entry(site))
+        assert key is not None  # checked when the roster was read
+        return key
+
+
+def sign_mask_key(site_key: ec.EllipticCurvePrivateKey, study: str, site: str, mask_key: bytes) -> Entry:
+    """A site's own entry; `mask_key` is its raw public X25519 key, 32 bytes."""
+    public = site_key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    signature = sign(site_key, _PURPOSE, _content(study, site, mask_key.hex()))
+    return Entry(site=site, site_key=public.decode(), mask_key=mask_key.hex(), signature=signature)
+
+
+def make_roster(study: str, entries: Sequence[Entry], threshold: int, min_sites: int) -> Roster:
+    """The roster of these sites.
+
+    Raises:
+        ValidationError: no roster can be of these.
+    """
+    ordered = tuple(sorted(entries, key=lambda entry: entry.site))
+    return Roster(study=study, threshold=threshold, min_sites=min_sites, sites=ordered)
+
+
+def threshold_fault(num_sites: int, threshold: int, min_sites: int) -> str | None:
+    """Why a threshold cannot hold, with the one to take; None where it does.
+
+    Two groups of sites without a member in common could each be shown another set of sites and open both, and the
+    difference of two sums is a site's own value: so more than half must answer.
+    """
+    needed = num_sites // 2 + 1
+    if not needed <= threshold <= num_sites:
+        return f"threshold: {threshold} of {num_sites} sites opens a sum; it takes {needed} to {num_sites}"
+    if not 2 <= min_sites <= num_sites:
+        return f"min_sites: a sum of {min_sites} of {num_sites} sites; it takes 2 to {num_sites}"
+    return None
+
+
+def _public_key(entry: Entry) -> ec.EllipticCurvePublicKey | None:
+    try:
+        key = serialization.load_ssh_public_key(entry.site_key.encode())
+    except Exception:  # cryptography raises several kinds; none tells more than this
+        return None
+    return key if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP384R1) else None
+
+
+def _content(study: str, site: str, mask_key: str) -> bytes:
+    return canonical({"study": study, "site": site, "mask_key": mask_key})

@@ -1,0 +1,142 @@
+"""What a coordinator or a site could do that does not keep to the protocol: each is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.common.secure_aggregation.hospitals import hide_all, hospitals, plain_sum, sum_of, values_of
+
+from msfl_common.errors import UpdateError
+from msfl_common.secure_aggregation.coordinator import CannotOpenError
+from msfl_common.secure_aggregation.ring import UPDATES
+from msfl_common.secure_aggregation.shamir import SHARE_BYTES
+from msfl_common.secure_aggregation.site import Opening, expect_context, expect_opening
+
+FIVE = hospitals(5)
+CONTEXT = FIVE.context()
+VALUES = values_of(FIVE.roster.names, UPDATES, 5)
+HIDDEN = hide_all(FIVE, CONTEXT, UPDATES, VALUES)
+A, B, C, D, E = FIVE.roster.names
+
+
+def refused(opening: Opening, site: str, message: str) -> None:
+    with pytest.raises(UpdateError, match=message):
+        expect_opening(FIVE.roster, opening, site)
+
+
+def test_a_sum_below_the_minimum_is_not_opened() -> None:
+    opening = sum_of(FIVE, CONTEXT, UPDATES, {site: HIDDEN[site] for site in (A, B)}).opening(A)
+    refused(opening, A, "the sum has 2 sites; 3 are needed")
+
+
+def test_a_sum_that_is_asked_of_too_few_is_not_even_answered() -> None:
+    with pytest.raises(UpdateError, match="the sum is of 2 sites; 3 are needed"):
+        expect_context(FIVE.roster, FIVE.context([A, B]), A)
+
+
+def test_sybils_are_no_members() -> None:
+    with pytest.raises(UpdateError, match="not in the roster: sybil-1, sybil-2"):
+        expect_context(FIVE.roster, FIVE.context([A, "sybil-1", "sybil-2"]), A)
+
+
+def test_another_roster_than_the_confirmed_one_is_refused() -> None:
+    other = hospitals(3)
+    with pytest.raises(UpdateError, match="another roster"):
+        expect_context(FIVE.roster, other.context(), A)
+
+
+def test_a_site_cannot_be_asked_for_a_sum_without_it() -> None:
+    with pytest.raises(UpdateError, match="not one of this site's"):
+        expect_context(FIVE.roster, FIVE.context([A, B, C]), D)
+
+
+def test_members_cannot_be_made_up() -> None:
+    """Heads that nobody signed, that are of another sum, or one head twice."""
+    whole = sum_of(FIVE, CONTEXT, UPDATES, HIDDEN).opening(A)
+    forged = replace(whole.heads[2], signature=whole.heads[1].signature)
+    refused(replace(whole, heads=(*whole.heads[:2], forged)), A, f"{C} has not signed")
+    other = FIVE.context(request="1" * 64)
+    replayed = sum_of(FIVE, other, UPDATES, hide_all(FIVE, other, UPDATES, VALUES)).opening(A).heads
+    refused(replace(whole, heads=replayed), A, "has not signed")
+    refused(replace(whole, heads=(whole.heads[0],) * 3), A, "stands twice")
+    renamed = replace(whole.heads[2], site=D)
+    refused(replace(whole, heads=(*whole.heads[:2], renamed)), A, f"{D} has not signed")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"payload": bytes(420)}, "not the one that it has signed"),
+        ({"commitments": HIDDEN[B].commitments}, "not those that it has signed"),
+        ({"commitments": HIDDEN[A].commitments[:4]}, "a commitment for each"),
+        ({"boxes": HIDDEN[B].boxes}, "a box of shares for each other"),
+        ({"boxes": dict.fromkeys((B, C, D, E), b"")}, "a box of shares for each other"),
+        ({"head": HIDDEN[B].head}, "not signed by the site"),
+        ({"head": replace(HIDDEN[A].head, payload="0" * 64)}, "not signed by the site"),
+    ],
+)
+def test_a_value_that_is_not_what_was_signed_is_refused(change: dict[str, object], message: str) -> None:
+    masked = sum_of(FIVE, CONTEXT, UPDATES, {})
+    with pytest.raises(UpdateError, match=message):
+        masked.take(A, replace(HIDDEN[A], **change))  # type: ignore[arg-type]
+    assert not masked.total.any()
+    assert masked.heads == {}
+
+
+def test_a_value_counts_once_and_fits_its_sum() -> None:
+    masked = sum_of(FIVE, CONTEXT, UPDATES, {A: HIDDEN[A]})
+    with pytest.raises(UpdateError, match="in the sum already"):
+        masked.take(A, HIDDEN[A])
+    with pytest.raises(UpdateError, match="bytes for 71 numbers"):
+        sum_of(FIVE, CONTEXT, UPDATES, {A: HIDDEN[A]}, length=71)
+    other = FIVE.keys[B].hide(FIVE.context(request="1" * 64), UPDATES, VALUES[B])
+    with pytest.raises(UpdateError, match="not signed by the site, for this sum"):
+        masked.take(B, other)
+
+
+def test_a_site_with_another_seed_than_it_has_agreed_on_is_named() -> None:
+    liar = replace(FIVE.keys[B], mask_key=hospitals(3).keys["site-01"].mask_key)
+    with pytest.raises(UpdateError, match=f"it and {A} do not commit"):
+        sum_of(FIVE, CONTEXT, UPDATES, {A: HIDDEN[A], B: liar.hide(CONTEXT, UPDATES, VALUES[B])})
+
+
+def test_a_false_share_is_named_and_the_sum_is_opened_without_it() -> None:
+    masked = sum_of(FIVE, CONTEXT, UPDATES, HIDDEN)
+    answers = {site: FIVE.answer(masked.opening(site), site) for site in (A, B, C, D)}
+    lie = answers[A].own[C][:-1] + bytes([answers[A].own[C][-1] ^ 1])
+    false = replace(answers[A], own={**answers[A].own, C: lie})
+    opened = masked.open({**answers, A: false})
+    assert opened.false == (A,)
+    assert UPDATES.pack(opened.total) == UPDATES.pack(plain_sum(list(VALUES.values())))
+    with pytest.raises(CannotOpenError, match=f"what {C} has masked its value with do not fit"):
+        masked.open({A: false, B: answers[B], C: answers[C]})
+
+
+@pytest.mark.parametrize("share", [b"", b"\xff" * SHARE_BYTES, bytes(SHARE_BYTES), b"\xff" * 40])
+def test_shares_out_of_the_field_are_false_ones(share: bytes) -> None:
+    masked = sum_of(FIVE, CONTEXT, UPDATES, HIDDEN)
+    answers = {site: FIVE.answer(masked.opening(site), site) for site in FIVE.roster.names}
+    opened = masked.open({**answers, A: replace(answers[A], own={**answers[A].own, C: share})})
+    assert opened.false == (A,)
+
+
+def test_a_box_that_was_exchanged_or_damaged_is_said_and_gives_no_share() -> None:
+    opening = sum_of(FIVE, CONTEXT, UPDATES, HIDDEN).opening(A)
+    for box in (opening.boxes[C], bytes(len(opening.boxes[B])), b"", opening.boxes[B][:-1]):
+        shares = FIVE.keys[A].shares_for(replace(opening, boxes={**opening.boxes, B: box}))
+        assert shares.damaged == (B,)
+        assert B not in shares.own
+    missing = {site: box for site, box in opening.boxes.items() if site != B}
+    assert FIVE.keys[A].shares_for(replace(opening, boxes=missing)).damaged == (B,)
+
+
+def test_an_answer_to_an_opening_holds_no_seed_and_nothing_of_the_lost_ones_own() -> None:
+    masked = sum_of(FIVE, CONTEXT, UPDATES, {site: HIDDEN[site] for site in (A, B, C)})
+    shares = FIVE.answer(masked.opening(A), A)
+    assert sorted(shares.own) == [A, B, C]
+    assert sorted(shares.pairs) == [(member, lost) for member in (A, B, C) for lost in (D, E)]
+    given = {*shares.own.values(), *shares.pairs.values()}
+    keys = FIVE.keys[A]
+    seeds = {keys._own_seed(CONTEXT), *keys._pair_seeds(CONTEXT).values()}
+    assert not any(seed in share for seed in seeds for share in given)
