@@ -20,8 +20,7 @@ from msfl_client.features.own_table import own_features
 from msfl_client.features.table import FeatureTable, read_features_table, says_of_lesions
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.site import SiteConfig
-from msfl_common.config.stages import num_folds
-from msfl_common.config.stages import says_of_lesions as lesions_of_study
+from msfl_common.config.stages import crossfit_note, num_folds
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import CohortError, InputError
 
@@ -123,7 +122,7 @@ def check_outcome(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -
 def _lesions(study: StudyConfig, table: FeatureTable | None) -> Iterator[str]:
     """What is to be known of features whose lesions are of models that trained on the patients."""
     if study.segmentation is not None and not num_folds(study):
-        yield lesions_of_study(study)
+        yield crossfit_note(study)
     if table is not None:
         yield from says_of_lesions(table.rows)
 

@@ -84,7 +84,7 @@ def study_at(study: StudyConfig, stage: Stage) -> StudyConfig:
     return study.model_copy(update=changes)
 
 
-def says_of_lesions(study: StudyConfig) -> str:
+def crossfit_note(study: StudyConfig) -> str:
     """Of what models the lesions of a study's features are; nothing where it trains none."""
     if study.segmentation is None:
         return ""

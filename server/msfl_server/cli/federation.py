@@ -76,6 +76,7 @@ def start(
             display.doing("starting the SuperLink and the run")
             followed = FollowedRun(settings, study.run, study.status, display)
             Coordinator(study, say, set_serving, followed.look).run()
+    from msfl_common.system.words import counted
     from msfl_server.results.summary import read_summary
 
     summary = read_summary(study.run)
@@ -86,7 +87,7 @@ def start(
 
         for line in untold_of(summary):
             say(line)
-        rounds = f"{summary.rounds_completed} round{'s' * (summary.rounds_completed != 1)}"
+        rounds = counted(summary.rounds_completed, "round")
         say(f"{rounds} completed; report: {study.run / 'report.html'}")
 
 

@@ -8,8 +8,8 @@ from msfl_common.errors import InputError
 from msfl_common.system.files import quoted
 from msfl_common.system.progress import stdout_console
 from msfl_server.report.page import REPORT_FILE, render_table
-from msfl_server.results.summary import Summary
-from msfl_server.run.found import FoundRun, find_run
+from msfl_server.results.summary import SUMMARY_FILE, Summary
+from msfl_server.run.found import DEPLOYED_FILE, FoundRun, find_run
 from msfl_server.tracking.store import STORE_FILE
 
 SERVER_FILE = "server.yaml"
@@ -50,7 +50,7 @@ def run_at(folder: Path) -> FoundRun:
     try:
         return find_run(folder / "run")
     except InputError:
-        if (folder / "run" / "summary.json").exists() or (folder / "run" / "study.json").exists():
+        if any((folder / "run" / name).exists() for name in (SUMMARY_FILE, DEPLOYED_FILE)):
             raise
         raise InputError(
             f"{folder}: the study has no run yet; `msfl-server start {quoted(folder)}` begins it"

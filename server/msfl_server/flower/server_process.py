@@ -38,6 +38,7 @@ from msfl_server.flower.grid import DeployedGrid
 from msfl_server.rounds.app import RunSettings, build_app
 from msfl_server.rounds.loop import Listener
 from msfl_server.rounds.stage import StageRun, own_start
+from msfl_server.run.found import DEPLOYED_FILE
 from msfl_server.run.run import run_stages
 from msfl_server.run.status import StatusFile
 from msfl_server.study.folder import list_sites, open_notary, open_study
@@ -100,7 +101,7 @@ def claim(folder: StudyFolder, study: StudyConfig) -> None:
     Raises:
         InputError: it was begun with other settings.
     """
-    file = folder.run / "study.json"
+    file = folder.run / DEPLOYED_FILE
     text = study.model_dump_json(indent=2) + "\n"
     if not file.exists():
         write_text(file, text)

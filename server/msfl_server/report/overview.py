@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from msfl_common.config.study import StudyConfig
+from msfl_common.system.words import counted
 from msfl_server.report.charts import format_interval, format_value
-from msfl_server.results.received import Tally, say_size, tally, title_of, totals
+from msfl_server.results.received import Tally, tally, title_of, totals
 from msfl_server.results.summary import MetricSummary, Summary
 from msfl_server.rounds.exchange import meaning_of
 from msfl_server.study.ledger_heads import HEADS_FILE, MEANINGS, compare
@@ -31,10 +34,10 @@ def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
     """Some sentences: what was trained, by whom and from how much, how good it is, and what is not known."""
     names = [site.name for site in summary.sites]
     cases = sum(site.cases_train for site in summary.sites)
-    who = f"{len(names)} site{'s' * (len(names) != 1)} ({', '.join(names)})" if names else "No site"
+    who = f"{counted(len(names), 'site')} ({', '.join(names)})" if names else "No site"
     sentences = [
-        f"{who} trained {_what(summary, study)}, from {cases} training cases and in {summary.rounds_completed} "
-        f"round{'s' * (summary.rounds_completed != 1)}. Images and records of patients stayed where they were."
+        f"{who} trained {_what(summary, study)}, from {counted(cases, 'training case')} and in "
+        f"{counted(summary.rounds_completed, 'round')}. Images and records of patients stayed where they were."
     ]
     if not summary.is_finished:
         sentences.append(
@@ -78,7 +81,7 @@ def _left(site: str, kind: str, one: Tally) -> dict[str, Any]:
         "kind": title_of(kind) if kind else "all together",
         "messages": one.messages,
         "bytes": one.num_bytes,
-        "size": say_size(one.num_bytes),
+        "size": decimal(one.num_bytes),
     }
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from msfl_common import __version__
-from msfl_common.config.stages import SEGMENTATION_FOLDER, says_of_lesions
+from msfl_common.config.stages import SEGMENTATION_FOLDER, crossfit_note
 from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference
 from msfl_common.metrics.metric import Metric
@@ -283,7 +283,7 @@ def _segmentation(summary: Summary, study: StudyConfig) -> dict[str, str]:
         "rounds": f"{summary.rounds_completed} rounds at {len(summary.sites)} sites",
         "figures": figures or "no site reported a metric",
         "link": f"{SEGMENTATION_FOLDER}/{REPORT_FILE}",
-        "crossfit": says_of_lesions(study),
+        "crossfit": crossfit_note(study),
     }
 
 

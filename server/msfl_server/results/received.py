@@ -72,14 +72,6 @@ def title_of(kind: str) -> str:
     return KINDS[kind].title if kind in KINDS else "refusals (a code)"
 
 
-def say_size(num_bytes: int) -> str:
-    """`312 bytes`, `4.6 kB` or `1.2 MB`."""
-    for unit, size in (("MB", 1_000_000), ("kB", 1000)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.1f} {unit}"
-    return f"{num_bytes} bytes"
-
-
 def totals(kinds: Mapping[str, Tally]) -> Tally:
     """All kinds together."""
     return Tally(sum(one.messages for one in kinds.values()), sum(one.num_bytes for one in kinds.values()))

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from rich.filesize import decimal
+
 from msfl_common.config.policy_rules import beyond_policy, not_allowed
 from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
@@ -16,7 +18,7 @@ from msfl_common.errors import MsflError
 from msfl_common.models.unused_settings import unused_settings
 from msfl_common.system.files import quoted, read_secret
 from msfl_common.system.lock import holder
-from msfl_server.run.cost import cost_of, spoken_bytes
+from msfl_server.run.cost import cost_of
 from msfl_server.study.folder import certificate_warning, list_sites
 from msfl_server.study.paths import StudyFolder
 from msfl_server.study.ports import check_ports
@@ -47,7 +49,7 @@ def check_settings(study: StudyConfig) -> Iterator[Finding]:
                 "ok",
                 "model" if cost.stage == "final" else f"model of {cost.stage}",
                 f"{cost.model}, {cost.num_parameters:,} parameters, {cost.spoken_rounds}; in a round a site is "
-                f"sent up to {spoken_bytes(cost.to_site_bytes)} and answers {spoken_bytes(cost.from_site_bytes)}",
+                f"sent up to {decimal(cost.to_site_bytes)} and answers {decimal(cost.from_site_bytes)}",
             )
     except MsflError as error:
         yield Finding("fault", "model", str(error))
@@ -125,7 +127,7 @@ def _disk(root: Path, study: StudyConfig, num_sites: int) -> Iterator[Finding]:
     except MsflError:  # said already
         return
     free = shutil.disk_usage(root).free
-    text = f"{spoken_bytes(free)} free; checkpoints and answers of {num_sites} sites take {spoken_bytes(needed)}"
+    text = f"{decimal(free)} free; checkpoints and answers of {num_sites} sites take {decimal(needed)}"
     if free < needed:
         yield Finding("fault", "disk", f"{text}: free some, or move the folder")
     else:

@@ -9,6 +9,7 @@ from msfl_common.config.stages import Stage, stages_of, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.models.expected_weights import weights_like
 from msfl_common.models.weights import Weights
+from msfl_common.system.words import counted
 from msfl_server.aggregation.strategy import strategy_of
 from msfl_server.rounds.checkpoint import KEEP
 
@@ -38,7 +39,7 @@ class StageCost:
     @property
     def spoken_rounds(self) -> str:
         """Its rounds, for people."""
-        return f"{self.num_rounds} round{'s' * (self.num_rounds != 1)}"
+        return counted(self.num_rounds, "round")
 
 
 def cost_of(study: StudyConfig) -> Iterator[StageCost]:
@@ -62,18 +63,6 @@ def cost_of(study: StudyConfig) -> Iterator[StageCost]:
             kept_bytes=(KEEP + 1)
             * (_num_bytes(shared) + sum(_num_bytes(arrays) for arrays in strategy.sets_like(shared).values())),
         )
-
-
-def spoken_bytes(num_bytes: int) -> str:
-    """A size for people.
-
-    >>> spoken_bytes(1_234_567)
-    '1.2 MB'
-    """
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.1f} {unit}"
-    return f"{num_bytes} B"
 
 
 def _num_bytes(arrays: Weights) -> int:

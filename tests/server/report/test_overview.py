@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msfl_server.report.overview import exclusions, plain_summary, what_left
 from msfl_server.report.page import write_report
-from msfl_server.results.received import RECEIVED_FILE, Received, say_size, tally
+from msfl_server.results.received import RECEIVED_FILE, Received, tally
 from msfl_server.results.summary import SiteFailure
 
 
@@ -63,7 +63,6 @@ def test_what_came_of_each_site_is_counted_by_kind(tmp_path, summary, study):
     assert (everything["messages"], everything["bytes"]) == (3, 4620)
     page = write_report(tmp_path, summary, study).read_text(encoding="utf-8")
     assert "4.6 kB" in page
-    assert say_size(999) == "999 bytes"
 
 
 def test_a_run_that_did_not_count_says_so(tmp_path, summary, study):

@@ -20,8 +20,7 @@ from msfl_client.rounds.app import build_app
 from msfl_client.rounds.site_context import open_context
 from msfl_common.config.message_kinds import SEGMENTATION
 from msfl_common.config.site import Policy, SiteConfig
-from msfl_common.config.stages import Stage, stages_of, study_at
-from msfl_common.config.stages import says_of_lesions as lesions_said
+from msfl_common.config.stages import Stage, crossfit_note, stages_of, study_at
 from msfl_common.config.study import Harmonization, Rounds, StudyConfig
 from msfl_common.errors import Code, ConfigError, RefusedError
 from msfl_common.messages.records import Content, RoundTask, pack_task, unpack_refusal, unpack_task
@@ -108,7 +107,7 @@ def test_the_folds_are_stages_of_their_own(crossfit: int | None, stages: int) ->
     assert (names[0], names[-1]) == ("both-segmentation", "both")
     long = study.model_copy(update={"name": "x" * 64})
     assert len({study_at(long, stage).name for stage in stages_of(long)}) == stages
-    assert ("(crossfit: 1)" in lesions_said(study)) == (crossfit == 1)
+    assert ("(crossfit: 1)" in crossfit_note(study)) == (crossfit == 1)
 
 
 @pytest.mark.parametrize(

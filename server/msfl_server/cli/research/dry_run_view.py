@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from msfl_common.system.words import counted
 from msfl_server.research.simulation.dry_run import DryRun
-from msfl_server.run.cost import spoken_bytes
 
 
 def print_dry_run(console: Console, found: DryRun) -> None:
     """Stages, sites, and what they will refuse or withhold."""
     study, num_sites = found.study, len(found.sites)
-    console.print(f"{study.name}: {study.task}, {num_sites} sites, rounds need {study.rounds.quorum}")
+    console.print(f"{study.name}: {study.task}, {counted(num_sites, 'site')}, rounds need {study.rounds.quorum}")
     for cost in found.costs:
         what = "" if cost.stage == "final" else f"{cost.stage}: "
         console.print(
             f"{what}{cost.spoken_rounds} of {cost.model}, {cost.num_parameters:,} parameters; in a round each site "
-            f"is sent up to {spoken_bytes(cost.to_site_bytes)} and answers {spoken_bytes(cost.from_site_bytes)}"
+            f"is sent up to {decimal(cost.to_site_bytes)} and answers {decimal(cost.from_site_bytes)}"
         )
     table = Table("site", "training cases", "of patients", "validation patients", "test patients")
     for one in found.sites:

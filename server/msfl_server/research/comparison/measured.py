@@ -17,9 +17,9 @@ from msfl_common.system.reading import parse_json, read_text
 from msfl_server.research.cross_validation.results import PLAN_FILE, RESULTS_FILE, CrossValidation
 from msfl_server.research.simulation.folder import RUN_FILE
 from msfl_server.results.summary import Summary, read_summary
+from msfl_server.run.found import DEPLOYED_FILE
 
 Folders = Mapping[str, tuple[str, ...]]  # site to its BIDS folders
-DEPLOYED_FILE = "study.json"  # in the run folder of a deployed study
 
 
 @dataclass(frozen=True)
