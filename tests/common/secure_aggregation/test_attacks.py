@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 
 import pytest
@@ -22,7 +23,7 @@ A, B, C, D, E = FIVE.roster.names
 
 def refused(opening: Opening, site: str, message: str) -> None:
     with pytest.raises(UpdateError, match=message):
-        expect_opening(FIVE.roster, opening, site)
+        expect_opening(FIVE.roster, opening, site, earlier=None)
 
 
 def test_a_sum_below_the_minimum_is_not_opened() -> None:
@@ -96,7 +97,8 @@ def test_a_value_counts_once_and_fits_its_sum() -> None:
 
 
 def test_a_site_with_another_seed_than_it_has_agreed_on_is_named() -> None:
-    liar = replace(FIVE.keys[B], mask_key=hospitals(3).keys["site-01"].mask_key)
+    liar = copy(FIVE.keys[B])
+    object.__setattr__(liar, "mask_key", hospitals(3).keys["site-01"].mask_key)
     with pytest.raises(UpdateError, match=f"it and {A} do not commit"):
         sum_of(FIVE, CONTEXT, UPDATES, {A: HIDDEN[A], B: liar.hide(CONTEXT, UPDATES, VALUES[B])})
 
@@ -111,6 +113,37 @@ def test_a_false_share_is_named_and_the_sum_is_opened_without_it() -> None:
     assert UPDATES.pack(opened.total) == UPDATES.pack(plain_sum(list(VALUES.values())))
     with pytest.raises(CannotOpenError, match=f"what {C} has masked its value with do not fit"):
         masked.open({A: false, B: answers[B], C: answers[C]})
+
+
+def test_a_request_is_opened_once_whatever_was_attempted() -> None:
+    """Else the sum of all, less that of all but one in a second attempt, is the last one's value."""
+    whole = sum_of(FIVE, CONTEXT, UPDATES, HIDDEN).opening(A)
+    expect_opening(FIVE.roster, whole, A, earlier=whole.digest)
+    again = CONTEXT.model_copy(update={"attempt": 1})
+    four = {site: FIVE.keys[site].hide(again, UPDATES, VALUES[site]) for site in (A, B, C, D)}
+    for other in (sum_of(FIVE, again, UPDATES, four).opening(A), replace(whole, heads=whole.heads[:4])):
+        expect_opening(FIVE.roster, other, A, earlier=None)
+        with pytest.raises(UpdateError, match="opened already"):
+            expect_opening(FIVE.roster, other, A, earlier=whole.digest)
+
+
+def test_a_site_takes_part_with_its_own_keys_alone() -> None:
+    for change in ({"mask_key": FIVE.keys[B].mask_key}, {"site_key": FIVE.keys[B].site_key}, {"site": "site-09"}):
+        with pytest.raises(UpdateError, match="not have this site with its own keys"):
+            replace(FIVE.keys[A], **change)  # type: ignore[arg-type]
+    with pytest.raises(UpdateError, match="32 bytes, found 0"):
+        replace(FIVE.keys[A], secret=b"")
+
+
+def test_what_two_sites_share_is_of_the_two_by_name() -> None:
+    """A seed that is opened, as a site has fallen out, is that of no other pair whatever its mask key."""
+    seeds = FIVE.keys[A]._pair_seeds(CONTEXT)
+    assert seeds[B] == FIVE.keys[B]._pair_seeds(CONTEXT)[A]
+    twin = copy(FIVE.roster)
+    object.__setattr__(twin, "entry", lambda _: FIVE.roster.entry(B))  # all of them under the same key
+    keys = copy(FIVE.keys[A])
+    object.__setattr__(keys, "roster", twin)
+    assert len(set(keys._pair_seeds(CONTEXT).values())) == 4
 
 
 @pytest.mark.parametrize("share", [b"", b"\xff" * SHARE_BYTES, bytes(SHARE_BYTES), b"\xff" * 40])
