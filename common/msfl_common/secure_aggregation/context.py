@@ -19,8 +19,7 @@ class Context(Frozen):
 
     roster: Hex32 = Field(description="digest of the roster")
     request: Hex32 = Field(
-        description="digest of all that the value depends on: kind, study, round, weights; of nothing else, as sites open a "
-        "request once"
+        description="digest of all that the value depends on, and of nothing else, as a site opens a request once"
     )
     asked: tuple[Name, ...] = Field(
         min_length=2, max_length=MOST_SITES, description="the sites that were asked, in order"

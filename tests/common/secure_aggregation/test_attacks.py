@@ -130,7 +130,7 @@ def test_a_request_is_opened_once_whatever_was_attempted() -> None:
 def test_a_site_takes_part_with_its_own_keys_alone() -> None:
     for change in ({"mask_key": FIVE.keys[B].mask_key}, {"site_key": FIVE.keys[B].site_key}, {"site": "site-09"}):
         with pytest.raises(UpdateError, match="not have this site with its own keys"):
-            replace(FIVE.keys[A], **change)  # type: ignore[arg-type]
+            replace(FIVE.keys[A], **change)
     with pytest.raises(UpdateError, match="32 bytes, found 0"):
         replace(FIVE.keys[A], secret=b"")
 
