@@ -6,11 +6,13 @@ from copy import copy
 from dataclasses import replace
 
 import pytest
-from tests.common.secure_aggregation.hospitals import hide_all, hospitals, plain_sum, sum_of, values_of
+from tests.common.secure_aggregation.hospitals import STUDY, hide_all, hospitals, plain_sum, sum_of, values_of
 
 from msfl_common.errors import UpdateError
-from msfl_common.secure_aggregation.coordinator import CannotOpenError
+from msfl_common.secure_aggregation.context import Context
+from msfl_common.secure_aggregation.coordinator import CannotOpenError, MaskedSum
 from msfl_common.secure_aggregation.ring import UPDATES
+from msfl_common.secure_aggregation.roster import make_roster
 from msfl_common.secure_aggregation.shamir import SHARE_BYTES
 from msfl_common.secure_aggregation.site import Opening, expect_context, expect_opening
 
@@ -39,6 +41,26 @@ def test_a_sum_that_is_asked_of_too_few_is_not_even_answered() -> None:
 def test_sybils_are_no_members() -> None:
     with pytest.raises(UpdateError, match="not in the roster: sybil-1, sybil-2"):
         expect_context(FIVE.roster, FIVE.context([A, "sybil-1", "sybil-2"]), A)
+
+
+def test_the_minimum_holds_where_it_is_more_than_opens_a_sum() -> None:
+    roster = make_roster(STUDY, FIVE.roster.sites, 3, 4)
+    context = Context(roster=roster.digest, request="0" * 64, asked=roster.names)
+    keys = {site: replace(FIVE.keys[site], roster=roster) for site in roster.names}
+    masked = MaskedSum(roster, context, UPDATES, 70)
+    for site in (A, B, C):
+        masked.take(site, keys[site].hide(context, UPDATES, VALUES[site]))
+    with pytest.raises(UpdateError, match="the sum has 3 sites; 4 are needed"):
+        expect_opening(roster, masked.opening(A), A, earlier=None)
+    with pytest.raises(UpdateError, match="the sum is of 3 sites; 4 are needed"):
+        expect_context(roster, context.model_copy(update={"asked": (A, B, C)}), A)
+
+
+def test_an_opening_is_of_a_sum_that_a_site_takes_part_in() -> None:
+    whole = sum_of(FIVE, CONTEXT, UPDATES, HIDDEN).opening(A)
+    refused(replace(whole, context=hospitals(3).context()), A, "another roster")
+    refused(whole, "site-09", "not one of this site's")
+    refused(replace(whole, heads=whole.heads[::-1]), A, "out of order")
 
 
 def test_another_roster_than_the_confirmed_one_is_refused() -> None:
