@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from msfl_client.segmentation.lesion_model import site_lesion_model
+from msfl_client.segmentation.lesion_model import load_lesion_model, site_lesion_model
 from msfl_client.segmentation.trained_patients import FOLDER, remember, trained_on
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
@@ -38,6 +39,16 @@ def test_a_later_study_of_the_same_name_leaves_an_earlier_ones_list(tmp_path: Pa
     remember(site.state, STUDY, ["a"], 1)
     remember(site.state, LATER, ["b"], 1)
     assert [site_lesion_model(tmp_path / "model", site).has_seen(one) for one in "ab"] == ["yes", "no"]
+
+
+def test_a_fold_of_which_it_is_known_stands_in_where_the_model_may_have_seen_a_patient(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", STUDY, starting_weights(STUDY), Provenance(rounds_completed=1, sites={}))
+    model = load_lesion_model(tmp_path / "model", "cpu")
+    unknown, seen, unseen = (replace(model, patients=who) for who in (None, frozenset({"a"}), frozenset({"b"})))
+    for main in (unknown, seen):
+        assert replace(main, folds=(unknown, seen, unseen)).for_patient("a") is unseen
+        assert replace(main, folds=(unknown, seen)).for_patient("a").folds  # the model itself, which says so
+    assert replace(unseen, folds=(seen,)).for_patient("a").folds
 
 
 def test_a_setting_without_effect_makes_no_other_model(tmp_path: Path) -> None:
