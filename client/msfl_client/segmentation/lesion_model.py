@@ -105,7 +105,7 @@ def _with_folds(folder: Path, folds: Sequence[Path], site: SiteConfig) -> Lesion
 
 
 def _patients_of(card: ModelCard, site: SiteConfig) -> frozenset[str] | None:
-    known = trained_on(site.state, card.study.name)
+    known = trained_on(site.state, card.study)
     if known is None and card.provenance.sites.get(site.name):
         return None
     return known or frozenset()

@@ -258,7 +258,7 @@ def open_segmentation(
         seed=seed_of(study, site.name),
         train_patients=tuple(case.patient for case in train),
         num_left_out=len({case.patient for case in left_out}),
-        remember=partial(remember, site.state, study.name, {case.patient for case in train}),
+        remember=partial(remember, site.state, study, {case.patient for case in train}),
         digest=digest_of_images(train, validation),
         floor=floor_of(site.policy, study),
         validation_cases=tuple(prepared[case.key] for case in validation),

@@ -18,7 +18,9 @@ class Context(Frozen):
     """One attempt at one sum."""
 
     roster: Hex32 = Field(description="digest of the roster")
-    request: Hex32 = Field(description="digest of what is asked: kind, study, round, weights")
+    request: Hex32 = Field(
+        description="digest of all that the value depends on, and of nothing else, as a site opens a request once"
+    )
     asked: tuple[Name, ...] = Field(
         min_length=2, max_length=MOST_SITES, description="the sites that were asked, in order"
     )

@@ -13,6 +13,7 @@ from typing import Annotated
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from pydantic import Field, model_validator
 
 from msfl_common.config.base import Frozen, Name
@@ -21,6 +22,7 @@ from msfl_common.trust.signatures import canonical, is_signed, sign
 
 FEWEST_SITES, MOST_SITES = 3, 100
 _PURPOSE = "msfl mask key 1"
+_FIELD = 2**255 - 19  # of X25519, which reads a number from there on, or with bit 255 set, as a lower one
 
 Hex32 = Annotated[str, spelled(r"[0-9a-f]{64}", "32 bytes as 64 hexadecimal digits")]
 
@@ -49,11 +51,14 @@ class Roster(Frozen):
         names = [entry.site for entry in self.sites]
         if names != sorted(set(names)):
             raise ValueError("expected each site once, in the order of their names")
-        for kind in ("site_key", "mask_key"):
-            if len({getattr(entry, kind) for entry in self.sites}) != len(self.sites):
-                raise ValueError("expected another key for each site, found one twice")
         for entry in self.sites:
-            key = _public_key(entry)
+            if not _hides(entry.mask_key):
+                raise ValueError(f"the mask key of {entry.site} is none that two sites can agree on a secret with")
+        keys = [_public_key(entry) for entry in self.sites]
+        points = [key.public_numbers() for key in keys if key is not None]  # its text may have a remark
+        if len({entry.mask_key for entry in self.sites}) < len(keys) or len(set(points)) < len(points):
+            raise ValueError("expected another key for each site, found one twice")
+        for entry, key in zip(self.sites, keys, strict=True):
             if key is None or not is_signed(
                 key, _PURPOSE, _content(self.study, entry.site, entry.mask_key), entry.signature
             ):
@@ -137,6 +142,21 @@ def _public_key(entry: Entry) -> ec.EllipticCurvePublicKey | None:
     except Exception:  # cryptography raises several kinds; none tells more than this
         return None
     return key if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP384R1) else None
+
+
+def _hides(mask_key: str) -> bool:
+    """Whether it is spelled in the one way that there is, and tells no secret that anybody knows.
+
+    Under a second spelling of another's key, a site that falls out would have that one's pairs opened.
+    """
+    raw = bytes.fromhex(mask_key)
+    if int.from_bytes(raw, "little") >= _FIELD:
+        return False
+    try:
+        X25519PrivateKey.from_private_bytes(bytes(32)).exchange(X25519PublicKey.from_public_bytes(raw))
+    except ValueError:  # of small order: the secret would be 0 with every key
+        return False
+    return True
 
 
 def _content(study: str, site: str, mask_key: str) -> bytes:

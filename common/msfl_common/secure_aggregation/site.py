@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -79,6 +80,11 @@ class Opening:
     heads: tuple[Head, ...]
     boxes: Mapping[str, bytes]
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of which sum is opened, with whose values."""
+        return hashlib.sha256(canonical({"context": self.context.digest.hex(), "members": self.members})).hexdigest()
+
     @property
     def members(self) -> tuple[str, ...]:
         """The sites whose values are in the sum."""
@@ -115,6 +121,9 @@ class MaskKeys:
         mask_key: private key of the public one in the roster.
         secret: 32 random bytes that never leave.
         site_key: its registered key.
+
+    Raises:
+        UpdateError: the site stands in the roster with other keys, or not at all.
     """
 
     roster: Roster
@@ -123,10 +132,20 @@ class MaskKeys:
     secret: bytes = field(repr=False)
     site_key: ec.EllipticCurvePrivateKey = field(repr=False)
 
+    def __post_init__(self) -> None:
+        if len(self.secret) != 32:
+            raise UpdateError(f"expected a secret of 32 bytes, found {len(self.secret)}")
+        mask_key = self.mask_key.public_key().public_bytes_raw().hex()
+        mine = self.roster.entry(self.site) if self.site in self.roster.names else None
+        if mine is None or mine.mask_key != mask_key or self.roster.site_key(self.site) != self.site_key.public_key():
+            raise UpdateError("the roster does not have this site with its own keys")
+
     def hide(self, context: Context, ring: Ring, value: Words) -> Hidden:
         """A value under its masks; the same context and value give the same payload, commitments and boxes.
 
-        The caller has checked the context (see `expect_context`), and that this context has hidden no other value.
+        The caller has checked the context (see `expect_context`), and that this context has hidden no other value: the
+        digest of each context, with that of ring and value, is on disk before anything leaves. Where it cannot be
+        written, nothing leaves.
         """
         own, pairs = self._own_seed(context), self._pair_seeds(context)
         masked, place = value.copy(), self.roster.place(self.site)
@@ -163,7 +182,8 @@ class MaskKeys:
     def shares_for(self, opening: Opening) -> Shares:
         """What this site gives so that a sum is opened: shares of what masks it, never a seed.
 
-        The caller has checked the opening (see `expect_opening`), and that this context was opened for no other set.
+        The caller has checked the opening (see `expect_opening`), and has on disk, by `context.request`, its digest
+        before anything leaves. Where it cannot be written, nothing leaves.
         """
         context, own, pairs, damaged = opening.context, {}, {}, []
         places = {site: number for number, site in enumerate(context.asked)}
@@ -204,7 +224,11 @@ class MaskKeys:
         return _derive(self.secret, b"own mask", context)
 
     def _pair_seeds(self, context: Context) -> dict[str, bytes]:
-        return {site: _derive(self._agreed(site), b"pair mask", context) for site in context.asked if site != self.site}
+        return {
+            site: _derive(self._agreed(site), b"pair mask", context, canonical({"pair": sorted((self.site, site))}))
+            for site in context.asked
+            if site != self.site
+        }
 
     def _cipher(self, context: Context, sender: str, receiver: str) -> ChaCha20Poly1305:
         other = receiver if sender == self.site else sender
@@ -235,13 +259,23 @@ def expect_context(roster: Roster, context: Context, site: str) -> None:
         raise UpdateError(f"the sum is of {len(context.asked)} sites; {fewest} are needed")
 
 
-def expect_opening(roster: Roster, opening: Opening, site: str) -> None:
+def expect_opening(roster: Roster, opening: Opening, site: str, earlier: str | None) -> None:
     """Check that a sum may be opened: enough sites are in it, and each of them has signed that it is.
+
+    A request is opened once, whatever was attempted: two of its sums of other members differ by a site's own value.
+
+    Args:
+        roster: the one that was confirmed here.
+        opening: what is asked.
+        site: who is asked.
+        earlier: digest of the opening that this site has answered of the same `context.request`, on disk; None if none.
 
     Raises:
         UpdateError: it may not.
     """
     expect_context(roster, opening.context, site)
+    if earlier not in (None, opening.digest):
+        raise UpdateError("this request was opened already, with other members or in another attempt")
     members, fewest = opening.members, max(roster.min_sites, roster.threshold)
     if list(members) != sorted(set(members)):
         raise UpdateError("a site stands twice in the sum, or the sites out of order")

@@ -9,7 +9,7 @@ import pytest
 from msfl_common.config.assignments import load_study_with
 from msfl_common.config.study import load_study
 from msfl_common.errors import MsflError
-from msfl_common.networks.registry import UNet
+from msfl_common.networks.registry import DynUNet, UNet
 from msfl_common.strategies.fedavgm import FedAvgM
 from msfl_server.research.simulation.folder import STUDY_FILE, keep_study
 
@@ -32,6 +32,8 @@ def test_each_takes_the_place_of_one_setting_and_of_no_other(file: Path) -> None
 def test_a_section_that_the_file_leaves_out_may_be_set_by_its_kind(file: Path) -> None:
     for given in (["strategy.momentum=0.5", "strategy.kind=fedavgm"], ["strategy={kind: fedavgm, momentum: 0.5}"]):
         assert load_study_with(file, given).strategy == FedAvgM(momentum=0.5)
+    given = ["network.residual=true", "network.channels=[4, 8, 16]", "network.kind=dynunet"]  # a setting of that kind
+    assert load_study_with(file, given).network == DynUNet(channels=(4, 8, 16), residual=True)
     file.write_text("name: pilot\n")
     assert load_study_with(file, ["network.channels=[4, 8]"]).network == UNet(channels=(4, 8))
 
@@ -48,7 +50,7 @@ def test_a_section_that_the_file_leaves_out_may_be_set_by_its_kind(file: Path) -
         (["name=[oops"], "--set name: not valid YAML"),
         (["rounds.num_rounds=many"], "with --set rounds.num_rounds: rounds.num_rounds: found 'many'"),
         (["strategy.momentum=0.5"], "expected a `kind` of strategy"),
-        (["name=${HOME}"], "--set"),
+        (["name=${HOME}"], "--set: name: found '${HOME}'; environment variables are read for secrets alone"),
     ],
 )
 def test_what_is_no_setting_is_refused_by_name(file: Path, given: list[str], told: str) -> None:

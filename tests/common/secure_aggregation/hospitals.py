@@ -35,7 +35,7 @@ class Hospitals:
 
     def answer(self, opening: Opening, site: str) -> Shares:
         """What an honest site gives to an opening; it refuses as it would."""
-        expect_opening(self.roster, opening, site)
+        expect_opening(self.roster, opening, site, earlier=None)
         return self.keys[site].shares_for(opening)
 
 

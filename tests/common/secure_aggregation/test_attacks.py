@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 
 import pytest
-from tests.common.secure_aggregation.hospitals import hide_all, hospitals, plain_sum, sum_of, values_of
+from tests.common.secure_aggregation.hospitals import STUDY, hide_all, hospitals, plain_sum, sum_of, values_of
 
 from msfl_common.errors import UpdateError
-from msfl_common.secure_aggregation.coordinator import CannotOpenError
+from msfl_common.secure_aggregation.context import Context
+from msfl_common.secure_aggregation.coordinator import CannotOpenError, MaskedSum
 from msfl_common.secure_aggregation.ring import UPDATES
+from msfl_common.secure_aggregation.roster import make_roster
 from msfl_common.secure_aggregation.shamir import SHARE_BYTES
 from msfl_common.secure_aggregation.site import Opening, expect_context, expect_opening
 
@@ -22,7 +25,7 @@ A, B, C, D, E = FIVE.roster.names
 
 def refused(opening: Opening, site: str, message: str) -> None:
     with pytest.raises(UpdateError, match=message):
-        expect_opening(FIVE.roster, opening, site)
+        expect_opening(FIVE.roster, opening, site, earlier=None)
 
 
 def test_a_sum_below_the_minimum_is_not_opened() -> None:
@@ -38,6 +41,26 @@ def test_a_sum_that_is_asked_of_too_few_is_not_even_answered() -> None:
 def test_sybils_are_no_members() -> None:
     with pytest.raises(UpdateError, match="not in the roster: sybil-1, sybil-2"):
         expect_context(FIVE.roster, FIVE.context([A, "sybil-1", "sybil-2"]), A)
+
+
+def test_the_minimum_holds_where_it_is_more_than_opens_a_sum() -> None:
+    roster = make_roster(STUDY, FIVE.roster.sites, 3, 4)
+    context = Context(roster=roster.digest, request="0" * 64, asked=roster.names)
+    keys = {site: replace(FIVE.keys[site], roster=roster) for site in roster.names}
+    masked = MaskedSum(roster, context, UPDATES, 70)
+    for site in (A, B, C):
+        masked.take(site, keys[site].hide(context, UPDATES, VALUES[site]))
+    with pytest.raises(UpdateError, match="the sum has 3 sites; 4 are needed"):
+        expect_opening(roster, masked.opening(A), A, earlier=None)
+    with pytest.raises(UpdateError, match="the sum is of 3 sites; 4 are needed"):
+        expect_context(roster, context.model_copy(update={"asked": (A, B, C)}), A)
+
+
+def test_an_opening_is_of_a_sum_that_a_site_takes_part_in() -> None:
+    whole = sum_of(FIVE, CONTEXT, UPDATES, HIDDEN).opening(A)
+    refused(replace(whole, context=hospitals(3).context()), A, "another roster")
+    refused(whole, "site-09", "not one of this site's")
+    refused(replace(whole, heads=whole.heads[::-1]), A, "out of order")
 
 
 def test_another_roster_than_the_confirmed_one_is_refused() -> None:
@@ -96,7 +119,8 @@ def test_a_value_counts_once_and_fits_its_sum() -> None:
 
 
 def test_a_site_with_another_seed_than_it_has_agreed_on_is_named() -> None:
-    liar = replace(FIVE.keys[B], mask_key=hospitals(3).keys["site-01"].mask_key)
+    liar = copy(FIVE.keys[B])
+    object.__setattr__(liar, "mask_key", hospitals(3).keys["site-01"].mask_key)
     with pytest.raises(UpdateError, match=f"it and {A} do not commit"):
         sum_of(FIVE, CONTEXT, UPDATES, {A: HIDDEN[A], B: liar.hide(CONTEXT, UPDATES, VALUES[B])})
 
@@ -111,6 +135,37 @@ def test_a_false_share_is_named_and_the_sum_is_opened_without_it() -> None:
     assert UPDATES.pack(opened.total) == UPDATES.pack(plain_sum(list(VALUES.values())))
     with pytest.raises(CannotOpenError, match=f"what {C} has masked its value with do not fit"):
         masked.open({A: false, B: answers[B], C: answers[C]})
+
+
+def test_a_request_is_opened_once_whatever_was_attempted() -> None:
+    """Else the sum of all, less that of all but one in a second attempt, is the last one's value."""
+    whole = sum_of(FIVE, CONTEXT, UPDATES, HIDDEN).opening(A)
+    expect_opening(FIVE.roster, whole, A, earlier=whole.digest)
+    again = CONTEXT.model_copy(update={"attempt": 1})
+    four = {site: FIVE.keys[site].hide(again, UPDATES, VALUES[site]) for site in (A, B, C, D)}
+    for other in (sum_of(FIVE, again, UPDATES, four).opening(A), replace(whole, heads=whole.heads[:4])):
+        expect_opening(FIVE.roster, other, A, earlier=None)
+        with pytest.raises(UpdateError, match="opened already"):
+            expect_opening(FIVE.roster, other, A, earlier=whole.digest)
+
+
+def test_a_site_takes_part_with_its_own_keys_alone() -> None:
+    for change in ({"mask_key": FIVE.keys[B].mask_key}, {"site_key": FIVE.keys[B].site_key}, {"site": "site-09"}):
+        with pytest.raises(UpdateError, match="not have this site with its own keys"):
+            replace(FIVE.keys[A], **change)
+    with pytest.raises(UpdateError, match="32 bytes, found 0"):
+        replace(FIVE.keys[A], secret=b"")
+
+
+def test_what_two_sites_share_is_of_the_two_by_name() -> None:
+    """A seed that is opened, as a site has fallen out, is that of no other pair whatever its mask key."""
+    seeds = FIVE.keys[A]._pair_seeds(CONTEXT)
+    assert seeds[B] == FIVE.keys[B]._pair_seeds(CONTEXT)[A]
+    twin = copy(FIVE.roster)
+    object.__setattr__(twin, "entry", lambda _: FIVE.roster.entry(B))  # all of them under the same key
+    keys = copy(FIVE.keys[A])
+    object.__setattr__(keys, "roster", twin)
+    assert len(set(keys._pair_seeds(CONTEXT).values())) == 4
 
 
 @pytest.mark.parametrize("share", [b"", b"\xff" * SHARE_BYTES, bytes(SHARE_BYTES), b"\xff" * 40])

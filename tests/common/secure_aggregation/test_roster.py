@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import ValidationError
 from tests.common.secure_aggregation.hospitals import STUDY, entry_of, hospitals
 
-from msfl_common.secure_aggregation.roster import Entry, Roster, make_roster
+from msfl_common.secure_aggregation.roster import Entry, Roster, make_roster, sign_mask_key
 
 
 def entries(number: int = 4) -> list[Entry]:
@@ -39,7 +39,7 @@ def test_another_key_threshold_study_or_site_is_another_digest() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mask_key": "ab" * 32}, "not signed by its registered key"),
+        ({"mask_key": "2b" * 32}, "not signed by its registered key"),
         ({"site": "site-02b"}, "not signed by its registered key"),
         ({"signature": ""}, "not signed by its registered key"),
         ({"site_key": "ssh-ed25519 AAAA"}, "not signed by its registered key"),
@@ -60,6 +60,26 @@ def test_one_key_under_two_names_is_refused() -> None:
     same_mask = [entry_of(name, ec.generate_private_key(ec.SECP384R1()), mask_key) for name in "ab"]
     with pytest.raises(ValidationError, match="one twice"):
         make_roster(STUDY, [*entries(2), *same_mask], 3, 2)
+
+
+def test_one_key_in_two_spellings_is_refused() -> None:
+    """X25519 leaves out bit 255: a site that falls out under a second spelling would have the first's pairs opened."""
+    site_key = ec.generate_private_key(ec.SECP384R1())
+    raw = bytes.fromhex(entries()[0].mask_key)
+    for spelling in (raw[:31] + bytes([raw[31] | 0x80]), (2**255 - 19 + 9).to_bytes(32, "little")):
+        with pytest.raises(ValidationError, match="mask key of z is none"):
+            make_roster(STUDY, [*entries(3), sign_mask_key(site_key, STUDY, "z", spelling)], 3, 2)
+    remark = entry_of("z", site_key, X25519PrivateKey.generate())
+    same = entry_of("y", site_key, X25519PrivateKey.generate()).model_copy(update={"site_key": f"{remark.site_key} y"})
+    with pytest.raises(ValidationError, match="one twice"):
+        make_roster(STUDY, [*entries(2), same, remark], 3, 2)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2**255 - 20])
+def test_a_key_of_small_order_is_refused(number: int) -> None:
+    entry = sign_mask_key(ec.generate_private_key(ec.SECP384R1()), STUDY, "z", number.to_bytes(32, "little"))
+    with pytest.raises(ValidationError, match="mask key of z is none"):
+        make_roster(STUDY, [*entries(3), entry], 3, 2)
 
 
 def test_an_entry_of_another_study_is_refused() -> None:

@@ -126,6 +126,7 @@ def test_a_table_1_says_who_trained(study: StudyConfig, summary: Summary) -> Non
     [
         ((20, 12, 9), {"all", "class", "site"}),
         ((20, 3, 9), {"all", "class"}),
+        ((20, 5, 24), {"all", "class", "site"}),  # as many as the floor, with it and without
         ((20, 3), set()),  # of two, who knows one would know the other from all
         ((15, 29), {"all", "class", "site"}),  # nobody without it
         ((20, 26), set()),

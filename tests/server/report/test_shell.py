@@ -42,6 +42,14 @@ def test_rows_become_a_file_with_all_digits():
     assert second == ["'=cmd|' /C calc'!A0", "-0.5", "1", "a, b"]  # no spreadsheet runs it
 
 
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_spreadsheet_runs_what_a_cell_begins_with(start):
+    _, text = file_of(csv_link([{"a": f"{start}SUM(1)", "b": f"{start}1"}]))
+    _, cells = csv.reader(io.StringIO(text, newline=""))
+    assert cells[0] == f"'{start}SUM(1)"
+    assert cells[1] == (f"{start}1" if start in "+-" else f"'{start}1")
+
+
 def test_names_of_files_hold_nothing_odd():
     assert file_name("Dice similarity, study's grid (95% CI)") == "dice-similarity-study-s-grid-95-ci"
 

@@ -258,7 +258,7 @@ def test_who_measures_the_classification_does_not_train_the_segmentation(
     assert whole.rounds_completed
     for site in sites:
         first = open_context(site, STUDY, lambda *_: None, "segmentation")
-        assert trained_on(site.state, "both-segmentation") == {case.patient for case in first.training}
+        assert trained_on(site.state, study_at(STUDY, "segmentation")) == {case.patient for case in first.training}
         final = open_context(site, STUDY, lambda *_: None, "final", handed_model(site, STUDY))
         splits: Splits = final.learner._data.splits  # type: ignore[attr-defined]
         training, validation, test = ({one.patient for one in part} for part in splits.each)
