@@ -38,7 +38,7 @@ def load_study_with(path: Path, assignments: Sequence[str]) -> StudyConfig:
     given: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
-        if not equals or not key.strip():
+        if not equals or not all(key.strip().split(".")):
             raise InputError(f"--set {assignment}: expected key=value, such as rounds.num_rounds=20")
         if key.strip() in given:
             raise InputError(f"--set {key.strip()}: is given twice; leave one out")

@@ -108,6 +108,8 @@ def _described(fault: ErrorDetails, place: str, at: Any, model: Any) -> tuple[st
         return found, context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
     if kind not in _EXPECTED:
         return f"{found}; {_OTHERWISE}", []
+    if kind == "finite_number" and at is int:  # so pydantic says of .nan and .inf
+        kind = "int_type"
     numbers = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in context.items()}
     return found, [_EXPECTED[kind].format(**numbers)]
 

@@ -27,12 +27,12 @@ def check(
 
     from msfl_common.config.study import load_study
     from msfl_common.errors import InputError
-    from msfl_common.system.progress import busy
+    from msfl_common.system.loading import loading
     from msfl_server.study.folder import open_study
 
     folder = open_study(study) if study.is_dir() else None
     settings = load_study(folder.study_file if folder else study)
-    with busy("loading what tells the size of a model"):
+    with loading("loading what tells the size of a model"):
         from msfl_server.flower.coordinator import LOCK
         from msfl_server.run.check import check_folder, check_settings
 

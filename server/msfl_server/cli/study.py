@@ -63,7 +63,9 @@ def init(
     asked = {"hosts": host, "port": port, "public_port": public_port, "control_port": control_port}
     server = validate(ServerConfig, asked, "init")
     secret = read_passphrase(passphrase_file) if passphrase_file else new_passphrase() if passphrase else None
-    made = init_study(folder, server, study, offline_ca, secret, study_template(template, study) if template else None)
+    made = init_study(
+        folder, server, study, offline_ca, secret, study_template(template, study) if template is not None else None
+    )
     authority, certificate = read_certificate(made.ca_certificate), read_certificate(made.server_certificate)
     settings = load_study(made.study_file)
     name = settings.name

@@ -49,7 +49,7 @@ def csv_link(rows: Rows) -> str:
 def table_link(html: str) -> str:
     """A table of the page as it is shown, its rows of cells, as the `data:` URI of a CSV file."""
     cells = _Cells()
-    cells.feed(html)
+    cells.feed(str(html))  # pieces of Markup would escape what they are joined to
     return _csv([" ".join(cell.split()) for cell in row] for row in cells.rows if row)
 
 

@@ -15,7 +15,7 @@ from msfl_common.config.policy_rules import beyond_policy, not_allowed
 from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import MsflError
-from msfl_common.models.unused_settings import unused_settings
+from msfl_common.models.unused_settings import inapplicable, unused_settings
 from msfl_common.system.files import quoted, read_secret
 from msfl_common.system.lock import holder
 from msfl_server.run.cost import cost_of
@@ -39,8 +39,8 @@ class Finding:
 
 def check_settings(study: StudyConfig) -> Iterator[Finding]:
     """What the study's settings ask, and which of them do not act."""
-    contrasts = ", ".join(study.inputs.contrasts)
-    yield Finding("ok", "study", f"{study.name}: {study.task}, {contrasts}, rounds need {study.rounds.quorum} sites")
+    seen = "no images" if "inputs.contrasts" in inapplicable(study) else ", ".join(study.inputs.contrasts)
+    yield Finding("ok", "study", f"{study.name}: {study.task}, {seen}, rounds need {study.rounds.quorum} sites")
     for line in unused_settings(study):
         yield Finding("note", "setting", line)
     try:

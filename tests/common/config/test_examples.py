@@ -58,4 +58,6 @@ def test_a_study_folder_begins_with_an_example(tmp_path: Path) -> None:
     assert (both.returncode, both.stderr) == (2, "--template and --study: leave one out\n")
     site = run_main(server, "init", tmp_path / "new", "--host", "localhost", "--template", "site")
     assert (site.returncode, "no such template: site" in site.stderr) == (2, True)
+    unnamed = run_main(server, "init", tmp_path / "new", "--host", "localhost", "--template", "")
+    assert (unnamed.returncode, (tmp_path / "new").exists()) == (2, False)
     assert not (tmp_path / "new").exists()

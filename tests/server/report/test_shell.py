@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 from xml.etree import ElementTree
 
 import pytest
+from markupsafe import Markup
 
 from msfl_server.report.charts import learning_curve
 from msfl_server.report.shell import csv_link, file_name, svg_link, table_link
@@ -62,3 +63,8 @@ def test_a_table_of_the_page_becomes_a_file_of_its_cells():
     assert list(csv.reader(io.StringIO(text))) == [
         ["Fold", "AUROC mean"], ["1", "'-0.50 (0.4 to 0.6)"], ["<b>", "-0.25"], ["'=1+1", ""]
     ]  # fmt: skip
+
+
+def test_a_file_of_a_templates_table_holds_text_and_no_entities():
+    _, text = file_of(table_link(Markup("<tr><th>a site&#39;s</th><td>[&#34;0&#34;]</td><td>R &amp; D</td></tr>")))
+    assert list(csv.reader(io.StringIO(text))) == [["a site's", '["0"]', "R & D"]]

@@ -46,6 +46,7 @@ def test_a_file_alone_tells_what_sites_will_refuse_and_what_does_not_act(tmp_pat
     done = run_main(server, "check", tmp_path / "study.yaml")
     assert (done.returncode, done.stderr) == (0, "")
     for told in (
+        "pilot: classification, no images, rounds need",
         "refuses the study: task classification, which `policy.tasks`",
         f"refuses the study: model {SOLVABLE[0]}, which `policy.refuse_models` names",
         "does not send harmonization_sums: it has to stand in `policy.allow`",

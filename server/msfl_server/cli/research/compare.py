@@ -23,6 +23,11 @@ BASIS = (
     "-: too few patients for an interval, or of a kind that has none."
 )
 
+OTHER_CASES = (
+    "Two numbers of cases: a site withheld the figure in one run alone, or it is undefined in other patients. Such "
+    "figures have no difference: it would be one of patients, not of models."
+)
+
 
 @commands.command()
 def compare(
@@ -70,6 +75,8 @@ def _show(console: Console, found: Comparison) -> None:
         console.print(f"One run alone told {', '.join(ALL_METRICS[name].title for name in found.missing)}.")
     if found.overall:
         console.print(BASIS, soft_wrap=True)
+    if any(one.difference is None for values in (found.overall, *found.parts.values()) for one in values.values()):
+        console.print(OTHER_CASES, soft_wrap=True)
 
 
 def _table(what: str, rows: Mapping[str, Difference], titles: Mapping[str, str], metric: str | None = None) -> Table:
@@ -91,7 +98,7 @@ def _table(what: str, rows: Mapping[str, Difference], titles: Mapping[str, str],
                 else format_value(name, value.mean)
                 for value in (one.first, one.second)
             ),
-            ("+" if one.difference > 0 else "") + format_value(name, one.difference),
+            "-" if one.difference is None else ("+" if one.difference > 0 else "") + format_value(name, one.difference),
             format_interval(name, one.low, one.high) if one.low is not None else "-",
             str(counts[0]) if counts[0] == counts[1] else f"{counts[0]} and {counts[1]}",
         )

@@ -54,10 +54,11 @@ def cross_validate(
     settings = load_study_with(study, assignments or [])
     sites = virtual_sites(cohort, site or [], out, settings)
     from msfl_common.models.unused_settings import unused_settings
-    from msfl_common.system.progress import busy, console, warn
+    from msfl_common.system.loading import loading
+    from msfl_common.system.progress import console, warn
 
     warn(warnings := unused_settings(settings))
-    with busy(LOADING):
+    with loading(LOADING):
         from msfl_server.research.cross_validation.folds import FoldPlan, check_plan, claim_plan, run_folds
         from msfl_server.research.cross_validation.report import PAGE_FILE, render_table, write_page
         from msfl_server.research.cross_validation.results import RESULTS_FILE, cross_validation, write_results

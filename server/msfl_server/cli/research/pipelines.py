@@ -96,9 +96,9 @@ def pipelines(
     section = settings.classification
     if section is None or section.outcome.column is None:
         raise InputError(f"{study}: expected the task classification with outcome.column, the label's column")
-    from msfl_common.system.progress import busy
+    from msfl_common.system.loading import loading
 
-    with busy(LOADING):
+    with loading(LOADING):
         from msfl_server.research.simulation.folder import keep_study
         from msfl_server.research.small_cohort.classifiers import CLASSIFIERS, REFINED  # scikit-learn takes a second
         from msfl_server.research.small_cohort.forest import grows_the_same_trees

@@ -81,19 +81,21 @@ def simulate(
     else:
         setup, folder = _started(study, assignments or [], cohort, site or [], out, start_from), out
     from msfl_common.models.unused_settings import unused_settings
-    from msfl_common.system.progress import busy, console, warn
+    from msfl_common.system.files import quoted
+    from msfl_common.system.loading import loading
+    from msfl_common.system.progress import console, warn
     from msfl_server.cli.results import show_run
 
     warn(warnings := unused_settings(setup.study))
-    with busy(LOADING):
-        from msfl_server.research.simulation.run import (
-            run_simulated,  # torch and MLflow take seconds: only for a run that can start
-        )
-
     try:
+        with loading(LOADING):
+            from msfl_server.research.simulation.run import (
+                run_simulated,  # torch and MLflow take seconds: only for a run that can start
+            )
+
         summary = run_simulated(setup, folder, backend.value, tracking_uri)
     except KeyboardInterrupt:
-        console.print(f"completed rounds are kept; resume with `msfl-server simulate --resume {folder}`")
+        console.print(f"completed rounds are kept; resume with `msfl-server simulate --resume {quoted(folder)}`")
         raise
     if as_json:
         print_json({**summary.model_dump(mode="json"), "warnings": warnings})
@@ -150,13 +152,14 @@ def _show_dry_run(
     from msfl_common.config.assignments import load_study_with
     from msfl_common.errors import InputError
     from msfl_common.models.unused_settings import unused_settings
-    from msfl_common.system.progress import busy, stdout_console, warn
+    from msfl_common.system.loading import loading
+    from msfl_common.system.progress import stdout_console, warn
     from msfl_server.research.simulation.folder import virtual_sites
 
     settings = load_study_with(study_path, assignments)
     virtual_sites(cohort, site_paths, Path(), settings)  # what is wrong with them is said before anything is loaded
     warn(warnings := unused_settings(settings))
-    with busy(LOADING):
+    with loading(LOADING):
         from msfl_server.cli.research.dry_run_view import print_dry_run
         from msfl_server.research.simulation.dry_run import dry_run
         from msfl_server.run.display import site_display

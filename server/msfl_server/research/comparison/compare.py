@@ -34,11 +34,11 @@ _DECIDE = {
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric in both runs, and what the second has more."""
+    """A metric in both runs, and what the second has more: None where it is not of the same cases in both."""
 
     first: Value
     second: Value
-    difference: float
+    difference: float | None
     low: float | None
     high: float | None
 
@@ -97,10 +97,15 @@ def compare(first: MeasuredRun, second: MeasuredRun) -> Comparison:
 def difference(first: Value, second: Value) -> Difference:
     """Second less first, with the interval of the top of this module; none where either has none or none holds it.
 
+    Nor is there a difference where a site withheld one of the two, or a metric is undefined in other patients: it would
+    be one of patients.
+
     >>> one = difference(Value(0.5, 0.4, 0.6, 10), Value(0.7, 0.6, 0.8, 10))
     >>> round(one.difference, 3), round(one.low, 3), round(one.high, 3)
     (0.2, 0.059, 0.341)
     """
+    if first.num_cases != second.num_cases:
+        return Difference(first, second, None, None, None)
     found = max(-_LARGEST, min(_LARGEST, second.mean - first.mean))
     if first.low is None or first.high is None or second.low is None or second.high is None:
         return Difference(first, second, found, None, None)

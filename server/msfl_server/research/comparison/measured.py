@@ -16,8 +16,8 @@ from msfl_common.errors import InputError
 from msfl_common.system.reading import parse_json, read_text
 from msfl_server.research.cross_validation.results import PLAN_FILE, RESULTS_FILE, CrossValidation
 from msfl_server.research.simulation.folder import RUN_FILE
-from msfl_server.results.summary import Summary, read_summary
-from msfl_server.run.found import DEPLOYED_FILE
+from msfl_server.results.summary import SUMMARY_FILE, Summary, read_summary
+from msfl_server.run.found import DEPLOYED_FILE, FoundRun, find_run
 
 Folders = Mapping[str, tuple[str, ...]]  # site to its BIDS folders
 
@@ -63,10 +63,20 @@ def read_measured(folder: Path) -> MeasuredRun:
     if (out / PLAN_FILE).is_file():
         study, data = _setup(out / PLAN_FILE)
         return _of_folds(folder, study, data, _read_folds(out / RESULTS_FILE))
+    if not (out / SUMMARY_FILE).is_file():
+        raise InputError(f"{folder}: {_without_figures(find_run(out))}")
     summary = read_summary(out)
     simulated = (out / RUN_FILE).is_file()
     study, data = _setup(out / RUN_FILE if simulated else out / DEPLOYED_FILE)
     return _of_sites(folder, study, data, summary)
+
+
+def _without_figures(found: FoundRun) -> str:
+    """Why a run that has begun has nothing to compare."""
+    if found.stage == "final":
+        return "no round is complete yet; compare it when one is"
+    done = f"{found.summary.rounds_completed} of {found.summary.rounds_requested} rounds of {found.stage}"
+    return f"{done} are complete; figures to compare come with its last stage, after these"
 
 
 def _of_sites(folder: Path, study: StudyConfig, data: Folders | None, run: Summary) -> MeasuredRun:

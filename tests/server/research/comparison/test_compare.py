@@ -25,7 +25,7 @@ from msfl_server.research.cross_validation.results import (
     OverFolds,
 )
 from msfl_server.research.simulation.folder import RunSetup, write_setup
-from msfl_server.results.summary import MetricSummary, SiteMetric, Summary, Timing, write_summary
+from msfl_server.results.summary import MetricSummary, SiteMetric, Summary, Timing, read_summary, write_summary
 
 OUTCOME = {
     "task": "classification",
@@ -189,9 +189,44 @@ def test_cross_validations_are_compared_fold_by_fold_and_with_no_run(tmp_path: P
     assert (refused.returncode, "one is a cross-validation, the other a run" in refused.stderr) == (2, True)
 
 
+def test_a_metric_of_other_cases_in_each_run_has_no_difference(tmp_path: Path) -> None:
+    study = study_of()
+    folders = [made(tmp_path / name, study, mean) for name, mean in (("one", 0.5), ("two", 0.7))]
+    for folder, sites in zip(folders, (("a",), ("a", "b")), strict=True):
+        summary = read_summary(folder)
+        recall = summary.metrics["dsc"]
+        told = recall.model_copy(update={"per_site": {site: recall.per_site[site] for site in sites}})
+        write_summary(folder, summary.model_copy(update={"metrics": {"dsc": recall, "lesion_tpr": told}}))
+    document = json.loads(run_main(server, "compare", *folders, "--json").stdout)
+    found = document["overall"]["lesion_tpr"]
+    assert (found["difference"], found["low"], found["second"]["mean"]) == (None, None, 0.7)
+    assert document["overall"]["dsc"]["difference"] == pytest.approx(0.2)
+    shown = run_main(server, "compare", *folders).stdout
+    assert "10 and 20" in shown
+    assert "a site withheld the figure in one run alone" in shown
+    assert "withheld" not in run_main(server, "compare", folders[0], folders[0]).stdout
+
+
+def test_a_run_without_figures_says_how_far_it_is(tmp_path: Path) -> None:
+    finished = made(tmp_path / "finished", study_of(**OUTCOME))
+    section: dict[str, Any] = {**OUTCOME["classification"], "features": ["lesion_count"]}  # type: ignore[dict-item]
+    staged = {**OUTCOME, "segmentation": {}, "classification": section}
+    for name, settings, told in (
+        ("plain", OUTCOME, "no round is complete yet"),
+        ("staged", staged, "0 of 10 rounds of segmentation are complete; figures to compare come with its last stage"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_setup(folder, RunSetup(study=study_of(**settings), sites=()))
+        done = run_main(server, "compare", finished, folder)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+        assert told in done.stderr
+
+
 def test_figures_further_apart_than_any_number_have_no_interval() -> None:
     first, second = Value(1e308, 0.9e308, 1.7e308, 10), Value(-1e308, -1.7e308, 0.0, 10)
     found = difference(first, second)
+    assert found.difference is not None
     assert math.isfinite(found.difference)
     assert found.low is found.high is None
     json.dumps(found.__dict__ | {"first": None, "second": None}, allow_nan=False)
