@@ -35,8 +35,9 @@ from msfl_server.rounds.loop import run_rounds
 
 FEATURE_KINDS = tuple(classification.FEATURE_MODELS)
 DEEP_KINDS = tuple(kind for kind in classification.MODEL_KINDS if kind not in FEATURE_KINDS)
-# Read to hold a study against limits, or to name what is read, whatever is trained.
+# Read to hold a study against limits, or to name or write down what is read, whatever is trained.
 _LIMITS = {"check_size", "check_request", "beyond_policy", "_devices_of", "_slot", "request_sha256", "check_agreed"}
+_LIMITS |= {"inapplicable", "acting_settings"}
 _ELSEWHERE = {"schema_version", "rounds.patience_s"}  # the file's format; how long a site that is away is waited for
 # Read in every run, and not acting where a rule says so: held by values below.
 _BY_VALUE = {
