@@ -51,6 +51,10 @@ class Learner(Protocol):
         """Cases that the model learns from."""
 
     @property
+    def train_patients(self) -> tuple[str, ...]:
+        """Whose each of them is, as names that never leave."""
+
+    @property
     def num_train_patients(self) -> int:
         """Patients that those are of."""
 

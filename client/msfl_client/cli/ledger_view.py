@@ -24,8 +24,9 @@ from msfl_common.system.files import write_text
 COLUMNS = (
     "number", "time", "kind", "study", "round", "num_cases", "min_patients", "num_bytes", "arrays", "numbers", "sha256",
     "code", "late", "head_sent", "policy", "version", "format", "receipt", "previous", "hash", "signature",
+    "epsilon", "delta", "releases",
 )  # fmt: skip
-CSV_START = ",".join(COLUMNS)
+CSV_START = ",".join(COLUMNS[:-3])  # what earlier versions wrote, too
 _SHOWN_DIGITS = 12
 _WIDE_COLUMNS = 120
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -136,6 +137,8 @@ def export_csv(path: Path, lines: Iterable[Line]) -> int:
 
 
 def _cell(value: object) -> str | int:
+    if value is None:
+        return ""
     if isinstance(value, int):
         return value
     text = value if isinstance(value, str) else json.dumps(value)

@@ -45,6 +45,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
     """What the site's process is doing. Exit code 1 when it is not running and the study is not finished."""
     from msfl_client.connection.status import read_status
     from msfl_client.connection.supervisor import LOCK, one_line
+    from msfl_client.privacy.budget import spent_document, spent_lines
     from msfl_client.site.kit_approval import what_waits
     from msfl_common.config.site import load_site
     from msfl_common.system.files import quoted
@@ -58,6 +59,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
             "running": pid is not None,
             "status": last.model_dump(mode="json") if last else None,
             "kit_to_approve": waits or None,
+            "differential_privacy": spent_document(config.state, config.policy.max_epsilon),
         }
         print_json(document)
     elif pid is None and last is not None and last.is_last:
@@ -69,6 +71,8 @@ def status(site: SitePath, as_json: Json = False) -> None:
     else:
         progress = f" ({last.doing} {last.done}/{last.total} {last.note})" if last and last.total else ""
         stdout_console(soft_wrap=True).print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}")
+    for line in [] if as_json else spent_lines(config.state, config.policy.max_epsilon):
+        stdout_console(soft_wrap=True).print(line)
     if waits and not as_json:
         stdout_console(soft_wrap=True).print(waits)
     if pid is None and not (last is not None and last.is_last):

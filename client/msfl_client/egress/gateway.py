@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,15 @@ from msfl_common.trust.receipts import Signer
 
 
 @dataclass(frozen=True)
+class Spending:
+    """What an answer with noise brings the site's spending on its patients to; see `Entry`."""
+
+    epsilon: float
+    delta: float
+    releases: int
+
+
+@dataclass(frozen=True)
 class Gateway:
     """Whose gateway it is and where its ledger lies.
 
@@ -40,6 +49,7 @@ class Gateway:
         signer: signs each line; None where a site has no key, as in a simulation.
         claim: writes down that a request is answered; see `answers`. None where answers are not counted.
         answers: the one kind of message that answers the request at hand; None outside of one.
+        spending: of an answer with noise, what it is written down with.
     """
 
     policy: Policy
@@ -47,6 +57,7 @@ class Gateway:
     signer: Signer | None = None
     claim: Callable[[], None] | None = None
     answers: str | None = None
+    spending: Spending | None = None
 
     @property
     def sends_head(self) -> bool:
@@ -96,6 +107,8 @@ def release(gateway: Gateway, outgoing: Outgoing, study: StudyConfig, round_numb
         gateway.claim()
     late_of(gateway.ledger).write(gateway.signer)
     entry = _entry(gateway, kind, content, study.name, round_number, packed.num_cases, num_patients, packed.arrays)
+    if gateway.spending is not None:
+        entry = entry.model_copy(update=asdict(gateway.spending))
     line = ledger.append(gateway.ledger, entry, gateway.signer, keep_as)
     if line.head_sent:
         add_head(content, line.signed_head)

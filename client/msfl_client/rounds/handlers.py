@@ -14,6 +14,7 @@ from msfl_client.egress.answers import Claim, of_same_cases, request_sha256
 from msfl_client.egress.gateway import release
 from msfl_client.harmonization.combat import compute_moments, compute_residuals, digest_of_rows
 from msfl_client.rounds.harmonization_step import harmonization_rows, take_reference
+from msfl_client.rounds.private_budget import spending_of
 from msfl_client.rounds.site_context import SiteContext, train_site, validate_site
 from msfl_client.rounds.site_log import site_log
 from msfl_client.rounds.update_cache import cache_update, cached_update
@@ -105,6 +106,8 @@ def cached_round(context: SiteContext, task: RoundTask, request: Content) -> Con
         try:
             cache_update(state, digest, cases, update)
         except OSError as error:  # a full disk costs the repetition, not the round
+            if task.study.differential_privacy is not None:  # trained again, a device may round it otherwise
+                raise
             site_log(context.site).warning("the round's update could not be kept", exc_info=error)
     return _release_update(context, task, update)
 
@@ -128,7 +131,8 @@ def bound_to_cases(context: SiteContext, task: RoundTask, of: str, digest: str) 
 
 
 def _release_update(context: SiteContext, task: RoundTask, update: ModelUpdate) -> Content:
-    return release(context.gateway, update, task.settings, task.round, context.learner.num_behind(task.round))
+    gateway = replace(context.gateway, spending=spending_of(context, task))
+    return release(gateway, update, task.settings, task.round, context.learner.num_behind(task.round))
 
 
 def site_validation(context: SiteContext, task: RoundTask, request: Content) -> Content:

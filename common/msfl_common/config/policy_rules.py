@@ -22,6 +22,9 @@ def beyond_policy(policy: Policy, study: StudyConfig, round_number: int = 1) -> 
         yield f"{num_rounds} rounds, at most {policy.max_rounds}"
     if study.training.steps_per_round > policy.max_steps_per_round:
         yield f"{study.training.steps_per_round} steps a round, at most {policy.max_steps_per_round}"
+    private = study.differential_privacy
+    if policy.max_epsilon is not None and (private is None or not private.promises):
+        yield "no noise of `differential_privacy`, which `policy.max_epsilon` asks for"
 
 
 def not_allowed(policy: Policy, study: StudyConfig) -> list[str]:

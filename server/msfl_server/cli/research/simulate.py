@@ -84,9 +84,11 @@ def simulate(
     from msfl_common.system.files import quoted
     from msfl_common.system.loading import loading
     from msfl_common.system.progress import console, warn
+    from msfl_server.cli.privacy_view import say_privacy
     from msfl_server.cli.results import show_run
 
     warn(warnings := unused_settings(setup.study))
+    say_privacy(setup.study)
     try:
         with loading(LOADING):
             from msfl_server.research.simulation.run import (
