@@ -64,6 +64,7 @@ class SegmentationLearner:
         digest: see `Learner`.
         floor: fewest patients of a metric.
         validation_truths: reads the validation cases' masks as they were drawn; see `own_truths`.
+        untold: training patients who are not in the number that is told, as the sums of a later stage are without them.
     """
 
     study: StudyConfig
@@ -80,16 +81,21 @@ class SegmentationLearner:
     validation_cases: tuple[NetworkInput, ...]
     validation_patients: tuple[str, ...]
     validation_truths: Callable[[], tuple[OwnTruth, ...]]
+    untold: frozenset[str] = frozenset()
 
     @property
     def num_train_cases(self) -> int:
         """See `Learner`."""
-        return len(self.train_patients)
+        return sum(patient not in self.untold for patient in self.train_patients)
 
     @property
     def num_train_patients(self) -> int:
         """See `Learner`."""
         return len(set(self.train_patients))
+
+    def learned_patients(self, among: frozenset[str]) -> frozenset[str]:
+        """See `Learner`."""
+        return among & set(self.train_patients)
 
     def num_behind(self, number: int) -> int:
         """See `Learner`; the patches of a round can be of fewer patients than there are.

@@ -150,11 +150,11 @@ class Harmonizer:
         return self._ask(REFERENCE, sites, lambda task: pack_reference_task(task, reference), unpack_facts, BAD_FACTS)
 
     def _moments(self, sites: Mapping[int, str]) -> Answers[Moments]:
-        columns, min_cases = column_names(self.settings), self.settings.min_cases
+        columns = column_names(self.settings)
         shape = len(columns), len(self.settings.feature_names)
 
         def read(content: Content) -> Moments:
-            return check_moments(unpack_moments(content, *shape), columns, min_cases)
+            return check_moments(unpack_moments(content, *shape), columns)
 
         return self._ask(MOMENTS, sites, pack_task, read, BAD_SUMS)
 

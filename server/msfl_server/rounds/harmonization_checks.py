@@ -16,14 +16,16 @@ from msfl_server.aggregation.odd_sites import odd_means
 _MOST_YEARS = 120.0  # from the youngest to the oldest; other covariates go from 0 to 1
 
 
-def check_moments(sums: Moments, columns: Sequence[str], min_cases: int) -> Moments:
+def check_moments(sums: Moments, columns: Sequence[str]) -> Moments:
     """Refuse variances that no covariates have, and more scanners than the cases are enough for.
+
+    A site leaves small groups out of the sums of a scanner that has enough cases to be fitted.
 
     Raises:
         UpdateError: the first of them.
     """
-    if sums.num_scanners * min_cases > sums.num_cases:
-        raise UpdateError(f"{sums.num_scanners} scanners need {min_cases} cases each, found {sums.num_cases} cases")
+    if sums.num_scanners * 2 > sums.num_cases:
+        raise UpdateError(f"{sums.num_scanners} scanners need 2 cases each, found {sums.num_cases} cases")
     range_Q = np.array([_MOST_YEARS if name == "age" else 1.0 for name in columns])
     if (np.diag(sums.covariance_QQ) > (1 + 1e-6) * sums.num_cases * range_Q**2 / 4).any():
         raise UpdateError("covariance: expected no more than ages up to 120 years, and shares, can vary")
