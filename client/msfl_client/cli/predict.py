@@ -32,6 +32,7 @@ Authority = Annotated[
 
 
 Device = str | Sequence[str]
+_LOADING = "loading what predicts"
 
 
 @dataclass(frozen=True)
@@ -213,9 +214,12 @@ def _lend_memory(site: SiteConfig) -> None:
 def _predict_outcomes(job: _Job, every_visit: bool) -> None:
     from rich.progress import TaskID
 
-    from msfl_client.cli.outcomes_view import predictions_document, print_predictions, write_predictions
-    from msfl_client.prediction.outcomes import predict_outcomes
+    from msfl_common.system.loading import loading
     from msfl_common.system.progress import alert, progress_bars, stdout_console
+
+    with loading(_LOADING):
+        from msfl_client.cli.outcomes_view import predictions_document, print_predictions, write_predictions
+        from msfl_client.prediction.outcomes import predict_outcomes
 
     with progress_bars() as bars:
         tasks: dict[str, TaskID] = {}
@@ -260,13 +264,16 @@ def _end_where_refused(lines: Sequence[str]) -> None:
 
 
 def _outline_lesions(job: _Job, card: ModelCard) -> None:
-    from msfl_client.cli.lesions_view import lesions_table
-    from msfl_client.prediction.lesions import predict_folder, predict_images
-    from msfl_client.prediction.lesions_table import TABLE
-    from msfl_client.prediction.page import PAGE
-    from msfl_client.prediction.threshold import caution_of, threshold_of
     from msfl_common.models.model_card import NOTICE
+    from msfl_common.system.loading import loading
     from msfl_common.system.progress import alert, console, progress_bars, stdout_console
+
+    with loading(_LOADING):
+        from msfl_client.cli.lesions_view import lesions_table
+        from msfl_client.prediction.lesions import predict_folder, predict_images
+        from msfl_client.prediction.lesions_table import TABLE
+        from msfl_client.prediction.page import PAGE
+        from msfl_client.prediction.threshold import caution_of, threshold_of
 
     threshold = threshold_of(card, job.threshold)
     with progress_bars() as bars:

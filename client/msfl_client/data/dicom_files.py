@@ -31,7 +31,9 @@ _TAGS: list[Any] = [
 ]  # fmt: skip
 _GE_SEQUENCE, _PHILIPS_SLICES = (0x0019, 0x109C), (0x2001, 0x1018)
 _SIEMENS_PROTOCOLS = (0x0021, 0x1019), (0x0029, 0x1020)
+# Slices of a 2D series, slabs of a 3D one, each of so many images: "Slices per slab" on the scanner's screen.
 _SIEMENS_SLICES = re.compile(rb"sSliceArray\.lSize\s*=\s*(\d{1,4})\b")
+_SIEMENS_IN_SLAB = re.compile(rb"sKSpace\.lImagesPerSlab\s*=\s*(\d{1,4})\b")
 
 _MOST_TEXT = 1024  # characters; names, numbers and descriptions have 64, names of people up to 324 (DICOM PS3.5, 6.2)
 
@@ -248,16 +250,29 @@ def _add(series: DicomSeries, path: Path, header: Any, digest: bytes) -> None:
 
 
 def _num_slices_said(header: Any) -> int:
-    """How many slices the scanner says that it made; 0 where it does not say: Siemens' protocol says it of 2D alone."""
+    """How many slices the scanner says that it made; 0 where it does not say."""
     said = [_whole(header, "ImagesInAcquisition")]
     if _PHILIPS_SLICES in header:
         said.append(int(number_in(header[_PHILIPS_SLICES].value)))
     for tag in _SIEMENS_PROTOCOLS:
-        protocol = header[tag].value if tag in header and header.get("MRAcquisitionType") == "2D" else b""
+        protocol = header[tag].value if tag in header else b""
         text = protocol.encode("ascii", "ignore") if isinstance(protocol, str) else protocol
-        if isinstance(text, bytes) and (found := _SIEMENS_SLICES.search(text)):
-            said.append(int(found[1]))
+        if isinstance(text, bytes):
+            said.append(_num_in_protocol(header, text))
     return max(said)
+
+
+def _num_in_protocol(header: Any, text: bytes) -> int:
+    """By Siemens' protocol, which goes with what was cut from the images of a 3D series, too, and is not of that."""
+    slices, in_slab = _SIEMENS_SLICES.search(text), _SIEMENS_IN_SLAB.search(text)
+    if slices is None:
+        return 0
+    if header.get("MRAcquisitionType") == "2D":
+        return int(slices[1])
+    is_cut = {"DERIVED", "MPR", "MIP", "MIN IP"} & set(map(str, header.get("ImageType") or ("DERIVED",)))
+    if header.get("MRAcquisitionType") != "3D" or in_slab is None or is_cut:
+        return 0
+    return int(slices[1]) * int(in_slab[1])
 
 
 def _frames(path: Path, header: Any, digest: bytes) -> list[Frame]:

@@ -67,7 +67,18 @@ def check_settings(study: StudyConfig) -> Iterator[Finding]:
 
 
 def check_folder(folder: StudyFolder, study: StudyConfig, lock: str) -> Iterator[Finding]:
-    """What `start` would need of the study's folder and of this machine; `lock`: the file that a running server has."""
+    """What `start` would need of the study's folder and of this machine; `lock`: the file that a running server has.
+
+    A fault that several things meet, as a file that each needs, is said once.
+    """
+    said: set[str] = set()
+    for one in _look_at(folder, study, lock):
+        if one.level != "fault" or one.text not in said:
+            yield one
+        said.add(one.text)
+
+
+def _look_at(folder: StudyFolder, study: StudyConfig, lock: str) -> Iterator[Finding]:
     yield from _looked_at("server", lambda: f"sites reach it at {load_server(folder.server_file).address}")
     sites = list_sites(folder)
     lacking = len(sites) < study.rounds.quorum

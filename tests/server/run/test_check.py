@@ -41,6 +41,13 @@ def folder(tmp_path: Path) -> StudyFolder:
     return init_study(tmp_path / "study", server_config, tmp_path / "study.yaml")
 
 
+def test_a_file_that_cannot_be_read_is_named_once(folder: StudyFolder) -> None:
+    folder.server_file.write_text("hosts: [localhost\n")
+    done = run_main(server, "check", folder.root)
+    assert (done.returncode, (done.stdout + done.stderr).count("not valid YAML")) == (2, 2)  # where, and why it ends
+    assert "more)" not in done.stderr
+
+
 def test_a_file_alone_tells_what_sites_will_refuse_and_what_does_not_act(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(SOLVED)
     done = run_main(server, "check", tmp_path / "study.yaml")
