@@ -37,7 +37,7 @@ from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.spelling import NAME
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.messages.records import Content, RoundTask, payload_sha256
+from msfl_common.messages.records import Content, RoundTask, request_sha256
 from msfl_common.system.files import private_folder, write_bytes
 
 Claim = Callable[[], None]
@@ -84,18 +84,6 @@ def most_answers(policy: Policy, study: StudyConfig) -> int:
     """Rounds of a stage and purpose that are answered: as many as the policy allows, and the model can need."""
     needed = study.classification.model.num_rounds_needed if study.classification else None
     return policy.max_rounds if needed is None else min(policy.max_rounds, needed + MOST_FIRST_SUMS - 1)
-
-
-def request_sha256(purpose: str, task: RoundTask, request: Content) -> str:
-    """Digest of all that an answer follows from; how long is waited for whom is not part of it.
-
-    Only training looks at the number of rounds: its rate falls over all of them.
-    """
-    number = 0 if is_once(purpose) else task.round
-    num_rounds = task.settings.rounds.num_rounds if purpose == "train" else 0
-    settings = task.study.model_dump_json(exclude={"rounds", "segmentation"})
-    said = [purpose, task.stage, number, num_rounds, task.threshold, settings, payload_sha256(request)]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def of_same_cases(state: Path, study: str, of: str, cases: str) -> Claim:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from msfl_client.disclosure.floors import floor_of
-from msfl_client.egress.answers import Claim, of_same_cases, request_sha256
+from msfl_client.egress.answers import Claim, of_same_cases
 from msfl_client.egress.gateway import release
 from msfl_client.harmonization.combat import compute_moments, compute_residuals, digest_of_rows
 from msfl_client.rounds.harmonization_step import harmonization_rows, take_reference
@@ -22,7 +22,14 @@ from msfl_common import __version__
 from msfl_common.config.message_kinds import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION
 from msfl_common.config.site import SiteConfig
 from msfl_common.messages.harmonization import unpack_reference, unpack_slopes
-from msfl_common.messages.records import Content, ModelUpdate, NodeFacts, RoundTask, unpack_task_weights
+from msfl_common.messages.records import (
+    Content,
+    ModelUpdate,
+    NodeFacts,
+    RoundTask,
+    request_sha256,
+    unpack_task_weights,
+)
 from msfl_common.models.weights import Weights
 
 

@@ -47,6 +47,17 @@ class Policy(Frozen):
         description="kinds of outcome model refused: a hostile coordinator can read rows of patients out of them",
     )
     min_patients: int = Field(5, ge=1, description="fewest patients behind any update or figure that leaves the site")
+    require_masks: bool = Field(
+        False,
+        description="true: updates, sums and metrics leave under masks alone, so that the coordinator never sees this "
+        "site's by themselves",
+    )
+    min_sites_in_sum: int = Field(
+        3,
+        ge=2,
+        description="fewest sites of a masked sum that this site helps to open; in a sum of two each learns the "
+        "other's value",
+    )
     max_rounds: int = Field(1000, ge=1, description="most rounds of a study the site takes part in")
     max_steps_per_round: int = Field(10_000, ge=1, description="most optimiser steps in one round")
     max_memory_gb: float | None = Field(

@@ -25,6 +25,7 @@ from msfl_common.config.feature_catalogue import HARMONIZED, known_features
 from msfl_common.config.former_keys import former_keys, renewed
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.secrets import refuse_variables
+from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.errors import ConfigError
 from msfl_common.networks.registry import Network, UNet
 from msfl_common.strategies import AnyStrategy
@@ -181,6 +182,11 @@ class StudyConfig(Frozen):
         None,
         description="of networks: how sites train together, and what becomes of their updates; null: fedavg. It holds "
         "for both stages of a study that segments before it classifies",
+    )
+    secure_aggregation: SecureAggregation = Field(
+        SecureAggregation(),
+        description="how the sites' values are added up",
+        exclude_if=lambda value: value == SecureAggregation(),
     )
     harmonization: Harmonization = Harmonization()
     classification: Classification | None = Field(
