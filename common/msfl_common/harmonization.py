@@ -188,8 +188,17 @@ def make_reference(
     moments: Sequence[Counted],
     residuals: Sequence[Residuals],
     slopes_QP: Floats,
+    num_sites: int | None = None,
 ) -> Reference:
     """The reference from all sites' sums; a feature that varies within no scanner is not in it, and stays as it is.
+
+    Args:
+        study: its name.
+        settings: of the harmonization.
+        moments: what counts each site's scanners.
+        residuals: each site's second sums, or what all of them come to.
+        slopes_QP: beta.
+        num_sites: behind the residuals, where these are added up already.
 
     Raises:
         ValueError: no feature varies.
@@ -209,7 +218,7 @@ def make_reference(
         pooled_variance=tuple(map(float, variance_P[varies])),
         num_cases=num_cases,
         num_scanners=sum(site.num_scanners for site in moments),
-        num_sites=len(residuals),
+        num_sites=len(residuals) if num_sites is None else num_sites,
     )
 
 

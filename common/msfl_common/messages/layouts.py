@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_common.config.classification import Classification, DeepModel
+from msfl_common.config.classification import DeepModel
 from msfl_common.config.study import Harmonization, StudyConfig
 from msfl_common.errors import UpdateError
-from msfl_common.feature_models import Phase, contribution_like, model_of, phase_of
+from msfl_common.feature_models import Phase, Settings, contribution_like, model_of, phase_of
 from msfl_common.feature_models.raw_sums import about_means, about_zero
 from msfl_common.harmonization import Floats, Moments, Residuals, column_names
 from msfl_common.messages.metrics_layout import metrics_layout as metrics_layout
@@ -27,6 +27,7 @@ from msfl_common.secure_aggregation.layout import POOLED as POOLED
 from msfl_common.secure_aggregation.layout import Layout as Layout
 from msfl_common.secure_aggregation.layout import sum_of as sum_of
 from msfl_common.secure_aggregation.ring import SUMS, UPDATES, Ring, Words
+from msfl_common.strategies.base import Strategy
 from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.strategies.sets import flat_name, flattened, likes
 from msfl_common.system.checked_arrays import check_scatter
@@ -50,11 +51,30 @@ def update_layout(study: StudyConfig, request: Weights) -> Layout[ModelUpdate]:
     """
     settings = study.classification
     if settings is not None and not isinstance(settings.model, DeepModel):
-        return _feature_layout(settings, request)
+        return feature_layout(settings, request)
     strategy = study.strategy or FedAvg()
     sent = tuple(flat_name(of, "") for of in strategy.sends)
     before = {name: value for name, value in request.items() if not name.startswith(sent)} if sent else request
+    return network_layout(strategy, before)
+
+
+def network_layout(strategy: Strategy, before: Weights) -> NetworkLayout:
+    """Updates of a network that had the shared weights `before`."""
     return NetworkLayout(before, flattened(before, likes(strategy.answered_sets(before))))
+
+
+def feature_layout(settings: Settings, state: Weights) -> Layout[ModelUpdate]:
+    """Answers to a state of a model of features.
+
+    Raises:
+        UpdateError: they are no sums.
+    """
+    model, like = model_of(settings), contribution_like(settings, state)
+    if phase_of(state) is Phase.PREPARE:
+        return _FirstSumsLayout(like)
+    if not model.sums_suffice:
+        raise UpdateError(f"{model.kind}: the sites' answers are no sums")
+    return _FeatureLayout(like, {name: state[name] for name in like} if model.averages else None)
 
 
 def moments_layout(settings: Harmonization) -> Layout[Moments]:
@@ -262,15 +282,6 @@ class _ResidualsLayout(Layout[Residuals]):
         if (squares_P < 0).any():
             raise UpdateError("squares: expected no negative sum of squares")
         return Residuals(num_cases, intercepts_P, squares_P, num_scanners)
-
-
-def _feature_layout(settings: Classification, state: Weights) -> Layout[ModelUpdate]:
-    model, like = model_of(settings), contribution_like(settings, state)
-    if phase_of(state) is Phase.PREPARE:
-        return _FirstSumsLayout(like)
-    if not model.sums_suffice:
-        raise UpdateError(f"{model.kind}: the sites' answers are no sums")
-    return _FeatureLayout(like, {name: state[name] for name in like} if model.averages else None)
 
 
 def _figures(values: Sequence[float] | Floats) -> tuple[int, float, float]:

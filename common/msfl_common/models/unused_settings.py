@@ -59,7 +59,7 @@ def acting_settings(study: StudyConfig) -> dict[str, Any]:
         *path, name = key.split(".")
         section = plain
         for part in path:
-            section = section[part]
+            section = section.get(part, {})  # as may a section
         section.pop(name, None)  # one at its default may not be written at all
     return _without_empty(plain, study)
 
@@ -135,6 +135,10 @@ def _no_strategy(study: StudyConfig) -> str | None:
     return None if study.averages else f"{_model(study).kind} is no network: it is made of the sites' answers"
 
 
+def _no_masks(study: StudyConfig) -> str | None:
+    return "secure_aggregation.method is none" if study.secure_aggregation.method == "none" else None
+
+
 def _no_steps(study: StudyConfig) -> str | None:
     return None if _trains_network(study) or _is_deep(study) else f"{_model(study).kind} is not trained by such steps"
 
@@ -186,6 +190,8 @@ RULES: tuple[Rule, ...] = (
     Rule(("network.*",), _no_unet),
     Rule(("training.*",), _no_steps),
     Rule(("strategy",), _no_strategy),
+    Rule(("secure_aggregation.max_update_norm",), _no_strategy),
+    Rule(("secure_aggregation.min_sites", "secure_aggregation.threshold"), _no_masks),
     Rule(("crossfit",), _no_lesions),
     Rule(("training.patch_voxels", "training.lesion_patch_fraction", "training.augmentation.*"), _no_network),
     Rule(("validation.window_overlap",), _no_network),

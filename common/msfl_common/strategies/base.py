@@ -139,6 +139,13 @@ class Strategy(BaseModel):
     # one site. A kind without that cannot be trained under masks.
     sums_suffice: ClassVar[bool] = False
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **settings: Any) -> None:
+        """A rule of its own is not what an inherited `sums_suffice` was said of."""
+        super().__pydantic_init_subclass__(**settings)
+        if "combine" in vars(cls) and "sums_suffice" not in vars(cls):
+            cls.sums_suffice = False
+
     def stays(self, name: str) -> bool:  # noqa: ARG002
         """Whether an array of the network stays at each site: it never leaves, and none ever arrives."""
         return False
