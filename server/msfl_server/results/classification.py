@@ -28,7 +28,7 @@ from msfl_common.metrics.classification_curves import (
 )
 from msfl_common.metrics.intervals import effective_number
 from msfl_common.metrics.reliability import Group, Reliability
-from msfl_common.metrics.score_bins import POSITIVES
+from msfl_common.metrics.score_bins import CASES, POSITIVES
 from msfl_common.metrics.scored import scored_classes
 from msfl_server.results.coefficients import Coefficient
 from msfl_server.results.training_inputs import Characteristics, TrainingInputs
@@ -184,7 +184,8 @@ def class_counts_of(metrics: ValidationMetrics) -> ClassCounts | None:
     if metrics.score_bins is None or not metrics.score_bins[0].any():
         return None
     positives = [int(groups_G3[:, POSITIVES].sum()) for groups_G3 in metrics.score_bins]
-    return tuple(positives) if len(positives) > 1 else (metrics.num_cases - positives[0], positives[0])
+    told = int(metrics.score_bins[0, :, CASES].sum())  # under masks, of the sites that did not withhold them
+    return tuple(positives) if len(positives) > 1 else (told - positives[0], positives[0])
 
 
 def counts_by_class(
