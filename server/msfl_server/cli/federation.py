@@ -183,7 +183,7 @@ def _table(study: StudyFolder) -> Table:
             left = f", {minutes:.0f} min left" if last.deadline else ""
             doing = f"waited for: {last.doing}{left}"
         elif last and (failure := next((failure for failure in last.failed if failure.site == name), None)):
-            from msfl_server.rounds.exchange import meaning_of
+            from msfl_server.rounds.failures import meaning_of
 
             doing = f"left out of the last round: {failure.code}, {meaning_of(failure.code)}"
         table.add_row(name, since[:19].replace("T", " ") or "-", doing)

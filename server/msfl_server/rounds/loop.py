@@ -30,17 +30,8 @@ from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.received import Received
 from msfl_server.results.summary import RoundSummary, SiteFailure, case_counts
 from msfl_server.rounds.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
-from msfl_server.rounds.exchange import (
-    BAD_METRICS,
-    BAD_UPDATE,
-    NO_ANSWER,
-    NOT_ONLINE,
-    WENT_OFFLINE,
-    Grid,
-    Question,
-    ask,
-    meaning_of,
-)
+from msfl_server.rounds.exchange import Grid, Question, ask
+from msfl_server.rounds.failures import BAD_METRICS, BAD_UPDATE, NO_ANSWER, NOT_ONLINE, WENT_OFFLINE, meaning_of
 from msfl_server.rounds.harmonization import Harmonizer, load_reference, save_reference
 from msfl_server.rounds.listener import Listener as Listener
 from msfl_server.rounds.metrics import read_metrics, usable_metrics

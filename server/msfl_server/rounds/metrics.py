@@ -13,7 +13,7 @@ from msfl_server.results.classification import reliability_of, threshold_of
 from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.summary import SiteFailure
 from msfl_server.rounds.culprits import combine_without_culprits
-from msfl_server.rounds.exchange import BAD_METRICS
+from msfl_server.rounds.failures import BAD_METRICS
 
 _TIMES_TRAINING = 10  # cases measured, for each case trained on: a site's few patients differ in their visits
 _ALWAYS = 100
