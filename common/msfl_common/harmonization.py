@@ -67,11 +67,13 @@ class Residuals:
         num_cases: training cases in them.
         intercepts_P: sum over scanners of n_j alpha_j.
         squares_P: sum of squared residuals.
+        num_scanners: scanners in them; 0 where they are not told, as those of one site are with its first sums.
     """
 
     num_cases: int
     intercepts_P: Floats
     squares_P: Floats
+    num_scanners: int = 0
 
     @property
     def arrays(self) -> dict[str, Floats]:

@@ -59,6 +59,7 @@ class FeatureModel(Frozen, ABC):
     drawn: ClassVar[tuple[str, ...]] = ()  # arrays of the first state that are drawn for the study, and stay
     above_zero: ClassVar[frozenset[str]] = frozenset({"spread"})  # arrays whose values are above 0 in every state
     # What the coordinator makes of it.
+    sums_suffice: ClassVar[bool] = False  # the sum of the answers of FIT over sites is all that it needs of them
     uses_shares: ClassVar[bool] = False  # a site's share counts, as in an average; sums count each case once
     averages: ClassVar[bool] = False  # answers of FIT are the model's own arrays, and their mean the next ones
     can_go_back: ClassVar[bool] = False  # may be set back to an earlier state where it came apart
