@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from msfl_common.config.classification import Split
-from msfl_common.config.message_kinds import REFERENCE, is_once
+from msfl_common.config.message_kinds import REFERENCE, TEST, VALIDATION, Request, is_once
 from msfl_common.config.spelling import NAME
 from msfl_common.config.stages import Stage, stages_of, study_at
 from msfl_common.config.study import StudyConfig, parse_study
@@ -301,6 +301,13 @@ def payload_sha256(content: Content) -> str:
         digest.update(len(piece).to_bytes(8, "big"))
         digest.update(piece)
     return digest.hexdigest()
+
+
+def purpose_of(asked: Request, task: RoundTask) -> str | None:
+    """Under what the answers to a request are counted; None where nothing is counted."""
+    if asked.counted_as == VALIDATION and task.split == "test" and task.settings.task == "classification":
+        return TEST  # a segmentation has no patients for it, and validates whatever it is asked
+    return asked.counted_as
 
 
 def request_sha256(purpose: str, task: RoundTask, request: RecordDict) -> str:

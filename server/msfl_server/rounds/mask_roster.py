@@ -117,14 +117,11 @@ class Masks:
     def _hand_out(self, task: RoundTask, present: Mapping[int, str]) -> list[SiteFailure]:
         """Give the roster to those who have not confirmed it, and wait for their people, once."""
         assert self.roster is not None
-        roster, names = self.roster, set(self.roster.names) - self.ready
+        roster, left = self.roster, {*self.roster.names} - self.ready
         failures: list[SiteFailure] = []
-        for again in (frozenset({UNCONFIRMED}), frozenset[str]()):
-            asked = {
-                node: name
-                for node, name in present.items()
-                if name in names and (name in self.waited_for) == (not again)
-            }
+        waited_for = left & self.waited_for
+        for names, again in ((left - waited_for, frozenset({UNCONFIRMED})), (waited_for, frozenset[str]())):
+            asked = {node: name for node, name in present.items() if name in names}
             question = Question(
                 f"query.{ROSTER}",
                 lambda: pack_roster_task(task, roster),

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from msfl_common.config.message_kinds import OPENING, REQUESTS, TEST, VALIDATION
+from msfl_common.config.message_kinds import OPENING, REQUESTS
 from msfl_common.config.study import Rounds
 from msfl_common.errors import RunError
 from msfl_common.messages.arrays import BLOCK_VALUES
 from msfl_common.messages.masks import pack_opening_task, unpack_hidden, unpack_shares, with_context
-from msfl_common.messages.records import Content, RoundTask, request_sha256
+from msfl_common.messages.records import Content, RoundTask, purpose_of, request_sha256
 from msfl_common.secure_aggregation.context import Context
 from msfl_common.secure_aggregation.coordinator import CannotOpenError, MaskedSum
 from msfl_common.secure_aggregation.ring import Ring, Words
@@ -60,14 +60,6 @@ class SumRequest:
     bad: str
     fewest: int = 1
     may_change: bool = False
-
-    @property
-    def purpose(self) -> str:
-        """Under what the sites count the answer."""
-        purpose = REQUESTS[self.kind].counted_as
-        assert purpose is not None
-        tests = purpose == VALIDATION and self.task.split == "test" and self.task.settings.task == "classification"
-        return TEST if tests else purpose
 
 
 @dataclass(frozen=True)
@@ -153,7 +145,7 @@ class _Asked:
         Raises:
             RunError: too few of them have answered before the deadline.
         """
-        masks, task, shares = self.masks, self.request.task, dict[str, Shares]()
+        masks, task, shares = self.masks, self.request.task, self.folder.shares()
         rounds, end = task.settings.rounds, time.monotonic() + task.settings.rounds.deadline_s
         refused: dict[str, SiteFailure] = {}
         while not masked.can_open(shares):
@@ -180,6 +172,7 @@ class _Asked:
 
         def read(site: str, content: Content) -> None:
             shares[site] = unpack_shares(content, masked.opening(site))
+            self.folder.keep_shares(site, shares[site])
             if damaged := shares[site].damaged:
                 log.warning("%s could not read what was sealed for it by %s", site, ", ".join(damaged))
 
@@ -210,7 +203,9 @@ def ask_sum(
         RunError: too few sites have given their shares: the sum stays closed, and the next start opens the same one.
         InputError: what was kept of the sum is damaged.
     """
-    digest = request_sha256(request.purpose, request.task, request.pack())
+    purpose = purpose_of(REQUESTS[request.kind], request.task)
+    assert purpose is not None
+    digest = request_sha256(purpose, request.task, request.pack())
     folder = SumFolder(masks.out, digest)
     asked = _Asked(masks, request, sites, on_wait, folder, digest)
     if (kept := folder.fixed(request.ring, request.length)) is not None:

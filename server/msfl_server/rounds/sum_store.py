@@ -7,6 +7,7 @@ was cut off goes on with the same values, and asks nobody to train again.
 
     attempt.json   the sites that were asked, before any of them is
     fixed/         the sum under its masks, and what the sites have sent beside their values
+    shares/        what each site has given to open it: after the study's last sum, a site has no keys to give it again
     total.bin      the sum itself
 """
 
@@ -26,12 +27,13 @@ from msfl_common.secure_aggregation.context import Context
 from msfl_common.secure_aggregation.coordinator import MaskedSum
 from msfl_common.secure_aggregation.ring import Ring, Words
 from msfl_common.secure_aggregation.roster import Roster
-from msfl_common.secure_aggregation.site import Head
+from msfl_common.secure_aggregation.site import Head, Shares
 from msfl_common.system.files import whole_folder, write_bytes, write_text
 from msfl_server.results.summary import SiteFailure
 
 FOLDER = ".sums"
-_ATTEMPT, _FIXED, _TOTAL, _RECORD, _MASKED = "attempt.json", "fixed", "total.bin", "sum.json", "masked.bin"
+_ATTEMPT, _FIXED, _SHARES, _TOTAL = "attempt.json", "fixed", "shares", "total.bin"
+_RECORD, _MASKED = "sum.json", "masked.bin"  # in `fixed`
 
 
 class _Member(Frozen):
@@ -51,6 +53,14 @@ class _Record(Frozen):
     context: Context
     members: dict[str, _Member]
     failures: tuple[SiteFailure, ...]
+
+
+class _Shares(Frozen):
+    """See `Shares`; pairs in the order of their names."""
+
+    own: dict[str, Base64Bytes]
+    pairs: tuple[tuple[str, str, Base64Bytes], ...]
+    damaged: tuple[str, ...]
 
 
 class SumFolder:
@@ -107,6 +117,22 @@ class SumFolder:
             masked.heads[site] = Head(site, member.payload, member.commitments_sha256, member.signature)
             masked.commitments[site], masked.boxes[site] = member.commitments, member.boxes
         return masked, record.failures
+
+    def keep_shares(self, site: str, shares: Shares) -> None:
+        """Write down what a site has given."""
+        pairs = tuple((*pair, share) for pair, share in shares.pairs.items())
+        kept = _Shares.model_construct(own=dict(shares.own), pairs=pairs, damaged=shares.damaged)
+        write_text(self._folder / _SHARES / f"{site}.json", kept.model_dump_json() + "\n")
+
+    def shares(self) -> dict[str, Shares]:
+        """What sites have given; a file that cannot be read counts for none."""
+        found: dict[str, Shares] = {}
+        for path in sorted((self._folder / _SHARES).glob("*.json")):
+            with suppress(OSError, ValidationError):
+                kept = _Shares.model_validate_json(path.read_bytes())
+                pairs = {(member, lost): share for member, lost, share in kept.pairs}
+                found[path.stem] = Shares(kept.own, pairs, kept.damaged)
+        return found
 
     def keep(self, total: Words) -> None:
         """Write down what the fixed sum came to: a site that has ended the study does not open it again."""
