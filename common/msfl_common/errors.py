@@ -65,10 +65,10 @@ SENTENCES: dict[Code, str] = {
     Code.OUTSIDE_HOURS: "the site computes at other hours of the day",
     Code.DISK_FULL: "the site's disk is full",
     Code.NO_DEVICE: "the device that the site's file names is not there; `msfl-client check` at the site says which",
-    Code.ROSTER_UNCONFIRMED: "nobody at the site has confirmed the roster of the masked sums yet; read its words out to "
-    "the site's people, who confirm them with `msfl-client roster`",
-    Code.NO_MASK_KEY: "the site has no key of this roster: its state is new or was set back, or the study had ended there; "
-    "it takes part again with a new roster, which people confirm at every site",
+    Code.ROSTER_UNCONFIRMED: "nobody at the site has confirmed the roster of the masked sums yet; read its words out "
+    "to the site's people, who confirm them with `msfl-client roster`",
+    Code.NO_MASK_KEY: "the site has no key of this roster: its state is new or was set back, or the study had ended "
+    "there; it takes part again with a new roster, which people confirm at every site",
     Code.BAD_SUM: "the site takes no part in such a sum under masks: of another roster, request or members, or opened "
     "before with others; its site.log says which",
     Code.INTERNAL: "an error at the site; its log holds the detail",
