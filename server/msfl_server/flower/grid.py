@@ -114,6 +114,7 @@ class DeployedGrid(HttpGrid):
         self._files = ObjectFolder.beside(link.database)
         self.notary: Notary | None = None
         self.members: Callable[[], Iterable[str]] | None = None  # the sites that are authorised at this moment
+        self.registered_key: Callable[[str], str] | None = None  # the public key that a site was authorised with
 
     def _connect(self) -> None:
         self._client = RuntimeHttpClient.from_server_address(

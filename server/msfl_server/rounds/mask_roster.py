@@ -35,7 +35,8 @@ from msfl_server.rounds.listener import Listener
 from msfl_server.rounds.roster import Roster
 
 ROSTER_FILE = "roster.json"
-CONFIRMING = "the roster's confirmation"  # what a run waits for while people compare digests
+KEYS = "keys for masks"
+CONFIRMING = "confirmation of the roster"  # what a run waits for while people compare digests
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class Masks:
             question = Question(
                 f"query.{MASK_KEY}", lambda: pack_task(task), partial(_entry, self.grid, task.study.name), BAD_KEY
             )
-            answers = ask(self.grid, unknown, question, task.round, task.settings.rounds, self._on_wait(task, "key"))
+            answers = ask(self.grid, unknown, question, task.round, task.settings.rounds, self._on_wait(task, KEYS))
             failures = list(answers.failures)
             given = {entry.site: entry for entry in answers.replies.values() if entries.get(entry.site) != entry}
             twice = sharers([*(entry for site, entry in entries.items() if site not in given), *given.values()])
