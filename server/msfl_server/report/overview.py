@@ -16,7 +16,7 @@ from msfl_common.system.words import counted
 from msfl_server.report.charts import format_interval, format_value
 from msfl_server.results.received import Tally, tally, title_of, totals
 from msfl_server.results.summary import MetricSummary, Summary
-from msfl_server.rounds.exchange import meaning_of
+from msfl_server.rounds.failures import meaning_of
 from msfl_server.study.ledger_heads import HEADS_FILE, MEANINGS, compare
 
 # What a figure says to who has not met it, for one that is as high as can be told.

@@ -29,7 +29,8 @@ from msfl_common.system.files import write_text
 from msfl_server.aggregation.update_checks import check_count
 from msfl_server.results.summary import SiteFailure
 from msfl_server.rounds.culprits import combine_without_culprits
-from msfl_server.rounds.exchange import BAD_FACTS, BAD_SUMS, Answers, Grid, Question, ask, meaning_of
+from msfl_server.rounds.exchange import Answers, Grid, Question, ask
+from msfl_server.rounds.failures import BAD_FACTS, BAD_SUMS, meaning_of
 from msfl_server.rounds.harmonization_checks import (
     all_moments,
     all_residuals,
