@@ -139,6 +139,17 @@ def release(
     return content
 
 
+def check_kind(policy: Policy, study: StudyConfig, kind: str) -> None:
+    """Hold a kind of answer against the site's policy, in a study with masks also as what it leaves.
+
+    Raises:
+        RefusedError: with the code POLICY.
+    """
+    check_allowed(policy, kind)
+    if study.secure_aggregation.method == "masks" and kind in MASKED_AS:
+        check_allowed(policy, MASKED_AS[kind])
+
+
 def check_masks(gateway: Gateway, study: StudyConfig, kind: str) -> None:
     """See that what is to be masked is; asked before anything is computed, and as it leaves.
 

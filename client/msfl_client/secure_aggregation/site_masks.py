@@ -143,12 +143,6 @@ class SiteMasks:
         delete_secrets(self.folder)
         delete_values(self.folder)
 
-    def answer_anew(self) -> None:
-        """A person lets the study be answered anew: with a new key, in a new roster, and its requests opened again."""
-        if self.folder.exists():
-            self.end()
-            self.registers.renew(keep_opened=False)
-
     def _keys(self, roster: str) -> MaskKeys:
         """The keys for a roster that a person has confirmed."""
         secrets, rosters = self._secrets(), Rosters(self.folder)
@@ -198,12 +192,25 @@ def site_masks(
     """
     folder, marks = site.state / FOLDER / study.name, None
     if key is not None:
-        marks = site.key.with_name(site.key.name + MARK_SUFFIX)
+        marks = _marks(site)
     elif is_simulated:
         key = _simulated_key(site)
     else:
         raise RefusedError(Code.NO_MASK_KEY, f"{site.key}: a site takes part in masked sums with its registered key")
     return SiteMasks(site, study, key, folder, Registers(folder, study.name, marks), is_simulated)
+
+
+def answer_anew(site: SiteConfig, study: str) -> None:
+    """A person lets a study be answered anew: with a new key, in a new roster, and its requests opened again."""
+    folder = site.state / FOLDER / study
+    if folder.exists():
+        delete_secrets(folder)
+        delete_values(folder)
+        Registers(folder, study, _marks(site) if site.key.exists() else None).renew(keep_opened=False)
+
+
+def _marks(site: SiteConfig) -> Path:
+    return site.key.with_name(site.key.name + MARK_SUFFIX)
 
 
 def _simulated_key(site: SiteConfig) -> ec.EllipticCurvePrivateKey:
