@@ -1,4 +1,4 @@
-"""What of each kind of message is added up over sites: updates, and sums of a harmonization.
+"""What of each kind of message is added up over sites: updates, sums of a harmonization, and metrics.
 
 Plain and masked studies add up the same vectors, so that both come to the same bits.
 
@@ -20,6 +20,7 @@ from msfl_common.errors import UpdateError
 from msfl_common.feature_models import Phase, contribution_like, model_of, phase_of
 from msfl_common.feature_models.raw_sums import about_means, about_zero
 from msfl_common.harmonization import Floats, Moments, Residuals, column_names
+from msfl_common.messages.metrics_layout import metrics_layout as metrics_layout
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import STATISTICS, Weights, expect_finite
 from msfl_common.secure_aggregation.layout import POOLED as POOLED
@@ -34,7 +35,7 @@ from msfl_common.system.checked_numbers import MOST_LOSS, MOST_SECONDS, number_w
 # Counts, seconds and running statistics may be large, and need no more than 19 bits behind the point.
 _COARSE = 2.0**-10
 _SYMMETRIC = ("covariance", "curvature", "scatter")
-_NUM_FIGURES = 3  # cases, cases times loss, and seconds, at the end of an update
+_NUM_FIGURES = 4  # cases, cases times loss, seconds, and a 1 for each site, at the end of an update
 
 
 def update_layout(study: StudyConfig, request: Weights) -> Layout[ModelUpdate]:
@@ -116,7 +117,7 @@ class NetworkLayout(Layout[ModelUpdate]):
             except UpdateError as error:
                 raise UpdateError(f"{name}, times cases: {error}") from None
             start += like.size
-        last = [num_cases * _COARSE, num_cases * loss * _COARSE, seconds * _COARSE]
+        last = [number * _COARSE for number in (num_cases, num_cases * loss, seconds, 1)]
         yield slice(start, start + _NUM_FIGURES), self.ring.encode(last, num_sites)
 
     def decode(self, total: Words) -> ModelUpdate:
@@ -273,10 +274,10 @@ def _feature_layout(settings: Classification, state: Weights) -> Layout[ModelUpd
 
 
 def _figures(values: Sequence[float] | Floats) -> tuple[int, float, float]:
-    """Cases, mean loss and seconds of all sites."""
-    num_cases = whole_number("cases", float(values[0]))
+    """Cases of all sites, and their mean loss and seconds."""
+    num_cases, num_sites = whole_number("cases", float(values[0])), whole_number("sites", float(values[3]))
     loss = number_within("train_loss", float(values[1]) / num_cases, -MOST_LOSS, MOST_LOSS)
-    return num_cases, loss, number_within("seconds", float(values[2]), 0.0, 1000.0 * MOST_SECONDS)
+    return num_cases, loss, number_within("seconds", float(values[2]) / num_sites, 0.0, MOST_SECONDS)
 
 
 def _counts(values: Floats) -> tuple[int, int]:
@@ -286,7 +287,7 @@ def _counts(values: Floats) -> tuple[int, int]:
 
 
 def _said(update: ModelUpdate) -> list[float]:
-    return [update.num_cases, update.num_cases * update.train_loss, update.seconds]
+    return [update.num_cases, update.num_cases * update.train_loss, update.seconds, 1]
 
 
 def _triangle(name: str, like: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:
