@@ -14,6 +14,7 @@ from tests.client.secure_aggregation.members import NAMES, STUDY, confirm, masks
 from msfl_client.egress.gateway import Gateway, release
 from msfl_client.egress.ledger import LEDGER_FILE, read
 from msfl_client.egress.ledger_line import Line
+from msfl_client.egress.ledger_receipts import Receipts
 from msfl_client.rounds import app as app_module
 from msfl_client.rounds import handlers
 from msfl_client.rounds.app import build_app
@@ -46,6 +47,7 @@ from msfl_common.models.weights import Weights
 from msfl_common.secure_aggregation.context import Context
 from msfl_common.secure_aggregation.coordinator import MaskedSum
 from msfl_common.secure_aggregation.roster import Roster
+from msfl_common.trust.receipts import Receipt
 from msfl_server.research.simulation.grid import InProcessGrid
 
 PLAIN = StudyConfig(name="pilot")
@@ -240,6 +242,26 @@ def test_what_is_no_part_of_a_study_without_masks(coordinator: Coordinator) -> N
     assert coordinator.refused("bern", "query.roster", pack_roster_task(plain, roster)) is Code.BAD_STUDY
     for kind in ("query.roster", "query.opening"):
         assert coordinator.refused("bern", kind, pack_task(RoundTask(STUDY, 1))) is Code.BAD_SUM
+
+
+def test_a_ledger_that_the_coordinator_has_seen_further_on_takes_part_in_no_sum(
+    coordinator: Coordinator, training: Training
+) -> None:
+    """Who sets back the state and what lies beside the key is noticed by what the coordinator has signed."""
+    roster = confirmed(coordinator)
+    _, request = ask_for(roster)
+    *_, last = coordinator.lines("bern")
+    signed = {"study": "pilot", "site": "bern", "hash": last.hash, "signature": last.signature, "time": last.time}
+    path = site_at(coordinator.root, "bern").state / "ledger.receipts"
+    for number, code in ((last.number, None), (last.number + 3, Code.NO_MASK_KEY)):
+        receipt = Receipt(number=number, countersignature="x", certificate="x", **signed)  # type: ignore[arg-type]
+        path.write_bytes(receipt.line + b"\n")
+        assert Receipts.of(site_at(coordinator.root, "bern").state / LEDGER_FILE).is_ahead_of(
+            site_at(coordinator.root, "bern").state / LEDGER_FILE
+        ) == (code is not None)
+    assert coordinator.refused("bern", "train", request) is Code.NO_MASK_KEY
+    assert "the state was set back. Move ledger.*" in coordinator.log("bern")
+    assert training.times == 0
 
 
 def test_values_that_cannot_be_added_up(
