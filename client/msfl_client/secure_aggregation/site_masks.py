@@ -50,14 +50,17 @@ class SiteMasks:
     def entry(self) -> Entry:
         """The site's line of a roster: the same key as long as its state is there, and was not set back.
 
+        A site of a simulation makes a new key each time: it is asked at the beginning of a run, and another run asks
+        its requests again.
+
         Raises:
             OSError: a new key cannot be written.
         """
         secrets = read_secrets(self.folder)
-        if secrets is None or self._is_set_back():
+        if secrets is None or self.confirms or self._is_set_back():
             private_folder(self.folder, within=self.site.state)
             secrets = make_secrets(self.folder)
-            self.registers.renew(keep_opened=True)
+            self.registers.renew(keep_opened=not self.confirms)
             delete_values(self.folder)
         return sign_mask_key(self.key, self.study.name, self.site.name, secrets.public)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -262,6 +263,26 @@ def test_a_ledger_that_the_coordinator_has_seen_further_on_takes_part_in_no_sum(
     assert coordinator.refused("bern", "train", request) is Code.NO_MASK_KEY
     assert "the state was set back. Move ledger.*" in coordinator.log("bern")
     assert training.times == 0
+
+
+def test_a_roster_that_somebody_has_touched_is_refused(coordinator: Coordinator) -> None:
+    roster = coordinator.make_roster()
+    good = json.loads(roster.model_dump_json())
+    first, second, third = good["sites"]
+    touched = {
+        "in the order of their names": [second, first, third],
+        "is not signed by its registered key": [first, {**second, "mask_key": "09" + "0" * 62}, third],
+        "found one twice": [first, {**second, "mask_key": third["mask_key"]}, third],
+        "signed by its registered": [{**first, "site": "berg"}, second, third],
+        "expected each site once": [first, first, third],
+        "expected 3 or more": [first, third],
+    }
+    for says, sites in touched.items():
+        content = pack_roster_task(RoundTask(STUDY, 1), roster)
+        content.config_records["task"]["roster"] = json.dumps({**good, "sites": sites})
+        assert coordinator.refused("bern", "query.roster", content) is Code.BAD_SUM
+        assert says in coordinator.log("bern").split("answered BAD_SUM")[-1], coordinator.log("bern")[-900:]
+    assert not (site_at(coordinator.root, "bern").state / "masks" / "pilot" / "newest-roster.json").exists()
 
 
 def test_values_that_cannot_be_added_up(

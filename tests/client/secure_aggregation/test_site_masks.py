@@ -72,6 +72,9 @@ def test_a_simulated_site_has_a_key_and_needs_no_person(tmp_path: Path) -> None:
     members = Members(tmp_path, {"bern": again}, roster)
     assert members.hidden("bern", members.context()).head.site == "bern"
     assert list(waiting_rosters(again.site.state)) == []
+    assert again.registers.read().sent
+    assert again.entry().mask_key != roster.entry("bern").mask_key, "another run, and its requests again"
+    assert again.registers.read().sent == {}
 
 
 def test_nothing_is_summed_before_a_person_has_confirmed_the_roster(members: Members) -> None:
