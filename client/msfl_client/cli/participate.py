@@ -103,7 +103,8 @@ def reset_answers(
     """Let a study be answered anew from its first round on, where its coordinator has lost the run.
 
     Until then a site answers each round once, and the test once. What was answered before cannot be taken back, and
-    tells more of the same patients together with new answers: ask first why the run was lost. The ledger keeps it.
+    tells more of the same patients together with new answers: ask first why the run was lost. The ledger keeps it. In
+    masked sums the site takes part with a new key, in a new roster.
     """
     from msfl_client.egress.answers import forget, num_answers
     from msfl_common.config.site import load_site
