@@ -62,12 +62,13 @@ def site_mask_key(gateway: Gateway, masks: SiteMasks, task: RoundTask, _: Conten
 
 
 def site_roster(gateway: Gateway, masks: SiteMasks, task: RoundTask, request: Content) -> Content:
-    """The roster in, to be confirmed by a person; that it was taken is told, and no number of cases."""
+    """The roster in; once a person has confirmed it, that is told, and no number of cases."""
     try:
         roster = unpack_roster(request)
     except UpdateError as error:
         raise RefusedError(Code.BAD_SUM, str(error)) from None
     masks.take(roster)
+    masks.expect_confirmed(roster.digest)
     facts = NodeFacts(masks.site.name, __version__, 0)
     in_sum = InSum(roster=roster.digest, sites=roster.names, least=max(roster.min_sites, roster.threshold))
     return release(gateway, facts, task.settings, task.round, 0, in_sum=in_sum)

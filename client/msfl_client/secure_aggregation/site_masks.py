@@ -93,6 +93,15 @@ class SiteMasks:
         if self.confirms:
             rosters.confirm(roster.digest)
 
+    def expect_confirmed(self, roster: str) -> None:
+        """See that a person here has confirmed a roster.
+
+        Raises:
+            RefusedError: nobody has.
+        """
+        if roster not in Rosters(self.folder).state().confirmed:
+            raise RefusedError(Code.ROSTER_UNCONFIRMED, f"study {self.study.name}, digest {roster}")
+
     def expect(self, context: Context, request: str) -> MaskKeys:
         """What this site hides its value of a sum with.
 
@@ -148,12 +157,10 @@ class SiteMasks:
 
     def _keys(self, roster: str) -> MaskKeys:
         """The keys for a roster that a person has confirmed."""
-        secrets, rosters = self._secrets(), Rosters(self.folder)
-        found = rosters.read(roster)
+        secrets, found = self._secrets(), Rosters(self.folder).read(roster)
         if found is None:
             raise RefusedError(Code.NO_MASK_KEY, "the sum is of a roster that was not handed out here")
-        if roster not in rosters.state().confirmed:
-            raise RefusedError(Code.ROSTER_UNCONFIRMED, f"study {self.study.name}, digest {roster}")
+        self.expect_confirmed(roster)
         try:
             return MaskKeys(found, self.site.name, secrets.mask_key, secrets.secret, self.key)
         except UpdateError:

@@ -108,9 +108,9 @@ class Coordinator:
         keys = {name: self.ask(name, "query.mask_key", pack_task(RoundTask(STUDY, 1))) for name in NAMES}
         return roster_of([unpack_mask_key(content) for content in keys.values()])
 
-    def hand_out(self, roster: Roster) -> None:
-        for name in NAMES:
-            assert unpack_facts(self.ask(name, "query.roster", pack_roster_task(RoundTask(STUDY, 1), roster)))
+    def hand_out(self, roster: Roster) -> set[Code | None]:
+        content = pack_roster_task(RoundTask(STUDY, 1), roster)
+        return {self.refused(name, "query.roster", content) for name in NAMES}
 
 
 @pytest.fixture
@@ -138,12 +138,15 @@ def ask_for(roster: Roster, number: int = 1, study: StudyConfig = STUDY, attempt
 
 def test_a_round_from_keys_to_the_opened_sum(coordinator: Coordinator, training: Training) -> None:
     roster = coordinator.make_roster()
-    coordinator.hand_out(roster)
+    assert coordinator.hand_out(roster) == {Code.ROSTER_UNCONFIRMED}
     context, request = ask_for(roster)
     assert coordinator.refused("bern", "train", request) is Code.ROSTER_UNCONFIRMED
     assert training.times == 0, "nothing is computed for it"
     for name in NAMES:
         confirm(masks_at(coordinator.root, name), roster)
+    assert coordinator.hand_out(roster) == {None}
+    facts = coordinator.ask("bern", "query.roster", pack_roster_task(RoundTask(STUDY, 1), roster))
+    assert unpack_facts(facts).cases_at_least == 0
     layout = update_layout(STUDY, WEIGHTS)
     masked = MaskedSum(roster, context, layout.ring, layout.length)
     num_bytes = layout.length * layout.ring.bits // 8
@@ -163,7 +166,7 @@ def test_a_round_from_keys_to_the_opened_sum(coordinator: Coordinator, training:
     assert (update.num_cases, update.train_loss) == (40, 0.5)
     assert update.weights["layer.weight"].tolist() == [16.0, 17.0, 18.0]  # (10 * 10 + 20 * 20 + 10 * 10) / 40 = 15 more
     lines = {line.kind: line for line in coordinator.lines("bern")}
-    assert list(lines) == ["mask_key", "node_facts", "refusal", "masked_update", "unmask_shares"]
+    assert list(lines) == ["mask_key", "refusal", "node_facts", "masked_update", "unmask_shares"]
     update_line, shares_line = lines["masked_update"], lines["unmask_shares"]
     assert (update_line.num_cases, update_line.min_patients) == (10, 9)
     for line in (update_line, shares_line):
