@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyrage
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from tests.client.secure_aggregation.members import NAMES, STUDY, confirm, masks_at, roster_of, site_at
 
 from msfl_client.egress.gateway import Gateway, release
 from msfl_client.egress.ledger import LEDGER_FILE, read
+from msfl_client.egress.ledger_content import SENT_FOLDER, open_content
 from msfl_client.egress.ledger_line import Line
 from msfl_client.egress.ledger_receipts import Receipts
 from msfl_client.rounds import app as app_module
 from msfl_client.rounds import handlers
 from msfl_client.rounds.app import build_app
 from msfl_client.secure_aggregation.secrets import SECRETS_FILE
+from msfl_common.config.ledger import KeepContent
 from msfl_common.config.message_kinds import allowed_by_default
 from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
@@ -48,6 +52,7 @@ from msfl_common.models.weights import Weights
 from msfl_common.secure_aggregation.context import Context
 from msfl_common.secure_aggregation.coordinator import MaskedSum
 from msfl_common.secure_aggregation.roster import Roster
+from msfl_common.secure_aggregation.shamir import SHARE_BYTES
 from msfl_common.trust.receipts import Receipt
 from msfl_server.research.simulation.grid import InProcessGrid
 
@@ -286,6 +291,30 @@ def test_a_roster_that_somebody_has_touched_is_refused(coordinator: Coordinator)
         assert coordinator.refused("bern", "query.roster", content) is Code.BAD_SUM
         assert says in coordinator.log("bern").split("answered BAD_SUM")[-1], coordinator.log("bern")[-900:]
     assert not (site_at(coordinator.root, "bern").state / "masks" / "pilot" / "newest-roster.json").exists()
+
+
+def test_what_is_kept_of_masked_messages_is_what_left(coordinator: Coordinator, training: Training) -> None:
+    officer = pyrage.x25519.Identity.generate()
+    (coordinator.root / "officer.pub").write_text(f"{officer.to_public()}\n")
+    coordinator.policy = Policy(keep_content=KeepContent(public_key=coordinator.root / "officer.pub"))
+    roster = confirmed(coordinator)
+    context, request = ask_for(roster)
+    layout = update_layout(STUDY, WEIGHTS)
+    masked = MaskedSum(roster, context, layout.ring, layout.length)
+    for name in NAMES:
+        content = coordinator.ask(name, "train", request)
+        masked.take(name, unpack_hidden(content, name, context, layout.length * layout.ring.bits // 8))
+    coordinator.ask("bern", "query.opening", pack_opening_task(RoundTask(STUDY, 1), masked.opening("bern")))
+    sent = site_at(coordinator.root, "bern").state / SENT_FOLDER
+    opened = {
+        line.kind: open_content(sent, line, officer) for line in coordinator.lines("bern") if line.kind != "refusal"
+    }
+    assert set(opened) == {"mask_key", "masked_update", "unmask_shares"}
+    assert (
+        hashlib.sha256(opened["masked_update"].arrays["masked"].tobytes()).hexdigest() == masked.heads["bern"].payload
+    )
+    assert opened["mask_key"].numbers["mask_key"]["mask_key"] == roster.entry("bern").mask_key
+    assert len(opened["unmask_shares"].numbers["shares"]["own"]) == 2 * 3 * SHARE_BYTES
 
 
 def test_values_that_cannot_be_added_up(
