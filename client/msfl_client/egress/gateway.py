@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -118,17 +118,20 @@ def release(
         check_floor(gateway.policy, study, num_patients)
     if not isinstance(outgoing, KeptValue):
         check_masks(gateway, study, kind)
+    claim_sum: Callable[[], None] | None = None
     if gateway.sum is not None and (kind in MASKED_AS or isinstance(outgoing, KeptValue)):
-        outgoing, in_sum = _hidden(gateway.sum, outgoing, kind, as_sum, num_patients)
-    assert not isinstance(outgoing, KeptValue)  # one without a sum is refused above
+        value = _value(gateway.sum, outgoing, kind, as_sum, num_patients)
+        outgoing = masked = gateway.sum.hide(value)
+        in_sum, claim_sum = _in_sum(gateway.sum, masked), partial(gateway.sum.claim, value, masked)
+    assert not isinstance(outgoing, KeptValue)  # there is none without a sum
     packed, kind = pack(outgoing), kind_of(outgoing)
     content = packed.content
     keep, sent = gateway.policy.keep_content, gateway.ledger.with_name(SENT_FOLDER)
     keep_as = keeper(keep, sent, content, packed.arrays) if keep else None
     if gateway.claim is not None:
         gateway.claim()
-    if gateway.sum is not None and isinstance(outgoing, Masked):
-        gateway.sum.claim(outgoing)
+    if claim_sum is not None:
+        claim_sum()
     late_of(gateway.ledger).write(gateway.signer)
     entry = _entry(
         gateway, kind, content, study.name, round_number, packed.num_cases, num_patients, packed.arrays, in_sum=in_sum
@@ -137,6 +140,17 @@ def release(
     if line.head_sent:
         add_head(content, line.signed_head)
     return content
+
+
+def check_kind(policy: Policy, study: StudyConfig, kind: str) -> None:
+    """Hold a kind of answer against the site's policy, in a study with masks also as what it leaves.
+
+    Raises:
+        RefusedError: with the code POLICY.
+    """
+    check_allowed(policy, kind)
+    if study.secure_aggregation.method == "masks" and kind in MASKED_AS:
+        check_allowed(policy, MASKED_AS[kind])
 
 
 def check_masks(gateway: Gateway, study: StudyConfig, kind: str) -> None:
@@ -155,19 +169,22 @@ def check_masks(gateway: Gateway, study: StudyConfig, kind: str) -> None:
         raise RefusedError(Code.POLICY, f"{kind} leaves under masks alone (require_masks), and the study has none")
 
 
-def _hidden(
+def _value(
     place: SumAnswer, outgoing: Outgoing | KeptValue, kind: str, as_sum: AsSum | None, num_patients: int
-) -> tuple[Masked, InSum]:
-    """A value under the masks of its sum, and what its line says of that."""
+) -> KeptValue:
+    """What leaves under masks, as numbers that add up."""
     if isinstance(outgoing, KeptValue):
-        value = outgoing
-    elif as_sum is None:
+        return outgoing
+    if as_sum is None:
         raise ValueError(f"{kind}: expected how it is laid out in a sum")
-    else:
-        assert isinstance(outgoing, ModelUpdate | ValidationMetrics | Moments | Residuals)  # the kinds that are masked
-        value = place.made(kind, as_sum(), outgoing, outgoing.num_cases, num_patients)
-    masked, context = place.hide(value), place.context
-    return masked, InSum(
+    assert isinstance(outgoing, ModelUpdate | ValidationMetrics | Moments | Residuals)  # the kinds that are masked
+    return place.made(kind, as_sum(), outgoing, outgoing.num_cases, num_patients)
+
+
+def _in_sum(place: SumAnswer, masked: Masked) -> InSum:
+    """What the line of a value says of its sum."""
+    context = place.context
+    return InSum(
         roster=context.roster,
         sites=context.asked,
         least=max(place.roster.min_sites, place.roster.threshold),

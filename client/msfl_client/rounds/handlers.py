@@ -25,7 +25,7 @@ from msfl_common import __version__
 from msfl_common.config.message_kinds import MASK_KEY, MOMENTS, OPENING, REFERENCE, RESIDUALS, ROSTER, SEGMENTATION
 from msfl_common.config.site import SiteConfig
 from msfl_common.messages.harmonization import unpack_reference, unpack_slopes
-from msfl_common.messages.layouts import moments_layout, residuals_layout, update_layout
+from msfl_common.messages.layouts import metrics_layout, moments_layout, residuals_layout, update_layout
 from msfl_common.messages.records import (
     Content,
     ModelUpdate,
@@ -152,7 +152,8 @@ def site_validation(context: SiteContext, task: RoundTask, request: Content) -> 
     context = bound_to_cases(context, task, task.stage, context.learner.digest)
     weights = unpack_task_weights(request, expected=context.learner.expected)
     metrics = validate_site(context, task, weights)
-    return release(context.gateway, metrics, task.settings, task.round, metrics.min_patients)
+    as_sum = partial(metrics_layout, task.settings, task.split)
+    return release(context.gateway, metrics, task.settings, task.round, metrics.min_patients, as_sum)
 
 
 HANDLERS: dict[str, Handler] = {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from msfl_client.egress.gateway import Gateway, release
 from msfl_client.egress.ledger_line import InSum
+from msfl_client.egress.ledger_receipts import Receipts
 from msfl_client.secure_aggregation.kept_values import kept_value
+from msfl_client.secure_aggregation.rosters import FOLDER
 from msfl_client.secure_aggregation.site_masks import SiteMasks, site_masks
 from msfl_client.secure_aggregation.sum_answer import SumAnswer, expect_sum
 from msfl_common import __version__
@@ -20,10 +22,18 @@ def masks_of(gateway: Gateway, site: SiteConfig, study: StudyConfig, is_simulate
     """The site's part in the masked sums of a study; None of a study without masks.
 
     Raises:
-        RefusedError: it has no key, and is no site of a simulation.
+        RefusedError: it has no key, and is no site of a simulation; or the ledger was set back, and so perhaps all that
+            is known of what left under masks.
+        InputError: the ledger or its receipts were edited.
     """
     if study.secure_aggregation.method != "masks":
         return None
+    if Receipts.of(gateway.ledger).is_ahead_of(gateway.ledger):
+        detail = (
+            f"{gateway.ledger}: the coordinator has signed a later line: the state was set back. Move ledger.*, sent "
+            f"and {FOLDER} out of {site.state}, keep them, and start: the site then takes part with a new key"
+        )
+        raise RefusedError(Code.NO_MASK_KEY, detail)
     return site_masks(site, study, gateway.signer.key if gateway.signer else None, is_simulated)
 
 
@@ -52,12 +62,13 @@ def site_mask_key(gateway: Gateway, masks: SiteMasks, task: RoundTask, _: Conten
 
 
 def site_roster(gateway: Gateway, masks: SiteMasks, task: RoundTask, request: Content) -> Content:
-    """The roster in, to be confirmed by a person; that it was taken is told, and no number of cases."""
+    """The roster in; once a person has confirmed it, that is told, and no number of cases."""
     try:
         roster = unpack_roster(request)
     except UpdateError as error:
         raise RefusedError(Code.BAD_SUM, str(error)) from None
     masks.take(roster)
+    masks.expect_confirmed(roster.digest)
     facts = NodeFacts(masks.site.name, __version__, 0)
     in_sum = InSum(roster=roster.digest, sites=roster.names, least=max(roster.min_sites, roster.threshold))
     return release(gateway, facts, task.settings, task.round, 0, in_sum=in_sum)

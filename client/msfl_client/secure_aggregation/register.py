@@ -6,7 +6,7 @@ anything leaves, what does is written down here, to the disk; where that cannot 
 A state folder that is set back to a backup would forget what left since. So the number and the hash of the register
 stand beside the site's key, too, and a register that is not the one that was written last is set back: its secrets are
 not used any more, and the site takes part with a new key, in a new roster. Who sets back both files is noticed by the
-coordinator's receipts for the ledger alone.
+coordinator's receipts for the ledger alone, which come with its requests.
 """
 
 from __future__ import annotations

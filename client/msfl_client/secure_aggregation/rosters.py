@@ -131,15 +131,31 @@ def rosters_here(state: Path) -> Iterator[tuple[str, Rosters]]:
             yield folder.name, Rosters(folder)
 
 
-def what_waits(state: Path) -> Iterator[str]:
-    """A sentence for each roster that nobody here has confirmed yet.
+def waiting_rosters(state: Path) -> Iterator[str]:
+    """The studies whose newest roster nobody here has confirmed yet.
+
+    Raises:
+        InputError: see `Rosters.state`.
+    """
+    return (study for study, rosters in rosters_here(state) if rosters.state().waits)
+
+
+def roster_lines(state: Path) -> Iterator[tuple[str, str]]:
+    """For each study with masks its name, and a line: who is in its roster, and what a person here has to do.
 
     Raises:
         InputError: see `Rosters.state`.
     """
     for study, rosters in rosters_here(state):
-        if rosters.state().waits:
+        found, newest = rosters.state(), rosters.newest()
+        if newest is None:
+            continue
+        roster = f"study {study}: sums under masks, roster of {', '.join(newest.names)}"
+        if found.waits:
             yield (
-                f"study {study}: the roster of its masked sums waits for a person here; compare its words over the "
-                "telephone, and confirm it, with `msfl-client roster SITE.yaml`"
+                study,
+                f"{roster}, waits for a person here; compare its words over the telephone, and confirm it, with "
+                "`msfl-client roster SITE.yaml`",
             )
+        else:
+            yield study, f"{roster}, confirmed on {found.confirmed[newest.digest]:%Y-%m-%d}"

@@ -50,14 +50,17 @@ class SiteMasks:
     def entry(self) -> Entry:
         """The site's line of a roster: the same key as long as its state is there, and was not set back.
 
+        A site of a simulation makes a new key each time: it is asked at the beginning of a run, and another run asks
+        its requests again.
+
         Raises:
             OSError: a new key cannot be written.
         """
         secrets = read_secrets(self.folder)
-        if secrets is None or self._is_set_back():
+        if secrets is None or self.confirms or self._is_set_back():
             private_folder(self.folder, within=self.site.state)
             secrets = make_secrets(self.folder)
-            self.registers.renew(keep_opened=True)
+            self.registers.renew(keep_opened=not self.confirms)
             delete_values(self.folder)
         return sign_mask_key(self.key, self.study.name, self.site.name, secrets.public)
 
@@ -89,6 +92,15 @@ class SiteMasks:
         rosters.keep(roster)
         if self.confirms:
             rosters.confirm(roster.digest)
+
+    def expect_confirmed(self, roster: str) -> None:
+        """See that a person here has confirmed a roster.
+
+        Raises:
+            RefusedError: nobody has.
+        """
+        if roster not in Rosters(self.folder).state().confirmed:
+            raise RefusedError(Code.ROSTER_UNCONFIRMED, f"study {self.study.name}, digest {roster}")
 
     def expect(self, context: Context, request: str) -> MaskKeys:
         """What this site hides its value of a sum with.
@@ -143,20 +155,12 @@ class SiteMasks:
         delete_secrets(self.folder)
         delete_values(self.folder)
 
-    def answer_anew(self) -> None:
-        """A person lets the study be answered anew: with a new key, in a new roster, and its requests opened again."""
-        if self.folder.exists():
-            self.end()
-            self.registers.renew(keep_opened=False)
-
     def _keys(self, roster: str) -> MaskKeys:
         """The keys for a roster that a person has confirmed."""
-        secrets, rosters = self._secrets(), Rosters(self.folder)
-        found = rosters.read(roster)
+        secrets, found = self._secrets(), Rosters(self.folder).read(roster)
         if found is None:
             raise RefusedError(Code.NO_MASK_KEY, "the sum is of a roster that was not handed out here")
-        if roster not in rosters.state().confirmed:
-            raise RefusedError(Code.ROSTER_UNCONFIRMED, f"study {self.study.name}, digest {roster}")
+        self.expect_confirmed(roster)
         try:
             return MaskKeys(found, self.site.name, secrets.mask_key, secrets.secret, self.key)
         except UpdateError:
@@ -198,12 +202,25 @@ def site_masks(
     """
     folder, marks = site.state / FOLDER / study.name, None
     if key is not None:
-        marks = site.key.with_name(site.key.name + MARK_SUFFIX)
+        marks = _marks(site)
     elif is_simulated:
         key = _simulated_key(site)
     else:
         raise RefusedError(Code.NO_MASK_KEY, f"{site.key}: a site takes part in masked sums with its registered key")
     return SiteMasks(site, study, key, folder, Registers(folder, study.name, marks), is_simulated)
+
+
+def answer_anew(site: SiteConfig, study: str) -> None:
+    """A person lets a study be answered anew: with a new key, in a new roster, and its requests opened again."""
+    folder = site.state / FOLDER / study
+    if folder.exists():
+        delete_secrets(folder)
+        delete_values(folder)
+        Registers(folder, study, _marks(site) if site.key.exists() else None).renew(keep_opened=False)
+
+
+def _marks(site: SiteConfig) -> Path:
+    return site.key.with_name(site.key.name + MARK_SUFFIX)
 
 
 def _simulated_key(site: SiteConfig) -> ec.EllipticCurvePrivateKey:

@@ -47,11 +47,10 @@ class SumAnswer:
         return found if found is not None and found.facts.num_sites >= len(self.roster.sites) else None
 
     def made(self, kind: str, layout: Layout[Value], value: Value, num_cases: int, num_patients: int) -> KeptValue:
-        """The value as numbers of the ring, kept before it leaves.
+        """The value as numbers of the ring.
 
         Raises:
             RefusedError: a number is too large to be added up.
-            OSError: it cannot be kept.
         """
         num_sites = len(self.roster.sites)
         try:
@@ -67,23 +66,23 @@ class SumAnswer:
             num_cases=num_cases,
             num_patients=num_patients,
         )
-        made = KeptValue(facts, words)
-        keep_value(self.masks.folder, self.purpose, made)
-        return made
+        return KeptValue(facts, words)
 
     def hide(self, value: KeptValue) -> Masked:
         """The value under its masks."""
         hidden = self.keys.hide(self.context, _RINGS[value.facts.bits], value.words)
         return Masked(value.facts.kind, hidden, value.facts.num_cases)
 
-    def claim(self, masked: Masked) -> None:
-        """Write down that it leaves; to be called before it does.
+    def claim(self, value: KeptValue, masked: Masked) -> None:
+        """Keep the value, and write down that it leaves; to be called before it does.
 
         Raises:
             RefusedError: another value has left under the same masks.
             OSError: it cannot be written down, so it must not leave.
         """
         registers = self.masks.registers
+        if self.kept() is None:
+            keep_value(self.masks.folder, self.purpose, value)
         registers.sends(registers.read(), self.context.digest.hex(), masked.hidden.head.payload)
 
 

@@ -195,7 +195,7 @@ def _parsed(model: type[Read], text: object, what: str) -> Read:
     try:
         return parse_record(model, str(text), what, MOST_SETTINGS)
     except ConfigError as error:
-        raise UpdateError(f"{what}: {error}") from None
+        raise UpdateError(str(error)) from None
 
 
 def _only(content: RecordDict, name: str) -> Mapping[str, Any]:

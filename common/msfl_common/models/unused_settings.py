@@ -59,7 +59,7 @@ def acting_settings(study: StudyConfig) -> dict[str, Any]:
         *path, name = key.split(".")
         section = plain
         for part in path:
-            section = section.get(part, {})  # as may a section
+            section = section.get(part, {})  # at its default it may not be written at all
         section.pop(name, None)  # one at its default may not be written at all
     return _without_empty(plain, study)
 
@@ -135,10 +135,6 @@ def _no_strategy(study: StudyConfig) -> str | None:
     return None if study.averages else f"{_model(study).kind} is no network: it is made of the sites' answers"
 
 
-def _no_masks(study: StudyConfig) -> str | None:
-    return "secure_aggregation.method is none" if study.secure_aggregation.method == "none" else None
-
-
 def _no_steps(study: StudyConfig) -> str | None:
     return None if _trains_network(study) or _is_deep(study) else f"{_model(study).kind} is not trained by such steps"
 
@@ -171,6 +167,10 @@ def _harmonizes_not(study: StudyConfig) -> str | None:
     return "harmonization.method is none" if study.harmonization.method == "none" else None
 
 
+def _masks_not(study: StudyConfig) -> str | None:
+    return "secure_aggregation.method is none" if study.secure_aggregation.method == "none" else None
+
+
 def _age_unkept(study: StudyConfig) -> str | None:
     return None if "age" in study.harmonization.covariates else "harmonization.covariates does not name age"
 
@@ -190,9 +190,9 @@ RULES: tuple[Rule, ...] = (
     Rule(("network.*",), _no_unet),
     Rule(("training.*",), _no_steps),
     Rule(("strategy",), _no_strategy),
-    Rule(("secure_aggregation.max_update_norm",), _no_strategy),
-    Rule(("secure_aggregation.min_sites", "secure_aggregation.threshold"), _no_masks),
     Rule(("crossfit",), _no_lesions),
+    Rule(("secure_aggregation.min_sites", "secure_aggregation.threshold"), _masks_not),
+    Rule(("secure_aggregation.max_update_norm",), _no_strategy),
     Rule(("training.patch_voxels", "training.lesion_patch_fraction", "training.augmentation.*"), _no_network),
     Rule(("validation.window_overlap",), _no_network),
     Rule(("validation.bootstrap_samples",), lambda _: "intervals are computed without resampling"),

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyrage
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from tests.client.secure_aggregation.members import NAMES, STUDY, confirm, masks_at, roster_of, site_at
 
 from msfl_client.egress.gateway import Gateway, release
 from msfl_client.egress.ledger import LEDGER_FILE, read
+from msfl_client.egress.ledger_content import SENT_FOLDER, open_content
 from msfl_client.egress.ledger_line import Line
+from msfl_client.egress.ledger_receipts import Receipts
 from msfl_client.rounds import app as app_module
 from msfl_client.rounds import handlers
 from msfl_client.rounds.app import build_app
 from msfl_client.secure_aggregation.secrets import SECRETS_FILE
+from msfl_common.config.ledger import KeepContent
 from msfl_common.config.message_kinds import allowed_by_default
 from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
@@ -46,6 +52,8 @@ from msfl_common.models.weights import Weights
 from msfl_common.secure_aggregation.context import Context
 from msfl_common.secure_aggregation.coordinator import MaskedSum
 from msfl_common.secure_aggregation.roster import Roster
+from msfl_common.secure_aggregation.shamir import SHARE_BYTES
+from msfl_common.trust.receipts import Receipt
 from msfl_server.research.simulation.grid import InProcessGrid
 
 PLAIN = StudyConfig(name="pilot")
@@ -105,9 +113,9 @@ class Coordinator:
         keys = {name: self.ask(name, "query.mask_key", pack_task(RoundTask(STUDY, 1))) for name in NAMES}
         return roster_of([unpack_mask_key(content) for content in keys.values()])
 
-    def hand_out(self, roster: Roster) -> None:
-        for name in NAMES:
-            assert unpack_facts(self.ask(name, "query.roster", pack_roster_task(RoundTask(STUDY, 1), roster)))
+    def hand_out(self, roster: Roster) -> set[Code | None]:
+        content = pack_roster_task(RoundTask(STUDY, 1), roster)
+        return {self.refused(name, "query.roster", content) for name in NAMES}
 
 
 @pytest.fixture
@@ -135,12 +143,15 @@ def ask_for(roster: Roster, number: int = 1, study: StudyConfig = STUDY, attempt
 
 def test_a_round_from_keys_to_the_opened_sum(coordinator: Coordinator, training: Training) -> None:
     roster = coordinator.make_roster()
-    coordinator.hand_out(roster)
+    assert coordinator.hand_out(roster) == {Code.ROSTER_UNCONFIRMED}
     context, request = ask_for(roster)
     assert coordinator.refused("bern", "train", request) is Code.ROSTER_UNCONFIRMED
     assert training.times == 0, "nothing is computed for it"
     for name in NAMES:
         confirm(masks_at(coordinator.root, name), roster)
+    assert coordinator.hand_out(roster) == {None}
+    facts = coordinator.ask("bern", "query.roster", pack_roster_task(RoundTask(STUDY, 1), roster))
+    assert unpack_facts(facts).cases_at_least == 0
     layout = update_layout(STUDY, WEIGHTS)
     masked = MaskedSum(roster, context, layout.ring, layout.length)
     num_bytes = layout.length * layout.ring.bits // 8
@@ -160,7 +171,7 @@ def test_a_round_from_keys_to_the_opened_sum(coordinator: Coordinator, training:
     assert (update.num_cases, update.train_loss) == (40, 0.5)
     assert update.weights["layer.weight"].tolist() == [16.0, 17.0, 18.0]  # (10 * 10 + 20 * 20 + 10 * 10) / 40 = 15 more
     lines = {line.kind: line for line in coordinator.lines("bern")}
-    assert list(lines) == ["mask_key", "node_facts", "refusal", "masked_update", "unmask_shares"]
+    assert list(lines) == ["mask_key", "refusal", "node_facts", "masked_update", "unmask_shares"]
     update_line, shares_line = lines["masked_update"], lines["unmask_shares"]
     assert (update_line.num_cases, update_line.min_patients) == (10, 9)
     for line in (update_line, shares_line):
@@ -240,6 +251,70 @@ def test_what_is_no_part_of_a_study_without_masks(coordinator: Coordinator) -> N
     assert coordinator.refused("bern", "query.roster", pack_roster_task(plain, roster)) is Code.BAD_STUDY
     for kind in ("query.roster", "query.opening"):
         assert coordinator.refused("bern", kind, pack_task(RoundTask(STUDY, 1))) is Code.BAD_SUM
+
+
+def test_a_ledger_that_the_coordinator_has_seen_further_on_takes_part_in_no_sum(
+    coordinator: Coordinator, training: Training
+) -> None:
+    """Who sets back the state and what lies beside the key is noticed by what the coordinator has signed."""
+    roster = confirmed(coordinator)
+    _, request = ask_for(roster)
+    *_, last = coordinator.lines("bern")
+    signed = {"study": "pilot", "site": "bern", "hash": last.hash, "signature": last.signature, "time": last.time}
+    path = site_at(coordinator.root, "bern").state / "ledger.receipts"
+    for number, code in ((last.number, None), (last.number + 3, Code.NO_MASK_KEY)):
+        receipt = Receipt(number=number, countersignature="x", certificate="x", **signed)  # type: ignore[arg-type]
+        path.write_bytes(receipt.line + b"\n")
+        assert Receipts.of(site_at(coordinator.root, "bern").state / LEDGER_FILE).is_ahead_of(
+            site_at(coordinator.root, "bern").state / LEDGER_FILE
+        ) == (code is not None)
+    assert coordinator.refused("bern", "train", request) is Code.NO_MASK_KEY
+    assert "the state was set back. Move ledger.*" in coordinator.log("bern")
+    assert training.times == 0
+
+
+def test_a_roster_that_somebody_has_touched_is_refused(coordinator: Coordinator) -> None:
+    roster = coordinator.make_roster()
+    good = json.loads(roster.model_dump_json())
+    first, second, third = good["sites"]
+    touched = {
+        "in the order of their names": [second, first, third],
+        "is not signed by its registered key": [first, {**second, "mask_key": "09" + "0" * 62}, third],
+        "found one twice": [first, {**second, "mask_key": third["mask_key"]}, third],
+        "signed by its registered": [{**first, "site": "berg"}, second, third],
+        "expected each site once": [first, first, third],
+        "expected 3 or more": [first, third],
+    }
+    for says, sites in touched.items():
+        content = pack_roster_task(RoundTask(STUDY, 1), roster)
+        content.config_records["task"]["roster"] = json.dumps({**good, "sites": sites})
+        assert coordinator.refused("bern", "query.roster", content) is Code.BAD_SUM
+        assert says in coordinator.log("bern").split("answered BAD_SUM")[-1], coordinator.log("bern")[-900:]
+    assert not (site_at(coordinator.root, "bern").state / "masks" / "pilot" / "newest-roster.json").exists()
+
+
+def test_what_is_kept_of_masked_messages_is_what_left(coordinator: Coordinator, training: Training) -> None:
+    officer = pyrage.x25519.Identity.generate()
+    (coordinator.root / "officer.pub").write_text(f"{officer.to_public()}\n")
+    coordinator.policy = Policy(keep_content=KeepContent(public_key=coordinator.root / "officer.pub"))
+    roster = confirmed(coordinator)
+    context, request = ask_for(roster)
+    layout = update_layout(STUDY, WEIGHTS)
+    masked = MaskedSum(roster, context, layout.ring, layout.length)
+    for name in NAMES:
+        content = coordinator.ask(name, "train", request)
+        masked.take(name, unpack_hidden(content, name, context, layout.length * layout.ring.bits // 8))
+    coordinator.ask("bern", "query.opening", pack_opening_task(RoundTask(STUDY, 1), masked.opening("bern")))
+    sent = site_at(coordinator.root, "bern").state / SENT_FOLDER
+    opened = {
+        line.kind: open_content(sent, line, officer) for line in coordinator.lines("bern") if line.kind != "refusal"
+    }
+    assert set(opened) == {"mask_key", "masked_update", "unmask_shares"}
+    assert (
+        hashlib.sha256(opened["masked_update"].arrays["masked"].tobytes()).hexdigest() == masked.heads["bern"].payload
+    )
+    assert opened["mask_key"].numbers["mask_key"]["mask_key"] == roster.entry("bern").mask_key
+    assert len(opened["unmask_shares"].numbers["shares"]["own"]) == 2 * 3 * SHARE_BYTES
 
 
 def test_values_that_cannot_be_added_up(

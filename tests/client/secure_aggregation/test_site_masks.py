@@ -22,9 +22,9 @@ from tests.client.secure_aggregation.members import (
 )
 
 from msfl_client.secure_aggregation import register
-from msfl_client.secure_aggregation.rosters import Rosters, what_waits
+from msfl_client.secure_aggregation.rosters import Rosters, roster_lines, waiting_rosters
 from msfl_client.secure_aggregation.secrets import SECRETS_FILE
-from msfl_client.secure_aggregation.site_masks import site_masks
+from msfl_client.secure_aggregation.site_masks import answer_anew, site_masks
 from msfl_common.config.site import Policy
 from msfl_common.errors import Code, RefusedError
 from msfl_common.secure_aggregation.ring import SUMS
@@ -71,7 +71,10 @@ def test_a_simulated_site_has_a_key_and_needs_no_person(tmp_path: Path) -> None:
     again.take(roster)
     members = Members(tmp_path, {"bern": again}, roster)
     assert members.hidden("bern", members.context()).head.site == "bern"
-    assert list(what_waits(again.site.state)) == []
+    assert list(waiting_rosters(again.site.state)) == []
+    assert again.registers.read().sent
+    assert again.entry().mask_key != roster.entry("bern").mask_key, "another run, and its requests again"
+    assert again.registers.read().sent == {}
 
 
 def test_nothing_is_summed_before_a_person_has_confirmed_the_roster(members: Members) -> None:
@@ -83,12 +86,13 @@ def test_nothing_is_summed_before_a_person_has_confirmed_the_roster(members: Mem
     changed = Members(members.root, members.sites, roster)
     assert roster.digest != members.roster.digest
     refused(Code.ROSTER_UNCONFIRMED, lambda: masks.expect(changed.context(), changed.context().request), roster.digest)
-    (waits,) = what_waits(masks.site.state)
-    assert "study pilot" in waits
+    assert list(waiting_rosters(masks.site.state)) == ["pilot"]
+    assert "roster of bern, graz, oslo, waits for a person here" in next(roster_lines(masks.site.state))[1]
     assert masks.expect(members.context(), members.context().request).roster == members.roster, "still confirmed"
     confirm(masks, roster)
     assert masks.expect(changed.context(), changed.context().request).roster == roster
-    assert list(what_waits(masks.site.state)) == []
+    assert list(waiting_rosters(masks.site.state)) == []
+    assert "roster of bern, graz, oslo, confirmed on 2" in next(roster_lines(masks.site.state))[1]
 
 
 def test_a_roster_that_does_not_hold_is_not_taken(members: Members, tmp_path: Path) -> None:
@@ -251,7 +255,7 @@ def test_when_the_study_has_ended_the_key_goes_and_the_last_shares_can_be_given_
 def test_a_study_that_is_answered_anew_has_a_new_key_and_opens_its_requests_again(members: Members) -> None:
     masks = members["bern"]
     masks.open(members.opening("bern", members.context()))
-    masks.answer_anew()
+    answer_anew(masks.site, STUDY.name)
     assert masks.registers.read().opened == {}
     roster = roster_of([one.entry() for one in members.sites.values()])
     assert roster.digest != members.roster.digest
