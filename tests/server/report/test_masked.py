@@ -108,6 +108,7 @@ def test_classes_are_counted_of_the_sites_that_told_them():
     told = measured(study_of(), 0.5, seed=30)
     told["Ghent"].score_bins[:] = 0
     told["Ghent"].confusion[:] = 0
+    told["Leuven"].confusion[:] = 0
     (together,) = pooled(told).values()
     assert class_counts_of(together) == tuple(
         sum(counts) for counts in zip(*(class_counts_of(told[site]) for site in ("Antwerp", "Leuven")), strict=True)
