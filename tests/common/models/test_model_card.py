@@ -72,3 +72,12 @@ def test_a_card_of_an_earlier_version_with_all_settings_is_read() -> None:
     study = StudyConfig(name="pilot")
     earlier = card_of(study).model_dump(mode="json") | {"study": study.model_dump(mode="json")}
     assert ModelCard.model_validate_json(json.dumps(earlier)).study == study
+
+
+def test_who_trained_is_known_under_masks_too() -> None:
+    plain = Provenance(rounds_completed=1, sites={"a": 5, "b": 0})
+    assert [plain.is_of(site) for site in ("a", "b", "c")] == [True, False, False]
+    assert "summed_sites" not in plain.model_dump()  # as earlier versions read it
+    masked = Provenance(rounds_completed=1, sites={"pooled": 50}, summed_sites=("a", "b"))
+    assert [masked.is_of(site) for site in ("a", "b", "c")] == [True, True, False]
+    assert Provenance.model_validate_json(masked.model_dump_json()) == masked
