@@ -33,6 +33,7 @@ from msfl_server.rounds.exchange import Grid, Question, ask
 from msfl_server.rounds.failures import BAD_METRICS, BAD_UPDATE, NO_ANSWER, NOT_ONLINE, WENT_OFFLINE, meaning_of
 from msfl_server.rounds.gathering import gather_sum, gather_updates
 from msfl_server.rounds.harmonization import Harmonizer, load_reference, save_reference
+from msfl_server.rounds.harmonization_sums import learn_from_sums
 from msfl_server.rounds.listener import Listener as Listener
 from msfl_server.rounds.mask_roster import Masks, open_masks
 from msfl_server.rounds.metrics import read_metrics, usable_metrics
@@ -101,7 +102,7 @@ def run_rounds(
         meet_sites(grid, task, roster, listener, segmentation.weights if segmentation else None)
         if study.harmonization.method != "none":
             harmonizer = Harmonizer(grid, study, number, listener.on_wait, roster.told)
-            reference = share_reference(harmonizer, reference, out, roster)
+            reference = share_reference(harmonizer, reference, out, roster, masks)
         result = run_round(grid, task, strategy, out, roster, checkpoint, listener, masks)
         state = result.state.model_copy(
             update={"total_s": before_s + time.monotonic() - started, "mlflow_run_id": run_id}
@@ -131,14 +132,17 @@ def run_rounds(
     return checkpoint
 
 
-def share_reference(harmonizer: Harmonizer, reference: Reference | None, out: Path, roster: Roster) -> Reference:
+def share_reference(
+    harmonizer: Harmonizer, reference: Reference | None, out: Path, roster: Roster, masks: Masks | None
+) -> Reference:
     """The reference of the harmonization, made when there is none yet, in the hands of every site that is there.
 
     A site that does not take it keeps training; it is asked again before the next round.
     """
     present = roster.present(harmonizer.grid)
     if reference is None:
-        reference = harmonizer.learn(asked_to("train", harmonizer.study, present), out)
+        learners = asked_to("train", harmonizer.study, present)
+        reference = harmonizer.learn(learners, out) if masks is None else learn_from_sums(harmonizer, masks, learners)
         save_reference(out, reference)
     without = {node: name for node, name in present.items() if node not in roster.harmonized}
     if without:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from msfl_common.config.message_kinds import MASK_KEY, ROSTER
+from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import ConfigError, InputError, RunError, UpdateError
 from msfl_common.messages.masks import pack_roster_task, unpack_mask_key
@@ -205,15 +206,26 @@ def _roster_of(study: StudyConfig, entries: Mapping[str, Entry], failures: Seque
         InputError: the study's threshold holds for no roster of so many sites.
         RunError: they are too few.
     """
-    settings = study.secure_aggregation
-    threshold, num_sites = settings.threshold_of(len(entries)), len(entries)
-    needed = max(FEWEST_SITES, settings.min_sites, settings.threshold or 0)
-    if num_sites < needed:
+    settings, num_sites = study.secure_aggregation, len(entries)
+    if num_sites < (needed := fewest_of(settings)):
         why = "; ".join(f"{failure.site}: {failure.code} ({meaning_of(failure.code)})" for failure in failures)
         raise RunError(
             f"secure_aggregation: {num_sites} sites have given their key, at least {needed} are needed; "
             f"{why or 'no other site is connected'}"
         )
-    if fault := threshold_fault(num_sites, threshold, settings.min_sites):
-        raise InputError(f"secure_aggregation.{fault}")
-    return make_roster(study.name, list(entries.values()), threshold, settings.min_sites)
+    if fault := masks_fault(settings, num_sites):
+        raise InputError(fault)
+    return make_roster(study.name, list(entries.values()), settings.threshold_of(num_sites), settings.min_sites)
+
+
+def fewest_of(settings: SecureAggregation) -> int:
+    """Fewest sites of a roster."""
+    return max(FEWEST_SITES, settings.min_sites, settings.threshold or 0)
+
+
+def masks_fault(settings: SecureAggregation, num_sites: int) -> str | None:
+    """Why there can be no sums under masks of so many sites; None where there can."""
+    if num_sites < (needed := fewest_of(settings)):
+        return f"secure_aggregation: sums under masks need {needed} sites or more, and {num_sites} take part"
+    fault = threshold_fault(num_sites, settings.threshold_of(num_sites), settings.min_sites)
+    return f"secure_aggregation.{fault}" if fault else None

@@ -223,6 +223,32 @@ def test_a_crash_between_the_two_writes_is_no_set_back(members: Members, monkeyp
     refused(Code.NO_MASK_KEY, masks.registers.read, "site.key.masks: damaged")
 
 
+def test_a_register_whose_mark_is_gone_or_anothers_is_no_register(members: Members) -> None:
+    masks, marks = members["bern"], members["bern"].registers.marks
+    assert marks is not None
+    members.hidden("bern", members.context())
+    path = masks.folder / register.REGISTER_FILE
+    one, mark = path.read_bytes(), marks.read_bytes()
+    path.write_bytes(one.replace(members.context().digest.hex().encode(), b"0" * 64))  # as a copy of the state goes on
+    refused(Code.NO_MASK_KEY, masks.registers.read, "set back or exchanged")
+    path.write_bytes(one)
+    assert masks.registers.read().sent
+    marks.unlink()
+    refused(Code.NO_MASK_KEY, masks.registers.read, "says 0")
+    marks.write_bytes(mark)
+    path.write_bytes(b"{")
+    refused(Code.NO_MASK_KEY, masks.registers.read, "damaged")
+
+
+def test_a_value_that_this_site_knows_nothing_of_is_not_opened(members: Members) -> None:
+    """Where the register and the mark beside the key were both set back."""
+    masks, opening = members["bern"], members.opening("bern", members.context())
+    assert masks.registers.marks is not None
+    masks.registers.marks.unlink()
+    (masks.folder / register.REGISTER_FILE).unlink()
+    refused(Code.BAD_SUM, lambda: masks.open(opening), "not the one that this site has sent")
+
+
 def test_a_full_disk_lets_nothing_leave(members: Members, monkeypatch: pytest.MonkeyPatch) -> None:
     opening = members.opening("bern", members.context())
 
