@@ -8,6 +8,8 @@ from pydantic import Field
 
 from msfl_common.config.base import Frozen
 
+POOLED = "pooled"  # in place of a site's name: what all sites come to together
+
 
 class SecureAggregation(Frozen):
     """How the sites' values are added up. Plain and masked sums are the same numbers, and give the same model."""

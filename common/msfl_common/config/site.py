@@ -21,6 +21,7 @@ from msfl_common.config.former_keys import former_keys_of_site, renewed_site
 from msfl_common.config.ledger import KeepContent
 from msfl_common.config.message_kinds import KindName, allowed_by_default
 from msfl_common.config.secrets import Secret, refuse_variables
+from msfl_common.config.secure_aggregation import POOLED
 from msfl_common.config.spelling import HomePath, no_such, spelled
 from msfl_common.errors import ConfigError
 from msfl_common.feature_models.registry import SOLVABLE
@@ -152,6 +153,13 @@ class SiteConfig(Frozen):
     @classmethod
     def _of_an_earlier_version(cls, value: Any) -> Any:
         return renewed_site(value)
+
+    @field_validator("name")
+    @classmethod
+    def _of_one_site(cls, value: str) -> str:
+        if value == POOLED:
+            raise ValueError(f"{POOLED} stands for all sites together in a run's figures; choose another name")
+        return value
 
     @field_validator("data", "hours", mode="before")
     @classmethod

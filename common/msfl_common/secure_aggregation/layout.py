@@ -8,11 +8,10 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from msfl_common.config.secure_aggregation import POOLED as POOLED
 from msfl_common.secure_aggregation.ring import Ring, Words, add
 
 Value = TypeVar("Value")
-
-POOLED = "pooled"  # in place of a site's name: what all sites come to together
 
 
 class Layout(ABC, Generic[Value]):

@@ -20,6 +20,7 @@ from msfl_common.messages.records import RoundTask, ValidationMetrics, pack_task
 from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.model_signature import ModelSigner
 from msfl_common.models.weights import Weights
+from msfl_common.secure_aggregation.layout import POOLED
 from msfl_common.system.words import counted
 from msfl_server.aggregation.combined import Combined
 from msfl_server.aggregation.strategy import Strategy, strategy_of
@@ -115,6 +116,7 @@ def run_rounds(
     provenance = Provenance(
         rounds_completed=checkpoint.state.round,
         sites={site.name: site.cases_train for site in checkpoint.state.sites},
+        summed_sites=_summed_sites(checkpoint.state),
     )
     save_model(
         out / "model",
@@ -146,6 +148,13 @@ def share_reference(
     if without:
         roster.harmonized |= set(harmonizer.hand_out(reference, without).replies)
     return reference
+
+
+def _summed_sites(state: RunState) -> tuple[str, ...]:
+    """The sites that trained, where their cases are known together alone."""
+    if all(site.name != POOLED for site in state.sites):
+        return ()
+    return tuple(sorted({site for record in state.history for site in record.sites_ok}))
 
 
 def run_round(
