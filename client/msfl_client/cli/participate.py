@@ -45,6 +45,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
     """What the site's process is doing. Exit code 1 when it is not running and the study is not finished."""
     from msfl_client.connection.status import read_status
     from msfl_client.connection.supervisor import LOCK, one_line
+    from msfl_client.secure_aggregation.rosters import roster_lines, waiting_rosters
     from msfl_client.site.kit_approval import what_waits
     from msfl_common.config.site import load_site
     from msfl_common.system.files import quoted
@@ -58,6 +59,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
             "running": pid is not None,
             "status": last.model_dump(mode="json") if last else None,
             "kit_to_approve": waits or None,
+            "rosters_to_confirm": list(waiting_rosters(config.state)),
         }
         print_json(document)
     elif pid is None and last is not None and last.is_last:
@@ -69,8 +71,8 @@ def status(site: SitePath, as_json: Json = False) -> None:
     else:
         progress = f" ({last.doing} {last.done}/{last.total} {last.note})" if last and last.total else ""
         stdout_console(soft_wrap=True).print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}")
-    if waits and not as_json:
-        stdout_console(soft_wrap=True).print(waits)
+    for line in () if as_json else (*([waits] if waits else []), *(line for _, line in roster_lines(config.state))):
+        stdout_console(soft_wrap=True).print(line)
     if pid is None and not (last is not None and last.is_last):
         raise typer.Exit(1)
 
@@ -101,7 +103,8 @@ def reset_answers(
     """Let a study be answered anew from its first round on, where its coordinator has lost the run.
 
     Until then a site answers each round once, and the test once. What was answered before cannot be taken back, and
-    tells more of the same patients together with new answers: ask first why the run was lost. The ledger keeps it.
+    tells more of the same patients together with new answers: ask first why the run was lost. The ledger keeps it. In
+    masked sums the site takes part with a new key, in a new roster.
     """
     from msfl_client.egress.answers import forget, num_answers
     from msfl_common.config.site import load_site

@@ -131,10 +131,11 @@ def predict(
         _check_device("--device", device)
     elif config is not None:
         _lend_memory(config)
-    if config is not None and source in config.data and (trained := card.provenance.sites.get(config.name)):
+    if config is not None and source in config.data and card.provenance.is_of(config.name):
+        trained = card.provenance.sites.get(config.name)
         alert(
-            f"warning: site {config.name} trained this model, with {trained} cases, which may be among these: figures "
-            "of patients that it was trained on are better than those of others"
+            f"warning: site {config.name} trained this model, with {f'{trained} cases' if trained else 'cases'}, which "
+            "may be among these: figures of patients that it was trained on are better than those of others"
         )
     chosen = device or (config.device if config is not None else "auto")
     words = config.words if config is not None else Words()

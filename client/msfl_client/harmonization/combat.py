@@ -137,9 +137,11 @@ def compute_residuals(rows: Rows, slopes_QP: Floats) -> Residuals:
     """The second sums, over all scanners of the rows."""
     rest_NP = rows.features_NP - rows.covariates_NQ.astype(np.float64) @ slopes_QP
     intercepts_P = rest_NP.sum(axis=0)
+    num_scanners = 0
     for _, index in rows.by_scanner():
+        num_scanners += 1
         rest_NP[index] -= rest_NP[index].mean(axis=0)
-    return Residuals(len(rows), intercepts_P, (rest_NP**2).sum(axis=0))
+    return Residuals(len(rows), intercepts_P, (rest_NP**2).sum(axis=0), num_scanners)
 
 
 def fit_scanners(rows: Rows, reference: Reference) -> SiteFit:

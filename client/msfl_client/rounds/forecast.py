@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 from msfl_client.classification.outcome_data import Assumed, Harmonized
 from msfl_client.disclosure.floors import check_floor, floor_of
 from msfl_client.disclosure.request_size import check_size
-from msfl_client.egress.gateway import check_allowed, check_request
+from msfl_client.egress.gateway import check_allowed, check_kind, check_request
 from msfl_client.harmonization.site import foresee_harmonized
 from msfl_client.rounds.harmonization_step import case_features, harmonization_rows
 from msfl_client.rounds.refusals import code_of
@@ -169,7 +169,7 @@ def _play(
 
 def _give_sums(context: SiteContext | None, task: RoundTask) -> None:
     assert context is not None
-    check_allowed(context.site.policy, REQUESTS[f"query.{MOMENTS}"].answer)
+    check_kind(context.site.policy, task.study, REQUESTS[f"query.{MOMENTS}"].answer)
     harmonization_rows(context, task)
 
 
@@ -189,7 +189,7 @@ def _rounds(context: SiteContext, task: RoundTask) -> Iterator[Withheld]:
     for number in numbers:
 
         def train(number: int = number) -> None:
-            check_allowed(context.site.policy, REQUESTS["train"].answer)
+            check_kind(context.site.policy, task.study, REQUESTS["train"].answer)
             check_training(context, replace(task, round=number))
 
         for one in _try(task.stage, "training", train)[1]:
@@ -205,7 +205,7 @@ def _figures(
     """What is not told of the patients of a split."""
 
     def measure() -> Foreseen:
-        check_allowed(context.site.policy, REQUESTS["evaluate"].answer)
+        check_kind(context.site.policy, task.study, REQUESTS["evaluate"].answer)
         check_floor(context.site.policy, task.study, context.learner.num_patients(task))
         found = context.learner.foresee(task)
         check_floor(context.site.policy, task.study, found.min_patients)

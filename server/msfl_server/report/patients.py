@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from msfl_common.config.study import StudyConfig
+from msfl_common.secure_aggregation.layout import POOLED
 from msfl_server.report.inputs import is_harmonized, title_of, unit_of
 from msfl_server.results.classification import ClassificationSummary, Part
 from msfl_server.results.training_inputs import Characteristics, floor_of_table, without_few
@@ -30,13 +31,16 @@ def class_counts_table(found: ClassificationSummary) -> dict[str, Any] | None:
     sites = sorted({site for told in counts.values() for site in told})
     parts = [part for part in _PARTS if part in counts]
     total = {part: np.sum(list(counts[part].values()), axis=0).tolist() for part in parts}
-    rows = [("All that told", total), *((site, {part: counts[part].get(site) for part in parts}) for site in sites)]
+    rows = [
+        ("All that told", total),
+        *((site, {part: counts[part].get(site) for part in parts}) for site in sites if site != POOLED),
+    ]
     return {
         "parts": parts,
         "classes": found.classes,
         "rows": [{"label": label, "cells": _cells(found, parts, told)} for label, told in rows],
         "csv": [
-            {"site": site, "split": part, "class": name, "cases": count}
+            {"site": "all sites" if site == POOLED else site, "split": part, "class": name, "cases": count}
             for part in parts
             for site, told in counts[part].items()
             for name, count in zip(found.classes, told, strict=True)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
+from msfl_common.secure_aggregation.layout import POOLED
 
 YES_OR_NO = ("sex", "treated")  # inputs of 0 and 1, whose mean counts those who have it
 
@@ -104,7 +105,7 @@ def characteristics_of(sites: Mapping[str, TrainingInputs], classes: Sequence[st
     num_sites_K = [sum(one.cases[number] > 0 for one in sites.values()) for number in range(len(classes))]
     if 1 not in num_sites_K:
         groups += [("class", name, spread_of(sites.values(), [number])) for number, name in enumerate(classes)]
-    groups += [("site", name, spread_of([one])) for name, one in sorted(sites.items())]
+    groups += [("site", name, spread_of([one])) for name, one in sorted(sites.items()) if name != POOLED]
     return tuple(
         Characteristics(
             of=of,

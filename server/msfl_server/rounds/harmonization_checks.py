@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from msfl_common.config.study import Harmonization
 from msfl_common.errors import RunError, UpdateError
 from msfl_common.harmonization import Floats, Moments, Residuals, solve_slopes
+from msfl_common.messages.layouts import moments_layout, residuals_layout, sum_of
 from msfl_server.aggregation.odd_sites import odd_means
 
 _MOST_YEARS = 120.0  # from the youngest to the oldest; other covariates go from 0 to 1
@@ -46,7 +48,27 @@ def odd_residuals(told: Mapping[int, Residuals]) -> dict[int, int]:
     )
 
 
-def finite_slopes(moments: Sequence[Moments], columns: Sequence[str]) -> Floats:
+def all_moments(sites: Sequence[Moments], settings: Harmonization) -> Moments:
+    """What the first sums of sites come to, the same as under masks.
+
+    Raises:
+        UpdateError: they are beyond what can be added up.
+    """
+    layout = moments_layout(settings)
+    return layout.decode(sum_of(layout, sites, len(sites)))
+
+
+def all_residuals(sites: Sequence[Residuals], settings: Harmonization) -> Residuals:
+    """What the second sums of sites come to, the same as under masks.
+
+    Raises:
+        UpdateError: they are beyond what can be added up.
+    """
+    layout = residuals_layout(settings)
+    return layout.decode(sum_of(layout, sites, len(sites)))
+
+
+def finite_slopes(together: Moments, columns: Sequence[str]) -> Floats:
     """See `solve_slopes`.
 
     Raises:
@@ -54,7 +76,7 @@ def finite_slopes(moments: Sequence[Moments], columns: Sequence[str]) -> Floats:
         UpdateError: the sums are beyond what numbers hold.
     """
     try:
-        slopes_QP = solve_slopes(moments)
+        slopes_QP = solve_slopes([together])
     except np.linalg.LinAlgError:
         raise UpdateError("the sums cannot be solved") from None
     except ValueError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.client.secure_aggregation.members import masked
 from tests.clinical_site import Tables
 
 from msfl_client.cli.forecast_view import play_under_bar
@@ -173,3 +174,16 @@ def test_check_says_who_is_left_out_without_pointing_to_itself(tmp_path: Path, u
     _, notes = play_under_bar(site, classes())
     assert said in notes
     assert not any("`msfl-client check`" in note for note in notes)
+
+
+def test_what_masks_need_is_foreseen(tmp_path: Path) -> None:
+    study = masked(classes())
+    site = of_classes(tmp_path, 40, 40)
+    assert refusals(forecast(site, study, tell_nobody)) == []
+    allow = tuple(kind for kind in site.policy.allow if kind != "masked_sums")
+    few = of_classes(tmp_path, 40, 40, allow=allow)
+    made = forecast(few, study, tell_nobody)
+    assert refusals(made) == [("validation", Code.POLICY, True), ("test", Code.POLICY, True)]
+    assert "masked_sums may not leave this site" in made.withheld[0].why
+    strict = forecast(of_classes(tmp_path, 40, 40, require_masks=True), classes(), tell_nobody)
+    assert [(one.step, one.code) for one in strict.withheld] == [("taking part", Code.POLICY)]

@@ -1,0 +1,1 @@
+"""What an answer tells of a patient, and what hides it."""
