@@ -7,7 +7,7 @@ the same one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -125,9 +125,10 @@ class Harmonizer:
         first = self._moments(sites)
         odd = odd_moments(first.replies)
         failures = (*first.failures, *self._refuse(sites, odd))
-        slopes_QP, culprits = self._solve(
-            {node: sums for node, sums in first.replies.items() if node not in odd}, failures
-        )
+        moments = {node: sums for node, sums in first.replies.items() if node not in odd}
+        if len(moments) < MIN_SITES:
+            raise self._too_few(len(moments), failures)
+        slopes_QP, culprits = solve_first(moments, self.settings)
         self._refuse(sites, culprits)
         counts = {
             sites[node]: Counts(num_cases=sums.num_cases, num_scanners=sums.num_scanners)
@@ -194,17 +195,6 @@ class Harmonizer:
             log.warning("harmonization, %s: %s: %s (%s)", step, failure.site, failure.code, meaning_of(failure.code))
         return answers
 
-    def _expect_enough(self, moments: Sequence[Moments], failures: Iterable[SiteFailure]) -> None:
-        if len(moments) < MIN_SITES:
-            raise self._too_few(len(moments), failures)
-        free = sum(sums.num_cases - sums.num_scanners for sums in moments)
-        needed = CASES_PER_COLUMN * len(column_names(self.settings))
-        if free < needed:
-            raise RunError(
-                f"harmonization: {free} cases, one taken off for each scanner, for "
-                f"{len(column_names(self.settings))} covariates; at least {needed} are needed; {_WITHOUT}"
-            )
-
     def _too_few(self, num_sites: int, failures: Iterable[SiteFailure]) -> RunError:
         why = "; ".join(f"{failure.site}: {failure.code} ({meaning_of(failure.code)})" for failure in failures)
         return RunError(
@@ -212,13 +202,23 @@ class Harmonizer:
             f"{why or 'no other site is connected'}; {_WITHOUT}"
         )
 
-    def _solve(self, moments: Mapping[int, Moments], failures: Iterable[SiteFailure]) -> tuple[Floats, tuple[int, ...]]:
-        """The slopes, and the nodes that had to be left out for them."""
-        self._expect_enough([moments[node] for node in sorted(moments)], failures)
-        columns = column_names(self.settings)
-        return combine_without_culprits(
-            lambda parts: finite_slopes([parts[node] for node in sorted(parts)], columns), moments, MIN_SITES
+
+def solve_first(moments: Mapping[int, Moments], settings: Harmonization) -> tuple[Floats, tuple[int, ...]]:
+    """The slopes, and the nodes that had to be left out for them.
+
+    Raises:
+        RunError: too few cases, or a covariate that does not vary by itself.
+    """
+    columns = column_names(settings)
+    free, needed = sum(sums.num_cases - sums.num_scanners for sums in moments.values()), CASES_PER_COLUMN * len(columns)
+    if free < needed:
+        raise RunError(
+            f"harmonization: {free} cases, one taken off for each scanner, for {len(columns)} covariates; at least "
+            f"{needed} are needed; {_WITHOUT}"
         )
+    return combine_without_culprits(
+        lambda parts: finite_slopes([parts[node] for node in sorted(parts)], columns), moments, MIN_SITES
+    )
 
 
 def load_reference(out: Path, settings: Harmonization) -> Reference | None:
