@@ -133,9 +133,10 @@ class Harmonizer:
         first = self._moments(sites)
         odd = odd_moments(first.replies)
         failures = (*first.failures, *self._refuse(sites, odd))
-        slopes_QP, culprits = self._solve(
-            {node: sums for node, sums in first.replies.items() if node not in odd}, failures
-        )
+        moments = {node: sums for node, sums in first.replies.items() if node not in odd}
+        if len(moments) < MIN_SITES:
+            raise self.too_few(len(moments), failures)
+        slopes_QP, culprits = solve_first(moments, self.settings)
         self._refuse(sites, culprits)
         counts = {
             sites[node]: Counts(num_cases=sums.num_cases, num_scanners=sums.num_scanners)
@@ -206,24 +207,6 @@ class Harmonizer:
         for failure in failures:
             log.warning("harmonization, %s: %s: %s (%s)", step, failure.site, failure.code, meaning_of(failure.code))
 
-    def _expect_enough(self, moments: Sequence[Moments], failures: Iterable[SiteFailure]) -> None:
-        if len(moments) < MIN_SITES:
-            raise self.too_few(len(moments), failures)
-        self.expect_cases(sum(sums.num_cases - sums.num_scanners for sums in moments))
-
-    def expect_cases(self, free: int) -> None:
-        """Refuse fewer cases, less one for each scanner, than the covariates need.
-
-        Raises:
-            RunError: there are fewer.
-        """
-        needed = CASES_PER_COLUMN * len(column_names(self.settings))
-        if free < needed:
-            raise RunError(
-                f"harmonization: {free} cases, one taken off for each scanner, for "
-                f"{len(column_names(self.settings))} covariates; at least {needed} are needed; {WITHOUT}"
-            )
-
     def too_few(self, num_sites: int, failures: Iterable[SiteFailure]) -> RunError:
         """The error of too few sites."""
         why = "; ".join(f"{failure.site}: {failure.code} ({meaning_of(failure.code)})" for failure in failures)
@@ -232,12 +215,31 @@ class Harmonizer:
             f"{why or 'no other site is connected'}; {WITHOUT}"
         )
 
-    def _solve(self, moments: Mapping[int, Moments], failures: Iterable[SiteFailure]) -> tuple[Floats, tuple[int, ...]]:
-        """The slopes, and the nodes that had to be left out for them."""
-        self._expect_enough([moments[node] for node in sorted(moments)], failures)
-        columns = column_names(self.settings)
-        return combine_without_culprits(
-            lambda parts: finite_slopes(all_moments(list(parts.values()), self.settings), columns), moments, MIN_SITES
+
+def solve_first(moments: Mapping[int, Moments], settings: Harmonization) -> tuple[Floats, tuple[int, ...]]:
+    """The slopes, and the nodes that had to be left out for them.
+
+    Raises:
+        RunError: too few cases, or a covariate that does not vary by itself.
+    """
+    columns = column_names(settings)
+    expect_cases(sum(sums.num_cases - sums.num_scanners for sums in moments.values()), columns)
+    return combine_without_culprits(
+        lambda parts: finite_slopes(all_moments(list(parts.values()), settings), columns), moments, MIN_SITES
+    )
+
+
+def expect_cases(free: int, columns: Sequence[str]) -> None:
+    """Refuse fewer cases, less one for each scanner, than the covariates need.
+
+    Raises:
+        RunError: there are fewer.
+    """
+    needed = CASES_PER_COLUMN * len(columns)
+    if free < needed:
+        raise RunError(
+            f"harmonization: {free} cases, one taken off for each scanner, for {len(columns)} covariates; at least "
+            f"{needed} are needed; {WITHOUT}"
         )
 
 

@@ -20,7 +20,7 @@ from msfl_common.messages.harmonization import pack_slopes_task
 from msfl_common.messages.layouts import Layout, moments_layout, residuals_layout
 from msfl_common.messages.records import Content, RoundTask, pack_task
 from msfl_server.rounds.failures import BAD_SUMS
-from msfl_server.rounds.harmonization import MIN_SITES, WITHOUT, Harmonizer, reference_of
+from msfl_server.rounds.harmonization import MIN_SITES, WITHOUT, Harmonizer, expect_cases, reference_of
 from msfl_server.rounds.harmonization_checks import check_moments, finite_slopes
 from msfl_server.rounds.mask_roster import Masks
 from msfl_server.rounds.masked_sums import SumRequest, ask_sum
@@ -38,9 +38,9 @@ def learn_from_sums(harmonizer: Harmonizer, masks: Masks, sites: Mapping[int, st
     settings = harmonizer.settings
     columns = column_names(settings)
     moments, members = _summed(harmonizer, masks, sites, MOMENTS, pack_task, moments_layout(settings))
-    harmonizer.expect_cases(moments.num_cases - moments.num_scanners)
+    expect_cases(moments.num_cases - moments.num_scanners, columns)
     with _usable(members):
-        slopes_QP = finite_slopes(check_moments(moments, columns, settings.min_cases), columns)
+        slopes_QP = finite_slopes(check_moments(moments, columns), columns)
     first = {node: name for node, name in sites.items() if name in members}
     residuals, left = _summed(
         harmonizer,
