@@ -195,7 +195,10 @@ def _origin_at_site(model: Path, site: SiteConfig) -> str:
 def _check_device(setting: str, *names: str) -> None:
     from msfl_common.config.site import known_device
     from msfl_common.errors import InputError, RefusedError
-    from msfl_common.system.devices import pick_devices
+    from msfl_common.system.loading import held_interrupts
+
+    with held_interrupts():
+        from msfl_common.system.devices import pick_devices
 
     try:
         pick_devices([known_device(name) for name in names])

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from msfl_client.data.dicom_files import DicomSeries, Frame, _num_slices_said
+from msfl_client.data.dicom_counts import num_slices_said
+from msfl_client.data.dicom_files import DicomSeries, Frame
 from msfl_client.data.dicom_stacks import corners_mm, fault_of, parts_of
 
 NUM_SLICES, STEP_MM = 98, 1.5
@@ -178,4 +179,4 @@ def test_siemens_protocol_counts_the_images_of_a_slab(changes: dict[str, Any], e
     header.add_new(0x00291020, "OB", (protocol + "sKSpace.lImagesPerSlab\t = \t176\n").encode())
     for name, value in changes.items():
         setattr(header, name, value)
-    assert _num_slices_said(header) == expected
+    assert num_slices_said(header) == expected
