@@ -53,7 +53,7 @@ class Masks:
         nodes: the nodes that have told their site's name.
         listener: told for whom it waits.
         roster: who takes part; None before it is made.
-        keyed: sites that this process has asked for their key.
+        keyed: sites that this process has asked for their key, and that have taken a roster with it.
         ready: sites that have confirmed the roster.
         waited_for: sites that a whole deadline was spent on, and that are only asked from then on.
     """
@@ -137,6 +137,7 @@ class Masks:
             answers = ask(self.grid, asked, question, task.round, rounds, on_wait)
             self.ready |= {asked[node] for node in answers.replies}
             self.waited_for |= {failure.site for failure in answers.failures}
+            self.keyed -= {failure.site for failure in answers.failures if failure.code != UNCONFIRMED}
             failures += answers.failures
         return failures
 
