@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from msfl_common.config.study import StudyConfig
 from msfl_common.feature_models import FEATURE_MODELS
-from msfl_common.strategies import STRATEGIES
 from msfl_common.strategies.base import Answers, Combination
 from msfl_common.strategies.fedavg import FedAvg
 
@@ -55,7 +54,7 @@ def test_trees_alone_are_no_sums() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", STRATEGIES)
+@pytest.mark.parametrize("kind", ["fedavg", "fedavgm"])
 def test_strategies_of_sums_are_taken(kind: str) -> None:
     StudyConfig.model_validate({"name": "net", "strategy": {"kind": kind}, "secure_aggregation": MASKS})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from tests.server.rounds.masking_sites import MaskingSite, make_sites
+from tests.server.rounds.masking_sites import MaskingSite, Waits, grid_of_masking, make_sites
 from tests.server.rounds.test_masked_sums import ask_once, expect_sum, masks_of, study_of
 
 from msfl_common.config.study import StudyConfig
@@ -15,7 +15,9 @@ from msfl_common.errors import InputError, RunError
 from msfl_common.messages.records import RoundTask
 from msfl_server.rounds import exchange
 from msfl_server.rounds.exchange import Presence
-from msfl_server.rounds.mask_roster import CONFIRMING, ROSTER_FILE, Masks, read_roster
+from msfl_server.rounds.mask_roster import CONFIRMING, ROSTER_FILE, Masks, open_masks, read_roster
+from msfl_server.rounds.roster import Roster
+from msfl_server.rounds.sum_store import FOLDER
 
 
 def prepared(masks: Masks, study: StudyConfig, may_change: bool = True) -> list[tuple[str, str]]:
@@ -143,3 +145,37 @@ def test_a_changed_roster_is_named(tmp_path: Path) -> None:
     (tmp_path / ROSTER_FILE).write_text(text)
     with pytest.raises(InputError, match=r"roster\.json: damaged"):
         masks_of(sites, tmp_path, study)
+
+
+def test_all_stages_have_the_same(tmp_path: Path) -> None:
+    sites, study = make_sites(3), study_of()
+    out = tmp_path / "segmentation"
+    nodes = Roster(names={node: site.name for node, site in enumerate(sites, start=1)})
+    masks = open_masks(grid_of_masking(sites), study, out, "segmentation", nodes, Waits())
+    assert masks is not None
+    expect_sum(ask_once(masks, study), sites)
+    first = digest(tmp_path)
+    assert [path.name for path in out.iterdir()] == [FOLDER]
+    expect_sum(ask_once(masks_of(sites, tmp_path, study), study, number=2), sites)
+    assert digest(tmp_path) == first
+    assert open_masks(grid_of_masking(sites), StudyConfig(name="plain"), out, "final", nodes, Waits()) is None
+
+
+def test_all_sites_are_waited_for_before_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And as long as a round waits, not only as long as for one that was there before."""
+    sites, study = make_sites(3), study_of()
+    rounds = study.rounds.model_copy(update={"patience_s": 0.01, "deadline_s": 5})
+    monkeypatch.setattr(exchange, "POLL_S", (0.005, 0.01))
+    grid, listener = grid_of_masking(sites), Waits()
+    here = {node: Presence(site.name, "since") for node, site in enumerate(sites[:2], start=1)}
+
+    def presence() -> dict[int, Presence]:
+        if len(listener.waited) > 4:
+            here[3] = Presence("site-02", "since")
+        return here
+
+    monkeypatch.setattr(grid, "presence", presence, raising=False)
+    nodes = Roster(expected=tuple(site.name for site in sites))
+    open_masks(grid, study.model_copy(update={"rounds": rounds}), tmp_path, "final", nodes, listener)
+    assert set(here) == {1, 2, 3}
+    assert ("coming online", ["site-02"]) in listener.waited

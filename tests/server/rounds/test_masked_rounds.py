@@ -18,7 +18,6 @@ from msfl_client.rounds.site_context import open_context
 from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import RunError
 from msfl_common.messages.layouts import POOLED
 from msfl_server.research.simulation.grid import InProcessGrid
 from msfl_server.results.received import tally
@@ -95,30 +94,12 @@ def test_a_segmentation_has_the_same_bits_though_it_is_killed_and_a_share_is_fal
 
 
 @pytest.mark.slow
-def test_a_round_with_too_few_sites_opens_nothing_and_goes_on_when_they_are_back(
-    sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
-) -> None:
-    study, out = under_masks(tiny_study), tmp_path / "masked"
-    one_round = study.model_copy(update={"rounds": study.rounds.model_copy(update={"num_rounds": 1})})
-    opened: list[int] = []
-
-    def without_c(node: int, message: Message, reply: Message) -> Message:
-        opened.extend([node] * (message.metadata.message_type == "query.opening"))
-        if node == 3 and message.metadata.message_type == "train":
-            reply.content.array_records.clear()
-        return reply
-
-    with pytest.raises(RunError, match=r"2 sites gave|0 sites gave"):
-        run_rounds(grid_of(sites, without_c), one_round, start(study), out, Recorder())
-    assert not opened
-    run_rounds(grid_of(sites), one_round, start(study), out, recorder := Recorder())
-    assert recorder.states[-1].history[-1].sites_ok == ("site-a", "site-b", "site-c")
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("model", [{"kind": "logistic"}, {"kind": "mlp", "hidden": [4]}])
 def test_an_outcome_has_the_same_bits(patients: Path, tmp_path: Path, model: dict[str, object]) -> None:
     study = study_of(**model)
+    rounds = study.rounds.model_copy(update={"num_rounds": 3})
+    validation = study.validation.model_copy(update={"every_rounds": 3})
+    study = study.model_copy(update={"rounds": rounds, "validation": validation})
     plain = play(study, patients, tmp_path / "plain").states[-1]
     masked = play(under_masks(study), patients, tmp_path / "masked").states[-1]
     assert equal(final_weights(tmp_path / "masked"), final_weights(tmp_path / "plain"))
