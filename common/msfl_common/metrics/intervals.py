@@ -102,7 +102,8 @@ def mean_interval(mean: float, standard_error: float, freedom: float, bounds: Bo
     if math.isfinite(low) and math.isfinite(high):
         odds, step = (mean - low) / (high - mean), margin * (high - low) / ((mean - low) * (high - mean))
         ends = [odds * math.exp(min(max(sign * step, -700), 700)) for sign in (-1, 1)]
-        return low + (high - low) * ends[0] / (1 + ends[0]), high - (high - low) / (1 + ends[1])
+        first, last = low + (high - low) * ends[0] / (1 + ends[0]), high - (high - low) / (1 + ends[1])
+        return min(first, mean), max(last, mean)  # of values that differ by rounding, the ends would too
     if math.isfinite(low):
         step = min(margin / (mean - low), 700)
         return low + (mean - low) * math.exp(-step), low + (mean - low) * math.exp(step)
