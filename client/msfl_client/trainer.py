@@ -51,6 +51,10 @@ class Learner(Protocol):
         """Cases that it learns from, as told: without those that the sums of a later stage leave out."""
 
     @property
+    def train_patients(self) -> tuple[str, ...]:
+        """Whose each of them is, as names that never leave."""
+
+    @property
     def num_train_patients(self) -> int:
         """Patients that those are of."""
 

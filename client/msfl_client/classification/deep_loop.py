@@ -61,7 +61,7 @@ def train_round(
     def pieces(items: Sequence[Item]) -> Iterator[Piece]:
         total = weights_K[torch.tensor([sequence.label for sequence, _ in items], device=device)].sum()
         for rows in np.array_split(np.arange(len(items)), min(micro_batches, len(items))):
-            yield _piece(network, [items[row] for row in rows], study, weights_K, total)
+            yield piece_of(network, [items[row] for row in rows], study, weights_K, total)
 
     plan = Plan[Sequence[Item]](
         network=network,
@@ -74,11 +74,11 @@ def train_round(
         clip_norm=study.training.clip_norm,
         influence=start.influence(study.strategy, network, device) if start and study.strategy else None,
     )
-    with _seeded(derive_seed(study.seed, "dropout", round_number), device):
+    with seeded(derive_seed(study.seed, "dropout", round_number), device):
         return run_steps(plan, round_batches(sequences, study, round_number), round_number, on_step)
 
 
-def _piece(
+def piece_of(
     network: VisitClassifier, items: Sequence[Item], study: StudyConfig, weights_K: torch.Tensor, total: torch.Tensor
 ) -> Piece:
     """Part of a batch; its loss is its share of the classes' weighted mean over the whole, of `total` weight."""
@@ -161,7 +161,7 @@ def _forward(network: VisitClassifier, batch: SequenceBatch) -> torch.Tensor:
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Dropout that depends on the seed alone, and leaves everybody else's random numbers as they were."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

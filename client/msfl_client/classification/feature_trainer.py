@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import torch
+
 from msfl_client.classification.evaluation import fewest_patients, measure_site
-from msfl_client.classification.feature_models.contribution import contribute, expect_enough
+from msfl_client.classification.feature_models.contribution import contribute, expect_enough, expect_some
+from msfl_client.classification.feature_models.private_sums import private_class_sums
 from msfl_client.classification.feature_models.site_half import site_half_of
 from msfl_client.classification.foresight import foresee_site
 from msfl_client.classification.observation_digest import digest_of_observations
@@ -15,10 +18,12 @@ from msfl_client.disclosure.answered_states import AnsweredStates, answered_stat
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.disclosure.small_groups import describe_small_group, in_large_groups
 from msfl_client.disclosure.state_bounds import Rules, check_bounds, check_follows, check_measured
+from msfl_client.privacy.round import PrivateRounds, loss_told
 from msfl_client.trainer import Foreseen, OnCase, OnStep
+from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
-from msfl_common.feature_models import check_state, contribution_like, first_state, phase_of, predict_proba
+from msfl_common.feature_models import Phase, check_state, contribution_like, first_state, phase_of, predict_proba
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.models.weights import Weights
 from msfl_common.system.seeds import derive_seed
@@ -52,9 +57,14 @@ class FeatureLearner:
         return len(self._training)
 
     @property
+    def train_patients(self) -> tuple[str, ...]:
+        """See `Learner`."""
+        return tuple(one.patient for one in self._training)
+
+    @property
     def num_train_patients(self) -> int:
         """See `Learner`."""
-        return len({one.patient for one in self._training})
+        return len(set(self.train_patients))
 
     def learned_patients(self, among: frozenset[str]) -> frozenset[str]:
         """See `Learner`; who is left over alone, of a class or a group, when others are gone is left out, too."""
@@ -67,7 +77,9 @@ class FeatureLearner:
         return digest_of_observations(self._data.splits.each, self._data.raw, sees_images=False)
 
     def num_behind(self, _: int) -> int:
-        """See `Learner`; the first sums are of each class that is not left out."""
+        """See `Learner`; the first sums are of each class that is not left out. With noise they are of all."""
+        if self._private is not None:
+            return self.num_train_patients
         return fewest_patients(self._learned.labels_N, self._learned.patients)
 
     @property
@@ -80,6 +92,9 @@ class FeatureLearner:
     def check_round(self, number: int) -> None:
         """See `Learner`; all rounds are of the same cases."""
         del number
+        if self._private is not None:
+            expect_some(self._learned)
+            return
         expect_enough(self._settings, self._learned, self._floor)
 
     def answer_like(self, weights: Weights) -> Weights:
@@ -106,10 +121,24 @@ class FeatureLearner:
         states.expect_room(weights)
         seed = derive_seed(study.seed, "site", self._data.site.name)  # of one seed, all forests would be alike
         earlier = states.of_phase(phase_of(weights))
-        answer, loss = contribute(self._settings, weights, cases, seed, number, self._floor, earlier)
+        if self._private is not None:
+            answer, loss = self._with_noise(weights, digest), loss_told(study, 0.0)
+        else:
+            answer, loss = contribute(self._settings, weights, cases, seed, number, self._floor, earlier)
         states.keep(weights, number, answer, loss, digest)
         on_step(1, 1, loss)
         return answer, loss
+
+    def _with_noise(self, weights: Weights, digest: str) -> Weights:
+        """The first sums, which are all that a private model asks for."""
+        assert self._private is not None
+        study, cases = self._data.study, self._learned
+        if phase_of(weights) is not Phase.PREPARE:
+            raise RefusedError(Code.BAD_MODEL, "a private model asks for its first sums alone")
+        expect_some(cases)
+        rounds = PrivateRounds(self._data.site, study, study.name, cases.patients, torch.device("cpu"))
+        noise = rounds.begin(1, weights, digest)
+        return private_class_sums(self._settings, self._private, cases.features_NP, cases.labels_N, noise)
 
     def forget(self) -> None:
         """See `Learner`."""
@@ -145,6 +174,10 @@ class FeatureLearner:
         )
 
     @property
+    def _private(self) -> DifferentialPrivacy | None:
+        return self._data.study.differential_privacy
+
+    @property
     def _states(self) -> AnsweredStates:
         """Those that the site has answered in this study."""
         features = self._data.features
@@ -162,13 +195,17 @@ class FeatureLearner:
 
     @cached_property
     def _learned(self) -> Dataset:
-        """What the model sees of those that are learned from."""
+        """What the model sees of those that are learned from; with noise, of all."""
+        if self._private is not None:
+            return self._cases(self._training)
         return in_large_groups(self._settings, self._cases(self._training), self._floor)
 
     @cached_property
     def _training(self) -> Sequence[Observation]:
         """Those that are learned from: of no group of too few patients, by the inputs before any harmonization."""
         part = self._data.splits.training
+        if self._private is not None:
+            return part
         cases = dataset_of(part, self._settings, self._data.raw)
         kept = set(in_large_groups(self._settings, cases, self._floor).patients)
         found = [one for one in part if one.patient in kept]

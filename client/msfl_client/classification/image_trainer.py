@@ -16,10 +16,12 @@ from msfl_client.classification.deep_loop import predict, train_round
 from msfl_client.classification.evaluation import measure_site
 from msfl_client.classification.foresight import foresee_site
 from msfl_client.classification.observation_digest import digest_of_observations
+from msfl_client.classification.private_deep_loop import train_privately
 from msfl_client.classification.sequence_maker import SequenceMaker
 from msfl_client.classification.visit_sequences import VisitSequence, sequence_order
 from msfl_client.clinical.observations import Observation
 from msfl_client.data.cache_limits import keep_newest
+from msfl_client.privacy.round import PrivateRounds, expected_behind, in_order, loss_told
 from msfl_client.segmentation.draws import drawn_in
 from msfl_client.trainer import Foreseen, OnCase, OnStep
 from msfl_client.training.site_strategy import site_strategy
@@ -57,9 +59,14 @@ class ImageLearner:
         return len(self._data.splits.training)
 
     @property
+    def train_patients(self) -> tuple[str, ...]:
+        """See `Learner`."""
+        return tuple(one.patient for one in self._data.splits.training)
+
+    @property
     def num_train_patients(self) -> int:
         """See `Learner`."""
-        return len({one.patient for one in self._data.splits.training})
+        return len(set(self.train_patients))
 
     def learned_patients(self, among: frozenset[str]) -> frozenset[str]:
         """See `Learner`."""
@@ -73,6 +80,8 @@ class ImageLearner:
     def num_behind(self, number: int) -> int:
         """See `Learner`; a round may draw fewer sequences than there are, and some have no usable image."""
         sequences, training, seed = self._training, self._data.study.training, self._data.study.seed
+        if self._data.study.differential_privacy is not None:
+            return expected_behind(self._data.study, len({sequence.patient for sequence in sequences}))
         num_sequences, count = len(sequences), training.steps_per_round * training.batch_size
         drawn = drawn_in(
             (number - 1) * count, count, num_sequences, lambda turn: sequence_order(seed, turn, num_sequences)
@@ -100,8 +109,13 @@ class ImageLearner:
         study, sequences = self._data.study, self._training
         start = self._strategy.begin(weights, number)
         set_weights(self._network, start.weights)
-        loss = train_round(self._network, sequences, study, number, self._device, on_step, micro_batches, start)
-        return self._strategy.end(start, get_weights(self._network)), loss
+        if study.differential_privacy is not None:
+            patients = in_order(sequence.patient for sequence in sequences)
+            rounds = PrivateRounds(self._data.site, study, study.name, patients, self._device)
+            loss = train_privately(self._network, sequences, rounds, start, on_step, micro_batches)
+        else:
+            loss = train_round(self._network, sequences, study, number, self._device, on_step, micro_batches, start)
+        return self._strategy.end(start, get_weights(self._network)), loss_told(study, loss)
 
     def forget(self) -> None:
         """See `Learner`."""

@@ -51,5 +51,8 @@ def raise_if_hopeless(source: str, study: StudyConfig, made: Forecast | None) ->
         InputError: the site would train in no round, or as the one that is left out, tell no figure.
     """
     refusal = made.hopeless(study) if made is not None else None
-    if refusal is not None and refusal.code is not Code.POLICY:  # which `check` says in words of its own
+    if refusal is None:
+        return
+    says_itself = refusal.code is Code.POLICY and "policy.max_epsilon" not in refusal.why  # `check`, of settings alone
+    if not says_itself:
         raise InputError(f"{source}: nothing would come of study {study.name} here: {refusal.why} ({refusal.code})")

@@ -54,6 +54,7 @@ def ledger(
     from msfl_client.cli.ledger_view import CSV_START, export_csv, overview, overview_document, print_overview
     from msfl_client.egress.ledger_page import PAGE_START
     from msfl_client.egress.ledger_proof import Proof
+    from msfl_client.privacy.budget import spent_document, spent_lines
     from msfl_common.config.site import load_site
     from msfl_common.errors import InputError
     from msfl_common.system.files import check_replaceable
@@ -80,12 +81,13 @@ def ledger(
     document = _write_report(config, proof, report) if report is not None else None
     if as_json:
         document = document or overview_document(config.name, found, proof)
+        document = {**document, "differential_privacy": spent_document(config.state, config.policy.max_epsilon)}
         print_json(document)
         return
     written = [str(path) for path in (export, report) if path is not None]
     if not verify and not written and found.last:
         print_overview(stdout_console(), config.name, found)
-    for sentence in proof.sentences:
+    for sentence in (*proof.sentences, *spent_lines(config.state, config.policy.max_epsilon)):
         console.print(sentence)
     if written:
         console.print(f"written: {', '.join(written)}")

@@ -25,6 +25,7 @@ from msfl_common.system.files import write_text
 COLUMNS = (
     "number", "time", "kind", "study", "round", "num_cases", "min_patients", "num_bytes", "arrays", "numbers", "sha256",
     "code", "late", "head_sent", "policy", "version", "format", "receipt", "previous", "hash", "signature", "in_sum",
+    "epsilon", "delta", "releases",
 )  # fmt: skip
 CSV_START = ",".join(COLUMNS[: COLUMNS.index("in_sum")])  # of earlier versions, too
 _SHOWN_DIGITS = 12
@@ -137,6 +138,8 @@ def export_csv(path: Path, lines: Iterable[Line]) -> int:
 
 
 def _cell(value: object) -> str | int:
+    if value is None:
+        return ""
     if isinstance(value, int):
         return value
     if isinstance(value, BaseModel):

@@ -105,6 +105,7 @@ def check(
     from msfl_client.cli.check_view import check_document, check_under_bar, print_check
     from msfl_client.cli.forecast_view import play_under_bar, print_forecast, raise_if_hopeless
     from msfl_client.cli.harmonization_view import prospect_lines
+    from msfl_client.cli.privacy_view import privacy_of
     from msfl_client.clinical.check import check_outcome, needs_images, outcome_document, print_outcome
     from msfl_client.data.checks import SiteCheck
     from msfl_client.rounds.forecast_words import forecast_document
@@ -141,6 +142,8 @@ def check(
             document["harmonization"] = [line.strip() for line in prospect]
         if played is not None and played[0] is not None:
             document["forecast"] = {**forecast_document(played[0]), "notes": played[1]}
+        if private := privacy_of(site_config, study_config):
+            document["differential_privacy"] = private
         if rows:
             document["connection"] = [asdict(row) for row in rows]
         print_json(document)
@@ -153,6 +156,8 @@ def check(
             stdout_console().print(line, soft_wrap=True, markup=False, highlight=False)
         if study_config is not None and played is not None:
             print_forecast(stdout_console(), study_config, *played)
+        for line in privacy_of(site_config, study_config):
+            stdout_console().print(line, soft_wrap=True, markup=False, highlight=False)
         if rows:
             from msfl_client.cli.connection_view import print_connection
 

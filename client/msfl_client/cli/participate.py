@@ -45,6 +45,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
     """What the site's process is doing. Exit code 1 when it is not running and the study is not finished."""
     from msfl_client.connection.status import read_status
     from msfl_client.connection.supervisor import LOCK, one_line
+    from msfl_client.privacy.budget import spent_document, spent_lines
     from msfl_client.secure_aggregation.rosters import roster_lines, waiting_rosters
     from msfl_client.site.kit_approval import what_waits
     from msfl_common.config.site import load_site
@@ -60,6 +61,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
             "status": last.model_dump(mode="json") if last else None,
             "kit_to_approve": waits or None,
             "rosters_to_confirm": list(waiting_rosters(config.state)),
+            "differential_privacy": spent_document(config.state, config.policy.max_epsilon),
         }
         print_json(document)
     elif pid is None and last is not None and last.is_last:
@@ -71,8 +73,11 @@ def status(site: SitePath, as_json: Json = False) -> None:
     else:
         progress = f" ({last.doing} {last.done}/{last.total} {last.note})" if last and last.total else ""
         stdout_console(soft_wrap=True).print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}")
-    for line in () if as_json else (*([waits] if waits else []), *(line for _, line in roster_lines(config.state))):
-        stdout_console(soft_wrap=True).print(line)
+    if not as_json:
+        waiting = [waits] if waits else []
+        rosters = (line for _, line in roster_lines(config.state))
+        for line in (*spent_lines(config.state, config.policy.max_epsilon), *waiting, *rosters):
+            stdout_console(soft_wrap=True).print(line)
     if pid is None and not (last is not None and last.is_last):
         raise typer.Exit(1)
 

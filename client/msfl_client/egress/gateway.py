@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -47,6 +47,15 @@ AsSum = Callable[[], Layout[Any]]
 
 
 @dataclass(frozen=True)
+class Spending:
+    """What an answer with noise brings the site's spending on its patients to; see `Entry`."""
+
+    epsilon: float
+    delta: float
+    releases: int
+
+
+@dataclass(frozen=True)
 class Gateway:
     """Whose gateway it is and where its ledger lies.
 
@@ -57,6 +66,7 @@ class Gateway:
         claim: writes down that a request is answered; see `answers`. None where answers are not counted.
         answers: the one kind of message that answers the request at hand; None outside of one.
         sum: the masked sum in which alone the answer may leave; None in a plain study.
+        spending: of an answer with noise, what it is written down with.
     """
 
     policy: Policy
@@ -65,6 +75,7 @@ class Gateway:
     claim: Callable[[], None] | None = None
     answers: str | None = None
     sum: SumAnswer | None = None
+    spending: Spending | None = None
 
     @property
     def sends_head(self) -> bool:
@@ -136,6 +147,8 @@ def release(
     entry = _entry(
         gateway, kind, content, study.name, round_number, packed.num_cases, num_patients, packed.arrays, in_sum=in_sum
     )
+    if gateway.spending is not None:
+        entry = entry.model_copy(update=asdict(gateway.spending))
     line = ledger.append(gateway.ledger, entry, gateway.signer, keep_as)
     if line.head_sent:
         add_head(content, line.signed_head)

@@ -13,6 +13,7 @@ Lines from before signatures, and those of a site without a key, are not signed:
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -69,6 +70,15 @@ def append(path: Path, entry: Entry, signer: Signer | None = None, keep: Callabl
         with suppress(OSError):  # the line is there; the head may be one behind, and comes before the next line
             _write_head(path, line.head)
         return line
+
+
+def newest_releases(path: Path) -> int:
+    """Releases with noise that had been written down as spent when the newest answer with noise left; 0 of none."""
+    if not path.exists():
+        return 0
+    whole = path.read_bytes().rpartition(b"\n")[0]  # what a crash cut short was never sent
+    told = next((raw for raw in reversed(whole.split(b"\n")) if b'"releases":' in raw), None)
+    return int(json.loads(told)["releases"]) if told is not None else 0
 
 
 def verify(path: Path, owner: Owner | None = None) -> int:

@@ -86,6 +86,7 @@ class Study:
     refused: dict[str, Refused] = field(default_factory=dict)
     versions: list[str] = field(default_factory=list)
     rounds_answered: int = 0
+    spent: tuple[float, float] | None = None
 
     def add(self, line: Line) -> None:
         """One more line of the ledger."""
@@ -99,6 +100,8 @@ class Study:
             found = self.refused.setdefault(line.code, Refused(line.code or "?", meaning))
             found.messages, found.late, found.last = found.messages + 1, found.late + bool(line.late), time
             return
+        if line.epsilon is not None and line.delta is not None:
+            self.spent = line.epsilon, line.delta
         counted = self.rounds.setdefault(line.round, Round(line.round))
         counted.first, counted.last = counted.first or time, time
         for kinds in (self.kinds, counted.kinds):
@@ -188,5 +191,8 @@ def _study_document(study: Study, site: SiteConfig, sums: MaskedSums | None) -> 
         "limits": {
             "rounds": {"spent": study.rounds_answered, "limit": site.policy.max_rounds},
             "answers": num_answers(site.state, study.name),
+            "epsilon": {"spent": study.spent[0], "delta": study.spent[1], "limit": site.policy.max_epsilon}
+            if study.spent
+            else None,
         },
     }

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from msfl_common.errors import InputError
 from msfl_common.trust.receipts import Owner, SignedHead, Signer
@@ -52,6 +52,9 @@ class Entry(_Frozen):
         policy: SHA-256 of the site's policy at that time.
         head_sent: this line's number, hash and signature go to the coordinator with the message.
         in_sum: of what leaves in a masked sum alone, or opens one; else None.
+        epsilon: of an answer with noise, what is spent on a patient once it has left, at most, of all studies together.
+        delta: at which that holds.
+        releases: with noise, that were written down as spent before it left.
     """
 
     kind: str
@@ -69,6 +72,9 @@ class Entry(_Frozen):
     policy: str = ""
     head_sent: bool = False
     in_sum: InSum | None = None
+    epsilon: float | None = Field(None, exclude_if=lambda value: value is None)
+    delta: float | None = Field(None, exclude_if=lambda value: value is None)
+    releases: int | None = Field(None, exclude_if=lambda value: value is None)
 
 
 class Head(_Frozen):

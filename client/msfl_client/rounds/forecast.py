@@ -18,7 +18,7 @@ from msfl_client.harmonization.combat import compute_moments
 from msfl_client.harmonization.site import foresee_harmonized
 from msfl_client.rounds.harmonization_step import case_features, harmonization_rows
 from msfl_client.rounds.refusals import code_of
-from msfl_client.rounds.site_context import SiteContext, build_context, check_training, open_context
+from msfl_client.rounds.site_context import SiteContext, build_context, check_budget, check_training, open_context
 from msfl_client.trainer import Foreseen, OnProgress
 from msfl_common.config.message_kinds import MOMENTS, REQUESTS
 from msfl_common.config.site import SiteConfig
@@ -193,6 +193,9 @@ def _harmonized(context: SiteContext, task: RoundTask, assumed: Assumed) -> Site
 
 def _rounds(context: SiteContext, task: RoundTask) -> Iterator[Withheld]:
     """The rounds of training that are refused, together where they have one code, with the first one's reason."""
+    if over := _try(task.stage, "training", lambda: check_budget(context, task))[1]:
+        yield from over
+        return
     numbers = range(1, min(task.settings.rounds.num_rounds, _MOST_ROUNDS) + 1)
     refused: dict[Code, dict[int, str]] = {}
     for number in numbers:

@@ -16,6 +16,7 @@ from msfl_client.egress.gateway import Gateway, release
 from msfl_client.harmonization.combat import compute_moments, compute_residuals, digest_of_rows
 from msfl_client.rounds.harmonization_step import harmonization_rows, take_reference
 from msfl_client.rounds.masks_step import site_mask_key, site_opening, site_roster
+from msfl_client.rounds.private_budget import spending_of
 from msfl_client.rounds.site_context import SiteContext, train_site, validate_site
 from msfl_client.rounds.site_log import site_log
 from msfl_client.rounds.update_cache import cache_update, cached_update
@@ -120,6 +121,8 @@ def cached_round(context: SiteContext, task: RoundTask, request: Content) -> Con
         try:
             cache_update(state, digest, cases, update)
         except OSError as error:  # a full disk costs the repetition, not the round
+            if task.study.differential_privacy is not None:  # trained again, a device may round it otherwise
+                raise
             site_log(context.site).warning("the round's update could not be kept", exc_info=error)
     return _release_update(context, task, update, weights)
 
@@ -144,7 +147,8 @@ def bound_to_cases(context: SiteContext, task: RoundTask, of: str, digest: str) 
 
 def _release_update(context: SiteContext, task: RoundTask, update: ModelUpdate, asked: Weights) -> Content:
     num_patients, as_sum = context.learner.num_behind(task.round), partial(update_layout, task.settings, asked)
-    return release(context.gateway, update, task.settings, task.round, num_patients, as_sum)
+    gateway = replace(context.gateway, spending=spending_of(context, task))
+    return release(gateway, update, task.settings, task.round, num_patients, as_sum)
 
 
 def site_validation(context: SiteContext, task: RoundTask, request: Content) -> Content:

@@ -19,7 +19,9 @@ from msfl_client.classification.trainer import left_out_of_sums, open_classifica
 from msfl_client.data.bids import Case
 from msfl_client.disclosure.floors import check_floor
 from msfl_client.egress.gateway import Gateway, check_device_hours, gateway_of
+from msfl_client.egress.ledger import newest_releases
 from msfl_client.features.table import FeatureTable
+from msfl_client.privacy.budget import SPENT_FILE, Budget, read_spent
 from msfl_client.segmentation.loop import is_out_of_memory
 from msfl_client.segmentation.trainer import open_segmentation
 from msfl_client.segmentation.upstream_model import HandedModel
@@ -180,6 +182,25 @@ def check_training(context: SiteContext, task: RoundTask) -> None:
     context.learner.check_round(task.round)
 
 
+def check_budget(context: SiteContext, task: RoundTask) -> None:
+    """Refuse a round of a study that would spend more on a patient than the site's policy allows, once it is over.
+
+    Raises:
+        RefusedError: with the code POLICY; with INTERNAL where what was spent is not what the ledger says.
+    """
+    if task.study.differential_privacy is None or not task.study.differential_privacy.promises:
+        return
+    spent = read_spent(context.site.state)
+    if (told := newest_releases(context.gateway.ledger)) > len(spent.releases):
+        raise RefusedError(
+            Code.INTERNAL,
+            f"{context.site.state / SPENT_FILE}: {len(spent.releases)} releases are written down as spent, the ledger "
+            f"tells of {told}: it was replaced by an older one; bring the newest back",
+        )
+    budget = Budget(context.site.state, context.site.policy.max_epsilon)
+    budget.expect_room(task.study, task.stage, task.round, context.learner.train_patients)
+
+
 def train_site(context: SiteContext, task: RoundTask, weights: Weights, clock: Clock = datetime.now) -> ModelUpdate:
     """One round of training from the shared weights, in the site's hours and within its limits.
 
@@ -187,6 +208,7 @@ def train_site(context: SiteContext, task: RoundTask, weights: Weights, clock: C
         RefusedError: too few patients to learn from, not now, no longer today, out of memory, or the training failed.
     """
     check_training(context, task)
+    check_budget(context, task)
     start = time.monotonic()
 
     def on_step(step: int, num_steps: int, loss: float) -> None:

@@ -59,12 +59,26 @@ def train_round(
         RefusedError: the loss or a weight became non-finite.
     """
     network.to(device).train()
-    loss_of = DiceCELoss(sigmoid=True, batch=True)
+    plan = Plan[Patch](
+        network=network,
+        parameters=tuple(network.parameters()),
+        device=device,
+        optimizer=make_optimizer(network.parameters(), optimisation_of(study)),
+        num_steps=study.training.steps_per_round,
+        pieces=lambda patch: tuple(pieces_of(network, patch, device, micro_batches)),
+        rate=partial(rate_at, study, round_number),
+        clip_norm=study.training.clip_norm,
+        gradient_weight=gradient_weight,
+        sum_type=torch.float32,
+        influence=start.influence(study.strategy, network, device) if start and study.strategy else None,
+    )
+    return run_steps(plan, loader.batches(round_number), round_number, on_step)
 
-    def pieces(patch: Patch) -> Iterator[Piece]:
-        image_BCDHW, label_B1DHW = patch
-        for parts in zip(image_BCDHW.chunk(micro_batches), label_B1DHW.chunk(micro_batches), strict=True):
-            yield piece(*parts, len(image_BCDHW))
+
+def pieces_of(network: torch.nn.Module, patch: Patch, device: torch.device, micro_batches: int) -> Iterator[Piece]:
+    """Patches that go through the network in so many parts; their loss is the mean over them."""
+    loss_of = DiceCELoss(sigmoid=True, batch=True)
+    image_BCDHW, label_B1DHW = patch
 
     def piece(image_BCDHW: torch.Tensor, label_B1DHW: torch.Tensor, num_patches: int) -> Piece:
         return Piece(
@@ -73,20 +87,8 @@ def train_round(
             len(image_BCDHW) / num_patches,
         )
 
-    plan = Plan[Patch](
-        network=network,
-        parameters=tuple(network.parameters()),
-        device=device,
-        optimizer=make_optimizer(network.parameters(), optimisation_of(study)),
-        num_steps=study.training.steps_per_round,
-        pieces=lambda patch: tuple(pieces(patch)),
-        rate=partial(rate_at, study, round_number),
-        clip_norm=study.training.clip_norm,
-        gradient_weight=gradient_weight,
-        sum_type=torch.float32,
-        influence=start.influence(study.strategy, network, device) if start and study.strategy else None,
-    )
-    return run_steps(plan, loader.batches(round_number), round_number, on_step)
+    for parts in zip(image_BCDHW.chunk(micro_batches), label_B1DHW.chunk(micro_batches), strict=True):
+        yield piece(*parts, len(image_BCDHW))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -40,8 +40,10 @@ class PatchDataset(Dataset[Patch]):
 
     def __getitem__(self, index: int) -> Patch:
         """Patch `index`: image_CDHW and label_1DHW, both float32."""
-        rng = np.random.default_rng(derive_seed(self.seed, "patch", index))
-        case = self._case_of(index)
+        return self.draw(self._case_of(index), np.random.default_rng(derive_seed(self.seed, "patch", index)))
+
+    def draw(self, case: int, rng: np.random.Generator) -> Patch:
+        """A patch of a case, as `rng` draws it."""
         size = self.training.patch_voxels
         box = (slice(None), *(slice(low, low + size) for low in self._corner(case, rng)))
         return self.augment(
@@ -106,8 +108,7 @@ class PatchLoader:
 
     def __init__(self, dataset: PatchDataset, device: torch.device, rank: Rank = ALONE) -> None:
         training = dataset.training
-        # A CPU that trains has no core to spare; GPUs are fed by all but one.
-        num_workers = min(8, ((os.cpu_count() or 1) - 1) // rank.count) if device.type == "cuda" else 0
+        num_workers = workers_for(device, rank.count)
         share = rank.share(training.batch_size)
         self._sampler = RoundSampler(training.steps_per_round, training.batch_size, share)
         self._loader = DataLoader(
@@ -123,6 +124,11 @@ class PatchLoader:
         """The round's batches: image_BCDHW, label_B1DHW."""
         self._sampler.round = round_number
         yield from self._loader
+
+
+def workers_for(device: torch.device, num_devices: int = 1) -> int:
+    """Processes that make patches for a device: a CPU that trains has no core to spare, GPUs are fed by all but one."""
+    return min(8, ((os.cpu_count() or 1) - 1) // num_devices) if device.type == "cuda" else 0
 
 
 def pad_to(tensor: torch.Tensor, size: int) -> torch.Tensor:

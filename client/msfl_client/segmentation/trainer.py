@@ -18,6 +18,7 @@ from msfl_client.data.bids import Case
 from msfl_client.data.case_digest import digest_of_images
 from msfl_client.data.checks import check_site
 from msfl_client.disclosure.floors import floor_of
+from msfl_client.privacy.round import PrivateRounds, expected_behind, in_order, loss_told
 from msfl_client.segmentation.distributed import train_on_devices
 from msfl_client.segmentation.distributed_rank import Job
 from msfl_client.segmentation.draws import patients_behind, seed_of
@@ -25,6 +26,7 @@ from msfl_client.segmentation.loop import train_round, validate
 from msfl_client.segmentation.network_input import NetworkInput, cached_path, make_network_inputs
 from msfl_client.segmentation.own_grid import OwnTruth, own_truth
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
+from msfl_client.segmentation.private_loop import PatientPatches, PrivateTraining
 from msfl_client.segmentation.trained_patients import remember
 from msfl_client.trainer import Foreseen, OnCase, OnProgress, OnStep, foreseen
 from msfl_client.training.site_strategy import SiteStrategy, Start, site_strategy
@@ -102,7 +104,11 @@ class SegmentationLearner:
 
         A fold's update is compared with that of all patients: what differs is of those that it leaves out.
         """
-        behind = patients_behind(self.study.training, self.seed, self.train_patients, number)
+        behind = (
+            patients_behind(self.study.training, self.seed, self.train_patients, number)
+            if self.study.differential_privacy is None
+            else expected_behind(self.study, self.num_train_patients)
+        )
         return min(behind, self.num_left_out) if self.num_left_out else behind
 
     @property
@@ -133,7 +139,7 @@ class SegmentationLearner:
         start = self.strategy.begin(weights, number)
         set_weights(self.network, start.weights)
         loss = self.train_round(self.network, start, on_step, micro_batches)
-        return self.strategy.end(start, get_weights(self.network)), loss
+        return self.strategy.end(start, get_weights(self.network)), loss_told(self.study, loss)
 
     def forget(self) -> None:
         """See `Learner`."""
@@ -269,7 +275,7 @@ def open_segmentation(
         device=devices[0],
         network=network,
         strategy=site_strategy(site.state, study, get_weights(network), part_of),
-        train_round=_training_on(devices, site, study, [(case, prepared[case.key]) for case in train]),
+        train_round=_training_on(devices, site, study, [(case, prepared[case.key]) for case in train], part_of),
         seed=seed_of(study, site.name),
         train_patients=tuple(case.patient for case in train),
         num_left_out=len({case.patient for case in left_out}),
@@ -291,10 +297,19 @@ def _lesions_of(case: NetworkInput) -> Mask:
 
 
 def _training_on(
-    devices: tuple[torch.device, ...], site: SiteConfig, study: StudyConfig, cases: Sequence[tuple[Case, NetworkInput]]
+    devices: tuple[torch.device, ...],
+    site: SiteConfig,
+    study: StudyConfig,
+    cases: Sequence[tuple[Case, NetworkInput]],
+    part_of: str,
 ) -> TrainRound:
     """How this site trains a round: in this process, or in one for each of several devices."""
     seed = seed_of(study, site.name)
+    if study.differential_privacy is not None:
+        patients = [case.patient for case, _ in cases]
+        rounds = PrivateRounds(site, study, part_of, in_order(patients), devices[0])
+        patches = PatchDataset([ready for _, ready in cases], study.training, seed)
+        return PrivateTraining(rounds, PatientPatches(patches, patients)).train
     if len(devices) == 1:
         loader = PatchLoader(PatchDataset([prepared for _, prepared in cases], study.training, seed), devices[0])
 

@@ -127,12 +127,17 @@ def _accumulate_gradients(
             # Once a step; devices that train together each add it whole, and take the mean.
             term = plan.influence.strategy.loss_term(plan.influence.local) if plan.influence and is_last else None
             if term is not None:
-                _expect_scalar(term)
+                expect_scalar(term)
             torch.autograd.backward(scaler.scale(aim if term is None else aim + term))
         total += loss.detach() * piece.share
 
 
-def _expect_scalar(term: object) -> None:
+def expect_scalar(term: object) -> None:
+    """Hold what a strategy adds to a loss to be one number.
+
+    Raises:
+        TypeError: it is something else.
+    """
     found = tuple(term.shape) if isinstance(term, torch.Tensor) else type(term).__name__
     if not isinstance(term, torch.Tensor) or term.numel() != 1:
         raise TypeError(f"strategy's loss_term: expected a tensor of one number, found {found}")

@@ -30,6 +30,9 @@ def beyond_policy(policy: Policy, study: StudyConfig, round_number: int = 1) -> 
         )
     if masks.method == "none" and policy.require_masks:
         yield "no masks (secure_aggregation.method), and `policy.require_masks` lets nothing leave without"
+    private = study.differential_privacy
+    if policy.max_epsilon is not None and (private is None or not private.promises):
+        yield "no noise of `differential_privacy`, which `policy.max_epsilon` asks for"
 
 
 def not_allowed(policy: Policy, study: StudyConfig) -> list[str]:

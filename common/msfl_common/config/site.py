@@ -67,6 +67,13 @@ class Policy(Frozen):
     max_device_hours_per_day: float | None = Field(
         None, gt=0, description="hours of training and validation a day, summed over devices; null: no limit"
     )
+    max_epsilon: float | None = Field(
+        None,
+        gt=0,
+        description="most that all studies with differential privacy together may spend on any one patient, at each "
+        "study's delta; with it, a study without such privacy is refused; null: no limit",
+        exclude_if=lambda value: value is None,
+    )
     keep_content: KeepContent | None = Field(
         None,
         description="keep what leaves, encrypted to the data protection officer's key; null: its fingerprint alone",

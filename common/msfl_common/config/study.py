@@ -21,6 +21,7 @@ from msfl_common.config.base import (
     validate,
 )
 from msfl_common.config.classification import Classification, DeepModel, check_deep_model
+from msfl_common.config.differential_privacy import DifferentialPrivacy, check_private
 from msfl_common.config.feature_catalogue import HARMONIZED, known_features
 from msfl_common.config.former_keys import former_keys, renewed
 from msfl_common.config.masked_study import check_masked
@@ -207,6 +208,11 @@ class StudyConfig(Frozen):
         "of training patients are of a model that was trained on them; null: 2",
         exclude_if=lambda value: value is None,
     )
+    differential_privacy: DifferentialPrivacy | None = Field(
+        None,
+        description="noise that bounds what the model can tell of any one training patient; null: none",
+        exclude_if=lambda value: value is None,
+    )
     min_patients: int = Field(
         5,
         ge=1,
@@ -265,6 +271,13 @@ class StudyConfig(Frozen):
             model = self.classification.model if self.classification else None
             rounds = [self.rounds, self.segmentation] if self.segmentation else [self.rounds]
             check_masked(self.strategy, model, [one.max_share for one in rounds], self.left_out)
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_private(self) -> Self:
+        if self.differential_privacy is not None:
+            harmonizes = self.harmonization.method != "none"
+            check_private(self.differential_privacy, self.classification, self.segmentation is not None, harmonizes)
         return self
 
     @property

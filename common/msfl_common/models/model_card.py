@@ -11,6 +11,7 @@ from msfl_common.config.classification import DeepModel
 from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.reliability import Reliability
 from msfl_common.models.unused_settings import acting_settings
+from msfl_common.privacy_accounting import PrivacyPromise
 from msfl_common.system.checked_numbers import MOST_CASES
 
 NOTICE: Literal["Research use only. Not a medical device."] = "Research use only. Not a medical device."
@@ -73,6 +74,11 @@ class ModelCard(_Card):
     reliability: Reliability | None = Field(None, description="what came of the study's patients, by their scores")
     segmentation: Sha256 | None = Field(
         None, description="SHA-256 of segmentation/model.safetensors, whose lesions the features are of"
+    )
+    privacy: PrivacyPromise | None = Field(
+        None,
+        description="what noise bounds of what the model tells of its patients",
+        exclude_if=lambda value: value is None,
     )
     versions: dict[_Package, _Package] = Field(max_length=20, description="package versions that made the model")
     provenance: Provenance

@@ -34,6 +34,7 @@ from msfl_common.models.model_signature import (
     write_signature,
 )
 from msfl_common.models.weights import Weights, check_header, check_weights, most_bytes, to_safetensors
+from msfl_common.privacy_accounting import PrivacyPromise
 from msfl_common.system.files import whole_folder, write_bytes, write_text
 from msfl_common.system.reading import read_bounded, read_record
 
@@ -62,6 +63,7 @@ def save_model(
     reliability: Reliability | None = None,
     segmentation: Path | None = None,
     signer: ModelSigner | None = None,
+    privacy: PrivacyPromise | None = None,
 ) -> ModelCard:
     """Write a model folder in one step; an existing one is replaced only when the new one is whole.
 
@@ -75,6 +77,7 @@ def save_model(
         reliability: of a classification, what came of its patients.
         segmentation: folder of the model whose lesions the features are of; a copy goes into this one.
         signer: of a study with an authority, its server.
+        privacy: of a study with differential privacy, what that promises.
     """
     content = to_safetensors(weights)
     card = ModelCard(
@@ -88,6 +91,7 @@ def save_model(
         segmentation=read_card(segmentation).weights_sha256 if segmentation else None,
         versions={"msfl": __version__, **{name: version(name) for name in ("torch", "monai", "flwr")}},
         provenance=provenance,
+        privacy=privacy,
     )
     with whole_folder(folder) as temporary:
         write_bytes(temporary / WEIGHTS_FILE, content)

@@ -179,6 +179,20 @@ def _unprepared(study: StudyConfig) -> str | None:
     return f"{_model(study).kind} sees images and clinical values in ranges of their own" if _is_deep(study) else None
 
 
+def _clipped_by_patient(study: StudyConfig) -> str | None:
+    return None if study.differential_privacy is None else "differential_privacy.max_gradient_norm takes its place"
+
+
+def _no_private_steps(study: StudyConfig) -> str | None:
+    return None if study.averages else f"{_model(study).kind} is made private in its sums"
+
+
+def _no_private_sums(study: StudyConfig) -> str | None:
+    return (
+        "bounds are of the inputs of a model of features" if study.classification is None or _is_deep(study) else None
+    )
+
+
 def _of(section: Callable[[Classification], bool], why: str) -> Callable[[StudyConfig], str | None]:
     """A rule of a classification: `why` where it is so."""
     return lambda study: why if study.classification is not None and section(study.classification) else None
@@ -189,6 +203,10 @@ _MODEL, _PREPARATION, _OUTCOME = "classification.model", "classification.prepara
 RULES: tuple[Rule, ...] = (
     Rule(("network.*",), _no_unet),
     Rule(("training.*",), _no_steps),
+    Rule(("differential_privacy",), lambda study: None if study.differential_privacy else "no noise is asked for"),
+    Rule(("training.clip_norm",), _clipped_by_patient),
+    Rule(("differential_privacy.sampling_rate", "differential_privacy.max_gradient_norm"), _no_private_steps),
+    Rule(("differential_privacy.bounds",), _no_private_sums),
     Rule(("strategy",), _no_strategy),
     Rule(("crossfit",), _no_lesions),
     Rule(("secure_aggregation.min_sites", "secure_aggregation.threshold"), _masks_not),

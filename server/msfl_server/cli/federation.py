@@ -44,6 +44,7 @@ def start(
     from msfl_common.system.health import health
     from msfl_common.system.lock import held
     from msfl_common.system.progress import alert, console, warn
+    from msfl_server.cli.privacy_view import say_privacy
     from msfl_server.flower.coordinator import LOCK, Coordinator
     from msfl_server.run.display import run_display
     from msfl_server.run.follow import FollowedRun
@@ -62,6 +63,7 @@ def start(
             alert(warning)
         settings = load_study(study.study_file)
         warn(unused_settings(settings))
+        say_privacy(settings)
         if (num_sites := len(list_sites(study))) < (quorum := settings.rounds.quorum):
             say(
                 f"a round needs {quorum} sites, and {num_sites or 'none'} may take part yet: run `msfl-server add-site "

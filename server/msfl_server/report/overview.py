@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
+from msfl_common.config.differential_privacy import privacy_method
 from msfl_common.config.study import StudyConfig
 from msfl_common.system.words import counted
 from msfl_server.report.charts import format_interval, format_value
@@ -48,6 +49,15 @@ def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
     sentences.append(
         "How good a model of one site alone, or of all data in one place, would be was not measured in this run."
     )
+    if summary.differential_privacy is not None:
+        cost = "Dice" if summary.task == "lesion-segmentation" else "AUROC"
+        sums = privacy_method(study.classification) == "sums"
+        noisy = " Counts, means and deviations of training patients carry that noise, here too." if sums else ""
+        sentences.append(
+            f"{summary.differential_privacy.in_words}{noisy} It says nothing of those whom the figures here are "
+            f"measured on, and of how many patients there are. What it cost in {cost} was not measured in this run: "
+            "the same study without `differential_privacy` would tell."
+        )
     return sentences
 
 

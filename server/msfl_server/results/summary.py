@@ -18,6 +18,7 @@ from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate, pool
 from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.privacy_accounting import PrivacyPromise
 from msfl_common.secure_aggregation.layout import POOLED
 from msfl_common.system.files import write_text
 from msfl_common.system.reading import parse_record
@@ -163,6 +164,9 @@ class Summary(_Frozen):
     history: tuple[RoundSummary, ...] = Field(description="every round, in order")
     timing: Timing = Field(description="where the time went")
     model: str = Field(description="the final model's folder, relative to the summary's own")
+    differential_privacy: PrivacyPromise | None = Field(
+        None, description="what noise bounds; absent without", exclude_if=lambda value: value is None
+    )
     classification: ClassificationSummary | None = Field(
         None, description="of a classification: threshold, groups, matrices", exclude_if=lambda value: value is None
     )

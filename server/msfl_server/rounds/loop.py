@@ -20,6 +20,7 @@ from msfl_common.messages.records import RoundTask, ValidationMetrics, pack_task
 from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.model_signature import ModelSigner
 from msfl_common.models.weights import Weights
+from msfl_common.privacy_accounting import promise_after, tells_loss
 from msfl_common.secure_aggregation.layout import POOLED
 from msfl_common.system.words import counted
 from msfl_server.aggregation.combined import Combined
@@ -128,6 +129,7 @@ def run_rounds(
         reliability=reliability_of(checkpoint.state.validation, checkpoint.state.test),
         segmentation=segmentation.model if segmentation else None,
         signer=signer,
+        privacy=promise_after(study, checkpoint.state.round),
     )
     return checkpoint
 
@@ -251,7 +253,7 @@ def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
     metrics = summarise_metrics(validation)
     record = RoundSummary(
         round=number,
-        train_loss=trained.loss,
+        train_loss=trained.loss if tells_loss(study) else None,
         metrics={name: metric.mean for name, metric in metrics.items()},
         per_site={
             name: {site: value.mean for site, value in metric.per_site.items()} for name, metric in metrics.items()

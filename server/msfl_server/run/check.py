@@ -16,6 +16,7 @@ from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import MsflError
 from msfl_common.models.unused_settings import inapplicable, unused_settings
+from msfl_common.privacy_accounting import privacy_lines
 from msfl_common.system.files import quoted, read_secret
 from msfl_common.system.lock import holder
 from msfl_server.rounds.mask_roster import fewest_of, masks_fault
@@ -44,6 +45,8 @@ def check_settings(study: StudyConfig) -> Iterator[Finding]:
     yield Finding("ok", "study", f"{study.name}: {study.task}, {seen}, rounds need {study.rounds.quorum} sites")
     for line in unused_settings(study):
         yield Finding("note", "setting", line)
+    for is_warning, text in privacy_lines(study):
+        yield Finding("note" if is_warning else "ok", "privacy", text)
     try:
         for cost in cost_of(study):
             yield Finding(

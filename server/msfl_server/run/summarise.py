@@ -6,6 +6,7 @@ from msfl_common.config.classification import DeepModel, Split
 from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.classification_curves import DEFAULT_THRESHOLD
 from msfl_common.models.weights import Weights
+from msfl_common.privacy_accounting import promise_after
 from msfl_server.aggregation.strategy import strategy_of
 from msfl_server.results.classification import ClassificationSummary, counts_by_class, summarise_classification
 from msfl_server.results.coefficients import coefficients_of
@@ -38,6 +39,7 @@ def summarise_run(
         history=state.history,
         timing=Timing(total_s=state.total_s, train_s=state.busy_s, overhead_s=max(0.0, state.rounds_s - state.busy_s)),
         model="model",
+        differential_privacy=promise_after(study, state.round),
         classification=_classification(study, state, weights),
     )
 

@@ -45,6 +45,7 @@ _BY_VALUE = {
     "rounds.max_share",
     "classification.model.inverse_strength",
     "classification.model.l1_ratio",
+    "differential_privacy",
 }
 
 
@@ -214,6 +215,7 @@ def test_each_line_names_the_key_its_value_and_why() -> None:
 def test_every_rule_speaks_of_settings_that_there_are() -> None:
     studies = [study_of({"kind": kind}) for kind in FEATURE_KINDS]
     studies += [study_of({"kind": kind}, harmonization={"method": "none"}) for kind in DEEP_KINDS]
+    studies.append(StudyConfig(name="private", differential_privacy={"noise_multiplier": 1, "sampling_rate": 0.1}))
     keys = {key for study in studies for key in leaf_keys(study)}
     assert [
         pattern for rule in RULES for pattern in rule.keys if not any(fnmatchcase(key, pattern) for key in keys)

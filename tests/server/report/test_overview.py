@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msfl_common.config.differential_privacy import DifferentialPrivacy
+from msfl_common.privacy_accounting import promise_after
 from msfl_server.report.overview import exclusions, plain_summary, what_left
 from msfl_server.report.page import write_report
 from msfl_server.results.received import RECEIVED_FILE, Received, tally
@@ -26,6 +28,19 @@ def test_plain_words_do_not_hide_what_is_not_known(summary, study):
     assert "no site told a figure" in told
     few = summary.model_copy(update={"few_patients": {"dsc_native": 6}})
     assert "others may give quite another figure" in " ".join(plain_summary(few, study))
+
+
+def test_plain_words_say_what_noise_promises_and_that_its_cost_is_not_known(summary, study):
+    noise = DifferentialPrivacy(noise_multiplier=1, sampling_rate=0.05)
+    private = study.model_copy(update={"differential_privacy": noise})
+    promise = promise_after(private, 3)
+    assert promise.releases == 3 * study.training.steps_per_round
+    told = " ".join(plain_summary(summary.model_copy(update={"differential_privacy": promise}), private))
+    assert f"to epsilon {promise.epsilon:.3g} at delta 1e-05, of this study alone" in told
+    assert "What it cost in Dice was not measured in this run" in told
+    clipped = private.model_copy(update={"differential_privacy": noise.model_copy(update={"noise_multiplier": 0.0})})
+    assert "guarantees nothing" in promise_after(clipped, 3).in_words
+    assert promise_after(study, 3) is None
 
 
 def test_who_was_left_out_is_counted_by_reason(summary):

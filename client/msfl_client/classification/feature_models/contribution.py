@@ -78,14 +78,23 @@ def expect_enough(settings: Classification, cases: Dataset, min_patients: int) -
         ValueError: labels beyond the study's classes.
     """
     num_classes = len(settings.outcome.classes)
-    if not len(cases.labels_N):
-        raise RefusedError(Code.NO_CASES, "no training case with every input and a label, in large enough groups")
+    expect_some(cases)
     if cases.labels_N.max() >= num_classes:
         raise ValueError(f"labels: expected 0 to {num_classes - 1}, found {cases.labels_N.max()}")
     if (found := describe_small_group(settings, cases, min_patients)) is not None:
         raise RefusedError(Code.TOO_FEW_PATIENTS, found)
     if min_patients > 1:  # a floor of 1 asks for no protection of single patients
         expect_unknowns(settings, cases)
+
+
+def expect_some(cases: Dataset) -> None:
+    """Refuse to learn from nobody.
+
+    Raises:
+        RefusedError: no case.
+    """
+    if not len(cases.labels_N):
+        raise RefusedError(Code.NO_CASES, "no training case with every input and a label, in large enough groups")
 
 
 def _log_loss(settings: Classification, state: State, cases: Dataset) -> float:

@@ -7,6 +7,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from msfl_common.privacy_accounting import privacy_lines
 from msfl_common.system.words import counted
 from msfl_server.research.simulation.dry_run import DryRun
 
@@ -21,6 +22,8 @@ def print_dry_run(console: Console, found: DryRun) -> None:
             f"{what}{cost.spoken_rounds} of {cost.model}, {cost.num_parameters:,} parameters; in a round each site "
             f"is sent up to {decimal(cost.to_site_bytes)} and answers {decimal(cost.from_site_bytes)}"
         )
+    for is_warning, text in privacy_lines(study):
+        console.print(Text(f"differential privacy: {text}", "yellow" if is_warning else ""))
     table = Table("site", "training cases", "of patients", "validation patients", "test patients")
     for one in found.sites:
         counts = (one.cases_train, one.patients_train, one.patients_validation, one.patients_test)

@@ -84,9 +84,11 @@ def simulate(
     from msfl_common.system.files import quoted
     from msfl_common.system.loading import loading, says_how_to_resume
     from msfl_common.system.progress import warn
+    from msfl_server.cli.privacy_view import say_privacy
     from msfl_server.cli.results import show_run
 
     warn(warnings := unused_settings(setup.study))
+    say_privacy(setup.study)
     how = f"completed rounds are kept; resume with `msfl-server simulate --resume {quoted(folder)}`"
     with says_how_to_resume(how):
         with loading(LOADING):

@@ -15,6 +15,7 @@ from msfl_common.config.stages import stages_of, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, MsflError
 from msfl_common.messages.records import RoundTask
+from msfl_common.privacy_accounting import planned_epsilon
 from msfl_server.research.simulation.folder import RunSetup, check_sites
 from msfl_server.research.simulation.foresight import expect_answers, foresee_run
 from msfl_server.run.cost import StageCost, cost_of
@@ -69,6 +70,7 @@ class DryRun:
             "task": self.study.task,
             "can_start": self.fault is None,
             "fault": self.fault,
+            "epsilon": planned_epsilon(self.study),
             "stages": [asdict(one) for one in self.costs],
             "sites": [asdict(one) for one in self.sites],
             "forecasts": [forecast_document(one) for one in self.forecasts],

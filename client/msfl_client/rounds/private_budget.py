@@ -1,0 +1,21 @@
+"""What an answer with noise is written down with in the ledger."""
+
+from __future__ import annotations
+
+from msfl_client.egress.gateway import Spending
+from msfl_client.privacy.budget import spending_on
+from msfl_client.rounds.site_context import SiteContext
+from msfl_common.messages.records import RoundTask
+
+
+def spending_of(context: SiteContext, task: RoundTask) -> Spending | None:
+    """What the site has spent on the patients who train, this answer among it; None of an answer without noise.
+
+    Raises:
+        RefusedError: what was spent cannot be read.
+    """
+    private = task.study.differential_privacy
+    if private is None or not private.promises:
+        return None
+    epsilon, releases = spending_on(context.site.state, context.learner.train_patients, private.delta)
+    return Spending(epsilon, private.delta, releases)
