@@ -68,6 +68,10 @@ class ImageLearner:
         """See `Learner`."""
         return len(set(self.train_patients))
 
+    def learned_patients(self, among: frozenset[str]) -> frozenset[str]:
+        """See `Learner`."""
+        return among & {one.patient for one in self._data.splits.training}
+
     @property
     def digest(self) -> str:
         """See `Learner`."""

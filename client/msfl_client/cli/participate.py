@@ -46,6 +46,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
     from msfl_client.connection.status import read_status
     from msfl_client.connection.supervisor import LOCK, one_line
     from msfl_client.privacy.budget import spent_document, spent_lines
+    from msfl_client.secure_aggregation.rosters import roster_lines, waiting_rosters
     from msfl_client.site.kit_approval import what_waits
     from msfl_common.config.site import load_site
     from msfl_common.system.files import quoted
@@ -59,6 +60,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
             "running": pid is not None,
             "status": last.model_dump(mode="json") if last else None,
             "kit_to_approve": waits or None,
+            "rosters_to_confirm": list(waiting_rosters(config.state)),
             "differential_privacy": spent_document(config.state, config.policy.max_epsilon),
         }
         print_json(document)
@@ -71,10 +73,11 @@ def status(site: SitePath, as_json: Json = False) -> None:
     else:
         progress = f" ({last.doing} {last.done}/{last.total} {last.note})" if last and last.total else ""
         stdout_console(soft_wrap=True).print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}")
-    for line in [] if as_json else spent_lines(config.state, config.policy.max_epsilon):
-        stdout_console(soft_wrap=True).print(line)
-    if waits and not as_json:
-        stdout_console(soft_wrap=True).print(waits)
+    if not as_json:
+        waiting = [waits] if waits else []
+        rosters = (line for _, line in roster_lines(config.state))
+        for line in (*spent_lines(config.state, config.policy.max_epsilon), *waiting, *rosters):
+            stdout_console(soft_wrap=True).print(line)
     if pid is None and not (last is not None and last.is_last):
         raise typer.Exit(1)
 
@@ -105,7 +108,8 @@ def reset_answers(
     """Let a study be answered anew from its first round on, where its coordinator has lost the run.
 
     Until then a site answers each round once, and the test once. What was answered before cannot be taken back, and
-    tells more of the same patients together with new answers: ask first why the run was lost. The ledger keeps it.
+    tells more of the same patients together with new answers: ask first why the run was lost. The ledger keeps it. In
+    masked sums the site takes part with a new key, in a new roster.
     """
     from msfl_client.egress.answers import forget, num_answers
     from msfl_common.config.site import load_site

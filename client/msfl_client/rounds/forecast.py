@@ -7,13 +7,14 @@ a model's answers, as how many patients are given a class, shows only in the rou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from msfl_client.classification.outcome_data import Assumed, Harmonized
 from msfl_client.disclosure.floors import check_floor, floor_of
 from msfl_client.disclosure.request_size import check_size
-from msfl_client.egress.gateway import check_allowed, check_request
+from msfl_client.egress.gateway import check_allowed, check_kind, check_request
+from msfl_client.harmonization.combat import compute_moments
 from msfl_client.harmonization.site import foresee_harmonized
 from msfl_client.rounds.harmonization_step import case_features, harmonization_rows
 from msfl_client.rounds.refusals import code_of
@@ -24,6 +25,7 @@ from msfl_common.config.site import SiteConfig
 from msfl_common.config.stages import Stage, fold_of, is_asked_to, stages_of, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import SENTENCES_AT_SITE, Code, RefusedError
+from msfl_common.harmonization import Moments
 from msfl_common.messages.records import RoundTask
 from msfl_common.system.files import private_folder
 
@@ -74,6 +76,9 @@ class Trained:
     cases: tuple[int, ...]
 
 
+_Found = Withheld | Depends | Trained | Moments
+
+
 @dataclass(frozen=True)
 class Forecast:
     """What a site will not tell.
@@ -85,6 +90,7 @@ class Forecast:
         assumed: what was taken for granted, in words; empty where all was there.
         floor: fewest patients of a figure, and of each class in it.
         cases_in_sums: training cases of each class that its sums are of, where it trains a model of features.
+        moments: its first sums of a harmonization; they stay where they were computed.
     """
 
     site: str
@@ -93,6 +99,7 @@ class Forecast:
     depends: tuple[Depends, ...]
     assumed: str = ""
     cases_in_sums: tuple[int, ...] = ()
+    moments: Moments | None = field(default=None, repr=False)
 
     def hopeless(self, study: StudyConfig) -> Withheld | None:
         """Why the site would be asked in vain, whatever the round; None where something comes of it."""
@@ -116,7 +123,7 @@ def forecast(site: SiteConfig, study: StudyConfig, on_progress: OnProgress, has_
         on_progress: told what is done, and who is left out.
         has_features: whether every case is taken to have every feature, as none is measured yet.
     """
-    found: list[Withheld | Depends | Trained] = []
+    found: list[_Found] = []
     assumed = "each case is taken to have every feature of images" if has_features else ""
     for stage in stages_of(study):
         after_lesions = stage == "final" and study.segmentation is not None
@@ -130,12 +137,13 @@ def forecast(site: SiteConfig, study: StudyConfig, on_progress: OnProgress, has_
         tuple(one for one in found if isinstance(one, Depends)),
         assumed,
         next((one.cases for one in found if isinstance(one, Trained)), ()),
+        next((one for one in found if isinstance(one, Moments)), None),
     )
 
 
 def _play(
     site: SiteConfig, study: StudyConfig, stage: Stage, on_progress: OnProgress, assumed: Assumed
-) -> Iterator[Withheld | Depends | Trained]:
+) -> Iterator[_Found]:
     task, settings = RoundTask(study, 1, stage=stage), study_at(study, stage)
 
     def meet() -> SiteContext:
@@ -154,7 +162,8 @@ def _play(
     learns = is_asked_to("train", study, site.name)
     if settings.harmonization.method != "none":
         if learns:
-            yield from _try(stage, "harmonization", lambda: _give_sums(context, task))[1]
+            moments, refusal = _try(stage, "harmonization", lambda: _give_sums(context, task))
+            yield from refusal if moments is None else [moments]
         if settings.classification is not None and settings.classification.features:
             context = _harmonized(context, task, assumed)
     if learns:
@@ -167,10 +176,10 @@ def _play(
         yield from _figures(context, replace(task, split="test"), "test")
 
 
-def _give_sums(context: SiteContext | None, task: RoundTask) -> None:
+def _give_sums(context: SiteContext | None, task: RoundTask) -> Moments:
     assert context is not None
-    check_allowed(context.site.policy, REQUESTS[f"query.{MOMENTS}"].answer)
-    harmonization_rows(context, task)
+    check_kind(context.site.policy, task.study, REQUESTS[f"query.{MOMENTS}"].answer)
+    return compute_moments(harmonization_rows(context, task)[0])
 
 
 def _harmonized(context: SiteContext, task: RoundTask, assumed: Assumed) -> SiteContext:
@@ -192,7 +201,7 @@ def _rounds(context: SiteContext, task: RoundTask) -> Iterator[Withheld]:
     for number in numbers:
 
         def train(number: int = number) -> None:
-            check_allowed(context.site.policy, REQUESTS["train"].answer)
+            check_kind(context.site.policy, task.study, REQUESTS["train"].answer)
             check_training(context, replace(task, round=number))
 
         for one in _try(task.stage, "training", train)[1]:
@@ -208,7 +217,7 @@ def _figures(
     """What is not told of the patients of a split."""
 
     def measure() -> Foreseen:
-        check_allowed(context.site.policy, REQUESTS["evaluate"].answer)
+        check_kind(context.site.policy, task.study, REQUESTS["evaluate"].answer)
         check_floor(context.site.policy, task.study, context.learner.num_patients(task))
         found = context.learner.foresee(task)
         check_floor(context.site.policy, task.study, found.min_patients)

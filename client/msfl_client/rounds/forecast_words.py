@@ -43,7 +43,9 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
 
 def forecast_document(forecast: Forecast) -> dict[str, Any]:
     """The same for programs; it counts patients and stays where it is."""
-    return asdict(forecast)
+    document = asdict(forecast)
+    del document["moments"]  # no one reads the sums there
+    return document
 
 
 def _what(one: Withheld) -> str:

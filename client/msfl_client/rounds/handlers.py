@@ -8,22 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from msfl_client.disclosure.floors import floor_of
-from msfl_client.egress.answers import Claim, of_same_cases, request_sha256
-from msfl_client.egress.gateway import release
+from msfl_client.egress.answers import Claim, of_same_cases
+from msfl_client.egress.gateway import Gateway, release
 from msfl_client.harmonization.combat import compute_moments, compute_residuals, digest_of_rows
 from msfl_client.rounds.harmonization_step import harmonization_rows, take_reference
+from msfl_client.rounds.masks_step import site_mask_key, site_opening, site_roster
 from msfl_client.rounds.private_budget import spending_of
 from msfl_client.rounds.site_context import SiteContext, train_site, validate_site
 from msfl_client.rounds.site_log import site_log
 from msfl_client.rounds.update_cache import cache_update, cached_update
+from msfl_client.secure_aggregation.site_masks import SiteMasks
 from msfl_client.segmentation.upstream_model import take_model
 from msfl_common import __version__
-from msfl_common.config.message_kinds import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION
+from msfl_common.config.message_kinds import MASK_KEY, MOMENTS, OPENING, REFERENCE, RESIDUALS, ROSTER, SEGMENTATION
 from msfl_common.config.site import SiteConfig
 from msfl_common.messages.harmonization import unpack_reference, unpack_slopes
-from msfl_common.messages.records import Content, ModelUpdate, NodeFacts, RoundTask, unpack_task_weights
+from msfl_common.messages.layouts import metrics_layout, moments_layout, residuals_layout, update_layout
+from msfl_common.messages.records import (
+    Content,
+    ModelUpdate,
+    NodeFacts,
+    RoundTask,
+    request_sha256,
+    unpack_task_weights,
+)
 from msfl_common.models.weights import Weights
 
 
@@ -32,14 +43,16 @@ class Handler:
     """What answers a request.
 
     Attributes:
-        answer: makes the answer.
+        answer: makes the answer; None where that takes none of the site's cases.
         kept: does so where answers are counted and may be asked for again; None: as `answer`.
         before: is done before the site's cases are looked at.
+        caseless: makes the answer where it takes none of the site's cases, given its part in the masked sums.
     """
 
-    answer: Callable[[SiteContext, RoundTask, Content], Content]
+    answer: Callable[[SiteContext, RoundTask, Content], Content] | None = None
     kept: Callable[[SiteContext, RoundTask, Content], Content] | None = None
     before: Callable[[SiteConfig, RoundTask, Content, Claim], None] | None = None
+    caseless: Callable[[Gateway, SiteMasks, RoundTask, Content], Content] | None = None
 
 
 def take_segmentation(site: SiteConfig, task: RoundTask, request: Content, claim: Claim) -> None:
@@ -66,7 +79,8 @@ def site_moments(context: SiteContext, task: RoundTask, _: Content) -> Content:
     """The site's training cases as the first sums of a harmonization, through the egress gateway."""
     rows, num_patients = harmonization_rows(context, task)
     context = bound_to_cases(context, task, "harmonization", digest_of_rows(rows))
-    return release(context.gateway, compute_moments(rows), task.settings, task.round, num_patients)
+    as_sum = partial(moments_layout, task.study.harmonization)
+    return release(context.gateway, compute_moments(rows), task.settings, task.round, num_patients, as_sum)
 
 
 def site_residuals(context: SiteContext, task: RoundTask, request: Content) -> Content:
@@ -74,7 +88,8 @@ def site_residuals(context: SiteContext, task: RoundTask, request: Content) -> C
     rows, num_patients = harmonization_rows(context, task)
     context = bound_to_cases(context, task, "harmonization", digest_of_rows(rows))
     slopes_QP = unpack_slopes(request, (rows.covariates_NQ.shape[1], len(rows.names)))
-    return release(context.gateway, compute_residuals(rows, slopes_QP), task.settings, task.round, num_patients)
+    residuals, as_sum = compute_residuals(rows, slopes_QP), partial(residuals_layout, task.study.harmonization)
+    return release(context.gateway, residuals, task.settings, task.round, num_patients, as_sum)
 
 
 def site_reference(context: SiteContext, task: RoundTask, request: Content) -> Content:
@@ -91,7 +106,7 @@ def site_round(context: SiteContext, task: RoundTask, request: Content) -> Conte
     context = bound_to_cases(context, task, task.stage, context.learner.digest)
     weights = unpack_task_weights(request, expected=context.learner.request_like)
     update = train_site(context, task, weights)
-    return _release_update(context, task, update)
+    return _release_update(context, task, update, weights)
 
 
 def cached_round(context: SiteContext, task: RoundTask, request: Content) -> Content:
@@ -109,7 +124,7 @@ def cached_round(context: SiteContext, task: RoundTask, request: Content) -> Con
             if task.study.differential_privacy is not None:  # trained again, a device may round it otherwise
                 raise
             site_log(context.site).warning("the round's update could not be kept", exc_info=error)
-    return _release_update(context, task, update)
+    return _release_update(context, task, update, weights)
 
 
 def bound_to_cases(context: SiteContext, task: RoundTask, of: str, digest: str) -> SiteContext:
@@ -130,9 +145,10 @@ def bound_to_cases(context: SiteContext, task: RoundTask, of: str, digest: str) 
     return replace(context, gateway=replace(context.gateway, claim=both))
 
 
-def _release_update(context: SiteContext, task: RoundTask, update: ModelUpdate) -> Content:
+def _release_update(context: SiteContext, task: RoundTask, update: ModelUpdate, asked: Weights) -> Content:
+    num_patients, as_sum = context.learner.num_behind(task.round), partial(update_layout, task.settings, asked)
     gateway = replace(context.gateway, spending=spending_of(context, task))
-    return release(gateway, update, task.settings, task.round, context.learner.num_behind(task.round))
+    return release(gateway, update, task.settings, task.round, num_patients, as_sum)
 
 
 def site_validation(context: SiteContext, task: RoundTask, request: Content) -> Content:
@@ -140,7 +156,8 @@ def site_validation(context: SiteContext, task: RoundTask, request: Content) -> 
     context = bound_to_cases(context, task, task.stage, context.learner.digest)
     weights = unpack_task_weights(request, expected=context.learner.expected)
     metrics = validate_site(context, task, weights)
-    return release(context.gateway, metrics, task.settings, task.round, metrics.min_patients)
+    as_sum = partial(metrics_layout, task.settings, task.split)
+    return release(context.gateway, metrics, task.settings, task.round, metrics.min_patients, as_sum)
 
 
 HANDLERS: dict[str, Handler] = {
@@ -151,4 +168,7 @@ HANDLERS: dict[str, Handler] = {
     f"query.{REFERENCE}": Handler(site_reference),
     "train": Handler(site_round, kept=cached_round),
     "evaluate": Handler(site_validation),
+    f"query.{MASK_KEY}": Handler(caseless=site_mask_key),
+    f"query.{ROSTER}": Handler(caseless=site_roster),
+    f"query.{OPENING}": Handler(caseless=site_opening),
 }
