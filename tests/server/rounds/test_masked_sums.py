@@ -15,6 +15,7 @@ from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.messages.records import RoundTask, pack_task
+from msfl_common.secure_aggregation.context import Context
 from msfl_common.secure_aggregation.ring import SUMS, UPDATES, Ring
 from msfl_common.secure_aggregation.site import Shares
 from msfl_server.rounds import mask_roster, masked_sums, sum_store
@@ -91,16 +92,22 @@ def test_too_few_values_are_never_opened(tmp_path: Path) -> None:
 def test_another_attempt_asks_the_sites_that_are_there(tmp_path: Path) -> None:
     sites, study = make_sites(5), study_of()
     masks = masks_of(sites, tmp_path, study)
+    masks.prepare(RoundTask(study, 1), may_change=True)
+    every = masks.nodes.names
+
+    def ask_those(*nodes: int) -> Summed:
+        masks.nodes.names = {node: every[node] for node in nodes}
+        return ask_once(masks, study)
+
     for site in sites[1:]:
         site.refuses = {"train"}
-    assert ask_once(masks, study).total is None
+    assert ask_those(1, 2, 3, 4).total is None
     for site in sites[1:]:
         site.refuses = set()
-    masks.nodes.names = {node: name for node, name in masks.nodes.names.items() if node > 3}  # two of those asked
-    assert ask_once(masks, study).total is None
-    masks.nodes.names = {node: site.name for node, site in enumerate(sites, start=1) if node > 1}
-    summed = ask_once(masks, study)
-    expect_sum(summed, sites[1:])
+    assert ask_those(4, 5).total is None
+    expect_sum(ask_those(3, 4, 5), sites[2:])  # two of these were asked before
+    (attempt,) = (tmp_path / FOLDER).glob("*/attempt.json")
+    assert Context.model_validate_json(attempt.read_bytes()).attempt == 1
 
 
 def forged(shares: Shares) -> Shares:
