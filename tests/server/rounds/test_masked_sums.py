@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -110,8 +111,10 @@ def test_another_attempt_asks_the_sites_that_are_there(tmp_path: Path) -> None:
     assert Context.model_validate_json(attempt.read_bytes()).attempt == 1
 
 
-def forged(shares: Shares) -> Shares:
-    return replace(shares, own={member: share[:-1] + bytes([share[-1] ^ 1]) for member, share in shares.own.items()})
+def forged(shares: Shares, bit: int = 1) -> Shares:
+    """Shares with a bit turned; two sites that turn the same one may happen to be right together."""
+    own = {member: share[:-1] + bytes([share[-1] ^ bit]) for member, share in shares.own.items()}
+    return replace(shares, own=own)
 
 
 def test_who_gives_false_shares_is_named(tmp_path: Path) -> None:
@@ -138,7 +141,7 @@ def test_a_sum_without_enough_shares_stays_closed_until_they_are_there(tmp_path:
 
 def test_two_of_four_shares_false_open_nothing(tmp_path: Path) -> None:
     sites, study = make_sites(5), study_of(threshold=4)
-    sites[0].shares_of = sites[1].shares_of = forged
+    sites[0].shares_of, sites[1].shares_of = forged, partial(forged, bit=2)
     with pytest.raises(RunError, match="do not fit together"):
         ask_once(masks_of(sites, tmp_path, study), study)
 
