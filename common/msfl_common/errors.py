@@ -69,8 +69,8 @@ SENTENCES: dict[Code, str] = {
     "to the site's people, who confirm them with `msfl-client roster`",
     Code.NO_MASK_KEY: "the site has no key of this roster: its state is new or was set back, or the study had ended "
     "there; it takes part again with a new roster, which people confirm at every site",
-    Code.BAD_SUM: "the site takes no part in such a sum under masks: none is named, or it is of another roster, request or "
-    "members, or was opened before with others; its site.log says which",
+    Code.BAD_SUM: "the site takes no part in such a sum under masks: none is named, or it is of another roster, "
+    "request or members, or was opened before with others; its site.log says which",
     Code.INTERNAL: "an error at the site; its log holds the detail",
 }
 
@@ -94,8 +94,8 @@ SENTENCES_AT_SITE: dict[Code, str] = {
     "coordinator's and the other sites' over the telephone, and confirm them with `msfl-client roster`",
     Code.NO_MASK_KEY: "there is no key of this roster here: this site's state is new or was set back, or the study had "
     "ended here; the coordinator makes a new roster, to be confirmed at every site",
-    Code.BAD_SUM: "this site takes no part in such a sum under masks: none is named, or it is of another roster, request or "
-    "members, or was opened before with others",
+    Code.BAD_SUM: "this site takes no part in such a sum under masks: none is named, or it is of another roster, "
+    "request or members, or was opened before with others",
     Code.INTERNAL: "an error here; site.log in the state folder holds the detail",
 }
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
+from msfl_common.errors import UpdateError
 from msfl_common.messages.layouts import POOLED, network_layout
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import Weights, expect_finite
@@ -94,17 +96,18 @@ class Averaging:
         return {}
 
     def combine(self, weights: Weights, sets: Sets, updates: Mapping[str, StoredUpdate]) -> Combined:
-        """See `Strategy`; where the sum suffices, it is the one that masked updates have."""
+        """See `Strategy`; where the sum suffices, it is the one that masked updates have.
+
+        A model that comes apart may go further than the sum holds: its updates are averaged as they are, as what the
+        sites measure then says whether it is set back.
+        """
         shares = shares_of(updates, self.max_share)
         if self.strategy.sums_suffice and shares == shares_of(updates, 1.0):
-            layout = network_layout(self.strategy, weights)
-            total = layout.zeros()
-            for site in shares:
-                one = updates[site]
-                figures = (one.num_cases, one.train_loss, one.seconds)
-                for where, part in layout.parts(one.stored, figures, len(shares)):
-                    total[:, where] += part
-            return self._of_sum(weights, sets, layout.decode(total))
+            together = None
+            with suppress(UpdateError):
+                together = self._summed(weights, updates)
+            if together is not None:
+                return self._of_sum(weights, sets, together)
         ordered = {site: updates[site] for site in shares}
         return self._combined(weights, sets, ordered, shares, mean_loss(updates, self.max_share))
 
@@ -118,6 +121,15 @@ class Averaging:
         """See `Strategy`: a network has none."""
         del weights, update
         return None
+
+    def _summed(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> ModelUpdate:
+        layout = network_layout(self.strategy, weights)
+        total = layout.zeros()
+        for one in updates.values():
+            figures = (one.num_cases, one.train_loss, one.seconds)
+            for where, part in layout.parts(one.stored, figures, len(updates)):
+                total[:, where] += part
+        return layout.decode(total)
 
     def _of_sum(self, weights: Weights, sets: Sets, update: ModelUpdate) -> Combined:
         return self._combined(weights, sets, {POOLED: _Pooled(update)}, {POOLED: 1.0}, update.train_loss)

@@ -83,6 +83,20 @@ def test_a_capped_share_still_counts_for_no_more(tmp_path: Path) -> None:
     np.testing.assert_allclose(plain.weights["a"], expected, atol=1e-6)
 
 
+def test_a_model_that_came_apart_is_averaged_all_the_same(tmp_path: Path) -> None:
+    study, updates = StudyConfig(name="net"), network_updates()
+    for update in updates.values():
+        update.weights["a"] *= np.float32(1e6)
+    with pytest.raises(UpdateError, match="a, times cases: expected values below"):
+        update_layout(study, BEFORE).encode(updates["south"], 3)
+    with update_store(tmp_path) as store:
+        stored = {site: store.keep(site, update) for site, update in updates.items()}
+        found = strategy_of(study).combine(BEFORE, {}, stored)
+    weights = np.array(list(CASES.values())) / sum(CASES.values())
+    mean = np.tensordot(weights, np.stack([updates[site].weights["a"] for site in CASES]).astype(float), 1)
+    np.testing.assert_allclose(found.weights["a"], mean, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("model", "more"),
     [
