@@ -33,7 +33,7 @@ def print_dry_run(console: Console, found: DryRun) -> None:
         console.print("How long it takes shows after the first round. Nothing of a run was written.")
         return
     console.print(
-        f"About {training.spoken} of training steps on {training.device}, if nothing else computes there and one site "
-        f"trains after another: {training.num_steps:,} of {training.step_s:.2g} s, as timed now. Reading cases, "
+        f"About {training.spoken} of training steps on {training.device}, as busy as it is now and if one site trains "
+        f"after another: {training.num_steps:,} of {training.step_s:.2g} s. Reading cases, "
         "validation and the start come on top. Nothing of a run was written."
     )

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, repeat
-from statistics import median
 
 import torch
 
@@ -82,4 +81,4 @@ def seconds_a_step(study: StudyConfig, device: torch.device) -> float:
         device,
         lambda *_: ends.append(time.monotonic()),
     )
-    return median(end - start for start, end in pairwise(ends))
+    return min(end - start for start, end in pairwise(ends))
