@@ -1,9 +1,9 @@
 """How much privacy noise buys: epsilon at a delta, of a patient, from what is released of him.
 
 The unit is the patient: epsilon bounds how much more probable any output can be with a patient's data than with nothing
-in their place (Abadi et al. 2016; Ponomareva et al. 2023, "zero-out" adjacency). How many patients a site has is not
-hidden. Google's dp-accounting counts, by privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022): its
-figures are upper bounds, some hundredths of a percent above the exact ones.
+in their place (Abadi et al. 2016; Ponomareva et al. 2023, "zero-out" adjacency). How many patients a site has, and who
+of them trains, is taken as given. Google's dp-accounting counts, by privacy loss distributions (Koskela et al. 2020;
+Doroshenko et al. 2022): its figures are upper bounds, some tenths of a percent above the exact ones at most.
 """
 
 from __future__ import annotations

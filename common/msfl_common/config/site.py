@@ -48,6 +48,13 @@ class Policy(Frozen):
         description="kinds of outcome model refused: a hostile coordinator can read rows of patients out of them",
     )
     min_patients: int = Field(5, ge=1, description="fewest patients behind any update or figure that leaves the site")
+    max_epsilon: float | None = Field(
+        None,
+        gt=0,
+        description="most that all studies with differential privacy together may spend on any one patient, at a "
+        "study's delta; with it, a study without such privacy is refused; null: no limit",
+        exclude_if=lambda value: value is None,
+    )
     require_masks: bool = Field(
         False,
         description="true: updates, sums and metrics leave under masks alone, so that the coordinator never sees this "
@@ -66,13 +73,6 @@ class Policy(Frozen):
     )
     max_device_hours_per_day: float | None = Field(
         None, gt=0, description="hours of training and validation a day, summed over devices; null: no limit"
-    )
-    max_epsilon: float | None = Field(
-        None,
-        gt=0,
-        description="most that all studies with differential privacy together may spend on any one patient, at each "
-        "study's delta; with it, a study without such privacy is refused; null: no limit",
-        exclude_if=lambda value: value is None,
     )
     keep_content: KeepContent | None = Field(
         None,

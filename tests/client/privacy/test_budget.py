@@ -48,7 +48,7 @@ def test_a_study_that_would_go_beyond_is_refused_before_anything_is_spent(tmp_pa
     whole = planned_epsilon(STUDY)
     assert whole is not None
     Budget(tmp_path, whole * 1.0001).expect_room(STUDY, "final", 1, PATIENTS)
-    with pytest.raises(RefusedError, match=r"from epsilon 0 to epsilon .* at most .*max_epsilon") as refused:
+    with pytest.raises(RefusedError, match=r"from epsilon 0 to 3.36 at delta .* at most .*max_epsilon") as refused:
         Budget(tmp_path, whole * 0.9999).expect_room(STUDY, "final", 1, PATIENTS)
     assert refused.value.code is Code.POLICY
     assert not (tmp_path / SPENT_FILE).exists()
