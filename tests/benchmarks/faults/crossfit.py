@@ -5,8 +5,8 @@ feature of a training patient is better by than that of a patient whom no model 
 expect and not meet. The outcome follows the true lesion volume: whatever is lost is lost to errors of the measured one.
 
 Patches are not augmented, so that a small model knows its patients after a minute: that it does is a figure of its own,
-without which the others would say nothing. A fold's model has learnt from half of the patients: what it measures may be
-worse than what others are measured by, but not better. Patients are compared at equal true volume.
+without which the others would say nothing. A fold's model has learnt from half of the patients, so what it measures may
+be worse than what others are measured by. Patients are compared at equal true volume.
 """
 
 from __future__ import annotations
@@ -147,17 +147,15 @@ def figures_of(cases: Sequence[Measured]) -> list[Figure]:
 
 
 DSC_OWN = "DSC of training patients: in-sample less cross-fit"
+SPREAD_OWN = "spread of ln volume about the true one, training patients': in-sample of cross-fit"
 DSC_APART = "DSC of training patients less others': {}"
 SPREAD = "spread of ln volume about the true one, training patients' of others': {}"
 CALIBRATION = "calibration slope at others of what is learnt from the volumes of training patients: {}"
+# Only what is compared within patients bears a target: 15 training patients against 24 others leave wide intervals.
 TARGETS: tuple[tuple[str, float | None, Literal["at_least", "at_most"]], ...] = (
-    (DSC_OWN, 0.05, "at_least"),  # else the model does not know its patients, and nothing is shown
-    (DSC_APART.format("in-sample"), None, "at_most"),
-    (DSC_APART.format("cross-fit"), 0.03, "at_most"),
-    (SPREAD.format("in-sample"), 0.8, "at_most"),  # likewise
-    (SPREAD.format("cross-fit"), 0.75, "at_least"),
-    (CALIBRATION.format("in-sample"), None, "at_least"),
-    (CALIBRATION.format("cross-fit"), None, "at_least"),
+    (DSC_OWN, 0.05, "at_least"),  # the model knows its patients, and the folds' models do not
+    (SPREAD_OWN, None, "at_most"),
+    *((name.format(way), None, "at_most") for name in (DSC_APART, SPREAD, CALIBRATION) for way in WAYS.values()),
 )
 
 
@@ -176,6 +174,7 @@ def _compared(trained: Sequence[Measured], others: Sequence[Measured]) -> dict[s
         learnt = _log_odds(volume_N[:num], expit(odds_N[:num]))
         score_N = learnt[0] + learnt[1] * volume_N[num:]
         found[CALIBRATION.format(way)] = _log_odds(score_N, expit(odds_N[num:]))[1]
+    found[SPREAD_OWN] = found[SPREAD.format("in-sample")] / found[SPREAD.format("cross-fit")]
     return found
 
 
