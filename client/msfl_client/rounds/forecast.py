@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, Union
 
 from msfl_client.classification.outcome_data import Assumed, Harmonized
+from msfl_client.disclosure.budget import Spent
 from msfl_client.disclosure.floors import check_floor, floor_of
 from msfl_client.disclosure.request_size import check_size
 from msfl_client.egress.gateway import check_allowed, check_request
+from msfl_client.harmonization.combat import Rows
 from msfl_client.harmonization.site import foresee_harmonized
+from msfl_client.rounds.budget_step import foresee_measured, foresee_spent
 from msfl_client.rounds.harmonization_step import case_features, harmonization_rows
 from msfl_client.rounds.refusals import code_of
 from msfl_client.rounds.site_context import SiteContext, build_context, check_training, open_context
@@ -30,6 +33,7 @@ from msfl_common.system.files import private_folder
 Step = Literal["taking part", "harmonization", "training", "validation", "test"]
 _MOST_ROUNDS = 1000  # looked at
 T = TypeVar("T")
+Told = Union["Withheld", "Depends", "Trained", "Budgeted"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,14 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Budgeted:
+    """What is spent of the budget of a site's training cases before a study, and after it."""
+
+    before: Spent
+    after: Spent
+
+
+@dataclass(frozen=True)
 class Forecast:
     """What a site will not tell.
 
@@ -85,6 +97,7 @@ class Forecast:
         assumed: what was taken for granted, in words; empty where all was there.
         floor: fewest patients of a figure, and of each class in it.
         cases_in_sums: training cases of each class that its sums are of, where it trains a model of features.
+        budget: of its training cases, where it is kept and the study fits.
     """
 
     site: str
@@ -93,6 +106,7 @@ class Forecast:
     depends: tuple[Depends, ...]
     assumed: str = ""
     cases_in_sums: tuple[int, ...] = ()
+    budget: Budgeted | None = None
 
     def hopeless(self, study: StudyConfig) -> Withheld | None:
         """Why the site would be asked in vain, whatever the round; None where something comes of it."""
@@ -107,7 +121,13 @@ class Forecast:
         return next((one for one in refusals if one.is_whole or round_number in one.rounds), None)
 
 
-def forecast(site: SiteConfig, study: StudyConfig, on_progress: OnProgress, has_features: bool = False) -> Forecast:
+def forecast(
+    site: SiteConfig,
+    study: StudyConfig,
+    on_progress: OnProgress,
+    has_features: bool = False,
+    has_budget: bool = False,
+) -> Forecast:
     """Play a study at a site, up to where a model is needed.
 
     Args:
@@ -115,14 +135,15 @@ def forecast(site: SiteConfig, study: StudyConfig, on_progress: OnProgress, has_
         study: the whole of it.
         on_progress: told what is done, and who is left out.
         has_features: whether every case is taken to have every feature, as none is measured yet.
+        has_budget: whether the site keeps count of what it gives out, as in a deployment.
     """
-    found: list[Withheld | Depends | Trained] = []
+    found: list[Told] = []
     assumed = "each case is taken to have every feature of images" if has_features else ""
     for stage in stages_of(study):
         after_lesions = stage == "final" and study.segmentation is not None
         if after_lesions:
             assumed = "each case is taken to have every feature of images: the study's own model outlines the lesions"
-        found += _play(site, study, stage, on_progress, Assumed(has_features=has_features or after_lesions))
+        found += _play(site, study, stage, on_progress, Assumed(has_features=has_features or after_lesions), has_budget)
     return Forecast(
         site.name,
         floor_of(site.policy, study),
@@ -130,12 +151,13 @@ def forecast(site: SiteConfig, study: StudyConfig, on_progress: OnProgress, has_
         tuple(one for one in found if isinstance(one, Depends)),
         assumed,
         next((one.cases for one in found if isinstance(one, Trained)), ()),
+        next((one for one in found if isinstance(one, Budgeted)), None),
     )
 
 
 def _play(
-    site: SiteConfig, study: StudyConfig, stage: Stage, on_progress: OnProgress, assumed: Assumed
-) -> Iterator[Withheld | Depends | Trained]:
+    site: SiteConfig, study: StudyConfig, stage: Stage, on_progress: OnProgress, assumed: Assumed, has_budget: bool
+) -> Iterator[Told]:
     task, settings = RoundTask(study, 1, stage=stage), study_at(study, stage)
 
     def meet() -> SiteContext:
@@ -152,25 +174,39 @@ def _play(
         yield from refusal
         return
     learns = is_asked_to("train", study, site.name)
+    rows = None
     if settings.harmonization.method != "none":
         if learns:
-            yield from _try(stage, "harmonization", lambda: _give_sums(context, task))[1]
+            rows, refusal = _try(stage, "harmonization", lambda: _give_sums(context, task))
+            yield from refusal
         if settings.classification is not None and settings.classification.features:
             context = _harmonized(context, task, assumed)
     if learns:
-        refused = list(_rounds(context, task))
+        refused: list[Withheld | Budgeted] = list(_rounds(context, task))
+        if has_budget and not refused:
+            refused = list(_spending(context, task, rows))
         yield from refused
-        if not any(one.is_whole for one in refused):
+        if not any(isinstance(one, Withheld) and one.is_whole for one in refused):
             yield Trained(context.learner.cases_in_sums)
-        yield from _figures(context, task, "validation")
+        yield from _figures(context, task, "validation", has_budget)
     if settings.classification is not None and is_asked_to("test", study, site.name):
-        yield from _figures(context, replace(task, split="test"), "test")
+        yield from _figures(context, replace(task, split="test"), "test", has_budget)
 
 
-def _give_sums(context: SiteContext | None, task: RoundTask) -> None:
+def _give_sums(context: SiteContext | None, task: RoundTask) -> Rows:
     assert context is not None
     check_allowed(context.site.policy, REQUESTS[f"query.{MOMENTS}"].answer)
-    harmonization_rows(context, task)
+    return harmonization_rows(context, task)[0]
+
+
+def _spending(context: SiteContext, task: RoundTask, rows: Rows | None) -> Iterator[Withheld | Budgeted]:
+    """What the study takes of the budget; where it does not fit, no sums leave, of a harmonization either."""
+    spent, refusal = _try(task.stage, "training", lambda: foresee_spent(context, task, rows))
+    if rows is not None:
+        yield from (replace(one, step="harmonization") for one in refusal)
+    yield from refusal
+    if spent is not None:
+        yield Budgeted(*spent)
 
 
 def _harmonized(context: SiteContext, task: RoundTask, assumed: Assumed) -> SiteContext:
@@ -200,7 +236,7 @@ def _rounds(context: SiteContext, task: RoundTask) -> Iterator[Withheld]:
 
 
 def _figures(
-    context: SiteContext, task: RoundTask, step: Literal["validation", "test"]
+    context: SiteContext, task: RoundTask, step: Literal["validation", "test"], has_budget: bool
 ) -> Iterator[Withheld | Depends]:
     """What is not told of the patients of a split."""
 
@@ -209,6 +245,8 @@ def _figures(
         check_floor(context.site.policy, task.study, context.learner.num_patients(task))
         found = context.learner.foresee(task)
         check_floor(context.site.policy, task.study, found.min_patients)
+        if has_budget:
+            foresee_measured(context, task)
         return found
 
     found, refusal = _try(task.stage, step, measure)

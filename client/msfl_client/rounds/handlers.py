@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.egress.answers import Claim, of_same_cases, request_sha256
 from msfl_client.egress.gateway import release
 from msfl_client.harmonization.combat import compute_moments, compute_residuals, digest_of_rows
+from msfl_client.rounds.budget_step import budgeted_harmonization, budgeted_metrics, budgeted_update
 from msfl_client.rounds.harmonization_step import harmonization_rows, take_reference
 from msfl_client.rounds.site_context import SiteContext, train_site, validate_site
 from msfl_client.rounds.site_log import site_log
@@ -65,7 +68,10 @@ def site_moments(context: SiteContext, task: RoundTask, _: Content) -> Content:
     """The site's training cases as the first sums of a harmonization, through the egress gateway."""
     rows, num_patients = harmonization_rows(context, task)
     context = bound_to_cases(context, task, "harmonization", digest_of_rows(rows))
-    return release(context.gateway, compute_moments(rows), task.settings, task.round, num_patients)
+    sums = compute_moments(rows)
+    counts = {"counts": np.array([sums.num_cases, sums.num_scanners], dtype=np.float64)}
+    context = budgeted_harmonization(context, task, rows, sums.arrays | counts)
+    return release(context.gateway, sums, task.settings, task.round, num_patients)
 
 
 def site_residuals(context: SiteContext, task: RoundTask, request: Content) -> Content:
@@ -73,7 +79,9 @@ def site_residuals(context: SiteContext, task: RoundTask, request: Content) -> C
     rows, num_patients = harmonization_rows(context, task)
     context = bound_to_cases(context, task, "harmonization", digest_of_rows(rows))
     slopes_QP = unpack_slopes(request, (rows.covariates_NQ.shape[1], len(rows.names)))
-    return release(context.gateway, compute_residuals(rows, slopes_QP), task.settings, task.round, num_patients)
+    sums = compute_residuals(rows, slopes_QP)
+    context = budgeted_harmonization(context, task, rows, sums.arrays)
+    return release(context.gateway, sums, task.settings, task.round, num_patients)
 
 
 def site_reference(context: SiteContext, task: RoundTask, request: Content) -> Content:
@@ -90,7 +98,7 @@ def site_round(context: SiteContext, task: RoundTask, request: Content) -> Conte
     context = bound_to_cases(context, task, task.stage, context.learner.digest)
     weights = unpack_task_weights(request, expected=context.learner.request_like)
     update = train_site(context, task, weights)
-    return _release_update(context, task, update)
+    return _release_update(context, task, weights, update)
 
 
 def cached_round(context: SiteContext, task: RoundTask, request: Content) -> Content:
@@ -106,7 +114,7 @@ def cached_round(context: SiteContext, task: RoundTask, request: Content) -> Con
             cache_update(state, digest, cases, update)
         except OSError as error:  # a full disk costs the repetition, not the round
             site_log(context.site).warning("the round's update could not be kept", exc_info=error)
-    return _release_update(context, task, update)
+    return _release_update(context, task, weights, update)
 
 
 def bound_to_cases(context: SiteContext, task: RoundTask, of: str, digest: str) -> SiteContext:
@@ -127,7 +135,8 @@ def bound_to_cases(context: SiteContext, task: RoundTask, of: str, digest: str) 
     return replace(context, gateway=replace(context.gateway, claim=both))
 
 
-def _release_update(context: SiteContext, task: RoundTask, update: ModelUpdate) -> Content:
+def _release_update(context: SiteContext, task: RoundTask, asked: Weights, update: ModelUpdate) -> Content:
+    context = budgeted_update(context, task, asked, update)
     return release(context.gateway, update, task.settings, task.round, context.learner.num_behind(task.round))
 
 
@@ -136,6 +145,7 @@ def site_validation(context: SiteContext, task: RoundTask, request: Content) -> 
     context = bound_to_cases(context, task, task.stage, context.learner.digest)
     weights = unpack_task_weights(request, expected=context.learner.expected)
     metrics = validate_site(context, task, weights)
+    context = budgeted_metrics(context, task, metrics)
     return release(context.gateway, metrics, task.settings, task.round, metrics.min_patients)
 
 

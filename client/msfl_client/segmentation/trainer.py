@@ -91,6 +91,9 @@ class SegmentationLearner:
         """See `Learner`."""
         return len(set(self.train_patients))
 
+    def about(self, _: str) -> None:
+        """See `Learner`: weights of a network are no sums that could be counted."""
+
     def num_behind(self, number: int) -> int:
         """See `Learner`; the patches of a round can be of fewer patients than there are.
 

@@ -1,0 +1,1 @@
+"""What can be learned of patients from what leaves, before and after."""
