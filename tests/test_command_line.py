@@ -43,6 +43,7 @@ STANDARD = {"--help", "-h", "--quiet", "-q", "--verbose", "-v", "--debug", "--js
 
 # What each option means, in both programs.
 MEANINGS = {
+    "--confirm": "the words of a roster that a person confirms",
     "--authority": "whose models are taken, by certificate or fingerprint",
     "--backend": "where virtual sites run",
     "--ca-key": "the authority's key",

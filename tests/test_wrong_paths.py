@@ -76,6 +76,7 @@ CLIENT = (
     "predict --model model --input bids --output FILL",
     "predict --model model --input bids --output new --authority READ",
     "ledger READ",
+    "roster READ",
     "ledger site/site.yaml --export WRITE.csv",
     "ledger site/site.yaml --report WRITE.html",
     "ledger site/site.yaml --open 1 --key READ --output new.safetensors --passphrase-file passphrase",

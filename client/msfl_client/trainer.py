@@ -80,11 +80,14 @@ class Learner(Protocol):
 
     @property
     def num_train_cases(self) -> int:
-        """Cases that the model learns from."""
+        """Cases that it learns from, as told: without those that the sums of a later stage leave out."""
 
     @property
     def num_train_patients(self) -> int:
         """Patients that those are of."""
+
+    def learned_patients(self, among: frozenset[str]) -> frozenset[str]:
+        """Those of some training patients that it would learn from if there were no others."""
 
     @property
     def digest(self) -> str:

@@ -39,6 +39,9 @@ class Code(StrEnum):
     OUTSIDE_HOURS = "OUTSIDE_HOURS"
     DISK_FULL = "DISK_FULL"
     NO_DEVICE = "NO_DEVICE"
+    ROSTER_UNCONFIRMED = "ROSTER_UNCONFIRMED"
+    NO_MASK_KEY = "NO_MASK_KEY"
+    BAD_SUM = "BAD_SUM"
     INTERNAL = "INTERNAL"
 
 
@@ -65,6 +68,12 @@ SENTENCES: dict[Code, str] = {
     Code.OUTSIDE_HOURS: "the site computes at other hours of the day",
     Code.DISK_FULL: "the site's disk is full",
     Code.NO_DEVICE: "the device that the site's file names is not there; `msfl-client check` at the site says which",
+    Code.ROSTER_UNCONFIRMED: "nobody at the site has confirmed the roster of the masked sums yet; read its words out "
+    "to the site's people, who confirm them with `msfl-client roster`",
+    Code.NO_MASK_KEY: "the site has no key of this roster: its state is new or was set back, or the study had ended "
+    "there; it takes part again with a new roster, which people confirm at every site",
+    Code.BAD_SUM: "the site takes no part in such a sum under masks: none is named, or it is of another roster, "
+    "request or members, or was opened before with others; its site.log says which",
     Code.INTERNAL: "an error at the site; its log holds the detail",
 }
 
@@ -86,6 +95,12 @@ SENTENCES_AT_SITE: dict[Code, str] = {
     Code.OUTSIDE_HOURS: "this site computes at other hours of the day",
     Code.DISK_FULL: "the disk is full; free some",
     Code.NO_DEVICE: "the device that `device:` in the site's file names is not there; `auto` takes what there is",
+    Code.ROSTER_UNCONFIRMED: "nobody here has confirmed the roster of the masked sums yet; compare its words with the "
+    "coordinator's and the other sites' over the telephone, and confirm them with `msfl-client roster`",
+    Code.NO_MASK_KEY: "there is no key of this roster here: this site's state is new or was set back, or the study had "
+    "ended here; the coordinator makes a new roster, to be confirmed at every site",
+    Code.BAD_SUM: "this site takes no part in such a sum under masks: none is named, or it is of another roster, "
+    "request or members, or was opened before with others",
     Code.INTERNAL: "an error here; site.log in the state folder holds the detail",
 }
 

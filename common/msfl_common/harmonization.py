@@ -67,11 +67,13 @@ class Residuals:
         num_cases: training cases in them.
         intercepts_P: sum over scanners of n_j alpha_j.
         squares_P: sum of squared residuals.
+        num_scanners: scanners in them; 0 where they are not told, as those of one site are with its first sums.
     """
 
     num_cases: int
     intercepts_P: Floats
     squares_P: Floats
+    num_scanners: int = 0
 
     @property
     def arrays(self) -> dict[str, Floats]:
@@ -186,8 +188,17 @@ def make_reference(
     moments: Sequence[Counted],
     residuals: Sequence[Residuals],
     slopes_QP: Floats,
+    num_sites: int | None = None,
 ) -> Reference:
     """The reference from all sites' sums; a feature that varies within no scanner is not in it, and stays as it is.
+
+    Args:
+        study: its name.
+        settings: of the harmonization.
+        moments: what counts each site's scanners.
+        residuals: each site's second sums, or what all of them come to.
+        slopes_QP: beta.
+        num_sites: behind the residuals, where these are added up already.
 
     Raises:
         ValueError: no feature varies.
@@ -207,7 +218,7 @@ def make_reference(
         pooled_variance=tuple(map(float, variance_P[varies])),
         num_cases=num_cases,
         num_scanners=sum(site.num_scanners for site in moments),
-        num_sites=len(residuals),
+        num_sites=len(residuals) if num_sites is None else num_sites,
     )
 
 

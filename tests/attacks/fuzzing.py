@@ -19,7 +19,7 @@ from msfl_common.errors import MsflError
 from msfl_common.models.weights import Weights
 from msfl_server.flower import grid
 from msfl_server.flower.object_folder import ObjectFolder
-from msfl_server.rounds.exchange import NO_ANSWER
+from msfl_server.rounds.failures import NO_ANSWER
 from tests.attacks.mutated_replies import copy_of, mutate
 from tests.attacks.recorded import ATTACKER, Recording, Reply, absent, learned, meet, play, same
 

@@ -13,7 +13,8 @@ from flwr.common.constant import ErrorCode
 from msfl_common.config.study import Rounds
 from msfl_server.research.simulation.grid import InProcessGrid
 from msfl_server.rounds import exchange
-from msfl_server.rounds.exchange import NO_ANSWER, Presence, Question, ask
+from msfl_server.rounds.exchange import Presence, Question, ask
+from msfl_server.rounds.failures import NO_ANSWER
 
 HONEST, HOSTILE = 1, 2
 

@@ -36,7 +36,7 @@ from msfl_server.flower.control import LinkAddress, connect
 from msfl_server.flower.coordinator import link_address, link_settings
 from msfl_server.flower.grid import DeployedGrid
 from msfl_server.flower.server_process import open_run
-from msfl_server.rounds.exchange import TOO_LARGE
+from msfl_server.rounds.failures import TOO_LARGE
 from msfl_server.rounds.reply_bounds import REST
 from msfl_server.study.server_config import load_server
 from tests.attacks.floods import Flood

@@ -12,7 +12,8 @@ import pytest
 from flwr.app import Array, ConfigRecord, Error, RecordDict
 
 from msfl_common.feature_models.trees import FEATURE, RIGHT, ROOT, VALUES
-from msfl_server.rounds.exchange import UNREADABLE, Presence
+from msfl_server.rounds.exchange import Presence
+from msfl_server.rounds.failures import UNREADABLE
 from msfl_server.rounds.roster import Roster, meet_sites
 from tests.attacks import recorded
 from tests.attacks.fuzzing import fuzz, fuzz_bytes, fuzz_facts, fuzz_sums

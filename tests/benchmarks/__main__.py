@@ -1,6 +1,7 @@
 """`make bench AREA=main`: run an area's benchmarks, print them as a table and keep them as JSON.
 
-Each module of `tests/benchmarks/AREA` has a function `measure` that returns figures, all measured by it.
+Modules of `tests/benchmarks/AREA` have a function `measure` that returns figures, all measured by it; one without is a
+part of others.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib
 import json
 import pkgutil
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,11 +27,16 @@ def run_area(area: str) -> list[Figure]:
     """Every figure of an area; a benchmark that fails gives a figure that says so."""
     figures: list[Figure] = []
     for module in sorted(info.name for info in pkgutil.iter_modules([str(HERE / area)])):
-        Console(stderr=True).print(f"{area}: {module}", highlight=False)
+        started = time.monotonic()
         try:
-            figures += importlib.import_module(f"tests.benchmarks.{area}.{module}").measure()
+            measure = getattr(importlib.import_module(f"tests.benchmarks.{area}.{module}"), "measure", None)
+            if measure is None:
+                continue
+            Console(stderr=True).print(f"{area}: {module}", highlight=False)
+            figures += measure()
         except Exception as error:  # one broken benchmark must not hide the others
             figures.append(Figure(module, None, "", None, "at_least", "", f"{type(error).__name__}: {error}"))
+        Console(stderr=True).print(f"{area}: {module} took {time.monotonic() - started:.0f} s", highlight=False)
         write(area, figures)
     return figures
 

@@ -12,7 +12,7 @@ from msfl_common.config.base import validate
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import FORMER_CODES, Code
-from msfl_server.rounds.exchange import MEANINGS
+from msfl_server.rounds.failures import MEANINGS
 from msfl_server.study.server_config import ServerConfig
 from tests.docs.pages import DOCS, IN_REPOSITORY, PAGES, REPOSITORY, typed, unknown
 

@@ -18,7 +18,8 @@ from msfl_common.config.message_kinds import FigureArray, MessageKind, Request
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.figures import Figures, unpack_figures
 from msfl_common.messages.records import Content, RoundTask, pack_task
-from msfl_server.rounds.exchange import BAD_SUMS, Answers, Grid, Question, ask
+from msfl_server.rounds.exchange import Answers, Grid, Question, ask
+from msfl_server.rounds.failures import BAD_SUMS
 
 # --8<-- [start:table]
 # common/msfl_common/config/message_kinds.py: a line in KINDS, and one in REQUESTS

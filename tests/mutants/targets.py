@@ -43,6 +43,7 @@ TARGETS = (
         ("client/msfl_client/egress/gateway.py", "client/msfl_client/egress/answers.py"),
         (
             "tests/client/egress",
+            "tests/client/rounds/test_masks_step.py",
             "tests/client/rounds/test_app.py",
             "tests/attacks/test_floors.py",
             "tests/attacks/test_measured_states.py",
@@ -58,6 +59,15 @@ TARGETS = (
             "tests/attacks/test_ledger_content.py",
             "tests/attacks/test_ledger_receipts.py",
             "tests/client/cli/test_ledger.py",
+        ),
+    ),
+    Target(
+        "masks",
+        ("client/msfl_client/secure_aggregation/*.py", "client/msfl_client/rounds/masks_step.py"),
+        (
+            "tests/client/secure_aggregation",
+            "tests/client/rounds/test_masks_step.py",
+            "tests/client/cli/test_roster.py",
         ),
     ),
 )

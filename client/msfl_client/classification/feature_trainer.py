@@ -57,6 +57,11 @@ class FeatureLearner:
         """See `Learner`."""
         return len({one.patient for one in self._training})
 
+    def learned_patients(self, among: frozenset[str]) -> frozenset[str]:
+        """See `Learner`; who is left over alone, of a class or a group, when others are gone is left out, too."""
+        cases = dataset_of([one for one in self._training if one.patient in among], self._settings, self._data.raw)
+        return frozenset(in_large_groups(self._settings, cases, self._floor).patients)
+
     @property
     def digest(self) -> str:
         """See `Learner`."""

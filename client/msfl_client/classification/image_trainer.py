@@ -61,6 +61,10 @@ class ImageLearner:
         """See `Learner`."""
         return len({one.patient for one in self._data.splits.training})
 
+    def learned_patients(self, among: frozenset[str]) -> frozenset[str]:
+        """See `Learner`."""
+        return among & {one.patient for one in self._data.splits.training}
+
     @property
     def digest(self) -> str:
         """See `Learner`."""

@@ -18,6 +18,7 @@ from msfl_client.clinical.observations import observations
 from msfl_client.clinical.splits import split_patients
 from msfl_client.data.bids import Case, split_by_patient
 from msfl_client.data.checks import check_site
+from msfl_client.disclosure.floors import floor_of
 from msfl_client.features.table import FeatureTable
 from msfl_client.segmentation.trainer import SegmentationSplit
 from msfl_client.segmentation.upstream_model import HandedModel
@@ -70,6 +71,20 @@ def split_segmentation(
     left_out = set(_dealt({case.patient for case in training}, study.seed)[fold - 1 :: num_folds(study)])
     apart = [case for case in training if case.patient in left_out]
     return SegmentationSplit([case for case in training if case.patient not in left_out], validation, apart)
+
+
+def left_out_of_sums(site: SiteConfig, study: StudyConfig) -> frozenset[str]:
+    """Training patients whom the sums of a study's outcome leave out, as far as its tables tell before any lesion.
+
+    The stage of lesions before it does learn from them. A count of its cases would tell how many they are to who has
+    the cases of each class; so it counts for those alone that are in both. Nobody, where no class is counted.
+    """
+    if study.segmentation is None or study.classification is None or isinstance(study.classification.model, DeepModel):
+        return frozenset()
+    data = read_outcomes(site, study, lambda *_: None, assumed=Assumed(has_features=True))
+    training = frozenset(one.patient for one in data.splits.training)
+    learned = FeatureLearner(data).learned_patients(training)
+    return training - learned if len(learned) >= floor_of(site.policy, study) else frozenset()
 
 
 def _dealt(patients: Iterable[str], seed: int) -> list[str]:

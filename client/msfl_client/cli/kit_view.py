@@ -53,6 +53,9 @@ def describe_kit(kit: SignedKit) -> list[str]:
         "inputs": ", ".join(inputs),
         "harmonization": study.harmonization.method,
     }
+    if study.secure_aggregation.method == "masks":
+        fewest = study.secure_aggregation.min_sites
+        lines["sums"] = f"under masks, of at least {fewest} sites: the coordinator sees no site's own figures"
     return ["The kit says:", *(f"  {name + ':':15}{value}" for name, value in lines.items())]
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
@@ -23,9 +24,9 @@ from msfl_common.system.files import write_text
 # README's "What leaves a site" explains each.
 COLUMNS = (
     "number", "time", "kind", "study", "round", "num_cases", "min_patients", "num_bytes", "arrays", "numbers", "sha256",
-    "code", "late", "head_sent", "policy", "version", "format", "receipt", "previous", "hash", "signature",
+    "code", "late", "head_sent", "policy", "version", "format", "receipt", "previous", "hash", "signature", "in_sum",
 )  # fmt: skip
-CSV_START = ",".join(COLUMNS)
+CSV_START = ",".join(COLUMNS[: COLUMNS.index("in_sum")])  # of earlier versions, too
 _SHOWN_DIGITS = 12
 _WIDE_COLUMNS = 120
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -138,5 +139,7 @@ def export_csv(path: Path, lines: Iterable[Line]) -> int:
 def _cell(value: object) -> str | int:
     if isinstance(value, int):
         return value
-    text = value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

@@ -18,6 +18,7 @@ from msfl_client.cli.ledger import commands as ledger_commands
 from msfl_client.cli.options import SitePath, StudyPath, Workers
 from msfl_client.cli.participate import commands as federation_commands
 from msfl_client.cli.predict import commands as predict_commands
+from msfl_client.cli.roster import commands as roster_commands
 from msfl_common.config.example_command import commands as example_commands
 from msfl_common.system.cli import run_app
 from msfl_common.system.command_line import Json, make_program, print_json
@@ -36,6 +37,7 @@ app = make_program(
     feature_commands,
     predict_commands,
     ledger_commands,
+    roster_commands,
     example_commands,
 )
 

@@ -47,6 +47,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
     from msfl_client.connection.status import read_status
     from msfl_client.connection.supervisor import LOCK, one_line
     from msfl_client.egress.budget_record import budget_lines
+    from msfl_client.secure_aggregation.rosters import roster_lines, waiting_rosters
     from msfl_client.site.kit_approval import what_waits
     from msfl_common.config.site import load_site
     from msfl_common.system.files import quoted
@@ -62,6 +63,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
             "status": last.model_dump(mode="json") if last else None,
             "kit_to_approve": waits or None,
             "budget": [asdict(line) for line in budget],
+            "rosters_to_confirm": list(waiting_rosters(config.state)),
         }
         print_json(document)
     elif pid is None and last is not None and last.is_last:
@@ -73,10 +75,9 @@ def status(site: SitePath, as_json: Json = False) -> None:
     else:
         progress = f" ({last.doing} {last.done}/{last.total} {last.note})" if last and last.total else ""
         stdout_console(soft_wrap=True).print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}")
-    if waits and not as_json:
-        stdout_console(soft_wrap=True).print(waits)
-    for line in () if as_json else budget:
-        stdout_console(soft_wrap=True).print(f"  {line}", markup=False, highlight=False)
+    waiting = [*([waits] if waits else []), *(line for _, line in roster_lines(config.state))]
+    for text in () if as_json else (*waiting, *(f"  {line}" for line in budget)):
+        stdout_console(soft_wrap=True).print(text, markup=False, highlight=False)
     if pid is None and not (last is not None and last.is_last):
         raise typer.Exit(1)
 
@@ -108,7 +109,8 @@ def reset_answers(
 
     Until then a site answers each round once, and the test once. What was answered before cannot be taken back, and
     tells more of the same patients together with new answers: ask first why the run was lost. The ledger keeps it, and
-    so does the budget of numbers about these patients: the same answers cost nothing again, others do.
+    so does the budget of numbers about these patients: the same answers cost nothing again, others do. In masked sums
+    the site takes part with a new key, in a new roster.
     """
     from msfl_client.egress.answers import forget, num_answers
     from msfl_common.config.site import load_site

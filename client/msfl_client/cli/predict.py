@@ -32,6 +32,7 @@ Authority = Annotated[
 
 
 Device = str | Sequence[str]
+_LOADING = "loading what predicts"
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,11 @@ def predict(
         _check_device("--device", device)
     elif config is not None:
         _lend_memory(config)
-    if config is not None and source in config.data and (trained := card.provenance.sites.get(config.name)):
+    if config is not None and source in config.data and card.provenance.is_of(config.name):
+        trained = card.provenance.sites.get(config.name)
         alert(
-            f"warning: site {config.name} trained this model, with {trained} cases, which may be among these: figures "
-            "of patients that it was trained on are better than those of others"
+            f"warning: site {config.name} trained this model, with {f'{trained} cases' if trained else 'cases'}, which "
+            "may be among these: figures of patients that it was trained on are better than those of others"
         )
     chosen = device or (config.device if config is not None else "auto")
     words = config.words if config is not None else Words()
@@ -193,7 +195,10 @@ def _origin_at_site(model: Path, site: SiteConfig) -> str:
 def _check_device(setting: str, *names: str) -> None:
     from msfl_common.config.site import known_device
     from msfl_common.errors import InputError, RefusedError
-    from msfl_common.system.devices import pick_devices
+    from msfl_common.system.loading import held_interrupts
+
+    with held_interrupts():
+        from msfl_common.system.devices import pick_devices
 
     try:
         pick_devices([known_device(name) for name in names])
@@ -213,9 +218,12 @@ def _lend_memory(site: SiteConfig) -> None:
 def _predict_outcomes(job: _Job, every_visit: bool) -> None:
     from rich.progress import TaskID
 
-    from msfl_client.cli.outcomes_view import predictions_document, print_predictions, write_predictions
-    from msfl_client.prediction.outcomes import predict_outcomes
+    from msfl_common.system.loading import loading
     from msfl_common.system.progress import alert, progress_bars, stdout_console
+
+    with loading(_LOADING):
+        from msfl_client.cli.outcomes_view import predictions_document, print_predictions, write_predictions
+        from msfl_client.prediction.outcomes import predict_outcomes
 
     with progress_bars() as bars:
         tasks: dict[str, TaskID] = {}
@@ -260,13 +268,16 @@ def _end_where_refused(lines: Sequence[str]) -> None:
 
 
 def _outline_lesions(job: _Job, card: ModelCard) -> None:
-    from msfl_client.cli.lesions_view import lesions_table
-    from msfl_client.prediction.lesions import predict_folder, predict_images
-    from msfl_client.prediction.lesions_table import TABLE
-    from msfl_client.prediction.page import PAGE
-    from msfl_client.prediction.threshold import caution_of, threshold_of
     from msfl_common.models.model_card import NOTICE
+    from msfl_common.system.loading import loading
     from msfl_common.system.progress import alert, console, progress_bars, stdout_console
+
+    with loading(_LOADING):
+        from msfl_client.cli.lesions_view import lesions_table
+        from msfl_client.prediction.lesions import predict_folder, predict_images
+        from msfl_client.prediction.lesions_table import TABLE
+        from msfl_client.prediction.page import PAGE
+        from msfl_client.prediction.threshold import caution_of, threshold_of
 
     threshold = threshold_of(card, job.threshold)
     with progress_bars() as bars:

@@ -18,6 +18,7 @@ from flwr.supercore.error import ApiErrorCode
 from msfl_client.connection.probe import Answer, NoAnswerError, ask_server
 from msfl_client.connection.server_trust import trust_of
 from msfl_client.egress.gateway import check_request
+from msfl_client.secure_aggregation.rosters import roster_lines, waiting_rosters
 from msfl_client.site.keys import public_key_file
 from msfl_client.site.kit_approval import kit_to_use, what_waits
 from msfl_client.site.passphrase import handed_by_a_person, unlock
@@ -65,7 +66,7 @@ def check_connection(site: SiteConfig) -> list[Row]:
     if kit is None:
         reason = "not looked at: needs the kit"
         return rows + [Row(name, "skip", reason) for name in ("server", "clock", "authenticated", "study")]
-    return [*rows, *_server_rows(kit, site, key), _study(site, kit.study), *_receipts(site)]
+    return [*rows, *_server_rows(kit, site, key), _study(site, kit.study), *_masks(site, kit.study), *_receipts(site)]
 
 
 def _device(site: SiteConfig) -> Row:
@@ -136,6 +137,28 @@ def _study(site: SiteConfig, study: StudyConfig) -> Row:
     except RefusedError as error:
         return Row("study", "fail", f"goes beyond this site's policy: {error.detail}", "change `policy:`, or decline")
     return Row("study", "pass", f"{study.name}: {study.task}, {study.rounds.num_rounds} rounds, within the policy")
+
+
+def _masks(site: SiteConfig, study: StudyConfig) -> Iterator[Row]:
+    """What the site needs for sums under masks, and whether its people have confirmed who takes part in them."""
+    if study.secure_aggregation.method != "masks":
+        return
+    folder = site.key.parent
+    if not os.access(folder, os.W_OK):
+        text = f"{folder}: cannot be written; beside the key, what has left under masks is noted"
+        yield Row("masks", "fail", text, "give this account access, or move the key, and correct `key:`")
+        return
+    try:
+        line = next((line for study_name, line in roster_lines(site.state) if study_name == study.name), None)
+        waits = study.name in waiting_rosters(site.state)
+    except InputError as error:
+        yield Row("masks", "fail", *_text_and_fix(error))
+        return
+    if line is None:
+        text = "the roster comes with the coordinator's first request; a person here then compares and confirms it"
+        yield Row("masks", "pass", text)
+    else:
+        yield Row("masks", "warn" if waits else "pass", *(_text_and_fix(InputError(line)) if waits else (line, "")))
 
 
 def _receipts(site: SiteConfig) -> Iterator[Row]:

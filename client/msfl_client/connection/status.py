@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from msfl_common.config.message_kinds import OPENING
 from msfl_common.errors import ConfigError
 from msfl_common.system.files import write_text
 from msfl_common.system.foreign_text import shown
@@ -74,7 +75,8 @@ class StatusFile:
     def on_request(self, kind: str, round_number: str) -> None:
         """A request came in."""
         number = int(round_number) if round_number.isdecimal() and len(round_number) < 10 else None
-        self._set(state="working", since=_now(), round=number, reason="", doing=kind, is_last=False)
+        is_last = self._status.is_last and kind == f"query.{OPENING}"  # of the metrics that were the last
+        self._set(state="working", since=_now(), round=number, reason="", doing=kind, is_last=is_last)
         self._write()
 
     def on_last(self) -> None:

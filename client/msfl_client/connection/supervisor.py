@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from rich.progress import Progress
 
 from msfl_client.connection.status import NodeStatus, read_status
+from msfl_client.secure_aggregation.rosters import waiting_rosters
 from msfl_client.site.kit_approval import approved_at, kit_to_use, what_waits
 from msfl_client.site.passphrase import handed_by_a_person
 from msfl_common.config.secrets import environment_without
@@ -63,6 +65,8 @@ def supervise(site: SiteConfig, site_file: Path, set_serving: Callable[[bool], N
                 set_serving(code is None)
                 if code is None:
                     shown.update(read_status(site.state))
+                    with suppress(InputError):  # of a damaged file, which `status` names
+                        shown.say_rosters(list(waiting_rosters(site.state)))
                 elif code == BAD_INPUT:
                     raise InputError(last_error(log))
                 elif (pause := node.restart_after_pause(FIRST_PAUSE_S, LONGEST_PAUSE_S)) is not None:
@@ -87,6 +91,17 @@ class _Shown:
         self._bar = bars.add_task(name, total=None, note="")
         self._name = name
         self._said = ""
+        self._waiting: list[str] = []
+
+    def say_rosters(self, waiting: list[str]) -> None:
+        """Once for each study: a person has to confirm its roster of masked sums."""
+        for study in waiting:
+            if study not in self._waiting:
+                alert(
+                    f"{self._name}: study {study} waits for a person here: compare the roster of its masked sums over "
+                    "the telephone, and confirm it, with `msfl-client roster SITE.yaml`"
+                )
+        self._waiting = waiting
 
     def update(self, status: NodeStatus | None) -> None:
         if status is None:

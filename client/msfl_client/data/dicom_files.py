@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from msfl_client.data.dicom_counts import num_slices_said, number_in, whole_in
+
 _TAGS: list[Any] = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "PatientName",
     "PatientBirthDate", "PatientSex", "PatientAge", "Manufacturer", "StudyDate", "SeriesDate", "AcquisitionDate",
@@ -29,9 +31,7 @@ _TAGS: list[Any] = [
     "SamplesPerPixel", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "PixelData", 0x0019109C,
     0x20011018, 0x00211019, 0x00291020,
 ]  # fmt: skip
-_GE_SEQUENCE, _PHILIPS_SLICES = (0x0019, 0x109C), (0x2001, 0x1018)
-_SIEMENS_PROTOCOLS = (0x0021, 0x1019), (0x0029, 0x1020)
-_SIEMENS_SLICES = re.compile(rb"sSliceArray\.lSize\s*=\s*(\d{1,4})\b")
+_GE_SEQUENCE = (0x0019, 0x109C)
 
 _MOST_TEXT = 1024  # characters; names, numbers and descriptions have 64, names of people up to 324 (DICOM PS3.5, 6.2)
 
@@ -141,7 +141,7 @@ def read_dicom_folder(source: Path, progress: Callable[[int, int], object] | Non
         series = found.get(_key(header, path)) if header is not None and header.get("SeriesInstanceUID") else None
         if series is not None and str(header.get("SOPInstanceUID", "")) not in series.instances:
             series.faults.append(f"its file {path.name} is damaged")
-    ordered = sorted(found.values(), key=lambda one: (one.text("StudyInstanceUID"), _whole(one.head, "SeriesNumber")))
+    ordered = sorted(found.values(), key=lambda one: (one.text("StudyInstanceUID"), whole_in(one.head, "SeriesNumber")))
     return DicomFolder(ordered, [path for path, _ in damaged], num_without_image, len(paths), frozenset(deflated))
 
 
@@ -244,20 +244,7 @@ def _add(series: DicomSeries, path: Path, header: Any, digest: bytes) -> None:
         series.frames += _frames(path, header, digest)
     except (AttributeError, TypeError, ValueError, IndexError):
         series.faults.append("its files do not say where its slices lie")
-    series.num_expected = max(series.num_expected, _num_slices_said(header))
-
-
-def _num_slices_said(header: Any) -> int:
-    """How many slices the scanner says that it made; 0 where it does not say: Siemens' protocol says it of 2D alone."""
-    said = [_whole(header, "ImagesInAcquisition")]
-    if _PHILIPS_SLICES in header:
-        said.append(int(number_in(header[_PHILIPS_SLICES].value)))
-    for tag in _SIEMENS_PROTOCOLS:
-        protocol = header[tag].value if tag in header and header.get("MRAcquisitionType") == "2D" else b""
-        text = protocol.encode("ascii", "ignore") if isinstance(protocol, str) else protocol
-        if isinstance(text, bytes) and (found := _SIEMENS_SLICES.search(text)):
-            said.append(int(found[1]))
-    return max(said)
+    series.num_expected = max(series.num_expected, num_slices_said(header))
 
 
 def _frames(path: Path, header: Any, digest: bytes) -> list[Frame]:
@@ -322,16 +309,3 @@ def _floats(values: Any, count: int) -> tuple[float, ...]:
     if len(found) != count or not np.isfinite(found).all():
         raise ValueError
     return found
-
-
-def number_in(value: Any) -> float:
-    """A header's value as a number; 0 where it is none, or none that is finite."""
-    try:
-        number = float(value if not isinstance(value, bytes) else value.decode().strip("\0 "))
-    except (TypeError, ValueError):
-        return 0.0
-    return number if np.isfinite(number) else 0.0
-
-
-def _whole(header: Any, name: str) -> int:
-    return int(number_in(header.get(name)))

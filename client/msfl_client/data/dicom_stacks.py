@@ -14,7 +14,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_client.data.dicom_files import DicomSeries, Frame, number_in
+from msfl_client.data.dicom_counts import number_in
+from msfl_client.data.dicom_files import DicomSeries, Frame
 
 _SAME_MM = 1e-3  # two slices at one place
 _UNEVEN = 0.1  # of a step: how far a slice may lie from its place

@@ -52,6 +52,7 @@ def grid_rules(volume: Volume) -> Iterator[Finding]:
     shear = geometry.shear_degrees(affine)
     if shear > MAX_SHEAR_DEGREES:
         yield _finding("fail", "affine", f"sheared: voxel axes are {shear:.1f} degrees off a right angle")
+    yield from _units(volume)
     sizes = geometry.spacing_mm(affine)
     if sizes.min() < VOXEL_SIZE_MM[0] or sizes.max() > VOXEL_SIZE_MM[1]:
         low, high = VOXEL_SIZE_MM
@@ -135,6 +136,8 @@ def _forms(volume: Volume) -> Iterator[Finding]:
         yield _finding(
             "warn", "forms", "neither sform nor qform is set; left and right are a guess, and so is its place"
         )
+    if int(header["qform_code"]) == 0 and int(header["sform_code"]) > 0:
+        yield from _sizes_apart(volume)
     if int(header["sform_code"]) == 0 or int(header["qform_code"]) == 0:
         return
     try:
@@ -150,6 +153,23 @@ def _forms(volume: Volume) -> Iterator[Finding]:
     if apart_mm > FORMS_MM or turned > FORMS_DEGREES:
         text = f"sform and qform differ by up to {apart_mm:.1f} mm and {turned:.1f} degrees; the sform is used"
         yield _finding("warn", "forms-apart" if apart_mm > APART_MM else "forms", text)
+
+
+def _units(volume: Volume) -> Iterator[Finding]:
+    """Sizes and places are taken as mm, as nearly all software does."""
+    unit = volume.header.get_xyzt_units()[0]
+    if unit in ("meter", "micron"):
+        text = f"its header says that sizes are in {unit}s (xyzt_units); they are taken as mm"
+        yield _finding("warn", "units", text)
+
+
+def _sizes_apart(volume: Volume) -> Iterator[Finding]:
+    """Voxel sizes by pixdim against those by the sform, where no qform is set that could differ."""
+    by_sform, by_pixdim = geometry.spacing_mm(volume.affine), np.asarray(volume.header["pixdim"][1:4], np.float64)
+    apart_mm = float((np.abs(by_sform - np.abs(by_pixdim)) * (np.array(volume.shape) - 1)).max())
+    if not apart_mm <= FORMS_MM:
+        text = f"voxels of {size_text(by_sform)} mm by its sform, of {size_text(by_pixdim)} mm by its pixdim; "
+        yield _finding("warn", "forms-apart" if apart_mm > APART_MM else "forms", text + "the sform is used")
 
 
 def _qform(volume: Volume) -> NDArray[np.float64] | None:

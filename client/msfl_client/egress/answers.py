@@ -16,7 +16,6 @@ anything leaves; where that cannot be done, nothing does.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -27,17 +26,16 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from msfl_client.disclosure.answered_states import MOST_FIRST_SUMS
-from msfl_client.egress import ledger
-from msfl_client.egress.gateway import gateway_of
-from msfl_client.egress.ledger_line import Entry
+from msfl_client.egress.ledger_sums import ANSWERS_RESET
+from msfl_client.egress.person_lines import write_line
+from msfl_client.secure_aggregation.site_masks import answer_anew
 from msfl_client.training.site_strategy import FOLDER as STRATEGY_FOLDER
-from msfl_common import __version__
 from msfl_common.config.message_kinds import is_once
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.spelling import NAME
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.messages.records import Content, RoundTask, payload_sha256
+from msfl_common.messages.records import Content, RoundTask, request_sha256
 from msfl_common.system.files import private_folder, write_bytes
 
 Claim = Callable[[], None]
@@ -86,18 +84,6 @@ def most_answers(policy: Policy, study: StudyConfig) -> int:
     return policy.max_rounds if needed is None else min(policy.max_rounds, needed + MOST_FIRST_SUMS - 1)
 
 
-def request_sha256(purpose: str, task: RoundTask, request: Content) -> str:
-    """Digest of all that an answer follows from; how long is waited for whom is not part of it.
-
-    Only training looks at the number of rounds: its rate falls over all of them.
-    """
-    number = 0 if is_once(purpose) else task.round
-    num_rounds = task.settings.rounds.num_rounds if purpose == "train" else 0
-    settings = task.study.model_dump_json(exclude={"rounds", "segmentation"})
-    said = [purpose, task.stage, number, num_rounds, task.threshold, settings, payload_sha256(request)]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
-
 def of_same_cases(state: Path, study: str, of: str, cases: str) -> Claim:
     """Hold the cases of an answer against those of the answers before.
 
@@ -144,27 +130,16 @@ def num_answers(state: Path, study: str) -> dict[str, int | None]:
 def forget(site: SiteConfig, study: str) -> None:
     """Let a study be answered anew, from its first round on; the ledger says so first, what a strategy kept goes.
 
+    In masked sums the site then takes part with a new key, and so in a new roster.
+
     Raises:
         InputError: there is no answer to forget, or the ledger was touched.
     """
-    folder, gateway = site.state / FOLDER / study, gateway_of(site)
+    folder = site.state / FOLDER / study
     if not re.fullmatch(NAME, study) or not folder.is_dir():
         raise InputError(f"{folder.parent}: no answer to study {study} is there; see `msfl-client ledger`")
-    entry = Entry(
-        kind="answers_reset",
-        study=study,
-        round=0,
-        arrays={},
-        numbers=[],
-        num_bytes=0,
-        sha256=hashlib.sha256().hexdigest(),
-        num_cases=0,
-        version=__version__,
-    )
-    try:
-        ledger.append(gateway.ledger, entry, gateway.signer)
-    except RefusedError as error:
-        raise InputError(error.detail) from None
+    write_line(site, ANSWERS_RESET, study)
+    answer_anew(site, study)
     shutil.rmtree(site.state / STRATEGY_FOLDER / study, ignore_errors=True)
     shutil.rmtree(folder)
 

@@ -7,27 +7,43 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from msfl_client.disclosure.floors import check_floor
 from msfl_client.egress import ledger
 from msfl_client.egress.ledger_content import SENT_FOLDER, keeper
 from msfl_client.egress.ledger_late import late_of
-from msfl_client.egress.ledger_line import Entry
+from msfl_client.egress.ledger_line import Entry, InSum
+from msfl_client.secure_aggregation.kept_values import KeptValue
+from msfl_client.secure_aggregation.sum_answer import SumAnswer
 from msfl_client.site.passphrase import unlock_here
 from msfl_common import __version__
-from msfl_common.config.message_kinds import KINDS
+from msfl_common.config.message_kinds import KINDS, MASKED_AS
 from msfl_common.config.optimisation import written_out
 from msfl_common.config.policy_rules import beyond_policy
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.stages import Stage, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, MsflError, RefusedError
+from msfl_common.harmonization import Moments, Residuals
 from msfl_common.messages.ledger import add_head
-from msfl_common.messages.outgoing import Outgoing, kind_of, pack
-from msfl_common.messages.records import Content, Refusal, RoundTask, describe, pack_refusal
+from msfl_common.messages.outgoing import Masked, Outgoing, kind_of, pack
+from msfl_common.messages.records import (
+    Content,
+    ModelUpdate,
+    Refusal,
+    RoundTask,
+    ValidationMetrics,
+    describe,
+    pack_refusal,
+)
+from msfl_common.secure_aggregation.layout import Layout
 from msfl_common.trust.receipts import Signer
+
+# What a value that leaves under masks is laid out as; it is made of the request, and not needed without masks.
+AsSum = Callable[[], Layout[Any]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,7 @@ class Gateway:
         signer: signs each line; None where a site has no key, as in a simulation.
         claim: writes down that a request is answered; see `answers`. None where answers are not counted.
         answers: the one kind of message that answers the request at hand; None outside of one.
+        sum: the masked sum in which alone the answer may leave; None in a plain study.
     """
 
     policy: Policy
@@ -47,6 +64,7 @@ class Gateway:
     signer: Signer | None = None
     claim: Callable[[], None] | None = None
     answers: str | None = None
+    sum: SumAnswer | None = None
 
     @property
     def sends_head(self) -> bool:
@@ -66,40 +84,114 @@ def gateway_of(site: SiteConfig) -> Gateway:
     return Gateway(site.policy, site.state / ledger.LEDGER_FILE, signer)
 
 
-def release(gateway: Gateway, outgoing: Outgoing, study: StudyConfig, round_number: int, num_patients: int) -> Content:
-    """Check, log and pack one outgoing message; where the policy says so, keep it.
+def release(
+    gateway: Gateway,
+    outgoing: Outgoing | KeptValue,
+    study: StudyConfig,
+    round_number: int,
+    num_patients: int,
+    as_sum: AsSum | None = None,
+    in_sum: InSum | None = None,
+) -> Content:
+    """Check, log and pack one outgoing message, under masks in a study with them; where the policy says so, keep it.
 
     Args:
         gateway: whose.
-        outgoing: the message.
+        outgoing: the message, or the value of one that left under masks before.
         study: of the stage that it belongs to.
         round_number: what it answers.
         num_patients: the smallest number of patients behind any figure in it; 0 where it has no figure of a patient.
+        as_sum: of a kind that leaves under masks, how it is one vector in a sum.
+        in_sum: of shares and rosters, which sum they are of.
 
     Raises:
-        RefusedError: the site's policy does not allow this kind of message, it rests on too few cases, or it cannot be
-            kept.
+        RefusedError: the site's policy does not allow this kind of message, it rests on too few cases, it would leave
+            without masks where it must not, or it cannot be kept.
         ValueError: the request at hand is answered with another kind.
         OSError: the ledger cannot be written.
     """
-    kind = kind_of(outgoing)
-    if gateway.answers not in (None, kind):
+    kind = outgoing.facts.kind if isinstance(outgoing, KeptValue) else kind_of(outgoing)
+    if gateway.answers not in (None, kind) and MASKED_AS.get(str(gateway.answers)) != kind:
         raise ValueError(f"the request is answered with {gateway.answers}, not with {kind}")
     check_allowed(gateway.policy, kind)
     if num_patients or KINDS[kind].of_patients:
         check_floor(gateway.policy, study, num_patients)
-    packed = pack(outgoing)
+    if not isinstance(outgoing, KeptValue):
+        check_masks(gateway, study, kind)
+    claim_sum: Callable[[], None] | None = None
+    if gateway.sum is not None and (kind in MASKED_AS or isinstance(outgoing, KeptValue)):
+        value = _value(gateway.sum, outgoing, kind, as_sum, num_patients)
+        outgoing = masked = gateway.sum.hide(value)
+        in_sum, claim_sum = _in_sum(gateway.sum, masked), partial(gateway.sum.claim, value, masked)
+    assert not isinstance(outgoing, KeptValue)  # there is none without a sum
+    packed, kind = pack(outgoing), kind_of(outgoing)
     content = packed.content
     keep, sent = gateway.policy.keep_content, gateway.ledger.with_name(SENT_FOLDER)
     keep_as = keeper(keep, sent, content, packed.arrays) if keep else None
     if gateway.claim is not None:
         gateway.claim()
+    if claim_sum is not None:
+        claim_sum()
     late_of(gateway.ledger).write(gateway.signer)
-    entry = _entry(gateway, kind, content, study.name, round_number, packed.num_cases, num_patients, packed.arrays)
+    entry = _entry(
+        gateway, kind, content, study.name, round_number, packed.num_cases, num_patients, packed.arrays, in_sum=in_sum
+    )
     line = ledger.append(gateway.ledger, entry, gateway.signer, keep_as)
     if line.head_sent:
         add_head(content, line.signed_head)
     return content
+
+
+def check_kind(policy: Policy, study: StudyConfig, kind: str) -> None:
+    """Hold a kind of answer against the site's policy, in a study with masks also as what it leaves.
+
+    Raises:
+        RefusedError: with the code POLICY.
+    """
+    check_allowed(policy, kind)
+    if study.secure_aggregation.method == "masks" and kind in MASKED_AS:
+        check_allowed(policy, MASKED_AS[kind])
+
+
+def check_masks(gateway: Gateway, study: StudyConfig, kind: str) -> None:
+    """See that what is to be masked is; asked before anything is computed, and as it leaves.
+
+    Raises:
+        RefusedError: it would leave plain.
+    """
+    if kind not in MASKED_AS:
+        return
+    if gateway.sum is not None:
+        check_allowed(gateway.policy, MASKED_AS[kind])
+    elif study.secure_aggregation.method == "masks":
+        raise RefusedError(Code.BAD_SUM, f"{kind} of a study with masks was asked for without naming a sum")
+    elif gateway.policy.require_masks:
+        raise RefusedError(Code.POLICY, f"{kind} leaves under masks alone (require_masks), and the study has none")
+
+
+def _value(
+    place: SumAnswer, outgoing: Outgoing | KeptValue, kind: str, as_sum: AsSum | None, num_patients: int
+) -> KeptValue:
+    """What leaves under masks, as numbers that add up."""
+    if isinstance(outgoing, KeptValue):
+        return outgoing
+    if as_sum is None:
+        raise ValueError(f"{kind}: expected how it is laid out in a sum")
+    assert isinstance(outgoing, ModelUpdate | ValidationMetrics | Moments | Residuals)  # the kinds that are masked
+    return place.made(kind, as_sum(), outgoing, outgoing.num_cases, num_patients)
+
+
+def _in_sum(place: SumAnswer, masked: Masked) -> InSum:
+    """What the line of a value says of its sum."""
+    context = place.context
+    return InSum(
+        roster=context.roster,
+        sites=context.asked,
+        least=max(place.roster.min_sites, place.roster.threshold),
+        context=context.digest.hex(),
+        request=context.request,
+        digest=masked.hidden.head.payload,
+    )
 
 
 def release_refusal(gateway: Gateway, refusal: Refusal, task: RoundTask | None) -> Content:
@@ -134,6 +226,7 @@ def _entry(
     num_patients: int,
     arrays: dict[str, list[int]],
     code: str = "",
+    in_sum: InSum | None = None,
 ) -> Entry:
     described = describe(content)
     return Entry(
@@ -150,6 +243,7 @@ def _entry(
         code=code,
         policy=policy_sha256(gateway.policy),
         head_sent=gateway.sends_head,
+        in_sum=in_sum,
     )
 
 

@@ -15,6 +15,7 @@ from msfl_client.egress.ledger_content import SENT_FOLDER, kept_numbers
 from msfl_client.egress.ledger_late import late_of
 from msfl_client.egress.ledger_line import Line
 from msfl_client.egress.ledger_proof import Proof
+from msfl_client.egress.ledger_sums import MaskedSums
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import FORMER_CODES, SENTENCES_AT_SITE, Code
 
@@ -161,12 +162,12 @@ def gather_facts(site: SiteConfig, proof: Proof) -> Facts:
         "lines_under_this_policy": policies[now],
         "lines_under_other_policies": sum(policies.values()) - policies[now],
         "budget": [{**asdict(line), "text": str(line)} for line in budget_lines(site)],
-        "studies": [_study_document(study, site) for study in studies.values()],
+        "studies": [_study_document(study, site, proof.sums.studies.get(study.name)) for study in studies.values()],
     }
     return Facts(document, tuple(studies.values()))
 
 
-def _study_document(study: Study, site: SiteConfig) -> dict[str, Any]:
+def _study_document(study: Study, site: SiteConfig, sums: MaskedSums | None) -> dict[str, Any]:
     return {
         "study": study.name,
         "first": study.first,
@@ -175,6 +176,17 @@ def _study_document(study: Study, site: SiteConfig) -> dict[str, Any]:
         "kinds": {kind: asdict(group) for kind, group in study.kinds.items()},
         "rounds": [asdict(one) for one in study.rounds.values()],
         "refused": [asdict(one) for one in study.refused.values()],
+        "masked_sums": {
+            "values": sums.values,
+            "sums": len(sums.sums),
+            "least_sites": sums.least,
+            "sites": sorted(sums.sites),
+            "opened": len(sums.opened),
+            "rosters": sums.rosters,
+            "sentence": sums.sentence,
+        }
+        if sums
+        else None,
         "limits": {
             "rounds": {"spent": study.rounds_answered, "limit": site.policy.max_rounds},
             "answers": num_answers(site.state, study.name),

@@ -13,11 +13,33 @@ from msfl_common.errors import InputError
 from msfl_common.trust.receipts import Owner, SignedHead, Signer
 from msfl_common.trust.signatures import canonical
 
-FORMAT = 2  # lines of format 1 have no signature, and none of the fields with a default below
+# Lines of format 1 have no signature, and none of the fields with a default below; those of format 2, no `in_sum`.
+FORMAT = 3
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class InSum(_Frozen):
+    """Of which masked sum a message is a part; of a roster that was taken or confirmed, that alone.
+
+    Attributes:
+        roster: its digest.
+        sites: who was asked for a value; of shares, whose values are in the sum that they open; of a roster, who is in
+            it.
+        least: fewest sites of a sum that is opened.
+        context: digest of the sum: of roster, request, who was asked, and attempt.
+        request: digest of the request whose values are added up.
+        digest: SHA-256 of the value under its masks; of shares, digest of the opening: of the sum and its sites.
+    """
+
+    roster: str
+    sites: tuple[str, ...]
+    least: int
+    context: str = ""
+    request: str = ""
+    digest: str = ""
 
 
 class Entry(_Frozen):
@@ -29,6 +51,7 @@ class Entry(_Frozen):
         late: of a refusal that left while nothing could be written, when it left (UTC, ISO 8601); else empty.
         policy: SHA-256 of the site's policy at that time.
         head_sent: this line's number, hash and signature go to the coordinator with the message.
+        in_sum: of what leaves in a masked sum alone, or opens one; else None.
     """
 
     kind: str
@@ -45,6 +68,7 @@ class Entry(_Frozen):
     late: str = ""
     policy: str = ""
     head_sent: bool = False
+    in_sum: InSum | None = None
 
 
 class Head(_Frozen):

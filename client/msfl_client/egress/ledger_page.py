@@ -9,10 +9,18 @@ from jinja2 import Environment
 from rich.filesize import decimal
 
 from msfl_client.egress.ledger_facts import Facts
-from msfl_common.config.message_kinds import KINDS, words_of
+from msfl_client.egress.ledger_sums import ANSWERS_RESET, ROSTER_CONFIRMED
+from msfl_common.config.message_kinds import KINDS, MessageKind, words_of
 from msfl_common.system.files import write_text
 
 TEMPLATE = "ledger.html.j2"
+# What a person here did, beside what left.
+_DONE_HERE = {
+    ANSWERS_RESET: MessageKind("answers reset", "a person here let the study be answered anew", by_default=False),
+    ROSTER_CONFIRMED: MessageKind(
+        "roster confirmed", "a person here confirmed who takes part in the masked sums", by_default=False
+    ),
+}
 PAGE_START = "<title>What left "  # of every page, near its top
 
 
@@ -20,8 +28,14 @@ def write_page(path: Path, facts: Facts) -> None:
     """Write the page, whole or not at all."""
     source = (resources.files("msfl_client") / "templates" / TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"bytes": decimal, "when": _when, "answered": _answered, "grouped": _grouped}
-    page = environment.from_string(source).render(facts.document, kind_names=KINDS)
+    environment.filters |= {
+        "bytes": decimal,
+        "when": _when,
+        "answered": _answered,
+        "grouped": _grouped,
+        "capitalized": _capitalized,
+    }
+    page = environment.from_string(source).render(facts.document, kind_names={**KINDS, **_DONE_HERE})
     write_text(path, page)
 
 
@@ -35,6 +49,10 @@ def _answered(register: str) -> str:
     is_fold = stage.startswith("segmentation-")
     of = " of the model of lesions" if stage.startswith("segmentation") else ""
     return words_of(purpose) + of + (f" without fold {stage.rpartition('-')[2]}" if is_fold else "")
+
+
+def _capitalized(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _grouped(digits: str) -> str:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msfl_client.egress.ledger import LEDGER_FILE, read
 from msfl_client.egress.ledger_line import Line
 from msfl_client.egress.ledger_receipts import Countersigned, Receipts
+from msfl_client.egress.ledger_sums import SumsCheck
 from msfl_client.site.keys import has_passphrase, load_key, public_key_file
 from msfl_client.site.kit_approval import approved_kit
 from msfl_common.config.site import SiteConfig
@@ -37,6 +38,7 @@ class Proof:
         num_unsigned: of them, those without a signature; they are the first.
         end: the last of them.
         countersigned: what the coordinator has signed; set when all lines are read.
+        sums: the masked sums in it.
     """
 
     ledger: Path
@@ -48,6 +50,10 @@ class Proof:
     num_unsigned: int = 0
     end: Line | None = None
     countersigned: Countersigned = field(default_factory=Countersigned)
+    sums: SumsCheck = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sums = SumsCheck(self.ledger)
 
     @classmethod
     def of(cls, site: SiteConfig) -> Proof:
@@ -65,13 +71,15 @@ class Proof:
         """The lines, each checked before it is given out, then the end and the coordinator's signatures.
 
         Raises:
-            InputError: see `ledger.read`; or a receipt that the study's server has not signed.
+            InputError: see `ledger.read` and `SumsCheck.line`; or a receipt that the study's server has not signed.
         """
         self.num_lines = self.num_unsigned = 0
+        self.sums = SumsCheck(self.ledger)
         for line in read(self.ledger, self.owner):
             self.num_lines = line.number
             self.num_unsigned += not line.signature
             self.end = line
+            self.sums.line(line)
             yield line
         if self.owner and self.kit and self.authority:
             found = Receipts.of(self.ledger).countersigned(self.authority, self.kit.study, self.owner)
@@ -79,11 +87,12 @@ class Proof:
 
     @property
     def sentences(self) -> list[str]:
-        """What was found, once all lines are read: the chain, the signatures, the receipts."""
+        """What was found, once all lines are read: the chain, the signatures, the receipts, the masked sums."""
         if self.end is None:
             return ["The ledger is empty: nothing has left this site."]
         end = f"the last, of {self.end.time}, has the hash {self.end.hash}"
-        return [f"{self.num_lines} lines, none touched; {end}", self._signatures(), self._receipts()]
+        touched = f"{self.num_lines} lines, none touched; {end}"
+        return [touched, self._signatures(), self._receipts(), *self.sums.sentences]
 
     def _signatures(self) -> str:
         signed = self.num_lines - self.num_unsigned

@@ -126,6 +126,24 @@ class Receipts:
                 "the ledger was set back or written anew; it does not verify any more"
             )
 
+    def is_ahead_of(self, ledger: Path) -> bool:
+        """Whether the coordinator has signed a line that the ledger does not end with, or does not come to.
+
+        Raises:
+            InputError: the newest receipt, or the ledger's last line, was edited.
+        """
+        newest = self._newest()
+        if not newest:
+            return False
+        receipt, raw = self._parse(newest, "the last line"), b""
+        if ledger.exists():
+            with ledger.open("rb") as stream:
+                raw, _ = last_line(stream)
+        if not raw:
+            return True
+        last = parse_line(raw, ledger, "the last line")
+        return receipt.number > last.number or (receipt.number == last.number and receipt.hash != last.hash)
+
     def _parse(self, raw: bytes, which: str) -> Receipt:
         try:
             receipt = Receipt.model_validate_json(raw)

@@ -97,14 +97,16 @@ class SiteFit(Frozen):
     scanners: tuple[ScannerFit, ...]
 
 
-def large_groups_of_scanners(rows: Rows, patients_N: NDArray[np.str_], min_patients: int) -> Mask:
-    """The rows less those of patients whom a column sets apart within scanners, with too few others.
+def large_groups_of_scanners(
+    rows: Rows, patients_N: NDArray[np.str_], min_patients: int, among_N: Mask | None = None
+) -> Mask:
+    """The rows (`among_N` of them) less those of patients whom a column sets apart within scanners, with few others.
 
     The sums are over all scanners of the site, each about its own mean: a column says nothing of a scanner where it is
     the same for all, so that the scanners where it is not are looked at, together.
     """
     columns_NC = np.column_stack([rows.covariates_NQ.astype(np.float64), rows.features_NP])
-    keep_N = np.ones(len(rows), dtype=bool)
+    keep_N = np.ones(len(rows), dtype=bool) if among_N is None else among_N.copy()
     while (small_N := _set_apart(rows, columns_NC, patients_N, keep_N, min_patients)).any():
         keep_N &= ~np.isin(patients_N, patients_N[small_N])
     return keep_N
@@ -139,9 +141,11 @@ def compute_residuals(rows: Rows, slopes_QP: Floats) -> Residuals:
     """The second sums, over all scanners of the rows."""
     rest_NP = rows.features_NP - rows.covariates_NQ.astype(np.float64) @ slopes_QP
     intercepts_P = rest_NP.sum(axis=0)
+    num_scanners = 0
     for _, index in rows.by_scanner():
+        num_scanners += 1
         rest_NP[index] -= rest_NP[index].mean(axis=0)
-    return Residuals(len(rows), intercepts_P, (rest_NP**2).sum(axis=0))
+    return Residuals(len(rows), intercepts_P, (rest_NP**2).sum(axis=0), num_scanners)
 
 
 def fit_scanners(rows: Rows, reference: Reference) -> SiteFit:

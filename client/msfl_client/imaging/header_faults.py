@@ -31,7 +31,14 @@ def header_fault(raw: bytes, is_nifti1: bool) -> str | None:
     if bytes(header["magic"]).startswith(b"n+") and not offset >= _FIRST_VOXEL[size]:
         return f"its vox_offset is {offset:g}, within its header: expected {_FIRST_VOXEL[size]} or more"
     sizes_mm = np.asarray(header["pixdim"][1:4], np.float64)
-    if int(header["sform_code"]) <= 0 and not (np.isfinite(sizes_mm) & (sizes_mm != 0)).all():
+    if int(header["sform_code"]) <= 0 and not says_sizes(raw, is_nifti1):
         shown = " x ".join(f"{length:g}" for length in sizes_mm)
         return f"its voxel sizes (pixdim) are {shown} mm, and it has no sform to tell them; export it again from DICOM"
     return None
+
+
+def says_sizes(raw: bytes, is_nifti1: bool) -> bool:
+    """Whether its `pixdim` says how large voxels are."""
+    kind: Any = nib.Nifti1Header if is_nifti1 else nib.Nifti2Header
+    sizes_mm = np.asarray(kind(raw[: kind.sizeof_hdr], check=False)["pixdim"][1:4], np.float64)
+    return bool((np.isfinite(sizes_mm) & (sizes_mm != 0)).all())

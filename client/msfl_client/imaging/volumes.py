@@ -16,7 +16,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_client.imaging.header_faults import header_fault
+from msfl_client.imaging.geometry import spacing_mm
+from msfl_client.imaging.header_faults import header_fault, says_sizes
 from msfl_common.errors import CaseError
 
 _GZIP = b"\x1f\x8b"
@@ -70,6 +71,8 @@ def open_nifti(path: Path) -> Any:
         if fault:
             raise CaseError(fault)
         image = (nib.Nifti1Image if is_nifti1 else nib.Nifti2Image).from_bytes(raw)
+        if not says_sizes(raw, is_nifti1):
+            image.header["pixdim"][1:4] = spacing_mm(image.affine)
         needed = int(image.dataobj.offset) + image.get_data_dtype().itemsize * int(np.prod(image.shape, dtype=np.int64))
     except CaseError:
         raise

@@ -104,9 +104,10 @@ def predict_folder(
     cases, findings = find_cases(SiteConfig(name="input", data=(source,), state=output), card.study.inputs.contrasts)
     chosen.check(((case.subject, case.visit_id) for case in cases), source)
     describe_output(output, source, card, "MS lesions", origin, at_work.threshold)
-    for note in () if chosen else notes_on_folder(findings):
+    notes = () if chosen else tuple(notes_on_folder(findings))
+    for note in notes:
         on_note(note)
-    return _predict_cases(chosen.among(cases), findings, force, at_work, source, output, origin, on_case)
+    return _predict_cases(chosen.among(cases), findings, force, at_work, source, output, origin, on_case, notes)
 
 
 def predict_images(
@@ -176,6 +177,7 @@ def _predict_cases(
     output: Path,
     origin: str,
     on_case: Callable[[int, int], None],
+    notes: Sequence[str] = (),
 ) -> list[PredictedCase]:
     """Predict cases one by one; after each the table says of all files that are there which they are.
 
@@ -194,7 +196,7 @@ def _predict_cases(
             on_case(number, len(cases))
     finally:
         caution = caution_of(model.card, model.threshold)
-        write_page(output, in_table, model.card.study.name, model.threshold, caution, origin)
+        write_page(output, in_table, model.card.study.name, model.threshold, caution, origin, notes)
     if all(row.lesion_count is None for row in rows):
         first = f"{rows[0].participant_id} {rows[0].session_id}: {rows[0].status}"
         unused = none_of(len(rows), "case", "could")

@@ -48,6 +48,8 @@ left out, {{ num_warned }} with warnings. A voxel is lesion from a
 probability of {{ threshold }} on{% if caution %}.</p><p class="note">{{ caution }}.{% else %}, the study's
 threshold.{% endif %}</p>
 <p class="soft">{{ origin }}</p></header>
+{% if passed_over %}<div class="note"><p>Passed over:</p><ul>{% for text in passed_over %}<li>{{ text }}</li>{% endfor
+%}</ul></div>{% endif %}
 <main><div class="wide" tabindex="0" role="region" aria-label="Figures of all cases"><table>
 <thead><tr><th scope="col">Case</th><th scope="col" class="figure">Lesions</th>
 <th scope="col" class="figure">Volume, ml</th><th scope="col">To look at</th></tr></thead>
@@ -75,7 +77,13 @@ src="data:image/png;base64,{{ row.picture }}"></div>{% endif %}
 
 
 def write_page(
-    output: Path, rows: Sequence[PredictedCase], study: str, threshold: float, caution: str, origin: str
+    output: Path,
+    rows: Sequence[PredictedCase],
+    study: str,
+    threshold: float,
+    caution: str,
+    origin: str,
+    passed_over: Sequence[str] = (),
 ) -> Path:
     """Write `qc.html` over all cases whose files lie in a folder; returns its path.
 
@@ -86,6 +94,7 @@ def write_page(
         threshold: by which lesions were outlined.
         caution: what to know of it where it is not the study's own, or nothing.
         origin: who vouches for the model.
+        passed_over: folders and cases that were not looked at, and why.
     """
     content = (
         Environment(autoescape=True)
@@ -99,6 +108,7 @@ def write_page(
             threshold=f"{threshold:g}",
             caution=caution,
             origin=origin,
+            passed_over=passed_over,
             table=TABLE,
         )
     )

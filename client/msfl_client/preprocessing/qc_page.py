@@ -20,18 +20,25 @@ from msfl_common.config.study import Inputs
 from msfl_common.system.files import write_text
 
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ site }}: preprocessing</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="color-scheme" content="light dark">
+<title>{{ site }}: preprocessing</title>
 <style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1100px; padding: 0 1rem; color: #1b1f24; }
+:root { --text: #1b1f24; --soft: #57606a; --line: #d9dee3; --page: #fff; --odd: #ffe3b8; --link: #0550ae; }
+@media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --soft: #9aa4ae; --line: #3a424b; --page: #0f1318;
+--odd: #5a3d0c; --link: #79b8ff; } }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1100px; padding: 0 1rem;
+color: var(--text); background: var(--page); }
+a { color: var(--link); }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 table { border-collapse: collapse; font-size: 13px; } .wide { overflow-x: auto; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #d9dee3; white-space: nowrap; }
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-.odd { background: #ffe3b8; font-weight: 600; } .note { color: #57606a; }
+.odd { background: var(--odd); font-weight: 600; } .note { color: var(--soft); }
 img { width: 100%; border-radius: 4px; } details { margin: .4rem 0; } summary { cursor: pointer; }
 </style></head><body>
 <h1>{{ site }}: preprocessing</h1>
-<p>{{ rows | length }} cases in the common space (MNI152, {{ spacing }} mm){% if left_out %}, {{ left_out | length }}
+<p>{{ rows | length }} case{{ "s" if rows | length != 1 }} in the common space (MNI152, {{ spacing }} mm){%
+if left_out %}, {{ left_out | length }}
 left out{% endif %}; {{ num_odd }} to look at. Research use only.</p>
 {% if left_out %}<h2>Left out</h2>
 <table><tr><th>case</th><th>why</th></tr>

@@ -6,7 +6,7 @@ Simulation and SuperNode run this same app; they differ in where a site's config
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,22 +15,47 @@ from flwr.clientapp import ClientApp
 
 from msfl_client.disclosure.request_size import check_size
 from msfl_client.egress.answers import Claim, may_answer, most_answers
-from msfl_client.egress.gateway import check_agreed, check_allowed, check_request, gateway_of, release_refusal
+from msfl_client.egress.gateway import (
+    check_agreed,
+    check_allowed,
+    check_masks,
+    check_request,
+    gateway_of,
+    release,
+    release_refusal,
+)
 from msfl_client.rounds.handlers import HANDLERS, Handler
+from msfl_client.rounds.masks_step import masks_of, sum_of
 from msfl_client.rounds.refusals import code_of
 from msfl_client.rounds.site_context import open_context
 from msfl_client.rounds.site_log import site_log
 from msfl_client.segmentation.upstream_model import handed_model
 from msfl_client.trainer import OnProgress
-from msfl_common.config.message_kinds import REQUESTS, TEST, VALIDATION, Request
+from msfl_common.config.message_kinds import REQUESTS, Request
 from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
-from msfl_common.messages.records import Refusal, RoundTask, unpack_task
+from msfl_common.messages.records import Refusal, RoundTask, purpose_of, unpack_task
 from msfl_common.system.files import private_folder
 
 Callback = Callable[[Message, Context], Message]
 SiteOf = Callable[[Context], SiteConfig]
+
+
+@dataclass(frozen=True)
+class AppSettings:
+    """How a site's app answers.
+
+    Attributes:
+        cache_answers: whether a round that is asked for again is answered from disk, not trained again, and no other
+            request of the same round and purpose is answered (`answers`).
+        agreed: the study of the joining kit, besides which no other is served; None: any is.
+        is_simulated: whether it is a site of a simulation, whose rosters of masked sums need no person.
+    """
+
+    cache_answers: bool = False
+    agreed: StudyConfig | None = None
+    is_simulated: bool = False
 
 
 def build_app(
@@ -39,18 +64,14 @@ def build_app(
     *,
     cache_answers: bool = False,
     agreed: StudyConfig | None = None,
+    is_simulated: bool = False,
 ) -> ClientApp:
-    """The app of the site that `site_of` finds for a Flower context.
-
-    With `cache_answers`, a round that is asked for again is answered from disk, not trained again, and no other request
-    of the same round and purpose is answered (`answers`).
-    With `agreed`, the study of the joining kit, no other is served.
-    """
-    app = ClientApp()
+    """The app of the site that `site_of` finds for a Flower context; see `AppSettings`."""
+    app, settings = ClientApp(), AppSettings(cache_answers, agreed, is_simulated)
 
     def reply(message: Message, context: Context, asked: Request, handler: Handler) -> Message:
         site = site_of(context)
-        content = _answer_safely(message.content, site, on_progress, asked, handler, cache_answers, agreed)
+        content = _answer_safely(message.content, site, on_progress, asked, handler, settings)
         return Message(content, reply_to=message)
 
     for name, asked in REQUESTS.items():
@@ -71,8 +92,7 @@ def _answer_safely(
     on_progress: OnProgress,
     asked: Request,
     handler: Handler,
-    cache_answers: bool,
-    agreed: StudyConfig | None,
+    settings: AppSettings,
 ) -> RecordDict:
     """Whatever goes wrong leaves as a code from the fixed list; the detail stays in the site's own log and display."""
     task = None
@@ -80,22 +100,47 @@ def _answer_safely(
         private_folder(site.state)  # before anything is written there
         task = unpack_task(request)
         check_request(site.policy, task.study, task.round, task.stage)
-        if agreed is not None:
-            check_agreed(agreed, task.study)
+        if settings.agreed is not None:
+            check_agreed(settings.agreed, task.study)
         check_size(site, task.study)
-        check_allowed(site.policy, asked.answer)
-        claim = claim_of(site, asked.counted_as if cache_answers else None, task, request)
-        if handler.before is not None:
-            handler.before(site, task, request, claim or (lambda: None))
-        model = handed_model(site, task.study) if task.stage == "final" else None
-        context = open_context(site, task.study, on_progress, task.stage, model)
-        answer = handler.kept if cache_answers and handler.kept is not None else handler.answer
-        gateway = replace(context.gateway, claim=claim, answers=asked.answer)
-        return answer(replace(context, gateway=gateway), task, request)
+        return _answer(request, site, on_progress, asked, handler, settings, task)
     except Exception as error:
         code = code_of(error)
         on_progress(site.name, "refused", 0, 0, str(error) if isinstance(error, RefusedError) else f"{code}: {error}")
         return refuse(site, code, error, task)
+
+
+def _answer(
+    request: RecordDict,
+    site: SiteConfig,
+    on_progress: OnProgress,
+    asked: Request,
+    handler: Handler,
+    settings: AppSettings,
+    task: RoundTask,
+) -> RecordDict:
+    """The answer to a request of a study that the site takes part in."""
+    gateway, purpose = gateway_of(site), purpose_of(asked, task)
+    check_allowed(site.policy, asked.answer)
+    masks = masks_of(gateway, site, task.study, settings.is_simulated)
+    in_sum = sum_of(masks, asked, purpose, task, request)
+    claim = claim_of(site, purpose if settings.cache_answers else None, task, request)
+    gateway = replace(gateway, claim=claim, answers=asked.answer, sum=in_sum)
+    check_masks(gateway, task.study, asked.answer)
+    if in_sum is not None and (kept := in_sum.kept()) is not None:
+        return release(gateway, kept, task.settings, task.round, kept.facts.num_patients)
+    if handler.caseless is not None:
+        if masks is None:
+            raise RefusedError(Code.BAD_STUDY, "asked for a part in masked sums, but the study has none")
+        return handler.caseless(gateway, masks, task, request)
+    if handler.before is not None:
+        handler.before(site, task, request, claim or (lambda: None))
+    model = handed_model(site, task.study) if task.stage == "final" else None
+    context = open_context(site, task.study, on_progress, task.stage, model)
+    is_kept = settings.cache_answers and in_sum is None  # what leaves under masks is kept with them
+    answer = handler.kept if is_kept and handler.kept is not None else handler.answer
+    assert answer is not None  # or it takes none of the site's cases
+    return answer(replace(context, gateway=gateway), task, request)
 
 
 def claim_of(site: SiteConfig, purpose: str | None, task: RoundTask, request: RecordDict) -> Claim | None:
@@ -106,8 +151,6 @@ def claim_of(site: SiteConfig, purpose: str | None, task: RoundTask, request: Re
     """
     if purpose is None:
         return None
-    if purpose == VALIDATION and task.split == "test" and task.settings.task == "classification":
-        purpose = TEST  # a segmentation has no patients for it, and validates whatever it is asked
     return may_answer(site.state, purpose, task, request, most_answers(site.policy, task.settings))
 
 

@@ -7,15 +7,15 @@ a model's answers, as how many patients are given a class, shows only in the rou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Literal, TypeVar, Union
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
 
 from msfl_client.classification.outcome_data import Assumed, Harmonized
 from msfl_client.disclosure.budget import Spent
 from msfl_client.disclosure.floors import check_floor, floor_of
 from msfl_client.disclosure.request_size import check_size
-from msfl_client.egress.gateway import check_allowed, check_request
-from msfl_client.harmonization.combat import Rows
+from msfl_client.egress.gateway import check_allowed, check_kind, check_request
+from msfl_client.harmonization.combat import Rows, compute_moments
 from msfl_client.harmonization.site import foresee_harmonized
 from msfl_client.rounds.budget_step import foresee_measured, foresee_spent
 from msfl_client.rounds.harmonization_step import case_features, harmonization_rows
@@ -27,13 +27,13 @@ from msfl_common.config.site import SiteConfig
 from msfl_common.config.stages import Stage, fold_of, is_asked_to, stages_of, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import SENTENCES_AT_SITE, Code, RefusedError
+from msfl_common.harmonization import Moments
 from msfl_common.messages.records import RoundTask
 from msfl_common.system.files import private_folder
 
 Step = Literal["taking part", "harmonization", "training", "validation", "test"]
 _MOST_ROUNDS = 1000  # looked at
 T = TypeVar("T")
-Told = Union["Withheld", "Depends", "Trained", "Budgeted"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,9 @@ class Budgeted:
     after: Spent
 
 
+_Found = Withheld | Depends | Trained | Moments | Budgeted
+
+
 @dataclass(frozen=True)
 class Forecast:
     """What a site will not tell.
@@ -98,6 +101,7 @@ class Forecast:
         floor: fewest patients of a figure, and of each class in it.
         cases_in_sums: training cases of each class that its sums are of, where it trains a model of features.
         budget: of its training cases, where it is kept and the study fits.
+        moments: its first sums of a harmonization; they stay where they were computed.
     """
 
     site: str
@@ -107,6 +111,7 @@ class Forecast:
     assumed: str = ""
     cases_in_sums: tuple[int, ...] = ()
     budget: Budgeted | None = None
+    moments: Moments | None = field(default=None, repr=False)
 
     def hopeless(self, study: StudyConfig) -> Withheld | None:
         """Why the site would be asked in vain, whatever the round; None where something comes of it."""
@@ -137,7 +142,7 @@ def forecast(
         has_features: whether every case is taken to have every feature, as none is measured yet.
         has_budget: whether the site keeps count of what it gives out, as in a deployment.
     """
-    found: list[Told] = []
+    found: list[_Found] = []
     assumed = "each case is taken to have every feature of images" if has_features else ""
     for stage in stages_of(study):
         after_lesions = stage == "final" and study.segmentation is not None
@@ -152,12 +157,13 @@ def forecast(
         assumed,
         next((one.cases for one in found if isinstance(one, Trained)), ()),
         next((one for one in found if isinstance(one, Budgeted)), None),
+        next((one for one in found if isinstance(one, Moments)), None),
     )
 
 
 def _play(
     site: SiteConfig, study: StudyConfig, stage: Stage, on_progress: OnProgress, assumed: Assumed, has_budget: bool
-) -> Iterator[Told]:
+) -> Iterator[_Found]:
     task, settings = RoundTask(study, 1, stage=stage), study_at(study, stage)
 
     def meet() -> SiteContext:
@@ -177,8 +183,9 @@ def _play(
     rows = None
     if settings.harmonization.method != "none":
         if learns:
-            rows, refusal = _try(stage, "harmonization", lambda: _give_sums(context, task))
-            yield from refusal
+            sums, refusal = _try(stage, "harmonization", lambda: _give_sums(context, task))
+            rows = sums[0] if sums is not None else None
+            yield from refusal if sums is None else [sums[1]]
         if settings.classification is not None and settings.classification.features:
             context = _harmonized(context, task, assumed)
     if learns:
@@ -193,10 +200,11 @@ def _play(
         yield from _figures(context, replace(task, split="test"), "test", has_budget)
 
 
-def _give_sums(context: SiteContext | None, task: RoundTask) -> Rows:
+def _give_sums(context: SiteContext | None, task: RoundTask) -> tuple[Rows, Moments]:
     assert context is not None
-    check_allowed(context.site.policy, REQUESTS[f"query.{MOMENTS}"].answer)
-    return harmonization_rows(context, task)[0]
+    check_kind(context.site.policy, task.study, REQUESTS[f"query.{MOMENTS}"].answer)
+    rows = harmonization_rows(context, task)[0]
+    return rows, compute_moments(rows)
 
 
 def _spending(context: SiteContext, task: RoundTask, rows: Rows | None) -> Iterator[Withheld | Budgeted]:
@@ -225,7 +233,7 @@ def _rounds(context: SiteContext, task: RoundTask) -> Iterator[Withheld]:
     for number in numbers:
 
         def train(number: int = number) -> None:
-            check_allowed(context.site.policy, REQUESTS["train"].answer)
+            check_kind(context.site.policy, task.study, REQUESTS["train"].answer)
             check_training(context, replace(task, round=number))
 
         for one in _try(task.stage, "training", train)[1]:
@@ -241,7 +249,7 @@ def _figures(
     """What is not told of the patients of a split."""
 
     def measure() -> Foreseen:
-        check_allowed(context.site.policy, REQUESTS["evaluate"].answer)
+        check_kind(context.site.policy, task.study, REQUESTS["evaluate"].answer)
         check_floor(context.site.policy, task.study, context.learner.num_patients(task))
         found = context.learner.foresee(task)
         check_floor(context.site.policy, task.study, found.min_patients)

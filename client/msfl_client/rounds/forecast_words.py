@@ -53,7 +53,9 @@ def budget_sentence(budget: Budgeted) -> str:
 
 def forecast_document(forecast: Forecast) -> dict[str, Any]:
     """The same for programs; it counts patients and stays where it is."""
-    return asdict(forecast)
+    document = asdict(forecast)
+    del document["moments"]  # no one reads the sums there
+    return document
 
 
 def _what(one: Withheld) -> str:

@@ -8,24 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from msfl_client.disclosure.floors import floor_of
-from msfl_client.egress.answers import Claim, of_same_cases, request_sha256
-from msfl_client.egress.gateway import release
+from msfl_client.egress.answers import Claim, of_same_cases
+from msfl_client.egress.gateway import Gateway, release
 from msfl_client.harmonization.combat import compute_moments, compute_residuals, digest_of_rows
 from msfl_client.rounds.budget_step import budgeted_harmonization, budgeted_metrics, budgeted_update
 from msfl_client.rounds.harmonization_step import harmonization_rows, take_reference
+from msfl_client.rounds.masks_step import site_mask_key, site_opening, site_roster
 from msfl_client.rounds.site_context import SiteContext, train_site, validate_site
 from msfl_client.rounds.site_log import site_log
 from msfl_client.rounds.update_cache import cache_update, cached_update
+from msfl_client.secure_aggregation.site_masks import SiteMasks
 from msfl_client.segmentation.upstream_model import take_model
 from msfl_common import __version__
-from msfl_common.config.message_kinds import MOMENTS, REFERENCE, RESIDUALS, SEGMENTATION
+from msfl_common.config.message_kinds import MASK_KEY, MOMENTS, OPENING, REFERENCE, RESIDUALS, ROSTER, SEGMENTATION
 from msfl_common.config.site import SiteConfig
 from msfl_common.messages.harmonization import unpack_reference, unpack_slopes
-from msfl_common.messages.records import Content, ModelUpdate, NodeFacts, RoundTask, unpack_task_weights
+from msfl_common.messages.layouts import metrics_layout, moments_layout, residuals_layout, update_layout
+from msfl_common.messages.records import (
+    Content,
+    ModelUpdate,
+    NodeFacts,
+    RoundTask,
+    request_sha256,
+    unpack_task_weights,
+)
 from msfl_common.models.weights import Weights
 
 
@@ -34,14 +45,16 @@ class Handler:
     """What answers a request.
 
     Attributes:
-        answer: makes the answer.
+        answer: makes the answer; None where that takes none of the site's cases.
         kept: does so where answers are counted and may be asked for again; None: as `answer`.
         before: is done before the site's cases are looked at.
+        caseless: makes the answer where it takes none of the site's cases, given its part in the masked sums.
     """
 
-    answer: Callable[[SiteContext, RoundTask, Content], Content]
+    answer: Callable[[SiteContext, RoundTask, Content], Content] | None = None
     kept: Callable[[SiteContext, RoundTask, Content], Content] | None = None
     before: Callable[[SiteConfig, RoundTask, Content, Claim], None] | None = None
+    caseless: Callable[[Gateway, SiteMasks, RoundTask, Content], Content] | None = None
 
 
 def take_segmentation(site: SiteConfig, task: RoundTask, request: Content, claim: Claim) -> None:
@@ -68,10 +81,10 @@ def site_moments(context: SiteContext, task: RoundTask, _: Content) -> Content:
     """The site's training cases as the first sums of a harmonization, through the egress gateway."""
     rows, num_patients = harmonization_rows(context, task)
     context = bound_to_cases(context, task, "harmonization", digest_of_rows(rows))
-    sums = compute_moments(rows)
+    sums, as_sum = compute_moments(rows), partial(moments_layout, task.study.harmonization)
     counts = {"counts": np.array([sums.num_cases, sums.num_scanners], dtype=np.float64)}
     context = budgeted_harmonization(context, task, rows, sums.arrays | counts)
-    return release(context.gateway, sums, task.settings, task.round, num_patients)
+    return release(context.gateway, sums, task.settings, task.round, num_patients, as_sum)
 
 
 def site_residuals(context: SiteContext, task: RoundTask, request: Content) -> Content:
@@ -79,9 +92,9 @@ def site_residuals(context: SiteContext, task: RoundTask, request: Content) -> C
     rows, num_patients = harmonization_rows(context, task)
     context = bound_to_cases(context, task, "harmonization", digest_of_rows(rows))
     slopes_QP = unpack_slopes(request, (rows.covariates_NQ.shape[1], len(rows.names)))
-    sums = compute_residuals(rows, slopes_QP)
-    context = budgeted_harmonization(context, task, rows, sums.arrays)
-    return release(context.gateway, sums, task.settings, task.round, num_patients)
+    residuals, as_sum = compute_residuals(rows, slopes_QP), partial(residuals_layout, task.study.harmonization)
+    context = budgeted_harmonization(context, task, rows, residuals.arrays)
+    return release(context.gateway, residuals, task.settings, task.round, num_patients, as_sum)
 
 
 def site_reference(context: SiteContext, task: RoundTask, request: Content) -> Content:
@@ -98,7 +111,7 @@ def site_round(context: SiteContext, task: RoundTask, request: Content) -> Conte
     context = bound_to_cases(context, task, task.stage, context.learner.digest)
     weights = unpack_task_weights(request, expected=context.learner.request_like)
     update = train_site(context, task, weights)
-    return _release_update(context, task, weights, update)
+    return _release_update(context, task, update, weights)
 
 
 def cached_round(context: SiteContext, task: RoundTask, request: Content) -> Content:
@@ -114,7 +127,7 @@ def cached_round(context: SiteContext, task: RoundTask, request: Content) -> Con
             cache_update(state, digest, cases, update)
         except OSError as error:  # a full disk costs the repetition, not the round
             site_log(context.site).warning("the round's update could not be kept", exc_info=error)
-    return _release_update(context, task, weights, update)
+    return _release_update(context, task, update, weights)
 
 
 def bound_to_cases(context: SiteContext, task: RoundTask, of: str, digest: str) -> SiteContext:
@@ -135,9 +148,10 @@ def bound_to_cases(context: SiteContext, task: RoundTask, of: str, digest: str) 
     return replace(context, gateway=replace(context.gateway, claim=both))
 
 
-def _release_update(context: SiteContext, task: RoundTask, asked: Weights, update: ModelUpdate) -> Content:
+def _release_update(context: SiteContext, task: RoundTask, update: ModelUpdate, asked: Weights) -> Content:
     context = budgeted_update(context, task, asked, update)
-    return release(context.gateway, update, task.settings, task.round, context.learner.num_behind(task.round))
+    num_patients, as_sum = context.learner.num_behind(task.round), partial(update_layout, task.settings, asked)
+    return release(context.gateway, update, task.settings, task.round, num_patients, as_sum)
 
 
 def site_validation(context: SiteContext, task: RoundTask, request: Content) -> Content:
@@ -146,7 +160,8 @@ def site_validation(context: SiteContext, task: RoundTask, request: Content) -> 
     weights = unpack_task_weights(request, expected=context.learner.expected)
     metrics = validate_site(context, task, weights)
     context = budgeted_metrics(context, task, metrics)
-    return release(context.gateway, metrics, task.settings, task.round, metrics.min_patients)
+    as_sum = partial(metrics_layout, task.settings, task.split)
+    return release(context.gateway, metrics, task.settings, task.round, metrics.min_patients, as_sum)
 
 
 HANDLERS: dict[str, Handler] = {
@@ -157,4 +172,7 @@ HANDLERS: dict[str, Handler] = {
     f"query.{REFERENCE}": Handler(site_reference),
     "train": Handler(site_round, kept=cached_round),
     "evaluate": Handler(site_validation),
+    f"query.{MASK_KEY}": Handler(caseless=site_mask_key),
+    f"query.{ROSTER}": Handler(caseless=site_roster),
+    f"query.{OPENING}": Handler(caseless=site_opening),
 }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msfl_client.disclosure.floors import check_floor, floor_of
+from msfl_client.disclosure.small_groups import Mask
 from msfl_client.features.cache import features_of
 from msfl_client.features.table import FeatureTable
 from msfl_client.harmonization.combat import Rows, large_groups_of_scanners
@@ -20,9 +23,10 @@ from msfl_common.messages.records import RoundTask
 def harmonization_rows(context: SiteContext, task: RoundTask) -> tuple[Rows, int]:
     """The site's training cases for the sums of a harmonization, and how many patients they are of.
 
-    Those of groups of too few patients are left out: within the scanners, both sexes are of patients of at least the
-    floor, or only one is there; and so are those that a feature or a column of age sets apart (`small_groups`). The
-    others' scanners are fitted all the same, at the site.
+    Those of groups of too few patients are left out: whom the model does not learn from, so that the number of cases
+    tells nobody of a class that its sums are without; within the scanners, both sexes are of patients of at least the
+    floor, or only one is there; and so are those that a feature or a column of age sets apart (`small_groups`); see
+    `in_sums`. Their scanners are fitted with all, at the site.
 
     Raises:
         RefusedError: the study harmonizes nothing or leaves this site out, or no scanner has enough cases.
@@ -36,13 +40,29 @@ def harmonization_rows(context: SiteContext, task: RoundTask) -> tuple[Rows, int
     rows, chosen = training_rows(context.training, context.site, task.study.harmonization, case_features(context, task))
     floor = floor_of(context.site.policy, task.study)
     patients = np.array([case.patient for case in chosen.cases])
-    keep_N = large_groups_of_scanners(rows, patients, floor)
+    learned = context.learner.learned_patients(frozenset(patients.tolist()))
+    keep_N = in_sums(rows, patients, np.isin(patients, sorted(learned)), floor)
     if not keep_N.all():
         note = f"{int((~keep_N).sum())} of {len(rows)} cases left out of the sums: of groups of too few patients"
         context.on_progress(context.site.name, "checked", int(keep_N.sum()), len(rows), note)
     num_patients = len(set(patients[keep_N]))
     check_floor(context.site.policy, task.study, num_patients)
     return rows.take(np.flatnonzero(keep_N)), num_patients
+
+
+def in_sums(rows: Rows, patients_N: NDArray[np.str_], learned_N: Mask, floor: int) -> Mask:
+    """The rows of the sums: of all that are learned from those of large groups, and of no few patients less than all.
+
+    Who has both numbers would know how many the small groups are. So others go with them, in the order of the SHA-256
+    of their names, until they are as many as the floor; but not from a site where fewer than two floors would remain.
+    """
+    keep_N = large_groups_of_scanners(rows, patients_N, floor, learned_N)
+    missing = floor - len(set(patients_N[learned_N & ~keep_N]))
+    if not 0 < missing < floor:
+        return keep_N
+    others = sorted(set(patients_N[keep_N].tolist()), key=lambda one: hashlib.sha256(one.encode()).hexdigest())
+    fewer_N = large_groups_of_scanners(rows, patients_N, floor, keep_N & ~np.isin(patients_N, others[:missing]))
+    return fewer_N if len(set(patients_N[fewer_N])) >= 2 * floor else keep_N
 
 
 def take_reference(context: SiteContext, task: RoundTask, reference: Reference) -> None:

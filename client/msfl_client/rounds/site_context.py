@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from msfl_client.classification.outcome_data import NOTHING_ASSUMED, Assumed
-from msfl_client.classification.trainer import open_classification, split_segmentation
+from msfl_client.classification.trainer import left_out_of_sums, open_classification, split_segmentation
 from msfl_client.data.bids import Case
 from msfl_client.disclosure.floors import check_floor
 from msfl_client.egress.gateway import Gateway, check_device_hours, gateway_of
@@ -150,6 +150,7 @@ def build_context(
     else:
         split = partial(split_segmentation, site, study, stage=stage)
         learner, training, cases = open_segmentation(site, settings, devices, on_progress, split, study.name)
+        learner = replace(learner, untold=left_out_of_sums(site, study))
     if not (learner.num_train_cases or is_left_out):
         raise RefusedError(Code.NO_CASES, "no case is left to train on")
     fitted = cases if is_left_out else training
@@ -195,7 +196,9 @@ def train_site(context: SiteContext, task: RoundTask, weights: Weights, clock: C
 
     with _machine_in_use(context.site, len(context.devices), clock):
         answer, loss = _train_sparing_memory(context, task, weights, on_step)
-    return ModelUpdate(answer, context.num_train_cases, loss, time.monotonic() - start)
+    # Sums are of fewer where a harmonization could not bring every case along: as many as they tell of by class.
+    num_cases = sum(context.learner.cases_in_sums) or context.num_train_cases
+    return ModelUpdate(answer, num_cases, loss, time.monotonic() - start)
 
 
 def _train_sparing_memory(

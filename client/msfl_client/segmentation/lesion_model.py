@@ -106,7 +106,7 @@ def _with_folds(folder: Path, folds: Sequence[Path], site: SiteConfig) -> Lesion
 
 def _patients_of(card: ModelCard, site: SiteConfig) -> frozenset[str] | None:
     known = trained_on(site.state, card.study)
-    if known is None and card.provenance.sites.get(site.name):
+    if known is None and card.provenance.is_of(site.name):
         return None
     return known or frozenset()
 

@@ -64,6 +64,7 @@ class SegmentationLearner:
         digest: see `Learner`.
         floor: fewest patients of a metric.
         validation_truths: reads the validation cases' masks as they were drawn; see `own_truths`.
+        untold: training patients who are not in the number that is told, as the sums of a later stage are without them.
     """
 
     study: StudyConfig
@@ -80,11 +81,12 @@ class SegmentationLearner:
     validation_cases: tuple[NetworkInput, ...]
     validation_patients: tuple[str, ...]
     validation_truths: Callable[[], tuple[OwnTruth, ...]]
+    untold: frozenset[str] = frozenset()
 
     @property
     def num_train_cases(self) -> int:
         """See `Learner`."""
-        return len(self.train_patients)
+        return sum(patient not in self.untold for patient in self.train_patients)
 
     @property
     def num_train_patients(self) -> int:
@@ -93,6 +95,10 @@ class SegmentationLearner:
 
     def about(self, _: str) -> None:
         """See `Learner`: weights of a network are no sums that could be counted."""
+
+    def learned_patients(self, among: frozenset[str]) -> frozenset[str]:
+        """See `Learner`."""
+        return among & set(self.train_patients)
 
     def num_behind(self, number: int) -> int:
         """See `Learner`; the patches of a round can be of fewer patients than there are.
@@ -145,7 +151,16 @@ class SegmentationLearner:
         spacing_mm = (self.study.inputs.spacing_mm,) * 3
         truths = [_lesions_of(case) for case in self.validation_cases]
         guesses: tuple[Callable[[Mask], Mask], ...] = (np.copy, np.zeros_like, np.ones_like)
-        rows = ([segmentation_metrics(guess(truth), truth, spacing_mm) for truth in truths] for guess in guesses)
+        values_NGK = np.array(
+            [
+                [[*segmentation_metrics(guess(truth), truth, spacing_mm).values()] for guess in guesses]
+                for truth in truths
+            ]
+        )
+        # Each case may get another of the answers: a metric is of the cases in which any of them defines it, at most,
+        # and of those in which all do, at least.
+        most_NK, least_NK = np.fmax.reduce(values_NGK, axis=1), np.maximum.reduce(values_NGK, axis=1)
+        rows = ([dict(zip(METRICS, map(float, row), strict=True)) for row in of] for of in (most_NK, least_NK))
         with_lesions = {name for name, truth in zip(self.validation_patients, truths, strict=True) if truth.any()}
         why = f"{self.num_patients(task)} patients, {len(with_lesions)} of them with lesions"
         found = foreseen((self._told(one, 0.0) for one in rows), METRICS, why)

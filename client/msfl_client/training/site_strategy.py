@@ -21,11 +21,11 @@ from msfl_client.training.steps import Influence, influence_of, trained_paramete
 from msfl_common.config.optimisation import settings_sha256
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError, UpdateError, reason
-from msfl_common.models.weights import Weights, check_weights, to_safetensors
+from msfl_common.models.weights import STATISTICS, Weights, check_weights, to_safetensors
 from msfl_common.strategies.base import Arrays, Local, SetLike, Strategy, Trained
 from msfl_common.strategies.declared import LAYERS, expect_finished, expect_sets, parted_layers
 from msfl_common.strategies.fedavg import FedAvg
-from msfl_common.strategies.sets import expect_moderate, flattened, likes, parted, shape_only, zeros
+from msfl_common.strategies.sets import expect_moderate, flattened, length, likes, parted, shape_only, zeros
 from msfl_common.system.files import private_folder, write_bytes
 
 FOLDER = "strategy"
@@ -136,7 +136,8 @@ class SiteStrategy:
             RefusedError: what there is to answer or keep is nothing to go on from.
             OSError: it cannot be kept, so nothing may leave.
         """
-        shared = {name: after[name] for name in self.shared}
+        most = self.study.secure_aggregation.max_update_norm
+        shared = bounded_update(start.shared, {name: after[name] for name in self.shared}, most)
         if wrong := [name for name in self.stays if not np.isfinite(after[name]).all()]:
             raise RefusedError(Code.TRAINING_DIVERGED, f"{wrong[0]}: a value is not finite")
         if not any(self.strategy.overrides(one) for one in ("finish", "answered_sets", "kept_sets")):
@@ -202,6 +203,29 @@ class SiteStrategy:
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:06d}.safetensors"
+
+
+def bounded_update(before: Weights, after: Weights, most: float | None) -> Weights:
+    """Weights no further than `most` from those before: a longer way there is gone in part, in its direction.
+
+    Args:
+        before: as they were sent.
+        after: after training.
+        most: longest way of what is learned (L2 norm); running statistics go the same part of theirs. None: any.
+
+    Raises:
+        RefusedError: a value is not finite.
+    """
+    if most is None:
+        return after
+    with np.errstate(all="ignore"):
+        ways = {name: value.astype(np.float64) - before[name] for name, value in after.items()}
+        long = length({name: way for name, way in ways.items() if not name.endswith(STATISTICS)})
+    if not np.isfinite(long):
+        raise RefusedError(Code.TRAINING_DIVERGED, "the update is not finite")
+    if long <= most:
+        return after
+    return {name: (before[name] + most / long * way).astype(before[name].dtype) for name, way in ways.items()}
 
 
 def read_start(path: Path, study: StudyConfig, number: int, weights: Weights) -> Start | None:

@@ -19,12 +19,17 @@ def example(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="File to write; without it, study.yaml or site.yaml here."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="File to write, or - for the screen; without it, study.yaml or site.yaml here.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Write an example of a study's or a site's file, every setting with its meaning."""
-    from msfl_common.config.examples import EXAMPLES, write_example
+    from msfl_common.config.examples import EXAMPLES, example_text, write_example
     from msfl_common.errors import InputError
     from msfl_common.system.progress import stdout_console
 
@@ -37,6 +42,12 @@ def example(
         else:
             for key, one in EXAMPLES.items():
                 console.print(f"{key}: {one.what}")
+        return
+    if out == Path("-"):
+        if as_json:
+            print_json({"example": name, "text": example_text(name)})
+        else:
+            typer.echo(example_text(name), nl=False)
         return
     target = write_example(name, out)
     if as_json:

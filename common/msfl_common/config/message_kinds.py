@@ -25,6 +25,9 @@ RESIDUALS: Final = "residuals"
 REFERENCE: Final = "reference"
 VALIDATION: Final = "validation"
 TEST: Final = "test"  # the same request as a validation, of other patients
+MASK_KEY: Final = "mask_key"  # asks for a site's public key of secure aggregation
+ROSTER: Final = "roster"  # hands out who takes part in it
+OPENING: Final = "opening"  # asks for shares, so that a sum is opened
 
 
 def _never(_: StudyConfig) -> bool:
@@ -33,6 +36,10 @@ def _never(_: StudyConfig) -> bool:
 
 def _always(_: StudyConfig) -> bool:
     return True
+
+
+def _masks(study: StudyConfig) -> bool:
+    return study.secure_aggregation.method == "masks"
 
 
 def _harmonizes(study: StudyConfig) -> bool:
@@ -126,6 +133,33 @@ KINDS: dict[str, MessageKind] = {
         by_default=True,
         of_patients=False,
     ),
+    "mask_key": MessageKind(
+        "key for masks",
+        "public key of the site for this study's masks, signed by its registered key",
+        by_default=True,
+        of_patients=False,
+        asked_by=_masks,
+    ),
+    "masked_update": MessageKind(
+        "masked model update",
+        "a model update under masks: nobody can read it, only a sum of at least so many sites as the policy says",
+        by_default=True,
+        asked_by=_masks,
+    ),
+    "masked_sums": MessageKind(
+        "masked sums",
+        "metrics, or sums of a harmonization, under masks: nobody can read them, only a sum of at least so many sites "
+        "as the policy says",
+        by_default=True,
+        asked_by=_masks,
+    ),
+    "unmask_shares": MessageKind(
+        "shares that open a sum",
+        "shares of the masks of one sum of named sites; they tell the sum, and nothing of a site",
+        by_default=True,
+        of_patients=False,
+        asked_by=_masks,
+    ),
 }
 
 # By Flower's name of the message type: `query`, `train` or `evaluate`, and after a dot what of it.
@@ -137,12 +171,23 @@ REQUESTS: dict[str, Request] = {
     f"query.{REFERENCE}": Request("node_facts", "reference of the harmonization taken", REFERENCE, is_once=True),
     "train": Request("model_update", "training", "train"),
     "evaluate": Request("validation_metrics", "validation", VALIDATION),
+    f"query.{MASK_KEY}": Request("mask_key", "key for masks"),
+    f"query.{ROSTER}": Request("node_facts", "roster of the sums taken"),
+    f"query.{OPENING}": Request("unmask_shares", "opening of a sum"),
 }
 
 
 def is_once(purpose: str) -> bool:
     """Whether what is counted under this name is answered once in a study."""
     return purpose == TEST or any(one.is_once for one in REQUESTS.values() if one.counted_as == purpose)
+
+
+# Under which kind of masks each kind of figures leaves; of these, a policy and a study ask for both.
+MASKED_AS = {
+    "model_update": "masked_update",
+    "validation_metrics": "masked_sums",
+    "harmonization_sums": "masked_sums",
+}
 
 
 def words_of(purpose: str) -> str:

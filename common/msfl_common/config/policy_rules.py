@@ -22,6 +22,14 @@ def beyond_policy(policy: Policy, study: StudyConfig, round_number: int = 1) -> 
         yield f"{num_rounds} rounds, at most {policy.max_rounds}"
     if study.training.steps_per_round > policy.max_steps_per_round:
         yield f"{study.training.steps_per_round} steps a round, at most {policy.max_steps_per_round}"
+    masks = study.secure_aggregation
+    if masks.method == "masks" and masks.min_sites < policy.min_sites_in_sum:
+        yield (
+            f"sums of {masks.min_sites} sites (secure_aggregation.min_sites), at least {policy.min_sites_in_sum} "
+            "(policy.min_sites_in_sum)"
+        )
+    if masks.method == "none" and policy.require_masks:
+        yield "no masks (secure_aggregation.method), and `policy.require_masks` lets nothing leave without"
 
 
 def not_allowed(policy: Policy, study: StudyConfig) -> list[str]:

@@ -21,6 +21,7 @@ from msfl_common.config.former_keys import former_keys_of_site, renewed_site
 from msfl_common.config.ledger import KeepContent
 from msfl_common.config.message_kinds import KindName, allowed_by_default
 from msfl_common.config.secrets import Secret, refuse_variables
+from msfl_common.config.secure_aggregation import POOLED
 from msfl_common.config.spelling import HomePath, no_such, spelled
 from msfl_common.errors import ConfigError
 from msfl_common.feature_models.registry import SOLVABLE
@@ -47,6 +48,17 @@ class Policy(Frozen):
         description="kinds of outcome model refused: a hostile coordinator can read rows of patients out of them",
     )
     min_patients: int = Field(5, ge=1, description="fewest patients behind any update or figure that leaves the site")
+    require_masks: bool = Field(
+        False,
+        description="true: updates, sums and metrics leave under masks alone, so that the coordinator never sees this "
+        "site's by themselves",
+    )
+    min_sites_in_sum: int = Field(
+        3,
+        ge=2,
+        description="fewest sites of a masked sum that this site helps to open; in a sum of two each learns the "
+        "other's value",
+    )
     max_rounds: int = Field(1000, ge=1, description="most rounds of a study the site takes part in")
     max_steps_per_round: int = Field(10_000, ge=1, description="most optimiser steps in one round")
     max_memory_gb: float | None = Field(
@@ -150,6 +162,13 @@ class SiteConfig(Frozen):
     @classmethod
     def _of_an_earlier_version(cls, value: Any) -> Any:
         return renewed_site(value)
+
+    @field_validator("name")
+    @classmethod
+    def _of_one_site(cls, value: str) -> str:
+        if value == POOLED:
+            raise ValueError(f"{POOLED} stands for all sites together in a run's figures; choose another name")
+        return value
 
     @field_validator("data", "hours", mode="before")
     @classmethod

@@ -23,8 +23,10 @@ from msfl_common.config.base import (
 from msfl_common.config.classification import Classification, DeepModel, check_deep_model
 from msfl_common.config.feature_catalogue import HARMONIZED, known_features
 from msfl_common.config.former_keys import former_keys, renewed
+from msfl_common.config.masked_study import check_masked
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.secrets import refuse_variables
+from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.errors import ConfigError
 from msfl_common.networks.registry import Network, UNet
 from msfl_common.strategies import AnyStrategy
@@ -182,6 +184,11 @@ class StudyConfig(Frozen):
         description="of networks: how sites train together, and what becomes of their updates; null: fedavg. It holds "
         "for both stages of a study that segments before it classifies",
     )
+    secure_aggregation: SecureAggregation = Field(
+        SecureAggregation(),
+        description="how the sites' values are added up",
+        exclude_if=lambda value: value == SecureAggregation(),
+    )
     harmonization: Harmonization = Harmonization()
     classification: Classification | None = Field(
         None, description="of a classification: what is predicted, from what, and by which model"
@@ -250,6 +257,14 @@ class StudyConfig(Frozen):
             raise ValueError(
                 "segmentation: expected a classification with `features`, which the lesions are for; leave it out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sums_suffice_under_masks(self) -> Self:
+        if self.secure_aggregation.method == "masks":
+            model = self.classification.model if self.classification else None
+            rounds = [self.rounds, self.segmentation] if self.segmentation else [self.rounds]
+            check_masked(self.strategy, model, [one.max_share for one in rounds], self.left_out)
         return self
 
     @property

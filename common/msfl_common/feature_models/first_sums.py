@@ -7,7 +7,6 @@ Legend: see `msfl_common.feature_models`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -76,26 +75,17 @@ class Sums:
         return np.asarray(np.einsum("pq,pr,rq->q", projection_PQ, self.covariance, projection_PQ))
 
 
-def add_up(settings: Settings, parts: Sequence[State]) -> Sums:
-    """All sites' sums in one: scatter about the common means is that about the sites' own, and the means' own.
+def add_up(settings: Settings, told: State) -> Sums:
+    """What the first sums of all sites together tell; see `raw_sums`.
 
     Raises:
         NoCaseOfClassError: a class without a case at any site.
     """
-    counts_SK = np.stack([part["counts"] for part in parts])
-    counts_K = counts_SK.sum(axis=0)
+    counts_K = told["counts"]
     expect_every_class(settings, counts_K)
-    sums_SKP = np.stack([part["sums"] for part in parts])
-    means_KP = sums_SKP.sum(axis=0) / counts_K[:, None]
-    off_SKP = sums_SKP / np.maximum(counts_SK, 1)[..., None] - means_KP
-    squares_KP = np.sum([part["squares"] for part in parts], axis=0) + (counts_SK[..., None] * off_SKP**2).sum(axis=0)
+    means_KP = told["sums"] / counts_K[:, None]
     mean_P = counts_K @ means_KP / counts_K.sum()
-    scatter_CPP = None
-    if "scatter" in parts[0]:
-        scatter_CPP = np.sum([part["scatter"] for part in parts], axis=0)
-        of_means_KPP = np.einsum("sk,skp,skr->kpr", counts_SK, off_SKP, off_SKP)
-        scatter_CPP += of_means_KPP if len(scatter_CPP) > 1 else of_means_KPP.sum(axis=0)
-    return _without_noise(Sums(counts_K, mean_P, means_KP - mean_P, squares_KP, scatter_CPP))
+    return _without_noise(Sums(counts_K, mean_P, means_KP - mean_P, told["squares"], told.get("scatter")))
 
 
 def expect_every_class(settings: Settings, counts_K: Floats) -> None:

@@ -19,6 +19,7 @@ class Lda(LinearScores):
     kind: Literal["lda"] = Field(description="which model")
 
     can_be_solved: ClassVar[bool] = False
+    sums_suffice: ClassVar[bool] = True
     num_rounds_needed: ClassVar[int | None] = 1
 
     def num_scores(self, settings: Settings) -> int:

@@ -21,6 +21,7 @@ class LeastSquares(LinearScores):
     kind: Literal["least-squares"] = Field(description="which model")
 
     can_be_solved: ClassVar[bool] = False
+    sums_suffice: ClassVar[bool] = True
     num_rounds_needed: ClassVar[int | None] = 1
 
     def num_scatters(self, settings: Settings) -> int:

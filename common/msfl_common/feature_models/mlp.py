@@ -41,6 +41,7 @@ class MlpModel(FeatureModel):
     moving: ClassVar[tuple[str, ...]] = ("layer",)
     uses_shares: ClassVar[bool] = True
     averages: ClassVar[bool] = True
+    sums_suffice: ClassVar[bool] = True
     can_go_back: ClassVar[bool] = True
 
     def first_arrays(self, settings: Settings, num_prepared: int, seed: int) -> State:

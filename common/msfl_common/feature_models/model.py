@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,10 +60,18 @@ class FeatureModel(Frozen, ABC):
     drawn: ClassVar[tuple[str, ...]] = ()  # arrays of the first state that are drawn for the study, and stay
     above_zero: ClassVar[frozenset[str]] = frozenset({"spread"})  # arrays whose values are above 0 in every state
     # What the coordinator makes of it.
+    sums_suffice: ClassVar[bool] = False  # the sum of the answers of FIT over sites is all that it needs of them
     uses_shares: ClassVar[bool] = False  # a site's share counts, as in an average; sums count each case once
     averages: ClassVar[bool] = False  # answers of FIT are the model's own arrays, and their mean the next ones
     can_go_back: ClassVar[bool] = False  # may be set back to an earlier state where it came apart
     adds_checked: ClassVar[bool] = False  # all that is new in a state after FIT are answers, each checked by itself
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **settings: Any) -> None:
+        """A rule of its own is not what an inherited `sums_suffice` was said of."""
+        super().__pydantic_init_subclass__(**settings)
+        if "next_state" in vars(cls) and "sums_suffice" not in vars(cls):
+            cls.sums_suffice = False
 
     def check_settings(self, settings: Settings) -> None:
         """Refuse a study that the model cannot serve.

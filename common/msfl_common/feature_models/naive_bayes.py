@@ -22,6 +22,7 @@ class NaiveBayes(FeatureModel):
     kind: Literal["naive-bayes"] = Field(description="which model")
 
     can_be_solved: ClassVar[bool] = False
+    sums_suffice: ClassVar[bool] = True
     num_rounds_needed: ClassVar[int | None] = 1
     above_zero: ClassVar[frozenset[str]] = frozenset({"spread", "class_variances"})
 

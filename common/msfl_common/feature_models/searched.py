@@ -30,6 +30,7 @@ class Searched(LinearScores):
     """A linear model that is searched in rounds, as if all cases were in one place."""
 
     keeps_path: ClassVar[bool] = True
+    sums_suffice: ClassVar[bool] = True
     moving: ClassVar[tuple[str, ...]] = ("coefficients", "link")
     num_rounds_needed: ClassVar[int | None] = 1 + MAX_STEPS  # Newton's method needs 6 to 12 steps
     is_hinge: ClassVar[bool] = False  # the squared hinge's sums; else those of the (multinomial) logistic loss

@@ -148,3 +148,34 @@ def unpack_floats(content: RecordDict, shapes: Mapping[str, tuple[int, ...]]) ->
             raise UpdateError(f"{name}: expected finite values")
         arrays[name] = value
     return arrays
+
+
+def pack_bytes(data: bytes) -> ArrayRecord:
+    """Bytes as blocks of unsigned 8-bit numbers, of the size in which weights travel."""
+    step = 4 * BLOCK_VALUES
+    return ArrayRecord(
+        {
+            _BLOCK.format(number): Array(np.frombuffer(data[start : start + step], np.uint8))
+            for number, start in enumerate(range(0, len(data), step))
+        }
+    )
+
+
+def unpack_bytes(content: RecordDict, num_bytes: int) -> bytes:
+    """The bytes in a message; its blocks are dropped one by one, so that they are not there twice.
+
+    Raises:
+        UpdateError: they are not so many.
+    """
+    record, step = content.array_records.get(ARRAYS), 4 * BLOCK_VALUES
+    sizes = [min(step, num_bytes - start) for start in range(0, num_bytes, step)]
+    names = [_BLOCK.format(number) for number in range(len(sizes))]
+    if record is None or list(record) != names:
+        raise UpdateError(f"expected {len(names)} blocks of {num_bytes} bytes together")
+    for name, size in zip(names, sizes, strict=True):
+        _expect_bytes(name, record[name], size)
+    data = bytearray()
+    for name, size in zip(names, sizes, strict=True):
+        data += _decode(name, record[name], np.dtype(np.uint8), (size,)).tobytes()
+        del record[name]
+    return bytes(data)

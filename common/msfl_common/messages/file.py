@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from msfl_common.messages.records import describe
 
 Shapes = Mapping[str, list[int]]
 _REST = "rest"
+_BYTES = "base64"
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Opened:
     Attributes:
         sha256: of names and values, as in the ledger.
         arrays: by the name that the ledger has for each.
-        numbers: record to name to value.
+        numbers: record to name to value; bytes as hexadecimal digits.
     """
 
     sha256: str
@@ -50,7 +52,7 @@ def to_bytes(content: RecordDict, arrays: Shapes) -> bytes:
         "shapes": list(arrays.items()),
         "arrays": kinds,
         "metrics": {name: dict(record) for name, record in records.items() if isinstance(record, MetricRecord)},
-        "configs": {name: dict(record) for name, record in records.items() if isinstance(record, ConfigRecord)},
+        "configs": {name: _written(record) for name, record in records.items() if isinstance(record, ConfigRecord)},
     }
     parts[_REST] = np.frombuffer(json.dumps(rest).encode(), np.uint8)
     return bytes(save(parts))
@@ -73,12 +75,32 @@ def from_bytes(kept: bytes) -> Opened:
             record[name] = Array(dtype=dtype, shape=tuple(shape), stype=stype, data=part.tobytes())
         for name, values in rest["metrics"].items():
             content[name] = MetricRecord(values)
-        for name, values in rest["configs"].items():
+        configs = {name: _read(values) for name, values in rest["configs"].items()}
+        for name, values in configs.items():
             content[name] = ConfigRecord(values)
         arrays = _named(content.array_records.get(ARRAYS, ArrayRecord()), dict(rest["shapes"]))
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"holds no message ({type(error).__name__})") from None
-    return Opened(describe(content).sha256, arrays, {**rest["metrics"], **rest["configs"]})
+    shown = {
+        record: {name: value.hex() if isinstance(value, bytes) else value for name, value in values.items()}
+        for record, values in configs.items()
+    }
+    return Opened(describe(content).sha256, arrays, {**rest["metrics"], **shown})
+
+
+def _written(record: ConfigRecord) -> dict[str, Any]:
+    """A record's values as JSON has them; bytes in base64."""
+    return {
+        name: {_BYTES: base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+        for name, value in record.items()
+    }
+
+
+def _read(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: base64.b64decode(value[_BYTES], validate=True) if isinstance(value, dict) else value
+        for name, value in values.items()
+    }
 
 
 def _named(record: ArrayRecord, shapes: dict[str, list[int]]) -> dict[str, NDArray[Any]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from msfl_common.harmonization import Moments, Residuals
 from msfl_common.messages.figures import Figures, pack_figures
 from msfl_common.messages.harmonization import pack_sums
+from msfl_common.messages.masks import pack_hidden, pack_mask_key, pack_shares
 from msfl_common.messages.records import (
     Content,
     ModelUpdate,
@@ -20,8 +21,26 @@ from msfl_common.messages.records import (
     pack_metrics,
     pack_update,
 )
+from msfl_common.secure_aggregation.roster import Entry
+from msfl_common.secure_aggregation.site import Hidden, Shares
 
-Outgoing = ModelUpdate | ValidationMetrics | Moments | Residuals | NodeFacts | Figures
+
+@dataclass(frozen=True)
+class Masked:
+    """A value under its masks.
+
+    Attributes:
+        kind: of the table: an update, or sums.
+        hidden: the value.
+        num_cases: cases behind it, which the message does not say.
+    """
+
+    kind: str
+    hidden: Hidden
+    num_cases: int
+
+
+Outgoing = ModelUpdate | ValidationMetrics | Moments | Residuals | NodeFacts | Figures | Masked | Entry | Shares
 
 
 @dataclass(frozen=True)
@@ -50,8 +69,12 @@ def kind_of(outgoing: Outgoing) -> str:
             return "harmonization_sums"
         case NodeFacts():
             return "node_facts"
-        case Figures():
+        case Figures() | Masked():
             return outgoing.kind
+        case Entry():
+            return "mask_key"
+        case Shares():
+            return "unmask_shares"
 
 
 def pack(outgoing: Outgoing) -> Packed:
@@ -67,6 +90,13 @@ def pack(outgoing: Outgoing) -> Packed:
             return Packed(pack_facts(outgoing), outgoing.cases_at_least, {})
         case Figures():
             return Packed(pack_figures(outgoing), outgoing.num_cases, _shapes(outgoing.arrays))
+        case Masked():
+            shapes = {"masked": [len(outgoing.hidden.payload)]}
+            return Packed(pack_hidden(outgoing.hidden), outgoing.num_cases, shapes)
+        case Entry():
+            return Packed(pack_mask_key(outgoing), 0, {})
+        case Shares():
+            return Packed(pack_shares(outgoing), 0, {})
 
 
 def _shapes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, list[int]]:

@@ -7,13 +7,14 @@ The coordinator sends a `RoundTask` with the current weights. A site answers wit
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from msfl_common.config.classification import Split
-from msfl_common.config.message_kinds import REFERENCE
+from msfl_common.config.message_kinds import REFERENCE, TEST, VALIDATION, Request, is_once
 from msfl_common.config.spelling import NAME
 from msfl_common.config.stages import Stage, stages_of, study_at
 from msfl_common.config.study import StudyConfig, parse_study
@@ -300,6 +301,25 @@ def payload_sha256(content: Content) -> str:
         digest.update(len(piece).to_bytes(8, "big"))
         digest.update(piece)
     return digest.hexdigest()
+
+
+def purpose_of(asked: Request, task: RoundTask) -> str | None:
+    """Under what the answers to a request are counted; None where nothing is counted."""
+    if asked.counted_as == VALIDATION and task.split == "test" and task.settings.task == "classification":
+        return TEST  # a segmentation has no patients for it, and validates whatever it is asked
+    return asked.counted_as
+
+
+def request_sha256(purpose: str, task: RoundTask, request: RecordDict) -> str:
+    """Digest of all that an answer follows from; how long is waited for whom is not part of it.
+
+    Only training looks at the number of rounds: its rate falls over all of them.
+    """
+    number = 0 if is_once(purpose) else task.round
+    num_rounds = task.settings.rounds.num_rounds if purpose == "train" else 0
+    settings = task.study.model_dump_json(exclude={"rounds", "segmentation"})
+    said = [purpose, task.stage, number, num_rounds, task.threshold, settings, payload_sha256(request)]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def exactly(content: RecordDict, records: set[str], names: set[str]) -> dict[str, float]:

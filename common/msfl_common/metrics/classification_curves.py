@@ -2,7 +2,8 @@
 
 Legend: G groups (mean score, cases, positive cases; `score_bins`), E ends of groups.
 
-Groups of several sites are put together by their mean scores; those of one score become one. Inside a group nothing is
+Groups of several sites are put together by their mean scores; those in one cell of a fixed grid (`score_cells`) become
+one. Inside a group nothing is
 known of the order, so outcomes count as evenly mixed: the ROC curve is straight there and its area takes half of each
 pair. An area from groups is therefore a little nearer to chance than one from cases. On simulated sites of 60, 100 and
 250 cases (10 to 50% positive, groups of five or more) AUROC was 0.003 lower and within 0.013, AUPRC 0.01 to 0.04 lower;
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfl_common.metrics.score_bins import CASES, NUM_GROUPS, POSITIVES, SCORE
+from msfl_common.metrics.score_cells import add_to_cells, groups_of_cells
 from msfl_common.metrics.scored import gap_without_chance
 
 Floats = NDArray[np.float64]
@@ -27,12 +29,8 @@ DEFAULT_THRESHOLD = 0.5
 
 
 def pool_score_bins(sites: Iterable[Floats]) -> Floats:
-    """The groups of one class from all sites as one list, low scores first, without the rows of 0."""
-    together_G3 = np.concatenate([np.zeros((0, 3)), *sites])
-    together_G3 = together_G3[together_G3[:, CASES] > 0]
-    scores, place = np.unique(together_G3[:, SCORE], return_inverse=True)
-    counts = [np.bincount(place, together_G3[:, column], minlength=len(scores)) for column in (CASES, POSITIVES)]
-    return np.stack([scores, *counts], axis=1)
+    """The groups of one class from all sites as one list, low scores first, joined where they share a cell."""
+    return groups_of_cells(add_to_cells(np.concatenate([np.zeros((0, 3)), *sites])))
 
 
 def roc_curve(cells_G3: Floats) -> tuple[Floats, Floats]:

@@ -39,6 +39,7 @@ class Estimate:
         ci95_high: upper end of the 95% interval; NaN with the standard error.
         num_patients: patients behind it, of the smallest group that it rests on; None where a site of an earlier
             version did not tell.
+        num_sites: sites behind it, where it is of several.
     """
 
     mean: float
@@ -47,6 +48,7 @@ class Estimate:
     ci95_low: float
     ci95_high: float
     num_patients: int | None = None
+    num_sites: int | None = None
 
 
 def t95(freedom: float) -> float:
@@ -100,7 +102,8 @@ def mean_interval(mean: float, standard_error: float, freedom: float, bounds: Bo
     if math.isfinite(low) and math.isfinite(high):
         odds, step = (mean - low) / (high - mean), margin * (high - low) / ((mean - low) * (high - mean))
         ends = [odds * math.exp(min(max(sign * step, -700), 700)) for sign in (-1, 1)]
-        return low + (high - low) * ends[0] / (1 + ends[0]), high - (high - low) / (1 + ends[1])
+        first, last = low + (high - low) * ends[0] / (1 + ends[0]), high - (high - low) / (1 + ends[1])
+        return min(first, mean), max(last, mean)  # of values that differ by rounding, the ends would too
     if math.isfinite(low):
         step = min(margin / (mean - low), 700)
         return low + (mean - low) * math.exp(-step), low + (mean - low) * math.exp(step)
@@ -186,39 +189,53 @@ def pool(
         The estimate; NaN where no site has a case, or none a standard error.
     """
     sites = [estimate for estimate in estimates.values() if estimate.num_cases > 0]
-    num_cases = sum(site.num_cases for site in sites)
-    if not num_cases:
+    if len(sites) == 1 and sites[0].num_sites is not None:
+        return sites[0]  # is of several sites already
+    columns = zip(*(pooling_sums(site, spread) for site in sites), strict=True)
+    return from_pooling_sums([math.fsum(column) for column in columns] or [0.0] * NUM_POOLED, spread, bounds)
+
+
+NUM_POOLED = 11
+
+
+def pooling_sums(estimate: Estimate, spread: Spread) -> tuple[float, ...]:
+    """What of a site's estimate adds up over sites to all that `pool` needs, `NUM_POOLED` numbers.
+
+    Of a site with a standard error: one, the variance of its sum, that a case, and its square by degrees of freedom; of
+    one without: cases, and their square by degrees of freedom. Of a share, the variance is in that of one case.
+    """
+    num = estimate.num_cases
+    if not num:
+        return (0.0,) * NUM_POOLED
+    per_case = num / effective_number(estimate) if spread == "share" else estimate.standard_error**2 * num
+    freedom = freedom_of(estimate)
+    behind = (0.0, 0.0) if estimate.num_patients is None else (1.0, float(estimate.num_patients))
+    mean = (1.0, float(num), num * estimate.mean, *behind)
+    if not math.isfinite(per_case):
+        return (*mean, 0.0, 0.0, 0.0, 0.0, float(num), num * num / freedom)
+    return (*mean, 1.0, num * per_case, per_case, (num * per_case) ** 2 / freedom, 0.0, 0.0)
+
+
+def from_pooling_sums(sums: Sequence[float], spread: Spread, bounds: Bounds) -> Estimate:
+    """What `pooling_sums` of all sites come to; see `pool`."""
+    num_sites, num, total, num_telling, patients, num_known, known, per_case, square, unknown, unknown_square = sums
+    if not num:
         return Estimate(math.nan, 0, math.nan, math.nan, math.nan, 0)
-    counts_S = np.array([site.num_cases for site in sites], dtype=np.float64)
-    weights_S = counts_S / num_cases
-    mean = float(weights_S @ np.array([site.mean for site in sites]))
-    behind = [site.num_patients for site in sites if site.num_patients is not None]
-    num_patients = sum(behind) if len(behind) == len(sites) else None
+    mean, num_cases, variance, spread_of_it = total / num, int(num), known, square
+    if unknown:
+        lonely = per_case / num_known if num_known else math.nan
+        variance, spread_of_it = known + unknown * lonely, square + unknown_square * lonely**2
+    behind = int(patients) if num_telling == num_sites else None
     if spread == "share":
-        per_case_S = _completed(counts_S / np.array([effective_number(site) for site in sites]))
-        inverse = float(weights_S**2 @ (per_case_S / counts_S))
-        pooled = share_estimate(min(max(mean, 0.0), 1.0), num_cases, 1 / inverse if inverse > 0 else math.nan, 0)
-        return replace(pooled, mean=mean, num_patients=num_patients)
-    parts_S = weights_S**2 * _completed(np.array([site.standard_error for site in sites]) ** 2 * counts_S) / counts_S
-    standard_error = math.sqrt(float(parts_S.sum()))
-    freedom = _freedom(parts_S, sites) if spread == "mean" else math.inf
-    return Estimate(
-        mean, num_cases, standard_error, *mean_interval(mean, standard_error, freedom, bounds), num_patients
-    )
+        effective = num**2 / variance if variance > 0 else math.nan
+        pooled = share_estimate(min(max(mean, 0.0), 1.0), num_cases, effective, 0)
+        return replace(pooled, mean=mean, num_patients=behind, num_sites=int(num_sites))
+    standard_error = math.sqrt(variance) / num
+    freedom = variance**2 / spread_of_it if spread == "mean" and spread_of_it > 0 else math.inf
+    ends = mean_interval(mean, standard_error, freedom, bounds)
+    return Estimate(mean, num_cases, standard_error, *ends, behind, int(num_sites))
 
 
 def freedom_of(estimate: Estimate) -> float:
     """Degrees of freedom of a mean's standard error; infinite where the patients were not told."""
     return math.inf if not estimate.num_patients else max(1.0, estimate.num_patients - 1.0)
-
-
-def _freedom(parts_S: Floats, sites: Sequence[Estimate]) -> float:
-    """Satterthwaite's degrees of freedom of a sum of variances."""
-    spread = float((parts_S**2 / np.array([freedom_of(site) for site in sites])).sum())
-    return float(parts_S.sum()) ** 2 / spread if spread > 0 else math.inf
-
-
-def _completed(variances_S: Floats) -> Floats:
-    """Variances per case, unknown ones at the mean of the others; NaN where none is known."""
-    known_S = np.isfinite(variances_S)
-    return np.where(known_S, variances_S, variances_S[known_S].mean() if known_S.any() else math.nan)

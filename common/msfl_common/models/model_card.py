@@ -34,8 +34,19 @@ class Provenance(_Card):
 
     rounds_completed: int = Field(ge=0, le=1_000_000, description="rounds of training behind the weights")
     sites: dict[Name, Annotated[int, Field(ge=0, le=MOST_CASES)]] = Field(
-        max_length=10_000, description="training cases per site, as declared with the last update"
+        max_length=10_000,
+        description="training cases per site, as declared with the last update; under masks those of all, as `pooled`",
     )
+    summed_sites: tuple[Name, ...] = Field(
+        (),
+        max_length=10_000,
+        description="under masks: the sites that trained; how many cases each has is not known",
+        exclude_if=lambda value: not value,
+    )
+
+    def is_of(self, site: str) -> bool:
+        """Whether a site has trained the model."""
+        return bool(self.sites.get(site)) or site in self.summed_sites
 
 
 class ModelCard(_Card):

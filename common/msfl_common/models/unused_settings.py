@@ -59,7 +59,7 @@ def acting_settings(study: StudyConfig) -> dict[str, Any]:
         *path, name = key.split(".")
         section = plain
         for part in path:
-            section = section[part]
+            section = section.get(part, {})  # at its default it may not be written at all
         section.pop(name, None)  # one at its default may not be written at all
     return _without_empty(plain, study)
 
@@ -167,6 +167,10 @@ def _harmonizes_not(study: StudyConfig) -> str | None:
     return "harmonization.method is none" if study.harmonization.method == "none" else None
 
 
+def _masks_not(study: StudyConfig) -> str | None:
+    return "secure_aggregation.method is none" if study.secure_aggregation.method == "none" else None
+
+
 def _age_unkept(study: StudyConfig) -> str | None:
     return None if "age" in study.harmonization.covariates else "harmonization.covariates does not name age"
 
@@ -187,6 +191,8 @@ RULES: tuple[Rule, ...] = (
     Rule(("training.*",), _no_steps),
     Rule(("strategy",), _no_strategy),
     Rule(("crossfit",), _no_lesions),
+    Rule(("secure_aggregation.min_sites", "secure_aggregation.threshold"), _masks_not),
+    Rule(("secure_aggregation.max_update_norm",), _no_strategy),
     Rule(("training.patch_voxels", "training.lesion_patch_fraction", "training.augmentation.*"), _no_network),
     Rule(("validation.window_overlap",), _no_network),
     Rule(("validation.bootstrap_samples",), lambda _: "intervals are computed without resampling"),

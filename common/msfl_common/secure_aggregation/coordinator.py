@@ -101,6 +101,21 @@ class MaskedSum:
         Raises:
             CannotOpenError: not with these answers.
         """
+        plus, minus, false = self._seeds(answers)
+        total = self.total.copy()
+        add_masks(total, plus, minus)
+        return Opened(total, tuple(sorted(false)))
+
+    def can_open(self, answers: Mapping[str, Shares]) -> bool:
+        """Whether `open` would open it; the work of the masks is not done."""
+        try:
+            self._seeds(answers)
+        except CannotOpenError:
+            return False
+        return True
+
+    def _seeds(self, answers: Mapping[str, Shares]) -> tuple[list[bytes], list[bytes], set[str]]:
+        """Of the masks to add, and of those to take away, and who gave false shares of them."""
         members = sorted(self.heads)
         lost = [site for site in self.context.asked if site not in self.heads]
         false: set[str] = set()
@@ -113,9 +128,7 @@ class MaskedSum:
                 of_pair = (member, other)
                 pair = {site: shares.pairs[of_pair] for site, shares in answers.items() if of_pair in shares.pairs}
                 (plus if other < member else minus).append(self._seed(member, other, pair, false))
-        total = self.total.copy()
-        add_masks(total, plus, minus)
-        return Opened(total, tuple(sorted(false)))
+        return plus, minus, false
 
     def _seed(self, member: str, other: str, shares: Mapping[str, bytes], false: set[str]) -> bytes:
         """A member's seed of its shares, by holder, held against its commitment; who gave false ones goes into `false`.

@@ -5,6 +5,7 @@ A number is a row of `limbs` unsigned 64-bit words, lowest first; a vector is an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -57,12 +58,26 @@ class Ring:
             whole: NDArray[np.int64] = np.rint(np.ldexp(given, self.fraction_bits)).astype(np.int64)
             words: Words = whole.view(np.uint64).reshape(1, -1)
             return words
-        wide = b"".join(self._whole(value).to_bytes(8 * self.limbs, "little", signed=True) for value in given.tolist())
-        return np.ascontiguousarray(np.frombuffer(wide, "<u8").reshape(-1, self.limbs).T).astype(np.uint64)
+        return self.of_whole([self.whole(value) for value in given.tolist()], num_sites)
 
-    def _whole(self, value: float) -> int:
+    def whole(self, value: float) -> int:
+        """The number of the ring nearest to a finite value, as a multiple of 2^-fraction_bits."""
         numerator, denominator = value.as_integer_ratio()
         return round(Fraction(numerator << self.fraction_bits, denominator))
+
+    def of_whole(self, numbers: Sequence[int], num_sites: int) -> Words:
+        """Multiples of 2^-fraction_bits, as `encode` makes them of values.
+
+        Raises:
+            UpdateError: one is so large that the sum could run over.
+        """
+        most = max(map(abs, numbers), default=0)
+        if most >= (2 ** (self.bits - 1) - 2**self.fraction_bits) // num_sites:
+            raise UpdateError(
+                f"expected values below {self.bound(num_sites):g}, found {most / 2**self.fraction_bits:g}"
+            )
+        wide = b"".join(number.to_bytes(8 * self.limbs, "little", signed=True) for number in numbers)
+        return np.ascontiguousarray(np.frombuffer(wide, "<u8").reshape(-1, self.limbs).T).astype(np.uint64)
 
     def decode(self, words: Words) -> NDArray[np.float64]:
         """The numbers as float64, each correctly rounded; what lies in the upper half of the ring is negative."""
@@ -71,11 +86,14 @@ class Ring:
             signed = (words[0] << shift).view(np.int64) >> np.int64(_WORD_BITS - self.bits)
             values: NDArray[np.float64] = np.ldexp(signed.astype(np.float64), -self.fraction_bits)
             return values
+        return np.array([number / 2**self.fraction_bits for number in self.to_whole(words)], np.float64)
+
+    def to_whole(self, words: Words) -> list[int]:
+        """The numbers as multiples of 2^-fraction_bits; of a ring that fills its words."""
         wide, size = np.ascontiguousarray(words.T).astype("<u8").tobytes(), 8 * self.limbs
-        numbers = (
+        return [
             int.from_bytes(wide[start : start + size], "little", signed=True) for start in range(0, len(wide), size)
-        )
-        return np.array([number / 2**self.fraction_bits for number in numbers], np.float64)
+        ]
 
     def pack(self, words: Words) -> bytes:
         """The numbers as they are sent, `bits` each: all lowest 32 bits, then, of 48, all 16 above them."""

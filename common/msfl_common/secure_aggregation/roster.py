@@ -7,7 +7,7 @@ named in it, and that its people have heard the same digest at the other hospita
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Annotated
 
@@ -51,18 +51,11 @@ class Roster(Frozen):
         names = [entry.site for entry in self.sites]
         if names != sorted(set(names)):
             raise ValueError("expected each site once, in the order of their names")
-        for entry in self.sites:
-            if not _hides(entry.mask_key):
-                raise ValueError(f"the mask key of {entry.site} is none that two sites can agree on a secret with")
-        keys = [_public_key(entry) for entry in self.sites]
-        points = [key.public_numbers() for key in keys if key is not None]  # its text may have a remark
-        if len({entry.mask_key for entry in self.sites}) < len(keys) or len(set(points)) < len(points):
+        if sharers(self.sites):
             raise ValueError("expected another key for each site, found one twice")
-        for entry, key in zip(self.sites, keys, strict=True):
-            if key is None or not is_signed(
-                key, _PURPOSE, _content(self.study, entry.site, entry.mask_key), entry.signature
-            ):
-                raise ValueError(f"the mask key of {entry.site} is not signed by its registered key")
+        for entry in self.sites:
+            if fault := entry_fault(self.study, entry):
+                raise ValueError(fault)
         if fault := threshold_fault(len(names), self.threshold, self.min_sites):
             raise ValueError(fault)
         return self
@@ -120,6 +113,27 @@ def make_roster(study: str, entries: Sequence[Entry], threshold: int, min_sites:
     """
     ordered = tuple(sorted(entries, key=lambda entry: entry.site))
     return Roster(study=study, threshold=threshold, min_sites=min_sites, sites=ordered)
+
+
+def entry_fault(study: str, entry: Entry) -> str | None:
+    """Why an entry can stand in no roster of a study; None where it can."""
+    if not _hides(entry.mask_key):
+        return f"the mask key of {entry.site} is none that two sites can agree on a secret with"
+    key = _public_key(entry)
+    if key is None or not is_signed(key, _PURPOSE, _content(study, entry.site, entry.mask_key), entry.signature):
+        return f"the mask key of {entry.site} is not signed by its registered key"
+    return None
+
+
+def sharers(entries: Iterable[Entry]) -> set[str]:
+    """The sites that have a key which another one has."""
+    holders: dict[object, set[str]] = {}
+    for entry in entries:
+        key = _public_key(entry)
+        points = () if key is None else (key.public_numbers(),)  # its text may have a remark
+        for one in (entry.mask_key, *points):
+            holders.setdefault(one, set()).add(entry.site)
+    return set().union(*(sites for sites in holders.values() if len(sites) > 1))
 
 
 def threshold_fault(num_sites: int, threshold: int, min_sites: int) -> str | None:

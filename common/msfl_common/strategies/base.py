@@ -135,6 +135,16 @@ class Strategy(BaseModel):
     # Whether the next weights may lie outside of what the sites' weights span: variances of a batch normalisation,
     # which are averaged like weights, could then fall below 0.
     extrapolates: ClassVar[bool] = False
+    # Whether the sums over sites, weighted by cases, are all that `combine` needs of updates: it takes them as if of
+    # one site. A kind without that cannot be trained under masks.
+    sums_suffice: ClassVar[bool] = False
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **settings: Any) -> None:
+        """A rule of its own is not what an inherited `sums_suffice` was said of."""
+        super().__pydantic_init_subclass__(**settings)
+        if "combine" in vars(cls) and "sums_suffice" not in vars(cls):
+            cls.sums_suffice = False
 
     def stays(self, name: str) -> bool:  # noqa: ARG002
         """Whether an array of the network stays at each site: it never leaves, and none ever arrives."""

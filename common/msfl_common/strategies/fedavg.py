@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,5 +11,7 @@ from msfl_common.strategies.base import Strategy
 
 class FedAvg(Strategy):
     """The mean of the sites' weights, by their training cases."""
+
+    sums_suffice: ClassVar[bool] = True
 
     kind: Literal["fedavg"] = Field("fedavg", description="the mean of the sites' weights, by their training cases")

@@ -17,6 +17,7 @@ class FedAvgM(Strategy):
     """The mean of the sites' weights, which carries the ways of earlier rounds on."""
 
     extrapolates: ClassVar[bool] = True
+    sums_suffice: ClassVar[bool] = True
 
     kind: Literal["fedavgm"] = Field(
         "fedavgm", description="the mean, carried on by the ways of earlier rounds (Nesterov)"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from msfl_common.system.progress import busy
+from msfl_common.system.progress import busy, console
 
 _HELD = (signal.SIGINT, signal.SIGTERM)
 
@@ -22,6 +22,16 @@ def loading(what: str) -> Iterator[None]:
     """Say what is being loaded, as `busy`, and hold interrupts back until it is."""
     with held_interrupts(), busy(what):
         yield
+
+
+@contextmanager
+def says_how_to_resume(how: str) -> Iterator[None]:
+    """Say a line on what to do next where the block is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(how, soft_wrap=True)
+        raise
 
 
 @contextmanager

@@ -20,14 +20,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field
 
 from msfl_common import __version__
-from msfl_common.config.base import Frozen, Name, Sha256
+from msfl_common.config.base import Frozen, Name, Sha256, validate
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import ConfigError, InputError, unreadable
 from msfl_common.system.reading import MOST_KEY, mapping_of, parse_record, read_bounded
-from msfl_common.system.setting_faults import describe_faults
 from msfl_common.trust.signatures import canonical, is_signed, sign
 
 KIT_FILE = "kit.json"
@@ -213,11 +212,12 @@ def _read_file(path: Path) -> bytes:
 
 
 def _parse_study(content: bytes, source: str, version: str) -> StudyConfig:
+    found = mapping_of(content, source)
     try:
-        return StudyConfig.model_validate(mapping_of(content, source))
-    except ValidationError as error:
+        return validate(StudyConfig, found, source)
+    except ConfigError as error:
         fix = f"install MSFL {version}, as the coordinator has (here is {__version__})"
-        raise ConfigError(source, [f"{describe_faults(error, StudyConfig)[0]}; {fix}"]) from None
+        raise ConfigError(source, [f"{error.faults[0]}; {fix}"]) from None
 
 
 def _parse_certificate(content: bytes, source: str, fix: str) -> x509.Certificate:

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
+from numpy.typing import NDArray
+
+from msfl_common.errors import UpdateError
+from msfl_common.messages.layouts import POOLED, network_layout
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import Weights, expect_finite
-from msfl_common.strategies.base import WEIGHTS, Answers, Arrays, Sets
+from msfl_common.secure_aggregation.ring import Words
+from msfl_common.strategies.base import WEIGHTS, Answers, Arrays, Sets, SiteUpdate
 from msfl_common.strategies.base import Strategy as TrainingStrategy
 from msfl_common.strategies.declared import expect_like, expect_sets, parted_layers
-from msfl_common.strategies.sets import expect_moderate, flattened, length, likes, parted, zeros
+from msfl_common.strategies.sets import expect_moderate, flat_name, flattened, length, likes, parted, zeros
 from msfl_server.aggregation.combined import Combined, mean_loss, shares_of
 from msfl_server.aggregation.update_checks import moved, too_far, too_long
 from msfl_server.aggregation.update_store import Moved, StoredUpdate
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """All sites' updates as one, for a strategy."""
+
+    update: ModelUpdate
+
+    @property
+    def num_cases(self) -> int:
+        """See `SiteUpdate`."""
+        return self.update.num_cases
+
+    @property
+    def train_loss(self) -> float:
+        """See `SiteUpdate`."""
+        return self.update.train_loss
+
+    def array(self, name: str, of: str = WEIGHTS) -> NDArray[Any]:
+        """See `SiteUpdate`."""
+        return self.update.weights[name if of == WEIGHTS else flat_name(of, name)]
 
 
 @dataclass(frozen=True)
@@ -68,15 +96,54 @@ class Averaging:
         return {}
 
     def combine(self, weights: Weights, sets: Sets, updates: Mapping[str, StoredUpdate]) -> Combined:
-        """See `Strategy`."""
-        declared, shares = self.strategy.server_sets(weights), shares_of(updates, self.max_share)
+        """See `Strategy`; where the sum suffices, it is the one that masked updates have.
+
+        A model that comes apart may go further than the sum holds: its updates are averaged as they are, as what the
+        sites measure then says whether it is set back.
+        """
+        shares = shares_of(updates, self.max_share)
+        if self.strategy.sums_suffice and shares == shares_of(updates, 1.0):
+            together = None
+            with suppress(UpdateError):
+                together = self._summed(weights, updates)
+            if together is not None:
+                return self._of_sum(weights, sets, together)
         ordered = {site: updates[site] for site in shares}
-        made = self.strategy.combine(Answers(weights, sets or zeros(declared), ordered, shares))
+        return self._combined(weights, sets, ordered, shares, mean_loss(updates, self.max_share))
+
+    def combine_sum(self, weights: Weights, sets: Sets, total: Words) -> Combined:
+        """See `Strategy`."""
+        update = network_layout(self.strategy, weights).decode(total)
+        self.check(weights, update)
+        return self._of_sum(weights, sets, update)
+
+    def pooled_first_sums(self, weights: Weights, update: ModelUpdate) -> Weights | None:
+        """See `Strategy`: a network has none."""
+        del weights, update
+        return None
+
+    def _summed(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> ModelUpdate:
+        layout = network_layout(self.strategy, weights)
+        total = layout.zeros()
+        for one in updates.values():
+            figures = (one.num_cases, one.train_loss, one.seconds)
+            for where, part in layout.parts(one.stored, figures, len(updates)):
+                total[:, where] += part
+        return layout.decode(total)
+
+    def _of_sum(self, weights: Weights, sets: Sets, update: ModelUpdate) -> Combined:
+        return self._combined(weights, sets, {POOLED: _Pooled(update)}, {POOLED: 1.0}, update.train_loss)
+
+    def _combined(
+        self, weights: Weights, sets: Sets, updates: Mapping[str, SiteUpdate], shares: Mapping[str, float], loss: float
+    ) -> Combined:
+        declared = self.strategy.server_sets(weights)
+        made = self.strategy.combine(Answers(weights, sets or zeros(declared), updates, shares))
         expect_like(self.strategy, "combine", WEIGHTS, made.weights, weights)
         expect_sets(self.strategy, "combine", made.state, declared)
         expect_finite(made.weights)
         expect_moderate(made.state, declared)
-        return Combined({name: made.weights[name] for name in weights}, made.state, mean_loss(updates, self.max_share))
+        return Combined({name: made.weights[name] for name in weights}, made.state, loss)
 
     def is_moderate(self, _: Weights) -> bool:
         """See `Strategy`."""

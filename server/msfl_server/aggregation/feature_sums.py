@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from msfl_common.config.classification import Classification
 from msfl_common.feature_models import Phase, check_state, contribution_like, is_finished, model_of, phase_of
+from msfl_common.messages.layouts import POOLED, feature_layout
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import Weights
+from msfl_common.secure_aggregation.ring import Words
 from msfl_common.strategies.base import Sets
 from msfl_server.aggregation.combined import Combined, mean_loss
 from msfl_server.aggregation.feature_models.checks import check_contribution, odd_inputs, odd_leaves
-from msfl_server.aggregation.feature_models.combine import combine
+from msfl_server.aggregation.feature_models.combine import combine, pooled
 from msfl_server.aggregation.update_checks import moved, too_far
 from msfl_server.aggregation.update_store import Moved, StoredUpdate
 
@@ -58,13 +60,32 @@ class FeatureSums:
         return {site: update.load(like) for site, update in updates.items()}
 
     def combine(self, weights: Weights, _: Sets, updates: Mapping[str, StoredUpdate]) -> Combined:
-        """See `Strategy`."""
+        """See `Strategy`; where the sum suffices, it is the one that masked answers have."""
         like = self.answer_like(weights)
-        contributions = {site: (update.load(like), update.num_cases) for site, update in updates.items()}
+        each = {
+            site: ModelUpdate(one.load(like), one.num_cases, one.train_loss, one.seconds)
+            for site, one in sorted(updates.items())
+        }
+        if (together := pooled(self.settings, weights, each, self.max_share)) is not None:
+            return self._combined(weights, {POOLED: together}, together.train_loss)
+        return self._combined(weights, each, mean_loss(updates, self.max_share))
+
+    def combine_sum(self, weights: Weights, _: Sets, total: Words) -> Combined:
+        """See `Strategy`."""
+        update = feature_layout(self.settings, weights).decode(total)
+        self.check(weights, update)
+        return self._combined(weights, {POOLED: update}, update.train_loss)
+
+    def pooled_first_sums(self, weights: Weights, update: ModelUpdate) -> Weights | None:
+        """See `Strategy`."""
+        return update.weights if phase_of(weights) is Phase.PREPARE else None
+
+    def _combined(self, weights: Weights, updates: Mapping[str, ModelUpdate], loss: float) -> Combined:
+        contributions = {site: (one.weights, one.num_cases) for site, one in updates.items()}
         after = combine(self.settings, weights, contributions, self.max_share)
         if phase_of(weights) is Phase.PREPARE or not model_of(self.settings).adds_checked:
             check_state(self.settings, after)
-        return Combined(after, {}, mean_loss(updates, self.max_share))
+        return Combined(after, {}, loss)
 
     def check(self, weights: Weights, update: ModelUpdate) -> Moved:
         """See `Strategy`."""

@@ -9,6 +9,7 @@ from msfl_common.config.classification import DeepModel
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import Weights
+from msfl_common.secure_aggregation.ring import Words
 from msfl_common.strategies.base import Sets
 from msfl_common.strategies.fedavg import FedAvg
 from msfl_server.aggregation.averaging import Averaging
@@ -59,6 +60,16 @@ class Strategy(Protocol):
         Raises:
             MsflError: they cannot be combined.
         """
+
+    def combine_sum(self, weights: Weights, sets: Sets, total: Words) -> Combined:
+        """The same from the sum of all updates, as `msfl_common.messages.layouts` lays them out.
+
+        Raises:
+            MsflError: it is none that cases give, or cannot be combined.
+        """
+
+    def pooled_first_sums(self, weights: Weights, update: ModelUpdate) -> Weights | None:
+        """Of a sum of first sums of a model of features, its arrays; else None."""
 
     def is_moderate(self, weights: Weights) -> bool:
         """Whether combined weights are such that sites will answer them."""

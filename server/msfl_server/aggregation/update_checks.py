@@ -9,12 +9,11 @@ import numpy as np
 
 from msfl_common.config.study import Rounds
 from msfl_common.errors import UpdateError
-from msfl_common.models.weights import Weights
+from msfl_common.models.weights import STATISTICS, Weights
 
 FACTS_STEP = 5  # sites round the number of cases in their facts down to a multiple of it
 FURTHEST = 10.0  # times what is usual in the round
 _STILL_NEAR = 0.1  # share of the weights' own length that any site may move
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch normalisation: counted, not learned
 _BLOCK = 2**20
 
 
@@ -51,7 +50,7 @@ def moved(weights: Weights, before: Weights) -> tuple[float, float]:
             there, here = value.reshape(-1), before[name].reshape(-1)
             for start in range(0, there.size, _BLOCK):
                 step = there[start : start + _BLOCK].astype(np.float64) - here[start : start + _BLOCK]
-                squares[name.endswith(_STATISTICS)] += float(step @ step)
+                squares[name.endswith(STATISTICS)] += float(step @ step)
     return float(np.sqrt(squares[0])), float(np.sqrt(squares[1]))
 
 

@@ -45,7 +45,11 @@ class StoredUpdate:
 
     def array(self, name: str, of: str = WEIGHTS) -> NDArray[Any]:
         """See `msfl_common.strategies.base.SiteUpdate`."""
-        start, shape = self.places[name if of == WEIGHTS else flat_name(of, name)]
+        return self.stored(name if of == WEIGHTS else flat_name(of, name))
+
+    def stored(self, name: str) -> NDArray[Any]:
+        """An array by the name that it has in the update."""
+        start, shape = self.places[name]
         values = np.fromfile(self.file, self.dtype, math.prod(shape), offset=self.dtype.itemsize * start)
         return values.reshape(shape)
 

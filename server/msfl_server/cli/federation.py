@@ -120,6 +120,8 @@ def status(
                 live.update(_table(study))
     else:
         stdout_console().print(_table(study))
+        for line in _roster(study):
+            stdout_console().print(line, soft_wrap=True)
     last = read_status(study.status)
     if not _is_running(study) and (last is None or last.state != "finished"):
         raise typer.Exit(1)
@@ -151,16 +153,28 @@ def _is_running(study: StudyFolder) -> bool:
 
 
 def _document(study: StudyFolder) -> dict[str, object]:
+    from msfl_server.run.roster_lines import roster_document, unconfirmed
     from msfl_server.run.status import read_status
     from msfl_server.study.folder import certificate_warning, list_sites
 
-    last = read_status(study.status)
+    last, running = read_status(study.status), _is_running(study)
+    roster = roster_document(study.run, unconfirmed(last) if running else ())
     return {
-        "running": _is_running(study),
+        "running": running,
         "sites": list_sites(study),
         "run": json.loads(last.model_dump_json()) if last else None,
         "certificate_warning": certificate_warning(study),
+        **({"roster": roster} if roster else {}),
     }
+
+
+def _roster(study: StudyFolder) -> list[str]:
+    """The roster of the sums under masks, where the study has one, and who has not confirmed it."""
+    from msfl_server.run.roster_lines import confirmation_line, roster_lines, unconfirmed
+    from msfl_server.run.status import read_status
+
+    names = unconfirmed(read_status(study.status)) if _is_running(study) else ()
+    return [*roster_lines(study.run), *([confirmation_line(names)] if names else [])]
 
 
 def _table(study: StudyFolder) -> Table:
@@ -183,7 +197,7 @@ def _table(study: StudyFolder) -> Table:
             left = f", {minutes:.0f} min left" if last.deadline else ""
             doing = f"waited for: {last.doing}{left}"
         elif last and (failure := next((failure for failure in last.failed if failure.site == name), None)):
-            from msfl_server.rounds.exchange import meaning_of
+            from msfl_server.rounds.failures import meaning_of
 
             doing = f"left out of the last round: {failure.code}, {meaning_of(failure.code)}"
         table.add_row(name, since[:19].replace("T", " ") or "-", doing)

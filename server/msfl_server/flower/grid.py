@@ -41,7 +41,8 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from msfl_server.flower.control import LinkAddress
 from msfl_server.flower.control_port import ASKED_HEADER, REFUSED, SECRET_HEADER
 from msfl_server.flower.object_folder import LARGE_BYTES, ObjectFolder
-from msfl_server.rounds.exchange import TOO_LARGE, UNREADABLE, Presence
+from msfl_server.rounds.exchange import Presence
+from msfl_server.rounds.failures import TOO_LARGE, UNREADABLE
 from msfl_server.rounds.reply_bounds import REST, ReplyBounds, bounds_of_bytes
 from msfl_server.study.ledger_heads import Notary
 
@@ -113,6 +114,7 @@ class DeployedGrid(HttpGrid):
         self._files = ObjectFolder.beside(link.database)
         self.notary: Notary | None = None
         self.members: Callable[[], Iterable[str]] | None = None  # the sites that are authorised at this moment
+        self.registered_key: Callable[[str], str] | None = None  # the public key that a site was authorised with
 
     def _connect(self) -> None:
         self._client = RuntimeHttpClient.from_server_address(

@@ -45,6 +45,7 @@ from msfl_server.study.folder import list_sites, open_notary, open_study
 from msfl_server.study.model_signer import model_signer
 from msfl_server.study.paths import StudyFolder
 from msfl_server.study.server_config import load_server
+from msfl_server.study.site_keys import read_public_key
 
 LINK_START_S = 60.0
 
@@ -128,6 +129,7 @@ def run_study(folder: StudyFolder) -> None:
         status.watch(grid.presence)
         grid.notary = open_notary(folder)
         grid.members = lambda: list_sites(folder)
+        grid.registered_key = lambda site: read_public_key(folder.public_key_file(site))
 
         def first_of(stage: Stage, out: Path) -> Weights:
             start_from = server.start_from or own_start(study, folder.run) if stage == "final" else None

@@ -12,6 +12,7 @@ from msfl_common.metrics.calibration_line import FEWEST_OF_EACH, calibration_gro
 from msfl_common.metrics.classification_curves import DEFAULT_THRESHOLD, precision_recall_curve, roc_curve
 from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.metrics.score_bins import CASES, POSITIVES
+from msfl_common.secure_aggregation.layout import POOLED
 from msfl_server.report.charts import (
     MANY_SITES_COLOUR,
     SITE_COLOURS,
@@ -38,6 +39,7 @@ def classification_section(summary: Summary, study: StudyConfig) -> dict[str, An
     if found is None or study.classification is None:
         return None
     asked = [left_out] if left_out is not None else [site.name for site in summary.sites]
+    told = [name for name in found.sites if name != POOLED]
     return {
         "facts": _facts(found, left_out if found.split == "test" else None),
         "charts": _charts(found),
@@ -45,13 +47,13 @@ def classification_section(summary: Summary, study: StudyConfig) -> dict[str, An
         "legend": _legend(found),
         "has_bold": len(found.curve_names) == 1,
         "together": _together(found),
-        "sites": [{"name": name, "num_cases": site.num_cases} for name, site in found.sites.items()],
+        "sites": [{"name": name, "num_cases": site.num_cases} for name, site in found.sites.items() if name in told],
         "num_cases": sum(site.num_cases for site in found.sites.values()),
-        "rows": [_row(name, metric, list(found.sites)) for name, metric in summary.metrics.items()],
-        "metrics_csv": _metrics_csv(summary, list(found.sites)),
+        "rows": [_row(name, metric, told) for name, metric in summary.metrics.items()],
+        "metrics_csv": _metrics_csv(summary, told),
         "matrices": _matrices(found),
         "silent": [name for name in asked if name not in found.sites],
-        "withheld": [name for name, site in found.sites.items() if site.confusion is None],
+        "withheld": [name for name in told if found.sites[name].confusion is None],
         "counts": class_counts_table(found),
         "patients": patients_table(found, study),
         "coefficients": coefficients_table(found, study),
@@ -77,8 +79,8 @@ def _charts(found: ClassificationSummary) -> list[dict[str, Any]]:
     if not any(len(groups_G3) for groups_G3 in together):
         return []
     if len(together) == 1:
-        thin, bold = {site: found.groups_at(site, 0) for site in found.sites}, together[0]
-        what = f"{len(thin)} sites and all of them together"
+        thin, bold = {site: found.groups_at(site, 0) for site in found.sites if site != POOLED}, together[0]
+        what = f"{len(thin)} sites and all of them together" if thin else "all sites together"
     else:
         thin, bold = dict(zip(found.curve_names, together, strict=True)), None
         what = f"{len(thin)} classes, all sites together"
@@ -145,14 +147,15 @@ def _calibration_note(found: ClassificationSummary) -> str:
     )
     if len(found.curve_names) > 1:
         return note
-    out = [name for name in found.sites if calibration_line(found.groups_at(name, 0), found.design_effect) is None]
+    at_sites = [name for name in found.sites if name != POOLED]
+    out = [name for name in at_sites if calibration_line(found.groups_at(name, 0), found.design_effect) is None]
     left = f" Without a line of their own, of too few such cases: {', '.join(out)}." if out else ""
     return f"{note} The band is 95%; points: groups of about 40 cases or more, with Wilson's interval.{left}"
 
 
 def _legend(found: ClassificationSummary) -> list[tuple[str, str]]:
     is_binary = len(found.curve_names) == 1
-    names = list(found.sites) if is_binary else list(found.curve_names)
+    names = [name for name in found.sites if name != POOLED] if is_binary else list(found.curve_names)
     if len(names) > len(SITE_COLOURS):
         return [("Each site" if is_binary else "Each class", MANY_SITES_COLOUR)]
     return list(zip(names, site_colours(len(names)), strict=True))
@@ -198,7 +201,9 @@ def _cell(name: str, figure: MetricSummary | SiteMetric | None) -> dict[str, str
 def _matrices(found: ClassificationSummary) -> list[dict[str, Any]]:
     """The confusion matrix of all sites, then of each."""
     matrices: list[tuple[str, Confusion]] = [
-        (name, site.confusion) for name, site in found.sites.items() if site.confusion is not None
+        ("All sites" if name == POOLED else name, site.confusion)
+        for name, site in found.sites.items()
+        if site.confusion is not None
     ]
     if (pooled := found.confusion) is not None and len(matrices) > 1:
         matrices.insert(0, ("All sites", tuple(tuple(row) for row in pooled.tolist())))

@@ -55,7 +55,7 @@ def _metric_rows(name: str, metric: MetricSummary) -> list[dict[str, Any]]:
         }
 
     sites = [row(site, at, at.num_cases) for site, at in metric.per_site.items()]
-    return [*sites, row("all sites", metric, sum(at.num_cases for at in metric.per_site.values()))]
+    return [*sites, row("all sites", metric, metric.num_cases)]
 
 
 def curves(summary: Summary) -> list[dict[str, Any]]:
@@ -74,6 +74,7 @@ def curves(summary: Summary) -> list[dict[str, Any]]:
                 r.round: r.per_site[name][site.name] for r in summary.history if site.name in r.per_site.get(name, {})
             }
             for site in summary.sites
+            if not summary.is_pooled
         }
         svg = learning_curve(f"curve-{name}", pooled, sites)
         drawn.append(_curve(ALL_METRICS[name].title, pooled, svg, sites))
@@ -95,7 +96,9 @@ def _curve(
 
 def legend(summary: Summary) -> list[tuple[str, str]]:
     """Line colours of the sites, where the history knows them."""
-    if not any(name in result.per_site for result in summary.history for name in HEADLINE[summary.task]):
+    if summary.is_pooled or not any(
+        name in result.per_site for result in summary.history for name in HEADLINE[summary.task]
+    ):
         return []
     if len(summary.sites) > len(SITE_COLOURS):
         return [("Each site", MANY_SITES_COLOUR)]

@@ -16,7 +16,7 @@ from msfl_common.system.words import counted
 from msfl_server.report.charts import format_interval, format_value
 from msfl_server.results.received import Tally, tally, title_of, totals
 from msfl_server.results.summary import MetricSummary, Summary
-from msfl_server.rounds.exchange import meaning_of
+from msfl_server.rounds.failures import meaning_of
 from msfl_server.study.ledger_heads import HEADS_FILE, MEANINGS, compare
 
 # What a figure says to who has not met it, for one that is as high as can be told.
@@ -32,7 +32,7 @@ _PLAIN = {
 
 def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
     """Some sentences: what was trained, by whom and from how much, how good it is, and what is not known."""
-    names = [site.name for site in summary.sites]
+    names = summary.site_names
     cases = sum(site.cases_train for site in summary.sites)
     who = f"{counted(len(names), 'site')} ({', '.join(names)})" if names else "No site"
     sentences = [
@@ -110,7 +110,7 @@ def _how_good(summary: Summary) -> str:
     if name is None:
         return "How good it is is not known: no site told a figure; the reasons stand below."
     metric: MetricSummary = summary.metrics[name]
-    cases = sum(site.num_cases for site in metric.per_site.values())
+    cases = metric.num_cases
     split = summary.classification.split if summary.classification else "validation"
     told = f"{_PLAIN[name]} is {format_value(name, metric.mean)}"
     if metric.ci95_low is not None:
@@ -120,8 +120,8 @@ def _how_good(summary: Summary) -> str:
         few = few or f" There is no interval ({format_interval(name, None, None)}): take it as a hint alone."
     seen = "whom the choice of the threshold has seen" if split == "validation" and summary.classification else ""
     basis = f"{cases} {split} cases, which it was not trained on{', but ' + seen if seen else ''}"
-    others = f" {len(metric.per_site)} of {len(summary.sites)} sites told it."
-    return f"Measured on {basis}: {told}.{others if len(metric.per_site) < len(summary.sites) else ''}{few}"
+    others = f" {metric.num_sites} of {summary.num_sites} sites told it."
+    return f"Measured on {basis}: {told}.{others if metric.num_sites < summary.num_sites else ''}{few}"
 
 
 def _rounds(rounds: list[int]) -> str:

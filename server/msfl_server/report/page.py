@@ -20,6 +20,7 @@ from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
 from msfl_common.metrics.segmentation import NATIVE_METRICS
 from msfl_common.system.files import write_text
+from msfl_common.system.words import counted as with_number
 from msfl_server.report.charts import (
     PREDICTION_COLOUR,
     REFERENCE_COLOUR,
@@ -73,9 +74,10 @@ def write_report(
     page = render(
         "report.html.j2",
         summary=summary,
-        headline=[_headline(name, metric, len(summary.sites)) for name, metric in _in_order(summary)],
+        headline=[_headline(name, metric, summary.num_sites) for name, metric in _in_order(summary)],
         few_patients=_few(summary),
         untold=untold_of(summary),
+        masked=say_masked(summary),
         plain=plain_summary(summary, study),
         excluded=exclusions(summary),
         left=what_left(out),
@@ -106,26 +108,33 @@ def write_report(
 def render_table(summary: Summary, console: Console) -> None:
     """Print the headline figures as a table."""
     table = Table(
-        title=f"{summary.study}: {summary.strategy}, {summary.rounds_in_words}, {len(summary.sites)} sites",
+        title=f"{summary.study}: {summary.strategy}, {summary.rounds_in_words}, {summary.num_sites} sites",
         caption=f"mean over {_split(summary)} cases; better: ↑ higher, ↓ lower" + _targets(summary) + _grids(summary),
     )
     table.add_column("Metric")
     table.add_column("Mean", justify="right")
     table.add_column("95% CI", justify="right")
     table.add_column("Cases", justify="right")
-    for row in (_headline(name, metric, len(summary.sites)) for name, metric in _in_order(summary)):
+    for row in (_headline(name, metric, summary.num_sites) for name, metric in _in_order(summary)):
         cases = "\n".join(filter(None, (str(row["num_cases"]), row["sites"])))
         table.add_row(f"{row['title']} {row['arrow']}".rstrip(), row["mean"], row["interval"], cases)
     if table.rows:
         console.print(table)
     else:
         console.print(f"{table.title}. No metric yet.")
-    for line in filter(None, (_few(summary), *untold_of(summary))):
+    for line in filter(None, (say_masked(summary), _few(summary), *untold_of(summary))):
         console.print(line)
 
 
+def say_masked(summary: Summary) -> str:
+    """One line where the sites' values were added up under masks; else empty."""
+    if not summary.is_pooled:
+        return ""
+    return f"Sums of {with_number(summary.num_sites, 'site')} under masks: no site's own figures are known."
+
+
 def _few(summary: Summary) -> str:
-    return say_few(summary.few_patients, summary.metrics, len(summary.sites))
+    return say_few(summary.few_patients, summary.metrics, summary.num_sites)
 
 
 def _in_order(summary: Summary) -> list[tuple[str, MetricSummary]]:
@@ -144,7 +153,7 @@ def _headline(name: str, metric: MetricSummary, num_sites: int) -> dict[str, Any
         **_direction(facts),
         "mean": format_value(name, metric.mean),
         "interval": format_interval(name, metric.ci95_low, metric.ci95_high),
-        "num_cases": sum(site.num_cases for site in metric.per_site.values()),
+        "num_cases": metric.num_cases,
         "sites": say_sites(metric, num_sites),
         "bar": bar,
     }
@@ -203,7 +212,7 @@ def _tiles(summary: Summary) -> list[dict[str, str]]:
     tiles += [
         {
             "label": "Sites",
-            "value": str(len(summary.sites)),
+            "value": str(summary.num_sites),
             "note": _cases(summary),
         },
         {
@@ -248,7 +257,7 @@ def _few_note(summary: Summary, name: str) -> str:
     """On a tile, how few patients and sites a figure is of; empty where they are not few."""
     count = summary.few_patients.get(name)
     few = [] if count is None else [f"from {counted(name, count)}"]
-    few += filter(None, [say_sites(summary.metrics[name], len(summary.sites))])
+    few += filter(None, [say_sites(summary.metrics[name], summary.num_sites)])
     return f"; {', '.join(few)}" if few else ""
 
 
@@ -262,7 +271,7 @@ def _conduct(summary: Summary) -> str:
 def _site_rows(summary: Summary) -> list[dict[str, Any]]:
     """Every metric at every site."""
     rows = []
-    for site in summary.sites:
+    for site in () if summary.is_pooled else summary.sites:
         cells = []
         for name, metric in _in_order(summary):
             at_site = metric.per_site.get(site.name)
@@ -280,7 +289,7 @@ def _segmentation(summary: Summary, study: StudyConfig) -> dict[str, str]:
         for name, metric in told
     )
     return {
-        "rounds": f"{summary.rounds_completed} rounds at {len(summary.sites)} sites",
+        "rounds": f"{summary.rounds_completed} rounds at {summary.num_sites} sites",
         "figures": figures or "no site reported a metric",
         "link": f"{SEGMENTATION_FOLDER}/{REPORT_FILE}",
         "crossfit": crossfit_note(study),

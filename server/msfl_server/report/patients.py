@@ -5,24 +5,22 @@ All of it is made of what sites send for the model itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
+from msfl_common.secure_aggregation.layout import POOLED
 from msfl_server.report.inputs import is_harmonized, title_of, unit_of
 from msfl_server.results.classification import ClassificationSummary, Part
-from msfl_server.results.training_inputs import Characteristics
+from msfl_server.results.training_inputs import Characteristics, floor_of_table, without_few
 
 _PARTS: tuple[Part, ...] = ("training", "validation", "test")
-_SHARES = {"sex": ("Female", 0), "treated": ("Treated", 1)}  # inputs of 0 and 1: what is counted
+_SHARES = {"sex": ("Female", 0), "treated": ("Treated", 1)}  # of `YES_OR_NO`: what is counted
 _COLUMN = {"all": "All sites", "class": "Class {}", "site": "{}"}
 _PLURAL = {"year": "years"}
 NOT_TOLD = "not told"
 FEW = "few"
-_FEWEST = Policy().min_patients  # of those with an input of 0 and 1, and without: fewer are not counted
 
 
 def class_counts_table(found: ClassificationSummary) -> dict[str, Any] | None:
@@ -33,13 +31,16 @@ def class_counts_table(found: ClassificationSummary) -> dict[str, Any] | None:
     sites = sorted({site for told in counts.values() for site in told})
     parts = [part for part in _PARTS if part in counts]
     total = {part: np.sum(list(counts[part].values()), axis=0).tolist() for part in parts}
-    rows = [("All that told", total), *((site, {part: counts[part].get(site) for part in parts}) for site in sites)]
+    rows = [
+        ("All that told", total),
+        *((site, {part: counts[part].get(site) for part in parts}) for site in sites if site != POOLED),
+    ]
     return {
         "parts": parts,
         "classes": found.classes,
         "rows": [{"label": label, "cells": _cells(found, parts, told)} for label, told in rows],
         "csv": [
-            {"site": site, "split": part, "class": name, "cases": count}
+            {"site": "all sites" if site == POOLED else site, "split": part, "class": name, "cases": count}
             for part in parts
             for site, told in counts[part].items()
             for name, count in zip(found.classes, told, strict=True)
@@ -62,50 +63,32 @@ def _count(count: int, of: int) -> str:
 def patients_table(found: ClassificationSummary, study: StudyConfig) -> dict[str, Any] | None:
     """A table 1: inputs of the training cases, all together, by class and by site; None where they are not known.
 
-    Inputs that are scaled within each case say nothing of patients.
+    Inputs that are scaled within each case say nothing of patients. Summaries of earlier versions have what is of few.
     """
     settings = study.classification
     if not found.characteristics or settings is None or settings.preparation.subject_scaling != "none":
         return None
-    hidden = [_of_few(name, found.characteristics, place) for place, name in enumerate(found.inputs)]
+    told = without_few(found.characteristics, found.inputs, *floor_of_table(study))
     return {
-        "columns": [_COLUMN[one.of].format(one.name) for one in found.characteristics],
-        "num_cases": [one.cases for one in found.characteristics],
+        "columns": [_COLUMN[one.of].format(one.name) for one in told],
+        "num_cases": [one.cases for one in told],
         "rows": [
             {
                 "title": _row_title(name),
                 "harmonized": is_harmonized(name, study),
-                "cells": [FEW if one.of in few else _cell(name, one, place) for one in found.characteristics],
+                "cells": [_cell(name, one, place) for one in told],
             }
-            for place, (name, few) in enumerate(zip(found.inputs, hidden, strict=True))
+            for place, name in enumerate(found.inputs)
         ],
-        "has_few": any(hidden),
-        "fewest": _FEWEST,
+        "has_few": any(None in one.means for one in told),
+        "fewest": floor_of_table(study)[0],
         "csv": [
-            {"of": one.of, "name": one.name, "cases": one.cases, "input": name}
-            | ({"mean": None, "sd": None} if one.of in few else {"mean": mean, "sd": sd})
-            for one in found.characteristics
-            for name, mean, sd, few in zip(found.inputs, one.means, one.sds, hidden, strict=True)
+            {"of": one.of, "name": one.name, "cases": one.cases, "input": name, "mean": mean, "sd": sd}
+            for one in told
+            for name, mean, sd in zip(found.inputs, one.means, one.sds, strict=True)
         ],
         "is_of_visits": settings.outcome.observations == "every",
     }
-
-
-def _of_few(name: str, told: Sequence[Characteristics], place: int) -> set[str]:
-    """The groups of columns that count nobody of an input of 0 and 1, as a count in them is of few.
-
-    One count that is left out alone would follow from the others, and from those of all by who knows one of two sites.
-    """
-    if name not in _SHARES:
-        return set()
-    few: set[str] = {one.of for one in told if not _are_many(one, place)}
-    is_of_two = sum(one.of == "site" for one in told) <= 2
-    return {one.of for one in told} if "site" in few and is_of_two else few
-
-
-def _are_many(one: Characteristics, place: int) -> bool:
-    count = round(one.means[place] * one.cases)
-    return all(some == 0 or some >= _FEWEST for some in (count, one.cases - count))
 
 
 def _row_title(name: str) -> str:
@@ -117,6 +100,8 @@ def _row_title(name: str) -> str:
 
 def _cell(name: str, one: Characteristics, place: int) -> str:
     mean, sd = one.means[place], one.sds[place]
+    if mean is None:
+        return FEW
     if name in _SHARES:
         share = mean if _SHARES[name][1] else 1 - mean
         return _count(round(share * one.cases), one.cases)

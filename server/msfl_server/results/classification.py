@@ -28,7 +28,7 @@ from msfl_common.metrics.classification_curves import (
 )
 from msfl_common.metrics.intervals import effective_number
 from msfl_common.metrics.reliability import Group, Reliability
-from msfl_common.metrics.score_bins import POSITIVES
+from msfl_common.metrics.score_bins import CASES, POSITIVES
 from msfl_common.metrics.scored import scored_classes
 from msfl_server.results.coefficients import Coefficient
 from msfl_server.results.training_inputs import Characteristics, TrainingInputs
@@ -178,13 +178,19 @@ def summarise_classification(
 
 
 def class_counts_of(metrics: ValidationMetrics) -> ClassCounts | None:
-    """Cases of each class among those that a site measured; None where it told of none, or of too few."""
-    if metrics.confusion is not None and metrics.confusion.any():
-        return tuple(int(count) for count in metrics.confusion.sum(axis=1))
-    if metrics.score_bins is None or not metrics.score_bins[0].any():
-        return None
-    positives = [int(groups_G3[:, POSITIVES].sum()) for groups_G3 in metrics.score_bins]
-    return tuple(positives) if len(positives) > 1 else (metrics.num_cases - positives[0], positives[0])
+    """Cases of each class among those that a site measured; None where it told of none, or of too few.
+
+    Under masks some sites may have withheld the matrix and others the groups: what tells of more cases is taken.
+    """
+    told: list[ClassCounts] = []
+    if metrics.confusion is not None:
+        told.append(tuple(int(count) for count in metrics.confusion.sum(axis=1)))
+    if metrics.score_bins is not None:
+        positives = [int(groups_G3[:, POSITIVES].sum()) for groups_G3 in metrics.score_bins]
+        rest = () if len(positives) > 1 else (int(metrics.score_bins[0, :, CASES].sum()) - positives[0],)
+        told.append((*rest, *positives))
+    counts = max(told, key=sum, default=())
+    return counts if any(counts) else None
 
 
 def counts_by_class(

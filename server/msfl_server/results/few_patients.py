@@ -28,14 +28,14 @@ def say_few(few: Mapping[str, int], metrics: Mapping[str, MetricSummary], num_si
     """
     titles: dict[tuple[str, int], list[str]] = {}
     for name, count in few.items():
-        titles.setdefault((counted(name, count), len(metrics[name].per_site)), []).append(ALL_METRICS[name].title)
+        titles.setdefault((counted(name, count), metrics[name].num_sites), []).append(ALL_METRICS[name].title)
     parts = [f"{', '.join(names)}: {told}, at {sites} of {num_sites} sites" for (told, sites), names in titles.items()]
     return f"From few patients, others may give quite other figures: {'; '.join(parts)}." if parts else ""
 
 
 def say_sites(metric: MetricSummary, num_sites: int) -> str:
     """Beside a headline, at how few of a study's sites it was measured; empty where all told it."""
-    return "" if len(metric.per_site) >= num_sites else f"at {len(metric.per_site)} of {num_sites} sites"
+    return "" if metric.num_sites >= num_sites else f"at {metric.num_sites} of {num_sites} sites"
 
 
 def counted(name: str, count: int) -> str:

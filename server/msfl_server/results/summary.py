@@ -18,6 +18,7 @@ from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate, pool
 from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.secure_aggregation.layout import POOLED
 from msfl_common.system.files import write_text
 from msfl_common.system.reading import parse_record
 from msfl_server.results.classification import ClassificationSummary
@@ -65,7 +66,29 @@ class MetricSummary(_Frozen):
     ci95_low: float | None = Field(description="low end of the 95% interval; null where patients are too few for one")
     ci95_high: float | None = Field(description="high end of the 95% interval; null where patients are too few for one")
     num_patients: int | None = Field(None, ge=0, description=_BEHIND, exclude_if=lambda value: value is None)
-    per_site: dict[Name, SiteMetric] = Field(description="the same, site by site")
+    per_site: dict[Name, SiteMetric] = Field(description="the same, site by site; empty under masks")
+    pooled_cases: int | None = Field(
+        None,
+        ge=1,
+        description="under masks: all sites' cases where the metric is defined",
+        exclude_if=lambda value: value is None,
+    )
+    pooled_sites: int | None = Field(
+        None,
+        ge=1,
+        description="under masks: how many sites told the metric",
+        exclude_if=lambda value: value is None,
+    )
+
+    @property
+    def num_cases(self) -> int:
+        """All sites' cases where it is defined."""
+        return self.pooled_cases or sum(site.num_cases for site in self.per_site.values())
+
+    @property
+    def num_sites(self) -> int:
+        """How many sites told it."""
+        return self.pooled_sites or len(self.per_site)
 
 
 class SiteFailure(_Frozen):
@@ -145,6 +168,23 @@ class Summary(_Frozen):
     )
 
     @property
+    def is_pooled(self) -> bool:
+        """Whether the sites' values were added up under masks, so that none is known by itself."""
+        return any(site.name == POOLED for site in self.sites)
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        """The sites that took part; under masks those of the last round."""
+        if self.is_pooled:
+            return self.history[-1].sites_ok if self.history else ()
+        return tuple(site.name for site in self.sites)
+
+    @property
+    def num_sites(self) -> int:
+        """How many sites took part."""
+        return len(self.site_names)
+
+    @property
     def is_finished(self) -> bool:
         """Whether the run is over; of earlier versions, whether it has all its rounds."""
         return self.rounds_completed >= self.rounds_requested if self.finished is None else self.finished
@@ -194,7 +234,11 @@ def summarise_metric(name: str, estimates: Mapping[str, Estimate]) -> MetricSumm
             standard_error=_defined(estimate.standard_error),
         )
         for site, estimate in told.items()
+        if site != POOLED
     }
+    if POOLED in told:
+        shown = _shown(metric, pooled, has_enough(metric, pooled.num_patients))
+        return MetricSummary(**shown, per_site={}, pooled_cases=pooled.num_cases, pooled_sites=pooled.num_sites)
     behind = [estimate.num_patients for estimate in told.values() if estimate.num_patients is not None]
     enough_each = min(behind, default=0) >= metric.fewest_each * len(told) or len(behind) < len(told)
     return MetricSummary(

@@ -17,6 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from msfl_common.config.site import Policy
+from msfl_common.config.study import StudyConfig
+from msfl_common.secure_aggregation.layout import POOLED
+
+YES_OR_NO = ("sex", "treated")  # inputs of 0 and 1, whose mean counts those who have it
+
 Floats = NDArray[np.float64]
 Row = tuple[float, ...]
 
@@ -82,9 +88,11 @@ class Characteristics(BaseModel):
     of: Literal["all", "class", "site"] = Field(description="whose cases")
     name: str = Field(description="the class or the site; empty of all")
     cases: int = Field(ge=1, description="training cases")
-    means: Row = Field(description="mean of each input, in the order of `inputs`")
+    means: tuple[float | None, ...] = Field(
+        description="mean of each input, in the order of `inputs`; null where it would count few patients"
+    )
     sds: tuple[float | None, ...] = Field(
-        description="standard deviation of each input, divided by cases - 1; null of a single case"
+        description="standard deviation of each input, divided by cases - 1; null of a single case, or without a mean"
     )
 
 
@@ -97,7 +105,7 @@ def characteristics_of(sites: Mapping[str, TrainingInputs], classes: Sequence[st
     num_sites_K = [sum(one.cases[number] > 0 for one in sites.values()) for number in range(len(classes))]
     if 1 not in num_sites_K:
         groups += [("class", name, spread_of(sites.values(), [number])) for number, name in enumerate(classes)]
-    groups += [("site", name, spread_of([one])) for name, one in sorted(sites.items())]
+    groups += [("site", name, spread_of([one])) for name, one in sorted(sites.items()) if name != POOLED]
     return tuple(
         Characteristics(
             of=of,
@@ -108,4 +116,53 @@ def characteristics_of(sites: Mapping[str, TrainingInputs], classes: Sequence[st
         )
         for of, name, spread in groups
         if spread is not None
+    )
+
+
+def floor_of_table(study: StudyConfig) -> tuple[int, bool]:
+    """Fewest patients whom a mean of these may count, the study's or a policy's as it comes; whether visits count.
+
+    A site whose own policy asks more is not known as such; it leaves smaller groups out of all that it sends.
+    """
+    settings = study.classification
+    is_of_visits = settings is not None and settings.outcome.observations == "every"
+    return max(study.min_patients, Policy().min_patients), is_of_visits
+
+
+def without_few(
+    told: Sequence[Characteristics], inputs: Sequence[str], fewest: int, is_of_visits: bool
+) -> tuple[Characteristics, ...]:
+    """Without the means that count fewer patients than a floor, or all but fewer, and those that would tell them.
+
+    One group that is left out alone would follow from the others, and from that of all by who knows one of two sites.
+
+    Args:
+        told: of one study.
+        inputs: in the order of the means.
+        fewest: the floor.
+        is_of_visits: whether a patient may have several cases. How many patients a group is of is not known then, but
+            sites leave out whom an input sets apart with too few others: a class alone may have few.
+    """
+
+    def are_many(one: Characteristics, place: int) -> bool:
+        mean = one.means[place]
+        if mean is None:
+            return False
+        count = round(mean * one.cases)
+        if is_of_visits and one.of == "class":
+            return count in (0, one.cases)
+        return all(some == 0 or some >= fewest for some in (count, one.cases - count))
+
+    is_of_two = sum(one.of == "site" for one in told) <= 2
+    means, sds = [list(one.means) for one in told], [list(one.sds) for one in told]
+    for place, name in enumerate(inputs):
+        if name not in YES_OR_NO:
+            continue
+        few: set[str] = {one.of for one in told if not are_many(one, place)}
+        for number, one in enumerate(told):
+            if one.of in few or ("site" in few and is_of_two):
+                means[number][place] = sds[number][place] = None
+    return tuple(
+        one.model_copy(update={"means": tuple(of_one), "sds": tuple(own)})
+        for one, of_one, own in zip(told, means, sds, strict=True)
     )

@@ -8,6 +8,7 @@ from msfl_common.config.base import Task
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.registry import ALL_METRICS, TASK_METRICS
 from msfl_common.metrics.segmentation import NATIVE_METRICS
+from msfl_common.secure_aggregation.layout import POOLED
 
 _WHY: dict[Task, str] = {
     "lesion-segmentation": "defined in fewer patients than min_patients, or on own grids in others than on the study's",
@@ -43,7 +44,7 @@ def say_withheld(task: Task, withheld: Mapping[str, tuple[str, ...]], num_sites:
     for name, sites in withheld.items():
         titles.setdefault(sites, []).append(ALL_METRICS[name].title)
     parts = [
-        f"by {'every site' if len(sites) == num_sites else ', '.join(sites)}: {', '.join(names)}"
+        f"by {'every site' if len(sites) == num_sites or sites == (POOLED,) else ', '.join(sites)}: {', '.join(names)}"
         for sites, names in titles.items()
     ]
     return f"Withheld {'; '.join(parts)} ({_WHY[task]})." if parts else ""

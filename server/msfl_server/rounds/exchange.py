@@ -14,52 +14,26 @@ from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid as Grid  # for the modules beside this one
 
-from msfl_common.config.message_kinds import REQUESTS
+from msfl_common.config.message_kinds import MASKED_AS, REQUESTS
 from msfl_common.config.study import Rounds
-from msfl_common.errors import FORMER_CODES, SENTENCES, Code, UpdateError
+from msfl_common.errors import Code, UpdateError
 from msfl_common.messages.ledger import take_head, with_receipt
 from msfl_common.messages.records import size_of, unpack_refusal
 from msfl_common.models.weights import Weights
 from msfl_common.system.words import counted
 from msfl_server.results.received import REFUSAL, Received
-from msfl_server.results.summary import SUSPENDED, SiteFailure
-from msfl_server.rounds.reply_bounds import bounds_of_answer
+from msfl_server.results.summary import SiteFailure
+from msfl_server.rounds.failures import BAD_REPLY, NO_ANSWER, REMOVED, STRANGER, TOO_LARGE, UNREADABLE, WENT_OFFLINE
+from msfl_server.rounds.reply_bounds import ReplyBounds, bounds_of_answer
 from msfl_server.study.ledger_heads import Notary
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-TOO_LARGE = 413  # the error code of a reply that the SuperLink cut off
-NO_ANSWER, WENT_OFFLINE, NOT_ONLINE, REMOVED = "NO_ANSWER", "WENT_OFFLINE", "NOT_ONLINE", "REMOVED"
-BAD_UPDATE, BAD_METRICS, BAD_FACTS, BAD_SUMS, BAD_REPLY = (
-    "BAD_UPDATE",
-    "BAD_METRICS",
-    "BAD_FACTS",
-    "BAD_SUMS",
-    "BAD_REPLY",
-)
-MEANINGS = {
-    NO_ANSWER: "no answer before the deadline",
-    WENT_OFFLINE: "went offline and did not come back in time",
-    NOT_ONLINE: "was not online when the round began",
-    REMOVED: "its authority was taken away",
-    BAD_UPDATE: "its update was refused: names, shapes, size or values are wrong; the coordinator's log says which",
-    BAD_METRICS: "its metrics were refused: names or values are wrong; the coordinator's log says which",
-    "TOO_LARGE": "it sent more than its answer can be, and was cut off",
-    BAD_FACTS: "its facts were refused; the coordinator's log says why",
-    BAD_SUMS: "its sums were refused: names, shapes or values are wrong; the coordinator's log says which",
-    BAD_REPLY: "its reply was none that can be read",
-    SUSPENDED: "not asked for some rounds, as its last answers were refused",
-    "DUPLICATE_NAME": "another process already has this site name: one for each site",
-    "WRONG_NAME": "it gave another name than its key was authorised for",
-    **{code.value: sentence for code, sentence in SENTENCES.items()},
-    **{former: SENTENCES[code] for former, code in FORMER_CODES.items()},
-}
-STRANGER = "node-"  # what a node is called before it has told its site's name
 POLL_S = (0.1, 0.5)  # pause between two looks for replies: short at first, then growing
 PRESENCE_EVERY_S = 1.0
+ENOUGH_S = 5.0  # for which others are waited for, once there are answers enough
 AGAIN_S = (1.0, 60.0)  # pause before a site is asked for the third time, and doubled each time; it is at most this
-UNREADABLE = 7001  # the code of an error that a grid makes of bytes that are no reply; none of Flower's own
 _LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
 OnWait = Callable[[list[str], float], None]  # names still awaited, seconds until the deadline
@@ -96,6 +70,11 @@ class Question(Generic[T]):
         read: makes of a site's name and its reply what is kept; raises UpdateError for what must be refused.
         bad: the failure code of a refused answer.
         like: the arrays that an answer holds, where it holds a model's; no site may send much more.
+        bounds: the largest answer, where that does not follow from `like`.
+        is_masked: whether the answers are values under masks.
+        pack_for: makes the request of one site, by its name, where each is asked something else; in place of `pack`.
+        again: refusals after which a site is asked again, as its people may mend what they are for.
+        is_enough: whether the answers so far will do; the others are then waited for `ENOUGH_S` more.
     """
 
     kind: str
@@ -103,13 +82,25 @@ class Question(Generic[T]):
     read: Callable[[str, RecordDict], T]
     bad: str
     like: Weights | None = None
+    bounds: ReplyBounds | None = None
+    is_masked: bool = False
+    pack_for: Callable[[str], RecordDict] | None = None
+    again: Container[str] = ()
+    is_enough: Callable[[], bool] = lambda: False
+
+    @property
+    def answer(self) -> str:
+        """The kind of message that it is answered with."""
+        kind = REQUESTS[self.kind].answer
+        return MASKED_AS[kind] if self.is_masked else kind
 
 
 @dataclass
 class _Wait:
     """A node that has not answered yet; `requests` are the ids of what it was sent and may answer.
 
-    A site that comes and goes all the time must not have a model packed for it each second.
+    A site that comes and goes all the time must not have a model packed for it each second. `refused`: why it has
+    refused, where it is asked again.
     """
 
     requests: set[str]
@@ -117,6 +108,7 @@ class _Wait:
     times_asked: int = 0
     not_before: float = 0.0
     offline_since: float | None = None
+    refused: str = ""
 
 
 @dataclass
@@ -137,7 +129,7 @@ class _Exchange(Generic[T]):
         nodes = list(nodes)
         expect = getattr(self.grid, "expect", None)  # on one machine, nothing is sent
         if expect is not None:
-            expect(bounds_of_answer(self.question.like))
+            expect(self.question.bounds or bounds_of_answer(self.question.like))
         ids = self.grid.push_messages(self._requests(nodes)) if nodes else []
         for node, message_id in zip(nodes, ids, strict=True):
             wait = self.pending.setdefault(node, _Wait(set()))
@@ -149,9 +141,15 @@ class _Exchange(Generic[T]):
             wait.times_asked += 1
 
     def _requests(self, nodes: Sequence[int]) -> list[Message]:
-        content, left_s = self.question.pack(), max(1.0, self.end - time.monotonic())
-        kind, group = self.question.kind, str(self.round_number)
-        return [Message(self._with_receipt(content, node), node, kind, ttl=left_s, group_id=group) for node in nodes]
+        kind, group, left_s = self.question.kind, str(self.round_number), max(1.0, self.end - time.monotonic())
+        if (pack_for := self.question.pack_for) is not None:
+            contents = [pack_for(self.names[node]) for node in nodes]
+        else:
+            contents = [self.question.pack()] * len(nodes)
+        return [
+            Message(self._with_receipt(content, node), node, kind, ttl=left_s, group_id=group)
+            for node, content in zip(nodes, contents, strict=True)
+        ]
 
     def _with_receipt(self, content: RecordDict, node: int) -> RecordDict:
         notary = notary_of(self.grid)
@@ -169,12 +167,17 @@ class _Exchange(Generic[T]):
                 if comes_back and reply.has_error() and reply.error.code in _LOST:
                     self.pending[node].requests.discard(request)
                 else:
-                    del self.pending[node]
-                    self._read(node, reply)
+                    wait = self.pending.pop(node)
+                    failure = self._read(node, reply)
+                    if failure is not None and comes_back and failure.code in self.question.again:
+                        wait.requests, wait.refused = set(), failure.code
+                        self.pending[node] = wait
+                    elif failure is not None:
+                        self.failures.append(failure)
                 return True
         return False
 
-    def _read(self, node: int, reply: Message) -> None:
+    def _read(self, node: int, reply: Message) -> SiteFailure | None:
         """Whatever is wrong with a reply is its site's failure; of what the site has sent, the log has nothing."""
         name, measured = self.names[node], self._measure(reply)
         try:
@@ -194,16 +197,15 @@ class _Exchange(Generic[T]):
         except Exception as error:
             log.warning("%s: answer refused, as reading it failed: %s", name, type(error).__name__)
             failure = SiteFailure(site=name, code=self.question.bad)
-        if failure is not None:
-            self.failures.append(failure)
         self._count(node, name if failure is None else failure.site, measured)
+        return failure
 
     def _measure(self, reply: Message) -> tuple[str, int] | None:
         """Kind and size of what came, before it is read: that lets go of its arrays. None where there is nothing."""
         if received_by(self.grid) is None or not reply.has_content():
             return None
         with suppress(Exception):  # whatever is odd in it is named where it is read
-            kind = REQUESTS[self.question.kind].answer if unpack_refusal(reply.content) is None else REFUSAL
+            kind = self.question.answer if unpack_refusal(reply.content) is None else REFUSAL
             return kind, size_of(reply.content)
         return None
 
@@ -231,7 +233,7 @@ class _Exchange(Generic[T]):
             if time.monotonic() - wait.offline_since > patience_s:
                 self.failures.append(SiteFailure(site=self.names[node], code=WENT_OFFLINE))
                 del self.pending[node]
-        for node in again:
+        for node in (node for node in again if not self.pending[node].refused):
             log.info("%s was away, or its answer was lost on the way; it is asked again", online[node].site)
         self.send(again, online)
 
@@ -294,13 +296,17 @@ def ask(
         if online is not None and time.monotonic() - looked > PRESENCE_EVERY_S:
             looked = time.monotonic()
             exchange.watch(presence(grid) or {}, rounds.patience_s)
+        if changed and question.is_enough():
+            end = min(end, time.monotonic() + ENOUGH_S)
         if changed or time.monotonic() - told > PRESENCE_EVERY_S:
             told = time.monotonic()
             on_wait(sorted(names[node] for node in exchange.pending), end - told)
         if exchange.pending and not changed:
             time.sleep(pause)
             pause = min(1.1 * pause, longest)
-    failures = [*exchange.failures, *(SiteFailure(site=names[node], code=NO_ANSWER) for node in exchange.pending)]
+    late = {} if question.is_enough() else exchange.pending
+    unanswered = (SiteFailure(site=names[node], code=wait.refused or NO_ANSWER) for node, wait in late.items())
+    failures = [*exchange.failures, *unanswered]
     return Answers(exchange.replies, tuple(sorted(failures, key=lambda failure: failure.site)))
 
 
@@ -323,11 +329,6 @@ def gather(
             return
         on_wait(missing or [counted(lacking, "more site")], limit - waited)
         time.sleep(POLL_S[1])
-
-
-def meaning_of(code: str) -> str:
-    """The fixed sentence behind a failure code."""
-    return MEANINGS.get(code, "unknown code")
 
 
 def _failure(reply: Message, name: str) -> SiteFailure | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from msfl_common.config.base import Frozen
 from msfl_common.config.message_kinds import MOMENTS, REFERENCE, RESIDUALS
 from msfl_common.config.study import Harmonization, StudyConfig
-from msfl_common.errors import InputError, RunError
+from msfl_common.errors import InputError, RunError, UpdateError
 from msfl_common.harmonization import Floats, Moments, Reference, Residuals, column_names, make_reference
 from msfl_common.messages.harmonization import pack_reference_task, pack_slopes_task, unpack_moments, unpack_residuals
 from msfl_common.messages.records import Content, NodeFacts, RoundTask, pack_task, unpack_facts
@@ -29,13 +29,21 @@ from msfl_common.system.files import write_text
 from msfl_server.aggregation.update_checks import check_count
 from msfl_server.results.summary import SiteFailure
 from msfl_server.rounds.culprits import combine_without_culprits
-from msfl_server.rounds.exchange import BAD_FACTS, BAD_SUMS, Answers, Grid, Question, ask, meaning_of
-from msfl_server.rounds.harmonization_checks import check_moments, finite_slopes, odd_moments, odd_residuals
+from msfl_server.rounds.exchange import Answers, Grid, Question, ask
+from msfl_server.rounds.failures import BAD_FACTS, BAD_SUMS, meaning_of
+from msfl_server.rounds.harmonization_checks import (
+    all_moments,
+    all_residuals,
+    check_moments,
+    finite_slopes,
+    odd_moments,
+    odd_residuals,
+)
 
 MIN_SITES = 3  # of two, each could take its own sums off and see the other's
 CASES_PER_COLUMN = 5  # fewest cases, less one for each scanner, for each column of the covariates
 
-_WITHOUT = "set `harmonization: {method: none}` in study.yaml to train without"
+WITHOUT = "set `harmonization: {method: none}` in study.yaml to train without"
 
 _FIRST_FILE = ".harmonization_first_sums.json"  # until there is a reference
 
@@ -107,13 +115,13 @@ class Harmonizer:
         same = {asked[node]: sums for node, sums in second.replies.items() if node not in odd}
         same = {name: same[name] for name in sorted(same) if same[name].num_cases == first.sites[name].num_cases}
         if len(same) < MIN_SITES:
-            raise self._too_few(len(same), failures)
-        counted = [first.sites[name] for name in same]
+            raise self.too_few(len(same), failures)
+        counted = [replace(sums, num_scanners=first.sites[name].num_scanners) for name, sums in same.items()]
         try:
             with np.errstate(all="ignore"):
-                return make_reference(self.study.name, self.settings, counted, list(same.values()), first.array)
-        except ValueError as error:
-            raise RunError(f"harmonization: {error}; {_WITHOUT}") from None
+                return reference_of(self.study, all_residuals(counted, self.settings), len(same), first.array)
+        except (UpdateError, ValueError) as error:
+            raise RunError(f"harmonization: {error}; {WITHOUT}") from None
 
     def _first_sums(self, sites: Mapping[int, str], out: Path) -> FirstSums:
         """What the first sums came to: that of a run that was cut off after them, or of sums asked for now."""
@@ -125,9 +133,10 @@ class Harmonizer:
         first = self._moments(sites)
         odd = odd_moments(first.replies)
         failures = (*first.failures, *self._refuse(sites, odd))
-        slopes_QP, culprits = self._solve(
-            {node: sums for node, sums in first.replies.items() if node not in odd}, failures
-        )
+        moments = {node: sums for node, sums in first.replies.items() if node not in odd}
+        if len(moments) < MIN_SITES:
+            raise self.too_few(len(moments), failures)
+        slopes_QP, culprits = solve_first(moments, self.settings)
         self._refuse(sites, culprits)
         counts = {
             sites[node]: Counts(num_cases=sums.num_cases, num_scanners=sums.num_scanners)
@@ -150,11 +159,11 @@ class Harmonizer:
         return self._ask(REFERENCE, sites, lambda task: pack_reference_task(task, reference), unpack_facts, BAD_FACTS)
 
     def _moments(self, sites: Mapping[int, str]) -> Answers[Moments]:
-        columns, min_cases = column_names(self.settings), self.settings.min_cases
+        columns = column_names(self.settings)
         shape = len(columns), len(self.settings.feature_names)
 
         def read(content: Content) -> Moments:
-            return check_moments(unpack_moments(content, *shape), columns, min_cases)
+            return check_moments(unpack_moments(content, *shape), columns)
 
         return self._ask(MOMENTS, sites, pack_task, read, BAD_SUMS)
 
@@ -190,35 +199,57 @@ class Harmonizer:
         question = Question(f"query.{step}", lambda: pack(task), expected, bad)
         on_wait = partial(self.on_wait, self.number, f"harmonization ({step})")
         answers = ask(self.grid, sites, question, self.number, self.study.rounds, on_wait)
-        for failure in answers.failures:
-            log.warning("harmonization, %s: %s: %s (%s)", step, failure.site, failure.code, meaning_of(failure.code))
+        self.say_failures(step, answers.failures)
         return answers
 
-    def _expect_enough(self, moments: Sequence[Moments], failures: Iterable[SiteFailure]) -> None:
-        if len(moments) < MIN_SITES:
-            raise self._too_few(len(moments), failures)
-        free = sum(sums.num_cases - sums.num_scanners for sums in moments)
-        needed = CASES_PER_COLUMN * len(column_names(self.settings))
-        if free < needed:
-            raise RunError(
-                f"harmonization: {free} cases, one taken off for each scanner, for "
-                f"{len(column_names(self.settings))} covariates; at least {needed} are needed; {_WITHOUT}"
-            )
+    def say_failures(self, step: str, failures: Iterable[SiteFailure]) -> None:
+        """Name in the log who did not answer a step."""
+        for failure in failures:
+            log.warning("harmonization, %s: %s: %s (%s)", step, failure.site, failure.code, meaning_of(failure.code))
 
-    def _too_few(self, num_sites: int, failures: Iterable[SiteFailure]) -> RunError:
+    def too_few(self, num_sites: int, failures: Iterable[SiteFailure]) -> RunError:
+        """The error of too few sites."""
         why = "; ".join(f"{failure.site}: {failure.code} ({meaning_of(failure.code)})" for failure in failures)
         return RunError(
             f"harmonization: {num_sites} sites gave their sums, at least {MIN_SITES} are needed; "
-            f"{why or 'no other site is connected'}; {_WITHOUT}"
+            f"{why or 'no other site is connected'}; {WITHOUT}"
         )
 
-    def _solve(self, moments: Mapping[int, Moments], failures: Iterable[SiteFailure]) -> tuple[Floats, tuple[int, ...]]:
-        """The slopes, and the nodes that had to be left out for them."""
-        self._expect_enough([moments[node] for node in sorted(moments)], failures)
-        columns = column_names(self.settings)
-        return combine_without_culprits(
-            lambda parts: finite_slopes([parts[node] for node in sorted(parts)], columns), moments, MIN_SITES
+
+def solve_first(moments: Mapping[int, Moments], settings: Harmonization) -> tuple[Floats, tuple[int, ...]]:
+    """The slopes, and the nodes that had to be left out for them.
+
+    Raises:
+        RunError: too few cases, or a covariate that does not vary by itself.
+    """
+    columns = column_names(settings)
+    expect_cases(sum(sums.num_cases - sums.num_scanners for sums in moments.values()), columns)
+    return combine_without_culprits(
+        lambda parts: finite_slopes(all_moments(list(parts.values()), settings), columns), moments, MIN_SITES
+    )
+
+
+def expect_cases(free: int, columns: Sequence[str]) -> None:
+    """Refuse fewer cases, less one for each scanner, than the covariates need.
+
+    Raises:
+        RunError: there are fewer.
+    """
+    needed = CASES_PER_COLUMN * len(columns)
+    if free < needed:
+        raise RunError(
+            f"harmonization: {free} cases, one taken off for each scanner, for {len(columns)} covariates; at least "
+            f"{needed} are needed; {WITHOUT}"
         )
+
+
+def reference_of(study: StudyConfig, together: Residuals, num_sites: int, slopes_QP: Floats) -> Reference:
+    """The reference from what the second sums of so many sites come to.
+
+    Raises:
+        ValueError: no feature varies.
+    """
+    return make_reference(study.name, study.harmonization, [together], [together], slopes_QP, num_sites)
 
 
 def load_reference(out: Path, settings: Harmonization) -> Reference | None:

@@ -9,21 +9,25 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from msfl_common.config.study import Harmonization
 from msfl_common.errors import RunError, UpdateError
 from msfl_common.harmonization import Floats, Moments, Residuals, solve_slopes
+from msfl_common.messages.layouts import moments_layout, residuals_layout, sum_of
 from msfl_server.aggregation.odd_sites import odd_means
 
 _MOST_YEARS = 120.0  # from the youngest to the oldest; other covariates go from 0 to 1
 
 
-def check_moments(sums: Moments, columns: Sequence[str], min_cases: int) -> Moments:
+def check_moments(sums: Moments, columns: Sequence[str]) -> Moments:
     """Refuse variances that no covariates have, and more scanners than the cases are enough for.
+
+    A site leaves small groups out of the sums of a scanner that has enough cases to be fitted.
 
     Raises:
         UpdateError: the first of them.
     """
-    if sums.num_scanners * min_cases > sums.num_cases:
-        raise UpdateError(f"{sums.num_scanners} scanners need {min_cases} cases each, found {sums.num_cases} cases")
+    if sums.num_scanners * 2 > sums.num_cases:
+        raise UpdateError(f"{sums.num_scanners} scanners need 2 cases each, found {sums.num_cases} cases")
     range_Q = np.array([_MOST_YEARS if name == "age" else 1.0 for name in columns])
     if (np.diag(sums.covariance_QQ) > (1 + 1e-6) * sums.num_cases * range_Q**2 / 4).any():
         raise UpdateError("covariance: expected no more than ages up to 120 years, and shares, can vary")
@@ -44,7 +48,27 @@ def odd_residuals(told: Mapping[int, Residuals]) -> dict[int, int]:
     )
 
 
-def finite_slopes(moments: Sequence[Moments], columns: Sequence[str]) -> Floats:
+def all_moments(sites: Sequence[Moments], settings: Harmonization) -> Moments:
+    """What the first sums of sites come to, the same as under masks.
+
+    Raises:
+        UpdateError: they are beyond what can be added up.
+    """
+    layout = moments_layout(settings)
+    return layout.decode(sum_of(layout, sites, len(sites)))
+
+
+def all_residuals(sites: Sequence[Residuals], settings: Harmonization) -> Residuals:
+    """What the second sums of sites come to, the same as under masks.
+
+    Raises:
+        UpdateError: they are beyond what can be added up.
+    """
+    layout = residuals_layout(settings)
+    return layout.decode(sum_of(layout, sites, len(sites)))
+
+
+def finite_slopes(together: Moments, columns: Sequence[str]) -> Floats:
     """See `solve_slopes`.
 
     Raises:
@@ -52,7 +76,7 @@ def finite_slopes(moments: Sequence[Moments], columns: Sequence[str]) -> Floats:
         UpdateError: the sums are beyond what numbers hold.
     """
     try:
-        slopes_QP = solve_slopes(moments)
+        slopes_QP = solve_slopes([together])
     except np.linalg.LinAlgError:
         raise UpdateError("the sums cannot be solved") from None
     except ValueError as error:

@@ -8,45 +8,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
-from msfl_common.config.stages import Part, Stage, is_asked_to, study_at
+from msfl_common.config.stages import Stage, study_at
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import FutileRunError, NoCaseOfClassError, RunError
+from msfl_common.errors import RunError
 from msfl_common.harmonization import Reference
 from msfl_common.messages.records import RoundTask, ValidationMetrics, pack_task
 from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.model_signature import ModelSigner
 from msfl_common.models.weights import Weights
+from msfl_common.secure_aggregation.layout import POOLED
 from msfl_common.system.words import counted
 from msfl_server.aggregation.combined import Combined
 from msfl_server.aggregation.strategy import Strategy, strategy_of
-from msfl_server.aggregation.update_store import update_store
 from msfl_server.results.classification import reliability_of, threshold_of
 from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.received import Received
 from msfl_server.results.summary import RoundSummary, SiteFailure, case_counts
 from msfl_server.rounds.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
-from msfl_server.rounds.exchange import (
-    BAD_METRICS,
-    BAD_UPDATE,
-    NO_ANSWER,
-    NOT_ONLINE,
-    WENT_OFFLINE,
-    Grid,
-    Question,
-    ask,
-    meaning_of,
-)
+from msfl_server.rounds.exchange import Grid, Question, ask
+from msfl_server.rounds.failures import BAD_METRICS, BAD_UPDATE, NO_ANSWER, NOT_ONLINE, WENT_OFFLINE, meaning_of
+from msfl_server.rounds.gathering import gather_sum, gather_updates
 from msfl_server.rounds.harmonization import Harmonizer, load_reference, save_reference
+from msfl_server.rounds.harmonization_sums import learn_from_sums
 from msfl_server.rounds.listener import Listener as Listener
+from msfl_server.rounds.mask_roster import Masks, open_masks
 from msfl_server.rounds.metrics import read_metrics, usable_metrics
+from msfl_server.rounds.one_round import OneRound, asked_to, at_step, busy
+from msfl_server.rounds.pooled_metrics import pooled_metrics
 from msfl_server.rounds.rollback import collapsed, diverged, last_good
 from msfl_server.rounds.roster import Roster, meet_sites
 from msfl_server.rounds.stage import Segmentation, whole_weights
+from msfl_server.rounds.sum_store import drop_sums
 from msfl_server.rounds.suspension import suspended
 from msfl_server.rounds.trained_round import (
     TrainedRecord,
@@ -57,21 +53,6 @@ from msfl_server.rounds.trained_round import (
     save_trained,
     weights_sha256,
 )
-from msfl_server.rounds.updates import Intake, combine_usable
-
-
-@dataclass(frozen=True)
-class _Round:
-    """What both halves of a round need; `present` are the nodes to ask, and their sites."""
-
-    grid: Grid
-    task: RoundTask
-    strategy: Strategy
-    out: Path
-    roster: Roster
-    before: Checkpoint
-    listener: Listener
-    present: Mapping[int, str]
 
 
 def run_rounds(
@@ -112,6 +93,7 @@ def run_rounds(
     reference = load_reference(out, study.harmonization)
     if checkpoint.state.history:
         roster.expected = checkpoint.state.history[-1].sites_ok
+    masks = open_masks(grid, study, out, stage, roster, listener)
     for number in range(checkpoint.state.round + 1, study.rounds.num_rounds + 1):
         if strategy.is_finished(checkpoint.weights):
             break
@@ -120,19 +102,21 @@ def run_rounds(
         meet_sites(grid, task, roster, listener, segmentation.weights if segmentation else None)
         if study.harmonization.method != "none":
             harmonizer = Harmonizer(grid, study, number, listener.on_wait, roster.told)
-            reference = share_reference(harmonizer, reference, out, roster)
-        result = run_round(grid, task, strategy, out, roster, checkpoint, listener)
+            reference = share_reference(harmonizer, reference, out, roster, masks)
+        result = run_round(grid, task, strategy, out, roster, checkpoint, listener, masks)
         state = result.state.model_copy(
             update={"total_s": before_s + time.monotonic() - started, "mlflow_run_id": run_id}
         )
         checkpoint = Checkpoint(state, result.weights, result.sets)
         save_checkpoint(out, checkpoint)
         drop_trained(out)
+        drop_sums(out)
         run_id = listener.on_round(checkpoint.state) or run_id
         roster.expected = checkpoint.state.history[-1].sites_ok
     provenance = Provenance(
         rounds_completed=checkpoint.state.round,
         sites={site.name: site.cases_train for site in checkpoint.state.sites},
+        summed_sites=_summed_sites(checkpoint.state),
     )
     save_model(
         out / "model",
@@ -148,24 +132,29 @@ def run_rounds(
     return checkpoint
 
 
-def asked_to(part: Part, study: StudyConfig, sites: Mapping[int, str]) -> dict[int, str]:
-    """Whom of `sites` (node to name) a study asks to train, or to test; see `is_asked_to`."""
-    return {node: name for node, name in sites.items() if is_asked_to(part, study, name)}
-
-
-def share_reference(harmonizer: Harmonizer, reference: Reference | None, out: Path, roster: Roster) -> Reference:
+def share_reference(
+    harmonizer: Harmonizer, reference: Reference | None, out: Path, roster: Roster, masks: Masks | None
+) -> Reference:
     """The reference of the harmonization, made when there is none yet, in the hands of every site that is there.
 
     A site that does not take it keeps training; it is asked again before the next round.
     """
     present = roster.present(harmonizer.grid)
     if reference is None:
-        reference = harmonizer.learn(asked_to("train", harmonizer.study, present), out)
+        learners = asked_to("train", harmonizer.study, present)
+        reference = harmonizer.learn(learners, out) if masks is None else learn_from_sums(harmonizer, masks, learners)
         save_reference(out, reference)
     without = {node: name for node, name in present.items() if node not in roster.harmonized}
     if without:
         roster.harmonized |= set(harmonizer.hand_out(reference, without).replies)
     return reference
+
+
+def _summed_sites(state: RunState) -> tuple[str, ...]:
+    """The sites that trained, where their cases are known together alone."""
+    if all(site.name != POOLED for site in state.sites):
+        return ()
+    return tuple(sorted({site for record in state.history for site in record.sites_ok}))
 
 
 def run_round(
@@ -176,6 +165,7 @@ def run_round(
     roster: Roster,
     before: Checkpoint,
     listener: Listener,
+    masks: Masks | None = None,
 ) -> Checkpoint:
     """One round: train at the sites, check and combine their updates, measure the result at the sites.
 
@@ -185,7 +175,7 @@ def run_round(
     Raises:
         RunError: fewer usable updates than the quorum, or a model that came apart too often.
     """
-    this = _Round(grid, task, strategy, out, roster, before, listener, roster.present(grid))
+    this = OneRound(grid, task, strategy, out, roster, before, listener, roster.present(grid), masks)
     trained = load_trained(out, before, strategy.sets_like)
     if trained is None:
         trained = train_at_sites(this)
@@ -193,7 +183,7 @@ def run_round(
     return measure_at_sites(this, trained)
 
 
-def train_at_sites(this: _Round) -> TrainedRound:
+def train_at_sites(this: OneRound) -> TrainedRound:
     """The first half of a round.
 
     Raises:
@@ -203,48 +193,33 @@ def train_at_sites(this: _Round) -> TrainedRound:
     started, task, before, strategy = time.monotonic(), this.task, this.before, this.strategy
     study, number = task.settings, task.round
     learners = asked_to("train", task.study, this.present)
-    with update_store(this.out) as store:
-        question = Question(
-            "train",
-            lambda: pack_task(task, strategy.request(before.weights, before.sets)),
-            Intake(strategy, before.weights, store, this.roster.told, study.rounds).read,
-            BAD_UPDATE,
-            strategy.answer_like(before.weights),
-        )
-        on_wait = partial(this.listener.on_wait, number, "training")
-        answers = ask(this.grid, learners, question, number, study.rounds, on_wait)
-        sent = {this.present[node]: update for node, update in answers.replies.items()}
-        try:
-            usable = combine_usable(strategy, before.weights, before.sets, sent, study.rounds.quorum)
-        except NoCaseOfClassError as error:
-            if this.roster.absent or answers.failures:  # those may bring one yet
-                raise
-            raise FutileRunError(str(error)) from error  # an answer stays the same when it is asked for again
-    updates, combined = usable.updates, usable.combined
-    absent = (failure for failure in this.roster.absent if failure.code != NOT_ONLINE or failure.site not in sent)
-    failures = (*absent, *at_step("training", answers.failures), *at_step("training", usable.failures))
+    got = gather_updates(this, learners) if this.masks is None else gather_sum(this, this.masks, learners)
+    absent = (one for one in this.roster.absent if one.code != NOT_ONLINE or one.site not in got.answered)
+    failures = (*absent, *at_step("training", got.failures))
     this.roster.forget([failure.site for failure in failures if failure.code == BAD_UPDATE])
+    combined = got.combined
     set_back: Checkpoint | None = None
     if combined is None:
-        if not (before.state.good and strategy.can_go_back and diverged(answers.failures, len(learners))):
-            raise RunError(_too_few(number, study.rounds.quorum, sorted(updates), failures))
+        if not (before.state.good and strategy.can_go_back and diverged(got.failures, len(learners))):
+            raise RunError(_too_few(number, study.rounds.quorum, got.sites, failures))
         set_back = last_good(this.out, before, study)
         combined = Combined(set_back.weights, set_back.sets, None)
     record = TrainedRecord(
         round=number,
         started_from=weights_sha256(before.weights),
-        train_cases={site: update.num_cases for site, update in updates.items()},
+        train_cases=dict(got.cases),
+        sites=tuple(got.sites),
         loss=combined.loss,
         failures=failures,
-        busy_s=busy(this.grid, [update.seconds for update in updates.values()]),
+        busy_s=busy(this.grid, got.seconds),
         seconds=time.monotonic() - started,
         is_set_back=set_back is not None,
-        training=dict(usable.training),
+        training=dict(got.training),
     )
     return TrainedRound(record, combined.weights, combined.sets)
 
 
-def measure_at_sites(this: _Round, combined: TrainedRound) -> Checkpoint:
+def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
     """The second half of a round: validation where it is due, after the last round the test, and what is kept."""
     started, task, before, strategy = time.monotonic(), this.task, this.before, this.strategy
     study, number = task.settings, task.round
@@ -281,7 +256,7 @@ def measure_at_sites(this: _Round, combined: TrainedRound) -> Checkpoint:
         per_site={
             name: {site: value.mean for site, value in metric.per_site.items()} for name, metric in metrics.items()
         },
-        sites_ok=tuple(sorted(trained.train_cases)),
+        sites_ok=trained.sites_ok,
         sites_failed=tuple(sorted(failures, key=lambda failure: (failure.site, failure.code))),
         seconds=trained.seconds + time.monotonic() - started,
         set_back_to=set_back.state.round if set_back else None,
@@ -307,9 +282,14 @@ def measure_at_sites(this: _Round, combined: TrainedRound) -> Checkpoint:
 
 
 def validate_round(
-    this: _Round, task: RoundTask, weights: Weights, present: Mapping[int, str]
+    this: OneRound, task: RoundTask, weights: Weights, present: Mapping[int, str]
 ) -> tuple[dict[str, ValidationMetrics], tuple[SiteFailure, ...]]:
-    """Each site's aggregate metrics of the averaged weights; a site with too few cases reports none."""
+    """Each site's aggregate metrics of the averaged weights, or those of all under masks.
+
+    A site with too few cases reports none.
+    """
+    if this.masks is not None:
+        return pooled_metrics(this, this.masks, task, weights, present)
     question = Question(
         "evaluate",
         lambda: pack_task(task, weights),
@@ -320,18 +300,6 @@ def validate_round(
     answers = ask(this.grid, present, question, task.round, task.settings.rounds, on_wait)
     usable, failures = usable_metrics({present[node]: metrics for node, metrics in answers.replies.items()})
     return usable, at_step(task.split, (*answers.failures, *failures))
-
-
-def at_step(
-    step: Literal["training", "validation", "test"], failures: Iterable[SiteFailure]
-) -> tuple[SiteFailure, ...]:
-    """The failures, with what was asked."""
-    return tuple(failure.model_copy(update={"step": step}) for failure in failures)
-
-
-def busy(grid: Grid, seconds: Iterable[float]) -> float:
-    """Wall time that sites needed: their sum where they take turns, the slowest where they work at once."""
-    return (sum if getattr(grid, "sites_take_turns", False) else max)([0.0, *seconds])
 
 
 def _too_few(number: int, quorum: int, answered: Sequence[str], failures: Iterable[SiteFailure]) -> str:

@@ -13,7 +13,7 @@ from msfl_server.results.classification import reliability_of, threshold_of
 from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.summary import SiteFailure
 from msfl_server.rounds.culprits import combine_without_culprits
-from msfl_server.rounds.exchange import BAD_METRICS
+from msfl_server.rounds.failures import BAD_METRICS
 
 _TIMES_TRAINING = 10  # cases measured, for each case trained on: a site's few patients differ in their visits
 _ALWAYS = 100
@@ -49,12 +49,18 @@ def read_metrics(study: StudyConfig, site: str, content: Content, told: Mapping[
     """
     num_classes = len(study.classification.outcome.classes) if study.classification else 0
     metrics = unpack_metrics(content, frozenset(TASK_METRICS[study.task]), num_classes, study.min_patients)
-    most = study.rounds.max_cases
-    if site in told and site != study.left_out:
-        most = min(most, max(_ALWAYS, _TIMES_TRAINING * told[site]))
+    most = most_measured(study, site, told)
     if metrics.num_cases > most:
         raise UpdateError(f"says that it measured {metrics.num_cases} cases; at most {most} were expected")
     return metrics
+
+
+def most_measured(study: StudyConfig, site: str, told: Mapping[str, int]) -> int:
+    """The most cases that a site measures; see `read_metrics`."""
+    most = study.rounds.max_cases
+    if site in told and site != study.left_out:
+        most = min(most, max(_ALWAYS, _TIMES_TRAINING * told[site]))
+    return most
 
 
 def usable_metrics(

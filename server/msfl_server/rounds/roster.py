@@ -10,17 +10,8 @@ from msfl_common.config.message_kinds import SEGMENTATION
 from msfl_common.messages.records import RoundTask, pack_task, unpack_facts
 from msfl_common.models.weights import Weights
 from msfl_server.results.summary import SUSPENDED, SiteFailure
-from msfl_server.rounds.exchange import (
-    BAD_FACTS,
-    NOT_ONLINE,
-    STRANGER,
-    Grid,
-    Question,
-    ask,
-    gather,
-    members_of,
-    presence,
-)
+from msfl_server.rounds.exchange import Grid, Question, ask, gather, members_of, presence
+from msfl_server.rounds.failures import BAD_FACTS, NOT_ONLINE, STRANGER
 from msfl_server.rounds.listener import Listener
 from msfl_server.rounds.metrics import facts_within
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from msfl_server.results.summary import RoundSummary
-from msfl_server.rounds.exchange import BAD_FACTS, BAD_METRICS, BAD_REPLY, BAD_SUMS, BAD_UPDATE
+from msfl_server.rounds.failures import BAD_FACTS, BAD_METRICS, BAD_REPLY, BAD_SUMS, BAD_UPDATE
 
 # A site that is away, late, at its limits or that refuses by its policy is none of these.
 REFUSED = frozenset({BAD_FACTS, BAD_METRICS, BAD_REPLY, BAD_SUMS, BAD_UPDATE})

@@ -40,6 +40,7 @@ class TrainedRecord(BaseModel):
     round: int
     started_from: str  # SHA-256 of the weights that the sites trained
     train_cases: dict[str, int]
+    sites: tuple[str, ...] | None = None  # whose updates count; None in rounds of earlier versions
     loss: float | None
     failures: tuple[SiteFailure, ...]
     busy_s: float
@@ -47,6 +48,11 @@ class TrainedRecord(BaseModel):
     is_set_back: bool = False  # the sites could not train from the weights, and the last good ones are back
     training: dict[str, TrainingInputs] = {}  # what first sums told of the training cases
     validation: dict[str, ValidationMetrics] | None = None  # once it has been asked for, and the test follows
+
+    @property
+    def sites_ok(self) -> tuple[str, ...]:
+        """Whose updates count."""
+        return tuple(sorted(self.train_cases)) if self.sites is None else self.sites
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from msfl_server.aggregation.update_store import StoredUpdate, UpdateStore
 from msfl_server.results.summary import SiteFailure
 from msfl_server.results.training_inputs import TrainingInputs, training_inputs
 from msfl_server.rounds.culprits import combine_without_culprits
-from msfl_server.rounds.exchange import BAD_UPDATE
+from msfl_server.rounds.failures import BAD_UPDATE
 
 log = logging.getLogger(__name__)
 

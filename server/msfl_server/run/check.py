@@ -18,6 +18,7 @@ from msfl_common.errors import MsflError
 from msfl_common.models.unused_settings import inapplicable, unused_settings
 from msfl_common.system.files import quoted, read_secret
 from msfl_common.system.lock import holder
+from msfl_server.rounds.mask_roster import fewest_of, masks_fault
 from msfl_server.run.cost import cost_of
 from msfl_server.study.folder import certificate_warning, list_sites
 from msfl_server.study.paths import StudyFolder
@@ -67,12 +68,24 @@ def check_settings(study: StudyConfig) -> Iterator[Finding]:
 
 
 def check_folder(folder: StudyFolder, study: StudyConfig, lock: str) -> Iterator[Finding]:
-    """What `start` would need of the study's folder and of this machine; `lock`: the file that a running server has."""
+    """What `start` would need of the study's folder and of this machine; `lock`: the file that a running server has.
+
+    A fault that several things meet, as a file that each needs, is said once.
+    """
+    said: set[str] = set()
+    for one in _look_at(folder, study, lock):
+        if one.level != "fault" or one.text not in said:
+            yield one
+        said.add(one.text)
+
+
+def _look_at(folder: StudyFolder, study: StudyConfig, lock: str) -> Iterator[Finding]:
     yield from _looked_at("server", lambda: f"sites reach it at {load_server(folder.server_file).address}")
     sites = list_sites(folder)
     lacking = len(sites) < study.rounds.quorum
     more = f"; a round needs {study.rounds.quorum}: add more with `msfl-server add-site`" if lacking else ""
     yield Finding("note" if lacking else "ok", "sites", (", ".join(sites) or "none is authorised") + more)
+    yield from _masks(study, len(sites))
     try:
         if warning := certificate_warning(folder):
             yield Finding("note", "certificate", warning)
@@ -90,6 +103,22 @@ def check_folder(folder: StudyFolder, study: StudyConfig, lock: str) -> Iterator
     else:
         yield from _looked_at("ports", lambda: _ports(folder))
     yield from _disk(folder.root, study, max(len(sites), study.rounds.quorum))
+
+
+def _masks(study: StudyConfig, num_sites: int) -> Iterator[Finding]:
+    """Whether the sites are enough for sums under masks, and how many of them open one."""
+    settings = study.secure_aggregation
+    if settings.method != "masks":
+        return
+    if fault := masks_fault(settings, num_sites):
+        yield Finding("note" if num_sites < fewest_of(settings) else "fault", "masks", fault)
+    else:
+        yield Finding(
+            "ok",
+            "masks",
+            f"a sum has {settings.min_sites} sites or more, and {settings.threshold_of(num_sites)} of {num_sites} open "
+            "it; people at each site confirm the roster before the first one",
+        )
 
 
 def _ports(folder: StudyFolder) -> str:

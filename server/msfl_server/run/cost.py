@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from msfl_common.config.stages import Stage, stages_of, study_at
 from msfl_common.config.study import StudyConfig
+from msfl_common.messages.layouts import update_layout
 from msfl_common.models.expected_weights import weights_like
 from msfl_common.models.weights import Weights
 from msfl_common.system.words import counted
@@ -59,10 +60,19 @@ def cost_of(study: StudyConfig) -> Iterator[StageCost]:
             model=settings.classification.model.kind if settings.classification else settings.network.kind,
             num_parameters=sum(value.size for value in whole.values()),
             to_site_bytes=_num_bytes(strategy.request(shared, {})) + _num_bytes(shared),
-            from_site_bytes=_num_bytes(strategy.answer_like(shared)),
+            from_site_bytes=_answered_bytes(settings, shared),
             kept_bytes=(KEEP + 1)
             * (_num_bytes(shared) + sum(_num_bytes(arrays) for arrays in strategy.sets_like(shared).values())),
         )
+
+
+def _answered_bytes(study: StudyConfig, shared: Weights) -> int:
+    """What an answer takes: its arrays, or under masks the numbers that are added up."""
+    strategy = strategy_of(study)
+    if study.secure_aggregation.method == "masks":
+        layout = update_layout(study, strategy.request(shared, {}))
+        return layout.length * layout.ring.bits // 8
+    return _num_bytes(strategy.answer_like(shared))
 
 
 def _num_bytes(arrays: Weights) -> int:

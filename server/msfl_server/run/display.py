@@ -20,6 +20,8 @@ _WORDS = {
     "training": "training at",
     "validation": "validation at",
     "test": "test at",
+    "keys for masks": "keys for masks of",
+    "shares": "opening the sum with",
     "checking": "reading {total} cases",
     "preparing": "caching {total} cases for the network",
     "features": "measuring features of {total} cases",

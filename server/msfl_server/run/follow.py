@@ -13,6 +13,7 @@ from msfl_server.results.summary import RoundSummary
 from msfl_server.rounds.checkpoint import read_state
 from msfl_server.rounds.stage import folder_of
 from msfl_server.run.display import ONLINE
+from msfl_server.run.roster_lines import confirmation_line, roster_lines, unconfirmed
 from msfl_server.run.status import RunStatus, read_status
 
 
@@ -45,6 +46,7 @@ class FollowedRun:
         self._stage: Stage | None = None
         self._missing: tuple[str, ...] = ()
         self._untold: set[str] = set()
+        self._unconfirmed: tuple[str, ...] = ()
         for stage, num_rounds in self._shown.items():
             if num_rounds:
                 what = "" if stage == "final" else f" of {stage}"
@@ -66,6 +68,7 @@ class FollowedRun:
         self._display.on_wait(status.round + 1, status.doing, list(status.waits_for), left_s)
         self._say_who_is_missing(status)
         self._say_what_is_untold(status)
+        self._say_who_has_not_confirmed(status)
 
     def _show_rounds(self, stage: Stage) -> None:
         new = self._history(stage)[self._shown[stage] :]
@@ -86,6 +89,15 @@ class FollowedRun:
             until = f", until {status.deadline:%H:%M} UTC at the latest" if status.deadline else ""
             self._display.say(f"round {status.round + 1} waits for {', '.join(missing)} to come online{until}")
         self._missing = missing
+
+    def _say_who_has_not_confirmed(self, status: RunStatus) -> None:
+        """The roster's digest, when the run begins to wait for people; a line for who is left, when others have."""
+        names = unconfirmed(status)
+        if names and names != self._unconfirmed:
+            for line in roster_lines(self._out) if not {*names} <= {*self._unconfirmed} else ():
+                self._display.say(line)
+            self._display.say(confirmation_line(names))
+        self._unconfirmed = names
 
     def _say_what_is_untold(self, status: RunStatus) -> None:
         """A line when figures are missing, once the first round has shown it, or when others are."""

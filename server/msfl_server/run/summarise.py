@@ -12,7 +12,7 @@ from msfl_server.results.coefficients import coefficients_of
 from msfl_server.results.few_patients import metrics_of_few
 from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.summary import Summary, Timing
-from msfl_server.results.training_inputs import characteristics_of
+from msfl_server.results.training_inputs import characteristics_of, floor_of_table, without_few
 from msfl_server.results.withheld import withheld_metrics
 from msfl_server.rounds.checkpoint import RunState
 
@@ -48,12 +48,13 @@ def _classification(study: StudyConfig, state: RunState, weights: Weights | None
         return None
     split: Split = "test" if state.test else "validation"
     threshold = DEFAULT_THRESHOLD if state.threshold is None else state.threshold
+    is_deep, told = isinstance(settings.model, DeepModel), characteristics_of(state.training, settings.outcome.classes)
     summary = summarise_classification(settings, state.test or state.validation, threshold, split)
     return summary.model_copy(
         update={
             "class_counts": counts_by_class(state.training, state.validation, state.test),
-            "inputs": () if isinstance(settings.model, DeepModel) else settings.inputs,
-            "characteristics": characteristics_of(state.training, settings.outcome.classes),
+            "inputs": () if is_deep else settings.inputs,
+            "characteristics": () if is_deep else without_few(told, settings.inputs, *floor_of_table(study)),
             "coefficients": () if weights is None else coefficients_of(settings, weights, state.training),
         }
     )

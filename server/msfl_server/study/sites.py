@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from msfl_common.config.secure_aggregation import POOLED
 from msfl_common.config.study import load_study
 from msfl_common.errors import InputError
 from msfl_common.system.files import write_text
@@ -32,6 +33,8 @@ def add_site(
     """
     if not is_name(site) or site.endswith(".zip"):  # kits/NAME.zip is another site's archive
         raise InputError(f"site name {site!r}: expected at most 64 letters, digits, dots, dashes, underscores")
+    if site == POOLED:
+        raise InputError(f"site name {site}: stands for all sites together in a run's figures; choose another name")
     key = read_public_key(public_key_file)
     for other in list_sites(study):
         if other.casefold() == site.casefold():

@@ -317,7 +317,7 @@ def _round_values(result: RoundSummary, metrics: Mapping[str, MetricSummary]) ->
         if name in metrics and (high := metrics[name].ci95_high) is not None:
             yield f"{name}_ci95_high", high
         if name in metrics:  # few patients or sites are seen beside the figure
-            yield f"{name}_sites", float(len(metrics[name].per_site))
+            yield f"{name}_sites", float(metrics[name].num_sites)
             if (behind := metrics[name].num_patients) is not None:
                 yield f"{name}_patients", float(behind)
         for site, at_site in result.per_site.get(name, {}).items():

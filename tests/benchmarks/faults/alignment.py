@@ -19,17 +19,14 @@ from msfl_client.data.bids import find_cases
 from msfl_client.data.case_checks import check_case
 from msfl_client.prediction.lesions import predict_folder
 from msfl_common.config.site import SiteConfig
-from msfl_common.config.study import Inputs, load_study
+from msfl_common.config.study import Inputs
 from msfl_common.metrics.segmentation import segmentation_metrics
 from msfl_server.research.simulated_cohort import make_cohort
-from msfl_server.research.simulation.folder import RunSetup, sites_of_cohort
-from msfl_server.research.simulation.run import run_simulated
+from tests.benchmarks.demo_model import demo_model
 from tests.benchmarks.figure import Figure
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 REAL = REPOSITORY.parent / "shared" / "data" / "open_ms"
-STUDY = REPOSITORY / "site_configs" / "demo" / "study.yaml"
-MODEL = REPOSITORY / "build" / "demo" / "run" / "model"
 PATIENTS = ("sub-07", "sub-19")
 DEGREES, SHIFTS_MM = (2.0, 5.0, 10.0, 15.0), (3.0, 10.0, 20.0, 40.0)
 NUM_SITES, SEED = 16, 2026
@@ -43,11 +40,10 @@ def measure() -> list[Figure]:
         alarms = _alarms_of_simulated(base / "aligned")
         if not REAL.is_dir():
             return [*alarms, Figure("misaligned contrasts", None, "", None, "at_least", "", "open_ms is not at hand")]
-        model = MODEL if MODEL.is_dir() else _trained(base)
         return (
             alarms
             + _alarms_of_real(base / "shrunk")
-            + [figure for patient in PATIENTS for figure in _displaced(patient, model, base)]
+            + [figure for patient in PATIENTS for figure in _displaced(patient, demo_model(), base)]
         )
 
 
@@ -166,12 +162,3 @@ def _redraw(path: Path, shrunk_mm: float, slices_mm: int) -> None:
     shift = np.eye(4)
     shift[2, 3] = -0.5 if slices_mm % 2 == 0 else 0.0  # where the mean of an even number of slices lies
     nib.save(nib.Nifti1Image(thick, image.affine @ shift @ np.diag([1, 1, slices_mm, 1])), path)
-
-
-def _trained(base: Path) -> Path:
-    """The demo's model."""
-    make_cohort(base / "cohort", num_sites=3, cases_per_site=12, seed=0)
-    study = load_study(STUDY)
-    setup = RunSetup(study=study, sites=sites_of_cohort(base / "cohort", base / "run", study))
-    run_simulated(setup, base / "run", "inprocess", None)
-    return base / "run" / "model"

@@ -3,7 +3,8 @@
 Sites are simulated whose true figures are known; what is shown of them is computed by the parts that a run computes it
 with. A kind of interval is counted as missed in a cell (patients, sites, visits, prevalence) where a binomial test at
 p < .001 says that it holds the truth in less than 93% or more than 97%: so a cell of 300 has room for chance, and one
-that is off by 3% is found. Thresholds of `Metric.fewest` were chosen on other seeds (1, 3, 5, 7, 77 and 2027).
+that is off by 3% is found. Thresholds of `Metric.fewest` were chosen on other seeds (1, 3, 5, 7, 77, 555, 777, 2027,
+2041 and 90417).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from tests.benchmarks.faults.simulated_intervals import (
 )
 from tests.benchmarks.figure import Figure
 
-SEED, RUNS = 2041, 150
+SEED, RUNS = 90431, 150
 LOWEST, HIGHEST, SURE = 0.93, 0.97, 0.001
 _HEADLINES = {name for names in HEADLINE.values() for name in names}
 
@@ -234,11 +235,12 @@ def _q_run(cell: Cell, rng: np.random.Generator) -> Iterator[tuple[str, str, boo
 
 
 def _figure(what: str, where: str, cells: Mapping[Cell, list[int]]) -> Figure:
-    missed = [cell for cell, (shown, held) in cells.items() if _is_missed(shown, held)]
+    missed = [(held / shown, cell) for cell, (shown, held) in cells.items() if _is_missed(shown, held)]
     shown, held = np.sum(list(cells.values()), axis=0)
     shares = sorted((held / shown, cell) for cell, (shown, held) in cells.items() if shown >= 100)
     ends = f"; {_named(*shares[0])} to {_named(*shares[-1])}" if shares else ""
     how = f"held in {held / shown:.1%} of {shown} shown in {len(cells)} cells{ends}"
+    how += "".join(f"; missed: {_named(*one)}" for one in missed)
     return Figure(f"{what}, {where}: cells outside of 93-97%", len(missed), "", 0, "at_most", "", how)
 
 

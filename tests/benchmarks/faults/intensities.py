@@ -15,18 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfl_client.prediction.lesions import PredictedCase, predict_folder
-from msfl_common.config.study import load_study
 from msfl_common.errors import CohortError
 from msfl_common.metrics.segmentation import segmentation_metrics
-from msfl_server.research.simulated_cohort import make_cohort
-from msfl_server.research.simulation.folder import RunSetup, sites_of_cohort
-from msfl_server.research.simulation.run import run_simulated
+from tests.benchmarks.demo_model import demo_model
 from tests.benchmarks.figure import Figure
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 REAL = REPOSITORY.parent / "shared" / "data" / "open_ms"
-STUDY = REPOSITORY / "site_configs" / "demo" / "study.yaml"
-MODEL = REPOSITORY / "build" / "demo" / "run" / "model"
 PATIENTS = ("sub-07", "sub-19")
 
 Change = Callable[[NDArray[np.float32], NDArray[np.bool_]], NDArray[np.float32]]
@@ -59,12 +54,11 @@ def measure() -> list[Figure]:
         return [Figure("intensities", None, "", None, "at_least", "", "the open_ms scans are not at hand")]
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        model = MODEL if MODEL.is_dir() else _train(base)
-        plain = _masks_of(model, base / "plain", lambda voxels, _: voxels, ("T1w", "FLAIR"))
+        plain = _masks_of(demo_model(), base / "plain", lambda voxels, _: voxels, ("T1w", "FLAIR"))
         figures, num_silent = _quality(plain), 0
         for name, change in CHANGES.items():
             for contrasts in (("T1w", "FLAIR"), ("FLAIR",), ("T1w",)):
-                found = _masks_of(model, base / "changed", change, contrasts)
+                found = _masks_of(demo_model(), base / "changed", change, contrasts)
                 overlaps = [
                     _dsc(found[at][1], plain[at][1]) for at in PATIENTS if found[at][0].lesion_count is not None
                 ]
@@ -112,11 +106,3 @@ def _quality(plain: Mapping[str, tuple[PredictedCase, NDArray[np.bool_]]]) -> li
 
 def _dsc(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     return float(2 * (one & other).sum() / max(int(one.sum() + other.sum()), 1))
-
-
-def _train(base: Path) -> Path:
-    """The demo's model, where `make demo` has not made it."""
-    make_cohort(base / "cohort", num_sites=3, cases_per_site=12, seed=0)
-    study, out = load_study(STUDY), base / "run"
-    run_simulated(RunSetup(study=study, sites=sites_of_cohort(base / "cohort", out, study)), out, "inprocess", None)
-    return out / "model"

@@ -15,7 +15,9 @@ from msfl_common.feature_models import FEATURE_MODELS
 from tests.clinical_site import Tables
 from tests.conftest import SHAPE, BidsSite
 
-FEATURES = ("bpf", "log_lesion_volume", "gm_volume_ml")
+USUAL = {"bpf": (0.78, 0.03), "log_lesion_volume": (2.1, 0.5), "gm_volume_ml": (620.0, 50.0)}  # mean, SD
+FEATURES = tuple(USUAL)
+BROKEN = 0.08  # share of sites whose table has a value that cannot be
 IMAGES_EVERY = 5  # one study in so many is of images
 Rng = np.random.Generator
 
@@ -64,7 +66,7 @@ def _classification(rng: Rng, seed: int, names: Sequence[str]) -> StudyConfig:
 
 
 def _tabled(rng: Rng, name: str, folder: Path, study: StudyConfig) -> SiteConfig:
-    """A site of tables: some values are missing, some patients have several visits, some classes are rare."""
+    """A site of tables: values missing or impossible, several visits of some patients, rare classes."""
     assert study.classification is not None
     tables, classes = Tables(folder / name), study.classification.outcome.classes
     num_patients, num_scanners = int(rng.choice([12, 40, 60, 90, 130, 180])), int(rng.integers(1, 4))
@@ -78,9 +80,11 @@ def _tabled(rng: Rng, name: str, folder: Path, study: StudyConfig) -> SiteConfig
         for visit in range(int(rng.integers(1, 4))):
             edss = "n/a" if rng.random() < 0.05 else round(2 * rng.uniform(0, 7) + label) / 2
             visits.append((f"ses-{visit}", 365 * visit, edss, classes[label], scanner))
-            values = [round(rng.normal() + 0.3 * label, 4) for _ in FEATURES]
+            values = [round(mean + sd * (rng.normal() + 0.3 * label), 4) for mean, sd in USUAL.values()]
             features.append((patient, f"ses-{visit}", scanner, *values))
         tables.sessions(patient, ("session_id", "days", "edss", "course", "scanner"), *visits)
+    if rng.random() < BROKEN:
+        features[-1] = (*features[-1][:-1], 0.0)  # no brain is without grey matter
     tables.participants(("participant_id", "age", "sex", "scanner"), *people)
     if study.classification.features:
         columns = ("participant_id", "session_id", "scanner", *FEATURES)
@@ -106,7 +110,7 @@ def _imaged(rng: Rng, name: str, folder: Path) -> SiteConfig:
     """A site of small heads; some have no lesion, some two visits."""
     site = BidsSite(folder / name)
     site.root.mkdir(parents=True)
-    for number in range(int(rng.integers(2, 9))):
+    for number in range(int(rng.integers(2, 25))):
         visits = ("ses-1", "ses-2") if rng.random() < 0.3 else (None,)
         for visit in visits:
             subject = f"sub-{number}"

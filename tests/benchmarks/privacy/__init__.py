@@ -1,1 +1,1 @@
-"""What can be learned of patients from what leaves, before and after."""
+"""What an answer tells of a patient, and what hides it."""

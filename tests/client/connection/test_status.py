@@ -29,6 +29,14 @@ def test_the_end_of_a_study_is_told_and_remembered(tmp_path: Path) -> None:
         again.on_request("query", "1")
         again.say("offline", "no connection")
         assert one_line(now(tmp_path)) == "offline: no connection; trying again"
+    with StatusFile(tmp_path, "masks", "example.org:9092") as masked:
+        for last in (True, False):  # the sum of the last metrics is opened after they were sent
+            masked.on_request("evaluate", "3")
+            for _ in range(last):
+                masked.on_last()
+            masked.on_request("query.opening", "3")
+            masked.say("waiting")
+            assert ("finished" in one_line(now(tmp_path))) == last
     with StatusFile(tmp_path, "next", "example.org:9092") as other:
         other.say("waiting")
         assert one_line(now(tmp_path)).endswith("study next; waiting")

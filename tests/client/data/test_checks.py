@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 
 import nibabel as nib
 import numpy as np
@@ -263,6 +264,39 @@ def test_forms_that_place_lesions_elsewhere_are_in_doubt(site):
     image.set_qform(turned(11), code=1)
     nib.save(image, site.image("sub-01", "FLAIR"))
     assert short(check(site)) == [("warn", "forms-apart")]
+
+
+@pytest.mark.parametrize(
+    ("pixdim", "found"),
+    [
+        ((6.0, 6.0, 9.0), [("warn", "forms-apart")]),
+        ((6.0, 6.0, 6.1), [("warn", "forms")]),
+        ((6.0, 6.0, 6.0), []),
+        ((0.0, 0.0, 0.0), []),  # says nothing, beside a sform that does
+    ],
+)
+def test_voxel_sizes_beside_another_sform_are_said(site, pixdim, found):
+    image = nib.Nifti1Image(site.head("x"), AFFINE)
+    image.set_qform(None, code=0)
+    image.header["pixdim"][1:4] = pixdim
+    path = site.image("sub-01", "FLAIR")
+    nib.save(image, path)
+    with gzip.open(path, "rb") as packed:
+        raw = bytearray(packed.read())
+    raw[80:92] = struct.pack("<3f", *pixdim)  # nibabel writes those of its affine
+    path.write_bytes(gzip.compress(bytes(raw)))
+    assert short(check(site)) == found
+
+
+def test_units_other_than_mm_are_said(site):
+    image = nib.Nifti1Image(site.head("x"), AFFINE)
+    image.header.set_xyzt_units("micron")
+    nib.save(image, site.image("sub-01", "FLAIR"))
+    (finding,) = check(site)
+    assert (finding.rule, finding.text) == (
+        "units",
+        "FLAIR: its header says that sizes are in microns (xyzt_units); they are taken as mm",
+    )
 
 
 @pytest.mark.parametrize(("size_mm", "voxels"), [(3.0, SHAPE), (7.9, (48, 56, 40))])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from msfl_client.data.dicom_counts import num_slices_said
 from msfl_client.data.dicom_files import DicomSeries, Frame
 from msfl_client.data.dicom_stacks import corners_mm, fault_of, parts_of
 
@@ -158,3 +159,24 @@ def test_echoes_and_phase_are_parts_of_their_own() -> None:
     lost = series_of([*frames, *late[:10], *late[12:]])
     assert [fault_of(lost, part) is None for part in parts_of(lost)] == [False, True]
     assert [sorted(part.kinds)[0] for part in parts_of(series_of([*frames, *phase]))] == ["M", "ORIGINAL"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 176),
+        ({"slabs": 2}, 352),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MPR"]}, 0),  # cut from the series, in another direction
+        ({"ImageType": ["DERIVED", "PRIMARY", "MPR"]}, 0),
+        ({"MRAcquisitionType": "2D"}, 1),
+        ({"MRAcquisitionType": ""}, 0),
+    ],
+)
+def test_siemens_protocol_counts_the_images_of_a_slab(changes: dict[str, Any], expected: int) -> None:
+    header = Dataset()
+    header.ImageType, header.MRAcquisitionType = ["ORIGINAL", "PRIMARY", "M", "ND", "NORM"], "3D"
+    protocol = f"sSliceArray.lSize\t = \t{changes.pop('slabs', 1)}\nsKSpace.lPartitions\t = \t208\n"
+    header.add_new(0x00291020, "OB", (protocol + "sKSpace.lImagesPerSlab\t = \t176\n").encode())
+    for name, value in changes.items():
+        setattr(header, name, value)
+    assert num_slices_said(header) == expected

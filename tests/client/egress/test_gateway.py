@@ -80,6 +80,15 @@ def test_the_end_of_the_ledger_goes_along_where_a_key_and_the_policy_allow(tmp_p
     assert sends == [True, False, False, False]
 
 
+def test_what_the_policy_wants_masked_does_not_leave_plain(tmp_path: Path) -> None:
+    gateway = Gateway(Policy(require_masks=True), tmp_path / "ledger.jsonl")
+    update = ModelUpdate({"w": np.zeros(2, np.float32)}, 9, 0.5, 1.0)
+    with pytest.raises(RefusedError, match="leaves under masks alone") as refused:
+        release(gateway, update, STUDY, 1, 9)
+    assert refused.value.code is Code.POLICY
+    release(gateway, NodeFacts("here", "1", 0), STUDY, 0, 0)
+
+
 def test_an_answer_of_too_few_patients_stays_and_claims_nothing(tmp_path: Path) -> None:
     claims = list[str]()
     gateway = Gateway(Policy(), tmp_path / "ledger.jsonl", claim=lambda: claims.append("claimed"))

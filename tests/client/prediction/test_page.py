@@ -60,7 +60,10 @@ def test_the_page_holds_every_case_and_asks_for_nothing(tmp_path: Path) -> None:
         PredictedCase("sub-03", "n/a", 1, 0.1, "ok", (), 0.5),
         PredictedCase("sub-02", "n/a", None, None, "left out: no T1w image", ("grid",)),
     ]
-    path = write_page(tmp_path, rows, "s", 0.5, "Threshold 0.5 is not the study's own", "nobody")
+    path = write_page(
+        tmp_path, rows, "s", 0.5, "Threshold 0.5 is not the study's own", "nobody", ["<sub-4> is no name"]
+    )
+    assert "&lt;sub-4&gt; is no name" in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
     page = path.read_text()
     assert "3 lesions, 1.23 ml." in page

@@ -298,6 +298,7 @@ def test_the_page_is_one_file_that_needs_no_other(brains) -> None:
     assert "&lt;b&gt;no FLAIR image" in page
     assert str(config.state) not in page
     assert "http" not in page
+    assert "prefers-color-scheme: dark" in page
     assert picture_path(brains.cases()["sub-01"], config).read_bytes().startswith(b"\x89PNG")
 
 

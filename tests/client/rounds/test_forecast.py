@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tests.client.secure_aggregation.members import masked
 from tests.clinical_site import Tables
+from tests.conftest import SHAPE, BidsSite
 
 from msfl_client.cli.forecast_view import play_under_bar
 from msfl_client.rounds.forecast import Forecast, forecast
@@ -86,6 +89,27 @@ def test_what_is_foreseen_of_figures_is_what_the_site_tells(tmp_path: Path) -> N
     told = validate_site(context, RoundTask(study, 1), starting_weights(study)).estimates
     assert not set(told) & set(validation.metrics)
     assert set(told) >= {"brier", "ece"} - set(depends.metrics)
+
+
+def test_a_metric_of_masks_that_some_answers_leave_undefined_depends_on_the_model(tmp_path: Path) -> None:
+    """Enough patients with lesions, and enough without: but a model may miss the ones and find some in the others."""
+    site = BidsSite(tmp_path / "images")
+    site.root.mkdir()
+    for number in range(12):
+        site.add(subject := f"sub-{number}")
+        if number % 2:
+            site.save(site.mask(subject), np.zeros(SHAPE, np.uint8))
+    settings = SiteConfig(
+        name="here", data=(site.root,), state=tmp_path / "state", device="cpu", policy=Policy(min_patients=2)
+    )
+    inputs = {"contrasts": ["FLAIR"], "spacing_mm": 4.0}
+    study = StudyConfig.model_validate(
+        {"name": "masks", "min_patients": 2, "inputs": inputs, "validation": {"fraction": 0.5}}
+    )
+    made = forecast(settings, study, tell_nobody)
+    undefined = {"ppv", "lesion_fpr", "hd95_mm"}
+    assert not made.withheld
+    assert set(made.depends[0].metrics) == undefined | {f"{name}_native" for name in undefined}
 
 
 def test_folds_and_a_site_that_is_left_out_are_played_as_they_are(tmp_path: Path) -> None:
@@ -173,3 +197,16 @@ def test_check_says_who_is_left_out_without_pointing_to_itself(tmp_path: Path, u
     _, notes = play_under_bar(site, classes())
     assert said in notes
     assert not any("`msfl-client check`" in note for note in notes)
+
+
+def test_what_masks_need_is_foreseen(tmp_path: Path) -> None:
+    study = masked(classes())
+    site = of_classes(tmp_path, 40, 40)
+    assert refusals(forecast(site, study, tell_nobody)) == []
+    allow = tuple(kind for kind in site.policy.allow if kind != "masked_sums")
+    few = of_classes(tmp_path, 40, 40, allow=allow)
+    made = forecast(few, study, tell_nobody)
+    assert refusals(made) == [("validation", Code.POLICY, True), ("test", Code.POLICY, True)]
+    assert "masked_sums may not leave this site" in made.withheld[0].why
+    strict = forecast(of_classes(tmp_path, 40, 40, require_masks=True), classes(), tell_nobody)
+    assert [(one.step, one.code) for one in strict.withheld] == [("taking part", Code.POLICY)]

@@ -34,6 +34,8 @@ def test_both_programs_write_them_and_keep_what_is_there(tmp_path: Path, monkeyp
     assert load_study(tmp_path / "study.yaml").classification is not None
     assert run_main(client, "example", "site", "-o", "mine.yaml").returncode == 0
     assert load_site(tmp_path / "mine.yaml").name == "hospital-a"
+    shown = run_main(server, "example", "study", "-o", "-")
+    assert (shown.stdout, (tmp_path / "-").exists()) == (example_text("study"), False)
     again = run_main(server, "example", "study")
     assert (again.returncode, again.stderr.split(":")[0]) == (2, "study.yaml")
     assert "did you mean study?" in run_main(server, "example", "studi").stderr

@@ -61,7 +61,7 @@ def test_sites_are_put_together_by_score() -> None:
     padded[:2] = (0.1, 5, 1), (0.4, 6, 3)
     other = np.array([[0.4, 5.0, 0.0], [0.3, 7, 7]])
     pooled = pool_score_bins([padded, other])
-    assert pooled.tolist() == [[0.1, 5, 1], [0.3, 7, 7], [0.4, 11, 3]]
+    np.testing.assert_allclose(pooled, [[0.1, 5, 1], [0.3, 7, 7], [0.4, 11, 3]], rtol=1e-12)
     assert pool_score_bins([]).shape == (0, 3)
 
 

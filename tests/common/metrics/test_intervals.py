@@ -218,3 +218,9 @@ class TestPool:
             pooled = pool({s: mean_estimate(v, names(len(v)), (0, 1)) for s, v in sites.items()}, "mean", (0.0, 1.0))
             hits += pooled.ci95_low <= truth <= pooled.ci95_high
         assert 0.93 <= hits / 800 <= 0.975
+
+
+def test_values_that_differ_by_rounding_have_an_interval_in_the_right_order() -> None:
+    """0.512 ml in each patient but for the last digit: a coordinator refuses ends the wrong way round."""
+    low, high = mean_interval(0.512, 1e-17, 5, (0.0, 20_000.0))
+    assert low <= 0.512 <= high

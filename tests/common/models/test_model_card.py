@@ -56,7 +56,8 @@ def test_a_card_lists_what_acts_on_its_model_alone(kind: str) -> None:
     text = card_of(study).model_dump_json()
     written = json.loads(text)["study"]
     expected = {key for key in leaf_keys(study) if key not in inapplicable(study)}
-    assert {key for key in leaves(written) if not key.startswith("strategy")} == expected - {"strategy"}
+    at_default = {key for key in expected if key.startswith("secure_aggregation.")}  # a section is not written then
+    assert {key for key in leaves(written) if not key.startswith("strategy")} == expected - {"strategy"} - at_default
     listed = {setting.name for setting in flat_settings(study) if not setting.name.startswith("strategy")}
     assert listed == expected - {"strategy"}
     assert ("network" in written) == (kind == "lesion-encoder")
@@ -72,3 +73,12 @@ def test_a_card_of_an_earlier_version_with_all_settings_is_read() -> None:
     study = StudyConfig(name="pilot")
     earlier = card_of(study).model_dump(mode="json") | {"study": study.model_dump(mode="json")}
     assert ModelCard.model_validate_json(json.dumps(earlier)).study == study
+
+
+def test_who_trained_is_known_under_masks_too() -> None:
+    plain = Provenance(rounds_completed=1, sites={"a": 5, "b": 0})
+    assert [plain.is_of(site) for site in ("a", "b", "c")] == [True, False, False]
+    assert "summed_sites" not in plain.model_dump()  # as earlier versions read it
+    masked = Provenance(rounds_completed=1, sites={"pooled": 50}, summed_sites=("a", "b"))
+    assert [masked.is_of(site) for site in ("a", "b", "c")] == [True, True, False]
+    assert Provenance.model_validate_json(masked.model_dump_json()) == masked

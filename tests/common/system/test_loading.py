@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from msfl_common.system.loading import held_interrupts, loading
+from msfl_common.system.loading import held_interrupts, loading, says_how_to_resume
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -51,3 +51,9 @@ def test_another_thread_may_load_too() -> None:
     thread.start()
     thread.join()
     assert done == ["loaded"]
+
+
+def test_who_interrupts_is_told_how_to_resume(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), says_how_to_resume("the same command resumes"):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "the same command resumes\n"

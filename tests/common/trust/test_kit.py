@@ -53,6 +53,12 @@ def test_a_kit_of_an_earlier_version_is_read_in_its_words(tmp_path: Path) -> Non
     assert kit.study == StudyConfig(name="pilot", network=UNet(channels=(4, 8)))
 
 
+def test_a_kits_study_is_read_as_any_study(tmp_path: Path) -> None:
+    kit = write_kit(tmp_path / "kit", make_authority("pilot"), b"name: pilot\nmin_patients: yes\n")
+    with pytest.raises(InputError, match=r"study.yaml: min_patients: .*; install MSFL 1"):
+        read_kit(kit)
+
+
 def test_no_kit_says_where_it_belongs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="kit: no joining kit; take over the coordinator's with `msfl-client join"):
         load_kit(tmp_path / "kit")

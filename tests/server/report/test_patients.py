@@ -21,7 +21,7 @@ from msfl_server.report.classification import classification_section
 from msfl_server.report.page import write_report
 from msfl_server.report.patients import FEW, patients_table
 from msfl_server.results.summary import RoundSummary, SiteSummary, Summary
-from msfl_server.results.training_inputs import Characteristics, training_inputs
+from msfl_server.results.training_inputs import Characteristics, floor_of_table, training_inputs, without_few
 from msfl_server.rounds.checkpoint import RunState
 from msfl_server.run.summarise import summarise_run
 
@@ -148,6 +148,37 @@ def test_a_share_of_few_patients_is_not_shown_nor_follows(
     assert {one.of for one, cell in zip(columns, cells, strict=True) if cell != FEW} == shown
     assert {row["of"] for row in table["csv"] if row["input"] == "sex" and row["mean"] is not None} == shown
     assert all(FEW not in row["cells"] for row in table["rows"] if row["title"] != "Female, n (%)")
+
+
+def test_the_floor_of_a_share_is_the_studys_and_of_patients(study: StudyConfig) -> None:
+    def of_sex(women: float, **changes: Any) -> set[str]:
+        means, sds = (2.0, 38.0, 1 - women / 40, 3.0), (1.0,) * 4
+        groups: list[Any] = ["all", "class", "class", "site", "site", "site"]
+        told = [Characteristics(of=of, name="", cases=40, means=means, sds=sds) for of in groups]
+        outcome = {"endpoint": "edss-worsening", "observations": changes.pop("observations", "first")}
+        found = without_few(told, INPUTS, *floor_of_table(study_of(outcome=outcome).model_copy(update=changes)))
+        assert all((one.means[2] is None) == (one.sds[2] is None) and one.means[1] == 38 for one in found)
+        return {one.of for one in found if one.means[2] is not None}
+
+    assert of_sex(7) == of_sex(33) == {"all", "class", "site"}
+    assert of_sex(7, min_patients=8) == of_sex(33, min_patients=8) == of_sex(4) == set()
+    assert of_sex(12, observations="every") == {"all", "site"}  # 12 visits may be of 2 women
+    assert of_sex(40, observations="every") == {"all", "class", "site"}
+
+
+def test_a_summary_holds_no_mean_that_counts_few(study: StudyConfig) -> None:
+    rows = cases_of(5, 60)
+    rows.features_NP[:, 2] = rows.features_NP[:, 2] * (rows.labels_N == 0)  # men, none of class 1
+    rows.features_NP[np.flatnonzero(rows.labels_N == 1)[:2], 2] = 1.0  # but two
+    settings = study.classification
+    assert settings is not None
+    answers = answers_of(settings, first_state(settings, 0), {"Bern": rows, "Graz": rows, "Linz": rows}, 1)
+    told = {site: training_inputs(sums) for site, (sums, _) in answers.items()}
+    state = RunState(round=1, training={"Bern": told["Bern"], "Graz": told["Graz"]})
+    strict = study.model_copy(update={"min_patients": 7})
+    found = summarise_run(strict, state, None).classification
+    assert found is not None
+    assert {one.of for one in found.characteristics if one.means[2] is None} == {"class"}
 
 
 def test_the_summary_holds_no_figures_of_a_class_at_a_site(summary: Summary) -> None:

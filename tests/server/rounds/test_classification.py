@@ -83,7 +83,9 @@ def study_of(**model: Any) -> StudyConfig:
 
 def grid_of(sites: tuple[SiteConfig, ...], cache_answers: bool = False) -> Grid:
     open_context.cache_clear()
-    app = build_app(lambda context: sites[int(context.node_config["partition-id"])], cache_answers=cache_answers)
+    app = build_app(
+        lambda context: sites[int(context.node_config["partition-id"])], cache_answers=cache_answers, is_simulated=True
+    )
     return InProcessGrid(app, len(sites))
 
 

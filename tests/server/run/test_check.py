@@ -15,7 +15,7 @@ from msfl_common.config.site import Policy
 from msfl_common.config.study import load_study
 from msfl_common.feature_models.registry import SOLVABLE
 from msfl_server.cli.main import main as server
-from msfl_server.run.check import check_settings
+from msfl_server.run.check import check_folder, check_settings
 from msfl_server.run.cost import cost_of
 from msfl_server.study.folder import init_study
 from msfl_server.study.paths import StudyFolder
@@ -39,6 +39,13 @@ def folder(tmp_path: Path) -> StudyFolder:
     ports = dict(zip(("port", "control_port", "mlflow_port"), free_ports(3), strict=True))
     server_config = ServerConfig(hosts=("localhost",), bind="127.0.0.1", **ports)
     return init_study(tmp_path / "study", server_config, tmp_path / "study.yaml")
+
+
+def test_a_file_that_cannot_be_read_is_named_once(folder: StudyFolder) -> None:
+    folder.server_file.write_text("hosts: [localhost\n")
+    done = run_main(server, "check", folder.root)
+    assert (done.returncode, (done.stdout + done.stderr).count("not valid YAML")) == (2, 2)  # where, and why it ends
+    assert "more)" not in done.stderr
 
 
 def test_a_file_alone_tells_what_sites_will_refuse_and_what_does_not_act(tmp_path: Path) -> None:
@@ -68,6 +75,9 @@ def test_sizes_are_those_of_the_arrays_that_are_sent(tmp_path: Path) -> None:
     assert cost.to_site_bytes == 8 * cost.num_parameters  # to train from, and to validate
     told = [one.text for one in check_settings(load_study(tmp_path / "study.yaml")) if one.what == "model"]
     assert f"{cost.num_parameters:,} parameters" in told[0]
+    (tmp_path / "masked.yaml").write_text("name: pilot\nsecure_aggregation: {method: masks}\n")
+    (masked,) = cost_of(load_study(tmp_path / "masked.yaml"))
+    assert 0 < masked.from_site_bytes - 6 * cost.num_parameters < 60  # cases, loss and the like
 
 
 def test_a_folder_in_order_can_be_started_and_lacks_its_sites(folder: StudyFolder) -> None:
@@ -96,3 +106,25 @@ def test_a_wrong_key_is_a_line_and_exit_2(tmp_path: Path) -> None:
     done = run_main(server, "check", tmp_path / "study.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert "trainig: unknown key" in done.stderr
+
+
+def test_masks_need_enough_sites_and_a_threshold_that_holds(folder: StudyFolder) -> None:
+    def told(text: str, num_sites: int) -> list[tuple[str, str]]:
+        folder.study_file.write_text(f"name: pilot\nsecure_aggregation: {text}\n")
+        for number in range(num_sites):
+            (folder.sites / f"site-{number}.pub").write_text("key")
+        findings = check_folder(folder, load_study(folder.study_file), "lock")
+        return [(one.level, one.text) for one in findings if one.what == "masks"]
+
+    assert told("{method: none}", 1) == []
+    assert told("{method: masks, min_sites: 4}", 2) == [
+        ("note", "secure_aggregation: sums under masks need 4 sites or more, and 2 take part")
+    ]
+    ((level, text),) = told("{method: masks, min_sites: 3, threshold: 3}", 6)
+    assert (level, text) == (
+        "fault",
+        "secure_aggregation.threshold: 3 of 6 sites opens a sum; it takes 4 to 6",
+    )
+    ((level, text),) = told("{method: masks}", 6)
+    assert level == "ok"
+    assert "a sum has 3 sites or more, and 4 of 6 open it" in text

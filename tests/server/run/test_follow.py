@@ -7,14 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.common.secure_aggregation.hospitals import hospitals
 
 from msfl_common.config.study import Rounds, StudyConfig
+from msfl_common.secure_aggregation.spoken import digest_of
 from msfl_common.system.progress import console
 from msfl_server.results.summary import RoundSummary, SiteFailure
 from msfl_server.rounds.checkpoint import Checkpoint, RunState, save_checkpoint
+from msfl_server.rounds.mask_roster import CONFIRMING, ROSTER_FILE
 from msfl_server.run import follow
 from msfl_server.run.display import ONLINE, run_display
 from msfl_server.run.follow import FollowedRun
+from msfl_server.run.roster_lines import roster_document
 from msfl_server.run.status import StatusFile
 
 STUDY = StudyConfig(name="followed", rounds=Rounds(num_rounds=3))
@@ -74,6 +78,39 @@ def test_what_was_completed_before_is_counted_not_shown(tmp_path: Path, capsys: 
         followed = FollowedRun(STUDY, out, status_file, display)
         followed.look()
         assert lines(capsys) == ["rounds completed before: 2"]
+
+
+def test_a_roster_is_said_while_people_are_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status_file, out = tmp_path / "status.json", tmp_path / "run"
+    out.mkdir()
+    roster = hospitals(3).roster
+    (out / ROSTER_FILE).write_text(roster.model_dump_json())
+    with run_display(3) as display, StatusFile(status_file, STUDY) as status:
+        followed = FollowedRun(STUDY, out, status_file, display)
+        status.on_wait(1, CONFIRMING, ["site-00", "site-02"], 60.0)
+        followed.look()
+        followed.look()
+        first, *said = lines(capsys)
+        assert first == "round 1: confirmation of the roster at site-00, site-02"
+        assert said[0].startswith("roster of the sums under masks: site-00, site-01, site-02; a sum has 2 of them")
+        assert said[1] == f"its digest: {roster.digest}"
+        assert digest_of(" ".join(said[2:6])) == roster.digest
+        assert said[6].startswith("waiting for people at site-00, site-02: ")
+        status.on_wait(1, CONFIRMING, ["site-02"], 60.0)
+        followed.look()
+        assert [line[:33] for line in lines(capsys)] == ["waiting for people at site-02: re"]
+        status.on_wait(1, "training", ["site-02"], 60.0)
+        followed.look()
+        assert [line[:17] for line in lines(capsys)] == ["round 1: training"]
+
+
+def test_a_roster_for_programs(tmp_path: Path) -> None:
+    assert roster_document(tmp_path, ()) is None
+    roster = hospitals(3).roster
+    (tmp_path / ROSTER_FILE).write_text(roster.model_dump_json())
+    told = roster_document(tmp_path, ("site-01",))
+    assert told is not None
+    assert (told["digest"], told["sites"], told["waits_for"]) == (roster.digest, roster.names, ["site-01"])
 
 
 def test_a_quiet_start_shows_no_round(

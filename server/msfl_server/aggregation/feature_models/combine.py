@@ -1,6 +1,6 @@
 """The next state of a feature model from the sites' contributions.
 
-Sums go in the sites' alphabetical order, so that who answered first does not matter.
+Sums are exact, and what is no sum goes in the sites' alphabetical order: who answered first does not matter.
 
 Legend: see `msfl_common.feature_models`.
 """
@@ -15,6 +15,8 @@ from msfl_common.errors import RunError
 from msfl_common.feature_models import Phase, Settings, State, model_of, phase_of
 from msfl_common.feature_models.first_sums import add_up, fit_preparation
 from msfl_common.feature_models.model import Answer
+from msfl_common.messages.layouts import POOLED, feature_layout, sum_of
+from msfl_common.messages.records import ModelUpdate
 from msfl_server.aggregation.update_checks import capped_shares
 
 Contributions = Mapping[str, tuple[State, int]]
@@ -37,10 +39,13 @@ def combine(settings: Settings, state: State, contributions: Contributions, max_
     model = model_of(settings)
     if not contributions:
         raise RunError("no site contributed; wait for sites, or lower `rounds.quorum` in study.yaml")
+    each = {site: ModelUpdate(*contributions[site], 0.0, 0.0) for site in sorted(contributions)}
+    if len(each) > 1 and (together := pooled(settings, state, each, max_share)) is not None:
+        contributions = {POOLED: (together.weights, together.num_cases)}
     shares = capped_shares({site: num_cases for site, (_, num_cases) in contributions.items()}, max_share)
     answers = [Answer(site, *contributions[site], shares[site]) for site in sorted(contributions)]
     if phase_of(state) is Phase.PREPARE:
-        sums = add_up(settings, [one.arrays for one in answers])
+        sums = add_up(settings, answers[0].arrays)
         prepared = state | fit_preparation(settings, sums)
         after = prepared | model.after_first_sums(settings, prepared, sums)
     else:
@@ -49,3 +54,21 @@ def combine(settings: Settings, state: State, contributions: Contributions, max_
         if not np.isfinite(value).all():
             raise RunError(f"{name}: not finite after the sites' sums; scale the inputs, or penalise more")
     return after
+
+
+def pooled(
+    settings: Settings, state: State, updates: Mapping[str, ModelUpdate], max_share: float = 1.0
+) -> ModelUpdate | None:
+    """What the sites' answers come to as if of one, from their sum; None where each has to be known.
+
+    Raises:
+        UpdateError: a figure so large that it cannot be added up.
+    """
+    model = model_of(settings)
+    if phase_of(state) is not Phase.PREPARE:
+        cases = {site: update.num_cases for site, update in updates.items()}
+        is_capped = model.uses_shares and capped_shares(cases, max_share) != capped_shares(cases, 1.0)
+        if is_capped or not model.sums_suffice:
+            return None
+    layout = feature_layout(settings, state)
+    return layout.decode(sum_of(layout, updates.values(), len(updates)))

@@ -20,6 +20,7 @@ Assignments = Annotated[
     ),
 ]
 PANEL = "Research, on one machine (needs the extra sim)"
+SAME_COMMAND = "what was completed is kept; the same command resumes"  # said where it is interrupted
 LOADING = "loading what trains and measures"  # seconds, in which nothing else can be shown
 # All that the research tools and the sites that they simulate import and a coordinator's installation does not bring.
 PACKAGES = (

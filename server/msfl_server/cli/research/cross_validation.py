@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from msfl_common.system.command_line import Commands, Json, print_json
-from msfl_server.cli.research.command import LOADING, PANEL, Assignments, ResearchCommand
+from msfl_server.cli.research.command import LOADING, PANEL, SAME_COMMAND, Assignments, ResearchCommand
 
 commands = Commands()
 
@@ -54,20 +54,21 @@ def cross_validate(
     settings = load_study_with(study, assignments or [])
     sites = virtual_sites(cohort, site or [], out, settings)
     from msfl_common.models.unused_settings import unused_settings
-    from msfl_common.system.loading import loading
+    from msfl_common.system.loading import loading, says_how_to_resume
     from msfl_common.system.progress import console, warn
 
     warn(warnings := unused_settings(settings))
-    with loading(LOADING):
-        from msfl_server.research.cross_validation.folds import FoldPlan, check_plan, claim_plan, run_folds
-        from msfl_server.research.cross_validation.report import PAGE_FILE, render_table, write_page
-        from msfl_server.research.cross_validation.results import RESULTS_FILE, cross_validation, write_results
+    with says_how_to_resume(SAME_COMMAND):
+        with loading(LOADING):
+            from msfl_server.research.cross_validation.folds import FoldPlan, check_plan, claim_plan, run_folds
+            from msfl_server.research.cross_validation.report import PAGE_FILE, render_table, write_page
+            from msfl_server.research.cross_validation.results import RESULTS_FILE, cross_validation, write_results
 
-    plan = FoldPlan(study=settings, sites=sites, num_folds=folds)
-    check_plan(plan)
-    claim_plan(out, plan)
-    keep_study(out, settings, assignments or [])
-    results = cross_validation(settings, run_folds(plan, out, lambda line: console.print(line, style="bold")))
+        plan = FoldPlan(study=settings, sites=sites, num_folds=folds)
+        check_plan(plan)
+        claim_plan(out, plan)
+        keep_study(out, settings, assignments or [])
+        results = cross_validation(settings, run_folds(plan, out, lambda line: console.print(line, style="bold")))
     write_page(out, results, settings)
     write_results(out, results)
     if as_json:

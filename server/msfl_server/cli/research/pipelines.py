@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msfl_common.system.command_line import Commands, Json, print_json
-from msfl_server.cli.research.command import LOADING, PANEL, Assignments, ResearchCommand
+from msfl_server.cli.research.command import LOADING, PANEL, SAME_COMMAND, Assignments, ResearchCommand
 
 if TYPE_CHECKING:
     from msfl_server.research.small_cohort.pipelines import OnProgress
@@ -96,9 +96,9 @@ def pipelines(
     section = settings.classification
     if section is None or section.outcome.column is None:
         raise InputError(f"{study}: expected the task classification with outcome.column, the label's column")
-    from msfl_common.system.loading import loading
+    from msfl_common.system.loading import loading, says_how_to_resume
 
-    with loading(LOADING):
+    with says_how_to_resume(SAME_COMMAND), loading(LOADING):
         from msfl_server.research.simulation.folder import keep_study
         from msfl_server.research.small_cohort.classifiers import CLASSIFIERS, REFINED  # scikit-learn takes a second
         from msfl_server.research.small_cohort.forest import grows_the_same_trees
@@ -134,7 +134,7 @@ def pipelines(
         searches=tuple(dict.fromkeys(one.value for one in search or ())),
         groups=group_names(cases.names, group_by) if group_by else None,
     )
-    with _progress() as on_progress:
+    with says_how_to_resume(SAME_COMMAND), _progress() as on_progress:
         results = run_pipelines(cases, chosen, out, jobs or os.cpu_count() or 1, on_progress)
     keep_study(out, settings, assignments or [])
     document = results_document(results, cases, chosen)

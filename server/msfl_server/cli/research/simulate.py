@@ -82,21 +82,19 @@ def simulate(
         setup, folder = _started(study, assignments or [], cohort, site or [], out, start_from), out
     from msfl_common.models.unused_settings import unused_settings
     from msfl_common.system.files import quoted
-    from msfl_common.system.loading import loading
-    from msfl_common.system.progress import console, warn
+    from msfl_common.system.loading import loading, says_how_to_resume
+    from msfl_common.system.progress import warn
     from msfl_server.cli.results import show_run
 
     warn(warnings := unused_settings(setup.study))
-    try:
+    how = f"completed rounds are kept; resume with `msfl-server simulate --resume {quoted(folder)}`"
+    with says_how_to_resume(how):
         with loading(LOADING):
             from msfl_server.research.simulation.run import (
                 run_simulated,  # torch and MLflow take seconds: only for a run that can start
             )
 
         summary = run_simulated(setup, folder, backend.value, tracking_uri)
-    except KeyboardInterrupt:
-        console.print(f"completed rounds are kept; resume with `msfl-server simulate --resume {quoted(folder)}`")
-        raise
     if as_json:
         print_json({**summary.model_dump(mode="json"), "warnings": warnings})
     else:

@@ -85,8 +85,7 @@ def _of_sites(folder: Path, study: StudyConfig, data: Folders | None, run: Summa
     for name, metric in run.metrics.items():
         for site, one in metric.per_site.items():
             parts.setdefault(site, {})[name] = Value(one.mean, one.ci95_low, one.ci95_high, one.num_cases)
-        num_cases = sum(one.num_cases for one in metric.per_site.values())
-        overall[name] = Value(metric.mean, metric.ci95_low, metric.ci95_high, num_cases)
+        overall[name] = Value(metric.mean, metric.ci95_low, metric.ci95_high, metric.num_cases)
     return MeasuredRun(folder, "run", study, data, overall, parts)
 
 

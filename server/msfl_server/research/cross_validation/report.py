@@ -12,6 +12,7 @@ from rich.table import Table
 
 from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
+from msfl_common.secure_aggregation.layout import POOLED
 from msfl_common.system.files import write_text
 from msfl_server.report.charts import axis_label, forest_plot, format_interval, format_value
 from msfl_server.report.page import REPORT_FILE
@@ -93,6 +94,8 @@ def _label(fold: FoldResult) -> str:
 
 
 def _sites(fold: FoldResult) -> str:
+    if POOLED in fold.sites:
+        return "a sum"
     return f"{len(fold.sites)} of {len(fold.sites) + len(fold.withheld)}"
 
 
@@ -151,7 +154,8 @@ def _tiles(results: CrossValidation, names: Sequence[str]) -> list[dict[str, str
     ]
     sites = {site for fold in results.folds for site in fold.sites}
     num_cases = sum(fold.num_cases for fold in results.folds)
-    return [*tiles, {"label": "Tested", "value": str(num_cases), "note": f"cases of {len(sites)} sites, each once"}]
+    of = "all sites, as sums under masks" if POOLED in sites else f"{len(sites)} sites"
+    return [*tiles, {"label": "Tested", "value": str(num_cases), "note": f"cases of {of}, each once"}]
 
 
 def _fold(fold: FoldResult, names: Sequence[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from msfl_common.config.base import Name
 from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.intervals import Estimate, pool
 from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.secure_aggregation.layout import POOLED
 from msfl_common.system.files import write_text
 from msfl_server.research.simulation.folder import RunSetup
 from msfl_server.results.metrics import summarise_metrics
@@ -109,6 +110,8 @@ def fold_result(name: str, setup: RunSetup, state: RunState) -> FoldResult:
     """What a fold that has run to its end came to."""
     left_out, test = setup.study.left_out, state.test
     asked = [site.name for site in setup.sites] if left_out is None else [left_out]
+    if POOLED in test:
+        asked = [POOLED]
     return FoldResult(
         name=name,
         left_out=left_out,
@@ -129,9 +132,9 @@ def _fold_metrics(state: RunState) -> dict[str, FoldMetric]:
             standard_error=error if math.isfinite(error) else None,
             ci95_low=summary.ci95_low,
             ci95_high=summary.ci95_high,
-            num_cases=sum(site.num_cases for site in summary.per_site.values()),
+            num_cases=summary.num_cases,
             num_patients=summary.num_patients,
-            num_sites=len(summary.per_site),
+            num_sites=summary.num_sites,
         )
     return metrics
 

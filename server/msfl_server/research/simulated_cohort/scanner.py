@@ -82,7 +82,7 @@ def draw_scanner(rng: np.random.Generator, name: str, spacing_mm: float, *, thic
         flair_lesion=float(rng.uniform(1.0, 1.2)),
         t1w_gm=float(rng.uniform(0.62, 0.82)),
         t1w_csf=float(rng.uniform(0.12, 0.32)),
-        t1w_lesion=float(rng.uniform(0.9, 1.3)),
+        t1w_lesion=float(rng.uniform(0.85, 1.05)),
     )
     return Scanner(
         name=name,

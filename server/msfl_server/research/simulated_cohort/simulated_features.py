@@ -24,7 +24,7 @@ _MIDLINE_ML = {"cerebellum": 141.0, "brainstem": 25.1, "corpus_callosum": 3.04}
 _SIGNALS = {  # mean, spread between persons and scanners, change with a spread of ln(lesion volume)
     "t1w_gm_median": (0.86, 0.03, 0.0),
     "t1w_wm_median": (1.256, 0.05, -0.01),
-    "t1w_lesion_wm_ratio": (0.70, 0.04, 0.0),
+    "t1w_lesion_wm_ratio": (0.75, 0.04, 0.0),
     "t1w_wm_glcm_contrast": (0.99, 0.25, 0.05),
     "t1w_wm_glcm_homogeneity": (0.725, 0.04, -0.008),
     "t1w_wm_glcm_correlation": (0.70, 0.05, 0.0),

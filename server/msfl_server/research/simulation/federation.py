@@ -40,7 +40,7 @@ def simulate(
     if backend == "ray":
         _run_on_ray(server_app, site_list)
         return
-    client_app = build_client_app(lambda context: _site_at(site_list, context), on_progress)
+    client_app = build_client_app(lambda context: _site_at(site_list, context), on_progress, is_simulated=True)
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
     server_app(InProcessGrid(client_app, len(site_list)), context)
 
@@ -53,7 +53,7 @@ def _run_on_ray(server_app: ServerApp, sites: tuple[SiteConfig, ...]) -> None:
         raise InputError("--backend ray needs Ray; install it with `pip install 'msfl[ray]'`") from None
     from flwr.simulation import run_simulation
 
-    client_app = build_client_app(lambda context: _site_at(sites, context))
+    client_app = build_client_app(lambda context: _site_at(sites, context), is_simulated=True)
     try:
         run_simulation(
             server_app=server_app,

@@ -17,6 +17,7 @@ from msfl_common.config.yaml_template import commented_yaml
 from msfl_common.errors import ConfigError, InputError
 from msfl_common.system.files import write_text
 from msfl_common.system.reading import parse_record
+from msfl_server.rounds.mask_roster import masks_fault
 
 RUN_FILE, SITES_FOLDER, STUDY_FILE = "run.json", "sites", "study.yaml"
 
@@ -73,12 +74,16 @@ def check_sites(study: StudyConfig, names: Sequence[str]) -> None:
     """Hold a study against the sites that there are.
 
     Raises:
-        InputError: it leaves out a site that there is not, or needs more sites than there are.
+        InputError: it leaves out a site that there is not, needs more sites than there are, or sums of so many sites
+            cannot be hidden.
     """
     left_out = study.left_out
     if left_out is not None and left_out not in names:
         raise InputError(f"classification.fold.site: there is no site {left_out}; there are {', '.join(names)}")
-    _check_quorum(study, [name for name in names if name != left_out])
+    learners = [name for name in names if name != left_out]
+    _check_quorum(study, learners)
+    if study.secure_aggregation.method == "masks" and (fault := masks_fault(study.secure_aggregation, len(learners))):
+        raise InputError(fault)
 
 
 def _check_quorum(study: StudyConfig, learners: list[str]) -> None:
@@ -154,7 +159,13 @@ def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteCo
     folders = [cohort] if _is_bids(cohort) else sorted(folder for folder in cohort.iterdir() if _is_bids(folder))
     if not folders:
         raise InputError(f"{cohort}: expected BIDS folders with sub-* inside, one for each site; found none")
-    policy = Policy(tasks=get_args(Task), min_patients=study.min_patients, allow=tuple(KINDS), refuse_models=())
+    policy = Policy(
+        tasks=get_args(Task),
+        min_patients=study.min_patients,
+        min_sites_in_sum=study.secure_aggregation.min_sites,
+        allow=tuple(KINDS),
+        refuse_models=(),
+    )
     return tuple(
         SiteConfig(
             name=folder.name,

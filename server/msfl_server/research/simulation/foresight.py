@@ -14,7 +14,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.feature_models.first_sums import expect_every_class
 from msfl_server.research.simulation.folder import RunSetup
-from msfl_server.rounds.harmonization import MIN_SITES
+from msfl_server.rounds.harmonization import MIN_SITES, solve_first
 
 
 def foresee_run(setup: RunSetup, on_progress: OnProgress) -> tuple[Forecast, ...]:
@@ -46,6 +46,11 @@ def expect_answers(study: StudyConfig, forecasts: Sequence[Forecast]) -> None:
         if settings.harmonization.method != "none":
             refusals = {one.site: one.refused("harmonization", stage=stage) for one in asked}
             _expect(MIN_SITES, "its harmonization needs", "give sums", refusals)
+            moments = {number: one.moments for number, one in enumerate(asked) if one.moments is not None}
+            try:
+                solve_first(moments, study.harmonization)
+            except RunError as error:
+                raise InputError(str(error)) from None
     counts_SK = [one.cases_in_sums for one in forecasts if one.cases_in_sums]
     if study.classification is not None and counts_SK:
         try:

@@ -11,6 +11,7 @@ from tests.benchmarks.faults.forecast import faults_of
 from tests.benchmarks.simulated_rounds import train
 from tests.clinical_site import Tables
 
+from msfl_common.config.message_kinds import KINDS
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.errors import InputError
@@ -28,7 +29,7 @@ def setup_of(tmp_path: Path, counts: Sequence[Sequence[int]], **changes: Any) ->
         tables = Tables(tmp_path / f"site-{number}")
         lines = [(f"sub-{n:03d}", round(0.5 * (n * 7 % 19), 1), 20 + n, label) for n, label in enumerate(labels)]
         tables.participants(("participant_id", "edss", "age", "course"), *lines)
-        policy = Policy(tasks=("classification",), refuse_models=())
+        policy = Policy(tasks=("classification",), refuse_models=(), allow=tuple(KINDS))
         state = tmp_path / "states" / str(number)
         sites.append(SiteConfig(name=f"site-{number}", data=(tables.root,), state=state, policy=policy))
     outcome = {"column": "course", "classes": ["c0", "c1"]}
@@ -69,6 +70,21 @@ def test_a_study_whose_first_round_cannot_count_does_not_begin(
 ) -> None:
     with pytest.raises(InputError, match=expected):
         said(setup_of(tmp_path, counts, **changes))
+
+
+def test_a_harmonization_whose_covariates_do_not_vary_does_not_begin(tmp_path: Path) -> None:
+    """Site by site nothing is wrong; the sums of all cannot be solved."""
+    harmonized = {"harmonization": {"method": "combat", "features": ["bpf"]}}
+    setup = setup_of(tmp_path, [(20, 20), (20, 20), (20, 20)], **harmonized)
+    for site in setup.sites:
+        (root,) = site.data
+        tables, subjects = Tables(root), [f"sub-{n:03d}" for n in range(40)]
+        rows = [(one, "F", 20 + n, 0.5 * (n * 7 % 19), f"c{n // 20}") for n, one in enumerate(subjects)]
+        tables.participants(("participant_id", "sex", "age", "edss", "course"), *rows)
+        features = [(one, "n/a", "s", 0.7 + 0.001 * (n % 11)) for n, one in enumerate(subjects)]
+        tables.write("features/features.tsv", ("participant_id", "session_id", "scanner", "bpf"), *features)
+    with pytest.raises(InputError, match="sex has one value at each scanner, or follows from the other covariates"):
+        said(setup)
 
 
 @pytest.mark.slow

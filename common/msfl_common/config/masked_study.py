@@ -1,0 +1,42 @@
+"""What a study cannot have under masks, where the coordinator sees the sum over sites alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msfl_common.feature_models import FeatureModel
+from msfl_common.strategies.base import Strategy
+
+
+def check_masked(strategy: Strategy | None, model: object, max_shares: Iterable[float], left_out: str | None) -> None:
+    """Refuse what needs a site's own values.
+
+    Args:
+        strategy: of networks; None: federated averaging.
+        model: of a classification; None of others.
+        max_shares: `rounds.max_share` of each stage that averages.
+        left_out: the site that a fold leaves out whole.
+
+    Raises:
+        ValueError: says which setting, and what there is instead.
+    """
+    if strategy is not None and not strategy.sums_suffice:
+        raise ValueError(
+            f"strategy: {strategy.kind} needs each site's own update, and under masks only their sum is seen; expected "
+            "another, such as fedavg, or secure_aggregation.method: none"
+        )
+    if isinstance(model, FeatureModel) and not model.sums_suffice:
+        raise ValueError(
+            f"classification.model.kind: {model.kind} is made of each site's own answer; under masks only their sum "
+            "is seen; expected another, such as logistic, or secure_aggregation.method: none"
+        )
+    if min(max_shares, default=1.0) < 1:
+        raise ValueError(
+            "rounds.max_share: under masks no site's share is known where updates are added up; leave it out, or "
+            "expected secure_aggregation.method: none"
+        )
+    if left_out is not None:
+        raise ValueError(
+            f"classification.fold.site: the test at {left_out} alone would be a sum of one site; expected a fold of "
+            "patients, or secure_aggregation.method: none"
+        )

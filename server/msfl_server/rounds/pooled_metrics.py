@@ -1,0 +1,48 @@
+"""Metrics of all sites together, from a sum under masks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+
+from msfl_common.errors import UpdateError
+from msfl_common.messages.layouts import POOLED, metrics_layout
+from msfl_common.messages.records import RoundTask, ValidationMetrics, pack_task
+from msfl_common.models.weights import Weights
+from msfl_server.results.summary import SiteFailure
+from msfl_server.rounds.failures import BAD_METRICS
+from msfl_server.rounds.mask_roster import Masks
+from msfl_server.rounds.masked_sums import SumRequest, ask_sum
+from msfl_server.rounds.metrics import most_measured
+from msfl_server.rounds.one_round import OneRound, at_step
+
+log = logging.getLogger(__name__)
+
+
+def pooled_metrics(
+    this: OneRound, masks: Masks, task: RoundTask, weights: Weights, asked: Mapping[int, str]
+) -> tuple[dict[str, ValidationMetrics], tuple[SiteFailure, ...]]:
+    """Metrics of the averaged weights, of all patients in the sum, under the name `pooled`; none where too few answer.
+
+    Raises:
+        RunError: too few sites have helped to open the sum.
+    """
+    layout = metrics_layout(task.settings, task.split)
+    request = SumRequest("evaluate", task, lambda: pack_task(task, weights), layout.ring, layout.length, BAD_METRICS)
+    summed = ask_sum(masks, asked, request, partial(this.listener.on_wait, task.round, task.split))
+    failures = at_step(task.split, summed.failures)
+    if summed.total is None:
+        return {}, failures
+    try:
+        with np.errstate(all="ignore"):
+            metrics = layout.decode(summed.total)
+            most = sum(most_measured(task.settings, site, this.roster.told) for site in summed.members)
+            if metrics.num_cases > most:
+                raise UpdateError(f"says that it measured {metrics.num_cases} cases; at most {most} were expected")
+    except UpdateError as error:
+        log.warning("%s of %s refused: %s", task.split, ", ".join(summed.members), error)
+        return {}, (*failures, SiteFailure(site=POOLED, code=BAD_METRICS, step=task.split))
+    return {POOLED: metrics}, failures
