@@ -55,6 +55,7 @@ CLIENT = (
     "status READ",
     "stop READ",
     "reset-answers READ pilot --yes",
+    "reset-budget READ --yes",
     "join READ site/site.yaml --yes",
     "join study/kits/a.zip READ --yes",
     "approve READ --yes",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.models.weights import Weights
@@ -12,6 +16,27 @@ from msfl_common.models.weights import Weights
 OnProgress = Callable[[str, str, int, int, str], None]  # site, what it does, done, of how many, note
 OnStep = Callable[[int, int, float], None]  # step, of how many, mean loss so far; it may raise to stop
 OnCase = Callable[[int, int], None]  # cases done, of how many
+
+
+@dataclass(frozen=True)
+class About:
+    """The cases that an answer is about: what a budget of answers is kept of (`disclosure.budget`).
+
+    Attributes:
+        kind: answers of one kind alone can be taken off each other.
+        keys: of the cases, as `Case.key`.
+        patients: whose each is.
+        classes: of each, as far as sums are of each class; 0 otherwise.
+        inputs: names of what sums are of.
+        values: of each case, a digest of each input as it is in the site's own tables, before any harmonization.
+    """
+
+    kind: Literal["sums", "harmonization", "metrics"]
+    keys: tuple[str, ...]
+    patients: tuple[str, ...]
+    classes: tuple[int, ...]
+    inputs: tuple[str, ...] = ()
+    values: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,6 +54,13 @@ class Foreseen:
     depends: tuple[str, ...]
     min_patients: int
     why: str
+
+
+def value_digests(values_NP: NDArray[np.float64]) -> tuple[tuple[str, ...], ...]:
+    """`About.values` of these values."""
+    return tuple(
+        tuple(hashlib.sha256(np.float64(value).tobytes()).hexdigest()[:12] for value in row_P) for row_P in values_NP
+    )
 
 
 def foreseen(told: Iterable[ValidationMetrics], names: Iterable[str], why: str) -> Foreseen:
@@ -64,6 +96,9 @@ class Learner(Protocol):
     @property
     def digest(self) -> str:
         """Of all cases that it learns from or measures."""
+
+    def about(self, split: Literal["training", "validation", "test"]) -> About | None:
+        """The cases of a split, where answers about them count against a budget; None where they do not."""
 
     def num_behind(self, number: int) -> int:
         """The smallest number of patients behind any figure that is learned in round `number`."""

@@ -29,6 +29,7 @@ class Code(StrEnum):
     BAD_STUDY = "BAD_STUDY"
     WRONG_STUDY = "WRONG_STUDY"
     ANSWERED = "ANSWERED"
+    BUDGET_SPENT = "BUDGET_SPENT"
     BAD_MODEL = "BAD_MODEL"
     BAD_TABLE = "BAD_TABLE"
     NO_CASES = "NO_CASES"
@@ -56,6 +57,8 @@ SENTENCES: dict[Code, str] = {
     Code.WRONG_STUDY: "the study is not the one of the site's approved kit; hand it a new kit, to be approved there",
     Code.ANSWERED: "the site has answered another request of this round or a later one, or its data have changed "
     "since its first answer; resume the run that it was part of, or ask the site, whose site.log says which",
+    Code.BUDGET_SPENT: "the site has given out as much about its patients as its bounds allow, over all studies; fewer "
+    "inputs or rounds ask less, and `msfl-client check --study` there says how much is left",
     Code.BAD_MODEL: "the model weights that arrived do not fit the study's model",
     Code.BAD_TABLE: "a table at the site cannot be used; `msfl-client check --study` there says which line, and why",
     Code.NO_CASES: "no usable case at the site; `msfl-client check` there says why",
@@ -84,6 +87,8 @@ SENTENCES_AT_SITE: dict[Code, str] = {
     "kit, and take it over with `msfl-client join`",
     Code.ANSWERED: "another request of this round or a later one was answered, or the data have changed since the "
     "first answer; where the coordinator has lost its run, see `msfl-client reset-answers --help`",
+    Code.BUDGET_SPENT: "as much is given out about these patients as this site's bounds allow, over all studies; "
+    "`msfl-client status` says how much",
     Code.BAD_TABLE: "a table cannot be used; `msfl-client check` says which line, and why",
     Code.NO_CASES: "no case can be used; `msfl-client check` says why",
     Code.TOO_FEW_PATIENTS: "fewer patients than this site's policy, or the study, demands",

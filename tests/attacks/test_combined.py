@@ -162,7 +162,8 @@ def test_sums_of_a_harmonization_before_and_after_a_patient_left(
 ) -> None:
     rng = np.random.default_rng(0)
     covariates = np.column_stack([rng.uniform(20, 60, 30), np.arange(30) % 2]).astype(np.float32)
-    rows = Rows(("a", "b", "c"), rng.normal(10, 1, (30, 3)), covariates, ("one",) * 30)
+    people = tuple(map(str, range(30)))
+    rows = Rows(("a", "b", "c"), rng.normal(10, 1, (30, 3)), covariates, ("one",) * 30, people, people)
     settings = Harmonization(method="combat", features=tuple(FEATURES)[:3])
     task = RoundTask(StudyConfig(name="sums", harmonization=settings), 1)
     policy = Policy(allow=("harmonization_sums",))

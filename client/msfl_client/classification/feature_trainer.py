@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -13,13 +13,14 @@ from msfl_client.classification.feature_models.private_sums import private_class
 from msfl_client.classification.feature_models.site_half import site_half_of
 from msfl_client.classification.foresight import foresee_site
 from msfl_client.classification.observation_digest import digest_of_observations
-from msfl_client.clinical.inputs import dataset_of
+from msfl_client.clinical.inputs import dataset_of, known_inputs, rows_by_visit
+from msfl_client.data.bids import case_key
 from msfl_client.disclosure.answered_states import AnsweredStates, answered_states
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.disclosure.small_groups import describe_small_group, in_large_groups
 from msfl_client.disclosure.state_bounds import Rules, check_bounds, check_follows, check_measured
 from msfl_client.privacy.round import PrivateRounds, loss_told
-from msfl_client.trainer import Foreseen, OnCase, OnStep
+from msfl_client.trainer import About, Foreseen, OnCase, OnStep, value_digests
 from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
@@ -75,6 +76,26 @@ class FeatureLearner:
     def digest(self) -> str:
         """See `Learner`."""
         return digest_of_observations(self._data.splits.each, self._data.raw, sees_images=False)
+
+    def about(self, split: Literal["training", "validation", "test"]) -> About:
+        """See `Learner`."""
+        found: Sequence[Observation] = {"validation": self._data.splits.validation, "test": self._data.splits.test}.get(
+            split, []
+        )
+        if split == "training":
+            kept = set(self._learned.patients)
+            found = [one for one in self._training if one.patient in kept]
+        rows = rows_by_visit(self._data.features)
+        found = [one for one in found if len(known_inputs(one, self._settings, rows)) == len(self._settings.inputs)]
+        raw_NP = dataset_of(found, self._settings, self._data.raw).features_NP
+        return About(
+            "sums" if split == "training" else "metrics",
+            tuple(case_key(one.subject, one.visit_id, one.dataset) for one in found),
+            tuple(one.patient for one in found),
+            tuple(one.label for one in found),
+            self._settings.inputs,
+            value_digests(raw_NP),
+        )
 
     def num_behind(self, _: int) -> int:
         """See `Learner`; the first sums are of each class that is not left out. With noise they are of all."""

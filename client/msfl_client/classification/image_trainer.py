@@ -77,6 +77,9 @@ class ImageLearner:
         """See `Learner`."""
         return digest_of_observations(self._data.splits.each, self._data.raw, sees_images=True)
 
+    def about(self, _: str) -> None:
+        """See `Learner`: weights of a network are no sums that could be counted."""
+
     def num_behind(self, number: int) -> int:
         """See `Learner`; a round may draw fewer sequences than there are, and some have no usable image."""
         sequences, training, seed = self._training, self._data.study.training, self._data.study.seed

@@ -8,7 +8,7 @@ from rich.text import Text
 from msfl_client.features.cache import TABLE
 from msfl_client.features.own_table import own_features
 from msfl_client.rounds.forecast import Forecast, forecast
-from msfl_client.rounds.forecast_words import forecast_lines
+from msfl_client.rounds.forecast_words import budget_sentence, forecast_lines
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
@@ -31,7 +31,7 @@ def play_under_bar(site: SiteConfig, study: StudyConfig) -> tuple[Forecast | Non
             bars.update(bar, description=f"Playing the study: {what}", completed=done, total=total or None)
 
         needs_features = settings is not None and bool(settings.features) and not isinstance(settings.model, DeepModel)
-        made = forecast(site, study, on_progress, has_features=needs_features and not is_measured)
+        made = forecast(site, study, on_progress, has_features=needs_features and not is_measured, has_budget=True)
     return made, tuple(notes)
 
 
@@ -42,6 +42,8 @@ def print_forecast(console: Console, study: StudyConfig, made: Forecast | None, 
     console.print(Text(f"Study {study.name}, played here: {told}{':' if lines else '.'}"), soft_wrap=True)
     for line in lines:
         console.print(Text(f"  {line}", "yellow"), soft_wrap=True)
+    if made is not None and made.budget is not None:
+        console.print(Text(f"  {budget_sentence(made.budget)}"), soft_wrap=True)
 
 
 def raise_if_hopeless(source: str, study: StudyConfig, made: Forecast | None) -> None:

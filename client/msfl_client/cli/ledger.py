@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +53,7 @@ def ledger(
     message (`policy.keep_content`), and checks that it is what left.
     """
     from msfl_client.cli.ledger_view import CSV_START, export_csv, overview, overview_document, print_overview
+    from msfl_client.egress.budget_record import budget_lines
     from msfl_client.egress.ledger_page import PAGE_START
     from msfl_client.egress.ledger_proof import Proof
     from msfl_client.privacy.budget import spent_document, spent_lines
@@ -78,9 +80,12 @@ def ledger(
     found = overview(proof.lines(), last)  # the lines are checked as they are read
     if export is not None:
         export_csv(export, proof.lines())
+    budget = () if verify else budget_lines(config)
     document = _write_report(config, proof, report) if report is not None else None
     if as_json:
-        document = document or overview_document(config.name, found, proof)
+        document = document or overview_document(config.name, found, proof) | {
+            "budget": [asdict(one) for one in budget]
+        }
         document = {**document, "differential_privacy": spent_document(config.state, config.policy.max_epsilon)}
         print_json(document)
         return
@@ -89,6 +94,8 @@ def ledger(
         print_overview(stdout_console(), config.name, found)
     for sentence in (*proof.sentences, *spent_lines(config.state, config.policy.max_epsilon)):
         console.print(sentence)
+    for line in () if verify else budget:
+        console.print(str(line), markup=False, highlight=False)
     if written:
         console.print(f"written: {', '.join(written)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -45,6 +46,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
     """What the site's process is doing. Exit code 1 when it is not running and the study is not finished."""
     from msfl_client.connection.status import read_status
     from msfl_client.connection.supervisor import LOCK, one_line
+    from msfl_client.egress.budget_record import budget_lines
     from msfl_client.privacy.budget import spent_document, spent_lines
     from msfl_client.secure_aggregation.rosters import roster_lines, waiting_rosters
     from msfl_client.site.kit_approval import what_waits
@@ -55,11 +57,13 @@ def status(site: SitePath, as_json: Json = False) -> None:
 
     config = load_site(site)
     pid, last, waits = holder(config.state / LOCK), read_status(config.state), what_waits(config)
+    budget = budget_lines(config)
     if as_json:
         document = {
             "running": pid is not None,
             "status": last.model_dump(mode="json") if last else None,
             "kit_to_approve": waits or None,
+            "budget": [asdict(line) for line in budget],
             "rosters_to_confirm": list(waiting_rosters(config.state)),
             "differential_privacy": spent_document(config.state, config.policy.max_epsilon),
         }
@@ -74,10 +78,10 @@ def status(site: SitePath, as_json: Json = False) -> None:
         progress = f" ({last.doing} {last.done}/{last.total} {last.note})" if last and last.total else ""
         stdout_console(soft_wrap=True).print(f"{config.name}: {one_line(last) if last else 'starting'}{progress}")
     if not as_json:
-        waiting = [waits] if waits else []
-        rosters = (line for _, line in roster_lines(config.state))
-        for line in (*spent_lines(config.state, config.policy.max_epsilon), *waiting, *rosters):
-            stdout_console(soft_wrap=True).print(line)
+        waiting = [*([waits] if waits else []), *(line for _, line in roster_lines(config.state))]
+        spent = spent_lines(config.state, config.policy.max_epsilon)
+        for text in (*waiting, *spent, *(f"  {line}" for line in budget)):
+            stdout_console(soft_wrap=True).print(text, markup=False, highlight=False)
     if pid is None and not (last is not None and last.is_last):
         raise typer.Exit(1)
 
@@ -108,8 +112,9 @@ def reset_answers(
     """Let a study be answered anew from its first round on, where its coordinator has lost the run.
 
     Until then a site answers each round once, and the test once. What was answered before cannot be taken back, and
-    tells more of the same patients together with new answers: ask first why the run was lost. The ledger keeps it. In
-    masked sums the site takes part with a new key, in a new roster.
+    tells more of the same patients together with new answers: ask first why the run was lost. The ledger keeps it, and
+    so does the budget of numbers about these patients: the same answers cost nothing again, others do. In masked sums
+    the site takes part with a new key, in a new roster.
     """
     from msfl_client.egress.answers import forget, num_answers
     from msfl_common.config.site import load_site
@@ -122,19 +127,56 @@ def reset_answers(
     if counts and not yes:
         found = f"{'at least ' if None in counts else ''}{counted(number, 'answer')}"
         text = f"{config.name}: on record to study {study}: {found}. Answer it anew?"
-        try:
-            agreed = typer.confirm(text, err=True)
-        except typer.Abort:
-            if sys.stdin.isatty():
-                raise
-            typer.echo(err=True)
-            raise InputError(
-                "answering a study anew needs a person's yes, and there is no terminal; use --yes"
-            ) from None
-        if not agreed:
-            raise typer.Exit(1)
+        _confirm(text, "answering a study anew")
     forget(config, study)
     if as_json:
         print_json({"site": config.name, "study": study, "answers_forgotten": number, "is_all": None not in counts})
         return
     console.print(f"{config.name}: study {study} will be answered from its first round on")
+
+
+@commands.command("reset-budget")
+def reset_budget(
+    site: SitePath, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, as_json: Json = False
+) -> None:
+    """Forget how much has been given out about the site's patients, over all studies.
+
+    What was given out cannot be taken back: together with new answers it may tell rows of single patients, so that the
+    bounds of the policy no longer hold for whoever has kept it. For patients whom no earlier study had, nothing has to
+    be forgotten. The ledger keeps it.
+    """
+    from msfl_client.egress.budget_record import budget_lines, forget_budget
+    from msfl_common.config.site import load_site
+    from msfl_common.system.progress import console
+
+    config = load_site(site)
+    try:
+        lines = [str(line) for line in budget_lines(config)]
+    except InputError as error:  # which this command is the way out of
+        lines = [str(error)]
+    if lines and not yes:
+        for line in lines:
+            console.print(f"  {line}", markup=False, highlight=False)
+        _confirm(f"{config.name}: forget it, so that as much is given out once more?", "forgetting a budget")
+    studies = forget_budget(config)
+    if as_json:
+        print_json({"site": config.name, "studies_forgotten": list(studies)})
+        return
+    console.print(f"{config.name}: the budget begins anew")
+
+
+def _confirm(text: str, what: str) -> None:
+    """Ask a person; anything but yes ends the command.
+
+    Raises:
+        InputError: there is no terminal.
+    """
+    try:
+        agreed = typer.confirm(text, err=True)
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise
+        typer.echo(err=True)
+        raise InputError(f"{what} needs a person's yes, and there is no terminal; use --yes") from None
+    if not agreed:
+        raise typer.Exit(1)

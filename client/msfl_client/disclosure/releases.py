@@ -3,7 +3,7 @@
 Where the shortest study gives out as many numbers as there are unknowns, its sums are equations with one solution, the
 patients' rows, and an ordinary solver finds it: from the 7 steps of a logistic model, all rows of 9 patients with 8
 inputs and of 12 with 6, but none of 20 with 6, whose numbers exceed the unknowns later. So the first sums and two steps
-must stay below the unknowns. Further rounds add equations that tell less and less apart; nothing bounds them here.
+must stay below the unknowns, wherever a study is run; what a deployed site gives out in all is bounded by `budget`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from msfl_common.config.classification import Classification
 from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
-from msfl_common.feature_models import State, contribution_like, first_state, model_of
+from msfl_common.feature_models import Phase, State, contribution_like, first_state, model_of
+from msfl_common.feature_models.state import scalar
 
-_SQUARE = ("scatter", "curvature")  # symmetric, so that half of each says all
+EXPECTED_STEPS = 8  # Newton's method took 2 to 7 in simulated studies; a search may go on while there is room
+_SQUARE = ("scatter", "curvature", "covariance")  # symmetric, so that half of each says all
 
 
 def expect_unknowns(settings: Classification, cases: Dataset) -> None:
@@ -40,6 +42,24 @@ def fewest_numbers(settings: Classification) -> int:
     """Numbers of the first sums and of what must follow them, such as two steps of Newton's method."""
     first = first_state(settings, 0)
     return count_numbers(contribution_like(settings, first)) + model_of(settings).fewest_numbers(first)
+
+
+def planned_numbers(settings: Classification, num_rounds: int) -> int:
+    """Numbers that an honest study takes: the first sums, and steps that end most searches, each with its loss."""
+    model, first = model_of(settings), first_state(settings, 0)
+    total = 1 + count_numbers(contribution_like(settings, first))
+    if model.num_rounds_needed == 1 or not model.answers_sums:
+        return total
+    for phase in (Phase.FIT, Phase.LINK) if "link" in first else (Phase.FIT,):
+        answer = model.answer_like(first | {"phase": scalar(phase)})
+        total += min(num_rounds - 1, EXPECTED_STEPS) * (1 + count_numbers(answer))
+    return total
+
+
+def planned_harmonization(num_columns: int, num_features: int) -> int:
+    """Numbers of both sums of a harmonization, with their counts."""
+    moments = 2 + num_columns * (num_columns + 1) // 2 + num_columns * num_features
+    return moments + 1 + 2 * num_features
 
 
 def count_numbers(answer: Mapping[str, NDArray[np.float64]] | State) -> int:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from msfl_client.egress.answers import num_answers
+from msfl_client.egress.budget_record import budget_lines
 from msfl_client.egress.gateway import policy_sha256
 from msfl_client.egress.ledger_content import SENT_FOLDER, kept_numbers
 from msfl_client.egress.ledger_late import late_of
@@ -163,6 +164,7 @@ def gather_facts(site: SiteConfig, proof: Proof) -> Facts:
         "policy": json.loads(site.policy.model_dump_json()),
         "lines_under_this_policy": policies[now],
         "lines_under_other_policies": sum(policies.values()) - policies[now],
+        "budget": [{**asdict(line), "text": str(line)} for line in budget_lines(site)],
         "studies": [_study_document(study, site, proof.sums.studies.get(study.name)) for study in studies.values()],
     }
     return Facts(document, tuple(studies.values()))

@@ -38,12 +38,16 @@ class Rows:
         features_NP: their values.
         covariates_NQ: their covariates' columns; see `harmonization.covariate_columns`.
         scanners: the scanner of each, N.
+        keys: of the cases, where they are a site's.
+        patients: whose each is, likewise.
     """
 
     names: tuple[str, ...]
     features_NP: Floats
     covariates_NQ: NDArray[np.float32]
     scanners: tuple[str, ...]
+    keys: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.scanners)
@@ -51,8 +55,8 @@ class Rows:
     def take(self, keep: Iterable[int]) -> Rows:
         """Some of the rows."""
         index = np.array(list(keep), dtype=int)
-        scanners = tuple(self.scanners[row] for row in index)
-        return Rows(self.names, self.features_NP[index], self.covariates_NQ[index], scanners)
+        names = (tuple(of[row] for row in index) if of else () for of in (self.scanners, self.keys, self.patients))
+        return Rows(self.names, self.features_NP[index], self.covariates_NQ[index], *names)
 
     def of(self, reference: Reference) -> Rows:
         """The same rows, with the reference's features alone, in its order."""

@@ -219,4 +219,6 @@ def rows_of(chosen: Selection, rows: Mapping[str, FeatureRow], settings: Harmoni
         name: np.array([values[name] for values in chosen.covariates]) for name in settings.covariates
     }
     columns_NQ = covariate_columns(known, settings) if known else np.empty((len(chosen.cases), 0), np.float32)
-    return Rows(names, features_NP, columns_NQ, tuple(f"{prefix}{scanner}" for scanner in chosen.scanners))
+    scanners = tuple(f"{prefix}{scanner}" for scanner in chosen.scanners)
+    keys, patients = (tuple(getattr(case, of) for case in chosen.cases) for of in ("key", "patient"))
+    return Rows(names, features_NP, columns_NQ, scanners, keys, patients)

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from msfl_client.classification.outcome_data import Assumed, Harmonized
+from msfl_client.disclosure.budget import Spent
 from msfl_client.disclosure.floors import check_floor, floor_of
 from msfl_client.disclosure.request_size import check_size
 from msfl_client.egress.gateway import check_allowed, check_kind, check_request
-from msfl_client.harmonization.combat import compute_moments
+from msfl_client.harmonization.combat import Rows, compute_moments
 from msfl_client.harmonization.site import foresee_harmonized
+from msfl_client.rounds.budget_step import foresee_measured, foresee_spent
 from msfl_client.rounds.harmonization_step import case_features, harmonization_rows
 from msfl_client.rounds.refusals import code_of
 from msfl_client.rounds.site_context import SiteContext, build_context, check_budget, check_training, open_context
@@ -76,7 +78,15 @@ class Trained:
     cases: tuple[int, ...]
 
 
-_Found = Withheld | Depends | Trained | Moments
+@dataclass(frozen=True)
+class Budgeted:
+    """What is spent of the budget of a site's training cases before a study, and after it."""
+
+    before: Spent
+    after: Spent
+
+
+_Found = Withheld | Depends | Trained | Moments | Budgeted
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,7 @@ class Forecast:
         assumed: what was taken for granted, in words; empty where all was there.
         floor: fewest patients of a figure, and of each class in it.
         cases_in_sums: training cases of each class that its sums are of, where it trains a model of features.
+        budget: of its training cases, where it is kept and the study fits.
         moments: its first sums of a harmonization; they stay where they were computed.
     """
 
@@ -99,6 +110,7 @@ class Forecast:
     depends: tuple[Depends, ...]
     assumed: str = ""
     cases_in_sums: tuple[int, ...] = ()
+    budget: Budgeted | None = None
     moments: Moments | None = field(default=None, repr=False)
 
     def hopeless(self, study: StudyConfig) -> Withheld | None:
@@ -114,7 +126,13 @@ class Forecast:
         return next((one for one in refusals if one.is_whole or round_number in one.rounds), None)
 
 
-def forecast(site: SiteConfig, study: StudyConfig, on_progress: OnProgress, has_features: bool = False) -> Forecast:
+def forecast(
+    site: SiteConfig,
+    study: StudyConfig,
+    on_progress: OnProgress,
+    has_features: bool = False,
+    has_budget: bool = False,
+) -> Forecast:
     """Play a study at a site, up to where a model is needed.
 
     Args:
@@ -122,6 +140,7 @@ def forecast(site: SiteConfig, study: StudyConfig, on_progress: OnProgress, has_
         study: the whole of it.
         on_progress: told what is done, and who is left out.
         has_features: whether every case is taken to have every feature, as none is measured yet.
+        has_budget: whether the site keeps count of what it gives out, as in a deployment.
     """
     found: list[_Found] = []
     assumed = "each case is taken to have every feature of images" if has_features else ""
@@ -129,7 +148,7 @@ def forecast(site: SiteConfig, study: StudyConfig, on_progress: OnProgress, has_
         after_lesions = stage == "final" and study.segmentation is not None
         if after_lesions:
             assumed = "each case is taken to have every feature of images: the study's own model outlines the lesions"
-        found += _play(site, study, stage, on_progress, Assumed(has_features=has_features or after_lesions))
+        found += _play(site, study, stage, on_progress, Assumed(has_features=has_features or after_lesions), has_budget)
     return Forecast(
         site.name,
         floor_of(site.policy, study),
@@ -137,12 +156,13 @@ def forecast(site: SiteConfig, study: StudyConfig, on_progress: OnProgress, has_
         tuple(one for one in found if isinstance(one, Depends)),
         assumed,
         next((one.cases for one in found if isinstance(one, Trained)), ()),
+        next((one for one in found if isinstance(one, Budgeted)), None),
         next((one for one in found if isinstance(one, Moments)), None),
     )
 
 
 def _play(
-    site: SiteConfig, study: StudyConfig, stage: Stage, on_progress: OnProgress, assumed: Assumed
+    site: SiteConfig, study: StudyConfig, stage: Stage, on_progress: OnProgress, assumed: Assumed, has_budget: bool
 ) -> Iterator[_Found]:
     task, settings = RoundTask(study, 1, stage=stage), study_at(study, stage)
 
@@ -160,26 +180,41 @@ def _play(
         yield from refusal
         return
     learns = is_asked_to("train", study, site.name)
+    rows = None
     if settings.harmonization.method != "none":
         if learns:
-            moments, refusal = _try(stage, "harmonization", lambda: _give_sums(context, task))
-            yield from refusal if moments is None else [moments]
+            sums, refusal = _try(stage, "harmonization", lambda: _give_sums(context, task))
+            rows = sums[0] if sums is not None else None
+            yield from refusal if sums is None else [sums[1]]
         if settings.classification is not None and settings.classification.features:
             context = _harmonized(context, task, assumed)
     if learns:
-        refused = list(_rounds(context, task))
+        refused: list[Withheld | Budgeted] = list(_rounds(context, task))
+        if has_budget and not refused:
+            refused = list(_spending(context, task, rows))
         yield from refused
-        if not any(one.is_whole for one in refused):
+        if not any(isinstance(one, Withheld) and one.is_whole for one in refused):
             yield Trained(context.learner.cases_in_sums)
-        yield from _figures(context, task, "validation")
+        yield from _figures(context, task, "validation", has_budget)
     if settings.classification is not None and is_asked_to("test", study, site.name):
-        yield from _figures(context, replace(task, split="test"), "test")
+        yield from _figures(context, replace(task, split="test"), "test", has_budget)
 
 
-def _give_sums(context: SiteContext | None, task: RoundTask) -> Moments:
+def _give_sums(context: SiteContext | None, task: RoundTask) -> tuple[Rows, Moments]:
     assert context is not None
     check_kind(context.site.policy, task.study, REQUESTS[f"query.{MOMENTS}"].answer)
-    return compute_moments(harmonization_rows(context, task)[0])
+    rows = harmonization_rows(context, task)[0]
+    return rows, compute_moments(rows)
+
+
+def _spending(context: SiteContext, task: RoundTask, rows: Rows | None) -> Iterator[Withheld | Budgeted]:
+    """What the study takes of the budget; where it does not fit, no sums leave, of a harmonization either."""
+    spent, refusal = _try(task.stage, "training", lambda: foresee_spent(context, task, rows))
+    if rows is not None:
+        yield from (replace(one, step="harmonization") for one in refusal)
+    yield from refusal
+    if spent is not None:
+        yield Budgeted(*spent)
 
 
 def _harmonized(context: SiteContext, task: RoundTask, assumed: Assumed) -> SiteContext:
@@ -212,7 +247,7 @@ def _rounds(context: SiteContext, task: RoundTask) -> Iterator[Withheld]:
 
 
 def _figures(
-    context: SiteContext, task: RoundTask, step: Literal["validation", "test"]
+    context: SiteContext, task: RoundTask, step: Literal["validation", "test"], has_budget: bool
 ) -> Iterator[Withheld | Depends]:
     """What is not told of the patients of a split."""
 
@@ -221,6 +256,8 @@ def _figures(
         check_floor(context.site.policy, task.study, context.learner.num_patients(task))
         found = context.learner.foresee(task)
         check_floor(context.site.policy, task.study, found.min_patients)
+        if has_budget:
+            foresee_measured(context, task)
         return found
 
     found, refusal = _try(task.stage, step, measure)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from msfl_client.rounds.forecast import Forecast, Withheld
+from msfl_client.rounds.forecast import Budgeted, Forecast, Withheld
 from msfl_common.errors import Code
 from msfl_common.metrics.registry import ALL_METRICS
 
@@ -28,7 +28,7 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
             sites.setdefault(_what(one), []).append(f"{forecast.site} ({one.why})")
     for what, whose in sites.items():
         yield f"{what}: {'; '.join(whose)}"
-    if any(one.code is not Code.POLICY for forecast in forecasts for one in forecast.withheld):
+    if any(one.code not in (Code.POLICY, Code.BUDGET_SPENT) for forecast in forecasts for one in forecast.withheld):
         floor = "/".join(map(str, sorted({forecast.floor for forecast in forecasts})))
         yield (
             f"Each figure, and each class in it, needs at least {floor} patients (min_patients of site and study): "
@@ -39,6 +39,16 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
     if names:
         yield f"Whether {_titles(list(names))} can be told depends on the model's answers."
     yield from dict.fromkeys(f"Taken for granted: {one.assumed}." for one in forecasts if one.assumed)
+
+
+def budget_sentence(budget: Budgeted) -> str:
+    """What a study takes of the budget of a site's training cases."""
+    before, after = budget.before, budget.after
+    limit = "policy.max_release bounds nothing" if after.most is None else f"less than {after.most} may be"
+    return (
+        f"Budget of the training patients ({after.values} values): {before.numbers} numbers are given out, and this "
+        f"study takes about {after.numbers - before.numbers} more; {limit}."
+    )
 
 
 def forecast_document(forecast: Forecast) -> dict[str, Any]:

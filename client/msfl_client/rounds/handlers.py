@@ -10,10 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
+
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.egress.answers import Claim, of_same_cases
 from msfl_client.egress.gateway import Gateway, release
 from msfl_client.harmonization.combat import compute_moments, compute_residuals, digest_of_rows
+from msfl_client.rounds.budget_step import budgeted_harmonization, budgeted_metrics, budgeted_update
 from msfl_client.rounds.harmonization_step import harmonization_rows, take_reference
 from msfl_client.rounds.masks_step import site_mask_key, site_opening, site_roster
 from msfl_client.rounds.private_budget import spending_of
@@ -79,8 +82,10 @@ def site_moments(context: SiteContext, task: RoundTask, _: Content) -> Content:
     """The site's training cases as the first sums of a harmonization, through the egress gateway."""
     rows, num_patients = harmonization_rows(context, task)
     context = bound_to_cases(context, task, "harmonization", digest_of_rows(rows))
-    as_sum = partial(moments_layout, task.study.harmonization)
-    return release(context.gateway, compute_moments(rows), task.settings, task.round, num_patients, as_sum)
+    sums, as_sum = compute_moments(rows), partial(moments_layout, task.study.harmonization)
+    counts = {"counts": np.array([sums.num_cases, sums.num_scanners], dtype=np.float64)}
+    context = budgeted_harmonization(context, task, rows, sums.arrays | counts)
+    return release(context.gateway, sums, task.settings, task.round, num_patients, as_sum)
 
 
 def site_residuals(context: SiteContext, task: RoundTask, request: Content) -> Content:
@@ -89,6 +94,7 @@ def site_residuals(context: SiteContext, task: RoundTask, request: Content) -> C
     context = bound_to_cases(context, task, "harmonization", digest_of_rows(rows))
     slopes_QP = unpack_slopes(request, (rows.covariates_NQ.shape[1], len(rows.names)))
     residuals, as_sum = compute_residuals(rows, slopes_QP), partial(residuals_layout, task.study.harmonization)
+    context = budgeted_harmonization(context, task, rows, residuals.arrays)
     return release(context.gateway, residuals, task.settings, task.round, num_patients, as_sum)
 
 
@@ -146,6 +152,7 @@ def bound_to_cases(context: SiteContext, task: RoundTask, of: str, digest: str) 
 
 
 def _release_update(context: SiteContext, task: RoundTask, update: ModelUpdate, asked: Weights) -> Content:
+    context = budgeted_update(context, task, asked, update)
     num_patients, as_sum = context.learner.num_behind(task.round), partial(update_layout, task.settings, asked)
     gateway = replace(context.gateway, spending=spending_of(context, task))
     return release(gateway, update, task.settings, task.round, num_patients, as_sum)
@@ -156,6 +163,7 @@ def site_validation(context: SiteContext, task: RoundTask, request: Content) -> 
     context = bound_to_cases(context, task, task.stage, context.learner.digest)
     weights = unpack_task_weights(request, expected=context.learner.expected)
     metrics = validate_site(context, task, weights)
+    context = budgeted_metrics(context, task, metrics)
     as_sum = partial(metrics_layout, task.settings, task.split)
     return release(context.gateway, metrics, task.settings, task.round, metrics.min_patients, as_sum)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from msfl_client.segmentation.network_input import NetworkInput
 from msfl_client.segmentation.own_grid import OwnTruth, metrics_on_own_grid
-from msfl_client.segmentation.patches import Patch, PatchLoader, pad_to
+from msfl_client.segmentation.patches import Batches, Patch, pad_to
 from msfl_client.trainer import OnStep
 from msfl_client.training.rates import make_optimizer, rate_at
 from msfl_client.training.site_strategy import Start
@@ -29,7 +29,7 @@ from msfl_common.monai_parts import DiceCELoss, sliding_window_inference
 
 def train_round(
     network: torch.nn.Module,
-    loader: PatchLoader,
+    loader: Batches,
     study: StudyConfig,
     round_number: int,
     device: torch.device,

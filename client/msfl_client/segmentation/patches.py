@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -101,6 +102,13 @@ class RoundSampler(Sampler[int]):
     def __len__(self) -> int:
         """Patches in a round."""
         return self.num_steps * len(self.share)
+
+
+class Batches(Protocol):
+    """What a round trains on."""
+
+    def batches(self, round_number: int) -> Iterator[Patch]:
+        """The round's batches: image_BCDHW, label_B1DHW."""
 
 
 class PatchLoader:

@@ -95,6 +95,9 @@ class SegmentationLearner:
         """See `Learner`."""
         return len(set(self.train_patients))
 
+    def about(self, _: str) -> None:
+        """See `Learner`: weights of a network are no sums that could be counted."""
+
     def learned_patients(self, among: frozenset[str]) -> frozenset[str]:
         """See `Learner`."""
         return among & set(self.train_patients)

@@ -74,6 +74,15 @@ class Policy(Frozen):
     max_device_hours_per_day: float | None = Field(
         None, gt=0, description="hours of training and validation a day, summed over devices; null: no limit"
     )
+    max_release: float | None = Field(
+        0.5,
+        gt=0,
+        description="most numbers that sums may tell about values of patients, over all studies, as a share of these "
+        "values (inputs times cases); null: counted alone",
+    )
+    max_evaluations: int = Field(
+        20, ge=1, description="how often a patient may be measured by models of features, over all studies"
+    )
     keep_content: KeepContent | None = Field(
         None,
         description="keep what leaves, encrypted to the data protection officer's key; null: its fingerprint alone",

@@ -35,6 +35,7 @@ class MlpModel(FeatureModel):
     )
     epochs_per_round: int = Field(5, ge=1, le=1000, description="passes over a site's cases in a round")
 
+    answers_sums: ClassVar[bool] = False
     most_fits: ClassVar[int | None] = None
     draws_anew: ClassVar[bool] = True
     moving: ClassVar[tuple[str, ...]] = ("layer",)

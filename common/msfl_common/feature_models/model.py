@@ -52,6 +52,7 @@ class FeatureModel(Frozen, ABC):
     # What it tells of patients: sites hold themselves to these.
     can_be_solved: ClassVar[bool] = True  # rows can be solved out of the answers, whatever bounds a site keeps
     num_rounds_needed: ClassVar[int | None] = None  # after which it is certainly finished; None: more always add
+    answers_sums: ClassVar[bool] = True  # after the first sums, too, so that a site counts their numbers
     most_fits: ClassVar[int | None] = MAX_STEPS  # states of the phase FIT that a site answers; None: as policy allows
     keeps_path: ClassVar[bool] = False  # an answer depends on the states of FIT before, too, and the site keeps them
     draws_anew: ClassVar[bool] = False  # an answer of FIT depends on the number of the round

@@ -39,6 +39,7 @@ _BLOCK = 2_000_000  # cases x trees that are walked at a time
 class TreeModel(FeatureModel):
     """A model of trees: sites grow them, the coordinator joins them."""
 
+    answers_sums: ClassVar[bool] = False
     draws_anew: ClassVar[bool] = True
     moving: ClassVar[tuple[str, ...]] = ("trees",)
     uses_shares: ClassVar[bool] = True

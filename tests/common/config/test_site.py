@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from msfl_common.config.site import load_site
-from msfl_common.errors import ConfigError
+from msfl_common.config.study import StudyConfig
+from msfl_common.errors import ConfigError, InputError
+from msfl_server.research.simulation.folder import sites_of_cohort
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,16 @@ def test_what_msfl_writes_stays_out_of_raw_data(tmp_path: Path, data: str, state
     else:
         with pytest.raises(ConfigError, match="state: lies in the raw data, "):
             load_site(site_file)
+
+
+def test_no_site_is_called_as_all_are_together(tmp_path: Path) -> None:
+    (tmp_path / "bids").mkdir()
+    file = tmp_path / "site.yaml"
+    file.write_text("name: pooled\ndata: bids\nstate: state\n")
+    with pytest.raises(ConfigError, match="stands for all sites together"):
+        load_site(file)
+    (tmp_path / "cohort" / "pooled" / "sub-01").mkdir(parents=True)
+    with pytest.raises(InputError, match="stands for all sites together"):
+        sites_of_cohort(tmp_path / "cohort", tmp_path, StudyConfig(name="study"))
+    file.write_text("name: pooled-2\ndata: bids\nstate: state\n")
+    assert load_site(file).name == "pooled-2"

@@ -63,6 +63,7 @@ class MaskingSite:
     mask_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
     roster: Roster | None = None
     words: Words | None = None
+    study: str = STUDY
     confirms: bool = True
     refuses: set[str] = field(default_factory=set)
     shares_of: Callable[[Shares], Shares] = lambda shares: shares
@@ -83,7 +84,7 @@ class MaskingSite:
         if kind in self.refuses:
             return pack_refusal(Refusal(Code.INTERNAL, self.name))
         if kind == "query.mask_key":
-            return pack_mask_key(entry_of(self.name, self.site_key, self.mask_key, STUDY))
+            return pack_mask_key(entry_of(self.name, self.site_key, self.mask_key, self.study))
         if kind == "query.roster":
             self.roster = unpack_roster(content)
         if not self.confirms:

@@ -74,7 +74,7 @@ def test_a_site_that_comes_late_makes_another_one(tmp_path: Path) -> None:
 
 
 def test_keys_of_others_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sites, study = make_sites(5), study_of()
+    sites, study = make_sites(6), study_of()
     masks = masks_of(sites, tmp_path, study)
     prepared(masks, study)
     registered = {entry.site: entry.site_key for entry in masks.roster.sites} if masks.roster else {}
@@ -84,9 +84,10 @@ def test_keys_of_others_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(masks.grid, "registered_key", lambda site: f"{registered[site]} remark", raising=False)
     assert prepared(masks, study) == [("site-00", "BAD_KEY")]
     (tmp_path / ROSTER_FILE).unlink()
-    sites[0].mask_key = sites[1].mask_key
-    assert prepared(masks_of(sites, tmp_path, study), study) == [("site-00", "BAD_KEY"), ("site-01", "BAD_KEY")]
-    assert read_roster(tmp_path).names == ("site-02", "site-03", "site-04")  # type: ignore[union-attr]
+    sites[0].mask_key, sites[2].study = sites[1].mask_key, "another"
+    refused = sorted(prepared(masks_of(sites, tmp_path, study), study))
+    assert refused == [("site-00", "BAD_KEY"), ("site-01", "BAD_KEY"), ("site-02", "BAD_KEY")]
+    assert read_roster(tmp_path).names == ("site-03", "site-04", "site-05")  # type: ignore[union-attr]
 
 
 def test_people_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.messages.records import RoundTask, pack_task
+from msfl_common.secure_aggregation.context import Context
 from msfl_common.secure_aggregation.ring import SUMS, UPDATES, Ring
 from msfl_common.secure_aggregation.site import Shares
 from msfl_server.rounds import mask_roster, masked_sums, sum_store
@@ -91,20 +93,28 @@ def test_too_few_values_are_never_opened(tmp_path: Path) -> None:
 def test_another_attempt_asks_the_sites_that_are_there(tmp_path: Path) -> None:
     sites, study = make_sites(5), study_of()
     masks = masks_of(sites, tmp_path, study)
+    masks.prepare(RoundTask(study, 1), may_change=True)
+    every = masks.nodes.names
+
+    def ask_those(*nodes: int) -> Summed:
+        masks.nodes.names = {node: every[node] for node in nodes}
+        return ask_once(masks, study)
+
     for site in sites[1:]:
         site.refuses = {"train"}
-    assert ask_once(masks, study).total is None
+    assert ask_those(1, 2, 3, 4).total is None
     for site in sites[1:]:
         site.refuses = set()
-    masks.nodes.names = {node: name for node, name in masks.nodes.names.items() if node > 3}  # two of those asked
-    assert ask_once(masks, study).total is None
-    masks.nodes.names = {node: site.name for node, site in enumerate(sites, start=1) if node > 1}
-    summed = ask_once(masks, study)
-    expect_sum(summed, sites[1:])
+    assert ask_those(4, 5).total is None
+    expect_sum(ask_those(3, 4, 5), sites[2:])  # two of these were asked before
+    (attempt,) = (tmp_path / FOLDER).glob("*/attempt.json")
+    assert Context.model_validate_json(attempt.read_bytes()).attempt == 1
 
 
-def forged(shares: Shares) -> Shares:
-    return replace(shares, own={member: share[:-1] + bytes([share[-1] ^ 1]) for member, share in shares.own.items()})
+def forged(shares: Shares, bit: int = 1) -> Shares:
+    """Shares with a bit turned; two sites that turn the same one may happen to be right together."""
+    own = {member: share[:-1] + bytes([share[-1] ^ bit]) for member, share in shares.own.items()}
+    return replace(shares, own=own)
 
 
 def test_who_gives_false_shares_is_named(tmp_path: Path) -> None:
@@ -131,7 +141,7 @@ def test_a_sum_without_enough_shares_stays_closed_until_they_are_there(tmp_path:
 
 def test_two_of_four_shares_false_open_nothing(tmp_path: Path) -> None:
     sites, study = make_sites(5), study_of(threshold=4)
-    sites[0].shares_of = sites[1].shares_of = forged
+    sites[0].shares_of, sites[1].shares_of = forged, partial(forged, bit=2)
     with pytest.raises(RunError, match="do not fit together"):
         ask_once(masks_of(sites, tmp_path, study), study)
 

@@ -31,4 +31,12 @@ def print_dry_run(console: Console, found: DryRun) -> None:
     console.print(table)
     for line in found.lines or ["Every step can be answered, and every figure told."]:
         console.print(Text(line, "yellow" if found.lines else ""))
-    console.print("How long it takes shows after the first round. Nothing of a run was written.")
+    training = found.training
+    if training is None:
+        console.print("How long it takes shows after the first round. Nothing of a run was written.")
+        return
+    console.print(
+        f"About {training.spoken} of training steps on {training.device}, as busy as it is now and if one site trains "
+        f"after another: {training.num_steps:,} of {training.step_s:.2g} s. Reading cases, "
+        "validation and the start come on top. Nothing of a run was written."
+    )

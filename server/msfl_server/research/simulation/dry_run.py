@@ -18,6 +18,7 @@ from msfl_common.messages.records import RoundTask
 from msfl_common.privacy_accounting import planned_epsilon
 from msfl_server.research.simulation.folder import RunSetup, check_sites
 from msfl_server.research.simulation.foresight import expect_answers, foresee_run
+from msfl_server.research.simulation.training_time import TrainingTime, training_time
 from msfl_server.run.cost import StageCost, cost_of
 
 
@@ -50,6 +51,7 @@ class DryRun:
         sites: who would learn and measure.
         forecasts: what sites will refuse or withhold.
         fault: why no round could count; None where one can.
+        training: how long the training steps of networks of lesions would take; None where there is none.
     """
 
     study: StudyConfig
@@ -57,6 +59,7 @@ class DryRun:
     sites: tuple[SitePatients, ...]
     forecasts: tuple[Forecast, ...]
     fault: str | None
+    training: TrainingTime | None = None
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -71,6 +74,7 @@ class DryRun:
             "can_start": self.fault is None,
             "fault": self.fault,
             "epsilon": planned_epsilon(self.study),
+            "training": None if self.training is None else asdict(self.training),
             "stages": [asdict(one) for one in self.costs],
             "sites": [asdict(one) for one in self.sites],
             "forecasts": [forecast_document(one) for one in self.forecasts],
@@ -92,7 +96,9 @@ def dry_run(study: StudyConfig, sites: Sequence[SiteConfig], on_progress: OnProg
         expect_answers(study, forecasts)
     except InputError as error:
         fault = str(error)
-    return DryRun(study, tuple(cost_of(study)), patients, forecasts, fault)
+    learners = [site for site, one in zip(sites, patients, strict=True) if one.cases_train is not None]
+    training = training_time(study, learners) if fault is None else None
+    return DryRun(study, tuple(cost_of(study)), patients, forecasts, fault, training)
 
 
 def _patients(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> SitePatients:

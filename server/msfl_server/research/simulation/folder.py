@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from msfl_common.config.base import Task
 from msfl_common.config.message_kinds import KINDS
 from msfl_common.config.optimisation import written_out
+from msfl_common.config.secure_aggregation import POOLED
 from msfl_common.config.site import Policy, SiteConfig, load_site
 from msfl_common.config.study import StudyConfig
 from msfl_common.config.yaml_template import commented_yaml
@@ -152,13 +153,15 @@ def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteCo
     The folder itself is the only site when it is a BIDS folder.
 
     Raises:
-        InputError: there is no BIDS folder.
+        InputError: there is no BIDS folder, or one is called as all sites together are.
     """
     if not cohort.is_dir():
         raise InputError(f"{cohort}: no such folder; make one with `msfl-server make-cohort --output {cohort}`")
     folders = [cohort] if _is_bids(cohort) else sorted(folder for folder in cohort.iterdir() if _is_bids(folder))
     if not folders:
         raise InputError(f"{cohort}: expected BIDS folders with sub-* inside, one for each site; found none")
+    if named := [folder for folder in folders if folder.name == POOLED]:
+        raise InputError(f"{named[0]}: {POOLED} stands for all sites together in a run's figures; rename the folder")
     policy = Policy(
         tasks=get_args(Task),
         min_patients=study.min_patients,

@@ -1,0 +1,240 @@
+"""What a site has given out about its patients, over all rounds, folds and studies, and how much more it may.
+
+Enough exact numbers about the same values are equations with one solution, whichever studies they were given to. So
+each number of a sum is spread evenly over the values that it is a sum of (inputs of cases, each an unknown), and no
+value may bear more than a share of one number (`policy.max_release`). Then no group of values, however it is picked,
+has as many numbers about it as it has values. A metric is a counting query: no patient is measured more often than
+`policy.max_evaluations` times with another model. The defaults are what measured attacks did not reach
+(`tests/benchmarks/privacy/release_bounds.py`). Sums of nearly the same patients: see `overlaps`.
+
+`budget/` in the state folder holds `given.json`, what was given out, and a file for each set of cases in `sets/`. Both
+are written, to the disk, before anything leaves. What was given out before costs nothing, in whatever study. It is kept
+when a study's answers are forgotten (`msfl-client reset-answers`); only `msfl-client reset-budget` forgets it.
+
+Legend: N cases, P inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from msfl_client.disclosure.overlaps import expect_apart
+from msfl_client.disclosure.releases import count_numbers
+from msfl_client.trainer import About
+from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.system.files import private_folder, write_bytes
+
+FOLDER = "budget"
+_FILE, _SETS = "given.json", "sets"
+_ABOUT = TypeAdapter(About)
+_HELPS = "fewer inputs or rounds, more patients or, agreed with the privacy officer, a higher"
+
+Content = TypeVar("Content")
+Planned = tuple[About, int]  # numbers about some cases
+
+
+class Given(BaseModel):
+    """What one study was given about one set of cases."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    study: str
+    about: str = Field(description="digest of the set of cases, and the name of its file")
+    answers: dict[str, int] = Field(description="digest of each array to the numbers in it")
+
+
+_GIVEN = TypeAdapter(tuple[Given, ...])
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a site's policy, and the study's floor, allow.
+
+    Attributes:
+        share: most numbers that a value may bear; None: counted, and not bounded.
+        evaluations: most measurements of a patient.
+        floor: fewest patients that sums may differ by; with 1, single patients are not protected, and nothing is held.
+    """
+
+    share: float | None
+    evaluations: int
+    floor: int
+
+
+@dataclass(frozen=True)
+class Spent:
+    """How much of a budget is spent.
+
+    Attributes:
+        numbers: given out about the values that were asked most about, as if all were.
+        values: inputs times cases.
+        most: numbers that may be given out about so many values; None: any.
+    """
+
+    numbers: int
+    values: int
+    most: int | None
+
+    def __str__(self) -> str:
+        most = "" if self.most is None else f", at most {self.most}"
+        return f"{self.numbers} numbers about {self.values} values{most}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What was given out so far.
+
+    Attributes:
+        folder: where it is written down; there may be no such folder yet.
+        given: in the order of first answers.
+    """
+
+    folder: Path
+    given: tuple[Given, ...] = ()
+
+    @cached_property
+    def sets(self) -> Mapping[str, About]:
+        """The cases of all that was given, by digest.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        return {one.about: _read(self.folder / _SETS / f"{one.about}.json", _ABOUT) for one in self.given}
+
+    def spent_by_value(self, about: About, planned: Sequence[Planned] = ()) -> NDArray[np.float64]:
+        """Numbers that each value bears, N x P, with those that are planned."""
+        spent_NP = np.zeros((len(about.keys), len(about.inputs)))
+        given = [(self.sets[one.about], sum(one.answers.values())) for one in self.given]
+        for other, numbers in (*given, *planned):
+            if other.kind == "metrics" or not (other.keys and other.inputs):
+                continue
+            keys, inputs = set(other.keys), set(other.inputs)
+            rows = np.array([key in keys for key in about.keys], dtype=bool)
+            columns = np.array([name in inputs for name in about.inputs], dtype=bool)
+            spent_NP[np.ix_(rows, columns)] += numbers / (len(other.keys) * len(other.inputs))
+        return spent_NP
+
+    def spent(self, about: About, limits: Limits, planned: Sequence[Planned] = ()) -> Spent:
+        """How much of the budget of some cases is spent."""
+        values = len(about.keys) * len(about.inputs)
+        numbers = round(float(self.spent_by_value(about, planned).max(initial=0.0)) * values)
+        return Spent(numbers, values, None if limits.share is None else int(limits.share * values))
+
+    def evaluations(self, about: About) -> int:
+        """How often the patient was measured who was measured most often."""
+        counts = dict.fromkeys(about.keys, 0)
+        for one in self.given:
+            if (other := self.sets[one.about]).kind == "metrics":
+                for key in counts.keys() & set(other.keys):
+                    counts[key] += len(one.answers)
+        return max(counts.values(), default=0)
+
+    def news(self, about: About, answer: Mapping[str, NDArray[np.float64]]) -> dict[str, int]:
+        """What an answer tells that was not told before, as `Given.answers`."""
+        name = digest_of(about)
+        told = {digest for one in self.given if one.about == name for digest in one.answers}
+        digests = {_digest(key, value): count_numbers({key: value}) for key, value in answer.items()}
+        return {digest: numbers for digest, numbers in digests.items() if digest not in told}
+
+    def is_new(self, study: str, about: About) -> bool:
+        """Whether nothing about these cases was given to a study."""
+        return not any(one.study == study and one.about == digest_of(about) for one in self.given)
+
+    def expect_room(self, planned: Sequence[Planned], limits: Limits) -> None:
+        """Refuse sums that a budget has no room for, or of nearly the cases of earlier ones.
+
+        Raises:
+            RefusedError: with the code BUDGET_SPENT.
+        """
+        if limits.floor <= 1:
+            return
+        for about, _ in planned:
+            self._expect_apart(about, limits)
+            after = self.spent(about, limits, planned)
+            if after.most is not None and after.numbers >= after.most:
+                before = self.spent(about, limits)
+                raise RefusedError(
+                    Code.BUDGET_SPENT,
+                    f"{len(about.keys)} cases of {len(about.inputs)} inputs are {after.values} values, about which all "
+                    f"studies may have less than {after.most} numbers; {before.numbers} are given out, and "
+                    f"{after.numbers - before.numbers} more were needed: {_HELPS} policy.max_release",
+                )
+
+    def expect_evaluation(self, about: About, limits: Limits) -> None:
+        """Refuse to measure patients once more.
+
+        Raises:
+            RefusedError: with the code BUDGET_SPENT.
+        """
+        if limits.floor <= 1:
+            return
+        self._expect_apart(about, limits)
+        if (done := self.evaluations(about)) >= limits.evaluations:
+            raise RefusedError(
+                Code.BUDGET_SPENT,
+                f"these patients were measured {done} times, at most {limits.evaluations}: {_HELPS} "
+                "policy.max_evaluations",
+            )
+
+    def keep(self, study: str, about: About, news: Mapping[str, int]) -> None:
+        """Write down what is about to leave.
+
+        Raises:
+            OSError: it cannot be written; nothing may leave then.
+            InputError: other accounts may enter where it is to lie.
+        """
+        if not news:
+            return
+        name = digest_of(about)
+        private_folder(self.folder / _SETS, within=self.folder.parent)
+        if name not in self.sets:
+            write_bytes(self.folder / _SETS / f"{name}.json", _ABOUT.dump_json(about), secret=True)
+        before = {one.study: one for one in self.given if one.about == name}
+        answers = before[study].answers if study in before else {}
+        made = Given(study=study, about=name, answers={**answers, **news})
+        others = tuple(one for one in self.given if one.about != name or one.study != study)
+        write_bytes(self.folder / _FILE, _GIVEN.dump_json((*others, made), indent=1), secret=True)
+
+    def _expect_apart(self, about: About, limits: Limits) -> None:
+        if digest_of(about) not in self.sets:
+            studies = {one.about: one.study for one in self.given}
+            expect_apart(about, [(studies[name], other) for name, other in self.sets.items()], limits.floor)
+
+
+def read_budget(state: Path) -> Budget:
+    """What a site has given out.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    folder = state / FOLDER
+    return Budget(folder, _read(folder / _FILE, _GIVEN) if folder.exists() else ())
+
+
+def digest_of(about: About) -> str:
+    """The name of a set of cases, and of their values."""
+    return hashlib.sha256(_ABOUT.dump_json(about)).hexdigest()[:32]
+
+
+def _digest(name: str, value: NDArray[np.float64]) -> str:
+    array = np.ascontiguousarray(value, dtype=np.float64)
+    return hashlib.sha256(f"{name}{array.shape}".encode() + array.tobytes()).hexdigest()[:32]
+
+
+def _read(path: Path, adapter: TypeAdapter[Content]) -> Content:
+    try:
+        return adapter.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        raise InputError(
+            f"{path}: what was given out about patients cannot be read; restore it from a backup, or forget all of it "
+            "with `msfl-client reset-budget`"
+        ) from None

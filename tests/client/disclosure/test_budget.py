@@ -1,0 +1,122 @@
+"""What a budget counts, by hand and against every group of values there is."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.feature_models import make_settings
+
+from msfl_client.disclosure.budget import Budget, Limits, read_budget
+from msfl_client.disclosure.releases import planned_harmonization, planned_numbers
+from msfl_client.trainer import About, value_digests
+from msfl_common.errors import Code, InputError, RefusedError
+
+LIMITS = Limits(share=0.5, evaluations=3, floor=5)
+
+
+def about(keys: range, *inputs: str, kind: str = "sums") -> About:
+    names = tuple(map(str, keys))
+    values = value_digests(np.array([[key + len(name) for name in inputs] for key in keys], dtype=np.float64))
+    return About(kind, names, names, (0,) * len(names), inputs, values)  # type: ignore[arg-type]
+
+
+def give(state: Path, study: str, cases: About, numbers: int, seed: int) -> None:
+    budget = read_budget(state)
+    news = budget.news(cases, {"sums": np.random.default_rng(seed).normal(size=numbers)})
+    budget.expect_room([(cases, sum(news.values()))], LIMITS)
+    budget.keep(study, cases, news)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    (tmp_path / "state").mkdir(mode=0o700)
+    return tmp_path / "state"
+
+
+def test_numbers_are_spread_over_the_values_that_they_are_of(state: Path) -> None:
+    give(state, "one", about(range(20), "age", "edss"), 10, 0)
+    give(state, "two", about(range(10, 30), "edss"), 4, 1)
+    spent_NP = read_budget(state).spent_by_value(about(range(30), "age", "edss", "new"))
+    assert np.allclose(spent_NP[:, 0], [0.25] * 20 + [0] * 10)
+    assert np.allclose(spent_NP[:, 1], [0.25] * 10 + [0.45] * 10 + [0.2] * 10)
+    assert not spent_NP[:, 2].any()
+    assert read_budget(state).spent(about(range(20), "age"), LIMITS).numbers == 5
+
+
+def test_whoever_is_picked_has_more_values_than_numbers_about_them(state: Path) -> None:
+    """Studies of drawn cases and inputs until one is refused; then every group of cases and inputs is looked at."""
+    rng, given = np.random.default_rng(0), []
+    for number in range(60):
+        start, size = int(rng.integers(0, 6)), int(rng.integers(5, 8))
+        cases = about(range(start, start + size), *np.array(["a", "bb", "ccc"])[: rng.integers(1, 4)])
+        try:
+            give(state, f"study-{number}", cases, int(rng.integers(1, 6)), number)
+        except RefusedError:
+            continue
+        given.append(cases)
+    budget = read_budget(state)
+    assert 2 < len(budget.given) < 60
+    for size in range(1, 4):
+        for inputs in combinations(["a", "bb", "ccc"], size):
+            for low, high in combinations(range(15), 2):
+                inside = [
+                    sum(one.answers.values())
+                    for one in budget.given
+                    if set(budget.sets[one.about].keys) <= set(map(str, range(low, high)))
+                    and set(budget.sets[one.about].inputs) <= set(inputs)
+                ]
+                assert sum(inside) <= 0.5 * size * (high - low)
+
+
+def test_what_was_told_before_costs_nothing(state: Path) -> None:
+    cases = about(range(20), "age", "edss")
+    give(state, "one", cases, 19, 0)
+    give(state, "one", cases, 19, 0)
+    give(state, "two", cases, 19, 0)
+    assert read_budget(state).spent(cases, LIMITS).numbers == 19
+    with pytest.raises(RefusedError, match="19 are given out, and 1 more") as error:
+        give(state, "two", cases, 1, 1)
+    assert error.value.code is Code.BUDGET_SPENT
+
+
+def test_a_floor_of_one_asks_for_no_protection(state: Path) -> None:
+    cases = about(range(5), "age")
+    read_budget(state).expect_room([(cases, 100)], Limits(0.5, 1, floor=1))
+    with pytest.raises(RefusedError):
+        read_budget(state).expect_room([(cases, 100)], LIMITS)
+    read_budget(state).expect_room([(cases, 100)], Limits(None, 1, floor=5))
+
+
+def test_a_patient_is_measured_so_many_times_in_whichever_splits(state: Path) -> None:
+    for number, start in enumerate((0, 6, 12)):
+        cases = about(range(start, start + 14), "age", kind="metrics")
+        budget = read_budget(state)
+        budget.expect_evaluation(cases, LIMITS)
+        budget.keep("one", cases, dict.fromkeys(budget.news(cases, {"metrics": np.array([float(number)])}), 1))
+    cases = about(range(4, 17), "age", kind="metrics")
+    assert read_budget(state).evaluations(cases) == 3
+    with pytest.raises(RefusedError, match="measured 3 times, at most 3"):
+        read_budget(state).expect_evaluation(cases, LIMITS)
+    read_budget(state).expect_evaluation(about(range(20, 40), "age", kind="metrics"), LIMITS)
+
+
+def test_a_set_that_is_missing_is_said(state: Path) -> None:
+    give(state, "one", about(range(20), "age"), 2, 0)
+    next((state / "budget" / "sets").iterdir()).unlink()
+    with pytest.raises(InputError, match="reset-budget"):
+        read_budget(state).spent(about(range(20), "age"), LIMITS)
+    assert Budget(state / "none").evaluations(about(range(3), "age")) == 0
+
+
+def test_what_a_study_is_counted_for() -> None:
+    assert planned_numbers(make_settings({"kind": "lda"}, 7), 30) == 1 + 2 + 14 + 14 + 28
+    assert planned_numbers(make_settings({"kind": "logistic"}, 7), 30) == 31 + 8 * (1 + 1 + 8 + 36)
+    assert planned_numbers(make_settings({"kind": "logistic"}, 7), 3) == 31 + 2 * 46
+    assert planned_numbers(make_settings({"kind": "linear-svm"}, 3), 30) == 15 + 8 * (1 + 1 + 4 + 10) + 8 * (
+        1 + 1 + 2 + 3
+    )
+    assert planned_numbers(make_settings({"kind": "random-forest"}, 7), 30) == 31
+    assert planned_harmonization(2, 10) == 2 + 3 + 20 + 1 + 20
