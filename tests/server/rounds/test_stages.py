@@ -267,6 +267,7 @@ def test_who_measures_the_classification_does_not_train_the_segmentation(
         assert (len(training), len(validation), len(test)) == (3, 2, 2)
 
 
+@pytest.mark.slow
 def test_who_is_held_out_in_a_fold_takes_no_part_in_either_stage(sites: list[SiteConfig]) -> None:
     assert STUDY.classification is not None
     for fold, sizes in ((Fold(number=2, of=3), (5, 5, 5)), (Fold(site="site-b"), (7, 0, 7))):
