@@ -82,7 +82,7 @@ def test_research_says_what_to_install(tmp_path) -> None:
     lines = [
         ["make-cohort", str(tmp_path / "cohort")], ["simulate", *folders, "--cohort", "cohort"],
         ["cross-validate", *folders, "--cohort", "cohort", "--folds", "2"],
-        ["pipelines", *folders, "--table", "table.tsv"],
+        ["pipelines", *folders, "--table", "table.tsv"], ["audit", *folders, "--cohort", "cohort"],
     ]  # fmt: skip
     found = run_lacking(NOT_LOADED_AT_A_COORDINATOR, "server", *lines)
     for line, (code, out, err) in zip(lines, found, strict=True):

@@ -121,6 +121,9 @@ SERVER = (
     "pipelines READ --table table.tsv --output new",
     "pipelines column.yaml --table READ --output new",
     "pipelines column.yaml --table table.tsv --output FILL",
+    "audit READ --cohort cohort --output new",
+    "audit column.yaml --cohort ENTER --output new",
+    "audit column.yaml --cohort cohort --output FILL",
 )
 ROLES = ("READ", "ENTER", "FILL", "WRITE", "SECRET", "SEEK")
 SIDES: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {"client": (client, CLIENT), "server": (server, SERVER)}

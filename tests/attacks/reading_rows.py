@@ -1,86 +1,31 @@
 """Attacks that read patients' rows out of sums, as a coordinator who chooses what it asks would carry them out.
 
+Those that `msfl-server audit` carries out, too, stand there (`msfl_server.research.audit`).
+
 Legend: N cases, P inputs, M prepared inputs with the intercept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count, pairwise
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares, nnls
+from scipy.optimize import nnls
 from scipy.special import expit
 
 from msfl_common.config.classification import Classification
 from msfl_common.errors import RefusedError
-from msfl_common.feature_models import Phase, State
+from msfl_common.feature_models import State
 from msfl_common.feature_models.preparation import prepare
-from msfl_common.feature_models.state import scalar
 from msfl_common.feature_models.trees import FEATURE, RIGHT, ROOT, THRESHOLD, VALUES, to_grid
+from msfl_server.research.audit.bisection import at_point
 from tests.feature_models import design
 
 Floats = NDArray[np.float64]
 Oracle = Callable[[State], State]  # a site: it answers, or raises RefusedError
-Sums = Callable[[float], Floats | None]  # the sum of rows beyond a threshold, with their number last
-_HUGE, _TINY = 1e9, 1e-10
-
-
-def recovered(found_NP: list[Floats], true_NP: Floats, tolerance: float = 1e-3) -> int:
-    """How many patients' rows are among those found, to a thousandth of each input's deviation."""
-    if not found_NP:
-        return 0
-    off = np.abs(np.stack(found_NP)[:, None] - true_NP[None]) / np.maximum(true_NP.std(axis=0), 1e-12)
-    return int((off.max(axis=2) < tolerance).any(axis=0).sum())
-
-
-def bisect(beyond: Sums, low: float, high: float, most: int = 400) -> list[Floats]:
-    """Halve intervals of a score until each holds one patient, whose row is the difference of two sums."""
-    found: list[Floats] = []
-    asked = count(1)
-
-    def visit(low: float, at_low: Floats, high: float, at_high: Floats) -> None:
-        number = round(float((at_low - at_high)[-1]))
-        if number == 1:
-            found.append((at_low - at_high)[:-1])
-        elif number > 1 and next(asked) < most and high - low > 1e-7:
-            middle = (low + high) / 2
-            if (at_middle := beyond(middle)) is not None:
-                visit(low, at_low, middle, at_middle)
-                visit(middle, at_middle, high, at_high)
-
-    ends = beyond(low), beyond(high)
-    if ends[0] is not None and ends[1] is not None:
-        visit(low, ends[0], high, ends[1])
-    return found
-
-
-def by_coefficients(ask: Oracle, start: State, direction_Q: Floats, through: str = "coefficients") -> list[Floats]:
-    """Slopes of 1e9 make a sum of probabilities count the patients beyond a threshold.
-
-    Args:
-        ask: the site.
-        start: a state of a logistic model, in its search.
-        direction_Q: along which patients are sorted.
-        through: what is huge: the coefficients; the scale, with coefficients of 1; or the mean, too.
-    """
-    prepared = start if through == "coefficients" else _scaled(start, through == "mean")
-
-    def beyond(threshold: float) -> Floats | None:
-        slope = _HUGE if through == "coefficients" else 1.0
-        offset = 0.0 if through != "mean" else _HUGE * float(direction_Q.sum())
-        line = np.concatenate([slope * direction_Q, [-_HUGE * threshold + offset]])[None]
-        try:
-            gradient_M = ask(prepared | at_point(line))["gradient"][0]
-        except RefusedError:
-            return None
-        if through == "coefficients":
-            return gradient_M
-        rows_Q = gradient_M[:-1] / _HUGE
-        return np.append(rows_Q + (gradient_M[-1] * -1.0 if through == "mean" else 0.0), gradient_M[-1])
-
-    return bisect(beyond, -8.0, 8.0)
+_TINY = 1e-10
 
 
 def by_hinge(ask: Oracle, start: State, direction_Q: Floats) -> list[Floats]:
@@ -112,27 +57,6 @@ def by_two_curvatures(answers: list[State]) -> list[Floats]:
                 if round(abs(float(change[-1, -1]))) == 1:
                     found.append((change[-1] / change[-1, -1])[:-1])
     return found
-
-
-def from_newton_points(
-    states: list[State], answers: list[State], num_cases: int, labels_N: Floats, seed: int
-) -> Floats:
-    """Least squares over all sums of a search: the rows that would give them, prepared, N x Q."""
-    size = states[0]["coefficients"].shape[1] - 1
-    upper = np.triu_indices(size + 1)
-    wanted = np.concatenate([np.concatenate([one["gradient"][0], one["curvature"][0][upper]]) for one in answers])
-
-    def misfit(flat: Floats) -> Floats:
-        inputs = np.column_stack([flat.reshape(num_cases, size), np.ones(num_cases)])
-        made = []
-        for state in states:
-            p = expit(inputs @ state["coefficients"][0])
-            made += [(p - labels_N) @ inputs, ((inputs * (p * (1 - p))[:, None]).T @ inputs)[upper]]
-        return np.concatenate(made) - wanted
-
-    start = np.random.default_rng(seed).normal(size=num_cases * size)
-    best = least_squares(misfit, start, method="trf", xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=300)
-    return np.asarray(best.x.reshape(num_cases, size))
 
 
 def by_imprinting(ask: Oracle, start: State, num_rounds: int, decay: float, seed: int) -> list[Floats]:
@@ -170,22 +94,6 @@ def by_imprinting(ask: Oracle, start: State, num_rounds: int, decay: float, seed
         alone = np.abs(biases) > 1e-2 * np.abs(biases).max()
         found += list(weights[alone] / biases[alone][:, None])
     return found
-
-
-def _scaled(start: State, with_mean: bool) -> State:
-    shift = {"mean": start["mean"] - 1.0 / np.diag(start["projection"])} if with_mean else {}
-    return start | {"projection": _HUGE * start["projection"]} | shift
-
-
-def at_point(coefficients_VM: Floats) -> State:
-    """A point of a search, however one comes there."""
-    return {
-        "phase": scalar(Phase.FIT),
-        "coefficients": coefficients_VM,
-        "coefficients_accepted": np.zeros_like(coefficients_VM),
-        "coefficients_direction": coefficients_VM,
-        "coefficients_search": np.array([1.0, -1.0, 1.0, 60.0, 1.0]),
-    }
 
 
 def by_solving(

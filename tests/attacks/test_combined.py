@@ -32,8 +32,9 @@ from msfl_common.feature_models.preparation import prepare
 from msfl_common.messages.harmonization import pack_slopes_task
 from msfl_common.messages.records import METRICS, NUM_CASES, RoundTask, pack_task
 from msfl_common.trust.kit import SignedKit
+from msfl_server.research.audit.rows import recovered
 from tests.attacks.feature_sites import Site, play
-from tests.attacks.reading_rows import by_imprinting, recovered
+from tests.attacks.reading_rows import by_imprinting
 from tests.attacks.test_floors import ask, code, longer, request
 from tests.conftest import BidsSite
 from tests.feature_models import make_cases, make_settings

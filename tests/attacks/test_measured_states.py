@@ -18,8 +18,9 @@ from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import Phase, State, predict_proba
 from msfl_common.feature_models.state import scalar
 from msfl_common.messages.records import RoundTask, pack_task
+from msfl_server.research.audit.bisection import at_point
 from tests.attacks.feature_sites import Site, play
-from tests.attacks.reading_rows import Floats, at_point
+from tests.attacks.reading_rows import Floats
 from tests.attacks.test_sums import KINDS
 from tests.feature_models import make_cases, make_settings
 

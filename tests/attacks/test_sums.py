@@ -26,6 +26,8 @@ from msfl_common.feature_models.state import MAX_STEPS, scalar
 from msfl_common.feature_models.trees import ROOT
 from msfl_common.system.seeds import derive_seed
 from msfl_server.aggregation.feature_models.combine import combine
+from msfl_server.research.audit.bisection import at_point, by_coefficients
+from msfl_server.research.audit.rows import recovered
 from tests.attacks.feature_sites import (
     DIRECTION,
     INPUTS,
@@ -42,13 +44,7 @@ from tests.attacks.feature_sites import (
     study,
     unguarded,
 )
-from tests.attacks.reading_rows import (
-    at_point,
-    by_coefficients,
-    by_hinge,
-    by_two_curvatures,
-    recovered,
-)
+from tests.attacks.reading_rows import by_hinge, by_two_curvatures
 from tests.feature_models import design, make_cases, make_settings
 
 __all__ = ["cases"]

@@ -17,6 +17,7 @@ from msfl_common.system.command_line import Json, make_program
 from msfl_server.cli.check import commands as check_commands
 from msfl_server.cli.federation import commands as federation_commands
 from msfl_server.cli.ledger import commands as ledger_commands
+from msfl_server.cli.research.audit import commands as audit_commands
 from msfl_server.cli.research.cohort import commands as cohort_commands
 from msfl_server.cli.research.compare import commands as compare_commands
 from msfl_server.cli.research.cross_validation import commands as cross_validation_commands
@@ -36,6 +37,7 @@ app = make_program(
     simulate_commands,
     cross_validation_commands,
     pipelines_commands,
+    audit_commands,
 )
 
 

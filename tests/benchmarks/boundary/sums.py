@@ -21,17 +21,13 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.dataset import Dataset
 from msfl_common.errors import RefusedError, RunError
 from msfl_common.feature_models import Phase, State, phase_of, predict_proba
+from msfl_server.research.audit.bisection import by_coefficients
+from msfl_server.research.audit.least_squares import from_newton_points
+from msfl_server.research.audit.rows import recovered
 from msfl_server.research.simulated_cohort import make_records
 from msfl_server.research.simulation.folder import sites_of_cohort
 from tests.attacks.feature_sites import DIRECTION, INPUTS, SIZES, Site, play, sites_of, unguarded
-from tests.attacks.reading_rows import (
-    Oracle,
-    by_coefficients,
-    by_hinge,
-    by_two_curvatures,
-    from_newton_points,
-    recovered,
-)
+from tests.attacks.reading_rows import Oracle, by_hinge, by_two_curvatures
 from tests.benchmarks.figure import Figure
 from tests.feature_models import design, make_cases, make_settings
 

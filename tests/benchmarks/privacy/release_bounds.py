@@ -13,9 +13,11 @@ from sklearn.metrics import roc_auc_score
 from msfl_common.dataset import Dataset
 from msfl_common.errors import RefusedError
 from msfl_common.feature_models import Phase, State, phase_of, predict_proba
+from msfl_server.research.audit.bisection import by_coefficients
+from msfl_server.research.audit.least_squares import from_newton_points
+from msfl_server.research.audit.rows import recovered
 from tests.attacks.deployed_site import UNBOUNDED, Deployed, people, study_of, write_people
 from tests.attacks.feature_sites import DIRECTION, INPUTS, SIZES, Site, bare_logistic, play, sites_of, unguarded
-from tests.attacks.reading_rows import by_coefficients, from_newton_points, recovered
 from tests.attacks.solving import Read, read_by_metrics, read_by_searches, read_by_states
 from tests.benchmarks.figure import Figure
 from tests.feature_models import design, make_cases, make_settings
