@@ -285,7 +285,8 @@ def _named(content: Content) -> tuple[list[str], list[bytes]]:
             continue
         for name, value in values.items():
             numbers.append(name)
-            chunks += [f"{record_name}/{name}=".encode(), repr(value).encode()]
+            as_bytes = value if isinstance(value, bytes) else repr(value).encode()
+            chunks += [f"{record_name}/{name}=".encode(), as_bytes]
     return numbers, chunks
 
 
