@@ -98,6 +98,7 @@ def _document(rosters: Rosters, newest: Roster) -> dict[str, Any]:
         "confirmed": confirmed.isoformat() if confirmed else None,
         "threshold": newest.threshold,
         "min_sites": newest.min_sites,
+        "fewest_colluders": newest.fewest_colluders,
         "sites": [{"site": name, "key_sha256": key, "change": change} for name, key, change in _rows(newest, rosters)],
     }
 
@@ -134,6 +135,10 @@ def _print(console: Console, site: SiteConfig, rosters: Rosters, newest: Roster)
     console.print(
         f"A sum of these sites' values is opened by {newest.threshold} of them, and has at least "
         f"{max(newest.min_sites, newest.threshold)}.",
+        highlight=False,
+    )
+    console.print(
+        f"With {newest.fewest_colluders} of them on its side, the coordinator could learn another one's own value.",
         highlight=False,
     )
     console.print("Its words, to be compared over the telephone with the people of the other sites:")
