@@ -100,13 +100,15 @@ class SiteMasks:
             rosters.confirm(roster.digest)
 
     def expect_confirmed(self, roster: str) -> None:
-        """See that a person here has confirmed a roster.
+        """See that a person here has confirmed a roster, and no other since.
 
         Raises:
-            RefusedError: nobody has.
+            RefusedError: nobody has, or another one is in its place.
         """
-        if roster not in Rosters(self.folder).state().confirmed:
-            raise RefusedError(Code.ROSTER_UNCONFIRMED, f"study {self.study.name}, digest {roster}")
+        state = Rosters(self.folder).state()
+        if roster != state.serves:
+            since = "; another was confirmed since, so that it has to be confirmed again" * (roster in state.confirmed)
+            raise RefusedError(Code.ROSTER_UNCONFIRMED, f"study {self.study.name}, digest {roster}{since}")
 
     def expect(self, context: Context, request: str) -> MaskKeys:
         """What this site hides its value of a sum with.
@@ -120,6 +122,7 @@ class SiteMasks:
                 was opened already, in another one.
         """
         keys = self._keys(context.roster)
+        self.expect_confirmed(context.roster)
         try:
             expect_context(keys.roster, context, self.site.name)
         except UpdateError as error:
@@ -182,11 +185,12 @@ class SiteMasks:
         delete_values(self.folder)
 
     def _keys(self, roster: str) -> MaskKeys:
-        """The keys for a roster that a person has confirmed."""
+        """The keys for a roster that a person has confirmed; a sum of an earlier one may still be opened."""
         secrets, found = self._secrets(), Rosters(self.folder).read(roster)
         if found is None:
             raise RefusedError(Code.NO_MASK_KEY, "the sum is of a roster that was not handed out here")
-        self.expect_confirmed(roster)
+        if roster not in Rosters(self.folder).state().confirmed:
+            self.expect_confirmed(roster)
         try:
             return MaskKeys(found, self.site.name, secrets.mask_key, secrets.secret, self.key)
         except UpdateError:

@@ -76,7 +76,7 @@ class Roster(Frozen):
     def fewest_colluders(self) -> int:
         """With how many of the sites on its side a coordinator learns another one's own value.
 
-        So many fill up a sum of one other site, or make two groups of sites that can each open a large enough sum: shown
+        So many fill up a sum of one other site, or help two groups of honest ones to open a sum each: shown
         two sums of one request, with a site and without it, which differ by its value.
         """
         num_sites, fewest = len(self.sites), max(self.min_sites, self.threshold)
