@@ -90,7 +90,7 @@ def _document(rosters: Rosters, newest: Roster) -> dict[str, Any]:
     from msfl_common.secure_aggregation.spoken import words_of
 
     state = rosters.state()
-    confirmed = state.confirmed.get(newest.digest)
+    confirmed = None if state.waits else state.confirmed.get(newest.digest)
     return {
         "study": newest.study,
         "digest": newest.digest,
@@ -98,6 +98,7 @@ def _document(rosters: Rosters, newest: Roster) -> dict[str, Any]:
         "confirmed": confirmed.isoformat() if confirmed else None,
         "threshold": newest.threshold,
         "min_sites": newest.min_sites,
+        "fewest_colluders": newest.fewest_colluders,
         "sites": [{"site": name, "key_sha256": key, "change": change} for name, key, change in _rows(newest, rosters)],
     }
 
@@ -124,9 +125,10 @@ def _rows(newest: Roster, rosters: Rosters) -> list[tuple[str, str, str]]:
 def _print(console: Console, site: SiteConfig, rosters: Rosters, newest: Roster) -> None:
     from msfl_common.secure_aggregation.spoken import words_of
 
-    confirmed = rosters.state().confirmed.get(newest.digest)
-    state = f"confirmed here on {confirmed:%Y-%m-%d %H:%M} UTC" if confirmed else "waits to be confirmed here"
-    console.print(f"Study {newest.study}: roster of {len(newest.sites)} sites, {state}", markup=False, highlight=False)
+    state = rosters.state()
+    confirmed = None if state.waits else state.confirmed.get(newest.digest)
+    said = f"confirmed here on {confirmed:%Y-%m-%d %H:%M} UTC" if confirmed else "waits to be confirmed here"
+    console.print(f"Study {newest.study}: roster of {len(newest.sites)} sites, {said}", markup=False, highlight=False)
     for name, key, change in _rows(newest, rosters):
         mine = " (this site)" if name == site.name else ""
         about = f"  registered key {key[:16]}" if key else ""
@@ -134,6 +136,10 @@ def _print(console: Console, site: SiteConfig, rosters: Rosters, newest: Roster)
     console.print(
         f"A sum of these sites' values is opened by {newest.threshold} of them, and has at least "
         f"{max(newest.min_sites, newest.threshold)}.",
+        highlight=False,
+    )
+    console.print(
+        f"With {newest.fewest_colluders} of them on its side, the coordinator could learn another one's own value.",
         highlight=False,
     )
     console.print("Its words, to be compared over the telephone with the people of the other sites:")

@@ -1,7 +1,8 @@
 """The register of masked sums of a study: what was sent under which masks, and which requests were opened with whom.
 
-Two values under one mask give their difference away, and so do two sums of a request over other members. So before
-anything leaves, what does is written down here, to the disk; where that cannot be done, nothing leaves.
+Two values under one mask give their difference away, and so do two sums of a request over other members, or of one
+value, whichever rounds asked for it. So before anything leaves, what does is written down here, to the disk; where that
+cannot be done, nothing leaves.
 
 A state folder that is set back to a backup would forget what left since. So the number and the hash of the register
 stand beside the site's key, too, and a register that is not the one that was written last is set back: its secrets are
@@ -33,6 +34,8 @@ class Register(Frozen):
     previous: str = Field("", description="SHA-256 of the file before")
     sent: dict[Hex32, Hex32] = Field(default_factory=dict, description="digest of a sum's context to the payload's")
     opened: dict[Hex32, Hex32] = Field(default_factory=dict, description="digest of a request to the opening's")
+    tells: dict[Hex32, Hex32] = Field(default_factory=dict, description="digest of a sum's context to the value's")
+    summed: dict[Hex32, Hex32] = Field(default_factory=dict, description="digest of a value to its sum's sites'")
 
 
 class Mark(Frozen):
@@ -79,8 +82,8 @@ class Registers:
             raise RefusedError(Code.NO_MASK_KEY, detail)
         return register
 
-    def sends(self, register: Register, context: str, payload: str) -> None:
-        """Write down that a value leaves in a sum, before it does.
+    def sends(self, register: Register, context: str, payload: str, tells: str = "") -> None:
+        """Write down that a value leaves in a sum, before it does; `tells` is the digest of what it tells.
 
         Raises:
             RefusedError: another value has left under these masks.
@@ -91,16 +94,24 @@ class Registers:
             return
         if earlier is not None:
             raise RefusedError(Code.ANSWERED, f"another value has left for the sum {context}, under the same masks")
-        self._write(register, sent={**register.sent, context: payload})
+        known = {context: tells} if tells else {}
+        self._write(register, sent={**register.sent, context: payload}, tells={**register.tells, **known})
 
-    def opens(self, register: Register, request: str, opening: str) -> None:
+    def opens(self, register: Register, request: str, opening: str, summed: dict[str, str]) -> None:
         """Write down that a request's sum is opened, before any share of it leaves; the caller has checked it.
+
+        Args:
+            register: as it was read.
+            request: its digest.
+            opening: that of the opening.
+            summed: that of this site's value to that of the sum's sites; empty where it has none in it.
 
         Raises:
             OSError: it cannot be written.
         """
         if register.opened.get(request) != opening:
-            self._write(register, opened={**register.opened, request: opening})
+            opened = {**register.opened, request: opening}
+            self._write(register, opened=opened, summed={**register.summed, **summed})
 
     def renew(self, keep_opened: bool) -> None:
         """Go on with a new key: what was sent under the last one is over, and the mark is that of this register."""
@@ -110,8 +121,8 @@ class Registers:
         except ValidationError:
             found = Register()
         number = max(found.number, mark.number if mark else 0)
-        before = found.model_copy(update={"number": number, "opened": found.opened if keep_opened else {}})
-        self._write(before, sent={})
+        kept: dict[str, dict[str, str]] = {} if keep_opened else {"opened": {}, "summed": {}}
+        self._write(found.model_copy(update={"number": number, **kept}), sent={}, tells={})
 
     def _write(self, register: Register, **changes: dict[str, str]) -> None:
         raw = self._raw()

@@ -1,7 +1,7 @@
 """The rosters of a study that were handed out here, and which of them a person has confirmed.
 
 A roster proves nothing: it comes from the coordinator. A person here compares its digest with the other sites' people,
-and confirms it; only what is confirmed serves for sums.
+and confirms it; only the one that was confirmed last serves for sums: whom a later one is without takes part in none.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RosterState:
 
     Attributes:
         newest: digest of the one that was handed out last; None while there is none.
-        confirmed: digest to when a person here confirmed it, UTC.
+        confirmed: digest to when a person here confirmed it, UTC; the last one at the end.
     """
 
     newest: str | None
@@ -46,8 +46,13 @@ class RosterState:
 
     @property
     def waits(self) -> bool:
-        """Whether the newest is still to be confirmed."""
-        return self.newest is not None and self.newest not in self.confirmed
+        """Whether the newest is still to be confirmed, or again, as another was since."""
+        return self.newest is not None and self.newest != self.serves
+
+    @property
+    def serves(self) -> str | None:
+        """The one that was confirmed last."""
+        return next(reversed(self.confirmed), None)
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,10 @@ class Rosters:
     def confirm(self, digest: str) -> None:
         """Take one as confirmed."""
         state = self.state()
-        if digest not in state.confirmed:
-            now = datetime.now(UTC).replace(microsecond=0)
-            self._write(CONFIRMED_FILE, _Confirmed.dump_json({**state.confirmed, digest: now}))
+        if digest != state.serves:
+            now, others = datetime.now(UTC).replace(microsecond=0), {**state.confirmed}
+            others.pop(digest, None)
+            self._write(CONFIRMED_FILE, _Confirmed.dump_json({**others, digest: now}))
 
     def read(self, digest: str) -> Roster | None:
         """The one of this digest; None where it is not here, or is damaged."""
@@ -93,8 +99,8 @@ class Rosters:
     def confirmed_before(self) -> Roster | None:
         """The last one that was confirmed, the newest apart."""
         state = self.state()
-        earlier = sorted((time, digest) for digest, time in state.confirmed.items() if digest != state.newest)
-        return self.read(earlier[-1][1]) if earlier else None
+        earlier = [digest for digest in state.confirmed if digest != state.newest]
+        return self.read(earlier[-1]) if earlier else None
 
     def state(self) -> RosterState:
         """Which is which.

@@ -5,6 +5,8 @@ Whatever it refuses, it refuses before anything is computed, and writes down wha
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,8 +25,12 @@ from msfl_common.secure_aggregation.context import Context
 from msfl_common.secure_aggregation.roster import Entry, Roster, sign_mask_key
 from msfl_common.secure_aggregation.site import MaskKeys, Opening, Shares, expect_context, expect_opening
 from msfl_common.system.files import private_folder
+from msfl_common.trust.signatures import canonical
 
 _SIMULATED_KEY = "simulated.key"
+_OTHER_SITES = (
+    "this value was opened before in a sum of other sites: they would differ by the value of whoever came or went"
+)
 
 
 @dataclass(frozen=True)
@@ -94,13 +100,15 @@ class SiteMasks:
             rosters.confirm(roster.digest)
 
     def expect_confirmed(self, roster: str) -> None:
-        """See that a person here has confirmed a roster.
+        """See that a person here has confirmed a roster, and no other since.
 
         Raises:
-            RefusedError: nobody has.
+            RefusedError: nobody has, or another one is in its place.
         """
-        if roster not in Rosters(self.folder).state().confirmed:
-            raise RefusedError(Code.ROSTER_UNCONFIRMED, f"study {self.study.name}, digest {roster}")
+        state = Rosters(self.folder).state()
+        if roster != state.serves:
+            since = "; another was confirmed since, so that it has to be confirmed again" * (roster in state.confirmed)
+            raise RefusedError(Code.ROSTER_UNCONFIRMED, f"study {self.study.name}, digest {roster}{since}")
 
     def expect(self, context: Context, request: str) -> MaskKeys:
         """What this site hides its value of a sum with.
@@ -114,6 +122,7 @@ class SiteMasks:
                 was opened already, in another one.
         """
         keys = self._keys(context.roster)
+        self.expect_confirmed(context.roster)
         try:
             expect_context(keys.roster, context, self.site.name)
         except UpdateError as error:
@@ -125,6 +134,21 @@ class SiteMasks:
         if request in register.opened and context.digest.hex() not in register.sent:
             raise _bad("this request's sum was opened already; it is not added up once more")
         return keys
+
+    def expect_same_sites(self, roster: Roster, context: Context, tells: str) -> None:
+        """See that a value that was opened before, for a request of any round, is added up with the same sites again.
+
+        Args:
+            roster: of the sum.
+            context: of the sum.
+            tells: digest of what the value tells; empty where it is not known.
+
+        Raises:
+            RefusedError: it is to be added up with others.
+        """
+        register, asked = self.registers.read(), _sites(roster, context.asked)
+        if context.digest.hex() not in register.sent and register.summed.get(tells, asked) != asked:
+            raise _bad(_OTHER_SITES)
 
     def open(self, opening: Opening) -> Shares:
         """This site's shares, so that a sum is opened; that they are given is on its disk when this returns.
@@ -145,7 +169,12 @@ class SiteMasks:
         mine = next((head.payload for head in opening.heads if head.site == self.site.name), None)
         if mine is not None and mine != register.sent.get(opening.context.digest.hex()):
             raise _bad("the value in the sum is not the one that this site has sent")
-        self.registers.opens(register, opening.context.request, opening.digest)  # before shares are kept to be sent
+        tells = register.tells.get(opening.context.digest.hex())
+        summed = {} if tells is None else {tells: _sites(keys.roster, opening.members)}
+        if tells is not None and register.summed.get(tells, summed[tells]) != summed[tells]:
+            raise _bad(_OTHER_SITES)
+        # before shares are kept to be sent
+        self.registers.opens(register, opening.context.request, opening.digest, summed)
         shares = keys.shares_for(opening)
         keep_shares(self.folder, opening, shares)
         return shares
@@ -156,11 +185,12 @@ class SiteMasks:
         delete_values(self.folder)
 
     def _keys(self, roster: str) -> MaskKeys:
-        """The keys for a roster that a person has confirmed."""
+        """The keys for a roster that a person has confirmed; a sum of an earlier one may still be opened."""
         secrets, found = self._secrets(), Rosters(self.folder).read(roster)
         if found is None:
             raise RefusedError(Code.NO_MASK_KEY, "the sum is of a roster that was not handed out here")
-        self.expect_confirmed(roster)
+        if roster not in Rosters(self.folder).state().confirmed:
+            self.expect_confirmed(roster)
         try:
             return MaskKeys(found, self.site.name, secrets.mask_key, secrets.secret, self.key)
         except UpdateError:
@@ -229,6 +259,12 @@ def _simulated_key(site: SiteConfig) -> ec.EllipticCurvePrivateKey:
     if not path.exists():
         make_key(path, site.name)
     return load_key(path)
+
+
+def _sites(roster: Roster, names: Iterable[str]) -> str:
+    """Digest of who adds up: names, and registered keys."""
+    keys = {name: roster.entry(name).site_key for name in names}
+    return hashlib.sha256(canonical({"sites": keys})).hexdigest()
 
 
 def _bad(why: str) -> RefusedError:

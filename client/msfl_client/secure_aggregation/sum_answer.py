@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TypeVar
+
+import numpy as np
 
 from msfl_client.secure_aggregation.kept_values import Facts, KeptValue, keep_value, kept_value
 from msfl_client.secure_aggregation.site_masks import SiteMasks
@@ -12,7 +15,7 @@ from msfl_common.errors import Code, RefusedError, UpdateError
 from msfl_common.messages.outgoing import Masked
 from msfl_common.secure_aggregation.context import Context
 from msfl_common.secure_aggregation.layout import Layout
-from msfl_common.secure_aggregation.ring import SUMS, UPDATES
+from msfl_common.secure_aggregation.ring import SUMS, UPDATES, Words
 from msfl_common.secure_aggregation.roster import Roster
 from msfl_common.secure_aggregation.site import MaskKeys
 
@@ -65,11 +68,17 @@ class SumAnswer:
             num_sites=num_sites,
             num_cases=num_cases,
             num_patients=num_patients,
+            tells=_digest(words, layout.seconds_at),
         )
         return KeptValue(facts, words)
 
     def hide(self, value: KeptValue) -> Masked:
-        """The value under its masks."""
+        """The value under its masks.
+
+        Raises:
+            RefusedError: what it tells was opened already, in a sum of other sites.
+        """
+        self.masks.expect_same_sites(self.keys.roster, self.context, value.facts.tells)
         hidden = self.keys.hide(self.context, _RINGS[value.facts.bits], value.words)
         return Masked(value.facts.kind, hidden, value.facts.num_cases)
 
@@ -83,7 +92,8 @@ class SumAnswer:
         registers = self.masks.registers
         if self.kept() is None:
             keep_value(self.masks.folder, self.purpose, value)
-        registers.sends(registers.read(), self.context.digest.hex(), masked.hidden.head.payload)
+        head = masked.hidden.head
+        registers.sends(registers.read(), self.context.digest.hex(), head.payload, value.facts.tells)
 
 
 def expect_sum(masks: SiteMasks, context: Context, request: str, purpose: str) -> SumAnswer:
@@ -99,3 +109,11 @@ def expect_sum(masks: SiteMasks, context: Context, request: str, purpose: str) -
         RefusedError: see `SiteMasks.expect`.
     """
     return SumAnswer(masks, masks.expect(context, request), context, purpose)
+
+
+def _digest(words: Words, seconds_at: int | None) -> str:
+    """SHA-256 of what a value tells; the seconds that it took are others each time."""
+    place = words.shape[1] if seconds_at is None else seconds_at % words.shape[1]
+    digest = hashlib.sha256(np.ascontiguousarray(words[:, :place]).data)
+    digest.update(np.ascontiguousarray(words[:, place + 1 :]).data)
+    return digest.hexdigest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ from msfl_common.system.checked_numbers import MOST_LOSS, MOST_SECONDS, number_w
 _COARSE = 2.0**-10
 _SYMMETRIC = ("covariance", "curvature", "scatter")
 _NUM_FIGURES = 4  # cases, cases times loss, seconds, and a 1 for each site, at the end of an update
+_SECONDS_AT = -2
 
 
 def update_layout(study: StudyConfig, request: Weights) -> Layout[ModelUpdate]:
@@ -99,6 +100,7 @@ class NetworkLayout(Layout[ModelUpdate]):
     before: Weights
     like: Weights
     ring: Ring = UPDATES
+    seconds_at: ClassVar[int | None] = _SECONDS_AT
 
     @property
     def length(self) -> int:  # type: ignore[override]
@@ -167,6 +169,7 @@ class _FeatureLayout(Layout[ModelUpdate]):
     like: Weights
     before: Weights | None
     ring: Ring = SUMS
+    seconds_at: ClassVar[int | None] = _SECONDS_AT
 
     @property
     def length(self) -> int:  # type: ignore[override]
@@ -197,6 +200,7 @@ class _FirstSumsLayout(Layout[ModelUpdate]):
 
     like: Weights
     ring: Ring = SUMS
+    seconds_at: ClassVar[int | None] = _SECONDS_AT
 
     @property
     def length(self) -> int:  # type: ignore[override]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -51,6 +52,7 @@ class _MetricsLayout(Layout[ValidationMetrics]):
     num_classes: int
     min_patients: int
     ring: Ring = SUMS
+    seconds_at: ClassVar[int | None] = 1
 
     @property
     def length(self) -> int:  # type: ignore[override]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -20,10 +20,12 @@ class Layout(ABC, Generic[Value]):
     Attributes:
         ring: in which it is added up.
         length: numbers of the vector.
+        seconds_at: the place of the seconds that a value took, which are others each time; None: it has none.
     """
 
     ring: Ring
     length: int
+    seconds_at: ClassVar[int | None] = None
 
     @abstractmethod
     def encode(self, value: Value, num_sites: int) -> Words:

@@ -72,6 +72,17 @@ class Roster(Frozen):
         """The sites' names, in order."""
         return tuple(entry.site for entry in self.sites)
 
+    @property
+    def fewest_colluders(self) -> int:
+        """With how many of the sites on its side a coordinator learns another one's own value.
+
+        So many fill up a sum of one other site, or help two groups of honest ones to open a sum each: shown
+        two sums of one request, with a site and without it, which differ by its value.
+        """
+        num_sites, fewest = len(self.sites), max(self.min_sites, self.threshold)
+        two_views = 2 * self.threshold - num_sites if fewest < num_sites else num_sites - 1
+        return min(fewest - 1, two_views)
+
     def entry(self, site: str) -> Entry:
         """A site's entry.
 

@@ -230,6 +230,13 @@ def _closed(
         why = ""
     except CannotOpenError as error:
         why = str(error)
+    if sealed_badly := _sealed_badly(masked, shares):
+        names = ", ".join(sealed_badly)
+        return (
+            f"round {task.round}: the sum of {', '.join(sorted(masked.heads))} stays closed for good: too many sites "
+            f"could not read what {names} sealed for them. Sites answer a round once, so nobody can be asked again: find "
+            f"out what went wrong at {names}, or start without it, as a study of another name"
+        )
     reasons = "; ".join(f"{one.site}: {one.code} ({meaning_of(one.code)})" for one in refused.values())
     return (
         f"round {task.round}: the sum of {', '.join(sorted(masked.heads))} stays closed: "
@@ -237,3 +244,10 @@ def _closed(
         f"{f' ({why})' if why else ''}; {reasons or 'no other site is connected'}. "
         "Bring the sites back and resume: the same sum is opened, nobody trains again"
     )
+
+
+def _sealed_badly(masked: MaskedSum, shares: Mapping[str, Shares]) -> list[str]:
+    """Members of whose shares so many are damaged that the others are too few, whoever still answers."""
+    asked, threshold = len(masked.context.asked), masked.roster.threshold
+    damaged = {member: sum(member in given.damaged for given in shares.values()) for member in sorted(masked.heads)}
+    return [member for member, count in damaged.items() if asked - count < threshold]

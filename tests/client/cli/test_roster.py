@@ -43,6 +43,7 @@ def test_a_roster_is_shown_confirmed_and_written_down(tmp_path: Path, site: Path
     text = " ".join(shown.stdout.split())
     assert "roster of 3 sites, waits to be confirmed here" in text
     assert "opened by 2 of them, and has at least 3" in text
+    assert "With 2 of them on its side, the coordinator could learn another one's own value." in text
     words = " ".join(words_of(roster.digest))
     assert words in text
     assert roster.digest in text

@@ -95,6 +95,31 @@ def test_nothing_is_summed_before_a_person_has_confirmed_the_roster(members: Mem
     assert "roster of bern, graz, oslo, confirmed on 2" in next(roster_lines(masks.site.state))[1]
 
 
+def test_the_roster_that_was_confirmed_last_serves_alone(members: Members) -> None:
+    """A site that people have put out of the study must not come back with a roster of before."""
+    masks, names = members["bern"], ("bern", "graz", "rome")
+    opening, request = members.opening("bern", members.context()), members.context().request
+    entries = [one.entry() for one in (masks, members["graz"], masks_at(members.root, "rome"))]
+    without = roster_of(entries)
+    masks.take(without)
+    masks.expect(members.context(), request)  # as nobody has confirmed the new one
+    confirm(masks, without)
+    changed = Members(members.root, members.sites, without)
+    assert masks.expect(changed.context(asked=names), request).roster == without
+    for act in (
+        lambda: masks.expect(members.context(), request),
+        lambda: masks.expect_confirmed(members.roster.digest),
+    ):
+        refused(Code.ROSTER_UNCONFIRMED, act, "another was confirmed since")
+    masks.take(members.roster)
+    refused(Code.ROSTER_UNCONFIRMED, lambda: masks.expect(members.context(), request), "confirmed again")
+    assert list(waiting_rosters(masks.site.state)) == ["pilot"]
+    assert masks.open(opening).damaged == (), "what was sent before may be opened"
+    confirm(masks, members.roster)
+    assert list(waiting_rosters(masks.site.state)) == []
+    assert Rosters(masks.folder).confirmed_before() == without
+
+
 def test_a_roster_that_does_not_hold_is_not_taken(members: Members, tmp_path: Path) -> None:
     entries = [masks.entry() for masks in members.sites.values()]
     masks = members["bern"]

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.client.secure_aggregation.members import REQUEST, Members, members_at
+from tests.client.secure_aggregation.members import NAMES, REQUEST, STUDY, Members, masked, members_at
 
 from msfl_client.secure_aggregation.kept_values import FOLDER, Facts, KeptValue, delete_values, keep_value, kept_value
 from msfl_client.secure_aggregation.sum_answer import SumAnswer, expect_sum
+from msfl_common.errors import Code, RefusedError
+from msfl_common.messages.layouts import Layout, update_layout
+from msfl_common.messages.records import ModelUpdate
+from msfl_common.models.weights import Weights
+from msfl_common.secure_aggregation.context import Context
+from msfl_common.secure_aggregation.coordinator import MaskedSum
 from msfl_common.secure_aggregation.ring import SUMS, UPDATES, Ring
 
 
@@ -61,3 +67,43 @@ def test_a_value_for_a_sum_of_fewer_sites_is_made_anew(members: Members) -> None
     assert place(members).kept() is None
     keep_value(members["bern"].folder, "final-test", value(SUMS, num_sites=4))
     assert place(members).kept() is not None
+
+
+BEFORE: Weights = {"layer.weight": np.zeros(3, np.float32)}
+LAYOUT: Layout[ModelUpdate] = update_layout(STUDY, BEFORE)
+MOVED = {"bern": 1.0, "graz": 2.0, "oslo": 5.0}
+
+
+def ask_round(members: Members, number: int, asked: tuple[str, ...]) -> tuple[Context, MaskedSum]:
+    """All of them give what they gave in every round, in other seconds."""
+    context = members.context(f"{number:064x}", asked=asked)
+    summed = MaskedSum(members.roster, context, LAYOUT.ring, LAYOUT.length)
+    for name in asked:
+        here = expect_sum(members[name], context, context.request, "final-train")
+        update = ModelUpdate({"layer.weight": np.full(3, MOVED[name], np.float32)}, 10, 0.5, float(number))
+        made = here.made("model_update", LAYOUT, update, 10, 9)
+        hidden = here.hide(made)
+        here.claim(made, hidden)
+        summed.take(name, hidden.hidden)
+    return context, summed
+
+
+def open_sum(members: Members, summed: MaskedSum) -> ModelUpdate:
+    shares = {name: members[name].open(summed.opening(name)) for name in summed.context.asked}
+    return LAYOUT.decode(summed.open(shares).total)
+
+
+def test_one_value_in_sums_of_other_sites_is_refused_whichever_round_asks(tmp_path: Path) -> None:
+    """The sum of all, less that of all but one in the round after from the same model, is the last one's value."""
+    members = members_at(tmp_path, masked(STUDY, min_sites=2))
+    first = open_sum(members, ask_round(members, 1, NAMES)[1])
+    assert first.weights["layer.weight"].tolist() == [np.float32(8 / 3)] * 3
+    with pytest.raises(RefusedError, match="would differ by the value of whoever came or went") as error:
+        ask_round(members, 2, NAMES[:2])
+    assert error.value.code is Code.BAD_SUM
+    again = open_sum(members, ask_round(members, 3, NAMES)[1])
+    assert again.weights["layer.weight"].tolist() == first.weights["layer.weight"].tolist(), "with the same sites"
+    _, dropped = ask_round(members, 4, NAMES)
+    del dropped.heads["oslo"]
+    with pytest.raises(RefusedError, match="would differ by the value"):
+        members["bern"].open(dropped.opening("bern"))

@@ -195,3 +195,34 @@ def test_an_answer_to_an_opening_holds_no_seed_and_nothing_of_the_lost_ones_own(
     keys = FIVE.keys[A]
     seeds = {keys._own_seed(CONTEXT), *keys._pair_seeds(CONTEXT).values()}
     assert not any(seed in share for seed in seeds for share in given)
+
+
+def test_one_colluder_of_five_shows_two_views_where_three_open_a_sum() -> None:
+    """Each honest site opens one sum; with the colluder's shares, which it gives twice, both are open."""
+
+    def opened(members: list[str], asked: list[str]) -> MaskedSum:
+        masked = sum_of(FIVE, CONTEXT, UPDATES, {site: HIDDEN[site] for site in members})
+        masked.total = masked.open({site: FIVE.answer(masked.opening(site), site) for site in asked}).total
+        return masked
+
+    whole, without = opened([A, B, C, D, E], [A, B, E]), opened([A, B, C, E], [C, D, E])
+    assert UPDATES.pack(whole.total - without.total) == UPDATES.pack(VALUES[D])
+    assert FIVE.roster.fewest_colluders == 1, "so `msfl-client roster` says it"
+
+
+@pytest.mark.parametrize(
+    ("num_sites", "threshold", "min_sites", "fewest"),
+    [
+        (3, 2, 2, 1),
+        (3, 2, 3, 2),
+        (5, 3, 3, 1),
+        (5, 3, 5, 4),
+        (5, 4, 3, 3),
+        (10, 6, 3, 2),
+        (10, 7, 3, 4),
+        (30, 16, 3, 2),
+    ],
+)
+def test_so_many_colluders_open_a_site(num_sites: int, threshold: int, min_sites: int, fewest: int) -> None:
+    roster = hospitals(num_sites).roster.model_copy(update={"threshold": threshold, "min_sites": min_sites})
+    assert roster.fewest_colluders == fewest

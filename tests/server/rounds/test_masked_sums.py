@@ -139,6 +139,18 @@ def test_a_sum_without_enough_shares_stays_closed_until_they_are_there(tmp_path:
     assert all(site.asked.count("train") == 1 for site in sites)
 
 
+def test_who_seals_what_nobody_can_read_is_named_and_no_site_is_waited_for(tmp_path: Path) -> None:
+    def damaged(shares: Shares) -> Shares:
+        own = {member: share for member, share in shares.own.items() if member != "site-04"}
+        return replace(shares, own=own, damaged=("site-04",))
+
+    sites, study = make_sites(5), study_of()
+    for site in sites[:3]:
+        site.shares_of = damaged
+    with pytest.raises(RunError, match="closed for good: too many sites could not read what site-04 sealed"):
+        ask_once(masks_of(sites, tmp_path, study), study)
+
+
 def test_two_of_four_shares_false_open_nothing(tmp_path: Path) -> None:
     sites, study = make_sites(5), study_of(threshold=4)
     sites[0].shares_of, sites[1].shares_of = forged, partial(forged, bit=2)
