@@ -234,8 +234,8 @@ def _closed(
         names = ", ".join(sealed_badly)
         return (
             f"round {task.round}: the sum of {', '.join(sorted(masked.heads))} stays closed for good: too many sites "
-            f"could not read what {names} sealed for them. Sites answer a round once, so nobody can be asked again: find "
-            f"out what went wrong at {names}, or start without it, as a study of another name"
+            f"could not read what {names} sealed for them. Sites answer a round once, so nobody can be asked again: "
+            f"find out what went wrong at {names}, or start without it, as a study of another name"
         )
     reasons = "; ".join(f"{one.site}: {one.code} ({meaning_of(one.code)})" for one in refused.values())
     return (
