@@ -55,6 +55,6 @@ def raise_if_hopeless(source: str, study: StudyConfig, made: Forecast | None) ->
     refusal = made.hopeless(study) if made is not None else None
     if refusal is None:
         return
-    says_itself = refusal.code is Code.POLICY and "policy.max_epsilon" not in refusal.why  # `check`, of settings alone
+    says_itself = refusal.code is Code.POLICY and refusal.step == "taking part"  # `check`, of settings alone
     if not says_itself:
         raise InputError(f"{source}: nothing would come of study {study.name} here: {refusal.why} ({refusal.code})")

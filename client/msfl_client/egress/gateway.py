@@ -272,7 +272,7 @@ def check_allowed(policy: Policy, kind: str) -> None:
         RefusedError: with the code POLICY.
     """
     if kind not in policy.allow:
-        raise RefusedError(Code.POLICY, f"{kind} may not leave this site")
+        raise RefusedError(Code.POLICY, f"{kind} may not leave this site: `policy.allow` does not name it")
 
 
 def check_device_hours(policy: Policy, hours_today: float) -> None:

@@ -37,7 +37,7 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
         )
     names = dict.fromkeys(name for forecast in forecasts for one in forecast.depends for name in one.metrics)
     if names:
-        yield f"Whether {_titles(list(names))} can be told depends on the model's answers."
+        yield f"Whether {titles_of(list(names))} can be told depends on the model's answers."
     yield from dict.fromkeys(f"Taken for granted: {one.assumed}." for one in forecasts if one.assumed)
 
 
@@ -61,13 +61,14 @@ def forecast_document(forecast: Forecast) -> dict[str, Any]:
 def _what(one: Withheld) -> str:
     what = _WHOLE[one.step]
     if one.metrics:
-        what = f"No {_titles(one.metrics)} of {one.step} patients"
+        what = f"No {titles_of(one.metrics)} of {one.step} patients"
     elif one.rounds:
         what = f"No training in round{'s' * (len(one.rounds) > 1)} {_named([str(number) for number in one.rounds])}"
     return f"{what}{'' if one.stage == 'final' else f' in the stage of {one.stage}'} ({one.code})"
 
 
-def _titles(names: Sequence[str]) -> str:
+def titles_of(names: Sequence[str]) -> str:
+    """Metrics as they are called, the first of many."""
     return _named([ALL_METRICS[name].title for name in names])
 
 

@@ -49,7 +49,8 @@ def _lines_of(
     failures = measured.sites_failed if measured else ()
     for part in ("validation", "test"):
         yield from _lines([one for one in failures if one.step == part], f"No figure of {part} patients from")
-    if split == "validation" and any(one.step == "test" for one in failures):
+    silent = {one.site for one in failures if one.step == "validation"}
+    if split == "validation" and len(silent) < num_sites and any(one.step == "test" for one in failures):
         yield "So the figures are of validation patients, whom the threshold was chosen on."
     trained = {site for record in history for site in record.sites_ok}
     refused = [one for one in (history[-1].sites_failed if history else ()) if one.step == "training"]

@@ -43,8 +43,11 @@ def say_withheld(task: Task, withheld: Mapping[str, tuple[str, ...]], num_sites:
     titles: dict[tuple[str, ...], list[str]] = {}
     for name, sites in withheld.items():
         titles.setdefault(sites, []).append(ALL_METRICS[name].title)
-    parts = [
-        f"by {'every site' if len(sites) == num_sites or sites == (POOLED,) else ', '.join(sites)}: {', '.join(names)}"
-        for sites, names in titles.items()
-    ]
+    parts = [f"{_by(sites, num_sites)}: {', '.join(names)}" for sites, names in titles.items()]
     return f"Withheld {'; '.join(parts)} ({_WHY[task]})." if parts else ""
+
+
+def _by(sites: tuple[str, ...], num_sites: int) -> str:
+    if sites == (POOLED,):
+        return "by every site, or by so many that fewer than secure_aggregation.min_sites tell it"
+    return f"by {'every site' if len(sites) == num_sites else ', '.join(sites)}"

@@ -227,6 +227,7 @@ def fewest_of(settings: SecureAggregation) -> int:
 def masks_fault(settings: SecureAggregation, num_sites: int) -> str | None:
     """Why there can be no sums under masks of so many sites; None where there can."""
     if num_sites < (needed := fewest_of(settings)):
-        return f"secure_aggregation: sums under masks need {needed} sites or more, and {num_sites} take part"
+        why = "" if needed > FEWEST_SITES else " (of two, each would learn the other's value)"
+        return f"secure_aggregation: sums under masks need {needed} sites or more{why}, and {num_sites} take part"
     fault = threshold_fault(num_sites, settings.threshold_of(num_sites), settings.min_sites)
     return f"secure_aggregation.{fault}" if fault else None

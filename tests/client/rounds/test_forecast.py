@@ -12,13 +12,13 @@ from tests.client.secure_aggregation.members import masked
 from tests.clinical_site import Tables
 from tests.conftest import SHAPE, BidsSite
 
-from msfl_client.cli.forecast_view import play_under_bar
+from msfl_client.cli.forecast_view import play_under_bar, raise_if_hopeless
 from msfl_client.rounds.forecast import Forecast, forecast
 from msfl_client.rounds.forecast_words import forecast_lines
 from msfl_client.rounds.site_context import open_context, train_site, validate_site
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import Rounds, StudyConfig, Training
-from msfl_common.errors import Code, RefusedError
+from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.messages.records import RoundTask
 from msfl_common.metrics.classification import class_metrics
 from msfl_common.models.starting_weights import starting_weights
@@ -208,5 +208,8 @@ def test_what_masks_need_is_foreseen(tmp_path: Path) -> None:
     made = forecast(few, study, tell_nobody)
     assert refusals(made) == [("validation", Code.POLICY, True), ("test", Code.POLICY, True)]
     assert "masked_sums may not leave this site" in made.withheld[0].why
+    allow = tuple(kind for kind in site.policy.allow if kind != "masked_update")
+    with pytest.raises(InputError, match=r"nothing would come of .*masked_update.*`policy\.allow`"):
+        raise_if_hopeless("site.yaml", study, forecast(of_classes(tmp_path, 40, 40, allow=allow), study, tell_nobody))
     strict = forecast(of_classes(tmp_path, 40, 40, require_masks=True), classes(), tell_nobody)
     assert [(one.step, one.code) for one in strict.withheld] == [("taking part", Code.POLICY)]

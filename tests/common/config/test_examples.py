@@ -10,7 +10,7 @@ from tests.commands import run_main
 
 from msfl_client.cli.main import main as client
 from msfl_common.config.examples import EXAMPLES, example_text
-from msfl_common.config.site import load_site
+from msfl_common.config.site import Policy, load_site
 from msfl_common.config.study import load_study
 from msfl_server.cli.main import main as server
 
@@ -63,3 +63,10 @@ def test_a_study_folder_begins_with_an_example(tmp_path: Path) -> None:
     unnamed = run_main(server, "init", tmp_path / "new", "--host", "localhost", "--template", "")
     assert (unnamed.returncode, (tmp_path / "new").exists()) == (2, False)
     assert not (tmp_path / "new").exists()
+
+
+def test_the_example_of_a_site_has_the_policy_that_a_site_has_anyway(tmp_path: Path) -> None:
+    """It says that it does: a hospital that copies it takes part in studies under masks."""
+    path = tmp_path / "site.yaml"
+    path.write_text(example_text("site"), encoding="utf-8")
+    assert load_site(path).policy == Policy()

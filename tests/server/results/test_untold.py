@@ -28,6 +28,10 @@ def test_a_test_that_nobody_told_of_leaves_figures_of_validation_patients() -> N
         "No figure of test patients from b",
     ]
     assert lines[2] == "So the figures are of validation patients, whom the threshold was chosen on."
+    none = [(site, "BAD_MODEL", step) for site in ("a", "b") for step in ("validation", "test")]
+    assert not any(
+        "So the figures" in one for one in untold_lines("classification", [round_of(1, *none)], {}, 2, "validation")
+    )
     assert lines[3].startswith("Withheld by every site: AUROC")
 
 

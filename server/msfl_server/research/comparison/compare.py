@@ -127,6 +127,9 @@ def _incomparable(first: MeasuredRun, second: MeasuredRun) -> Iterator[str]:
         one, other = (_at(run.study.model_dump(mode="json"), key) for run in (first, second))
         if one != other:
             yield f"other {what} ({key}: {one} and {other})"
+    if bool(first.parts) != bool(second.parts) and first.kind == "run":
+        yield "of one each site's figures are known, of the other, a sum under masks, those of all sites together alone"
+        return
     if set(first.parts) != set(second.parts):
         names = (", ".join(sorted(run.parts)) or "none" for run in (first, second))
         yield f"other {'sites' if first.kind == 'run' else 'folds'} were measured ({' and '.join(names)})"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from msfl_client.rounds.forecast import Forecast
-from msfl_client.rounds.forecast_words import forecast_document, forecast_lines
+from msfl_client.rounds.forecast_words import forecast_document
 from msfl_client.rounds.site_context import open_context
 from msfl_client.trainer import OnProgress
 from msfl_common.config.site import SiteConfig
@@ -17,7 +17,7 @@ from msfl_common.errors import InputError, MsflError
 from msfl_common.messages.records import RoundTask
 from msfl_common.privacy_accounting import planned_epsilon
 from msfl_server.research.simulation.folder import RunSetup, check_sites
-from msfl_server.research.simulation.foresight import expect_answers, foresee_run
+from msfl_server.research.simulation.foresight import expect_answers, foresee_run, foresight_lines
 from msfl_server.research.simulation.training_time import TrainingTime, training_time
 from msfl_server.run.cost import StageCost, cost_of
 
@@ -64,7 +64,7 @@ class DryRun:
     @property
     def lines(self) -> tuple[str, ...]:
         """A line for each step that sites will refuse, and each set of figures that they will withhold."""
-        return tuple(forecast_lines(self.forecasts))
+        return tuple(foresight_lines(self.study, self.forecasts))
 
     def document(self) -> dict[str, Any]:
         """The same for programs; it counts patients and stays where it is."""

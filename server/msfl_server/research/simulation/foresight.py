@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from msfl_client.rounds.forecast import Forecast, Step, Withheld, forecast
-from msfl_client.rounds.forecast_words import forecast_lines
+from msfl_client.rounds.forecast_words import forecast_lines, titles_of
 from msfl_client.trainer import OnProgress
 from msfl_common.config.stages import Part, is_asked_to, stages_of, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.feature_models.first_sums import expect_every_class
+from msfl_common.metrics.registry import TASK_METRICS
 from msfl_server.research.simulation.folder import RunSetup
 from msfl_server.rounds.harmonization import MIN_SITES, solve_first
 
@@ -24,10 +25,33 @@ def foresee_run(setup: RunSetup, on_progress: OnProgress) -> tuple[Forecast, ...
 
 def say_forecasts(study: StudyConfig, forecasts: Sequence[Forecast], say: Callable[[str], None]) -> None:
     """A line for each step that a site refuses and each set of figures that it withholds."""
-    for line in forecast_lines(forecasts):
+    for line in foresight_lines(study, forecasts):
         say(line)
     if not _tellers(study, forecasts):
         say("So no site will tell any figure of the final model.")
+
+
+def foresight_lines(study: StudyConfig, forecasts: Sequence[Forecast]) -> Iterator[str]:
+    """The lines of the sites' forecasts, and what under masks is not shown because so few sites tell it."""
+    yield from forecast_lines(forecasts)
+    settings = study.secure_aggregation
+    steps: tuple[tuple[Step, Part], ...] = (("validation", "train"), ("test", "test"))
+    for step, part in steps if settings.method == "masks" else ():
+        asked = [one for one in forecasts if is_asked_to(part, study, one.site) and one.refused(step) is None]
+        withheld = [
+            {name for one in site.withheld if (one.stage, one.step) == ("final", step) for name in one.metrics}
+            for site in asked
+        ]
+        few = [
+            name
+            for name in TASK_METRICS[study.task]
+            if 0 < sum(name not in names for names in withheld) < settings.min_sites
+        ]
+        if few:
+            yield (
+                f"Under masks no {titles_of(few)} of {step} patients is shown: fewer than {settings.min_sites} sites "
+                "tell it (secure_aggregation.min_sites)."
+            )
 
 
 def expect_answers(study: StudyConfig, forecasts: Sequence[Forecast]) -> None:

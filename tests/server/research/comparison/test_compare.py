@@ -111,6 +111,7 @@ def test_a_deployed_study_is_held_against_its_simulation(tmp_path: Path) -> None
         ({}, {"num_cases": 9}, "other test patients (a: 10 and 9 cases)"),
         ({}, {"data": "/elsewhere"}, "other test patients (the data of a, b lie in other folders)"),
         ({}, {"sites": ("a", "c")}, "other sites were measured (a, b and a, c)"),
+        ({}, {"sites": ()}, "of one each site's figures are known, of the other, a sum under masks"),
         (
             {"study": OUTCOME},
             {

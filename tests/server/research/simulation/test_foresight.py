@@ -20,6 +20,8 @@ from msfl_server.research.simulation.folder import RunSetup, sites_of_cohort
 from msfl_server.research.simulation.foresight import expect_answers, foresee_run, say_forecasts
 from msfl_server.rounds.checkpoint import read_state
 
+MASKED = {"secure_aggregation": {"method": "masks"}}
+
 
 def setup_of(tmp_path: Path, counts: Sequence[Sequence[int]], **changes: Any) -> RunSetup:
     """Sites of so many patients of each of two classes."""
@@ -51,6 +53,16 @@ def said(setup: RunSetup) -> list[str]:
 
 def test_a_study_that_every_site_can_answer_is_told_of_what_depends_alone(tmp_path: Path) -> None:
     assert [line.split()[0] for line in said(setup_of(tmp_path, [(40, 40), (40, 40)]))] == ["Whether"]
+
+
+def test_what_too_few_sites_tell_under_masks_is_said(tmp_path: Path) -> None:
+    counts = [(40, 40), (40, 40), (40, 12)]
+    lines = [one for one in said(setup_of(tmp_path, counts, **MASKED)) if one.startswith("Under masks no AUROC")]
+    assert [step for one in lines for step in ("validation", "test") if f" {step} patients is shown: fewer" in one] == [
+        "validation",
+        "test",
+    ]
+    assert not any("masks" in one for one in said(setup_of(tmp_path / "plain", counts)))
 
 
 def test_no_figure_of_any_site_is_said_once(tmp_path: Path) -> None:
