@@ -174,8 +174,8 @@ def unpack_bytes(content: RecordDict, num_bytes: int) -> bytes:
         raise UpdateError(f"expected {len(names)} blocks of {num_bytes} bytes together")
     for name, size in zip(names, sizes, strict=True):
         _expect_bytes(name, record[name], size)
-    data = bytearray()
+    pieces = []
     for name, size in zip(names, sizes, strict=True):
-        data += _decode(name, record[name], np.dtype(np.uint8), (size,)).tobytes()
+        pieces.append(_decode(name, record[name], np.dtype(np.uint8), (size,)).tobytes())
         del record[name]
-    return bytes(data)
+    return b"".join(pieces)  # of one piece, that piece itself
