@@ -59,6 +59,7 @@ MEANINGS = {
     "--dry-run": "what a run would be, without it",
     "--every-visit": "all visits of a patient",
     "--image": "an image of a contrast, outside of any BIDS folder",
+    "--models": "how many models an audit trains and attacks",
     "--subject": "patients to look at alone",
     "--threshold": "the probability from which on something is lesion, or of a class",
     "--visit": "visits to look at alone",
