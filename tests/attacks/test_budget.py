@@ -17,6 +17,7 @@ import pytest
 from msfl_client.cli.forecast_view import play_under_bar
 from msfl_client.cli.main import main
 from msfl_client.disclosure.budget import FOLDER
+from msfl_client.egress.ledger_sums import BUDGET_RESET
 from msfl_client.rounds.forecast_words import budget_sentence, forecast_lines
 from msfl_common.config.study import StudyConfig
 from msfl_common.dataset import Dataset
@@ -131,8 +132,10 @@ def test_a_budget_is_shown_and_forgotten_by_a_person_alone(tmp_path: Path, monke
     client("reset-budget", str(path), "--yes")
     assert spent(one) == []
     kinds = [json.loads(line)["kind"] for line in (one.site.state / "ledger.jsonl").read_text().splitlines()]
-    assert kinds[-1] == "budget_reset"
+    assert kinds[-1] == BUDGET_RESET
     client("ledger", str(path), "--verify")
+    client("ledger", str(path), "--report", str(page))
+    assert ("budget reset" in page.read_text(), BUDGET_RESET in page.read_text()) == (True, False)
 
 
 @pytest.mark.parametrize("damage", ["{", '[{"study": "first"}]'])

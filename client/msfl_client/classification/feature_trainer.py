@@ -9,7 +9,7 @@ import torch
 
 from msfl_client.classification.evaluation import fewest_patients, measure_site
 from msfl_client.classification.feature_models.contribution import contribute, expect_enough, expect_some
-from msfl_client.classification.feature_models.private_sums import private_class_sums
+from msfl_client.classification.feature_models.private_sums import beyond_bounds, private_class_sums
 from msfl_client.classification.feature_models.site_half import site_half_of
 from msfl_client.classification.foresight import foresee_site
 from msfl_client.classification.observation_digest import digest_of_observations
@@ -218,7 +218,10 @@ class FeatureLearner:
     def _learned(self) -> Dataset:
         """What the model sees of those that are learned from; with noise, of all."""
         if self._private is not None:
-            return self._cases(self._training)
+            cases = self._cases(self._training)
+            if note := beyond_bounds(self._settings, self._private, cases.features_NP):
+                self._data.on_progress(self._data.site.name, "checked", len(cases.labels_N), len(cases.labels_N), note)
+            return cases
         return in_large_groups(self._settings, self._cases(self._training), self._floor)
 
     @cached_property

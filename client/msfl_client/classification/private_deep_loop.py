@@ -6,7 +6,6 @@ Legend: K classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,11 @@ from numpy.typing import NDArray
 from msfl_client.classification.deep_loop import class_weights, piece_of, seeded
 from msfl_client.classification.visit_sequences import Item, VisitSequence
 from msfl_client.privacy.round import PrivateRounds, digest_of_arrays
-from msfl_client.privacy.steps import PrivatePlan, drawn_patients, run_private_steps
+from msfl_client.privacy.steps import begin_round, drawn_patients, run_private_steps
 from msfl_client.trainer import OnStep
-from msfl_client.training.rates import make_optimizer, rate_at
 from msfl_client.training.site_strategy import Start
 from msfl_client.training.steps import Piece
-from msfl_common.config.optimisation import optimisation_of
 from msfl_common.models.deep_models import VisitClassifier, deep_settings
-from msfl_common.strategies.sets import flattened
 from msfl_common.system.seeds import derive_seed
 
 
@@ -52,22 +48,7 @@ def train_privately(
         CaseError: a volume cannot be read.
     """
     study, device, number = rounds.study, rounds.device, start.number
-    private = study.differential_privacy
-    assert private is not None
-    began_with = flattened(start.weights, {**{f"sent:{of}": one for of, one in start.sent.items()}, **start.kept})
-    noise = rounds.begin(number, began_with, _digest_of(sequences))
-    network.to(device).train()
-    plan = PrivatePlan(
-        parameters=[parameter for parameter in network.parameters() if parameter.requires_grad],
-        device=device,
-        optimizer=make_optimizer(network.parameters(), optimisation_of(study)),
-        num_steps=study.training.steps_per_round,
-        rate=partial(rate_at, study, number),
-        private=private,
-        num_patients=len(rounds.patients),
-        noise=noise,
-        influence=start.influence(study.strategy, network, device) if study.strategy else None,
-    )
+    plan = begin_round(rounds, network, start, _digest_of(sequences))
     weights_K = class_weights(study).to(device)
 
     def pieces(items: Sequence[Item]) -> Iterator[Piece]:
@@ -77,7 +58,7 @@ def train_privately(
 
     def passes() -> Iterator[Sequence[Piece]]:
         for step in range(1, study.training.steps_per_round + 1):
-            for patient in drawn_patients(noise, private, len(rounds.patients), step):
+            for patient in drawn_patients(plan.noise, plan.private, plan.num_patients, step):
                 yield tuple(pieces(_items(sequences, rounds, patient, (number, step))))
 
     with seeded(derive_seed(study.seed, "dropout", number), device):

@@ -144,5 +144,5 @@ def _cell(value: object) -> str | int:
         return value
     if isinstance(value, BaseModel):
         value = value.model_dump()
-    text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value)
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from dataclasses import dataclass
 
 from msfl_client.disclosure.budget import FOLDER, Limits, read_budget
-from msfl_client.egress import ledger
-from msfl_client.egress.gateway import gateway_of
-from msfl_client.egress.ledger_line import Entry
-from msfl_common import __version__
+from msfl_client.egress.ledger_sums import BUDGET_RESET
+from msfl_client.egress.person_lines import write_line
 from msfl_common.config.site import SiteConfig
-from msfl_common.errors import InputError, RefusedError
+from msfl_common.errors import InputError
 from msfl_common.system.words import counted
 
 WHAT = {"sums": "sums of models", "harmonization": "harmonization sums", "metrics": "metrics"}
@@ -70,7 +67,7 @@ def forget_budget(site: SiteConfig) -> tuple[str, ...]:
     Raises:
         InputError: there is nothing to forget, or the ledger was touched.
     """
-    folder, gateway = site.state / FOLDER, gateway_of(site)
+    folder = site.state / FOLDER
     if not folder.is_dir():
         raise InputError(f"{folder}: nothing was given out that counts against a budget")
     try:
@@ -78,20 +75,6 @@ def forget_budget(site: SiteConfig) -> tuple[str, ...]:
     except InputError:  # what cannot be read is forgotten, too
         studies = ("",)
     for study in studies:
-        entry = Entry(
-            kind="budget_reset",
-            study=study,
-            round=0,
-            arrays={},
-            numbers=[],
-            num_bytes=0,
-            sha256=hashlib.sha256().hexdigest(),
-            num_cases=0,
-            version=__version__,
-        )
-        try:
-            ledger.append(gateway.ledger, entry, gateway.signer)
-        except RefusedError as error:
-            raise InputError(error.detail) from None
+        write_line(site, BUDGET_RESET, study)
     shutil.rmtree(folder)
     return studies

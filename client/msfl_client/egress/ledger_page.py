@@ -9,7 +9,7 @@ from jinja2 import Environment
 from rich.filesize import decimal
 
 from msfl_client.egress.ledger_facts import Facts
-from msfl_client.egress.ledger_sums import ANSWERS_RESET, ROSTER_CONFIRMED
+from msfl_client.egress.ledger_sums import ANSWERS_RESET, BUDGET_RESET, ROSTER_CONFIRMED
 from msfl_common.config.message_kinds import KINDS, MessageKind, words_of
 from msfl_common.system.files import write_text
 
@@ -17,6 +17,9 @@ TEMPLATE = "ledger.html.j2"
 # What a person here did, beside what left.
 _DONE_HERE = {
     ANSWERS_RESET: MessageKind("answers reset", "a person here let the study be answered anew", by_default=False),
+    BUDGET_RESET: MessageKind(
+        "budget reset", "a person here let as much be given out about patients once more", by_default=False
+    ),
     ROSTER_CONFIRMED: MessageKind(
         "roster confirmed", "a person here confirmed who takes part in the masked sums", by_default=False
     ),

@@ -14,7 +14,8 @@ from msfl_common.config.message_kinds import MASKED_AS
 from msfl_common.errors import InputError
 from msfl_common.system.words import counted
 
-ANSWERS_RESET, ROSTER_CONFIRMED = "answers_reset", "roster_confirmed"  # lines of what a person here did
+# Lines of what a person here did.
+ANSWERS_RESET, BUDGET_RESET, ROSTER_CONFIRMED = "answers_reset", "budget_reset", "roster_confirmed"
 VALUES, SHARES = frozenset(MASKED_AS.values()), "unmask_shares"
 _MOST_NAMED = 12
 

@@ -12,14 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from msfl_client.privacy.noise import Noise
+from msfl_client.privacy.round import PrivateRounds
 from msfl_client.trainer import OnStep
+from msfl_client.training.rates import make_optimizer, rate_at
+from msfl_client.training.site_strategy import Start
 from msfl_client.training.steps import Influence, Piece, expect_scalar, mixed_precision
 from msfl_common.config.differential_privacy import DifferentialPrivacy
+from msfl_common.config.optimisation import optimisation_of
 from msfl_common.errors import Code, RefusedError
+from msfl_common.strategies.sets import flattened
 
 _ROUNDING = 1e-6  # share of the bound that float32 may err by
 _DRAWS, _NOISE = "patients", "gradients"
@@ -50,6 +56,36 @@ class PrivatePlan:
     num_patients: int
     noise: Noise
     influence: Influence | None = None
+
+
+def begin_round(rounds: PrivateRounds, network: torch.nn.Module, start: Start, cases: str) -> PrivatePlan:
+    """Spend a round of training, on the disk, and have its plan; the network is then ready on the device.
+
+    Args:
+        rounds: the site's budget and noise.
+        network: to be trained.
+        start: what the round starts from.
+        cases: digest of all that training sees of the cases, and of whose they are.
+
+    Raises:
+        RefusedError: the site's policy does not allow to spend it.
+    """
+    study, device = rounds.study, rounds.device
+    assert study.differential_privacy is not None
+    began_with = flattened(start.weights, {**{f"sent:{of}": one for of, one in start.sent.items()}, **start.kept})
+    noise = rounds.begin(start.number, began_with, cases)
+    network.to(device).train()
+    return PrivatePlan(
+        parameters=[parameter for parameter in network.parameters() if parameter.requires_grad],
+        device=device,
+        optimizer=make_optimizer(network.parameters(), optimisation_of(study)),
+        num_steps=study.training.steps_per_round,
+        rate=partial(rate_at, study, start.number),
+        private=study.differential_privacy,
+        num_patients=len(rounds.patients),
+        noise=noise,
+        influence=start.influence(study.strategy, network, device) if study.strategy else None,
+    )
 
 
 def drawn_patients(noise: Noise, private: DifferentialPrivacy, num_patients: int, step: int) -> list[int]:

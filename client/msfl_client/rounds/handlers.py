@@ -164,7 +164,7 @@ def site_validation(context: SiteContext, task: RoundTask, request: Content) -> 
     weights = unpack_task_weights(request, expected=context.learner.expected)
     metrics = validate_site(context, task, weights)
     context = budgeted_metrics(context, task, metrics)
-    as_sum = partial(metrics_layout, task.settings, task.split)
+    as_sum = partial(metrics_layout, task.settings)
     return release(context.gateway, metrics, task.settings, task.round, metrics.min_patients, as_sum)
 
 

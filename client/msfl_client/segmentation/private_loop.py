@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,16 +17,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from msfl_client.privacy.noise import Noise
 from msfl_client.privacy.round import PrivateRounds, digest_of_arrays, in_order
-from msfl_client.privacy.steps import PrivatePlan, drawn_patients, run_private_steps
+from msfl_client.privacy.steps import begin_round, drawn_patients, run_private_steps
 from msfl_client.segmentation.loop import pieces_of
 from msfl_client.segmentation.patches import Patch, PatchDataset, workers_for
 from msfl_client.trainer import OnStep
-from msfl_client.training.rates import make_optimizer, rate_at
 from msfl_client.training.site_strategy import Start
 from msfl_client.training.steps import Piece
-from msfl_common.config.optimisation import optimisation_of
 from msfl_common.config.study import StudyConfig
-from msfl_common.strategies.sets import flattened
 from msfl_common.system.seeds import derive_seed
 
 Key = tuple[int, int]  # a patient, and what his patch is drawn by
@@ -86,29 +83,14 @@ class PrivateTraining:
         Raises:
             RefusedError: the site's policy does not allow to spend the round, or a weight became non-finite.
         """
-        study, device = self.rounds.study, self.rounds.device
-        private = study.differential_privacy
-        assert private is not None
-        began_with = flattened(start.weights, {**{f"sent:{of}": one for of, one in start.sent.items()}, **start.kept})
-        noise = self.rounds.begin(start.number, began_with, self.patches.digest)
-        network.to(device).train()
-        plan = PrivatePlan(
-            parameters=[parameter for parameter in network.parameters() if parameter.requires_grad],
-            device=device,
-            optimizer=make_optimizer(network.parameters(), optimisation_of(study)),
-            num_steps=study.training.steps_per_round,
-            rate=partial(rate_at, study, start.number),
-            private=private,
-            num_patients=len(self.rounds.patients),
-            noise=noise,
-            influence=start.influence(study.strategy, network, device) if study.strategy else None,
-        )
+        rounds = self.rounds
+        plan = begin_round(rounds, network, start, self.patches.digest)
         sampler, loader = self._loader
-        sampler.keys = keys_of(study, self.patches.patches.seed, noise, len(self.rounds.patients), start.number)
+        sampler.keys = keys_of(rounds.study, self.patches.patches.seed, plan.noise, plan.num_patients, start.number)
 
         def passes() -> Iterator[Sequence[Piece]]:
             for patch in loader:
-                yield tuple(pieces_of(network, patch, device, micro_batches))
+                yield tuple(pieces_of(network, patch, rounds.device, micro_batches))
 
         return run_private_steps(plan, passes(), start.number, on_step)
 

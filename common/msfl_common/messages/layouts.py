@@ -75,7 +75,7 @@ def feature_layout(settings: Settings, state: Weights) -> Layout[ModelUpdate]:
         return _FirstSumsLayout(like)
     if not model.sums_suffice:
         raise UpdateError(f"{model.kind}: the sites' answers are no sums")
-    return _FeatureLayout(like, {name: state[name] for name in like} if model.averages else None)
+    return _FitLayout(like, before={name: state[name] for name in like} if model.averages else None)
 
 
 def moments_layout(settings: Harmonization) -> Layout[Moments]:
@@ -163,11 +163,10 @@ def _scale(name: str) -> float:
 
 
 @dataclass(frozen=True)
-class _FeatureLayout(Layout[ModelUpdate]):
-    """A model of features: sums as they are; of layers, cases times the way from those that were sent."""
+class _FeaturesLayout(Layout[ModelUpdate]):
+    """A model of features; `like` says names and shapes of an answer."""
 
     like: Weights
-    before: Weights | None
     ring: Ring = SUMS
     seconds_at: ClassVar[int | None] = _SECONDS_AT
 
@@ -175,6 +174,13 @@ class _FeatureLayout(Layout[ModelUpdate]):
     def length(self) -> int:  # type: ignore[override]
         """See `Layout`."""
         return _num_values(self.like) + _NUM_FIGURES
+
+
+@dataclass(frozen=True)
+class _FitLayout(_FeaturesLayout):
+    """After the first sums: sums as they are; of layers, cases times the way from those `before`."""
+
+    before: Weights | None = None
 
     def encode(self, value: ModelUpdate, num_sites: int) -> Words:
         """See `Layout`."""
@@ -195,17 +201,8 @@ class _FeatureLayout(Layout[ModelUpdate]):
 
 
 @dataclass(frozen=True)
-class _FirstSumsLayout(Layout[ModelUpdate]):
-    """First sums of a model of features, about 0."""
-
-    like: Weights
-    ring: Ring = SUMS
-    seconds_at: ClassVar[int | None] = _SECONDS_AT
-
-    @property
-    def length(self) -> int:  # type: ignore[override]
-        """See `Layout`."""
-        return _num_values(self.like) + _NUM_FIGURES
+class _FirstSumsLayout(_FeaturesLayout):
+    """First sums, about 0."""
 
     def encode(self, value: ModelUpdate, num_sites: int) -> Words:
         """See `Layout`."""

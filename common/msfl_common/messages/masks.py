@@ -108,9 +108,9 @@ def unpack_hidden(content: RecordDict, site: str, context: Context, num_bytes: i
     Raises:
         UpdateError: it is not as declared.
     """
-    if set(content) != {ARRAYS, MASKED}:
+    record = content.config_records.get(MASKED)
+    if record is None or set(content) != {ARRAYS, MASKED}:
         raise UpdateError("expected a value under masks")
-    record = content.config_records[MASKED]
     if set(record) != {"site", "payload", "commitments_sha256", "signature", "commitments", "boxes"}:
         raise UpdateError("expected a value under masks, with its commitments and boxes")
     texts = [_text(record, name) for name in ("site", "payload", "commitments_sha256", "signature")]

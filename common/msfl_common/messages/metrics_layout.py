@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from msfl_common.config.classification import Split
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import UpdateError
 from msfl_common.messages.validation_metrics import Floats, ValidationMetrics, check_metrics
@@ -34,14 +33,8 @@ _WHOLE |= {9: "cases of sites without an error", _FEW_EACH: "sites of few patien
 _ROUNDING = 1e-9
 
 
-def metrics_layout(study: StudyConfig, split: Split) -> Layout[ValidationMetrics]:
-    """Metrics of a split of the patients; the same for each.
-
-    Args:
-        study: of the stage.
-        split: which patients were measured.
-    """
-    del split
+def metrics_layout(study: StudyConfig) -> Layout[ValidationMetrics]:
+    """Metrics of a split of the patients, the same for each; `study` is the stage's."""
     num_classes = len(study.classification.outcome.classes) if study.classification else 0
     return _MetricsLayout(tuple(TASK_METRICS[study.task]), num_classes, study.min_patients)
 

@@ -35,7 +35,7 @@ def pooled_metrics(
     Raises:
         RunError: too few sites have helped to open the sum.
     """
-    layout = metrics_layout(task.settings, task.split)
+    layout = metrics_layout(task.settings)
     request = SumRequest("evaluate", task, lambda: pack_task(task, weights), layout.ring, layout.length, BAD_METRICS)
     summed = ask_sum(masks, asked, request, partial(this.listener.on_wait, task.round, task.split))
     failures = at_step(task.split, summed.failures)

@@ -62,7 +62,7 @@ def of_scores(seed: int, num_classes: int) -> dict[str, ValidationMetrics]:
 
 
 def together(study: StudyConfig, told: Mapping[str, ValidationMetrics]) -> ValidationMetrics:
-    layout = metrics_layout(study, "validation")
+    layout = metrics_layout(study)
     return layout.decode(sum_of(layout, told.values(), len(told)))
 
 
@@ -114,7 +114,7 @@ def test_of_a_classification_curves_and_threshold_are_the_plain_ones(seed: int, 
 
 def test_sums_that_no_cases_give_are_refused() -> None:
     study, told = classification(2), of_scores(0, 2)
-    layout = metrics_layout(study, "test")
+    layout = metrics_layout(study)
     for change, fault in [
         ({"num_cases": 5}, "num_cases: expected a whole number from 1 to 120"),
         ({"confusion": np.full((2, 2), 0.5)}, "confusion: expected whole"),

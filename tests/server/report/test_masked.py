@@ -25,7 +25,7 @@ LINE = "Sums of 3 sites under masks: no site's own figures are known."
 
 
 def pooled(told):
-    layout = metrics_layout(STUDY, "test")
+    layout = metrics_layout(STUDY)
     return {POOLED: layout.decode(sum_of(layout, told.values(), 3))}
 
 

@@ -76,7 +76,7 @@ def test_a_sum_that_no_cases_give_ends_the_run_for_good(tmp_path: Path, cases: l
 
 def test_metrics_that_no_cases_give_are_none(tmp_path: Path) -> None:
     sites, study = make_sites(3, SUMS), study_of()
-    layout = metrics_layout(study, "validation")
+    layout = metrics_layout(study)
     for site in sites:
         site.words = layout.ring.encode(np.full(layout.length, 0.3), 3)
     masks = masks_of(sites, tmp_path, study)

@@ -23,7 +23,7 @@ def added_up(withheld: Collection[str], at: Collection[str], keeps_bins: bool) -
         told[site] = replace(told[site], estimates=kept, confusion=told[site].confusion * 0)
         if not keeps_bins:
             told[site].score_bins[:] = 0
-    layout = metrics_layout(study_of(), "test")
+    layout = metrics_layout(study_of())
     return layout.decode(sum_of(layout, told.values(), len(told)))
 
 

@@ -57,6 +57,16 @@ def private_class_sums(
     return _mended(settings, noisy, len(labels_N), (middle_P, half_P), _spread_of_noise(private, reach))
 
 
+def beyond_bounds(settings: Classification, private: DifferentialPrivacy, inputs_NP: Floats) -> str:
+    """Which inputs of how many cases are cut to the study's bounds, for the site's own people; empty of none."""
+    low_P, high_P = np.array([private.bounds[name] for name in settings.inputs]).T
+    beyond_P = ((inputs_NP < low_P) | (inputs_NP > high_P)).sum(axis=0).tolist()
+    named = [f"{name} of {number}" for name, number in zip(settings.inputs, beyond_P, strict=True) if number]
+    if not named:
+        return ""
+    return f"of {len(inputs_NP)} training cases, values beyond the study's bounds are cut to them: {', '.join(named)}"
+
+
 def reaches(settings: Classification) -> Mapping[str, float]:
     """What one patient adds to each block at most (L2)."""
     two_valued = sum(name in _TWO_VALUED for name in settings.inputs)

@@ -10,7 +10,12 @@ import pytest
 from tests.attacks.feature_sites import Site
 from tests.feature_models import make_settings
 
-from msfl_client.classification.feature_models.private_sums import blocks_of, private_class_sums, reaches
+from msfl_client.classification.feature_models.private_sums import (
+    beyond_bounds,
+    blocks_of,
+    private_class_sums,
+    reaches,
+)
 from msfl_client.privacy.budget import read_spent
 from msfl_client.privacy.noise import Noise
 from msfl_common.config.classification import Classification
@@ -78,6 +83,17 @@ def test_with_many_patients_the_noise_is_small_and_bounds_cut() -> None:
     assert np.abs(answer["counts"] - np.bincount(labels_N)).max() < 40
     assert np.abs(means_KP - [features_NP[labels_N == label].mean(axis=0) for label in (0, 1)]).max() < 0.5
     assert np.sqrt(np.diag(answer["scatter"][0]) / 50_000) == pytest.approx(np.full(4, 5.0), abs=0.6)
+
+
+def test_a_sites_people_are_told_which_values_are_cut() -> None:
+    settings = settings_of("lda", {})
+    private, (features_NP, _) = private_of(settings), cases(20)
+    within_NP = np.clip(features_NP, -10, 30)
+    assert beyond_bounds(settings, private, within_NP) == ""
+    within_NP[:3, 1], within_NP[4, 2] = 31, -11
+    said = beyond_bounds(settings, private, within_NP)
+    assert said.startswith("of 20 training cases, values beyond the study's bounds are cut")
+    assert said.endswith(f"{settings.inputs[1]} of 3, {settings.inputs[2]} of 1")
 
 
 def private_site(folder: Path, features_NP: Any, labels_N: Any, noise_multiplier: float = 1.4) -> Site:
