@@ -266,3 +266,17 @@ def spending_on(state: Path, patients: Iterable[str], delta: float) -> tuple[flo
     """
     spent = read_spent(state)
     return spent.most(_digests(patients), delta), len(spent.releases)
+
+
+def spending_again(state: Path, study: StudyConfig, part_of: str, number: int) -> tuple[float, int]:
+    """The same for the patients of a round that was answered before; see `release_of`.
+
+    Raises:
+        RefusedError: what was spent cannot be read.
+    """
+    spent, private = read_spent(state), study.differential_privacy
+    assert private is not None
+    named = (part_of, study.name, settings_sha256(study), number)
+    of = {one.patients for one in spent.releases if (one.study, one.stage, one.settings, one.round) == named}
+    patients = {patient for name in of for patient in spent.patients[name]}
+    return spent.most(patients, private.delta), len(spent.releases)

@@ -26,6 +26,7 @@ from msfl_client.egress.gateway import (
 )
 from msfl_client.rounds.handlers import HANDLERS, Handler
 from msfl_client.rounds.masks_step import masks_of, sum_of
+from msfl_client.rounds.private_budget import spending_of_kept
 from msfl_client.rounds.refusals import code_of
 from msfl_client.rounds.site_context import open_context
 from msfl_client.rounds.site_log import site_log
@@ -128,6 +129,8 @@ def _answer(
     gateway = replace(gateway, claim=claim, answers=asked.answer, sum=in_sum)
     check_masks(gateway, task.study, asked.answer)
     if in_sum is not None and (kept := in_sum.kept()) is not None:
+        if asked.answer == "model_update":
+            gateway = replace(gateway, spending=spending_of_kept(site.state, task))
         return release(gateway, kept, task.settings, task.round, kept.facts.num_patients)
     if handler.caseless is not None:
         if masks is None:

@@ -14,15 +14,17 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from tests.client.secure_aggregation.members import NAMES, STUDY, confirm, masks_at, roster_of, site_at
 
-from msfl_client.egress.gateway import Gateway, release
+from msfl_client.egress.gateway import Gateway, Spending, release
 from msfl_client.egress.ledger import LEDGER_FILE, read
 from msfl_client.egress.ledger_content import SENT_FOLDER, open_content
 from msfl_client.egress.ledger_line import Line
 from msfl_client.egress.ledger_receipts import Receipts
+from msfl_client.privacy.budget import Budget, release_of, spending_on
 from msfl_client.rounds import app as app_module
 from msfl_client.rounds import handlers
 from msfl_client.rounds.app import build_app
 from msfl_client.secure_aggregation.secrets import SECRETS_FILE
+from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.config.ledger import KeepContent
 from msfl_common.config.message_kinds import allowed_by_default
 from msfl_common.config.site import Policy
@@ -234,6 +236,30 @@ def test_another_attempt_has_the_same_value_under_other_masks(coordinator: Coord
         content = coordinator.ask("bern", "train", request)
         payloads.add(str(content.config_records["masked"]["payload"]))
     assert (training.times, len(payloads)) == (1, 2)
+
+
+def test_a_value_with_noise_that_is_sent_again_says_what_is_spent(
+    coordinator: Coordinator, training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = DifferentialPrivacy(noise_multiplier=2, sampling_rate=0.5)
+    study = STUDY.model_copy(update={"differential_privacy": noise})
+
+    def spend_and_train(context: Opened, task: RoundTask, content: Content) -> Content:
+        assert context.gateway is not None
+        state, patients = context.gateway.ledger.parent, ("one", "two")
+        Budget(state).spend(release_of(task.settings, task.study.name, task.round, "d", patients), patients)
+        epsilon, releases = spending_on(state, patients, noise.delta)
+        spending = Spending(epsilon, noise.delta, releases)
+        return training(Opened(replace(context.gateway, spending=spending)), task, content)
+
+    monkeypatch.setitem(handlers.HANDLERS, "train", handlers.Handler(spend_and_train))  # type: ignore[arg-type]
+    roster = confirmed(coordinator)
+    for attempt in (0, 1):
+        assert coordinator.refused("bern", "train", ask_for(roster, 1, study, attempt)[1]) is None
+    *_, first, again = coordinator.lines("bern")
+    assert (training.times, first.kind, again.kind) == (1, "masked_update", "masked_update")
+    assert first.epsilon
+    assert (again.epsilon, again.delta, again.releases) == (first.epsilon, noise.delta, 1)
 
 
 def test_a_simulation_keeps_its_answers_under_masks_too(coordinator: Coordinator, training: Training) -> None:
