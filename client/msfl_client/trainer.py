@@ -23,7 +23,8 @@ class About:
     """The cases that an answer is about: what a budget of answers is kept of (`disclosure.budget`).
 
     Attributes:
-        kind: answers of one kind alone can be taken off each other.
+        kind: sums of a model, of one of harmonized features, or of a harmonization; or metrics. `overlaps` says which
+            can be taken off each other.
         keys: of the cases, as `Case.key`.
         patients: whose each is.
         classes: of each, as far as sums are of each class; 0 otherwise.
@@ -31,7 +32,7 @@ class About:
         values: of each case, a digest of each input as it is in the site's own tables, before any harmonization.
     """
 
-    kind: Literal["sums", "harmonization", "metrics"]
+    kind: Literal["sums", "harmonized", "harmonization", "metrics"]
     keys: tuple[str, ...]
     patients: tuple[str, ...]
     classes: tuple[int, ...]
@@ -97,8 +98,11 @@ class Learner(Protocol):
     def digest(self) -> str:
         """Of all cases that it learns from or measures."""
 
-    def about(self, split: Literal["training", "validation", "test"]) -> About | None:
-        """The cases of a split, where answers about them count against a budget; None where they do not."""
+    def about(self, split: Literal["training", "to-harmonize", "validation", "test"]) -> About | None:
+        """The cases of a split, where answers about them count against a budget; None where they do not.
+
+        Those to harmonize are the training cases as far as they are known before a reference is there.
+        """
 
     def num_behind(self, number: int) -> int:
         """The smallest number of patients behind any figure that is learned in round `number`."""

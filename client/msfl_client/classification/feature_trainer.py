@@ -77,25 +77,30 @@ class FeatureLearner:
         """See `Learner`."""
         return digest_of_observations(self._data.splits.each, self._data.raw, sees_images=False)
 
-    def about(self, split: Literal["training", "validation", "test"]) -> About:
+    def about(self, split: Literal["training", "to-harmonize", "validation", "test"]) -> About:
         """See `Learner`."""
         found: Sequence[Observation] = {"validation": self._data.splits.validation, "test": self._data.splits.test}.get(
-            split, []
+            split, self._training
         )
         if split == "training":
             kept = set(self._learned.patients)
-            found = [one for one in self._training if one.patient in kept]
-        rows = rows_by_visit(self._data.features)
+            found = [one for one in found if one.patient in kept]
+        rows = rows_by_visit(self._data.raw if split == "to-harmonize" else self._data.features)
         found = [one for one in found if len(known_inputs(one, self._settings, rows)) == len(self._settings.inputs)]
         raw_NP = dataset_of(found, self._settings, self._data.raw).features_NP
         return About(
-            "sums" if split == "training" else "metrics",
+            self._kind_of_sums if split in ("training", "to-harmonize") else "metrics",
             tuple(case_key(one.subject, one.visit_id, one.dataset) for one in found),
             tuple(one.patient for one in found),
             tuple(one.label for one in found),
             self._settings.inputs,
             value_digests(raw_NP),
         )
+
+    @property
+    def _kind_of_sums(self) -> Literal["sums", "harmonized"]:
+        is_raw = self._data.study.harmonization.method == "none" or not self._settings.features
+        return "sums" if is_raw else "harmonized"
 
     def num_behind(self, _: int) -> int:
         """See `Learner`; the first sums are of each class that is not left out. With noise they are of all."""

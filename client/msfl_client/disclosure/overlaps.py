@@ -15,6 +15,9 @@ from msfl_client.trainer import About
 from msfl_common.errors import Code, RefusedError
 
 _ROUNDING = 1e-9
+# Kinds that can be taken off each other. A harmonization's sums are of features as they are in the site's table; what a
+# model sees of them afterwards only the site knows.
+_OF_ONE_MEASURE = (frozenset({"sums", "harmonized"}), frozenset({"sums", "harmonization"}), frozenset({"metrics"}))
 
 
 def expect_apart(about: About, earlier: Sequence[tuple[str, About]], floor: int) -> None:
@@ -28,7 +31,13 @@ def expect_apart(about: About, earlier: Sequence[tuple[str, About]], floor: int)
     Raises:
         RefusedError: with the code BUDGET_SPENT.
     """
-    alike = [(study, other) for study, other in earlier if other.kind == about.kind and _shared(about, other)]
+    for kinds in _OF_ONE_MEASURE:
+        if about.kind in kinds:
+            _expect_apart(about, [(study, other) for study, other in earlier if other.kind in kinds], floor)
+
+
+def _expect_apart(about: About, earlier: Sequence[tuple[str, About]], floor: int) -> None:
+    alike = [(study, other) for study, other in earlier if _shared(about, other)]
     whose = {key: who for one in (about, *(other for _, other in alike)) for key, who in _whose(one)}
     for study, other in alike:
         for keys in _differences(about, other):

@@ -12,7 +12,12 @@ from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
 from msfl_common.system.words import counted
 
-WHAT = {"sums": "sums of models", "harmonization": "harmonization sums", "metrics": "metrics"}
+WHAT = {
+    "sums": "sums of models",
+    "harmonized": "sums of models",
+    "harmonization": "harmonization sums",
+    "metrics": "metrics",
+}
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def budgeted_harmonization(context: SiteContext, task: RoundTask, rows: Rows, an
     about = about_rows(rows, task)
     planned = [(about, planned_harmonization(rows.covariates_NQ.shape[1], len(rows.names)))]
     trains = task.settings.classification is not None
-    if trains and (trained := context.learner.about("training")) is not None:
+    if trains and (trained := context.learner.about("to-harmonize")) is not None:
         planned += _of_training(task, trained)
     return _budgeted(context, task, about, answer, planned)
 

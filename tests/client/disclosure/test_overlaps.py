@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-import pytest
 
 from msfl_client.disclosure.overlaps import expect_apart
 from msfl_client.trainer import About, value_digests
@@ -61,6 +60,15 @@ def test_means_over_a_set_and_few_more_are_refused_but_not_over_two_that_overlap
     assert alike(about(range(2, 42), "metrics"), about(range(40), "metrics")) == ""
 
 
-@pytest.mark.parametrize("kind", ["metrics", "harmonization"])
-def test_answers_of_another_kind_are_no_difference(kind: str) -> None:
-    assert alike(about(range(40), kind), about(range(38))) == ""
+def test_sums_are_no_difference_of_means_but_one_of_other_sums() -> None:
+    assert alike(about(range(40), "metrics"), about(range(38))) == ""
+    for one, other in (("harmonization", "sums"), ("sums", "harmonization")):
+        assert "by 1 patient," in alike(about(range(40), one), about(range(38), other))
+        assert alike(about(range(40), one), about(range(40), other)) == ""
+    assert "by 1 patient," in alike(about(range(40), "harmonized"), about(range(38)))
+
+
+def test_a_harmonization_and_a_model_of_what_it_harmonized_are_no_difference() -> None:
+    harmonization, model = about(range(40), "harmonization"), about(range(38), "harmonized")
+    assert alike(model, harmonization) == ""
+    assert alike(about(range(15, 60)), harmonization, model) == "", "nor are they for a third"
