@@ -48,8 +48,8 @@ def no_such(what: str, names: Iterable[str], known: Sequence[str], elsewhere: st
 
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # of a study, a site or a folder
-_NAME_WORDS = "letters, digits, dots, dashes and underscores, at most 64, the first a letter or a digit"
-Name = Annotated[str, spelled(NAME, _NAME_WORDS)]
+NAME_WORDS = "letters, digits, dots, dashes and underscores, at most 64, the first a letter or a digit"
+Name = Annotated[str, spelled(NAME, NAME_WORDS)]
 
 
 def at_home(path: Path) -> Path:

@@ -35,7 +35,7 @@ def test_what_msfl_writes_stays_out_of_raw_data(tmp_path: Path, data: str, state
             load_site(site_file)
 
 
-def test_no_site_is_called_as_all_are_together(tmp_path: Path) -> None:
+def test_no_site_is_called_as_all_are_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bids").mkdir()
     file = tmp_path / "site.yaml"
     file.write_text("name: pooled\ndata: bids\nstate: state\n")
@@ -44,5 +44,11 @@ def test_no_site_is_called_as_all_are_together(tmp_path: Path) -> None:
     (tmp_path / "cohort" / "pooled" / "sub-01").mkdir(parents=True)
     with pytest.raises(InputError, match="stands for all sites together"):
         sites_of_cohort(tmp_path / "cohort", tmp_path, StudyConfig(name="study"))
+    (tmp_path / "cohort" / "pooled").rename(tmp_path / "cohort" / "site 1")
+    with pytest.raises(InputError, match="site 1: a site has the name of its folder, so expected letters"):
+        sites_of_cohort(tmp_path / "cohort", tmp_path, StudyConfig(name="study"))
+    monkeypatch.chdir(tmp_path / "cohort" / "site 1" / "sub-01")
+    Path("sub-02").mkdir()
+    assert [site.name for site in sites_of_cohort(Path(), tmp_path, StudyConfig(name="study"))] == ["sub-01"]
     file.write_text("name: pooled-2\ndata: bids\nstate: state\n")
     assert load_site(file).name == "pooled-2"

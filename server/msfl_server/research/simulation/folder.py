@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -13,6 +14,7 @@ from msfl_common.config.message_kinds import KINDS
 from msfl_common.config.optimisation import written_out
 from msfl_common.config.secure_aggregation import POOLED
 from msfl_common.config.site import Policy, SiteConfig, load_site
+from msfl_common.config.spelling import NAME, NAME_WORDS
 from msfl_common.config.study import StudyConfig
 from msfl_common.config.yaml_template import commented_yaml
 from msfl_common.errors import ConfigError, InputError
@@ -153,7 +155,7 @@ def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteCo
     The folder itself is the only site when it is a BIDS folder.
 
     Raises:
-        InputError: there is no BIDS folder, or one is called as all sites together are.
+        InputError: there is no BIDS folder, or one is called as all sites together are, or as no site can be.
     """
     if not cohort.is_dir():
         raise InputError(f"{cohort}: no such folder; make one with `msfl-server make-cohort --output {cohort}`")
@@ -162,6 +164,8 @@ def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteCo
         raise InputError(f"{cohort}: expected BIDS folders with sub-* inside, one for each site; found none")
     if named := [folder for folder in folders if folder.name == POOLED]:
         raise InputError(f"{named[0]}: {POOLED} stands for all sites together in a run's figures; rename the folder")
+    if unnamed := next((folder for folder in folders if not re.fullmatch(NAME, folder.absolute().name)), None):
+        raise InputError(f"{unnamed}: a site has the name of its folder, so expected {NAME_WORDS}; rename the folder")
     policy = Policy(
         tasks=get_args(Task),
         min_patients=study.min_patients,
@@ -171,7 +175,7 @@ def sites_of_cohort(cohort: Path, out: Path, study: StudyConfig) -> tuple[SiteCo
     )
     return tuple(
         SiteConfig(
-            name=folder.name,
+            name=folder.absolute().name,  # of `.`, too
             data=(folder.resolve(),),
             state=(out / SITES_FOLDER / folder.name).resolve(),
             policy=policy,
