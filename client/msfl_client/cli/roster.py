@@ -142,6 +142,9 @@ def _print(console: Console, site: SiteConfig, rosters: Rosters, newest: Roster)
         f"With {newest.fewest_colluders} of them on its side, the coordinator could learn another one's own value.",
         highlight=False,
     )
+    console.print(
+        "A site whose people you cannot reach, at a number that others gave you, may be the coordinator's own."
+    )
     console.print("Its words, to be compared over the telephone with the people of the other sites:")
     words = words_of(newest.digest)
     for start in range(0, len(words), _WORDS_A_LINE):
