@@ -117,7 +117,10 @@ def read_outcomes(
         on_progress(site.name, "checked", 0, 0, f"{TABLE} is left aside: the study's own model outlines the lesions")
     lesions = handed_lesion_model(model, site) if model is not None else None
     measured = checked.cases if model is None else [replace(case, mask=None) for case in checked.cases]
-    rows, _ = features_of(measured, study.inputs, cache, lesions, num_workers, on_case)
+    rows, unmeasured = features_of(measured, study.inputs, cache, lesions, num_workers, on_case)
+    for key, reason in list(unmeasured.items())[:1]:
+        some = f"{len(unmeasured)} of {total} cases cannot be measured, and are left out; the first, {key}: {reason}"
+        on_progress(site.name, "checked", 0, 0, some)
     return OutcomeData(site, study, tuple(checked.cases), FeatureTable(tuple(rows)), on_progress, assumed.harmonized)
 
 

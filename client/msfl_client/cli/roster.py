@@ -73,7 +73,10 @@ def _confirm(site: SiteConfig, found: list[tuple[Rosters, Roster]], said: str) -
     from msfl_common.errors import InputError
     from msfl_common.secure_aggregation.spoken import digest_of
 
-    digest = digest_of(said)
+    try:
+        digest = digest_of(said)
+    except InputError as error:
+        raise InputError(f"--confirm: {error}") from None
     for rosters, newest in found:
         if newest.digest == digest:
             if rosters.state().waits:

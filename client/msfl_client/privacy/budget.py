@@ -22,7 +22,7 @@ from msfl_client.privacy.noise import FOLDER
 from msfl_common.config.optimisation import settings_sha256
 from msfl_common.config.stages import Stage, stages_of, study_at
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import Code, RefusedError
+from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.privacy_accounting import Mechanism, epsilon_of, in_words, private_rounds, released_in_round
 from msfl_common.system.files import private_folder, write_bytes
 from msfl_common.system.words import counted
@@ -232,9 +232,9 @@ def spent_lines(state: Path, max_epsilon: float | None) -> list[str]:
     """What is spent on a site's patients, in words; none where no study with noise was answered.
 
     Raises:
-        RefusedError: it cannot be read.
+        InputError: it cannot be read.
     """
-    spent = read_spent(state)
+    spent = _shown_spent(state)
     studies = {one.study for one in spent.releases}
     of = f"({counted(len(spent.releases), 'release')}, studies: {', '.join(sorted(studies))})"
     limit = "" if max_epsilon is None else f", at most {max_epsilon:g} (`policy.max_epsilon`)"
@@ -248,14 +248,22 @@ def spent_document(state: Path, max_epsilon: float | None) -> dict[str, Any]:
     """The same for programs.
 
     Raises:
-        RefusedError: it cannot be read.
+        InputError: it cannot be read.
     """
-    spent = read_spent(state)
+    spent = _shown_spent(state)
     return {
         "spent": [{"epsilon": epsilon, "delta": delta} for epsilon, delta in spent.most_of_all()],
         "max_epsilon": max_epsilon,
         "releases": len(spent.releases),
     }
+
+
+def _shown_spent(state: Path) -> Spent:
+    """What was spent, for a command: a damaged record is the person's to mend."""
+    try:
+        return read_spent(state)
+    except RefusedError as error:
+        raise InputError(error.detail) from None
 
 
 def spending_on(state: Path, patients: Iterable[str], delta: float) -> tuple[float, int]:

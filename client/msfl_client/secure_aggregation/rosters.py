@@ -92,9 +92,18 @@ class Rosters:
         return None
 
     def newest(self) -> Roster | None:
-        """The one that was handed out last."""
-        state = self.state()
-        return self.read(state.newest) if state.newest else None
+        """The one that was handed out last; None while there is none.
+
+        Raises:
+            InputError: it, or what says which it is, is damaged.
+        """
+        digest = self.state().newest
+        if digest is None:
+            return None
+        if (roster := self.read(digest)) is None:
+            newest = self.folder / NEWEST_FILE
+            raise InputError(f"{self._file(digest)}: missing or damaged; remove {newest}: the roster comes again")
+        return roster
 
     def confirmed_before(self) -> Roster | None:
         """The last one that was confirmed, the newest apart."""
@@ -111,17 +120,17 @@ class Rosters:
         newest, confirmed = self._read(NEWEST_FILE), self._read(CONFIRMED_FILE)
         path = self.folder / NEWEST_FILE
         try:
-            last = _Newest.model_validate_json(newest).newest if newest else None
+            last = _Newest.model_validate_json(newest).newest if newest is not None else None
             path = self.folder / CONFIRMED_FILE
-            return RosterState(last, _Confirmed.validate_json(confirmed) if confirmed else {})
+            return RosterState(last, _Confirmed.validate_json(confirmed) if confirmed is not None else {})
         except ValidationError:
             raise InputError(f"{path}: damaged; remove it: the roster comes again, to be confirmed anew") from None
 
-    def _read(self, name: str) -> bytes:
+    def _read(self, name: str) -> bytes | None:
         try:
             return (self.folder / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            return b""
+            return None
 
     def _write(self, name: str, content: bytes) -> None:
         write_bytes(self.folder / name, content, secret=True)

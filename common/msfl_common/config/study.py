@@ -263,6 +263,10 @@ class StudyConfig(Frozen):
             raise ValueError(
                 "segmentation: expected a classification with `features`, which the lesions are for; leave it out"
             )
+        if self.segmentation is not None and "T1w" not in self.inputs.contrasts:
+            raise ValueError(
+                "inputs.contrasts: expected T1w among them, from which features tell tissues apart; add it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -35,6 +35,10 @@ def digest_of(said: str) -> str:
     digits = re.sub(r"[\s:]", "", said).lower()
     if re.fullmatch("[0-9a-f]{64}", digits):
         return digits
+    if re.fullmatch("[0-9a-f]+", digits) and re.search("[0-9]", digits):
+        raise InputError(
+            f"expected the 64 hexadecimal digits of a digest, or its {NUM_WORDS} words; found {len(digits)} digits"
+        )
     parts = re.findall(r"[^\W\d_]+", said.lower())
     if len(parts) != NUM_WORDS:
         raise InputError(

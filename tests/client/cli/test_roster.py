@@ -74,7 +74,8 @@ def test_what_is_not_the_roster_is_not_confirmed(tmp_path: Path, site: Path) -> 
     for said, says in (
         ("ab" * 32, "is not the digest of the roster that is here"),
         (" ".join([*words[1:], words[0]]), "misheard"),
-        ("yes", "expected the 24 words of a digest"),
+        ("yes", "--confirm: expected the 24 words of a digest"),
+        (roster.digest[1:], "found 63 digits"),
     ):
         done = run("roster", site, "--confirm", said)
         assert (done.returncode, says in done.stderr) == (2, True), done.stderr
@@ -101,3 +102,19 @@ def test_without_a_roster_it_says_when_one_comes(tmp_path: Path, site: Path) -> 
     (site / "site.yaml").write_text("name: bern\ndata: .\nstate: state\n")
     done = run("roster", site)
     assert (done.returncode, "it comes with the first request" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("content", ["", '{"newest": ', None])
+def test_a_damaged_roster_is_not_said_to_be_none(tmp_path: Path, site: Path, content: str | None) -> None:
+    roster = hand_out(tmp_path)
+    masks = masks_at(tmp_path, "bern")
+    if content is None:
+        (masks.folder / "rosters" / f"{roster.digest}.json").write_text("")
+    else:
+        (masks.folder / "newest-roster.json").write_text(content)
+    for command in ("roster", "status"):
+        done = run(command, site)
+        assert (done.returncode, "damaged; remove" in done.stderr) == (2, True), done.stderr
+    (masks.folder / "newest-roster.json").unlink()
+    masks.take(roster)
+    assert "waits to be confirmed here" in run("roster", site).stdout

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from msfl_client.classification.outcome_data import read_outcomes
 from msfl_client.cli.main import app
 from msfl_client.data.bids import find_cases
 from msfl_client.features.cache import TABLE, features_of
@@ -153,6 +154,14 @@ def test_a_case_that_cannot_be_measured_is_named(site: SiteConfig, run: Callable
     (tmp_path / "flair.yaml").write_text(flair.model_dump_json())
     with pytest.raises(CohortError, match=r"none of 4 cases could be measured.*T1w"):
         run(study="flair.yaml")
+    lda = {"outcome": {"column": "activity_1y", "classes": ["0", "1"]}, "features": ["bpf"], "model": {"kind": "lda"}}
+    told: list[str] = []
+    learnt = StudyConfig.model_validate({**flair.model_dump(), "task": "classification", "classification": lda})
+    read_outcomes(site, learnt, lambda *args: told.append(args[-1]))
+    (line,) = filter(None, told)
+    assert line.startswith(
+        f"4 of 4 cases cannot be measured, and are left out; the first, {cases[0].key}: expected a T1w"
+    )
 
 
 def test_a_head_that_is_none_gets_no_advice_on_tables(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from msfl_client.privacy.budget import SPENT_FILE, Budget, read_spent, release_of, spending_on, spent_lines
 from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.config.study import Rounds, StudyConfig, Training
-from msfl_common.errors import Code, RefusedError
+from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.privacy_accounting import Mechanism, epsilon_of, planned_epsilon
 
 PRIVATE = DifferentialPrivacy(noise_multiplier=2, sampling_rate=0.1)
@@ -80,6 +80,8 @@ def test_a_damaged_record_is_refused_and_never_taken_for_none(tmp_path: Path) ->
     (tmp_path / SPENT_FILE).write_text("{")
     with pytest.raises(RefusedError, match=r"spent\.json: what was spent .* cannot be read"):
         spend(tmp_path, "second")
+    with pytest.raises(InputError, match=r"spent\.json: what was spent .* restore its newest backup"):
+        spent_lines(tmp_path, None)  # of `status`, `ledger` and `check`: no internal error
 
 
 def test_without_noise_epsilon_is_infinite() -> None:

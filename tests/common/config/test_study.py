@@ -86,6 +86,11 @@ def test_every_field_is_described() -> None:
         ),
         ("name: p\ntask: cure\n", "task: found 'cure'; expected lesion-segmentation or classification"),
         ("name: p\ntraining: {learning_rate: .inf}\n", "training.learning_rate: found inf; "),
+        (
+            "name: p\ntask: classification\ninputs: {contrasts: [FLAIR]}\nsegmentation: {}\nclassification: "
+            "{outcome: {column: label}, features: [lesion_volume_ml], clinical: [], model: {kind: lda}}\n",
+            "inputs.contrasts: expected T1w among them",
+        ),
         ("- name\n", "expected `key: value` lines at the top, found a list"),
         ('name: "C:\\Users"\n', "write a backslash twice, or leave the double quotes out"),
         ("name: x\nsites: `a`\n", "not valid YAML: line 2: found character '`' that cannot start any token"),
