@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from msfl_common.config.classification import DeepModel
+from msfl_common.config.strategy_choice import suits_features
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import Weights
@@ -83,4 +84,5 @@ def strategy_of(study: StudyConfig) -> Strategy:
     settings = study.classification
     if settings is None or isinstance(settings.model, DeepModel):
         return Averaging(study.strategy or FedAvg(), study.rounds.max_share)
-    return FeatureSums(settings, study.rounds.max_share)
+    is_used = study.strategy is not None and suits_features(study.strategy, settings.model)
+    return FeatureSums(settings, study.rounds.max_share, study.strategy if is_used else None)
