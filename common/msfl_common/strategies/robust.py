@@ -59,10 +59,18 @@ def by_coordinate(answers: Answers, rule: Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def pieces(
-    updates: Mapping[str, SiteUpdate], name: str, size: int, sites: Sequence[str]
+    updates: Mapping[str, SiteUpdate], name: str, size: int, sites: Sequence[str], every: int = 1
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """The sites' values of an array of some size side by side: first place and (S, B) values of each piece."""
-    flat = [updates[site].array(name).reshape(-1) for site in sites]
+    """The sites' values of an array side by side: first place and (S, B) values of each piece.
+
+    Args:
+        updates: by site.
+        name: of the array.
+        size: how many of its values are looked at.
+        sites: whose, in the order of the rows.
+        every: see `products_of_ways`.
+    """
+    flat = [updates[site].array(name).reshape(-1)[::every] for site in sites]
     step = max(1, _VALUES // len(sites))
     for start in range(0, size, step):
         yield start, np.stack([values[start : start + step] for values in flat])
@@ -77,13 +85,20 @@ def squared_distances(answers: Answers, sites: Sequence[str]) -> Floats:
     return distances_SS
 
 
-def products_of_ways(before: Arrays, updates: Mapping[str, SiteUpdate], sites: Sequence[str]) -> Floats:
-    """(S, S) inner products of the sites' ways from the weights before; running statistics do not count."""
+def products_of_ways(before: Arrays, updates: Mapping[str, SiteUpdate], sites: Sequence[str], every: int = 1) -> Floats:
+    """(S, S) inner products of the sites' ways from the weights before; running statistics do not count.
+
+    Args:
+        before: the weights that were sent.
+        updates: by site.
+        sites: whose, in the order of the answer.
+        every: which of the values are looked at: 1 all, 2 every second.
+    """
     products_SS = np.zeros((len(sites), len(sites)))
     for name, value in before.items():
         if not name.endswith(STATISTICS):
-            flat = value.reshape(-1)
-            for start, values_SB in pieces(updates, name, flat.size, sites):
+            flat = value.reshape(-1)[::every]
+            for start, values_SB in pieces(updates, name, flat.size, sites, every):
                 ways_SB = values_SB.astype(np.float64) - flat[start : start + values_SB.shape[1]]
                 products_SS += ways_SB @ ways_SB.T
     return products_SS

@@ -20,6 +20,7 @@ from msfl_common.strategies.declared import expect_like, expect_sets, parted_lay
 from msfl_common.strategies.sets import expect_moderate, flat_name, flattened, length, likes, parted, zeros
 from msfl_server.aggregation.combined import Combined, mean_loss, shares_of
 from msfl_server.aggregation.update_checks import moved, too_far, too_long
+from msfl_server.aggregation.update_figures import UpdateFigures, update_figures
 from msfl_server.aggregation.update_store import Moved, StoredUpdate
 
 
@@ -119,6 +120,12 @@ class Averaging:
         for number, name in enumerate(self.strategy.answered_sets(weights), start=2):
             odd = too_long(name, {site: update.moved[number] for site, update in updates.items()}) | odd
         return odd
+
+    def figures(
+        self, weights: Weights, updates: Mapping[str, StoredUpdate], earlier: Mapping[str, float | None]
+    ) -> dict[str, UpdateFigures]:
+        """See `Strategy`."""
+        return update_figures(weights, updates, earlier)
 
     def first_sums(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> dict[str, Weights]:
         """See `Strategy`: a network has none."""

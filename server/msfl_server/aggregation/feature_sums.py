@@ -21,6 +21,7 @@ from msfl_server.aggregation.combined import Combined, mean_loss, shares_of
 from msfl_server.aggregation.feature_models.checks import check_contribution, odd_inputs, odd_leaves
 from msfl_server.aggregation.feature_models.combine import combine, pooled
 from msfl_server.aggregation.update_checks import moved, too_far
+from msfl_server.aggregation.update_figures import UpdateFigures
 from msfl_server.aggregation.update_store import Moved, StoredUpdate
 
 
@@ -60,6 +61,13 @@ class FeatureSums:
     def answer_like(self, weights: Weights) -> Weights:
         """See `Strategy`."""
         return contribution_like(self.settings, weights)
+
+    def figures(
+        self, weights: Weights, updates: Mapping[str, StoredUpdate], earlier: Mapping[str, float | None]
+    ) -> dict[str, UpdateFigures]:
+        """See `Strategy`: none are of sums, and of layers none are told."""
+        del weights, updates, earlier
+        return {}
 
     def first_sums(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> dict[str, Weights]:
         """See `Strategy`."""
