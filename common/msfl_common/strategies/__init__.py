@@ -7,13 +7,25 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny
 
 from msfl_common.strategies.base import Strategy
+from msfl_common.strategies.ditto import Ditto
 from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.strategies.fedavgm import FedAvgM
+from msfl_common.strategies.fedbn import FedBN
+from msfl_common.strategies.feddyn import FedDyn
+from msfl_common.strategies.fedprox import FedProx
+from msfl_common.strategies.fedrep import FedRep
+from msfl_common.strategies.scaffold import Scaffold
 
 # A line for each.
 STRATEGIES: dict[str, type[Strategy]] = {
     "fedavg": FedAvg,
     "fedavgm": FedAvgM,
+    "fedprox": FedProx,
+    "scaffold": Scaffold,
+    "fedbn": FedBN,
+    "ditto": Ditto,
+    "fedrep": FedRep,
+    "feddyn": FedDyn,
 }
 
 
