@@ -17,9 +17,9 @@ from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.training.site_strategy import site_strategy
 from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.weights import Weights
+from msfl_common.strategies.scaffold import CONTROL
 from msfl_common.strategies.sets import flattened
 from tests.client.segmentation.test_distributed import SEED, bright_lesions, study
-from tests.extending.example_strategy_control import CONTROL
 from tests.extending.two_rules import TwoRules
 
 CPU = torch.device("cpu")

@@ -19,10 +19,11 @@ from msfl_client.classification.visit_sequences import Item, SequenceBatch, Visi
 from msfl_client.trainer import OnStep
 from msfl_client.training.rates import make_optimizer, rate_at
 from msfl_client.training.site_strategy import Start
-from msfl_client.training.steps import Piece, Plan, mixed_precision, run_steps
+from msfl_client.training.steps import Piece, Plan, mean_loss, mixed_precision, run_steps
 from msfl_common.config.optimisation import optimisation_of
 from msfl_common.config.study import StudyConfig
 from msfl_common.models.deep_models import VisitClassifier, deep_settings
+from msfl_common.strategies.base import LOSS
 from msfl_common.system.seeds import derive_seed
 
 
@@ -74,6 +75,8 @@ def train_round(
         clip_norm=study.training.clip_norm,
         influence=start.influence(study.strategy, network, device) if start and study.strategy else None,
     )
+    if start is not None and study.strategy is not None and study.strategy.asks_loss:
+        start.gathered[LOSS] = mean_loss(plan, round_batches(sequences, study, round_number))
     with seeded(derive_seed(study.seed, "dropout", round_number), device):
         return run_steps(plan, round_batches(sequences, study, round_number), round_number, on_step)
 

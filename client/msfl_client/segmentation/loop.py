@@ -18,13 +18,14 @@ from msfl_client.segmentation.patches import Batches, Patch, pad_to
 from msfl_client.trainer import OnStep
 from msfl_client.training.rates import make_optimizer, rate_at
 from msfl_client.training.site_strategy import Start
-from msfl_client.training.steps import Piece, Plan, mixed_precision, run_steps
+from msfl_client.training.steps import Piece, Plan, mean_loss, mixed_precision, run_steps
 from msfl_common.config.optimisation import optimisation_of
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.metrics.segmentation import segmentation_metrics
 from msfl_common.models.model_folder import LESION_THRESHOLD
 from msfl_common.monai_parts import DiceCELoss, sliding_window_inference
+from msfl_common.strategies.base import LOSS
 
 
 def train_round(
@@ -72,6 +73,8 @@ def train_round(
         sum_type=torch.float32,
         influence=start.influence(study.strategy, network, device) if start and study.strategy else None,
     )
+    if start is not None and study.strategy is not None and study.strategy.asks_loss:
+        start.gathered[LOSS] = mean_loss(plan, loader.batches(round_number))
     return run_steps(plan, loader.batches(round_number), round_number, on_step)
 
 

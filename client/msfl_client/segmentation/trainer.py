@@ -139,10 +139,12 @@ class SegmentationLearner:
     def train(self, weights: Weights, number: int, on_step: OnStep, micro_batches: int) -> tuple[Weights, float]:
         """See `Learner`."""
         self.remember(number)
-        start = self.strategy.begin(weights, number)
-        set_weights(self.network, start.weights)
-        loss = self.train_round(self.network, start, on_step, micro_batches)
-        return self.strategy.end(start, get_weights(self.network)), loss_told(self.study, loss)
+
+        def train(start: Start) -> float:
+            return self.train_round(self.network, start, on_step, micro_batches)
+
+        answer, loss = self.strategy.train(self.network, weights, number, train)
+        return answer, loss_told(self.study, loss)
 
     def forget(self) -> None:
         """See `Learner`."""

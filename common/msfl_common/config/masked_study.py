@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
 
 from msfl_common.feature_models import FeatureModel
 from msfl_common.strategies.base import Strategy
 
 
-def check_masked(strategy: Strategy | None, model: object, max_shares: Iterable[float], left_out: str | None) -> None:
+def check_masked(strategy: Strategy | None, model: object, rounds: Sequence[Any], left_out: str | None) -> None:
     """Refuse what needs a site's own values.
 
     Args:
         strategy: of networks; None: federated averaging.
         model: of a classification; None of others.
-        max_shares: `rounds.max_share` of each stage that averages.
+        rounds: of each stage.
         left_out: the site that a fold leaves out whole.
 
     Raises:
@@ -30,7 +31,12 @@ def check_masked(strategy: Strategy | None, model: object, max_shares: Iterable[
             f"classification.model.kind: {model.kind} is made of each site's own answer; under masks only their sum "
             "is seen; expected another, such as logistic, or secure_aggregation.method: none"
         )
-    if min(max_shares, default=1.0) < 1:
+    if any(one.weighting != "cases" for one in rounds):
+        raise ValueError(
+            "rounds.weighting: under masks updates are added up times their cases; leave it out, or expected "
+            "secure_aggregation.method: none"
+        )
+    if min((one.max_share for one in rounds), default=1.0) < 1:
         raise ValueError(
             "rounds.max_share: under masks no site's share is known where updates are added up; leave it out, or "
             "expected secure_aggregation.method: none"

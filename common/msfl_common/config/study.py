@@ -28,11 +28,12 @@ from msfl_common.config.masked_study import check_masked
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.secrets import refuse_variables
 from msfl_common.config.secure_aggregation import SecureAggregation
-from msfl_common.config.strategy_choice import check_strategy, suits_features
+from msfl_common.config.strategy_choice import check_strategy, check_weighting, suits_features
 from msfl_common.errors import ConfigError
 from msfl_common.networks.registry import Network, UNet
 from msfl_common.strategies import AnyStrategy
-from msfl_common.strategies.base import Strategy
+from msfl_common.strategies.declared import check_fits
+from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.system.checked_numbers import MOST_CASES
 from msfl_common.system.reading import MOST_SETTINGS, parse_json, read_yaml
 from msfl_common.system.setting_faults import describe_faults
@@ -113,6 +114,12 @@ class Rounds(Frozen):
         le=1,
         description="largest share of a site in an average, or of its trees, however many cases it says it has; sums "
         "count each case once",
+    )
+    weighting: Literal["cases", "equal", "inverse-variance"] = Field(
+        "cases",
+        description="what a site counts for in a mean: its training cases; the same as any other; or 1 / the squared "
+        "standard error of its last Dice or AUROC, by cases in a round where a site has told none",
+        exclude_if=lambda value: value == "cases",
     )
     suspend_after: int = Field(
         3,
@@ -230,10 +237,6 @@ class StudyConfig(Frozen):
     @model_validator(mode="after")
     def _patch_fits_network(self) -> Self:
         self.network.check_patch(self.training.patch_voxels)
-        return self
-
-    @model_validator(mode="after")
-    def _patch_fits_a_head(self) -> Self:
         check_windows(self.training.patch_voxels, self.inputs.spacing_mm, self.validation.window_overlap)
         return self
 
@@ -249,7 +252,8 @@ class StudyConfig(Frozen):
                     f"{self.network.kind} does not show its; expected another network.kind, such as unet"
                 )
         if self.strategy is not None:
-            check_strategy(self.strategy, self._model(), self.averages, self._quorums(self.strategy))
+            check_strategy(self.strategy, self._model(), self.averages, self._averaged())
+        check_weighting(self.strategy, {"rounds": self.rounds, "segmentation": self.segmentation}, self._averaged())
         if self.strategy is not None and self.strategy.is_personal and self.segmentation is not None:
             raise ValueError(
                 f"strategy: {self.strategy.kind} keeps layers at the sites, and a model without them outlines no "
@@ -273,7 +277,13 @@ class StudyConfig(Frozen):
     def _sums_suffice_under_masks(self) -> Self:
         if self.secure_aggregation.method == "masks":
             rounds = [self.rounds, self.segmentation] if self.segmentation else [self.rounds]
-            check_masked(self.strategy, self._model(), [one.max_share for one in rounds], self.left_out)
+            check_masked(self.strategy, self._model(), rounds, self.left_out)
+        return self
+
+    @model_validator(mode="after")
+    def _strategy_fits(self) -> Self:
+        if self.strategy is not None:
+            check_fits(self.strategy, self.training.steps_per_round, self.differential_privacy is not None)
         return self
 
     @model_validator(mode="after")
@@ -298,12 +308,11 @@ class StudyConfig(Frozen):
     def _model(self) -> object:
         return self.classification.model if self.classification else None
 
-    def _quorums(self, strategy: Strategy) -> dict[str, int]:
-        """Quorums of the stages that a strategy is for."""
-        model = self._model()
-        found = {"segmentation.quorum": self.segmentation.quorum} if self.segmentation else {}
-        if model is None or isinstance(model, DeepModel) or suits_features(strategy, model):
-            found["rounds.quorum"] = self.rounds.quorum
+    def _averaged(self) -> dict[str, Rounds]:
+        """By their setting, the rounds of the stages that a strategy is for."""
+        model, found = self._model(), {"segmentation": self.segmentation} if self.segmentation else {}
+        if model is None or isinstance(model, DeepModel) or suits_features(self.strategy or FedAvg(), model):
+            found["rounds"] = self.rounds
         return found
 
     def _harmonized(self) -> tuple[str, ...]:

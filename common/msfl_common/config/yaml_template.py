@@ -33,7 +33,7 @@ def _lines(config: BaseModel, indent: str) -> Iterator[str]:
             yield _with_comment(f"{indent}{name}:", _first_line(value))
             yield from _lines(value, indent + "  ")
         else:
-            yield _with_comment(f"{indent}{name}: {_flow(plain.get(name))}", field.description or "")
+            yield _with_comment(f"{indent}{name}: {_flow(plain.get(name, value))}", field.description or "")
 
 
 def _flow(value: Any) -> str:

@@ -7,7 +7,7 @@ Legend: K classes, P inputs or features, Q columns of the covariates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -38,6 +38,7 @@ _COARSE = 2.0**-10
 _SYMMETRIC = ("covariance", "curvature", "scatter")
 _NUM_FIGURES = 4  # cases, cases times loss, seconds, and a 1 for each site, at the end of an update
 _SECONDS_AT = -2
+_PIECE = 2**16  # values of an update that are added at a time
 
 
 def update_layout(study: StudyConfig, request: Weights) -> Layout[ModelUpdate]:
@@ -109,38 +110,44 @@ class NetworkLayout(Layout[ModelUpdate]):
 
     def encode(self, value: ModelUpdate, num_sites: int) -> Words:
         """See `Layout`."""
-        words = np.empty((1, self.length), np.uint64)
         figures = (value.num_cases, value.train_loss, value.seconds)
-        for where, part in self.parts(value.weights.__getitem__, figures, num_sites):
-            words[:, where] = part
-        return words
+        return self.total([(value.weights.__getitem__, figures)], num_sites)
 
-    def parts(
-        self, array: Callable[[str], NDArray[np.float32]], figures: tuple[int, float, float], num_sites: int
-    ) -> Iterator[tuple[slice, Words]]:
-        """The vector piece by piece, with the place of each: an update need not be in memory as a whole.
+    def total(
+        self, updates: Iterable[tuple[Callable[[str], NDArray[np.float32]], tuple[int, float, float]]], num_sites: int
+    ) -> Words:
+        """The sum of updates of which no more than a piece is in memory at a time.
+
+        Whole numbers below 2^53 are exact in float64, and those of the ring are below 2^47; pieces stay in the cache.
 
         Args:
-            array: gives an array of the update by its name.
-            figures: its cases, loss and seconds.
+            updates: of each, what gives an array of it by its name; and its cases, loss and seconds.
             num_sites: see `Layout.encode`.
 
         Raises:
             UpdateError: a number lies out of the ring's range.
         """
-        start, (num_cases, loss, seconds) = 0, figures
-        for name, like in self.like.items():
-            values = array(name).astype(np.float64).reshape(-1)
-            if name in self.before:
-                values -= self.before[name].reshape(-1)
-            values *= num_cases * _scale(name)
-            try:
-                yield slice(start, start + like.size), self.ring.encode(values, num_sites)
-            except UpdateError as error:
-                raise UpdateError(f"{name}, times cases: {error}") from None
-            start += like.size
-        last = [number * _COARSE for number in (num_cases, num_cases * loss, seconds, 1)]
-        yield slice(start, start + _NUM_FIGURES), self.ring.encode(last, num_sites)
+        one, total, piece = float(2**self.ring.fraction_bits), np.zeros(self.length), np.empty(_PIECE)
+        limit = self.ring.bound(num_sites) * one
+        for array, (num_cases, loss, seconds) in updates:
+            start = 0
+            for name, like in self.like.items():
+                values, before = array(name).reshape(-1), self.before.get(name)
+                for low in range(0, like.size, _PIECE):
+                    ways = piece[: min(_PIECE, like.size - low)]
+                    ways[:] = values[low : low + _PIECE]
+                    if before is not None:
+                        ways -= before.reshape(-1)[low : low + _PIECE]
+                    ways *= num_cases * _scale(name) * one
+                    if not (ways.max() < limit and ways.min() > -limit):
+                        raise UpdateError(f"{name}, times cases: expected values below {self.ring.bound(num_sites):g}")
+                    total[start + low : start + low + len(ways)] += np.rint(ways, out=ways)
+                start += like.size
+            last = np.array([num_cases, num_cases * loss, seconds, 1]) * _COARSE * one
+            if not (np.abs(last) < limit).all():
+                raise UpdateError(f"cases, loss or seconds: expected values below {self.ring.bound(num_sites):g}")
+            total[start:] += np.rint(last)
+        return total.astype(np.int64).view(np.uint64).reshape(1, -1)
 
     def decode(self, total: Words) -> ModelUpdate:
         """See `Layout`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ _VALUES = 2**22  # of all sites together in a piece
 
 class FaultTolerant(Strategy):
     """A strategy for at most so many sites whose update may be anything; all others count the same."""
+
+    uses_shares: ClassVar[bool] = False
 
     faulty: int = Field(1, ge=1, le=1000, description="how many sites' updates may be wrong, or made to do harm")
 
@@ -70,10 +72,10 @@ def pieces(
         sites: whose, in the order of the rows.
         every: see `products_of_ways`.
     """
-    flat = [updates[site].array(name).reshape(-1)[::every] for site in sites]
     step = max(1, _VALUES // len(sites))
     for start in range(0, size, step):
-        yield start, np.stack([values[start : start + step] for values in flat])
+        cut = slice(start, start + step)  # of files, of which no more is read
+        yield start, np.stack([updates[site].array(name).reshape(-1)[::every][cut] for site in sites])
 
 
 def squared_distances(answers: Answers, sites: Sequence[str]) -> Floats:

@@ -18,7 +18,7 @@ from msfl_common.strategies.base import WEIGHTS, Answers, Arrays, Combination, S
 from msfl_common.strategies.base import Strategy as TrainingStrategy
 from msfl_common.strategies.declared import expect_like, expect_sets, parted_layers
 from msfl_common.strategies.sets import expect_moderate, flat_name, flattened, length, likes, parted, zeros
-from msfl_server.aggregation.combined import Combined, mean_loss, shares_of
+from msfl_server.aggregation.combined import Combined, is_by_cases, mean_loss, shares_of
 from msfl_server.aggregation.update_checks import moved, too_far, too_long
 from msfl_server.aggregation.update_figures import UpdateFigures, update_figures
 from msfl_server.aggregation.update_store import Moved, StoredUpdate
@@ -139,7 +139,7 @@ class Averaging:
         sites measure then says whether it is set back.
         """
         shares = shares_of(updates, self.max_share)
-        if self.strategy.sums_suffice and shares == shares_of(updates, 1.0):
+        if self.strategy.sums_suffice and is_by_cases(updates, self.max_share):
             together = None
             with suppress(UpdateError):
                 together = self._summed(weights, updates)
@@ -161,12 +161,8 @@ class Averaging:
 
     def _summed(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> ModelUpdate:
         layout = network_layout(self.strategy, weights)
-        total = layout.zeros()
-        for one in updates.values():
-            figures = (one.num_cases, one.train_loss, one.seconds)
-            for where, part in layout.parts(one.stored, figures, len(updates)):
-                total[:, where] += part
-        return layout.decode(total)
+        each = ((one.stored, (one.num_cases, one.train_loss, one.seconds)) for one in updates.values())
+        return layout.decode(layout.total(each, len(updates)))
 
     def _of_sum(self, weights: Weights, sets: Sets, update: ModelUpdate) -> Combined:
         return self._combined(weights, sets, {POOLED: Pooled(update)}, {POOLED: 1.0}, update.train_loss)

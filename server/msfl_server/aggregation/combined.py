@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from msfl_common.config.base import Task
+from msfl_common.messages.records import ValidationMetrics
 from msfl_common.models.weights import Weights
 from msfl_common.strategies.base import Sets
 from msfl_server.aggregation.update_checks import capped_shares
 from msfl_server.aggregation.update_store import StoredUpdate
+
+# By task, what a model is judged by at the sites, and what chance gives of it.
+JUDGED: dict[Task, tuple[str, float]] = {"lesion-segmentation": ("dsc", 0.0), "classification": ("auroc", 0.5)}
 
 
 @dataclass(frozen=True)
@@ -21,8 +27,42 @@ class Combined:
 
 
 def shares_of(updates: Mapping[str, StoredUpdate], max_share: float) -> dict[str, float]:
-    """Each site's share by its training cases, in alphabetical order; none is above `max_share`."""
-    return capped_shares({site: update.num_cases for site, update in updates.items()}, max_share)
+    """Each site's share by its weight or training cases, in alphabetical order; none is above `max_share`."""
+    return capped_shares(
+        {site: update.num_cases if update.weight is None else update.weight for site, update in updates.items()},
+        max_share,
+    )
+
+
+def is_by_cases(updates: Mapping[str, StoredUpdate], max_share: float) -> bool:
+    """Whether each site counts for its cases, neither weighted otherwise nor capped."""
+    unweighted = all(update.weight is None for update in updates.values())
+    return unweighted and shares_of(updates, max_share) == shares_of(updates, 1.0)
+
+
+def weighted(
+    updates: Mapping[str, StoredUpdate], weighting: str, validation: Mapping[str, ValidationMetrics], task: Task
+) -> dict[str, StoredUpdate]:
+    """Updates that count for what `rounds.weighting` says.
+
+    Args:
+        updates: by site.
+        weighting: see `Rounds`.
+        validation: each site's last, by site.
+        task: what the model learns.
+    """
+    if weighting == "equal":
+        return {site: replace(update, weight=1.0) for site, update in updates.items()}
+    errors = {site: _standard_error(validation.get(site), JUDGED[task][0]) for site in updates}
+    if weighting == "cases" or not all(error > 0 for error in errors.values()):
+        return dict(updates)
+    return {site: replace(update, weight=errors[site] ** -2) for site, update in updates.items()}
+
+
+def _standard_error(told: ValidationMetrics | None, metric: str) -> float:
+    """Of a site's metric; 0 where it is not known."""
+    estimate = told.estimates.get(metric) if told else None
+    return estimate.standard_error if estimate and math.isfinite(estimate.standard_error) else 0.0
 
 
 def mean_loss(updates: Mapping[str, StoredUpdate], max_share: float = 1.0) -> float:

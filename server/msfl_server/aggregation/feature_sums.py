@@ -15,6 +15,7 @@ from msfl_common.models.weights import Weights
 from msfl_common.secure_aggregation.ring import Words
 from msfl_common.strategies.base import Sets, SiteUpdate
 from msfl_common.strategies.base import Strategy as TrainingStrategy
+from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.strategies.sets import likes
 from msfl_server.aggregation.averaging import Pooled, applied
 from msfl_server.aggregation.combined import Combined, mean_loss, shares_of
@@ -78,7 +79,8 @@ class FeatureSums:
 
     def combine(self, weights: Weights, sets: Sets, updates: Mapping[str, StoredUpdate]) -> Combined:
         """See `Strategy`; where the sum suffices, it is the one that masked answers have."""
-        if self.strategy is not None and not self.strategy.sums_suffice and self._averages(weights):
+        needs_each = not (self.strategy or FedAvg()).sums_suffice or any(one.weight for one in updates.values())
+        if needs_each and self._averages(weights):
             shares = shares_of(updates, self.max_share)
             ordered = {site: updates[site] for site in shares}
             return self._by_strategy(weights, sets, ordered, shares, mean_loss(updates, self.max_share))
@@ -113,9 +115,8 @@ class FeatureSums:
     def _by_strategy(
         self, weights: Weights, sets: Sets, updates: Mapping[str, SiteUpdate], shares: Mapping[str, float], loss: float
     ) -> Combined:
-        assert self.strategy is not None
         layers = {name: weights[name] for name in self.answer_like(weights)}
-        made = applied(self.strategy, layers, sets, updates, shares)
+        made = applied(self.strategy or FedAvg(), layers, sets, updates, shares)
         after = {**weights, **made.weights}
         check_state(self.settings, after)
         return Combined(after, made.state, loss)

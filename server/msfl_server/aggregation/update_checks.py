@@ -107,7 +107,7 @@ def within_most(of_others: Iterable[float]) -> float:
     return ordered[(len(ordered) + 1) // 2]
 
 
-def capped_shares(cases: Mapping[str, int], most: float) -> dict[str, float]:
+def capped_shares(cases: Mapping[str, float], most: float) -> dict[str, float]:
     """Each site's share of the cases, in alphabetical order, none above `most`; the rest goes to the others by cases.
 
     Where `most` leaves no room, as with 0.3 and two sites, all sites count the same.

@@ -4,8 +4,8 @@ Of three or more sites, an update stands out
 
 - `long` or `short`: by its length, of three times the upper median of the others or more, or a third of the lower
   median or less;
-- `against`: its median cosine with the others is below -0.1 in this round and the one before, while theirs among
-  themselves is above 0.1. Late in a training, when updates are mostly noise and hardly agree, nothing stands out so;
+- `against`: its median cosine with the others is below -0.15 in this round and the one before, while theirs among
+  themselves is above 0.15. Late in a training, when updates are mostly noise and hardly agree, nothing stands out so;
 - `copy`: its cosine with another is above 0.99. Of honest sites, each has patients and patches of its own.
 
 It is named, and counts: what a site that stands out does to the model is the strategy's matter, and `update_checks`
@@ -30,7 +30,7 @@ from msfl_common.strategies.robust import Floats, products_of_ways
 Odd = Literal["long", "short", "against", "copy"]
 
 TIMES = 3.0
-AGAINST, AGREED = -0.1, 0.1
+AGAINST, AGREED = -0.15, 0.15
 COPY = 0.99
 _MOST_PRODUCTS = 2**33  # multiplications; of more, every so many-th value is looked at
 
@@ -61,6 +61,8 @@ def update_figures(
         earlier: the cosines of the round before, by site.
     """
     sites = sorted(updates)
+    if not sites:
+        return {}
     size = sum(value.size for value in before.values())
     every = max(1, size * len(sites) ** 2 // _MOST_PRODUCTS)
     products_SS = products_of_ways(before, updates, sites, every)

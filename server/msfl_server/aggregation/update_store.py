@@ -33,6 +33,7 @@ class StoredUpdate:
     Attributes:
         places: of each array, the position of its first value, and its shape.
         moved: how far it goes.
+        weight: what it counts for in a mean, where that is not its cases.
     """
 
     file: Path
@@ -42,6 +43,7 @@ class StoredUpdate:
     seconds: float
     places: Mapping[str, tuple[int, tuple[int, ...]]] = field(repr=False)
     moved: Moved = (0.0, 0.0)
+    weight: float | None = None
 
     def array(self, name: str, of: str = WEIGHTS) -> NDArray[Any]:
         """See `msfl_common.strategies.base.SiteUpdate`."""

@@ -114,7 +114,7 @@ class UpdateSummary(_Frozen):
     odd: Literal["long", "short", "against", "copy"] | None = Field(
         None,
         description="why it stands out, though it counts: three times as long as the others' or more, a third or less, "
-        "against theirs twice in a row (cosine below -0.1, theirs above 0.1), or the same as another (above 0.99)",
+        "against theirs twice in a row (cosine below -0.15, theirs above 0.15), or the same as another (above 0.99)",
         exclude_if=lambda value: value is None,
     )
 

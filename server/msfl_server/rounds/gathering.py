@@ -12,7 +12,7 @@ from msfl_common.config.study import Rounds
 from msfl_common.errors import FutileRunError, NoCaseOfClassError, RunError, UpdateError
 from msfl_common.messages.layouts import POOLED, update_layout
 from msfl_common.messages.records import pack_task
-from msfl_server.aggregation.combined import Combined
+from msfl_server.aggregation.combined import Combined, weighted
 from msfl_server.aggregation.update_checks import FACTS_STEP
 from msfl_server.aggregation.update_figures import UpdateFigures
 from msfl_server.aggregation.update_store import update_store
@@ -73,6 +73,7 @@ def gather_updates(this: OneRound, learners: Mapping[int, str]) -> Gathered:
         on_wait = partial(this.listener.on_wait, task.round, "training")
         answers = ask(this.grid, learners, question, task.round, rounds, on_wait)
         sent = {this.present[node]: update for node, update in answers.replies.items()}
+        sent = weighted(sent, rounds.weighting, before.state.validation, task.settings.task)
         try:
             usable = combine_usable(strategy, before.weights, before.sets, sent, rounds.quorum, earlier)
         except NoCaseOfClassError as error:

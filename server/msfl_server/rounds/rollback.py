@@ -9,11 +9,11 @@ from msfl_common.config.base import Task
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RunError
 from msfl_common.messages.records import ValidationMetrics
+from msfl_server.aggregation.combined import JUDGED
 from msfl_server.results.summary import SiteFailure
 from msfl_server.rounds.checkpoint import Checkpoint, read_checkpoint
 
 MOST_ROLLBACKS = 3
-_JUDGED: dict[Task, tuple[str, float]] = {"lesion-segmentation": ("dsc", 0.0), "classification": ("auroc", 0.5)}
 _WORTH_JUDGING = 0.2  # above chance: below it, a fall says nothing
 _LEFT = 0.1  # share of what it was above chance
 
@@ -24,7 +24,7 @@ def collapsed(task: Task, good: Mapping[str, ValidationMetrics], now: Mapping[st
     What it could do is Dice, or AUROC above 0.5, at the last good validation, where that was at least 0.2. One site
     that lies about its own figures is not enough among three.
     """
-    name, chance = _JUDGED[task]
+    name, chance = JUDGED[task]
     before = {site: told.estimates[name].mean - chance for site, told in good.items() if name in told.estimates}
     after = {site: told.estimates[name].mean - chance for site, told in now.items() if name in told.estimates}
     judges = [site for site in after if before.get(site, 0.0) >= _WORTH_JUDGING]

@@ -125,9 +125,8 @@ def federation(seed: int, num_sites: int, steps: int = 12) -> Federation:
 
 def run(of: Federation, settings: Mapping[str, object], attack: str = "", num_bad: int = 0) -> Course:
     """Train by a strategy; the first `num_bad` sites attack."""
-    quorum = len(of.sites) - num_bad
     content = {**of.study.model_dump(), "strategy": settings}
-    study = StudyConfig.model_validate({**content, "rounds": {"num_rounds": NUM_ROUNDS, "quorum": quorum}})
+    study = StudyConfig.model_validate({**content, "rounds": {"num_rounds": NUM_ROUNDS, "quorum": len(of.sites)}})
     strategy, network, course = strategy_of(study), build_network(study), Course()
     weights, sets, first = strategy.shared(get_weights(network)), {}, dict[str, Weights]()
     bad, earlier = [*of.sites][:num_bad], dict[str, float | None]()

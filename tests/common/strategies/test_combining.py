@@ -16,11 +16,13 @@ from msfl_common.strategies.base import Arrays
 from msfl_common.strategies.bulyan import Bulyan
 from msfl_common.strategies.fedadagrad import FedAdagrad
 from msfl_common.strategies.fedadam import FedAdam
+from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.strategies.fedyogi import FedYogi
 from msfl_common.strategies.geometric_median import GeometricMedian
 from msfl_common.strategies.krum import Krum
 from msfl_common.strategies.median import Median
 from msfl_common.strategies.multikrum import MultiKrum
+from msfl_common.strategies.qfedavg import FIRST_LOSS, QFedAvg
 from msfl_common.strategies.robust import FaultTolerant
 from msfl_common.strategies.trimmed_mean import TrimmedMean
 
@@ -167,6 +169,31 @@ def test_robust_rules_are_flowers(ours: Any, theirs: Any) -> None:
     made = ours.combine(answers_of(ours, before, updates)).weights
     for name, value in dict_of(made).items():
         assert made[name] == pytest.approx(arrays[name].numpy(), rel=1e-4, abs=1e-6), value
+
+
+def test_qfedavg_is_the_papers_and_flowers() -> None:
+    before, updates = drawn(4, seed=2)
+    losses, q, rate = (0.2, 1.5, 0.7, 0.0), 0.5, 0.25
+    sets = [{f"{FIRST_LOSS}/mean": np.array([loss], np.float32)} for loss in losses]
+    updates = [
+        Update(one.weights, one.num_cases, loss, own) for one, loss, own in zip(updates, losses, sets, strict=True)
+    ]
+    ours = QFedAvg(q=q, lipschitz=1 / rate)
+    answers = answers_of(ours, before, updates)
+    w, top, below = flat(before), 0.0, 0.0
+    for share, one, loss in zip(answers.shares.values(), updates, losses, strict=True):
+        d = (w - flat(one.weights)) / rate
+        top = top + share * max(loss, 1e-10) ** q * d
+        below += share * (q * max(loss, 1e-10) ** (q - 1) * d @ d + max(loss, 1e-10) ** q / rate)
+    assert flat(ours.combine(answers).weights) == pytest.approx(w - top / below, rel=1e-5)
+    theirs: Any = flower.QFedAvg(client_learning_rate=rate, q=q)
+    theirs.current_arrays = ArrayRecord(dict_of(before))
+    arrays, _ = theirs.aggregate_train(1, replies(updates))
+    equal = ours.combine(answers_of(ours, before, updates, equal=True)).weights
+    for name, value in arrays.items():
+        assert equal[name] == pytest.approx(value.numpy(), rel=1e-4, abs=1e-6)
+    near_0 = QFedAvg(q=1e-18).combine(answers).weights
+    assert flat(near_0) == pytest.approx(flat(FedAvg().combine(answers).weights), rel=1e-5)
 
 
 def test_bulyan_is_flowers_where_both_choose_the_same_sites() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import ModelUpdate
+from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.weights import Weights
 from msfl_common.strategies import STRATEGIES
 from msfl_common.strategies.base import Sets
@@ -21,12 +23,13 @@ from msfl_server.aggregation.update_store import StoredUpdate, update_store
 from msfl_server.rounds.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
 
 NUM_SITES = 7
-NAMES = ("model.0.conv.weight", "model.0.adn.N.weight", "model.1.conv.weight", "model.1.conv.bias")
+NETWORK = {"kind": "unet", "channels": (4, 8)}
 
 
+@lru_cache
 def first_weights() -> Weights:
-    rng = np.random.default_rng(0)
-    return {name: rng.normal(0, 1, (3, 4) if "conv.w" in name else 4).astype(np.float32) for name in NAMES}
+    """Of a network with names that strategies know."""
+    return get_weights(build_network(StudyConfig.model_validate({"name": "a", "network": NETWORK})))
 
 
 def one_round(averaging: Averaging, before: Checkpoint, number: int, folder: Path, backwards: bool) -> Checkpoint:
@@ -52,7 +55,12 @@ def same(ours: Weights, theirs: Weights) -> bool:
 
 @pytest.mark.parametrize("kind", STRATEGIES)
 def test_a_run_killed_after_its_second_round_goes_on_to_the_same_bits(tmp_path: Path, kind: str) -> None:
-    content = {"name": "a", "strategy": {"kind": kind}, "rounds": {"quorum": NUM_SITES, "num_rounds": 4}}
+    content = {
+        "name": "a",
+        "network": NETWORK,
+        "strategy": {"kind": kind},
+        "rounds": {"quorum": NUM_SITES, "num_rounds": 4},
+    }
     study = StudyConfig.model_validate(content)
     averaging = strategy_of(study)
     assert isinstance(averaging, Averaging)

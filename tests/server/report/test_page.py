@@ -23,7 +23,7 @@ from msfl_server.report.charts import between_sites
 from msfl_server.report.page import Overlay, render_table, write_report
 from msfl_server.research.simulation.harmonization_measures import CasesInOnePlace, measure_effect, spread_of
 from msfl_server.results.few_patients import metrics_of_few
-from msfl_server.results.summary import RoundSummary, SiteFailure, SiteMetric, Timing, summarise_metric
+from msfl_server.results.summary import RoundSummary, SiteFailure, SiteMetric, Timing, UpdateSummary, summarise_metric
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -166,6 +166,15 @@ def test_a_round_where_every_site_failed(tmp_path, summary, study):
     )
     text = page_of(write_report(tmp_path, summary.model_copy(update={"history": (failed,)}), study)).text
     assert "Ghent: NO_ANSWER" in text
+
+
+def test_updates_that_stood_out_are_named(tmp_path, summary, study):
+    odd = {"Ghent": UpdateSummary(norm=9.0, cosine=0.1, odd="long")}
+    first, *rest = (record.model_copy(update={"updates": odd}) for record in summary.history)
+    rounds = (first.model_copy(update={"updates": {}}), *rest)
+    text = page_of(write_report(tmp_path, summary.model_copy(update={"history": rounds}), study)).text
+    assert f"updates that stood out, though they count: Ghent ({len(rest)} round" in text
+    assert "stood out" not in page_of(write_report(tmp_path, summary, study)).text
 
 
 def test_a_metric_without_an_interval(tmp_path, summary, study):

@@ -8,7 +8,7 @@ import pytest
 
 from msfl_common.system import progress
 from msfl_common.system.progress import busy
-from msfl_server.results.summary import RoundSummary
+from msfl_server.results.summary import RoundSummary, UpdateSummary
 from msfl_server.run.display import run_display
 
 
@@ -52,6 +52,17 @@ def test_the_rounds_of_each_stage_stand_below_its_name(capsys: pytest.CaptureFix
         "rounds of the outcome, at most 3",
         line,
     ]
+
+
+def test_an_update_that_stands_out_is_named_with_why(capsys: pytest.CaptureFixture[str]) -> None:
+    updates = {"a": UpdateSummary(norm=1.0, cosine=-0.4, odd="against"), "b": UpdateSummary(norm=1.0, cosine=0.5)}
+    record = RoundSummary(
+        round=1, train_loss=1, metrics={}, sites_ok=("a", "b"), sites_failed=(), seconds=1, updates=updates
+    )
+    with run_display(2) as display:
+        display.show(record)
+    line = "round   1  loss 1.000  2 of 2 sites  1.0 s  a: its update stands out (against)"
+    assert capsys.readouterr().err.splitlines() == [line]
 
 
 def test_what_takes_seconds_is_said_and_what_does_not_is_not(
