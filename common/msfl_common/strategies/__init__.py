@@ -14,6 +14,7 @@ from msfl_common.strategies.fedbn import FedBN
 from msfl_common.strategies.feddyn import FedDyn
 from msfl_common.strategies.fedprox import FedProx
 from msfl_common.strategies.fedrep import FedRep
+from msfl_common.strategies.finetune import FineTune
 from msfl_common.strategies.scaffold import Scaffold
 
 # A line for each.
@@ -26,6 +27,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "ditto": Ditto,
     "fedrep": FedRep,
     "feddyn": FedDyn,
+    "finetune": FineTune,
 }
 
 

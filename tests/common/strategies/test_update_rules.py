@@ -27,6 +27,8 @@ from tests.common.strategies.quadratic import (
 )
 
 from msfl_common.errors import ConfigError
+from msfl_common.messages.layouts import network_layout
+from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.network import get_weights
 from msfl_common.strategies import STRATEGIES
 from msfl_common.strategies.declared import parted_layers
@@ -36,6 +38,8 @@ from msfl_common.strategies.feddyn import FedDyn
 from msfl_common.strategies.fedprox import FedProx
 from msfl_common.strategies.fedrep import FedRep
 from msfl_common.strategies.scaffold import Scaffold
+from msfl_common.strategies.sets import flattened
+from msfl_server.aggregation.averaging import Averaging
 
 SITES = range(len(CASES))
 Direction = Callable[[Floats, int], Floats]  # weights and step to the gradient that is gone along
@@ -147,6 +151,21 @@ def test_a_round_that_is_trained_again_after_a_kill_comes_to_the_same_bits(tmp_p
     kept = [sorted(run.folder.rglob("*.safetensors")) for run in (once, twice)]
     assert [path.read_bytes() for path in kept[0]] == [path.read_bytes() for path in kept[1]]
     assert bool(kept[0]) == (kind in {"scaffold", "fedbn", "ditto", "fedrep", "feddyn"})
+
+
+@pytest.mark.parametrize("kind", [kind for kind, strategy in STRATEGIES.items() if strategy.sums_suffice])
+def test_the_sum_that_masks_show_comes_to_the_same_bits(tmp_path: Path, kind: str) -> None:
+    federation = Federation(STRATEGIES[kind](), tmp_path)  # type: ignore[call-arg]
+    before = Averaging(federation.strategy).shared(named(START_P))
+    answers = federation.round(1)
+    layout = network_layout(federation.strategy, before)
+    total = layout.zeros()
+    for site, answer in answers.items():
+        total += layout.encode(ModelUpdate(answer, CASES[site], 1.0, 1.0), len(answers))
+    summed = Averaging(federation.strategy).combine_sum(before, {}, total)
+    assert all(np.array_equal(summed.weights[name], value) for name, value in federation.weights.items())
+    flat = [flattened({}, sets) for sets in (summed.sets, federation.sets)]
+    assert all(np.array_equal(flat[1][name], value) for name, value in flat[0].items())
 
 
 def test_networks_without_normalisation_or_with_a_head_alone_are_refused_by_name() -> None:
