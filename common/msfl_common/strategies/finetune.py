@@ -26,3 +26,8 @@ class FineTune(Strategy):
     rate_share: float = Field(
         0.3, gt=0, le=1, description="learning rate at the start of them, as a share of that of the rounds"
     )
+
+    @property
+    def acts_at_sites(self) -> bool:
+        """See `Strategy`: when the rounds are over."""
+        return True
