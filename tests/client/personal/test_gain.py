@@ -19,10 +19,12 @@ from msfl_client.personal.arms import Own, alone, own_of_model, own_of_study, tu
 from msfl_client.personal.gain import Means, compare, measure_gain
 from msfl_client.personal.page import write_page
 from msfl_client.personal.record import FIGURES, LOCAL, PERSONAL, SHARED, TUNED, read_gain
+from msfl_client.training.site_strategy import site_strategy
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig, parse_study
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, RefusedError
 from msfl_common.models.model_folder import load_model
+from msfl_common.models.network import build_network, get_weights
 from msfl_common.strategies.finetune import FineTune
 from msfl_server.rounds.loop import run_rounds
 
@@ -134,6 +136,23 @@ def test_fine_tuning_is_the_rounds_steps_at_a_share_of_their_rate() -> None:
     assert (num_rounds, tuning.rounds.num_rounds, tuning.strategy) == (3, 3, None)
     assert tuning.training.learning_rate == pytest.approx(0.2 * 0.01)
     assert alone(study).training == study.training
+
+
+def test_where_layers_stay_the_sites_own_are_put_to_the_shared_ones(tmp_path: Path) -> None:
+    study, site = with_strategy(STUDY, "fedbn"), SiteConfig(name="a", data=(tmp_path,), state=tmp_path / "state")
+    first = get_weights(build_network(study))
+    kept = site_strategy(site.state, study, first, study.name)
+    stays, shared = set(kept.stays), {name: value + 1 for name, value in first.items() if name in kept.shared}
+    kept.keep_final(shared)
+    kept.end(kept.begin(shared, 2), {name: value + 2 for name, value in first.items()})
+    own = own_of_study(site, study)
+    assert own.has_layers_of_its_own
+    assert own.personal is None
+    assert all(np.array_equal(value, first[name] + (2 if name in stays else 1)) for name, value in own.shared.items())
+    assert all(path.stat().st_mode & 0o077 == 0 for path in kept.folder.iterdir())
+    (kept.folder / "final.safetensors").write_bytes(b"half")
+    with pytest.raises(RefusedError, match=r"final\.safetensors: what this site keeps cannot be read"):
+        own_of_study(site, study)
 
 
 def test_a_study_that_is_not_over_and_one_of_an_outcome_are_refused_by_name(tmp_path: Path) -> None:
