@@ -181,7 +181,10 @@ class SegmentationLearner:
         """See `Learner`; on the patients' own grids in the last round alone, as that takes longer than the network."""
         start = time.monotonic()
         set_weights(self.network, self.strategy.whole(weights, task.round))
-        truths = self.validation_truths() if task.round == task.settings.rounds.num_rounds else ()
+        is_last = task.round == task.settings.rounds.num_rounds
+        if is_last:
+            self.strategy.keep_final(weights)
+        truths = self.validation_truths() if is_last else ()
         rows = validate(self.network, self.validation_cases, task.study, self.device, on_case, truths)
         return self._told(rows, time.monotonic() - start)
 

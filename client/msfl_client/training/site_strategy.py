@@ -8,6 +8,7 @@ again, after a kill or because it is asked for once more, starts where it did th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,20 +17,22 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from msfl_client.training.bounded_update import bounded_update
 from msfl_client.training.rates import rate_at
 from msfl_client.training.steps import Influence, influence_of, trained_parameters
 from msfl_common.config.optimisation import settings_sha256
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError, UpdateError, reason
 from msfl_common.models.network import get_weights, set_weights
-from msfl_common.models.weights import STATISTICS, Weights, check_weights, to_safetensors
+from msfl_common.models.weights import Weights, check_weights, to_safetensors
 from msfl_common.strategies.base import Arrays, Local, SetLike, Strategy, Trained
 from msfl_common.strategies.declared import LAYERS, PERSONAL, expect_finished, expect_sets, parted_layers
 from msfl_common.strategies.fedavg import FedAvg
-from msfl_common.strategies.sets import expect_moderate, flat_name, flattened, length, likes, parted, shape_only, zeros
+from msfl_common.strategies.sets import expect_moderate, flat_name, flattened, likes, parted, shape_only, zeros
 from msfl_common.system.files import private_folder, write_bytes
 
 FOLDER = "strategy"
+_FINAL = "final.safetensors"
 _SENT = "sent:"  # before the names of sets that came, in a file that holds those that are kept, too
 _CAME = "came:"  # the set of the shared weights as they came, there where a start's own are others
 
@@ -173,6 +176,23 @@ class SiteStrategy:
         """
         return self._read(number).get(PERSONAL) if self.strategy.trains_personal else None
 
+    def keep_final(self, shared: Weights) -> None:
+        """Write down the shared weights of the last round, for the site's own use; a full disk costs no answer."""
+        with suppress(OSError):
+            private_folder(self.folder, within=self.folder.parents[2])  # the state folder
+            write_bytes(self.folder / _FINAL, to_safetensors(shared), secret=True)
+
+    def final(self) -> Weights | None:
+        """What `keep_final` wrote down; None where there is nothing.
+
+        Raises:
+            RefusedError: it cannot be read.
+        """
+        path = self.folder / _FINAL
+        return (
+            _read_arrays(path, self.shared, "let it be sent again, or name the model folder") if path.exists() else None
+        )
+
     def end(self, start: Start, after: Weights, own: Weights | None = None) -> Weights:
         """The answer to a round, as `answer_like`; what the site keeps is on its disk when this returns.
 
@@ -230,15 +250,8 @@ class SiteStrategy:
         rounds = [number for number in self._rounds() if number <= last] if declared else []
         if not rounds:
             return {**zeros(self._kept), **({LAYERS: self.stays} if self.stays else {})}
-        path, like = self._file(rounds[-1]), flattened({}, likes(declared))
-        try:
-            stored = load_file(path)
-            check_weights({name: stored[name] for name in like}, like)
-        except (OSError, KeyError, SafetensorError, UpdateError) as error:
-            fix = "restore it from a backup, or let the study begin anew with `msfl-client reset-answers`"
-            raise RefusedError(
-                Code.INTERNAL, f"{path}: what this site keeps cannot be read ({reason(error)}); {fix}"
-            ) from None
+        fix = "restore it from a backup, or let the study begin anew with `msfl-client reset-answers`"
+        stored = _read_arrays(self._file(rounds[-1]), flattened({}, likes(declared)), fix)
         return parted(stored, {}, declared)[1]
 
     def _write(self, number: int, kept: Mapping[str, Arrays]) -> None:
@@ -260,27 +273,20 @@ class SiteStrategy:
         return self.folder / f"{number:06d}.safetensors"
 
 
-def bounded_update(before: Weights, after: Weights, most: float | None) -> Weights:
-    """Weights no further than `most` from those before: a longer way there is gone in part, in its direction.
-
-    Args:
-        before: as they were sent.
-        after: after training.
-        most: longest way of what is learned (L2 norm); running statistics go the same part of theirs. None: any.
+def _read_arrays(path: Path, like: Weights, fix: str) -> Weights:
+    """Arrays of a file that this site wrote, as they must be.
 
     Raises:
-        RefusedError: a value is not finite.
+        RefusedError: they cannot be read.
     """
-    if most is None:
-        return after
-    with np.errstate(all="ignore"):
-        ways = {name: value.astype(np.float64) - before[name] for name, value in after.items()}
-        long = length({name: way for name, way in ways.items() if not name.endswith(STATISTICS)})
-    if not np.isfinite(long):
-        raise RefusedError(Code.TRAINING_DIVERGED, "the update is not finite")
-    if long <= most:
-        return after
-    return {name: (before[name] + most / long * way).astype(before[name].dtype) for name, way in ways.items()}
+    try:
+        stored = load_file(path)
+        arrays = {name: stored[name] for name in like}
+        check_weights(arrays, like)
+    except (OSError, KeyError, SafetensorError, UpdateError) as error:
+        text = f"{path}: what this site keeps cannot be read ({reason(error)}); {fix}"
+        raise RefusedError(Code.INTERNAL, text) from None
+    return arrays
 
 
 def read_start(path: Path, study: StudyConfig, number: int, weights: Weights) -> Start | None:

@@ -18,6 +18,7 @@ from msfl_common.strategies.feddyn import FedDyn
 from msfl_common.strategies.fedprox import FedProx
 from msfl_common.strategies.fedrep import FedRep
 from msfl_common.strategies.fedyogi import FedYogi
+from msfl_common.strategies.finetune import FineTune
 from msfl_common.strategies.geometric_median import GeometricMedian
 from msfl_common.strategies.krum import Krum
 from msfl_common.strategies.median import Median
@@ -30,6 +31,13 @@ from msfl_common.strategies.trimmed_mean import TrimmedMean
 STRATEGIES: dict[str, type[Strategy]] = {
     "fedavg": FedAvg,
     "fedavgm": FedAvgM,
+    "fedprox": FedProx,
+    "scaffold": Scaffold,
+    "fedbn": FedBN,
+    "ditto": Ditto,
+    "fedrep": FedRep,
+    "feddyn": FedDyn,
+    "finetune": FineTune,
     "fedadam": FedAdam,
     "fedyogi": FedYogi,
     "fedadagrad": FedAdagrad,
@@ -40,12 +48,6 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "multikrum": MultiKrum,
     "bulyan": Bulyan,
     "geometric-median": GeometricMedian,
-    "fedprox": FedProx,
-    "scaffold": Scaffold,
-    "fedbn": FedBN,
-    "ditto": Ditto,
-    "fedrep": FedRep,
-    "feddyn": FedDyn,
 }
 
 

@@ -6,9 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from msfl_common.strategies.base import Arrays, Strategy
-
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+from msfl_common.strategies.base import STATISTICS, Arrays, Strategy
 
 
 class FedBN(Strategy):
@@ -32,7 +30,7 @@ class FedBN(Strategy):
             for name, value in weights.items()
             if name.endswith(".weight") and value.ndim == 1 and _shape(weights, name) == value.shape
         }
-        return frozenset(name for name in weights if name.endswith(_STATISTICS) or name.rpartition(".")[0] in layers)
+        return frozenset(name for name in weights if name.endswith(STATISTICS) or name.rpartition(".")[0] in layers)
 
 
 def _shape(weights: Arrays, weight: str) -> tuple[int, ...] | None:

@@ -27,6 +27,8 @@ from tests.common.strategies.quadratic import (
 )
 
 from msfl_common.errors import ConfigError
+from msfl_common.messages.layouts import network_layout
+from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.network import get_weights
 from msfl_common.strategies import STRATEGIES
 from msfl_common.strategies.declared import parted_layers
@@ -36,8 +38,11 @@ from msfl_common.strategies.feddyn import FedDyn
 from msfl_common.strategies.fedprox import FedProx
 from msfl_common.strategies.fedrep import FedRep
 from msfl_common.strategies.scaffold import Scaffold
+from msfl_common.strategies.sets import flattened
+from msfl_server.aggregation.averaging import Averaging
 
 SITES = range(len(CASES))
+AT_SITES = [kind for kind, strategy in STRATEGIES.items() if strategy().acts_at_sites and not strategy.asks_loss]  # type: ignore[call-arg]
 Direction = Callable[[Floats, int], Floats]  # weights and step to the gradient that is gone along
 
 
@@ -132,10 +137,6 @@ def test_ditto(tmp_path: Path) -> None:
         assert close(vector({name: own[name] for name in named(START_P)}), v[i])
 
 
-# Others leave sites as they are, and are resumed in `tests/server/aggregation/test_resumed_strategies.py`.
-AT_SITES = [kind for kind, of in STRATEGIES.items() if of().acts_at_sites and not of.asks_loss]  # type: ignore[call-arg]
-
-
 @pytest.mark.parametrize("kind", AT_SITES)
 def test_a_round_that_is_trained_again_after_a_kill_comes_to_the_same_bits(tmp_path: Path, kind: str) -> None:
     """Each round's sites are made anew, as after a restart; in the second run, all rounds are trained twice."""
@@ -151,6 +152,21 @@ def test_a_round_that_is_trained_again_after_a_kill_comes_to_the_same_bits(tmp_p
     kept = [sorted(run.folder.rglob("*.safetensors")) for run in (once, twice)]
     assert [path.read_bytes() for path in kept[0]] == [path.read_bytes() for path in kept[1]]
     assert bool(kept[0]) == (kind in {"scaffold", "fedbn", "ditto", "fedrep", "feddyn"})
+
+
+@pytest.mark.parametrize("kind", AT_SITES)
+def test_the_sum_that_masks_show_comes_to_the_same_bits(tmp_path: Path, kind: str) -> None:
+    federation = Federation(STRATEGIES[kind](), tmp_path)  # type: ignore[call-arg]
+    before = Averaging(federation.strategy).shared(named(START_P))
+    answers = federation.round(1)
+    layout = network_layout(federation.strategy, before)
+    total = layout.zeros()
+    for site, answer in answers.items():
+        total += layout.encode(ModelUpdate(answer, CASES[site], 1.0, 1.0), len(answers))
+    summed = Averaging(federation.strategy).combine_sum(before, {}, total)
+    assert all(np.array_equal(summed.weights[name], value) for name, value in federation.weights.items())
+    flat = [flattened({}, sets) for sets in (summed.sets, federation.sets)]
+    assert all(np.array_equal(flat[1][name], value) for name, value in flat[0].items())
 
 
 def test_networks_without_normalisation_or_with_a_head_alone_are_refused_by_name() -> None:
