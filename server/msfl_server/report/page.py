@@ -31,7 +31,16 @@ from msfl_server.report.charts import (
     overlay_png,
 )
 from msfl_server.report.classification import classification_section
-from msfl_server.report.figures import curves, forest, is_compared, legend, metric_rows, round_rows
+from msfl_server.report.figures import (
+    curves,
+    forest,
+    is_compared,
+    legend,
+    metric_rows,
+    not_compared,
+    round_rows,
+    without_each,
+)
 from msfl_server.report.harmonization import harmonization_section
 from msfl_server.report.overview import exclusions, plain_summary, what_left
 from msfl_server.report.shell import render
@@ -86,6 +95,8 @@ def write_report(
         legend=legend(summary),
         spacing_mm=study.inputs.spacing_mm,
         forests=[forest(name, metric) for name, metric in _in_order(summary) if is_compared(summary, name, metric)],
+        without_each=without_each(summary),
+        not_compared=not_compared(summary),
         site_columns=[axis_label(name) for name, _ in _in_order(summary)],
         site_rows=_site_rows(summary),
         classification=classification_section(summary, study),
