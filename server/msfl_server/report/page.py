@@ -42,7 +42,7 @@ from msfl_server.report.figures import (
     without_each,
 )
 from msfl_server.report.harmonization import harmonization_section
-from msfl_server.report.overview import exclusions, plain_summary, what_left
+from msfl_server.report.overview import exclusions, limits, plain_summary, what_left
 from msfl_server.report.shell import render
 from msfl_server.results.few_patients import counted, say_few, say_sites
 from msfl_server.results.harmonization_effect import HarmonizationEffect
@@ -89,6 +89,7 @@ def write_report(
         masked=say_masked(summary),
         plain=plain_summary(summary, study),
         excluded=exclusions(summary),
+        limits=limits(summary),
         left=what_left(out),
         tiles=_tiles(summary),
         curves=curves(summary),
