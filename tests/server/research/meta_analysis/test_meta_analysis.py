@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,16 @@ def test_eggers_test_is_least_squares_of_statsmodels():
     assert (egger.intercept, egger.standard_error, egger.p) == pytest.approx(
         (oracle.params[0], oracle.bse[0], oracle.pvalues[0])
     )
+
+
+def test_groups_are_compared_with_one_tau2_within_all():
+    told = Studies(tuple("abcd"), np.array([1.0, 3.0, 6.0, 10.0]), np.ones(4), groups={"x": ("p", "p", "q", "q")})
+    groups = analyse(told).subgroups["x"]
+    # Fixed: means 2 and 8 of variance 1/2. Random: Q of 2 and 8 within, tau2 = (10 - 2) / 2 = 4, variance 5/2.
+    assert groups.between_fixed.q == pytest.approx(36.0)
+    assert groups.between_random.q == pytest.approx(7.2)
+    alone = analyse(replace(told, groups={"x": tuple("pqrs")})).subgroups["x"]
+    assert alone.between_random is None
 
 
 def test_studies_that_agree_are_taken_as_fixed():
