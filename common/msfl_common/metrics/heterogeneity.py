@@ -236,7 +236,7 @@ def _quantile_by_chance(sites: _Sites) -> float | None:
     """The 95% quantile of Q where sites do not differ and their variances are estimates; None where they are known."""
     if not np.isfinite(sites.freedom_S).all():
         return None
-    weights_RS, means_RS = _replicates(sites)
+    weights_RS, means_RS = _replicates(sites, _NUM_REPLICATES)
     common_R = (weights_RS * means_RS).sum(axis=1, keepdims=True) / weights_RS.sum(axis=1, keepdims=True)
     return float(np.quantile((weights_RS * (means_RS - common_R) ** 2).sum(axis=1), 0.95))
 
@@ -245,15 +245,15 @@ def _quantiles_without_each(sites: _Sites) -> list[float | None]:
     """The same of all sites but one, of the same replicates for each."""
     if not np.isfinite(sites.freedom_S).all():
         return [None] * len(sites.names)
-    weights_RS, means_RS = _replicates(sites)
+    weights_RS, means_RS = _replicates(sites, _NUM_REPLICATES // 4)
     weight_RS, sum_RS, squares_RS = (_of_others(weights_RS * means_RS**power) for power in (0, 1, 2))
     quantiles: list[float | None] = np.quantile(squares_RS - sum_RS**2 / weight_RS, 0.95, axis=0).tolist()
     return quantiles
 
 
-def _replicates(sites: _Sites) -> tuple[Floats, Floats]:
+def _replicates(sites: _Sites, num: int) -> tuple[Floats, Floats]:
     rng = np.random.default_rng(_SEED)
-    means_RS = rng.normal(0, np.sqrt(sites.own_S), (_NUM_REPLICATES, len(sites.names)))
+    means_RS = rng.normal(0, np.sqrt(sites.own_S), (num, len(sites.names)))
     return sites.freedom_S / (sites.own_S * rng.chisquare(sites.freedom_S, means_RS.shape)), means_RS
 
 

@@ -45,6 +45,7 @@ from msfl_server.report.figures import (
 from msfl_server.report.harmonization import harmonization_section
 from msfl_server.report.overview import exclusions, limits, plain_summary, what_left
 from msfl_server.report.shell import render
+from msfl_server.results.compare_sites import compared
 from msfl_server.results.few_patients import counted, say_few, say_sites
 from msfl_server.results.harmonization_effect import HarmonizationEffect
 from msfl_server.results.settings import flat_settings
@@ -81,6 +82,7 @@ def write_report(
     Returns:
         The page's path.
     """
+    summary = summary.model_copy(update={"metrics": compared(summary.task, summary.metrics)})  # of an earlier version
     page = render(
         "report.html.j2",
         summary=summary,
