@@ -60,6 +60,7 @@ MEANINGS = {
     "--every-visit": "all visits of a patient",
     "--image": "an image of a contrast, outside of any BIDS folder",
     "--models": "how many models an audit trains and attacks",
+    "--subgroup": "a column of groups that are compared",
     "--subject": "patients to look at alone",
     "--threshold": "the probability from which on something is lesion, or of a class",
     "--visit": "visits to look at alone",
@@ -117,7 +118,7 @@ MEANINGS = {
 }
 PLACES = {
     "BIDS", "COHORT_DIR", "DICOM", "KEY_FILE", "KIT.zip", "NAME", "RUN_DIR", "SITE.yaml", "SITE_DIR", "SITE_NAME",
-    "STUDY", "STUDY.yaml", "STUDY_DIR", "STUDY_NAME",
+    "STUDY", "STUDY.yaml", "STUDY_DIR", "STUDY_NAME", "TABLE.tsv",
 }  # fmt: skip
 
 

@@ -98,6 +98,8 @@ SERVER = (
     "simulate study.yaml --site READ --dry-run",
     "report ENTER",
     "compare ENTER cohort",
+    "meta-analysis READ",
+    "meta-analysis studies.tsv --output FILL",
     "init FILL --host localhost",
     "init new --host localhost --study READ",
     "init new --host localhost --offline-ca FILL",
@@ -174,6 +176,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = init_study(world / "study", ServerConfig(hosts=("localhost",)), world / "study.yaml")
     take_over(add_site(study, "a", world / "site" / "site.key.pub"), load_site(world / "site" / "site.yaml"))
     rows = [f"sub-{number:02}\t{number / 7:.3f}\t{('RR', 'SP')[number % 2]}" for number in range(20)]
+    (world / "studies.tsv").write_text("study\testimate\tse\na\t.5\t.1\nb\t.6\t.1\n")
     (world / "table.tsv").write_text("\n".join(["participant_id\tx\tms_course", *rows]) + "\n")
     segmentation = StudyConfig(name="pilot", network=UNet(channels=(2, 4)), training=Training(patch_voxels=8))
     save_model(

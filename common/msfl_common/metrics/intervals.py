@@ -99,15 +99,20 @@ def mean_interval(mean: float, standard_error: float, freedom: float, bounds: Bo
     if not standard_error > 0 or not low < mean < high:
         return math.nan, math.nan
     margin = t95(freedom) * standard_error
+    return shifted(mean, -margin, bounds), shifted(mean, margin, bounds)
+
+
+def shifted(mean: float, step: float, bounds: Bounds) -> float:
+    """Where a mean between its bounds comes to when it moves by so much on the scale of `mean_interval`."""
+    low, high = bounds
+    end, ends = mean + step, (min, max)[step > 0]
     if math.isfinite(low) and math.isfinite(high):
-        odds, step = (mean - low) / (high - mean), margin * (high - low) / ((mean - low) * (high - mean))
-        ends = [odds * math.exp(min(max(sign * step, -700), 700)) for sign in (-1, 1)]
-        first, last = low + (high - low) * ends[0] / (1 + ends[0]), high - (high - low) / (1 + ends[1])
-        return min(first, mean), max(last, mean)  # of values that differ by rounding, the ends would too
-    if math.isfinite(low):
-        step = min(margin / (mean - low), 700)
-        return low + (mean - low) * math.exp(-step), low + (mean - low) * math.exp(step)
-    return mean - margin, mean + margin
+        change = step * (high - low) / ((mean - low) * (high - mean))
+        odds = (mean - low) / (high - mean) * math.exp(min(max(change, -700), 700))
+        end = low + (high - low) * odds / (1 + odds) if step < 0 else high - (high - low) / (1 + odds)
+    elif math.isfinite(low):
+        end = low + (mean - low) * math.exp(min(max(step / (mean - low), -700), 700))
+    return ends(end, mean)  # of values that differ by rounding, the end would too
 
 
 def mean_estimate(values: ArrayLike, patients: Sequence[str], bounds: Bounds = (-math.inf, math.inf)) -> Estimate:

@@ -21,6 +21,7 @@ from msfl_server.cli.research.audit import commands as audit_commands
 from msfl_server.cli.research.cohort import commands as cohort_commands
 from msfl_server.cli.research.compare import commands as compare_commands
 from msfl_server.cli.research.cross_validation import commands as cross_validation_commands
+from msfl_server.cli.research.meta_analysis import commands as meta_analysis_commands
 from msfl_server.cli.research.pipelines import commands as pipelines_commands
 from msfl_server.cli.research.simulate import commands as simulate_commands
 from msfl_server.cli.study import commands as study_commands
@@ -33,6 +34,7 @@ app = make_program(
     federation_commands,
     ledger_commands,
     compare_commands,
+    meta_analysis_commands,
     cohort_commands,
     simulate_commands,
     cross_validation_commands,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +22,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from msfl_common.metrics.heterogeneity import MetaAnalysis, meta_analysis
-from msfl_common.metrics.intervals import Z95, Estimate
 from msfl_common.metrics.registry import ALL_METRICS
-from msfl_server.results.summary import MetricSummary, has_enough
+from msfl_server.results.between_sites import BetweenSites
+from msfl_server.results.summary import MetricSummary
 
 # Okabe and Ito's colours, told apart by colour-blind readers and legible on white and on black.
 SITE_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#8C8CD9", "#B0A030")
@@ -98,16 +96,19 @@ def learning_curve(name: str, pooled: Mapping[int, float], per_site: Mapping[str
         return inline_svg(figure, name)
 
 
-def forest_plot(name: str, metric: MetricSummary, mean_of: str | None = None) -> str:
-    """A metric site by site with 95% intervals, and the pooled and random-effects means, as inline SVG.
+def forest_plot(
+    name: str, metric: MetricSummary, mean_of: str | None = None, analysis: BetweenSites | None = None
+) -> str:
+    """A metric site by site with 95% intervals, and its means over cases and over sites, as inline SVG.
 
-    Where rows are something else than sites, `mean_of` names their mean, and there is no other.
+    Where rows are something else than sites, `mean_of` names their mean, and there is no other. A prediction interval
+    of `analysis` is a line below its random-effects mean.
     """
-    analysis = between_sites(name, metric) if mean_of is None else None
-    if analysis and analysis.num_sites < 3:  # an interval of two sites is twelve times as wide as they are apart
-        analysis = None
     rows = list(metric.per_site.items())
-    num_rows = len(rows) + (2 if analysis else 1)
+    means = [] if analysis is None else [("Fixed effect", analysis.fixed), ("Random effects", analysis.random)]
+    known = [(label, mean) for label, mean in means if mean is not None]
+    low, high = (None, None) if analysis is None else (analysis.prediction_low, analysis.prediction_high)
+    num_rows = len(rows) + 1 + len(known) + (low is not None)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.9, 0.8 + 0.32 * num_rows), layout="constrained")
         axes = figure.add_subplot()
@@ -116,47 +117,38 @@ def forest_plot(name: str, metric: MetricSummary, mean_of: str | None = None) ->
             if site.ci95_low is not None and site.ci95_high is not None:
                 axes.plot([site.ci95_low, site.ci95_high], [row, row], color=INK, linewidth=1.3)
             axes.plot(site.mean, row, "s", color=INK, markersize=4 + 5 * (site.num_cases / largest) ** 0.5)
-            _row_text(axes, row, site.mean, site.ci95_low, site.ci95_high)
+            row_text(axes, row, site.mean, site.ci95_low, site.ci95_high)
         labels = [f"{site}  (n = {at_site.num_cases})" for site, at_site in rows]
         labels.append(mean_of or "Pooled over cases")
-        _diamond(axes, len(rows), metric.mean, metric.ci95_low, metric.ci95_high, filled=True)
-        if analysis:
-            _diamond(
-                axes,
-                len(rows) + 1,
-                analysis.random,
-                analysis.random_low,
-                analysis.random_high,
-                filled=False,
-            )
-            labels.append("Random effects")
-        axes.axvline(metric.mean, color=ACCENT, linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.axhline(len(rows) - 0.5, color=LINE, linewidth=1)
-        axes.set_yticks(range(num_rows), labels)
-        axes.set_ylim(num_rows - 0.4, -0.6)
+        diamond(axes, len(rows), metric.mean, metric.ci95_low, metric.ci95_high, filled=True)
+        for label, mean in known:
+            diamond(axes, len(labels), mean.mean, mean.ci95_low, mean.ci95_high, filled=False)
+            labels.append(label)
+        if low is not None and high is not None:
+            prediction_line(axes, len(labels), low, high)
+            labels.append("A further site")
+        finish_forest(axes, labels, len(rows), metric.mean)
         axes.set_xlabel(axis_label(name))
-        axes.grid(visible=False, axis="y")
-        axes.spines["left"].set_visible(False)
         return inline_svg(figure, f"forest-{name}")
 
 
-def between_sites(name: str, metric: MetricSummary) -> MetaAnalysis | None:
-    """`meta_analysis` of the sites that have patients enough for an interval; None where all together have not.
+def finish_forest(axes: Axes, labels: Sequence[str], num_rows: int, mean: float) -> None:
+    """Labels of a forest plot's rows, a line at the mean, and one below the rows that are no means."""
+    axes.axvline(mean, color=ACCENT, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.axhline(num_rows - 0.5, color=LINE, linewidth=1)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
 
-    Standard errors that earlier versions did not keep come from the intervals' widths: Cochrane's rule (Handbook,
-    section 6.3.1), the width of a 95% interval over twice 1.96.
-    """
-    estimates = {}
-    for site, at in metric.per_site.items():
-        if not has_enough(ALL_METRICS[name], at.num_patients):
-            continue
-        error = math.nan if at.standard_error is None else at.standard_error
-        if at.standard_error is None and at.ci95_low is not None and at.ci95_high is not None:
-            error = (at.ci95_high - at.ci95_low) / (2 * Z95)
-        estimates[site] = Estimate(at.mean, at.num_cases, error, math.nan, math.nan, at.num_patients)
-    if metric.ci95_low is None:
-        return None
-    return meta_analysis(estimates, ALL_METRICS[name].spread, ALL_METRICS[name].interval_range)
+
+def prediction_line(axes: Axes, row: int, low: float, high: float, digits: int = 2) -> None:
+    """Where a further site's, or study's, value lies: a broad line."""
+    axes.plot([low, high], [row, row], color=ACCENT, linewidth=5, alpha=0.45, solid_capstyle="butt")
+    axes.text(
+        1.02, row, f"{low:.{digits}f} to {high:.{digits}f}", transform=axes.get_yaxis_transform(), va="center",
+        fontsize=8.5,
+    )  # fmt: skip
 
 
 def overlay_png(overlay: Overlay) -> str:
@@ -207,16 +199,22 @@ def format_interval(name: str, low: float | None, high: float | None) -> str:
     return f"{format_value(name, low)} to {format_value(name, high)}"
 
 
-def _diamond(axes: Axes, row: int, mean: float, low: float | None, high: float | None, *, filled: bool) -> None:
+def diamond(
+    axes: Axes, row: int, mean: float, low: float | None, high: float | None, *, filled: bool, digits: int = 2
+) -> None:
+    """A mean with its interval."""
     left, right = (mean, mean) if low is None or high is None else (low, high)
     corners: Sequence[tuple[float, float]] = [(left, row), (mean, row - 0.28), (right, row), (mean, row + 0.28)]
     x, y = zip(*corners, strict=True)
     axes.fill(x, y, facecolor=ACCENT if filled else "none", edgecolor=ACCENT, linewidth=1.6)
-    _row_text(axes, row, mean, low, high)
+    row_text(axes, row, mean, low, high, digits=digits)
 
 
-def _row_text(axes: Axes, row: int, mean: float, low: float | None, high: float | None) -> None:
-    text = f"{mean:.2f}" + ("" if low is None or high is None else f"  ({low:.2f} to {high:.2f})")
+def row_text(axes: Axes, row: int, mean: float, low: float | None, high: float | None, *, digits: int = 2) -> None:
+    """A row's figures, to the right of it."""
+    text = f"{mean:.{digits}f}"
+    if low is not None and high is not None:
+        text += f"  ({low:.{digits}f} to {high:.{digits}f})"
     axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
 
 

@@ -12,11 +12,13 @@ from msfl_common.metrics.segmentation import NATIVE_METRICS
 from msfl_server.report.charts import (
     MANY_SITES_COLOUR,
     SITE_COLOURS,
-    between_sites,
     forest_plot,
+    format_value,
     learning_curve,
     site_colours,
 )
+from msfl_server.results.between_sites import BetweenSites, WithoutSite
+from msfl_server.results.compare_sites import between_sites, why_not_pooled
 from msfl_server.results.summary import MetricSummary, SiteMetric, Summary
 
 
@@ -119,15 +121,76 @@ def forest(name: str, metric: MetricSummary) -> dict[str, Any]:
         f"pooled {metric.mean:.2f}."
     )
     analysis = between_sites(name, metric)
-    note = None
+    notes = []
     if analysis:
-        note = (
-            f"I² = {100 * analysis.i2:.0f}%, τ² = {analysis.tau2:.4f}, "
-            f"Q = {analysis.q:.1f} with {analysis.num_sites - 1} degrees of freedom, p = {analysis.p:.2g}"
+        notes.append(
+            f"I² = {100 * analysis.i2:.0f}%, Q = {analysis.q:.1f} "
+            f"with {analysis.degrees_of_freedom} degrees of freedom, p = {analysis.p:.2g}"
         )
-    svg = Markup(forest_plot(name, metric))
-    rows = _metric_rows(name, metric)
-    if analysis:
-        ends = {"ci95_low": analysis.random_low, "ci95_high": analysis.random_high}
-        rows.append({**dict.fromkeys(rows[0]), "metric": name, "of": "random effects", "mean": analysis.random, **ends})
+    if analysis and analysis.random and analysis.likelihood:
+        notes[0] += f", τ² = {analysis.random.tau2:.4f} (REML {analysis.likelihood.tau2:.4f})"
+    if reason := why_not_pooled(name, metric):
+        notes.append(f"No mean over sites such as these: {reason}")
+    svg = Markup(forest_plot(name, metric, analysis=analysis))
+    rows = [*_metric_rows(name, metric), *_between_rows(name, metric, analysis)]
+    note = ". ".join(notes)
     return {"title": f"{ALL_METRICS[name].title} by site", "alt": alt, "svg": svg, "note": note, "rows": rows}
+
+
+def _between_rows(name: str, metric: MetricSummary, analysis: BetweenSites | None) -> list[dict[str, Any]]:
+    """The means over sites and a further one's interval, as rows of the chart's file."""
+    if analysis is None or analysis.random is None:
+        return []
+    means = {"fixed effect": analysis.fixed, "random effects": analysis.random, "REML": analysis.likelihood}
+    ends: dict[str, tuple[float | None, ...]] = {
+        of: (at.mean, at.ci95_low, at.ci95_high) for of, at in means.items() if at is not None
+    }
+    ends["a further site"] = (None, analysis.prediction_low, analysis.prediction_high)
+    nothing = dict.fromkeys(_metric_rows(name, metric)[0])
+    return [
+        {**nothing, "metric": name, "of": of, "mean": mean, "ci95_low": low, "ci95_high": high}
+        for of, (mean, low, high) in ends.items()
+    ]
+
+
+def without_each(summary: Summary) -> dict[str, Any] | None:
+    """The random-effects mean of each headline metric where a site is left out; None where there is none."""
+    told = {
+        name: found
+        for name in HEADLINE[summary.task]
+        if name in summary.metrics and (found := between_sites(name, summary.metrics[name])) is not None
+    }
+    sites = sorted({site for found in told.values() for site, without in found.without.items() if without.random})
+    told = {name: found for name, found in told.items() if any(site in found.without for site in sites)}
+    if not sites:
+        return None
+    return {
+        "titles": [ALL_METRICS[name].title for name in told],
+        "rows": [
+            {"label": "All sites", "cells": [_random_cell(name, found) for name, found in told.items()]},
+            *(
+                {
+                    "label": f"Without {site}",
+                    "cells": [_random_cell(name, found.without.get(site)) for name, found in told.items()],
+                }
+                for site in sites
+            ),
+        ],
+    }
+
+
+def _random_cell(name: str, found: BetweenSites | WithoutSite | None) -> str:
+    if found is None or found.random is None:
+        return "n/a"
+    at = found.random
+    interval = f"{format_value(name, at.ci95_low)} to {format_value(name, at.ci95_high)}"
+    return f"{format_value(name, at.mean)} ({interval}), I² {100 * found.i2:.0f}%"
+
+
+def not_compared(summary: Summary) -> list[str]:
+    """A line for each reason why headline metrics have no chart of their sites."""
+    reasons: dict[str, list[str]] = {}
+    for name in HEADLINE[summary.task]:
+        if (metric := summary.metrics.get(name)) is not None and not is_compared(summary, name, metric):
+            reasons.setdefault(why_not_pooled(name, metric), []).append(ALL_METRICS[name].title)
+    return [f"{', '.join(titles)}: {reason}." for reason, titles in reasons.items()]

@@ -13,8 +13,10 @@ from rich.filesize import decimal
 
 from msfl_common.config.differential_privacy import privacy_method
 from msfl_common.config.study import StudyConfig
+from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.system.words import counted
 from msfl_server.report.charts import format_interval, format_value
+from msfl_server.results.compare_sites import between_sites
 from msfl_server.results.received import Tally, tally, title_of, totals
 from msfl_server.results.summary import MetricSummary, Summary
 from msfl_server.rounds.failures import meaning_of
@@ -59,6 +61,39 @@ def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
             "the same study without `differential_privacy` would tell."
         )
     return sentences
+
+
+def limits(summary: Summary) -> list[str]:
+    """What the figures do not say, of what a reader might take them to say."""
+    name = next((name for name in _PLAIN if name in summary.metrics), None)
+    held_out = " Cross-validation shows how much they move." if summary.task == "classification" else ""
+    lines = [
+        f"One split of the patients and one seed: another may give other figures.{held_out}",
+        _elsewhere(name, summary),
+        "Whether it is as good for women and men, for the young and the old, for few lesions and many, or on each "
+        "scanner was not measured in this run.",
+        "Cases that a site could not use are in no figure: where hard ones are left out, a model looks better than it "
+        "is.",
+    ]
+    if summary.task == "lesion-segmentation":
+        lines.append(
+            "The ground truth is what each site's raters drew: where they draw differently, so do the figures of their "
+            "sites, of the same model."
+        )
+    return lines
+
+
+def _elsewhere(name: str | None, summary: Summary) -> str:
+    """What is to be expected at a hospital that took no part."""
+    told = "The figures are of the sites that took part; intervals of all sites together describe other patients there."
+    found = None if name is None else between_sites(name, summary.metrics[name])
+    if name is None or found is None or found.prediction_low is None:
+        return f"{told} What is to be expected at another hospital is not known from so few sites."
+    title = ALL_METRICS[name].title
+    interval = format_interval(name, found.prediction_low, found.prediction_high)
+    return (
+        f"{told} At another hospital such as these, {title} probably lies between {interval.replace(' to ', ' and ')}."
+    )
 
 
 def exclusions(summary: Summary) -> list[dict[str, Any]]:

@@ -32,10 +32,20 @@ from msfl_server.report.charts import (
     overlay_png,
 )
 from msfl_server.report.classification import classification_section
-from msfl_server.report.figures import curves, forest, is_compared, legend, metric_rows, round_rows
+from msfl_server.report.figures import (
+    curves,
+    forest,
+    is_compared,
+    legend,
+    metric_rows,
+    not_compared,
+    round_rows,
+    without_each,
+)
 from msfl_server.report.harmonization import harmonization_section
-from msfl_server.report.overview import exclusions, plain_summary, what_left
+from msfl_server.report.overview import exclusions, limits, plain_summary, what_left
 from msfl_server.report.shell import render
+from msfl_server.results.compare_sites import compared
 from msfl_server.results.few_patients import counted, say_few, say_sites
 from msfl_server.results.harmonization_effect import HarmonizationEffect
 from msfl_server.results.settings import flat_settings
@@ -72,6 +82,7 @@ def write_report(
     Returns:
         The page's path.
     """
+    summary = summary.model_copy(update={"metrics": compared(summary.task, summary.metrics)})  # of an earlier version
     page = render(
         "report.html.j2",
         summary=summary,
@@ -81,12 +92,15 @@ def write_report(
         masked=say_masked(summary),
         plain=plain_summary(summary, study),
         excluded=exclusions(summary),
+        limits=limits(summary),
         left=what_left(out),
         tiles=_tiles(summary),
         curves=curves(summary),
         legend=legend(summary),
         spacing_mm=study.inputs.spacing_mm,
         forests=[forest(name, metric) for name, metric in _in_order(summary) if is_compared(summary, name, metric)],
+        without_each=without_each(summary),
+        not_compared=not_compared(summary),
         site_columns=[axis_label(name) for name, _ in _in_order(summary)],
         site_rows=_site_rows(summary),
         classification=classification_section(summary, study),

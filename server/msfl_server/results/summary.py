@@ -22,6 +22,7 @@ from msfl_common.privacy_accounting import PrivacyPromise
 from msfl_common.secure_aggregation.layout import POOLED
 from msfl_common.system.files import write_text
 from msfl_common.system.reading import parse_record
+from msfl_server.results.between_sites import BetweenSites
 from msfl_server.results.classification import ClassificationSummary
 
 SUMMARY_FILE = "summary.json"
@@ -78,6 +79,12 @@ class MetricSummary(_Frozen):
         None,
         ge=1,
         description="under masks: how many sites told the metric",
+        exclude_if=lambda value: value is None,
+    )
+    between_sites: BetweenSites | None = Field(
+        None,
+        description="the sites compared, of a metric that a reader looks for first; absent with fewer than two, under "
+        "masks, and in runs of earlier versions",
         exclude_if=lambda value: value is None,
     )
 

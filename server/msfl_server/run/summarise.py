@@ -10,6 +10,7 @@ from msfl_common.privacy_accounting import promise_after
 from msfl_server.aggregation.strategy import strategy_of
 from msfl_server.results.classification import ClassificationSummary, counts_by_class, summarise_classification
 from msfl_server.results.coefficients import coefficients_of
+from msfl_server.results.compare_sites import compared
 from msfl_server.results.few_patients import metrics_of_few
 from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.summary import Summary, Timing
@@ -23,7 +24,7 @@ def summarise_run(
 ) -> Summary:
     """`summary.json` of a run, `finished` or not, None where that is not known; coefficients only with `weights`."""
     told = state.test or state.validation
-    metrics = summarise_metrics(told)
+    metrics = compared(study.task, summarise_metrics(told))
     return Summary(
         study=study.name,
         task=study.task,

@@ -27,10 +27,10 @@ from msfl_common.metrics.intervals import Estimate, pool, wilson
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
 from msfl_common.metrics.reliability import interval_at
 from msfl_common.metrics.score_bins import bin_scores
-from msfl_server.report.charts import between_sites
 from msfl_server.research.cross_validation.results import FoldMetric, over_folds
 from msfl_server.research.small_cohort.measures import effective_cases
 from msfl_server.results.classification import design_effect, groups_of
+from msfl_server.results.compare_sites import between_sites
 from msfl_server.results.summary import MetricSummary, SiteMetric, summarise_metric
 from tests.benchmarks.faults.simulated_intervals import (
     SLOPES,
@@ -145,9 +145,9 @@ def _held(
         analysis = between_sites(name, summary) if name in _HEADLINES else None
         if analysis is None:
             continue
-        if analysis.num_sites > 2:
+        if analysis.random is not None:
             mean = over.get(name, together)
-            yield name, "random effects", analysis.random_low <= mean <= analysis.random_high
+            yield name, "random effects", analysis.random.ci95_low <= mean <= analysis.random.ci95_high
         if alike:
             yield name, "Q", analysis.p < 0.05
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from statsmodels.stats.meta_analysis import combine_effects
 
-from msfl_common.metrics.heterogeneity import meta_analysis
+from msfl_common.metrics import heterogeneity
+from msfl_common.metrics.heterogeneity import leave_one_out, meta_analysis, prediction_interval
 from msfl_common.metrics.intervals import Estimate, mean_estimate, share_estimate
 
 
@@ -20,6 +21,11 @@ def rng(seed=0):
 def estimate(mean, standard_error, num_cases=10, num_patients=None):
     margin = 1.959964 * standard_error
     return Estimate(mean, num_cases, standard_error, mean - margin, mean + margin, num_patients)
+
+
+def figures_of(found):
+    values = dataclasses.asdict(found)
+    return [*values.pop("random").values(), *values.pop("likelihood").values(), *values.values()]
 
 
 # BCG vaccine against tuberculosis, 13 trials (Colditz et al., JAMA 1994): cases and non-cases, vaccinated
@@ -40,10 +46,10 @@ class TestMetaAnalysis:
         result = meta_analysis(trials)
         assert result.num_sites == 13
         assert result.fixed == pytest.approx(-0.4303, abs=1e-4)
-        assert result.random == pytest.approx(-0.7141, abs=1e-4)
-        assert (result.random_low, result.random_high) == pytest.approx((-1.1078, -0.3204), abs=1e-4)
+        assert result.random.mean == pytest.approx(-0.7141, abs=1e-4)
+        assert (result.random.low, result.random.high) == pytest.approx((-1.1078, -0.3204), abs=1e-4)
         assert result.p < 1e-20
-        assert result.tau2 == pytest.approx(0.3088, abs=1e-4)
+        assert result.random.tau2 == pytest.approx(0.3088, abs=1e-4)
         assert result.i2 == pytest.approx(0.9212, abs=1e-4)
         assert result.q == pytest.approx(152.2330, abs=1e-3)
 
@@ -52,15 +58,15 @@ class TestMetaAnalysis:
         # weights 100 and 100: Q = 100 * 0.15^2 * 2 = 4.5; tau2 = (4.5 - 1) / (200 - 100) = 0.035
         assert result.fixed == pytest.approx(0.65)
         assert result.q == pytest.approx(4.5)
-        assert result.tau2 == pytest.approx(0.035)
+        assert result.random.tau2 == pytest.approx(0.035)
         assert result.i2 == pytest.approx(3.5 / 4.5)
         # Hartung and Knapp: the sites' own spread, 0.15 to either side, and t with one degree of freedom
-        assert result.random_high - result.random == pytest.approx(12.7062 * 0.15, rel=1e-4)
+        assert result.random.high - result.random.mean == pytest.approx(12.7062 * 0.15, rel=1e-4)
 
     def test_sites_that_agree_give_no_heterogeneity(self):
         result = meta_analysis({"a": estimate(0.7, 0.1), "b": estimate(0.7, 0.05)})
-        assert (result.tau2, result.i2, result.q) == (0.0, 0.0, pytest.approx(0.0))
-        assert result.random == pytest.approx(result.fixed)
+        assert (result.random.tau2, result.i2, result.q) == (0.0, 0.0, pytest.approx(0.0))
+        assert result.random.mean == pytest.approx(result.fixed)
         assert result.p == pytest.approx(1.0)
 
     def test_sites_without_a_usable_standard_error_are_left_out(self):
@@ -83,19 +89,41 @@ class TestMetaAnalysis:
         assert found.q == pytest.approx(oracle.q, rel=1e-9)
         assert found.fixed == pytest.approx(oracle.mean_effect_fe, rel=1e-9)
         # statsmodels leaves a negative tau2 and I2 as they are; by DerSimonian and Laird both end at 0.
-        assert found.tau2 == pytest.approx(max(0.0, oracle.tau2), rel=1e-9)
+        assert found.random.tau2 == pytest.approx(max(0.0, oracle.tau2), rel=1e-9)
         assert found.i2 == pytest.approx(max(0.0, oracle.i2), rel=1e-9)
         assert (oracle.tau2 < 0) == (seed % 3 == 0)
         if oracle.tau2 >= 0:
-            assert found.random == pytest.approx(oracle.mean_effect_re, rel=1e-9)
-            assert (found.random_low, found.random_high) == pytest.approx(random, rel=1e-9)
+            assert found.random.mean == pytest.approx(oracle.mean_effect_re, rel=1e-9)
+            assert (found.random.low, found.random.high) == pytest.approx(random, rel=1e-9)
         else:
-            assert found.random == pytest.approx(found.fixed)
+            assert found.random.mean == pytest.approx(found.fixed)
+
+    def test_without_each_site_it_is_that_of_the_others(self):
+        source = rng(3)
+        told = {
+            str(n): mean_estimate(source.normal(0.6, 0.1 + 0.1 * n, 5 + n), list("abcdefghi")[: 5 + n])
+            for n in range(4)
+        }
+        found = leave_one_out(told)
+        assert list(found) == list(told)
+        for left, without in found.items():
+            alone = meta_analysis({name: site for name, site in told.items() if name != left})
+            assert without.q == pytest.approx(alone.q, rel=0.05)  # other replicates
+            assert (without.fixed_low, without.likelihood) == (alone.fixed_low, alone.likelihood)
+        assert leave_one_out({"a": told["0"], "b": told["1"]}) == {}
+
+    def test_a_prediction_lies_within_the_bounds_and_about_the_mean(self):
+        told = {str(n): estimate(mean, 0.05, num_patients=20) for n, mean in enumerate([0.7, 0.8, 0.9, 0.97])}
+        low, high = prediction_interval(told, bounds=(0.0, 1.0))
+        found = meta_analysis(told, bounds=(0.0, 1.0))
+        assert 0 < low < found.random.low < found.random.mean < found.random.high < high < 1
+        assert prediction_interval(dict(list(told.items())[:2])) is None
 
 
 class TestSitesThatDoNotDiffer:
     @pytest.mark.parametrize(("num_patients", "num_sites"), [(3, 3), (3, 10), (8, 5)])
-    def test_q_is_significant_in_5_of_100_and_the_mean_is_covered(self, num_patients, num_sites):
+    def test_q_is_significant_in_5_of_100_and_the_mean_is_covered(self, num_patients, num_sites, monkeypatch):
+        monkeypatch.setattr(heterogeneity, "_NUM_REPLICATES", 4_000)
         source, num_runs = rng(num_patients + num_sites), 300
         significant = covered = 0
         for _ in range(num_runs):
@@ -103,7 +131,7 @@ class TestSitesThatDoNotDiffer:
             patients = [str(number) for number in range(num_patients)]
             found = meta_analysis({str(n): mean_estimate(row, patients) for n, row in enumerate(values)})
             significant += found.p < 0.05
-            covered += found.random_low <= 0.6 <= found.random_high
+            covered += found.random.low <= 0.6 <= found.random.high
         assert significant / num_runs <= 0.07
         assert 0.92 <= covered / num_runs <= 0.98
 
@@ -143,6 +171,9 @@ class TestSitesThatDoNotDiffer:
                 for number in range(int(source.integers(2, 6)))
             }
             found = meta_analysis(told, spread)
-            assert found is None or all(map(math.isfinite, dataclasses.astuple(found)))
+            assert found is None or all(map(math.isfinite, figures_of(found)))
+            assert all(map(math.isfinite, prediction_interval(told, spread) or ()))
+            for without in leave_one_out(told, spread).values():
+                assert all(map(math.isfinite, figures_of(without)))
         one_takes_all = {"a": Estimate(0.5, 9, 1.1e-9, 0, 1, 3), "b": Estimate(1.0, 9, 1.0, 0, 1, 2)}
         assert meta_analysis(one_takes_all, spread) is None  # divided by 0 before

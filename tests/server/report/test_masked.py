@@ -78,6 +78,7 @@ def test_the_page_has_no_site_of_its_own(tmp_path, summary):
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
     assert LINE in text
     assert "by site" not in text
+    assert re.search(r"No comparison of sites in AUROC.*: its sites' figures were added up under masks", text)
     assert "Every metric at every site" not in text
     assert not re.search(rf"\b{POOLED}\b", text.replace("variances pooled", ""))
     assert "3 sites (Antwerp, Ghent, Leuven) trained" in text

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.privacy_accounting import promise_after
-from msfl_server.report.overview import exclusions, plain_summary, what_left
+from msfl_server.report.overview import exclusions, limits, plain_summary, what_left
 from msfl_server.report.page import write_report
+from msfl_server.results.compare_sites import between_sites
 from msfl_server.results.received import RECEIVED_FILE, Received, tally
 from msfl_server.results.summary import SiteFailure
 
@@ -28,6 +29,18 @@ def test_plain_words_do_not_hide_what_is_not_known(summary, study):
     assert "no site told a figure" in told
     few = summary.model_copy(update={"few_patients": {"dsc_native": 6}})
     assert "others may give quite another figure" in " ".join(plain_summary(few, study))
+
+
+def test_limits_say_what_another_hospital_may_expect(tmp_path, summary, study):
+    found = between_sites("dsc_native", summary.metrics["dsc_native"])
+    told = " ".join(limits(summary))
+    ends = f"{found.prediction_low:.3f} and {found.prediction_high:.3f}"
+    assert f"Dice similarity, own grid probably lies between {ends}" in told
+    assert "raters" in told
+    page = write_report(tmp_path, summary, study).read_text(encoding="utf-8")
+    assert f"probably lies between {ends}" in page
+    nothing = " ".join(limits(summary.model_copy(update={"metrics": {}})))
+    assert "another hospital is not known from so few sites" in nothing
 
 
 def test_plain_words_say_what_noise_promises_and_that_its_cost_is_not_known(summary, study):

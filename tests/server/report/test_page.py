@@ -19,9 +19,10 @@ from msfl_common.harmonization import Reference, covariate_columns
 from msfl_common.metrics.heterogeneity import meta_analysis
 from msfl_common.metrics.intervals import Estimate, mean_estimate
 from msfl_common.metrics.segmentation import NATIVE_METRICS
-from msfl_server.report.charts import between_sites
+from msfl_server.report.charts import forest_plot
 from msfl_server.report.page import Overlay, render_table, write_report
 from msfl_server.research.simulation.harmonization_measures import CasesInOnePlace, measure_effect, spread_of
+from msfl_server.results.compare_sites import between_sites
 from msfl_server.results.few_patients import metrics_of_few
 from msfl_server.results.summary import RoundSummary, SiteFailure, SiteMetric, Timing, UpdateSummary, summarise_metric
 
@@ -219,16 +220,42 @@ def test_many_sites_share_one_colour(tmp_path, summary, study):
 def test_one_site_is_not_compared_with_itself(tmp_path, summary, study):
     alone = summarise_metric("dsc", {"Ghent": Estimate(0.6, 10, 0.05, 0.5, 0.7)})
     poor = summary.model_copy(update={"metrics": {"dsc": alone}})
-    assert "Differences between sites" not in page_of(write_report(tmp_path, poor, study)).text
+    text = page_of(write_report(tmp_path, poor, study)).text
+    assert "No comparison of sites in Dice similarity, study's grid: 1 site told it, and it takes 3." in text
+    assert "Random effects" not in text
+
+
+def test_two_sites_have_no_mean_over_sites_such_as_these(tmp_path, summary, study):
+    told = {name: mean_estimate(np.linspace(0.5, 0.9, 12), list("abcdefghijkl"), (0.0, 1.0)) for name in ("a", "b")}
+    two = summary.model_copy(update={"metrics": {"dsc": summarise_metric("dsc", told)}})
+    page = page_of(write_report(tmp_path, two, study))
+    assert "I² = 0%, Q = 0.0 with 1 degrees of freedom" in page.text
+    assert "No mean over sites such as these: 2 sites told it, and it takes 3" in page.text
+    assert "A further site" not in page.text
+    assert "Without a" not in page.text
+
+
+def test_the_page_has_means_over_sites_and_each_left_out(tmp_path, summary, study):
+    page = page_of(write_report(tmp_path, summary, study))
+    found = between_sites("dsc", summary.metrics["dsc"])
+    assert found.num_sites == 5
+    assert found.prediction_low < found.random.ci95_low < found.random.ci95_high < found.prediction_high
+    for site, without in found.without.items():
+        row = f"Without {site} .*{without.random.mean:.3f} \\({without.random.ci95_low:.3f} to "
+        assert re.search(row, page.text)
+    assert f"τ² = {found.random.tau2:.4f} (REML {found.likelihood.tau2:.4f})" in page.text
+    svg = forest_plot("dsc", summary.metrics["dsc"], analysis=found)
+    for label in ("Fixed effect", "Random effects", "A further site"):
+        assert f"<!-- {label} -->" in svg
 
 
 def test_between_sites_recovers_standard_errors_from_interval_widths():
     estimates = {"a": Estimate(0.5, 10, 0.1, 0.304, 0.696), "b": Estimate(0.8, 10, 0.1, 0.604, 0.996)}
     metric = summarise_metric("dsc", estimates)
-    assert between_sites("dsc", metric).tau2 == pytest.approx(meta_analysis(estimates).tau2, rel=1e-3)
+    assert between_sites("dsc", metric).q == pytest.approx(meta_analysis(estimates).q, rel=1e-3)
     kept = {site: at.model_copy(update={"standard_error": None}) for site, at in metric.per_site.items()}
     earlier = metric.model_copy(update={"per_site": kept})
-    assert between_sites("dsc", earlier).tau2 == pytest.approx(meta_analysis(estimates).tau2, rel=1e-3)
+    assert between_sites("dsc", earlier).q == pytest.approx(meta_analysis(estimates).q, rel=1e-3)
 
 
 def test_a_site_without_a_metric_says_so(tmp_path, summary, study):

@@ -1,0 +1,1 @@
+"""Published studies, or anybody's, taken together."""
