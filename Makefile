@@ -17,10 +17,11 @@ demo: $(VENV)/.demo  ## three simulated hospitals train a model together; goes o
 
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-# Many processes share few cores, and small tensors gain nothing from threads. The longest tests come first.
+# Many processes share few cores, and small tensors gain nothing from threads. The longest tests come first; one worker
+# more than cores, as tests wait for the processes that they start for a quarter of their time.
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(CORES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(shell expr $(CORES) + 1) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Tests of single modules, without processes: what to run at every change. tests/fast.py says which these are.
 test-fast: export OMP_NUM_THREADS := 1

@@ -29,7 +29,6 @@ from msfl_client.disclosure.answered_states import MOST_FIRST_SUMS
 from msfl_client.egress.ledger_sums import ANSWERS_RESET
 from msfl_client.egress.person_lines import write_line
 from msfl_client.secure_aggregation.site_masks import answer_anew
-from msfl_client.training.site_strategy import FOLDER as STRATEGY_FOLDER
 from msfl_common.config.message_kinds import is_once
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.spelling import NAME
@@ -135,6 +134,8 @@ def forget(site: SiteConfig, study: str) -> None:
     Raises:
         InputError: there is no answer to forget, or the ledger was touched.
     """
+    from msfl_client.training.site_strategy import FOLDER as STRATEGY_FOLDER  # PyTorch with it: no part of a ledger
+
     folder = site.state / FOLDER / study
     if not re.fullmatch(NAME, study) or not folder.is_dir():
         raise InputError(f"{folder.parent}: no answer to study {study} is there; see `msfl-client ledger`")

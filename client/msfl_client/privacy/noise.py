@@ -18,9 +18,9 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
@@ -28,6 +28,9 @@ from numpy.typing import NDArray
 
 from msfl_common.errors import InputError
 from msfl_common.system.files import private_folder, read_secret, write_bytes
+
+if TYPE_CHECKING:
+    import torch
 
 FOLDER = "privacy"
 _SECRET = "secret"
@@ -52,6 +55,8 @@ class Noise:
 
     def normals(self, use: str, step: int, count: int, device: torch.device) -> torch.Tensor:
         """Standard normal, float32, on a device; computed there in float64, where it has that."""
+        import torch  # seconds; who only reads what is spent needs none of it
+
         half = -(-count // 2)
         computed_on = torch.device("cpu") if device.type == "mps" else device
         bits = torch.from_numpy((self._bits(use, step, 2 * half) >> np.uint64(11)).astype(np.int64))
