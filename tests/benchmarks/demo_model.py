@@ -19,7 +19,7 @@ TRAINED = REPOSITORY / "build" / "bench" / "demo" / "run" / "model"
 
 @cache
 def demo_model() -> Path:
-    """Its folder: that of `make demo` where it was made; else it is trained now, and kept beside the figures."""
+    """Its folder: that of `make demo` where that was made; else it is trained now, and kept in build/bench."""
     if not MODEL.is_dir() and not TRAINED.is_dir():
         base = TRAINED.parents[1]
         shutil.rmtree(base, ignore_errors=True)
