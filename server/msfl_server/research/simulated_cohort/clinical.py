@@ -23,10 +23,8 @@ from msfl_server.research.simulated_cohort.lesions import LesionBurden
 
 LOAD_LN_ML = (2.14, 1.47)
 LOAD_ML = (0.4, 75.0)
-LESIONS_LN = (4.38, 0.65)  # ln(lesions that a mask shows): mean and standard deviation at the mean load
+LESIONS_LN = (4.38, 0.65)  # ln(number of lesions): mean and standard deviation at the mean load
 LESIONS_WITH_LN_ML = (0.5, 0.15)  # its change with ln(ml) below and above the mean load, where lesions run together
-LESIONS = (15, 350)  # that a mask shows
-APART = 0.8  # of the lesions of a brain; the others touch these in the mask, or are too small for it
 UNSEEN_SPREAD = 0.5
 COURSES = ("CIS", "RR", "SP", "PP")
 
@@ -156,11 +154,11 @@ def _baseline(rng: np.random.Generator) -> dict[str, float]:
 
 
 def _num_lesions(rng: np.random.Generator, more_ln_ml: float) -> int:
-    """Number of lesions at a load that is `more_ln_ml` above the mean, with those that its mask does not show apart."""
+    """Number of lesions at a load that is `more_ln_ml` above the mean."""
     mean, spread = LESIONS_LN
     below, above = LESIONS_WITH_LN_ML
     mean += below * min(more_ln_ml, 0) + above * max(more_ln_ml, 0)
-    return round(float(np.clip(np.exp(mean + spread * rng.standard_normal()), *LESIONS)) / APART)
+    return int(np.clip(np.exp(mean + spread * rng.standard_normal()), 15, 350))
 
 
 def _log_odds(baseline: dict[str, float]) -> tuple[float, float]:
