@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -14,20 +14,16 @@ from msfl_server.research.simulation.run import run_simulated
 REPOSITORY = Path(__file__).resolve().parents[2]
 STUDY = REPOSITORY / "site_configs" / "demo" / "study.yaml"
 MODEL = REPOSITORY / "build" / "demo" / "run" / "model"
+TRAINED = REPOSITORY / "build" / "bench" / "demo" / "run" / "model"
 
 
 @cache
 def demo_model() -> Path:
-    """Its folder: that of `make demo` where it was made; else it is trained now, and kept until the process ends."""
-    if MODEL.is_dir():
-        return MODEL
-    base = Path(_kept().name)
-    make_cohort(base / "cohort", num_sites=3, cases_per_site=12, seed=0)
-    study, out = load_study(STUDY), base / "run"
-    run_simulated(RunSetup(study=study, sites=sites_of_cohort(base / "cohort", out, study)), out, "inprocess", None)
-    return out / "model"
-
-
-@cache
-def _kept() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory()
+    """Its folder: that of `make demo` where that was made; else it is trained now, and kept in build/bench."""
+    if not MODEL.is_dir() and not TRAINED.is_dir():
+        base = TRAINED.parents[1]
+        shutil.rmtree(base, ignore_errors=True)
+        make_cohort(base / "cohort", num_sites=3, cases_per_site=12, seed=0)
+        study, out = load_study(STUDY), base / "run"
+        run_simulated(RunSetup(study=study, sites=sites_of_cohort(base / "cohort", out, study)), out, "inprocess", None)
+    return MODEL if MODEL.is_dir() else TRAINED

@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from msfl_client.clinical.inputs import dataset_of
-from msfl_client.clinical.observations import sees_images
+from msfl_client.clinical.observations import REASONS, sees_images
 from msfl_client.clinical.splits import Splits, split_outcomes, training_cases
 from msfl_client.data.bids import Case
 from msfl_client.data.checks import check_site
@@ -37,6 +37,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.harmonization import Reference
 from msfl_common.models.model_folder import REFERENCE_FILE, read_reference
+from msfl_common.system.words import reasons_in_words
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class OutcomeData:
         dataset_of(found, self.settings, self.raw)  # looks whether an input is the label
         if found.left_out:
             some = "1 patient or visit" if len(found.left_out) == 1 else f"{len(found.left_out)} patients or visits"
-            note = f"{some} left out; `msfl-client check` says why"
+            note = f"{some} left out: {reasons_in_words(REASONS[why] for why in found.left_out.values())}"
             self.on_progress(self.site.name, "checked", len(found.kept), len(found.kept), note)
         return splits
 

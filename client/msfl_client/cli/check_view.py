@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msfl_client.data.bids import Case, split_by_patient
+from msfl_client.data.bids import Case, find_cases, split_by_patient
 from msfl_client.data.bids_tables import several
 from msfl_client.data.case_checks import CaseFacts, Grid
 from msfl_client.data.checks import SiteCheck, check_site
+from msfl_client.data.chosen import ALL, Chosen
 from msfl_client.data.findings import FIXES, Finding
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs, StudyConfig
@@ -23,18 +24,32 @@ _WIDE_COLUMNS = 110
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 
-def check_under_bar(site: SiteConfig, inputs: Inputs, num_workers: int, needs_mask: bool = True) -> SiteCheck:
-    """`check_site` under a progress bar."""
+def check_under_bar(
+    site: SiteConfig, inputs: Inputs, num_workers: int, needs_mask: bool = True, chosen: Chosen = ALL
+) -> SiteCheck:
+    """`check_site` under a progress bar.
+
+    Raises:
+        CohortError: a data folder as a whole cannot be used.
+        InputError: there is no patient or visit of a name that is chosen.
+    """
+    if chosen:
+        cases = find_cases(site, inputs.contrasts)[0]
+        chosen.check(((case.subject, case.visit_id) for case in cases), f"site {site.name}")
     # nibabel comments on odd headers here; the check says the same in its own words.
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
     with progress_bars() as bars:
         task = bars.add_task("Checking cases", total=None, note="")
-        return check_site(
-            site, inputs, lambda done, total: bars.update(task, completed=done, total=total), num_workers, needs_mask
-        )
+
+        def on_case(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+
+        return check_site(site, inputs, on_case, num_workers, needs_mask, chosen)
 
 
-def print_check(console: Console, site: SiteConfig, study: StudyConfig | None, check: SiteCheck) -> None:
+def print_check(
+    console: Console, site: SiteConfig, study: StudyConfig | None, check: SiteCheck, are_all: bool = True
+) -> None:
     """Print the table of cases, what was excluded and why, and one line on how to fix each kind of fault."""
     wide = console.width >= _WIDE_COLUMNS
     console.print(case_table(site, check, with_reasons=wide))
@@ -46,7 +61,7 @@ def print_check(console: Console, site: SiteConfig, study: StudyConfig | None, c
     for finding in check.findings:
         if finding.case is None:
             console.print(_coloured(finding.level, finding.text), soft_wrap=True)
-    for line in summary_lines(study, check):
+    for line in summary_lines(study, check, are_all):
         console.print(Text(line), soft_wrap=True)
 
 
@@ -75,7 +90,7 @@ def case_table(site: SiteConfig, check: SiteCheck, with_reasons: bool = True) ->
     return table
 
 
-def summary_lines(study: StudyConfig | None, check: SiteCheck) -> Iterator[str]:
+def summary_lines(study: StudyConfig | None, check: SiteCheck, are_all: bool = True) -> Iterator[str]:
     """Usable and excluded cases, the split that the study would make, and the fixes."""
     excluded = f", {len(check.excluded)} excluded" if check.excluded else ""
     yield f"{len(check.cases)} of {len(check.found)} cases usable{excluded}."
@@ -92,7 +107,12 @@ def summary_lines(study: StudyConfig | None, check: SiteCheck) -> Iterator[str]:
         yield "What to do:"
     for rule in to_fix:
         yield f"  {rule}: {FIXES[rule]}"
-    if study is None:
+    if not are_all:
+        yield (
+            "Of these patients alone: what a study makes of the site, and whether others hold the same images, is "
+            "said without --subject."
+        )
+    elif study is None:
         yield (
             f"No study is known yet, so this is what a lesion segmentation with {' and '.join(Inputs().contrasts)} "
             "needs; for another, give --study STUDY.yaml, or `msfl-client join` its kit first."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfl_client.cli.options import SitePath, StudyPath, Workers
+from msfl_client.cli.options import SitePath, StudyPath, Subjects, Workers
 from msfl_common.system.command_line import Commands, Json, print_json
 from msfl_common.system.words import none_of
 
@@ -32,17 +32,19 @@ def features(
         Path | None,
         typer.Option(metavar="MODEL_DIR", help="Model folder that finds the lesions of cases without a mask."),
     ] = None,
+    subject: Subjects = None,
     workers: Workers = 2,
     as_json: Json = False,
 ) -> None:
     """Measure every usable case: volumes, lesions by zone, new lesions, signal and texture. It stays here.
 
-    Writes features/features.tsv into the state folder, with a JSON file that says what each column is. A case that
-    was measured before and has not changed is not read again.
+    Writes features/features.tsv into the state folder, with a JSON file that says what each column is; with --subject,
+    features/chosen.tsv of these patients alone. A case that was measured before and has not changed is not read again.
     """
     from msfl_client.cli.check_view import check_under_bar
     from msfl_client.cli.features_view import features_document, print_features
-    from msfl_client.features.cache import TABLE, digest_of_images
+    from msfl_client.data.chosen import Chosen
+    from msfl_client.features.cache import CHOSEN_TABLE, TABLE, digest_of_images
     from msfl_client.features.table import write_features_table
     from msfl_client.segmentation.lesion_model import site_lesion_model
     from msfl_client.site.kit_approval import study_of_kit
@@ -61,13 +63,14 @@ def features(
     if lesion_model is not None and inputs != own:
         raise InputError(f"--model {model}: its contrasts or spacing are not the study's; give --study its own study")
     private_folder(config.state)
-    checked = check_under_bar(config, inputs, workers, needs_mask=False)
-    table, left_out = _measure(config, checked.cases, inputs, lesion_model, workers)
+    chosen = Chosen.named(subject or ())
+    checked = check_under_bar(config, inputs, workers, needs_mask=False, chosen=chosen)
+    table, left_out = _measure(config, checked.cases, inputs, lesion_model, workers, are_all=not chosen)
     left_out |= {key: "; ".join(reasons) for key, reasons in checked.excluded.items()}
     if not table.rows:
         first = next(iter(left_out.items()), ("", "no case"))
         raise CohortError(f"{site}: {none_of(len(left_out), 'case', 'could')} be measured; {first[0]}: {first[1]}")
-    path = config.state / TABLE
+    path = config.state / (CHOSEN_TABLE if chosen else TABLE)
     write_features_table(path, replace(table, measured_from=digest_of_images(checked.cases, inputs)))
     if model is not None:
         console.print(check_origin(model).sentence, soft_wrap=True)
@@ -153,7 +156,12 @@ def harmonize(
 
 
 def _measure(
-    config: SiteConfig, cases: Sequence[Case], inputs: Inputs, model: LesionModel | None, workers: int
+    config: SiteConfig,
+    cases: Sequence[Case],
+    inputs: Inputs,
+    model: LesionModel | None,
+    workers: int,
+    are_all: bool = True,
 ) -> tuple[FeatureTable, dict[str, str]]:
     """Features of cases, computed under a progress bar, and by key why others could not be measured."""
     from msfl_client.features.cache import features_of
@@ -163,5 +171,5 @@ def _measure(
     with progress_bars() as bars:
         task = bars.add_task("Measuring cases", total=len(cases), note="")
         cache = config.state / "cache" / "features"
-        rows, left_out = features_of(cases, inputs, cache, model, workers, lambda: bars.advance(task))
+        rows, left_out = features_of(cases, inputs, cache, model, workers, lambda: bars.advance(task), are_all)
     return FeatureTable(tuple(rows)), left_out

@@ -27,7 +27,7 @@ def play_under_bar(site: SiteConfig, study: StudyConfig) -> tuple[Forecast | Non
 
         def on_progress(_: str, what: str, done: int, total: int, note: str) -> None:
             if what == "checked" and note:
-                notes[note.removesuffix("; `msfl-client check` says why")] = None  # this is `check`
+                notes[note] = None
             bars.update(bar, description=f"Playing the study: {what}", completed=done, total=total or None)
 
         needs_features = settings is not None and bool(settings.features) and not isinstance(settings.model, DeepModel)

@@ -16,17 +16,18 @@ from msfl_client.cli.features import commands as feature_commands
 from msfl_client.cli.gain import commands as gain_commands
 from msfl_client.cli.kit import commands as kit_commands
 from msfl_client.cli.ledger import commands as ledger_commands
-from msfl_client.cli.options import SitePath, StudyPath, Workers
+from msfl_client.cli.options import SitePath, StudyPath, Subjects, Workers
 from msfl_client.cli.participate import commands as federation_commands
 from msfl_client.cli.predict import commands as predict_commands
 from msfl_client.cli.roster import commands as roster_commands
 from msfl_common.config.example_command import commands as example_commands
 from msfl_common.system.cli import run_app
 from msfl_common.system.command_line import Json, make_program, print_json
-from msfl_common.system.words import none_of
 
 if TYPE_CHECKING:
     from msfl_client.connection.check import Row
+    from msfl_client.data.checks import SiteCheck
+    from msfl_client.data.chosen import Chosen
     from msfl_common.config.site import SiteConfig
     from msfl_common.config.study import StudyConfig
 
@@ -95,14 +96,20 @@ def init(
 
 @app.command()
 def check(
-    site: SitePath, study: StudyPath = None, connection: Connection = None, as_json: Json = False, workers: Workers = 2
+    site: SitePath,
+    study: StudyPath = None,
+    subject: Subjects = None,
+    connection: Connection = None,
+    as_json: Json = False,
+    workers: Workers = 2,
 ) -> None:
     """Look at every case of the site: what can be used, what cannot, why, and how to fix it.
 
     Where the coordinator's joining kit is there, look at the connection and the machine, too; with --study, at
     the policy. The study is played by the rules that its rounds go by, up to where a model is needed, and what would be
     refused or withheld is said, split by split. Exit code 0 when at least one case can be used and nothing that was
-    found keeps the site from taking part, else 2. Figures that would be withheld are a warning.
+    found keeps the site from taking part, else 2. Figures that would be withheld are a warning. With --subject, look
+    at images of these patients alone, and at nothing else.
     """
     from msfl_client.cli.check_view import check_document, check_under_bar, print_check
     from msfl_client.cli.forecast_view import play_under_bar, print_forecast, raise_if_hopeless
@@ -110,11 +117,12 @@ def check(
     from msfl_client.cli.privacy_view import privacy_of
     from msfl_client.clinical.check import check_outcome, needs_images, outcome_document, print_outcome
     from msfl_client.data.checks import SiteCheck
+    from msfl_client.data.chosen import Chosen
     from msfl_client.rounds.forecast_words import forecast_document
     from msfl_client.site.kit_approval import study_of_kit
     from msfl_common.config.site import load_site, unused_by_site
     from msfl_common.config.study import Inputs, load_study
-    from msfl_common.errors import CohortError, InputError
+    from msfl_common.errors import InputError
     from msfl_common.models.unused_settings import unused_settings
     from msfl_common.system.progress import stdout_console, warn
 
@@ -123,9 +131,15 @@ def check(
     warnings = [*unused_by_site(site_config), *(unused_settings(study_config) if study_config else [])]
     warn(warnings)
     inputs = study_config.inputs if study_config else Inputs()
+    segments = study_config is None or study_config.classification is None
+    if chosen := Chosen.named(subject or ()):
+        if connection:
+            raise InputError("--subject and --connection: the connection is not a patient's; give one of the two")
+        result = check_under_bar(site_config, inputs, workers, segments, chosen)
+        _show_chosen(site, site_config, chosen, result, warnings, as_json)
+        return
     looks_at_images = needs_images(site_config, study_config)
     if looks_at_images:
-        segments = study_config is None or study_config.classification is None
         result = check_under_bar(site_config, inputs, workers, needs_mask=segments)
     else:
         result = SiteCheck([], {}, [], [], {})
@@ -166,8 +180,8 @@ def check(
             print_connection(stdout_console(), rows)
     if outcome is not None:
         outcome.raise_if_unusable(str(site))
-    elif not result.cases:
-        raise CohortError(f"{site}: {none_of(len(result.found), 'case')} be used; the fixes are given above")
+    else:
+        result.raise_if_unusable(str(site))
     asks_anew = study is not None or not rows  # the rows hold the kit's study to the policy, not one that is named
     if study_config is not None and asks_anew and connection is not False:
         _check_policy(site, site_config, study_config)
@@ -175,6 +189,24 @@ def check(
         raise_if_hopeless(str(site), study_config, played[0])
     if failed := [row.name for row in rows if row.level == "fail"]:
         raise InputError(f"{site}: cannot take part yet: {', '.join(failed)}; the fixes are given above")
+
+
+def _show_chosen(
+    path: Path, site: SiteConfig, chosen: Chosen, result: SiteCheck, warnings: list[str], as_json: bool
+) -> None:
+    """What was found in the cases of some patients; a study's splits and floors are of all of them.
+
+    Raises:
+        CohortError: none of the cases can be used.
+    """
+    from msfl_client.cli.check_view import check_document, print_check
+    from msfl_common.system.progress import stdout_console
+
+    if as_json:
+        print_json({**check_document(site, None, result), "subjects": chosen.subjects, "warnings": warnings})
+    else:
+        print_check(stdout_console(), site, None, result, are_all=False)
+    result.raise_if_unusable(str(path))
 
 
 def _check_policy(path: Path, site: SiteConfig, study: StudyConfig) -> None:

@@ -80,7 +80,7 @@ def alignments_of(case: ThinCase) -> Mapping[Contrast, Alignment]:
 def alignment_findings(case: ThinCase) -> Iterator[Finding]:
     """What to say of the contrasts of a case that do not lie on one another."""
     for contrast, found in alignments_of(case).items():
-        if found.verdict != "aligned":
+        if found.verdict != "aligned" or found.knows_sides is False:
             refused = found.verdict in ("mirrored", "apart")
             rule = {"mirrored": "mirrored", "apart": "misaligned"}.get(found.verdict, "alignment")
             yield Finding("fail" if refused else "warn", None, rule, in_words(contrast, case.reference, found))

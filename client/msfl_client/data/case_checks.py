@@ -14,14 +14,14 @@ from msfl_client.data.aligned_images import alignment_findings, thin_case
 from msfl_client.data.bids import Case
 from msfl_client.data.brightness_rules import brightness_rules, finite_rules
 from msfl_client.data.findings import Finding
-from msfl_client.data.mask_place import mask_place_rule
+from msfl_client.data.mask_place import mask_place_rule, mask_side_rule
 from msfl_client.data.near_twins import picture_of
 from msfl_client.data.volume_rules import grid_rules, image_rules, mask_rules, measure_lesions, size_text
 from msfl_client.imaging import geometry
 from msfl_client.imaging.fit import ThinImage, thin_image
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_client.imaging.volumes import Volume, open_nifti, to_volume
-from msfl_common.config.contrasts import outlined_on
+from msfl_common.config.contrasts import facts_of, outlined_on
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 
@@ -183,6 +183,7 @@ def _check_mask(
     measured = None if _fails(found, "mask-labels", "values") else measure_lesions(volume)
     if measured and on and (brain := brains.get(outlined_on(on))) is not None:
         found += mask_place_rule(volume, brain)
+        found += mask_side_rule(volume, brain) if facts_of(outlined_on(on)).shows_lesions else []
     return list(_about("mask", found)), measured
 
 

@@ -15,6 +15,8 @@ from msfl_client.data.findings import Finding, Level
 from msfl_client.data.near_twins import near_twins
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
+from msfl_common.errors import CohortError
+from msfl_common.system.words import none_of
 
 __all__ = ["CaseFacts", "Finding", "SiteCheck", "check_case", "check_site"]
 
@@ -37,6 +39,15 @@ class SiteCheck:
     findings: list[Finding]
     found: list[Case]
     facts: Mapping[str, CaseFacts]
+
+    def raise_if_unusable(self, place: str) -> None:
+        """Stop where no case can be used.
+
+        Raises:
+            CohortError: not a single one; says where the fixes are.
+        """
+        if not self.cases:
+            raise CohortError(f"{place}: {none_of(len(self.found), 'case')} be used; the fixes are given above")
 
     def of_case(self, key: str) -> list[Finding]:
         """The findings on one case."""

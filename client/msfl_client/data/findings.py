@@ -95,6 +95,7 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "misaligned": "look at both images in a viewer: they must be of one head; co-register them and save them again",
         "mirrored": "look which side is which in both images, and convert the wrong one again from DICOM",
         "mask-place": "look at the mask on the image it was drawn on: it may be moved, mirrored or of another patient",
+        "mask-side": "look at the mask on the image it was drawn on; if it is mirrored, exchange left and right in it",
         "mask-grid": "resample the mask to the image it was drawn on, with nearest-neighbour interpolation",
         "mask-labels": "write lesion voxels as 1 and all others as 0",
         "mask-empty": "nothing to do when the patient has no lesions",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from msfl_client.segmentation.lesion_model import LesionModel
 
 TABLE = Path("features", "features.tsv")  # in a site's state folder
+CHOSEN_TABLE = Path("features", "chosen.tsv")  # of some patients: the table of all is left as it is
 
 
 def features_of(
@@ -38,6 +39,7 @@ def features_of(
     model: LesionModel | None = None,
     num_workers: int = 1,
     on_case: Callable[[], None] = lambda: None,
+    are_all: bool = True,
 ) -> tuple[list[FeatureRow], dict[str, str]]:
     """Compute the features of every case; a patient's visits are compared in their order.
 
@@ -48,6 +50,7 @@ def features_of(
         model: finds the lesions of cases without a mask; where it trained on a patient, a fold of it that did not.
         num_workers: patients at the same time; each takes about 1 GB at 1 mm.
         on_case: told after each case.
+        are_all: whether these are all cases of the site: then what the cache holds beyond them is bounded.
 
     Returns:
         A row for each case that could be measured, in the order of `cases`, and by key why others could not; one with a
@@ -64,7 +67,8 @@ def features_of(
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
         for of_patient in pool.map(measure, patients.values()):
             found |= of_patient
-    keep_newest(cache, len(cases), ".json")
+    if are_all:
+        keep_newest(cache, len(cases), ".json")
     rows, left_out = [], {}
     for case in cases:
         features = found[case.key]

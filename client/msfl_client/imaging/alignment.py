@@ -27,6 +27,7 @@ _SUSPECT = 0.6  # of that, from which on an image is registered to see
 _SHARP = 0.8  # the fit beside a peak, of that on it: .55 to .68 where the brains are one, .85 and more elsewhere
 _MIRROR = 0.8  # the mirrored image's fit, of the image's own, from which on it is registered, too
 _BETTER = 1.2  # from which on a fit is certainly better than another
+_BETTER_COARSELY = 1.5  # the same of images too coarse for a peak: 2.1 to 8 where one of two is mirrored
 _COVERED = 0.95  # Dice of brain masks that lie on one another
 _ROUGHLY_COVERED = 0.85  # the same of images so coarse that their masks are all there is
 _MIDDLES_MM = (-2.0, 0.0, 2.0)  # a brain's middle is known so well
@@ -43,14 +44,14 @@ class Alignment:
         matrix: 4 x 4, mm of its file to mm of the other image; exactly the identity unless moved.
         moved_mm: how far that moves the brain, root mean square.
         turned_degrees: by how much it turns it.
-        knows_sides: whether a mirrored image would have been seen.
+        knows_sides: whether a mirrored image would have been seen; None: of so few voxels nobody could.
     """
 
     verdict: Verdict
     matrix: Matrix
     moved_mm: float = 0.0
     turned_degrees: float = 0.0
-    knows_sides: bool = True
+    knows_sides: bool | None = True
 
 
 def align(moving: ThinImage, fixed: ThinImage) -> Alignment:
@@ -71,12 +72,23 @@ def _as_they_are(moving: ThinImage, fixed: ThinImage) -> Alignment:
     covered = overlap(fixed, moving)
     fit = Fit(fixed, moving)
     if not fit.is_possible:
-        return Alignment("aligned" if covered >= _ROUGHLY_COVERED else "apart", stays, knows_sides=False)
+        return _coarsely(moving, fixed, fit, covered)
     here, least_mm = fit.around(stays), _least_mm(moving, fixed)
     off_mm = fit.displacement_mm(fit.step(here.offset))
     if _is_sharp(here) and off_mm < _SUSPECT * least_mm and not _fits_mirrored(moving, fixed, here.fit):
         return Alignment("aligned", stays)
     return _registered(moving, fixed, fit, covered)
+
+
+def _coarsely(moving: ThinImage, fixed: ThinImage, fit: Fit, covered: float) -> Alignment:
+    """Of images too coarse to see a peak: their place by the masks alone, their sides by the fit."""
+    if covered < _ROUGHLY_COVERED:
+        return Alignment("apart", np.eye(4), knows_sides=False)
+    centred = moving.moved(_centred(moving, fixed))
+    own, mirrored = (_middle_fit(one, fixed) if fit.tells_sides else 0.0 for one in (centred, centred.mirrored()))
+    if mirrored > _BETTER_COARSELY * own:
+        return Alignment("mirrored", np.eye(4))
+    return Alignment("aligned", np.eye(4), knows_sides=own > _BETTER_COARSELY * mirrored or None)
 
 
 def _registered(moving: ThinImage, fixed: ThinImage, fit: Fit, covered: float) -> Alignment:
@@ -98,10 +110,22 @@ def _registered(moving: ThinImage, fixed: ThinImage, fit: Fit, covered: float) -
 
 
 def _fits_mirrored(moving: ThinImage, fixed: ThinImage, own: float) -> bool:
-    """Whether a brain fits, with left and right exchanged about its middle, nearly as well as by itself."""
-    fit = Fit(fixed, moving.mirrored())
+    """Whether a brain fits, with left and right exchanged, nearly as well as by itself."""
+    return _middle_fit(moving.mirrored(), fixed) >= _MIRROR * own
+
+
+def _middle_fit(moving: ThinImage, fixed: ThinImage) -> float:
+    """How well a brain fits, by where its middle is taken to be between left and right."""
+    fit = Fit(fixed, moving)
     asides = (np.array([0.0, 0.0, 0.0, aside_mm, 0.0, 0.0]) for aside_mm in _MIDDLES_MM)
-    return max(fit.at(fit.step(aside)) for aside in asides) >= _MIRROR * own
+    return max(fit.at(fit.step(aside)) for aside in asides)
+
+
+def _centred(moving: ThinImage, fixed: ThinImage) -> Matrix:
+    """4 x 4 that brings the middles of two brains together."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = fixed.centre - moving.centre
+    return matrix
 
 
 def _least_mm(moving: ThinImage, fixed: ThinImage) -> float:
@@ -113,9 +137,7 @@ def _best_place(moving: ThinImage, fixed: ThinImage, fit: Fit) -> tuple[Matrix, 
     """Registered from where it lies, or from where the middles of the brains meet if they overlap more there."""
     from msfl_client.imaging.registration import register_rigid  # loads SimpleITK, which few images need
 
-    centred = np.eye(4)
-    centred[:3, 3] = fixed.centre - moving.centre
-    start = max((np.eye(4), centred), key=lambda matrix: overlap(fixed, moving.moved(matrix)))
+    start = max((np.eye(4), _centred(moving, fixed)), key=lambda matrix: overlap(fixed, moving.moved(matrix)))
     try:
         found = register_rigid(moving.moved(start).nifti, fixed.nifti, fixed.brain_IJK).matrix @ start
     except CaseError:  # the brains do not even touch

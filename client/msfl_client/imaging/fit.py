@@ -19,7 +19,8 @@ from msfl_client.imaging.skull_strip_detection import brain_of
 Matrix = NDArray[np.float64]
 Points = NDArray[np.float64]
 
-LEAST_POINTS = 6000  # of fewer, the intensities say nothing: mutual information is then mostly chance
+LEAST_POINTS = 6000  # of fewer, the shape of a peak is mostly chance
+LEAST_FOR_SIDES = 1000  # of fewer, so is whether an image or its mirror image fits better
 _MOST_POINTS = 20_000
 _LOOKED_AT_MM = 2.0
 _SMOOTH_MM = 1.5
@@ -27,7 +28,7 @@ _SLOW_MM = 25.0  # a bias field changes over more than this
 _RIM_MM = 4.0  # left out: there, brain masks of different tools differ
 _LEAST_SHARED = 0.15  # of the points, which have to lie in the other brain
 _DARKEST = 0.25  # of the brain; around it is 0
-_BINS = 24
+_BINS, _FEW_BINS = 24, 12  # of brightness; the latter for fewer than `LEAST_POINTS`
 _STEPS = np.array([3.5, 3.5, 3.5, 3.0, 3.0, 3.0])  # degrees about the three axes, and mm along them
 
 
@@ -80,6 +81,14 @@ class ThinImage:
         inside: NDArray[np.bool_] = ndimage.map_coordinates(self.brain_IJK.astype(np.float32), index, order=1) >= 0.5
         return inside
 
+    def brightness_at(self, points: Points) -> float:
+        """Mean brightness of those points that lie in the brain; 0 where hardly any does."""
+        inside = points[self.shows(points)]
+        if len(inside) < 0.5 * len(points):
+            return 0.0
+        index = apply_affine(np.linalg.inv(self.affine), inside).T
+        return float(ndimage.map_coordinates(self.voxels_IJK, index, order=1).mean())
+
 
 def thin_image(image: nib.Nifti1Image, brain_IJK: NDArray[np.bool_] | None = None) -> ThinImage | None:
     """Every second voxel or so of a skull-stripped image, smoothed within the brain.
@@ -130,14 +139,20 @@ class Fit:
         index = np.argwhere(depth_mm > _RIM_MM)
         index = index[:: max(1, len(index) // _MOST_POINTS)]
         self.points = np.asarray(apply_affine(fixed.affine, index), np.float64)
-        self._fixed = _bins_of(fixed.voxels_IJK[tuple(index.T)])
+        self._bins = _BINS if self.is_possible else _FEW_BINS
+        self._fixed = _bins_of(fixed.voxels_IJK[tuple(index.T)], self._bins)
         self._moving, self._to_moving = moving.voxels_IJK, np.linalg.inv(moving.affine)
         self._inside = ndimage.binary_erosion(moving.brain_IJK)
 
     @property
     def is_possible(self) -> bool:
-        """Whether there are enough points to say anything."""
+        """Whether there are enough points to say where an image fits."""
         return len(self.points) >= LEAST_POINTS
+
+    @property
+    def tells_sides(self) -> bool:
+        """Whether there are enough points to tell an image from its mirror image."""
+        return len(self.points) >= LEAST_FOR_SIDES
 
     def at(self, matrix: Matrix) -> float:
         """The fit where `matrix`, mm of the moving image to mm of the fixed one, puts the moving image."""
@@ -145,8 +160,9 @@ class Fit:
         inside = ndimage.map_coordinates(self._inside, index, order=0)
         if inside.mean() < _LEAST_SHARED:
             return 0.0
-        pairs = self._fixed[inside] * _BINS + _bins_of(ndimage.map_coordinates(self._moving, index[:, inside], order=1))
-        joint = np.bincount(pairs, minlength=_BINS**2).reshape(_BINS, _BINS) / len(pairs)
+        bins, values = self._bins, ndimage.map_coordinates(self._moving, index[:, inside], order=1)
+        pairs = self._fixed[inside] * bins + _bins_of(values, bins)
+        joint = np.bincount(pairs, minlength=bins**2).reshape(bins, bins) / len(pairs)
         alone = _entropy(joint.sum(axis=0)) + _entropy(joint.sum(axis=1))
         return 2 * (alone - _entropy(joint)) / alone if alone else 0.0
 
@@ -201,9 +217,9 @@ def _scaled(values_IJK: NDArray[np.float32], brain_IJK: NDArray[np.bool_]) -> ND
     return voxels_IJK
 
 
-def _bins_of(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    scaled = (values - _DARKEST) / (1 - _DARKEST) * _BINS
-    bins: NDArray[np.int64] = np.clip(scaled.astype(np.int64), 0, _BINS - 1)
+def _bins_of(values: NDArray[np.float32], number: int) -> NDArray[np.int64]:
+    scaled = (values - _DARKEST) / (1 - _DARKEST) * number
+    bins: NDArray[np.int64] = np.clip(scaled.astype(np.int64), 0, number - 1)
     return bins
 
 

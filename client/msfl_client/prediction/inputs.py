@@ -177,7 +177,7 @@ def _of_images(
         on_progress("Measuring cases", done, len(cases))
 
     cache = site.state / "cache" / "features"
-    rows, left_out = features_of(cases, card.study.inputs, cache, lesions, num_workers, on_case)
+    rows, left_out = features_of(cases, card.study.inputs, cache, lesions, num_workers, on_case, are_all=not chosen)
     return replace(known, table=FeatureTable(tuple(rows)), reasons={**reasons, **left_out})
 
 

@@ -39,6 +39,7 @@ from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.metrics.segmentation import METRICS, NATIVE, Mask, segmentation_metrics
 from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
+from msfl_common.system.words import counted, reasons_in_words
 
 TrainRound = Callable[[torch.nn.Module, Start, OnStep, int], float]  # network, round, on_step, micro-batches
 
@@ -236,7 +237,8 @@ def usable_cases(
     usable = {case.key: ready for case, ready in zip(checked.cases, prepared, strict=True) if ready is not None}
     num_bad = len(checked.found) - len(usable)
     if num_bad:
-        left_out = f"{num_bad} of {len(checked.found)} cases left out; `msfl-client check` says why"
+        why = reasons_in_words(texts[0] for texts in checked.excluded.values())
+        left_out = f"{num_bad} of {counted(len(checked.found), 'case')} left out{why and ': ' + why}"
         on_progress(site.name, "checked", len(checked.found), len(checked.found), left_out)
     return [case for case in checked.cases if case.key in usable], usable, {case.key: case for case in checked.found}
 

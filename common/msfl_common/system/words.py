@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Literal
 
 
@@ -12,6 +14,18 @@ def counted(number: int, noun: str) -> str:
     ('1 file', '2 files')
     """
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def reasons_in_words(reasons: Iterable[str], most: int = 2) -> str:
+    """The reasons that most things share, each with how many these are.
+
+    >>> reasons_in_words(["no mask", "no image", "no mask", "damaged"])
+    'no mask (2), no image (1) and others (1)'
+    """
+    common = Counter(reasons).most_common()
+    others = sum(number for _, number in common[most:])
+    told = ", ".join(f"{reason} ({number})" for reason, number in common[:most])
+    return f"{told} and others ({others})" if others else told
 
 
 def none_of(number: int, noun: str, modal: Literal["can", "could"] = "can") -> str:

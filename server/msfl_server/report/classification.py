@@ -54,6 +54,7 @@ def classification_section(summary: Summary, study: StudyConfig) -> dict[str, An
         "matrices": _matrices(found),
         "silent": [name for name in asked if name not in found.sites],
         "withheld": [name for name in told if found.sites[name].confusion is None],
+        "pooled_sites": summary.num_sites if summary.is_pooled else 0,
         "counts": class_counts_table(found),
         "patients": patients_table(found, study),
         "coefficients": coefficients_table(found, study),

@@ -5,7 +5,6 @@ Lesjak et al., Neuroinformatics 2017, doi 10.1007/s12021-017-9348-7 (CC-BY). The
 
 from __future__ import annotations
 
-import csv
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,6 +19,7 @@ from msfl_client.data.case_checks import check_case
 from msfl_client.prediction.lesions import predict_folder
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
+from msfl_common.errors import CohortError
 from msfl_common.metrics.segmentation import segmentation_metrics
 from msfl_server.research.simulated_cohort import make_cohort
 from tests.benchmarks.demo_model import demo_model
@@ -30,7 +30,7 @@ REAL = REPOSITORY.parent / "shared" / "data" / "open_ms"
 PATIENTS = ("sub-07", "sub-19")
 DEGREES, SHIFTS_MM = (2.0, 5.0, 10.0, 15.0), (3.0, 10.0, 20.0, 40.0)
 NUM_SITES, SEED = 16, 2026
-RULES = {"alignment", "misaligned", "mirrored", "mask-place"}
+RULES = frozenset({"alignment", "misaligned", "mirrored", "mask-place", "mask-side"})
 
 
 def measure() -> list[Figure]:
@@ -96,16 +96,11 @@ def _predicted(patient: str, matrix: np.ndarray, model: Path, base: Path) -> tup
     path = source / patient / "anat" / f"{patient}_T1w.nii.gz"
     image = nib.load(path)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), matrix @ image.affine), path)
-    other = source / "sub-other"  # a folder of which no case can be used is refused whole
-    shutil.copytree(REAL / next(name for name in PATIENTS if name != patient), other)
-    for file in sorted(other.rglob("*.nii.gz")):
-        file.rename(file.with_name("sub-other_" + file.name.split("_", 1)[1]))
-    predict_folder(model, source, base / "out", "cpu")
-    with (base / "out" / "lesions.tsv").open(newline="") as stream:
-        (row,) = (row for row in csv.DictReader(stream, delimiter="\t") if row["participant_id"] == patient)
-    said = row["warnings"] != "n/a" or row["status"] != "ok"
-    if row["status"].startswith("left out"):
-        return None, said
+    try:
+        (row,) = predict_folder(model, source, base / "out", "cpu")
+    except CohortError:  # the only case is refused
+        return None, True
+    said = any("another grid" not in warning for warning in row.warnings)  # which is said of aligned ones, too
     name = f"{patient}/anat/{patient}_label-lesion_mask.nii.gz"
     reference, found = (nib.load(folder / name) for folder in (REAL / "derivatives" / "lesions", base / "out"))
     a, b, c = (float(size) for size in reference.header.get_zooms())
@@ -113,20 +108,20 @@ def _predicted(patient: str, matrix: np.ndarray, model: Path, base: Path) -> tup
     return dsc, said
 
 
-def _said(source: Path) -> list[str]:
+def _said(source: Path, rules: frozenset[str] = RULES) -> list[str]:
     """The cases of which check says that they do not lie right, each with what it says."""
     inputs = Inputs()
     cases, _ = find_cases(SiteConfig(name="here", data=(source,), state=source / "state"), inputs.contrasts)
     return [
         f"{case.key}: {'; '.join(texts)}"
         for case in cases
-        if (texts := [one.text for one in check_case(case, inputs, case.mask is not None) if one.rule in RULES])
+        if (texts := [one.text for one in check_case(case, inputs, case.mask is not None) if one.rule in rules])
     ]
 
 
 def _alarms_of_simulated(folder: Path) -> list[Figure]:
-    """Sites with scanners of their own, of 1, 2 and 3 mm, every third with thick slices."""
-    said, num_cases = [], 0
+    """Sites with scanners of their own, of 1, 2 and 3 mm, every third with thick slices; then with mirrored masks."""
+    said, found, num_cases = [], 0, 0
     for spacing_mm in (1.0, 2.0, 3.0):
         cohort = folder / f"{spacing_mm:g}"
         num_sites = NUM_SITES if spacing_mm > 1 else NUM_SITES // 4
@@ -134,8 +129,21 @@ def _alarms_of_simulated(folder: Path) -> list[Figure]:
         for site in sorted(cohort.glob("site-*")):
             num_cases += len(list(site.glob("sub-*/ses-*")))
             said += _said(site)
+            found += _mirrored_masks(site)
     how = f"{num_cases} visits at {NUM_SITES * 2 + NUM_SITES // 4} simulated sites; " + "; ".join(said[:2])
-    return [Figure("false alarms, simulated", len(said) / num_cases, "", 0.01, "at_most", "", how)]
+    return [
+        Figure("false alarms, simulated", len(said) / num_cases, "", 0.01, "at_most", "", how),
+        Figure("mirrored masks, simulated: refused", found / num_cases, "", 0.9, "at_least", "", how),
+    ]
+
+
+def _mirrored_masks(source: Path) -> int:
+    """How many of a folder's masks check refuses once each is exchanged with its mirror image."""
+    for path in source.rglob("*_mask.nii.gz"):
+        image = nib.load(path)
+        across = int(np.argmax(np.abs(image.affine[0, :3])))
+        nib.save(nib.Nifti1Image(np.flip(np.asarray(image.dataobj), across), image.affine), path)
+    return len(_said(source, frozenset({"mask-side"})))
 
 
 def _alarms_of_real(folder: Path) -> list[Figure]:

@@ -220,3 +220,27 @@ def test_a_setting_without_effect_is_said_on_stderr_and_in_the_document(site_fil
     done = run("check", site_file, "--study", study, "--json")
     assert done.stderr.splitlines()[:2] == [f"warning: {line}" for line in lines]
     assert json.loads(done.stdout)["warnings"] == lines
+
+
+def test_patients_that_are_named_are_looked_at_alone(site, site_file):
+    site.image("sub-01", "FLAIR").write_text("no image")
+    study = site_file.with_name("study.yaml")
+    study.write_text("name: trial\n")
+    done = run("check", site_file, "--study", study, "--subject", "02")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 of 1 cases usable." in done.stdout
+    assert "sub-01" not in done.stdout
+    assert "In study trial" not in done.stdout
+    assert "what a study makes of the site, and whether others hold the same images, is said" in done.stdout
+    document = json.loads(run("check", site_file, "--subject", "02", "--subject", "sub-03", "--json").stdout)
+    assert [case["key"] for case in document["cases"]] == ["sub-02", "sub-03"]
+    assert document["subjects"] == ["sub-02", "sub-03"]
+    bad = run("check", site_file, "--subject", "01")
+    assert (bad.returncode, bad.stderr) == (
+        2,
+        f"{site_file}: the only case cannot be used; the fixes are given above\n",
+    )
+    wrong = run("check", site_file, "--subject", "1")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "site here: no such patient: sub-1; did you mean sub-01?\n"
+    assert run("check", site_file, "--subject", "01", "--connection").returncode == 2

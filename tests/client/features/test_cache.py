@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from msfl_client.classification.outcome_data import read_outcomes
 from msfl_client.cli.main import app
 from msfl_client.data.bids import find_cases
-from msfl_client.features.cache import TABLE, features_of
+from msfl_client.features.cache import CHOSEN_TABLE, TABLE, features_of
 from msfl_client.features.extract import case_features, change_features
-from msfl_client.features.table import read_features_table
+from msfl_client.features.table import FeatureRow, read_features_table
 from msfl_client.preprocessing.common_space_reader import common_space_of
 from msfl_client.segmentation.lesion_model import load_lesion_model
 from msfl_common.config.feature_catalogue import FEATURES, ZONES
@@ -90,6 +90,20 @@ def test_the_command_writes_a_row_for_every_session(run: Callable[..., str], tmp
         assert zones == row.features["lesion_count"]
     assert document["cases_with_feature"]["new_lesion_count"] == 2
     assert "brain_volume_ml" in run()
+    _features_of_one_patient_change_nothing_of_the_others(run, tmp_path / "state", rows)
+
+
+def _features_of_one_patient_change_nothing_of_the_others(
+    run: Callable[..., str], state: Path, rows: Sequence[FeatureRow]
+) -> None:
+    cache, whole = state / "cache" / "features", (state / TABLE).read_bytes()
+    for number in range(8):  # more than the cache would keep, were this the site's only patient
+        (cache / f"of-others-{number}.json").write_text("{}")
+    kept = set(cache.iterdir())
+    assert json.loads(run("--subject", "002", "--json"))["num_cases"] == 2
+    assert read_features_table(state / CHOSEN_TABLE).rows == rows[2:]
+    assert (state / TABLE).read_bytes() == whole
+    assert set(cache.iterdir()) == kept
 
 
 def test_only_what_changed_is_measured_again(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:

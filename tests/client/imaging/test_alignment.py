@@ -9,7 +9,7 @@ from scipy import ndimage
 from tests.brains import brain, displaced, residual_mm, thin
 
 from msfl_client.imaging.alignment import align
-from msfl_client.imaging.fit import overlap
+from msfl_client.imaging.fit import Fit, overlap
 from msfl_client.imaging.registration import load_template
 
 
@@ -77,8 +77,16 @@ def test_brains_of_few_voxels_are_held_against_their_masks_alone() -> None:
     ball = (np.sqrt((index**2).sum(axis=0)) < 9).astype(np.float32)
     coarse = thin(nib.Nifti1Image(ball, np.diag([6.0, 6.0, 6.0, 1.0])))
     assert overlap(coarse, coarse) == pytest.approx(1)
-    assert (align(coarse, coarse).verdict, align(coarse, coarse).knows_sides) == ("aligned", False)
+    assert (align(coarse, coarse).verdict, align(coarse, coarse).knows_sides) == ("aligned", None)
     assert align(displaced(coarse, 0, 40), coarse).verdict == "apart"
+
+
+def test_a_mirrored_brain_of_few_voxels_is_told() -> None:
+    """Some 2,000 voxels away from the rim: too few for the shape of a peak."""
+    t1w, flair = (thin(brain(contrast, 0, (8.0, 8.0, 8.0))) for contrast in ("T1w", "FLAIR"))
+    assert not Fit(flair, t1w).is_possible
+    assert (align(t1w, flair).verdict, align(t1w, flair).knows_sides) == ("aligned", True)
+    assert align(t1w.mirrored(), flair).verdict == "mirrored"
 
 
 def test_intensities_may_be_shifted_scaled_and_inverted() -> None:

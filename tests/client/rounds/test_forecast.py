@@ -187,7 +187,8 @@ def test_lines_name_sites_with_their_counts_once_for_each_step(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("unlabelled", "said"), [(1, "1 patient or visit left out"), (2, "2 patients or visits left out")]
+    ("unlabelled", "said"),
+    [(1, "1 patient or visit left out: no label (1)"), (2, "2 patients or visits left out: no label (2)")],
 )
 def test_check_says_who_is_left_out_without_pointing_to_itself(tmp_path: Path, unlabelled: int, said: str) -> None:
     site = of_classes(tmp_path, 40, 40)

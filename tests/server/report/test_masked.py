@@ -74,7 +74,11 @@ def test_the_summary_comes_back_from_its_file(tmp_path, summary):
 
 
 def test_the_page_has_no_site_of_its_own(tmp_path, summary):
-    page = write_report(tmp_path, summary, STUDY).read_text(encoding="utf-8")
+    assert summary.classification is not None
+    inputs = TrainingInputs(cases=(40, 12), means=((1.0,) * 4, (2.0,) * 4), squares=((3.0,) * 4,) * 2)
+    columns = characteristics_of({POOLED: inputs}, ("0", "1"))
+    told = summary.classification.model_copy(update={"characteristics": columns, "inputs": ("a", "b", "c", "d")})
+    page = write_report(tmp_path, summary.model_copy(update={"classification": told}), STUDY).read_text("utf-8")
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
     assert LINE in text
     assert "by site" not in text
@@ -83,6 +87,9 @@ def test_the_page_has_no_site_of_its_own(tmp_path, summary):
     assert not re.search(rf"\b{POOLED}\b", text.replace("variances pooled", ""))
     assert "3 sites (Antwerp, Ghent, Leuven) trained" in text
     assert "Confusion matrix: All sites" in text
+    assert "in sums of 3 sites under masks: which site has how many is not known" in text
+    assert "from the sums of all sites under masks for the model itself: no column is of one site or class" in text
+    assert "that each site sends" not in text
     for site in SITES:  # who trained is said, and in the record of each round
         assert f'<th scope="col" class="num">{site}</th>' not in page
 
