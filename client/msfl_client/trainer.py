@@ -98,10 +98,11 @@ class Learner(Protocol):
     def digest(self) -> str:
         """Of all cases that it learns from or measures."""
 
-    def about(self, split: Literal["training", "to-harmonize", "validation", "test"]) -> About | None:
+    def about(self, split: Literal["training", "to-harmonize", "validation", "test", "all"]) -> About | None:
         """The cases of a split, where answers about them count against a budget; None where they do not.
 
-        Those to harmonize are the training cases as far as they are known before a reference is there.
+        Those to harmonize are the training cases as far as they are known before a reference is there; so are all, of
+        each split.
         """
 
     def num_behind(self, number: int) -> int:

@@ -77,15 +77,17 @@ class FeatureLearner:
         """See `Learner`."""
         return digest_of_observations(self._data.splits.each, self._data.raw, sees_images=False)
 
-    def about(self, split: Literal["training", "to-harmonize", "validation", "test"]) -> About:
+    def about(self, split: Literal["training", "to-harmonize", "validation", "test", "all"]) -> About:
         """See `Learner`."""
-        found: Sequence[Observation] = {"validation": self._data.splits.validation, "test": self._data.splits.test}.get(
+        splits = self._data.splits
+        every = (*splits.training, *splits.validation, *splits.test)
+        found: Sequence[Observation] = {"validation": splits.validation, "test": splits.test, "all": every}.get(
             split, self._training
         )
         if split == "training":
             kept = set(self._learned.patients)
             found = [one for one in found if one.patient in kept]
-        rows = rows_by_visit(self._data.raw if split == "to-harmonize" else self._data.features)
+        rows = rows_by_visit(self._data.raw if split in ("to-harmonize", "all") else self._data.features)
         found = [one for one in found if len(known_inputs(one, self._settings, rows)) == len(self._settings.inputs)]
         raw_NP = dataset_of(found, self._settings, self._data.raw).features_NP
         return About(

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from msfl_client.disclosure.overlaps import expect_apart
 from msfl_client.disclosure.releases import count_numbers
+from msfl_client.disclosure.same_values import as_known
 from msfl_client.trainer import About
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.system.files import private_folder, write_bytes
@@ -148,6 +149,10 @@ class Budget:
     def is_new(self, study: str, about: About) -> bool:
         """Whether nothing about these cases was given to a study."""
         return not any(one.study == study and one.about == digest_of(about) for one in self.given)
+
+    def as_known(self, about: About, present: Sequence[About]) -> About:
+        """Cases under the names of earlier answers about them; see `same_values`."""
+        return as_known(about, self.sets.values(), present)
 
     def expect_room(self, planned: Sequence[Planned], limits: Limits) -> None:
         """Refuse sums that a budget has no room for, or of nearly the cases of earlier ones.

@@ -28,6 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from msfl_client.disclosure.answered_states import MOST_FIRST_SUMS
 from msfl_client.egress.ledger_sums import ANSWERS_RESET
 from msfl_client.egress.person_lines import write_line
+from msfl_client.secure_aggregation.rosters import FOLDER as MASKS_FOLDER
 from msfl_client.secure_aggregation.site_masks import answer_anew
 from msfl_common.config.message_kinds import is_once
 from msfl_common.config.site import Policy, SiteConfig
@@ -136,13 +137,13 @@ def forget(site: SiteConfig, study: str) -> None:
     """
     from msfl_client.training.site_strategy import FOLDER as STRATEGY_FOLDER  # PyTorch with it: no part of a ledger
 
-    folder = site.state / FOLDER / study
-    if not re.fullmatch(NAME, study) or not folder.is_dir():
+    folder, masks = site.state / FOLDER / study, site.state / MASKS_FOLDER / study
+    if not re.fullmatch(NAME, study) or not (folder.is_dir() or masks.is_dir()):
         raise InputError(f"{folder.parent}: no answer to study {study} is there; see `msfl-client ledger`")
     write_line(site, ANSWERS_RESET, study)
     answer_anew(site, study)
     shutil.rmtree(site.state / STRATEGY_FOLDER / study, ignore_errors=True)
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=not folder.exists())
 
 
 def _write(path: Path, answered: dict[int, str]) -> None:

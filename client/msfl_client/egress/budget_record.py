@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from msfl_client.disclosure.budget import FOLDER, Limits, read_budget
 from msfl_client.egress.ledger_sums import BUDGET_RESET
 from msfl_client.egress.person_lines import write_line
+from msfl_client.secure_aggregation.kept_values import delete_values
+from msfl_client.secure_aggregation.rosters import FOLDER as MASKS_FOLDER
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
 from msfl_common.system.words import counted
@@ -69,6 +71,8 @@ def budget_lines(site: SiteConfig) -> tuple[BudgetLine, ...]:
 def forget_budget(site: SiteConfig) -> tuple[str, ...]:
     """Forget what was given out; the ledger says so first, a line a study. Returns the studies.
 
+    Values that left under masks go, too: asked for again, they are made, and counted, anew.
+
     Raises:
         InputError: there is nothing to forget, or the ledger was touched.
     """
@@ -81,5 +85,7 @@ def forget_budget(site: SiteConfig) -> tuple[str, ...]:
         studies = ("",)
     for study in studies:
         write_line(site, BUDGET_RESET, study)
+    for kept in (site.state / MASKS_FOLDER).glob("*"):
+        delete_values(kept)
     shutil.rmtree(folder)
     return studies

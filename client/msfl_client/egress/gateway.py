@@ -67,6 +67,7 @@ class Gateway:
         answers: the one kind of message that answers the request at hand; None outside of one.
         sum: the masked sum in which alone the answer may leave; None in a plain study.
         spending: of an answer with noise, what it is written down with.
+        cases: digest of the cases that the answer is of, where they are held to it; see `rounds.handlers`.
     """
 
     policy: Policy
@@ -76,6 +77,7 @@ class Gateway:
     answers: str | None = None
     sum: SumAnswer | None = None
     spending: Spending | None = None
+    cases: str = ""
 
     @property
     def sends_head(self) -> bool:
@@ -131,7 +133,7 @@ def release(
         check_masks(gateway, study, kind)
     claim_sum: Callable[[], None] | None = None
     if gateway.sum is not None and (kind in MASKED_AS or isinstance(outgoing, KeptValue)):
-        value = _value(gateway.sum, outgoing, kind, as_sum, num_patients)
+        value = _value(gateway.sum, outgoing, kind, as_sum, num_patients, gateway.cases)
         outgoing = masked = gateway.sum.hide(value)
         in_sum, claim_sum = _in_sum(gateway.sum, masked), partial(gateway.sum.claim, value, masked)
     assert not isinstance(outgoing, KeptValue)  # there is none without a sum
@@ -183,7 +185,7 @@ def check_masks(gateway: Gateway, study: StudyConfig, kind: str) -> None:
 
 
 def _value(
-    place: SumAnswer, outgoing: Outgoing | KeptValue, kind: str, as_sum: AsSum | None, num_patients: int
+    place: SumAnswer, outgoing: Outgoing | KeptValue, kind: str, as_sum: AsSum | None, num_patients: int, cases: str
 ) -> KeptValue:
     """What leaves under masks, as numbers that add up."""
     if isinstance(outgoing, KeptValue):
@@ -191,7 +193,7 @@ def _value(
     if as_sum is None:
         raise ValueError(f"{kind}: expected how it is laid out in a sum")
     assert isinstance(outgoing, ModelUpdate | ValidationMetrics | Moments | Residuals)  # the kinds that are masked
-    return place.made(kind, as_sum(), outgoing, outgoing.num_cases, num_patients)
+    return place.made(kind, as_sum(), outgoing, outgoing.num_cases, num_patients, cases)
 
 
 def _in_sum(place: SumAnswer, masked: Masked) -> InSum:

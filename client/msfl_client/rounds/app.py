@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 from msfl_client.disclosure.request_size import check_size
 from msfl_client.egress.answers import Claim, may_answer, most_answers
 from msfl_client.egress.gateway import (
+    Gateway,
     check_agreed,
     check_allowed,
     check_masks,
@@ -24,12 +25,13 @@ from msfl_client.egress.gateway import (
     release,
     release_refusal,
 )
-from msfl_client.rounds.handlers import HANDLERS, Handler
+from msfl_client.rounds.handlers import HANDLERS, Handler, expect_cases
 from msfl_client.rounds.masks_step import masks_of, sum_of
 from msfl_client.rounds.private_budget import spending_of_kept
 from msfl_client.rounds.refusals import code_of
 from msfl_client.rounds.site_context import open_context
 from msfl_client.rounds.site_log import site_log
+from msfl_client.secure_aggregation.kept_values import KeptValue
 from msfl_client.segmentation.upstream_model import handed_model
 from msfl_client.trainer import OnProgress
 from msfl_common.config.message_kinds import REQUESTS, Request
@@ -128,10 +130,9 @@ def _answer(
     claim = claim_of(site, purpose if settings.cache_answers else None, task, request)
     gateway = replace(gateway, claim=claim, answers=asked.answer, sum=in_sum)
     check_masks(gateway, task.study, asked.answer)
-    if in_sum is not None and (kept := in_sum.kept()) is not None:
-        if asked.answer == "model_update":
-            gateway = replace(gateway, spending=spending_of_kept(site.state, task))
-        return release(gateway, kept, task.settings, task.round, kept.facts.num_patients)
+    kept = in_sum.kept() if in_sum is not None else None
+    if kept is not None and not kept.facts.cases:
+        return _again(gateway, kept, asked, task, site)
     if handler.caseless is not None:
         if masks is None:
             raise RefusedError(Code.BAD_STUDY, "asked for a part in masked sums, but the study has none")
@@ -140,10 +141,20 @@ def _answer(
         handler.before(site, task, request, claim or (lambda: None))
     model = handed_model(site, task.study) if task.stage == "final" else None
     context = open_context(site, task.study, on_progress, task.stage, model)
+    if kept is not None:  # whoever left the folder since, or was corrected, is in no sum any more
+        expect_cases(context, task, str(purpose), kept.facts.cases)
+        return _again(gateway, kept, asked, task, site)
     is_kept = settings.cache_answers and in_sum is None  # what leaves under masks is kept with them
     answer = handler.kept if is_kept and handler.kept is not None else handler.answer
     assert answer is not None  # or it takes none of the site's cases
     return answer(replace(context, gateway=gateway), task, request)
+
+
+def _again(gateway: Gateway, kept: KeptValue, asked: Request, task: RoundTask, site: SiteConfig) -> RecordDict:
+    """The value that a request was answered with before, once more under masks."""
+    if asked.answer == "model_update":
+        gateway = replace(gateway, spending=spending_of_kept(site.state, task))
+    return release(gateway, kept, task.settings, task.round, kept.facts.num_patients)
 
 
 def claim_of(site: SiteConfig, purpose: str | None, task: RoundTask, request: RecordDict) -> Claim | None:

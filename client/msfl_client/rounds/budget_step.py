@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_client.disclosure.budget import Limits, Planned, Spent, read_budget
+from msfl_client.disclosure.budget import Budget, Limits, Planned, Spent, read_budget
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.disclosure.releases import count_numbers, planned_harmonization, planned_numbers
 from msfl_client.egress.answers import Claim
@@ -76,7 +76,7 @@ def budgeted_metrics(context: SiteContext, task: RoundTask, metrics: ValidationM
     figures = [one.mean for _, one in sorted(metrics.estimates.items())]
     counts = [value.ravel() for value in (metrics.score_bins, metrics.confusion) if value is not None]
     answer = {"metrics": np.concatenate([figures, *counts])}
-    budget = read_budget(context.site.state)
+    budget, (about,) = _known_budget(context, about)
     if news := dict.fromkeys(budget.news(about, answer), 1):
         budget.expect_evaluation(about, limits_of(context.site.policy, task.study))
     return _claimed(context, lambda: budget.keep(task.study.name, about, news))
@@ -92,11 +92,13 @@ def foresee_spent(context: SiteContext, task: RoundTask, rows: Rows | None) -> t
     about = context.learner.about("training")
     if about is None or not about.keys:
         return None
-    budget, limits = read_budget(context.site.state), limits_of(context.site.policy, task.study)
+    limits = limits_of(context.site.policy, task.study)
+    budget, (about, *harmonized) = _known_budget(
+        context, about, *([about_rows(rows, task)] if rows is not None else [])
+    )
     planned = _of_training(task, about) if budget.is_new(task.study.name, about) else []
     if rows is not None and planned:
-        numbers = planned_harmonization(rows.covariates_NQ.shape[1], len(rows.names))
-        planned = [(about_rows(rows, task), numbers), *planned]
+        planned = [(harmonized[0], planned_harmonization(rows.covariates_NQ.shape[1], len(rows.names))), *planned]
     budget.expect_room(planned, limits)
     return budget.spent(about, limits), budget.spent(about, limits, planned)
 
@@ -109,7 +111,8 @@ def foresee_measured(context: SiteContext, task: RoundTask) -> None:
         InputError: what was given out cannot be read.
     """
     if (about := context.learner.about(task.split)) is not None:
-        read_budget(context.site.state).expect_evaluation(about, limits_of(context.site.policy, task.study))
+        budget, (about,) = _known_budget(context, about)
+        budget.expect_evaluation(about, limits_of(context.site.policy, task.study))
 
 
 def about_rows(rows: Rows, task: RoundTask) -> About:
@@ -131,15 +134,26 @@ def _of_training(task: RoundTask, about: About) -> list[Planned]:
 def _budgeted(
     context: SiteContext, task: RoundTask, about: About, answer: Arrays, planned: Sequence[Planned]
 ) -> SiteContext:
-    budget = read_budget(context.site.state)
+    budget, (about, *others) = _known_budget(context, about, *(of for of, _ in planned))
     if news := budget.news(about, answer):
         told_before = count_numbers(answer) - sum(news.values())
         is_new = budget.is_new(task.study.name, about)
-        whole = [(of, numbers - told_before * (of == about)) for of, numbers in planned]
+        whole = [(of, numbers - told_before * (of == about)) for of, (_, numbers) in zip(others, planned, strict=True)]
         budget.expect_room(
             whole if is_new else [(about, sum(news.values()))], limits_of(context.site.policy, task.study)
         )
     return _claimed(context, lambda: budget.keep(task.study.name, about, news))
+
+
+def _known_budget(context: SiteContext, *cases: About) -> tuple[Budget, list[About]]:
+    """What was given out, and cases under the names of earlier answers about them.
+
+    Raises:
+        InputError: what was given out cannot be read.
+    """
+    budget = read_budget(context.site.state)
+    present = context.learner.about("all") if budget.given else None
+    return budget, [budget.as_known(one, [present] if present is not None else []) for one in cases]
 
 
 def _claimed(context: SiteContext, keep: Claim) -> SiteContext:

@@ -28,6 +28,7 @@ from msfl_client.segmentation.upstream_model import take_model
 from msfl_common import __version__
 from msfl_common.config.message_kinds import MASK_KEY, MOMENTS, OPENING, REFERENCE, RESIDUALS, ROSTER, SEGMENTATION
 from msfl_common.config.site import SiteConfig
+from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.harmonization import unpack_reference, unpack_slopes
 from msfl_common.messages.layouts import metrics_layout, moments_layout, residuals_layout, update_layout
 from msfl_common.messages.records import (
@@ -148,7 +149,22 @@ def bound_to_cases(context: SiteContext, task: RoundTask, of: str, digest: str) 
         remember()
         claim()
 
-    return replace(context, gateway=replace(context.gateway, claim=both))
+    return replace(context, gateway=replace(context.gateway, claim=both, cases=digest))
+
+
+def expect_cases(context: SiteContext, task: RoundTask, purpose: str, digest: str) -> None:
+    """See that a value that is kept is of the cases that are there.
+
+    Raises:
+        RefusedError: it is of others.
+    """
+    is_rows = purpose in (MOMENTS, RESIDUALS)
+    if digest != (digest_of_rows(harmonization_rows(context, task)[0]) if is_rows else context.learner.digest):
+        raise RefusedError(
+            Code.ANSWERED,
+            "patients, visits or values have changed since this was answered, and what was kept of it is of those of "
+            "before; put back what was there, or let the study be answered anew with `msfl-client reset-answers`",
+        )
 
 
 def _release_update(context: SiteContext, task: RoundTask, update: ModelUpdate, asked: Weights) -> Content:

@@ -34,6 +34,7 @@ class Facts(Frozen):
     num_sites: int = Field(description="of how many sites at most it was made to be added up with")
     num_cases: int
     num_patients: int = Field(description="fewest patients behind any figure in it")
+    cases: str = Field("", description="digest of the cases that it is of; empty where they are held to nothing")
     tells: str = Field("", description="digest of what it tells of patients: of all but the seconds it took")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -136,7 +136,7 @@ class SiteMasks:
         return keys
 
     def expect_same_sites(self, roster: Roster, context: Context, tells: str) -> None:
-        """See that a value that was opened before, for a request of any round, is added up with the same sites again.
+        """See that a value that was opened before, in any round or study, is added up with the same sites again.
 
         Args:
             roster: of the sum.
@@ -144,11 +144,28 @@ class SiteMasks:
             tells: digest of what the value tells; empty where it is not known.
 
         Raises:
-            RefusedError: it is to be added up with others.
+            RefusedError: it is to be added up with others, or the register of another study was set back.
         """
-        register, asked = self.registers.read(), _sites(roster, context.asked)
-        if context.digest.hex() not in register.sent and register.summed.get(tells, asked) != asked:
-            raise _bad(_OTHER_SITES)
+        if context.digest.hex() not in self.registers.read().sent:
+            self._expect_summed_with(tells, _sites(roster, context.asked))
+
+    def _expect_summed_with(self, tells: str, sites: str) -> None:
+        """See that in no study a value was opened in a sum of other sites."""
+        others = () if self.confirms else self.folder.parent.glob("*")
+        for folder in sorted({*others, self.folder}):
+            try:
+                register = replace(self.registers, folder=folder, study=folder.name).read()
+            except RefusedError as error:
+                if folder == self.folder:
+                    raise
+                raise RefusedError(
+                    error.code,
+                    f"{error.detail}; which of its values were opened is not known: put back its newest backup "
+                    "or, agreed with the privacy officer, forget it with `msfl-client reset-answers SITE.yaml "
+                    f"{folder.name}`",
+                ) from None
+            if register.summed.get(tells, sites) != sites:
+                raise _bad(_OTHER_SITES)
 
     def open(self, opening: Opening) -> Shares:
         """This site's shares, so that a sum is opened; that they are given is on its disk when this returns.
@@ -171,8 +188,8 @@ class SiteMasks:
             raise _bad("the value in the sum is not the one that this site has sent")
         tells = register.tells.get(opening.context.digest.hex())
         summed = {} if tells is None else {tells: _sites(keys.roster, opening.members)}
-        if tells is not None and register.summed.get(tells, summed[tells]) != summed[tells]:
-            raise _bad(_OTHER_SITES)
+        if tells is not None:
+            self._expect_summed_with(tells, summed[tells])
         # before shares are kept to be sent
         self.registers.opens(register, opening.context.request, opening.digest, summed)
         shares = keys.shares_for(opening)

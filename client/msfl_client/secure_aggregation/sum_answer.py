@@ -49,7 +49,9 @@ class SumAnswer:
         found = kept_value(self.masks.folder, self.purpose, self.context.request)
         return found if found is not None and found.facts.num_sites >= len(self.roster.sites) else None
 
-    def made(self, kind: str, layout: Layout[Value], value: Value, num_cases: int, num_patients: int) -> KeptValue:
+    def made(
+        self, kind: str, layout: Layout[Value], value: Value, num_cases: int, num_patients: int, cases: str = ""
+    ) -> KeptValue:
         """The value as numbers of the ring.
 
         Raises:
@@ -69,6 +71,7 @@ class SumAnswer:
             num_cases=num_cases,
             num_patients=num_patients,
             tells=_digest(words, layout.seconds_at),
+            cases=cases,
         )
         return KeptValue(facts, words)
 

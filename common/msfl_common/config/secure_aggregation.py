@@ -26,7 +26,8 @@ class SecureAggregation(Frozen):
         None,
         ge=2,
         le=100,
-        description="how many sites it takes to open a sum, more than half of all; null: one more than half",
+        description="how many sites it takes to open a sum, more than half of all; null: so many that the "
+        "coordinator with one of them on its side reads nobody's value: 3 of 4, 4 of 5 or 6, 5 of 7; 2 of 3",
     )
     max_update_norm: float | None = Field(
         None,
@@ -38,4 +39,6 @@ class SecureAggregation(Frozen):
 
     def threshold_of(self, num_sites: int) -> int:
         """How many of so many sites it takes to open a sum."""
-        return self.threshold if self.threshold is not None else num_sites // 2 + 1
+        if self.threshold is not None:
+            return self.threshold
+        return (num_sites + 3) // 2 if num_sites > 3 else 2  # of three, all would have to be there in each round

@@ -103,7 +103,12 @@ def _expect_bytes(name: str, array: Array, num_bytes: int) -> None:
 
 
 def _decode(name: str, array: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """The values of an .npy file, held against its header before any memory is taken; -1 in `shape` is free.
+    """The values of an .npy file, as an array of its own; see `_view`."""
+    return _view(name, array, dtype, shape).copy()
+
+
+def _view(name: str, array: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """The values where they lie in an .npy file, held against its header before memory is taken; -1 in `shape` is free.
 
     Raises:
         UpdateError: other bytes, type or shape.
@@ -117,7 +122,7 @@ def _decode(name: str, array: Array, dtype: np.dtype[Any], shape: tuple[int, ...
     if len(array.data) - start != dtype.itemsize * math.prod(found_shape):
         raise UpdateError(f"{name}: expected as many bytes as {dtype}{shape} takes")
     values = np.frombuffer(array.data, dtype, offset=start)
-    return values.reshape(found_shape, order="F" if is_fortran else "C").copy()
+    return values.reshape(found_shape, order="F" if is_fortran else "C")
 
 
 def _header(name: str, array: Array) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
@@ -176,6 +181,6 @@ def unpack_bytes(content: RecordDict, num_bytes: int) -> bytes:
         _expect_bytes(name, record[name], size)
     pieces = []
     for name, size in zip(names, sizes, strict=True):
-        pieces.append(_decode(name, record[name], np.dtype(np.uint8), (size,)).tobytes())
+        pieces.append(_view(name, record[name], np.dtype(np.uint8), (size,)).tobytes())
         del record[name]
     return b"".join(pieces)  # of one piece, that piece itself

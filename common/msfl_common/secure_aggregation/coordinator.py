@@ -13,7 +13,7 @@ from msfl_common.errors import UpdateError
 from msfl_common.secure_aggregation import shamir
 from msfl_common.secure_aggregation.context import Context
 from msfl_common.secure_aggregation.masks import add_masks
-from msfl_common.secure_aggregation.ring import Ring, Words, add
+from msfl_common.secure_aggregation.ring import Ring, Words
 from msfl_common.secure_aggregation.roster import Roster
 from msfl_common.secure_aggregation.site import Head, Hidden, Opening, Shares, commit
 
@@ -73,7 +73,7 @@ class MaskedSum:
         if hashlib.sha256(hidden.payload).hexdigest() != hidden.head.payload:
             raise UpdateError("the value is not the one that it has signed")
         self._expect_agreed(site, hidden.commitments)
-        add(self.total, self.ring.unpack(hidden.payload, self.length))
+        self.ring.add_packed(self.total, hidden.payload)
         self.heads[site], self.commitments[site] = hidden.head, hidden.commitments
         self.boxes[site] = dict(hidden.boxes)
 
@@ -144,9 +144,14 @@ class MaskedSum:
             chosen = {place: placed[place] for place in group}
             seed = shamir.join(chosen)
             if seed is not None and commit(seed) == commitment:
-                false |= {site for site in shares if not shamir.is_on(chosen, self.roster.place(site), shares[site])}
+                false |= {site for site, share in shares.items() if not self._fits(chosen, site, share)}
                 return seed
         raise CannotOpenError(f"the shares of what {member} has masked its value with do not fit together")
+
+    def _fits(self, chosen: Mapping[int, bytes], site: str, share: bytes) -> bool:
+        """Whether a site's share is one of those that told a seed, or lies with them."""
+        place = self.roster.place(site)
+        return place in chosen or shamir.is_on(chosen, place, share)
 
 
 def _groups(places: Sequence[int], size: int) -> Iterator[Sequence[int]]:

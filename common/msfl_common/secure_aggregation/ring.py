@@ -5,7 +5,7 @@ A number is a row of `limbs` unsigned 64-bit words, lowest first; a vector is an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -16,6 +16,8 @@ from msfl_common.errors import UpdateError
 
 Words = NDArray[np.uint64]
 _WORD_BITS = 64
+_ABOVE = np.uint64(32)
+_CHUNK = 32768  # numbers at a time: they stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,13 @@ class Ring:
     def pack(self, words: Words) -> bytes:
         """The numbers as they are sent, `bits` each: all lowest 32 bits, then, of 48, all 16 above them."""
         if self.bits == 48:
-            lowest = words[0].astype("<u4")  # the low bits: unsigned casts drop the rest
-            return bytes(lowest.tobytes() + (words[0] >> np.uint64(32)).astype("<u2").tobytes())
+            length = words.shape[1]
+            packed = np.empty(6 * length, np.uint8)
+            lowest, above = packed[: 4 * length].view("<u4"), packed[4 * length :].view("<u2")
+            for part in _parts(length):
+                np.copyto(lowest[part], words[0, part], casting="unsafe")  # the low bits: casts drop the rest
+                np.copyto(above[part], words[0, part] >> _ABOVE, casting="unsafe")
+            return packed.tobytes()
         return bytes(words.astype("<u8").tobytes())
 
     def unpack(self, data: bytes, length: int) -> Words:
@@ -108,13 +115,26 @@ class Ring:
         Raises:
             UpdateError: it has not as many bytes as so many numbers take.
         """
+        words = np.zeros((self.limbs, length), np.uint64)
+        self.add_packed(words, data)
+        return words
+
+    def add_packed(self, total: Words, data: bytes) -> None:
+        """Add what was sent to a vector, in place.
+
+        Raises:
+            UpdateError: it has not as many bytes as the vector's numbers take.
+        """
+        length = total.shape[1]
         if len(data) != length * self.bits // 8:
             raise UpdateError(f"expected {length * self.bits // 8} bytes for {length} numbers, found {len(data)}")
         if self.bits == 48:
-            lowest = np.frombuffer(data, "<u4", length).astype(np.uint64)
-            above = np.frombuffer(data, "<u2", length, offset=4 * length).astype(np.uint64)
-            return (lowest | above << np.uint64(32)).reshape(1, -1)
-        return np.frombuffer(data, "<u8").astype(np.uint64).reshape(self.limbs, length)
+            lowest, above = np.frombuffer(data, "<u4", length), np.frombuffer(data, "<u2", length, offset=4 * length)
+            for part in _parts(length):
+                total[0, part] += lowest[part]
+                total[0, part] += above[part].astype(np.uint64) << _ABOVE
+        else:
+            add(total, np.frombuffer(data, "<u8").reshape(total.shape))
 
 
 # Of model updates: 29 bits behind the point, 2^18 before it. Rounding then moves a weight of a site with 100 patients
@@ -144,3 +164,7 @@ def negative(words: Words) -> Words:
     one[0] = 1
     add(opposite, one)
     return opposite
+
+
+def _parts(length: int) -> Iterator[slice]:
+    return (slice(start, start + _CHUNK) for start in range(0, length, _CHUNK))

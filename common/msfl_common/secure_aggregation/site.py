@@ -225,7 +225,7 @@ class MaskKeys:
 
     def _pair_seeds(self, context: Context) -> dict[str, bytes]:
         return {
-            site: _derive(self._agreed(site), b"pair mask", context, canonical({"pair": sorted((self.site, site))}))
+            site: _derive(self._agreed[site], b"pair mask", context, canonical({"pair": sorted((self.site, site))}))
             for site in context.asked
             if site != self.site
         }
@@ -233,13 +233,13 @@ class MaskKeys:
     def _cipher(self, context: Context, sender: str, receiver: str) -> ChaCha20Poly1305:
         other = receiver if sender == self.site else sender
         direction = canonical({"from": sender, "to": receiver})
-        return ChaCha20Poly1305(_derive(self._agreed(other), b"box", context, direction))
+        return ChaCha20Poly1305(_derive(self._agreed[other], b"box", context, direction))
 
-    def _agreed(self, site: str) -> bytes:
-        """The secret that two sites, and nobody else, can work out."""
-        return self.mask_key.exchange(
-            X25519PublicKey.from_public_bytes(bytes.fromhex(self.roster.entry(site).mask_key))
-        )
+    @cached_property
+    def _agreed(self) -> Mapping[str, bytes]:
+        """By name of each other site, the secret that the two, and nobody else, can work out."""
+        public = {one.site: bytes.fromhex(one.mask_key) for one in self.roster.sites if one.site != self.site}
+        return {site: self.mask_key.exchange(X25519PublicKey.from_public_bytes(key)) for site, key in public.items()}
 
 
 def expect_context(roster: Roster, context: Context, site: str) -> None:

@@ -7,14 +7,14 @@ and the averaging are Flower's.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 from msfl_common.config.stages import Stage, study_at
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import RunError
+from msfl_common.errors import Code, RunError
 from msfl_common.harmonization import Reference
 from msfl_common.messages.records import RoundTask, ValidationMetrics, pack_task
 from msfl_common.models.model_folder import Provenance, save_model
@@ -238,6 +238,8 @@ def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
         if trained.validation is None:
             learners = asked_to("train", task.study, asked)
             validation, more = validate_round(this, task, combined.weights, learners)
+            if is_last:
+                _expect_fits(study, number, learners.values(), more)
             failures = (*failures, *more)
         else:
             validation = trained.validation
@@ -304,6 +306,26 @@ def validate_round(
     answers = ask(this.grid, present, question, task.round, task.settings.rounds, on_wait)
     usable, failures = usable_metrics({present[node]: metrics for node, metrics in answers.replies.items()})
     return usable, at_step(task.split, (*answers.failures, *failures))
+
+
+def _expect_fits(study: StudyConfig, number: int, asked: Collection[str], failures: Iterable[SiteFailure]) -> None:
+    """See that a finished model is one that fits some site's patients.
+
+    Raises:
+        RunError: each site has refused to measure it.
+    """
+    refused = {failure.site for failure in failures if failure.code == Code.BAD_MODEL}
+    if not asked or refused < set(asked):
+        return
+    private = study.differential_privacy
+    bounds = (
+        ". `differential_privacy.bounds` are perhaps far off: values beyond them count as the bound, and the "
+        "sites' own screens say how many; ask their people, and start the study anew with bounds that hold them"
+    )
+    raise RunError(
+        f"round {number}: each site ({', '.join(sorted(refused))}) refused to measure the model: it does not fit their "
+        f"patients ({Code.BAD_MODEL}){bounds if private is not None and private.bounds else ''}"
+    )
 
 
 def _too_few(number: int, quorum: int, answered: Sequence[str], failures: Iterable[SiteFailure]) -> str:

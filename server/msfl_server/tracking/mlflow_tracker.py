@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from msfl_common import __version__
 from msfl_common.config.study import StudyConfig
@@ -29,6 +29,9 @@ from msfl_common.system.files import write_text
 from msfl_server.results.settings import flat_settings
 from msfl_server.results.summary import MetricSummary, RoundSummary
 from msfl_server.tracking.store import STORE_FILE, sqlite_uri
+
+if TYPE_CHECKING:
+    from msfl_common.privacy_accounting import PrivacyPromise
 
 # Read by MLflow as it is imported. It would report its use to its makers over the internet.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -121,6 +124,13 @@ class Tracker:
             self._queue(one, {})
         if self._queue(result, metrics):
             self._attempt(f"round {result.round}", self._send_waiting)
+
+    def log_privacy(self, promise: PrivacyPromise, last_round: int) -> None:
+        """Log what the model promises each patient: epsilon, where there is noise, and delta, with the last round."""
+        found = {"privacy_epsilon": promise.epsilon, "privacy_delta": promise.delta}
+        now_ms = int(time.time() * 1000)
+        values = [Metric(name, value, now_ms, last_round) for name, value in found.items() if value is not None]
+        self._attempt("epsilon and delta", lambda run: run.client.log_batch(run.run_id, metrics=values))
 
     def log_model(self, model_dir: Path) -> str | None:
         """Log the model folder as it is (no pickle) and register it as a version of the study's model.

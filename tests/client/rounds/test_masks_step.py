@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyrage
@@ -65,9 +66,10 @@ CASES = {"bern": 10, "graz": 20, "oslo": 10}
 
 @dataclass(frozen=True)
 class Opened:
-    """What stands in for a site's context: no case is looked at."""
+    """What stands in for a site's context: no case is looked at but for its digest."""
 
     gateway: Gateway | None = None
+    learner: SimpleNamespace = field(default_factory=SimpleNamespace)
 
 
 @dataclass
@@ -190,6 +192,24 @@ def confirmed(coordinator: Coordinator) -> Roster:
     for name in NAMES:
         confirm(masks_at(coordinator.root, name), roster)
     return roster
+
+
+def test_a_value_of_patients_who_left_is_not_sent_again(
+    coordinator: Coordinator, training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, request = ask_for(confirmed(coordinator))
+    there = Opened(learner=SimpleNamespace(digest="ab" * 32))
+
+    def train(context: Opened, task: RoundTask, content: Content) -> Content:
+        assert context.gateway is not None
+        return training(replace(context, gateway=replace(context.gateway, cases=there.learner.digest)), task, content)
+
+    monkeypatch.setitem(handlers.HANDLERS, "train", handlers.Handler(train))  # type: ignore[arg-type]
+    monkeypatch.setattr(app_module, "open_context", lambda *_: there)
+    assert [coordinator.refused("bern", "train", request) for _ in range(2)] == [None, None]
+    there.learner.digest = "cd" * 32
+    assert coordinator.refused("bern", "train", request) is Code.ANSWERED
+    assert ("what was kept of it is of those of before" in coordinator.log("bern"), training.times) == (True, 1)
 
 
 def test_what_would_leave_without_masks_is_refused(coordinator: Coordinator, training: Training) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.client.secure_aggregation.members import NAMES, REQUEST, STUDY, Members, masked, members_at
+from tests.client.secure_aggregation.members import NAMES, REQUEST, STUDY, Members, masked, members_at, site_at
 
 from msfl_client.secure_aggregation.kept_values import FOLDER, Facts, KeptValue, delete_values, keep_value, kept_value
+from msfl_client.secure_aggregation.site_masks import answer_anew
 from msfl_client.secure_aggregation.sum_answer import SumAnswer, expect_sum
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.layouts import Layout, update_layout
@@ -107,3 +108,21 @@ def test_one_value_in_sums_of_other_sites_is_refused_whichever_round_asks(tmp_pa
     del dropped.heads["oslo"]
     with pytest.raises(RefusedError, match="would differ by the value"):
         members["bern"].open(dropped.opening("bern"))
+
+
+def test_another_study_on_the_same_patients_does_not_take_a_site_out(tmp_path: Path) -> None:
+    study = masked(STUDY, min_sites=2)
+    open_sum(members_at(tmp_path, study), ask_round(members_at(tmp_path, study), 1, NAMES)[1])
+    second = members_at(tmp_path, study.model_copy(update={"name": "second"}))
+    with pytest.raises(RefusedError, match="would differ by the value of whoever came or went"):
+        ask_round(second, 2, NAMES[:2])
+    _, dropped = ask_round(second, 3, NAMES)
+    del dropped.heads["oslo"]
+    with pytest.raises(RefusedError, match="would differ by the value"):
+        second["bern"].open(dropped.opening("bern"))
+    assert open_sum(second, ask_round(second, 4, NAMES)[1]).weights["layer.weight"].tolist()
+    (second["bern"].folder.parent / STUDY.name / "register.json").write_text("{}")  # of that study alone, set back
+    with pytest.raises(RefusedError, match=f"reset-answers SITE.yaml {STUDY.name}"):
+        ask_round(second, 5, NAMES)
+    answer_anew(site_at(tmp_path, "bern"), STUDY.name)
+    ask_round(second, 5, NAMES)

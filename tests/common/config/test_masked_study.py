@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import ValidationError
 
+from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.config.study import StudyConfig
 from msfl_common.feature_models import FEATURE_MODELS
 from msfl_common.strategies.base import Answers, Combination
@@ -70,3 +71,12 @@ def test_a_largest_share_and_a_site_that_is_left_out() -> None:
     assert "rounds.max_share" in refusal({"name": "net", "rounds": {"max_share": 0.5}})
     fold = {"site": "berlin"}
     assert "sum of one site" in refusal(classification("logistic", fold=fold))
+
+
+@pytest.mark.parametrize(("num_sites", "expected"), [(3, 2), (4, 3), (5, 4), (6, 4), (7, 5), (10, 6), (30, 16)])
+def test_no_single_site_is_enough_for_a_coordinator_by_default(num_sites: int, expected: int) -> None:
+    """Two groups of honest sites, which the one helps, cannot both open a sum; one of four may be missing."""
+    threshold = SecureAggregation(method="masks").threshold_of(num_sites)
+    assert threshold == expected
+    assert num_sites == 3 or 2 * threshold > num_sites + 1
+    assert threshold < num_sites

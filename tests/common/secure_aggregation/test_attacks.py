@@ -119,7 +119,7 @@ def test_a_value_counts_once_and_fits_its_sum() -> None:
 
 
 def test_a_site_with_another_seed_than_it_has_agreed_on_is_named() -> None:
-    liar = copy(FIVE.keys[B])
+    liar = replace(FIVE.keys[B])
     object.__setattr__(liar, "mask_key", hospitals(3).keys["site-01"].mask_key)
     with pytest.raises(UpdateError, match=f"it and {A} do not commit"):
         sum_of(FIVE, CONTEXT, UPDATES, {A: HIDDEN[A], B: liar.hide(CONTEXT, UPDATES, VALUES[B])})

@@ -30,9 +30,10 @@ from msfl_common.system.files import private_folder
 from msfl_server.aggregation.averaging import Averaging
 from msfl_server.aggregation.update_store import update_store
 from msfl_server.research.simulation.grid import InProcessGrid
+from msfl_server.results.summary import SiteFailure
 from msfl_server.rounds.checkpoint import Checkpoint, RunState, load_checkpoint
 from msfl_server.rounds.exchange import Presence
-from msfl_server.rounds.loop import run_rounds
+from msfl_server.rounds.loop import _expect_fits, run_rounds
 
 
 class Killed(BaseException):
@@ -340,3 +341,11 @@ def test_server_momentum_is_the_loop_written_out(tmp_path: Path) -> None:
         assert sets["momentum"]["w"].tolist() == [float(number) for number in v]
         assert weights["w"].tolist() == [float(number) for number in w]
         assert weights["w"].dtype == sets["momentum"]["w"].dtype == np.float32
+
+
+def test_a_finished_model_that_each_site_refuses_to_measure_ends_the_run() -> None:
+    failures = [SiteFailure(site=name, code="BAD_MODEL") for name in ("site-a", "site-b")]
+    with pytest.raises(RunError, match=r"site-a, site-b.*BAD_MODEL"):
+        _expect_fits(tiny_settings(), 1, ["site-a", "site-b"], failures)
+    _expect_fits(tiny_settings(), 1, ["site-a", "site-b", "site-c"], failures)
+    _expect_fits(tiny_settings(), 1, [], [])

@@ -72,7 +72,7 @@ def test_a_sum_is_that_of_all_sites(tmp_path: Path, num_sites: int, ring: Ring) 
 
 
 def test_a_lost_site_is_not_in_the_sum_and_its_masks_go(tmp_path: Path) -> None:
-    sites, study = make_sites(5), study_of()
+    sites, study = make_sites(5), study_of(threshold=3)
     sites[1].refuses, sites[4].refuses = {"train", "query.opening"}, {"query.opening"}
     summed = ask_once(masks_of(sites, tmp_path, study), study)
     expect_sum(summed, [sites[0], *sites[2:]])
@@ -91,7 +91,7 @@ def test_too_few_values_are_never_opened(tmp_path: Path) -> None:
 
 
 def test_another_attempt_asks_the_sites_that_are_there(tmp_path: Path) -> None:
-    sites, study = make_sites(5), study_of()
+    sites, study = make_sites(5), study_of(threshold=3)
     masks = masks_of(sites, tmp_path, study)
     masks.prepare(RoundTask(study, 1), may_change=True)
     every = masks.nodes.names
@@ -126,7 +126,7 @@ def test_who_gives_false_shares_is_named(tmp_path: Path) -> None:
 
 
 def test_a_sum_without_enough_shares_stays_closed_until_they_are_there(tmp_path: Path) -> None:
-    sites, study = make_sites(5), study_of()
+    sites, study = make_sites(5), study_of(threshold=3)
     for site in sites[1:4]:
         site.refuses = {"query.opening"}
     with pytest.raises(RunError, match=r"stays closed: 2 sites gave shares, 3 are needed.*site-01: INTERNAL"):

@@ -16,6 +16,7 @@ import pytest
 
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
+from msfl_common.privacy_accounting import PrivacyPromise
 from msfl_server.tracking.mlflow_tracker import track
 
 
@@ -101,6 +102,15 @@ def test_a_run_registers_its_model_once(tmp_path, store, study, client):
         assert again.log_model(tmp_path / "model") == "1"
     with track(store, tmp_path / "another", study, None) as other:
         assert other.log_model(tmp_path / "model") == "2"
+
+
+def test_what_a_model_promises_its_patients_is_logged(tmp_path, store, study, client):
+    promise = PrivacyPromise(epsilon=2.5, delta=1e-5, noise_multiplier=1.0, releases=3)
+    with track(store, tmp_path, study, None) as tracker:
+        tracker.log_privacy(promise, 3)
+        run_id = tracker.run_id
+    metrics = client.get_run(run_id).data.metrics
+    assert (metrics["privacy_epsilon"], metrics["privacy_delta"]) == (2.5, 1e-5)
 
 
 def test_a_lost_run_is_replaced_with_a_warning(tmp_path, store, study, client, summary, caplog):
