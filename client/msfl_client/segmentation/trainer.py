@@ -178,10 +178,15 @@ class SegmentationLearner:
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """See `Learner`; on the patients' own grids in the last round alone, as that takes longer than the network."""
         start = time.monotonic()
-        set_weights(self.network, self.strategy.whole(weights, task.round))
         truths = self.validation_truths() if task.round == task.settings.rounds.num_rounds else ()
-        rows = validate(self.network, self.validation_cases, task.study, self.device, on_case, truths)
-        return self._told(rows, time.monotonic() - start)
+        return self._told(self.case_metrics(weights, task, on_case, truths), time.monotonic() - start)
+
+    def case_metrics(
+        self, weights: Weights, task: RoundTask, on_case: OnCase, truths: Sequence[OwnTruth] = ()
+    ) -> list[dict[str, float]]:
+        """Metrics of each validation case, in the order of `validation_patients`; they stay at the site."""
+        set_weights(self.network, self.strategy.whole(weights, task.round))
+        return validate(self.network, self.validation_cases, task.study, self.device, on_case, truths)
 
     def _told(self, rows: Sequence[Mapping[str, float]], seconds: float) -> ValidationMetrics:
         """What may be told of the metrics of each case."""
