@@ -42,6 +42,13 @@ def render_tables(results: ArmsResult, console: Console) -> None:
         table.add_row(arm, *(_two_lines(results, results.value(arm, site)) for site in _places(results)))
     console.print(table)
     _print_differences(results, console)
+    if results.attacks:
+        table = Table(f"{results.attack} at {', '.join(results.attacked)}", title="At the sites not attacked")
+        for heading in ("without", "with", "by", "95% CI"):
+            table.add_column(heading, justify="right")
+        for one in _attacked(results):
+            table.add_row(*one.values())
+        console.print(table)
     for line in results.verdict:
         console.print(line, soft_wrap=True)
     for name, why in results.failed.items():
@@ -78,6 +85,8 @@ def write_page(out: Path, results: ArmsResult, study: StudyConfig) -> Path:
         rows=list(_rows(results)),
         cross=list(_cross(results)),
         others=list(_others(results)),
+        attacked=list(_attacked(results)),
+        attack=f"{results.attack} at {', '.join(results.attacked)}",
         segmentation=study.classification is None,
         basis=BASIS,
         how=describe(results),
@@ -176,6 +185,19 @@ def _cross(results: ArmsResult) -> Iterator[dict[str, Any]]:
             "model": model,
             "cells": ["" if one is None else format_value(results.metric, one) for one in cells],
             "own": [model == f"{LOCAL} {site}" for site in results.sites],
+        }
+
+
+def _attacked(results: ArmsResult) -> Iterator[dict[str, str]]:
+    """Each federated arm with and without the attack, at the sites that are not attacked."""
+    for one in results.attacks:
+        change = results.difference(one.arm, one.arm, None, "attacked")
+        yield {
+            "arm": arm_title(one.arm),
+            "clean": "not measured" if one.clean is None else format_value(results.metric, one.clean),
+            "attacked": "no model" if one.attacked is None else format_value(results.metric, one.attacked),
+            "by": "" if change is None else _signed(results, change),
+            "interval": "" if change is None else format_interval(results.metric, change.ci95_low, change.ci95_high),
         }
 
 

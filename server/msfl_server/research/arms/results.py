@@ -60,6 +60,14 @@ class CrossSite(_Frozen):
     value: float = Field(description="the first metric, mean over seeds")
 
 
+class AttackEffect(_Frozen):
+    """What an attack makes of a federated arm at the sites that are not attacked, in the mean over them."""
+
+    arm: str = Field(description="the federation's strategy")
+    clean: float | None = Field(description="the first metric without the attack")
+    attacked: float | None = Field(description="with it; null: there is no model")
+
+
 class ArmsResult(_Frozen):
     """A comparison that is measured."""
 
@@ -74,6 +82,7 @@ class ArmsResult(_Frozen):
     attacked: tuple[str, ...] = Field(description="the attacked sites")
     values: tuple[ArmValue, ...] = Field(description="headline metrics of each arm")
     differences: tuple[ArmDifference, ...] = Field(description="paired differences of the first metric")
+    attacks: tuple[AttackEffect, ...] = Field((), description="each federated arm under the attack")
     cross_site: tuple[CrossSite, ...] = Field(description="each model on each site's test patients")
     failed: dict[str, str] = Field(description="runs that could not be trained, and why")
     verdict: tuple[str, ...] = Field((), description="the same in sentences")
@@ -119,6 +128,7 @@ def results_of(finished: Finished) -> ArmsResult:
         attacked=plan.attack.sites if plan.attack else (),
         values=values,
         differences=_corrected(tuple(_differences(finished, metric))),
+        attacks=tuple(_attacks(finished, metric)),
         cross_site=tuple(_cross_site(finished, metric)),
         failed=dict(finished.failed),
     )
@@ -197,6 +207,22 @@ def _differences(finished: Finished, metric: str) -> Iterator[ArmDifference]:
             clean = {site: finished.scores("federated", (arm, None, None), site) for site in honest}
             found = {site: difference(metric, attacked[site], clean[site]) for site in honest}
             yield from _paired(arm, arm, "attacked", found)
+
+
+def _attacks(finished: Finished, metric: str) -> Iterator[AttackEffect]:
+    attack = finished.plan.attack
+    if attack is None:
+        return
+    honest = [site.name for site in finished.plan.sites if site.name not in attack.sites]
+
+    def mean(group: str, model: Model) -> float | None:
+        found = over_sites({site: single(metric, finished.scores(group, model, site)) for site in honest})
+        return None if found is None or not np.isfinite(found.value) else found.value
+
+    for arm in finished.plan.federated:
+        yield AttackEffect(
+            arm=arm, clean=mean("federated", (arm, None, None)), attacked=mean("attacked", (arm, None, attack.kind))
+        )
 
 
 def _paired(

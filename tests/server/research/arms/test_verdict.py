@@ -99,6 +99,13 @@ def test_attacks_are_told_by_what_they_change_for_honest_sites() -> None:
         differ("fedbn", None, -0.02, kind="attacked", against="fedbn"),
     )
     told = verdict(results(attack="sign-flip", attacked=("a",), differences=found))[-1]
+    effect = {"arm": "fedavg", "clean": 0.67, "attacked": None}
+    shown = results(attack="sign-flip", attacked=("a",), attacks=(effect,), differences=found)
+    console = Console(file=io.StringIO(), width=160)
+    render_tables(shown, console)
+    assert isinstance(console.file, io.StringIO)
+    (row,) = [line for line in console.file.getvalue().splitlines() if "no model" in line]
+    assert all(word in row for word in ("fedavg", "0.670", "-0.300"))
     assert told == (
         "Under sign-flip at a, fedbn changes least for the honest sites (-0.020) and plain averaging (fedavg) most "
         "(-0.300)."
