@@ -141,12 +141,13 @@ class ArmsPlan(BaseModel):
 
     def _runs_of(self, seed: int) -> Iterator[Run]:
         own = by_itself(self.study, seed, 1)
-        yield Run("centralised", by_itself(self.study, seed, len(self.sites)), (pooled(self.sites),), CENTRALISED)
         federated = {arm: study.model_copy(update={"seed": seed}) for arm, study in self.federated.items()}
         for arm, study in federated.items():
             yield Run("federated", study, self.sites, arm)
             if self.attack is not None:
                 yield Run("attacked", study, self.sites, arm, attack=self.attack)
+        # After a federated one, which has prepared the cases that it takes up.
+        yield Run("centralised", by_itself(self.study, seed, len(self.sites)), (pooled(self.sites),), CENTRALISED)
         for site in self.sites:
             yield Run("local", own, (alone(site),), LOCAL, site.name)
         if self.leave_one_out and self.shared_arm is not None:

@@ -22,6 +22,7 @@ from msfl_server.research.arms.plan import (
     site_in,
     why_not_pooled,
 )
+from msfl_server.research.arms.work import share_caches
 from msfl_server.research.simulated_cohort import make_records
 from msfl_server.research.simulation.folder import sites_of_cohort
 
@@ -108,6 +109,19 @@ def test_a_run_has_states_of_its_own_and_shares_what_sites_have_found(tmp_path: 
     assert (site.state / "cache" / "found").exists()
     assert here.state == tmp_path / "runs" / "x" / "sites" / "a"
     assert site_in(tmp_path / "runs" / "x", site) == here
+
+
+def test_what_sites_have_prepared_for_the_network_is_taken_up_in_one_place(tmp_path: Path) -> None:
+    members = sites(tmp_path, "a", "b")
+    whole = pooled(members)
+    for number, site in enumerate((*members, whole)):
+        (site.state / "cache").mkdir(parents=True)
+        (site.state / "cache" / f"{number}.safetensors").write_text(str(number))
+        (site.state / "cache" / "checks.json").write_text(site.name)
+    for _ in range(2):
+        share_caches(members, whole)
+    found = {path.name: path.read_text() for path in (whole.state / "cache").iterdir()}
+    assert found == {"0.safetensors": "0", "1.safetensors": "1", "2.safetensors": "2", "checks.json": "all-sites"}
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
