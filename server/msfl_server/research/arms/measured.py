@@ -24,11 +24,13 @@ class Finished:
         plan: the comparison.
         runs: of each model, its scores in each seed.
         failed: name of a run that could not be trained, and why.
+        unmeasured: name of a run and a site where it has no figures, or of other patients than other runs, and why.
     """
 
     plan: ArmsPlan
     runs: Mapping[tuple[str, Model], Mapping[int, RunScores]]
     failed: Mapping[str, str]
+    unmeasured: Mapping[str, str]
 
     def scores(self, group: str, model: Model, site: str) -> dict[int, SiteScores]:
         """A model's figures at a site in each seed in which it was measured there."""
@@ -44,13 +46,21 @@ def read_finished(plan: ArmsPlan, out: Path) -> Finished:
     """
     runs: dict[tuple[str, Model], dict[int, RunScores]] = {}
     failed: dict[str, str] = {}
+    unmeasured: dict[str, str] = {}
+    tested: dict[tuple[int, str], tuple[str, ...]] = {}
     for run in plan.runs.values():
         folder = out / RUNS_FOLDER / run.name
         if (folder / SCORES_FILE).exists():
-            runs.setdefault((run.group, model_of(run)), {})[run.study.seed] = read_scores(folder)
+            scores = runs.setdefault((run.group, model_of(run)), {})[run.study.seed] = read_scores(folder)
+            unmeasured |= {f"{run.name} at {site}": why for site, why in scores.unmeasured.items()}
+            for site, one in scores.sites.items():
+                if tested.setdefault((run.study.seed, site), one.patients) != one.patients:
+                    unmeasured[f"{run.name} at {site}"] = (
+                        "other patients than in other arms, so no differences from them"
+                    )
         elif (folder / FAILED_FILE).exists():
             failed[run.name] = str(parse_json(read_text(folder / FAILED_FILE), str(folder / FAILED_FILE))["why"])
-    return Finished(plan, runs, failed)
+    return Finished(plan, runs, failed, unmeasured)
 
 
 def model_of(run: Run) -> Model:

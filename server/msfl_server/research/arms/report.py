@@ -51,8 +51,8 @@ def render_tables(results: ArmsResult, console: Console) -> None:
         console.print(table)
     for line in results.verdict:
         console.print(line, soft_wrap=True)
-    for name, why in results.failed.items():
-        console.print(f"not trained: {name}: {why}", style="yellow", soft_wrap=True)
+    for line in _missing(results):
+        console.print(line, style="yellow", soft_wrap=True)
 
 
 def _print_differences(results: ArmsResult, console: Console) -> None:
@@ -90,12 +90,18 @@ def write_page(out: Path, results: ArmsResult, study: StudyConfig) -> Path:
         segmentation=study.classification is None,
         basis=BASIS,
         how=describe(results),
-        failed=[f"{one}: {why}" for one, why in results.failed.items()],
+        missing=list(_missing(results)),
         settings=flat_settings(study),
     )
     path = out / PAGE_FILE
     write_text(path, page)
     return path
+
+
+def _missing(results: ArmsResult) -> Iterator[str]:
+    """What there are no figures of, and why."""
+    yield from (f"not trained: {name}: {why}" for name, why in results.failed.items())
+    yield from (f"not measured: {name}: {why}" for name, why in results.unmeasured.items())
 
 
 def _arms(results: ArmsResult) -> tuple[str, ...]:

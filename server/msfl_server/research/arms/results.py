@@ -85,6 +85,7 @@ class ArmsResult(_Frozen):
     attacks: tuple[AttackEffect, ...] = Field((), description="each federated arm under the attack")
     cross_site: tuple[CrossSite, ...] = Field(description="each model on each site's test patients")
     failed: dict[str, str] = Field(description="runs that could not be trained, and why")
+    unmeasured: dict[str, str] = Field({}, description="runs that have no figures at a site, and why")
     verdict: tuple[str, ...] = Field((), description="the same in sentences")
 
     @property
@@ -131,6 +132,7 @@ def results_of(finished: Finished) -> ArmsResult:
         attacks=tuple(_attacks(finished, metric)),
         cross_site=tuple(_cross_site(finished, metric)),
         failed=dict(finished.failed),
+        unmeasured=dict(finished.unmeasured),
     )
 
 

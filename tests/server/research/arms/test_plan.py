@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from msfl_client.classification.outcome_data import read_outcomes
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
+from msfl_server.research.arms.measured import read_finished
 from msfl_server.research.arms.plan import (
     ArmsPlan,
     Attack,
@@ -22,6 +24,7 @@ from msfl_server.research.arms.plan import (
     site_in,
     why_not_pooled,
 )
+from msfl_server.research.arms.scores import RunScores, SiteScores, write_scores
 from msfl_server.research.arms.work import share_caches
 from msfl_server.research.simulated_cohort import make_records
 from msfl_server.research.simulation.folder import sites_of_cohort
@@ -158,3 +161,23 @@ def test_a_folder_takes_more_seeds_and_strategies_but_no_other_study(tmp_path: P
     (tmp_path / "else" / "notes").write_text("")
     with pytest.raises(InputError, match="is not empty"):
         claim_plan(tmp_path / "else", plan_of(tmp_path))
+
+
+def test_figures_of_other_patients_than_in_other_arms_are_named(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, num_seeds=1)
+    for run in plan.runs.values():
+        folder = tmp_path / "out" / "runs" / run.name
+        folder.mkdir(parents=True)
+        patients = ("x", "y") if run.name != "federated/fedavgm/seed-7" else ("x", "z")
+        scores = SiteScores(patients, {"dsc": np.array([0.5, np.nan])})
+        write_scores(
+            folder, RunScores(3, {"a": scores}, {"b": "its mask is gone"} if run.group == "centralised" else {})
+        )
+    found = read_finished(plan, tmp_path / "out")
+    assert found.unmeasured == {
+        "federated/fedavgm/seed-7 at a": "other patients than in other arms, so no differences from them",
+        "centralised/seed-7 at b": "its mask is gone",
+    }
+    (read,) = found.scores("federated", ("fedavg", None, None), "a").values()
+    assert read.patients == ("x", "y")
+    assert np.array_equal(read.metrics["dsc"], [0.5, np.nan], equal_nan=True)

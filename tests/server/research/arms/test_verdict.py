@@ -113,13 +113,14 @@ def test_attacks_are_told_by_what_they_change_for_honest_sites() -> None:
 
 
 def test_page_and_tables_show_arms_differences_cross_and_what_could_not_be_trained(tmp_path: Path) -> None:
-    found = results(failed={"local/c/seed-0": "<no> case"})
+    found = results(failed={"local/c/seed-0": "<no> case"}, unmeasured={"local/a/seed-0 at b": "too few"})
     found = found.model_copy(update={"verdict": verdict(found)})
     console = Console(file=io.StringIO(), width=200)
     render_tables(found, console)
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
     assert "not trained: local/c/seed-0: <no> case" in shown
+    assert "not measured: local/a/seed-0 at b: too few" in shown
     assert "fedavg less local" in shown
     page = write_page(tmp_path, found, StudyConfig(name="pilot")).read_text()
     for words in ("Sites better off", "2 of 2", "local a", "0.310", "960 optimiser steps", "&lt;no&gt; case", "<svg"):
