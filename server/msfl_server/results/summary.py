@@ -104,6 +104,21 @@ class SiteFailure(_Frozen):
     )
 
 
+class UpdateSummary(_Frozen):
+    """A site's update of a network, beside the others' of the round."""
+
+    norm: float = Field(ge=0, description="length of the change of learned weights (L2)")
+    cosine: float | None = Field(
+        None, ge=-1, le=1, description="median of its cosines with the others' changes; null of a single site"
+    )
+    odd: Literal["long", "short", "against", "copy"] | None = Field(
+        None,
+        description="why it stands out, though it counts: three times as long as the others' or more, a third or less, "
+        "against theirs twice in a row (cosine below -0.1, theirs above 0.1), or the same as another (above 0.99)",
+        exclude_if=lambda value: value is None,
+    )
+
+
 class RoundSummary(_Frozen):
     """One round."""
 
@@ -119,9 +134,19 @@ class RoundSummary(_Frozen):
         description="the model came apart in this round, and has the weights of that earlier one again",
         exclude_if=lambda value: value is None,
     )
+    updates: dict[Name, UpdateSummary] = Field(
+        default_factory=dict,
+        description="each site's update of a network; absent of models of features, and under masks",
+        exclude_if=lambda value: not value,
+    )
     per_site: dict[str, dict[Name, float]] = Field(
         default_factory=dict, description="mean of each metric at each site; may be left out"
     )
+
+    @property
+    def odd(self) -> dict[str, str]:
+        """The sites whose update stood out, and why."""
+        return {site: update.odd for site, update in self.updates.items() if update.odd is not None}
 
 
 class Timing(_Frozen):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from msfl_server.aggregation.strategy import Strategy, strategy_of
 from msfl_server.results.classification import reliability_of, threshold_of
 from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.received import Received
-from msfl_server.results.summary import RoundSummary, SiteFailure, case_counts
+from msfl_server.results.summary import RoundSummary, SiteFailure, UpdateSummary, case_counts
 from msfl_server.rounds.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
 from msfl_server.rounds.exchange import Grid, Question, ask
 from msfl_server.rounds.failures import BAD_METRICS, BAD_UPDATE, NO_ANSWER, NOT_ONLINE, WENT_OFFLINE, meaning_of
@@ -217,6 +217,7 @@ def train_at_sites(this: OneRound) -> TrainedRound:
         seconds=time.monotonic() - started,
         is_set_back=set_back is not None,
         training=dict(got.training),
+        updates={site: UpdateSummary(**asdict(one)) for site, one in got.figures.items()},
     )
     return TrainedRound(record, combined.weights, combined.sets)
 
@@ -262,6 +263,7 @@ def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
         sites_failed=tuple(sorted(failures, key=lambda failure: (failure.site, failure.code))),
         seconds=trained.seconds + time.monotonic() - started,
         set_back_to=set_back.state.round if set_back else None,
+        updates=trained.updates,
     )
     measured = set_back.state.validation if set_back else dict(validation)
     state = before.state.model_copy(
