@@ -14,8 +14,9 @@ from pathlib import Path
 
 from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.strategies import STRATEGIES
+from msfl_server.research.arms.checks import check_plan
 from msfl_server.research.arms.finish import finish
-from msfl_server.research.arms.plan import CENTRALISED, LOCAL, ArmsPlan, check_plan, claim_plan
+from msfl_server.research.arms.plan import CENTRALISED, LOCAL, ArmsPlan, claim_plan
 from msfl_server.research.arms.results import ArmsResult
 from msfl_server.research.arms.schedule import default_jobs, run_all
 from msfl_server.research.simulated_cohort import make_cohort

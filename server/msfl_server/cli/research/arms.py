@@ -67,13 +67,14 @@ def compare_arms(asked: Asked, as_json: bool) -> None:
     warn(warnings := unused_settings(study))
     with says_how_to_resume(SAME_COMMAND):
         with loading(LOADING):
+            from msfl_server.research.arms.checks import check_plan
             from msfl_server.research.arms.finish import finish
-            from msfl_server.research.arms.plan import ArmsPlan, Attack, check_plan, claim_plan
+            from msfl_server.research.arms.plan import ArmsPlan, Attack, claim_plan
             from msfl_server.research.arms.report import render_tables
             from msfl_server.research.arms.schedule import default_jobs, run_all
 
         own = study.strategy.kind if study.strategy is not None else "fedavg"
-        named = _names(asked.strategies) or ((own,) if study.averages else ())
+        named = _names(asked.strategies) or ((own,) if study.averages or study.strategy is not None else ())
         attack = None
         if asked.attack is not None:
             attack = Attack.model_validate({"kind": asked.attack, "sites": _names(asked.attacked)})

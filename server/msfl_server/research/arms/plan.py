@@ -38,7 +38,7 @@ from msfl_common.strategies.base import Strategy
 from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.system.files import private_folder, write_text
 from msfl_common.system.reading import parse_record
-from msfl_server.research.simulation.folder import SITES_FOLDER, RunSetup, check_sites
+from msfl_server.research.simulation.folder import SITES_FOLDER, RunSetup
 
 PLAN_FILE, RUNS_FOLDER = "comparison-plan.json", "runs"
 LOCAL, CENTRALISED, FEDERATED = "local", "centralised", "federated"
@@ -117,9 +117,10 @@ class ArmsPlan(BaseModel):
     @property
     def federated(self) -> dict[str, StudyConfig]:
         """Each federated arm, with its study; of a model of features, which takes no strategy, there is one."""
+        study = to_the_last_round(self.study)
         if not self.strategies:
-            return {FEDERATED: self.study}
-        return {kind: with_strategy(self.study, kind) for kind in self.strategies}
+            return {FEDERATED: study}
+        return {kind: with_strategy(study, kind) for kind in self.strategies}
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -140,20 +141,27 @@ class ArmsPlan(BaseModel):
         return {run.name: run for seed in self.seeds for run in self._runs_of(seed)}
 
     def _runs_of(self, seed: int) -> Iterator[Run]:
-        own = by_itself(self.study, seed, 1)
+        study = to_the_last_round(self.study)
+        own = by_itself(study, seed, 1)
         federated = {arm: study.model_copy(update={"seed": seed}) for arm, study in self.federated.items()}
-        for arm, study in federated.items():
-            yield Run("federated", study, self.sites, arm)
+        for arm, one in federated.items():
+            yield Run("federated", one, self.sites, arm)
             if self.attack is not None:
-                yield Run("attacked", study, self.sites, arm, attack=self.attack)
+                yield Run("attacked", one, self.sites, arm, attack=self.attack)
         # After a federated one, which has prepared the cases that it takes up.
-        yield Run("centralised", by_itself(self.study, seed, len(self.sites)), (pooled(self.sites),), CENTRALISED)
+        yield Run("centralised", by_itself(study, seed, len(self.sites)), (pooled(self.sites),), CENTRALISED)
         for site in self.sites:
             yield Run("local", own, (alone(site),), LOCAL, site.name)
         if self.leave_one_out and self.shared_arm is not None:
             for left_out in self.sites:
                 others = tuple(site for site in self.sites if site != left_out)
                 yield Run("without", federated[self.shared_arm], others, self.shared_arm, left_out.name)
+
+
+def to_the_last_round(study: StudyConfig) -> StudyConfig:
+    """The study without what ends its rounds early or chooses among them: by patients whom arms are measured on."""
+    chosen = {name: None for name in ("best_by", "patience") if getattr(study.validation, name, None) is not None}
+    return study.model_copy(update={"validation": study.validation.model_copy(update=chosen)}) if chosen else study
 
 
 def with_strategy(study: StudyConfig, kind: str) -> StudyConfig:
@@ -243,69 +251,6 @@ def site_in(folder: Path, site: SiteConfig) -> SiteConfig:
         if (site.state / name).exists() and not link.exists():
             link.symlink_to(site.state / name, target_is_directory=True)
     return site.model_copy(update={"state": state})
-
-
-def check_plan(plan: ArmsPlan) -> None:
-    """Refuse, before anything is run, what cannot be compared.
-
-    Raises:
-        InputError: says what, and the fix.
-        ConfigError: a strategy is not for this study.
-    """
-    study, names = plan.study, [site.name for site in plan.sites]
-    if len(names) < 2:
-        raise InputError(f"expected two sites or more to compare, found {', '.join(names)}")
-    if ALL_SITES in names:
-        raise InputError(f"{ALL_SITES} stands for the sites' patients in one place; rename the site")
-    if study.classification is not None and study.classification.fold is not None:
-        raise InputError("classification.fold: leave it out of the study; arms are compared on its test patients")
-    if study.classification is not None and not study.classification.test_fraction:
-        raise InputError("classification.test_fraction is 0, so that nobody is left to compare on; set 0.25 or so")
-    if study.seed + plan.num_seeds > 2**32:
-        raise InputError("seed: too large to count on from; choose a smaller one")
-    if plan.strategies and not study.averages:
-        kind = study.classification.model.kind if study.classification else "this model"
-        raise InputError(f"--strategies: {kind} is made of the sites' sums and takes no strategy; leave it out")
-    for federated in plan.federated.values():
-        check_sites(federated, names)
-    if plan.leave_one_out:
-        _check_leave_one_out(plan)
-    if plan.attack is not None:
-        _check_attack(plan, plan.attack)
-
-
-def _check_leave_one_out(plan: ArmsPlan) -> None:
-    if plan.study.harmonization.method != "none":
-        raise InputError(
-            "--leave-one-out: a site that is left out has no part in the harmonization; use `msfl-server "
-            "cross-validate --leave-one-site-out`, which hands it the reference"
-        )
-    if plan.shared_arm is None:
-        raise InputError("--leave-one-out: no strategy here leaves a whole model; name one such as fedavg")
-    for site in plan.sites:
-        others = [one.name for one in plan.sites if one != site]
-        try:
-            check_sites(plan.federated[plan.shared_arm], others)
-        except InputError as error:
-            raise InputError(f"--leave-one-out: without {site.name}, {error}") from None
-
-
-def _check_attack(plan: ArmsPlan, attack: Attack) -> None:
-    names = [site.name for site in plan.sites]
-    if unknown := [name for name in attack.sites if name not in names]:
-        raise InputError(f"--attacked: {no_such('site', unknown, names)}")
-    if len(set(attack.sites)) == len(names):
-        raise InputError("--attacked: names every site; leave an honest one, whose patients show the effect")
-    if plan.study.secure_aggregation.method == "masks":
-        raise InputError("--attack: under masks no site's answer can be told from noise; leave secure_aggregation out")
-    if attack.kind == "label-flip" and plan.study.classification is not None:
-        raise InputError(
-            "--attack label-flip is of lesion masks; a classification takes sign-flip, scale, nan or stale"
-        )
-    if attack.kind in ("collude", "stale") and not plan.strategies:
-        raise InputError(
-            f"--attack {attack.kind} is of a network's weights; a model of features takes sign-flip or scale"
-        )
 
 
 def claim_plan(out: Path, plan: ArmsPlan) -> None:

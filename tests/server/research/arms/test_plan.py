@@ -12,12 +12,12 @@ from msfl_client.classification.outcome_data import read_outcomes
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
+from msfl_server.research.arms.checks import check_plan
 from msfl_server.research.arms.measured import read_finished
 from msfl_server.research.arms.plan import (
     ArmsPlan,
     Attack,
     by_itself,
-    check_plan,
     claim_plan,
     pooled,
     read_plan,
@@ -131,7 +131,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"strategies": ("fedfoo",)}, "--strategies: .*fedfoo"),
     ({"attack": Attack(kind="nan", sites=("x",))}, "--attacked: .*x"),
     ({"attack": Attack(kind="nan", sites=("a", "b", "c"))}, "leave an honest one"),
-    ({"study": OUTCOME}, "--strategies: lda is made of the sites' sums"),
+    ({"study": OUTCOME}, "--strategies fedavg: strategy: fedavg is for networks"),
     ({"study": OUTCOME, "strategies": (), "attack": Attack(kind="label-flip", sites=("a",))}, "lesion masks"),
     ({"study": OUTCOME, "strategies": (), "attack": Attack(kind="stale", sites=("a",))}, "network's weights"),
     ({"study": {"name": "x", "rounds": {"quorum": 3}}, "leave_one_out": True}, "without a, .*quorum is 3"),
