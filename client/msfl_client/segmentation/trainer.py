@@ -182,10 +182,18 @@ class SegmentationLearner:
         return self._told(self.case_metrics(weights, task, on_case, truths), time.monotonic() - start)
 
     def case_metrics(
-        self, weights: Weights, task: RoundTask, on_case: OnCase, truths: Sequence[OwnTruth] = ()
+        self,
+        weights: Weights,
+        task: RoundTask,
+        on_case: OnCase,
+        truths: Sequence[OwnTruth] = (),
+        own: Weights | None = None,
     ) -> list[dict[str, float]]:
-        """Metrics of each validation case, in the order of `validation_patients`; they stay at the site."""
-        set_weights(self.network, self.strategy.whole(weights, task.round))
+        """Metrics of each validation case, in the order of `validation_patients`; they stay at the site.
+
+        Of the shared weights, or, where it is given, of the whole of a model of the site's own.
+        """
+        set_weights(self.network, self.strategy.whole(weights, task.round) if own is None else own)
         return validate(self.network, self.validation_cases, task.study, self.device, on_case, truths)
 
     def _told(self, rows: Sequence[Mapping[str, float]], seconds: float) -> ValidationMetrics:

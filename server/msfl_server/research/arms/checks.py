@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msfl_common.config.spelling import no_such
+from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
 from msfl_server.research.arms.plan import ALL_SITES, ArmsPlan, Attack
 from msfl_server.research.simulation.folder import check_sites
@@ -28,10 +29,22 @@ def check_plan(plan: ArmsPlan) -> None:
         raise InputError("seed: too large to count on from; choose a smaller one")
     for federated in plan.federated.values():
         check_sites(federated, names)
+        _check_own_models(federated)
     if plan.leave_one_out:
         _check_leave_one_out(plan)
     if plan.attack is not None:
         _check_attack(plan, plan.attack)
+
+
+def _check_own_models(study: StudyConfig) -> None:
+    """Refuse a strategy whose figure would be that of the shared model, though sites use one of their own."""
+    kind = study.strategy.kind if study.strategy is not None else ""
+    trains_own = getattr(study.strategy, "trains_personal", False)
+    if kind == "finetune" or (trains_own and study.classification is not None):
+        raise InputError(
+            f"--strategies: {kind} leaves each site a model of its own that is measured at the site alone, by "
+            "`msfl-client gain`; leave it out"
+        )
 
 
 def _check_leave_one_out(plan: ArmsPlan) -> None:

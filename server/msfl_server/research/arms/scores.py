@@ -129,7 +129,9 @@ def _scores_at(site: SiteConfig, study: StudyConfig, number: int, weights: Weigh
     learner = context.learner
     task = RoundTask(study, number, "validation" if study.classification is None else "test")
     if isinstance(learner, SegmentationLearner):
-        rows = learner.case_metrics(weights, task, lambda *_: None)
+        personal = getattr(learner.strategy, "personal", None)  # of strategies that train one beside the shared
+        own = personal(number) if personal is not None else None
+        rows = learner.case_metrics(weights, task, lambda *_: None, own=own)
         names = rows[0] if rows else {}
         metrics = {name: np.array([row[name] for row in rows], np.float64) for name in names}
         return SiteScores(_digests(site, learner.validation_patients), metrics)
