@@ -18,11 +18,10 @@ from msfl_common.messages.arrays import ARRAYS, pack_weights
 from msfl_common.messages.records import RoundTask, pack_task, unpack_refusal
 from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.weights import Weights
-from msfl_common.strategies import STRATEGIES
+from msfl_common.strategies.scaffold import CHANGE, CONTROL
 from msfl_common.strategies.sets import flattened
 from msfl_server.research.simulation.grid import InProcessGrid
 from msfl_server.rounds.loop import run_rounds
-from tests.extending.example_strategy_control import CHANGE, CONTROL, Scaffold
 from tests.server.rounds.test_loop import Recorder, grid_of, sites, start
 
 __all__ = ["sites"]
@@ -31,8 +30,7 @@ Change = Callable[[np.ndarray, int], np.ndarray]  # type: ignore[type-arg]  # an
 
 
 @pytest.fixture
-def scaffold(monkeypatch: pytest.MonkeyPatch, tiny_study: StudyConfig) -> StudyConfig:
-    monkeypatch.setitem(STRATEGIES, "scaffold", Scaffold)
+def scaffold(tiny_study: StudyConfig) -> StudyConfig:
     settings = tiny_study.model_dump() | {"strategy": {"kind": "scaffold"}}
     settings["training"]["steps_per_round"] = 1
     settings["rounds"]["num_rounds"] = 2

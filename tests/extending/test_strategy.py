@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,9 @@ from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
 from msfl_common.strategies import STRATEGIES
 from msfl_common.strategies.base import SetLike, Strategy
+from msfl_common.strategies.fedprox import FedProx
+from msfl_common.strategies.participation import COUNTED, JOINED
+from msfl_common.strategies.scaffold import CHANGE, CONTROL, Scaffold
 from msfl_common.strategies.sets import expect_moderate, flattened
 from msfl_server.aggregation.averaging import Averaging
 from msfl_server.aggregation.update_store import update_store
@@ -37,23 +41,12 @@ from msfl_server.rounds.loop import run_rounds
 from tests.client.segmentation.test_loop import STUDY, bright_lesions
 from tests.deep import learnable_sequence
 from tests.deep import tiny_study as tiny_study_of
-from tests.extending.example_strategy import FedProx
-from tests.extending.example_strategy_control import CHANGE, CONTROL, Scaffold
-from tests.extending.example_strategy_layers import FedNorm
 from tests.server.rounds.test_loop import Killed, Recorder, equal, grid_of, sites, start
 
 __all__ = ["sites"]
 
 REPOSITORY = Path(__file__).parents[2]
-EXAMPLES: tuple[type[Strategy], ...] = (FedProx, Scaffold, FedNorm)
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line in the registry."""
-    for kind in EXAMPLES:
-        monkeypatch.setitem(STRATEGIES, kind.model_fields["kind"].default, kind)
 
 
 def with_strategy(study: StudyConfig, kind: str, steps: int = 2, **settings: object) -> StudyConfig:
@@ -63,21 +56,20 @@ def with_strategy(study: StudyConfig, kind: str, steps: int = 2, **settings: obj
     return parse_study(StudyConfig.model_validate(content).model_dump_json())
 
 
-# The strategy's own, wherever it lies, and that of its line.
-FILES_TOUCHED = ("common/msfl_common/strategies/proximal.py", "common/msfl_common/strategies/__init__.py")
+# The strategy's own, and that of its line.
+FILES_TOUCHED = ("common/msfl_common/strategies/fedprox.py", "common/msfl_common/strategies/__init__.py")
 
 
 def test_a_strategy_is_one_file_and_one_line() -> None:
     folders = (REPOSITORY / side for side in ("common", "client", "server"))
-    sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
-    for example in EXAMPLES:
-        file, kind = Path(inspect.getfile(example)), example.model_fields["kind"].default
-        touched = [file, *(source for source in sources if kind in source.lower() or example.__name__ in source)]
-        assert touched == [file]
-        assert len(touched) == len(FILES_TOUCHED) - 1
+    sources = {path: path.read_text() for folder in folders for path in folder.rglob("*.py")}
+    for kind in ("fedprox", "scaffold", "fedbn", "ditto", "fedrep", "feddyn"):
+        strategy = STRATEGIES[kind]
+        file = Path(inspect.getfile(strategy))
+        naming = {path for path, source in sources.items() if re.search(rf"\b{strategy.__name__}\b", source)}
+        assert naming == {file, REPOSITORY / FILES_TOUCHED[1]}
         imported = {line.split()[1] for line in file.read_text().splitlines() if line.startswith("from msfl")}
-        assert imported == {"msfl_common.strategies.base"}
-        assert STRATEGIES[kind] is example  # the line
+        assert imported <= {"msfl_common.strategies.base", "msfl_common.strategies.participation"}
 
 
 def trained_weights(out: Path) -> Weights:
@@ -100,7 +92,7 @@ class DiesTraining(Recorder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "cache_answers"), [("fedprox", True), ("scaffold", True), ("fednorm", False)])
+@pytest.mark.parametrize(("kind", "cache_answers"), [("ditto", True), ("scaffold", True), ("fedbn", False)])
 def test_a_killed_run_goes_on_to_the_same_bits(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path, kind: str, cache_answers: bool
 ) -> None:
@@ -112,10 +104,10 @@ def test_a_killed_run_goes_on_to_the_same_bits(
         run_rounds(grid_of(sites, cache_answers=cache_answers), study, start(study), out, DiesTraining())
     run_rounds(grid_of(sites, cache_answers=cache_answers), study, start(study), out, Recorder())
     assert equal(trained_weights(out), trained_weights(whole))
-    assert len(kept) == (0 if kind == "fedprox" else 6)
+    assert len(kept) == 6
     assert {path: path.read_bytes() for path in (tmp_path / "states").rglob("strategy/*/*/*.safetensors")} == kept
     ours, theirs = (checkpoint_sets(study, folder) for folder in (out, whole))
-    assert list(ours) == list(theirs) == ([CONTROL] if kind == "scaffold" else [])
+    assert list(ours) == list(theirs) == ([CONTROL, COUNTED] if kind == "scaffold" else [])
     assert all(equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -132,7 +124,7 @@ def captured(replies: list[Message]) -> Callable[[int, Message], Message]:
 def test_layers_that_stay_are_in_no_message_and_no_ledger(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path
 ) -> None:
-    study = with_strategy(tiny_study, "fednorm")
+    study = with_strategy(tiny_study, "fedbn")
     first = start(study)
     stay = [name for name in first if ".adn.N." in name]
     run_rounds(grid_of(sites), study, first, tmp_path / "out", Recorder())
@@ -151,7 +143,7 @@ def test_layers_that_stay_are_in_no_message_and_no_ledger(
     assert not equal(kept[0], kept[1])
     model = trained_weights(tmp_path / "out")
     assert all(np.array_equal(model[name], first[name]) for name in stay)  # the coordinator never had others
-    with pytest.raises(ModelFolderError, match=r"layers of this model stay at its sites \(fednorm\)"):
+    with pytest.raises(ModelFolderError, match=r"layers of this model stay at its sites \(fedbn\)"):
         load_model(tmp_path / "out" / "model")
 
 
@@ -163,7 +155,7 @@ def test_sets_beside_the_weights_are_in_the_ledger_and_learnt_from(
     run_rounds(grid_of(sites), study, start(study), tmp_path / "out", Recorder())
     lines = [json.loads(line) for line in (sites[0].state / "ledger.jsonl").read_text().splitlines()]
     (names,) = {tuple(line["arrays"]) for line in lines if line["kind"] == "model_update"}
-    assert set(names) == {*start(study), *(f"{CHANGE}/{name}" for name in start(study))}
+    assert set(names) == {*start(study), *(f"{CHANGE}/{name}" for name in start(study)), f"{JOINED}/now"}
     assert all(np.abs(value).max() > 0 for value in checkpoint_sets(study, tmp_path / "out")[CONTROL].values())
 
 
@@ -196,34 +188,29 @@ def test_a_loss_term_holds_a_site_near_what_it_was_sent(tmp_path: Path) -> None:
     assert loose == pytest.approx(free, rel=1e-3)
 
 
-def test_control_variates_are_the_papers(tmp_path: Path) -> None:
-    """c_i' = c_i - c + (x - y) / (sum of rates), by hand, over two rounds; a repeated round starts where it did."""
+def asking(x: Weights, control: float = 0.0) -> Weights:
+    """What a round of SCAFFOLD brings."""
+    return flattened(x, {CONTROL: {name: np.full_like(value, control) for name, value in x.items()}})
+
+
+def test_control_variates_are_gradients_and_a_repeated_round_starts_where_it_did(tmp_path: Path) -> None:
+    """Those of Adam's way would be near 1, as each of its steps is near its rate."""
     study = with_strategy(STUDY, "scaffold", steps=3)
     x = get_weights(build_network(study))
-    rng = np.random.default_rng(0)
-    c = {name: rng.normal(0, 1e-3, value.shape).astype(np.float32) for name, value in x.items()}
-    own = {name: np.zeros_like(value) for name, value in x.items()}
     for number in (1, 2):
-        asked = flattened(x, {CONTROL: c})
-        answer = trained_by(study, tmp_path, asked, number)
-        repeated = trained_by(study, tmp_path, asked, number)
-        assert equal(answer, repeated)
-        way = sum(
-            0.5 * 0.01 * (1 + np.cos(np.pi * (3 * (number - 1) + step) / (3 * study.rounds.num_rounds)))
-            for step in range(3)
-        )
-        for name, value in x.items():
-            new = own[name] - c[name] + (value - answer[name]) / np.float32(way)
-            assert np.allclose(answer[f"{CHANGE}/{name}"], new - own[name], rtol=1e-5, atol=1e-6)
-            own[name] = new
+        answer = trained_by(study, tmp_path, asking(x), number)
+        assert equal(answer, trained_by(study, tmp_path, asking(x), number))
+        assert answer[f"{JOINED}/now"] == [number == 1]
+        changes = np.concatenate([answer[f"{CHANGE}/{name}"].ravel() for name in x])
+        assert 0 < np.median(np.abs(changes)) < 0.05
     with pytest.raises(UpdateError, match=r"control/.*at most 10000"):
-        trained_by(study, tmp_path, flattened(x, {CONTROL: {name: value + 2e4 for name, value in c.items()}}), 3)
+        trained_by(study, tmp_path, asking(x, 2e4), 3)
 
 
 def test_what_a_site_keeps_is_private_bound_to_the_study_and_never_taken_half(tmp_path: Path) -> None:
     study = with_strategy(STUDY, "scaffold", steps=1)
     x = get_weights(build_network(study))
-    asked = flattened(x, {CONTROL: {name: np.zeros_like(value) for name, value in x.items()}})
+    asked = asking(x)
     for number in (1, 2, 3):
         trained_by(study, tmp_path, asked, number)
     folder = local(study, tmp_path).folder
@@ -237,8 +224,8 @@ def test_what_a_site_keeps_is_private_bound_to_the_study_and_never_taken_half(tm
     (folder / "000003.safetensors").write_bytes(b"half")
     with pytest.raises(RefusedError, match=r"000003\.safetensors: what this site keeps cannot be read.*reset-answers"):
         local(study, tmp_path).begin(asked, 4)
-    save_file({f"{CONTROL}/{name}": np.full_like(value, np.nan) for name, value in x.items()},
-              folder / "000003.safetensors")  # fmt: skip
+    save_file({f"{JOINED}/now": np.ones(1, np.float32)} | {f"{CONTROL}/{name}": np.full_like(value, np.nan)
+              for name, value in x.items()}, folder / "000003.safetensors")  # fmt: skip
     with pytest.raises(RefusedError, match="not finite"):
         local(study, tmp_path).begin(asked, 4)
 
@@ -276,13 +263,23 @@ def forget_all(sites: list[SiteConfig], study: StudyConfig) -> None:
 def test_the_sets_of_a_start_reach_another_process(tmp_path: Path) -> None:
     study = with_strategy(STUDY, "scaffold")
     x = get_weights(build_network(study))
-    begun = local(study, tmp_path).begin(flattened(x, {CONTROL: {n: v + 1 for n, v in x.items()}}), 7)
+    begun = local(study, tmp_path).begin(asking(x, 1.0), 7)
     begun.save(tmp_path / "sets.safetensors")
     found = read_start(tmp_path / "sets.safetensors", study, 7, begun.weights)
     assert found is not None
     assert equal(found.sent[CONTROL], begun.sent[CONTROL])
     assert equal(found.kept[CONTROL], begun.kept[CONTROL])
     assert read_start(tmp_path / "nowhere", study, 7, x) is None
+    ditto = with_strategy(STUDY, "ditto")
+    personal = local(ditto, tmp_path).begin(x, 1).personal
+    assert personal is not None
+    personal.save(tmp_path / "sets.safetensors")
+    own = {name: value + 1 for name, value in x.items()}
+    found = read_start(tmp_path / "sets.safetensors", ditto, 1, own)
+    assert found is not None
+    assert found.is_personal
+    assert equal(found.shared, x)
+    assert equal(found.weights, own)
 
 
 def test_sets_of_an_update_are_held_to_bounds_and_to_those_of_others(tmp_path: Path) -> None:
@@ -290,7 +287,12 @@ def test_sets_of_an_update_are_held_to_bounds_and_to_those_of_others(tmp_path: P
     averaging = Averaging(Scaffold())
 
     def update(size: float) -> ModelUpdate:
-        return ModelUpdate({"w": x["w"] + 0.1, f"{CHANGE}/w": np.full(4, size, np.float32)}, 5, 1.0, 1.0)
+        arrays = {
+            "w": x["w"] + 0.1,
+            f"{CHANGE}/w": np.full(4, size, np.float32),
+            f"{JOINED}/now": np.ones(1, np.float32),
+        }
+        return ModelUpdate(arrays, 5, 1.0, 1.0)
 
     for bad in (np.nan, np.inf, 2e4):
         with pytest.raises(UpdateError, match="control_change/w: a value of"):
@@ -321,9 +323,10 @@ def test_a_training_that_comes_to_nothing_keeps_nothing(tmp_path: Path) -> None:
     study = with_strategy(STUDY, "scaffold")
     x = get_weights(build_network(study))
     strategy = local(study, tmp_path)
-    begun = strategy.begin(flattened(x, {CONTROL: {n: np.zeros_like(v) for n, v in x.items()}}), 1)
+    begun = strategy.begin(asking(x), 1)
+    begun.gathered.update({name: torch.full(value.shape, 1e6) for name, value in x.items()})
     with pytest.raises(RefusedError) as refused:
-        strategy.end(begun, {name: value + 1e6 for name, value in x.items()})
+        strategy.end(begun, x)
     assert refused.value.code is Code.TRAINING_DIVERGED
     assert not strategy.folder.exists()
 
@@ -331,8 +334,8 @@ def test_a_training_that_comes_to_nothing_keeps_nothing(tmp_path: Path) -> None:
 def test_layers_that_stay_outline_no_lesions_for_features() -> None:
     outcome = {"outcome": {"endpoint": "activity"}, "features": ["brain_volume_ml"], "model": {"kind": "lda"}}
     content = {"name": "a", "task": "classification", "classification": outcome, "segmentation": {}}
-    with pytest.raises(ConfigError, match="fednorm keeps layers at the sites"):
-        parse_study(json.dumps({**content, "strategy": {"kind": "fednorm"}}))
+    with pytest.raises(ConfigError, match="fedbn keeps layers at the sites"):
+        parse_study(json.dumps({**content, "strategy": {"kind": "fedbn"}}))
     assert parse_study(json.dumps({**content, "strategy": {"kind": "fedprox"}})).strategy == FedProx()
 
 

@@ -17,9 +17,9 @@ from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.training.site_strategy import site_strategy
 from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.weights import Weights
+from msfl_common.strategies.scaffold import CONTROL
 from msfl_common.strategies.sets import flattened
 from tests.client.segmentation.test_distributed import SEED, bright_lesions, study
-from tests.extending.example_strategy_control import CONTROL
 from tests.extending.two_rules import TwoRules
 
 CPU = torch.device("cpu")
@@ -56,12 +56,17 @@ def test_two_devices_follow_a_strategy_as_one_that_takes_the_same_parts(
     distributed.train_on_devices(network, job, lambda *_: None, begun)
     two = get_weights(network)
 
+    sums = {name: value.numpy() for name, value in begun.gathered.items()}
+
     def alone(strategy: TwoRules | None) -> Weights:
         one = config.model_copy(update={"strategy": strategy})
         network = build_network(one)
         patches = PatchDataset([bright_lesions(0), bright_lesions(1)], one.training, SEED)
         begun = site_strategy(tmp_path, one, first).begin(asked, 1)
         train_round(network, PatchLoader(patches, CPU), one, 1, CPU, lambda *_: None, 2, start=begun)
+        if strategy is not None:
+            assert all(np.allclose(sums[name], value, atol=1e-5) for name, value in begun.gathered.items())
+            assert set(sums) == set(begun.gathered)
         return get_weights(network)
 
     torch.set_flush_denormal(True)

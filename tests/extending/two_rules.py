@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from msfl_common.strategies import STRATEGIES
-from tests.extending.example_strategy import FedProx
-from tests.extending.example_strategy_control import Scaffold
+from msfl_common.strategies.fedprox import FedProx
+from msfl_common.strategies.scaffold import Scaffold
 
 
 class TwoRules(Scaffold):

@@ -24,7 +24,7 @@ from msfl_client.data.cache_limits import keep_newest
 from msfl_client.privacy.round import PrivateRounds, expected_behind, in_order, loss_told
 from msfl_client.segmentation.draws import drawn_in
 from msfl_client.trainer import Foreseen, OnCase, OnStep
-from msfl_client.training.site_strategy import site_strategy
+from msfl_client.training.site_strategy import Start, site_strategy
 from msfl_common.errors import CaseError, Code, RefusedError
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.models.deep_models import build_classifier
@@ -110,15 +110,16 @@ class ImageLearner:
             RefusedError: no training patient has a usable image, or the training failed.
         """
         study, sequences = self._data.study, self._training
-        start = self._strategy.begin(weights, number)
-        set_weights(self._network, start.weights)
-        if study.differential_privacy is not None:
+
+        def train(start: Start) -> float:
+            if study.differential_privacy is None:
+                return train_round(self._network, sequences, study, number, self._device, on_step, micro_batches, start)
             patients = in_order(sequence.patient for sequence in sequences)
             rounds = PrivateRounds(self._data.site, study, study.name, patients, self._device)
-            loss = train_privately(self._network, sequences, rounds, start, on_step, micro_batches)
-        else:
-            loss = train_round(self._network, sequences, study, number, self._device, on_step, micro_batches, start)
-        return self._strategy.end(start, get_weights(self._network)), loss_told(study, loss)
+            return train_privately(self._network, sequences, rounds, start, on_step, micro_batches)
+
+        answer, loss = self._strategy.train(self._network, weights, number, train)
+        return answer, loss_told(study, loss)
 
     def forget(self) -> None:
         """See `Learner`."""

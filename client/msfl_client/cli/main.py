@@ -13,6 +13,7 @@ import typer
 
 from msfl_client.cli.data import commands as data_commands
 from msfl_client.cli.features import commands as feature_commands
+from msfl_client.cli.gain import commands as gain_commands
 from msfl_client.cli.kit import commands as kit_commands
 from msfl_client.cli.ledger import commands as ledger_commands
 from msfl_client.cli.options import SitePath, StudyPath, Workers
@@ -36,6 +37,7 @@ app = make_program(
     data_commands,
     feature_commands,
     predict_commands,
+    gain_commands,
     ledger_commands,
     roster_commands,
     example_commands,

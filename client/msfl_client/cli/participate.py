@@ -44,6 +44,7 @@ def start(site: SitePath, health_port: HealthPort = None, as_json: Json = False)
 @commands.command()
 def status(site: SitePath, as_json: Json = False) -> None:
     """What the site's process is doing. Exit code 1 when it is not running and the study is not finished."""
+    from msfl_client.cli.gain import gain_lines
     from msfl_client.connection.status import read_status
     from msfl_client.connection.supervisor import LOCK, one_line
     from msfl_client.egress.budget_record import budget_lines
@@ -66,6 +67,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
             "budget": [asdict(line) for line in budget],
             "rosters_to_confirm": list(waiting_rosters(config.state)),
             "differential_privacy": spent_document(config.state, config.policy.max_epsilon),
+            "gain": gain_lines(config),
         }
         print_json(document)
     elif pid is None and last is not None and last.is_last:
@@ -80,7 +82,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
     if not as_json:
         waiting = [*([waits] if waits else []), *(line for _, line in roster_lines(config.state))]
         spent = spent_lines(config.state, config.policy.max_epsilon)
-        for text in (*waiting, *spent, *(f"  {line}" for line in budget)):
+        for text in (*waiting, *spent, *(f"  {line}" for line in budget), *gain_lines(config)):
             stdout_console(soft_wrap=True).print(text, markup=False, highlight=False)
     if pid is None and not (last is not None and last.is_last):
         raise typer.Exit(1)

@@ -177,11 +177,16 @@ def _source(site: SiteConfig | None, asked: Path | None) -> Path:
 
 def _origin_at_site(model: Path, site: SiteConfig) -> str:
     """Who vouches for the model, as the authority of the site's approved kit has it."""
+    from msfl_client.site.folder import OWN_MODELS
     from msfl_client.site.kit_approval import approved_kit
     from msfl_common.errors import ModelFolderError
+    from msfl_common.models.model_folder import read_card
     from msfl_common.models.model_signature import check_origin
     from msfl_common.trust.kit import fingerprint
 
+    if read_card(model).own_of == site.name and model.resolve().is_relative_to((site.state / OWN_MODELS).resolve()):
+        check_origin(model)
+        return f"Site {site.name}'s own model, made here: nobody else vouches for it."
     kit = approved_kit(site)
     try:
         return check_origin(model, fingerprint(kit.authority) if kit is not None else None).sentence

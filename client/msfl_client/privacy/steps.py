@@ -21,7 +21,7 @@ from msfl_client.privacy.round import PrivateRounds
 from msfl_client.trainer import OnStep
 from msfl_client.training.rates import make_optimizer, rate_at
 from msfl_client.training.site_strategy import Start
-from msfl_client.training.steps import Influence, Piece, expect_scalar, mixed_precision
+from msfl_client.training.steps import Influence, Piece, mixed_precision
 from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.config.optimisation import optimisation_of
 from msfl_common.errors import Code, RefusedError
@@ -167,9 +167,8 @@ def _set_gradients(plan: PrivatePlan, sums: Sequence[torch.Tensor], step: int) -
     for parameter, value in zip(plan.parameters, sums, strict=True):
         parameter.grad = value / expected
     if plan.influence is not None:
-        term = plan.influence.strategy.loss_term(plan.influence.local)
+        influence = plan.influence.at(step, plan.num_steps, plan.rate(step))
+        term = influence.loss_term()
         if term is not None:
-            expect_scalar(term)
             torch.autograd.backward(term)
-        with torch.no_grad():
-            plan.influence.strategy.adjust_gradients(plan.influence.local)
+        influence.adjust_gradients()

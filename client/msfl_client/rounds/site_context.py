@@ -217,7 +217,7 @@ def train_site(context: SiteContext, task: RoundTask, weights: Weights, clock: C
         if step < num_steps:
             check_hours(context.site.hours, clock())
 
-    with _machine_in_use(context.site, len(context.devices), clock):
+    with machine_in_use(context.site, len(context.devices), clock):
         answer, loss = _train_sparing_memory(context, task, weights, on_step)
     # Sums are of fewer where a harmonization could not bring every case along: as many as they tell of by class.
     num_cases = sum(context.learner.cases_in_sums) or context.num_train_cases
@@ -242,7 +242,7 @@ def _train_sparing_memory(
 
 
 @contextmanager
-def _machine_in_use(site: SiteConfig, num_devices: int, clock: Clock) -> Iterator[None]:
+def machine_in_use(site: SiteConfig, num_devices: int, clock: Clock) -> Iterator[None]:
     """Take the site's devices where hours and policy allow it, and write down for how long.
 
     Raises:
@@ -279,6 +279,6 @@ def validate_site(
         if done < total:
             check_hours(context.site.hours, clock())
 
-    with _machine_in_use(context.site, 1, clock):
+    with machine_in_use(context.site, 1, clock):
         metrics = context.learner.measure(weights, task, on_case)
     return replace(metrics, seconds=time.monotonic() - start)

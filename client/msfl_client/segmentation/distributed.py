@@ -21,8 +21,9 @@ from typing import IO, Any
 
 import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_tensors
 
-from msfl_client.segmentation.distributed_rank import END_WEIGHTS, JOB, START_SETS, START_WEIGHTS, Job
+from msfl_client.segmentation.distributed_rank import END_GATHERED, END_WEIGHTS, JOB, START_SETS, START_WEIGHTS, Job
 from msfl_client.trainer import OnStep
 from msfl_client.training.site_strategy import Start
 from msfl_common.errors import Code, RefusedError
@@ -55,6 +56,8 @@ def train_on_devices(network: torch.nn.Module, job: Job, on_step: OnStep, start:
         with _processes(folder, len(job.devices)) as (processes, events):
             loss = _follow(processes, events, job, folder, on_step)
         set_weights(network, load_file(folder / END_WEIGHTS))
+        if start is not None and (folder / END_GATHERED).exists():
+            start.gathered.update(load_tensors(folder / END_GATHERED))
     return loss
 
 

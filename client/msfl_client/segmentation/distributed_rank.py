@@ -21,6 +21,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as map_file
+from safetensors.torch import save_file as save_tensors
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
@@ -36,6 +37,7 @@ from msfl_common.system.devices import cap_memory
 from msfl_common.system.memory import freed_memory_kept
 
 JOB, START_WEIGHTS, END_WEIGHTS = "job.json", "start.safetensors", "end.safetensors"
+END_GATHERED = "gathered.safetensors"  # what the study's strategy has added up over the steps
 START_SETS = "sets.safetensors"  # what the study's strategy starts from, beside the weights
 EXCHANGE_TIMEOUT = timedelta(minutes=5)  # for the slowest device, between two steps
 
@@ -92,6 +94,8 @@ def train_rank(job: Job, rank: Rank, folder: Path, on_step: OnStep) -> float:
     distributed.all_reduce(total)
     if rank.number == 0:
         save_file(get_weights(network), folder / END_WEIGHTS)
+        if start is not None and start.gathered:
+            save_tensors(start.gathered, folder / END_GATHERED)
     return float(total) / rank.count
 
 

@@ -139,10 +139,12 @@ class SegmentationLearner:
     def train(self, weights: Weights, number: int, on_step: OnStep, micro_batches: int) -> tuple[Weights, float]:
         """See `Learner`."""
         self.remember(number)
-        start = self.strategy.begin(weights, number)
-        set_weights(self.network, start.weights)
-        loss = self.train_round(self.network, start, on_step, micro_batches)
-        return self.strategy.end(start, get_weights(self.network)), loss_told(self.study, loss)
+
+        def train(start: Start) -> float:
+            return self.train_round(self.network, start, on_step, micro_batches)
+
+        answer, loss = self.strategy.train(self.network, weights, number, train)
+        return answer, loss_told(self.study, loss)
 
     def forget(self) -> None:
         """See `Learner`."""
@@ -178,22 +180,18 @@ class SegmentationLearner:
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """See `Learner`; on the patients' own grids in the last round alone, as that takes longer than the network."""
         start = time.monotonic()
-        truths = self.validation_truths() if task.round == task.settings.rounds.num_rounds else ()
-        return self._told(self.case_metrics(weights, task, on_case, truths), time.monotonic() - start)
+        is_last = task.round == task.settings.rounds.num_rounds
+        if is_last:
+            self.strategy.keep_final(weights)
+        truths = self.validation_truths() if is_last else ()
+        rows = self.case_metrics(self.strategy.whole(weights, task.round), task, on_case, truths)
+        return self._told(rows, time.monotonic() - start)
 
     def case_metrics(
-        self,
-        weights: Weights,
-        task: RoundTask,
-        on_case: OnCase,
-        truths: Sequence[OwnTruth] = (),
-        own: Weights | None = None,
+        self, whole: Weights, task: RoundTask, on_case: OnCase, truths: Sequence[OwnTruth] = ()
     ) -> list[dict[str, float]]:
-        """Metrics of each validation case, in the order of `validation_patients`; they stay at the site.
-
-        Of the shared weights, or, where it is given, of the whole of a model of the site's own.
-        """
-        set_weights(self.network, self.strategy.whole(weights, task.round) if own is None else own)
+        """Metrics of each validation case by a network of these weights, all of them; they stay at the site."""
+        set_weights(self.network, whole)
         return validate(self.network, self.validation_cases, task.study, self.device, on_case, truths)
 
     def _told(self, rows: Sequence[Mapping[str, float]], seconds: float) -> ValidationMetrics:

@@ -12,6 +12,7 @@ from msfl_common.config.yaml_template import commented_yaml
 from msfl_common.errors import InputError
 from msfl_common.system.files import write_text
 
+OWN_MODELS = "personal"  # in the state folder: models that this site made for itself
 _HEADER = """\
 This site's own file; it never leaves the site. Look at your data with: msfl-client check site.yaml
 Besides name and data, what is given here is the default; change what you like."""

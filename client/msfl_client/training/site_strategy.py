@@ -7,8 +7,9 @@ again, after a kill or because it is asked for once more, starts where it did th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +17,26 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from msfl_client.training.bounded_update import bounded_update
 from msfl_client.training.rates import rate_at
 from msfl_client.training.steps import Influence, influence_of, trained_parameters
 from msfl_common.config.optimisation import settings_sha256
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError, UpdateError, reason
-from msfl_common.models.weights import STATISTICS, Weights, check_weights, to_safetensors
+from msfl_common.models.network import get_weights, set_weights
+from msfl_common.models.weights import Weights, check_weights, to_safetensors
 from msfl_common.strategies.base import Arrays, Local, SetLike, Strategy, Trained
-from msfl_common.strategies.declared import LAYERS, expect_finished, expect_sets, parted_layers
+from msfl_common.strategies.declared import LAYERS, PERSONAL, expect_finished, expect_sets, parted_layers
 from msfl_common.strategies.fedavg import FedAvg
-from msfl_common.strategies.sets import expect_moderate, flattened, length, likes, parted, shape_only, zeros
+from msfl_common.strategies.sets import expect_moderate, flat_name, flattened, likes, parted, shape_only, zeros
 from msfl_common.system.files import private_folder, write_bytes
 
 FOLDER = "strategy"
+_FINAL = "final.safetensors"
 _SENT = "sent:"  # before the names of sets that came, in a file that holds those that are kept, too
+_CAME = "came:"  # the set of the shared weights as they came, there where a start's own are others
+
+Train = Callable[["Start"], float]  # trains the network, which has the start's weights, in place; the mean loss
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,9 @@ class Start:
         shared: those of them that came.
         sent: the sets that came along.
         kept: the site's own sets.
+        personal: what the model that stays at the site starts from, of kinds that train one beside the shared.
+        is_personal: whether this is such a start.
+        gathered: what a strategy adds up over the steps; filled while the round is trained.
     """
 
     number: int
@@ -49,26 +59,34 @@ class Start:
     shared: Weights
     sent: dict[str, Arrays]
     kept: dict[str, Arrays]
+    personal: Start | None = None
+    is_personal: bool = False
+    gathered: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def influence(self, strategy: Strategy, network: torch.nn.Module, device: torch.device) -> Influence | None:
         """What the strategy changes in the steps of a network that has these weights."""
-        return influence_of(strategy, lambda: self._local(network, device))
+        return influence_of(strategy, lambda: self._local(strategy, network, device))
 
     def save(self, path: Path) -> None:
         """Write the sets down for `read_start`."""
-        sets = {**{f"{_SENT}{of}": one for of, one in self.sent.items()}, **self.kept}
+        came = {_CAME: self.shared} if self.is_personal else {}
+        sets = {**{f"{_SENT}{of}": one for of, one in self.sent.items()}, **self.kept, **came}
         path.write_bytes(to_safetensors(flattened({}, sets)))
 
-    def _local(self, network: torch.nn.Module, device: torch.device) -> Local:
+    def _local(self, strategy: Strategy, network: torch.nn.Module, device: torch.device) -> Local:
         def on_device(arrays: Arrays) -> dict[str, torch.Tensor]:
             return {name: torch.tensor(value, device=device) for name, value in arrays.items()}
 
         parameters = trained_parameters(network)
+        if strategy.gathers:
+            self.gathered.update({name: torch.zeros_like(value) for name, value in parameters.items()})
         return Local(
             parameters=parameters,
             before=on_device({name: value for name, value in self.shared.items() if name in parameters}),
             sent={of: on_device(arrays) for of, arrays in self.sent.items()},
             kept={of: on_device(arrays) for of, arrays in self.kept.items()},
+            gathered=self.gathered,
+            is_personal=self.is_personal,
         )
 
 
@@ -100,6 +118,29 @@ class SiteStrategy:
         """What is answered to it."""
         return flattened(self.shared, likes(self.strategy.answered_sets(self.shared)))
 
+    def train(self, network: torch.nn.Module, asked: Weights, number: int, train: Train) -> tuple[Weights, float]:
+        """A round: the answer, as `answer_like`, and the mean loss of what is shared.
+
+        Args:
+            network: trained in place.
+            asked: as `request_like`.
+            number: from 1.
+            train: trains the network from a start.
+
+        Raises:
+            UpdateError: a set that no honest round comes to.
+            RefusedError: the training failed, or what the site has kept cannot be read.
+        """
+        start = self.begin(asked, number)
+        set_weights(network, start.weights)
+        loss = train(start)
+        after, own = get_weights(network), None
+        if start.personal is not None:
+            set_weights(network, start.personal.weights)
+            train(start.personal)
+            own = get_weights(network)
+        return self.end(start, after, own), loss
+
     def begin(self, asked: Weights, number: int) -> Start:
         """What round `number` starts from.
 
@@ -114,7 +155,10 @@ class SiteStrategy:
         shared, sent = parted(asked, self.shared, self._sent)
         expect_moderate(sent, self._sent)
         kept = self._read(number - 1)
-        return Start(number, self._whole(shared, kept), shared, sent, {of: kept[of] for of in self._kept})
+        whole, sets, personal = self._whole(shared, kept), {of: kept[of] for of in self._kept}, None
+        if self.strategy.trains_personal:
+            personal = Start(number, kept.get(PERSONAL, whole), shared, sent, sets, is_personal=True)
+        return Start(number, whole, shared, sent, sets, personal)
 
     def whole(self, shared: Weights, number: int) -> Weights:
         """All weights of the network, to be measured after round `number`.
@@ -124,12 +168,38 @@ class SiteStrategy:
         """
         return self._whole(shared, self._read(number) if self.stays else {})
 
-    def end(self, start: Start, after: Weights) -> Weights:
+    def personal(self, number: int) -> Weights | None:
+        """All weights of the model that the site trains for itself, after round `number`; None of other kinds.
+
+        Raises:
+            RefusedError: what the site has kept cannot be read.
+        """
+        return self._read(number).get(PERSONAL) if self.strategy.trains_personal else None
+
+    def keep_final(self, shared: Weights) -> None:
+        """Write down the shared weights of the last round, for the site's own use; a full disk costs no answer."""
+        with suppress(OSError):
+            private_folder(self.folder, within=self.folder.parents[2])  # the state folder
+            write_bytes(self.folder / _FINAL, to_safetensors(shared), secret=True)
+
+    def final(self) -> Weights | None:
+        """What `keep_final` wrote down; None where there is nothing.
+
+        Raises:
+            RefusedError: it cannot be read.
+        """
+        path = self.folder / _FINAL
+        return (
+            _read_arrays(path, self.shared, "let it be sent again, or name the model folder") if path.exists() else None
+        )
+
+    def end(self, start: Start, after: Weights, own: Weights | None = None) -> Weights:
         """The answer to a round, as `answer_like`; what the site keeps is on its disk when this returns.
 
         Args:
             start: what the round started from.
             after: all weights of the network after it.
+            own: those of the model that the site trains for itself.
 
         Raises:
             ConfigError: the strategy made what it did not declare.
@@ -138,14 +208,17 @@ class SiteStrategy:
         """
         most = self.study.secure_aggregation.max_update_norm
         shared = bounded_update(start.shared, {name: after[name] for name in self.shared}, most)
-        if wrong := [name for name in self.stays if not np.isfinite(after[name]).all()]:
+        stays = {LAYERS: {name: after[name] for name in self.stays}, **({} if own is None else {PERSONAL: own})}
+        private = flattened({}, stays)
+        if wrong := [name for name, value in private.items() if not np.isfinite(value).all()]:
             raise RefusedError(Code.TRAINING_DIVERGED, f"{wrong[0]}: a value is not finite")
         if not any(self.strategy.overrides(one) for one in ("finish", "answered_sets", "kept_sets")):
-            self._write(start.number, {}, after)
+            self._write(start.number, stays)
             return shared
         steps = range(1, self.study.training.steps_per_round + 1)
         rates = tuple(rate_at(self.study, start.number, step) for step in steps)
-        finished = self.strategy.finish(Trained(start.shared, shared, start.sent, start.kept, rates))
+        gathered = {name: value.cpu().numpy() for name, value in start.gathered.items()}
+        finished = self.strategy.finish(Trained(start.shared, shared, start.sent, start.kept, rates, gathered))
         expect_finished(self.strategy, finished)
         expect_sets(self.strategy, "finish, answered", finished.answered, self.strategy.answered_sets(self.shared))
         expect_sets(self.strategy, "finish, kept", finished.kept, self._kept)
@@ -154,7 +227,7 @@ class SiteStrategy:
             expect_moderate(finished.kept, self._kept)
         except UpdateError as error:
             raise RefusedError(Code.TRAINING_DIVERGED, str(error)) from None
-        self._write(start.number, dict(finished.kept), after)
+        self._write(start.number, {**finished.kept, **stays})
         return flattened(shared, finished.answered)
 
     @property
@@ -172,23 +245,18 @@ class SiteStrategy:
     def _read(self, last: int) -> dict[str, Arrays]:
         """What the site keeps after its last round up to `last`."""
         declared = {**self._kept, **({LAYERS: SetLike(self.stays)} if self.stays else {})}
+        if self.strategy.trains_personal:
+            declared[PERSONAL] = SetLike({**self.shared, **self.stays})
         rounds = [number for number in self._rounds() if number <= last] if declared else []
         if not rounds:
             return {**zeros(self._kept), **({LAYERS: self.stays} if self.stays else {})}
-        path, like = self._file(rounds[-1]), flattened({}, likes(declared))
-        try:
-            stored = load_file(path)
-            check_weights({name: stored[name] for name in like}, like)
-        except (OSError, KeyError, SafetensorError, UpdateError) as error:
-            fix = "restore it from a backup, or let the study begin anew with `msfl-client reset-answers`"
-            raise RefusedError(
-                Code.INTERNAL, f"{path}: what this site keeps cannot be read ({reason(error)}); {fix}"
-            ) from None
+        fix = "restore it from a backup, or let the study begin anew with `msfl-client reset-answers`"
+        stored = _read_arrays(self._file(rounds[-1]), flattened({}, likes(declared)), fix)
         return parted(stored, {}, declared)[1]
 
-    def _write(self, number: int, kept: dict[str, Arrays], after: Weights) -> None:
+    def _write(self, number: int, kept: Mapping[str, Arrays]) -> None:
         """Write down what is kept after a round, and forget all but what that started from."""
-        sets = {**kept, **({LAYERS: {name: after[name] for name in self.stays}} if self.stays else {})}
+        sets = {of: arrays for of, arrays in kept.items() if arrays}
         if not sets:
             return
         private_folder(self.folder, within=self.folder.parents[2])  # the state folder
@@ -205,27 +273,20 @@ class SiteStrategy:
         return self.folder / f"{number:06d}.safetensors"
 
 
-def bounded_update(before: Weights, after: Weights, most: float | None) -> Weights:
-    """Weights no further than `most` from those before: a longer way there is gone in part, in its direction.
-
-    Args:
-        before: as they were sent.
-        after: after training.
-        most: longest way of what is learned (L2 norm); running statistics go the same part of theirs. None: any.
+def _read_arrays(path: Path, like: Weights, fix: str) -> Weights:
+    """Arrays of a file that this site wrote, as they must be.
 
     Raises:
-        RefusedError: a value is not finite.
+        RefusedError: they cannot be read.
     """
-    if most is None:
-        return after
-    with np.errstate(all="ignore"):
-        ways = {name: value.astype(np.float64) - before[name] for name, value in after.items()}
-        long = length({name: way for name, way in ways.items() if not name.endswith(STATISTICS)})
-    if not np.isfinite(long):
-        raise RefusedError(Code.TRAINING_DIVERGED, "the update is not finite")
-    if long <= most:
-        return after
-    return {name: (before[name] + most / long * way).astype(before[name].dtype) for name, way in ways.items()}
+    try:
+        stored = load_file(path)
+        arrays = {name: stored[name] for name in like}
+        check_weights(arrays, like)
+    except (OSError, KeyError, SafetensorError, UpdateError) as error:
+        text = f"{path}: what this site keeps cannot be read ({reason(error)}); {fix}"
+        raise RefusedError(Code.INTERNAL, text) from None
+    return arrays
 
 
 def read_start(path: Path, study: StudyConfig, number: int, weights: Weights) -> Start | None:
@@ -233,11 +294,18 @@ def read_start(path: Path, study: StudyConfig, number: int, weights: Weights) ->
     if not path.exists():
         return None
     strategy, stored = study.strategy or FedAvg(), load_file(path)
-    shared = {name: value for name, value in weights.items() if not strategy.stays(name)}
+    names = strategy.staying(weights)
+    shared = {name: value for name, value in weights.items() if name not in names}
+    came = {name: stored[flat_name(_CAME, name)] for name in shared if flat_name(_CAME, name) in stored}
     server, kept = strategy.server_sets(shared), strategy.kept_sets(shared)
     sent = parted(stored, {}, {f"{_SENT}{name}": server[name] for name in strategy.sends})[1]
     return Start(
-        number, weights, shared, {name: sent[f"{_SENT}{name}"] for name in strategy.sends}, parted(stored, {}, kept)[1]
+        number,
+        weights,
+        came or shared,
+        {name: sent[f"{_SENT}{name}"] for name in strategy.sends},
+        parted(stored, {}, kept)[1],
+        is_personal=bool(came),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import torch
@@ -42,6 +42,26 @@ class Influence:
 
     strategy: Strategy
     local: Local
+
+    def at(self, step: int, num_steps: int, rate: float) -> Influence:
+        """The same in a step of the round, from 1."""
+        return replace(self, local=replace(self.local, step=step, num_steps=num_steps, rate=rate))
+
+    def adjust_gradients(self) -> None:
+        """What the strategy makes of the step's gradients."""
+        with torch.no_grad():
+            self.strategy.adjust_gradients(self.local)
+
+    def loss_term(self) -> torch.Tensor | None:
+        """What the strategy adds to the step's loss.
+
+        Raises:
+            TypeError: it is not one number.
+        """
+        term = self.strategy.loss_term(self.local)
+        if term is not None:
+            _expect_scalar(term)
+        return term
 
 
 @dataclass(frozen=True)
@@ -91,14 +111,15 @@ def run_steps(plan: Plan[Batch], batches: Iterable[Batch], round_number: int, on
     scaler = torch.amp.GradScaler(enabled=mixed_precision(plan.device) is torch.float16)
     total = torch.zeros((), dtype=plan.sum_type, device=plan.device)
     for step, batch in enumerate(batches, start=1):
+        rate = plan.rate(step)
+        influence = plan.influence.at(step, plan.num_steps, rate) if plan.influence else None
         for group in plan.optimizer.param_groups:
-            group["lr"] = plan.rate(step)
+            group["lr"] = rate
         plan.optimizer.zero_grad(set_to_none=True)
-        _accumulate_gradients(plan, plan.pieces(batch), scaler, total)
+        _accumulate_gradients(plan, plan.pieces(batch), scaler, total, influence)
         scaler.unscale_(plan.optimizer)
-        if plan.influence is not None:
-            with torch.no_grad():
-                plan.influence.strategy.adjust_gradients(plan.influence.local)
+        if influence is not None:
+            influence.adjust_gradients()
         if plan.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(plan.parameters, plan.clip_norm)
         scaler.step(plan.optimizer)
@@ -113,7 +134,11 @@ def run_steps(plan: Plan[Batch], batches: Iterable[Batch], round_number: int, on
 
 
 def _accumulate_gradients(
-    plan: Plan[Batch], pieces: Sequence[Piece], scaler: torch.amp.GradScaler, total: torch.Tensor
+    plan: Plan[Batch],
+    pieces: Sequence[Piece],
+    scaler: torch.amp.GradScaler,
+    total: torch.Tensor,
+    influence: Influence | None,
 ) -> None:
     """A batch forward and backward, piece by piece; its loss is added to `total`."""
     precision = mixed_precision(plan.device)
@@ -125,14 +150,12 @@ def _accumulate_gradients(
             loss = piece.loss(output)
             aim = loss * (piece.share * plan.gradient_weight)
             # Once a step; devices that train together each add it whole, and take the mean.
-            term = plan.influence.strategy.loss_term(plan.influence.local) if plan.influence and is_last else None
-            if term is not None:
-                expect_scalar(term)
+            term = influence.loss_term() if influence and is_last else None
             torch.autograd.backward(scaler.scale(aim if term is None else aim + term))
         total += loss.detach() * piece.share
 
 
-def expect_scalar(term: object) -> None:
+def _expect_scalar(term: object) -> None:
     """Hold what a strategy adds to a loss to be one number.
 
     Raises:

@@ -33,6 +33,7 @@ from msfl_common.errors import ConfigError
 from msfl_common.networks.registry import Network, UNet
 from msfl_common.strategies import AnyStrategy
 from msfl_common.strategies.base import Strategy
+from msfl_common.strategies.declared import check_fits
 from msfl_common.system.checked_numbers import MOST_CASES
 from msfl_common.system.reading import MOST_SETTINGS, parse_json, read_yaml
 from msfl_common.system.setting_faults import describe_faults
@@ -274,6 +275,12 @@ class StudyConfig(Frozen):
         if self.secure_aggregation.method == "masks":
             rounds = [self.rounds, self.segmentation] if self.segmentation else [self.rounds]
             check_masked(self.strategy, self._model(), [one.max_share for one in rounds], self.left_out)
+        return self
+
+    @model_validator(mode="after")
+    def _strategy_fits(self) -> Self:
+        if self.strategy is not None:
+            check_fits(self.strategy, self.training.steps_per_round, self.differential_privacy is not None)
         return self
 
     @model_validator(mode="after")

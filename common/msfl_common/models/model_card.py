@@ -80,6 +80,11 @@ class ModelCard(_Card):
         description="what noise bounds of what the model tells of its patients",
         exclude_if=lambda value: value is None,
     )
+    own_of: Name | None = Field(
+        None,
+        description="the site whose own model this is: made there, from its patients and what a study shared",
+        exclude_if=lambda value: value is None,
+    )
     versions: dict[_Package, _Package] = Field(max_length=20, description="package versions that made the model")
     provenance: Provenance
 

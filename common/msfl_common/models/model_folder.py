@@ -64,6 +64,7 @@ def save_model(
     segmentation: Path | None = None,
     signer: ModelSigner | None = None,
     privacy: PrivacyPromise | None = None,
+    own_of: str | None = None,
 ) -> ModelCard:
     """Write a model folder in one step; an existing one is replaced only when the new one is whole.
 
@@ -78,6 +79,7 @@ def save_model(
         segmentation: folder of the model whose lesions the features are of; a copy goes into this one.
         signer: of a study with an authority, its server.
         privacy: of a study with differential privacy, what that promises.
+        own_of: the site whose own model it is.
     """
     content = to_safetensors(weights)
     card = ModelCard(
@@ -92,6 +94,7 @@ def save_model(
         versions={"msfl": __version__, **{name: version(name) for name in ("torch", "monai", "flwr")}},
         provenance=provenance,
         privacy=privacy,
+        own_of=own_of,
     )
     with whole_folder(folder) as temporary:
         write_bytes(temporary / WEIGHTS_FILE, content)
@@ -155,7 +158,8 @@ def load_model(folder: Path) -> tuple[ModelCard, Weights]:
     if card.study.strategy is not None and card.study.strategy.is_personal:
         raise ModelFolderError(
             f"{folder}: layers of this model stay at its sites ({card.study.strategy.kind}) and are not in the folder, "
-            "so nobody can use it; train by a strategy that shares all of them, such as fedavg"
+            "so nobody can use it; a site uses its own, made there by `msfl-client gain`, or train by a strategy that "
+            "shares all of them, such as fedavg"
         )
     if card.harmonization is not None and read_reference(folder / REFERENCE_FILE).version != card.harmonization:
         raise ModelFolderError(

@@ -8,21 +8,35 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from msfl_common.strategies.base import Strategy
 from msfl_common.strategies.bulyan import Bulyan
+from msfl_common.strategies.ditto import Ditto
 from msfl_common.strategies.fedadagrad import FedAdagrad
 from msfl_common.strategies.fedadam import FedAdam
 from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.strategies.fedavgm import FedAvgM
+from msfl_common.strategies.fedbn import FedBN
+from msfl_common.strategies.feddyn import FedDyn
+from msfl_common.strategies.fedprox import FedProx
+from msfl_common.strategies.fedrep import FedRep
 from msfl_common.strategies.fedyogi import FedYogi
+from msfl_common.strategies.finetune import FineTune
 from msfl_common.strategies.geometric_median import GeometricMedian
 from msfl_common.strategies.krum import Krum
 from msfl_common.strategies.median import Median
 from msfl_common.strategies.multikrum import MultiKrum
+from msfl_common.strategies.scaffold import Scaffold
 from msfl_common.strategies.trimmed_mean import TrimmedMean
 
 # A line for each.
 STRATEGIES: dict[str, type[Strategy]] = {
     "fedavg": FedAvg,
     "fedavgm": FedAvgM,
+    "fedprox": FedProx,
+    "scaffold": Scaffold,
+    "fedbn": FedBN,
+    "ditto": Ditto,
+    "fedrep": FedRep,
+    "feddyn": FedDyn,
+    "finetune": FineTune,
     "fedadam": FedAdam,
     "fedyogi": FedYogi,
     "fedadagrad": FedAdagrad,

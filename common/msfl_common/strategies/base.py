@@ -89,12 +89,22 @@ class Local:
         before: the shared ones of them, as they came.
         sent: the sets that came along.
         kept: the site's own sets.
+        gathered: zeros at first, of the shapes of what is trained, to be added to in place; of kinds that gather.
+        is_personal: whether the model that stays at the site is trained, beside the shared one.
+        step: of the round, from 1.
+        num_steps: of the round.
+        rate: the learning rate of the step.
     """
 
     parameters: Tensors
     before: Tensors
     sent: Mapping[str, Tensors]
     kept: Mapping[str, Tensors]
+    gathered: Tensors = field(default_factory=dict)
+    is_personal: bool = False
+    step: int = 1
+    num_steps: int = 1
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,7 @@ class Trained:
         sent: the sets that came along.
         kept: the site's own sets as they were.
         rates: the learning rate of each step.
+        gathered: what was added up over the steps, of kinds that gather.
     """
 
     before: Arrays
@@ -114,6 +125,7 @@ class Trained:
     sent: Sets
     kept: Sets
     rates: tuple[float, ...]
+    gathered: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,12 @@ class Strategy(BaseModel):
     # Whether the sums over sites, weighted by cases, are all that `combine` needs of updates: it takes them as if of
     # one site. A kind without that cannot be trained under masks.
     sums_suffice: ClassVar[bool] = False
+    # Whether `Local.gathered` is there to be added to.
+    gathers: ClassVar[bool] = False
+    # Whether each site trains a whole model of its own beside the shared one, on the same batches, which never leaves.
+    trains_personal: ClassVar[bool] = False
+    # Fewest steps of a round.
+    fewest_steps: ClassVar[int] = 1
 
     @classmethod
     def __pydantic_init_subclass__(cls, **settings: Any) -> None:
@@ -155,6 +173,14 @@ class Strategy(BaseModel):
     def stays(self, name: str) -> bool:  # noqa: ARG002
         """Whether an array of the network stays at each site: it never leaves, and none ever arrives."""
         return False
+
+    def staying(self, weights: Arrays) -> frozenset[str]:
+        """All arrays of a network that stay, for kinds that tell them by more than a name.
+
+        Args:
+            weights: of the whole network, in its order; the values do not count.
+        """
+        return frozenset(name for name in weights if self.stays(name))
 
     def server_sets(self, weights: Arrays) -> Mapping[str, SetLike]:  # noqa: ARG002
         """What the coordinator carries from round to round, in its checkpoints; zeros before the first round."""
@@ -186,13 +212,13 @@ class Strategy(BaseModel):
     @property
     def acts_at_sites(self) -> bool:
         """Whether it changes what sites train, answer or keep, and not alone how their updates are combined."""
-        at_sites = ("stays", "loss_term", "adjust_gradients", "answered_sets", "kept_sets", "finish")
-        return bool(self.sends) or any(self.overrides(one) for one in at_sites)
+        at_sites = ("stays", "staying", "loss_term", "adjust_gradients", "answered_sets", "kept_sets", "finish")
+        return bool(self.sends) or self.trains_personal or any(self.overrides(one) for one in at_sites)
 
     @property
     def is_personal(self) -> bool:
         """Whether layers may stay at the sites, so that the shared model is none without a site's."""
-        return self.overrides("stays")
+        return self.overrides("stays") or self.overrides("staying")
 
     def overrides(self, method: str) -> bool:
         """Whether the kind has a rule of its own in place of federated averaging's."""
@@ -214,3 +240,9 @@ def mean(answers: Answers, like: Arrays, of: str = WEIGHTS) -> Arrays:
             total += value.dtype.type(part) * answers.updates[site].array(name, of).reshape(-1)
         averaged[name] = total.reshape(value.shape)
     return averaged
+
+
+def squared_distance(local: Local) -> torch.Tensor:
+    """How far the shared weights have gone from those that came, squared (L2), to be part of a loss."""
+    first, *others = ((local.parameters[name] - came).square().sum() for name, came in local.before.items())
+    return sum(others, start=first)

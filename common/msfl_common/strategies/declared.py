@@ -10,7 +10,8 @@ from msfl_common.errors import ConfigError
 from msfl_common.strategies.base import WEIGHTS, Arrays, Finished, SetLike, Sets, Strategy
 
 LAYERS = "layers"  # the set of the layers that stay at a site; no other may have the name
-_TAKEN = (WEIGHTS, LAYERS)
+PERSONAL = "personal"  # that of a whole model which a site trains for itself
+_TAKEN = (WEIGHTS, LAYERS, PERSONAL)
 
 
 def parted_layers(strategy: Strategy, weights: Arrays) -> tuple[Arrays, Arrays]:
@@ -19,7 +20,8 @@ def parted_layers(strategy: Strategy, weights: Arrays) -> tuple[Arrays, Arrays]:
     Raises:
         ConfigError: none are shared, a kind whose layers stay has none in this network, or its sets cannot be.
     """
-    stays = {name: value for name, value in weights.items() if strategy.stays(name)}
+    names = strategy.staying(weights)
+    stays = {name: value for name, value in weights.items() if name in names}
     shared = {name: value for name, value in weights.items() if name not in stays}
     if not shared:
         raise _wrong(
@@ -33,6 +35,29 @@ def parted_layers(strategy: Strategy, weights: Arrays) -> tuple[Arrays, Arrays]:
         )
     _check_sets(strategy, shared)
     return shared, stays
+
+
+def check_fits(strategy: Strategy, num_steps: int, is_private: bool) -> None:
+    """Refuse a study that a strategy is not for.
+
+    Args:
+        strategy: the study's.
+        num_steps: of a round.
+        is_private: whether the study has differential privacy.
+
+    Raises:
+        ValueError: says which setting, and what there is instead.
+    """
+    if num_steps < strategy.fewest_steps:
+        raise ValueError(
+            f"training.steps_per_round: {strategy.kind} needs {strategy.fewest_steps} steps or more in a round, one "
+            f"for each of its parts; found {num_steps}"
+        )
+    if strategy.trains_personal and is_private:
+        raise ValueError(
+            f"strategy: {strategy.kind} trains a site's own model without noise, and differential_privacy promises it "
+            "in every step; expected another, such as fedbn, or no differential_privacy"
+        )
 
 
 def expect_like(strategy: Strategy, method: str, of: str, found: object, like: Arrays) -> None:
@@ -92,7 +117,7 @@ def _check_sets(strategy: Strategy, shared: Arrays) -> None:
                 raise _wrong(
                     strategy,
                     f"{method}: {of!r}: expected a name of letters, digits and underscores, other than "
-                    + " and ".join(_TAKEN),
+                    + ", ".join(_TAKEN),
                 )
             if other := sorted(name for name, value in one.like.items() if value.dtype != np.float32):
                 raise _wrong(strategy, f"{method}: {of}/{other[0]}: expected float32, found {one.like[other[0]].dtype}")

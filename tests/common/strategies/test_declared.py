@@ -30,7 +30,7 @@ def declares(sets: Mapping[str, SetLike]) -> Any:
     return lambda *_: sets
 
 
-@pytest.mark.parametrize("name", ["weights", "layers", "a/b", "sent:a", ""])
+@pytest.mark.parametrize("name", ["weights", "layers", "personal", "a/b", "sent:a", ""])
 @pytest.mark.parametrize("method", ["server_sets", "answered_sets", "kept_sets"])
 def test_a_set_with_a_name_that_clashes_is_refused(method: str, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"strategy wrong: {method}: '{name}': expected a name of letters"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msfl_common.config.spelling import no_such
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
+from msfl_common.strategies.finetune import FineTune
 from msfl_server.research.arms.plan import ALL_SITES, ArmsPlan, Attack
 from msfl_server.research.simulation.folder import check_sites
 
@@ -38,12 +39,13 @@ def check_plan(plan: ArmsPlan) -> None:
 
 def _check_own_models(study: StudyConfig) -> None:
     """Refuse a strategy whose figure would be that of the shared model, though sites use one of their own."""
-    kind = study.strategy.kind if study.strategy is not None else ""
-    trains_own = getattr(study.strategy, "trains_personal", False)
-    if kind == "finetune" or (trains_own and study.classification is not None):
+    strategy = study.strategy
+    if study.classification is None or strategy is None:
+        return
+    if strategy.trains_personal or isinstance(strategy, FineTune):
         raise InputError(
-            f"--strategies: {kind} leaves each site a model of its own that is measured at the site alone, by "
-            "`msfl-client gain`; leave it out"
+            f"--strategies: {strategy.kind} leaves each site a model of its own, measured so far of models of "
+            "lesions alone; leave it out"
         )
 
 

@@ -36,6 +36,7 @@ from msfl_common.errors import ConfigError, InputError
 from msfl_common.strategies import STRATEGIES
 from msfl_common.strategies.base import Strategy
 from msfl_common.strategies.fedavg import FedAvg
+from msfl_common.strategies.finetune import FineTune
 from msfl_common.system.files import private_folder, write_text
 from msfl_common.system.reading import parse_record
 from msfl_server.research.simulation.folder import SITES_FOLDER, RunSetup
@@ -129,11 +130,8 @@ class ArmsPlan(BaseModel):
 
     @property
     def shared_arm(self) -> str | None:
-        """The first federated arm whose model is whole without a site's own layers."""
-        return next(
-            (arm for arm, study in self.federated.items() if study.strategy is None or not study.strategy.is_personal),
-            None,
-        )
+        """The first federated arm whose figures are of the shared model, not of one of each site's own."""
+        return next((arm for arm, study in self.federated.items() if not leaves_own_models(study)), None)
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -156,6 +154,12 @@ class ArmsPlan(BaseModel):
             for left_out in self.sites:
                 others = tuple(site for site in self.sites if site != left_out)
                 yield Run("without", federated[self.shared_arm], others, self.shared_arm, left_out.name)
+
+
+def leaves_own_models(study: StudyConfig) -> bool:
+    """Whether a study's strategy leaves each site a model, or layers, of its own."""
+    one = study.strategy
+    return one is not None and (one.is_personal or one.trains_personal or isinstance(one, FineTune))
 
 
 def to_the_last_round(study: StudyConfig) -> StudyConfig:

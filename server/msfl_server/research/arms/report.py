@@ -237,7 +237,9 @@ def describe(results: ArmsResult) -> Sequence[str]:
     """How the arms were matched, for page and documents."""
     if results.steps is None:
         return ("A model of features has no optimiser steps: each arm computes it from the same training patients.",)
+    extra = {"ditto": "as many again, for the sites' own models", "finetune": "its own rounds besides, at each site"}
     return (
+        *(f"{kind} takes {more}." for kind, more in extra.items() if kind in results.federated),
         f"Every arm takes {results.steps} optimiser steps for each seed: a federation spreads them evenly over sites, "
         "local-only takes each site's share at the site, centralised takes all of them with one model.",
     )

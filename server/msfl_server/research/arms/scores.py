@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 
 from msfl_client.classification.feature_trainer import FeatureLearner
 from msfl_client.classification.image_trainer import ImageLearner
-from msfl_client.rounds.site_context import open_context
+from msfl_client.personal.arms import train_alone, tuned
+from msfl_client.personal.record import TUNED
+from msfl_client.rounds.site_context import build_context, open_context
 from msfl_client.segmentation.trainer import SegmentationLearner
 from msfl_client.segmentation.upstream_model import handed_model
+from msfl_client.site.folder import OWN_MODELS
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.stages import lesion_stages
 from msfl_common.config.study import StudyConfig
@@ -32,6 +35,7 @@ from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.metrics.scored import Scores
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.models.weights import Weights
+from msfl_common.strategies.finetune import FineTune
 from msfl_common.system.files import write_text
 from msfl_common.system.reading import parse_json, read_text
 from msfl_server.research.arms.plan import Run, site_in
@@ -110,7 +114,7 @@ def measure_run(run: Run, folder: Path, sites: Sequence[SiteConfig]) -> RunScore
         here = site_in(folder, site)
         try:
             _hand_lesion_models(here, study, folder)
-            found[site.name] = _scores_at(here, study, checkpoint.state.round, checkpoint.weights)
+            found[site.name] = _scores_at(here, study, checkpoint.state.round, checkpoint.weights, site in run.members)
         except MsflError as error:
             why[site.name] = str(error)
         open_context.cache_clear()
@@ -124,14 +128,14 @@ def _hand_lesion_models(site: SiteConfig, study: StudyConfig, folder: Path) -> N
             shutil.copytree(folder / stage / "model", site.state / stage)
 
 
-def _scores_at(site: SiteConfig, study: StudyConfig, number: int, weights: Weights) -> SiteScores:
+def _scores_at(site: SiteConfig, study: StudyConfig, number: int, weights: Weights, is_member: bool) -> SiteScores:
     context = open_context(site, study, lambda *_: None, "final", handed_model(site, study))
     learner = context.learner
     task = RoundTask(study, number, "validation" if study.classification is None else "test")
     if isinstance(learner, SegmentationLearner):
-        personal = getattr(learner.strategy, "personal", None)  # of strategies that train one beside the shared
-        own = personal(number) if personal is not None else None
-        rows = learner.case_metrics(weights, task, lambda *_: None, own=own)
+        own = _own_model(site, study, learner, number, weights) if is_member else None
+        whole = learner.strategy.whole(weights, number) if own is None else own
+        rows = learner.case_metrics(whole, task, lambda *_: None)
         names = rows[0] if rows else {}
         metrics = {name: np.array([row[name] for row in rows], np.float64) for name in names}
         return SiteScores(_digests(site, learner.validation_patients), metrics)
@@ -143,6 +147,18 @@ def _scores_at(site: SiteConfig, study: StudyConfig, number: int, weights: Weigh
         raise InputError(f"{study.name}: a model of a kind whose patients cannot be measured one by one")
     patients = _digests(site, scores.patients)
     return SiteScores(patients, {}, scores.labels_N, np.asarray(scores.probabilities_NK, np.float64))
+
+
+def _own_model(
+    site: SiteConfig, study: StudyConfig, learner: SegmentationLearner, number: int, shared: Weights
+) -> Weights | None:
+    """The model that a site has for itself beside the shared one, of strategies that leave it one."""
+    if not isinstance(study.strategy, FineTune):
+        return learner.strategy.personal(number)
+    tuning, num_rounds = tuned(study)
+    context = build_context(site, tuning, lambda *_: None, "final", None)
+    whole = learner.strategy.whole(shared, number)
+    return train_alone(context, whole, num_rounds, site.state / OWN_MODELS / study.name, TUNED)
 
 
 def _digests(site: SiteConfig, patients: Sequence[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msfl_client.training.site_strategy import bounded_update
+from msfl_client.training.bounded_update import bounded_update
 from msfl_common.errors import RefusedError
 
 BEFORE = {"w": np.array([1.0, 2.0], np.float32), "bn.running_mean": np.array([5.0], np.float32)}

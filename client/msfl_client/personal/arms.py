@@ -1,0 +1,224 @@
+"""The models that a site compares: the shared one, those that it made of it for itself, and one of this site alone.
+
+What takes long is trained in rounds, as a study's are, and written down after each: run again, it goes on from there.
+Nothing of it leaves the site.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+from msfl_client.personal.record import LOCAL, PERSONAL, SHARED, TUNED
+from msfl_client.rounds.site_context import SiteContext, build_context, machine_in_use
+from msfl_client.segmentation.loop import is_out_of_memory
+from msfl_client.segmentation.trainer import SegmentationLearner
+from msfl_client.site.devices import Clock, check_hours
+from msfl_client.site.folder import OWN_MODELS
+from msfl_client.trainer import OnProgress
+from msfl_client.training.site_strategy import Start, site_strategy
+from msfl_common.config.optimisation import optimisation_of, settings_sha256
+from msfl_common.config.secure_aggregation import SecureAggregation
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import StudyConfig
+from msfl_common.errors import InputError
+from msfl_common.models.model_folder import Provenance, load_model, save_model
+from msfl_common.models.network import build_network, get_weights, set_weights
+from msfl_common.models.weights import Weights, to_safetensors
+from msfl_common.strategies.finetune import FineTune
+from msfl_common.system.devices import free_memory
+from msfl_common.system.files import private_folder, write_bytes
+
+_WORK = ".work"
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a site has of a study, to make and to compare models of.
+
+    Attributes:
+        site: whose.
+        study: the study, or that of a model's card.
+        shared: the whole network as the study left it: shared layers, and the site's own where some stay.
+        personal: the model that the site trained beside the shared one; None of other strategies.
+    """
+
+    site: SiteConfig
+    study: StudyConfig
+    shared: Weights
+    personal: Weights | None
+
+    @property
+    def folder(self) -> Path:
+        """Where its models and figures lie."""
+        return self.site.state / OWN_MODELS / self.study.name
+
+    @property
+    def has_layers_of_its_own(self) -> bool:
+        """Whether the study's model is none without this site's layers."""
+        return self.study.strategy is not None and self.study.strategy.is_personal
+
+
+def own_of_study(site: SiteConfig, study: StudyConfig) -> Own:
+    """What the site has kept of a study that is over.
+
+    Raises:
+        InputError: the study is not over here, or its model is of another kind.
+        RefusedError: what was kept cannot be read.
+    """
+    _expect_lesions(study)
+    kept = site_strategy(site.state, study, get_weights(build_network(study)), study.name)
+    final, last = kept.final(), study.rounds.num_rounds
+    if final is None:
+        raise InputError(
+            f"study {study.name}: no shared model of its last round is here; run this again when the study is over, or "
+            "name the model folder that its coordinator handed out with --model"
+        )
+    return Own(site, study, kept.whole(final, last), kept.personal(last))
+
+
+def own_of_model(site: SiteConfig, folder: Path) -> Own:
+    """What the site has where its coordinator handed out a model folder.
+
+    Raises:
+        ModelFolderError: it cannot be used.
+        InputError: its model is of another kind.
+        RefusedError: what the site has kept cannot be read.
+    """
+    card, weights = load_model(folder)
+    _expect_lesions(card.study)
+    rounds = card.study.rounds.model_copy(update={"num_rounds": max(card.provenance.rounds_completed, 1)})
+    study = card.study.model_copy(update={"rounds": rounds})
+    kept = site_strategy(site.state, study, weights, study.name)
+    return Own(site, study, weights, kept.personal(study.rounds.num_rounds))
+
+
+def alone(study: StudyConfig) -> StudyConfig:
+    """A study as a site trains it for itself: the same cases, steps and rates, and nothing that is for others."""
+    changes = {"strategy": None, "differential_privacy": None, "secure_aggregation": SecureAggregation()}
+    return study.model_copy(update=changes)
+
+
+def tuned(study: StudyConfig) -> tuple[StudyConfig, int]:
+    """The rounds in which a site goes on from the last shared model, and how many of them."""
+    how = study.strategy if isinstance(study.strategy, FineTune) else FineTune()
+    rate = how.rate_share * optimisation_of(study).learning_rate
+    training = study.training.model_copy(update={"learning_rate": rate})
+    rounds = study.rounds.model_copy(update={"num_rounds": how.rounds})
+    return alone(study).model_copy(update={"training": training, "rounds": rounds}), how.rounds
+
+
+def make_arms(own: Own, on_progress: OnProgress, clock: Clock = datetime.now) -> tuple[dict[str, Weights], SiteContext]:
+    """The weights of all models to compare, by name, and a context to measure them in.
+
+    Args:
+        own: what the site has.
+        on_progress: told what is done.
+        clock: for the site's hours.
+
+    Raises:
+        CohortError: the folders hold nothing usable.
+        RefusedError: outside of the site's hours or limits; what is done is not lost. Or the training failed.
+    """
+    tuning, num_tuning = tuned(own.study)
+    start = get_weights(build_network(own.study))
+    context = build_context(own.site, alone(own.study), on_progress, "final", None)
+    local = train_alone(context, start, own.study.rounds.num_rounds, own.folder, LOCAL, clock)
+    context = build_context(own.site, tuning, on_progress, "final", None)
+    fine = train_alone(context, own.shared, num_tuning, own.folder, TUNED, clock)
+    arms = {} if own.has_layers_of_its_own else {SHARED: own.shared}
+    personal = own.shared if own.has_layers_of_its_own else own.personal
+    if personal is not None:
+        arms[PERSONAL] = personal
+    return {**arms, TUNED: fine, LOCAL: local}, context
+
+
+def train_alone(
+    context: SiteContext, start: Weights, num_rounds: int, folder: Path, name: str, clock: Clock = datetime.now
+) -> Weights:
+    """Train at this site alone, or go on with it; what is done lies in `.work`, bound to settings, cases and start.
+
+    Args:
+        context: of settings without a strategy.
+        start: weights of the whole network.
+        num_rounds: rounds of `training.steps_per_round` steps.
+        folder: of the study among the site's own models.
+        name: of the model.
+        clock: for the site's hours.
+
+    Raises:
+        RefusedError: outside of the site's hours or limits, or the training failed.
+    """
+    learner = _learner(context)
+    digest = hashlib.sha256(to_safetensors(start)).hexdigest()
+    bound = hashlib.sha256(f"{settings_sha256(context.study)}{learner.digest}{digest}{num_rounds}".encode()).hexdigest()
+    work = folder / _WORK / f"{name}-{bound[:16]}"
+    private_folder(work, within=context.site.state)
+    done = sorted(int(path.stem) for path in work.glob("*.safetensors") if path.stem.isdecimal())
+    weights = load_file(work / f"{done[-1]:06d}.safetensors") if done else start
+    for number in range(done[-1] + 1 if done else 1, num_rounds + 1):
+        weights = _train_round(context, learner, weights, number, num_rounds, name, clock)
+        write_bytes(work / f"{number:06d}.safetensors", to_safetensors(weights), secret=True)
+        (work / f"{number - 1:06d}.safetensors").unlink(missing_ok=True)
+    return {one: weights[one] for one in start}
+
+
+def save_arms(own: Own, arms: dict[str, Weights], num_cases: int) -> dict[str, Path]:
+    """Write the models to use, each a folder that `predict` takes."""
+    private_folder(own.folder, within=own.site.state)
+    study, folders = alone(own.study), {}
+    for name, weights in arms.items():
+        folders[name] = own.folder / name
+        sites = {own.site.name: num_cases}
+        provenance = Provenance(rounds_completed=own.study.rounds.num_rounds, sites=sites)
+        save_model(folders[name], study, weights, provenance, own_of=own.site.name)
+    return folders
+
+
+def _train_round(
+    context: SiteContext,
+    learner: SegmentationLearner,
+    weights: Weights,
+    number: int,
+    num_rounds: int,
+    name: str,
+    clock: Callable[[], datetime],
+) -> Weights:
+    def on_step(step: int, num_steps: int, loss: float) -> None:
+        done, note = (number - 1) * num_steps + step, f"round {number}/{num_rounds}, loss {loss:.3f}"
+        context.on_progress(context.site.name, f"training {name}", done, num_rounds * num_steps, note)
+        if step < num_steps:
+            check_hours(context.site.hours, clock())
+
+    def train(micro_batches: int) -> Weights:
+        set_weights(learner.network, weights)
+        learner.train_round(learner.network, Start(number, weights, weights, {}, {}), on_step, micro_batches)
+        return get_weights(learner.network)
+
+    with machine_in_use(context.site, len(context.devices), clock):
+        try:
+            return train(1)
+        except Exception as error:
+            if not is_out_of_memory(error) or context.study.training.batch_size <= len(context.devices):
+                raise
+        learner.forget()
+        free_memory(context.devices[0])
+        return train(2)  # as a round of the study is
+
+
+def _learner(context: SiteContext) -> SegmentationLearner:
+    assert isinstance(context.learner, SegmentationLearner)
+    return context.learner
+
+
+def _expect_lesions(study: StudyConfig) -> None:
+    if study.task != "lesion-segmentation":
+        raise InputError(
+            f"study {study.name}: what taking part brings is measured of models of lesions so far; this one predicts "
+            "an outcome"
+        )

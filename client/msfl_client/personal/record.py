@@ -1,0 +1,85 @@
+"""What a site found that taking part brings: figures of its models, read without what trains them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from msfl_common.errors import ConfigError
+from msfl_common.system.reading import read_record
+
+SHARED, PERSONAL, TUNED, LOCAL = "shared", "personal", "fine-tuned", "local-only"  # the models
+FIGURES = "gain.json"
+NUM_DRAWS = 4000
+FEWEST = 5  # patients that an interval takes, as in reports
+FEW = 10  # patients below which one is too narrow to be read as 95%, widened or not
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Interval(_Record):
+    """A mean over cases, with the 95% interval of a bootstrap over patients; none of fewer than five."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Figure(_Record):
+    """A metric of a model, and its difference from that of the model of this site alone, in the same cases."""
+
+    value: Interval
+    against_local: Interval | None = Field(description="None of the model of this site alone")
+
+
+class Gain(_Record):
+    """What a site measured; it stays there."""
+
+    schema_version: int = 1
+    study: str
+    site: str
+    num_patients: int = Field(description="measured: patients that no model here was trained on")
+    num_cases: int
+    num_train_cases: int = Field(description="of this site")
+    steps: int = Field(description="of each site in the study, and of the model of this site alone")
+    metrics: dict[str, str] = Field(description="their titles")
+    models: dict[str, dict[str, Figure]] = Field(description="by the name of the model and of the metric")
+    folders: dict[str, str] = Field(description="the models, to predict with")
+
+    @property
+    def sentences(self) -> list[str]:
+        """The answer, a line for each model but that of this site alone, by the first metric."""
+        metric, title = next(iter(self.metrics.items()))
+        told = []
+        for name, figures in self.models.items():
+            found = figures.get(metric)
+            if found is not None and found.against_local is not None:
+                told.append(f"{name}: {title} {found.value.mean:.3f}, {_in_words(found.against_local)}")
+        return told
+
+    @property
+    def caution(self) -> str:
+        """What keeps the intervals from being taken at their word."""
+        if self.num_patients >= FEW:
+            return ""
+        return f"{self.num_patients} patients are few: other patients may say else"
+
+
+def _in_words(difference: Interval) -> str:
+    if difference.low is None or difference.high is None:
+        return f"{difference.mean:+.3f} against local-only; too few patients for an interval"
+    interval = f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f}) against local-only"
+    if difference.low > 0:
+        return f"better: {interval}"
+    return f"worse: {interval}" if difference.high < 0 else f"no clear difference: {interval}"
+
+
+def read_gain(path: Path) -> Gain | None:
+    """What was measured before; None where there is nothing that can be read."""
+    try:
+        return read_record(Gain, path)
+    except ConfigError:
+        return None

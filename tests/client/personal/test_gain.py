@@ -1,0 +1,151 @@
+"""What a site gains by taking part: trained, resumed, measured and shown at the site, and there alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.client.segmentation.test_loop import STUDY
+from tests.commands import run_main
+from tests.server.rounds.test_loop import Killed, Recorder, equal, grid_of, sites, start
+
+from msfl_client.cli.gain import gain_lines
+from msfl_client.cli.main import main
+from msfl_client.personal import arms
+from msfl_client.personal.arms import Own, alone, own_of_model, own_of_study, tuned
+from msfl_client.personal.gain import Means, compare, measure_gain
+from msfl_client.personal.page import write_page
+from msfl_client.personal.record import FIGURES, LOCAL, PERSONAL, SHARED, TUNED, read_gain
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import StudyConfig, parse_study
+from msfl_common.errors import InputError
+from msfl_common.models.model_folder import load_model
+from msfl_common.strategies.finetune import FineTune
+from msfl_server.rounds.loop import run_rounds
+
+__all__ = ["sites"]
+
+
+def with_strategy(study: StudyConfig, kind: str) -> StudyConfig:
+    settings = {**study.model_dump(), "strategy": {"kind": kind}}
+    settings["training"]["steps_per_round"] = 2
+    settings["rounds"]["num_rounds"] = 2
+    return parse_study(StudyConfig.model_validate(settings).model_dump_json())
+
+
+def nothing(*_: object) -> None:
+    """No progress."""
+
+
+@pytest.mark.slow
+def test_models_are_made_measured_and_kept_at_the_site(
+    sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, site = with_strategy(tiny_study, "ditto"), sites[2]
+    with pytest.raises(InputError, match="run this again when the study is over"):
+        own_of_study(site, study)
+    run_rounds(grid_of(sites), study, start(study), tmp_path / "out", Recorder())
+    ledger = (site.state / "ledger.jsonl").read_bytes()
+    own = own_of_study(site, study)
+    assert own.personal is not None
+    assert equal(own.shared, load_model(tmp_path / "out" / "model")[1])
+    assert not equal(own.shared, own.personal)
+    of_model = own_of_model(site, tmp_path / "out" / "model")  # as its coordinator hands it out
+    assert equal(of_model.personal or {}, own.personal)
+
+    def killed(_: str, what: str, done: int, *__: object) -> None:
+        if what == f"training {LOCAL}" and done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        measure_gain(own, killed)
+    (work,) = (own.folder / ".work").glob(f"{LOCAL}-*")
+    assert [path.name for path in work.iterdir()] == ["000001.safetensors"]
+    trained: list[int] = []
+    once = arms._train_round
+    monkeypatch.setattr(arms, "_train_round", lambda *given: (trained.append(given[3]), once(*given))[1])
+    found = measure_gain(own, nothing)
+    assert trained == [2, 1]  # what was left of local-only, and fine-tuning
+    assert [*found.models] == [SHARED, PERSONAL, TUNED, LOCAL]
+    assert (site.state / "ledger.jsonl").read_bytes() == ledger
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (own.folder, own.folder.parent, own.folder / FIGURES))
+    card, weights = load_model(own.folder / PERSONAL)
+    assert (card.own_of, card.provenance.is_of(site.name), card.study.strategy) == (site.name, True, None)
+    assert equal(weights, own.personal)
+    fresh = site.model_copy(update={"state": copied(site, tmp_path)})
+    again = measure_gain(Own(fresh, study, own.shared, own.personal), nothing)
+    assert again.models == found.models  # never killed, from the same weights
+    assert read_gain(own.folder / FIGURES) == found
+    assert all(line in "\n".join(gain_lines(site)) for line in found.sentences)
+    page = write_page(own.folder, found).read_text()
+    assert "http" not in page
+    assert "sub-" not in page
+
+
+def copied(site: SiteConfig, folder: Path) -> Path:
+    """A state folder with the prepared images and nothing else."""
+    (state := folder / "fresh").mkdir(mode=0o700)
+    shutil.copytree(site.state / "cache", state / "cache")
+    return state
+
+
+def test_figures_are_means_and_differences_of_the_same_cases() -> None:
+    rng = np.random.default_rng(0)
+    patients = [f"p{number // 2}" for number in range(16)]
+    rows = {name: [{"dsc": float(value)} for value in rng.normal(0.5, 0.1, 16)] for name in (SHARED, LOCAL)}
+    rows[SHARED][3]["dsc"] = float("nan")
+    found = compare(rows, patients, {"dsc": "DSC"}, 0)
+    used = [number for number in range(16) if number != 3]
+    values = {name: np.array([of[number]["dsc"] for number in used]) for name, of in rows.items()}
+    figure = found[SHARED]["dsc"]
+    assert figure.value.mean == pytest.approx(values[SHARED].mean())
+    assert figure.against_local is not None
+    assert figure.against_local.mean == pytest.approx((values[SHARED] - values[LOCAL]).mean())
+    assert found[LOCAL]["dsc"].against_local is None
+    drawn = []
+    for _ in range(4000):  # by hand: patients with replacement, all cases of each
+        names = rng.choice(sorted(set(patients)), 8)
+        cases = [place for name in names for place, number in enumerate(used) if patients[number] == name]
+        drawn.append((values[SHARED] - values[LOCAL])[cases].mean())
+    low, high = np.quantile(drawn, (0.0057, 0.9943))  # expanded for 8 patients: t 2.365 times sqrt(8 / 7)
+    assert figure.against_local.low == pytest.approx(low, abs=0.02)
+    assert figure.against_local.high == pytest.approx(high, abs=0.02)
+
+
+def test_intervals_hold_the_mean_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(1)
+    for num_patients in (5, 12):
+        means, held = Means([str(number) for number in range(num_patients)], 0), 0
+        for _ in range(400):
+            one = means.interval(rng.normal(0.1, 1, num_patients))
+            assert one.low is not None
+            assert one.high is not None
+            held += one.low <= 0.1 <= one.high
+        assert 0.90 <= held / 400 <= 0.99
+    assert Means(["a", "b", "c", "d"], 0).interval(np.ones(4)).low is None
+
+
+def test_fine_tuning_is_the_rounds_steps_at_a_share_of_their_rate() -> None:
+    study = STUDY.model_copy(update={"strategy": FineTune(rounds=3, rate_share=0.2)})
+    tuning, num_rounds = tuned(study)
+    assert (num_rounds, tuning.rounds.num_rounds, tuning.strategy) == (3, 3, None)
+    assert tuning.training.learning_rate == pytest.approx(0.2 * 0.01)
+    assert alone(study).training == study.training
+
+
+def test_a_study_that_is_not_over_and_one_of_an_outcome_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "site.yaml").write_text(
+        json.dumps({"name": "a", "data": [str(tmp_path / "data")], "state": str(tmp_path / "state")})
+    )
+    predicted = {"outcome": {"endpoint": "edss-plus-1"}, "clinical": ["age"], "model": {"kind": "lda"}}
+    outcome = {"name": "s", "task": "classification", "classification": predicted}
+    lesions = {"name": "s", "network": {"kind": "unet", "channels": [4, 8]}}
+    for told, words in ((lesions, "is over"), (outcome, "lesions")):
+        (tmp_path / "study.yaml").write_text(json.dumps(told))
+        result = run_main(main, "gain", tmp_path / "site.yaml", "--study", tmp_path / "study.yaml")
+        assert result.returncode == 2
+        assert words in result.stderr
