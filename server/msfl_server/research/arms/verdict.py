@@ -107,6 +107,9 @@ def _attacks(results: ArmsResult) -> Iterator[str]:
     least = max(found, key=lambda one: gain(results, one))
     most = min(found, key=lambda one: gain(results, one))
     at = f"{results.attack} at {_and(list(results.attacked))}"
+    if len(found) == 1:
+        yield f"under {at}, {arm_title(least.arm)} changes by {change(results, least.difference)} for the honest sites."
+        return
     yield (
         f"under {at}, {arm_title(least.arm)} changes least for the honest sites ({change(results, least.difference)}) "
         f"and {arm_title(most.arm)} most ({change(results, most.difference)})."

@@ -99,6 +99,8 @@ def test_attacks_are_told_by_what_they_change_for_honest_sites() -> None:
         differ("fedbn", None, -0.02, kind="attacked", against="fedbn"),
     )
     told = verdict(results(attack="sign-flip", attacked=("a",), differences=found))[-1]
+    alone = verdict(results(attack="sign-flip", attacked=("a",), differences=found[:1]))[-1]
+    assert alone == "Under sign-flip at a, plain averaging (fedavg) changes by -0.300 for the honest sites."
     effect = {"arm": "fedavg", "clean": 0.67, "attacked": None}
     shown = results(attack="sign-flip", attacked=("a",), attacks=(effect,), differences=found)
     console = Console(file=io.StringIO(), width=160)
