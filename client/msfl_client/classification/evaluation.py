@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,14 @@ from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.classification import check_scores, class_metrics, measure, threshold_metrics
 from msfl_common.metrics.score_bins import bin_scores, disclosed_confusion
 from msfl_common.metrics.scored import predict_classes
+
+
+class CaseScores(NamedTuple):
+    """What a model says of each of a site's cases, and what is so."""
+
+    probabilities_NK: NDArray[np.float64]
+    labels_N: NDArray[np.int64]
+    patients: Sequence[str]
 
 
 def measure_site(

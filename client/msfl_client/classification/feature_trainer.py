@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from msfl_client.classification.evaluation import fewest_patients, measure_site
+from msfl_client.classification.evaluation import CaseScores, fewest_patients, measure_site
 from msfl_client.classification.feature_models.contribution import contribute, expect_enough, expect_some
 from msfl_client.classification.feature_models.private_sums import beyond_bounds, private_class_sums
 from msfl_client.classification.feature_models.site_half import site_half_of
@@ -187,19 +187,29 @@ class FeatureLearner:
             RefusedError: no patient to measure, or a state that no honest round comes to.
         """
         check_state(self._settings, weights)
-        study, cases = self._data.study, self._cases(self._part(task))
-        if not len(cases.labels_N):
-            raise RefusedError(Code.TOO_FEW_PATIENTS, f"no patient to measure for {task.split}")
-        learned = self._learned.features_NP
-        own_NP = learned if len(learned) else cases.features_NP
+        study, learned = self._data.study, self._learned.features_NP
+        own_NP = learned if len(learned) else self._measured(task).features_NP
         check_measured(
             self._rules, self._settings, derive_seed(study.seed, "weights"), weights, self._states.last, own_NP
         )
-        probabilities_NK = predict_proba(self._settings, weights, cases.features_NP)
-        on_case(len(cases.labels_N), len(cases.labels_N))
-        return measure_site(
-            probabilities_NK, cases.labels_N, cases.patients, task.threshold, task.study, self._data.site.policy
-        )
+        found = self.case_scores(weights, task)
+        on_case(len(found.labels_N), len(found.labels_N))
+        return measure_site(*found, task.threshold, task.study, self._data.site.policy)
+
+    def case_scores(self, weights: Weights, task: RoundTask) -> CaseScores:
+        """The model's answer for each case that the task is to measure; it stays at the site.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        cases = self._measured(task)
+        return CaseScores(predict_proba(self._settings, weights, cases.features_NP), cases.labels_N, cases.patients)
+
+    def _measured(self, task: RoundTask) -> Dataset:
+        cases = self._cases(self._part(task))
+        if not len(cases.labels_N):
+            raise RefusedError(Code.TOO_FEW_PATIENTS, f"no patient to measure for {task.split}")
+        return cases
 
     @property
     def _private(self) -> DifferentialPrivacy | None:

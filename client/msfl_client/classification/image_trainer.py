@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from msfl_client.classification.deep_loop import predict, train_round
-from msfl_client.classification.evaluation import measure_site
+from msfl_client.classification.evaluation import CaseScores, measure_site
 from msfl_client.classification.foresight import foresee_site
 from msfl_client.classification.observation_digest import digest_of_observations
 from msfl_client.classification.private_deep_loop import train_privately
@@ -138,14 +138,22 @@ class ImageLearner:
 
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """See `Learner`."""
+        found = self.case_scores(weights, task, on_case)
+        return measure_site(*found, task.threshold, task.study, self._data.site.policy)
+
+    def case_scores(self, weights: Weights, task: RoundTask, on_case: OnCase) -> CaseScores:
+        """The model's answer for each case that the task is to measure; it stays at the site.
+
+        Raises:
+            RefusedError: there is none.
+        """
         set_weights(self._network, self._strategy.whole(weights, task.round))
         sequences = self._sequences(self._part(task))
         if not sequences:
             raise RefusedError(Code.TOO_FEW_PATIENTS, f"no patient to measure for {task.split}")
         probabilities_NK = predict(self._network, sequences, task.study, self._device, on_case)
         labels_N = np.array([sequence.label for sequence in sequences], np.int64)
-        patients = [sequence.patient for sequence in sequences]
-        return measure_site(probabilities_NK, labels_N, patients, task.threshold, task.study, self._data.site.policy)
+        return CaseScores(probabilities_NK, labels_N, tuple(sequence.patient for sequence in sequences))
 
     @cached_property
     def _training(self) -> list[VisitSequence]:

@@ -181,13 +181,19 @@ class SegmentationLearner:
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """See `Learner`; on the patients' own grids in the last round alone, as that takes longer than the network."""
         start = time.monotonic()
-        set_weights(self.network, self.strategy.whole(weights, task.round))
         is_last = task.round == task.settings.rounds.num_rounds
         if is_last:
             self.strategy.keep_final(weights)
         truths = self.validation_truths() if is_last else ()
-        rows = validate(self.network, self.validation_cases, task.study, self.device, on_case, truths)
+        rows = self.case_metrics(self.strategy.whole(weights, task.round), task, on_case, truths)
         return self._told(rows, time.monotonic() - start)
+
+    def case_metrics(
+        self, whole: Weights, task: RoundTask, on_case: OnCase, truths: Sequence[OwnTruth] = ()
+    ) -> list[dict[str, float]]:
+        """Metrics of each validation case by a network of these weights, all of them; they stay at the site."""
+        set_weights(self.network, whole)
+        return validate(self.network, self.validation_cases, task.study, self.device, on_case, truths)
 
     def _told(self, rows: Sequence[Mapping[str, float]], seconds: float) -> ValidationMetrics:
         """What may be told of the metrics of each case."""

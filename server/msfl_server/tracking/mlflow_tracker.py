@@ -45,9 +45,9 @@ os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(
 # Standard output belongs to the command's result.
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
-from mlflow import MlflowClient
+from mlflow import MlflowClient as MlflowClient
 from mlflow.entities import Metric, Param
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException as MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 # What MLflow has to say comes back as exceptions, which are reported here in one line.

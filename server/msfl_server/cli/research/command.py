@@ -38,9 +38,18 @@ class ResearchCommand(Command):
         Raises:
             InputError: a package is missing; which extra brings it is said.
         """
-        if missing := [name for name in PACKAGES if find_spec(name) is None]:
-            raise InputError(
-                f"{self.name} needs {', '.join(missing)}, which a coordinator's or site's installation lacks; install "
-                "the research tools with `pip install 'msfl[sim]'`"
-            )
+        check_packages(self.name)
         return super().invoke(ctx)
+
+
+def check_packages(command: str | None) -> None:
+    """Refuse a command that needs the research tools where they are not installed.
+
+    Raises:
+        InputError: a package is missing; which extra brings it is said.
+    """
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise InputError(
+            f"{command} needs {', '.join(missing)}, which a coordinator's or site's installation lacks; install "
+            "the research tools with `pip install 'msfl[sim]'`"
+        )

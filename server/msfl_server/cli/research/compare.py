@@ -1,14 +1,17 @@
-"""The command of `msfl-server` that puts two runs side by side."""
+"""The command of `msfl-server` that puts two runs side by side, or the arms of a study."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msfl_common.errors import InputError
 from msfl_common.system.command_line import Commands, Json, print_json
+from msfl_server.cli.research.command import Assignments
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,18 +32,115 @@ OTHER_CASES = (
 )
 
 
+class AttackName(StrEnum):
+    """What an attacked site does; see `research.arms.attacks`."""
+
+    label_flip = "label-flip"
+    sign_flip = "sign-flip"
+    scale = "scale"
+    nan = "nan"
+    stale = "stale"
+    collude = "collude"
+
+
 @commands.command()
 def compare(
     first: Annotated[
-        Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run, of a study, or of a cross-validation.")
+        Path,
+        typer.Argument(
+            metavar="STUDY.yaml|RUN_DIR",
+            help="A study, whose arms are run; or the folder of a run, of a study, or of a cross-validation.",
+        ),
     ],
-    second: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The one that is held against it.")],
+    second: Annotated[
+        Path | None, typer.Argument(metavar="RUN_DIR", help="After a run's folder: the one that is held against it.")
+    ] = None,
+    cohort: Annotated[
+        Path | None, typer.Option(metavar="COHORT_DIR", help="Folder of BIDS folders, one a site.")
+    ] = None,
+    site: Annotated[list[Path] | None, typer.Option(metavar="SITE.yaml", help="A site's file; repeat it.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for the runs; resumes what is there."),
+    ] = None,
+    strategies: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KINDS", help="Federated arms, separated by commas; without it, the study's own strategy."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option(min=1, max=100, metavar="NUMBER", help="Repetitions, with the study's seed and those after it."),
+    ] = 1,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="Also train without each site, and measure that model there.")
+    ] = False,
+    attack: Annotated[
+        AttackName | None,
+        typer.Option(metavar="KIND", help="Also train with attacked sites: " + ", ".join(AttackName) + "."),
+    ] = None,
+    attacked: Annotated[
+        str | None, typer.Option(metavar="SITES", help="With --attack: the attacked sites, separated by commas.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="NUMBER", help="Runs at the same time; without it, as cores and memory allow."),
+    ] = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI", help="MLflow server, whose password stands in MLFLOW_TRACKING_PASSWORD; without it, SQLite."
+        ),
+    ] = None,
+    assignments: Assignments = None,
     as_json: Json = False,
 ) -> None:
-    """Put two runs side by side: settings that differ, and figures of the same patients, overall and at each site.
+    """Put the arms of a study side by side, or two runs.
 
-    Refuses runs whose figures are of other endpoints, grids or test patients, by name.
+    Of STUDY.yaml: each site by itself, all patients in one place, and each strategy, on the same held-out patients and
+    with as many optimiser steps; differences with intervals over patients. Everything is simulated here. Stop it with
+    Ctrl-C; the same command resumes it.
+
+    Of two folders: settings that differ, and figures of the same patients, overall and at each site; runs whose figures
+    are of other endpoints, grids or test patients are refused by name.
     """
+    if first.is_dir():
+        options = {
+            "--cohort": cohort, "--site": site, "--output": out, "--strategies": strategies, "--attack": attack,
+            "--attacked": attacked, "--jobs": jobs, "--tracking-uri": tracking_uri, "--set": assignments,
+            "--leave-one-out": leave_one_out or None, "--seeds": None if seeds == 1 else seeds,
+        }  # fmt: skip
+        _compare_runs(first, second, [name for name, value in options.items() if value], as_json)
+        return
+    if second is not None:
+        raise InputError(f"{first} is no folder of a run; expected two folders, or one STUDY.yaml with --output")
+    from msfl_server.cli.research.arms import Asked, compare_arms
+
+    compare_arms(
+        Asked(
+            study=first,
+            assignments=assignments or (),
+            cohort=cohort,
+            sites=site or (),
+            out=out,
+            strategies=strategies,
+            num_seeds=seeds,
+            leave_one_out=leave_one_out,
+            attack=attack.value if attack is not None else None,
+            attacked=attacked,
+            jobs=jobs,
+            tracking_uri=tracking_uri,
+        ),
+        as_json,
+    )
+
+
+def _compare_runs(first: Path, second: Path | None, unused: list[str], as_json: bool) -> None:
+    if second is None:
+        raise InputError(f"{first}: is the folder of a run; expected a second one to hold it against, or STUDY.yaml")
+    if unused:
+        raise InputError(f"{', '.join(unused)}: for the arms of a STUDY.yaml; two runs are compared as they are")
     from msfl_server.research.comparison.compare import compare as compare_runs
     from msfl_server.research.comparison.measured import read_measured
 

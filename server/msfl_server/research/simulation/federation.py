@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from msfl_client.rounds.app import build_app as build_client_app
 from msfl_client.trainer import OnProgress
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError, RunError
-from msfl_server.research.simulation.grid import InProcessGrid
+from msfl_server.research.simulation.grid import Answer, InProcessGrid
 from msfl_server.rounds.app import RunSettings, build_app
 from msfl_server.rounds.loop import Listener
 from msfl_server.rounds.stage import StageRun
 
 Backend = Literal["inprocess", "ray"]
+# The site's name, the request's kind and content, and the answer: what is answered in its place.
+Tamper = Callable[[str, str, RecordDict, RecordDict], RecordDict]
 
 
 def simulate(
@@ -27,8 +30,17 @@ def simulate(
     backend: Backend,
     listener: Listener,
     on_progress: OnProgress,
+    tamper: Tamper | None = None,
 ) -> None:
     """Run, or resume, a stage of a study among virtual sites; checkpoints and the model appear in its folder.
+
+    Args:
+        stage_run: the stage.
+        sites: who takes part.
+        backend: where they run.
+        listener: told of each round.
+        on_progress: told what sites do.
+        tamper: what becomes of the sites' answers, where an attack is simulated; in this process alone.
 
     Raises:
         RunError: a round had fewer answers than the quorum.
@@ -42,7 +54,19 @@ def simulate(
         return
     client_app = build_client_app(lambda context: _site_at(site_list, context), on_progress, is_simulated=True)
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
-    server_app(InProcessGrid(client_app, len(site_list)), context)
+    answer: Answer = client_app if tamper is None else _tampered(client_app, site_list, tamper)
+    server_app(InProcessGrid(answer, len(site_list)), context)
+
+
+def _tampered(client_app: ClientApp, sites: tuple[SiteConfig, ...], tamper: Tamper) -> Answer:
+    def answer(message: Message, context: Context) -> Message:
+        reply = client_app(message, context)
+        if reply.has_content():
+            kind = message.metadata.message_type
+            reply.content = tamper(_site_at(sites, context).name, kind, message.content, reply.content)
+        return reply
+
+    return answer
 
 
 def _run_on_ray(server_app: ServerApp, sites: tuple[SiteConfig, ...]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from uuid import uuid4
 
 from flwr.app import Context, Message, RecordDict
-from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+Answer = Callable[[Message, Context], Message]  # a site's Flower app, or what stands before one
 
 
 class InProcessGrid(Grid):
@@ -21,7 +22,7 @@ class InProcessGrid(Grid):
 
     sites_take_turns = True
 
-    def __init__(self, client_app: ClientApp, num_sites: int) -> None:
+    def __init__(self, client_app: Answer, num_sites: int) -> None:
         # Flower stamps messages with the identity of the task that its own processes run; here, this process.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SUPERLINK_NODE_ID
         self._client_app = client_app

@@ -12,7 +12,7 @@ from msfl_common.models.deep_models.start import origin
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.models.weights import Weights
 from msfl_common.system.progress import alert
-from msfl_server.research.simulation.federation import Backend, simulate
+from msfl_server.research.simulation.federation import Backend, Tamper, simulate
 from msfl_server.research.simulation.folder import RunSetup, unclaim_folder
 from msfl_server.research.simulation.foresight import expect_answers, foresee_run, say_forecasts
 from msfl_server.research.simulation.overlays import example_overlays
@@ -23,8 +23,10 @@ from msfl_server.run.display import run_display
 from msfl_server.run.run import run_stages
 
 
-def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: str | None) -> Summary:
-    """Run or resume a simulation, then write its summary, report and registered model.
+def run_simulated(
+    setup: RunSetup, out: Path, backend: Backend, tracking_uri: str | None, tamper: Tamper | None = None
+) -> Summary:
+    """Run or resume a simulation, then write its summary, report and registered model; `tamper` as in `simulate`.
 
     Raises:
         RunError: the quorum was missed; the summary of the completed rounds is written all the same.
@@ -53,7 +55,9 @@ def run_simulated(setup: RunSetup, out: Path, backend: Backend, tracking_uri: st
             out,
             tracking_uri,
             display,
-            lambda stage_run, listener: simulate(stage_run, setup.sites, backend, listener, display.on_progress),
+            lambda stage_run, listener: simulate(
+                stage_run, setup.sites, backend, listener, display.on_progress, tamper
+            ),
             lambda stage_run: example_overlays(setup, stage_run),
             lambda reference: _effect(setup, reference),
         )
