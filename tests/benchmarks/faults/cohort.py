@@ -106,7 +106,7 @@ def _true_lesions(real: bool) -> list[Figure]:
         first = np.random.default_rng(np.random.SeedSequence((SEED, case)).spawn(1)[0])
         drawn.append(sample_clinical(first, SitePrevalence(0.1, 0.1)).burden.num_lesions)
     table, beside = size_table(simulated), _real_table(coarse=False) if real else None
-    how = f"{NUM_TRUE} simulated cases, outlined by a rater at 1 mm"
+    how = f"{NUM_TRUE} simulated cases, true lesions at 1 mm"
     counts = quartiles_of_many(drawn, [one.num_lesions for one in simulated])
     figures = _sizes("lesions", counts, table, beside, _SINGLES, how)
     figures += _within("lesions: ln(total ml), mean", table.ln_ml_mean, (1.3, 3.0), "2.14", how)

@@ -14,7 +14,6 @@ from msfl_server.research.simulated_cohort.anatomy import make_anatomy
 from msfl_server.research.simulated_cohort.clinical import SitePrevalence, sample_clinical
 from msfl_server.research.simulated_cohort.fields import Grid, head_grid
 from msfl_server.research.simulated_cohort.lesions import make_lesions
-from msfl_server.research.simulated_cohort.scanner import Rater, outline
 from msfl_server.research.simulated_cohort.template import COARSE_MM, load_template
 
 ZONES = ("periventricular", "juxtacortical", "infratentorial", "deep white matter")
@@ -22,7 +21,6 @@ SMALLEST_MM3 = 3.0
 PERIVENTRICULAR_MM = 3.0
 JUXTACORTICAL_GM = 0.35
 INFRATENTORIAL_MM = -14.0
-USUAL_RATER = Rater(threshold=0.42, smallest_mm3=SMALLEST_MM3, brain_margin_mm=0.0)  # of `draw_rater`'s, the middle
 
 
 @dataclass(frozen=True)
@@ -158,21 +156,21 @@ def size_table(cases: Sequence[LesionStatistics]) -> SizeTable:
 
 
 def simulate_lesion_mask(seed: tuple[int, int], spacing_mm: float = 1.0) -> tuple[NDArray[np.bool_], Grid]:
-    """Simulate the lesions of one patient at baseline, as a rater outlines them, without scanning them.
+    """Simulate the lesions of one patient at baseline without scanning them.
 
     Args:
         seed: Seed and number of the case.
         spacing_mm: Voxel size.
 
     Returns:
-        Their mask (D, H, W), and the grid.
+        True border of the lesions (D, H, W), and the grid.
     """
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)]
     record = sample_clinical(streams[0], SitePrevalence(activity=0.1, progression=0.1))
     grid = head_grid((spacing_mm,) * 3)
     anatomy = make_anatomy(streams[1], load_template(), grid, atrophy=record.atrophy)
     baseline, _ = make_lesions(streams[2], anatomy, record.burden)
-    return outline(streams[1], baseline.extent_DHW, grid, grid, USUAL_RATER) > 0, grid
+    return np.asarray(baseline.extent_DHW > 0.5), grid
 
 
 def _quartiles(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, ...]:
