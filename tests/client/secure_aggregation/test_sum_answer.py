@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.client.secure_aggregation.members import NAMES, REQUEST, STUDY, Members, masked, members_at, site_at
 
+from msfl_client.egress.budget_record import forget_budget
 from msfl_client.secure_aggregation.kept_values import FOLDER, Facts, KeptValue, delete_values, keep_value, kept_value
 from msfl_client.secure_aggregation.site_masks import answer_anew
 from msfl_client.secure_aggregation.sum_answer import SumAnswer, expect_sum
@@ -68,6 +69,16 @@ def test_a_value_for_a_sum_of_fewer_sites_is_made_anew(members: Members) -> None
     assert place(members).kept() is None
     keep_value(members["bern"].folder, "final-test", value(SUMS, num_sites=4))
     assert place(members).kept() is not None
+
+
+def test_a_budget_that_is_forgotten_takes_kept_values_along(members: Members) -> None:
+    """Asked for again, they are made and counted anew."""
+    here, made, site = place(members), value(SUMS), site_at(members.root, "bern")
+    here.claim(made, here.hide(made))
+    (site.state / "budget").mkdir(mode=0o700)
+    assert here.kept() is not None
+    forget_budget(site)
+    assert here.kept() is None
 
 
 BEFORE: Weights = {"layer.weight": np.zeros(3, np.float32)}
