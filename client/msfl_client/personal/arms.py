@@ -169,10 +169,12 @@ def train_alone(
 
 
 def save_arms(own: Own, arms: dict[str, Weights], num_cases: int) -> dict[str, Path]:
-    """Write the models to use, each a folder that `predict` takes."""
+    """Write the site's own models, each a folder that `predict` takes; the shared one is its coordinator's to sign."""
     private_folder(own.folder, within=own.site.state)
     study, folders = alone(own.study), {}
     for name, weights in arms.items():
+        if name == SHARED:
+            continue
         folders[name] = own.folder / name
         sites = {own.site.name: num_cases}
         provenance = Provenance(rounds_completed=own.study.rounds.num_rounds, sites=sites)

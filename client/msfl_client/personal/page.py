@@ -57,8 +57,9 @@ role="img" aria-label="{{ row.against }}"><line class="zero" x1="100" x2="100" y
 </svg>{% endif %}</td></tr>{% endfor %}</tbody></table></div>
 {% endfor %}
 <h2>The models</h2>
-<ul>{% for name, words, folder in models %}<li><strong>{{ name }}</strong>: {{ words }}. Outline lesions with
-<code>msfl-client predict SITE.yaml --model {{ folder }} --output DERIVATIVES</code></li>{% endfor %}</ul>
+<ul>{% for name, words, folder in models %}<li><strong>{{ name }}</strong>: {{ words }}. {% if folder
+%}Outline lesions with <code>msfl-client predict SITE.yaml --model {{ folder }} --output DERIVATIVES</code>{% else
+%}Its coordinator hands it out.{% endif %}</li>{% endfor %}</ul>
 <p class="soft">This site has {{ gain.num_train_cases }} training cases; the study gave each site
 {{ gain.steps }} steps, and so had the model of this site alone. That a difference is not clear does not mean that
 there is none.</p></main>
@@ -69,7 +70,7 @@ there is none.</p></main>
 def write_page(folder: Path, gain: Gain) -> Path:
     """Write `gain.html`; returns its path."""
     metrics = [_metric(gain, name, title) for name, title in gain.metrics.items()]
-    models = [(name, WORDS[name], folder) for name, folder in gain.folders.items()]
+    models = [(name, WORDS[name], gain.folders.get(name)) for name in gain.models]
     template = Environment(autoescape=True).from_string(_PAGE)
     content = template.render(gain=gain, notice=NOTICE, metrics=metrics, models=models, draws=NUM_DRAWS, fewest=FEWEST)
     write_bytes(folder / PAGE, content.encode(), secret=True)

@@ -74,6 +74,7 @@ def test_models_are_made_measured_and_kept_at_the_site(
     assert [*found.models] == [SHARED, PERSONAL, TUNED, LOCAL]
     assert (site.state / "ledger.jsonl").read_bytes() == ledger
     assert all(path.stat().st_mode & 0o077 == 0 for path in (own.folder, own.folder.parent, own.folder / FIGURES))
+    assert {path.name for path in own.folder.iterdir() if path.is_dir()} == {".work", PERSONAL, TUNED, LOCAL}
     card, weights = load_model(own.folder / PERSONAL)
     assert (card.own_of, card.provenance.is_of(site.name), card.study.strategy) == (site.name, True, None)
     assert equal(weights, own.personal)
