@@ -176,10 +176,10 @@ class SegmentationLearner:
         return replace(found, withheld=withheld, depends=depends)
 
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
-        """See `Learner`; on the patients' own grids in the last round alone, as that takes longer than the network."""
+        """See `Learner`; on the patients' own grids for the model handed out alone: that outlasts the network."""
         start = time.monotonic()
         set_weights(self.network, self.strategy.whole(weights, task.round))
-        truths = self.validation_truths() if task.round == task.settings.rounds.num_rounds else ()
+        truths = self.validation_truths() if task.is_handed_out else ()
         rows = validate(self.network, self.validation_cases, task.study, self.device, on_case, truths)
         return self._told(rows, time.monotonic() - start)
 

@@ -20,6 +20,7 @@ from msfl_common.config.base import (
     Task,
     validate,
 )
+from msfl_common.config.best_round import check_best_by
 from msfl_common.config.classification import Classification, DeepModel, check_deep_model
 from msfl_common.config.differential_privacy import DifferentialPrivacy, check_private
 from msfl_common.config.feature_catalogue import HARMONIZED, known_features
@@ -91,6 +92,19 @@ class Validation(Frozen):
     every_rounds: int = Field(1, ge=1, description="rounds between two validations; the last round is always validated")
     window_overlap: float = Field(0.25, ge=0, le=0.9, description="overlap of sliding windows, share of the window")
     bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="without effect: intervals need no resamples")
+    best_by: str | None = Field(
+        None,
+        description="metric by which the model of the best round is handed out, such as dsc or auroc: measured on the "
+        "validation patients, and so too good there; in a study that segments before it classifies, of the stage that "
+        "has it. null: the model of the last round",
+        exclude_if=lambda value: value is None,
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="with `best_by`: the rounds end after so many validations without a better one; null: they go on",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class Rounds(Frozen):
@@ -282,6 +296,13 @@ class StudyConfig(Frozen):
         if self.differential_privacy is not None:
             harmonizes = self.harmonization.method != "none"
             check_private(self.differential_privacy, self.classification, self.segmentation is not None, harmonizes)
+        return self
+
+    @model_validator(mode="after")
+    def _can_choose_its_model(self) -> Self:
+        tasks = dict.fromkeys((*(["lesion-segmentation"] if self.segmentation else ()), self.task))
+        chosen = self.validation
+        check_best_by(chosen.best_by, chosen.patience, [*tasks], self.strategy, self.classification)
         return self
 
     @property

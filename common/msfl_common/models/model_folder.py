@@ -22,7 +22,7 @@ from msfl_common.errors import ConfigError, ModelFolderError, UpdateError
 from msfl_common.feature_models import check_state
 from msfl_common.harmonization import Reference
 from msfl_common.metrics.reliability import Reliability
-from msfl_common.models.model_card import LESION_THRESHOLD, ModelCard, Provenance, labels_of, normalisation_of
+from msfl_common.models.model_card import LESION_THRESHOLD, Choice, ModelCard, Provenance, labels_of, normalisation_of
 from msfl_common.models.model_signature import (
     CARD_FILE,
     FILES,
@@ -64,6 +64,7 @@ def save_model(
     segmentation: Path | None = None,
     signer: ModelSigner | None = None,
     privacy: PrivacyPromise | None = None,
+    choice: Choice | None = None,
 ) -> ModelCard:
     """Write a model folder in one step; an existing one is replaced only when the new one is whole.
 
@@ -78,6 +79,7 @@ def save_model(
         segmentation: folder of the model whose lesions the features are of; a copy goes into this one.
         signer: of a study with an authority, its server.
         privacy: of a study with differential privacy, what that promises.
+        choice: of a study that hands out the model of its best round, how that was chosen.
     """
     content = to_safetensors(weights)
     card = ModelCard(
@@ -92,6 +94,7 @@ def save_model(
         versions={"msfl": __version__, **{name: version(name) for name in ("torch", "monai", "flwr")}},
         provenance=provenance,
         privacy=privacy,
+        choice=choice,
     )
     with whole_folder(folder) as temporary:
         write_bytes(temporary / WEIGHTS_FILE, content)

@@ -178,6 +178,8 @@ def run_and_report(
             read_summary(handed.model.parent) if (handed := stage_run.handed) else None,
         )
         listener.tracker.log_report(report)
+        if summary.chosen is not None:
+            listener.tracker.log_choice(summary.choice_in_words)
         listener.tracker.log_model(out / summary.model)
     return summary
 

@@ -135,6 +135,10 @@ class Tracker:
         """Log the report page."""
         self._attempt("the report", lambda run: run.client.log_artifact(run.run_id, str(path)))
 
+    def log_choice(self, words: str) -> None:
+        """Say which round's model is registered: metrics end with the last round, whichever that is."""
+        self._attempt("the choice", lambda run: run.client.set_tag(run.run_id, "handed_out", words))
+
     def catch_up(self, patience_s: float) -> None:
         """At the end of the rounds: wait for a store that is away, for what still waits, the report and the model."""
         end = time.monotonic() + patience_s
