@@ -48,6 +48,7 @@ from msfl_common.models.model_folder import load_model
 from msfl_common.models.network import build_network, set_weights
 from msfl_common.system.devices import pick_device
 from msfl_common.system.files import write_bytes, write_json
+from msfl_common.system.memory import freed_memory_kept
 from msfl_common.system.reading import read_mapping
 from msfl_common.system.words import none_of
 
@@ -227,7 +228,8 @@ def _predict_case(case: Case, model: _Model, output: Path) -> tuple[int, float, 
     """Write one case's mask and probability map; returns lesion count, volume (ml), and preprocessing's warnings."""
     study = model.card.study
     prepared, case_to_input, warnings = _prepare(case, study.inputs, model.device)
-    probability_DHW = predict_probability(model.network, prepared.image_CDHW, study, model.device)
+    with freed_memory_kept():
+        probability_DHW = predict_probability(model.network, prepared.image_CDHW, study, model.device)
     own = read_volume(case.images[target_contrast(study.inputs)])
     probability_IJK = on_grid(probability_DHW, np.linalg.inv(case_to_input) @ prepared.affine, (own.shape, own.affine))
     mask_IJK = probability_IJK >= model.threshold

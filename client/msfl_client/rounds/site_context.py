@@ -34,6 +34,7 @@ from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.records import ModelUpdate, RoundTask, ValidationMetrics
 from msfl_common.models.weights import Weights
 from msfl_common.system.devices import cap_memory, free_memory, pick_devices
+from msfl_common.system.memory import freed_memory_kept
 
 MOST_SITES = 64  # of a simulation, whose contexts are kept in one process
 
@@ -252,7 +253,8 @@ def _machine_in_use(site: SiteConfig, num_devices: int, clock: Clock) -> Iterato
     check_hours(site.hours, start)
     check_device_hours(site.policy, device_hours(record, start.date()))
     try:
-        yield
+        with freed_memory_kept():
+            yield
     except Exception as error:
         if is_out_of_memory(error):
             raise RefusedError(Code.OUT_OF_MEMORY, str(error)) from error

@@ -33,6 +33,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.system.devices import cap_memory
+from msfl_common.system.memory import freed_memory_kept
 
 JOB, START_WEIGHTS, END_WEIGHTS = "job.json", "start.safetensors", "end.safetensors"
 START_SETS = "sets.safetensors"  # what the study's strategy starts from, beside the weights
@@ -85,7 +86,8 @@ def train_rank(job: Job, rank: Rank, folder: Path, on_step: OnStep) -> float:
     batch_size = job.study.training.batch_size
     weight = len(rank.share(batch_size)) * rank.count / batch_size
     number, parts = job.round_number, job.micro_batches
-    loss = train_round(parallel, loader, job.study, number, device, on_step, parts, weight, start)
+    with freed_memory_kept():
+        loss = train_round(parallel, loader, job.study, number, device, on_step, parts, weight, start)
     total = torch.tensor(loss * weight, device=device)
     distributed.all_reduce(total)
     if rank.number == 0:

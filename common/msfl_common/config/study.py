@@ -29,9 +29,12 @@ from msfl_common.config.masked_study import check_masked
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.secrets import refuse_variables
 from msfl_common.config.secure_aggregation import SecureAggregation
+from msfl_common.config.strategy_choice import check_strategy, suits_features
+from msfl_common.config.validation import Validation as Validation
 from msfl_common.errors import ConfigError
 from msfl_common.networks.registry import Network, UNet
 from msfl_common.strategies import AnyStrategy
+from msfl_common.strategies.base import Strategy
 from msfl_common.system.checked_numbers import MOST_CASES
 from msfl_common.system.reading import MOST_SETTINGS, parse_json, read_yaml
 from msfl_common.system.setting_faults import describe_faults
@@ -83,28 +86,6 @@ class Training(Frozen):
     )
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm (L2)")
     augmentation: Augmentation = Augmentation()
-
-
-class Validation(Frozen):
-    """How the shared model is measured at the sites."""
-
-    fraction: float = Field(0.25, gt=0, lt=1, description="share of a site's patients kept out of training")
-    every_rounds: int = Field(1, ge=1, description="rounds between two validations; the last round is always validated")
-    window_overlap: float = Field(0.25, ge=0, le=0.9, description="overlap of sliding windows, share of the window")
-    bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="without effect: intervals need no resamples")
-    best_by: str | None = Field(
-        None,
-        description="metric by which the model of the best round is handed out, such as dsc or auroc: measured on the "
-        "validation patients, and so too good there; in a study that segments before it classifies, of the stage that "
-        "has it. null: the model of the last round",
-        exclude_if=lambda value: value is None,
-    )
-    patience: int | None = Field(
-        None,
-        ge=1,
-        description="with `best_by`: the rounds end after so many validations without a better one; null: they go on",
-        exclude_if=lambda value: value is None,
-    )
 
 
 class Rounds(Frozen):
@@ -197,7 +178,8 @@ class StudyConfig(Frozen):
     strategy: AnyStrategy | None = Field(
         None,
         description="of networks: how sites train together, and what becomes of their updates; null: fedavg. It holds "
-        "for both stages of a study that segments before it classifies",
+        "for both stages of a study that segments before it classifies. An mlp takes those that act where updates are "
+        "combined",
     )
     secure_aggregation: SecureAggregation = Field(
         SecureAggregation(),
@@ -259,11 +241,8 @@ class StudyConfig(Frozen):
                     "classification.model.kind: lesion-encoder looks at what the network's encoder has seen, and "
                     f"{self.network.kind} does not show its; expected another network.kind, such as unet"
                 )
-        if self.strategy is not None and not self.averages:
-            raise ValueError(
-                f"strategy: {self.strategy.kind} is for networks; a model of features takes none, as it is made of the "
-                "sites' sums, layers or trees; leave it out"
-            )
+        if self.strategy is not None:
+            check_strategy(self.strategy, self._model(), self.averages, self._quorums(self.strategy))
         if self.strategy is not None and self.strategy.is_personal and self.segmentation is not None:
             raise ValueError(
                 f"strategy: {self.strategy.kind} keeps layers at the sites, and a model without them outlines no "
@@ -286,9 +265,8 @@ class StudyConfig(Frozen):
     @model_validator(mode="after")
     def _sums_suffice_under_masks(self) -> Self:
         if self.secure_aggregation.method == "masks":
-            model = self.classification.model if self.classification else None
             rounds = [self.rounds, self.segmentation] if self.segmentation else [self.rounds]
-            check_masked(self.strategy, model, [one.max_share for one in rounds], self.left_out)
+            check_masked(self.strategy, self._model(), [one.max_share for one in rounds], self.left_out)
         return self
 
     @model_validator(mode="after")
@@ -316,6 +294,17 @@ class StudyConfig(Frozen):
         """The site that a fold leaves out whole, if it does: it trains nothing, and tests alone."""
         fold = self.classification.fold if self.classification else None
         return fold.site if fold else None
+
+    def _model(self) -> object:
+        return self.classification.model if self.classification else None
+
+    def _quorums(self, strategy: Strategy) -> dict[str, int]:
+        """Quorums of the stages that a strategy is for."""
+        model = self._model()
+        found = {"segmentation.quorum": self.segmentation.quorum} if self.segmentation else {}
+        if model is None or isinstance(model, DeepModel) or suits_features(strategy, model):
+            found["rounds.quorum"] = self.rounds.quorum
+        return found
 
     def _harmonized(self) -> tuple[str, ...]:
         return self.harmonization.feature_names if self.harmonization.method != "none" else ()

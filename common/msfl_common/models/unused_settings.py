@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from msfl_common.config.classification import Classification, DeepModel
+from msfl_common.config.strategy_choice import suits_features
 from msfl_common.config.study import StudyConfig
 
 
@@ -132,6 +133,12 @@ def _no_unet(study: StudyConfig) -> str | None:
 
 
 def _no_strategy(study: StudyConfig) -> str | None:
+    if study.strategy is not None and suits_features(study.strategy, _model(study)):
+        return None
+    return _no_averages(study)
+
+
+def _no_averages(study: StudyConfig) -> str | None:
     return None if study.averages else f"{_model(study).kind} is no network: it is made of the sites' answers"
 
 
@@ -210,7 +217,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("strategy",), _no_strategy),
     Rule(("crossfit",), _no_lesions),
     Rule(("secure_aggregation.min_sites", "secure_aggregation.threshold"), _masks_not),
-    Rule(("secure_aggregation.max_update_norm",), _no_strategy),
+    Rule(("secure_aggregation.max_update_norm",), _no_averages),
     Rule(("training.patch_voxels", "training.lesion_patch_fraction", "training.augmentation.*"), _no_network),
     Rule(("validation.window_overlap",), _no_network),
     Rule(("validation.bootstrap_samples",), lambda _: "intervals are computed without resampling"),

@@ -17,6 +17,7 @@ from safetensors.numpy import save
 
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, UpdateError
+from msfl_common.strategies.base import STATISTICS as STATISTICS
 from msfl_common.system.files import write_bytes
 from msfl_common.system.foreign_text import shown
 from msfl_common.system.processes import child_environment, python_command
@@ -28,7 +29,6 @@ ORDER = "order"  # safetensors sorts by name; the network's own order is kept be
 
 MOST_HEADER = 2**20  # bytes of a safetensors file before its first array
 MOST_FREE_VALUES = 4 * (5 * 2**20 - 32)  # of weights that hold an array of any length: some 100 000 trees
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch normalisation: counted, not learned
 _CODES = {"float32": "F32", "float64": "F64", "int64": "I64"}
 
 # All of one type: float32 of networks, float64 of feature models. Where weights are what others are checked against,

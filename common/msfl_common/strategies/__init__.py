@@ -7,13 +7,31 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny
 
 from msfl_common.strategies.base import Strategy
+from msfl_common.strategies.bulyan import Bulyan
+from msfl_common.strategies.fedadagrad import FedAdagrad
+from msfl_common.strategies.fedadam import FedAdam
 from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.strategies.fedavgm import FedAvgM
+from msfl_common.strategies.fedyogi import FedYogi
+from msfl_common.strategies.geometric_median import GeometricMedian
+from msfl_common.strategies.krum import Krum
+from msfl_common.strategies.median import Median
+from msfl_common.strategies.multikrum import MultiKrum
+from msfl_common.strategies.trimmed_mean import TrimmedMean
 
 # A line for each.
 STRATEGIES: dict[str, type[Strategy]] = {
     "fedavg": FedAvg,
     "fedavgm": FedAvgM,
+    "fedadam": FedAdam,
+    "fedyogi": FedYogi,
+    "fedadagrad": FedAdagrad,
+    "median": Median,
+    "trimmed-mean": TrimmedMean,
+    "krum": Krum,
+    "multikrum": MultiKrum,
+    "bulyan": Bulyan,
+    "geometric-median": GeometricMedian,
 }
 
 

@@ -2,7 +2,7 @@
 
 A strategy is settings and rules in one class: it is parsed from `strategy` in study.yaml, travels with the study, and
 is asked by the coordinator, which has no deep-learning framework, and by each site. What it does not override is
-federated averaging's. Arrays are float32, as a network's weights are.
+federated averaging's. Arrays are float32, as a network's weights are; the layers of a perceptron are float64.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ Arrays = dict[str, NDArray[Any]]  # by name, in their order: a network's weights
 Sets = Mapping[str, Arrays]  # by the name of the set
 
 WEIGHTS = "weights"  # no set may have the name
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch normalisation: counted, not learned
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,11 @@ class Strategy(BaseModel):
         if "combine" in vars(cls) and "sums_suffice" not in vars(cls):
             cls.sums_suffice = False
 
+    @property
+    def fewest_sites(self) -> int:
+        """How many updates `combine` needs at least; `rounds.quorum` may not be below it."""
+        return 1
+
     def stays(self, name: str) -> bool:  # noqa: ARG002
         """Whether an array of the network stays at each site: it never leaves, and none ever arrives."""
         return False
@@ -178,6 +184,12 @@ class Strategy(BaseModel):
         return Finished()
 
     @property
+    def acts_at_sites(self) -> bool:
+        """Whether it changes what sites train, answer or keep, and not alone how their updates are combined."""
+        at_sites = ("stays", "loss_term", "adjust_gradients", "answered_sets", "kept_sets", "finish")
+        return bool(self.sends) or any(self.overrides(one) for one in at_sites)
+
+    @property
     def is_personal(self) -> bool:
         """Whether layers may stay at the sites, so that the shared model is none without a site's."""
         return self.overrides("stays")
@@ -188,7 +200,7 @@ class Strategy(BaseModel):
 
 
 def mean(answers: Answers, like: Arrays, of: str = WEIGHTS) -> Arrays:
-    """The mean of the sites' arrays, weighted by their shares; summed in float32 in the sites' alphabetical order.
+    """The mean of the sites' arrays, weighted by their shares; summed in their type, in alphabetical order of sites.
 
     Args:
         answers: the round's.
@@ -197,8 +209,8 @@ def mean(answers: Answers, like: Arrays, of: str = WEIGHTS) -> Arrays:
     """
     averaged: Arrays = {}
     for name, value in like.items():
-        total = np.zeros(value.size, np.float32)
+        total = np.zeros(value.size, value.dtype)
         for site, part in answers.shares.items():
-            total += np.float32(part) * answers.updates[site].array(name, of).reshape(-1)
+            total += value.dtype.type(part) * answers.updates[site].array(name, of).reshape(-1)
         averaged[name] = total.reshape(value.shape)
     return averaged

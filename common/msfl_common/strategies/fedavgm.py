@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from msfl_common.strategies.base import Answers, Arrays, Combination, SetLike, Strategy, mean
@@ -37,9 +36,9 @@ class FedAvgM(Strategy):
     def combine(self, answers: Answers) -> Combination:
         """With w the weights before and d the way to their mean: v = momentum v + d, then w + d + momentum v."""
         average, before = mean(answers, answers.before), answers.state[MOMENTUM]
-        b = np.float32(self.momentum)
         weights, velocity = {}, {}
         for name, w in answers.before.items():
+            b = w.dtype.type(self.momentum)
             delta = average[name] - w
             v = b * before[name] + delta
             weights[name], velocity[name] = w + (delta + b * v), v

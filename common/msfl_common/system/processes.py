@@ -16,14 +16,15 @@ from io import FileIO
 from pathlib import Path
 
 from msfl_common.system.logs import bound_log, open_log
+from msfl_common.system.memory import LARGE
 
 _PR_SET_PDEATHSIG = 1
 # glibc keeps freed memory for later; a model's hundred megabytes, freed by many threads, would never go back.
 # What is asked of the kernel anew each time comes in pages of 2 MB, where it has them: those of 4 kB cost more time
-# than what is done with a block of weights.
+# than what is done with a block of weights. Trainings and measurements keep theirs: `freed_memory_kept`.
 MEMORY = {
     "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": "262144",
+    "MALLOC_MMAP_THRESHOLD_": str(LARGE),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 # What a process of ours takes over of Python's own variables: nothing that names code, or where code lies.

@@ -14,17 +14,48 @@ from msfl_common.messages.layouts import POOLED, network_layout
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import Weights, expect_finite
 from msfl_common.secure_aggregation.ring import Words
-from msfl_common.strategies.base import WEIGHTS, Answers, Arrays, Sets, SiteUpdate
+from msfl_common.strategies.base import WEIGHTS, Answers, Arrays, Combination, Sets, SiteUpdate
 from msfl_common.strategies.base import Strategy as TrainingStrategy
 from msfl_common.strategies.declared import expect_like, expect_sets, parted_layers
 from msfl_common.strategies.sets import expect_moderate, flat_name, flattened, length, likes, parted, zeros
 from msfl_server.aggregation.combined import Combined, mean_loss, shares_of
 from msfl_server.aggregation.update_checks import moved, too_far, too_long
+from msfl_server.aggregation.update_figures import UpdateFigures, update_figures
 from msfl_server.aggregation.update_store import Moved, StoredUpdate
 
 
+def applied(
+    strategy: TrainingStrategy,
+    before: Weights,
+    sets: Sets,
+    updates: Mapping[str, SiteUpdate],
+    shares: Mapping[str, float],
+) -> Combination:
+    """What a strategy makes of a round, held to what it declares.
+
+    Args:
+        strategy: the study's.
+        before: the weights that were sent.
+        sets: the strategy's; none are zeros.
+        updates: by site, in the order of `shares`.
+        shares: each site's share.
+
+    Raises:
+        ConfigError: the strategy made what it did not declare.
+        UpdateError: what it made is not finite.
+        RunError: it needs more sites.
+    """
+    declared = strategy.server_sets(before)
+    made = strategy.combine(Answers(before, sets or zeros(declared), updates, shares))
+    expect_like(strategy, "combine", WEIGHTS, made.weights, before)
+    expect_sets(strategy, "combine", made.state, declared)
+    expect_finite(made.weights)
+    expect_moderate(made.state, declared)
+    return Combination({name: made.weights[name] for name in before}, made.state)
+
+
 @dataclass(frozen=True)
-class _Pooled:
+class Pooled:
     """All sites' updates as one, for a strategy."""
 
     update: ModelUpdate
@@ -90,6 +121,12 @@ class Averaging:
             odd = too_long(name, {site: update.moved[number] for site, update in updates.items()}) | odd
         return odd
 
+    def figures(
+        self, weights: Weights, updates: Mapping[str, StoredUpdate], earlier: Mapping[str, float | None]
+    ) -> dict[str, UpdateFigures]:
+        """See `Strategy`."""
+        return update_figures(weights, updates, earlier)
+
     def first_sums(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> dict[str, Weights]:
         """See `Strategy`: a network has none."""
         del weights, updates
@@ -132,18 +169,13 @@ class Averaging:
         return layout.decode(total)
 
     def _of_sum(self, weights: Weights, sets: Sets, update: ModelUpdate) -> Combined:
-        return self._combined(weights, sets, {POOLED: _Pooled(update)}, {POOLED: 1.0}, update.train_loss)
+        return self._combined(weights, sets, {POOLED: Pooled(update)}, {POOLED: 1.0}, update.train_loss)
 
     def _combined(
         self, weights: Weights, sets: Sets, updates: Mapping[str, SiteUpdate], shares: Mapping[str, float], loss: float
     ) -> Combined:
-        declared = self.strategy.server_sets(weights)
-        made = self.strategy.combine(Answers(weights, sets or zeros(declared), updates, shares))
-        expect_like(self.strategy, "combine", WEIGHTS, made.weights, weights)
-        expect_sets(self.strategy, "combine", made.state, declared)
-        expect_finite(made.weights)
-        expect_moderate(made.state, declared)
-        return Combined({name: made.weights[name] for name in weights}, made.state, loss)
+        made = applied(self.strategy, weights, sets, updates, shares)
+        return Combined(made.weights, made.state, loss)
 
     def is_moderate(self, _: Weights) -> bool:
         """See `Strategy`."""

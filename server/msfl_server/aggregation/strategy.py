@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from msfl_common.config.classification import DeepModel
+from msfl_common.config.strategy_choice import suits_features
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import Weights
@@ -15,6 +16,7 @@ from msfl_common.strategies.fedavg import FedAvg
 from msfl_server.aggregation.averaging import Averaging
 from msfl_server.aggregation.combined import Combined
 from msfl_server.aggregation.feature_sums import FeatureSums
+from msfl_server.aggregation.update_figures import UpdateFigures
 from msfl_server.aggregation.update_store import Moved, StoredUpdate
 
 
@@ -51,6 +53,11 @@ class Strategy(Protocol):
     def odd(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> dict[str, str]:
         """The sites whose update stands out among the others so much that it must not count, and why."""
 
+    def figures(
+        self, weights: Weights, updates: Mapping[str, StoredUpdate], earlier: Mapping[str, float | None]
+    ) -> Mapping[str, UpdateFigures]:
+        """How long each update of a network is, and which ones stand out; nothing of models of features."""
+
     def first_sums(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> Mapping[str, Weights]:
         """Of answers that are first sums of a model of features, those of each site; else nothing."""
 
@@ -83,4 +90,5 @@ def strategy_of(study: StudyConfig) -> Strategy:
     settings = study.classification
     if settings is None or isinstance(settings.model, DeepModel):
         return Averaging(study.strategy or FedAvg(), study.rounds.max_share)
-    return FeatureSums(settings, study.rounds.max_share)
+    is_used = study.strategy is not None and suits_features(study.strategy, settings.model)
+    return FeatureSums(settings, study.rounds.max_share, study.strategy if is_used else None)

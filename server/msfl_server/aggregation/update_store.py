@@ -48,10 +48,11 @@ class StoredUpdate:
         return self.stored(name if of == WEIGHTS else flat_name(of, name))
 
     def stored(self, name: str) -> NDArray[Any]:
-        """An array by the name that it has in the update."""
+        """An array by the name that it has in the update; its pages are read as they are needed, and may be dropped."""
         start, shape = self.places[name]
-        values = np.fromfile(self.file, self.dtype, math.prod(shape), offset=self.dtype.itemsize * start)
-        return values.reshape(shape)
+        if not math.prod(shape):
+            return np.empty(shape, self.dtype)
+        return np.memmap(self.file, self.dtype, "c", offset=self.dtype.itemsize * start, shape=shape)
 
     def load(self, like: Weights) -> Weights:
         """All of them; `like` is what they were checked against."""

@@ -11,12 +11,10 @@ without an end of its connections, and so without a handshake.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import random
 import resource
 import socket
 import ssl
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
@@ -25,6 +23,7 @@ from typing import Any
 from uvicorn import Config, Server
 from uvicorn.server import ServerState
 
+from msfl_common.system.memory import trim_memory
 from msfl_server.flower.gate import Pace
 
 STRANGERS = 256  # connections of which nobody knows yet whose they are
@@ -233,15 +232,8 @@ class GateServer(Server):
         num_ended = sum(one.num_ended for one in self._connections)
         if counter % _TRIM_TICKS == 0 and num_ended >= self._num_trimmed + _MANY:
             self._num_trimmed = num_ended
-            _trim_memory()
+            trim_memory()
         return await super().on_tick(counter)
-
-
-def _trim_memory() -> None:
-    """Have the C library give back what it keeps of freed memory, where it is glibc."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ def round_rows(summary: Summary) -> list[dict[str, Any]]:
             **{name: record.metrics.get(name) for name in names},
             "trained": " ".join(record.sites_ok),
             "failed": " ".join(f"{one.site}:{one.code}" for one in record.sites_failed),
+            "stood_out": " ".join(f"{site}:{why}" for site, why in record.odd.items()),
             "seconds": record.seconds,
         }
         for record in summary.history

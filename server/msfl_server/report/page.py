@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -264,10 +265,13 @@ def _few_note(summary: Summary, name: str) -> str:
 
 
 def _conduct(summary: Summary) -> str:
-    """Sites that were suspended, and how often the model was set back; empty in an uneventful run."""
+    """Sites that were suspended or stood out, and how often the model was set back; empty in an uneventful run."""
     names = sorted({failure.site for r in summary.history for failure in r.sites_failed if failure.code == SUSPENDED})
     back = sum(r.set_back_to is not None for r in summary.history)
-    return (f"; suspended: {', '.join(names)}" if names else "") + (f"; set back {back} times" if back else "")
+    odd = Counter(site for record in summary.history for site in record.odd)
+    stood_out = ", ".join(f"{site} ({with_number(times, 'round')})" for site, times in sorted(odd.items()))
+    told = f"; updates that stood out, though they count: {stood_out}" if odd else ""
+    return (f"; suspended: {', '.join(names)}" if names else "") + told + (f"; set back {back} times" if back else "")
 
 
 def _site_rows(summary: Summary) -> list[dict[str, Any]]:

@@ -40,11 +40,11 @@ class Chosen(BaseModel):
                 f"No site told {title}, by which the best round was to be chosen: the last one's model is handed out."
             )
         told = (
-            f"The model handed out is of round {self.round} of {num_rounds}, the best by {title} on validation patients"
+            f"The model handed out is of round {self.round} of {num_rounds}, the best on validation patients by {title}"
         )
-        told += f" ({self.value:.3g})" + (
-            ", beside it `last-model` of the last round" if self.round < num_rounds else ""
-        )
+        told += f" ({self.value:.3g})"
+        if self.round < num_rounds:
+            told += ", beside it `last-model` of the last round"
         if self.ended_early:
             told += f"; rounds ended after {counted(self.patience or 0, 'validation')} without a better one"
         told += (

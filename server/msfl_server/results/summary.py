@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from msfl_common.config.base import Name, Task
 from msfl_common.errors import ConfigError, InputError, unreadable
-from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate, pool
 from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.registry import ALL_METRICS
@@ -105,6 +104,21 @@ class SiteFailure(_Frozen):
     )
 
 
+class UpdateSummary(_Frozen):
+    """A site's update of a network, beside the others' of the round."""
+
+    norm: float = Field(ge=0, description="length of the change of learned weights (L2)")
+    cosine: float | None = Field(
+        None, ge=-1, le=1, description="median of its cosines with the others' changes; null of a single site"
+    )
+    odd: Literal["long", "short", "against", "copy"] | None = Field(
+        None,
+        description="why it stands out, though it counts: three times as long as the others' or more, a third or less, "
+        "against theirs twice in a row (cosine below -0.1, theirs above 0.1), or the same as another (above 0.99)",
+        exclude_if=lambda value: value is None,
+    )
+
+
 class RoundSummary(_Frozen):
     """One round."""
 
@@ -125,9 +139,19 @@ class RoundSummary(_Frozen):
         description="by the study's `validation.best_by`, the best model so far",
         exclude_if=lambda value: not value,
     )
+    updates: dict[Name, UpdateSummary] = Field(
+        default_factory=dict,
+        description="each site's update of a network; absent of models of features, and under masks",
+        exclude_if=lambda value: not value,
+    )
     per_site: dict[str, dict[Name, float]] = Field(
         default_factory=dict, description="mean of each metric at each site; may be left out"
     )
+
+    @property
+    def odd(self) -> dict[str, str]:
+        """The sites whose update stood out, and why."""
+        return {site: update.odd for site, update in self.updates.items() if update.odd is not None}
 
 
 class Timing(_Frozen):
@@ -317,17 +341,3 @@ def write_summary(out: Path, summary: Summary) -> Path:
 
 def _defined(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def case_counts(
-    before: tuple[SiteSummary, ...],
-    train_cases: Mapping[str, int],
-    validation: Mapping[str, ValidationMetrics],
-) -> tuple[SiteSummary, ...]:
-    """Case counts as last declared, by name: those of before, brought up to what a round has told."""
-    counts = {site.name: site for site in before}
-    for name in {*counts, *train_cases, *validation}:
-        old = counts.get(name, SiteSummary(name=name, cases_train=0, cases_val=0))
-        measured = validation[name].num_cases if name in validation else old.cases_val
-        counts[name] = SiteSummary(name=name, cases_train=train_cases.get(name, old.cases_train), cases_val=measured)
-    return tuple(counts[name] for name in sorted(counts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,7 @@ from msfl_common.messages.layouts import POOLED, update_layout
 from msfl_common.messages.records import pack_task
 from msfl_server.aggregation.combined import Combined
 from msfl_server.aggregation.update_checks import FACTS_STEP
+from msfl_server.aggregation.update_figures import UpdateFigures
 from msfl_server.aggregation.update_store import update_store
 from msfl_server.results.summary import SiteFailure
 from msfl_server.results.training_inputs import TrainingInputs, training_inputs
@@ -37,6 +38,7 @@ class Gathered:
         seconds: that the sites needed.
         failures: why the others' do not count.
         training: what first sums tell of the training cases.
+        figures: how long the updates are, and which ones stand out; none under masks.
     """
 
     combined: Combined | None
@@ -46,6 +48,7 @@ class Gathered:
     seconds: Sequence[float]
     failures: tuple[SiteFailure, ...]
     training: Mapping[str, TrainingInputs]
+    figures: Mapping[str, UpdateFigures] = field(default_factory=dict)
 
 
 def gather_updates(this: OneRound, learners: Mapping[int, str]) -> Gathered:
@@ -57,6 +60,8 @@ def gather_updates(this: OneRound, learners: Mapping[int, str]) -> Gathered:
     """
     task, before, strategy = this.task, this.before, this.strategy
     rounds = task.settings.rounds
+    last = before.state.history[-1].updates if before.state.history else {}
+    earlier = {site: update.cosine for site, update in last.items()}
     with update_store(this.out) as store:
         question = Question(
             "train",
@@ -69,7 +74,7 @@ def gather_updates(this: OneRound, learners: Mapping[int, str]) -> Gathered:
         answers = ask(this.grid, learners, question, task.round, rounds, on_wait)
         sent = {this.present[node]: update for node, update in answers.replies.items()}
         try:
-            usable = combine_usable(strategy, before.weights, before.sets, sent, rounds.quorum)
+            usable = combine_usable(strategy, before.weights, before.sets, sent, rounds.quorum, earlier)
         except NoCaseOfClassError as error:
             if this.roster.absent or answers.failures:  # those may bring one yet
                 raise
@@ -82,6 +87,7 @@ def gather_updates(this: OneRound, learners: Mapping[int, str]) -> Gathered:
         seconds=[update.seconds for update in usable.updates.values()],
         failures=(*answers.failures, *usable.failures),
         training=dict(usable.training),
+        figures=usable.figures,
     )
 
 

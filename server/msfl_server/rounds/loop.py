@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,10 +23,11 @@ from msfl_common.privacy_accounting import tells_loss
 from msfl_common.system.words import counted
 from msfl_server.aggregation.combined import Combined
 from msfl_server.aggregation.strategy import Strategy, strategy_of
+from msfl_server.results.case_counts import case_counts
 from msfl_server.results.classification import threshold_of
 from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.received import Received
-from msfl_server.results.summary import RoundSummary, SiteFailure, case_counts
+from msfl_server.results.summary import RoundSummary, SiteFailure, UpdateSummary
 from msfl_server.rounds.best_round import best_after, handed_out, has_waited
 from msfl_server.rounds.checkpoint import BestRound, Checkpoint, RunState, load_checkpoint, save_checkpoint
 from msfl_server.rounds.exchange import Grid, Question, ask
@@ -194,6 +195,7 @@ def train_at_sites(this: OneRound) -> TrainedRound:
         seconds=time.monotonic() - started,
         is_set_back=set_back is not None,
         training=dict(got.training),
+        updates={site: UpdateSummary(**asdict(one)) for site, one in got.figures.items()},
     )
     return TrainedRound(record, combined.weights, combined.sets)
 
@@ -240,6 +242,7 @@ def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
         seconds=trained.seconds + time.monotonic() - started,
         set_back_to=set_back.state.round if set_back else None,
         is_best=best is not None and best.round == number,
+        updates=trained.updates,
     )
     measured = set_back.state.validation if set_back else dict(validation)
     state = before.state.model_copy(

@@ -24,7 +24,7 @@ from msfl_common.messages.records import ValidationMetrics
 from msfl_common.models.weights import Weights, to_safetensors
 from msfl_common.strategies.base import Sets
 from msfl_common.system.files import whole_folder, write_text
-from msfl_server.results.summary import SiteFailure
+from msfl_server.results.summary import SiteFailure, UpdateSummary
 from msfl_server.results.training_inputs import TrainingInputs
 from msfl_server.rounds.checkpoint import Checkpoint, load_arrays, save_arrays
 
@@ -47,6 +47,7 @@ class TrainedRecord(BaseModel):
     seconds: float
     is_set_back: bool = False  # the sites could not train from the weights, and the last good ones are back
     training: dict[str, TrainingInputs] = {}  # what first sums told of the training cases
+    updates: dict[str, UpdateSummary] = {}  # of networks: how long they are, and which ones stand out
     validation: dict[str, ValidationMetrics] | None = None  # once it has been asked for, and the test follows
 
     @property

@@ -16,6 +16,7 @@ from msfl_common.strategies.base import Sets
 from msfl_server.aggregation.combined import Combined
 from msfl_server.aggregation.strategy import Strategy
 from msfl_server.aggregation.update_checks import check_count
+from msfl_server.aggregation.update_figures import UpdateFigures
 from msfl_server.aggregation.update_store import StoredUpdate, UpdateStore
 from msfl_server.results.summary import SiteFailure
 from msfl_server.results.training_inputs import TrainingInputs, training_inputs
@@ -59,19 +60,27 @@ class Intake:
 class Usable:
     """What a round came to: of which updates, and whose were left out; `combined` is None below the quorum.
 
-    `training` is what first sums tell of the sites' training cases.
+    `training` is what first sums tell of the sites' training cases, `figures` how long and how alike updates are.
     """
 
     combined: Combined | None
     updates: Mapping[str, StoredUpdate]
     failures: tuple[SiteFailure, ...]
     training: Mapping[str, TrainingInputs]
+    figures: Mapping[str, UpdateFigures]
 
 
 def combine_usable(
-    strategy: Strategy, before: Weights, sets: Sets, updates: Mapping[str, StoredUpdate], quorum: int
+    strategy: Strategy,
+    before: Weights,
+    sets: Sets,
+    updates: Mapping[str, StoredUpdate],
+    quorum: int,
+    earlier: Mapping[str, float | None] | None = None,
 ) -> Usable:
-    """Combine all updates but those that stand out, or that nothing can be combined with.
+    """Combine all updates but those that are too far off, or that nothing can be combined with.
+
+    `earlier` is how far the sites' updates of the round before agreed with the others', see `update_figures`.
 
     Raises:
         RunError: they cannot be combined whichever is left out.
@@ -90,7 +99,11 @@ def combine_usable(
     left = {site: update for site, update in left.items() if site not in refused}
     training = {site: training_inputs(sums) for site, sums in strategy.first_sums(before, left).items()}
     failures = tuple(SiteFailure(site=site, code=BAD_UPDATE) for site in sorted(refused))
-    return Usable(combined, left, failures, training)
+    figures = strategy.figures(before, left, earlier or {})
+    for site, one in figures.items():
+        if one.odd is not None:
+            log.warning("%s: its update counts, but stands out: %s", site, one.odd)
+    return Usable(combined, left, failures, training, figures)
 
 
 def _combine(

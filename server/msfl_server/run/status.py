@@ -126,6 +126,7 @@ class StatusFile:
         self._write()
         if last is not None:
             out = "".join(f"; {failure.site}: {failure.code}" for failure in last.sites_failed)
+            out += "".join(f"; {site}: its update stands out ({why})" for site, why in last.odd.items())
             log.info("round %d in %.1f s with %s%s", last.round, last.seconds, ", ".join(last.sites_ok), out)
             if last.set_back_to:
                 log.warning("round %d: the model came apart; set back to round %d", last.round, last.set_back_to)

@@ -326,6 +326,11 @@ def _round_values(result: RoundSummary, metrics: Mapping[str, MetricSummary]) ->
                 yield f"{name}_patients", float(behind)
         for site, at_site in result.per_site.get(name, {}).items():
             yield f"site/{site}/{name}", at_site
+    for site, update in result.updates.items():
+        yield f"site/{site}/update_norm", update.norm
+        if update.cosine is not None:
+            yield f"site/{site}/update_cosine", update.cosine
+        yield f"site/{site}/update_stands_out", float(update.odd is not None)
     yield _ROUND_MARK, result.seconds
 
 

@@ -75,8 +75,11 @@ def test_a_run_goes_on_whether_or_not_what_is_usual_is_written_out() -> None:
 @pytest.mark.parametrize(
     ("kind", "classification", "line"),
     [
-        ("fedavg", FEATURES, "strategy: fedavg is for networks; a model of features takes none"),
-        ("fedavgm", {**FEATURES, "model": {"kind": "mlp"}}, "strategy: fedavgm is for networks"),
+        ("fedavg", FEATURES, "strategy: fedavg is for networks, and for the layers of mlp; another model"),
+        ("krum", FEATURES, "strategy: krum is for networks, and for the layers of mlp; another model of features"),
+        ("krum", {**FEATURES, "model": {"kind": "mlp"}}, "rounds.quorum: strategy krum needs the updates of 5 sites"),
+        ("bulyan", None, "rounds.quorum: strategy bulyan needs the updates of 7 sites, and a round would count from 2"),
+        ("fedadam", DEEP, "strategy: fedadam goes beyond what the sites' weights span"),
         ("fedavgm", DEEP, "strategy: fedavgm goes beyond what the sites' weights span"),
         ("fedsgd", None, "strategy: found {'kind': 'fedsgd'}; expected a `kind` of strategy: fedavg, fedavgm"),
     ],

@@ -58,7 +58,7 @@ def same(plain: Combined, masked: Combined) -> None:
     assert plain.loss == masked.loss
 
 
-@pytest.mark.parametrize("kind", ["fedavg", "fedavgm"])
+@pytest.mark.parametrize("kind", ["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"])
 def test_networks(kind: str, tmp_path: Path) -> None:
     study = StudyConfig.model_validate({"name": "net", "strategy": {"kind": kind}})
     before, sets = {name: value + np.float32(0) for name, value in BEFORE.items()}, {}
@@ -122,6 +122,41 @@ def test_models_of_features(model: dict[str, Any], more: dict[str, Any], tmp_pat
         plain, masked = of_both(study, state, {}, updates, tmp_path)
         same(plain, masked)
         state = plain.weights
+
+
+@pytest.mark.parametrize("kind", ["fedavgm", "fedadam", "median"])
+def test_layers_by_a_strategy(kind: str, tmp_path: Path) -> None:
+    """An mlp's layers take the strategies of networks; its first sums stay sums."""
+    settings, sites = (
+        make_settings({"kind": "mlp", "hidden": (4,), "epochs_per_round": 1}, 5),
+        make_cases(3, (9, 9, 9), 5),
+    )
+    content = {"name": "c", "task": "classification", "classification": settings, "strategy": {"kind": kind}}
+    study = StudyConfig.model_validate({**content, "rounds": {"quorum": 3}})
+    strategy, state, sets = strategy_of(study), first_state(settings, 0), dict[str, Weights]()
+    assert strategy.name == f"mlp by {kind}"
+    for number in range(1, 4):
+        assert {*strategy.sets_like(state)} == {*sets}
+        answers = answers_of(settings, state, sites, number)
+        updates = {site: ModelUpdate(arrays, num, 0.5, 2.0) for site, (arrays, num) in answers.items()}
+        if kind == "median":
+            with update_store(tmp_path) as store:
+                plain = strategy.combine(state, sets, {site: store.keep(site, one) for site, one in updates.items()})
+        else:
+            plain, masked = of_both(study, state, sets, updates, tmp_path)
+            same(plain, masked)
+        for name in strategy.answer_like(state) if number > 1 else ():
+            values = np.stack([one.weights[name] for one in updates.values()])
+            if kind == "median":
+                np.testing.assert_allclose(plain.weights[name], np.median(values, axis=0))
+            elif number == 2:  # from sets of 0
+                d = values.mean(axis=0) - state[name]
+                step = 1.5 * d if kind == "fedavgm" else 1e-3 * d / (np.sqrt(0.99e-6 + 0.01 * d**2) + 1e-3)
+                np.testing.assert_allclose(plain.weights[name], state[name] + step, rtol=1e-6, atol=1e-9)
+        state, sets = plain.weights, dict(plain.sets)
+    with pytest.raises(ValueError, match="median needs each site's own update"):
+        StudyConfig.model_validate({**content, "strategy": {"kind": "median"}, "rounds": {"quorum": 3},
+                                    "secure_aggregation": {"method": "masks"}})  # fmt: skip
 
 
 def test_means_far_from_0_leave_the_deviations_as_they_are(tmp_path: Path) -> None:

@@ -175,7 +175,9 @@ def test_rounds_end_early_and_hand_out_the_best_through_kills_at_any_place(
     assert not equal(last[1], weights)
     summary = summarise_run(study, state, finished=True)
     assert summary.rounds_in_words == "ended early after round 4 of 9"
-    assert summary.choice_in_words.startswith("The model handed out is of round 2 of 4, the best by Dice similarity")
+    assert summary.choice_in_words.startswith(
+        "The model handed out is of round 2 of 4, the best on validation patients by Dice"
+    )
     assert "so too good (optimistic). Only 2 patients chose" in summary.choice_in_words
     assert summary.metrics["dsc"].per_site["site-a"].mean == state.test["site-a"].estimates["dsc"].mean
 

@@ -1,0 +1,1 @@
+"""Strategies, attacks on them, and what they come to."""
