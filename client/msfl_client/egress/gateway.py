@@ -28,6 +28,7 @@ from msfl_common.config.stages import Stage, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, MsflError, RefusedError
 from msfl_common.harmonization import Moments, Residuals
+from msfl_common.messages.figures import Figures
 from msfl_common.messages.ledger import add_head
 from msfl_common.messages.outgoing import Masked, Outgoing, kind_of, pack
 from msfl_common.messages.records import (
@@ -192,7 +193,9 @@ def _value(
         return outgoing
     if as_sum is None:
         raise ValueError(f"{kind}: expected how it is laid out in a sum")
-    assert isinstance(outgoing, ModelUpdate | ValidationMetrics | Moments | Residuals)  # the kinds that are masked
+    assert isinstance(
+        outgoing, ModelUpdate | ValidationMetrics | Moments | Residuals | Figures
+    )  # the kinds that are masked
     return place.made(kind, as_sum(), outgoing, outgoing.num_cases, num_patients, cases)
 
 

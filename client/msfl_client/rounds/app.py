@@ -137,6 +137,8 @@ def _answer(
         if masks is None:
             raise RefusedError(Code.BAD_STUDY, "asked for a part in masked sums, but the study has none")
         return handler.caseless(gateway, masks, task, request)
+    if handler.unprepared is not None:
+        return handler.unprepared(gateway, site, task)
     if handler.before is not None:
         handler.before(site, task, request, claim or (lambda: None))
     model = handed_model(site, task.study) if task.stage == "final" else None

@@ -22,11 +22,21 @@ from msfl_client.rounds.masks_step import site_mask_key, site_opening, site_rost
 from msfl_client.rounds.private_budget import spending_of
 from msfl_client.rounds.site_context import SiteContext, train_site, validate_site
 from msfl_client.rounds.site_log import site_log
+from msfl_client.rounds.survey_step import site_survey
 from msfl_client.rounds.update_cache import cache_update, cached_update
 from msfl_client.secure_aggregation.site_masks import SiteMasks
 from msfl_client.segmentation.upstream_model import take_model
 from msfl_common import __version__
-from msfl_common.config.message_kinds import MASK_KEY, MOMENTS, OPENING, REFERENCE, RESIDUALS, ROSTER, SEGMENTATION
+from msfl_common.config.message_kinds import (
+    MASK_KEY,
+    MOMENTS,
+    OPENING,
+    REFERENCE,
+    RESIDUALS,
+    ROSTER,
+    SEGMENTATION,
+    SURVEY,
+)
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.harmonization import unpack_reference, unpack_slopes
@@ -50,12 +60,14 @@ class Handler:
         answer: makes the answer; None where that takes none of the site's cases.
         kept: does so where answers are counted and may be asked for again; None: as `answer`.
         before: is done before the site's cases are looked at.
+        unprepared: makes the answer from the site's folders as they lie, before its cases are checked or prepared.
         caseless: makes the answer where it takes none of the site's cases, given its part in the masked sums.
     """
 
     answer: Callable[[SiteContext, RoundTask, Content], Content] | None = None
     kept: Callable[[SiteContext, RoundTask, Content], Content] | None = None
     before: Callable[[SiteConfig, RoundTask, Content, Claim], None] | None = None
+    unprepared: Callable[[Gateway, SiteConfig, RoundTask], Content] | None = None
     caseless: Callable[[Gateway, SiteMasks, RoundTask, Content], Content] | None = None
 
 
@@ -190,6 +202,7 @@ HANDLERS: dict[str, Handler] = {
     f"query.{MOMENTS}": Handler(site_moments),
     f"query.{RESIDUALS}": Handler(site_residuals),
     f"query.{REFERENCE}": Handler(site_reference),
+    f"query.{SURVEY}": Handler(unprepared=site_survey),
     "train": Handler(site_round, kept=cached_round),
     "evaluate": Handler(site_validation),
     f"query.{MASK_KEY}": Handler(caseless=site_mask_key),

@@ -179,12 +179,11 @@ class SegmentationLearner:
         return replace(found, withheld=withheld, depends=depends)
 
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
-        """See `Learner`; on the patients' own grids in the last round alone, as that takes longer than the network."""
+        """See `Learner`; on the patients' own grids for the model handed out alone: that outlasts the network."""
         start = time.monotonic()
-        is_last = task.round == task.settings.rounds.num_rounds
-        if is_last:
+        if task.is_handed_out:
             self.strategy.keep_final(weights)
-        truths = self.validation_truths() if is_last else ()
+        truths = self.validation_truths() if task.is_handed_out else ()
         rows = self.case_metrics(self.strategy.whole(weights, task.round), task, on_case, truths)
         return self._told(rows, time.monotonic() - start)
 

@@ -10,11 +10,11 @@ from msfl_common.config.contrasts import Contrast as Contrast
 from msfl_common.config.spelling import Name as Name
 from msfl_common.config.spelling import spelled
 from msfl_common.errors import ConfigError
+from msfl_common.metrics.metric import Task as Task
 from msfl_common.system.setting_faults import describe_faults, describe_switches
 
 Sha256 = Annotated[str, spelled(r"[0-9a-f]{64}", "64 hexadecimal digits, as `sha256sum` prints them")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Task = Literal["lesion-segmentation", "classification"]
 Covariate = Literal["age", "sex"]
 Preprocessed = Literal["none", "brain", "common-space"]
 

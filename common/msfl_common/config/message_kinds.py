@@ -17,12 +17,14 @@ from pydantic import AfterValidator
 
 from msfl_common.config.spelling import no_such
 from msfl_common.config.study import StudyConfig
+from msfl_common.config.survey_tables import MOST_PATIENTS, TABLES
 
 # Steps of a study beside training and validation, by the name that their requests and answers are counted under.
 SEGMENTATION: Final = "segmentation"  # hands out the model of the stage before
 MOMENTS: Final = "moments"
 RESIDUALS: Final = "residuals"
 REFERENCE: Final = "reference"
+SURVEY: Final = "survey"  # counts and histograms, before anything is trained
 VALIDATION: Final = "validation"
 TEST: Final = "test"  # the same request as a validation, of other patients
 MASK_KEY: Final = "mask_key"  # asks for a site's public key of secure aggregation
@@ -133,6 +135,15 @@ KINDS: dict[str, MessageKind] = {
         by_default=True,
         of_patients=False,
     ),
+    "survey": MessageKind(
+        "survey",
+        "how many patients have which contrasts, masks and visits, and histograms of age, EDSS and lesion load: each "
+        "number rounded down to a multiple of the floor",
+        by_default=False,
+        figures={
+            name: FigureArray((len(cells),), low=0, high=MOST_PATIENTS, whole=True) for name, cells in TABLES.items()
+        },
+    ),
     "mask_key": MessageKind(
         "key for masks",
         "public key of the site for this study's masks, signed by its registered key",
@@ -148,8 +159,8 @@ KINDS: dict[str, MessageKind] = {
     ),
     "masked_sums": MessageKind(
         "masked sums",
-        "metrics, or sums of a harmonization, under masks: nobody can read them, only a sum of at least so many sites "
-        "as the policy says",
+        "metrics, sums of a harmonization, or a survey, under masks: nobody can read them, only a sum of at least so "
+        "many sites as the policy says",
         by_default=True,
         asked_by=_masks,
     ),
@@ -171,6 +182,7 @@ REQUESTS: dict[str, Request] = {
     f"query.{REFERENCE}": Request("node_facts", "reference of the harmonization taken", REFERENCE, is_once=True),
     "train": Request("model_update", "training", "train"),
     "evaluate": Request("validation_metrics", "validation", VALIDATION),
+    f"query.{SURVEY}": Request("survey", "survey before training", SURVEY, is_once=True),
     f"query.{MASK_KEY}": Request("mask_key", "key for masks"),
     f"query.{ROSTER}": Request("node_facts", "roster of the sums taken"),
     f"query.{OPENING}": Request("unmask_shares", "opening of a sum"),
@@ -187,6 +199,7 @@ MASKED_AS = {
     "model_update": "masked_update",
     "validation_metrics": "masked_sums",
     "harmonization_sums": "masked_sums",
+    "survey": "masked_sums",
 }
 
 

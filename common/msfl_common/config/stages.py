@@ -100,3 +100,17 @@ def crossfit_note(study: StudyConfig) -> str:
         "those of all others from the model of all training patients: no patient's come from one that trained on them."
         + (" What lesion-encoder sees beside them is of the model of all training patients." if encoder else "")
     )
+
+
+def chosen_by(study: StudyConfig) -> str | None:
+    """The metric by which one stage hands out the model of its best round; None where that is the last round's.
+
+    Args:
+        study: the stage's, as `study_at` gives it.
+    """
+    name = study.validation.best_by
+    if name is None:
+        return None
+    from msfl_common.metrics.registry import TASK_METRICS  # heavy, and not needed by a study that does not choose
+
+    return name if name in TASK_METRICS[study.task] else None

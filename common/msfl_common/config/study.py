@@ -20,6 +20,7 @@ from msfl_common.config.base import (
     Task,
     validate,
 )
+from msfl_common.config.best_round import check_best_by
 from msfl_common.config.classification import Classification, DeepModel, check_deep_model
 from msfl_common.config.differential_privacy import DifferentialPrivacy, check_private
 from msfl_common.config.feature_catalogue import HARMONIZED, known_features
@@ -29,6 +30,7 @@ from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.secrets import refuse_variables
 from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.config.strategy_choice import check_strategy, check_weighting, suits_features
+from msfl_common.config.validation import Validation as Validation
 from msfl_common.errors import ConfigError
 from msfl_common.networks.registry import Network, UNet
 from msfl_common.strategies import AnyStrategy
@@ -85,15 +87,6 @@ class Training(Frozen):
     )
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm (L2)")
     augmentation: Augmentation = Augmentation()
-
-
-class Validation(Frozen):
-    """How the shared model is measured at the sites."""
-
-    fraction: float = Field(0.25, gt=0, lt=1, description="share of a site's patients kept out of training")
-    every_rounds: int = Field(1, ge=1, description="rounds between two validations; the last round is always validated")
-    window_overlap: float = Field(0.25, ge=0, le=0.9, description="overlap of sliding windows, share of the window")
-    bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="without effect: intervals need no resamples")
 
 
 class Rounds(Frozen):
@@ -291,6 +284,13 @@ class StudyConfig(Frozen):
         if self.differential_privacy is not None:
             harmonizes = self.harmonization.method != "none"
             check_private(self.differential_privacy, self.classification, self.segmentation is not None, harmonizes)
+        return self
+
+    @model_validator(mode="after")
+    def _can_choose_its_model(self) -> Self:
+        tasks = dict.fromkeys((*(["lesion-segmentation"] if self.segmentation else ()), self.task))
+        chosen = self.validation
+        check_best_by(chosen.best_by, chosen.patience, [*tasks], self.strategy, self.classification)
         return self
 
     @property

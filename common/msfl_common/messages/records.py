@@ -16,7 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from msfl_common.config.classification import Split
 from msfl_common.config.message_kinds import REFERENCE, TEST, VALIDATION, Request, is_once
 from msfl_common.config.spelling import NAME
-from msfl_common.config.stages import Stage, stages_of, study_at
+from msfl_common.config.stages import Stage, chosen_by, stages_of, study_at
 from msfl_common.config.study import StudyConfig, parse_study
 from msfl_common.errors import Code, ConfigError, UpdateError
 from msfl_common.messages.arrays import ARRAYS, pack_weights, unpack_floats, unpack_weights
@@ -59,7 +59,8 @@ class RoundTask:
 
     Attributes:
         study: the whole of it, the same in every request.
-        split: of a classification, the patients to measure: validation, or test after the last round.
+        split: which patients to measure: validation or, after the last round, test. A segmentation has no patients for
+            it; where it hands out the model of its best round, a test is of that one, on validation patients.
         threshold: of a classification, the last of two classes from this probability on.
         stage: of a study that segments before it classifies, which of them.
     """
@@ -80,7 +81,14 @@ class RoundTask:
         """Whether nothing is asked of the sites after these patients are measured."""
         if self.stage != "final":
             return False
-        return self.split == "test" if self.study.classification else self.round == self.study.rounds.num_rounds
+        return self.split == "test" if self.study.classification else self.is_handed_out
+
+    @property
+    def is_handed_out(self) -> bool:
+        """Of a segmentation, whether the weights to measure are those of the model that is handed out."""
+        if chosen_by(self.settings) is not None:
+            return self.split == "test"
+        return self.round == self.settings.rounds.num_rounds
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ class Refusal:
 def pack_task(task: RoundTask, weights: Weights | None = None) -> RecordDict:
     """The coordinator's request; without weights it asks for node facts."""
     config = ConfigRecord({STUDY: task.study.model_dump_json(), ROUND: task.round})
-    if task.study.classification is not None:
+    if task.study.classification is not None or task.split == "test":
         config[SPLIT], config[THRESHOLD] = task.split, task.threshold
     if task.study.segmentation is not None:
         config[STAGE] = task.stage
@@ -306,8 +314,9 @@ def payload_sha256(content: Content) -> str:
 
 def purpose_of(asked: Request, task: RoundTask) -> str | None:
     """Under what the answers to a request are counted; None where nothing is counted."""
-    if asked.counted_as == VALIDATION and task.split == "test" and task.settings.task == "classification":
-        return TEST  # a segmentation has no patients for it, and validates whatever it is asked
+    has_test = task.settings.task == "classification" or chosen_by(task.settings) is not None
+    if asked.counted_as == VALIDATION and task.split == "test" and has_test:
+        return TEST  # any other segmentation has no patients for it, and validates whatever it is asked
     return asked.counted_as
 
 

@@ -319,6 +319,7 @@ CLASSIFICATION_METRICS: dict[str, ClassificationMetric] = {
         of_confusion=lambda c: c.over_classes(ratio(c.right, c.predicted)),
         size_of=number.of_precision,
         fewest=10,
+        of_what_is_found=True,
         fewest_each=0.75,  # sites without a positive case tell none, and the others' is too high
     ),
     "f1": _share(

@@ -9,6 +9,7 @@ from typing import Literal
 # How a figure spreads from sample to sample, and so which interval it has: a mean over cases (Student's t), a share or
 # what behaves as one (Wilson's), a coefficient (normal), or what has none.
 Spread = Literal["mean", "share", "normal", "none"]
+Task = Literal["lesion-segmentation", "classification"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Metric:
             interval is shown where each has so many patients for each site that is pooled.
         shown_from: smallest value that is shown, where an estimate may come out below what is possible by chance.
         furthest: how far from 0 no case of a person goes, where there is no smallest or largest value.
+        of_what_is_found: whether it is undefined where a model finds nothing: then it is of other cases from model to
+            model, and one that finds next to nothing may have the best value.
     """
 
     title: str
@@ -44,6 +47,7 @@ class Metric:
     fewest_each: float = 0.0
     shown_from: float = -math.inf
     furthest: float = 1e6
+    of_what_is_found: bool = False
 
     @property
     def interval_range(self) -> tuple[float, float]:

@@ -12,9 +12,8 @@ from collections import ChainMap
 from collections.abc import Mapping
 from typing import cast
 
-from msfl_common.config.base import Task
 from msfl_common.metrics.classification import CLASSIFICATION_METRICS
-from msfl_common.metrics.metric import Metric
+from msfl_common.metrics.metric import Metric, Task
 from msfl_common.metrics.segmentation import METRICS, NATIVE_METRICS
 
 TASK_METRICS: dict[Task, Mapping[str, Metric]] = {

@@ -130,10 +130,19 @@ METRICS: dict[str, SegmentationMetric] = {
         lambda pair: _share(2 * pair.num_both, pair.num_predicted + pair.num_truth, empty=1.0),
         headline="DSC",
     ),
-    "ppv": _metric("Voxel precision (PPV)", "", True, 1.0, lambda pair: _share(pair.num_both, pair.num_predicted)),
+    "ppv": _metric(
+        "Voxel precision (PPV)",
+        "",
+        True,
+        1.0,
+        lambda pair: _share(pair.num_both, pair.num_predicted),
+        of_what_is_found=True,
+    ),
     "tpr": _metric("Voxel sensitivity (TPR)", "", True, 1.0, lambda pair: _share(pair.num_both, pair.num_truth)),
     "lesion_tpr": _metric("Lesions found (lesion TPR)", "", True, 1.0, lambda pair: pair.lesions["lesion_tpr"]),
-    "lesion_fpr": _metric("False lesions (lesion FPR)", "", False, 1.0, lambda pair: pair.lesions["lesion_fpr"]),
+    "lesion_fpr": _metric(
+        "False lesions (lesion FPR)", "", False, 1.0, lambda pair: pair.lesions["lesion_fpr"], of_what_is_found=True
+    ),
     "lesion_f1": _metric("Lesion F1", "", True, 1.0, lambda pair: pair.lesions["lesion_f1"], headline="lesion F1"),
     "abs_volume_difference_ml": _metric(
         "Absolute volume difference",
@@ -152,6 +161,7 @@ METRICS: dict[str, SegmentationMetric] = {
         lambda pair: pair.surface["hd95_mm"],
         furthest=1000.0,
         fewest=50,  # as above
+        of_what_is_found=True,
     ),
     "surface_dice": _metric("Surface Dice at 1 mm", "", True, 1.0, lambda pair: pair.surface["surface_dice"]),
 }

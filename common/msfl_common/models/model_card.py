@@ -50,6 +50,14 @@ class Provenance(_Card):
         return bool(self.sites.get(site)) or site in self.summed_sites
 
 
+class Choice(_Card):
+    """Why the weights are of an earlier round than the last: it was the best one on validation patients."""
+
+    by: str = Field(pattern=r"^[a-z0-9_]{1,40}$", description="the metric, as in the study's validation.best_by")
+    value: float = Field(allow_inf_nan=False, description="what it was; the best of many, and so too good by chance")
+    of_rounds: int = Field(ge=1, le=1_000_000, description="rounds that ran; the model is of provenance's last one")
+
+
 class ModelCard(_Card):
     """What one needs to know to use the weights."""
 
@@ -87,6 +95,11 @@ class ModelCard(_Card):
     )
     versions: dict[_Package, _Package] = Field(max_length=20, description="package versions that made the model")
     provenance: Provenance
+    choice: Choice | None = Field(
+        None,
+        description="of a study that hands out the model of its best round: which one",
+        exclude_if=lambda value: value is None,
+    )
 
     @field_serializer("study")
     def _as_it_acts(self, study: StudyConfig) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from msfl_common.errors import ConfigError, ModelFolderError, UpdateError
 from msfl_common.feature_models import check_state
 from msfl_common.harmonization import Reference
 from msfl_common.metrics.reliability import Reliability
-from msfl_common.models.model_card import LESION_THRESHOLD, ModelCard, Provenance, labels_of, normalisation_of
+from msfl_common.models.model_card import LESION_THRESHOLD, Choice, ModelCard, Provenance, labels_of, normalisation_of
 from msfl_common.models.model_signature import (
     CARD_FILE,
     FILES,
@@ -65,6 +65,7 @@ def save_model(
     signer: ModelSigner | None = None,
     privacy: PrivacyPromise | None = None,
     own_of: str | None = None,
+    choice: Choice | None = None,
 ) -> ModelCard:
     """Write a model folder in one step; an existing one is replaced only when the new one is whole.
 
@@ -80,6 +81,7 @@ def save_model(
         signer: of a study with an authority, its server.
         privacy: of a study with differential privacy, what that promises.
         own_of: the site whose own model it is.
+        choice: of a study that hands out the model of its best round, how that was chosen.
     """
     content = to_safetensors(weights)
     card = ModelCard(
@@ -95,6 +97,7 @@ def save_model(
         provenance=provenance,
         privacy=privacy,
         own_of=own_of,
+        choice=choice,
     )
     with whole_folder(folder) as temporary:
         write_bytes(temporary / WEIGHTS_FILE, content)

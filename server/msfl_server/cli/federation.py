@@ -89,6 +89,8 @@ def start(
 
         for line in untold_of(summary):
             say(line)
+        if summary.chosen is not None:
+            say(summary.choice_in_words)
         rounds = counted(summary.rounds_completed, "round")
         say(f"{rounds} completed; report: {study.run / 'report.html'}")
 

@@ -24,6 +24,7 @@ from msfl_server.cli.research.cross_validation import commands as cross_validati
 from msfl_server.cli.research.meta_analysis import commands as meta_analysis_commands
 from msfl_server.cli.research.pipelines import commands as pipelines_commands
 from msfl_server.cli.research.simulate import commands as simulate_commands
+from msfl_server.cli.research.survey import commands as survey_commands
 from msfl_server.cli.study import commands as study_commands
 
 app = make_program(
@@ -31,6 +32,7 @@ app = make_program(
     example_commands,
     study_commands,
     check_commands,
+    survey_commands,
     federation_commands,
     ledger_commands,
     compare_commands,

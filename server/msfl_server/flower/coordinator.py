@@ -52,8 +52,12 @@ class Coordinator:
         say: Say,
         set_serving: Callable[[bool], None] = lambda _: None,
         look: Callable[[], None] = lambda: None,
+        surveys: bool = False,
     ) -> None:
-        """`look` is called some times a second, and once more when the run has ended."""
+        """`look` is called some times a second, and once more when the run has ended.
+
+        With `surveys`, the sites are asked for a survey in place of the rounds, and MLflow is not needed.
+        """
         self._folder = folder
         self._look = look
         self._say = say
@@ -64,9 +68,11 @@ class Coordinator:
         self._link_address, settings = link_address(folder, self._server), link_settings(folder, self._server)
         elsewhere = environment_without(self._server.mlflow_login)
         self._link = Child(settings.arguments(), folder.logs / "superlink.log", elsewhere)
-        self._run = Child(python_command("msfl_server.flower.server_process", folder.root), folder.logs / "run.log")
+        process, log = ("survey_process", "survey.log") if surveys else ("server_process", "run.log")
+        self._run_log = folder.logs / log
+        self._run = Child(python_command(f"msfl_server.flower.{process}", folder.root), self._run_log)
         self._mlflow = None
-        if self._server.mlflow is None:
+        if self._server.mlflow is None and not surveys:
             self._mlflow_port = mlflow_server.listen(self._server.mlflow_port)
             command = mlflow_server.mlflow_command(folder.root, self._server.mlflow_port, self._mlflow_port.fileno())
             environment = mlflow_server.mlflow_environment(elsewhere)
@@ -112,7 +118,7 @@ class Coordinator:
                 if code == BAD_INPUT:
                     raise InputError(f"the run cannot continue: {last_line(self._folder.logs / 'run.log')}")
                 if code is not None:
-                    self._revive(self._run, "the run", last_line(self._folder.logs / "run.log"))
+                    self._revive(self._run, "the run", last_line(self._run_log))
         finally:
             for child in self._children:
                 child.stop()

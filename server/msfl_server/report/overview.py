@@ -47,6 +47,8 @@ def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
             f"The run is not finished: {summary.rounds_completed} of {summary.rounds_requested} rounds are complete, "
             "and its figures are of the model as it is so far."
         )
+    if summary.chosen is not None:
+        sentences.append(summary.choice_in_words)
     sentences.append(_how_good(summary))
     sentences.append(
         "How good a model of one site alone, or of all data in one place, would be was not measured in this run."

@@ -137,7 +137,7 @@ def render_table(summary: Summary, console: Console) -> None:
         console.print(table)
     else:
         console.print(f"{table.title}. No metric yet.")
-    for line in filter(None, (say_masked(summary), _few(summary), *untold_of(summary))):
+    for line in filter(None, (say_masked(summary), summary.choice_in_words, _few(summary), *untold_of(summary))):
         console.print(line)
 
 
@@ -263,6 +263,8 @@ def _rounds(summary: Summary) -> str:
 def _ended(summary: Summary) -> str:
     if not summary.is_finished:
         return "not finished; "
+    if summary.ended_early:
+        return f"ended early; at most {summary.rounds_requested} were asked for; "
     if summary.rounds_completed < summary.rounds_requested:
         return f"the model was complete; at most {summary.rounds_requested} were asked for; "
     return ""

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from msfl_common.config.base import Task
 from msfl_common.metrics.classification import class_metrics
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
+from msfl_server.results.chosen import FEW_PATIENTS
 from msfl_server.results.summary import MetricSummary
-
-FEW_PATIENTS = 20  # with so many, half of the interval of a share of .8 is still .17
 
 
 def metrics_of_few(task: Task, metrics: Mapping[str, MetricSummary]) -> dict[str, int]:

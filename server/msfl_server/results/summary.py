@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from msfl_common.config.base import Name, Task
 from msfl_common.errors import ConfigError, InputError, unreadable
-from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate, pool
 from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.registry import ALL_METRICS
@@ -23,6 +22,7 @@ from msfl_common.secure_aggregation.layout import POOLED
 from msfl_common.system.files import write_text
 from msfl_common.system.reading import parse_record
 from msfl_server.results.between_sites import BetweenSites
+from msfl_server.results.chosen import Chosen
 from msfl_server.results.classification import ClassificationSummary
 
 SUMMARY_FILE = "summary.json"
@@ -141,6 +141,11 @@ class RoundSummary(_Frozen):
         description="the model came apart in this round, and has the weights of that earlier one again",
         exclude_if=lambda value: value is None,
     )
+    is_best: bool = Field(
+        False,
+        description="by the study's `validation.best_by`, the best model so far",
+        exclude_if=lambda value: not value,
+    )
     updates: dict[Name, UpdateSummary] = Field(
         default_factory=dict,
         description="each site's update of a network; absent of models of features, and under masks",
@@ -181,7 +186,7 @@ class Summary(_Frozen):
         exclude_if=lambda value: value is None,
     )
     sites: tuple[SiteSummary, ...] = Field(description="sites that took part")
-    metrics: dict[str, MetricSummary] = Field(description="the final model, measured at the sites")
+    metrics: dict[str, MetricSummary] = Field(description="the model that is handed out, measured at the sites")
     withheld: dict[str, tuple[Name, ...]] = Field(
         default_factory=dict,
         description="metric to the sites that told others, but not this one: of fewer patients than `min_patients`, or "
@@ -195,9 +200,14 @@ class Summary(_Frozen):
     )
     history: tuple[RoundSummary, ...] = Field(description="every round, in order")
     timing: Timing = Field(description="where the time went")
-    model: str = Field(description="the final model's folder, relative to the summary's own")
+    model: str = Field(description="its folder, relative to the summary's own")
     differential_privacy: PrivacyPromise | None = Field(
         None, description="what noise bounds; absent without", exclude_if=lambda value: value is None
+    )
+    chosen: Chosen | None = Field(
+        None,
+        description="of a study that hands out the model of its best round: which one",
+        exclude_if=lambda value: value is None,
     )
     classification: ClassificationSummary | None = Field(
         None, description="of a classification: threshold, groups, matrices", exclude_if=lambda value: value is None
@@ -226,8 +236,21 @@ class Summary(_Frozen):
         return self.rounds_completed >= self.rounds_requested if self.finished is None else self.finished
 
     @property
+    def ended_early(self) -> bool:
+        """Whether its rounds ended as none was better for as long as the study waits."""
+        return self.chosen is not None and self.chosen.ended_early
+
+    @property
+    def choice_in_words(self) -> str:
+        """Which model is handed out, of a study that chooses one; else empty."""
+        split = self.classification.split if self.classification else "validation"
+        return self.chosen.in_words(self.rounds_completed, split) if self.chosen else ""
+
+    @property
     def rounds_in_words(self) -> str:
         """`12 of 12 rounds`, `3 of 12 rounds, not finished`, or how early a model was complete."""
+        if self.is_finished and self.ended_early:
+            return f"ended early after round {self.rounds_completed} of {self.rounds_requested}"
         if self.is_finished and self.rounds_completed < self.rounds_requested:
             return f"complete after round {self.rounds_completed} of at most {self.rounds_requested}"
         told = f"{self.rounds_completed} of {self.rounds_requested} rounds"
@@ -325,17 +348,3 @@ def write_summary(out: Path, summary: Summary) -> Path:
 
 def _defined(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def case_counts(
-    before: tuple[SiteSummary, ...],
-    train_cases: Mapping[str, int],
-    validation: Mapping[str, ValidationMetrics],
-) -> tuple[SiteSummary, ...]:
-    """Case counts as last declared, by name: those of before, brought up to what a round has told."""
-    counts = {site.name: site for site in before}
-    for name in {*counts, *train_cases, *validation}:
-        old = counts.get(name, SiteSummary(name=name, cases_train=0, cases_val=0))
-        measured = validation[name].num_cases if name in validation else old.cases_val
-        counts[name] = SiteSummary(name=name, cases_train=train_cases.get(name, old.cases_train), cases_val=measured)
-    return tuple(counts[name] for name in sorted(counts))

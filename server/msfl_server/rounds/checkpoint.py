@@ -32,6 +32,17 @@ WEIGHTS_FILE, STATE_FILE = "weights.safetensors", "state.json"
 _DAMAGED = (OSError, ValidationError, SafetensorError, UpdateError, KeyError)
 
 
+class BestRound(BaseModel):
+    """The round whose model is the best so far, by the study's `validation.best_by`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+    round: int = Field(ge=1, description="its number")
+    value: float = Field(description="the metric, over all sites that told it")
+    waited: int = Field(ge=0, description="validations since, without a better one")
+    validation: dict[str, ValidationMetrics] = Field(description="each site's metrics of it")
+
+
 class RunState(BaseModel):
     """A run between two rounds, without its weights."""
 
@@ -49,11 +60,28 @@ class RunState(BaseModel):
     test: dict[str, ValidationMetrics] = Field({}, description="of a classification: each site's test metrics")
     threshold: float | None = Field(None, description="of a classification: chosen on validation, used on test")
     good: int = Field(0, ge=0, description="the last round whose validation held; 0: none yet")
+    best: BestRound | None = Field(
+        None,
+        description="where the model of the best round is handed out: which one that is so far",
+        exclude_if=lambda value: value is None,
+    )
     rollbacks: int = Field(0, ge=0, description="times that the model came apart and was set back to a good round")
     total_s: float = Field(0.0, description="wall time of the run so far, over all its processes, seconds")
     rounds_s: float = Field(0.0, description="wall time spent in rounds, seconds")
     busy_s: float = Field(0.0, description="part of it in which sites trained or validated, seconds")
     mlflow_run_id: str | None = None
+
+    @property
+    def measured(self) -> dict[str, ValidationMetrics]:
+        """Each site's validation metrics of the model that is handed out, as far as the run has come."""
+        return self.best.validation if self.best else self.validation
+
+    @property
+    def told(self) -> dict[str, ValidationMetrics]:
+        """The same of the patients who say how good it is: those of the test, if there was one."""
+        if self.threshold is None:  # of a segmentation, the same patients: a site that failed then told the rest before
+            return self.measured | self.test
+        return self.test or self.measured
 
 
 @dataclass(frozen=True)
@@ -76,11 +104,18 @@ def save_checkpoint(out: Path, checkpoint: Checkpoint) -> Path:
     with whole_folder(folder) as temporary:
         save_arrays(temporary, checkpoint.weights, checkpoint.sets)
         write_text(temporary / STATE_FILE, checkpoint.state.model_dump_json(indent=1) + "\n")
-    good = _folder(out, checkpoint.state.good)
-    for old in _rounds(out)[:-KEEP]:
-        if old != good:
+    rounds = _rounds(out)
+    needed = {_folder(out, checkpoint.state.good), _best_at(out, checkpoint.state, rounds[-KEEP:][0])}
+    for old in rounds[:-KEEP]:
+        if old not in needed:
             shutil.rmtree(old)
     return folder
+
+
+def _best_at(out: Path, state: RunState, oldest: Path) -> Path:
+    """The best round as the oldest of the newest checkpoints knows it: each of them can be gone on from."""
+    known = (record.round for record in state.history if record.is_best)
+    return _folder(out, max((one for one in known if _folder(out, one) <= oldest), default=0))
 
 
 def load_checkpoint(out: Path, study: StudyConfig, expected: Weights) -> Checkpoint | None:

@@ -12,37 +12,38 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from msfl_common.config.stages import Stage, study_at
+from msfl_common.config.stages import Stage, chosen_by, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RunError
 from msfl_common.harmonization import Reference
 from msfl_common.messages.records import RoundTask, ValidationMetrics, pack_task
-from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.model_signature import ModelSigner
 from msfl_common.models.weights import Weights
-from msfl_common.privacy_accounting import promise_after, tells_loss
-from msfl_common.secure_aggregation.layout import POOLED
+from msfl_common.privacy_accounting import tells_loss
 from msfl_common.system.words import counted
 from msfl_server.aggregation.combined import Combined
 from msfl_server.aggregation.strategy import Strategy, strategy_of
-from msfl_server.results.classification import reliability_of, threshold_of
+from msfl_server.results.case_counts import case_counts
+from msfl_server.results.classification import threshold_of
 from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.received import Received
-from msfl_server.results.summary import RoundSummary, SiteFailure, UpdateSummary, case_counts
-from msfl_server.rounds.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
+from msfl_server.results.summary import RoundSummary, SiteFailure, UpdateSummary
+from msfl_server.rounds.best_round import best_after, handed_out, has_waited
+from msfl_server.rounds.checkpoint import BestRound, Checkpoint, RunState, load_checkpoint, save_checkpoint
 from msfl_server.rounds.exchange import Grid, Question, ask
 from msfl_server.rounds.failures import BAD_METRICS, BAD_UPDATE, NO_ANSWER, NOT_ONLINE, WENT_OFFLINE, meaning_of
+from msfl_server.rounds.final_model import save_models
 from msfl_server.rounds.gathering import gather_sum, gather_updates
 from msfl_server.rounds.harmonization import Harmonizer, load_reference, save_reference
 from msfl_server.rounds.harmonization_sums import learn_from_sums
 from msfl_server.rounds.listener import Listener as Listener
 from msfl_server.rounds.mask_roster import Masks, open_masks
 from msfl_server.rounds.metrics import read_metrics, usable_metrics
-from msfl_server.rounds.one_round import OneRound, asked_to, at_step, busy
+from msfl_server.rounds.one_round import OneRound, asked_to, at_step, busy, step_of
 from msfl_server.rounds.pooled_metrics import pooled_metrics
 from msfl_server.rounds.rollback import collapsed, diverged, last_good
 from msfl_server.rounds.roster import Roster, meet_sites
-from msfl_server.rounds.stage import Segmentation, whole_weights
+from msfl_server.rounds.stage import Segmentation
 from msfl_server.rounds.sum_store import drop_sums
 from msfl_server.rounds.suspension import suspended
 from msfl_server.rounds.trained_round import (
@@ -96,7 +97,7 @@ def run_rounds(
         roster.expected = checkpoint.state.history[-1].sites_ok
     masks = open_masks(grid, study, out, stage, roster, listener)
     for number in range(checkpoint.state.round + 1, study.rounds.num_rounds + 1):
-        if strategy.is_finished(checkpoint.weights):
+        if strategy.is_finished(checkpoint.weights) or has_waited(study, checkpoint.state.best):
             break
         task = RoundTask(whole, number, stage=stage)
         roster.suspended = suspended(checkpoint.state.history, study.rounds.suspend_after)
@@ -114,23 +115,7 @@ def run_rounds(
         drop_sums(out)
         run_id = listener.on_round(checkpoint.state) or run_id
         roster.expected = checkpoint.state.history[-1].sites_ok
-    provenance = Provenance(
-        rounds_completed=checkpoint.state.round,
-        sites={site.name: site.cases_train for site in checkpoint.state.sites},
-        summed_sites=_summed_sites(checkpoint.state),
-    )
-    save_model(
-        out / "model",
-        study,
-        whole_weights(first, checkpoint.weights),
-        provenance,
-        reference,
-        threshold=checkpoint.state.threshold,
-        reliability=reliability_of(checkpoint.state.validation, checkpoint.state.test),
-        segmentation=segmentation.model if segmentation else None,
-        signer=signer,
-        privacy=promise_after(study, checkpoint.state.round),
-    )
+    save_models(out, study, first, checkpoint, reference, segmentation, signer)
     return checkpoint
 
 
@@ -150,13 +135,6 @@ def share_reference(
     if without:
         roster.harmonized |= set(harmonizer.hand_out(reference, without).replies)
     return reference
-
-
-def _summed_sites(state: RunState) -> tuple[str, ...]:
-    """The sites that trained, where their cases are known together alone."""
-    if all(site.name != POOLED for site in state.sites):
-        return ()
-    return tuple(sorted({site for record in state.history for site in record.sites_ok}))
 
 
 def run_round(
@@ -230,27 +208,27 @@ def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
     set_back = last_good(this.out, before, study) if trained.is_set_back else None
     validation: Mapping[str, ValidationMetrics] = {}
     test: Mapping[str, ValidationMetrics] = {}
-    threshold, is_last = None, number == study.rounds.num_rounds or strategy.is_finished(combined.weights)
-    if number % study.validation.every_rounds == 0 or is_last:
+    threshold, best = None, before.state.best
+    ends = number == study.rounds.num_rounds or strategy.is_finished(combined.weights)
+    if number % study.validation.every_rounds == 0 or ends:
         # A site given up in training is not waited for a second time.
         given_up = {failure.site for failure in failures if failure.code in (NO_ANSWER, WENT_OFFLINE)}
         asked = {node: name for node, name in this.present.items() if name not in given_up}
         if trained.validation is None:
             learners = asked_to("train", task.study, asked)
             validation, more = validate_round(this, task, combined.weights, learners)
-            if is_last:
+            if ends:
                 _expect_fits(study, number, learners.values(), more)
             failures = (*failures, *more)
         else:
             validation = trained.validation
         if strategy.can_go_back and collapsed(study.task, before.state.validation, validation):
             set_back = last_good(this.out, before, study)
-        if is_last and study.classification is not None:
+        best = best_after(study, best, number, validation, set_back is not None)
+        is_last = ends or has_waited(study, best)
+        if is_last and (study.classification is not None or chosen_by(study) is not None):
             save_record(this.out, trained.model_copy(update={"validation": dict(validation), "failures": failures}))
-            threshold = threshold_of(set_back.state.validation if set_back else validation)
-            task = replace(task, split="test", threshold=threshold)
-            testers, weights = asked_to("test", study, asked), (set_back or combined).weights
-            test, more = validate_round(this, task, weights, testers)
+            test, threshold, more = _test(this, asked, set_back or combined, validation, best)
             failures = (*failures, *more)
     validated_s = sum(busy(this.grid, [told.seconds for told in split.values()]) for split in (validation, test))
     metrics = summarise_metrics(validation)
@@ -265,6 +243,7 @@ def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
         sites_failed=tuple(sorted(failures, key=lambda failure: (failure.site, failure.code))),
         seconds=trained.seconds + time.monotonic() - started,
         set_back_to=set_back.state.round if set_back else None,
+        is_best=best is not None and best.round == number,
         updates=trained.updates,
     )
     measured = set_back.state.validation if set_back else dict(validation)
@@ -277,6 +256,7 @@ def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
             "validation": measured or before.state.validation,
             "good": number if validation and not set_back else before.state.good,
             "rollbacks": before.state.rollbacks + bool(set_back),
+            "best": best,
             "test": dict(test),
             "threshold": threshold,
             "rounds_s": before.state.rounds_s + record.seconds,
@@ -285,6 +265,27 @@ def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
     )
     kept = set_back or combined
     return Checkpoint(state, kept.weights, kept.sets)
+
+
+def _test(
+    this: OneRound,
+    asked: Mapping[int, str],
+    kept: TrainedRound | Checkpoint,
+    validation: Mapping[str, ValidationMetrics],
+    best: BestRound | None,
+) -> tuple[Mapping[str, ValidationMetrics], float | None, tuple[SiteFailure, ...]]:
+    """What sites measure of the model that is handed out; of a classification, at the threshold of its validation."""
+    study, task, threshold = this.task.settings, replace(this.task, split="test"), None
+    if study.classification is not None:
+        if best is not None:
+            validation = best.validation
+        elif isinstance(kept, Checkpoint):
+            validation = kept.state.validation
+        threshold = threshold_of(validation)
+        task = replace(task, threshold=threshold)
+    weights = handed_out(this.out, study, best, task.round, kept.weights)
+    test, failures = validate_round(this, task, weights, asked_to("test", study, asked))
+    return test, threshold, failures
 
 
 def validate_round(
@@ -302,10 +303,11 @@ def validate_round(
         lambda site, content: read_metrics(task.settings, site, content, this.roster.told),
         BAD_METRICS,
     )
-    on_wait = partial(this.listener.on_wait, task.round, task.split)
+    step = step_of(task)
+    on_wait = partial(this.listener.on_wait, task.round, step)
     answers = ask(this.grid, present, question, task.round, task.settings.rounds, on_wait)
     usable, failures = usable_metrics({present[node]: metrics for node, metrics in answers.replies.items()})
-    return usable, at_step(task.split, (*answers.failures, *failures))
+    return usable, at_step(step, (*answers.failures, *failures))
 
 
 def _expect_fits(study: StudyConfig, number: int, asked: Collection[str], failures: Iterable[SiteFailure]) -> None:

@@ -44,6 +44,11 @@ def asked_to(part: Part, study: StudyConfig, sites: Mapping[int, str]) -> dict[i
     return {node: name for node, name in sites.items() if is_asked_to(part, study, name)}
 
 
+def step_of(task: RoundTask) -> Literal["validation", "test"]:
+    """What measuring is: of a segmentation, also that of the model which it hands out is on validation patients."""
+    return task.split if task.settings.classification is not None else "validation"
+
+
 def at_step(
     step: Literal["training", "validation", "test"], failures: Iterable[SiteFailure]
 ) -> tuple[SiteFailure, ...]:

@@ -19,7 +19,7 @@ from msfl_server.rounds.failures import BAD_METRICS
 from msfl_server.rounds.mask_roster import Masks
 from msfl_server.rounds.masked_sums import SumRequest, ask_sum
 from msfl_server.rounds.metrics import most_measured
-from msfl_server.rounds.one_round import OneRound, at_step
+from msfl_server.rounds.one_round import OneRound, at_step, step_of
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +35,10 @@ def pooled_metrics(
     Raises:
         RunError: too few sites have helped to open the sum.
     """
-    layout = metrics_layout(task.settings)
+    layout, step = metrics_layout(task.settings), step_of(task)
     request = SumRequest("evaluate", task, lambda: pack_task(task, weights), layout.ring, layout.length, BAD_METRICS)
-    summed = ask_sum(masks, asked, request, partial(this.listener.on_wait, task.round, task.split))
-    failures = at_step(task.split, summed.failures)
+    summed = ask_sum(masks, asked, request, partial(this.listener.on_wait, task.round, step))
+    failures = at_step(step, summed.failures)
     if summed.total is None:
         return {}, failures
     try:
@@ -48,8 +48,8 @@ def pooled_metrics(
             if metrics.num_cases > most:
                 raise UpdateError(f"says that it measured {metrics.num_cases} cases; at most {most} were expected")
     except UpdateError as error:
-        log.warning("%s of %s refused: %s", task.split, ", ".join(summed.members), error)
-        return {}, (*failures, SiteFailure(site=POOLED, code=BAD_METRICS, step=task.split))
+        log.warning("%s of %s refused: %s", step, ", ".join(summed.members), error)
+        return {}, (*failures, SiteFailure(site=POOLED, code=BAD_METRICS, step=step))
     return {POOLED: metrics}, failures
 
 

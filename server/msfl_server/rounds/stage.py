@@ -10,12 +10,13 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.models.lesion_models import named_by_stage
 from msfl_common.models.model_signature import ModelSigner
 from msfl_common.models.weights import Weights
+from msfl_server.rounds.best_round import handed_out
 from msfl_server.rounds.checkpoint import load_checkpoint
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What the stages of segmentation have left: their final weights, and the folder of the model of all patients."""
+    """What the stages of segmentation have left: their weights, and the folder of the model of all patients."""
 
     weights: Weights
     model: Path
@@ -50,7 +51,9 @@ class StageRun:
         """What the segmentations up to this one, which has run to its end, leave to the next stage."""
         checkpoint = load_checkpoint(self.out, self.settings, expected=self.first)
         assert checkpoint is not None
-        weights = named_by_stage(self.stage, whole_weights(self.first, checkpoint.weights))
+        state = checkpoint.state
+        shared = handed_out(self.out, self.settings, state.best, state.round, checkpoint.weights)
+        weights = named_by_stage(self.stage, whole_weights(self.first, shared))
         if self.segmentation is None:
             return Segmentation(weights, self.out / "model")
         return Segmentation({**self.segmentation.weights, **weights}, self.segmentation.model)

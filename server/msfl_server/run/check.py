@@ -19,6 +19,7 @@ from msfl_common.models.unused_settings import inapplicable, unused_settings
 from msfl_common.privacy_accounting import privacy_lines
 from msfl_common.system.files import quoted, read_secret
 from msfl_common.system.lock import holder
+from msfl_common.system.words import counted
 from msfl_server.rounds.mask_roster import fewest_of, masks_fault
 from msfl_server.run.cost import cost_of
 from msfl_server.study.folder import certificate_warning, list_sites
@@ -57,6 +58,10 @@ def check_settings(study: StudyConfig) -> Iterator[Finding]:
             )
     except MsflError as error:
         yield Finding("fault", "model", str(error))
+    if name := study.validation.best_by:
+        patience = study.validation.patience
+        ends = f", and ends after {counted(patience, 'validation')} without a better one" if patience else ""
+        yield Finding("ok", "choice", f"hands out the model of the best round by {name} on validation patients{ends}")
     policy = Policy()
     for line in beyond_policy(policy, study):
         yield Finding("note", "policy", f"a site with the default policy refuses the study: {line}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from msfl_common.config.stages import Stage, stages_of, study_at
+from msfl_common.config.stages import Stage, chosen_by, stages_of, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.layouts import update_layout
 from msfl_common.models.expected_weights import weights_like
@@ -61,7 +61,7 @@ def cost_of(study: StudyConfig) -> Iterator[StageCost]:
             num_parameters=sum(value.size for value in whole.values()),
             to_site_bytes=_num_bytes(strategy.request(shared, {})) + _num_bytes(shared),
             from_site_bytes=_answered_bytes(settings, shared),
-            kept_bytes=(KEEP + 1)
+            kept_bytes=(KEEP + 1 + (chosen_by(settings) is not None))
             * (_num_bytes(shared) + sum(_num_bytes(arrays) for arrays in strategy.sets_like(shared).values())),
         )
 

@@ -119,7 +119,7 @@ class StatusFile:
         """What is completed so far; a line in the log."""
         last = state.history[-1] if state.history else None
         metrics = next((record.metrics for record in reversed(state.history) if record.metrics), {})
-        told = state.test or state.validation
+        told = state.told
         untold = untold_lines(self._task, state.history, withheld_metrics(self._task, told), len(state.sites))
         failed = last.sites_failed if last else ()
         self._set(round=state.round, metrics=metrics, failed=failed, untold=untold)

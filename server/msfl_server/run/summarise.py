@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from msfl_common.config.classification import DeepModel, Split
+from msfl_common.config.stages import chosen_by
 from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.classification_curves import DEFAULT_THRESHOLD
 from msfl_common.models.weights import Weights
 from msfl_common.privacy_accounting import promise_after
 from msfl_server.aggregation.strategy import strategy_of
+from msfl_server.results.chosen import Chosen
 from msfl_server.results.classification import ClassificationSummary, counts_by_class, summarise_classification
 from msfl_server.results.coefficients import coefficients_of
 from msfl_server.results.compare_sites import compared
@@ -16,6 +18,7 @@ from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.summary import Summary, Timing
 from msfl_server.results.training_inputs import characteristics_of, floor_of_table, without_few
 from msfl_server.results.withheld import withheld_metrics
+from msfl_server.rounds.best_round import has_waited
 from msfl_server.rounds.checkpoint import RunState
 
 
@@ -23,7 +26,7 @@ def summarise_run(
     study: StudyConfig, state: RunState, weights: Weights | None = None, finished: bool | None = None
 ) -> Summary:
     """`summary.json` of a run, `finished` or not, None where that is not known; coefficients only with `weights`."""
-    told = state.test or state.validation
+    told = state.told
     metrics = compared(study.task, summarise_metrics(told))
     return Summary(
         study=study.name,
@@ -41,7 +44,23 @@ def summarise_run(
         timing=Timing(total_s=state.total_s, train_s=state.busy_s, overhead_s=max(0.0, state.rounds_s - state.busy_s)),
         model="model",
         differential_privacy=promise_after(study, state.round),
+        chosen=_chosen(study, state),
         classification=_classification(study, state, weights),
+    )
+
+
+def _chosen(study: StudyConfig, state: RunState) -> Chosen | None:
+    name, best = chosen_by(study), state.best
+    if name is None:
+        return None
+    metric = summarise_metrics(best.validation)[name] if best else None
+    return Chosen(
+        by=name,
+        round=best.round if best else None,
+        value=best.value if best else None,
+        num_patients=metric.num_patients if metric else None,
+        ended_early=has_waited(study, best) and state.round < study.rounds.num_rounds,
+        patience=study.validation.patience,
     )
 
 
@@ -52,10 +71,10 @@ def _classification(study: StudyConfig, state: RunState, weights: Weights | None
     split: Split = "test" if state.test else "validation"
     threshold = DEFAULT_THRESHOLD if state.threshold is None else state.threshold
     is_deep, told = isinstance(settings.model, DeepModel), characteristics_of(state.training, settings.outcome.classes)
-    summary = summarise_classification(settings, state.test or state.validation, threshold, split)
+    summary = summarise_classification(settings, state.told, threshold, split)
     return summary.model_copy(
         update={
-            "class_counts": counts_by_class(state.training, state.validation, state.test),
+            "class_counts": counts_by_class(state.training, state.measured, state.test),
             "inputs": () if is_deep else settings.inputs,
             "characteristics": () if is_deep else without_few(told, settings.inputs, *floor_of_table(study)),
             "coefficients": () if weights is None else coefficients_of(settings, weights, state.training),

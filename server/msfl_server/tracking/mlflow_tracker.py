@@ -28,7 +28,7 @@ from msfl_common.errors import InputError
 from msfl_common.system.files import write_text
 from msfl_server.results.settings import flat_settings
 from msfl_server.results.summary import MetricSummary, RoundSummary
-from msfl_server.tracking.store import STORE_FILE, sqlite_uri
+from msfl_server.tracking.store import STORE_FILE, check_sqlite, sqlite_uri
 
 if TYPE_CHECKING:
     from msfl_common.privacy_accounting import PrivacyPromise
@@ -144,6 +144,10 @@ class Tracker:
     def log_report(self, path: Path) -> None:
         """Log the report page."""
         self._attempt("the report", lambda run: run.client.log_artifact(run.run_id, str(path)))
+
+    def log_choice(self, words: str) -> None:
+        """Say which round's model is registered: metrics end with the last round, whichever that is."""
+        self._attempt("the choice", lambda run: run.client.set_tag(run.run_id, "handed_out", words))
 
     def catch_up(self, patience_s: float) -> None:
         """At the end of the rounds: wait for a store that is away, for what still waits, the report and the model."""
@@ -264,7 +268,7 @@ def make_store(folder: Path) -> None:
 def _open(uri: str, is_own: bool, out: Path, study: StudyConfig, resume_run_id: str | None) -> _Run:
     if is_own:
         own_store(out)
-    _check_sqlite(uri)
+    check_sqlite(uri)
     client = MlflowClient(uri)
     # A checkpoint does not know a run that was opened after it; this file does.
     note = out / _RUN_ID_FILE
@@ -280,19 +284,6 @@ def _open(uri: str, is_own: bool, out: Path, study: StudyConfig, resume_run_id: 
         client.log_batch(run_id, params=params[start : start + _PARAMS_PER_BATCH])
     last_round = max((mark.step for mark in client.get_metric_history(run_id, _ROUND_MARK)), default=0)
     return _Run(client, run_id, last_round)
-
-
-def _check_sqlite(uri: str) -> None:
-    """Fail at once where MLflow would retry for 100 seconds: a file that is no database, or out of reach."""
-    if not uri.startswith("sqlite:///"):
-        return
-    path = Path(uri.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path)
-    try:
-        connection.execute("PRAGMA schema_version").fetchone()
-    finally:
-        connection.close()
 
 
 def _resume(client: MlflowClient, run_id: str) -> bool:

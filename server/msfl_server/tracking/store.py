@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 from msfl_common.errors import InputError
@@ -19,3 +20,16 @@ def sqlite_uri(folder: Path) -> str:
     if "?" in path or "%" in path:
         raise InputError(f"{folder}: MLflow's SQLite store allows no ? or % in a path; choose another folder")
     return f"sqlite:///{path}"
+
+
+def check_sqlite(uri: str) -> None:
+    """Fail at once where MLflow would retry for 100 seconds: a file that is no database, or out of reach."""
+    if not uri.startswith("sqlite:///"):
+        return
+    path = Path(uri.removeprefix("sqlite:///"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path)
+    try:
+        connection.execute("PRAGMA schema_version").fetchone()
+    finally:
+        connection.close()

@@ -18,7 +18,8 @@ from msfl_server.report.charts import axis_label, forest_plot, format_interval, 
 from msfl_server.report.page import REPORT_FILE
 from msfl_server.report.shell import render
 from msfl_server.research.cross_validation.results import CrossValidation, FoldMetric, FoldResult, OverFolds
-from msfl_server.results.few_patients import FEW_PATIENTS, counted
+from msfl_server.results.chosen import FEW_PATIENTS
+from msfl_server.results.few_patients import counted
 from msfl_server.results.settings import flat_settings
 from msfl_server.results.summary import MetricSummary, SiteMetric
 

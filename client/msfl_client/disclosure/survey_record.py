@@ -1,0 +1,111 @@
+"""What a site has told in surveys, over all studies, and what it tells next.
+
+A survey's tables are fixed (`config.survey_tables`), and each number is rounded down to a multiple of the floor of the
+site's own policy, never of a study's: multiples of several floors would meet in one number. What is left are surveys at
+different times. So a number is told anew only where the patients behind it differ from those behind each number that
+was told for that cell before by nobody, or by as many as the floor, in either direction; else the last one is repeated.
+
+`survey/told.json` in the state folder holds, for each cell, the numbers told and digests of the patients behind them.
+It is written, to the disk, before anything leaves; `msfl-client reset-answers` does not forget it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from msfl_common.errors import Code, RefusedError
+from msfl_common.system.files import private_folder, write_bytes
+
+FOLDER, _FILE = "survey", "told.json"
+
+
+class Told(BaseModel):
+    """A number that was told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    number: int = Field(ge=0)
+    patients: frozenset[str] = Field(description="digests of whom it is of")
+
+
+_RECORD = TypeAdapter(dict[str, tuple[Told, ...]])  # by table and number of the cell, in the order of their telling
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was told, and what is to be.
+
+    Attributes:
+        path: the file.
+        told: by cell.
+        is_new: whether a number among them has not been told before.
+    """
+
+    path: Path
+    told: Mapping[str, tuple[Told, ...]]
+    is_new: bool = False
+
+    def tell(self, cells: Mapping[str, Sequence[frozenset[str]]], floor: int) -> tuple[dict[str, list[int]], Record]:
+        """The numbers to tell of these cells, by table, and the record with them.
+
+        Args:
+            cells: the patients of each cell.
+            floor: of the site's policy.
+        """
+        numbers: dict[str, list[int]] = {}
+        told = dict(self.told)
+        for table, members in cells.items():
+            numbers[table] = []
+            for place, patients in enumerate(members):
+                name = f"{table}/{place}"
+                told[name] = _with(told.get(name, ()), frozenset(map(_digest, patients)), floor)
+                numbers[table].append(told[name][-1].number)
+        is_new = any(len(one) > len(self.told.get(name, ())) for name, one in told.items())
+        return numbers, Record(self.path, told, is_new)
+
+    def keep(self) -> None:
+        """Write it down.
+
+        Raises:
+            OSError: it cannot be written; nothing may leave then.
+        """
+        private_folder(self.path.parent, within=self.path.parent.parent)
+        write_bytes(self.path, _RECORD.dump_json(dict(self.told)), secret=True)
+
+
+def read_record(state: Path) -> Record:
+    """What a site has told.
+
+    Raises:
+        RefusedError: it cannot be read.
+    """
+    path = state / FOLDER / _FILE
+    try:
+        return Record(path, _RECORD.validate_json(path.read_bytes()) if path.exists() else {})
+    except (OSError, ValidationError):
+        raise RefusedError(
+            Code.INTERNAL, f"{path}: what was told in surveys cannot be read; restore it from a backup"
+        ) from None
+
+
+def rounded(number: int, floor: int) -> int:
+    """A number of patients, down to a multiple of the floor."""
+    return number // floor * floor
+
+
+def _with(before: tuple[Told, ...], patients: frozenset[str], floor: int) -> tuple[Told, ...]:
+    """What was told of a cell, what is told now at the end."""
+    if (same := next((one for one in before if one.patients == patients), None)) is not None:
+        return (*(one for one in before if one is not same), same)
+    if any(0 < len(more) < floor for one in before for more in (patients - one.patients, one.patients - patients)):
+        return before
+    return (*before, Told(number=rounded(len(patients), floor), patients=patients))
+
+
+def _digest(patient: str) -> str:
+    return hashlib.sha256(patient.encode()).hexdigest()[:16]

@@ -1,0 +1,62 @@
+"""What a curious coordinator gets from surveys at different times, of different studies: no number of few patients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from msfl_client.disclosure.survey_record import Record, read_record
+from msfl_common.errors import RefusedError
+
+FLOOR = 5
+
+
+def people(number: int, first: int = 0) -> frozenset[str]:
+    return frozenset(f"sub-{one}" for one in range(first, first + number))
+
+
+def told(path: Path, *surveys: frozenset[str], floor: int = FLOOR) -> list[int]:
+    """The number of one cell in each survey, the record being kept in between."""
+    numbers = []
+    for patients in surveys:
+        found, record = read_record(path).tell({"age": [patients]}, floor)
+        record.keep()
+        numbers += found["age"]
+    return numbers
+
+
+def test_one_patient_who_comes_or_goes_is_not_seen_at_any_edge(tmp_path: Path) -> None:
+    """With 14 told as 10, the fifteenth would make it 15: so it stays 10, and 9 after 10 would tell of one who left."""
+    assert told(tmp_path / "comes", people(14), people(15), people(14)) == [10, 10, 10]
+    assert told(tmp_path / "goes", people(15), people(14)) == [15, 15]
+    assert told(tmp_path / "changes", people(15), people(15, first=1)) == [15, 15]
+
+
+def test_a_number_is_told_anew_when_as_many_as_the_floor_have_come(tmp_path: Path) -> None:
+    assert told(tmp_path, people(12), people(16), people(17)) == [10, 10, 15]
+
+
+def test_patients_who_trickle_in_are_held_against_every_number_told_before(tmp_path: Path) -> None:
+    """Of 10, 15 and 11: the last differs from the second by four, and from the first by one."""
+    assert told(tmp_path, people(10), people(15), people(11), people(10)) == [10, 15, 15, 10]
+
+
+def test_no_other_floor_narrows_a_number(tmp_path: Path) -> None:
+    """Multiples of 5, 6 and 7 would meet in one number: that of the same people stays as it was told."""
+    for floor in (5, 6, 7, 8):
+        assert told(tmp_path, people(23), floor=floor) == [20]
+
+
+def test_a_record_that_cannot_be_read_is_not_told_around(tmp_path: Path) -> None:
+    told(tmp_path, people(10))
+    (tmp_path / "survey" / "told.json").write_text("{")
+    with pytest.raises(RefusedError, match="cannot be read; restore it"):
+        read_record(tmp_path)
+
+
+def test_what_is_told_again_is_not_new(tmp_path: Path) -> None:
+    _, record = Record(tmp_path / "survey" / "told.json", {}).tell({"age": [people(10)]}, FLOOR)
+    assert record.is_new
+    _, again = Record(record.path, record.told).tell({"age": [people(11)]}, FLOOR)
+    assert not again.is_new
