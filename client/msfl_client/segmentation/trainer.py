@@ -184,9 +184,8 @@ class SegmentationLearner:
         is_last = task.round == task.settings.rounds.num_rounds
         if is_last:
             self.strategy.keep_final(weights)
-        truths = self.validation_truths() if is_last else ()
-        rows = self.case_metrics(self.strategy.whole(weights, task.round), task, on_case, truths)
-        return self._told(rows, time.monotonic() - start)
+        whole, truths = self.strategy.whole(weights, task.round), self.validation_truths() if is_last else ()
+        return self._told(self.case_metrics(whole, task, on_case, truths), time.monotonic() - start)
 
     def case_metrics(
         self, whole: Weights, task: RoundTask, on_case: OnCase, truths: Sequence[OwnTruth] = ()
