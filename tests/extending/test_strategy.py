@@ -105,13 +105,13 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     """Killed when two sites have trained a round: whether asked anew or from disk, what they keep goes on once."""
     study, whole, out = with_strategy(tiny_study, kind), tmp_path / "whole", tmp_path / "out"
     run_rounds(grid_of(sites), study, start(study), whole, Recorder())
-    kept = {path: path.read_bytes() for path in (tmp_path / "states").rglob("strategy/*/*/*.safetensors")}
+    kept = {path: path.read_bytes() for path in (tmp_path / "states").rglob("strategy/*/*/0*.safetensors")}
     with pytest.raises(Killed):
         run_rounds(grid_of(sites, cache_answers=cache_answers), study, start(study), out, DiesTraining())
     run_rounds(grid_of(sites, cache_answers=cache_answers), study, start(study), out, Recorder())
     assert equal(trained_weights(out), trained_weights(whole))
     assert len(kept) == 6
-    assert {path: path.read_bytes() for path in (tmp_path / "states").rglob("strategy/*/*/*.safetensors")} == kept
+    assert {path: path.read_bytes() for path in (tmp_path / "states").rglob("strategy/*/*/0*.safetensors")} == kept
     ours, theirs = (checkpoint_sets(study, folder) for folder in (out, whole))
     assert list(ours) == list(theirs) == ([CONTROL, COUNTED] if kind == "scaffold" else [])
     assert all(equal(ours[name], theirs[name]) for name in ours)
@@ -144,7 +144,7 @@ def test_layers_that_stay_are_in_no_message_and_no_ledger(
         assert len(updates) == 3
         assert all(set(arrays) == set(first) - set(stay) for arrays in updates)
         assert {sum(int(np.prod(shape)) for shape in arrays.values()) for arrays in updates} == {sent}
-    kept = [load_file(sorted((site.state).rglob("strategy/*/*/*.safetensors"))[-1]) for site in sites]
+    kept = [load_file(sorted((site.state).rglob("strategy/*/*/0*.safetensors"))[-1]) for site in sites]
     assert all(set(one) == {f"layers/{name}" for name in stay} for one in kept)
     assert not equal(kept[0], kept[1])
     model = trained_weights(tmp_path / "out")
