@@ -46,6 +46,7 @@ _BY_VALUE = {
     "classification.model.inverse_strength",
     "classification.model.l1_ratio",
     "differential_privacy",
+    "strategy",  # refused where it does not act, so that none is read
 }
 
 
