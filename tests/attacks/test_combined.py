@@ -176,7 +176,8 @@ def test_sums_of_a_harmonization_before_and_after_a_patient_left(
         content = pack_task(task) if kind == "query.moments" else pack_slopes_task(task, np.zeros((2, 3)))
         return ask(site, kind, content)
 
-    context = SiteContext(site, task.settings, gateway_of(site), (), cast(Learner, None), (), (), lambda *_: None)
+    learner = cast(Learner, SimpleNamespace(about=lambda _: None))  # all that it knows of the site is in the rows
+    context = SiteContext(site, task.settings, gateway_of(site), (), learner, (), (), lambda *_: None)
     monkeypatch.setattr("msfl_client.rounds.app.open_context", lambda *_: context)
     assert code(answer("query.moments", rows)) is None
     assert code(answer("query.moments", rows)) is None

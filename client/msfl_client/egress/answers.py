@@ -30,7 +30,7 @@ from msfl_client.egress.ledger_sums import ANSWERS_RESET
 from msfl_client.egress.person_lines import write_line
 from msfl_client.secure_aggregation.rosters import FOLDER as MASKS_FOLDER
 from msfl_client.secure_aggregation.site_masks import answer_anew
-from msfl_common.config.message_kinds import is_once
+from msfl_common.config.message_kinds import TEST, is_once
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.spelling import NAME
 from msfl_common.config.study import StudyConfig
@@ -61,7 +61,8 @@ def may_answer(state: Path, purpose: str, task: RoundTask, request: Content, max
             cannot be read.
     """
     once = is_once(purpose)
-    name = purpose if once and task.stage == "final" else f"{task.stage}-{purpose}"
+    of_study = once and (task.stage == "final" or purpose != TEST)  # a stage that hands out its best round tests it
+    name = purpose if of_study else f"{task.stage}-{purpose}"
     path = state / FOLDER / task.study.name / f"{name}.json"
     number, sha256, answered = (
         0 if once else task.round,
