@@ -69,11 +69,12 @@ def limits(summary: Summary) -> list[str]:
     """What the figures do not say, of what a reader might take them to say."""
     name = next((name for name in _PLAIN if name in summary.metrics), None)
     held_out = " Cross-validation shows how much they move." if summary.task == "classification" else ""
+    few_lesions = "for few lesions and many, " if summary.task == "lesion-segmentation" else ""
     lines = [
         f"One split of the patients and one seed: another may give other figures.{held_out}",
         _elsewhere(name, summary),
-        "Whether it is as good for women and men, for the young and the old, for few lesions and many, or on each "
-        "scanner was not measured in this run.",
+        f"Whether it is as good for women and men, for the young and the old, {few_lesions}or on each scanner was not "
+        "measured in this run.",
         "Cases that a site could not use are in no figure: where hard ones are left out, a model looks better than it "
         "is.",
     ]

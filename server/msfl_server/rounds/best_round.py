@@ -10,13 +10,14 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from msfl_common.config.classification import DeepModel
 from msfl_common.config.stages import chosen_by
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, RunError
+from msfl_common.feature_models import first_state
 from msfl_common.messages.records import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate, pool
 from msfl_common.metrics.registry import ALL_METRICS
-from msfl_common.models.expected_weights import weights_like
 from msfl_common.models.weights import Weights
 from msfl_common.secure_aggregation.layout import POOLED
 from msfl_server.rounds.checkpoint import BestRound, read_checkpoint
@@ -72,8 +73,12 @@ def handed_out(out: Path, study: StudyConfig, best: BestRound | None, number: in
     """
     if best is None or best.round == number:
         return last
+    settings = study.classification
+    # A model of features may have grown since, a network has not; to ask a network would load PyTorch.
+    grows = settings is not None and not isinstance(settings.model, DeepModel)
+    expected = first_state(settings, 0) if settings is not None and grows else last
     try:
-        return read_checkpoint(out, best.round, study, expected=weights_like(study)).weights
+        return read_checkpoint(out, best.round, study, expected).weights
     except InputError as error:
         raise RunError(
             f"round {best.round} is the best by {study.validation.best_by}, and its model cannot be read: {error}; "

@@ -1,7 +1,7 @@
 """The runs of a comparison that are left, one after the other, in this process; others may be at work on the rest.
 
 A run is one process's as long as that holds its lock. It resumes from its last checkpoint, and is finished once its
-scores are written. `python -m msfl_server.research.arms.work OUT THREADS` is what `schedule` starts.
+scores are written. `schedule` starts this module as a process, with the folder and the threads.
 """
 
 from __future__ import annotations
