@@ -1,8 +1,9 @@
 """A site's side of a study's strategy: what it is sent beside the weights, what it answers, and what it keeps.
 
 What a site keeps lies in `strategy/STUDY/TASK-SETTINGS/` in its state folder, a file for each of the last two rounds
-that it trained, and never leaves. A round starts from what the rounds before it have left, so one that is trained
-again, after a kill or because it is asked for once more, starts where it did the first time.
+that it trained, and never leaves. A round starts from what the rounds before it have left, so the last one, trained
+again after a kill or because it is asked for once more, starts where it did the first time. Earlier ones are refused:
+what they started from is gone, and from anything else a second answer to the same request would tell what is kept.
 """
 
 from __future__ import annotations
@@ -150,10 +151,12 @@ class SiteStrategy:
 
         Raises:
             UpdateError: a set that no honest round comes to.
-            RefusedError: what the site has kept cannot be read.
+            RefusedError: what the site has kept cannot be read, or is of later rounds.
         """
         shared, sent = parted(asked, self.shared, self._sent)
         expect_moderate(sent, self._sent)
+        if self._keeps and any(later > number for later in self._rounds()):
+            raise _gone(number)
         kept = self._read(number - 1)
         whole, sets, personal = self._whole(shared, kept), {of: kept[of] for of in self._kept}, None
         if self.strategy.trains_personal:
@@ -164,8 +167,10 @@ class SiteStrategy:
         """All weights of the network, to be measured after round `number`.
 
         Raises:
-            RefusedError: what the site has kept cannot be read.
+            RefusedError: what the site has kept cannot be read, or is of later rounds.
         """
+        if self.stays and min(self._rounds(), default=number) > number:
+            raise _gone(number)
         return self._whole(shared, self._read(number) if self.stays else {})
 
     def personal(self, number: int) -> Weights | None:
@@ -236,6 +241,10 @@ class SiteStrategy:
         return {name: declared[name] for name in self.strategy.sends}
 
     @property
+    def _keeps(self) -> bool:
+        return bool(self._kept or self.stays or self.strategy.trains_personal)
+
+    @property
     def _kept(self) -> Mapping[str, SetLike]:
         return self.strategy.kept_sets(self.shared)
 
@@ -247,7 +256,7 @@ class SiteStrategy:
         declared = {**self._kept, **({LAYERS: SetLike(self.stays)} if self.stays else {})}
         if self.strategy.trains_personal:
             declared[PERSONAL] = SetLike({**self.shared, **self.stays})
-        rounds = [number for number in self._rounds() if number <= last] if declared else []
+        rounds = [number for number in self._rounds() if number <= last] if self._keeps else []
         if not rounds:
             return {**zeros(self._kept), **({LAYERS: self.stays} if self.stays else {})}
         fix = "restore it from a backup, or let the study begin anew with `msfl-client reset-answers`"
@@ -271,6 +280,15 @@ class SiteStrategy:
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:06d}.safetensors"
+
+
+def _gone(number: int) -> RefusedError:
+    """What a round started from is kept no longer: another answer to it would tell of what is kept."""
+    return RefusedError(
+        Code.ANSWERED,
+        f"round {number}: this site has trained later ones, and keeps no more what this one started from; go on after "
+        "the last round, or let the study begin anew with `msfl-client reset-answers`",
+    )
 
 
 def _read_arrays(path: Path, like: Weights, fix: str) -> Weights:
