@@ -45,6 +45,8 @@ def gain(
     from msfl_common.system.progress import progress_bars
 
     config = load_site(site)
+    if study is not None and model is not None:
+        raise InputError("expected one of --study and --model: a model folder says itself which study it is of")
     try:
         if model is not None:
             own = own_of_model(config, model)

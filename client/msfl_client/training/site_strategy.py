@@ -15,17 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from msfl_client.training.bounded_update import bounded_update
+from msfl_client.training.kept_arrays import read_arrays
 from msfl_client.training.rates import rate_at
 from msfl_client.training.steps import Influence, influence_of, trained_parameters
 from msfl_common.config.optimisation import settings_sha256
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import Code, RefusedError, UpdateError, reason
+from msfl_common.errors import Code, RefusedError, UpdateError
 from msfl_common.models.network import get_weights, set_weights
-from msfl_common.models.weights import Weights, check_weights, to_safetensors
+from msfl_common.models.weights import Weights, to_safetensors
 from msfl_common.strategies.base import Arrays, Local, SetLike, Strategy, Trained
 from msfl_common.strategies.declared import LAYERS, PERSONAL, expect_finished, expect_sets, parted_layers
 from msfl_common.strategies.fedavg import FedAvg
@@ -34,6 +35,7 @@ from msfl_common.system.files import private_folder, write_bytes
 
 FOLDER = "strategy"
 _FINAL = "final.safetensors"
+_RAN = "rounds"  # in its header: how many ran
 _SENT = "sent:"  # before the names of sets that came, in a file that holds those that are kept, too
 _CAME = "came:"  # the set of the shared weights as they came, there where a start's own are others
 
@@ -181,22 +183,28 @@ class SiteStrategy:
         """
         return self._read(number).get(PERSONAL) if self.strategy.trains_personal else None
 
-    def keep_final(self, shared: Weights) -> None:
-        """Write down the shared weights of the last round, for the site's own use; a full disk costs no answer."""
+    def keep_final(self, shared: Weights, number: int) -> None:
+        """Write down for the site the shared weights that are handed out; `number` is of the last round that ran.
+
+        A full disk costs no answer.
+        """
         with suppress(OSError):
             private_folder(self.folder, within=self.folder.parents[2])  # the state folder
-            write_bytes(self.folder / _FINAL, to_safetensors(shared), secret=True)
+            write_bytes(self.folder / _FINAL, to_safetensors(shared, {_RAN: str(number)}), secret=True)
 
-    def final(self) -> Weights | None:
-        """What `keep_final` wrote down; None where there is nothing.
+    def final(self) -> tuple[Weights, int] | None:
+        """What `keep_final` wrote down, and after how many rounds; None where there is nothing.
 
         Raises:
             RefusedError: it cannot be read.
         """
         path = self.folder / _FINAL
-        return (
-            _read_arrays(path, self.shared, "let it be sent again, or name the model folder") if path.exists() else None
-        )
+        if not path.exists():
+            return None
+        weights = read_arrays(path, self.shared, "let it be sent again, or name the model folder")
+        with safe_open(path, framework="np") as stored:
+            ran = (stored.metadata() or {}).get(_RAN, "")
+        return weights, int(ran) if ran.isdecimal() else self.study.rounds.num_rounds
 
     def end(self, start: Start, after: Weights, own: Weights | None = None) -> Weights:
         """The answer to a round, as `answer_like`; what the site keeps is on its disk when this returns.
@@ -260,7 +268,7 @@ class SiteStrategy:
         if not rounds:
             return {**zeros(self._kept), **({LAYERS: self.stays} if self.stays else {})}
         fix = "restore it from a backup, or let the study begin anew with `msfl-client reset-answers`"
-        stored = _read_arrays(self._file(rounds[-1]), flattened({}, likes(declared)), fix)
+        stored = read_arrays(self._file(rounds[-1]), flattened({}, likes(declared)), fix)
         return parted(stored, {}, declared)[1]
 
     def _write(self, number: int, kept: Mapping[str, Arrays]) -> None:
@@ -289,22 +297,6 @@ def _gone(number: int) -> RefusedError:
         f"round {number}: this site has trained later ones, and keeps no more what this one started from; go on after "
         "the last round, or let the study begin anew with `msfl-client reset-answers`",
     )
-
-
-def _read_arrays(path: Path, like: Weights, fix: str) -> Weights:
-    """Arrays of a file that this site wrote, as they must be.
-
-    Raises:
-        RefusedError: they cannot be read.
-    """
-    try:
-        stored = load_file(path)
-        arrays = {name: stored[name] for name in like}
-        check_weights(arrays, like)
-    except (OSError, KeyError, SafetensorError, UpdateError) as error:
-        text = f"{path}: what this site keeps cannot be read ({reason(error)}); {fix}"
-        raise RefusedError(Code.INTERNAL, text) from None
-    return arrays
 
 
 def read_start(path: Path, study: StudyConfig, number: int, weights: Weights) -> Start | None:
