@@ -75,6 +75,7 @@ def gain_lines(site: SiteConfig) -> list[str]:
     """What `msfl-client status` says of it, a few lines for each study that was measured."""
     from msfl_client.personal.record import FIGURES, read_gain
     from msfl_client.site.folder import OWN_MODELS
+    from msfl_common.system.words import counted
 
     lines = []
     for path in sorted((site.state / OWN_MODELS).glob(f"*/{FIGURES}")):
@@ -82,7 +83,7 @@ def gain_lines(site: SiteConfig) -> list[str]:
         if found is None:
             lines.append(f"{path}: cannot be read; run `msfl-client gain` again")
             continue
-        lines.append(f"what study {found.study} brought here, on {found.num_patients} patients:")
+        lines.append(f"what study {found.study} brought here, on {counted(found.num_patients, 'patient')}:")
         lines += [f"  {line}" for line in found.sentences]
     return lines
 

@@ -20,7 +20,7 @@ from msfl_client.site.devices import Clock, check_hours
 from msfl_client.site.folder import OWN_MODELS
 from msfl_client.trainer import OnProgress
 from msfl_client.training.kept_arrays import read_arrays
-from msfl_client.training.site_strategy import Start, site_strategy
+from msfl_client.training.site_strategy import SiteStrategy, Start, site_strategy
 from msfl_common.config.optimisation import optimisation_of, settings_sha256
 from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.config.site import SiteConfig
@@ -70,7 +70,7 @@ def own_of_study(site: SiteConfig, study: StudyConfig) -> Own:
     """What the site has kept of a study that is over.
 
     Raises:
-        InputError: the study is not over here, or its model is of another kind.
+        InputError: the study is not over here, what the site must have kept is lost, or its model is of another kind.
         RefusedError: what was kept cannot be read.
     """
     _expect_lesions(study)
@@ -82,6 +82,7 @@ def own_of_study(site: SiteConfig, study: StudyConfig) -> Own:
             "name the model folder that its coordinator handed out with --model"
         )
     shared, last = final
+    _expect_kept(kept, last)
     return Own(site, study, kept.whole(shared, last), kept.personal(last), last)
 
 
@@ -90,7 +91,7 @@ def own_of_model(site: SiteConfig, folder: Path) -> Own:
 
     Raises:
         ModelFolderError: it cannot be used.
-        InputError: its model is of another kind, or the site has kept no model of its own that belongs to it.
+        InputError: its model is of another kind, or what the site must have kept is lost.
         RefusedError: what the site has kept cannot be read.
     """
     card, weights = load_model(folder)
@@ -98,13 +99,8 @@ def own_of_model(site: SiteConfig, folder: Path) -> Own:
     _expect_lesions(study)
     last = max(card.choice.of_rounds if card.choice is not None else card.provenance.rounds_completed, 1)
     kept = site_strategy(site.state, study, weights, study.name)
-    personal = kept.personal(last)
-    if personal is None and kept.strategy.trains_personal:
-        raise InputError(
-            f"{folder}: study {study.name} trained a model of this site's own beside it, and none is in {kept.folder}; "
-            "name the study's settings by --study instead, or restore the state folder from a backup"
-        )
-    return Own(site, study, weights, personal, last)
+    _expect_kept(kept, last)
+    return Own(site, study, weights, kept.personal(last), last)
 
 
 def alone(study: StudyConfig) -> StudyConfig:
@@ -229,6 +225,14 @@ def _train_round(
 def _learner(context: SiteContext) -> SegmentationLearner:
     assert isinstance(context.learner, SegmentationLearner)
     return context.learner
+
+
+def _expect_kept(kept: SiteStrategy, last: int) -> None:
+    if kept.lacks(last):
+        raise InputError(
+            f"{kept.folder}: what this site kept of study {kept.study.name}, which trains by {kept.strategy.kind}, is "
+            "not there; restore the state folder from a backup; nothing is to compare at a site that has not trained in it"
+        )
 
 
 def _expect_lesions(study: StudyConfig) -> None:

@@ -175,6 +175,11 @@ class SiteStrategy:
             raise _gone(number)
         return self._whole(shared, self._read(number) if self.stays else {})
 
+    def lacks(self, number: int) -> bool:
+        """Whether layers or a model of the site's own should be here of rounds up to `number`, had it trained in one."""
+        is_own = bool(self.stays) or self.strategy.trains_personal
+        return is_own and min(self._rounds(), default=number + 1) > number
+
     def personal(self, number: int) -> Weights | None:
         """All weights of the model that the site trains for itself, after round `number`; None of other kinds.
 
@@ -201,7 +206,7 @@ class SiteStrategy:
         path = self.folder / _FINAL
         if not path.exists():
             return None
-        weights = read_arrays(path, self.shared, "let it be sent again, or name the model folder")
+        weights = read_arrays(path, self.shared, "name the model folder that was handed out by --model")
         with safe_open(path, framework="np") as stored:
             ran = (stored.metadata() or {}).get(_RAN, "")
         return weights, int(ran) if ran.isdecimal() else self.study.rounds.num_rounds

@@ -147,6 +147,8 @@ def test_where_layers_stay_the_sites_own_are_put_to_the_shared_ones(tmp_path: Pa
     kept = site_strategy(site.state, study, first, study.name)
     stays, shared = set(kept.stays), {name: value + 1 for name, value in first.items() if name in kept.shared}
     kept.keep_final(shared, 2)
+    with pytest.raises(InputError, match="which trains by fedbn, is not there"):
+        own_of_study(site, study)
     kept.end(kept.begin(shared, 2), {name: value + 2 for name, value in first.items()})
     own = own_of_study(site, study)
     assert own.has_layers_of_its_own
@@ -169,7 +171,7 @@ def test_local_only_has_as_many_rounds_as_ran_where_an_earlier_ones_model_is_han
     best, own = ({name: value + more for name, value in first.items()} for more in (1, 2))
     ran = Provenance(rounds_completed=1, sites={"a": 5})
     save_model(tmp_path / "model", study, best, ran, choice=Choice(by="dsc", value=0.5, of_rounds=3))
-    with pytest.raises(InputError, match="a model of this site's own beside it, and none is in"):
+    with pytest.raises(InputError, match="which trains by ditto, is not there"):
         own_of_model(site, tmp_path / "model")
     kept = site_strategy(site.state, study, first, study.name)
     kept.keep_final(best, 3)
