@@ -231,7 +231,7 @@ def _expect_kept(kept: SiteStrategy, last: int) -> None:
     if kept.lacks(last):
         raise InputError(
             f"{kept.folder}: what this site kept of study {kept.study.name}, which trains by {kept.strategy.kind}, is "
-            "not there; restore the state folder from a backup; a site that has not trained in it has nothing to compare"
+            "not there; restore the state folder from a backup; a site that has not trained in it cannot compare"
         )
 
 

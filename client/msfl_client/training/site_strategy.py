@@ -176,7 +176,7 @@ class SiteStrategy:
         return self._whole(shared, self._read(number) if self.stays else {})
 
     def lacks(self, number: int) -> bool:
-        """Whether layers or a model of the site's own are not here, of rounds up to `number`, though its kind has them."""
+        """Whether layers or a model of the site's own are missing of rounds up to `number`, though its kind has any."""
         is_own = bool(self.stays) or self.strategy.trains_personal
         return is_own and min(self._rounds(), default=number + 1) > number
 
