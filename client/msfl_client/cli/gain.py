@@ -45,6 +45,8 @@ def gain(
     from msfl_common.system.progress import progress_bars
 
     config = load_site(site)
+    if study is not None and model is not None:
+        raise InputError("expected one of --study and --model: a model folder says itself which study it is of")
     try:
         if model is not None:
             own = own_of_model(config, model)
@@ -73,6 +75,7 @@ def gain_lines(site: SiteConfig) -> list[str]:
     """What `msfl-client status` says of it, a few lines for each study that was measured."""
     from msfl_client.personal.record import FIGURES, read_gain
     from msfl_client.site.folder import OWN_MODELS
+    from msfl_common.system.words import counted
 
     lines = []
     for path in sorted((site.state / OWN_MODELS).glob(f"*/{FIGURES}")):
@@ -80,7 +83,7 @@ def gain_lines(site: SiteConfig) -> list[str]:
         if found is None:
             lines.append(f"{path}: cannot be read; run `msfl-client gain` again")
             continue
-        lines.append(f"what study {found.study} brought here, on {found.num_patients} patients:")
+        lines.append(f"what study {found.study} brought here, on {counted(found.num_patients, 'patient')}:")
         lines += [f"  {line}" for line in found.sentences]
     return lines
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from safetensors.numpy import load_file
-
 from msfl_client.personal.record import LOCAL, PERSONAL, SHARED, TUNED
 from msfl_client.rounds.site_context import SiteContext, build_context, machine_in_use
 from msfl_client.segmentation.loop import is_out_of_memory
@@ -21,7 +19,8 @@ from msfl_client.segmentation.trainer import SegmentationLearner
 from msfl_client.site.devices import Clock, check_hours
 from msfl_client.site.folder import OWN_MODELS
 from msfl_client.trainer import OnProgress
-from msfl_client.training.site_strategy import Start, site_strategy
+from msfl_client.training.kept_arrays import read_arrays
+from msfl_client.training.site_strategy import SiteStrategy, Start, site_strategy
 from msfl_common.config.optimisation import optimisation_of, settings_sha256
 from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.config.site import SiteConfig
@@ -46,12 +45,15 @@ class Own:
         study: the study, or that of a model's card.
         shared: the whole network as the study left it: shared layers, and the site's own where some stay.
         personal: the model that the site trained beside the shared one; None of other strategies.
+        num_rounds: that ran: fewer than the study's where it ended early, or more than the shared model is of, where an
+            earlier round's was handed out.
     """
 
     site: SiteConfig
     study: StudyConfig
     shared: Weights
     personal: Weights | None
+    num_rounds: int
 
     @property
     def folder(self) -> Path:
@@ -68,18 +70,20 @@ def own_of_study(site: SiteConfig, study: StudyConfig) -> Own:
     """What the site has kept of a study that is over.
 
     Raises:
-        InputError: the study is not over here, or its model is of another kind.
+        InputError: the study is not over here, what the site must have kept is lost, or its model is of another kind.
         RefusedError: what was kept cannot be read.
     """
     _expect_lesions(study)
     kept = site_strategy(site.state, study, get_weights(build_network(study)), study.name)
-    final, last = kept.final(), study.rounds.num_rounds
+    final = kept.final()
     if final is None:
         raise InputError(
             f"study {study.name}: no shared model of its last round is here; run this again when the study is over, or "
             "name the model folder that its coordinator handed out with --model"
         )
-    return Own(site, study, kept.whole(final, last), kept.personal(last))
+    shared, last = final
+    _expect_kept(kept, last)
+    return Own(site, study, kept.whole(shared, last), kept.personal(last), last)
 
 
 def own_of_model(site: SiteConfig, folder: Path) -> Own:
@@ -87,15 +91,16 @@ def own_of_model(site: SiteConfig, folder: Path) -> Own:
 
     Raises:
         ModelFolderError: it cannot be used.
-        InputError: its model is of another kind.
+        InputError: its model is of another kind, or what the site must have kept is lost.
         RefusedError: what the site has kept cannot be read.
     """
     card, weights = load_model(folder)
-    _expect_lesions(card.study)
-    rounds = card.study.rounds.model_copy(update={"num_rounds": max(card.provenance.rounds_completed, 1)})
-    study = card.study.model_copy(update={"rounds": rounds})
+    study = card.study
+    _expect_lesions(study)
+    last = max(card.choice.of_rounds if card.choice is not None else card.provenance.rounds_completed, 1)
     kept = site_strategy(site.state, study, weights, study.name)
-    return Own(site, study, weights, kept.personal(study.rounds.num_rounds))
+    _expect_kept(kept, last)
+    return Own(site, study, weights, kept.personal(last), last)
 
 
 def alone(study: StudyConfig) -> StudyConfig:
@@ -128,7 +133,7 @@ def make_arms(own: Own, on_progress: OnProgress, clock: Clock = datetime.now) ->
     tuning, num_tuning = tuned(own.study)
     start = get_weights(build_network(own.study))
     context = build_context(own.site, alone(own.study), on_progress, "final", None)
-    local = train_alone(context, start, own.study.rounds.num_rounds, own.folder, LOCAL, clock)
+    local = train_alone(context, start, own.num_rounds, own.folder, LOCAL, clock)
     context = build_context(own.site, tuning, on_progress, "final", None)
     fine = train_alone(context, own.shared, num_tuning, own.folder, TUNED, clock)
     arms = {} if own.has_layers_of_its_own else {SHARED: own.shared}
@@ -146,7 +151,7 @@ def train_alone(
     Args:
         context: of settings without a strategy.
         start: weights of the whole network.
-        num_rounds: rounds of `training.steps_per_round` steps.
+        num_rounds: rounds of `training.steps_per_round` steps; rates fall over the rounds of the settings.
         folder: of the study among the site's own models.
         name: of the model.
         clock: for the site's hours.
@@ -156,11 +161,15 @@ def train_alone(
     """
     learner = _learner(context)
     digest = hashlib.sha256(to_safetensors(start)).hexdigest()
-    bound = hashlib.sha256(f"{settings_sha256(context.study)}{learner.digest}{digest}{num_rounds}".encode()).hexdigest()
+    said = f"{settings_sha256(context.study)}{learner.digest}{digest}{num_rounds}/{context.study.rounds.num_rounds}"
+    bound = hashlib.sha256(said.encode()).hexdigest()
     work = folder / _WORK / f"{name}-{bound[:16]}"
     private_folder(work, within=context.site.state)
     done = sorted(int(path.stem) for path in work.glob("*.safetensors") if path.stem.isdecimal())
-    weights = load_file(work / f"{done[-1]:06d}.safetensors") if done else start
+    weights = start
+    if done:
+        path = work / f"{done[-1]:06d}.safetensors"
+        weights = read_arrays(path, start, f"delete {work}, and this model is trained anew")
     for number in range(done[-1] + 1 if done else 1, num_rounds + 1):
         weights = _train_round(context, learner, weights, number, num_rounds, name, clock)
         write_bytes(work / f"{number:06d}.safetensors", to_safetensors(weights), secret=True)
@@ -177,7 +186,7 @@ def save_arms(own: Own, arms: dict[str, Weights], num_cases: int) -> dict[str, P
             continue
         folders[name] = own.folder / name
         sites = {own.site.name: num_cases}
-        provenance = Provenance(rounds_completed=own.study.rounds.num_rounds, sites=sites)
+        provenance = Provenance(rounds_completed=own.num_rounds, sites=sites)
         save_model(folders[name], study, weights, provenance, own_of=own.site.name)
     return folders
 
@@ -216,6 +225,14 @@ def _train_round(
 def _learner(context: SiteContext) -> SegmentationLearner:
     assert isinstance(context.learner, SegmentationLearner)
     return context.learner
+
+
+def _expect_kept(kept: SiteStrategy, last: int) -> None:
+    if kept.lacks(last):
+        raise InputError(
+            f"{kept.folder}: what this site kept of study {kept.study.name}, which trains by {kept.strategy.kind}, is "
+            "not there; restore the state folder from a backup; a site that has not trained in it cannot compare"
+        )
 
 
 def _expect_lesions(study: StudyConfig) -> None:

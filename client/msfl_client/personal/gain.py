@@ -53,7 +53,7 @@ def measure_gain(own: Own, on_progress: OnProgress) -> Gain:
         num_patients=len(set(learner.validation_patients)),
         num_cases=len(learner.validation_cases),
         num_train_cases=context.num_train_cases,
-        steps=own.study.rounds.num_rounds * own.study.training.steps_per_round,
+        steps=own.num_rounds * own.study.training.steps_per_round,
         metrics=titles,
         models=compare(rows, learner.validation_patients, titles, own.study.seed),
         folders={name: str(path) for name, path in folders.items()},

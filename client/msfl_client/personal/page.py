@@ -9,6 +9,7 @@ from jinja2 import Environment
 from msfl_client.personal.record import FEWEST, LOCAL, NUM_DRAWS, Gain, Interval
 from msfl_common.models.model_card import NOTICE
 from msfl_common.system.files import write_bytes
+from msfl_common.system.words import counted
 
 PAGE = "gain.html"
 WORDS = {
@@ -42,7 +43,8 @@ circle { fill: var(--mark); } li { overflow-wrap: anywhere; }
 <p class="note">{{ notice }} This page stays at the site.</p></header>
 <main>{% for line in gain.sentences %}<p><strong>{{ line }}.</strong></p>{% endfor %}
 {% if gain.caution %}<p class="note">{{ gain.caution }}.</p>{% endif %}
-<p>Measured on {{ gain.num_patients }} patients ({{ gain.num_cases }} cases) of this site on whom no model here was
+<p>Measured on {{ counted(gain.num_patients, 'patient') }} ({{ counted(gain.num_cases, 'case') }})
+of this site on whom no model here was
 trained, at thresholds of the study. They are the study's validation patients, so where it chose its best round by them,
 the shared model's figures are a little too good. Intervals are of 95%, from {{ draws }} draws of these patients with
 replacement, widened for few patients; fewer than {{ fewest }} have none. Differences are of the same patients.</p>
@@ -72,7 +74,9 @@ def write_page(folder: Path, gain: Gain) -> Path:
     metrics = [_metric(gain, name, title) for name, title in gain.metrics.items()]
     models = [(name, WORDS[name], gain.folders.get(name)) for name in gain.models]
     template = Environment(autoescape=True).from_string(_PAGE)
-    content = template.render(gain=gain, notice=NOTICE, metrics=metrics, models=models, draws=NUM_DRAWS, fewest=FEWEST)
+    content = template.render(
+        gain=gain, notice=NOTICE, metrics=metrics, models=models, draws=NUM_DRAWS, fewest=FEWEST, counted=counted
+    )
     write_bytes(folder / PAGE, content.encode(), secret=True)
     return folder / PAGE
 

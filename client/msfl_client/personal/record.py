@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from msfl_common.errors import ConfigError
 from msfl_common.system.reading import read_record
+from msfl_common.system.words import counted
 
 SHARED, PERSONAL, TUNED, LOCAL = "shared", "personal", "fine-tuned", "local-only"  # the models
 FIGURES = "gain.json"
@@ -65,7 +66,7 @@ class Gain(_Record):
         """What keeps the intervals from being taken at their word."""
         if self.num_patients >= FEW:
             return ""
-        return f"{self.num_patients} patients are few: other patients may say else"
+        return f"measured on {counted(self.num_patients, 'patient')}, which is few: others may say else"
 
 
 def _in_words(difference: Interval) -> str:

@@ -182,7 +182,7 @@ class SegmentationLearner:
         """See `Learner`; on the patients' own grids for the model handed out alone: that outlasts the network."""
         start = time.monotonic()
         if task.is_handed_out:
-            self.strategy.keep_final(weights)
+            self.strategy.keep_final(weights, task.round)
         truths = self.validation_truths() if task.is_handed_out else ()
         rows = self.case_metrics(self.strategy.whole(weights, task.round), task, on_case, truths)
         return self._told(rows, time.monotonic() - start)

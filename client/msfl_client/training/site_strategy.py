@@ -1,8 +1,9 @@
 """A site's side of a study's strategy: what it is sent beside the weights, what it answers, and what it keeps.
 
 What a site keeps lies in `strategy/STUDY/TASK-SETTINGS/` in its state folder, a file for each of the last two rounds
-that it trained, and never leaves. A round starts from what the rounds before it have left, so one that is trained
-again, after a kill or because it is asked for once more, starts where it did the first time.
+that it trained, and never leaves. A round starts from what the rounds before it have left, so the last one, trained
+again after a kill or because it is asked for once more, starts where it did the first time. Earlier ones are refused:
+what they started from is gone, and from anything else a second answer to the same request would tell what is kept.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from msfl_client.training.bounded_update import bounded_update
+from msfl_client.training.kept_arrays import read_arrays
 from msfl_client.training.rates import rate_at
 from msfl_client.training.steps import Influence, influence_of, trained_parameters
 from msfl_common.config.optimisation import settings_sha256
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import Code, RefusedError, UpdateError, reason
+from msfl_common.errors import Code, RefusedError, UpdateError
 from msfl_common.models.network import get_weights, set_weights
-from msfl_common.models.weights import Weights, check_weights, to_safetensors
+from msfl_common.models.weights import Weights, to_safetensors
 from msfl_common.strategies.base import Arrays, Local, SetLike, Strategy, Trained
 from msfl_common.strategies.declared import LAYERS, PERSONAL, expect_finished, expect_sets, parted_layers
 from msfl_common.strategies.fedavg import FedAvg
@@ -33,6 +35,7 @@ from msfl_common.system.files import private_folder, write_bytes
 
 FOLDER = "strategy"
 _FINAL = "final.safetensors"
+_RAN = "rounds"  # in its header: how many ran
 _SENT = "sent:"  # before the names of sets that came, in a file that holds those that are kept, too
 _CAME = "came:"  # the set of the shared weights as they came, there where a start's own are others
 
@@ -150,10 +153,12 @@ class SiteStrategy:
 
         Raises:
             UpdateError: a set that no honest round comes to.
-            RefusedError: what the site has kept cannot be read.
+            RefusedError: what the site has kept cannot be read, or is of later rounds.
         """
         shared, sent = parted(asked, self.shared, self._sent)
         expect_moderate(sent, self._sent)
+        if self._keeps and any(later > number for later in self._rounds()):
+            raise _gone(number)
         kept = self._read(number - 1)
         whole, sets, personal = self._whole(shared, kept), {of: kept[of] for of in self._kept}, None
         if self.strategy.trains_personal:
@@ -164,9 +169,16 @@ class SiteStrategy:
         """All weights of the network, to be measured after round `number`.
 
         Raises:
-            RefusedError: what the site has kept cannot be read.
+            RefusedError: what the site has kept cannot be read, or is of later rounds.
         """
+        if self.stays and min(self._rounds(), default=number) > number:
+            raise _gone(number)
         return self._whole(shared, self._read(number) if self.stays else {})
+
+    def lacks(self, number: int) -> bool:
+        """Whether layers or a model of the site's own are missing of rounds up to `number`, though its kind has any."""
+        is_own = bool(self.stays) or self.strategy.trains_personal
+        return is_own and min(self._rounds(), default=number + 1) > number
 
     def personal(self, number: int) -> Weights | None:
         """All weights of the model that the site trains for itself, after round `number`; None of other kinds.
@@ -176,22 +188,28 @@ class SiteStrategy:
         """
         return self._read(number).get(PERSONAL) if self.strategy.trains_personal else None
 
-    def keep_final(self, shared: Weights) -> None:
-        """Write down the shared weights of the last round, for the site's own use; a full disk costs no answer."""
+    def keep_final(self, shared: Weights, number: int) -> None:
+        """Write down for the site the shared weights that are handed out; `number` is of the last round that ran.
+
+        A full disk costs no answer.
+        """
         with suppress(OSError):
             private_folder(self.folder, within=self.folder.parents[2])  # the state folder
-            write_bytes(self.folder / _FINAL, to_safetensors(shared), secret=True)
+            write_bytes(self.folder / _FINAL, to_safetensors(shared, {_RAN: str(number)}), secret=True)
 
-    def final(self) -> Weights | None:
-        """What `keep_final` wrote down; None where there is nothing.
+    def final(self) -> tuple[Weights, int] | None:
+        """What `keep_final` wrote down, and after how many rounds; None where there is nothing.
 
         Raises:
             RefusedError: it cannot be read.
         """
         path = self.folder / _FINAL
-        return (
-            _read_arrays(path, self.shared, "let it be sent again, or name the model folder") if path.exists() else None
-        )
+        if not path.exists():
+            return None
+        weights = read_arrays(path, self.shared, "name the model folder that was handed out by --model")
+        with safe_open(path, framework="np") as stored:
+            ran = (stored.metadata() or {}).get(_RAN, "")
+        return weights, int(ran) if ran.isdecimal() else self.study.rounds.num_rounds
 
     def end(self, start: Start, after: Weights, own: Weights | None = None) -> Weights:
         """The answer to a round, as `answer_like`; what the site keeps is on its disk when this returns.
@@ -236,6 +254,10 @@ class SiteStrategy:
         return {name: declared[name] for name in self.strategy.sends}
 
     @property
+    def _keeps(self) -> bool:
+        return bool(self._kept or self.stays or self.strategy.trains_personal)
+
+    @property
     def _kept(self) -> Mapping[str, SetLike]:
         return self.strategy.kept_sets(self.shared)
 
@@ -247,11 +269,11 @@ class SiteStrategy:
         declared = {**self._kept, **({LAYERS: SetLike(self.stays)} if self.stays else {})}
         if self.strategy.trains_personal:
             declared[PERSONAL] = SetLike({**self.shared, **self.stays})
-        rounds = [number for number in self._rounds() if number <= last] if declared else []
+        rounds = [number for number in self._rounds() if number <= last] if self._keeps else []
         if not rounds:
             return {**zeros(self._kept), **({LAYERS: self.stays} if self.stays else {})}
         fix = "restore it from a backup, or let the study begin anew with `msfl-client reset-answers`"
-        stored = _read_arrays(self._file(rounds[-1]), flattened({}, likes(declared)), fix)
+        stored = read_arrays(self._file(rounds[-1]), flattened({}, likes(declared)), fix)
         return parted(stored, {}, declared)[1]
 
     def _write(self, number: int, kept: Mapping[str, Arrays]) -> None:
@@ -273,20 +295,13 @@ class SiteStrategy:
         return self.folder / f"{number:06d}.safetensors"
 
 
-def _read_arrays(path: Path, like: Weights, fix: str) -> Weights:
-    """Arrays of a file that this site wrote, as they must be.
-
-    Raises:
-        RefusedError: they cannot be read.
-    """
-    try:
-        stored = load_file(path)
-        arrays = {name: stored[name] for name in like}
-        check_weights(arrays, like)
-    except (OSError, KeyError, SafetensorError, UpdateError) as error:
-        text = f"{path}: what this site keeps cannot be read ({reason(error)}); {fix}"
-        raise RefusedError(Code.INTERNAL, text) from None
-    return arrays
+def _gone(number: int) -> RefusedError:
+    """What a round started from is kept no longer: another answer to it would tell of what is kept."""
+    return RefusedError(
+        Code.ANSWERED,
+        f"round {number}: this site has trained later ones, and keeps no more what this one started from; go on after "
+        "the last round, or let the study begin anew with `msfl-client reset-answers`",
+    )
 
 
 def read_start(path: Path, study: StudyConfig, number: int, weights: Weights) -> Start | None:

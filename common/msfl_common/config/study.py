@@ -111,7 +111,8 @@ class Rounds(Frozen):
     weighting: Literal["cases", "equal", "inverse-variance"] = Field(
         "cases",
         description="what a site counts for in a mean: its training cases; the same as any other; or 1 / the squared "
-        "standard error of its last Dice or AUROC, by cases in a round where a site has told none",
+        "standard error of its last Dice or AUROC, at most 4 times as much as the usual site; by cases in a round "
+        "where a site has told none",
         exclude_if=lambda value: value == "cases",
     )
     suspend_after: int = Field(

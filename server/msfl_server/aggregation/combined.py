@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from statistics import median_high
 
 from msfl_common.config.base import Task
 from msfl_common.messages.records import ValidationMetrics
@@ -15,6 +16,8 @@ from msfl_server.aggregation.update_store import StoredUpdate
 
 # By task, what a model is judged by at the sites, and what chance gives of it.
 JUDGED: dict[Task, tuple[str, float]] = {"lesion-segmentation": ("dsc", 0.0), "classification": ("auroc", 0.5)}
+
+_SURER = 2.0  # times as sure of its figure as the usual site, at most
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ def weighted(
 ) -> dict[str, StoredUpdate]:
     """Updates that count for what `rounds.weighting` says.
 
+    A standard error of few patients who happen to be alike is next to nothing, and a site may make its own up. So none
+    counts as less than half of the sites' upper median: a site counts at most four times as much as the usual one.
+
     Args:
         updates: by site.
         weighting: see `Rounds`.
@@ -54,9 +60,13 @@ def weighted(
     if weighting == "equal":
         return {site: replace(update, weight=1.0) for site, update in updates.items()}
     errors = {site: _standard_error(validation.get(site), JUDGED[task][0]) for site in updates}
-    if weighting == "cases" or not all(error > 0 for error in errors.values()):
+    if weighting == "cases" or not errors or not all(error > 0 for error in errors.values()):
         return dict(updates)
-    return {site: replace(update, weight=errors[site] ** -2) for site, update in updates.items()}
+    usual = median_high(errors.values())
+    return {
+        site: replace(update, weight=(usual / max(errors[site], usual / _SURER)) ** 2)
+        for site, update in updates.items()
+    }
 
 
 def _standard_error(told: ValidationMetrics | None, metric: str) -> float:

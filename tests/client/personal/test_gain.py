@@ -23,8 +23,10 @@ from msfl_client.training.site_strategy import site_strategy
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig, parse_study
 from msfl_common.errors import InputError, RefusedError
-from msfl_common.models.model_folder import load_model
+from msfl_common.models.model_card import Choice
+from msfl_common.models.model_folder import Provenance, load_model, save_model
 from msfl_common.models.network import build_network, get_weights
+from msfl_common.models.weights import Weights
 from msfl_common.strategies.finetune import FineTune
 from msfl_server.rounds.loop import run_rounds
 
@@ -79,7 +81,7 @@ def test_models_are_made_measured_and_kept_at_the_site(
     assert (card.own_of, card.provenance.is_of(site.name), card.study.strategy) == (site.name, True, None)
     assert equal(weights, own.personal)
     fresh = site.model_copy(update={"state": copied(site, tmp_path)})
-    again = measure_gain(Own(fresh, study, own.shared, own.personal), nothing)
+    again = measure_gain(Own(fresh, study, own.shared, own.personal, own.num_rounds), nothing)
     assert again.models == found.models  # never killed, from the same weights
     assert read_gain(own.folder / FIGURES) == found
     assert all(line in "\n".join(gain_lines(site)) for line in found.sentences)
@@ -144,7 +146,9 @@ def test_where_layers_stay_the_sites_own_are_put_to_the_shared_ones(tmp_path: Pa
     first = get_weights(build_network(study))
     kept = site_strategy(site.state, study, first, study.name)
     stays, shared = set(kept.stays), {name: value + 1 for name, value in first.items() if name in kept.shared}
-    kept.keep_final(shared)
+    kept.keep_final(shared, 2)
+    with pytest.raises(InputError, match="which trains by fedbn, is not there"):
+        own_of_study(site, study)
     kept.end(kept.begin(shared, 2), {name: value + 2 for name, value in first.items()})
     own = own_of_study(site, study)
     assert own.has_layers_of_its_own
@@ -156,6 +160,39 @@ def test_where_layers_stay_the_sites_own_are_put_to_the_shared_ones(tmp_path: Pa
         own_of_study(site, study)
 
 
+def test_local_only_has_as_many_rounds_as_ran_where_an_earlier_ones_model_is_handed_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 9 rounds 3 ran, and the first was the best."""
+    told = {**with_strategy(STUDY, "ditto").model_dump(), "validation": {"best_by": "dsc", "patience": 2}}
+    told["rounds"]["num_rounds"] = 9
+    study, site = StudyConfig.model_validate(told), SiteConfig(name="a", data=(tmp_path,), state=tmp_path / "state")
+    first = get_weights(build_network(study))
+    best, own = ({name: value + more for name, value in first.items()} for more in (1, 2))
+    ran = Provenance(rounds_completed=1, sites={"a": 5})
+    save_model(tmp_path / "model", study, best, ran, choice=Choice(by="dsc", value=0.5, of_rounds=3))
+    with pytest.raises(InputError, match="which trains by ditto, is not there"):
+        own_of_model(site, tmp_path / "model")
+    kept = site_strategy(site.state, study, first, study.name)
+    kept.keep_final(best, 3)
+    for number in (1, 2, 3):
+        kept.end(kept.begin(first, number), first, own if number == 3 else first)
+    trained: list[tuple[str, int, int]] = []
+
+    def train_alone(context: StudyConfig, start: Weights, num_rounds: int, _: Path, name: str, *__: object) -> Weights:
+        trained.append((name, num_rounds, context.rounds.num_rounds))
+        return start
+
+    monkeypatch.setattr(arms, "build_context", lambda _, settings, *__: settings)
+    monkeypatch.setattr(arms, "train_alone", train_alone)
+    for of in (own_of_study(site, study), own_of_model(site, tmp_path / "model")):
+        assert equal(of.shared, best)
+        assert equal(of.personal or {}, own)
+        arms.make_arms(of, nothing)
+        assert trained == [(LOCAL, 3, 9), (TUNED, 1, 1)]  # by the rates of 9 rounds, as the study was
+        trained.clear()
+
+
 def test_a_study_that_is_not_over_and_one_of_an_outcome_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "site.yaml").write_text(
@@ -164,6 +201,9 @@ def test_a_study_that_is_not_over_and_one_of_an_outcome_are_refused_by_name(tmp_
     predicted = {"outcome": {"endpoint": "edss-plus-1"}, "clinical": ["age"], "model": {"kind": "lda"}}
     outcome = {"name": "s", "task": "classification", "classification": predicted}
     lesions = {"name": "s", "network": {"kind": "unet", "channels": [4, 8]}}
+    both = run_main(main, "gain", tmp_path / "site.yaml", "--study", tmp_path / "a.yaml", "--model", tmp_path / "model")
+    assert both.returncode == 2
+    assert "one of --study and --model" in both.stderr
     for told, words in ((lesions, "is over"), (outcome, "lesions")):
         (tmp_path / "study.yaml").write_text(json.dumps(told))
         result = run_main(main, "gain", tmp_path / "site.yaml", "--study", tmp_path / "study.yaml")
