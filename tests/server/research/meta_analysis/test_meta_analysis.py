@@ -15,6 +15,7 @@ from tests.server.report.test_page import Page
 
 from msfl_server.cli.main import main as server
 from msfl_server.research.meta_analysis.analysis import Analysis, analyse
+from msfl_server.research.meta_analysis.charts import forest_chart
 from msfl_server.research.meta_analysis.table import Studies, read_studies
 
 EFFECTS = (0.61, 0.72, 0.66, 0.80, 0.58)
@@ -75,6 +76,13 @@ def test_groups_are_compared_with_one_tau2_within_all():
     assert groups.between_random.q == pytest.approx(7.2)
     alone = analyse(replace(told, groups={"x": tuple("pqrs")})).subgroups["x"]
     assert alone.between_random is None
+
+
+def test_names_are_drawn_as_they_are():
+    told = Studies(("US$ 5 and $\\frac$", "<b>&", "--> x"), np.array([0.5, 0.52, 0.49]), np.array([0.05, 0.06, 0.04]))
+    svg = forest_chart(analyse(told), "DSC", 2)
+    assert "\\frac" in svg
+    assert "<b>" not in svg
 
 
 def test_studies_that_agree_are_taken_as_fixed():
