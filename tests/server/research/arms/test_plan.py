@@ -71,6 +71,21 @@ def test_each_arm_takes_the_same_number_of_steps_with_each_seed(tmp_path: Path) 
     assert all(run.site not in [site.name for site in run.members] for run in without)
 
 
+def test_an_attack_at_other_sites_is_another_run(tmp_path: Path) -> None:
+    attacked = [("a",), ("b",), ("a", "b"), ("b", "a"), tuple(f"site-{n}" for n in range(60))]
+    plans = [plan_of(tmp_path, num_seeds=1, attack=Attack(kind="scale", sites=sites)) for sites in attacked]
+    names = [next(run.name for run in plan.runs.values() if run.group == "attacked") for plan in plans]
+    assert names[2] == names[3] == "attacked/scale/a+b/fedavg/seed-7"
+    assert len(set(names)) == 4
+    assert max(len(part) for part in names[4].split("/")) <= 100
+
+
+def test_rounds_count_from_as_many_sites_on_as_a_strategy_needs(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, strategies=("fedavg", "median"))
+    assert {arm: study.rounds.quorum for arm, study in plan.federated.items()} == {"fedavg": 2, "median": 3}
+    check_plan(plan)
+
+
 def test_a_site_by_itself_is_under_no_rule_of_what_leaves() -> None:
     study = StudyConfig.model_validate(
         {"name": "pilot", "min_patients": 9, "strategy": {"kind": "fedavgm"}, "rounds": {"max_share": 0.4, "quorum": 3}}
@@ -131,6 +146,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"strategies": ("fedfoo",)}, "--strategies: .*fedfoo"),
     ({"attack": Attack(kind="nan", sites=("x",))}, "--attacked: .*x"),
     ({"attack": Attack(kind="nan", sites=("a", "b", "c"))}, "leave an honest one"),
+    ({"strategies": ("krum",)}, "--strategies: krum needs 5 sites or more, and there are 3"),
     ({"study": OUTCOME}, "--strategies fedavg: strategy: fedavg is for networks"),
     ({"study": OUTCOME, "strategies": (), "attack": Attack(kind="label-flip", sites=("a",))}, "lesion masks"),
     ({"study": OUTCOME, "strategies": (), "attack": Attack(kind="stale", sites=("a",))}, "network's weights"),
