@@ -24,7 +24,9 @@ from msfl_server.research.arms.plan import (
     site_in,
     why_not_pooled,
 )
+from msfl_server.research.arms.results import headline_metrics, results_of
 from msfl_server.research.arms.scores import RunScores, SiteScores, write_scores
+from msfl_server.research.arms.verdict import verdict
 from msfl_server.research.arms.work import share_caches
 from msfl_server.research.simulated_cohort import make_records
 from msfl_server.research.simulation.folder import sites_of_cohort
@@ -197,3 +199,22 @@ def test_figures_of_other_patients_than_in_other_arms_are_named(tmp_path: Path) 
     (read,) = found.scores("federated", ("fedavg", None, None), "a").values()
     assert read.patients == ("x", "y")
     assert np.array_equal(read.metrics["dsc"], [0.5, np.nan], equal_nan=True)
+
+
+def test_a_site_without_held_out_patients_is_in_no_mean_and_named(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, num_seeds=1, strategies=("fedavg",), attack=Attack(kind="scale", sites=("a",)))
+    for run in plan.runs.values():
+        folder = tmp_path / "out" / "runs" / run.name
+        folder.mkdir(parents=True)
+        figures = dict.fromkeys(headline_metrics(plan), np.array([0.5]))
+        scores = {site: SiteScores(("x",), figures) for site in ("a", "b")}
+        write_scores(folder, RunScores(3, {**scores, "c": SiteScores(())}))
+    found = results_of(read_finished(plan, tmp_path / "out"))
+    assert found.measured_sites == ("a", "b")
+    mean = found.value("fedavg", None)
+    assert mean is not None
+    assert mean.value == 0.5
+    assert found.attacks[0].attacked == 0.5
+    assert list(found.unmeasured) == ["c"]
+    assert "no held-out patients" in found.unmeasured["c"]
+    assert "in the mean over 2 sites" in verdict(found)[0]
