@@ -246,8 +246,10 @@ class StudyConfig(Frozen):
                     f"{self.network.kind} does not show its; expected another network.kind, such as unet"
                 )
         if self.strategy is not None:
-            check_strategy(self.strategy, self._model(), self.averages, self._averaged())
-        check_weighting(self.strategy, {"rounds": self.rounds, "segmentation": self.segmentation}, self._averaged())
+            check_strategy(self.strategy, self._model(), self.averages, self.averaged_rounds())
+        check_weighting(
+            self.strategy, {"rounds": self.rounds, "segmentation": self.segmentation}, self.averaged_rounds()
+        )
         if self.strategy is not None and self.strategy.is_personal and self.segmentation is not None:
             raise ValueError(
                 f"strategy: {self.strategy.kind} keeps layers at the sites, and a model without them outlines no "
@@ -309,7 +311,7 @@ class StudyConfig(Frozen):
     def _model(self) -> object:
         return self.classification.model if self.classification else None
 
-    def _averaged(self) -> dict[str, Rounds]:
+    def averaged_rounds(self) -> dict[str, Rounds]:
         """By their setting, the rounds of the stages that a strategy is for."""
         model, found = self._model(), {"segmentation": self.segmentation} if self.segmentation else {}
         if model is None or isinstance(model, DeepModel) or suits_features(self.strategy or FedAvg(), model):

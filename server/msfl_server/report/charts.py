@@ -47,6 +47,7 @@ STYLE: Any = {
     "grid.color": LINE,
     "grid.linewidth": 0.6,
     "text.color": INK,
+    "text.parse_math": False,  # names of studies and sites are no formulas
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.major.size": 0,

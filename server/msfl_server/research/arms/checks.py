@@ -28,13 +28,25 @@ def check_plan(plan: ArmsPlan) -> None:
         raise InputError("classification.test_fraction is 0, so that nobody is left to compare on; set 0.25 or so")
     if study.seed + plan.num_seeds > 2**32:
         raise InputError("seed: too large to count on from; choose a smaller one")
+    check_sites(study, names)
     for federated in plan.federated.values():
+        _check_enough(federated, names)
         check_sites(federated, names)
         _check_own_models(federated)
     if plan.leave_one_out:
         _check_leave_one_out(plan)
     if plan.attack is not None:
         _check_attack(plan, plan.attack)
+
+
+def _check_enough(study: StudyConfig, names: list[str]) -> None:
+    """Refuse a strategy that needs more sites than there are."""
+    strategy = study.strategy
+    if strategy is not None and study.averaged_rounds() and strategy.fewest_sites > len(names):
+        raise InputError(
+            f"--strategies: {strategy.kind} needs {strategy.fewest_sites} sites or more, and there are {len(names)} "
+            f"({', '.join(names)}); leave it out, or give more sites"
+        )
 
 
 def _check_own_models(study: StudyConfig) -> None:

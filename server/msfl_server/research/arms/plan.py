@@ -4,7 +4,7 @@
     OUT/sites/                     what the sites of a cohort have looked through, shared by all runs
     OUT/runs/local/SITE/seed-0/    a run of one site alone
     OUT/runs/centralised/seed-0/   one of all sites' patients in one place
-    OUT/runs/federated/KIND/seed-0/, runs/without/SITE/KIND/seed-0/, runs/attacked/ATTACK/KIND/seed-0/
+    OUT/runs/federated/KIND/seed-0/, runs/without/SITE/KIND/seed-0/, runs/attacked/ATTACK/SITES/KIND/seed-0/
 
 **Step budget.** Every arm takes the same number of optimiser steps in all, R rounds x S steps x N sites: a federation S
 at each site in each round; local-only the same at each site, which goes on from its own weights; centralised N x S in
@@ -17,6 +17,7 @@ sites, and the strategy that they name is none.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ from msfl_server.research.simulation.folder import SITES_FOLDER, RunSetup
 PLAN_FILE, RUNS_FOLDER = "comparison-plan.json", "runs"
 LOCAL, CENTRALISED, FEDERATED = "local", "centralised", "federated"
 ALL_SITES = "all-sites"
+_LONGEST = 100  # of a folder's name that has sites in it
 _SHARED = ("cache", "preprocessed", "features")  # of a site's state folder: what its cases have been found to be
 
 Group = Literal["local", "centralised", "federated", "without", "attacked"]
@@ -57,6 +59,13 @@ class Attack(BaseModel):
 
     kind: AttackKind
     sites: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def folder(self) -> str:
+        """What names it, and no other: what it does, and where."""
+        told = "+".join(sorted(self.sites))
+        several = f"{len(self.sites)}-sites-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        return f"{self.kind}/{told if len(told) <= _LONGEST else several}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class Run:
             "centralised": CENTRALISED,
             "federated": f"{FEDERATED}/{self.arm}",
             "without": f"without/{self.site}/{self.arm}",
-            "attacked": f"attacked/{self.attack and self.attack.kind}/{self.arm}",
+            "attacked": f"attacked/{self.attack and self.attack.folder}/{self.arm}",
         }[self.group]
         return f"{within}/seed-{self.study.seed}"
 
@@ -171,6 +180,8 @@ def to_the_last_round(study: StudyConfig) -> StudyConfig:
 def with_strategy(study: StudyConfig, kind: str) -> StudyConfig:
     """The study with a strategy of this kind: its own where it has one of the kind, else with the kind's defaults.
 
+    Its rounds count from as many sites on as the strategy needs, if the study's own quorum is below.
+
     Raises:
         InputError: there is no such kind.
         ConfigError: the study cannot be trained so; says why.
@@ -183,7 +194,12 @@ def with_strategy(study: StudyConfig, kind: str) -> StudyConfig:
     except ValidationError as error:
         missing = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors())
         raise InputError(f"--strategies: {kind} needs settings ({missing}); give it as the study's own") from None
-    return parse_study(study.model_copy(update={"strategy": chosen}).model_dump_json(), f"--strategies {kind}")
+    rounds = {
+        name: one.model_copy(update={"quorum": max(one.quorum, chosen.fewest_sites)})
+        for name, one in study.averaged_rounds().items()
+    }
+    changed = study.model_copy(update={"strategy": chosen, **rounds})
+    return parse_study(changed.model_dump_json(), f"--strategies {kind}")
 
 
 def by_itself(study: StudyConfig, seed: int, times: int) -> StudyConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -93,6 +93,15 @@ class ArmsResult(_Frozen):
         """Of the metric."""
         return ALL_METRICS[self.metric].higher_is_better is not False
 
+    @property
+    def measured_sites(self) -> tuple[str, ...]:
+        """Those that a mean over sites is of."""
+        return tuple(site for site in self.sites if any(self.value(arm, site) for arm in self._arms))
+
+    @property
+    def _arms(self) -> tuple[str, ...]:
+        return LOCAL, CENTRALISED, *self.federated
+
     def value(self, arm: str, site: str | None) -> ArmValue | None:
         """An arm's figure of the first metric."""
         return next((one for one in self.values if (one.arm, one.site, one.metric) == (arm, site, self.metric)), None)
@@ -113,7 +122,8 @@ def results_of(finished: Finished) -> ArmsResult:
     metrics = headline_metrics(plan)
     metric = metrics[0]
     sign = 1 if ALL_METRICS[metric].higher_is_better is not False else -1
-    values = tuple(value for name in metrics for value in _values(finished, name))
+    places = measured_sites(finished, metric)
+    values = tuple(value for name in metrics for value in _values(finished, name, places))
     overall = {one.arm: sign * one.value for one in values if one.site is None and one.metric == metric}
     federated = sorted(plan.federated, key=lambda arm: -overall.get(arm, -np.inf))
     steps = next(run.num_steps for run in plan.runs.values() if run.group == "centralised")
@@ -128,12 +138,27 @@ def results_of(finished: Finished) -> ArmsResult:
         attack=plan.attack.kind if plan.attack else None,
         attacked=plan.attack.sites if plan.attack else (),
         values=values,
-        differences=_corrected(tuple(_differences(finished, metric))),
-        attacks=tuple(_attacks(finished, metric)),
+        differences=_corrected(tuple(_differences(finished, metric, places))),
+        attacks=tuple(_attacks(finished, metric, places)),
         cross_site=tuple(_cross_site(finished, metric)),
         failed=dict(finished.failed),
-        unmeasured=dict(finished.unmeasured),
+        unmeasured={**finished.unmeasured, **_in_no_mean(finished, metric, places)},
     )
+
+
+def measured_sites(finished: Finished, metric: str) -> list[str]:
+    """Sites with held-out patients of whom a metric is defined; no other counts in a mean over sites."""
+
+    def is_defined(site: str) -> bool:
+        found = (single(metric, finished.scores(group, model, site)) for group, model in finished.runs)
+        return any(one is not None and np.isfinite(one.statistic(np.ones((1, one.num_patients)))[0]) for one in found)
+
+    return [site.name for site in finished.plan.sites if is_defined(site.name)]
+
+
+def _in_no_mean(finished: Finished, metric: str, places: Sequence[str]) -> dict[str, str]:
+    why = f"no held-out patients of whom {ALL_METRICS[metric].title} is defined, so it is in no mean over sites"
+    return {site.name: why for site in finished.plan.sites if places and site.name not in places}
 
 
 def headline_metrics(plan: ArmsPlan) -> tuple[str, ...]:
@@ -154,8 +179,7 @@ def _arms(plan: ArmsPlan) -> tuple[str, ...]:
     return (LOCAL, CENTRALISED, *plan.federated)
 
 
-def _values(finished: Finished, metric: str) -> Iterator[ArmValue]:
-    names = [site.name for site in finished.plan.sites]
+def _values(finished: Finished, metric: str, names: Sequence[str]) -> Iterator[ArmValue]:
     for arm in _arms(finished.plan):
         strata = {site: single(metric, finished.scores(*_model_at(arm, site), site)) for site in names}
         for site, stratum in strata.items():
@@ -178,9 +202,8 @@ def _value(arm: str, site: str | None, metric: str, one: Measured) -> Iterator[A
         )
 
 
-def _differences(finished: Finished, metric: str) -> Iterator[ArmDifference]:
+def _differences(finished: Finished, metric: str, names: Sequence[str]) -> Iterator[ArmDifference]:
     plan = finished.plan
-    names = [site.name for site in plan.sites]
 
     def strata(first: str, second: str) -> dict[str, Stratum | None]:
         return {
@@ -211,11 +234,11 @@ def _differences(finished: Finished, metric: str) -> Iterator[ArmDifference]:
             yield from _paired(arm, arm, "attacked", found)
 
 
-def _attacks(finished: Finished, metric: str) -> Iterator[AttackEffect]:
+def _attacks(finished: Finished, metric: str, names: Sequence[str]) -> Iterator[AttackEffect]:
     attack = finished.plan.attack
     if attack is None:
         return
-    honest = [site.name for site in finished.plan.sites if site.name not in attack.sites]
+    honest = [name for name in names if name not in attack.sites]
 
     def mean(group: str, model: Model) -> float | None:
         found = over_sites({site: single(metric, finished.scores(group, model, site)) for site in honest})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.system.words import counted
 from msfl_server.report.charts import format_value
 from msfl_server.research.arms.plan import CENTRALISED, FEDERATED, LOCAL
 from msfl_server.research.arms.results import ArmDifference, ArmsResult
@@ -36,7 +37,9 @@ def best_arm(results: ArmsResult) -> str | None:
 
 
 def gain(results: ArmsResult, one: ArmDifference) -> float:
-    """A difference as what is gained: above 0 where the first arm is better."""
+    """A difference as what is gained: above 0 where the first arm is better; 0 where it is shown as 0."""
+    if not float(format_value(results.metric, abs(one.difference))):
+        return 0.0
     return one.difference if results.higher_is_better else -one.difference
 
 
@@ -48,7 +51,7 @@ def _best(results: ArmsResult) -> Iterator[str]:
     name, here = ALL_METRICS[results.metric].title, results.value(arm, None)
     assert here is not None
     told = f"{arm_title(arm)} reaches {name} {_figure(results, here.value)} in the mean over "
-    told += f"{len(results.sites)} sites"
+    told += counted(len(results.measured_sites), "site")
     local, central = results.value(LOCAL, None), results.value(CENTRALISED, None)
     if local is not None:
         told += f"; the sites' own models, each trained on its own patients alone, {_figure(results, local.value)}"

@@ -168,9 +168,12 @@ def egger_test(studies: Studies) -> tuple[Egger | None, list[str]]:
         return None, [f"Egger's test takes {FEWEST} studies."]
     if np.ptp(studies.errors_S) <= 1e-6 * studies.errors_S.max():
         return None, ["Egger's test cannot be computed: all studies have the same standard error."]
-    found = linregress(precision_S, studies.effects_S * precision_S)
+    scaled_S = studies.effects_S * precision_S
+    found = linregress(precision_S, scaled_S)
     intercept, error = float(found.intercept), float(found.intercept_stderr)
-    p = 2 * float(stdtr(num - 2, -abs(intercept) / error)) if error > 0 else 1.0
+    if np.ptp(scaled_S - found.slope * precision_S) <= 1e-9 * np.abs(scaled_S).max():
+        return None, ["Egger's test cannot be computed: the studies lie on its line, and leave nothing to judge it by."]
+    p = 2 * float(stdtr(num - 2, -abs(intercept) / error))
     few = ["Egger's test of fewer than 10 studies finds little: a p above .05 is no proof of symmetry."]
     return Egger(intercept=intercept, standard_error=error, p=p), few if num < 10 else []
 

@@ -80,6 +80,11 @@ class _Row:
     def text(self, key: str) -> str:
         return self.cells[self.column_of[key]]
 
+    @property
+    def is_percent(self) -> bool:
+        """Whether the estimate has a percent sign."""
+        return self.has("estimate") and self.text("estimate").endswith("%")
+
     def fault(self, key: str, expected: str) -> InputError:
         found = self.text(key) or "nothing"
         return InputError(
@@ -88,6 +93,10 @@ class _Row:
 
     def number_of(self, key: str) -> float:
         text = self.text(key)
+        if text.endswith("%") and key != "estimate" and (key in ("events", "n") or not self.is_percent):
+            raise self.fault(
+                key, "no percent sign, as the estimate has none" if key not in ("events", "n") else "a count"
+            )
         try:
             value = float(text.removesuffix("%").strip())
         except ValueError:

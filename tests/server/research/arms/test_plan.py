@@ -24,7 +24,9 @@ from msfl_server.research.arms.plan import (
     site_in,
     why_not_pooled,
 )
+from msfl_server.research.arms.results import headline_metrics, results_of
 from msfl_server.research.arms.scores import RunScores, SiteScores, write_scores
+from msfl_server.research.arms.verdict import verdict
 from msfl_server.research.arms.work import share_caches
 from msfl_server.research.simulated_cohort import make_records
 from msfl_server.research.simulation.folder import sites_of_cohort
@@ -69,6 +71,21 @@ def test_each_arm_takes_the_same_number_of_steps_with_each_seed(tmp_path: Path) 
     without = [run for run in runs if run.group == "without"]
     assert {(run.site, run.arm) for run in without} == {("a", "fedavg"), ("b", "fedavg"), ("c", "fedavg")}
     assert all(run.site not in [site.name for site in run.members] for run in without)
+
+
+def test_an_attack_at_other_sites_is_another_run(tmp_path: Path) -> None:
+    attacked = [("a",), ("b",), ("a", "b"), ("b", "a"), tuple(f"site-{n}" for n in range(60))]
+    plans = [plan_of(tmp_path, num_seeds=1, attack=Attack(kind="scale", sites=sites)) for sites in attacked]
+    names = [next(run.name for run in plan.runs.values() if run.group == "attacked") for plan in plans]
+    assert names[2] == names[3] == "attacked/scale/a+b/fedavg/seed-7"
+    assert len(set(names)) == 4
+    assert max(len(part) for part in names[4].split("/")) <= 100
+
+
+def test_rounds_count_from_as_many_sites_on_as_a_strategy_needs(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, strategies=("fedavg", "median"))
+    assert {arm: study.rounds.quorum for arm, study in plan.federated.items()} == {"fedavg": 2, "median": 3}
+    check_plan(plan)
 
 
 def test_a_site_by_itself_is_under_no_rule_of_what_leaves() -> None:
@@ -131,6 +148,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"strategies": ("fedfoo",)}, "--strategies: .*fedfoo"),
     ({"attack": Attack(kind="nan", sites=("x",))}, "--attacked: .*x"),
     ({"attack": Attack(kind="nan", sites=("a", "b", "c"))}, "leave an honest one"),
+    ({"strategies": ("krum",)}, "--strategies: krum needs 5 sites or more, and there are 3"),
     ({"study": OUTCOME}, "--strategies fedavg: strategy: fedavg is for networks"),
     ({"study": OUTCOME, "strategies": (), "attack": Attack(kind="label-flip", sites=("a",))}, "lesion masks"),
     ({"study": OUTCOME, "strategies": (), "attack": Attack(kind="stale", sites=("a",))}, "network's weights"),
@@ -181,3 +199,22 @@ def test_figures_of_other_patients_than_in_other_arms_are_named(tmp_path: Path) 
     (read,) = found.scores("federated", ("fedavg", None, None), "a").values()
     assert read.patients == ("x", "y")
     assert np.array_equal(read.metrics["dsc"], [0.5, np.nan], equal_nan=True)
+
+
+def test_a_site_without_held_out_patients_is_in_no_mean_and_named(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, num_seeds=1, strategies=("fedavg",), attack=Attack(kind="scale", sites=("a",)))
+    for run in plan.runs.values():
+        folder = tmp_path / "out" / "runs" / run.name
+        folder.mkdir(parents=True)
+        figures = dict.fromkeys(headline_metrics(plan), np.array([0.5]))
+        scores = {site: SiteScores(("x",), figures) for site in ("a", "b")}
+        write_scores(folder, RunScores(3, {**scores, "c": SiteScores(())}))
+    found = results_of(read_finished(plan, tmp_path / "out"))
+    assert found.measured_sites == ("a", "b")
+    mean = found.value("fedavg", None)
+    assert mean is not None
+    assert mean.value == 0.5
+    assert found.attacks[0].attacked == 0.5
+    assert list(found.unmeasured) == ["c"]
+    assert "no held-out patients" in found.unmeasured["c"]
+    assert "in the mean over 2 sites" in verdict(found)[0]

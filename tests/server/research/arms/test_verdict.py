@@ -79,6 +79,14 @@ def test_where_plain_averaging_loses_site_difference_and_winner_are_named() -> N
     assert line.endswith("there fedbn (+0.020) wins.")
 
 
+def test_a_difference_that_is_shown_as_none_is_neither_gain_nor_loss() -> None:
+    found = [differ("fedavg", "b", -0.0001), differ("fedbn", "a", 0.0001), differ("fedbn", None, 0.0001, 0.2)]
+    told = verdict(results(differences=tuple(found)))
+    assert not [line for line in told if "loses" in line]
+    assert "0 of 1 sites are better off" in " ".join(told)
+    assert "taking part did not pay for these patients" in told[1]
+
+
 def test_where_no_strategy_wins_it_says_so_and_that_patients_are_too_few() -> None:
     found = [differ("fedavg", "b", -0.03, None), differ("fedbn", "b", -0.01, None)]
     lines = [line for line in verdict(results(differences=tuple(found))) if "loses" in line]

@@ -15,6 +15,7 @@ from tests.server.report.test_page import Page
 
 from msfl_server.cli.main import main as server
 from msfl_server.research.meta_analysis.analysis import Analysis, analyse
+from msfl_server.research.meta_analysis.charts import forest_chart
 from msfl_server.research.meta_analysis.table import Studies, read_studies
 
 EFFECTS = (0.61, 0.72, 0.66, 0.80, 0.58)
@@ -57,6 +58,16 @@ def test_eggers_test_is_least_squares_of_statsmodels():
     )
 
 
+@pytest.mark.parametrize("estimates", [(2.0, 3.0, 3.0), (1.0, 1.5, 2.5)])
+def test_no_eggers_test_of_studies_that_leave_no_residual(estimates):
+    told = np.array(estimates)  # errors in proportion: 0 but for rounding, or a line that is met
+    errors = told / 2.6123 if estimates[0] == 2.0 else 1 / (told * 3)
+    effects = told if estimates[0] == 2.0 else 0.4 + 2.0 * errors
+    found = analyse(Studies(tuple("abc"), effects, errors))
+    assert found.egger is None
+    assert "Egger's test cannot be computed: the studies lie on its line" in found.notes[0]
+
+
 def test_groups_are_compared_with_one_tau2_within_all():
     told = Studies(tuple("abcd"), np.array([1.0, 3.0, 6.0, 10.0]), np.ones(4), groups={"x": ("p", "p", "q", "q")})
     groups = analyse(told).subgroups["x"]
@@ -65,6 +76,13 @@ def test_groups_are_compared_with_one_tau2_within_all():
     assert groups.between_random.q == pytest.approx(7.2)
     alone = analyse(replace(told, groups={"x": tuple("pqrs")})).subgroups["x"]
     assert alone.between_random is None
+
+
+def test_names_are_drawn_as_they_are():
+    told = Studies(("US$ 5 and $\\frac$", "<b>&", "--> x"), np.array([0.5, 0.52, 0.49]), np.array([0.05, 0.06, 0.04]))
+    svg = forest_chart(analyse(told), "DSC", 2)
+    assert "\\frac" in svg
+    assert "<b>" not in svg
 
 
 def test_studies_that_agree_are_taken_as_fixed():
@@ -122,6 +140,8 @@ HEAD = "study\testimate\tse"
         (["study;estimate;se", "a;.5;.1"], "no tab-separated column study; its columns are separated by semicolons"),
         ([HEAD, "a\t.63\t.1", "b\t66\t2", "c\t71\t2"], "line 2: 0.63 is a share, and 66 on line 3 is not"),
         ([HEAD, "a\t63%\t2", "b\t66\t2"], "line 3, estimate: expected a percent sign too, as on line 2"),
+        ([HEAD, "a\t.5\t5%", "b\t.6\t4%"], "line 2, se: expected no percent sign, as the estimate has none"),
+        (["study\tmean\tsd\tn", "a\t.5\t.1\t9%", "b\t.6\t.1\t9"], "line 2, n: expected a count, found '9%'"),
         ([HEAD, "a\t.5\t.1\tx", "b\t.6\t.1"], "line 2: expected 3 cells as in the first line, found 4"),
         (["study\testimate\tlow\thigh", "a\t63\t.60\t.66", "b\t.6\t.5\t.7"], "line 2: the estimate 63 is not within"),
         (["study\testimate\tse\tlow\thigh", "a\t.6\t.01\t.5\t.7", "b\t.6\t.05\t.5\t.7"], "line 2: by standard_error"),
