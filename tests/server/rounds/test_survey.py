@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.attacks.deployed_site import Deployed, people, study_of, write_people
 from tests.conftest import tiny_settings
 from tests.extending.test_message_kind import deployed
 from tests.server.rounds.test_loop import Recorder
@@ -22,6 +23,7 @@ from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.config.survey_tables import EDSS, TABLES, bin_of
 from msfl_common.errors import RunError
+from msfl_common.feature_models import first_state
 from msfl_common.messages.figures import Figures, unpack_figures
 from msfl_common.messages.records import RoundTask, pack_task
 from msfl_common.messages.survey_layout import SurveyLayout
@@ -114,6 +116,29 @@ def test_new_numbers_count_in_the_budget(make: Callable[..., SiteConfig], tmp_pa
     table.write_text(table.read_text().replace("\t25\t", "\t65\t").replace("\t35\t", "\t65\t"))
     with pytest.raises(RunError, match="here: BUDGET_SPENT"):
         ask(site, tmp_path / "two", name="two")
+
+
+def test_a_study_of_the_same_patients_goes_on_after_a_survey(tmp_path: Path) -> None:
+    cases, policy = people(3, 40), {"allow": (*allowed_by_default(), "survey")}
+    write_people(tmp_path / "bids", cases)
+    for who in cases.patients:
+        image = tmp_path / "bids" / f"sub-{who}" / "anat" / f"sub-{who}_T1w.nii.gz"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.touch()
+    here = Deployed(tmp_path / "bids", study_of(kind="lda"), policy)
+    take_survey(deployed(here.site, here.study), {1: "here"}, here.study, tmp_path, Recorder())
+    here.ask(first_state(here.settings, 0))
+    assert [about.kind for about in read_budget(here.site.state).sets.values()] == ["metrics", "sums"]
+
+
+def test_a_mask_that_cannot_be_read_is_in_no_bin(make: Callable[..., SiteConfig], tmp_path: Path) -> None:
+    site = make()
+    mask = next(site.data[0].rglob("*mask.nii.gz"))
+    content = bytearray(mask.read_bytes())
+    content[40:60] = bytes(one ^ 255 for one in content[40:60])
+    mask.write_bytes(content)
+    found = ask(site, tmp_path / "out").together
+    assert (found["masks"]["T1w"], found["lesion_load"]["0 to below 1 ml"]) == (6, 6)
 
 
 MASKED = tiny_settings().model_copy(update={"secure_aggregation": SecureAggregation(method="masks")})
