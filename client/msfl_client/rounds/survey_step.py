@@ -45,7 +45,7 @@ def site_survey(gateway: Gateway, site: SiteConfig, task: RoundTask) -> Content:
     (all_patients,) = shown["patients"]
     if not all_patients:
         raise RefusedError(
-            Code.TOO_FEW_PATIENTS, f"{len(found.cells['patients'][0])} patients, at least {floor} needed"
+            Code.TOO_FEW_PATIENTS, f"{len(found.cells['patients'][0])} patients with images, at least {floor} needed"
         )
     arrays = {name: np.array(cells, dtype=np.float64) for name, cells in shown.items()}
     fewest = min(one for cells in shown.values() for one in cells if one)
