@@ -4,6 +4,7 @@ A survey's tables are fixed (`config.survey_tables`), and each number is rounded
 site's own policy, never of a study's: multiples of several floors would meet in one number. What is left are surveys at
 different times. So a number is told anew only where the patients behind it differ from those behind each number that
 was told for that cell before by nobody, or by as many as the floor, in either direction; else the last one is repeated.
+Where the number of all patients is repeated, so is each other: a larger one of a part would tell that somebody came.
 Patients are known by their names. Of those who are gone altogether, and of those who were never there, as many as there
 are of both may be the same, whose folders were renamed or put in another order: it has to hold if they are, too.
 
@@ -56,19 +57,22 @@ class Record:
         """The numbers to tell of these cells, by table, and the record with them.
 
         Args:
-            cells: the patients of each cell.
+            cells: the patients of each cell, those of all first.
             floor: of the site's policy.
         """
         numbers: dict[str, list[int]] = {}
         told = dict(self.told)
         here = _digests(patients for members in cells.values() for patients in members)
         there = frozenset().union(*(one.patients for numbers in self.told.values() for one in numbers))
+        is_held = False
         for table, members in cells.items():
             numbers[table] = []
             for place, patients in enumerate(members):
                 name = f"{table}/{place}"
-                told[name] = _with(told.get(name, ()), _digests([patients]), floor, here ^ there)
+                before, of = told.get(name, ()), _digests([patients])
+                told[name] = before if is_held and before else _with(before, of, floor, here ^ there)
                 numbers[table].append(told[name][-1].number)
+                is_held = is_held or (table == "patients" and told[name][-1].patients != of)
         is_new = any(len(one) > len(self.told.get(name, ())) for name, one in told.items())
         return numbers, Record(self.path, told, is_new)
 
