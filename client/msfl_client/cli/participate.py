@@ -82,7 +82,9 @@ def status(site: SitePath, as_json: Json = False) -> None:
     if not as_json:
         waiting = [*([waits] if waits else []), *(line for _, line in roster_lines(config.state))]
         spent = spent_lines(config.state, config.policy.max_epsilon)
-        for text in (*waiting, *spent, *(f"  {line}" for line in budget), *gain_lines(config)):
+        so_far = "" if budget else " (nothing so far)"
+        counted = f"  the budget counts what left with {config.state}{so_far}; another state folder begins with nothing"
+        for text in (*waiting, *spent, *(f"  {line}" for line in budget), counted, *gain_lines(config)):
             stdout_console(soft_wrap=True).print(text, markup=False, highlight=False)
     if pid is None and not (last is not None and last.is_last):
         raise typer.Exit(1)

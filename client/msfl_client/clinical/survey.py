@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -97,5 +98,5 @@ def _lesion_ml(mask: Path) -> float | None:
         image = nibabel.load(mask)
         voxel_ml = float(np.prod(image.header.get_zooms()[:3])) / 1000.0
         return float(np.count_nonzero(np.asarray(image.dataobj) > 0)) * voxel_ml
-    except (OSError, ValueError, EOFError, ImageFileError):
+    except (OSError, ValueError, EOFError, zlib.error, ImageFileError):
         return None

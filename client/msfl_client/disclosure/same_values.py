@@ -52,9 +52,11 @@ def _rows(about: About, known: Mapping[str, Values]) -> Iterator[tuple[str, Valu
 
 
 def _known(earlier: Iterable[About]) -> dict[str, dict[str, str]]:
-    """By key of a case, the values that it had last."""
+    """By key of a case, the values that it had last; a survey, which is of no inputs, tells none."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for one in earlier:
+        if not one.inputs:
+            continue
         for key, of in zip(one.keys, one.values, strict=True):
             found[key].update(zip(one.inputs, of, strict=True))
     return dict(found)

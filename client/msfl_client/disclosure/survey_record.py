@@ -4,6 +4,9 @@ A survey's tables are fixed (`config.survey_tables`), and each number is rounded
 site's own policy, never of a study's: multiples of several floors would meet in one number. What is left are surveys at
 different times. So a number is told anew only where the patients behind it differ from those behind each number that
 was told for that cell before by nobody, or by as many as the floor, in either direction; else the last one is repeated.
+Where the number of all patients is repeated, so is each other: a larger one of a part would tell that somebody came.
+Patients are known by their names. Of those who are gone altogether, and of those who were never there, as many as there
+are of both may be the same, whose folders were renamed or put in another order: it has to hold if they are, too.
 
 `survey/told.json` in the state folder holds, for each cell, the numbers told and digests of the patients behind them.
 It is written, to the disk, before anything leaves; `msfl-client reset-answers` does not forget it.
@@ -12,7 +15,7 @@ It is written, to the disk, before anything leaves; `msfl-client reset-answers` 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,17 +57,22 @@ class Record:
         """The numbers to tell of these cells, by table, and the record with them.
 
         Args:
-            cells: the patients of each cell.
+            cells: the patients of each cell, those of all first.
             floor: of the site's policy.
         """
         numbers: dict[str, list[int]] = {}
         told = dict(self.told)
+        here = _digests(patients for members in cells.values() for patients in members)
+        there = frozenset().union(*(one.patients for numbers in self.told.values() for one in numbers))
+        is_held = False
         for table, members in cells.items():
             numbers[table] = []
             for place, patients in enumerate(members):
                 name = f"{table}/{place}"
-                told[name] = _with(told.get(name, ()), frozenset(map(_digest, patients)), floor)
+                before, of = told.get(name, ()), _digests([patients])
+                told[name] = before if is_held and before else _with(before, of, floor, here ^ there)
                 numbers[table].append(told[name][-1].number)
+                is_held = is_held or (table == "patients" and told[name][-1].patients != of)
         is_new = any(len(one) > len(self.told.get(name, ())) for name, one in told.items())
         return numbers, Record(self.path, told, is_new)
 
@@ -98,14 +106,19 @@ def rounded(number: int, floor: int) -> int:
     return number // floor * floor
 
 
-def _with(before: tuple[Told, ...], patients: frozenset[str], floor: int) -> tuple[Told, ...]:
-    """What was told of a cell, what is told now at the end."""
+def _with(
+    before: tuple[Told, ...], patients: frozenset[str], floor: int, strangers: frozenset[str]
+) -> tuple[Told, ...]:
+    """What was told of a cell, what is told now at the end; `strangers` are of before or of now alone."""
     if (same := next((one for one in before if one.patients == patients), None)) is not None:
         return (*(one for one in before if one is not same), same)
-    if any(0 < len(more) < floor for one in before for more in (patients - one.patients, one.patients - patients)):
-        return before
+    for one in before:
+        more, fewer = patients - one.patients, one.patients - patients
+        renamed = min(len(more & strangers), len(fewer & strangers))
+        if any(0 < len(few) - same < floor for few in (more, fewer) for same in (0, renamed)):
+            return before
     return (*before, Told(number=rounded(len(patients), floor), patients=patients))
 
 
-def _digest(patient: str) -> str:
-    return hashlib.sha256(patient.encode()).hexdigest()[:16]
+def _digests(groups: Iterable[frozenset[str]]) -> frozenset[str]:
+    return frozenset(hashlib.sha256(one.encode()).hexdigest()[:16] for patients in groups for one in patients)

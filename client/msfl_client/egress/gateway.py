@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -69,6 +69,8 @@ class Gateway:
         sum: the masked sum in which alone the answer may leave; None in a plain study.
         spending: of an answer with noise, what it is written down with.
         cases: digest of the cases that the answer is of, where they are held to it; see `rounds.handlers`.
+        tells: digest of what the answer is made of, where one study may withhold more of it than another; empty where
+            none can.
     """
 
     policy: Policy
@@ -79,6 +81,7 @@ class Gateway:
     sum: SumAnswer | None = None
     spending: Spending | None = None
     cases: str = ""
+    tells: str = ""
 
     @property
     def sends_head(self) -> bool:
@@ -134,7 +137,7 @@ def release(
         check_masks(gateway, study, kind)
     claim_sum: Callable[[], None] | None = None
     if gateway.sum is not None and (kind in MASKED_AS or isinstance(outgoing, KeptValue)):
-        value = _value(gateway.sum, outgoing, kind, as_sum, num_patients, gateway.cases)
+        value = _value(gateway, gateway.sum, outgoing, kind, as_sum, num_patients)
         outgoing = masked = gateway.sum.hide(value)
         in_sum, claim_sum = _in_sum(gateway.sum, masked), partial(gateway.sum.claim, value, masked)
     assert not isinstance(outgoing, KeptValue)  # there is none without a sum
@@ -186,7 +189,12 @@ def check_masks(gateway: Gateway, study: StudyConfig, kind: str) -> None:
 
 
 def _value(
-    place: SumAnswer, outgoing: Outgoing | KeptValue, kind: str, as_sum: AsSum | None, num_patients: int, cases: str
+    gateway: Gateway,
+    place: SumAnswer,
+    outgoing: Outgoing | KeptValue,
+    kind: str,
+    as_sum: AsSum | None,
+    num_patients: int,
 ) -> KeptValue:
     """What leaves under masks, as numbers that add up."""
     if isinstance(outgoing, KeptValue):
@@ -196,7 +204,8 @@ def _value(
     assert isinstance(
         outgoing, ModelUpdate | ValidationMetrics | Moments | Residuals | Figures
     )  # the kinds that are masked
-    return place.made(kind, as_sum(), outgoing, outgoing.num_cases, num_patients, cases)
+    value = place.made(kind, as_sum(), outgoing, outgoing.num_cases, num_patients, gateway.cases)
+    return replace(value, facts=value.facts.model_copy(update={"tells": gateway.tells or value.facts.tells}))
 
 
 def _in_sum(place: SumAnswer, masked: Masked) -> InSum:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -18,13 +19,15 @@ from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.figures import Figures
 from msfl_common.messages.records import Content, RoundTask
 from msfl_common.messages.survey_layout import SurveyLayout
+from msfl_common.trust.signatures import canonical
 
 
 def site_survey(gateway: Gateway, site: SiteConfig, task: RoundTask) -> Content:
     """Counts and histograms of all the site's patients with images, the same whatever the study is of.
 
     Where answers are counted, what was told before is held to (`survey_record`), and new numbers are a measurement of
-    each patient in the budget of what the site gives out.
+    each patient in the budget of what the site gives out. Under masks, the same numbers are added up with the same
+    sites in all studies, whatever a study's floor withholds of them.
 
     Raises:
         RefusedError: too few patients, or the budget is spent.
@@ -36,12 +39,13 @@ def site_survey(gateway: Gateway, site: SiteConfig, task: RoundTask) -> Content:
         before = read_record(site.state)
         numbers, record = before.tell(found.cells, own_floor)
         gateway = _counted(gateway, site, task, found, record)
+    gateway = replace(gateway, tells=hashlib.sha256(canonical({"survey": numbers})).hexdigest())
     floor = floor_of(site.policy, task.study)
     shown = {name: [one if one >= floor else 0 for one in cells] for name, cells in numbers.items()}
     (all_patients,) = shown["patients"]
     if not all_patients:
         raise RefusedError(
-            Code.TOO_FEW_PATIENTS, f"{len(found.cells['patients'][0])} patients, at least {floor} needed"
+            Code.TOO_FEW_PATIENTS, f"{len(found.cells['patients'][0])} patients with images, at least {floor} needed"
         )
     arrays = {name: np.array(cells, dtype=np.float64) for name, cells in shown.items()}
     fewest = min(one for cells in shown.values() for one in cells if one)

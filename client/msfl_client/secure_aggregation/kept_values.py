@@ -36,6 +36,7 @@ class Facts(Frozen):
     num_patients: int = Field(description="fewest patients behind any figure in it")
     cases: str = Field("", description="digest of the cases that it is of; empty where they are held to nothing")
     tells: str = Field("", description="digest of what it tells of patients: of all but the seconds it took")
+    parts: tuple[Hex32, ...] = Field((), description="of numbers that sums of other studies may have in common with it")
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ coordinator's receipts for the ledger alone, which come with its requests.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -35,7 +37,12 @@ class Register(Frozen):
     sent: dict[Hex32, Hex32] = Field(default_factory=dict, description="digest of a sum's context to the payload's")
     opened: dict[Hex32, Hex32] = Field(default_factory=dict, description="digest of a request to the opening's")
     tells: dict[Hex32, Hex32] = Field(default_factory=dict, description="digest of a sum's context to the value's")
-    summed: dict[Hex32, Hex32] = Field(default_factory=dict, description="digest of a value to its sum's sites'")
+    parts: dict[Hex32, tuple[Hex32, ...]] = Field(
+        default_factory=dict, description="digest of a sum's context to those of numbers in the value"
+    )
+    summed: dict[Hex32, Hex32] = Field(
+        default_factory=dict, description="digest of a value, or number, to its sum's sites'"
+    )
 
 
 class Mark(Frozen):
@@ -82,8 +89,10 @@ class Registers:
             raise RefusedError(Code.NO_MASK_KEY, detail)
         return register
 
-    def sends(self, register: Register, context: str, payload: str, tells: str = "") -> None:
-        """Write down that a value leaves in a sum, before it does; `tells` is the digest of what it tells.
+    def sends(
+        self, register: Register, context: str, payload: str, tells: str = "", parts: tuple[str, ...] = ()
+    ) -> None:
+        """Write down that a value leaves in a sum, before it does; `tells` and `parts` are of what it tells.
 
         Raises:
             RefusedError: another value has left under these masks.
@@ -94,8 +103,13 @@ class Registers:
             return
         if earlier is not None:
             raise RefusedError(Code.ANSWERED, f"another value has left for the sum {context}, under the same masks")
-        known = {context: tells} if tells else {}
-        self._write(register, sent={**register.sent, context: payload}, tells={**register.tells, **known})
+        known, numbers = {context: tells} if tells else {}, {context: parts} if parts else {}
+        self._write(
+            register,
+            sent={**register.sent, context: payload},
+            tells={**register.tells, **known},
+            parts={**register.parts, **numbers},
+        )
 
     def opens(self, register: Register, request: str, opening: str, summed: dict[str, str]) -> None:
         """Write down that a request's sum is opened, before any share of it leaves; the caller has checked it.
@@ -121,10 +135,10 @@ class Registers:
         except ValidationError:
             found = Register()
         number = max(found.number, mark.number if mark else 0)
-        kept: dict[str, dict[str, str]] = {} if keep_opened else {"opened": {}, "summed": {}}
-        self._write(found.model_copy(update={"number": number, **kept}), sent={}, tells={})
+        kept: dict[str, dict[str, Any]] = {} if keep_opened else {"opened": {}, "summed": {}}
+        self._write(found.model_copy(update={"number": number, **kept}), sent={}, tells={}, parts={})
 
-    def _write(self, register: Register, **changes: dict[str, str]) -> None:
+    def _write(self, register: Register, **changes: Mapping[str, Any]) -> None:
         raw = self._raw()
         previous = hashlib.sha256(raw).hexdigest() if raw else ""
         after = register.model_copy(update={"number": register.number + 1, "previous": previous, **changes})

@@ -6,7 +6,7 @@ Whatever it refuses, it refuses before anything is computed, and writes down wha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -135,13 +135,13 @@ class SiteMasks:
             raise _bad("this request's sum was opened already; it is not added up once more")
         return keys
 
-    def expect_same_sites(self, roster: Roster, context: Context, tells: str) -> None:
+    def expect_same_sites(self, roster: Roster, context: Context, tells: Collection[str]) -> None:
         """See that a value that was opened before, in any round or study, is added up with the same sites again.
 
         Args:
             roster: of the sum.
             context: of the sum.
-            tells: digest of what the value tells; empty where it is not known.
+            tells: digests of what the value tells, and of numbers in it; empty where that is not known.
 
         Raises:
             RefusedError: it is to be added up with others, or the register of another study was set back.
@@ -149,8 +149,8 @@ class SiteMasks:
         if context.digest.hex() not in self.registers.read().sent:
             self._expect_summed_with(tells, _sites(roster, context.asked))
 
-    def _expect_summed_with(self, tells: str, sites: str) -> None:
-        """See that in no study a value was opened in a sum of other sites."""
+    def _expect_summed_with(self, tells: Collection[str], sites: str) -> None:
+        """See that in no study a value, or a number of it, was opened in a sum of other sites."""
         others = () if self.confirms else self.folder.parent.glob("*")
         for folder in sorted({*others, self.folder}):
             try:
@@ -164,7 +164,7 @@ class SiteMasks:
                     "or, agreed with the privacy officer, forget it with `msfl-client reset-answers SITE.yaml "
                     f"{folder.name}`",
                 ) from None
-            if register.summed.get(tells, sites) != sites:
+            if any(register.summed.get(one, sites) != sites for one in tells):
                 raise _bad(_OTHER_SITES)
 
     def open(self, opening: Opening) -> Shares:
@@ -186,12 +186,13 @@ class SiteMasks:
         mine = next((head.payload for head in opening.heads if head.site == self.site.name), None)
         if mine is not None and mine != register.sent.get(opening.context.digest.hex()):
             raise _bad("the value in the sum is not the one that this site has sent")
-        tells = register.tells.get(opening.context.digest.hex())
-        summed = {} if tells is None else {tells: _sites(keys.roster, opening.members)}
-        if tells is not None:
-            self._expect_summed_with(tells, summed[tells])
+        context = opening.context.digest.hex()
+        tells = {*filter(None, [register.tells.get(context)]), *register.parts.get(context, ())}
+        sites = _sites(keys.roster, opening.members)
+        if tells:
+            self._expect_summed_with(tells, sites)
         # before shares are kept to be sent
-        self.registers.opens(register, opening.context.request, opening.digest, summed)
+        self.registers.opens(register, opening.context.request, opening.digest, dict.fromkeys(tells, sites))
         shares = keys.shares_for(opening)
         keep_shares(self.folder, opening, shares)
         return shares

@@ -15,7 +15,7 @@ from msfl_common.errors import Code, RefusedError, UpdateError
 from msfl_common.messages.outgoing import Masked
 from msfl_common.secure_aggregation.context import Context
 from msfl_common.secure_aggregation.layout import Layout
-from msfl_common.secure_aggregation.ring import SUMS, UPDATES, Words
+from msfl_common.secure_aggregation.ring import SUMS, UPDATES, Ring, Words
 from msfl_common.secure_aggregation.roster import Roster
 from msfl_common.secure_aggregation.site import MaskKeys
 
@@ -71,6 +71,7 @@ class SumAnswer:
             num_cases=num_cases,
             num_patients=num_patients,
             tells=_digest(words, layout.seconds_at),
+            parts=_parts(layout.ring, words) if kind == "harmonization_sums" else (),
             cases=cases,
         )
         return KeptValue(facts, words)
@@ -81,7 +82,7 @@ class SumAnswer:
         Raises:
             RefusedError: what it tells was opened already, in a sum of other sites.
         """
-        self.masks.expect_same_sites(self.keys.roster, self.context, value.facts.tells)
+        self.masks.expect_same_sites(self.keys.roster, self.context, (value.facts.tells, *value.facts.parts))
         hidden = self.keys.hide(self.context, _RINGS[value.facts.bits], value.words)
         return Masked(value.facts.kind, hidden, value.facts.num_cases)
 
@@ -96,7 +97,7 @@ class SumAnswer:
         if self.kept() is None:
             keep_value(self.masks.folder, self.purpose, value)
         head = masked.hidden.head
-        registers.sends(registers.read(), self.context.digest.hex(), head.payload, value.facts.tells)
+        registers.sends(registers.read(), self.context.digest.hex(), head.payload, value.facts.tells, value.facts.parts)
 
 
 def expect_sum(masks: SiteMasks, context: Context, request: str, purpose: str) -> SumAnswer:
@@ -112,6 +113,12 @@ def expect_sum(masks: SiteMasks, context: Context, request: str, purpose: str) -
         RefusedError: see `SiteMasks.expect`.
     """
     return SumAnswer(masks, masks.expect(context, request), context, purpose)
+
+
+def _parts(ring: Ring, words: Words) -> tuple[str, ...]:
+    """SHA-256 of each number that no other sum has by chance; of a harmonization's, whose features a study chooses."""
+    fractions = np.flatnonzero(ring.decode(words) % 1)
+    return tuple(sorted({hashlib.sha256(words[:, place].tobytes()).hexdigest() for place in fractions}))
 
 
 def _digest(words: Words, seconds_at: int | None) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from msfl_common.config.classification import Split
-from msfl_common.config.message_kinds import REFERENCE, TEST, VALIDATION, Request, is_once
+from msfl_common.config.message_kinds import REFERENCE, SURVEY, TEST, VALIDATION, Request, is_once
 from msfl_common.config.spelling import NAME
 from msfl_common.config.stages import Stage, chosen_by, stages_of, study_at
 from msfl_common.config.study import StudyConfig, parse_study
@@ -323,11 +323,13 @@ def purpose_of(asked: Request, task: RoundTask) -> str | None:
 def request_sha256(purpose: str, task: RoundTask, request: RecordDict) -> str:
     """Digest of all that an answer follows from; how long is waited for whom is not part of it.
 
-    Only training looks at the number of rounds: its rate falls over all of them.
+    Only training looks at the number of rounds: its rate falls over all of them. A survey looks at no settings but the
+    fewest patients, so that a study that is changed by what it told may be surveyed again.
     """
     number = 0 if is_once(purpose) else task.round
     num_rounds = task.settings.rounds.num_rounds if purpose == "train" else 0
-    settings = task.study.model_dump_json(exclude={"rounds", "segmentation"})
+    of_survey = {"name", "min_patients"} if purpose == SURVEY else None
+    settings = task.study.model_dump_json(include=of_survey, exclude={"rounds", "segmentation"})
     said = [purpose, task.stage, number, num_rounds, task.threshold, settings, payload_sha256(request)]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 

@@ -47,7 +47,9 @@ def test_a_roster_is_shown_confirmed_and_written_down(tmp_path: Path, site: Path
     words = " ".join(words_of(roster.digest))
     assert words in text
     assert roster.digest in text
-    assert "waits for a person here" in run("status", site).stdout
+    said = run("status", site).stdout
+    assert "waits for a person here" in said
+    assert f"what left with {site / 'state'} (nothing so far); another state folder begins with nothing" in said
     assert json.loads(run("status", site, "--json").stdout)["rosters_to_confirm"] == ["pilot"]
     done = run("roster", site, "--confirm", words.upper())
     assert (done.returncode, "is confirmed" in done.stdout) == (0, True)

@@ -80,3 +80,11 @@ def test_two_columns_of_yes_and_no_are_two_unless_the_same_cases_have_them() -> 
         "age",
         "treated",
     )
+
+
+def test_a_survey_before_tells_no_values_and_stands_in_nobodys_way() -> None:
+    patients = tuple(f"p{number}" for number in range(60))
+    survey = About("metrics", FIRST.keys, patients, (0,) * 60)
+    assert as_known(FIRST, [survey]) == FIRST
+    renamed = replace(FIRST, inputs=("age_years", "gender", "score"))
+    assert as_known(renamed, [survey, FIRST]) == FIRST

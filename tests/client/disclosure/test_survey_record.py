@@ -42,6 +42,28 @@ def test_patients_who_trickle_in_are_held_against_every_number_told_before(tmp_p
     assert told(tmp_path, people(10), people(15), people(11), people(10)) == [10, 15, 15, 10]
 
 
+def test_patients_whose_folders_were_renamed_are_nobody_new(tmp_path: Path) -> None:
+    """Of 14 under other names, or in folders of another order, a fifteenth is in no difference either."""
+    renamed = {number: frozenset(f"data-1_{one}" for one in people(number)) for number in (14, 15, 19)}
+    assert told(tmp_path / "comes", people(14), renamed[15], renamed[14]) == [10, 10, 10]
+    assert told(tmp_path / "goes", people(15), renamed[14]) == [15, 15]
+    assert told(tmp_path / "many", people(14), renamed[19]) == [10, 15]
+    assert told(tmp_path / "back", people(14), renamed[14], people(15)) == [10, 10, 10]
+
+
+def test_no_part_grows_beyond_all(tmp_path: Path) -> None:
+    """With all of 15 still told as 10, an age known of 15 would tell of the one who came."""
+
+    def survey(everyone: frozenset[str], aged: frozenset[str]) -> dict[str, list[int]]:
+        numbers, record = read_record(tmp_path).tell({"patients": [everyone], "age": [aged]}, FLOOR)
+        record.keep()
+        return numbers
+
+    assert survey(people(14), frozenset()) == {"patients": [10], "age": [0]}
+    assert survey(people(15), people(15)) == {"patients": [10], "age": [0]}
+    assert survey(people(19), people(17)) == {"patients": [15], "age": [15]}
+
+
 def test_no_other_floor_narrows_a_number(tmp_path: Path) -> None:
     """Multiples of 5, 6 and 7 would meet in one number: that of the same people stays as it was told."""
     for floor in (5, 6, 7, 8):

@@ -13,7 +13,8 @@ from msfl_client.secure_aggregation.kept_values import FOLDER, Facts, KeptValue,
 from msfl_client.secure_aggregation.site_masks import answer_anew
 from msfl_client.secure_aggregation.sum_answer import SumAnswer, expect_sum
 from msfl_common.errors import Code, RefusedError
-from msfl_common.messages.layouts import Layout, update_layout
+from msfl_common.harmonization import Moments
+from msfl_common.messages.layouts import Layout, _MomentsLayout, update_layout
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import Weights
 from msfl_common.secure_aggregation.context import Context
@@ -137,3 +138,29 @@ def test_another_study_on_the_same_patients_does_not_take_a_site_out(tmp_path: P
         ask_round(second, 5, NAMES)
     answer_anew(site_at(tmp_path, "bern"), STUDY.name)
     ask_round(second, 5, NAMES)
+
+
+def ask_moments(members: Members, num_features: int, asked: tuple[str, ...]) -> None:
+    """First sums of so many features and two covariates, of the same patients in every study."""
+    layout = _MomentsLayout(2, num_features)
+    context = members.context(f"{num_features:064x}", asked=asked)
+    summed = MaskedSum(members.roster, context, layout.ring, layout.length)
+    for name in asked:
+        cross_QP = np.random.default_rng(NAMES.index(name)).normal(size=(2, 3))[:, :num_features]
+        here = expect_sum(members[name], context, context.request, "final-moments")
+        made = here.made("harmonization_sums", layout, Moments(10, 1, np.eye(2), cross_QP), 10, 9)
+        hidden = here.hide(made)
+        here.claim(made, hidden)
+        summed.take(name, hidden.hidden)
+    for name in asked:
+        members[name].open(summed.opening(name))
+
+
+def test_a_study_of_fewer_features_does_not_take_a_site_out_of_a_harmonization(tmp_path: Path) -> None:
+    """The features that two studies share have the same sums in both."""
+    study = masked(STUDY, min_sites=2)
+    ask_moments(members_at(tmp_path, study), 3, NAMES)
+    second = members_at(tmp_path, study.model_copy(update={"name": "second"}))
+    with pytest.raises(RefusedError, match="would differ by the value of whoever came or went"):
+        ask_moments(second, 2, NAMES[:2])
+    ask_moments(second, 2, NAMES)

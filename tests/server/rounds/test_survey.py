@@ -9,19 +9,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.attacks.deployed_site import Deployed, people, study_of, write_people
+from tests.client.secure_aggregation.members import REQUEST, members_at
 from tests.conftest import tiny_settings
 from tests.extending.test_message_kind import deployed
 from tests.server.rounds.test_loop import Recorder
 
 from msfl_client.disclosure.budget import read_budget
+from msfl_client.egress.gateway import Gateway
 from msfl_client.egress.ledger import LEDGER_FILE, read
 from msfl_client.rounds.app import build_app
+from msfl_client.rounds.survey_step import site_survey
+from msfl_client.secure_aggregation.sum_answer import expect_sum
 from msfl_common.config.message_kinds import allowed_by_default
 from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.config.survey_tables import EDSS, TABLES, bin_of
 from msfl_common.errors import RunError
+from msfl_common.feature_models import first_state
 from msfl_common.messages.figures import Figures, unpack_figures
 from msfl_common.messages.records import RoundTask, pack_task
 from msfl_common.messages.survey_layout import SurveyLayout
@@ -96,6 +102,14 @@ def test_another_study_with_other_criteria_gets_the_same_numbers(
     assert larger["age"] == dict.fromkeys(larger["age"], 0)
 
 
+def test_a_study_that_changed_since_is_surveyed_again(make: Callable[..., SiteConfig], tmp_path: Path) -> None:
+    """Counts are what a study is planned with: they answer the same question whatever became of its settings."""
+    site = make()
+    first = ask(site, tmp_path / "one")
+    inputs = tiny_settings().inputs.model_copy(update={"contrasts": ("FLAIR",)})
+    assert ask(site, tmp_path / "one", inputs=inputs).together == first.together
+
+
 def test_a_patient_who_came_since_is_in_no_difference(make: Callable[..., SiteConfig], tmp_path: Path) -> None:
     site = make()
     first = ask(site, tmp_path / "one")
@@ -114,6 +128,29 @@ def test_new_numbers_count_in_the_budget(make: Callable[..., SiteConfig], tmp_pa
     table.write_text(table.read_text().replace("\t25\t", "\t65\t").replace("\t35\t", "\t65\t"))
     with pytest.raises(RunError, match="here: BUDGET_SPENT"):
         ask(site, tmp_path / "two", name="two")
+
+
+def test_a_study_of_the_same_patients_goes_on_after_a_survey(tmp_path: Path) -> None:
+    cases, policy = people(3, 40), {"allow": (*allowed_by_default(), "survey")}
+    write_people(tmp_path / "bids", cases)
+    for who in cases.patients:
+        image = tmp_path / "bids" / f"sub-{who}" / "anat" / f"sub-{who}_T1w.nii.gz"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.touch()
+    here = Deployed(tmp_path / "bids", study_of(kind="lda"), policy)
+    take_survey(deployed(here.site, here.study), {1: "here"}, here.study, tmp_path, Recorder())
+    here.ask(first_state(here.settings, 0))
+    assert [about.kind for about in read_budget(here.site.state).sets.values()] == ["metrics", "sums"]
+
+
+def test_a_mask_that_cannot_be_read_is_in_no_bin(make: Callable[..., SiteConfig], tmp_path: Path) -> None:
+    site = make()
+    mask = next(site.data[0].rglob("*mask.nii.gz"))
+    content = bytearray(mask.read_bytes())
+    content[40:60] = bytes(one ^ 255 for one in content[40:60])
+    mask.write_bytes(content)
+    found = ask(site, tmp_path / "out").together
+    assert (found["masks"]["T1w"], found["lesion_load"]["0 to below 1 ml"]) == (6, 6)
 
 
 MASKED = tiny_settings().model_copy(update={"secure_aggregation": SecureAggregation(method="masks")})
@@ -147,6 +184,27 @@ def test_under_masks_the_sum_alone_is_seen(make: Callable[..., SiteConfig], tmp_
     assert "no site's own counts are known" in notes_of(masked)[1]
     kinds = [line.kind for line in read(sites[0].state / LEDGER_FILE)]
     assert kinds == ["survey", "mask_key", "node_facts", "masked_sums", "unmask_shares"]
+
+
+def test_a_study_that_withholds_more_does_not_take_a_site_out_of_the_sum(
+    make: Callable[..., SiteConfig], tmp_path: Path
+) -> None:
+    """Sums of all and of all but one, with another floor, would differ by the last one's counts."""
+    site = make()
+
+    def told_of(name: str, min_patients: int) -> set[str]:
+        settings = SecureAggregation(method="masks", min_sites=2)
+        changes = {"name": name, "min_patients": min_patients, "secure_aggregation": settings}
+        study = MASKED.model_copy(update=changes)
+        members = members_at(tmp_path, study)
+        place = expect_sum(members["bern"], members.context(), REQUEST, "final-survey")
+        gateway = Gateway(site.policy, tmp_path / "ledger.jsonl", sum=place)
+        site_survey(gateway, site, RoundTask(study, 1))
+        return set(members["bern"].registers.read().tells.values())
+
+    first = told_of("one", 2)
+    assert len(first) == 1
+    assert told_of("two", 3) == first
 
 
 def test_sums_under_masks_are_those_of_the_plain_counts() -> None:
