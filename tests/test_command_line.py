@@ -44,6 +44,8 @@ STANDARD = {"--help", "-h", "--quiet", "-q", "--verbose", "-v", "--debug", "--js
 # What each option means, in both programs.
 MEANINGS = {
     "--confirm": "the words of a roster that a person confirms",
+    "--attack": "what attacked sites do",
+    "--attacked": "which sites are attacked",
     "--authority": "whose models are taken, by certificate or fingerprint",
     "--backend": "where virtual sites run",
     "--ca-key": "the authority's key",
@@ -100,10 +102,12 @@ MEANINGS = {
     "--rules": "what series of certain names are",
     "--search": "a search of hyperparameters",
     "--seed": "the seed",
+    "--seeds": "number of repetitions",
     "--set": "a setting in the place of the file's",
     "--site": "a site's file",
     "--sites": "number of sites",
     "--spacing": "voxel size",
+    "--strategies": "federated arms",
     "--start-from": "what a deep model starts from",
     "--study": "the study's file",
     "--table": "a table of features",
@@ -118,7 +122,7 @@ MEANINGS = {
 }
 PLACES = {
     "BIDS", "COHORT_DIR", "DICOM", "KEY_FILE", "KIT.zip", "NAME", "RUN_DIR", "SITE.yaml", "SITE_DIR", "SITE_NAME",
-    "STUDY", "STUDY.yaml", "STUDY_DIR", "STUDY_NAME", "TABLE.tsv",
+    "STUDY", "STUDY.yaml", "STUDY.yaml|RUN_DIR", "STUDY_DIR", "STUDY_NAME", "TABLE.tsv",
 }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def compare(
         typer.Option(min=1, max=100, metavar="NUMBER", help="Repetitions, with the study's seed and those after it."),
     ] = 1,
     leave_one_out: Annotated[
-        bool, typer.Option("--leave-one-out", help="Also train without each site, and measure that model there.")
+        bool, typer.Option("--leave-one-site-out", help="Also train without each site, and measure that model there.")
     ] = False,
     attack: Annotated[
         AttackName | None,
@@ -83,7 +83,7 @@ def compare(
     attacked: Annotated[
         str | None, typer.Option(metavar="SITES", help="With --attack: the attacked sites, separated by commas.")
     ] = None,
-    jobs: Annotated[
+    workers: Annotated[
         int | None,
         typer.Option(min=1, metavar="NUMBER", help="Runs at the same time; without it, as cores and memory allow."),
     ] = None,
@@ -108,8 +108,8 @@ def compare(
     if first.is_dir():
         options = {
             "--cohort": cohort, "--site": site, "--output": out, "--strategies": strategies, "--attack": attack,
-            "--attacked": attacked, "--jobs": jobs, "--tracking-uri": tracking_uri, "--set": assignments,
-            "--leave-one-out": leave_one_out or None, "--seeds": None if seeds == 1 else seeds,
+            "--attacked": attacked, "--workers": workers, "--tracking-uri": tracking_uri, "--set": assignments,
+            "--leave-one-site-out": leave_one_out or None, "--seeds": None if seeds == 1 else seeds,
         }  # fmt: skip
         _compare_runs(first, second, [name for name, value in options.items() if value], as_json)
         return
@@ -129,7 +129,7 @@ def compare(
             leave_one_out=leave_one_out,
             attack=attack.value if attack is not None else None,
             attacked=attacked,
-            jobs=jobs,
+            jobs=workers,
             tracking_uri=tracking_uri,
         ),
         as_json,

@@ -64,17 +64,17 @@ def _check_own_models(study: StudyConfig) -> None:
 def _check_leave_one_out(plan: ArmsPlan) -> None:
     if plan.study.harmonization.method != "none":
         raise InputError(
-            "--leave-one-out: a site that is left out has no part in the harmonization; use `msfl-server "
+            "--leave-one-site-out: a site that is left out has no part in the harmonization; use `msfl-server "
             "cross-validate --leave-one-site-out`, which hands it the reference"
         )
     if plan.shared_arm is None:
-        raise InputError("--leave-one-out: no strategy here leaves a whole model; name one such as fedavg")
+        raise InputError("--leave-one-site-out: no strategy here leaves a whole model; name one such as fedavg")
     for site in plan.sites:
         others = [one.name for one in plan.sites if one != site]
         try:
             check_sites(plan.federated[plan.shared_arm], others)
         except InputError as error:
-            raise InputError(f"--leave-one-out: without {site.name}, {error}") from None
+            raise InputError(f"--leave-one-site-out: without {site.name}, {error}") from None
 
 
 def _check_attack(plan: ArmsPlan, attack: Attack) -> None:

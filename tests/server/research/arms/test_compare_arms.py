@@ -36,7 +36,16 @@ rounds: {num_rounds: 3, quorum: 2}
 
 def compare(base: Path, *more: object) -> CompletedProcess[str]:
     return run_main(
-        main, "compare", base / "study.yaml", "--cohort", base / "cohort", "--output", base / "out", "--jobs", 1, *more
+        main,
+        "compare",
+        base / "study.yaml",
+        "--cohort",
+        base / "cohort",
+        "--output",
+        base / "out",
+        "--workers",
+        1,
+        *more,
     )
 
 
