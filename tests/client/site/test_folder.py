@@ -73,6 +73,7 @@ def test_commands_to_type_are_quoted_and_take_the_folder(tmp_path: Path, data: P
     assert load_site(folder) == load_site(folder / "site.yaml")
     status = msfl_client("status", folder)
     assert (status.returncode, status.stderr) == (1, "")
-    started, kit = status.stdout.splitlines()
+    started, kit, budget = status.stdout.splitlines()
     assert started == f"a: not running; start it with `msfl-client start '{folder}'`"
     assert kit.startswith(f"{folder / 'kit'}: no joining kit; ")
+    assert str(folder / "state") in budget
