@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 
 from msfl_client.clinical.observations import imaged_visits
 from msfl_client.clinical.records import read_clinical
 from msfl_client.clinical.visits import Patient
 from msfl_client.data.bids import Case, find_cases, patient_key
+from msfl_client.imaging.geometry import spacing_mm
+from msfl_client.imaging.volumes import read_volume
 from msfl_common.config.contrasts import CONTRASTS
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.survey_tables import AGE_YEARS, EDSS, LESION_ML, MOST_VISITS, SETS, TABLES, bin_of
+from msfl_common.errors import CaseError
 
 Cells = dict[str, tuple[frozenset[str], ...]]  # by table, the patients of each of its cells
 
@@ -95,8 +95,8 @@ def _count_record(members: Mapping[str, Sequence[set[str]]], patient: str, recor
 def _lesion_ml(mask: Path) -> float | None:
     """Volume of a mask, ml; None of one that cannot be read: `msfl-client check` says why."""
     try:
-        image = nibabel.load(mask)
-        voxel_ml = float(np.prod(image.header.get_zooms()[:3])) / 1000.0
-        return float(np.count_nonzero(np.asarray(image.dataobj) > 0)) * voxel_ml
-    except (OSError, ValueError, EOFError, zlib.error, ImageFileError):
+        volume = read_volume(mask)
+    except (CaseError, OSError):
         return None
+    voxel_ml = float(np.prod(spacing_mm(volume.affine))) / 1000.0
+    return float(np.count_nonzero(volume.voxels_IJK > 0)) * voxel_ml

@@ -10,8 +10,8 @@ Nor is anything answered of other cases than before: what differs between two an
 patients who came or went. A study's cases are those of its first answer; `STAGE.cases` holds their digest.
 
 `answers/STUDY/STAGE-PURPOSE.json` in the state folder maps the rounds to the SHA-256 of the request; what happens once
-in a study, in its last stage, has no stage in the file's name. It is looked into before anything is computed, and
-written, to the disk, before anything leaves; where that cannot be done, nothing does.
+in a study, and the test of its last stage, have no stage in the file's name. It is looked into before anything is
+computed, and written, to the disk, before anything leaves; where that cannot be done, nothing does.
 """
 
 from __future__ import annotations

@@ -94,6 +94,11 @@ class Plan(Generic[Batch]):
     sum_type: torch.dtype = torch.float64
     influence: Influence | None = None
 
+    @property
+    def sums_in(self) -> torch.dtype:
+        """`sum_type`, where the device has it: Apple's GPUs have no float64."""
+        return torch.float32 if self.device.type == "mps" else self.sum_type
+
 
 def run_steps(plan: Plan[Batch], batches: Iterable[Batch], round_number: int, on_step: OnStep) -> float:
     """Train in place for one round; returns the mean loss, without what a strategy adds to it.
@@ -109,7 +114,7 @@ def run_steps(plan: Plan[Batch], batches: Iterable[Batch], round_number: int, on
     """
     # bfloat16 reaches as far as float32 and needs no scaling.
     scaler = torch.amp.GradScaler(enabled=mixed_precision(plan.device) is torch.float16)
-    total = torch.zeros((), dtype=plan.sum_type, device=plan.device)
+    total = torch.zeros((), dtype=plan.sums_in, device=plan.device)
     for step, batch in enumerate(batches, start=1):
         rate = plan.rate(step)
         influence = plan.influence.at(step, plan.num_steps, rate) if plan.influence else None
@@ -144,7 +149,7 @@ def mean_loss(plan: Plan[Batch], batches: Iterable[Batch]) -> torch.Tensor:
         for piece in plan.pieces(batch):
             with torch.autocast(plan.device.type, dtype=precision, enabled=precision is not None):
                 output = piece.forward()
-            parts.append(piece.loss(output).double() * piece.share)
+            parts.append(piece.loss(output).to(plan.sums_in) * piece.share)
         losses.append(torch.stack(parts).sum())
     plan.network.train()
     return torch.stack(losses).mean()

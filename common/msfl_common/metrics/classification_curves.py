@@ -6,9 +6,8 @@ Groups of several sites are put together by their mean scores; those in one cell
 one. Inside a group nothing is known of the order, so outcomes count as evenly mixed: the ROC curve is straight there
 and its area takes half of each pair. An area from groups is therefore a little nearer to chance than one from cases. On
 simulated sites of 60, 100 and 250 cases (10 to 50% positive, groups of five or more) AUROC was 0.003 lower and within
-0.013, AUPRC 0.01 to 0.04 lower;
-at three sites of 15 cases, where a group is a third of a site, 0.03 and 0.05 to 0.18 lower. The sites' own figures are
-exact within each site; these say how all cases compare.
+0.013, AUPRC 0.01 to 0.04 lower; at three sites of 15 cases, where a group is a third of a site, 0.03 and 0.05 to 0.18
+lower. The sites' own figures are exact within each site; these say how all cases compare.
 """
 
 from __future__ import annotations

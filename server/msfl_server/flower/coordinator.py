@@ -69,7 +69,7 @@ class Coordinator:
         elsewhere = environment_without(self._server.mlflow_login)
         self._link = Child(settings.arguments(), folder.logs / "superlink.log", elsewhere)
         process, log = ("survey_process", "survey.log") if surveys else ("server_process", "run.log")
-        self._run_log = folder.logs / log
+        self._run_log, self._run_fails = folder.logs / log, "no survey" if surveys else "the run cannot continue"
         self._run = Child(python_command(f"msfl_server.flower.{process}", folder.root), self._run_log)
         self._mlflow = None
         if self._server.mlflow is None and not surveys:
@@ -116,7 +116,7 @@ class Coordinator:
                 if code == 0:
                     return read_status(self._folder.status)
                 if code == BAD_INPUT:
-                    raise InputError(f"the run cannot continue: {last_line(self._folder.logs / 'run.log')}")
+                    raise InputError(f"{self._run_fails}: {last_line(self._run_log)}")
                 if code is not None:
                     self._revive(self._run, "the run", last_line(self._run_log))
         finally:

@@ -58,15 +58,15 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MODEL_FOLDER = "model"
-_RUN_ID_FILE = "mlflow_run_id"
+RUN_ID_FILE = "mlflow_run_id"
 _METRICS_PER_BATCH = 1000  # MLflow's limit
 _PARAMS_PER_BATCH = 100  # MLflow's limit
 _TRY_AGAIN_S = 2.0
-_STORE_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError)
+STORE_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError)
 # Logged last in a round: where it is, the whole round is.
 _ROUND_MARK = "seconds"
 # `mlflow.user` and `mlflow.source.name` would else be filled with the login and the program's path.
-_TAGS = {"mlflow.user": "msfl", "mlflow.source.name": "msfl-server", "msfl.version": __version__}
+TAGS = {"mlflow.user": "msfl", "mlflow.source.name": "msfl-server", "msfl.version": __version__}
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Tracker:
                 self._send_waiting(run)
                 run.client.get_run(run.run_id)
                 return
-            except _STORE_ERRORS:
+            except STORE_ERRORS:
                 time.sleep(_TRY_AGAIN_S)
 
     def close(self, status: str) -> None:
@@ -196,8 +196,8 @@ class Tracker:
     def _attempt(self, what: str, action: Callable[[_Run], T]) -> T | None:
         try:
             return action(self.open())
-        except _STORE_ERRORS as error:
-            _log.warning("MLflow did not take %s (%s); the study continues", what, _first_line(error))
+        except STORE_ERRORS as error:
+            _log.warning("MLflow did not take %s (%s); the study continues", what, first_line(error))
             return None
 
 
@@ -223,8 +223,8 @@ def track(
     tracker = Tracker(lambda: _open(store, uri is None, out, study, resume_run_id), study.name)
     try:
         tracker.open()
-    except _STORE_ERRORS as error:
-        fault = f"MLflow store {_without_password(store)} cannot be opened: {_first_line(error)}"
+    except STORE_ERRORS as error:
+        fault = f"MLflow store {_without_password(store)} cannot be opened: {first_line(error)}"
         if not patient:
             raise InputError(fault) from None
         _log.warning("%s; the study continues, its rounds are logged later", fault)
@@ -271,11 +271,11 @@ def _open(uri: str, is_own: bool, out: Path, study: StudyConfig, resume_run_id: 
     check_sqlite(uri)
     client = MlflowClient(uri)
     # A checkpoint does not know a run that was opened after it; this file does.
-    note = out / _RUN_ID_FILE
+    note = out / RUN_ID_FILE
     wanted = resume_run_id or (note.read_text(encoding="utf-8").strip() if note.exists() else "")
     run_id = wanted if wanted and _resume(client, wanted) else None
     if run_id is None:
-        run = client.create_run(_experiment(client, uri, out, study.name), tags=_TAGS, run_name=study.name)
+        run = client.create_run(experiment_of(client, uri, out, study.name), tags=TAGS, run_name=study.name)
         run_id = run.info.run_id
     write_text(note, run_id + "\n")  # before the first round goes there
     known = client.get_run(run_id).data.params
@@ -297,7 +297,12 @@ def _resume(client: MlflowClient, run_id: str) -> bool:
     return True
 
 
-def _experiment(client: MlflowClient, uri: str, out: Path, name: str) -> str:
+def experiment_of(client: MlflowClient, uri: str, out: Path, name: str) -> str:
+    """MLflow's name of an experiment, which is made where it is not there; `out` holds what a store here is given.
+
+    Raises:
+        MlflowException: it was deleted, or cannot be made.
+    """
     found = client.get_experiment_by_name(name)
     if found is None:
         on_server = uri.startswith(("http://", "https://", "databricks"))
@@ -331,7 +336,8 @@ def _round_values(result: RoundSummary, metrics: Mapping[str, MetricSummary]) ->
     yield _ROUND_MARK, result.seconds
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without passwords."""
     return _without_password((str(error).strip() or type(error).__name__).splitlines()[0])
 
 

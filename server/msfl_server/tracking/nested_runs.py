@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,18 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
 from msfl_common.system.files import write_text
 from msfl_server.results.settings import flat_settings
-from msfl_server.tracking.mlflow_tracker import MlflowClient, MlflowException, own_store
+from msfl_server.tracking.mlflow_tracker import (
+    RUN_ID_FILE,
+    STORE_ERRORS,
+    TAGS,
+    MlflowClient,
+    MlflowException,
+    experiment_of,
+    first_line,
+    own_store,
+)
+from msfl_server.tracking.store import check_sqlite
 
-_RUN_ID_FILE = "mlflow_run_id"
 _NAME = "mlflow.runName"
 
 
@@ -51,8 +59,10 @@ def log_comparison(
         InputError: the store cannot be opened or does not take it.
     """
     try:
-        client = MlflowClient(uri or own_store(out))
-        experiment = _experiment(client, uri, out, f"{study.name}-comparison")
+        store = uri or own_store(out)
+        check_sqlite(store)
+        client = MlflowClient(store)
+        experiment = experiment_of(client, store, out, f"{study.name}-comparison")
         parent = _parent(client, experiment, out, study)
         for name, value in metrics.items():
             client.log_metric(parent, name, value)
@@ -64,14 +74,13 @@ def log_comparison(
         for file in files:
             client.log_artifact(parent, str(file))
         client.set_terminated(parent, "FINISHED")
-    except (MlflowException, sqlite3.Error, OSError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"MLflow did not take the comparison ({line}); its files are in {out}") from None
+    except STORE_ERRORS as error:
+        raise InputError(f"MLflow did not take the comparison ({first_line(error)}); its files are in {out}") from None
     return parent
 
 
 def _parent(client: MlflowClient, experiment: str, out: Path, study: StudyConfig) -> str:
-    note = out / _RUN_ID_FILE
+    note = out / RUN_ID_FILE
     if note.exists():
         run_id = note.read_text(encoding="utf-8").strip()
         try:
@@ -79,8 +88,7 @@ def _parent(client: MlflowClient, experiment: str, out: Path, study: StudyConfig
             return run_id
         except MlflowException:  # of another store
             pass
-    tags = {"mlflow.user": "msfl", "mlflow.source.name": "msfl-server"}
-    run_id = str(client.create_run(experiment, tags=tags, run_name=study.name).info.run_id)
+    run_id = str(client.create_run(experiment, tags=TAGS, run_name=study.name).info.run_id)
     write_text(note, run_id + "\n")
     for name, value, _ in flat_settings(study):
         client.log_param(run_id, name, value)
@@ -88,19 +96,10 @@ def _parent(client: MlflowClient, experiment: str, out: Path, study: StudyConfig
 
 
 def _log_nested(client: MlflowClient, experiment: str, parent: str, one: NestedRun) -> None:
-    tags = {"mlflow.user": "msfl", "mlflow.source.name": "msfl-server", "mlflow.parentRunId": parent}
+    tags = {**TAGS, "mlflow.parentRunId": parent}
     run_id = client.create_run(experiment, tags=tags, run_name=one.name).info.run_id
     for key, value in one.params.items():
         client.log_param(run_id, key, value)
     for key, figure in one.metrics.items():
         client.log_metric(run_id, key, figure)
     client.set_terminated(run_id, "FINISHED")
-
-
-def _experiment(client: MlflowClient, uri: str | None, out: Path, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    on_server = (uri or "").startswith(("http://", "https://", "databricks"))
-    location = None if on_server else (out / "mlruns").resolve().as_uri()
-    return str(client.create_experiment(name, artifact_location=location))
