@@ -30,6 +30,8 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.messages.arrays import ARRAYS
 from msfl_common.messages.records import Content, unpack_task
 from msfl_common.models.starting_weights import starting_weights
+from msfl_common.strategies.declared import parted_layers
+from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.system.seeds import derive_seed
 from msfl_server.research.arms.plan import Run
 from msfl_server.research.simulation.federation import Tamper
@@ -95,9 +97,8 @@ _ANSWERS: dict[str, Callable[[Vector, Vector, StudyConfig], Vector]] = {
 
 @cache
 def _first_weights(study: StudyConfig) -> Vector:
-    shared = starting_weights(study)
-    stays = study.strategy.stays if study.strategy is not None else lambda _: False
-    return np.concatenate([value.reshape(-1) for name, value in shared.items() if not stays(name)])
+    shared, _ = parted_layers(study.strategy or FedAvg(), starting_weights(study))
+    return np.concatenate([value.reshape(-1) for value in shared.values()])
 
 
 def _vector(content: Content) -> Vector:

@@ -14,6 +14,8 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import ModelUpdate, RoundTask, pack_task, pack_update, unpack_update
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.models.weights import Weights
+from msfl_common.strategies import STRATEGIES
+from msfl_common.strategies.declared import parted_layers
 from msfl_server.research.arms import attacks
 from msfl_server.research.arms.plan import Attack, AttackKind, Run, site_in
 
@@ -65,6 +67,14 @@ def test_attacked_sites_answer_what_the_attack_says_and_honest_ones_what_they_le
     if kind == "collude":
         cosine = moved["a"] @ moved["b"] / np.linalg.norm(moved["a"]) / np.linalg.norm(moved["b"])
         assert cosine == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["fedavg", "fedbn", "fedrep"])
+def test_a_stale_answer_is_of_the_layers_that_are_shared(kind: str) -> None:
+    network = {"kind": "segresnet", "maps": 8}
+    study = StudyConfig.model_validate({"name": "a", "strategy": {"kind": kind}, "network": network})
+    shared, _ = parted_layers(STRATEGIES[kind](), starting_weights(study))  # type: ignore[call-arg]
+    assert np.array_equal(attacks._first_weights(study), flat(shared))
 
 
 def test_flipped_labels_are_in_the_cache_of_the_attacked_run_alone(
