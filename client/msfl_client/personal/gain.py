@@ -1,25 +1,22 @@
 """What a site gains by taking part: its models on its own patients that none was trained on, side by side.
 
-Legend: A arms, N cases, P patients, B draws.
+Legend: A arms, N cases, P patients, R resamples.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msfl_client.personal.arms import Own, make_arms, save_arms
-from msfl_client.personal.record import FEWEST, FIGURES, LOCAL, NUM_DRAWS, Figure, Gain, Interval
+from msfl_client.personal.record import FIGURES, LOCAL, Figure, Gain, Interval
 from msfl_client.rounds.site_context import machine_in_use
 from msfl_client.segmentation.loop import validate
 from msfl_client.segmentation.trainer import SegmentationLearner
 from msfl_client.trainer import OnProgress
-from msfl_common.metrics.intervals import t95
+from msfl_common.metrics.paired import Floats, Stratum, measure
 from msfl_common.metrics.registry import HEADLINE
 from msfl_common.models.network import set_weights
 from msfl_common.system.files import write_bytes
@@ -70,41 +67,23 @@ def compare(
     A case in which a metric is not defined with some of the models counts with none of them.
     """
     found: dict[str, dict[str, Figure]] = {name: {} for name in rows}
+    draws = derive_seed(seed, "gain")
     for metric in metrics:
         values_AN = np.array([[row[metric] for row in of] for of in rows.values()], float)
         defined = np.isfinite(values_AN).all(axis=0)
         if not defined.any():
             continue
-        means = Means([patient for patient, is_there in zip(patients, defined, strict=True) if is_there], seed)
+        people = [patient for patient, is_there in zip(patients, defined, strict=True) if is_there]
         local_N = values_AN[[*rows].index(LOCAL), defined]
         for name, values_N in zip(rows, values_AN[:, defined], strict=True):
-            against = None if name == LOCAL else means.interval(values_N - local_N)
-            found[name][metric] = Figure(value=means.interval(values_N), against_local=against)
+            against = None if name == LOCAL else _interval(people, values_N - local_N, draws)
+            found[name][metric] = Figure(value=_interval(people, values_N, draws), against_local=against)
     return found
 
 
-class Means:
-    """Means over cases, with 95% intervals over draws of patients with replacement.
-
-    Expanded percentiles (Hesterberg 2015, "What Teachers Should Know About the Bootstrap"): of so few patients as a
-    hospital has, the plain ones are too narrow. All figures are of the same draws, so that differences are paired.
-    """
-
-    def __init__(self, patients: Sequence[str], seed: int) -> None:
-        names = sorted(set(patients))
-        self._of_N = np.array([names.index(patient) for patient in patients])
-        self._num = len(names)
-        rng = np.random.default_rng(derive_seed(seed, "gain"))
-        self._times_BP = rng.multinomial(self._num, np.full(self._num, 1 / self._num), size=NUM_DRAWS)
-
-    def interval(self, values_N: NDArray[np.float64]) -> Interval:
-        """The mean of values of the cases, which are finite."""
-        sums_P = np.bincount(self._of_N, weights=values_N, minlength=self._num)
-        counts_P = np.bincount(self._of_N, minlength=self._num)
-        mean = float(values_N.mean())
-        if self._num < FEWEST:
-            return Interval(mean=mean, low=None, high=None)
-        drawn_B = (self._times_BP @ sums_P) / (self._times_BP @ counts_P)
-        tail = NormalDist().cdf(-math.sqrt(self._num / (self._num - 1)) * t95(self._num - 1))
-        low, high = (float(end) for end in np.quantile(drawn_B, (tail, 1 - tail)))
-        return Interval(mean=mean, low=low, high=high)
+def _interval(patients: Sequence[str], values_N: Floats, seed: int) -> Interval:
+    """The mean over cases, with its interval over patients: all figures are of the same draws, so differences pair."""
+    names, of_N = np.unique(np.array(patients), return_inverse=True)
+    sums_P, counts_P = np.bincount(of_N, weights=values_N), np.bincount(of_N)
+    found = measure([Stratum(len(names), lambda weights_RP: (weights_RP @ sums_P) / (weights_RP @ counts_P))], seed)
+    return Interval(mean=found.value, low=found.low, high=found.high)

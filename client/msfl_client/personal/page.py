@@ -6,7 +6,8 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from msfl_client.personal.record import FEWEST, LOCAL, NUM_DRAWS, Gain, Interval
+from msfl_client.personal.record import LOCAL, Gain, Interval
+from msfl_common.metrics.paired import FEWEST, NUM_RESAMPLES
 from msfl_common.models.model_card import NOTICE
 from msfl_common.system.files import write_bytes
 from msfl_common.system.words import counted
@@ -75,7 +76,7 @@ def write_page(folder: Path, gain: Gain) -> Path:
     models = [(name, WORDS[name], gain.folders.get(name)) for name in gain.models]
     template = Environment(autoescape=True).from_string(_PAGE)
     content = template.render(
-        gain=gain, notice=NOTICE, metrics=metrics, models=models, draws=NUM_DRAWS, fewest=FEWEST, counted=counted
+        gain=gain, notice=NOTICE, metrics=metrics, models=models, draws=NUM_RESAMPLES, fewest=FEWEST, counted=counted
     )
     write_bytes(folder / PAGE, content.encode(), secret=True)
     return folder / PAGE

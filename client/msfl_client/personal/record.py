@@ -12,8 +12,6 @@ from msfl_common.system.words import counted
 
 SHARED, PERSONAL, TUNED, LOCAL = "shared", "personal", "fine-tuned", "local-only"  # the models
 FIGURES = "gain.json"
-NUM_DRAWS = 4000
-FEWEST = 5  # patients that an interval takes, as in reports
 FEW = 10  # patients below which one is too narrow to be read as 95%, widened or not
 
 
@@ -22,7 +20,7 @@ class _Record(BaseModel):
 
 
 class Interval(_Record):
-    """A mean over cases, with the 95% interval of a bootstrap over patients; none of fewer than five."""
+    """A mean over cases, with the 95% interval of a bootstrap over patients (`metrics.paired`); none of too few."""
 
     mean: float
     low: float | None

@@ -16,13 +16,14 @@ from msfl_client.cli.gain import gain_lines
 from msfl_client.cli.main import main
 from msfl_client.personal import arms
 from msfl_client.personal.arms import Own, alone, own_of_model, own_of_study, tuned
-from msfl_client.personal.gain import Means, compare, measure_gain
+from msfl_client.personal.gain import compare, measure_gain
 from msfl_client.personal.page import write_page
 from msfl_client.personal.record import FIGURES, LOCAL, PERSONAL, SHARED, TUNED, read_gain
 from msfl_client.training.site_strategy import site_strategy
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig, parse_study
 from msfl_common.errors import InputError, RefusedError
+from msfl_common.metrics import paired
 from msfl_common.models.model_card import Choice
 from msfl_common.models.model_folder import Provenance, load_model, save_model
 from msfl_common.models.network import build_network, get_weights
@@ -115,22 +116,27 @@ def test_figures_are_means_and_differences_of_the_same_cases() -> None:
         names = rng.choice(sorted(set(patients)), 8)
         cases = [place for name in names for place, number in enumerate(used) if patients[number] == name]
         drawn.append((values[SHARED] - values[LOCAL])[cases].mean())
-    low, high = np.quantile(drawn, (0.0057, 0.9943))  # expanded for 8 patients: t 2.365 times sqrt(8 / 7)
+    low, high = np.quantile(drawn, (0.0057, 0.9943))  # expanded for 8 patients: t 2.365, sqrt(8 / 7)
     assert figure.against_local.low == pytest.approx(low, abs=0.02)
     assert figure.against_local.high == pytest.approx(high, abs=0.02)
 
 
-def test_intervals_hold_the_mean_as_often_as_they_say() -> None:
+def test_intervals_hold_the_mean_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paired, "NUM_RESAMPLES", 600)
     rng = np.random.default_rng(1)
-    for num_patients in (5, 12):
-        means, held = Means([str(number) for number in range(num_patients)], 0), 0
+    for num_patients in (6, 12):
+        patients, held = [str(number) for number in range(num_patients)], 0
         for _ in range(400):
-            one = means.interval(rng.normal(0.1, 1, num_patients))
+            shared, local = rng.normal(0.1, 1, num_patients), np.zeros(num_patients)
+            rows = {SHARED: [{"dsc": one} for one in shared], LOCAL: [{"dsc": one} for one in local]}
+            one = compare(rows, patients, {"dsc": "DSC"}, 0)[SHARED]["dsc"].against_local
+            assert one is not None
             assert one.low is not None
             assert one.high is not None
             held += one.low <= 0.1 <= one.high
         assert 0.90 <= held / 400 <= 0.99
-    assert Means(["a", "b", "c", "d"], 0).interval(np.ones(4)).low is None
+    few = compare({name: [{"dsc": 1.0}] * 5 for name in (SHARED, LOCAL)}, list("abcde"), {"dsc": "DSC"}, 0)
+    assert few[SHARED]["dsc"].value.low is None
 
 
 def test_fine_tuning_is_the_rounds_steps_at_a_share_of_their_rate() -> None:

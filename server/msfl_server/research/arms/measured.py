@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from msfl_common.metrics.paired import Floats, Measured, Stratum, measure
 from msfl_common.system.reading import parse_json, read_text
-from msfl_server.research.arms.paired import Floats, Measured, Stratum, measure
 from msfl_server.research.arms.plan import RUNS_FOLDER, ArmsPlan, Run
 from msfl_server.research.arms.scores import FAILED_FILE, SCORES_FILE, RunScores, SiteScores, read_scores
 

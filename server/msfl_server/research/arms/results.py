@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from msfl_common.metrics.paired import Measured, Stratum, holm, measure
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
 from msfl_common.system.files import write_text
 from msfl_server.research.arms.measured import Finished, Model, difference, over_sites, single
-from msfl_server.research.arms.paired import Measured, Stratum, holm, measure
 from msfl_server.research.arms.plan import CENTRALISED, LOCAL, ArmsPlan
 
 RESULTS_FILE = "comparison.json"

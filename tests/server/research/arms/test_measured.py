@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
-from msfl_server.research.arms import paired
+from msfl_common.metrics import paired
+from msfl_common.metrics.paired import Stratum, holm, measure
 from msfl_server.research.arms.measured import difference, over_sites
-from msfl_server.research.arms.paired import Stratum, holm, measure
 from msfl_server.research.arms.scores import SiteScores
 
 
