@@ -15,7 +15,9 @@ commands = Commands()
 
 @commands.command(cls=ResearchCommand, rich_help_panel=PANEL)
 def audit(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A classification by a model of features.")],
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY.yaml", help="A segmentation, or a classification by a model of features.")
+    ],
     cohort: Annotated[Path, typer.Option(metavar="COHORT_DIR", help="Simulated patients, of make-cohort.")],
     out: Annotated[
         Path,
@@ -28,13 +30,13 @@ def audit(
             min=8,
             max=1024,
             metavar="NUMBER",
-            help="Models of random halves of the patients; each is attacked, with the others as its shadows.",
+            help="Classifications: models of random halves of the patients; each is attacked, the others its shadows.",
         ),
     ] = 64,
     assignments: Assignments = None,
     as_json: Json = False,
 ) -> None:
-    """Attack a study on simulated patients: which rows its sums tell, and whom its model was learned from.
+    """Attack a study on simulated patients: images from updates, rows from sums, and whom a model was learned from.
 
     Each attack is carried out without a defence and against those of the study; one that fails without is called
     inconclusive. Exit code 0 whatever is found; audit.json and --json have the verdicts.

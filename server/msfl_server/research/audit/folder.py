@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from msfl_common.config.classification import Classification, DeepModel
+from msfl_common.config.classification import DeepModel
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
 from msfl_common.feature_models import model_of
@@ -15,15 +15,20 @@ RESULTS_FILE, PAGE_FILE = "audit.json", "report.html"
 _COHORT_FILE = "cohort.json"  # of simulated patients alone
 
 
-def check_auditable(study: StudyConfig) -> Classification:
-    """What the study predicts.
+def check_auditable(study: StudyConfig) -> None:
+    """See whether attacks are built for a study.
 
     Raises:
-        InputError: no attack is built for the study; says why.
+        InputError: none is; says why.
     """
     settings = study.classification
-    if settings is None or study.segmentation is not None or isinstance(settings.model, DeepModel):
-        raise InputError("networks are not audited yet; expected a classification by a model of features, such as lda")
+    if settings is None:
+        return
+    if study.segmentation is not None or isinstance(settings.model, DeepModel):
+        raise InputError(
+            "networks that predict outcomes are not audited yet; expected a segmentation, or a classification by a "
+            "model of features, such as lda"
+        )
     if not model_of(settings).answers_sums:
         raise InputError(
             f"classification.model.kind: {settings.model.kind} is not audited yet; expected a model that sites answer "
@@ -31,7 +36,6 @@ def check_auditable(study: StudyConfig) -> Classification:
         )
     if study.harmonization.method != "none":
         raise InputError("harmonization is not audited yet; audit the study with --set harmonization.method=none")
-    return settings
 
 
 def check_cohort(study: StudyConfig, cohort: Path) -> None:

@@ -76,6 +76,6 @@ def _cells(one: Finding) -> dict[str, str]:
 
 
 def _value(figure: str, measured: Measured) -> str:
-    if figure.startswith("Rows"):
+    if figure.startswith(("Rows", "Patches")):
         return f"{round(measured.value * measured.number)} of {measured.number}"
     return f"{measured.value:.3f}"

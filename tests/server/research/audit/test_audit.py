@@ -83,7 +83,7 @@ def test_noise_is_held_against_the_same_model_without(cohort: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (("{kind: logistic}", "{kind: resnext}"), "networks are not audited yet"),
+        (("{kind: logistic}", "{kind: resnext}"), "networks that predict outcomes are not audited yet"),
         (("{kind: logistic}", "{kind: random-forest}"), "random-forest is not audited yet"),
         (
             ("task: classification", "task: classification\nharmonization: {method: combat}"),
