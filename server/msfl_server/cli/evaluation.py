@@ -40,14 +40,13 @@ def evaluation(
     if as_json:
         print_json({"study": name, "path": str(out), **study.evaluate.model_dump(mode="json")})
         return
-    console = stdout_console(soft_wrap=True)
-    console.print(f"Study {name} measures it: {out}. {_whom(trained_at)}", markup=False, highlight=False)
-    console.print(
-        f"Next: `msfl-server simulate {quoted(out)} --model {quoted(model)} --cohort COHORT_DIR --output RUN_DIR`, or "
-        f"`msfl-server init STUDY_DIR --host HOST --study {quoted(out)}`, and name the model in its server.yaml (`model`).",
-        markup=False,
-        highlight=False,
-    )
+    console, file = stdout_console(soft_wrap=True), quoted(out)
+    for line in (
+        f"Study {name} measures it: {out}. {_whom(trained_at)}",
+        f"Next: `msfl-server simulate {file} --model {quoted(model)} --cohort COHORT_DIR --output RUN_DIR`, or",
+        f"`msfl-server init STUDY_DIR --host HOST --study {file}`, and name the folder as `model` in its server.yaml.",
+    ):
+        console.print(line, markup=False, highlight=False)
 
 
 def _whom(trained_at: tuple[str, ...]) -> str:
