@@ -82,7 +82,9 @@ def test_progression_shows_every_field_with_its_true_default():
     assert [kind for kind in (*get_args(Clinical), *MODEL_KINDS) if kind not in mentioned] == []
 
 
-@pytest.mark.parametrize("name", ["study.example.yaml", "progression.example.yaml", "evaluation.example.yaml", "demo/study.yaml"])
+@pytest.mark.parametrize(
+    "name", ["study.example.yaml", "progression.example.yaml", "evaluation.example.yaml", "demo/study.yaml"]
+)
 def test_every_setting_of_an_example_has_an_effect_where_it_is_not_the_default(name):
     assert unused_settings(load_study(FOLDER / name)) == []
 

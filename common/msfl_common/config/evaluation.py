@@ -8,9 +8,16 @@ from pydantic import BaseModel, Field
 
 from msfl_common.config.base import Frozen, Name, Sha256
 
-# What says how a model is trained, or which round's is handed out.
+# What says how a model is trained, or which round's is handed out. `training.patch_voxels` is also the window in which a
+# network sees an image that is measured.
 TRAINING_SETTINGS = (
-    "training",
+    "training.steps_per_round",
+    "training.batch_size",
+    "training.lesion_patch_fraction",
+    "training.learning_rate",
+    "training.weight_decay",
+    "training.clip_norm",
+    "training.augmentation",
     "strategy",
     "differential_privacy",
     "segmentation",

@@ -12,7 +12,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
 from msfl_common.models.model_card import ModelCard
 from msfl_common.models.model_folder import load_model, read_card
-from msfl_common.models.unused_settings import acting_settings
+from msfl_common.models.unused_settings import acting_settings, inapplicable
 from msfl_common.models.weights import Weights
 
 # What has to be as in the study that trained the model; who trained it is known by its splits.
@@ -42,6 +42,9 @@ def evaluation_of(folder: Path, name: str) -> StudyConfig:
     sections = ["task", "seed", "inputs", "network", "min_patients", *(["classification"] if outcome else [])]
     if harmonizes and outcome is not None and outcome.features:
         sections.append("harmonization")
+    if "training.patch_voxels" not in inapplicable(trained):
+        sections.append("training")
+        plain["training"] = {"patch_voxels": trained.training.patch_voxels}
     content = {
         "name": name,
         **{key: plain[key] for key in sections},
@@ -97,6 +100,8 @@ def _compared(study: StudyConfig) -> dict[str, Any]:
     """By their keys, the settings that a study and the model which it measures have in common."""
     acting = acting_settings(study)
     found = dict(_leaves({key: acting.get(key) for key in _SAME}, ""))
+    if (edge := acting.get("training", {}).get("patch_voxels")) is not None:
+        found["training.patch_voxels"] = edge  # the window in which a network sees an image
     return found | {f"validation.{key}": getattr(study.validation, key) for key in _SAME_VALIDATION}
 
 

@@ -122,7 +122,10 @@ def test_a_site_refuses_to_train_and_to_measure_another_model(trained: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"training": {"steps_per_round": 5, "clip_norm": 2}}, "leave out training"),
+        (
+            {"training": {"steps_per_round": 5, "clip_norm": 2}},
+            "leave out training.steps_per_round, training.clip_norm",
+        ),
         ({"strategy": {"kind": "fedavg"}, "crossfit": 2}, "leave out strategy, crossfit"),
         ({"validation": {"every_rounds": 2}}, "leave out validation.every_rounds"),
         ({"rounds": {"num_rounds": 3}}, "measured once"),
