@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 
 from msfl_common.config.base import Frozen, Name, Sha256
 
-# What says how a model is trained, or which round's is handed out. `training.patch_voxels` is also the window in which a
-# network sees an image that is measured.
+# What says how a model is trained, or which round's is handed out. `training.patch_voxels` is no such setting alone: it
+# is the window in which a network sees an image that is measured.
 TRAINING_SETTINGS = (
     "training.steps_per_round",
     "training.batch_size",

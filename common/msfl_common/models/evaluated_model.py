@@ -36,11 +36,10 @@ def evaluation_of(folder: Path, name: str) -> StudyConfig:
             f"{folder}: its features are of lesions that a model in it outlines, and a study that measures a model "
             "hands out no second one; measure it at a site, by `msfl-client predict`"
         )
-    trained = card.study
-    outcome, harmonizes = trained.classification, card.harmonization is not None and trained.classification is not None
+    trained, outcome = card.study, card.study.classification
     plain = trained.model_dump(mode="json")
     sections = ["task", "seed", "inputs", "network", "min_patients", *(["classification"] if outcome else [])]
-    if harmonizes and outcome is not None and outcome.features:
+    if card.harmonization is not None and outcome is not None and outcome.features:
         sections.append("harmonization")
     if "training.patch_voxels" not in inapplicable(trained):
         sections.append("training")
@@ -100,6 +99,8 @@ def _compared(study: StudyConfig) -> dict[str, Any]:
     """By their keys, the settings that a study and the model which it measures have in common."""
     acting = acting_settings(study)
     found = dict(_leaves({key: acting.get(key) for key in _SAME}, ""))
+    if study.evaluate is not None:
+        found["evaluate.trained_at"] = sorted(study.evaluate.trained_at)
     if (edge := acting.get("training", {}).get("patch_voxels")) is not None:
         found["training.patch_voxels"] = edge  # the window in which a network sees an image
     return found | {f"validation.{key}": getattr(study.validation, key) for key in _SAME_VALIDATION}
