@@ -45,10 +45,10 @@ def real_study(tiny: StudyConfig) -> StudyConfig:
 
 
 @pytest.fixture(scope="session")
-def expected(
+def simulated(
     site_data: dict[str, Path], real_study: StudyConfig, tmp_path_factory: pytest.TempPathFactory, ready_store: Path
-) -> bytes:
-    """The model of the same study, simulated in this process."""
+) -> Path:
+    """The run of the same study, simulated in this process."""
     out = tmp_path_factory.mktemp("simulated")
     sites = tuple(
         SiteConfig(name=name, data=(folder,), state=out / name, device="cpu", policy=Policy(min_patients=1))
@@ -59,7 +59,13 @@ def expected(
     shutil.copy(ready_store, out)
     run_simulated(RunSetup(study=real_study, sites=sites), out, "inprocess", None)
     torch.set_num_threads(threads)
-    return (out / "model" / "model.safetensors").read_bytes()
+    return out
+
+
+@pytest.fixture(scope="session")
+def expected(simulated: Path) -> bytes:
+    """Its model."""
+    return (simulated / "model" / "model.safetensors").read_bytes()
 
 
 @pytest.fixture

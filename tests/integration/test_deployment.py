@@ -12,10 +12,12 @@ from tests.installation import NOT_AT_A_COORDINATOR, NOT_AT_A_SITE, hooked_insta
 from tests.integration.conftest import ROUNDS, SITES
 from tests.integration.deployment import Deployment, deployment, wait_for
 
-from msfl_client.egress.ledger import verify
+from msfl_client.egress.ledger import read, verify
 from msfl_common.config.study import StudyConfig
+from msfl_common.models.evaluated_model import evaluation_of
 from msfl_common.models.model_signature import check_origin, fingerprint_of
 from msfl_server.cli.main import main as server_main
+from msfl_server.results.summary import read_summary
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -67,6 +69,30 @@ def test_a_real_federation_ends_with_the_weights_of_the_simulation(
 def status_of(federation: Deployment, name: str) -> str:
     """What the site's process says of itself."""
     return (federation.site(name) / "state" / "status.json").read_text()
+
+
+def test_a_model_is_measured_over_tls_as_it_was_at_the_end_of_its_training(
+    simulated: Path, site_data: dict[str, Path], ready_store: Path, tmp_path: Path
+) -> None:
+    study = evaluation_of(simulated / "model", "measured")
+    with deployment(tmp_path / "federation", study, site_data, store=ready_store) as made:
+        with made.study.server_file.open("a") as stream:
+            stream.write(f"model: {simulated / 'model'}\n")
+        looked = run_main(server_main, "check", made.study.root)
+        assert (looked.returncode, "is the model; measured on patients" in looked.stdout) == (0, True)
+        made.start_sites(*SITES)
+        made.start_server()
+        assert made.wait_for_end() == 0
+        summary, before = (read_summary(out) for out in (made.study.run, simulated))
+        assert summary.evaluated is not None
+        assert summary.evaluated.trained_at == SITES
+        assert summary.metrics == before.metrics
+        assert model_of(made) == (simulated / "model" / "model.safetensors").read_bytes()
+        for name in SITES:
+            kinds = [line.kind for line in read(made.site(name) / "state" / "ledger.jsonl")]
+            assert kinds == ["node_facts", "validation_metrics"]
+        done = run_main(server_main, "status", made.study.root)
+        assert (done.returncode, "finished, 1 of 1" in done.stdout) == (0, True)
 
 
 def test_kills_cost_no_round_and_no_bit(federation: Deployment, expected: bytes) -> None:

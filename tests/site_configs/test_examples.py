@@ -82,7 +82,9 @@ def test_progression_shows_every_field_with_its_true_default():
     assert [kind for kind in (*get_args(Clinical), *MODEL_KINDS) if kind not in mentioned] == []
 
 
-@pytest.mark.parametrize("name", ["study.example.yaml", "progression.example.yaml", "demo/study.yaml"])
+@pytest.mark.parametrize(
+    "name", ["study.example.yaml", "progression.example.yaml", "evaluation.example.yaml", "demo/study.yaml"]
+)
 def test_every_setting_of_an_example_has_an_effect_where_it_is_not_the_default(name):
     assert unused_settings(load_study(FOLDER / name)) == []
 
@@ -100,7 +102,7 @@ def test_demo_loads_and_its_sites_keep_apart():
 
 
 def test_no_config_is_left_out():
-    named = {"site.example.yaml", "study.example.yaml", "progression.example.yaml"}
+    named = {f"{name}.example.yaml" for name in ("site", "study", "progression", "evaluation")}
     named |= {f"demo/{name}.yaml" for name in ("study", "site-a", "site-b", "site-c")}
     assert {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.yaml")} == named
 

@@ -93,10 +93,10 @@ def _dealt(patients: Iterable[str], seed: int) -> list[str]:
 
 def _split_whole(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
     """The cases that train, and those that validate."""
-    fraction = study.validation.fraction
+    fraction, tests_all = study.validation.fraction, study.tests_all(site.name)
     if study.segmentation is None or study.classification is None:
-        return split_by_patient(cases, fraction, study.seed)
-    if site.name == study.left_out:
+        return ([], list(cases)) if tests_all else split_by_patient(cases, fraction, study.seed)
+    if tests_all:
         return [], []
     imaged = check_site(site, study.inputs, num_workers=os.cpu_count() or 1, needs_mask=False).cases
     splits = split_patients(observations(imaged, site, study.classification).kept, study, site.name)

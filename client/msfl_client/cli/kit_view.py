@@ -53,6 +53,10 @@ def describe_kit(kit: SignedKit) -> list[str]:
         "inputs": ", ".join(inputs),
         "harmonization": study.harmonization.method,
     }
+    if study.evaluate is not None:
+        whom = "patients whom its training left out" if kit.kit.site in study.evaluate.trained_at else "all patients"
+        lines["rounds"] = f"none: a trained model is measured, here on {whom}"
+        lines["weights"] = f"SHA-256 {study.evaluate.weights_sha256}"
     if study.secure_aggregation.method == "masks":
         fewest = study.secure_aggregation.min_sites
         lines["sums"] = f"under masks, of at least {fewest} sites: the coordinator sees no site's own figures"

@@ -48,7 +48,7 @@ def training_cases(
     Raises:
         InputError: a clinical table cannot be read.
     """
-    if site.name == study.left_out:
+    if study.tests_all(site.name):
         return tuple(cases)
     if study.classification is None:
         return tuple(split_by_patient(cases, study.validation.fraction, study.seed)[0])
@@ -88,13 +88,12 @@ def split_patients(found: Sequence[Observation], study: StudyConfig, site: str) 
         site: the site's name in the study.
     """
     assert study.classification is not None
+    if study.tests_all(site):
+        return Splits([], [], list(found))
     share, fold = study.validation.fraction, study.classification.fold
     if fold is None:
         return Splits(*split_observations(found, share, study.classification.test_fraction, study.seed))
-    if fold.number is not None and fold.of is not None:
-        test = held_out(found, fold.number, fold.of, study.seed)
-    else:
-        test = list(found) if fold.site == site else []
+    test = held_out(found, fold.number, fold.of, study.seed) if fold.number and fold.of else []
     held = {one.key for one in test}
     training, validation, _ = split_observations([one for one in found if one.key not in held], share, 0.0, study.seed)
     return Splits(training, validation, test)

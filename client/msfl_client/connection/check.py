@@ -136,7 +136,8 @@ def _study(site: SiteConfig, study: StudyConfig) -> Row:
         check_request(site.policy, study, round_number=1)
     except RefusedError as error:
         return Row("study", "fail", f"goes beyond this site's policy: {error.detail}", "change `policy:`, or decline")
-    return Row("study", "pass", f"{study.name}: {study.task}, {study.rounds.num_rounds} rounds, within the policy")
+    does = f"{study.rounds.num_rounds} rounds" if study.evaluate is None else "a trained model measured"
+    return Row("study", "pass", f"{study.name}: {study.task}, {does}, within the policy")
 
 
 def _masks(site: SiteConfig, study: StudyConfig) -> Iterator[Row]:

@@ -25,6 +25,7 @@ from msfl_client.egress.gateway import (
     release,
     release_refusal,
 )
+from msfl_client.rounds.evaluation import check_asked
 from msfl_client.rounds.handlers import HANDLERS, Handler, expect_cases
 from msfl_client.rounds.masks_step import masks_of, sum_of
 from msfl_client.rounds.private_budget import spending_of_kept
@@ -124,6 +125,7 @@ def _answer(
 ) -> RecordDict:
     """The answer to a request of a study that the site takes part in."""
     gateway, purpose = gateway_of(site), purpose_of(asked, task)
+    check_asked(asked, purpose, task.study)
     check_allowed(site.policy, asked.answer)
     masks = masks_of(gateway, site, task.study, settings.is_simulated)
     in_sum = sum_of(masks, asked, purpose, task, request)

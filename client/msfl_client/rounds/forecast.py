@@ -196,7 +196,8 @@ def _play(
         if not any(isinstance(one, Withheld) and one.is_whole for one in refused):
             yield Trained(context.learner.cases_in_sums)
         yield from _figures(context, task, "validation", has_budget)
-    if settings.classification is not None and is_asked_to("test", study, site.name):
+    has_test = settings.classification is not None or study.evaluate is not None
+    if has_test and is_asked_to("test", study, site.name):
         yield from _figures(context, replace(task, split="test"), "test", has_budget)
 
 

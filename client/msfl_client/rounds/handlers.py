@@ -17,6 +17,7 @@ from msfl_client.egress.answers import Claim, of_same_cases
 from msfl_client.egress.gateway import Gateway, release
 from msfl_client.harmonization.combat import compute_moments, compute_residuals, digest_of_rows
 from msfl_client.rounds.budget_step import budgeted_harmonization, budgeted_metrics, budgeted_update
+from msfl_client.rounds.evaluation import check_weights
 from msfl_client.rounds.harmonization_step import harmonization_rows, take_reference
 from msfl_client.rounds.masks_step import site_mask_key, site_opening, site_roster
 from msfl_client.rounds.private_budget import spending_of
@@ -190,6 +191,7 @@ def site_validation(context: SiteContext, task: RoundTask, request: Content) -> 
     """Shared weights in, the site's cases measured, through the egress gateway, aggregate metrics out."""
     context = bound_to_cases(context, task, task.stage, context.learner.digest)
     weights = unpack_task_weights(request, expected=context.learner.expected)
+    check_weights(task.study, weights)
     metrics = validate_site(context, task, weights)
     context = budgeted_metrics(context, task, metrics)
     as_sum = partial(metrics_layout, task.settings)

@@ -33,7 +33,7 @@ def harmonization_rows(context: SiteContext, task: RoundTask) -> tuple[Rows, int
     """
     if task.settings.harmonization.method == "none":
         raise RefusedError(Code.BAD_STUDY, "asked for sums of a harmonization, but the study has none")
-    if context.site.name == task.study.left_out:
+    if task.study.tests_all(context.site.name):
         raise RefusedError(
             Code.BAD_STUDY, "asked for sums of a harmonization, but the study's fold leaves this site out"
         )

@@ -141,11 +141,11 @@ def build_context(
 
     Raises:
         CohortError: the folders hold nothing usable.
-        RefusedError: no case is left for training, and no fold leaves the site out.
+        RefusedError: no case is left for training, and the study trains at the site.
     """
     devices = _devices_of(site, study, on_progress)
     torch.set_flush_denormal(True)  # numbers below 1e-38 slow a CPU down a hundredfold and mean nothing here
-    settings, is_left_out = study_at(study, stage), site.name == study.left_out
+    settings, tests_all = study_at(study, stage), study.tests_all(site.name)
     learner: Learner
     features: FeatureTable | None = None
     if settings.task == "classification":
@@ -154,9 +154,9 @@ def build_context(
         split = partial(split_segmentation, site, study, stage=stage)
         learner, training, cases = open_segmentation(site, settings, devices, on_progress, split, study.name)
         learner = replace(learner, untold=left_out_of_sums(site, study))
-    if not (learner.num_train_cases or is_left_out):
+    if not (learner.num_train_cases or tests_all or study.evaluate):
         raise RefusedError(Code.NO_CASES, "no case is left to train on")
-    fitted = cases if is_left_out else training
+    fitted = cases if tests_all else training
     return SiteContext(site, settings, gateway_of(site), devices, learner, fitted, cases, on_progress, features)
 
 

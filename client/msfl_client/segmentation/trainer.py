@@ -181,7 +181,7 @@ class SegmentationLearner:
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """See `Learner`; on the patients' own grids for the model handed out alone: that outlasts the network."""
         start = time.monotonic()
-        if task.is_handed_out:
+        if task.is_handed_out and task.study.evaluate is None:
             self.strategy.keep_final(weights, task.round)
         truths = self.validation_truths() if task.is_handed_out else ()
         rows = self.case_metrics(self.strategy.whole(weights, task.round), task, on_case, truths)

@@ -34,6 +34,9 @@ EXAMPLES: dict[str, Example] = {
         "study.example.yaml", "study.yaml", "a study that outlines lesions; every setting, with its default"
     ),
     "progression": Example("progression.example.yaml", "study.yaml", "a study that predicts an outcome; every setting"),
+    "evaluation": Example(
+        "evaluation.example.yaml", "study.yaml", "a study that measures a trained model, and trains nothing"
+    ),
     "demo": Example("demo/study.yaml", "study.yaml", "a study of minutes among three simulated sites of `make-cohort`"),
     "site": Example("site.example.yaml", "site.yaml", "a site's own file; every setting, with its default"),
 }

@@ -40,12 +40,20 @@ def _always(_: StudyConfig) -> bool:
     return True
 
 
+def _trains(study: StudyConfig) -> bool:
+    return study.evaluate is None
+
+
 def _masks(study: StudyConfig) -> bool:
     return study.secure_aggregation.method == "masks"
 
 
-def _harmonizes(study: StudyConfig) -> bool:
-    return study.harmonization.method != "none"
+def _trains_masked(study: StudyConfig) -> bool:
+    return _trains(study) and _masks(study)
+
+
+def _makes_reference(study: StudyConfig) -> bool:
+    return _trains(study) and study.harmonization.method != "none"
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ class Request:
 # In this order a policy that says nothing names them, and the SHA-256 of a policy in each line of a ledger is of it.
 KINDS: dict[str, MessageKind] = {
     "model_update": MessageKind(
-        "model update", "weights or sums of a model, trained on the site's cases", by_default=True, asked_by=_always
+        "model update", "weights or sums of a model, trained on the site's cases", by_default=True, asked_by=_trains
     ),
     "validation_metrics": MessageKind(
         "metrics",
@@ -120,7 +128,7 @@ KINDS: dict[str, MessageKind] = {
         "harmonization sums",
         "sums over the site's cases that make scanners comparable",
         by_default=False,
-        asked_by=_harmonizes,
+        asked_by=_makes_reference,
     ),
     "node_facts": MessageKind(
         "node facts",
@@ -155,7 +163,7 @@ KINDS: dict[str, MessageKind] = {
         "masked model update",
         "a model update under masks: nobody can read it, only a sum of at least so many sites as the policy says",
         by_default=True,
-        asked_by=_masks,
+        asked_by=_trains_masked,
     ),
     "masked_sums": MessageKind(
         "masked sums",

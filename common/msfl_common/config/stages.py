@@ -57,8 +57,11 @@ def tasks_of(study: StudyConfig) -> tuple[Task, ...]:
 def is_asked_to(part: Part, study: StudyConfig, site: str) -> bool:
     """Whether a study asks a site to train, and to measure as it trains, or to test.
 
-    It asks all to do either. A site that its fold leaves out does nothing but test, and is the only one that does.
+    It asks all to do either. A site that its fold leaves out does nothing but test, and is the only one that does; a
+    study that measures a model asks all to test alone.
     """
+    if study.evaluate is not None:
+        return part == "test"
     return study.left_out is None or (site == study.left_out) == (part == "test")
 
 

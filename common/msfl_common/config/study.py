@@ -14,7 +14,6 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from msfl_common.config.base import (
     Contrast,
     Covariate,
-    Fraction,
     Frozen,
     Name,
     Task,
@@ -23,6 +22,7 @@ from msfl_common.config.base import (
 from msfl_common.config.best_round import check_best_by
 from msfl_common.config.classification import Classification, DeepModel, check_deep_model
 from msfl_common.config.differential_privacy import DifferentialPrivacy, check_private
+from msfl_common.config.evaluation import Evaluation, check_evaluation, in_one_round
 from msfl_common.config.feature_catalogue import HARMONIZED, known_features
 from msfl_common.config.former_keys import former_keys, renewed
 from msfl_common.config.masked_study import check_masked
@@ -30,6 +30,8 @@ from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.secrets import refuse_variables
 from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.config.strategy_choice import check_strategy, check_weighting, suits_features
+from msfl_common.config.training import Augmentation as Augmentation
+from msfl_common.config.training import Training as Training
 from msfl_common.config.validation import Validation as Validation
 from msfl_common.errors import ConfigError
 from msfl_common.networks.registry import Network, UNet
@@ -55,38 +57,6 @@ class Inputs(Frozen):
         if len(set(value)) != len(value):
             raise ValueError("each contrast may be named once")
         return value
-
-
-class Augmentation(Frozen):
-    """Probability of each augmentation of a training patch."""
-
-    flip: Fraction = Field(0.5, description="mirror left and right")
-    affine: Fraction = Field(0.3, description="rotate by at most 15 degrees, scale by at most 15%")
-    gamma: Fraction = Field(0.5, description="random gamma and tissue contrast, each contrast on its own")
-    bias: Fraction = Field(0.3, description="smooth multiplicative bias field")
-    noise: Fraction = Field(0.3, description="additive Gaussian noise")
-    low_resolution: Fraction = Field(0.25, description="blur and thick slices")
-
-
-class Training(Frozen):
-    """How a site trains in one round."""
-
-    steps_per_round: int = Field(30, ge=1, le=100_000, description="optimiser steps in a round, each site")
-    batch_size: int = Field(4, ge=1, le=1024, description="patches per step")
-    patch_voxels: int = Field(48, ge=8, le=512, description="edge of the cubic training patch, voxels")
-    lesion_patch_fraction: Fraction = Field(0.67, description="share of patches centred on a lesion voxel")
-    learning_rate: float | None = Field(
-        None,
-        gt=0,
-        le=1.0,
-        description="the optimiser's, at the start; null: the model's own, 0.001 of a segmentation (AdamW, decays to 0 "
-        "over all rounds)",
-    )
-    weight_decay: float | None = Field(
-        None, ge=0, le=1.0, description="the optimiser's; null: the model's own, 0.01 of a segmentation (decoupled)"
-    )
-    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm (L2)")
-    augmentation: Augmentation = Augmentation()
 
 
 class Rounds(Frozen):
@@ -217,6 +187,11 @@ class StudyConfig(Frozen):
         description="noise that bounds what the model can tell of any one training patient; null: none",
         exclude_if=lambda value: value is None,
     )
+    evaluate: Evaluation | None = Field(
+        None,
+        description="measure a trained model at the sites, and train nothing; null: the study trains a model",
+        exclude_if=lambda value: value is None,
+    )
     min_patients: int = Field(
         5,
         ge=1,
@@ -226,7 +201,13 @@ class StudyConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _of_an_earlier_version(cls, value: Any) -> Any:
-        return renewed(value)
+        return in_one_round(renewed(value))
+
+    @model_validator(mode="after")
+    def _trains_or_measures(self) -> Self:
+        if self.evaluate is not None:
+            check_evaluation(self, self.rounds.num_rounds)
+        return self
 
     @model_validator(mode="after")
     def _patch_fits_network(self) -> Self:
@@ -305,8 +286,12 @@ class StudyConfig(Frozen):
     @property
     def left_out(self) -> str | None:
         """The site that a fold leaves out whole, if it does: it trains nothing, and tests alone."""
-        fold = self.classification.fold if self.classification else None
+        fold = self.classification.fold if self.classification and self.evaluate is None else None
         return fold.site if fold else None
+
+    def tests_all(self, site: str) -> bool:
+        """Whether all patients of a site test, as none has trained the model."""
+        return site == self.left_out if self.evaluate is None else site not in self.evaluate.trained_at
 
     def _model(self) -> object:
         return self.classification.model if self.classification else None

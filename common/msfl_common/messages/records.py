@@ -60,7 +60,8 @@ class RoundTask:
     Attributes:
         study: the whole of it, the same in every request.
         split: which patients to measure: validation or, after the last round, test. A segmentation has no patients for
-            it; where it hands out the model of its best round, a test is of that one, on validation patients.
+            it; where it hands out the model of its best round, or measures a trained one, a test is of that one, on
+            validation patients.
         threshold: of a classification, the last of two classes from this probability on.
         stage: of a study that segments before it classifies, which of them.
     """
@@ -86,7 +87,7 @@ class RoundTask:
     @property
     def is_handed_out(self) -> bool:
         """Of a segmentation, whether the weights to measure are those of the model that is handed out."""
-        if chosen_by(self.settings) is not None:
+        if chosen_by(self.settings) is not None or self.study.evaluate is not None:
             return self.split == "test"
         return self.round == self.settings.rounds.num_rounds
 
@@ -314,7 +315,8 @@ def payload_sha256(content: Content) -> str:
 
 def purpose_of(asked: Request, task: RoundTask) -> str | None:
     """Under what the answers to a request are counted; None where nothing is counted."""
-    has_test = task.settings.task == "classification" or chosen_by(task.settings) is not None
+    is_chosen = chosen_by(task.settings) is not None or task.study.evaluate is not None
+    has_test = task.settings.task == "classification" or is_chosen
     if asked.counted_as == VALIDATION and task.split == "test" and has_test:
         return TEST  # any other segmentation has no patients for it, and validates whatever it is asked
     return asked.counted_as

@@ -11,6 +11,7 @@ from msfl_common.config.study import StudyConfig, parse_study
 from msfl_common.errors import InputError
 from msfl_common.feature_models import first_state
 from msfl_common.models.deep_models.start import build_started, origin
+from msfl_common.models.evaluated_model import load_evaluated
 from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.weights import ORDER, Weights, to_safetensors
 from msfl_common.system.seeds import derive_seed
@@ -21,12 +22,14 @@ def starting_weights(study: StudyConfig, start_from: Path | None = None) -> Weig
 
     Args:
         study: what is trained.
-        start_from: see `msfl_common.models.deep_models.start`.
+        start_from: see `msfl_common.models.deep_models.start`; of a study that measures a model, its folder.
 
     Raises:
-        InputError: the study's model cannot start from that.
+        InputError: the study's model cannot start from that, or is not the one that is measured.
     """
     settings = study.classification
+    if study.evaluate is not None:
+        return load_evaluated(study, start_from)
     if start_from is not None and (settings is None or not isinstance(settings.model, DeepModel)):
         raise InputError(f"{start_from}: only pretrained-resnet2d and lesion-encoder start from a file; leave it out")
     if settings is None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from msfl_common.config.classification import Classification, DeepModel
+from msfl_common.config.evaluation import TRAINING_SETTINGS
 from msfl_common.config.strategy_choice import suits_features
 from msfl_common.config.study import StudyConfig
 
@@ -132,6 +133,10 @@ def _no_unet(study: StudyConfig) -> str | None:
     return None if is_lesion_encoder else _no_network(study)
 
 
+def _measures(study: StudyConfig) -> str | None:
+    return None if study.evaluate is None else "the study measures a model, and trains nothing"
+
+
 def _no_strategy(study: StudyConfig) -> str | None:
     if study.strategy is not None and suits_features(study.strategy, _model(study)):
         return None
@@ -210,6 +215,7 @@ _MODEL, _PREPARATION, _OUTCOME = "classification.model", "classification.prepara
 RULES: tuple[Rule, ...] = (
     Rule(("network.*",), _no_unet),
     Rule(("training.*",), _no_steps),
+    Rule((*(f"{key}*" for key in TRAINING_SETTINGS),), _measures),
     Rule(("differential_privacy",), lambda study: None if study.differential_privacy else "no noise is asked for"),
     Rule(("training.clip_norm",), _clipped_by_patient),
     Rule(("differential_privacy.sampling_rate", "differential_privacy.max_gradient_norm"), _no_private_steps),

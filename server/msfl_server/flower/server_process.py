@@ -37,7 +37,7 @@ from msfl_server.flower.coordinator import link_address, tracking_login, trackin
 from msfl_server.flower.grid import DeployedGrid
 from msfl_server.rounds.app import RunSettings, build_app
 from msfl_server.rounds.loop import Listener
-from msfl_server.rounds.stage import StageRun, own_start
+from msfl_server.rounds.stage import StageRun, evaluated_folder, own_start
 from msfl_server.run.found import DEPLOYED_FILE
 from msfl_server.run.run import run_stages
 from msfl_server.run.status import StatusFile
@@ -131,8 +131,10 @@ def run_study(folder: StudyFolder) -> None:
         grid.members = lambda: list_sites(folder)
         grid.registered_key = lambda site: read_public_key(folder.public_key_file(site))
 
+        model = evaluated_folder(folder.run, server.model) if study.evaluate is not None else None
+
         def first_of(stage: Stage, out: Path) -> Weights:
-            start_from = server.start_from or own_start(study, folder.run) if stage == "final" else None
+            start_from = model or server.start_from or own_start(study, folder.run) if stage == "final" else None
             return first_weights(study_at(study, stage), out / "first_weights.safetensors", start_from)
 
         def run_rounds(stage_run: StageRun, listener: Listener) -> None:
@@ -147,6 +149,7 @@ def run_study(folder: StudyFolder) -> None:
             run_rounds,
             patient=True,
             signer=model_signer(folder),
+            model=model,
         )
         status.finish(summary.rounds_completed)
 

@@ -41,7 +41,7 @@ def classification_section(summary: Summary, study: StudyConfig) -> dict[str, An
     asked = [left_out] if left_out is not None else [site.name for site in summary.sites]
     told = [name for name in found.sites if name != POOLED]
     return {
-        "facts": _facts(found, left_out if found.split == "test" else None),
+        "facts": _facts(found, left_out if found.split == "test" else None, study.evaluate is not None),
         "charts": _charts(found),
         "calibration": _calibration_note(found),
         "legend": _legend(found),
@@ -61,13 +61,16 @@ def classification_section(summary: Summary, study: StudyConfig) -> dict[str, An
     }
 
 
-def _facts(found: ClassificationSummary, left_out: str | None) -> str:
+def _facts(found: ClassificationSummary, left_out: str | None, is_given: bool) -> str:
+    """What is predicted, from which probability on, and of whom figures are; `is_given`: by a model trained before."""
     if found.threshold is None:
         classes = f"Classes {', '.join(found.classes)}, each held against the rest; the most probable one is predicted."
     else:
         why = "where sensitivity and specificity on validation patients add up to most (Youden's J)"
         if found.threshold == DEFAULT_THRESHOLD:
             why = "the default: the sites' validation figures do not tell a better one"
+        if is_given:
+            why = "as the model's folder says"
         start = f"The positive class is {found.classes[-1]}, predicted from a probability of {found.threshold:.3f} on"
         classes = f"{start}, {why}."
     patients = _PATIENTS[found.split] if left_out is None else f"Figures are of {left_out}, which was left out whole."

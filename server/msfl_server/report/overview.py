@@ -38,10 +38,13 @@ def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
     names = summary.site_names
     cases = sum(site.cases_train for site in summary.sites)
     who = f"{counted(len(names), 'site')} ({', '.join(names)})" if names else "No site"
-    sentences = [
-        f"{who} trained {_what(summary, study)}, from {counted(cases, 'training case')} and in "
-        f"{counted(summary.rounds_completed, 'round')}. Images and records of patients stayed where they were."
-    ]
+    did = f"trained {_what(summary, study)}, from {counted(cases, 'training case')} and in "
+    did += counted(summary.rounds_completed, "round")
+    if summary.evaluated is not None:
+        did = f"measured {_what(summary, study)}"
+    sentences = [f"{who} {did}. Images and records of patients stayed where they were."]
+    if summary.evaluated is not None:
+        sentences.append(summary.evaluated.in_words(summary.task))
     if not summary.is_finished:
         sentences.append(
             f"The run is not finished: {summary.rounds_completed} of {summary.rounds_requested} rounds are complete, "
@@ -159,7 +162,8 @@ def _how_good(summary: Summary) -> str:
         return "How good it is is not known: no site told a figure; the reasons stand below."
     metric: MetricSummary = summary.metrics[name]
     cases = metric.num_cases
-    split = summary.classification.split if summary.classification else "validation"
+    split: str = summary.classification.split if summary.classification else "validation"
+    split = split if summary.evaluated is None else "measured"
     told = f"{_PLAIN[name]} is {format_value(name, metric.mean)}"
     if metric.ci95_low is not None:
         told += f", in other such patients probably {format_interval(name, metric.ci95_low, metric.ci95_high)}"

@@ -185,6 +185,8 @@ def _direction(facts: Metric) -> dict[str, str]:
 
 def _split(summary: Summary) -> str:
     """Which patients the figures are of."""
+    if summary.evaluated is not None:
+        return "measured"
     return summary.classification.split if summary.classification else "validation"
 
 
@@ -247,6 +249,8 @@ def _tiles(summary: Summary) -> list[dict[str, str]]:
 
 def _cases(summary: Summary) -> str:
     """How many trained and validated, and where the figures are of others, how many those are."""
+    if summary.evaluated is not None:
+        return f"{max((metric.num_cases for metric in summary.metrics.values()), default=0)} cases measured"
     train = sum(site.cases_train for site in summary.sites)
     parts = [f"{train} training", f"{sum(site.cases_val for site in summary.sites)} validation"]
     if summary.classification is not None and summary.classification.split == "test":

@@ -24,6 +24,8 @@ from msfl_common.system.reading import parse_record
 from msfl_server.results.between_sites import BetweenSites
 from msfl_server.results.chosen import Chosen
 from msfl_server.results.classification import ClassificationSummary
+from msfl_server.results.evaluated import Evaluated
+from msfl_server.results.update_summary import UpdateSummary as UpdateSummary
 
 SUMMARY_FILE = "summary.json"
 SUSPENDED = "SUSPENDED"  # the code of a site that is not asked for some rounds
@@ -111,21 +113,6 @@ class SiteFailure(_Frozen):
     )
 
 
-class UpdateSummary(_Frozen):
-    """A site's update of a network, beside the others' of the round."""
-
-    norm: float = Field(ge=0, description="length of the change of learned weights (L2)")
-    cosine: float | None = Field(
-        None, ge=-1, le=1, description="median of its cosines with the others' changes; null of a single site"
-    )
-    odd: Literal["long", "short", "against", "copy"] | None = Field(
-        None,
-        description="why it stands out, though it counts: three times as long as the others' or more, a third or less, "
-        "against theirs twice in a row (cosine below -0.15, theirs above 0.15), or the same as another (above 0.99)",
-        exclude_if=lambda value: value is None,
-    )
-
-
 class RoundSummary(_Frozen):
     """One round."""
 
@@ -208,6 +195,9 @@ class Summary(_Frozen):
         None,
         description="of a study that hands out the model of its best round: which one",
         exclude_if=lambda value: value is None,
+    )
+    evaluated: Evaluated | None = Field(
+        None, description="the model that was measured, and not trained", exclude_if=lambda value: value is None
     )
     classification: ClassificationSummary | None = Field(
         None, description="of a classification: threshold, groups, matrices", exclude_if=lambda value: value is None

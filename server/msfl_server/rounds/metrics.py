@@ -58,7 +58,7 @@ def read_metrics(study: StudyConfig, site: str, content: Content, told: Mapping[
 def most_measured(study: StudyConfig, site: str, told: Mapping[str, int]) -> int:
     """The most cases that a site measures; see `read_metrics`."""
     most = study.rounds.max_cases
-    if site in told and site != study.left_out:
+    if site in told and not study.tests_all(site):
         most = min(most, max(_ALWAYS, _TIMES_TRAINING * told[site]))
     return most
 

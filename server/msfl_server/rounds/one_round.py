@@ -46,7 +46,8 @@ def asked_to(part: Part, study: StudyConfig, sites: Mapping[int, str]) -> dict[i
 
 def step_of(task: RoundTask) -> Literal["validation", "test"]:
     """What measuring is: of a segmentation, also that of the model which it hands out is on validation patients."""
-    return task.split if task.settings.classification is not None else "validation"
+    has_test = task.settings.classification is not None or task.study.evaluate is not None
+    return task.split if has_test else "validation"
 
 
 def at_step(

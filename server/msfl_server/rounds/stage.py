@@ -8,7 +8,7 @@ from pathlib import Path
 from msfl_common.config.stages import Stage, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.models.lesion_models import named_by_stage
-from msfl_common.models.model_signature import ModelSigner
+from msfl_common.models.model_signature import CARD_FILE, ModelSigner
 from msfl_common.models.weights import Weights
 from msfl_server.rounds.best_round import handed_out
 from msfl_server.rounds.checkpoint import load_checkpoint
@@ -33,6 +33,7 @@ class StageRun:
         stage: which one.
         segmentation: what the stages of segmentation before it have trained; the final one hands it to the sites.
         signer: signs the stage's model; None in a simulation, which no authority stands behind.
+        model: the folder of the model that a study measures; None where it trains one.
     """
 
     study: StudyConfig
@@ -41,6 +42,7 @@ class StageRun:
     stage: Stage = "final"
     segmentation: Segmentation | None = None
     signer: ModelSigner | None = None
+    model: Path | None = None
 
     @property
     def settings(self) -> StudyConfig:
@@ -72,6 +74,12 @@ def whole_weights(first: Weights, shared: Weights) -> Weights:
 def folder_of(stage: Stage, out: Path) -> Path:
     """Where a stage's files lie in the folder of the run."""
     return out if stage == "final" else out / stage
+
+
+def evaluated_folder(out: Path, named: Path | None) -> Path | None:
+    """The folder of the model that a study measures: that of its run once it is measured, before the one named."""
+    kept = out / "model"
+    return kept if (kept / CARD_FILE).is_file() else named
 
 
 def own_start(study: StudyConfig, out: Path) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,8 @@ from rich.filesize import decimal
 from msfl_common.config.policy_rules import beyond_policy, not_allowed
 from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import MsflError
+from msfl_common.errors import InputError, MsflError
+from msfl_common.models.evaluated_model import check_evaluated
 from msfl_common.models.unused_settings import inapplicable, unused_settings
 from msfl_common.privacy_accounting import privacy_lines
 from msfl_common.system.files import quoted, read_secret
@@ -43,19 +44,15 @@ class Finding:
 def check_settings(study: StudyConfig) -> Iterator[Finding]:
     """What the study's settings ask, and which of them do not act."""
     seen = "no images" if "inputs.contrasts" in inapplicable(study) else ", ".join(study.inputs.contrasts)
-    yield Finding("ok", "study", f"{study.name}: {study.task}, {seen}, rounds need {study.rounds.quorum} sites")
+    does = "rounds need" if study.evaluate is None else "measures a trained model, which needs"
+    yield Finding("ok", "study", f"{study.name}: {study.task}, {seen}, {does} {study.rounds.quorum} sites")
     for line in unused_settings(study):
         yield Finding("note", "setting", line)
     for is_warning, text in privacy_lines(study):
         yield Finding("note" if is_warning else "ok", "privacy", text)
     try:
         for cost in cost_of(study):
-            yield Finding(
-                "ok",
-                "model" if cost.stage == "final" else f"model of {cost.stage}",
-                f"{cost.model}, {cost.num_parameters:,} parameters, {cost.spoken_rounds}; in a round a site is "
-                f"sent up to {decimal(cost.to_site_bytes)} and answers {decimal(cost.from_site_bytes)}",
-            )
+            yield Finding("ok", "model" if cost.stage == "final" else f"model of {cost.stage}", cost.in_words)
     except MsflError as error:
         yield Finding("fault", "model", str(error))
     if name := study.validation.best_by:
@@ -90,6 +87,8 @@ def check_folder(folder: StudyFolder, study: StudyConfig, lock: str) -> Iterator
 def _look_at(folder: StudyFolder, study: StudyConfig, lock: str) -> Iterator[Finding]:
     yield from _looked_at("server", lambda: f"sites reach it at {load_server(folder.server_file).address}")
     sites = list_sites(folder)
+    if study.evaluate is not None:
+        yield from _looked_at("evaluate", lambda: _evaluated(folder, study, sites))
     lacking = len(sites) < study.rounds.quorum
     more = f"; a round needs {study.rounds.quorum}: add more with `msfl-server add-site`" if lacking else ""
     yield Finding("note" if lacking else "ok", "sites", (", ".join(sites) or "none is authorised") + more)
@@ -111,6 +110,20 @@ def _look_at(folder: StudyFolder, study: StudyConfig, lock: str) -> Iterator[Fin
     else:
         yield from _looked_at("ports", lambda: _ports(folder))
     yield from _disk(folder.root, study, max(len(sites), study.rounds.quorum))
+
+
+def _evaluated(folder: StudyFolder, study: StudyConfig, sites: Sequence[str]) -> str:
+    """Whether the model that the study measures is there, and on whom it is measured."""
+    assert study.evaluate is not None
+    named = load_server(folder.server_file).model
+    if named is None:
+        raise InputError(f"{folder.server_file}: names no `model`, the folder of the one that the study measures")
+    check_evaluated(study, named)
+    known = sorted({*study.evaluate.trained_at} & {*sites})
+    return (
+        f"{named} is the model; measured on patients whom its training left out at {', '.join(known) or 'no site'}, on "
+        "all patients at any other: a site that trained it has the name here that it had there"
+    )
 
 
 def _masks(study: StudyConfig, num_sites: int) -> Iterator[Finding]:

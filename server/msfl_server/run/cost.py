@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rich.filesize import decimal
+
 from msfl_common.config.stages import Stage, chosen_by, stages_of, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.layouts import update_layout
@@ -27,6 +29,7 @@ class StageCost:
         to_site_bytes: arrays that a site is sent in a round that validates.
         from_site_bytes: arrays that it answers with in a round; its figures are some kilobytes more.
         kept_bytes: of the coordinator's checkpoints, without the sites' answers to the round at hand.
+        trains: whether it trains a model; else it measures one.
     """
 
     stage: Stage
@@ -36,11 +39,18 @@ class StageCost:
     to_site_bytes: int
     from_site_bytes: int
     kept_bytes: int
+    trains: bool = True
 
     @property
-    def spoken_rounds(self) -> str:
-        """Its rounds, for people."""
-        return counted(self.num_rounds, "round")
+    def in_words(self) -> str:
+        """Rounds, model, and what goes to and fro, for people."""
+        model, sent = f"{self.model}, {self.num_parameters:,} parameters", decimal(self.to_site_bytes)
+        if not self.trains:
+            return f"{model}, measured and not trained; a site is sent {sent} once, and answers figures"
+        return (
+            f"{counted(self.num_rounds, 'round')} of {model}; in a round each site is sent up to {sent} and answers "
+            f"{decimal(self.from_site_bytes)}"
+        )
 
 
 def cost_of(study: StudyConfig) -> Iterator[StageCost]:
@@ -53,16 +63,18 @@ def cost_of(study: StudyConfig) -> Iterator[StageCost]:
         settings = study_at(study, stage)
         strategy, whole = strategy_of(settings), weights_like(settings)
         shared = strategy.shared(whole)
+        trains = study.evaluate is None
         needed = settings.classification.model.num_rounds_needed if settings.classification else None
         yield StageCost(
             stage=stage,
             num_rounds=min(settings.rounds.num_rounds, needed or settings.rounds.num_rounds),
             model=settings.classification.model.kind if settings.classification else settings.network.kind,
             num_parameters=sum(value.size for value in whole.values()),
-            to_site_bytes=_num_bytes(strategy.request(shared, {})) + _num_bytes(shared),
-            from_site_bytes=_answered_bytes(settings, shared),
+            to_site_bytes=(_num_bytes(strategy.request(shared, {})) if trains else 0) + _num_bytes(shared),
+            from_site_bytes=_answered_bytes(settings, shared) if trains else 0,
             kept_bytes=(KEEP + 1 + (chosen_by(settings) is not None))
             * (_num_bytes(shared) + sum(_num_bytes(arrays) for arrays in strategy.sets_like(shared).values())),
+            trains=trains,
         )
 
 

@@ -85,7 +85,8 @@ class RunListener:
     def _track(self, state: RunState) -> None:
         if state.history:
             *earlier, last = state.history
-            self.tracker.log_round(last, summarise_metrics(state.validation) if last.metrics else {}, earlier)
+            measured = state.validation or state.test  # a study that measures a model has a test alone
+            self.tracker.log_round(last, summarise_metrics(measured) if last.metrics else {}, earlier)
 
 
 def run_stages(
@@ -99,6 +100,7 @@ def run_stages(
     effect: Callable[[Reference], HarmonizationEffect | None] = lambda _: None,
     patient: bool = False,
     signer: ModelSigner | None = None,
+    model: Path | None = None,
 ) -> Summary:
     """Run what is left of a study's stages, one after the other: a stage that is complete passes at once.
 
@@ -116,6 +118,7 @@ def run_stages(
         effect: see `run_and_report`.
         patient: see `run_and_report`.
         signer: signs the models of all stages; see `StageRun`.
+        model: the folder of the model that a study measures.
 
     Returns:
         The summary of the last stage.
@@ -126,7 +129,7 @@ def run_stages(
     segmentation: Segmentation | None = None
     for stage in stages_of(study):
         folder = folder_of(stage, out)
-        stage_run = StageRun(study, first_of(stage, folder), folder, stage, segmentation, signer)
+        stage_run = StageRun(study, first_of(stage, folder), folder, stage, segmentation, signer, model)
         display.on_stage(stage, stage_run.settings.rounds.num_rounds)
         if stage == "final":
             return run_and_report(stage_run, tracking_uri, display, run_rounds, overlays, effect, patient)

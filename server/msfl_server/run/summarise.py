@@ -13,6 +13,7 @@ from msfl_server.results.chosen import Chosen
 from msfl_server.results.classification import ClassificationSummary, counts_by_class, summarise_classification
 from msfl_server.results.coefficients import coefficients_of
 from msfl_server.results.compare_sites import compared
+from msfl_server.results.evaluated import EVALUATION, Evaluated
 from msfl_server.results.few_patients import metrics_of_few
 from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.summary import Summary, Timing
@@ -31,7 +32,7 @@ def summarise_run(
     return Summary(
         study=study.name,
         task=study.task,
-        strategy=strategy_of(study).name,
+        strategy=strategy_of(study).name if study.evaluate is None else EVALUATION,
         seed=study.seed,
         rounds_requested=study.rounds.num_rounds,
         rounds_completed=state.round,
@@ -45,8 +46,17 @@ def summarise_run(
         model="model",
         differential_privacy=promise_after(study, state.round),
         chosen=_chosen(study, state),
+        evaluated=_evaluated(study, state),
         classification=_classification(study, state, weights),
     )
+
+
+def _evaluated(study: StudyConfig, state: RunState) -> Evaluated | None:
+    if study.evaluate is None:
+        return None
+    known = {site for record in state.history for site in record.sites_ok}
+    trained = tuple(site for site in study.evaluate.trained_at if site in known)
+    return Evaluated(weights_sha256=study.evaluate.weights_sha256, trained_at=trained)
 
 
 def _chosen(study: StudyConfig, state: RunState) -> Chosen | None:

@@ -45,6 +45,10 @@ class ServerConfig(Frozen):
         description="what a deep model starts from, relative to this file: a ResNet18's weights (safetensors) for "
         "pretrained-resnet2d, the model folder of a segmentation for lesion-encoder; null: nothing",
     )
+    model: HomePath | None = Field(
+        None,
+        description="the folder of the model that a study with `evaluate` measures, relative to this file; null: none",
+    )
 
     @field_validator("hosts")
     @classmethod
@@ -86,19 +90,15 @@ def load_server(path: Path) -> ServerConfig:
     fix = "put USER:PASSWORD into a file of mode 0600, and name that as `mlflow_login`"
     refuse_password(str(content.get("mlflow")), f"{path}: mlflow", fix)
     refuse_variables(content, str(path), "mlflow_login")
-    named = content.get("mlflow_login")
-    if isinstance(named, str) and ":" in named and not (path.resolve().parent / named).exists():
+    login = content.get("mlflow_login")
+    if isinstance(login, str) and ":" in login and not (path.resolve().parent / login).exists():
         raise InputError(
             f"{path}: mlflow_login: holds a password, which would be in logs; {fix}, or a variable as ${{NAME}}"
         )
     server = validate(ServerConfig, content, str(path))
     folder = path.resolve().parent
-    return server.model_copy(
-        update={
-            name: folder / value if isinstance(value, Path) else value
-            for name, value in (("start_from", server.start_from), ("mlflow_login", server.mlflow_login))
-        }
-    )
+    named = {name: getattr(server, name) for name in ("start_from", "model", "mlflow_login")}
+    return server.model_copy(update={name: folder / value for name, value in named.items() if isinstance(value, Path)})
 
 
 def _is_address(text: str) -> bool:

@@ -41,7 +41,7 @@ def build_started(study: StudyConfig, start_from: Path | None) -> VisitClassifie
 
 def origin(study: StudyConfig, start_from: Path | None) -> str | None:
     """The sentence that tells people what a model starts from; None where there is nothing to tell."""
-    kind = study.classification.model.kind if study.classification else None
+    kind = study.classification.model.kind if study.classification and study.evaluate is None else None
     if kind == "pretrained-resnet2d":
         return backbone_origin(start_from)
     if kind != "lesion-encoder":

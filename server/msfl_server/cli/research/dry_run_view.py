@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -15,13 +14,11 @@ from msfl_server.research.simulation.dry_run import DryRun
 def print_dry_run(console: Console, found: DryRun) -> None:
     """Stages, sites, and what they will refuse or withhold."""
     study, num_sites = found.study, len(found.sites)
-    console.print(f"{study.name}: {study.task}, {counted(num_sites, 'site')}, rounds need {study.rounds.quorum}")
+    needs = "rounds need" if study.evaluate is None else "a trained model is measured; this needs"
+    console.print(f"{study.name}: {study.task}, {counted(num_sites, 'site')}, {needs} {study.rounds.quorum}")
     for cost in found.costs:
         what = "" if cost.stage == "final" else f"{cost.stage}: "
-        console.print(
-            f"{what}{cost.spoken_rounds} of {cost.model}, {cost.num_parameters:,} parameters; in a round each site "
-            f"is sent up to {decimal(cost.to_site_bytes)} and answers {decimal(cost.from_site_bytes)}"
-        )
+        console.print(f"{what}{cost.in_words}")
     for is_warning, text in privacy_lines(study):
         console.print(Text(f"differential privacy: {text}", "yellow" if is_warning else ""))
     table = Table("site", "training cases", "of patients", "validation patients", "test patients")
@@ -33,7 +30,8 @@ def print_dry_run(console: Console, found: DryRun) -> None:
         console.print(Text(line, "yellow" if found.lines else ""))
     training = found.training
     if training is None:
-        console.print("How long it takes shows after the first round. Nothing of a run was written.")
+        after = "How long it takes shows after the first round. " if study.evaluate is None else ""
+        console.print(f"{after}Nothing of a run was written.")
         return
     console.print(
         f"About {training.spoken} of training steps on {training.device}, as busy as it is now and if one site trains "

@@ -55,6 +55,10 @@ def simulate(
             help="What a deep model starts from: a ResNet18's weights (safetensors), or a segmentation's model folder.",
         ),
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL_DIR", help="The model folder that a study with `evaluate` measures."),
+    ] = None,
     assignments: Assignments = None,
     dry_run: Annotated[
         bool,
@@ -70,16 +74,16 @@ def simulate(
     if dry_run:
         if study is None or resume is not None or (cohort is None) == (site is None):
             raise InputError("--dry-run: expected STUDY.yaml, and --cohort or --site, without --resume")
-        _show_dry_run(study, assignments or [], cohort, site or [], as_json)
+        _show_dry_run(study, assignments or [], cohort, site or [], model, as_json)
         return
     if resume is not None:
         if assignments:
             raise InputError(f"--resume takes settings from {resume}; leave out --set, or start a run of its own")
-        setup, folder = _resumed(resume, study, cohort, site, out), resume
+        setup, folder = _resumed(resume, study, cohort, site, out or model), resume
     elif study is None or out is None or (cohort is None) == (site is None):
         raise InputError("expected STUDY.yaml, --output, and --cohort or --site; or --resume with a run's folder")
     else:
-        setup, folder = _started(study, assignments or [], cohort, site or [], out, start_from), out
+        setup, folder = _started(study, assignments or [], cohort, site or [], out, start_from, model), out
     from msfl_common.models.unused_settings import unused_settings
     from msfl_common.system.files import quoted
     from msfl_common.system.loading import loading, says_how_to_resume
@@ -110,13 +114,14 @@ def _started(
     site_paths: list[Path],
     out: Path,
     start_from: Path | None,
+    model: Path | None,
 ) -> RunSetup:
     """A new run; `out` becomes its folder."""
     from msfl_common.config.assignments import load_study_with
     from msfl_server.research.simulation.folder import keep_study, start_run, virtual_sites
 
     study = load_study_with(study_path, assignments)
-    setup = start_run(study, virtual_sites(cohort, site_paths, out, study), out, start_from)
+    setup = start_run(study, virtual_sites(cohort, site_paths, out, study), out, start_from, model)
     keep_study(out, study, assignments)
     return setup
 
@@ -132,7 +137,7 @@ def _resumed(
 
     if cohort or sites or out:
         raise InputError(
-            "--resume takes sites and settings from the run's folder; leave out --cohort, --site, --output"
+            "--resume takes sites and settings from the run's folder; leave out --cohort, --site, --output, --model"
         )
     setup = read_setup(resume)
     if study_path is not None and written_out(load_study(study_path)) != written_out(setup.study):
@@ -141,7 +146,12 @@ def _resumed(
 
 
 def _show_dry_run(
-    study_path: Path, assignments: list[str], cohort: Path | None, site_paths: list[Path], as_json: bool
+    study_path: Path,
+    assignments: list[str],
+    cohort: Path | None,
+    site_paths: list[Path],
+    model: Path | None,
+    as_json: bool,
 ) -> None:
     """What the run would be; exit code 2 where no round of it could count.
 
@@ -154,9 +164,11 @@ def _show_dry_run(
     from msfl_common.models.unused_settings import unused_settings
     from msfl_common.system.loading import loading
     from msfl_common.system.progress import stdout_console, warn
-    from msfl_server.research.simulation.folder import virtual_sites
+    from msfl_server.research.simulation.folder import expect_model, virtual_sites
 
     settings = load_study_with(study_path, assignments)
+    if model is not None or settings.evaluate is not None:
+        expect_model(settings, None, model)
     virtual_sites(cohort, site_paths, Path(), settings)  # what is wrong with them is said before anything is loaded
     warn(warnings := unused_settings(settings))
     with loading(LOADING):

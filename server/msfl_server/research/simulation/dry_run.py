@@ -24,14 +24,14 @@ from msfl_server.run.cost import StageCost, cost_of
 
 @dataclass(frozen=True)
 class SitePatients:
-    """A site's split in the study's first stage: cases and patients; None where the site takes no part.
+    """A site's split in the study's first stage: cases and patients; None where it is not asked for any.
 
     Attributes:
         site: its name.
         cases_train: cases that the model learns from.
         patients_train: patients of those.
         patients_validation: patients that measure the model as it trains.
-        patients_test: of a classification, those of the final figures.
+        patients_test: of a classification, those of the final figures; those that measure a trained model.
     """
 
     site: str
@@ -97,7 +97,7 @@ def dry_run(study: StudyConfig, sites: Sequence[SiteConfig], on_progress: OnProg
     except InputError as error:
         fault = str(error)
     learners = [site for site, one in zip(sites, patients, strict=True) if one.cases_train is not None]
-    training = training_time(study, learners) if fault is None else None
+    training = training_time(study, learners) if fault is None and study.evaluate is None else None
     return DryRun(study, tuple(cost_of(study)), patients, forecasts, fault, training)
 
 
@@ -108,6 +108,8 @@ def _patients(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> 
     except MsflError:  # the forecast says why
         return SitePatients(site.name)
     task = RoundTask(study, 1, stage=stage)
+    if study.evaluate is not None:
+        return SitePatients(site.name, patients_test=learner.num_patients(replace(task, split="test")))
     tests = study_at(study, stage).classification is not None
     return SitePatients(
         site=site.name,

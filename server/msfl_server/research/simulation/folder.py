@@ -18,6 +18,7 @@ from msfl_common.config.spelling import NAME, NAME_WORDS
 from msfl_common.config.study import StudyConfig
 from msfl_common.config.yaml_template import commented_yaml
 from msfl_common.errors import ConfigError, InputError
+from msfl_common.models.evaluated_model import check_evaluated
 from msfl_common.system.files import write_text
 from msfl_common.system.reading import parse_record
 from msfl_server.rounds.mask_roster import masks_fault
@@ -33,22 +34,52 @@ class RunSetup(BaseModel):
     study: StudyConfig
     sites: tuple[SiteConfig, ...]
     start_from: Path | None = None
+    model: Path | None = None
 
 
-def start_run(study: StudyConfig, sites: tuple[SiteConfig, ...], out: Path, start_from: Path | None) -> RunSetup:
+def start_run(
+    study: StudyConfig,
+    sites: tuple[SiteConfig, ...],
+    out: Path,
+    start_from: Path | None,
+    model: Path | None = None,
+) -> RunSetup:
     """A new run; `out` becomes its folder.
 
     Raises:
-        InputError: see `claim_folder`; or the study's model cannot start from `start_from`.
+        InputError: see `claim_folder`; the study's model cannot start from `start_from`; or `model` is not the one that
+            it measures.
     """
-    if start_from is not None:  # a run that was claimed with a wrong one could only be resumed
+    expect_model(study, start_from, model)
+    if (
+        start_from is not None or study.evaluate is not None
+    ):  # a run that was claimed with a wrong one could only be resumed
         from msfl_common.config.stages import study_at
         from msfl_common.models.starting_weights import starting_weights  # loads PyTorch
 
-        starting_weights(study_at(study, "final"), start_from)
-    setup = RunSetup(study=study, sites=sites, start_from=start_from and start_from.resolve())
+        starting_weights(study_at(study, "final"), start_from or model)
+    setup = RunSetup(
+        study=study, sites=sites, start_from=start_from and start_from.resolve(), model=model and model.resolve()
+    )
     claim_folder(out, setup)
     return setup
+
+
+def expect_model(study: StudyConfig, start_from: Path | None, model: Path | None) -> None:
+    """Hold the model that is named against the study: one that measures a model needs it, any other takes none.
+
+    Raises:
+        InputError: it is not the one, or one is named too few or too many.
+    """
+    if study.evaluate is None:
+        if model is not None:
+            raise InputError(f"--model: study {study.name} trains a model, and has no `evaluate`; leave it out")
+        return
+    if start_from is not None:
+        raise InputError(f"--start-from: study {study.name} measures a model, and trains none; leave it out")
+    if model is None:
+        raise InputError(f"study {study.name} measures a model: name its folder by --model")
+    check_evaluated(study, model)
 
 
 def claim_folder(out: Path, setup: RunSetup) -> None:
@@ -95,11 +126,12 @@ def _check_quorum(study: StudyConfig, learners: list[str]) -> None:
     Raises:
         InputError: fewer sites train than a round of some stage needs.
     """
+    does = "train" if study.evaluate is None else "measure"
     for section, rounds in (("rounds", study.rounds), ("segmentation", study.segmentation)):
         if rounds is not None and len(learners) < rounds.quorum:
-            train = f"{len(learners)} site{'s train' if len(learners) > 1 else ' trains'} ({', '.join(learners)})"
+            some = f"{len(learners)} site{f's {does}' if len(learners) > 1 else f' {does}s'} ({', '.join(learners)})"
             raise InputError(
-                f"{train}, but {section}.quorum is {rounds.quorum}: give more sites (--cohort takes a folder with one "
+                f"{some}, but {section}.quorum is {rounds.quorum}: give more sites (--cohort takes a folder with one "
                 f"BIDS folder for each, --site is given once for each), or set {section}.quorum: {len(learners)}"
             )
 

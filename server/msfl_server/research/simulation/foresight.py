@@ -60,6 +60,10 @@ def expect_answers(study: StudyConfig, forecasts: Sequence[Forecast]) -> None:
     Raises:
         InputError: names the sites that will refuse, and why, or the class that none of them trains on.
     """
+    if study.evaluate is not None:
+        refusals = {one.site: one.refused("test") for one in forecasts}
+        _expect(study.rounds.quorum, "the quorum is", "measure the model", refusals)
+        return
     for stage in stages_of(study):
         settings = study_at(study, stage)
         asked = [one for one in forecasts if is_asked_to("train", study, one.site)]
@@ -93,6 +97,7 @@ def _expect(needed: int, rule: str, what: str, refusals: Mapping[str, Withheld |
 
 def _tellers(study: StudyConfig, forecasts: Sequence[Forecast]) -> list[str]:
     """The sites that tell figures of the final model."""
-    step: Step = "validation" if study.classification is None else "test"
-    part: Part = "train" if study.classification is None else "test"
+    has_test = study.classification is not None or study.evaluate is not None
+    step: Step = "test" if has_test else "validation"
+    part: Part = "test" if has_test else "train"
     return [one.site for one in forecasts if is_asked_to(part, study, one.site) and one.refused(step) is None]

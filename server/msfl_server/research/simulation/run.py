@@ -18,7 +18,7 @@ from msfl_server.research.simulation.foresight import expect_answers, foresee_ru
 from msfl_server.research.simulation.overlays import example_overlays
 from msfl_server.results.harmonization_effect import HarmonizationEffect
 from msfl_server.results.summary import Summary
-from msfl_server.rounds.stage import folder_of, own_start
+from msfl_server.rounds.stage import evaluated_folder, folder_of, own_start
 from msfl_server.run.display import run_display
 from msfl_server.run.run import run_stages
 
@@ -32,7 +32,8 @@ def run_simulated(
         RunError: the quorum was missed; the summary of the completed rounds is written all the same.
         InputError: so many sites will refuse the first round that it cannot count.
     """
-    start_from = setup.start_from or own_start(setup.study, out)
+    model = evaluated_folder(out, setup.model) if setup.study.evaluate is not None else None
+    start_from = model or setup.start_from or own_start(setup.study, out)
 
     def first_of(stage: Stage, _: Path) -> Weights:
         return starting_weights(study_at(setup.study, stage), start_from if stage == "final" else None)
@@ -60,6 +61,7 @@ def run_simulated(
             ),
             lambda stage_run: example_overlays(setup, stage_run),
             lambda reference: _effect(setup, reference),
+            model=model,
         )
 
 
