@@ -154,6 +154,11 @@ class RefusedError(MsflError):
         self.detail = detail
         super().__init__(f"{code.value}: {SENTENCES_AT_SITE[code]}" + (f" ({detail})" if detail else ""))
 
+    @property
+    def why(self) -> str:
+        """For people at the site, who have no use for a code: the detail, else what the code says."""
+        return self.detail or SENTENCES_AT_SITE[self.code]
+
 
 class UpdateError(MsflError):
     """An update with wrong names, shapes, types, size or values."""

@@ -133,7 +133,7 @@ def harmonize(
     try:
         made = harmonize_site(late.training, late.cases, config, found, late.table, folder)
     except RefusedError as error:
-        raise InputError(f"{site}: {error.detail}; nothing was harmonized (features: {late.source})") from None
+        raise InputError(f"{site}: {error.why}; nothing was harmonized (features: {late.source})") from None
     stderr_console.print(f"features: {late.source}", soft_wrap=True, highlight=False)
     stderr_console.print(origin, soft_wrap=True)
     if as_json:

@@ -63,7 +63,7 @@ def gain(
 
             found = measure_gain(own, on_progress)
     except RefusedError as error:
-        raise InputError(f"{config.name}: {error.detail} ({error.code}); what is done so far is kept") from error
+        raise InputError(f"{config.name}: {error.why}; what is done so far is kept") from error
     page = write_page(own.folder, found)
     if as_json:
         print_json({**found.model_dump(mode="json"), "answer": found.sentences, "page": str(page)})

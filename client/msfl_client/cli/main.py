@@ -221,7 +221,7 @@ def _check_policy(path: Path, site: SiteConfig, study: StudyConfig) -> None:
     try:
         check_request(site.policy, study, round_number=1)
     except RefusedError as error:
-        text = f"{path}: study {study.name} goes beyond this site's policy: {error.detail}"
+        text = f"{path}: study {study.name} goes beyond this site's policy: {error.why}"
         raise InputError(f"{text}; change `policy:`, or decline") from error
 
 

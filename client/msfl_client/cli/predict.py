@@ -208,7 +208,7 @@ def _check_device(setting: str, *names: str) -> None:
     try:
         pick_devices([known_device(name) for name in names])
     except RefusedError as error:
-        raise InputError(f"{setting} {error.detail}; `auto` takes what there is") from None
+        raise InputError(f"{setting} {error.why}; `auto` takes what there is") from None
     except ValueError as error:
         raise InputError(f"{setting} {' '.join(names)}: {error}") from None
 

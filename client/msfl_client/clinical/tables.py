@@ -191,9 +191,10 @@ def doubtful_columns(
                 texts[name].add(row.cells[name])
     doubtful = {}
     for column in (name for name in wanted if name in words):
-        known = {words[column][text.lower()] for text in texts[column] if text.lower() in words[column]}
-        if any(text.lower() not in words[column] for text in texts[column]) and len(known) < 2:
-            doubtful[column] = _unknown_word(column, words[column], sorted(texts[column]))
+        known = {text for text in texts[column] if text.lower() in words[column]}
+        unknown = texts[column] - known
+        if unknown and len({words[column][text.lower()] for text in known}) < 2:
+            doubtful[column] = _unknown_word(column, words[column], sorted(unknown), sorted(known))
     for column in (name for name, unit in NUMBER_COLUMNS.items() if unit == 1):
         split = {text for text in texts[column] if _WITH_THOUSANDS.fullmatch(text)}
         if split and all(_BELOW_THOUSAND.fullmatch(text) for text in texts[column] - split):
@@ -269,10 +270,13 @@ def _row(path: Path, columns: Sequence[str], line: Line) -> Row:
     return Row(path, line.number, cells, len(line.cells), len(columns))
 
 
-def _unknown_word(column: str, known: Mapping[str, float], found: Sequence[str]) -> CellError:
+def _unknown_word(
+    column: str, known: Mapping[str, float], found: Sequence[str], doubtful: Sequence[str] = ()
+) -> CellError:
     example = "W: female" if column == "sex" else "ja: yes"
     fix = f"say in the site file what your words mean, as in `words: {{{column}: {{{example}}}}}`"
-    return CellError(f"expected {', '.join(known)}", ", ".join(map(_shown, found[:5])), fix)
+    beside = f"; beside that, {', '.join(map(_shown, doubtful))} can mean either" if doubtful else ""
+    return CellError(f"expected {', '.join(known)}", ", ".join(map(_shown, found[:5])) + beside, fix)
 
 
 def _fix_of_number(text: str) -> str:

@@ -74,7 +74,7 @@ def _device(site: SiteConfig) -> Row:
         devices = pick_devices(site.device)
         return Row("device", "pass", "; ".join(map(_describe, devices)))
     except RefusedError as error:
-        return Row("device", "fail", error.detail, "correct `device:` in the site file, or set it to auto")
+        return Row("device", "fail", error.why, "correct `device:` in the site file, or set it to auto")
     except RuntimeError as error:  # a GPU that is there, but lost or held by another process
         text = f"{site.device}: {' '.join(str(error).split())}"
         return Row("device", "fail", text, "see what `nvidia-smi` says, or set `device: cpu`")
@@ -135,7 +135,7 @@ def _study(site: SiteConfig, study: StudyConfig) -> Row:
     try:
         check_request(site.policy, study, round_number=1)
     except RefusedError as error:
-        return Row("study", "fail", f"goes beyond this site's policy: {error.detail}", "change `policy:`, or decline")
+        return Row("study", "fail", f"goes beyond this site's policy: {error.why}", "change `policy:`, or decline")
     does = f"{study.rounds.num_rounds} rounds" if study.evaluate is None else "a trained model measured"
     return Row("study", "pass", f"{study.name}: {study.task}, {does}, within the policy")
 

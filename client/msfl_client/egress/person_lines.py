@@ -36,7 +36,7 @@ def write_line(site: SiteConfig, kind: str, study: str, in_sum: InSum | None = N
     try:
         ledger.append(gateway.ledger, entry, gateway.signer)
     except RefusedError as error:
-        raise InputError(error.detail) from None
+        raise InputError(error.why) from None
 
 
 def write_confirmed(site: SiteConfig, roster: Roster) -> None:

@@ -84,5 +84,5 @@ def measure_predictions(
     try:
         made = harmonize_site(cases, cases, site, reference, table, output / FOLDER)
     except RefusedError as error:
-        return PredictedFeatures(len(rows), None, error.detail)
+        return PredictedFeatures(len(rows), None, error.why)
     return PredictedFeatures(len(rows), made, "")

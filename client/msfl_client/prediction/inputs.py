@@ -231,7 +231,7 @@ def _harmonized(known: KnownInputs, reference: Reference | None) -> KnownInputs:
         folder = known.site.state / FOLDER
         made = harmonize_site(known.cases, known.cases, known.site, reference, known.table, folder)
     except RefusedError as error:
-        why = {row.key: f"not harmonized: {error.detail}" for row in known.table.rows}
+        why = {row.key: f"not harmonized: {error.why}" for row in known.table.rows}
         return replace(known, table=FeatureTable((), reference.version), reasons={**known.reasons, **why})
     why = {key: f"not harmonized: {reason}" for key, reason in made.left_out.items()}
     return replace(known, table=made.table, reasons={**known.reasons, **why})

@@ -263,7 +263,7 @@ def _shown_spent(state: Path) -> Spent:
     try:
         return read_spent(state)
     except RefusedError as error:
-        raise InputError(error.detail) from None
+        raise InputError(error.why) from None
 
 
 def spending_on(state: Path, patients: Iterable[str], delta: float) -> tuple[float, int]:

@@ -26,7 +26,7 @@ from msfl_common.config.message_kinds import MOMENTS, REQUESTS
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.stages import Stage, fold_of, is_asked_to, stages_of, study_at
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import SENTENCES_AT_SITE, Code, RefusedError
+from msfl_common.errors import Code, RefusedError
 from msfl_common.harmonization import Moments
 from msfl_common.messages.records import RoundTask
 from msfl_common.system.files import private_folder
@@ -274,5 +274,5 @@ def _try(stage: Stage, step: Step, do: Callable[[], T]) -> tuple[T | None, list[
     try:
         return do(), []
     except Exception as error:
-        why = (error.detail or SENTENCES_AT_SITE[error.code]) if isinstance(error, RefusedError) else str(error)
+        why = error.why if isinstance(error, RefusedError) else str(error)
         return None, [Withheld(stage, step, code_of(error), why)]

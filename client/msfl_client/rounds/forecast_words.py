@@ -31,9 +31,9 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
     if any(one.code not in (Code.POLICY, Code.BUDGET_SPENT) for forecast in forecasts for one in forecast.withheld):
         floor = "/".join(map(str, sorted({forecast.floor for forecast in forecasts})))
         yield (
-            f"Each figure, and each class in it, needs at least {floor} patients (min_patients of site and study): "
-            "more patients, a larger share for that split or, agreed with the coordinator and the site's privacy "
-            "officer, a lower floor."
+            f"Each figure, and each class in it, needs at least {floor} patient{'' if floor == '1' else 's'} "
+            "(min_patients of site and study): more patients, a larger share for that split or, agreed with the "
+            "coordinator and the site's privacy officer, a lower floor."
         )
     names = dict.fromkeys(name for forecast in forecasts for one in forecast.depends for name in one.metrics)
     if names:

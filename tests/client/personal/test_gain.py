@@ -22,7 +22,7 @@ from msfl_client.personal.record import FIGURES, LOCAL, PERSONAL, SHARED, TUNED,
 from msfl_client.training.site_strategy import site_strategy
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig, parse_study
-from msfl_common.errors import InputError, RefusedError
+from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.metrics import paired
 from msfl_common.models.model_card import Choice
 from msfl_common.models.model_folder import Provenance, load_model, save_model
@@ -215,3 +215,19 @@ def test_a_study_that_is_not_over_and_one_of_an_outcome_are_refused_by_name(tmp_
         result = run_main(main, "gain", tmp_path / "site.yaml", "--study", tmp_path / "study.yaml")
         assert result.returncode == 2
         assert words in result.stderr
+
+
+def test_a_refusal_is_told_in_words_without_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "site.yaml").write_text(json.dumps({"name": "a", "data": str(tmp_path / "data"), "state": "state"}))
+    (tmp_path / "study.yaml").write_text(json.dumps({"name": "s", "network": {"kind": "unet", "channels": [4, 8]}}))
+    for detail, told in (("what it kept is damaged", "what it kept is damaged"), ("", "site.log in the state folder")):
+
+        def refuse(*_: object, detail: str = detail) -> None:
+            raise RefusedError(Code.INTERNAL, detail)
+
+        monkeypatch.setattr(arms, "own_of_study", refuse)
+        result = run_main(main, "gain", tmp_path / "site.yaml", "--study", tmp_path / "study.yaml")
+        assert result.returncode == 2
+        assert told in result.stderr
+        assert "INTERNAL" not in result.stderr

@@ -68,7 +68,7 @@ def compare_arms(asked: Asked, as_json: bool) -> None:
     with says_how_to_resume(SAME_COMMAND):
         with loading(LOADING):
             from msfl_server.research.arms.checks import check_plan
-            from msfl_server.research.arms.finish import finish
+            from msfl_server.research.arms.finish import expect_federated, finish
             from msfl_server.research.arms.plan import ArmsPlan, Attack, claim_plan
             from msfl_server.research.arms.report import render_tables
             from msfl_server.research.arms.schedule import default_jobs, run_all
@@ -94,10 +94,11 @@ def compare_arms(asked: Asked, as_json: bool) -> None:
             results, page = finish(plan, asked.out, asked.tracking_uri)
     if as_json:
         print_json({**results.model_dump(mode="json"), "warnings": warnings})
-        return
-    console = stdout_console()
-    render_tables(results, console)
-    console.print(f"report: {page}", highlight=False)
+    else:
+        console = stdout_console()
+        render_tables(results, console)
+        console.print(f"report: {page}", highlight=False)
+    expect_federated(results)
 
 
 def _names(told: str | None) -> tuple[str, ...]:

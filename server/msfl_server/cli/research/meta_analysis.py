@@ -35,7 +35,7 @@ def meta_analysis(
 
     Columns: study; estimate; standard_error, variance, ci95_low and ci95_high, sd and n, or events and n.
     """
-    from msfl_common.errors import InputError, unreadable
+    from msfl_common.errors import InputError
     from msfl_server.research.meta_analysis.analysis import analyse
     from msfl_server.research.meta_analysis.table import read_studies
 
@@ -50,7 +50,7 @@ def meta_analysis(
             out.mkdir(parents=True, exist_ok=True)
             write_analysis(out, table.stem, found, studies.judgements)
         except OSError as error:
-            raise InputError(f"{out}: {unreadable(error)}") from None
+            raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --output") from None
     if as_json:
         sys.stdout.write(found.model_dump_json(indent=2) + "\n")
     else:

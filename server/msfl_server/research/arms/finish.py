@@ -9,7 +9,7 @@ import numpy as np
 
 from msfl_common.errors import RunError
 from msfl_server.research.arms.measured import Finished, read_finished, single
-from msfl_server.research.arms.plan import ArmsPlan, Run
+from msfl_server.research.arms.plan import FEDERATED, ArmsPlan, Run
 from msfl_server.research.arms.report import write_page
 from msfl_server.research.arms.results import ArmsResult, headline_metrics, results_of, write_results
 from msfl_server.research.arms.scores import RunScores
@@ -37,6 +37,19 @@ def finish(plan: ArmsPlan, out: Path, tracking_uri: str | None) -> tuple[ArmsRes
     page = write_page(out, results, plan.study)
     log_comparison(tracking_uri, out, plan.study, _whole(results), list(_nested(finished)), [document, page])
     return results, page
+
+
+def expect_federated(results: ArmsResult) -> None:
+    """A comparison without a federated arm has not done what it was asked for, whatever else it found.
+
+    Raises:
+        RunError: no federated arm has a figure; says why of the first.
+    """
+    if any(one.arm in results.federated for one in results.values):
+        return
+    missing = {**results.failed, **results.unmeasured}
+    told = next((f"{name}: {why}" for name, why in missing.items() if name.startswith(f"{FEDERATED}/")), None)
+    raise RunError(f"no federated arm has a figure{f'; {told}' if told else ''}")
 
 
 def _whole(results: ArmsResult) -> dict[str, float]:

@@ -18,8 +18,8 @@ from msfl_server.research.meta_analysis.risk_of_bias import Judgements
 
 PAGE_FILE, JSON_FILE = "report.html", "meta-analysis.json"
 RULE = (
-    "Fixed effect where I² < 50% and p > .05, else random effects. What a test finds in few studies is chance in part: "
-    "random effects are the safer choice wherever studies may truly differ."
+    "Fixed effect where I² < 50% and p > .05, else random effects. With few studies, I² and p are "
+    "themselves uncertain: random effects are the safer choice wherever studies may truly differ."
 )
 NO_INTERVAL = "none: too few studies"
 

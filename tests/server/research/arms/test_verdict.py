@@ -9,6 +9,8 @@ import pytest
 from rich.console import Console
 
 from msfl_common.config.study import StudyConfig
+from msfl_common.errors import RunError
+from msfl_server.research.arms.finish import expect_federated
 from msfl_server.research.arms.report import render_tables, write_page
 from msfl_server.research.arms.results import ArmDifference, ArmsResult, ArmValue, CrossSite
 from msfl_server.research.arms.verdict import verdict
@@ -143,3 +145,12 @@ def test_without_an_arm_at_every_site_it_is_not_called_the_best(missing: str) ->
     values = tuple(one for one in results().values if one.arm != missing or one.site is not None)
     told = verdict(results(values=values))[0]
     assert told.startswith("Plain averaging" if missing == "fedbn" else "Fedbn")
+
+
+def test_a_comparison_without_any_federated_figure_fails_and_says_why() -> None:
+    of_one = tuple(one for one in results().values if one.arm != "fedbn" and one.site != "a")
+    expect_federated(results(values=of_one))
+    failed = {"local/a/seed-0": "no case", "federated/fedbn/seed-0": "one site answered"}
+    alone = tuple(one for one in results().values if one.arm in ("local", "centralised"))
+    with pytest.raises(RunError, match="no federated arm has a figure; federated/fedbn/seed-0: one site answered"):
+        expect_federated(results(values=alone, failed=failed))

@@ -172,6 +172,10 @@ def test_an_unknown_subgroup_and_a_foreign_folder_are_refused(tmp_path):
     path = plain(tmp_path)
     assert "no column country" in run_main(server, "meta-analysis", path, "--subgroup", "country").stderr
     assert run_main(server, "meta-analysis", tmp_path / "none.tsv").returncode == 2
+    (tmp_path / "file").write_text("of someone")
+    result = run_main(server, "meta-analysis", path, "-o", tmp_path / "file", columns=1000)
+    assert result.returncode == 2
+    assert f"{tmp_path / 'file'}: cannot be written: File exists; choose another --output" in result.stderr
     result = run_main(server, "meta-analysis", path, "-o", tmp_path)
     assert (result.returncode, "has files of something else" in result.stderr) == (2, True)
 
