@@ -29,8 +29,9 @@ def run_area(area: str) -> list[Figure]:
     for module in sorted(info.name for info in pkgutil.iter_modules([str(HERE / area)])):
         started = time.monotonic()
         try:
-            measure = getattr(importlib.import_module(f"tests.benchmarks.{area}.{module}"), "measure", None)
-            if measure is None:
+            name = f"tests.benchmarks.{area}.{module}"
+            measure = getattr(importlib.import_module(name), "measure", None)
+            if measure is None or measure.__module__ != name:  # none of its own
                 continue
             Console(stderr=True).print(f"{area}: {module}", highlight=False)
             figures += measure()

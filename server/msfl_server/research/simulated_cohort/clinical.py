@@ -23,7 +23,7 @@ from msfl_server.research.simulated_cohort.lesions import LesionBurden
 
 LOAD_LN_ML = (2.14, 1.47)
 LOAD_ML = (0.4, 75.0)
-LESIONS_LN = (4.38, 0.65)  # ln(number of lesions): mean and standard deviation at the mean load
+LESIONS_LN = (4.48, 0.65)  # ln(number of lesions): mean and standard deviation at the mean load
 LESIONS_WITH_LN_ML = (0.5, 0.15)  # its change with ln(ml) below and above the mean load, where lesions run together
 UNSEEN_SPREAD = 0.5
 COURSES = ("CIS", "RR", "SP", "PP")
