@@ -118,6 +118,7 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
                 grids[contrast], affines[contrast] = _grid(volume), volume.affine
                 pictures |= {} if (picture := picture_of(volume)) is None else {contrast: picture}
         findings += _about(contrast, found)
+    findings += _same_voxels(digests)
     findings += _compare_contrasts(grids, affines)
     if len(brains) == len(inputs.contrasts) > 1 and not any(finding.level == "fail" for finding in findings):
         findings += alignment_findings(thin_case(case, brains))
@@ -147,6 +148,14 @@ def _load(path: Path) -> tuple[Volume | None, list[Finding]]:
 def _thin(contrast: str, volume: Volume) -> dict[str, ThinImage]:
     brain = thin_image(nib.Nifti1Image(volume.voxels_IJK, volume.affine))
     return {} if brain is None else {contrast: brain}
+
+
+def _same_voxels(digests: Mapping[str, str]) -> Iterator[Finding]:
+    """One image under the names of two contrasts: a network that takes both would see nothing of the one it lacks."""
+    for number, (other, digest) in enumerate(digests.items()):
+        first = next((name for name in list(digests)[:number] if digests[name] == digest), None)
+        if first is not None:
+            yield Finding("fail", None, "same-contrast", f"{first} and {other} are one image: the same voxels")
 
 
 def _compare_contrasts(grids: Mapping[str, Grid], affines: Mapping[str, geometry.Affine]) -> Iterator[Finding]:

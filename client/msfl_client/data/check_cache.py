@@ -18,7 +18,7 @@ from msfl_common.config.base import Contrast
 from msfl_common.system.files import private_folder, write_text
 from msfl_common.system.reading import read_mapping
 
-RULES_VERSION = 9
+RULES_VERSION = 10
 """Raised whenever a rule changes, so that older results are not used."""
 
 _REPORT = TypeAdapter(CaseReport)

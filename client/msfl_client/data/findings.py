@@ -101,6 +101,7 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "mask-empty": "nothing to do when the patient has no lesions",
         "lesion-volume": "look at the mask: it may be inverted, or hold another structure",
         "same-image": "remove one of the two: one patient under two names would leak into validation",
+        "same-contrast": "put its own image in the place of the one that is another contrast's",
         "near-image": "look at both: one scan saved twice, or one person under two ids, would be trained and tested on",
         "clinical": "correct the line in the table; the patient is left out of a classification until then",
         "tables": "correct the table, or leave it as it is where it is meant so",

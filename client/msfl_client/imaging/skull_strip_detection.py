@@ -18,17 +18,30 @@ _LARGEST_CUT_BRAIN_ML = 1800.0
 _CUT_SHARE = 0.1
 _TEMPLATE_DICE = 0.9
 _LOOKED_AT_MM = 2.0
-_UNEVEN, _UNEVEN_AIR = 0.02, 0.1
+_NEARLY_CONSTANT, _UNEVEN, _UNEVEN_AIR = 0.002, 0.02, 0.1  # of the brightest
+_LOOKED_AT_EVERY = 7  # voxels, for how bright the brightest is
 
 
 def is_brain_alone(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> bool:
-    """Whether the brain was extracted: an exactly constant background, and no more than a brain before it.
+    """Whether the brain was extracted: a constant background, and no more than a brain before it.
+
+    A resampling by Fourier's transform or a lossy format leave less than 0.2% of the brightest in the background; the
+    air around a head has more, or the head is larger than a brain.
 
     Args:
         voxels: an image, in any orientation.
         affine: 4 x 4, voxel indices to millimetres.
     """
-    apart = voxels != background_of(voxels)
+    background = background_of(voxels)
+    if _is_of_a_brain(voxels != background, affine):
+        return True
+    apart = np.abs(voxels - background)
+    brightest = float(np.percentile(apart.ravel(order="K")[::_LOOKED_AT_EVERY], 99.5))
+    return _is_of_a_brain(apart > _NEARLY_CONSTANT * brightest, affine)
+
+
+def _is_of_a_brain(apart: NDArray[np.bool_], affine: NDArray[np.float64]) -> bool:
+    """Whether what differs from the background is no more than a brain."""
     volume_ml = float(apart.sum() * abs(np.linalg.det(affine[:3, :3]))) / 1000
     at_faces = max(float(np.take(apart, end, axis=axis).mean()) for axis in range(3) for end in (0, -1))
     return volume_ml <= (LARGEST_BRAIN_ML if at_faces <= _CUT_SHARE else _LARGEST_CUT_BRAIN_ML)
@@ -51,7 +64,7 @@ def apart_from_background(
     """
     apart = np.abs(voxels - background_of(voxels))
     least = 0.0
-    if not is_brain_alone(voxels, affine):
+    if not _is_of_a_brain(apart > 0, affine):
         least = (_UNEVEN if of_brain else _UNEVEN_AIR) * float(np.percentile(apart, 99.5))
     differs: NDArray[np.bool_] = apart > least
     return differs

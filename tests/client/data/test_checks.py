@@ -111,6 +111,11 @@ BAD_IMAGES = {
     "thick voxels": (flair(affine=np.diag([6, 6, 12, 1])), "voxel-size", "6 x 6 x 12"),
     "localiser": (flair(np.random.default_rng(0).random((24, 28, 3))), "slices", "only 3 slices"),
     "elsewhere": (flair(affine=moved(500)), "field-of-view", "share only 0%"),
+    "that of another contrast": (
+        lambda site: site.image("sub-01", "FLAIR").write_bytes(site.image("sub-01", "T1w").read_bytes()),
+        "same-contrast",
+        "T1w and FLAIR are one image: the same voxels",
+    ),
     "half elsewhere": (flair(affine=moved(90)), "field-of-view", "share only"),
 }
 

@@ -149,5 +149,5 @@ def full_of_head(make_site):  # type: ignore[no-untyped-def]
     axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in (40, 46, 34)), indexing="ij")
     head = np.where(sum(axis**2 for axis in axes) < 1, 100 + 10 * axes[0], 0).astype(np.float32)
     for contrast in ("T1w", "FLAIR"):
-        site.save(site.image("sub-01", contrast), head)
+        site.save(site.image("sub-01", contrast), head + (contrast == "FLAIR") * (head > 0))
     return site

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from msfl_client.data.bids import Case
+from msfl_client.imaging.brain_signal import signal_of
 from msfl_client.imaging.itk_images import LPS, matrix_of, to_itk
 from msfl_client.imaging.masks import carry_mask
 from msfl_client.imaging.registration import load_template, register_rigid, template_brain
@@ -253,6 +254,17 @@ def test_a_declared_brain_may_have_an_uneven_background() -> None:
     image = nib.Nifti1Image(voxels.astype(np.float32), template.affine)
     assert recognise({"T1w": image}) == "none"
     assert dice(brain_of(image), brain_DHW) > 0.99
+
+
+def test_a_brain_before_next_to_nothing_is_no_head() -> None:
+    """As Fourier's transform leaves it, or a lossy format."""
+    template, brain_DHW = load_template(4.0), template_brain(4.0)
+    noise = np.random.default_rng(0).normal(-0.5, 0.5, template.shape)
+    voxels = np.where(brain_DHW, 1000 * np.asarray(template.dataobj), 0) + noise
+    image = nib.Nifti1Image(voxels.astype(np.float32), template.affine)
+    assert recognise({"T1w": image}) == "common-space"
+    assert dice(brain_of(image), brain_DHW) > 0.99
+    assert dice(np.asarray(signal_of(image).image.dataobj) > 0, brain_DHW) > 0.99
 
 
 def test_a_head_is_told_from_a_brain_by_size_and_by_where_it_is_cut() -> None:
