@@ -209,7 +209,7 @@ def test_the_commands_write_look_through_and_refuse(cohorts: Path, trained: Path
 
 def test_a_segmentation_is_measured_on_all_where_it_was_not_trained(make_site: Callable[..., BidsSite]) -> None:
     site = make_site(subjects=[f"sub-{number}" for number in range(8)])
-    content = {"name": "m", "evaluate": {"weights_sha256": "0" * 64}}
+    content: dict[str, Any] = {"name": "m", "evaluate": {"weights_sha256": "0" * 64}}
     cases = list(site.cases().values())
     elsewhere = split_segmentation(site.config(), validate(StudyConfig, content, "study"), cases)
     assert (len(elsewhere.training), len(elsewhere.validation)) == (0, 8)
