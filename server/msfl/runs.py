@@ -92,6 +92,7 @@ def simulate(
     backend: Literal["inprocess", "ray"] = "inprocess",
     tracking_uri: str | None = None,
     start_from: str | Path | None = None,
+    model: str | Path | None = None,
     progress: bool = False,
 ) -> Run:
     """Train a study among virtual sites on this machine, with the apps that real sites run.
@@ -106,6 +107,7 @@ def simulate(
         backend: in this process, or Flower's engine on Ray.
         tracking_uri: MLflow server; None for SQLite under `output`.
         start_from: what a deep model starts from: weights of a ResNet18, or a segmentation's model folder.
+        model: the model folder that a study with `evaluate` measures.
         progress: show each round on stderr, and progress bars at a terminal.
 
     Raises:
@@ -118,7 +120,7 @@ def simulate(
 
     refuse_password(tracking_uri or "", "tracking_uri", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
     folder = Path(output)
-    setup = _setup(study, cohort, sites, folder, Path(start_from) if start_from is not None else None)
+    setup = _setup(study, cohort, sites, folder, _path(start_from), _path(model))
     with nullcontext() if progress else silence():
         return Run(folder, run_simulated(setup, folder, backend, tracking_uri))
 
@@ -146,6 +148,7 @@ def _setup(
     sites: Sequence[str | Path | SiteConfig],
     out: Path,
     start_from: Path | None,
+    model: Path | None,
 ) -> RunSetup:
     """The run that is asked for: a new one, or the one that lies in `out`."""
     from msfl_server.research.simulation.folder import RUN_FILE, read_setup, sites_of_cohort, start_run
@@ -161,8 +164,13 @@ def _setup(
     if len(set(names)) < len(names):
         raise InputError(f"each site needs a name of its own; found {', '.join(names)}")
     if not (out / RUN_FILE).exists():
-        return start_run(settings, virtual, out, start_from)
+        return start_run(settings, virtual, out, start_from, model)
     found = read_setup(out)
-    if (found.study, found.sites, found.start_from) != (settings, virtual, start_from and start_from.resolve()):
+    named = start_from and start_from.resolve(), model and model.resolve()
+    if (found.study, found.sites, found.start_from, found.model) != (settings, virtual, *named):
         raise InputError(f"{out}: holds a run of another study, sites or settings; choose another output")
     return found
+
+
+def _path(named: str | Path | None) -> Path | None:
+    return None if named is None else Path(named)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from msfl_common.config.baselines import LOCAL as LOCAL
+from msfl_common.config.baselines import SHARED as SHARED
 from msfl_common.errors import ConfigError
 from msfl_common.system.reading import read_record
 from msfl_common.system.words import counted
 
-SHARED, PERSONAL, TUNED, LOCAL = "shared", "personal", "fine-tuned", "local-only"  # the models
+PERSONAL, TUNED = "personal", "fine-tuned"  # models beside `SHARED` and `LOCAL`
 FIGURES = "gain.json"
 FEW = 10  # patients below which one is too narrow to be read as 95%, widened or not
 

@@ -16,6 +16,7 @@ from msfl_client.disclosure.floors import floor_of
 from msfl_client.egress.answers import Claim, of_same_cases
 from msfl_client.egress.gateway import Gateway, release
 from msfl_client.harmonization.combat import compute_moments, compute_residuals, digest_of_rows
+from msfl_client.rounds.baseline_step import baseline_figures
 from msfl_client.rounds.budget_step import budgeted_harmonization, budgeted_metrics, budgeted_update
 from msfl_client.rounds.evaluation import check_weights
 from msfl_client.rounds.harmonization_step import harmonization_rows, take_reference
@@ -29,6 +30,7 @@ from msfl_client.secure_aggregation.site_masks import SiteMasks
 from msfl_client.segmentation.upstream_model import take_model
 from msfl_common import __version__
 from msfl_common.config.message_kinds import (
+    LOCAL_BASELINE,
     MASK_KEY,
     MOMENTS,
     OPENING,
@@ -198,6 +200,13 @@ def site_validation(context: SiteContext, task: RoundTask, request: Content) -> 
     return release(context.gateway, metrics, task.settings, task.round, metrics.min_patients, as_sum)
 
 
+def site_baseline(context: SiteContext, task: RoundTask, request: Content) -> Content:
+    """Shared weights in, figures of the site's own model beside it out, through the egress gateway."""
+    context = bound_to_cases(context, task, task.stage, context.learner.digest)
+    figures, num_patients = baseline_figures(context, task, request)
+    return release(context.gateway, figures, task.settings, task.round, num_patients)
+
+
 HANDLERS: dict[str, Handler] = {
     "query": Handler(site_facts),
     f"query.{SEGMENTATION}": Handler(site_facts, before=take_segmentation),
@@ -207,6 +216,7 @@ HANDLERS: dict[str, Handler] = {
     f"query.{SURVEY}": Handler(unprepared=site_survey),
     "train": Handler(site_round, kept=cached_round),
     "evaluate": Handler(site_validation),
+    f"query.{LOCAL_BASELINE}": Handler(site_baseline),
     f"query.{MASK_KEY}": Handler(caseless=site_mask_key),
     f"query.{ROSTER}": Handler(caseless=site_roster),
     f"query.{OPENING}": Handler(caseless=site_opening),

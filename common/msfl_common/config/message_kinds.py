@@ -15,6 +15,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
+from msfl_common.config.baselines import BASELINE_METRICS
 from msfl_common.config.spelling import no_such
 from msfl_common.config.study import StudyConfig
 from msfl_common.config.survey_tables import MOST_PATIENTS, TABLES
@@ -25,11 +26,16 @@ MOMENTS: Final = "moments"
 RESIDUALS: Final = "residuals"
 REFERENCE: Final = "reference"
 SURVEY: Final = "survey"  # counts and histograms, before anything is trained
+LOCAL_BASELINE: Final = "local_baseline"  # a model of each site alone, after the last round
 VALIDATION: Final = "validation"
 TEST: Final = "test"  # the same request as a validation, of other patients
 MASK_KEY: Final = "mask_key"  # asks for a site's public key of secure aggregation
 ROSTER: Final = "roster"  # hands out who takes part in it
 OPENING: Final = "opening"  # asks for shares, so that a sum is opened
+
+
+def _compares(study: StudyConfig) -> bool:
+    return study.baselines.local
 
 
 def _never(_: StudyConfig) -> bool:
@@ -152,6 +158,13 @@ KINDS: dict[str, MessageKind] = {
             name: FigureArray((len(cells),), low=0, high=MOST_PATIENTS, whole=True) for name, cells in TABLES.items()
         },
     ),
+    LOCAL_BASELINE: MessageKind(
+        "local-only baseline",
+        "aggregate figures of a model trained at this site alone, and of how the shared one differs in the same cases",
+        by_default=False,
+        asked_by=_compares,
+        figures={name: FigureArray((2, 4), low=-MOST_PATIENTS, high=MOST_PATIENTS) for name in BASELINE_METRICS},
+    ),
     "mask_key": MessageKind(
         "key for masks",
         "public key of the site for this study's masks, signed by its registered key",
@@ -191,6 +204,9 @@ REQUESTS: dict[str, Request] = {
     "train": Request("model_update", "training", "train"),
     "evaluate": Request("validation_metrics", "validation", VALIDATION),
     f"query.{SURVEY}": Request("survey", "survey before training", SURVEY, is_once=True),
+    f"query.{LOCAL_BASELINE}": Request(
+        LOCAL_BASELINE, "local-only baseline after the last round", LOCAL_BASELINE, is_once=True
+    ),
     f"query.{MASK_KEY}": Request("mask_key", "key for masks"),
     f"query.{ROSTER}": Request("node_facts", "roster of the sums taken"),
     f"query.{OPENING}": Request("unmask_shares", "opening of a sum"),

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final, Literal, get_args
 
 from msfl_common.config.base import Task
+from msfl_common.config.baselines import Baselines
 from msfl_common.config.study import Harmonization, StudyConfig
 
 Part = Literal["train", "test"]
@@ -83,6 +84,7 @@ def study_at(study: StudyConfig, stage: Stage) -> StudyConfig:
         "classification": None,
         "segmentation": None,
         "crossfit": None,
+        "baselines": Baselines(),
     }
     return study.model_copy(update=changes)
 

@@ -19,6 +19,7 @@ from msfl_common.config.base import (
     Task,
     validate,
 )
+from msfl_common.config.baselines import Baselines, check_baselines
 from msfl_common.config.best_round import check_best_by
 from msfl_common.config.classification import Classification, DeepModel, check_deep_model
 from msfl_common.config.differential_privacy import DifferentialPrivacy, check_private
@@ -192,6 +193,11 @@ class StudyConfig(Frozen):
         description="measure a trained model at the sites, and train nothing; null: the study trains a model",
         exclude_if=lambda value: value is None,
     )
+    baselines: Baselines = Field(
+        Baselines(),
+        description="what sites measure beside the shared model",
+        exclude_if=lambda value: value == Baselines(),
+    )
     min_patients: int = Field(
         5,
         ge=1,
@@ -275,6 +281,11 @@ class StudyConfig(Frozen):
         tasks = dict.fromkeys((*(["lesion-segmentation"] if self.segmentation else ()), self.task))
         chosen = self.validation
         check_best_by(chosen.best_by, chosen.patience, [*tasks], self.strategy, self.classification)
+        return self
+
+    @model_validator(mode="after")
+    def _can_have_baselines(self) -> Self:
+        check_baselines(self.baselines, self)
         return self
 
     @property

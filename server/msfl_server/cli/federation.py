@@ -91,8 +91,14 @@ def start(
             say(line)
         if summary.chosen is not None:
             say(summary.choice_in_words)
-        rounds = counted(summary.rounds_completed, "round")
-        say(f"{rounds} completed; report: {study.run / 'report.html'}")
+        if summary.local_baselines is not None:
+            from msfl_server.report.local_baselines import local_lines
+
+            for line in local_lines(summary):
+                say(line)
+        done = f"{counted(summary.rounds_completed, 'round')} completed"
+        done = done if summary.evaluated is None else f"measured at {counted(summary.num_sites, 'site')}"
+        say(f"{done}; report: {study.run / 'report.html'}")
 
 
 @commands.command()
@@ -186,12 +192,14 @@ def _table(study: StudyFolder) -> Table:
 
     from rich.table import Table
 
+    from msfl_common.config.study import load_study
     from msfl_common.metrics.registry import HEADLINE
     from msfl_server.run.status import read_status
     from msfl_server.study.folder import list_sites
 
     last, running = read_status(study.status), _is_running(study)
-    table = Table("site", "online since", "in this round", title=_headline(last, running))
+    measures = load_study(study.study_file).evaluate is not None
+    table = Table("site", "online since", "in this round", title=_headline(last, running, measures))
     online = last.online if last and running else {}
     for name in list_sites(study):
         since = online.get(name, "")
@@ -208,13 +216,15 @@ def _table(study: StudyFolder) -> Table:
     if last and last.metrics:
         headline = [name for titles in HEADLINE.values() for name in titles if name in last.metrics]
         figures = (f"{name} {last.metrics[name]:.3f}" for name in headline)
-        table.caption = "last validation: " + ", ".join(figures)
+        table.caption = ("measured: " if measures else "last validation: ") + ", ".join(figures)
     return table
 
 
-def _headline(last, running: bool) -> str:  # type: ignore[no-untyped-def]
+def _headline(last, running: bool, measures: bool) -> str:  # type: ignore[no-untyped-def]
     if last is None:
         return "the server is starting" if running else "not running; no round so far"
     state = last.state if running else ("finished" if last.state == "finished" else "not running")
+    if measures:
+        return f"study {last.study}: {state}, the model is {'' if last.round else 'not yet '}measured"
     what = "rounds" if last.stage == "final" else f"rounds of {last.stage}"
     return f"study {last.study}: {state}, {last.round} of {last.num_rounds} {what} completed"

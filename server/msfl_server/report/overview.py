@@ -53,9 +53,8 @@ def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
     if summary.chosen is not None:
         sentences.append(summary.choice_in_words)
     sentences.append(_how_good(summary))
-    sentences.append(
-        "How good a model of one site alone, or of all data in one place, would be was not measured in this run."
-    )
+    alone = "of one site alone, or " if summary.local_baselines is None else ""
+    sentences.append(f"How good a model {alone}of all data in one place would be was not measured in this run.")
     if summary.differential_privacy is not None:
         cost = "Dice" if summary.task == "lesion-segmentation" else "AUROC"
         sums = privacy_method(study.classification) == "sums"
@@ -162,8 +161,7 @@ def _how_good(summary: Summary) -> str:
         return "How good it is is not known: no site told a figure; the reasons stand below."
     metric: MetricSummary = summary.metrics[name]
     cases = metric.num_cases
-    split: str = summary.classification.split if summary.classification else "validation"
-    split = split if summary.evaluated is None else "measured"
+    split = summary.classification.split if summary.classification else "validation"
     told = f"{_PLAIN[name]} is {format_value(name, metric.mean)}"
     if metric.ci95_low is not None:
         told += f", in other such patients probably {format_interval(name, metric.ci95_low, metric.ci95_high)}"
@@ -171,7 +169,8 @@ def _how_good(summary: Summary) -> str:
     if metric.ci95_low is None:
         few = few or f" There is no interval ({format_interval(name, None, None)}): take it as a hint alone."
     seen = "whom the choice of the threshold has seen" if split == "validation" and summary.classification else ""
-    basis = f"{cases} {split} cases, which it was not trained on{', but ' + seen if seen else ''}"
+    which = "cases" if summary.evaluated is not None else f"{split} cases"
+    basis = f"{cases} {which}, which it was not trained on{', but ' + seen if seen else ''}"
     others = f" {metric.num_sites} of {summary.num_sites} sites told it."
     return f"Measured on {basis}: {told}.{others if metric.num_sites < summary.num_sites else ''}{few}"
 

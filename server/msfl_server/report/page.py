@@ -43,6 +43,7 @@ from msfl_server.report.figures import (
     without_each,
 )
 from msfl_server.report.harmonization import harmonization_section
+from msfl_server.report.local_baselines import local_lines, local_section
 from msfl_server.report.overview import exclusions, limits, plain_summary, what_left
 from msfl_server.report.shell import render
 from msfl_server.results.compare_sites import compared
@@ -95,7 +96,7 @@ def write_report(
         limits=limits(summary),
         left=what_left(out),
         tiles=_tiles(summary),
-        curves=curves(summary),
+        curves=curves(summary) if summary.evaluated is None else [],
         legend=legend(summary),
         spacing_mm=study.inputs.spacing_mm,
         forests=[forest(name, metric) for name, metric in _in_order(summary) if is_compared(summary, name, metric)],
@@ -105,6 +106,7 @@ def write_report(
         site_rows=_site_rows(summary),
         classification=classification_section(summary, study),
         round_column=_round_column(summary),
+        local=local_section(summary),
         harmonization=harmonization_section(reference, effect) if reference else None,
         segmentation=_segmentation(segmentation, study) if segmentation else None,
         overlays=[{"site": o.site, "caption": o.caption, "src": overlay_png(o)} for o in overlays],
@@ -137,7 +139,8 @@ def render_table(summary: Summary, console: Console) -> None:
         console.print(table)
     else:
         console.print(f"{table.title}. No metric yet.")
-    for line in filter(None, (say_masked(summary), summary.choice_in_words, _few(summary), *untold_of(summary))):
+    said = (say_masked(summary), summary.choice_in_words, _few(summary), *untold_of(summary), *local_lines(summary))
+    for line in filter(None, said):
         console.print(line)
 
 

@@ -25,6 +25,7 @@ from msfl_server.results.between_sites import BetweenSites
 from msfl_server.results.chosen import Chosen
 from msfl_server.results.classification import ClassificationSummary
 from msfl_server.results.evaluated import Evaluated
+from msfl_server.results.local_baselines import LocalBaselines
 from msfl_server.results.update_summary import UpdateSummary as UpdateSummary
 
 SUMMARY_FILE = "summary.json"
@@ -198,6 +199,9 @@ class Summary(_Frozen):
     )
     evaluated: Evaluated | None = Field(
         None, description="the model that was measured, and not trained", exclude_if=lambda value: value is None
+    )
+    local_baselines: LocalBaselines | None = Field(
+        None, description="each site's own model beside the shared one", exclude_if=lambda value: value is None
     )
     classification: ClassificationSummary | None = Field(
         None, description="of a classification: threshold, groups, matrices", exclude_if=lambda value: value is None

@@ -37,6 +37,7 @@ from msfl_server.rounds.gathering import gather_sum, gather_updates
 from msfl_server.rounds.harmonization import Harmonizer, load_reference, save_reference
 from msfl_server.rounds.harmonization_sums import learn_from_sums
 from msfl_server.rounds.listener import Listener as Listener
+from msfl_server.rounds.local_baselines import ask_baselines
 from msfl_server.rounds.mask_roster import Masks, open_masks
 from msfl_server.rounds.metrics import read_metrics, usable_metrics
 from msfl_server.rounds.one_round import OneRound, asked_to, at_step, busy, step_of
@@ -115,6 +116,10 @@ def run_rounds(
         drop_sums(out)
         run_id = listener.on_round(checkpoint.state) or run_id
         roster.expected = checkpoint.state.history[-1].sites_ok
+    if study.baselines.local:  # the final stage's alone
+        weights = handed_out(out, study, checkpoint.state.best, checkpoint.state.round, checkpoint.weights)
+        last = RoundTask(whole, checkpoint.state.round, stage=stage)
+        ask_baselines(grid, last, weights, roster, out, listener)
     save_models(out, study, first, checkpoint, reference, segmentation, signer)
     return checkpoint
 

@@ -14,6 +14,7 @@ from msfl_common.models.model_signature import ModelSigner
 from msfl_common.models.weights import Weights
 from msfl_server.report.page import Overlay, write_report
 from msfl_server.results.harmonization_effect import HarmonizationEffect
+from msfl_server.results.local_baselines import read_baselines
 from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.summary import Summary, read_summary, write_summary
 from msfl_server.rounds.checkpoint import RunState, load_checkpoint
@@ -194,6 +195,7 @@ def _summarise(study: StudyConfig, first: Weights, out: Path) -> Summary:
     checkpoint = load_checkpoint(out, study, expected=first)
     state, weights = (checkpoint.state, checkpoint.weights) if checkpoint else (RunState(), None)
     summary = summarise_run(study, state, weights)
-    summary = summary.model_copy(update={"finished": has_ended(out, summary)})
+    changes = {"finished": has_ended(out, summary), "local_baselines": read_baselines(out)}
+    summary = summary.model_copy(update=changes)
     write_summary(out, summary)
     return summary

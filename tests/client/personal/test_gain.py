@@ -15,10 +15,11 @@ from tests.server.rounds.test_loop import Killed, Recorder, equal, grid_of, site
 from msfl_client.cli.gain import gain_lines
 from msfl_client.cli.main import main
 from msfl_client.personal import arms
-from msfl_client.personal.arms import Own, alone, own_of_model, own_of_study, tuned
+from msfl_client.personal.arms import Own, own_of_model, own_of_study, tuned
 from msfl_client.personal.gain import compare, measure_gain
 from msfl_client.personal.page import write_page
 from msfl_client.personal.record import FIGURES, LOCAL, PERSONAL, SHARED, TUNED, read_gain
+from msfl_client.rounds.own_model import alone
 from msfl_client.training.site_strategy import site_strategy
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig, parse_study

@@ -29,6 +29,7 @@ from msfl_server.cli.main import main as server
 from msfl_server.report.page import write_report
 from msfl_server.research.simulated_cohort import make_records
 from msfl_server.research.simulation.folder import sites_of_cohort
+from msfl_server.results.metrics import summarise_metrics
 from msfl_server.rounds.checkpoint import RunState
 from msfl_server.rounds.evaluation import run_evaluation
 from msfl_server.rounds.stage import StageRun
@@ -66,6 +67,10 @@ def measured(study: StudyConfig, model: Path, cohort: Path, out: Path) -> RunSta
     return recorder.states[-1]
 
 
+def means(state: RunState) -> dict[str, dict[str, float]]:
+    return {site: {name: one.mean for name, one in told.estimates.items()} for site, told in state.test.items()}
+
+
 def changed(study: StudyConfig, **changes: Any) -> StudyConfig:
     return validate(StudyConfig, study.model_dump(mode="json") | changes, "study")
 
@@ -88,17 +93,31 @@ def test_each_site_measures_the_model_on_patients_that_did_not_train_it(
         kinds = [line.kind for line in read(site.state / "ledger.jsonl")]
         assert kinds == ["node_facts", "node_facts", "validation_metrics"], name
     assert load_model(tmp_path / "model")[0] == before
-    assert measured(study, trained, cohorts / "all", tmp_path) == state
+    assert measured(study, trained, cohorts / "all", tmp_path).model_dump_json() == state.model_dump_json()
     shutil.rmtree(tmp_path / "checkpoints")  # killed after the answers came: the same is asked again, and answered
-    assert measured(study, tmp_path / "model", cohorts / "all", tmp_path).test == state.test
+    assert means(measured(study, tmp_path / "model", cohorts / "all", tmp_path)) == means(state)
     summary = summarise_run(study, state, load_model(trained)[1])
     assert summary.evaluated is not None
     assert (summary.strategy, summary.evaluated.trained_at) == ("evaluation", SITES)
-    assert summary.metrics["auroc"].between_sites is not None
+    assert sorted(summary.metrics["auroc"].per_site) == [*SITES, "site-e"]
     page = write_report(tmp_path, summary, study).read_text()
     assert "Nothing was trained" in page
     assert "as the model&#39;s folder says" in page
     assert "model updates" not in page.split("<main")[0]
+
+
+def test_under_masks_the_sum_over_sites_alone_is_seen(cohorts: Path, trained: Path, tmp_path: Path) -> None:
+    study = evaluation_of(trained, "measured")
+    plain = measured(study, trained, cohorts / "all", tmp_path / "plain")
+    masks = changed(study, name="masked", secure_aggregation={"method": "masks"})
+    assert "masked_sums" in asked_for(masks)
+    assert "masked_update" not in asked_for(masks)
+    state = measured(masks, trained, cohorts / "all", tmp_path / "masked")
+    assert [*state.test] == ["pooled"]
+    assert state.history[0].sites_ok == (*SITES, "site-e")
+    told = state.test["pooled"]
+    assert told.num_cases == sum(one.num_cases for one in plain.test.values())
+    assert told.estimates["auroc"].mean == pytest.approx(summarise_metrics(plain.test)["auroc"].mean)
 
 
 def test_a_site_refuses_to_train_and_to_measure_another_model(trained: Path) -> None:
@@ -190,7 +209,7 @@ def test_the_commands_write_look_through_and_refuse(cohorts: Path, trained: Path
 
 def test_a_segmentation_is_measured_on_all_where_it_was_not_trained(make_site: Callable[..., BidsSite]) -> None:
     site = make_site(subjects=[f"sub-{number}" for number in range(8)])
-    content = {"name": "m", "evaluate": {"weights_sha256": "0" * 64}}
+    content: dict[str, Any] = {"name": "m", "evaluate": {"weights_sha256": "0" * 64}}
     cases = list(site.cases().values())
     elsewhere = split_segmentation(site.config(), validate(StudyConfig, content, "study"), cases)
     assert (len(elsewhere.training), len(elsewhere.validation)) == (0, 8)

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from msfl_client.classification.feature_trainer import FeatureLearner
 from msfl_client.classification.image_trainer import ImageLearner
-from msfl_client.personal.arms import train_alone, tuned
+from msfl_client.personal.arms import tuned
 from msfl_client.personal.record import TUNED
+from msfl_client.rounds.own_model import train_alone
 from msfl_client.rounds.site_context import build_context, open_context
 from msfl_client.segmentation.trainer import SegmentationLearner
 from msfl_client.segmentation.upstream_model import handed_model

@@ -1,0 +1,100 @@
+"""A site's own model beside the shared one: trained here alone, measured on the same cases, told as figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msfl_client.disclosure.floors import check_floor, floor_of
+from msfl_client.rounds.own_model import alone, train_alone
+from msfl_client.rounds.site_context import SiteContext, build_context, machine_in_use
+from msfl_client.segmentation.trainer import SegmentationLearner
+from msfl_client.site.folder import OWN_MODELS
+from msfl_common.config.baselines import BASELINE_METRICS, LOCAL, SHARED
+from msfl_common.errors import Code, RefusedError
+from msfl_common.messages.figures import Figures
+from msfl_common.messages.records import Content, RoundTask, unpack_task_weights
+from msfl_common.metrics.intervals import mean_estimate, num_patients_of
+from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.models.network import build_network, get_weights
+from msfl_common.models.weights import Weights
+
+Rows = Sequence[Mapping[str, float]]
+
+
+def baseline_figures(context: SiteContext, task: RoundTask, request: Content) -> tuple[Figures, int]:
+    """Shared weights in; figures of the site's own model, and of the difference, out.
+
+    What is trained is kept as `msfl-client gain` keeps it: asked again, or compared here, it is not trained anew.
+
+    Returns:
+        The figures, and the fewest patients behind one.
+
+    Raises:
+        RefusedError: the study asks for none, patients are too few, or the site cannot train now.
+    """
+    study, learner, site = task.study, context.learner, context.site
+    if not study.baselines.local or not isinstance(learner, SegmentationLearner):
+        raise RefusedError(Code.BAD_STUDY, "asked for a model of this site alone, but the study has no baselines.local")
+    shared = unpack_task_weights(request, expected=learner.expected)
+    check_floor(site.policy, study, learner.num_patients(task))
+    own = build_context(site, alone(study), context.on_progress, "final", None)
+    folder = site.state / OWN_MODELS / study.name
+    local = train_alone(own, get_weights(build_network(study)), task.round, folder, LOCAL)
+    rows = {
+        name: _measured(context, learner, weights, task, name)
+        for name, weights in ((LOCAL, local), (SHARED, learner.strategy.whole(shared, task.round)))
+    }
+    arrays, behind = compared(rows[LOCAL], rows[SHARED], learner.validation_patients, floor_of(site.policy, study))
+    if not behind:
+        raise RefusedError(Code.TOO_FEW_PATIENTS, "no metric is defined in enough patients with both models")
+    return Figures("local_baseline", len(rows[LOCAL]), arrays), behind
+
+
+def compared(
+    local: Rows, shared: Rows, patients: Sequence[str], floor: int
+) -> tuple[dict[str, NDArray[np.float64]], int]:
+    """Of each metric the mean of the site's own model and that of the difference, shared less local, paired by case.
+
+    A case in which a metric is not defined with both models counts with neither.
+
+    Args:
+        local: metrics of each case, by the site's own model.
+        shared: the same cases by the shared one.
+        patients: whose each case is.
+        floor: fewest patients of a figure.
+
+    Returns:
+        By metric an array (2, 4): mean, standard error (0: unknown), patients and cases of the own model and of the
+        difference, all 0 where it is withheld; and the fewest patients behind a figure, 0 where there is none.
+    """
+    arrays: dict[str, NDArray[np.float64]] = {}
+    fewest = 0
+    for metric in BASELINE_METRICS:
+        local_N, shared_N = (np.array([row[metric] for row in rows], float) for rows in (local, shared))
+        both_N = np.where(np.isfinite(local_N) & np.isfinite(shared_N), 1.0, math.nan)
+        behind = num_patients_of(both_N, patients)
+        arrays[metric] = np.zeros((2, 4))
+        if behind < floor:
+            continue
+        fewest = min(fewest or behind, behind)
+        bounds = ALL_METRICS[metric].interval_range
+        found = (
+            mean_estimate(local_N * both_N, patients, bounds),
+            mean_estimate((shared_N - local_N) * both_N, patients),
+        )
+        errors = [one.standard_error if math.isfinite(one.standard_error) else 0.0 for one in found]
+        arrays[metric][:] = [[one.mean, error, behind, one.num_cases] for one, error in zip(found, errors, strict=True)]
+    return arrays, fewest
+
+
+def _measured(context: SiteContext, learner: SegmentationLearner, whole: Weights, task: RoundTask, name: str) -> Rows:
+    def on_case(done: int, total: int) -> None:
+        context.on_progress(context.site.name, f"measuring {name}", done, total, "")
+
+    with machine_in_use(context.site, 1, datetime.now):
+        return learner.case_metrics(whole, task, on_case)

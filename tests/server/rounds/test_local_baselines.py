@@ -1,0 +1,93 @@
+"""A study that asks sites for models of their own: trained alone, measured beside the shared one, told as figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.conftest import BidsSite
+from tests.server.rounds.test_classification import Recorder, grid_of
+
+from msfl_client.egress.ledger import read
+from msfl_client.personal.arms import own_of_study
+from msfl_client.rounds.baseline_step import compared
+from msfl_common.config.base import validate
+from msfl_common.config.baselines import BASELINE_METRICS, Baselines
+from msfl_common.config.message_kinds import allowed_by_default
+from msfl_common.config.site import Policy, SiteConfig
+from msfl_common.config.study import StudyConfig
+from msfl_common.errors import ConfigError
+from msfl_common.models.starting_weights import starting_weights
+from msfl_server.report.local_baselines import local_lines
+from msfl_server.report.page import write_report
+from msfl_server.results.local_baselines import read_baselines
+from msfl_server.rounds.loop import run_rounds
+from msfl_server.run.summarise import summarise_run
+
+
+def rows_of(**values: list[float]) -> list[dict[str, float]]:
+    columns = {name: values.get(name, [0.5] * len(values["dsc"])) for name in BASELINE_METRICS}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def test_differences_are_paired_and_of_few_patients_withheld() -> None:
+    patients = ["a", "b", "c", "c"]
+    local = rows_of(dsc=[0.2, 0.4, 0.6, 0.6], ppv=[math.nan, 0.4, 0.6, 0.6], lesion_f1=[0.1, math.nan, math.nan, 0.3])
+    shared = rows_of(dsc=[0.3, 0.6, 0.6, 0.8], ppv=[0.9, 0.5, 0.7, 0.7], lesion_f1=[0.2, 0.3, 0.4, math.nan])
+    arrays, fewest = compared(local, shared, patients, floor=2)
+    (mean, _, behind, cases), (difference, error, *_) = arrays["dsc"]
+    assert (mean, behind, cases) == (pytest.approx(0.45), 3, 4)
+    assert difference == pytest.approx(np.mean([0.1, 0.2, 0.0, 0.2]))
+    off = np.array([0.1 - 0.125, 0.2 - 0.125, 0.2 - 0.25])  # sums about the mean, of each patient
+    assert error == pytest.approx(math.sqrt(1.5 * float(off @ off)) / 4)
+    assert arrays["ppv"][:, 0] == pytest.approx([np.mean([0.4, 0.6, 0.6]), 0.1])
+    assert not arrays["lesion_f1"].any()  # of one patient alone
+    assert fewest == 2
+
+
+def test_settings_that_cannot_have_it_are_refused() -> None:
+    asked: dict[str, Any] = {"name": "m", "baselines": {"local": True}}
+    assert validate(StudyConfig, asked, "study").baselines.local
+    assert "baselines" not in StudyConfig(name="m").model_dump_json()
+    for more in ({"secure_aggregation": {"method": "masks"}}, {"evaluate": {"weights_sha256": "0" * 64}}):
+        with pytest.raises(ConfigError, match=r"baselines\.local: "):
+            validate(StudyConfig, asked | more, "study")
+
+
+@pytest.mark.slow
+def test_a_site_that_may_tells_its_own_model_beside_the_shared_one(
+    make_site: Callable[..., BidsSite], tiny: StudyConfig, tmp_path: Path
+) -> None:
+    study = tiny.model_copy(update={"baselines": Baselines(local=True)})
+    may = Policy(min_patients=1, allow=(*allowed_by_default(), "local_baseline"))
+    sites = tuple(
+        SiteConfig(
+            name=name,
+            data=(make_site(name, [f"sub-{name}{number}" for number in range(5)]).root,),
+            state=tmp_path / f"state-{name}",
+            policy=policy,
+        )
+        for name, policy in (("a", may), ("b", Policy(min_patients=1)))
+    )
+    out = tmp_path / "run"
+    final = run_rounds(grid_of(sites, cache_answers=True), study, starting_weights(study), out, Recorder())
+    told = read_baselines(out)
+    assert told is not None
+    assert ([*told.sites], told.silent) == (["a"], {"b": "POLICY"})
+    figure = told.sites["a"]["dsc"]
+    shared = final.state.validation["a"].estimates["dsc"].mean
+    assert figure.local.mean + figure.difference.mean == pytest.approx(shared)
+    assert [line.kind for line in read(sites[0].state / "ledger.jsonl")][-1] == "local_baseline"
+    assert own_of_study(sites[0], study).num_rounds == study.rounds.num_rounds
+    summary = summarise_run(study, final.state).model_copy(update={"local_baselines": told})
+    page = write_report(out, summary, study).read_text()
+    assert "Shared less local-only" in page
+    assert "No comparison at b: POLICY" in page
+    assert any(line.startswith("a, Dice similarity") for line in local_lines(summary))
+    (out / "local-baselines.json").unlink()  # cut off after the last round: asked again, and answered without training
+    run_rounds(grid_of(sites, cache_answers=True), study, starting_weights(study), out, Recorder())
+    assert read_baselines(out) == told
