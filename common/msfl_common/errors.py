@@ -105,6 +105,15 @@ SENTENCES_AT_SITE: dict[Code, str] = {
 }
 
 
+def in_brackets(code: Code) -> str:
+    """A code behind a sentence that a person reads; none of one that says no more than the sentence.
+
+    >>> in_brackets(Code.TOO_FEW_PATIENTS), in_brackets(Code.INTERNAL)
+    (' (TOO_FEW_PATIENTS)', '')
+    """
+    return "" if code is Code.INTERNAL else f" ({code})"
+
+
 class MsflError(Exception):
     """An error with one line that says what was expected, what was found and the fix."""
 

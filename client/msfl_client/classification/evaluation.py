@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msfl_client.disclosure.floors import check_floor, floor_of
+from msfl_client.disclosure.strata import Levels, told_variables
 from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.classification import check_scores, class_metrics, measure, threshold_metrics
+from msfl_common.metrics.intervals import Estimate
 from msfl_common.metrics.score_bins import bin_scores, disclosed_confusion
 from msfl_common.metrics.scored import predict_classes
+from msfl_common.metrics.strata import STRATIFIED, VARIABLES, stratum
 
 
 class CaseScores(NamedTuple):
@@ -37,6 +41,7 @@ def measure_site(
     threshold: float,
     study: StudyConfig,
     policy: Policy,
+    levels: Levels = MappingProxyType({}),
 ) -> ValidationMetrics:
     """Metrics, cells and confusion matrix of a site's cases.
 
@@ -53,6 +58,7 @@ def measure_site(
         threshold: the last of two classes from this probability on.
         study: its floor.
         policy: the site's floor.
+        levels: by variable, the group of patients of each case; empty where no groups are to be told.
 
     Raises:
         RefusedError: with the code TOO_FEW_PATIENTS: too few patients, or all cases have one outcome, so that any
@@ -74,8 +80,11 @@ def measure_site(
     if fewest < floor:
         withheld, confusion_KK, bins_CG3 = (*withheld, *class_metrics()), None, np.zeros_like(bins_CG3)
         fewest = len(set(patients))
+    of_groups = _of_groups(CaseScores(probabilities_NK, labels_N, patients), threshold, floor, levels)
+    fewest = min([fewest, *(found.num_patients for found in of_groups.values() if found.num_patients is not None)])
     return ValidationMetrics(
-        estimates={name: found for name, found in estimates.items() if found.num_cases and name not in withheld},
+        estimates={name: found for name, found in estimates.items() if found.num_cases and name not in withheld}
+        | of_groups,
         num_cases=len(labels_N),
         seconds=time.monotonic() - start,
         score_bins=bins_CG3,
@@ -88,3 +97,16 @@ def fewest_patients(labels_N: NDArray[np.int64], patients: Sequence[str]) -> int
     """Patients of the class that has the fewest, of those that any is of; 0 without a case."""
     names_N = np.asarray(patients, dtype=np.str_)
     return min((len(np.unique(names_N[labels_N == label])) for label in np.unique(labels_N)), default=0)
+
+
+def _of_groups(cases: CaseScores, threshold: float, floor: int, levels: Levels) -> dict[str, Estimate]:
+    """The first figure of each group that may be told."""
+    base, patients_N = STRATIFIED["classification"], np.asarray(cases.patients, dtype=np.str_)
+    found: dict[str, Estimate] = {}
+    for variable in told_variables(levels, cases.patients, floor, cases.labels_N):
+        for level, group in enumerate(VARIABLES[variable]):
+            of_N = levels[variable] == level
+            measured = measure(cases.probabilities_NK[of_N], cases.labels_N[of_N], patients_N[of_N].tolist(), threshold)
+            if measured[base].num_cases:
+                found[stratum(base, group)] = measured[base]
+    return found

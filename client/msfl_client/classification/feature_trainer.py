@@ -13,12 +13,14 @@ from msfl_client.classification.feature_models.private_sums import beyond_bounds
 from msfl_client.classification.feature_models.site_half import site_half_of
 from msfl_client.classification.foresight import foresee_site
 from msfl_client.classification.observation_digest import digest_of_observations
+from msfl_client.clinical.groups import levels_of
 from msfl_client.clinical.inputs import dataset_of, known_inputs, rows_by_visit
 from msfl_client.data.bids import case_key
 from msfl_client.disclosure.answered_states import AnsweredStates, answered_states
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.disclosure.small_groups import describe_small_group, in_large_groups
 from msfl_client.disclosure.state_bounds import Rules, check_bounds, check_follows, check_measured
+from msfl_client.disclosure.strata import may_tell
 from msfl_client.privacy.round import PrivateRounds, loss_told
 from msfl_client.trainer import About, Foreseen, OnCase, OnStep, value_digests
 from msfl_common.config.differential_privacy import DifferentialPrivacy
@@ -194,7 +196,9 @@ class FeatureLearner:
         )
         found = self.case_scores(weights, task)
         on_case(len(found.labels_N), len(found.labels_N))
-        return measure_site(*found, task.threshold, task.study, self._data.site.policy)
+        is_told = task.split == "test" and may_tell(task.study)
+        levels = levels_of(self._data.site, found.patients) if is_told else {}
+        return measure_site(*found, task.threshold, task.study, self._data.site.policy, levels)
 
     def case_scores(self, weights: Weights, task: RoundTask) -> CaseScores:
         """The model's answer for each case that the task is to measure; it stays at the site.

@@ -19,8 +19,10 @@ from msfl_client.classification.observation_digest import digest_of_observations
 from msfl_client.classification.private_deep_loop import train_privately
 from msfl_client.classification.sequence_maker import SequenceMaker
 from msfl_client.classification.visit_sequences import VisitSequence, sequence_order
+from msfl_client.clinical.groups import levels_of
 from msfl_client.clinical.observations import Observation
 from msfl_client.data.cache_limits import keep_newest
+from msfl_client.disclosure.strata import may_tell
 from msfl_client.privacy.round import PrivateRounds, expected_behind, in_order, loss_told
 from msfl_client.segmentation.draws import drawn_in
 from msfl_client.trainer import Foreseen, OnCase, OnStep
@@ -139,7 +141,9 @@ class ImageLearner:
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """See `Learner`."""
         found = self.case_scores(weights, task, on_case)
-        return measure_site(*found, task.threshold, task.study, self._data.site.policy)
+        is_told = task.split == "test" and may_tell(task.study)
+        levels = levels_of(self._data.site, found.patients) if is_told else {}
+        return measure_site(*found, task.threshold, task.study, self._data.site.policy, levels)
 
     def case_scores(self, weights: Weights, task: RoundTask, on_case: OnCase) -> CaseScores:
         """The model's answer for each case that the task is to measure; it stays at the site.

@@ -114,6 +114,7 @@ def harmonize(
     from msfl_common.errors import InputError, RefusedError
     from msfl_common.models.model_folder import read_reference
     from msfl_common.models.model_signature import origin_of_file
+    from msfl_common.system.files import private_folder
     from msfl_common.system.progress import console as stderr_console
     from msfl_common.system.progress import stdout_console
 
@@ -130,6 +131,7 @@ def harmonize(
         return _measure(config, cases, asked.inputs, model, workers)[0]
 
     late, folder = gather(config, asked, reference.parent, table, find, measure), config.state / FOLDER
+    private_folder(folder, within=config.state)
     try:
         made = harmonize_site(late.training, late.cases, config, found, late.table, folder)
     except RefusedError as error:

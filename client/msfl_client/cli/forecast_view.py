@@ -12,7 +12,7 @@ from msfl_client.rounds.forecast_words import budget_sentence, forecast_lines
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import Code, InputError
+from msfl_common.errors import Code, InputError, in_brackets
 from msfl_common.system.progress import progress_bars
 
 
@@ -57,4 +57,5 @@ def raise_if_hopeless(source: str, study: StudyConfig, made: Forecast | None) ->
         return
     says_itself = refusal.code is Code.POLICY and refusal.step == "taking part"  # `check`, of settings alone
     if not says_itself:
-        raise InputError(f"{source}: nothing would come of study {study.name} here: {refusal.why} ({refusal.code})")
+        why = f"{refusal.why}{in_brackets(refusal.code)}"
+        raise InputError(f"{source}: nothing would come of study {study.name} here: {why}")

@@ -102,6 +102,7 @@ class Forecast:
         cases_in_sums: training cases of each class that its sums are of, where it trains a model of features.
         budget: of its training cases, where it is kept and the study fits.
         moments: its first sums of a harmonization; they stay where they were computed.
+        deployed: in a simulation, what a real site would refuse besides, which counts what it gives out.
     """
 
     site: str
@@ -112,6 +113,7 @@ class Forecast:
     cases_in_sums: tuple[int, ...] = ()
     budget: Budgeted | None = None
     moments: Moments | None = field(default=None, repr=False)
+    deployed: tuple[Withheld, ...] = ()
 
     def hopeless(self, study: StudyConfig) -> Withheld | None:
         """Why the site would be asked in vain, whatever the round; None where something comes of it."""
@@ -189,11 +191,11 @@ def _play(
         if settings.classification is not None and settings.classification.features:
             context = _harmonized(context, task, assumed)
     if learns:
-        refused: list[Withheld | Budgeted] = list(_rounds(context, task))
-        if has_budget and not refused:
-            refused = list(_spending(context, task, rows))
+        refused = list(_rounds(context, task))
         yield from refused
-        if not any(isinstance(one, Withheld) and one.is_whole for one in refused):
+        if has_budget and not refused:
+            yield from _spending(context, task, rows)
+        if not any(one.is_whole for one in refused):
             yield Trained(context.learner.cases_in_sums)
         yield from _figures(context, task, "validation", has_budget)
     has_test = settings.classification is not None or study.evaluate is not None

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from msfl_client.rounds.forecast import Budgeted, Forecast, Withheld
-from msfl_common.errors import Code
+from msfl_common.errors import Code, in_brackets
 from msfl_common.metrics.registry import ALL_METRICS
 
 _WHOLE = {
@@ -64,7 +64,7 @@ def _what(one: Withheld) -> str:
         what = f"No {titles_of(one.metrics)} of {one.step} patients"
     elif one.rounds:
         what = f"No training in round{'s' * (len(one.rounds) > 1)} {_named([str(number) for number in one.rounds])}"
-    return f"{what}{'' if one.stage == 'final' else f' in the stage of {one.stage}'} ({one.code})"
+    return f"{what}{'' if one.stage == 'final' else f' in the stage of {one.stage}'}{in_brackets(one.code)}"
 
 
 def titles_of(names: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ import torch
 
 from msfl_client.classification.outcome_data import NOTHING_ASSUMED, Assumed
 from msfl_client.classification.trainer import left_out_of_sums, open_classification, split_segmentation
+from msfl_client.clinical.groups import levels_of
 from msfl_client.data.bids import Case
 from msfl_client.disclosure.floors import check_floor
 from msfl_client.egress.gateway import Gateway, check_device_hours, gateway_of
@@ -153,7 +154,8 @@ def build_context(
     else:
         split = partial(split_segmentation, site, study, stage=stage)
         learner, training, cases = open_segmentation(site, settings, devices, on_progress, split, study.name)
-        learner = replace(learner, untold=left_out_of_sums(site, study))
+        levels = partial(levels_of, site, learner.validation_patients)
+        learner = replace(learner, untold=left_out_of_sums(site, study), validation_levels=levels)
     if not (learner.num_train_cases or tests_all or study.evaluate):
         raise RefusedError(Code.NO_CASES, "no case is left to train on")
     fitted = cases if tests_all else training

@@ -24,7 +24,7 @@ from msfl_client.imaging.resampling import FloatImage, read_image, read_mask
 from msfl_common.config.contrasts import outlined_on
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import CaseError
-from msfl_common.metrics.segmentation import NATIVE, segmentation_metrics
+from msfl_common.metrics.segmentation import NATIVE, NATIVE_METRICS, segmentation_metrics
 from msfl_common.models.model_folder import LESION_THRESHOLD
 
 _Box = tuple[slice, ...]
@@ -110,7 +110,7 @@ def metrics_on_own_grid(probability_DHW: FloatImage, affine: NDArray[np.float64]
         predicted_DHW = on_grid(probability_DHW, to_own, (truth_DHW.shape, part_affine)) >= LESION_THRESHOLD
     x_mm, y_mm, z_mm = (float(size) for size in voxel_sizes(own_affine))
     measured = segmentation_metrics(predicted_DHW, truth_DHW, (x_mm, y_mm, z_mm))
-    return {f"{name}{NATIVE}": value for name, value in measured.items()}
+    return {f"{name}{NATIVE}": value for name, value in measured.items() if f"{name}{NATIVE}" in NATIVE_METRICS}
 
 
 def _place(own: OwnTruth) -> _Box:

@@ -18,7 +18,9 @@ from msfl_client.data.bids import Case
 from msfl_client.data.case_digest import digest_of_images
 from msfl_client.data.checks import check_site
 from msfl_client.disclosure.floors import floor_of
+from msfl_client.disclosure.strata import Levels, may_tell
 from msfl_client.privacy.round import PrivateRounds, expected_behind, in_order, loss_told
+from msfl_client.segmentation.disclosed import disclosed_metrics
 from msfl_client.segmentation.distributed import train_on_devices
 from msfl_client.segmentation.distributed_rank import Job
 from msfl_client.segmentation.draws import patients_behind, seed_of
@@ -34,9 +36,7 @@ from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import CaseError
 from msfl_common.messages.records import RoundTask, ValidationMetrics
-from msfl_common.metrics.intervals import mean_estimate, num_patients_of
-from msfl_common.metrics.registry import ALL_METRICS
-from msfl_common.metrics.segmentation import METRICS, NATIVE, Mask, segmentation_metrics
+from msfl_common.metrics.segmentation import METRICS, NATIVE, NATIVE_METRICS, Mask, segmentation_metrics
 from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
 from msfl_common.system.words import counted, reasons_in_words
@@ -68,6 +68,7 @@ class SegmentationLearner:
         floor: fewest patients of a metric.
         validation_truths: reads the validation cases' masks as they were drawn; see `own_truths`.
         untold: training patients who are not in the number that is told, as the sums of a later stage are without them.
+        validation_levels: reads which group of patients each validation case belongs to; see `clinical.groups`.
     """
 
     study: StudyConfig
@@ -85,6 +86,7 @@ class SegmentationLearner:
     validation_patients: tuple[str, ...]
     validation_truths: Callable[[], tuple[OwnTruth, ...]]
     untold: frozenset[str] = frozenset()
+    validation_levels: Callable[[], Levels] = dict
 
     @property
     def num_train_cases(self) -> int:
@@ -172,20 +174,23 @@ class SegmentationLearner:
         rows = ([dict(zip(METRICS, map(float, row), strict=True)) for row in of] for of in (most_NK, least_NK))
         with_lesions = {name for name, truth in zip(self.validation_patients, truths, strict=True) if truth.any()}
         why = f"{self.num_patients(task)} patients, {len(with_lesions)} of them with lesions"
-        found = foreseen((self._told(one, 0.0) for one in rows), METRICS, why)
+        told = (disclosed_metrics(one, self.validation_patients, self.floor, 0.0, {}) for one in rows)
+        found = foreseen(told, METRICS, why)
         withheld, depends = (
-            (*names, *(f"{name}{NATIVE}" for name in names)) for names in (found.withheld, found.depends)
+            (*names, *(f"{name}{NATIVE}" for name in names if f"{name}{NATIVE}" in NATIVE_METRICS))
+            for names in (found.withheld, found.depends)
         )
         return replace(found, withheld=withheld, depends=depends)
 
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
-        """See `Learner`; on the patients' own grids for the model handed out alone: that outlasts the network."""
+        """See `Learner`; on the patients' own grids, and by groups, for the model handed out alone."""
         start = time.monotonic()
         if task.is_handed_out and task.study.evaluate is None:
             self.strategy.keep_final(weights, task.round)
         truths = self.validation_truths() if task.is_handed_out else ()
         rows = self.case_metrics(self.strategy.whole(weights, task.round), task, on_case, truths)
-        return self._told(rows, time.monotonic() - start)
+        levels = self.validation_levels() if task.is_handed_out and may_tell(task.study) else {}
+        return disclosed_metrics(rows, self.validation_patients, self.floor, time.monotonic() - start, levels)
 
     def case_metrics(
         self, whole: Weights, task: RoundTask, on_case: OnCase, truths: Sequence[OwnTruth] = ()
@@ -193,28 +198,6 @@ class SegmentationLearner:
         """Metrics of each validation case by a network of these weights, all of them; they stay at the site."""
         set_weights(self.network, whole)
         return validate(self.network, self.validation_cases, task.study, self.device, on_case, truths)
-
-    def _told(self, rows: Sequence[Mapping[str, float]], seconds: float) -> ValidationMetrics:
-        """What may be told of the metrics of each case."""
-        values = _told_of({name: [row[name] for row in rows] for name in rows[0]})
-        behind = {name: num_patients_of(values[name], self.validation_patients) for name in values}
-        disclosed = [name for name, num_patients in behind.items() if num_patients >= self.floor]
-        estimates = {
-            name: mean_estimate(values[name], self.validation_patients, ALL_METRICS[name].interval_range)
-            for name in disclosed
-        }
-        fewest = min((behind[name] for name in disclosed), default=0)
-        return ValidationMetrics(estimates, len(rows), seconds, min_patients=fewest)
-
-
-def _told_of(values: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Without a metric on the patients' own grids that is not defined in the same cases as on the study's.
-
-    Where the two grids are one, the two means are of the same values; of other cases each, they would tell the case's
-    that makes the difference.
-    """
-    base = {name: values[name.removesuffix(NATIVE)] for name in values}
-    return {name: of for name, of in values.items() if np.array_equal(np.isfinite(of), np.isfinite(base[name]))}
 
 
 def usable_cases(

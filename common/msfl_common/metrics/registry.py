@@ -15,12 +15,23 @@ from typing import cast
 from msfl_common.metrics.classification import CLASSIFICATION_METRICS
 from msfl_common.metrics.metric import Metric, Task
 from msfl_common.metrics.segmentation import METRICS, NATIVE_METRICS
+from msfl_common.metrics.strata import strata_of
+
+# Figures of groups of patients, told once, where a site's groups are large enough: no site is expected to.
+STRATA: dict[str, Metric] = {
+    **strata_of("lesion-segmentation", METRICS),
+    **strata_of("classification", CLASSIFICATION_METRICS),
+}
 
 TASK_METRICS: dict[Task, Mapping[str, Metric]] = {
     "lesion-segmentation": ChainMap[str, Metric](
-        cast(dict[str, Metric], NATIVE_METRICS), cast(dict[str, Metric], METRICS)
+        strata_of("lesion-segmentation", METRICS),
+        cast(dict[str, Metric], NATIVE_METRICS),
+        cast(dict[str, Metric], METRICS),
     ),
-    "classification": CLASSIFICATION_METRICS,
+    "classification": ChainMap[str, Metric](
+        strata_of("classification", CLASSIFICATION_METRICS), cast(dict[str, Metric], CLASSIFICATION_METRICS)
+    ),
 }
 
 # Of all tasks, in their order: a chain's last mapping comes first.

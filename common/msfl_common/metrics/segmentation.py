@@ -2,9 +2,9 @@
 
 Legend: D, H, W voxels of the grid; K lesions; S surface voxels.
 
-Each is measured twice: on the study's grid, which the network sees, and under the name with `_native` on the grid on
-which the patient's manual mask was drawn, with the mask untouched and the probability brought there as `predict` does.
-The native ones are those to compare with published figures.
+Each, but those of lesions of a size, is measured twice: on the study's grid, which the network sees, and under the name
+with `_native` on the grid on which the patient's manual mask was drawn, with the mask untouched and the probability
+brought there as `predict` does. The native ones are those to compare with published figures.
 
 Volumes, distances and the smallest lesion are physical (mm), so anisotropic grids are measured right. The
 definitions follow Metrics Reloaded (Maier-Hein et al., Nature Methods 2024) and, for lesions, the ISBI 2015
@@ -17,7 +17,7 @@ Empty masks:
 | dsc, surface_dice | 1 | 0 | 0 |
 | lesion_f1 (of lesions, not voxels) | 1 | 0 | 0 |
 | ppv, lesion_fpr (shares of what is predicted) | NaN | defined | NaN |
-| tpr, lesion_tpr (shares of the ground truth) | NaN | NaN | defined |
+| tpr, lesion_tpr, lesion_tpr_small and its like (shares of the ground truth) | NaN | NaN | defined |
 | abs_volume_difference_ml | 0 | defined | defined |
 | hd95_mm | 0 | NaN | NaN |
 
@@ -40,7 +40,14 @@ from scipy import ndimage
 from msfl_common.metrics.metric import Metric
 
 MIN_LESION_MM3 = 3.0
+# Of the 1,714 lesions in 20 manual masks of Lesjak et al., Neuroinformatics 2017, 53% are small and 15% large.
+LESION_SIZES_MM3: dict[str, tuple[float, float]] = {
+    "small": (MIN_LESION_MM3, 25.0),
+    "medium": (25.0, 100.0),
+    "large": (100.0, math.inf),
+}
 SURFACE_TOLERANCE_MM = 1.0
+_SLACK_MM3 = 1e-4  # keeps three voxels of 1 mm3 whose spacing is 0.9999999
 _STUDYS_GRID = ", study's grid"
 
 Mask = NDArray[np.bool_]
@@ -120,6 +127,11 @@ def _metric(
     )
 
 
+def _of_size(title: str, size: str) -> SegmentationMetric:
+    """So often 0 or 1 that an interval of fewer than 50 patients holds the truth in up to 98 of 100."""
+    return _metric(title, "", True, 1.0, lambda pair: pair.lesions[f"lesion_tpr_{size}"], fewest=50)
+
+
 # With tp, fp and fn the numbers of voxels in both masks, only predicted and only in the ground truth.
 METRICS: dict[str, SegmentationMetric] = {
     "dsc": _metric(  # 2 tp / (2 tp + fp + fn)
@@ -140,6 +152,9 @@ METRICS: dict[str, SegmentationMetric] = {
     ),
     "tpr": _metric("Voxel sensitivity (TPR)", "", True, 1.0, lambda pair: _share(pair.num_both, pair.num_truth)),
     "lesion_tpr": _metric("Lesions found (lesion TPR)", "", True, 1.0, lambda pair: pair.lesions["lesion_tpr"]),
+    "lesion_tpr_small": _of_size("Lesion TPR below 25 mm³", "small"),
+    "lesion_tpr_medium": _of_size("Lesion TPR, 25 to 100 mm³", "medium"),
+    "lesion_tpr_large": _of_size("Lesion TPR, 100 mm³ or more", "large"),
     "lesion_fpr": _metric(
         "False lesions (lesion FPR)", "", False, 1.0, lambda pair: pair.lesions["lesion_fpr"], of_what_is_found=True
     ),
@@ -176,7 +191,9 @@ def on_own_grid(metric: SegmentationMetric, headline: str = "") -> SegmentationM
 
 
 NATIVE_METRICS: dict[str, SegmentationMetric] = {
-    f"{name}{NATIVE}": on_own_grid(metric, "own-grid DSC" if name == "dsc" else "") for name, metric in METRICS.items()
+    f"{name}{NATIVE}": on_own_grid(metric, "own-grid DSC" if name == "dsc" else "")
+    for name, metric in METRICS.items()
+    if name not in {f"lesion_tpr_{size}" for size in LESION_SIZES_MM3}  # a lesion has another size on each grid
 }
 
 
@@ -209,8 +226,7 @@ def label_lesions(mask_DHW: Mask, spacing_mm: Spacing) -> tuple[NDArray[np.int32
     """
     labels_DHW, num_components = ndimage.label(mask_DHW, structure=_NEIGHBOURS_26)
     sizes = np.bincount(labels_DHW.ravel(), minlength=num_components + 1)
-    # The small slack keeps three voxels of 1 mm3 whose spacing is 0.9999999.
-    keep = sizes * math.prod(spacing_mm) >= MIN_LESION_MM3 - 1e-4
+    keep = sizes * math.prod(spacing_mm) + _SLACK_MM3 >= MIN_LESION_MM3
     keep[0] = False
     new_label = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
     return new_label[labels_DHW], int(keep.sum())
@@ -225,6 +241,7 @@ def lesion_scores(prediction_DHW: Mask, truth_DHW: Mask, spacing_mm: Spacing) ->
 
     Returns:
         - lesion_tpr: share of ground truth lesions that touch a predicted lesion
+        - lesion_tpr_small, lesion_tpr_medium, lesion_tpr_large: the same of lesions of a size, `LESION_SIZES_MM3`
         - lesion_fpr: share of predicted lesions that touch no ground truth lesion (LFPR of ISBI 2015; a false
           discovery rate, not a rate over true negatives)
         - lesion_f1: harmonic mean of lesion_tpr and 1 - lesion_fpr; 1 when neither mask holds a lesion, 0
@@ -234,14 +251,22 @@ def lesion_scores(prediction_DHW: Mask, truth_DHW: Mask, spacing_mm: Spacing) ->
     truth_labels_DHW, num_truth = label_lesions(truth_DHW, spacing_mm)
     shared_DHW = (predicted_DHW > 0) & (truth_labels_DHW > 0)
     num_matched_predicted = np.unique(predicted_DHW[shared_DHW]).size
-    num_matched_truth = np.unique(truth_labels_DHW[shared_DHW]).size
+    found = np.zeros(num_truth + 1, dtype=bool)
+    found[np.unique(truth_labels_DHW[shared_DHW])] = True
+    num_matched_truth = int(found.sum())
+    sizes_mm3 = np.bincount(truth_labels_DHW.ravel(), minlength=num_truth + 1) * math.prod(spacing_mm) + _SLACK_MM3
+    sizes_mm3[0] = 0.0  # the background is no lesion
     sensitivity = _share(num_matched_truth, num_truth)
     precision = _share(num_matched_predicted, num_predicted)
     if num_matched_predicted:
         f1 = 2 * sensitivity * precision / (sensitivity + precision)
     else:
         f1 = 1.0 if num_predicted == num_truth == 0 else 0.0
-    return {"lesion_tpr": sensitivity, "lesion_fpr": 1.0 - precision, "lesion_f1": f1}
+    by_size = {}
+    for name, (low, high) in LESION_SIZES_MM3.items():
+        is_of_size = (sizes_mm3 >= low) & (sizes_mm3 < high)
+        by_size[f"lesion_tpr_{name}"] = _share(int(found[is_of_size].sum()), int(is_of_size.sum()))
+    return {"lesion_tpr": sensitivity, **by_size, "lesion_fpr": 1.0 - precision, "lesion_f1": f1}
 
 
 def surface_scores(prediction_DHW: Mask, truth_DHW: Mask, spacing_mm: Spacing) -> dict[str, float]:

@@ -14,6 +14,7 @@ from rich.filesize import decimal
 from msfl_common.config.differential_privacy import privacy_method
 from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.metrics.strata import STRATIFIED, VARIABLES, stratum
 from msfl_common.system.words import counted
 from msfl_server.report.charts import format_interval, format_value
 from msfl_server.results.compare_sites import between_sites
@@ -21,6 +22,8 @@ from msfl_server.results.received import Tally, tally, title_of, totals
 from msfl_server.results.summary import MetricSummary, Summary
 from msfl_server.rounds.failures import meaning_of
 from msfl_server.study.ledger_heads import HEADS_FILE, MEANINGS, compare
+
+_UNKNOWN = {"sex": "for women and men", "age": "for the young and the old"}
 
 # What a figure says to who has not met it, for one that is as high as can be told.
 _PLAIN = {
@@ -71,12 +74,10 @@ def limits(summary: Summary) -> list[str]:
     """What the figures do not say, of what a reader might take them to say."""
     name = next((name for name in _PLAIN if name in summary.metrics), None)
     held_out = " Cross-validation shows how much they move." if summary.task == "classification" else ""
-    few_lesions = "for few lesions and many, " if summary.task == "lesion-segmentation" else ""
     lines = [
         f"One split of the patients and one seed: another may give other figures.{held_out}",
         _elsewhere(name, summary),
-        f"Whether it is as good for women and men, for the young and the old, {few_lesions}or on each scanner was not "
-        "measured in this run.",
+        _groups(summary),
         "Cases that a site could not use are in no figure: where hard ones are left out, a model looks better than it "
         "is.",
     ]
@@ -86,6 +87,24 @@ def limits(summary: Summary) -> list[str]:
             "sites, of the same model."
         )
     return lines
+
+
+def _groups(summary: Summary) -> str:
+    """For whom it is not known whether the model is as good, and what those figures say that there are."""
+    told = {
+        variable: any(stratum(STRATIFIED[summary.task], group) in summary.metrics for group in groups)
+        for variable, groups in VARIABLES.items()
+    }
+    unknown = [_UNKNOWN[variable] for variable in VARIABLES if not told[variable]]
+    unknown += ["for few lesions and many"] if summary.task == "lesion-segmentation" else []
+    where = f"{', '.join(unknown)}, or on each scanner" if unknown else "on each scanner"
+    line = f"Whether it is as good {where} is not known from this run."
+    if any(told.values()):
+        line += (
+            " Figures of groups of patients are of the sites that have enough in each group, and groups differ in more "
+            "than what sets them apart, as in their lesions."
+        )
+    return line
 
 
 def _elsewhere(name: str | None, summary: Summary) -> str:

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 
 from msfl_common.config.base import Task
 from msfl_common.metrics.classification import class_metrics
-from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
+from msfl_common.metrics.registry import ALL_METRICS, HEADLINE, STRATA
+from msfl_common.metrics.strata import STRATIFIED
 from msfl_server.results.chosen import FEW_PATIENTS
 from msfl_server.results.summary import MetricSummary
 
 
 def metrics_of_few(task: Task, metrics: Mapping[str, MetricSummary]) -> dict[str, int]:
-    """Metric to the patients behind it, of those that a reader looks for first and that rest on fewer than 20."""
-    behind = {name: metrics[name].num_patients for name in HEADLINE[task] if name in metrics}
+    """Metric to the patients behind it, of the first ones and those of groups, where they rest on fewer than 20."""
+    behind = {name: metrics[name].num_patients for name in (*HEADLINE[task], *STRATA) if name in metrics}
     return {name: count for name, count in behind.items() if count is not None and count < FEW_PATIENTS}
 
 
@@ -39,5 +40,6 @@ def say_sites(metric: MetricSummary, num_sites: int) -> str:
 
 def counted(name: str, count: int) -> str:
     """So many patients, of the class that has fewest where a metric holds classes against each other."""
-    of_class = " of the smaller class" if name in class_metrics() else ""
+    bases = (name, *(base for base in STRATIFIED.values() if name in STRATA and name.startswith(f"{base}_")))
+    of_class = " of the smaller class" if set(bases) & set(class_metrics()) else ""
     return f"{count} patient{'' if count == 1 else 's'}{of_class}"

@@ -183,7 +183,7 @@ class Summary(_Frozen):
     )
     few_patients: dict[str, int] = Field(
         default_factory=dict,
-        description="metric to the patients behind it, of those that a reader looks for first and that rest on few",
+        description="metric to the patients behind it, of the first ones and those of groups, where they rest on few",
         exclude_if=lambda value: not value,
     )
     history: tuple[RoundSummary, ...] = Field(description="every round, in order")

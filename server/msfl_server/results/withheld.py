@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msfl_common.config.base import Task
 from msfl_common.messages.validation_metrics import ValidationMetrics
-from msfl_common.metrics.registry import ALL_METRICS, TASK_METRICS
+from msfl_common.metrics.registry import ALL_METRICS, STRATA, TASK_METRICS
 from msfl_common.metrics.segmentation import NATIVE_METRICS
 from msfl_common.secure_aggregation.layout import POOLED
 
@@ -23,7 +23,9 @@ def withheld_metrics(task: Task, disclosed: Mapping[str, ValidationMetrics]) -> 
     """
     told_of_any = {name for metrics in disclosed.values() for name in metrics.estimates}
     expected = [
-        name for name in TASK_METRICS[task] if name not in NATIVE_METRICS or NATIVE_METRICS.keys() & told_of_any
+        name
+        for name in TASK_METRICS[task]
+        if name not in STRATA and (name not in NATIVE_METRICS or NATIVE_METRICS.keys() & told_of_any)
     ]
     missing = {
         name: tuple(sorted(site for site, metrics in disclosed.items() if name not in metrics.estimates))

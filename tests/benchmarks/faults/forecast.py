@@ -15,7 +15,7 @@ from msfl_common.config.stages import is_asked_to
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, RunError
 from msfl_common.messages.records import ValidationMetrics
-from msfl_common.metrics.registry import TASK_METRICS
+from msfl_common.metrics.registry import STRATA, TASK_METRICS
 from msfl_common.models.starting_weights import starting_weights
 from msfl_server.research.simulation.federation import simulate
 from msfl_server.research.simulation.folder import RunSetup
@@ -125,7 +125,7 @@ def _metrics(
         return
     withheld = {name for part in one.withheld if part.step == step for name in part.metrics}
     depends = {name for part in one.depends if part.step == step for name in part.metrics}
-    sure = set(TASK_METRICS[study.task]) - withheld - depends
+    sure = set(TASK_METRICS[study.task]) - STRATA.keys() - withheld - depends
     if wrong := (set(told.estimates) & withheld) | (sure - set(told.estimates)):
         yield f"{one.site}, {step}: {sorted(wrong)} forecast otherwise"
     counts["withheld"] += len(withheld)

@@ -16,7 +16,8 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models.lda import Lda
 from msfl_common.messages.records import unpack_metrics
-from msfl_common.metrics.classification import CLASSIFICATION_METRICS, threshold_metrics
+from msfl_common.metrics.classification import CLASSIFICATION_METRICS, measure, threshold_metrics
+from msfl_common.metrics.registry import TASK_METRICS
 
 STUDY = StudyConfig(
     name="pilot",
@@ -103,3 +104,24 @@ def test_of_three_classes_each_has_cells() -> None:
     metrics = measure_site(probabilities, labels, [f"p{number}" for number in range(60)], 0.5, STUDY, Policy())
     assert metrics.score_bins.shape == (3, 10, 3)
     assert metrics.confusion.sum() == 60
+
+
+def test_groups_of_patients_are_told_where_both_classes_are_large_enough(tmp_path: Path) -> None:
+    probabilities_NK, labels_N, patients = site_of(60)
+    by_sex = {"sex": (np.arange(60) // 3 % 2).astype(np.int64)}
+    told = measure_site(probabilities_NK, labels_N, patients, 0.5, STUDY, Policy(), by_sex)
+    of_women = by_sex["sex"] == 0
+    expected = measure(
+        probabilities_NK[of_women],
+        labels_N[of_women],
+        [name for name, is_in in zip(patients, of_women, strict=True) if is_in],
+        0.5,
+    )["auroc"]
+    assert told.estimates["auroc_women"] == expected
+    assert set(told.estimates) - NAMES == {"auroc_women", "auroc_men"}
+    assert told.min_patients == 10
+    content = release(Gateway(Policy(), tmp_path / "ledger.jsonl"), told, STUDY, 3, told.min_patients)
+    received = unpack_metrics(content, frozenset(TASK_METRICS["classification"]), num_classes=2, min_patients=5)
+    assert received.estimates["auroc_women"] == expected
+    few = measure_site(probabilities_NK, labels_N, patients, 0.5, STUDY, Policy(min_patients=11), by_sex)
+    assert set(few.estimates) == NAMES

@@ -105,6 +105,8 @@ def test_a_late_site_fits_itself_and_sends_nothing(base: Path) -> None:
     assert "nothing was sent" in done.stdout
     assert "scanner old has no fit: too few training patients" in done.stdout
     assert not (base / "state" / "ledger.jsonl").exists()
+    for folder in ("state", "state/harmonization"):
+        assert (base / folder).stat().st_mode & 0o077 == 0
     table = read_features_table(base / "state" / "harmonization" / "features.tsv")
     assert table.harmonized_to == make_reference_of_others().version
     assert {row.key for row in table.rows} == {f"sub-{number}" for number in range(7)}

@@ -58,6 +58,9 @@ def naive_percentile_95(ordered):
     return ordered[low] + (position - low) * (ordered[high] - ordered[low])
 
 
+SIZED = dict.fromkeys(("lesion_tpr_small", "lesion_tpr_medium", "lesion_tpr_large"), math.nan)
+
+
 def naive_metrics(prediction, truth, spacing_mm):
     """Every metric of two masks that are not empty and hold at least one lesion each."""
     p, r = voxels(prediction), voxels(truth)
@@ -65,6 +68,12 @@ def naive_metrics(prediction, truth, spacing_mm):
     found = sum(any(lesion & other for other in lesions_p) for lesion in lesions_r) / len(lesions_r)
     false = sum(not any(lesion & other for other in lesions_r) for lesion in lesions_p) / len(lesions_p)
     precision = 1 - false
+    of_size = {"small": [], "medium": [], "large": []}
+    for lesion in lesions_r:
+        mm3 = len(lesion) * np.prod(spacing_mm) + 1e-6
+        of_size["small" if mm3 < 25 else "medium" if mm3 < 100 else "large"].append(
+            any(lesion & other for other in lesions_p)
+        )
     surface_p, surface_r = naive_surface(prediction), naive_surface(truth)
     d_p = naive_distances(surface_p, surface_r, spacing_mm)
     d_r = naive_distances(surface_r, surface_p, spacing_mm)
@@ -73,6 +82,7 @@ def naive_metrics(prediction, truth, spacing_mm):
         "ppv": len(p & r) / len(p),
         "tpr": len(p & r) / len(r),
         "lesion_tpr": found,
+        **{f"lesion_tpr_{size}": sum(of) / len(of) if of else math.nan for size, of in of_size.items()},
         "lesion_fpr": false,
         "lesion_f1": 2 * found * precision / (found + precision) if found + precision else 0.0,
         "abs_volume_difference_ml": abs(len(p) - len(r)) * np.prod(spacing_mm) / 1000,
@@ -93,7 +103,7 @@ def random_masks(seed, shape=(7, 8, 9)):
 def test_agrees_with_the_naive_definitions(seed, spacing_mm):
     prediction, truth = random_masks(seed)
     measured = segmentation_metrics(prediction, truth, spacing_mm)
-    assert measured == pytest.approx(naive_metrics(prediction, truth, spacing_mm), abs=1e-9)
+    assert measured == pytest.approx(naive_metrics(prediction, truth, spacing_mm), abs=1e-9, nan_ok=True)
 
 
 # MONAI 1.6 passes itself an argument that it has deprecated.
@@ -116,15 +126,35 @@ def test_the_table_names_every_metric_and_its_bounds():
     for seed in range(10):
         measured = segmentation_metrics(*random_masks(seed), (1.0, 1.0, 1.0))
         assert list(measured) == list(METRICS)
-        assert all(METRICS[name].lower <= value <= METRICS[name].upper for name, value in measured.items())
+        assert all(
+            METRICS[name].lower <= value <= METRICS[name].upper
+            for name, value in measured.items()
+            if name not in SIZED or not math.isnan(value)
+        )
 
 
 def test_a_perfect_prediction_is_perfect():
     _, truth = random_masks(1)
-    assert segmentation_metrics(truth, truth, (1.0, 1.0, 1.0)) == {
-        "dsc": 1, "ppv": 1, "tpr": 1, "lesion_tpr": 1, "lesion_fpr": 0, "lesion_f1": 1,
-        "abs_volume_difference_ml": 0, "hd95_mm": 0, "surface_dice": 1,
-    }  # fmt: skip
+    assert segmentation_metrics(truth, truth, (1.0, 1.0, 1.0)) == pytest.approx(
+        {
+            "dsc": 1, "ppv": 1, "tpr": 1, "lesion_tpr": 1, **SIZED, "lesion_tpr_small": 1, "lesion_fpr": 0,
+            "lesion_f1": 1, "abs_volume_difference_ml": 0, "hd95_mm": 0, "surface_dice": 1,
+        },
+        nan_ok=True,
+    )  # fmt: skip
+
+
+def test_lesions_are_told_by_their_size():
+    truth = np.zeros((20, 20, 20), dtype=bool)
+    truth[0, 0, :20] = truth[0, 1, :4] = True  # 24 mm3 in one
+    truth[5, 5, :3] = True
+    truth[10:15, 10:15, 10] = True  # 25 mm3
+    truth[10:15, 0:5, 0:4] = True  # 100 mm3
+    prediction = np.zeros_like(truth)
+    prediction[5, 5, 2] = prediction[5, 5, 3] = prediction[5, 5, 4] = True
+    prediction[10:12, 0:5, 0:4] = True
+    measured = segmentation_metrics(prediction, truth, (1.0, 1.0, 1.0))
+    assert [measured[name] for name in SIZED] == [0.5, 0.0, 1.0]
 
 
 def test_both_empty():
@@ -132,7 +162,7 @@ def test_both_empty():
     nan = math.nan
     assert segmentation_metrics(empty, empty, (1.0, 1.0, 1.0)) == pytest.approx(
         {
-            "dsc": 1, "ppv": nan, "tpr": nan, "lesion_tpr": nan, "lesion_fpr": nan, "lesion_f1": 1,
+            "dsc": 1, "ppv": nan, "tpr": nan, "lesion_tpr": nan, **SIZED, "lesion_fpr": nan, "lesion_f1": 1,
             "abs_volume_difference_ml": 0, "hd95_mm": 0, "surface_dice": 1,
         },
         nan_ok=True,
@@ -147,10 +177,11 @@ def test_one_empty():
         "dsc": 0, "lesion_f1": 0, "abs_volume_difference_ml": 0.064, "hd95_mm": nan, "surface_dice": 0,
     }  # fmt: skip
     assert segmentation_metrics(empty, full, (2.0, 2.0, 2.0)) == pytest.approx(
-        {**shared, "ppv": nan, "tpr": 0, "lesion_tpr": 0, "lesion_fpr": nan}, nan_ok=True
+        {**shared, "ppv": nan, "tpr": 0, "lesion_tpr": 0, **SIZED, "lesion_tpr_medium": 0, "lesion_fpr": nan},
+        nan_ok=True,
     )
     assert segmentation_metrics(full, empty, (2.0, 2.0, 2.0)) == pytest.approx(
-        {**shared, "ppv": 0, "tpr": nan, "lesion_tpr": nan, "lesion_fpr": 1}, nan_ok=True
+        {**shared, "ppv": 0, "tpr": nan, "lesion_tpr": nan, **SIZED, "lesion_fpr": 1}, nan_ok=True
     )
 
 
@@ -199,7 +230,7 @@ def test_a_2_mm_brain_takes_well_under_a_second():
 
 def test_a_perfect_mask_has_the_best_value_of_every_metric() -> None:
     mask = np.zeros((12, 12, 12), dtype=bool)
-    mask[2:5, 2:5, 2:5] = mask[7:10, 7:9, 7:10] = True
+    mask[2:5, 2:5, 2:5] = mask[7:10, 7:9, 7:10] = mask[0] = True  # 27, 18 and 144 mm3
     found = segmentation_metrics(mask, mask, (1.0, 1.0, 1.0))
     best = {name: metric.upper if metric.higher_is_better else metric.lower for name, metric in METRICS.items()}
     assert found == best
@@ -207,8 +238,9 @@ def test_a_perfect_mask_has_the_best_value_of_every_metric() -> None:
 
 def test_every_metric_has_its_like_on_the_own_grid() -> None:
     """As bounded in what a site may send, and under a title that names the grid."""
-    assert [f"{name}{NATIVE}" for name in METRICS] == list(NATIVE_METRICS)
-    for name, metric in METRICS.items():
+    twice = {name: metric for name, metric in METRICS.items() if name not in SIZED}
+    assert [f"{name}{NATIVE}" for name in twice] == list(NATIVE_METRICS)
+    for name, metric in twice.items():
         own = NATIVE_METRICS[f"{name}{NATIVE}"]
         assert possible_range(f"{name}{NATIVE}") == possible_range(name)
         assert (own.unit, own.higher_is_better) == (metric.unit, metric.higher_is_better)

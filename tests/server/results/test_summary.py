@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from msfl_common.errors import InputError
 from msfl_common.metrics.intervals import Estimate, mean_estimate, mean_interval, pool, share_estimate
 from msfl_server.results.few_patients import metrics_of_few, say_few
-from msfl_server.results.summary import Summary, read_summary, summarise_metric, write_summary
+from msfl_server.results.summary import MetricSummary, Summary, read_summary, summarise_metric, write_summary
 
 NOTHING = Estimate(math.nan, 0, math.nan, math.nan, math.nan)
 
@@ -154,3 +154,13 @@ def test_a_summary_of_an_earlier_version_is_read(tmp_path, summary):
             figure.pop("num_patients"), figure.pop("standard_error", None)
     (tmp_path / "summary.json").write_text(json.dumps(content))
     assert read_summary(tmp_path).metrics["dsc"].mean == summary.metrics["dsc"].mean
+
+
+def test_figures_of_small_groups_are_named_as_such() -> None:
+    few = MetricSummary(mean=0.6, ci95_low=None, ci95_high=None, num_patients=7, per_site={})
+    found = metrics_of_few(
+        "classification", {"auroc_under_40": few, "brier": few.model_copy(update={"num_patients": 30})}
+    )
+    assert found == {"auroc_under_40": 7}
+    told = say_few(found, {"auroc_under_40": few}, 3)
+    assert "AUROC, below 40 years: 7 patients of the smaller class, at 0 of 3 sites" in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,16 +12,23 @@ from msfl_client.rounds.forecast_words import forecast_lines, titles_of
 from msfl_client.trainer import OnProgress
 from msfl_common.config.stages import Part, is_asked_to, stages_of, study_at
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import InputError, RunError
+from msfl_common.errors import Code, InputError, RunError, in_brackets
 from msfl_common.feature_models.first_sums import expect_every_class
-from msfl_common.metrics.registry import TASK_METRICS
+from msfl_common.metrics.registry import STRATA, TASK_METRICS
 from msfl_server.research.simulation.folder import RunSetup
 from msfl_server.rounds.harmonization import MIN_SITES, solve_first
 
 
 def foresee_run(setup: RunSetup, on_progress: OnProgress) -> tuple[Forecast, ...]:
-    """What each site will refuse or withhold."""
-    return tuple(forecast(site, setup.study, on_progress) for site in setup.sites)
+    """What each site will refuse or withhold; what it would refuse as a real one is `deployed`."""
+    return tuple(_simulated(forecast(site, setup.study, on_progress, has_budget=True)) for site in setup.sites)
+
+
+def _simulated(made: Forecast) -> Forecast:
+    """A forecast of a site that does not count what it gives out."""
+    spent = tuple(one for one in made.withheld if one.code is Code.BUDGET_SPENT)
+    rest = tuple(one for one in made.withheld if one.code is not Code.BUDGET_SPENT)
+    return replace(made, withheld=rest, deployed=spent, budget=None)
 
 
 def say_forecasts(study: StudyConfig, forecasts: Sequence[Forecast], say: Callable[[str], None]) -> None:
@@ -34,6 +42,12 @@ def say_forecasts(study: StudyConfig, forecasts: Sequence[Forecast], say: Callab
 def foresight_lines(study: StudyConfig, forecasts: Sequence[Forecast]) -> Iterator[str]:
     """The lines of the sites' forecasts, and what under masks is not shown because so few sites tell it."""
     yield from forecast_lines(forecasts)
+    whose = [f"{made.site} ({one.why})" for made in forecasts for one in made.deployed if one.step == "training"]
+    if whose:
+        yield (
+            f"Real sites with these patients would not train (BUDGET_SPENT), as they count what they give out, which a "
+            f"simulation does not: {'; '.join(whose)}"
+        )
     settings = study.secure_aggregation
     steps: tuple[tuple[Step, Part], ...] = (("validation", "train"), ("test", "test"))
     for step, part in steps if settings.method == "masks" else ():
@@ -45,7 +59,7 @@ def foresight_lines(study: StudyConfig, forecasts: Sequence[Forecast]) -> Iterat
         few = [
             name
             for name in TASK_METRICS[study.task]
-            if 0 < sum(name not in names for names in withheld) < settings.min_sites
+            if name not in STRATA and 0 < sum(name not in names for names in withheld) < settings.min_sites
         ]
         if few:
             yield (
@@ -90,7 +104,7 @@ def expect_answers(study: StudyConfig, forecasts: Sequence[Forecast]) -> None:
 def _expect(needed: int, rule: str, what: str, refusals: Mapping[str, Withheld | None]) -> None:
     num_answers = sum(refusal is None for refusal in refusals.values())
     if num_answers < needed:
-        told = [f"{site}: {one.why} ({one.code})" for site, one in refusals.items() if one is not None]
+        told = [f"{site}: {one.why}{in_brackets(one.code)}" for site, one in refusals.items() if one is not None]
         why = "; ".join(told) or "no other site is asked"
         raise InputError(f"{num_answers} of {len(refusals)} sites will {what}, and {rule} {needed}: {why}")
 

@@ -55,6 +55,15 @@ def test_a_study_that_every_site_can_answer_is_told_of_what_depends_alone(tmp_pa
     assert [line.split()[0] for line in said(setup_of(tmp_path, [(40, 40), (40, 40)]))] == ["Whether"]
 
 
+def test_what_real_sites_would_not_have_the_budget_for_is_said_and_simulated(tmp_path: Path) -> None:
+    logistic = {"model": {"kind": "logistic"}, "outcome": {"column": "course", "classes": ["c0", "c1"]}}
+    study = {"classification": {**logistic, "clinical": ["age", "edss"]}}
+    lines = [one for one in said(setup_of(tmp_path, [(40, 40), (40, 40)], **study)) if "BUDGET_SPENT" in one]
+    assert len(lines) == 1
+    assert lines[0].startswith("Real sites with these patients would not train")
+    assert lines[0].count("more were needed") == 2
+
+
 def test_what_too_few_sites_tell_under_masks_is_said(tmp_path: Path) -> None:
     counts = [(40, 40), (40, 40), (40, 12)]
     lines = [one for one in said(setup_of(tmp_path, counts, **MASKED)) if one.startswith("Under masks no AUROC")]
