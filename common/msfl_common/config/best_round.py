@@ -57,9 +57,9 @@ def check_best_by(
 
 def _unfit(name: str, metric: Metric) -> str | None:
     """Why no round can be the best by a metric; None where one can."""
-    from msfl_common.metrics.segmentation import NATIVE_METRICS
+    from msfl_common.metrics.segmentation import is_native
 
-    if name in NATIVE_METRICS:
+    if is_native(name):
         return "is measured once, of the model that is handed out"
     if metric.of_what_is_found:
         return "is undefined where a model finds nothing, so that one that finds next to nothing may be the best"

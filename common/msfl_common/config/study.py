@@ -12,7 +12,6 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from msfl_common.config.base import (
-    Contrast,
     Covariate,
     Fraction,
     Frozen,
@@ -25,6 +24,9 @@ from msfl_common.config.classification import Classification, DeepModel, check_d
 from msfl_common.config.differential_privacy import DifferentialPrivacy, check_private
 from msfl_common.config.feature_catalogue import HARMONIZED, known_features
 from msfl_common.config.former_keys import former_keys, renewed
+from msfl_common.config.inputs import Augmentation as Augmentation
+from msfl_common.config.inputs import Inputs as Inputs
+from msfl_common.config.inputs import check_visits, with_visits_of_task
 from msfl_common.config.masked_study import check_masked
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.secrets import refuse_variables
@@ -39,33 +41,6 @@ from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.system.checked_numbers import MOST_CASES
 from msfl_common.system.reading import MOST_SETTINGS, parse_json, read_yaml
 from msfl_common.system.setting_faults import describe_faults
-
-
-class Inputs(Frozen):
-    """What the model sees."""
-
-    contrasts: tuple[Contrast, ...] = Field(
-        ("T1w", "FLAIR"), min_length=1, description="contrasts of a case, in channel order"
-    )
-    spacing_mm: float = Field(2.0, ge=0.5, le=4.0, description="isotropic voxel size that cases are resampled to, mm")
-
-    @field_validator("contrasts")
-    @classmethod
-    def _no_repeats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("each contrast may be named once")
-        return value
-
-
-class Augmentation(Frozen):
-    """Probability of each augmentation of a training patch."""
-
-    flip: Fraction = Field(0.5, description="mirror left and right")
-    affine: Fraction = Field(0.3, description="rotate by at most 15 degrees, scale by at most 15%")
-    gamma: Fraction = Field(0.5, description="random gamma and tissue contrast, each contrast on its own")
-    bias: Fraction = Field(0.3, description="smooth multiplicative bias field")
-    noise: Fraction = Field(0.3, description="additive Gaussian noise")
-    low_resolution: Fraction = Field(0.25, description="blur and thick slices")
 
 
 class Training(Frozen):
@@ -226,7 +201,7 @@ class StudyConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _of_an_earlier_version(cls, value: Any) -> Any:
-        return renewed(value)
+        return with_visits_of_task(renewed(value))
 
     @model_validator(mode="after")
     def _patch_fits_network(self) -> Self:
@@ -236,6 +211,7 @@ class StudyConfig(Frozen):
 
     @model_validator(mode="after")
     def _task_has_its_section(self) -> Self:
+        check_visits(self.task, self.inputs, self.harmonization.method != "none")
         if (self.task == "classification") != (self.classification is not None):
             raise ValueError("expected a section `classification` with the task classification, and with no other")
         if self.classification is not None and isinstance(self.classification.model, DeepModel):

@@ -28,7 +28,7 @@ NaN means undefined: such a case is left out of that metric's mean and of its ca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -41,7 +41,7 @@ from msfl_common.metrics.metric import Metric
 
 MIN_LESION_MM3 = 3.0
 SURFACE_TOLERANCE_MM = 1.0
-_STUDYS_GRID = ", study's grid"
+STUDYS_GRID = ", study's grid"
 
 Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
@@ -94,6 +94,13 @@ class MaskPair:
         """See `surface_scores`."""
         return surface_scores(self.prediction_DHW, self.truth_DHW, self.spacing_mm)
 
+    @cached_property
+    def new_lesions(self) -> dict[str, float]:
+        """See `new_lesions.new_lesion_scores`."""
+        from msfl_common.metrics.new_lesions import new_lesion_scores  # which is made of this module's
+
+        return new_lesion_scores(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationMetric(Metric):
@@ -110,7 +117,7 @@ def _metric(
     title: str, unit: str, higher_is_better: bool, upper: float, measure: Callable[[MaskPair], float], **more: Any
 ) -> SegmentationMetric:
     return SegmentationMetric(
-        title=title + _STUDYS_GRID,
+        title=title + STUDYS_GRID,
         unit=unit,
         higher_is_better=higher_is_better,
         lower=0.0,
@@ -172,7 +179,7 @@ NATIVE = "_native"
 
 def on_own_grid(metric: SegmentationMetric, headline: str = "") -> SegmentationMetric:
     """A metric on the patient's own grid."""
-    return replace(metric, title=f"{metric.title.removesuffix(_STUDYS_GRID)}, own grid", headline=headline)
+    return replace(metric, title=f"{metric.title.removesuffix(STUDYS_GRID)}, own grid", headline=headline)
 
 
 NATIVE_METRICS: dict[str, SegmentationMetric] = {
@@ -180,16 +187,24 @@ NATIVE_METRICS: dict[str, SegmentationMetric] = {
 }
 
 
-def segmentation_metrics(prediction_DHW: Mask, truth_DHW: Mask, spacing_mm: Spacing) -> dict[str, float]:
+def is_native(name: str) -> bool:
+    """Whether a metric is one on the patients' own grids."""
+    return name.endswith(NATIVE)
+
+
+def segmentation_metrics(
+    prediction_DHW: Mask, truth_DHW: Mask, spacing_mm: Spacing, metrics: Mapping[str, SegmentationMetric] = METRICS
+) -> dict[str, float]:
     """Measure one case.
 
     Args:
         prediction_DHW: the predicted lesion mask, boolean.
         truth_DHW: the manual lesion mask, boolean, on the same grid.
         spacing_mm: voxel size along D, H and W, mm, each positive.
+        metrics: those of the study's task (`registry.CASE_METRICS`).
 
     Returns:
-        One value for each name in `METRICS`, in that order; NaN where undefined (see the top of this file).
+        One value for each name in `metrics`, in that order; NaN where undefined (see the top of this file).
 
     Raises:
         ValueError: a mask is not boolean or not 3D, the shapes differ, or a spacing is not positive.
@@ -198,7 +213,7 @@ def segmentation_metrics(prediction_DHW: Mask, truth_DHW: Mask, spacing_mm: Spac
     box = _union_box(prediction_DHW, truth_DHW)
     # Background around the union changes no metric, and most of a brain is background.
     pair = MaskPair(prediction_DHW[box], truth_DHW[box], spacing_mm)
-    return {name: metric.measure(pair) for name, metric in METRICS.items()}
+    return {name: metric.measure(pair) for name, metric in metrics.items()}
 
 
 def label_lesions(mask_DHW: Mask, spacing_mm: Spacing) -> tuple[NDArray[np.int32], int]:

@@ -26,6 +26,10 @@ from msfl_server.study.ledger_heads import HEADS_FILE, MEANINGS, compare
 _PLAIN = {
     "dsc_native": "Dice of its outlines against those drawn by hand, on the patients' own images (1: the same)",
     "dsc": "Dice of its outlines against those drawn by hand, on the study's grid (1: the same)",
+    "new_lesion_f1_native": "F1 of the new lesions that it finds, in patients with some, on their own images (1: it "
+    "finds each, and no other)",
+    "new_lesion_f1": "F1 of the new lesions that it finds, in patients with some, on the study's grid (1: it finds "
+    "each, and no other)",
     "auroc": "AUROC (1: every patient with the outcome is told from every one without it, 0.5: no better than chance)",
     "accuracy": "accuracy (the share of patients for whom it is right)",
     "balanced_accuracy": "balanced accuracy (right in each class, the mean over classes)",
@@ -54,7 +58,7 @@ def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
         "How good a model of one site alone, or of all data in one place, would be was not measured in this run."
     )
     if summary.differential_privacy is not None:
-        cost = "Dice" if summary.task == "lesion-segmentation" else "AUROC"
+        cost = "AUROC" if summary.task == "classification" else "Dice"
         sums = privacy_method(study.classification) == "sums"
         noisy = " Counts, means and deviations of training patients carry that noise, here too." if sums else ""
         sentences.append(
@@ -69,7 +73,7 @@ def limits(summary: Summary) -> list[str]:
     """What the figures do not say, of what a reader might take them to say."""
     name = next((name for name in _PLAIN if name in summary.metrics), None)
     held_out = " Cross-validation shows how much they move." if summary.task == "classification" else ""
-    few_lesions = "for few lesions and many, " if summary.task == "lesion-segmentation" else ""
+    few_lesions = "" if summary.task == "classification" else "for few lesions and many, "
     lines = [
         f"One split of the patients and one seed: another may give other figures.{held_out}",
         _elsewhere(name, summary),
@@ -78,7 +82,7 @@ def limits(summary: Summary) -> list[str]:
         "Cases that a site could not use are in no figure: where hard ones are left out, a model looks better than it "
         "is.",
     ]
-    if summary.task == "lesion-segmentation":
+    if summary.task != "classification":
         lines.append(
             "The ground truth is what each site's raters drew: where they draw differently, so do the figures of their "
             "sites, of the same model."
@@ -148,7 +152,9 @@ def _what(summary: Summary, study: StudyConfig) -> str:
     if summary.classification is None:
         if summary.task == "classification":
             return "a model that predicts an outcome"
-        return f"a model that outlines lesions of multiple sclerosis on {contrasts} images"
+        what = "new lesions" if summary.task == "new-lesions" else "lesions"
+        between = " of two visits" if study.inputs.visits == 2 else ""
+        return f"a model that outlines {what} of multiple sclerosis on {contrasts} images{between}"
     found = summary.classification
     return f"a model that tells {' from '.join(found.classes)} of {found.outcome}"
 

@@ -42,7 +42,7 @@ class Finding:
 
 def check_settings(study: StudyConfig) -> Iterator[Finding]:
     """What the study's settings ask, and which of them do not act."""
-    seen = "no images" if "inputs.contrasts" in inapplicable(study) else ", ".join(study.inputs.contrasts)
+    seen = "no images" if "inputs.contrasts" in inapplicable(study) else ", ".join(study.inputs.channels)
     yield Finding("ok", "study", f"{study.name}: {study.task}, {seen}, rounds need {study.rounds.quorum} sites")
     for line in unused_settings(study):
         yield Finding("note", "setting", line)
