@@ -102,7 +102,8 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
     whole_heads: list[str] = []
     brains: dict[str, ThinImage] = {}
     lacking = [channel for channel in inputs.channels if channel not in case.images]
-    if inputs.visits == 2 and case.mask_label == LESION:
+    is_alone = inputs.visits == 2 and case.mask_label == LESION
+    if is_alone:
         text = "no earlier visit: new lesions are those that appear between two visits"
         findings.append(Finding("fail", None, "visits", text))
         lacking = [channel for channel in lacking if not is_earlier(channel)]
@@ -126,7 +127,7 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
     if len(brains) == len(inputs.channels) > 1 and not any(finding.level == "fail" for finding in findings):
         findings += alignment_findings(thin_case(case, brains))
     facts = CaseFacts(grids, digests, pictures, whole_heads=tuple(whole_heads))
-    if needs_mask:
+    if needs_mask and not is_alone:
         found, measured = _check_mask(case, grids, affines, brains)
         findings += found
         facts = replace(facts, lesion_ml=measured[0], num_lesions=measured[1]) if measured else facts

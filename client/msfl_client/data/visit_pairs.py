@@ -56,7 +56,7 @@ def study_cases(site: SiteConfig, inputs: Inputs) -> tuple[list[Case], list[Find
             ordered = imaged[-1:]
         if len(ordered) == 1:
             cases += ordered
-            said += of_case[ordered[0].key]
+            said += [finding for finding in of_case[ordered[0].key] if finding.rule != "mask-name"]
         for before, visit in pairwise(ordered):
             cases.append(_with_earlier(visit, before))
             said += [*_of_images(of_case[before.key], before, visit), *of_case[visit.key]]
