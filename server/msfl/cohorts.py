@@ -35,6 +35,7 @@ def make_cohort(
     patients: int = 12,
     nmosd: int = 0,
     controls: int = 0,
+    active: float | None = None,
     images: bool = True,
     seed: int = 0,
     spacing_mm: float = 2.0,
@@ -48,6 +49,7 @@ def make_cohort(
         patients: patients with MS at each, two visits each.
         nmosd: patients with NMOSD at each, besides.
         controls: healthy controls at each, besides.
+        active: share of patients in whom lesions appear or grow within the year; None: each site's own, 0.05 to 0.25.
         images: without them there are tables and features alone, thousands of patients in a minute.
         seed: equal seeds give equal files.
         spacing_mm: voxel size of the images, mm, 0.8 to 4.
@@ -67,6 +69,7 @@ def make_cohort(
             num_patients=patients,
             num_nmosd=nmosd,
             num_controls=controls,
+            active=active,
             with_images=images,
             seed=seed,
             spacing_mm=spacing_mm,

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msfl_client.data.bids import Case, find_cases, split_by_patient
+from msfl_client.data.bids import Case, split_by_patient
 from msfl_client.data.bids_tables import several
 from msfl_client.data.case_checks import CaseFacts, Grid
 from msfl_client.data.checks import SiteCheck, check_site
 from msfl_client.data.chosen import ALL, Chosen
 from msfl_client.data.findings import FIXES, Finding
+from msfl_client.data.visit_pairs import study_cases
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs, StudyConfig
 from msfl_common.system.progress import progress_bars
@@ -34,7 +35,7 @@ def check_under_bar(
         InputError: there is no patient or visit of a name that is chosen.
     """
     if chosen:
-        cases = find_cases(site, inputs.contrasts)[0]
+        cases = study_cases(site, inputs)[0]
         chosen.check(((case.subject, case.visit_id) for case in cases), f"site {site.name}")
     # nibabel comments on odd headers here; the check says the same in its own words.
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)

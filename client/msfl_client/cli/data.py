@@ -71,8 +71,8 @@ def preprocess(
     What was done to the images before is recognised, or said by `preprocessed` in SITE.yaml. Results lie in the
     site's state folder, with a page to look at; nothing leaves the site. Exit code 2 when no case can be used.
     """
-    from msfl_client.data.bids import find_cases
     from msfl_client.data.chosen import Chosen
+    from msfl_client.data.visit_pairs import study_cases
     from msfl_client.preprocessing.qc_page import page_path, write_page
     from msfl_client.preprocessing.site import preprocess_site
     from msfl_client.site.kit_approval import study_of_kit
@@ -85,7 +85,7 @@ def preprocess(
     inputs = study_config.inputs if study_config else Inputs()
     chosen = Chosen.named(subject or (), visit or ())
     if chosen:
-        there = find_cases(config, inputs.contrasts)[0]
+        there = study_cases(config, inputs)[0]
         chosen.check(((case.subject, case.visit_id) for case in there), f"site {config.name}")
     with progress_bars() as bars:
         task = bars.add_task("Preprocessing cases", total=None, note="")

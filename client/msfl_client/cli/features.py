@@ -60,6 +60,10 @@ def features(
     lesion_model = site_lesion_model(model, config) if model is not None else None
     own = lesion_model.card.study.inputs if lesion_model is not None else Inputs()
     inputs = asked.inputs if asked is not None else own
+    if inputs.visits == 2:
+        raise InputError(
+            f"{site}: features are of one visit, and its study compares two: give --study, a study of one visit"
+        )
     if lesion_model is not None and inputs != own:
         raise InputError(f"--model {model}: its contrasts or spacing are not the study's; give --study its own study")
     private_folder(config.state)

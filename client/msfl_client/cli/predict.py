@@ -74,7 +74,8 @@ def predict(
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="CONTRAST=FILE, in place of a folder: an image of each contrast that the model sees, of one visit.",
+            help="CONTRAST=FILE, in place of a folder: an image of each contrast that the model sees, of one visit; "
+            "of a model of new lesions, those of the visit before as earlier-CONTRAST=FILE, too.",
         ),
     ] = None,
     device: Annotated[
@@ -304,7 +305,9 @@ def _outline_lesions(job: _Job, card: ModelCard) -> None:
         print_json([asdict(row) for row in rows])
     else:
         lines = (f"{done}; pictures: {job.output / PAGE}", measured, job.origin, NOTICE)
-        stdout_console().print(lesions_table(rows, f"Lesions, predicted by study {card.study.name}"))
+        stdout_console().print(
+            lesions_table(rows, f"{card.labels[1].capitalize()}s, predicted by study {card.study.name}")
+        )
     if caution := caution_of(card, threshold):
         alert(caution)
     for line in filter(None, lines):

@@ -49,7 +49,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from msfl_client.clinical.tables import DAYS_PER_YEAR
+from msfl_client.data.bids_tables import DAYS_PER_YEAR
 from msfl_common.config.classification import Endpoint, Outcome
 
 Unknown = Literal[

@@ -12,17 +12,15 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
 from msfl_client.clinical.covariates import LARGEST_AGE, SEX
-from msfl_client.data.bids_tables import with_prefix
+from msfl_client.data.bids_tables import DATE_COLUMNS, NUMBER_COLUMNS, day_of, with_prefix
 from msfl_common.system.tab_separated import Line, read_tsv
 
 MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
-DAYS_PER_YEAR = 365.25
 _NUMBER = re.compile(r"[+-]?\d{1,9}(\.\d{1,12})?", re.ASCII)
 _SHOWN_CHARACTERS = 40
 _COMMA = re.compile(r"[+-]?[\d.' ]*\d,\d[\d.']*|[+-]?\d{1,3}(['. ]\d{3})+", re.ASCII)
@@ -75,15 +73,6 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
     }
 )
 WORDS: Mapping[str, Mapping[str, float]] = MappingProxyType({"sex": SEX, "treated": _YES_NO})
-DATE_COLUMNS = ("date", "acq_time")
-NUMBER_COLUMNS: Mapping[str, float] = MappingProxyType(  # days of one unit
-    {
-        "days": 1.0,
-        "days_from_baseline": 1.0,
-        "years": DAYS_PER_YEAR,
-        "years_from_baseline": DAYS_PER_YEAR,
-    }
-)
 
 
 class CellError(ValueError):
@@ -237,7 +226,7 @@ def parse_time(row: Row, reading: Reading) -> tuple[str, float] | None:
         return None
     if column in DATE_COLUMNS:
         try:
-            return "date", float(_day(text))
+            return "date", float(day_of(text))
         except ValueError:
             raise CellError("expected a date as 2021-03-24", _shown(text), _fix_of_date(text)) from None
     if column in reading.doubtful:
@@ -255,13 +244,6 @@ def time_column(row: Row) -> str:
 def time_place(row: Row) -> str:
     """The place of a row's time, for a line of text."""
     return row.place(time_column(row))
-
-
-def _day(text: str) -> int:
-    try:
-        return date.fromisoformat(text).toordinal()
-    except ValueError:
-        return datetime.fromisoformat(text).date().toordinal()
 
 
 def _row(path: Path, columns: Sequence[str], line: Line) -> Row:

@@ -12,7 +12,6 @@ from itertools import pairwise
 
 from msfl_client.clinical.faults import ALIKE, Notes
 from msfl_client.clinical.tables import (
-    DAYS_PER_YEAR,
     CellError,
     Reading,
     Row,
@@ -20,7 +19,7 @@ from msfl_client.clinical.tables import (
     parse_value,
     time_column,
 )
-from msfl_client.data.bids_tables import alike, with_prefix
+from msfl_client.data.bids_tables import DAYS_PER_YEAR, alike, with_prefix
 
 _GROWS = ("age", "disease_duration")
 _RELAPSES = "relapses_prior_year"

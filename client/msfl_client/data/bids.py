@@ -13,16 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from msfl_client.data.bids_folders import is_folder, no_masks, strange_visits, subject_folders, visible, visits_of
 from msfl_client.data.bids_ignore import Ignored, read_ignored
 from msfl_client.data.bids_names import (
+    LESION,
+    MASKS,
+    NEW_LESION,
     ImageName,
     is_nifti,
-    is_subject,
-    is_visit_folder,
     parse_image_name,
     preferred_first,
 )
-from msfl_client.data.bids_near import ignored_note, image_elsewhere, images_in, mask_elsewhere
+from msfl_client.data.bids_near import ignored_note, image_elsewhere, mask_elsewhere
 from msfl_client.data.bids_tables import (
     compare_with_folders,
     read_participants,
@@ -31,7 +33,7 @@ from msfl_client.data.bids_tables import (
     visit_scanners,
 )
 from msfl_client.data.findings import Finding
-from msfl_common.config.contrasts import CONTRASTS, Contrast, contrast_of, facts_of
+from msfl_common.config.contrasts import CONTRASTS, Channel, Contrast, contrast_of, facts_of, is_earlier
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import CohortError
 
@@ -44,8 +46,8 @@ class Case:
         dataset: index of its BIDS folder in `SiteConfig.data`.
         subject: "sub-001".
         visit: "ses-01", or None in a folder without visits.
-        images: file of each contrast that was asked for and found.
-        mask: the manual lesion mask, or None.
+        images: file of each contrast that was asked for and found; of two visits, of each of `Inputs.channels`.
+        mask: the manual lesion mask, or that of new lesions; or None.
         scanner: name of the scanner, or None when the folder does not say.
         one_person: whether its subject is the same person in each of the site's folders (`SiteConfig.same_ids`).
     """
@@ -53,7 +55,7 @@ class Case:
     dataset: int
     subject: str
     visit_id: str | None
-    images: Mapping[Contrast, Path] = field(hash=False)
+    images: Mapping[Channel, Path] = field(hash=False)
     mask: Path | None
     scanner: str | None
     one_person: bool = False
@@ -67,6 +69,11 @@ class Case:
     def patient(self) -> str:
         """Who it is, unique within the site."""
         return patient_key(self.subject, self.dataset, self.one_person)
+
+    @property
+    def mask_label(self) -> str:
+        """What a mask of it is of: a key of `bids_names.MASKS`."""
+        return NEW_LESION if any(is_earlier(channel) for channel in self.images) else LESION
 
     @property
     def key(self) -> str:
@@ -85,13 +92,15 @@ def patient_key(subject: str, dataset: int, one_person: bool) -> str:
     return case_key(subject, None, 0 if one_person else dataset)
 
 
-def find_cases(site: SiteConfig, contrasts: Sequence[Contrast]) -> tuple[list[Case], list[Finding]]:
+def find_cases(
+    site: SiteConfig, contrasts: Sequence[Contrast], label: str = LESION
+) -> tuple[list[Case], list[Finding]]:
     """List the cases of every BIDS folder of a site, with what is odd about them.
 
     A case is a subject's visit, or the subject where there are no visits. Images are those of
-    `sub-*/[ses-*/]anat`, masks `derivatives/<site.masks>/sub-*/[ses-*/]anat/*_label-lesion_mask.nii[.gz]`.
+    `sub-*/[ses-*/]anat`, masks `derivatives/<site.masks>/sub-*/[ses-*/]anat/*_label-<label>_mask.nii[.gz]`.
     Of several files for one contrast and visit the first by `bids_names.preferred_first` is used. A mask may
-    also have another name of `ImageName.is_lesion_mask`; a name without `ses-` counts by its folder. The
+    also have another name of `ImageName.is_mask_of`; a name without `ses-` counts by its folder. The
     scanner is the column `scanner` of the subject's sessions.tsv, else of participants.tsv, else the
     sidecar's Manufacturer and ManufacturersModelName. Hidden files and what `.bidsignore` leaves out are passed
     over; links are followed.
@@ -99,6 +108,7 @@ def find_cases(site: SiteConfig, contrasts: Sequence[Contrast]) -> tuple[list[Ca
     Args:
         site: the site; `data` and `masks` are used.
         contrasts: which images to look for.
+        label: of which masks, a key of `bids_names.MASKS`.
 
     Returns:
         Cases in order of folder, subject and visit; findings that exclude a case name it.
@@ -112,7 +122,7 @@ def find_cases(site: SiteConfig, contrasts: Sequence[Contrast]) -> tuple[list[Ca
     cases: list[Case] = []
     findings: list[Finding] = []
     for index, root in enumerate(site.data):
-        more_cases, more_findings = _find_in(root, index, site.masks, contrasts)
+        more_cases, more_findings = _find_in(root, index, site.masks, contrasts, label)
         cases += [replace(case, one_person=site.one_person) for case in more_cases]
         findings += more_findings
     return cases, findings + in_several_folders(site, [case.place for case in cases])
@@ -165,28 +175,30 @@ def split_by_patient(cases: Sequence[Case], fraction: float, seed: int) -> tuple
     return training, [case for case in cases if case.patient in held_out]
 
 
-def _find_in(root: Path, index: int, masks: str, contrasts: Sequence[Contrast]) -> tuple[list[Case], list[Finding]]:
-    folders, findings = _subject_folders(root)
+def _find_in(
+    root: Path, index: int, masks: str, contrasts: Sequence[Contrast], label: str
+) -> tuple[list[Case], list[Finding]]:
+    folders, findings = subject_folders(root)
     participants = read_participants(root)
     findings += participants.findings
     if participants.ids is not None:
         findings += compare_with_folders(root, participants.ids, [folder.name for folder in folders])
     masks_root = root / "derivatives" / masks
     raw, of_masks = read_ignored(root), read_ignored(masks_root)
-    if not _is_folder(masks_root):
-        findings.append(Finding("warn", None, "masks-folder", _no_masks(masks_root)))
+    if not is_folder(masks_root):
+        findings.append(Finding("warn", None, "masks-folder", no_masks(masks_root)))
     cases = []
     kept = [folder for folder in folders if folder not in raw]
     if not kept:
         raise CohortError(f"{root}: .bidsignore leaves out every sub-* folder; correct it, or name another folder")
     for folder in kept:
-        findings += _strange_visits(folder)
+        findings += strange_visits(folder)
         of_session = visit_scanners(folder)
-        for visit in _sessions(folder):
+        for visit in visits_of(folder):
             if visit is not None and folder / visit in raw:
                 continue
             case = Case(index, folder.name, visit, {}, None, None)
-            images, mask, more = _files(case, raw, of_masks, contrasts)
+            images, mask, more = _files(case, raw, of_masks, contrasts, label)
             findings += more
             scanner = of_session.get(visit or "") or participants.scanners.get(folder.name)
             scanner = scanner or sidecar_scanner(root, images)
@@ -194,58 +206,8 @@ def _find_in(root: Path, index: int, masks: str, contrasts: Sequence[Contrast]) 
     return cases, [*findings, *ignored_note(raw, of_masks)]
 
 
-def _subject_folders(root: Path) -> tuple[list[Path], list[Finding]]:
-    try:
-        entries = [entry for entry in _visible(root) if _is_folder(entry)]
-    except FileNotFoundError:
-        raise CohortError(f"{root}: no such folder; correct `data:` in the site file") from None
-    except NotADirectoryError:
-        text = f"{root}: expected a BIDS folder, found a file; correct `data:` in the site file"
-        raise CohortError(text) from None
-    except OSError as error:
-        raise CohortError(f"{root}: cannot be opened: {error.strerror}; grant read access") from None
-    folders = [entry for entry in entries if is_subject(entry.name)]
-    if not folders:
-        here = images_in(root)
-        raise CohortError(f"{root}: {_why_not_bids(entries)}" + (f"; here lies {here}" if here else ""))
-    strange = [entry.name for entry in entries if entry.name.startswith("sub") and entry not in folders]
-    text = f"{root}: passed over, not named like a subject: {several(strange)}"
-    return folders, [Finding("warn", None, "name", text)] if strange else []
-
-
-def _why_not_bids(entries: Sequence[Path]) -> str:
-    for entry in entries:
-        if any(is_subject(inner.name) for inner in _visible_or_none(entry)):
-            return f"no sub-* folder here, but in {entry.name}/; name that one"
-    if any(entry.name.startswith("sub") for entry in entries):
-        return "no subject: folders must be named sub-<label>, with letters and digits as the label"
-    return "not a BIDS folder: expected sub-<label>/anat/sub-<label>_FLAIR.nii.gz; see bids.neuroimaging.io"
-
-
-def _no_masks(masks_root: Path) -> str:
-    others = [entry.name for entry in _visible_or_none(masks_root.parent) if _is_folder(entry)]
-    return f"{masks_root}: no such folder; derivatives/ holds {several(others) if others else 'no folder'}"
-
-
-def _sessions(subject_folder: Path) -> list[str | None]:
-    """The visit folders; None stands for images right under the subject."""
-    entries = [entry.name for entry in _visible_or_none(subject_folder) if _is_folder(entry)]
-    visits: list[str | None] = [name for name in entries if is_visit_folder(name)]
-    return [None, *visits] if "anat" in entries or not visits else visits
-
-
-def _strange_visits(subject_folder: Path) -> list[Finding]:
-    """Folders of a subject that are meant as visits, by name or by what they hold, and are none."""
-    folders = [entry for entry in _visible_or_none(subject_folder) if _is_folder(entry) and entry.name != "anat"]
-    visits = [entry.name for entry in folders if is_visit_folder(entry.name)]
-    meant = [entry for entry in folders if entry.name.lower().startswith("ses") or _is_folder(entry / "anat")]
-    strange = [entry.name for entry in meant if entry.name not in visits]
-    text = f"{subject_folder}: passed over, not named like a visit, ses-<label>: {several(strange)}"
-    return [Finding("warn", None, "name", text)] if strange else []
-
-
 def _files(
-    case: Case, raw: Ignored, of_masks: Ignored, contrasts: Sequence[Contrast]
+    case: Case, raw: Ignored, of_masks: Ignored, contrasts: Sequence[Contrast], label: str
 ) -> tuple[dict[Contrast, Path], Path | None, list[Finding]]:
     names, findings, spoken_of = _named(case, raw, contrasts)
     images: dict[Contrast, Path] = {}
@@ -260,14 +222,15 @@ def _files(
             text = image_elsewhere(case.subject, case.visit_id, facts_of(contrast).suffix, raw.root, raw, known)
             findings += [Finding("warn", case.key, "name", f"no {contrast}: {text}")] if text else []
     names, more, spoken_of = _named(case, of_masks, ())
-    lesions = [name for name in names if name.is_lesion_mask]
-    mask, also = _choose(case, "lesion mask", [name for name in lesions if name.is_plain_mask] or lesions)
+    lesions = [name for name in names if name.is_mask_of(label)]
+    plain = [name for name in lesions if name.is_plain_mask_of(label)]
+    mask, also = _choose(case, MASKS[label], plain or lesions)
     findings += [*more, *also]
-    if mask is not None and not any(name.is_plain_mask for name in lesions):
-        findings.append(Finding("pass", case.key, "mask-name", f"taken as the lesion mask: {mask.name}"))
+    if mask is not None and not plain:
+        findings.append(Finding("pass", case.key, "mask-name", f"taken as the {MASKS[label]}: {mask.name}"))
     if mask is None:
-        text = mask_elsewhere(case.subject, case.visit_id, of_masks.root, of_masks, spoken_of)
-        findings += [Finding("warn", case.key, "mask-name", f"no lesion mask: {text}")] if text else []
+        text = mask_elsewhere(case.subject, case.visit_id, label, of_masks, spoken_of)
+        findings += [Finding("warn", case.key, "mask-name", f"no {MASKS[label]}: {text}")] if text else []
     return images, mask, findings
 
 
@@ -278,7 +241,7 @@ def _named(
     folder = ignored.root / case.subject / (case.visit_id or "") / "anat"
     names, findings, passed_over = [], [], []
     try:
-        paths = [path for path in _visible(folder) if is_nifti(path.name) and path not in ignored]
+        paths = [path for path in visible(folder) if is_nifti(path.name) and path not in ignored]
     except (FileNotFoundError, NotADirectoryError):
         return [], [], []
     except OSError as error:
@@ -324,22 +287,3 @@ def enhanced_note(case: Case, what: str, name: ImageName) -> list[Finding]:
 
 def _shown_in(name: ImageName, contrasts: Sequence[Contrast]) -> str | None:
     return contrast_of(name.suffix, name.entities, contrasts)
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-
-
-def _visible_or_none(folder: Path) -> Iterable[Path]:
-    try:
-        return _visible(folder)
-    except OSError:
-        return []
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether it is a folder; one that may not be looked at counts, and is named when it is opened."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return True

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from msfl_common.system.reading import read_mapping
 
+LESION, NEW_LESION = "lesion", "newlesion"
+MASKS = {LESION: "lesion mask", NEW_LESION: "mask of new lesions"}
+"""Labels of masks, of all lesions of a visit and of those that appeared since the visit before; and in words."""
+
 _NO_AGENT = {"", "no", "none", "n/a", "without"}
 _LABEL = r"[A-Za-z0-9+]+"
 _SUBJECT = re.compile(rf"sub-{_LABEL}")
@@ -40,20 +44,18 @@ class ImageName:
         ses = self.entities.get("ses")
         return f"sub-{self.entities.get('sub')}" == subject and (ses is None or f"ses-{ses}" == visit)
 
-    @property
-    def is_lesion_mask(self) -> bool:
-        """Whether it can only be a lesion mask: label-lesion_mask; label-lesion_roi or _dseg; desc-lesion_mask or _roi.
+    def is_mask_of(self, label: str) -> bool:
+        """Whether it can only be such a mask: label-lesion_mask; label-lesion_roi or _dseg; desc-lesion_mask or _roi.
 
         A `_dseg` or `_mask` that does not say "lesion" may hold tissues or a brain.
         """
-        if self.entities.get("label") == "lesion":
+        if self.entities.get("label") == label:
             return self.suffix in {"mask", "roi", "dseg"}
-        return "label" not in self.entities and self.entities.get("desc") == "lesion" and self.suffix in {"mask", "roi"}
+        return "label" not in self.entities and self.entities.get("desc") == label and self.suffix in {"mask", "roi"}
 
-    @property
-    def is_plain_mask(self) -> bool:
-        """Whether it is named as BIDS names a lesion mask today."""
-        return self.suffix == "mask" and self.entities.get("label") == "lesion"
+    def is_plain_mask_of(self, label: str) -> bool:
+        """Whether it is named as BIDS names such a mask today."""
+        return self.suffix == "mask" and self.entities.get("label") == label
 
 
 def is_subject(name: str) -> bool:

@@ -44,11 +44,12 @@ def image_elsewhere(
     return _line(subject, visit, f"{suffix}.nii.gz", root, found, taken)
 
 
-def mask_elsewhere(subject: str, visit: str | None, root: Path, ignored: Ignored, taken: Iterable[Path]) -> str:
-    """What could be a missing lesion mask, in the folder of masks; empty where nothing could."""
+def mask_elsewhere(subject: str, visit: str | None, label: str, ignored: Ignored, taken: Iterable[Path]) -> str:
+    """What could be a missing mask of this label, in the folder of masks; empty where nothing could."""
+    root = ignored.root
     flat = [path for path in _files(root, ignored, deepest=0) if path.name.startswith(f"{subject}_")]
     found = [path for path in [*flat, *_files(root / subject, ignored)] if _MASK_WORDS & _words(path)]
-    return _line(subject, visit, "label-lesion_mask.nii.gz", root, found, taken)
+    return _line(subject, visit, f"label-{label}_mask.nii.gz", root, found, taken)
 
 
 def images_in(folder: Path) -> str:

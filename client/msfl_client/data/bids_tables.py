@@ -6,7 +6,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from msfl_client.data.bids_names import sidecar_of
 from msfl_client.data.findings import Finding
@@ -17,6 +19,16 @@ from msfl_common.system.tab_separated import TsvFile, read_tsv
 
 _MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
 _NAMES_SHOWN = 5
+DAYS_PER_YEAR = 365.25
+DATE_COLUMNS = ("date", "acq_time")
+NUMBER_COLUMNS: Mapping[str, float] = MappingProxyType(  # days of one unit
+    {
+        "days": 1.0,
+        "days_from_baseline": 1.0,
+        "years": DAYS_PER_YEAR,
+        "years_from_baseline": DAYS_PER_YEAR,
+    }
+)
 _FORMATS = (".csv", ".xlsx", ".xls", ".ods", ".txt", ".tsv")
 
 
@@ -102,6 +114,39 @@ def visit_scanners(subject_folder: Path) -> dict[str, str]:
     """Visit ("ses-01") to scanner, from `sub-<label>_sessions.tsv`; empty when absent or unreadable."""
     rows = read_rows(subject_folder / f"{subject_folder.name}_sessions.tsv", "ses-")
     return {visit: scanner for visit, row in rows.items() if (scanner := _known(row.get("scanner")))}
+
+
+def visit_times(subject_folder: Path) -> dict[str, float]:
+    """Visit ("ses-01") to its time in `sub-<label>_sessions.tsv`, days on one axis; of the first column that has any.
+
+    A visit whose time is missing, or cannot be read, is left out.
+    """
+    rows = read_rows(subject_folder / f"{subject_folder.name}_sessions.tsv", "ses-")
+    for column in (*DATE_COLUMNS, *NUMBER_COLUMNS):
+        texts = {visit: text for visit, row in rows.items() if (text := _known(row.get(column)))}
+        times = {visit: time for visit, text in texts.items() if (time := _time(column, text)) is not None}
+        if times:
+            return times
+    return {}
+
+
+def day_of(text: str) -> int:
+    """The number of the day of a date, or of a date and time, as ISO has it.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return date.fromisoformat(text).toordinal()
+    except ValueError:
+        return datetime.fromisoformat(text).date().toordinal()
+
+
+def _time(column: str, text: str) -> float | None:
+    try:
+        return float(day_of(text)) if column in DATE_COLUMNS else float(text)
+    except ValueError:
+        return None
 
 
 def sidecar_scanner(root: Path, images: Mapping[Contrast, Path]) -> str | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from msfl_client.data.aligned_images import alignment_findings, thin_case
 from msfl_client.data.bids import Case
+from msfl_client.data.bids_names import LESION, MASKS
 from msfl_client.data.brightness_rules import brightness_rules, finite_rules
 from msfl_client.data.findings import Finding
 from msfl_client.data.mask_place import mask_place_rule, mask_side_rule
@@ -21,7 +22,7 @@ from msfl_client.imaging import geometry
 from msfl_client.imaging.fit import ThinImage, thin_image
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_client.imaging.volumes import Volume, open_nifti, to_volume
-from msfl_common.config.contrasts import facts_of, outlined_on
+from msfl_common.config.contrasts import facts_of, is_earlier, outlined_on
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 
@@ -100,10 +101,14 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
     pictures: dict[str, str] = {}
     whole_heads: list[str] = []
     brains: dict[str, ThinImage] = {}
-    for contrast in inputs.contrasts:
-        if contrast not in case.images:
-            findings.append(Finding("fail", None, "contrast", f"no {contrast} image"))
-            continue
+    lacking = [channel for channel in inputs.channels if channel not in case.images]
+    is_alone = inputs.visits == 2 and case.mask_label == LESION
+    if is_alone:
+        text = "no earlier visit: new lesions are those that appear between two visits"
+        findings.append(Finding("fail", None, "visits", text))
+        lacking = [channel for channel in lacking if not is_earlier(channel)]
+    findings += [Finding("fail", None, "contrast", f"no {channel} image") for channel in lacking]
+    for contrast in (channel for channel in inputs.channels if channel in case.images):
         volume, found = _load(case.images[contrast])
         if volume is not None:
             digests[contrast] = _digest(volume)
@@ -120,11 +125,11 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
         findings += _about(contrast, found)
     findings += _same_voxels(digests)
     findings += _compare_contrasts(grids, affines)
-    if len(brains) == len(inputs.contrasts) > 1 and not any(finding.level == "fail" for finding in findings):
+    if len(brains) == len(inputs.channels) > 1 and not any(finding.level == "fail" for finding in findings):
         findings += alignment_findings(thin_case(case, brains))
     facts = CaseFacts(grids, digests, pictures, whole_heads=tuple(whole_heads))
-    if needs_mask:
-        found, measured = _check_mask(case.mask, grids, affines, brains)
+    if needs_mask and not is_alone:
+        found, measured = _check_mask(case, grids, affines, brains)
         findings += found
         facts = replace(facts, lesion_ml=measured[0], num_lesions=measured[1]) if measured else facts
     return CaseReport(tuple(replace(finding, case=case.key) for finding in findings), facts)
@@ -173,15 +178,15 @@ def _compare_contrasts(grids: Mapping[str, Grid], affines: Mapping[str, geometry
 
 
 def _check_mask(
-    path: Path | None,
+    case: Case,
     grids: Mapping[str, Grid],
     affines: Mapping[str, geometry.Affine],
     brains: Mapping[str, ThinImage],
 ) -> tuple[list[Finding], tuple[float, int] | None]:
     """The mask's own rules, then its grid, which must be that of one of the images, and its place in the brain."""
-    if path is None:
-        return [Finding("fail", None, "mask", "no manual lesion mask")], None
-    volume, found = _load(path)
+    if case.mask is None:
+        return [Finding("fail", None, "mask", f"no manual {MASKS[case.mask_label]}")], None
+    volume, found = _load(case.mask)
     if volume is None or _fails(found, "affine"):
         return list(_about("mask", found)), None
     found += mask_rules(volume)

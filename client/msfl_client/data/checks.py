@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
-from msfl_client.data.bids import Case, find_cases
+from msfl_client.data.bids import Case
 from msfl_client.data.case_checks import CaseFacts, CaseReport, check_case, examine_case
 from msfl_client.data.check_cache import CheckCache, fingerprint_of, slot_of
 from msfl_client.data.chosen import ALL, Chosen
 from msfl_client.data.derivative import current, from_derivative, read_sidecar
 from msfl_client.data.findings import Finding, Level
 from msfl_client.data.near_twins import near_twins
+from msfl_client.data.visit_pairs import study_cases
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CohortError
@@ -86,7 +87,7 @@ def check_site(
     Raises:
         CohortError: a data folder as a whole cannot be used.
     """
-    found, folder_findings = find_cases(site, inputs.contrasts)
+    found, folder_findings = study_cases(site, inputs)
     found = chosen.among(found)
     cache = CheckCache(site.state / "cache" / "checks.json")
     unsaved: list[Finding] = []
@@ -126,7 +127,7 @@ def _examine_all(
     reports: dict[str, CaseReport] = {}
     fingerprints = {case.key: fingerprint_of(case, needs_mask) for case in cases}
     for case in cases:
-        known = cache.get(slot_of(case, inputs.contrasts, needs_mask), fingerprints[case.key])
+        known = cache.get(slot_of(case, inputs.channels, needs_mask), fingerprints[case.key])
         if known is not None:
             reports[case.key] = known
     unknown = [case for case in cases if case.key not in reports]
@@ -138,7 +139,7 @@ def _examine_all(
         for job in as_completed(jobs):
             case = jobs[job]
             reports[case.key] = job.result()
-            slot = slot_of(case, inputs.contrasts, needs_mask)
+            slot = slot_of(case, inputs.channels, needs_mask)
             cache.put(slot, fingerprints[case.key], reports[case.key])
             if on_progress:
                 on_progress(len(reports), len(cases))
@@ -164,7 +165,8 @@ def _same_images(cases: Sequence[Case], reports: Mapping[str, CaseReport]) -> It
     for case in cases:
         for contrast, digest in reports[case.key].facts.digests.items():
             earlier, earlier_contrast = seen.setdefault(digest, (case, contrast))
-            if (earlier, earlier_contrast) != (case, contrast):
+            # Of three visits, one is in two cases.
+            if earlier.images[earlier_contrast] != case.images[contrast]:
                 level: Level = "warn" if earlier.patient == case.patient else "fail"
                 text = f"{contrast}: the same voxels as {earlier_contrast} of {earlier.key}"
                 yield Finding(level, case.key, "same-image", text)

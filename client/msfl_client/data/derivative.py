@@ -21,7 +21,8 @@ from msfl_client.imaging.common_space import CommonSpaceCase
 from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.imaging.resampling import read_image
 from msfl_common import __version__
-from msfl_common.config.base import Contrast, Frozen, Preprocessed
+from msfl_common.config.base import Frozen, Preprocessed
+from msfl_common.config.contrasts import Channel
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
 from msfl_common.system.files import whole_folder, write_json, write_text
@@ -49,11 +50,11 @@ class Sidecar(Frozen):
     settings: str = Field(description="digest of the settings that decide the result")
     inputs: dict[str, InputFile] = Field(description="the images by contrast, and the mask")
     found: Preprocessed = Field(description="what the images were before")
-    anchor: Contrast = Field(description="contrast that the brain and the template were matched on")
-    to_anchor: dict[Contrast, Matrix] = Field(description="4 x 4, RAS mm of each image to RAS mm of the anchor")
+    anchor: Channel = Field(description="contrast that the brain and the template were matched on")
+    to_anchor: dict[Channel, Matrix] = Field(description="4 x 4, RAS mm of each image to RAS mm of the anchor")
     native_to_mni: Matrix = Field(description="4 x 4, RAS mm of the anchor to MNI152 mm")
     software: dict[str, str] = Field(description="versions of the packages")
-    without_black: tuple[Contrast, ...] = Field((), description="contrasts whose brightness could not be told")
+    without_black: tuple[Channel, ...] = Field((), description="contrasts whose brightness could not be told")
     quality: Quality
 
 
@@ -82,7 +83,7 @@ def write_case(case: Case, site: SiteConfig, done: CommonSpaceCase, sidecar: Sid
         for contrast, image_DHW in done.images_DHW.items():
             voxels_DHW = image_DHW.astype(np.int16)
             save_image(folder / _name(case, f"desc-preproc_{contrast}.nii.gz"), voxels_DHW, done.affine, in_mni=True)
-        masks = {"desc-brain": done.brain_DHW, "label-lesion": done.lesion_DHW}
+        masks = {"desc-brain": done.brain_DHW, f"label-{case.mask_label}": done.lesion_DHW}
         for what, mask_DHW in masks.items():
             if mask_DHW is not None:
                 name = _name(case, f"{what}_mask.nii.gz")
@@ -113,7 +114,7 @@ def current(case: Case, site: SiteConfig, inputs: Inputs) -> Sidecar | None:
 def from_derivative(case: Case, site: SiteConfig) -> Case:
     """The case with the derivative's files in place of its own."""
     images = {contrast: _path(case, site, f"desc-preproc_{contrast}.nii.gz") for contrast in case.images}
-    mask = _path(case, site, "label-lesion_mask.nii.gz") if case.mask else None
+    mask = _path(case, site, f"label-{case.mask_label}_mask.nii.gz") if case.mask else None
     return replace(case, images=images, mask=mask)
 
 
@@ -142,13 +143,13 @@ def read_derived(case: Case) -> CommonSpaceCase | None:
 def settings_digest(site: SiteConfig, inputs: Inputs) -> str:
     """Digest of everything but the files that a result depends on."""
     return hashlib.sha256(
-        repr((FORMAT, sorted(inputs.contrasts), inputs.spacing_mm, site.preprocessed)).encode()
+        repr((FORMAT, sorted(inputs.channels), inputs.spacing_mm, site.preprocessed)).encode()
     ).hexdigest()
 
 
 def input_paths(case: Case, inputs: Inputs) -> Iterator[tuple[str, Path]]:
     """Role and path of each file that a case is made from."""
-    for contrast in inputs.contrasts:
+    for contrast in inputs.channels:
         if contrast in case.images:
             yield contrast, case.images[contrast]
     if case.mask:

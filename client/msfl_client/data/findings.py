@@ -67,6 +67,8 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "ids": "write ids alike in every table and folder; spreadsheets drop leading zeros of numbers",
         "same-ids": "where they are different people, say `same_ids: different-people` in the site file",
         "masks-folder": "set `masks:` in the site file to the folder under derivatives/ that holds the masks",
+        "visits": "give two visits of the patient, each in a ses- folder; they are in order of the numbers in their "
+        "names, or of a column days or date in sub-<label>_sessions.tsv",
         "contrast": "add the image, or agree on a study that does without this contrast",
         "mask": "add the mask drawn by your readers; an all-zero mask says 'no lesions'",
         "readable": "copy or download the file again; it is damaged or no NIfTI file",

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from pydantic import Field
 
-from msfl_common.config.base import Contrast, Frozen
+from msfl_common.config.base import Frozen
+from msfl_common.config.contrasts import Channel
 
 FEWEST_CASES = 5  # a distribution of fewer says nothing
 OUTLIER_Z = 3.5  # Iglewicz and Hoaglin 1993
@@ -21,9 +22,9 @@ class Quality(Frozen):
     coverage: float = Field(description="share of the template's brain that the case's brain covers")
     template_overlap: float = Field(description="Dice coefficient of the case's brain with the template's")
     template_similarity: float | None = Field(description="mutual information with the template, nats")
-    similarity: dict[Contrast, float] = Field(description="mutual information with the anchor, nats; of each contrast")
-    snr: dict[Contrast, float] = Field(description="median brightness of the brain over the noise; of each contrast")
-    white_to_grey: dict[Contrast, float] = Field(description="brightness of white matter over grey; of each contrast")
+    similarity: dict[Channel, float] = Field(description="mutual information with the anchor, nats; of each contrast")
+    snr: dict[Channel, float] = Field(description="median brightness of the brain over the noise; of each contrast")
+    white_to_grey: dict[Channel, float] = Field(description="brightness of white matter over grey; of each contrast")
 
 
 def figures(quality: Quality) -> dict[str, float]:

@@ -11,26 +11,26 @@ from msfl_client.data.bids_names import ImageName, has_agent, is_nifti, is_subje
 from msfl_client.data.bids_near import how_to_convert
 from msfl_client.data.chosen import Chosen
 from msfl_client.data.findings import Finding
-from msfl_common.config.contrasts import CONTRASTS, Contrast, facts_of, outlined_on
+from msfl_common.config.contrasts import CONTRASTS, Channel, facts_of, is_earlier, outlined_on
 from msfl_common.config.spelling import no_such
 from msfl_common.errors import InputError
 
 _SUFFIXES = {facts.suffix for facts in CONTRASTS.values()}
 
 
-def images_of(words: Sequence[str], needed: Sequence[Contrast]) -> dict[Contrast, Path]:
+def images_of(words: Sequence[str], needed: Sequence[Channel]) -> dict[Channel, Path]:
     """Images as a person names them: `FLAIR=scan.nii.gz`, one of each contrast that a model sees.
 
     Raises:
         InputError: one is missing, too many, named twice, not there, or no NIfTI file or another contrast by its name.
     """
-    images: dict[Contrast, Path] = {}
+    images: dict[Channel, Path] = {}
     form = " ".join(f"--image {contrast}=FILE" for contrast in needed)
     for word in words:
         contrast, equals, name = word.partition("=")
         if not equals or not name:
             raise InputError(f"--image {word}: expected a contrast and its file: {form}")
-        if contrast not in CONTRASTS:
+        if contrast not in needed and contrast not in CONTRASTS:
             raise InputError(f"--image {word}: {no_such('contrast', [contrast], tuple(CONTRASTS))}")
         if contrast not in needed:
             raise InputError(
@@ -51,7 +51,7 @@ def images_of(words: Sequence[str], needed: Sequence[Contrast]) -> dict[Contrast
     return {contrast: images[contrast] for contrast in needed}
 
 
-def case_of(images: Mapping[Contrast, Path], named: Chosen) -> tuple[Case, list[Finding]]:
+def case_of(images: Mapping[Channel, Path], named: Chosen) -> tuple[Case, list[Finding]]:
     """A case of these images, with what a BIDS folder's would be warned of.
 
     It is called as `named` says, else as the BIDS names of its files, else by the name of the one that lesions are
@@ -62,10 +62,11 @@ def case_of(images: Mapping[Contrast, Path], named: Chosen) -> tuple[Case, list[
     """
     if len(named.subjects) > 1 or len(named.visits) > 1:
         raise InputError("--image: one patient at one visit; give one --subject and one --visit")
-    parsed = {contrast: parse_image_name(path) for contrast, path in images.items()}
-    places = {_place(name) for name in parsed.values() if name is not None and "sub" in name.entities}
-    if len(places) > 1 and not named.subjects:
-        both = " and ".join(sorted("_".join(part for part in place if part) for place in places))
+    parsed = {channel: name for channel, path in images.items() if (name := parse_image_name(path))}
+    known = {channel: _place(name) for channel, name in parsed.items() if "sub" in name.entities}
+    places = {place for channel, place in known.items() if not is_earlier(channel)}
+    if (len(places) > 1 or len({subject for subject, _ in known.values()}) > 1) and not named.subjects:
+        both = " and ".join(sorted({"_".join(part for part in place if part) for place in known.values()}))
         raise InputError(f"--image: the files are named as of {both}; where they are of one, say so with --subject")
     subject, visit = next(iter(places)) if places and not named.subjects else (None, None)
     subject = named.subjects[0] if named.subjects else subject or _from_name(images[outlined_on(images)])
@@ -94,7 +95,7 @@ def raw_of(path: Path) -> Path:
     return subject.parent if subject is not None else path
 
 
-def _enhanced(case: Case, contrast: Contrast, path: Path) -> list[Finding]:
+def _enhanced(case: Case, contrast: Channel, path: Path) -> list[Finding]:
     name = parse_image_name(path)
     enhanced = name.enhanced if name is not None else has_agent(sidecar_of(path))
     return enhanced_note(case, contrast, ImageName(path, {}, facts_of(contrast).suffix, "", enhanced))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfl_common.config.study import StudyConfig
+from msfl_common.metrics.strata import STRATIFIED
 
 UNKNOWN = -1
 Levels = Mapping[str, NDArray[np.int64]]
@@ -27,7 +28,7 @@ Levels = Mapping[str, NDArray[np.int64]]
 
 def may_tell(study: StudyConfig) -> bool:
     """Whether a study has figures of groups at all."""
-    return study.secure_aggregation.method != "masks"
+    return study.task in STRATIFIED and study.secure_aggregation.method != "masks"
 
 
 def told_variables(

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msfl_client.data.bids import find_cases
 from msfl_client.data.case_checks import check_case
 from msfl_client.data.findings import refusals_in
+from msfl_client.data.visit_pairs import study_cases
 from msfl_client.features.cache import features_of
 from msfl_client.features.table import FeatureTable, write_features_table
 from msfl_client.harmonization.site import FOLDER, HarmonizedSite, harmonize_site
@@ -74,7 +74,7 @@ def measure_predictions(
     lesions = load_lesion_model(model, device)
     inputs = lesions.card.study.inputs
     site = SiteConfig(name="input", data=(source,), state=output)
-    found, _ = find_cases(site, inputs.contrasts)
+    found, _ = study_cases(site, inputs)
     cases = [
         replace(case, mask=None) for case in found if not refusals_in(check_case(case, inputs, needs_mask=False), force)
     ]

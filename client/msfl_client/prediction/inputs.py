@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from msfl_client.clinical.observations import sees_images
-from msfl_client.data.bids import Case, find_cases
+from msfl_client.data.bids import Case
 from msfl_client.data.checks import SiteCheck, check_site
 from msfl_client.data.chosen import ALL, Chosen
 from msfl_client.data.derivative import read_sidecar
 from msfl_client.data.findings import notes_on_folder, refusals_in, warnings_in
 from msfl_client.data.qc_record import poor_fit
+from msfl_client.data.visit_pairs import study_cases
 from msfl_client.features.cache import features_of
 from msfl_client.features.own_table import cases_of_table, own_features
 from msfl_client.features.table import FeatureTable
@@ -125,7 +126,7 @@ def unchecked_inputs(card: ModelCard, model: Path, site: SiteConfig) -> KnownInp
         return KnownInputs(site)
     if (own := _own_table(model, settings, site)) is not None:
         return _of_table(site, own)
-    cases, _ = find_cases(site, card.study.inputs.contrasts)
+    cases, _ = study_cases(site, card.study.inputs)
     return KnownInputs(site, tuple(cases), frozenset(case.subject for case in cases))
 
 

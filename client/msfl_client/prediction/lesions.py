@@ -15,13 +15,14 @@ import torch
 from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
-from msfl_client.data.bids import Case, find_cases
+from msfl_client.data.bids import Case
 from msfl_client.data.case_checks import check_case
 from msfl_client.data.chosen import ALL, Chosen
 from msfl_client.data.derivative import sha256_of
 from msfl_client.data.findings import Finding, notes_on_folder, refusals_in, warnings_in
 from msfl_client.data.qc_record import poor_fit
 from msfl_client.data.single_case import case_of, images_of, raw_of
+from msfl_client.data.visit_pairs import study_cases
 from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.imaging.resampling import read_image
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
@@ -102,9 +103,9 @@ def predict_folder(
     """
     at_work = _load(model, device_name, threshold)
     card = at_work.card
-    cases, findings = find_cases(SiteConfig(name="input", data=(source,), state=output), card.study.inputs.contrasts)
+    cases, findings = study_cases(SiteConfig(name="input", data=(source,), state=output), card.study.inputs)
     chosen.check(((case.subject, case.visit_id) for case in cases), source)
-    describe_output(output, source, card, "MS lesions", origin, at_work.threshold)
+    describe_output(output, source, card, _what(card), origin, at_work.threshold)
     notes = () if chosen else tuple(notes_on_folder(findings))
     for note in notes:
         on_note(note)
@@ -141,11 +142,11 @@ def predict_images(
         CohortError: they cannot be predicted.
     """
     at_work = _load(model, device_name, threshold)
-    images = images_of(words, at_work.card.study.inputs.contrasts)
+    images = images_of(words, at_work.card.study.inputs.channels)
     case, findings = case_of(images, named)
     check_same_images(case, output)
     for path in images.values():
-        describe_output(output, raw_of(path), at_work.card, "MS lesions", origin, at_work.threshold)
+        describe_output(output, raw_of(path), at_work.card, _what(at_work.card), origin, at_work.threshold)
     return _predict_cases([case], findings, force, at_work, "--image", output, origin, on_case)
 
 
@@ -156,6 +157,10 @@ def check_same_images(case: Case, output: Path) -> None:
         raise InputError(
             f"{mask}: was predicted from other images; name these otherwise with --subject, or move that away"
         )
+
+
+def _what(card: ModelCard) -> str:
+    return f"MS {card.labels[1]}s"
 
 
 def _digests(case: Case) -> dict[str, str]:
@@ -197,7 +202,8 @@ def _predict_cases(
             on_case(number, len(cases))
     finally:
         caution = caution_of(model.card, model.threshold)
-        write_page(output, in_table, model.card.study.name, model.threshold, caution, origin, notes)
+        title = f"{model.card.labels[1].capitalize()}s predicted by study {model.card.study.name}"
+        write_page(output, in_table, title, model.threshold, caution, origin, notes)
     if all(row.lesion_count is None for row in rows):
         first = f"{rows[0].participant_id} {rows[0].session_id}: {rows[0].status}"
         unused = none_of(len(rows), "case", "could")
@@ -252,7 +258,7 @@ def _about_mask(case: Case, model: _Model) -> dict[str, object]:
 def file_of(case: Case, output: Path, what: str, ending: str = ".nii.gz") -> Path:
     """A case's mask or probability map."""
     stem = "_".join(part for part in (case.subject, case.visit_id) if part)
-    return output / case.subject / (case.visit_id or "") / "anat" / f"{stem}_label-lesion_{what}{ending}"
+    return output / case.subject / (case.visit_id or "") / "anat" / f"{stem}_label-{case.mask_label}_{what}{ending}"
 
 
 def _prepare(
@@ -268,7 +274,7 @@ def _prepare(
     Raises:
         CaseError: not skull-stripped, and skull stripping failed or its packages are missing.
     """
-    images = {name: read_image(case.images[name]) for name in inputs.contrasts}
+    images = {name: read_image(case.images[name]) for name in inputs.channels}
     heads = [name for name, image in images.items() if not is_brain_alone(np.asarray(image.dataobj), image.affine)]
     if not heads:
         return make_network_input(case, inputs), np.eye(4), ()

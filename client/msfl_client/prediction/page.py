@@ -21,7 +21,7 @@ PAGE, PICTURES = "qc.html", "qc"
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><title>Lesions predicted by study {{ study }}</title>
+<meta name="color-scheme" content="light dark"><title>{{ title }}</title>
 <style>
 :root { --text: #1b1f24; --soft: #57606a; --line: #d0d7de; --page: #fff; --odd: #fff1d6; --edge: #b35900;
 --link: #0550ae; }
@@ -41,7 +41,7 @@ th, td { padding: .35rem .6rem; text-align: left; border-bottom: 1px solid var(-
 .name, .figure { white-space: nowrap; } .figure { text-align: right; } section { border-top: 1px solid var(--line); }
 @media print { .wide { overflow: visible; } .wide img { min-width: 0; } section { break-inside: avoid; } }
 </style></head><body>
-<header><h1>Lesions predicted by study {{ study }}</h1>
+<header><h1>{{ title }}</h1>
 <p class="note"><strong>This page shows scans of patients: keep it at the site.</strong> {{ notice }}</p>
 <p>{{ rows | length }} case{{ "s" if rows | length != 1 }}, {{ num_out }}
 left out, {{ num_warned }} with warnings. A voxel is lesion from a
@@ -79,7 +79,7 @@ src="data:image/png;base64,{{ row.picture }}"></div>{% endif %}
 def write_page(
     output: Path,
     rows: Sequence[PredictedCase],
-    study: str,
+    title: str,
     threshold: float,
     caution: str,
     origin: str,
@@ -90,7 +90,7 @@ def write_page(
     Args:
         output: the folder, with the cases' pictures.
         rows: of all cases in it.
-        study: its name.
+        title: what they are, and of which study.
         threshold: by which lesions were outlined.
         caution: what to know of it where it is not the study's own, or nothing.
         origin: who vouches for the model.
@@ -100,7 +100,7 @@ def write_page(
         Environment(autoescape=True)
         .from_string(_PAGE)
         .render(
-            study=study,
+            title=title,
             notice=NOTICE,
             rows=[_shown(row, output) for row in rows],
             num_out=sum(row.lesion_count is None for row in rows),
@@ -144,7 +144,7 @@ def _shown(row: PredictedCase, output: Path) -> dict[str, object]:
 def _files(output: Path, subject: str, visit: str | None) -> list[tuple[str, str]]:
     """Name and link of each of a case's files."""
     folder = output / subject / (visit or "") / "anat"
-    paths = sorted(folder.glob(f"{_key(subject, visit)}_label-lesion_*"))
+    paths = sorted(folder.glob(f"{_key(subject, visit)}_label-*lesion_*"))
     pictures = [path for path in (picture_path(output, subject, visit),) if path.is_file()]
     return [(path.name, quote(path.relative_to(output).as_posix())) for path in (*paths, *pictures)]
 

@@ -142,7 +142,7 @@ def _read(case: Case, inputs: Inputs) -> Mapping[Contrast, Signal]:
 
 
 def _images(case: Case, inputs: Inputs) -> Images:
-    return {contrast: read_image(case.images[contrast]) for contrast in inputs.contrasts}
+    return {contrast: read_image(case.images[contrast]) for contrast in inputs.channels}
 
 
 def _lesions(case: Case, native: Images) -> tuple[Contrast, nib.Nifti1Image] | None:

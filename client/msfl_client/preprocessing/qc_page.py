@@ -11,9 +11,10 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from msfl_client.data.bids import Case, find_cases
+from msfl_client.data.bids import Case
 from msfl_client.data.derivative import FOLDER, current
 from msfl_client.data.qc_record import FEWEST_CASES, LEAST_COVERAGE, LEAST_OVERLAP, OUTLIER_Z, figures, odd_figures
+from msfl_client.data.visit_pairs import study_cases
 from msfl_client.preprocessing.site import Outcome, picture_path
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
@@ -73,7 +74,7 @@ def page_path(site: SiteConfig) -> Path:
 
 def write_page(site: SiteConfig, inputs: Inputs, outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
     """Write the page over all current cases; returns, for each case, the figures that call for a look."""
-    cases, _ = find_cases(site, inputs.contrasts)
+    cases, _ = study_cases(site, inputs)
     sidecars = {case: sidecar for case in cases if (sidecar := current(case, site, inputs))}
     of_case = {case.key: figures(sidecar.quality) for case, sidecar in sidecars.items()}
     odd = odd_figures(of_case)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from msfl_client.data.bids import Case, find_cases
+from msfl_client.data.bids import Case
 from msfl_client.data.case_checks import check_case
 from msfl_client.data.chosen import ALL, Chosen
 from msfl_client.data.derivative import (
@@ -31,6 +31,7 @@ from msfl_client.data.derivative import (
     write_case,
     write_description,
 )
+from msfl_client.data.visit_pairs import study_cases
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError, CohortError
@@ -82,7 +83,7 @@ def preprocess_site(
         CohortError: a data folder as a whole cannot be used, or no case can.
         InputError: another process preprocesses this site.
     """
-    known, _ = find_cases(site, inputs.contrasts)
+    known, _ = study_cases(site, inputs)
     cases = chosen.among(known)
     private_folder(site.state)
     with held(site.state / LOCK, f"{site.name}: is being preprocessed by another process; wait for it to end"):

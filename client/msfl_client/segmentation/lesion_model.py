@@ -64,12 +64,17 @@ def load_lesion_model(folder: Path, device: str | Sequence[str]) -> LesionModel:
     """Load a model folder onto the first of a site's devices.
 
     Raises:
-        ModelFolderError: it cannot be used, or is of outcomes.
+        ModelFolderError: it cannot be used, or is of outcomes or of new lesions.
     """
     card, weights = load_model(folder)
     if card.study.classification is not None:
         raise ModelFolderError(
             f"{folder}: study {card.study.name} predicts an outcome; name a model that outlines lesions"
+        )
+    if card.study.inputs.visits == 2:
+        raise ModelFolderError(
+            f"{folder}: study {card.study.name} outlines new lesions between two visits; name a model that outlines "
+            "all lesions of a visit"
         )
     network = build_network(card.study)
     set_weights(network, weights)
@@ -127,7 +132,7 @@ def _folds_beside(folder: Path, site: SiteConfig) -> list[Path]:
 def with_predicted_lesions(case: CommonSpaceCase, model: LesionModel) -> CommonSpaceCase:
     """The case with the model's lesions; its images are those, and at the spacing, that the model was trained on."""
     box = ndimage.find_objects(case.brain_DHW.astype(np.uint8))[0]
-    contrasts = model.card.study.inputs.contrasts
+    contrasts = model.card.study.inputs.channels
     image_CDHW = np.stack([normalise(case.images_DHW[contrast][box]) for contrast in contrasts])
     probability_DHW = predict_probability(model.network, image_CDHW, model.card.study, model.device)
     lesion_DHW = np.zeros_like(case.brain_DHW)

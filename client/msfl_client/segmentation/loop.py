@@ -22,6 +22,7 @@ from msfl_client.training.steps import Piece, Plan, mean_loss, mixed_precision, 
 from msfl_common.config.optimisation import optimisation_of
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
+from msfl_common.metrics.registry import CASE_METRICS
 from msfl_common.metrics.segmentation import segmentation_metrics
 from msfl_common.models.model_folder import LESION_THRESHOLD
 from msfl_common.monai_parts import DiceCELoss, sliding_window_inference
@@ -143,19 +144,19 @@ def validate(
     Args:
         network: the network.
         cases: on the study's grid, with their labels there.
-        study: its windows and spacing.
+        study: its task, windows and spacing.
         device: where to compute.
         on_case: told how many cases are done, and of how many.
         truths: the same cases' masks as they were drawn, to measure on the patients' own grids as well; none: not.
     """
-    rows = []
+    rows, metrics = [], CASE_METRICS[study.task]
     for number, case in enumerate(cases, start=1):
         assert case.label_DHW is not None
         probability_DHW = predict_probability(network, case.image_CDHW, study, device)
         predicted_DHW = probability_DHW >= LESION_THRESHOLD
-        row = segmentation_metrics(predicted_DHW, case.label_DHW > 0, (study.inputs.spacing_mm,) * 3)
+        row = segmentation_metrics(predicted_DHW, case.label_DHW > 0, (study.inputs.spacing_mm,) * 3, metrics)
         if truths:
-            row |= metrics_on_own_grid(probability_DHW, case.affine, truths[number - 1])
+            row |= metrics_on_own_grid(probability_DHW, case.affine, truths[number - 1], metrics)
         rows.append(row)
         on_case(number, len(cases))
     return rows

@@ -38,7 +38,7 @@ class NetworkInput:
     """One case on the study's grid, cropped to the head.
 
     Attributes:
-        image_CDHW: contrasts in the study's order, z-scored inside the brain, dark outside; float32.
+        image_CDHW: channels in the study's order, z-scored inside the brain, dark outside; float32.
         label_DHW: 1 in lesions, else 0; uint8. None for a case without a mask.
         affine: 4 x 4, voxel indices to RAS millimetres.
     """
@@ -59,7 +59,7 @@ def make_network_input(case: Case, inputs: Inputs) -> NetworkInput:
     Raises:
         CaseError: an image cannot be read or holds nothing, or the images do not lie on one another.
     """
-    read = read_aligned(case, inputs.contrasts, target_contrast(inputs))
+    read = read_aligned(case, inputs.channels, target_contrast(inputs))
     return network_input_of_images(case.key, read.images, read.mask, inputs)
 
 
@@ -72,7 +72,7 @@ def network_input_of_images(
         CaseError: the images hold nothing; `key` names the case.
     """
     grid = _study_grid(images[target_contrast(inputs)], inputs.spacing_mm)
-    resampled = [resample(images[contrast], grid) for contrast in inputs.contrasts]
+    resampled = [resample(images[contrast], grid) for contrast in inputs.channels]
     foreground_DHW = np.any([image_DHW > 0 for image_DHW in resampled], axis=0)
     if not foreground_DHW.any():
         raise CaseError(f"{key}: expected positive intensities, found none")
@@ -136,7 +136,7 @@ def make_network_inputs(
 
 def cached_path(case: Case, inputs: Inputs, cache: Path) -> Path:
     """Where a prepared case lies under `cache`: named by a hash of its files' identity and the settings."""
-    files = [case.images[contrast] for contrast in inputs.contrasts] + ([case.mask] if case.mask else [])
+    files = [case.images[channel] for channel in inputs.channels] + ([case.mask] if case.mask else [])
     identity = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     text = json.dumps([CACHE_FORMAT, inputs.model_dump(mode="json"), identity])
     return cache / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"

@@ -5,7 +5,7 @@ Orientation is RAS. Legend: D/H/W voxels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -24,7 +24,8 @@ from msfl_client.imaging.resampling import FloatImage, read_image, read_mask
 from msfl_common.config.contrasts import outlined_on
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import CaseError
-from msfl_common.metrics.segmentation import NATIVE, NATIVE_METRICS, segmentation_metrics
+from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.metrics.segmentation import METRICS, NATIVE, SegmentationMetric, segmentation_metrics
 from msfl_common.models.model_folder import LESION_THRESHOLD
 
 _Box = tuple[slice, ...]
@@ -89,13 +90,19 @@ def on_grid(probability_DHW: FloatImage, affine: NDArray[np.float64], grid: Grid
     return np.asarray(moved.dataobj, dtype=np.float32)
 
 
-def metrics_on_own_grid(probability_DHW: FloatImage, affine: NDArray[np.float64], own: OwnTruth) -> dict[str, float]:
+def metrics_on_own_grid(
+    probability_DHW: FloatImage,
+    affine: NDArray[np.float64],
+    own: OwnTruth,
+    metrics: Mapping[str, SegmentationMetric] = METRICS,
+) -> dict[str, float]:
     """`segmentation_metrics` of what `predict` would write, against the mask as it was drawn.
 
     Args:
         probability_DHW: on the grid of the network's input.
         affine: 4 x 4, its voxels to RAS mm.
         own: the mask.
+        metrics: those of the study's task (`registry.CASE_METRICS`).
     """
     shape, own_affine = own.grid
     to_own = np.linalg.inv(own.to_input) @ affine
@@ -109,8 +116,8 @@ def metrics_on_own_grid(probability_DHW: FloatImage, affine: NDArray[np.float64]
     if truth_DHW.size:
         predicted_DHW = on_grid(probability_DHW, to_own, (truth_DHW.shape, part_affine)) >= LESION_THRESHOLD
     x_mm, y_mm, z_mm = (float(size) for size in voxel_sizes(own_affine))
-    measured = segmentation_metrics(predicted_DHW, truth_DHW, (x_mm, y_mm, z_mm))
-    return {f"{name}{NATIVE}": value for name, value in measured.items() if f"{name}{NATIVE}" in NATIVE_METRICS}
+    measured = segmentation_metrics(predicted_DHW, truth_DHW, (x_mm, y_mm, z_mm), metrics)
+    return {f"{name}{NATIVE}": value for name, value in measured.items() if f"{name}{NATIVE}" in ALL_METRICS}
 
 
 def _place(own: OwnTruth) -> _Box:

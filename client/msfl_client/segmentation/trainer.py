@@ -36,7 +36,9 @@ from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import CaseError
 from msfl_common.messages.records import RoundTask, ValidationMetrics
-from msfl_common.metrics.segmentation import METRICS, NATIVE, NATIVE_METRICS, Mask, segmentation_metrics
+from msfl_common.metrics.registry import ALL_METRICS, CASE_METRICS
+from msfl_common.metrics.segmentation import NATIVE, Mask, segmentation_metrics
+from msfl_common.models.model_card import labels_of
 from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
 from msfl_common.system.words import counted, reasons_in_words
@@ -159,25 +161,25 @@ class SegmentationLearner:
 
     def foresee(self, task: RoundTask) -> Foreseen:
         """See `Learner`; an answer is right, empty or everything within the lesions' box."""
-        spacing_mm = (self.study.inputs.spacing_mm,) * 3
+        spacing_mm, metrics = (self.study.inputs.spacing_mm,) * 3, CASE_METRICS[self.study.task]
         truths = [_lesions_of(case) for case in self.validation_cases]
         guesses: tuple[Callable[[Mask], Mask], ...] = (np.copy, np.zeros_like, np.ones_like)
         values_NGK = np.array(
             [
-                [[*segmentation_metrics(guess(truth), truth, spacing_mm).values()] for guess in guesses]
+                [[*segmentation_metrics(guess(truth), truth, spacing_mm, metrics).values()] for guess in guesses]
                 for truth in truths
             ]
         )
         # Each case may get another of the answers: a metric is of the cases in which any of them defines it, at most,
         # and of those in which all do, at least.
         most_NK, least_NK = np.fmax.reduce(values_NGK, axis=1), np.maximum.reduce(values_NGK, axis=1)
-        rows = ([dict(zip(METRICS, map(float, row), strict=True)) for row in of] for of in (most_NK, least_NK))
+        rows = ([dict(zip(metrics, map(float, row), strict=True)) for row in of] for of in (most_NK, least_NK))
         with_lesions = {name for name, truth in zip(self.validation_patients, truths, strict=True) if truth.any()}
-        why = f"{self.num_patients(task)} patients, {len(with_lesions)} of them with lesions"
+        why = f"{self.num_patients(task)} patients, {len(with_lesions)} of them with {labels_of(self.study)[1]}s"
         told = (disclosed_metrics(one, self.validation_patients, self.floor, 0.0, {}) for one in rows)
-        found = foreseen(told, METRICS, why)
+        found = foreseen(told, metrics, why)
         withheld, depends = (
-            (*names, *(f"{name}{NATIVE}" for name in names if f"{name}{NATIVE}" in NATIVE_METRICS))
+            (*names, *(f"{name}{NATIVE}" for name in names if f"{name}{NATIVE}" in ALL_METRICS))
             for names in (found.withheld, found.depends)
         )
         return replace(found, withheld=withheld, depends=depends)

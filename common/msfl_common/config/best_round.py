@@ -58,9 +58,9 @@ def check_best_by(
 def _unfit(name: str, metric: Metric) -> str | None:
     """Why no round can be the best by a metric; None where one can."""
     from msfl_common.metrics.registry import STRATA
-    from msfl_common.metrics.segmentation import NATIVE_METRICS
+    from msfl_common.metrics.segmentation import is_native
 
-    if name in NATIVE_METRICS or name in STRATA:
+    if is_native(name) or name in STRATA:
         return "is measured once, of the model that is handed out"
     if metric.of_what_is_found:
         return "is undefined where a model finds nothing, so that one that finds next to nothing may be the best"

@@ -179,9 +179,22 @@ CONTRASTS: dict[str, ContrastFacts] = {
 }
 
 
-def facts_of(contrast: str) -> ContrastFacts:
-    """What is known of a contrast that a study names."""
-    return CONTRASTS[contrast]
+_EARLIER = "earlier-"
+
+
+def earlier(contrast: str) -> str:
+    """The channel that a contrast of the visit before is in."""
+    return f"{_EARLIER}{contrast}"
+
+
+def is_earlier(channel: str) -> bool:
+    """Whether a channel is of the visit before."""
+    return channel.startswith(_EARLIER)
+
+
+def facts_of(channel: str) -> ContrastFacts:
+    """What is known of a contrast that a study names, of either visit."""
+    return CONTRASTS[channel.removeprefix(_EARLIER)]
 
 
 def contrast_of(suffix: str, entities: Mapping[str, str], asked: Iterable[str]) -> str | None:
@@ -239,4 +252,11 @@ def _known(contrast: str) -> str:
     return contrast
 
 
+def _known_channel(channel: str) -> str:
+    _known(channel.removeprefix(_EARLIER))
+    return channel
+
+
 Contrast = Annotated[str, AfterValidator(_known)]
+Channel = Annotated[str, AfterValidator(_known_channel)]
+"""A contrast, or `earlier` of one: one of a case's images."""

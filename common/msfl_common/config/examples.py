@@ -33,6 +33,9 @@ EXAMPLES: dict[str, Example] = {
     "study": Example(
         "study.example.yaml", "study.yaml", "a study that outlines lesions; every setting, with its default"
     ),
+    "new-lesions": Example(
+        "new-lesions.example.yaml", "study.yaml", "a study that outlines new lesions between two visits"
+    ),
     "progression": Example("progression.example.yaml", "study.yaml", "a study that predicts an outcome; every setting"),
     "evaluation": Example(
         "evaluation.example.yaml", "study.yaml", "a study that measures a trained model, and trains nothing"

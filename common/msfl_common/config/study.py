@@ -12,7 +12,6 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from msfl_common.config.base import (
-    Contrast,
     Covariate,
     Frozen,
     Name,
@@ -26,6 +25,8 @@ from msfl_common.config.differential_privacy import DifferentialPrivacy, check_p
 from msfl_common.config.evaluation import Evaluation, check_evaluation, in_one_round
 from msfl_common.config.feature_catalogue import HARMONIZED, known_features
 from msfl_common.config.former_keys import former_keys, renewed
+from msfl_common.config.inputs import Inputs as Inputs
+from msfl_common.config.inputs import check_visits, with_visits_of_task
 from msfl_common.config.masked_study import check_masked
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.secrets import refuse_variables
@@ -42,22 +43,6 @@ from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.system.checked_numbers import MOST_CASES
 from msfl_common.system.reading import MOST_SETTINGS, parse_json, read_yaml
 from msfl_common.system.setting_faults import describe_faults
-
-
-class Inputs(Frozen):
-    """What the model sees."""
-
-    contrasts: tuple[Contrast, ...] = Field(
-        ("T1w", "FLAIR"), min_length=1, description="contrasts of a case, in channel order"
-    )
-    spacing_mm: float = Field(2.0, ge=0.5, le=4.0, description="isotropic voxel size that cases are resampled to, mm")
-
-    @field_validator("contrasts")
-    @classmethod
-    def _no_repeats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("each contrast may be named once")
-        return value
 
 
 class Rounds(Frozen):
@@ -207,7 +192,7 @@ class StudyConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _of_an_earlier_version(cls, value: Any) -> Any:
-        return in_one_round(renewed(value))
+        return with_visits_of_task(in_one_round(renewed(value)))
 
     @model_validator(mode="after")
     def _trains_or_measures(self) -> Self:
@@ -223,6 +208,7 @@ class StudyConfig(Frozen):
 
     @model_validator(mode="after")
     def _task_has_its_section(self) -> Self:
+        check_visits(self.task, self.inputs, self.harmonization.method != "none")
         if (self.task == "classification") != (self.classification is not None):
             raise ValueError("expected a section `classification` with the task classification, and with no other")
         if self.classification is not None and isinstance(self.classification.model, DeepModel):

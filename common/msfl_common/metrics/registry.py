@@ -1,9 +1,9 @@
 """Every metric that may be reported, and which a reader of a task looks for first.
 
-A metric is one entry of its task's table, with the function that measures it: `segmentation.METRICS` or
-`classification.CLASSIFICATION_METRICS`. From there come validation at the sites, the bounds of what they may send,
-summary, report, MLflow and cross-validation, and, of those of a confusion matrix that say so, the figures of small
-cohorts' pipelines. To add one: docs/how-to/add-a-metric.md.
+A metric is one entry of its task's table, with the function that measures it: `segmentation.METRICS`,
+`new_lesions.NEW_LESION_METRICS` or `classification.CLASSIFICATION_METRICS`. From there come validation at the sites,
+the bounds of what they may send, summary, report, MLflow and cross-validation, and, of those of a confusion matrix that
+say so, the figures of small cohorts' pipelines. To add one: docs/how-to/add-a-metric.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import cast
 
 from msfl_common.metrics.classification import CLASSIFICATION_METRICS
 from msfl_common.metrics.metric import Metric, Task
-from msfl_common.metrics.segmentation import METRICS, NATIVE_METRICS
+from msfl_common.metrics.new_lesions import NEW_LESION_METRICS, NEW_LESION_NATIVE_METRICS
+from msfl_common.metrics.segmentation import METRICS, NATIVE_METRICS, SegmentationMetric
 from msfl_common.metrics.strata import strata_of
 
 # Figures of groups of patients, told once, where a site's groups are large enough: no site is expected to.
@@ -23,11 +24,20 @@ STRATA: dict[str, Metric] = {
     **strata_of("classification", CLASSIFICATION_METRICS),
 }
 
+# Of the tasks that outline lesions: what is measured of each case.
+CASE_METRICS: dict[Task, dict[str, SegmentationMetric]] = {
+    "lesion-segmentation": METRICS,
+    "new-lesions": NEW_LESION_METRICS,
+}
+
 TASK_METRICS: dict[Task, Mapping[str, Metric]] = {
     "lesion-segmentation": ChainMap[str, Metric](
         strata_of("lesion-segmentation", METRICS),
         cast(dict[str, Metric], NATIVE_METRICS),
         cast(dict[str, Metric], METRICS),
+    ),
+    "new-lesions": ChainMap[str, Metric](
+        cast(dict[str, Metric], NEW_LESION_NATIVE_METRICS), cast(dict[str, Metric], NEW_LESION_METRICS)
     ),
     "classification": ChainMap[str, Metric](
         strata_of("classification", CLASSIFICATION_METRICS), cast(dict[str, Metric], CLASSIFICATION_METRICS)

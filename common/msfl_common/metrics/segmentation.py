@@ -28,7 +28,7 @@ NaN means undefined: such a case is left out of that metric's mean and of its ca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -48,7 +48,7 @@ LESION_SIZES_MM3: dict[str, tuple[float, float]] = {
 }
 SURFACE_TOLERANCE_MM = 1.0
 _SLACK_MM3 = 1e-4  # keeps three voxels of 1 mm3 whose spacing is 0.9999999
-_STUDYS_GRID = ", study's grid"
+STUDYS_GRID = ", study's grid"
 
 Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
@@ -101,6 +101,13 @@ class MaskPair:
         """See `surface_scores`."""
         return surface_scores(self.prediction_DHW, self.truth_DHW, self.spacing_mm)
 
+    @cached_property
+    def new_lesions(self) -> dict[str, float]:
+        """See `new_lesions.new_lesion_scores`."""
+        from msfl_common.metrics.new_lesions import new_lesion_scores  # which is made of this module's
+
+        return new_lesion_scores(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationMetric(Metric):
@@ -117,7 +124,7 @@ def _metric(
     title: str, unit: str, higher_is_better: bool, upper: float, measure: Callable[[MaskPair], float], **more: Any
 ) -> SegmentationMetric:
     return SegmentationMetric(
-        title=title + _STUDYS_GRID,
+        title=title + STUDYS_GRID,
         unit=unit,
         higher_is_better=higher_is_better,
         lower=0.0,
@@ -128,8 +135,8 @@ def _metric(
 
 
 def _of_size(title: str, size: str) -> SegmentationMetric:
-    """So often 0 or 1 that an interval of fewer than 50 patients holds the truth in up to 98 of 100."""
-    return _metric(title, "", True, 1.0, lambda pair: pair.lesions[f"lesion_tpr_{size}"], fewest=50)
+    name = f"lesion_tpr_{size}"  # so often 0 or 1 that an interval of few patients holds the truth in up to 98 of 100
+    return _metric(title, "", True, 1.0, lambda pair: pair.lesions[name], fewest=50)
 
 
 # With tp, fp and fn the numbers of voxels in both masks, only predicted and only in the ground truth.
@@ -180,14 +187,12 @@ METRICS: dict[str, SegmentationMetric] = {
     ),
     "surface_dice": _metric("Surface Dice at 1 mm", "", True, 1.0, lambda pair: pair.surface["surface_dice"]),
 }
-
-
 NATIVE = "_native"
 
 
 def on_own_grid(metric: SegmentationMetric, headline: str = "") -> SegmentationMetric:
     """A metric on the patient's own grid."""
-    return replace(metric, title=f"{metric.title.removesuffix(_STUDYS_GRID)}, own grid", headline=headline)
+    return replace(metric, title=f"{metric.title.removesuffix(STUDYS_GRID)}, own grid", headline=headline)
 
 
 NATIVE_METRICS: dict[str, SegmentationMetric] = {
@@ -197,16 +202,24 @@ NATIVE_METRICS: dict[str, SegmentationMetric] = {
 }
 
 
-def segmentation_metrics(prediction_DHW: Mask, truth_DHW: Mask, spacing_mm: Spacing) -> dict[str, float]:
+def is_native(name: str) -> bool:
+    """Whether a metric is one on the patients' own grids."""
+    return name.endswith(NATIVE)
+
+
+def segmentation_metrics(
+    prediction_DHW: Mask, truth_DHW: Mask, spacing_mm: Spacing, metrics: Mapping[str, SegmentationMetric] = METRICS
+) -> dict[str, float]:
     """Measure one case.
 
     Args:
         prediction_DHW: the predicted lesion mask, boolean.
         truth_DHW: the manual lesion mask, boolean, on the same grid.
         spacing_mm: voxel size along D, H and W, mm, each positive.
+        metrics: those of the study's task (`registry.CASE_METRICS`).
 
     Returns:
-        One value for each name in `METRICS`, in that order; NaN where undefined (see the top of this file).
+        One value for each name in `metrics`, in that order; NaN where undefined (see the top of this file).
 
     Raises:
         ValueError: a mask is not boolean or not 3D, the shapes differ, or a spacing is not positive.
@@ -215,7 +228,7 @@ def segmentation_metrics(prediction_DHW: Mask, truth_DHW: Mask, spacing_mm: Spac
     box = _union_box(prediction_DHW, truth_DHW)
     # Background around the union changes no metric, and most of a brain is background.
     pair = MaskPair(prediction_DHW[box], truth_DHW[box], spacing_mm)
-    return {name: metric.measure(pair) for name, metric in METRICS.items()}
+    return {name: metric.measure(pair) for name, metric in metrics.items()}
 
 
 def label_lesions(mask_DHW: Mask, spacing_mm: Spacing) -> tuple[NDArray[np.int32], int]:

@@ -21,6 +21,7 @@ NOTICE: Literal["Research use only. Not a medical device."] = "Research use only
 LESION_THRESHOLD = 0.3
 
 LESION_LABELS = {0: "background", 1: "lesion"}
+NEW_LESION_LABELS = {0: "background", 1: "new lesion"}
 
 Normalisation = Literal["brain-zscore", "0-255", "none"]
 _Package = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
@@ -120,7 +121,9 @@ class ModelCard(_Card):
 def labels_of(study: StudyConfig) -> dict[int, str]:
     """The classes that a study's model tells apart."""
     settings = study.classification
-    return LESION_LABELS if settings is None else dict(enumerate(settings.outcome.classes))
+    if settings is None:
+        return NEW_LESION_LABELS if study.task == "new-lesions" else LESION_LABELS
+    return dict(enumerate(settings.outcome.classes))
 
 
 def normalisation_of(study: StudyConfig) -> Normalisation:

@@ -17,7 +17,7 @@ def build_network(study: StudyConfig) -> torch.nn.Module:
     """The study's segmentation network from `image_BCDHW` to `logits_B1DHW`, with its first weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(study.seed, "weights"))
-        return study.network.build(len(study.inputs.contrasts))
+        return study.network.build(len(study.inputs.channels))
 
 
 def get_weights(network: torch.nn.Module) -> Weights:

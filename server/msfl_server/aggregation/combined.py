@@ -15,7 +15,11 @@ from msfl_server.aggregation.update_checks import capped_shares
 from msfl_server.aggregation.update_store import StoredUpdate
 
 # By task, what a model is judged by at the sites, and what chance gives of it.
-JUDGED: dict[Task, tuple[str, float]] = {"lesion-segmentation": ("dsc", 0.0), "classification": ("auroc", 0.5)}
+JUDGED: dict[Task, tuple[str, float]] = {
+    "lesion-segmentation": ("dsc", 0.0),
+    "new-lesions": ("new_lesion_f1", 0.0),
+    "classification": ("auroc", 0.5),
+}
 
 _SURER = 2.0  # times as sure of its figure as the usual site, at most
 

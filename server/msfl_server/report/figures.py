@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
-from msfl_common.metrics.segmentation import NATIVE_METRICS
+from msfl_common.metrics.segmentation import is_native
 from msfl_server.report.charts import (
     MANY_SITES_COLOUR,
     SITE_COLOURS,
@@ -70,7 +70,7 @@ def curves(summary: Summary) -> list[dict[str, Any]]:
         drawn.append(_curve("Training loss", losses, svg, {}))
     for name in HEADLINE[summary.task]:
         pooled = {r.round: r.metrics[name] for r in summary.history if name in r.metrics}
-        if not pooled or name in NATIVE_METRICS:  # those are of the last round alone
+        if not pooled or is_native(name):  # those are of the last round alone
             continue
         sites = {
             site.name: {

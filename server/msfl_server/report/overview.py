@@ -29,6 +29,10 @@ _UNKNOWN = {"sex": "for women and men", "age": "for the young and the old"}
 _PLAIN = {
     "dsc_native": "Dice of its outlines against those drawn by hand, on the patients' own images (1: the same)",
     "dsc": "Dice of its outlines against those drawn by hand, on the study's grid (1: the same)",
+    "new_lesion_f1_native": "F1 of the new lesions that it finds, in patients with some, on their own images (1: it "
+    "finds each, and no other)",
+    "new_lesion_f1": "F1 of the new lesions that it finds, in patients with some, on the study's grid (1: it finds "
+    "each, and no other)",
     "auroc": "AUROC (1: every patient with the outcome is told from every one without it, 0.5: no better than chance)",
     "accuracy": "accuracy (the share of patients for whom it is right)",
     "balanced_accuracy": "balanced accuracy (right in each class, the mean over classes)",
@@ -59,7 +63,7 @@ def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
     alone = "of one site alone, or " if summary.local_baselines is None else ""
     sentences.append(f"How good a model {alone}of all data in one place would be was not measured in this run.")
     if summary.differential_privacy is not None:
-        cost = "Dice" if summary.task == "lesion-segmentation" else "AUROC"
+        cost = "AUROC" if summary.task == "classification" else "Dice"
         sums = privacy_method(study.classification) == "sums"
         noisy = " Counts, means and deviations of training patients carry that noise, here too." if sums else ""
         sentences.append(
@@ -81,7 +85,7 @@ def limits(summary: Summary) -> list[str]:
         "Cases that a site could not use are in no figure: where hard ones are left out, a model looks better than it "
         "is.",
     ]
-    if summary.task == "lesion-segmentation":
+    if summary.task != "classification":
         lines.append(
             "The ground truth is what each site's raters drew: where they draw differently, so do the figures of their "
             "sites, of the same model."
@@ -91,12 +95,13 @@ def limits(summary: Summary) -> list[str]:
 
 def _groups(summary: Summary) -> str:
     """For whom it is not known whether the model is as good, and what those figures say that there are."""
+    base = STRATIFIED.get(summary.task, "")
     told = {
-        variable: any(stratum(STRATIFIED[summary.task], group) in summary.metrics for group in groups)
+        variable: any(stratum(base, group) in summary.metrics for group in groups)
         for variable, groups in VARIABLES.items()
     }
     unknown = [_UNKNOWN[variable] for variable in VARIABLES if not told[variable]]
-    unknown += ["for few lesions and many"] if summary.task == "lesion-segmentation" else []
+    unknown += [] if summary.task == "classification" else ["for few lesions and many"]
     where = f"{', '.join(unknown)}, or on each scanner" if unknown else "on each scanner"
     line = f"Whether it is as good {where} is not known from this run."
     if any(told.values()):
@@ -169,7 +174,9 @@ def _what(summary: Summary, study: StudyConfig) -> str:
     if summary.classification is None:
         if summary.task == "classification":
             return "a model that predicts an outcome"
-        return f"a model that outlines lesions of multiple sclerosis on {contrasts} images"
+        what = "new lesions" if summary.task == "new-lesions" else "lesions"
+        between = " of two visits" if study.inputs.visits == 2 else ""
+        return f"a model that outlines {what} of multiple sclerosis on {contrasts} images{between}"
     found = summary.classification
     return f"a model that tells {' from '.join(found.classes)} of {found.outcome}"
 

@@ -19,7 +19,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference
 from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
-from msfl_common.metrics.segmentation import NATIVE_METRICS
+from msfl_common.metrics.segmentation import is_native
 from msfl_common.system.files import write_text
 from msfl_common.system.words import counted as with_number
 from msfl_server.report.charts import (
@@ -198,9 +198,9 @@ def _targets(summary: Summary) -> str:
 
 
 def _grids(summary: Summary) -> str:
-    if summary.task != "lesion-segmentation":
+    if summary.task == "classification":
         return ""
-    if not set(NATIVE_METRICS) & set(summary.metrics):
+    if not any(is_native(name) for name in summary.metrics):
         return "\nthe study's grid is the network's; figures on own grids come with the last round"
     return "\nthe study's grid is the network's; own grid: that of the manual mask, as in published figures"
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from msfl_common.config.base import Task
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.registry import ALL_METRICS, STRATA, TASK_METRICS
-from msfl_common.metrics.segmentation import NATIVE_METRICS
+from msfl_common.metrics.segmentation import is_native
 from msfl_common.secure_aggregation.layout import POOLED
 
 _WHY: dict[Task, str] = {
     "lesion-segmentation": "defined in fewer patients than min_patients, or on own grids in others than on the study's",
+    "new-lesions": "defined in fewer patients than min_patients, with new lesions or without",
     "classification": "fewer patients than min_patients of one class, or predicted as one; or undefined",
 }
 
@@ -22,11 +23,8 @@ def withheld_metrics(task: Task, disclosed: Mapping[str, ValidationMetrics]) -> 
     Those on the patients' own grids are expected with the last round, once any site tells one.
     """
     told_of_any = {name for metrics in disclosed.values() for name in metrics.estimates}
-    expected = [
-        name
-        for name in TASK_METRICS[task]
-        if name not in STRATA and (name not in NATIVE_METRICS or NATIVE_METRICS.keys() & told_of_any)
-    ]
+    own_grids = any(is_native(name) for name in told_of_any)
+    expected = [name for name in TASK_METRICS[task] if name not in STRATA and (own_grids or not is_native(name))]
     missing = {
         name: tuple(sorted(site for site, metrics in disclosed.items() if name not in metrics.estimates))
         for name in expected

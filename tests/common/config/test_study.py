@@ -84,7 +84,13 @@ def test_every_field_is_described() -> None:
             "name: p\ntraining: {augmentation: {flip: }}\n",
             "training.augmentation.flip: found nothing; expected a number",
         ),
-        ("name: p\ntask: cure\n", "task: found 'cure'; expected lesion-segmentation or classification"),
+        ("name: p\ntask: cure\n", "task: found 'cure'; expected lesion-segmentation, new-lesions or classification"),
+        ("name: p\ninputs: {visits: 2}\n", "inputs.visits: 2, and the task lesion-segmentation takes 1"),
+        ("name: p\ntask: new-lesions\ninputs: {visits: 1}\n", "inputs.visits: 1, and the task new-lesions takes 2"),
+        (
+            "name: p\ntask: new-lesions\nharmonization: {method: combat}\n",
+            "harmonization: features are of one visit, and the task new-lesions has none",
+        ),
         ("name: p\ntraining: {learning_rate: .inf}\n", "training.learning_rate: found inf; "),
         (
             "name: p\ntask: classification\ninputs: {contrasts: [FLAIR]}\nsegmentation: {}\nclassification: "

@@ -23,6 +23,7 @@ from msfl_common.metrics.classification import (
     threshold_metrics,
 )
 from msfl_common.metrics.effective_number import SiteCases, of_auroc
+from msfl_common.metrics.new_lesions import NEW_LESION_METRICS, NEW_LESION_NATIVE_METRICS
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE, TASK_METRICS
 from msfl_common.metrics.scored import Scores, confusion_matrix, predict_classes
 from msfl_common.metrics.segmentation import METRICS, NATIVE_METRICS
@@ -348,7 +349,13 @@ def test_calibration_error_of_a_model_that_is_far_off_stays() -> None:
 
 def test_the_registry_knows_every_metric_once() -> None:
     assert not set(METRICS) & set(CLASSIFICATION_METRICS)
-    assert list(ALL_METRICS) == [*METRICS, *NATIVE_METRICS, *CLASSIFICATION_METRICS]
+    assert list(ALL_METRICS) == [
+        *METRICS,
+        *NATIVE_METRICS,
+        *NEW_LESION_METRICS,
+        *NEW_LESION_NATIVE_METRICS,
+        *CLASSIFICATION_METRICS,
+    ]
     assert set(threshold_metrics()) < set(CLASSIFICATION_METRICS)
     for task, names in HEADLINE.items():
         assert set(names) < set(TASK_METRICS[task])

@@ -35,6 +35,16 @@ def make_cohort_command(
     controls: Annotated[
         int, typer.Option(min=0, max=9999, metavar="NUMBER", help="Healthy controls per site, besides.")
     ] = 0,
+    active: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=0.95,
+            metavar="SHARE",
+            help="Share of patients in whom lesions appear or grow within the year; without it, 0.05 to 0.25, each "
+            "site's own. A study of new lesions needs more.",
+        ),
+    ] = None,
     without_images: Annotated[
         bool,
         typer.Option("--without-images", help="Clinical tables and tables of features alone: thousands in a minute."),
@@ -58,6 +68,7 @@ def make_cohort_command(
         num_patients=patients,
         num_nmosd=nmosd,
         num_controls=controls,
+        active=active,
         with_images=not without_images,
         seed=seed,
         spacing_mm=spacing,

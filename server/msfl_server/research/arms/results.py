@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from msfl_common.metrics.paired import Measured, Stratum, holm, measure
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
+from msfl_common.metrics.segmentation import is_native
 from msfl_common.system.files import write_text
 from msfl_server.research.arms.measured import Finished, Model, difference, over_sites, single
 from msfl_server.research.arms.plan import CENTRALISED, LOCAL, ArmsPlan
@@ -164,7 +165,7 @@ def _in_no_mean(finished: Finished, metric: str, places: Sequence[str]) -> dict[
 def headline_metrics(plan: ArmsPlan) -> tuple[str, ...]:
     """The metrics that a reader looks for first, and that need no threshold; the first decides between arms."""
     if plan.study.classification is None:
-        return tuple(name for name in HEADLINE["lesion-segmentation"] if not name.endswith("_native"))
+        return tuple(name for name in HEADLINE[plan.study.task] if not is_native(name))
     return ("auroc", "brier")
 
 

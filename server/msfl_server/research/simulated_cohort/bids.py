@@ -78,8 +78,9 @@ def write_visit(
     scanner: Scanner,
     images: tuple[Volume, Volume],
     mask_DHW: NDArray[np.uint8],
+    new_DHW: NDArray[np.uint8] | None,
 ) -> None:
-    """Write T1w, FLAIR, their sidecars and the lesion mask of one visit.
+    """Write T1w, FLAIR, their sidecars and the lesion masks of one visit.
 
     Args:
         site_folder: BIDS folder of the site.
@@ -89,6 +90,7 @@ def write_visit(
         scanner: Scanner of the visit.
         images: T1w and FLAIR, (D, H, W), 0 outside the brain.
         mask_DHW: Lesion mask 0/1.
+        new_DHW: The part of it that is new since the visit before; None of the first visit.
     """
     anat = site_folder / subject / visit / "anat"
     for name, image_DHW in zip(("T1w", "FLAIR"), images, strict=True):
@@ -97,6 +99,8 @@ def write_visit(
         write_json(anat / f"{stem}.json", _sidecar(scanner, name, grid))
     mask_path = site_folder / "derivatives" / "lesions" / subject / visit / "anat"
     write_nifti(mask_path / f"{subject}_{visit}_label-lesion_mask.nii.gz", mask_DHW.astype(np.uint8), grid)
+    if new_DHW is not None:
+        write_nifti(mask_path / f"{subject}_{visit}_label-newlesion_mask.nii.gz", new_DHW.astype(np.uint8), grid)
 
 
 def write_nifti(path: Path, array_DHW: NDArray[np.int16] | NDArray[np.uint8], grid: Grid) -> None:

@@ -8,11 +8,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msfl_common import __version__
 from msfl_common.system.processes import end_with_starter, without_interrupts
@@ -25,12 +26,19 @@ from msfl_server.research.simulated_cohort.fields import Grid, Volume, head_grid
 from msfl_server.research.simulated_cohort.groups import sample_record
 from msfl_server.research.simulated_cohort.history import History, sample_history
 from msfl_server.research.simulated_cohort.lesions import make_lesions
-from msfl_server.research.simulated_cohort.output import KIND, check_replaceable, checked_counts, written_beside
+from msfl_server.research.simulated_cohort.output import (
+    KIND,
+    check_active,
+    check_replaceable,
+    checked_counts,
+    written_beside,
+)
 from msfl_server.research.simulated_cohort.phenotype import write_phenotype
 from msfl_server.research.simulated_cohort.scanner import (
     Rater,
     Scanner,
     acquire,
+    averaged,
     draw_rater,
     draw_scanner,
     outline,
@@ -94,13 +102,14 @@ class MadeCase:
 
 @dataclass(frozen=True)
 class ScannedVisit:
-    """One visit: images, mask and grid."""
+    """One visit: images, masks of all lesions and of those that are new since the visit before, and grid."""
 
     scanner: Scanner
     grid: Grid
     t1w_DHW: Volume
     flair_DHW: Volume
-    mask_DHW: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    mask_DHW: NDArray[np.uint8]
+    new_DHW: NDArray[np.uint8]
 
 
 def make_cohort(
@@ -110,6 +119,7 @@ def make_cohort(
     cases_per_site: int | Sequence[int] = 12,
     num_nmosd: int = 0,
     num_controls: int = 0,
+    active: float | None = None,
     seed: int = 0,
     spacing_mm: float = 2.0,
     num_workers: int | None = None,
@@ -126,6 +136,7 @@ def make_cohort(
         cases_per_site: Patients with MS at each site, one number or one a site.
         num_nmosd: Patients with NMOSD at each site, besides.
         num_controls: Healthy controls at each site, besides.
+        active: Rate of patients with MS whose lesions change within the year; None: each site's own, 5 to 25%.
         seed: Seed of everything random, not negative.
         spacing_mm: Voxel size, 1 to 4 mm; sites with thick slices keep their own spacing across slices.
         num_workers: Processes; by default one a CPU, and never more.
@@ -140,9 +151,10 @@ def make_cohort(
     started = time.monotonic()
     counts = checked_counts(num_sites, cases_per_site, num_nmosd, num_controls)
     _check(seed, spacing_mm, num_workers)
+    check_active(active)
     check_replaceable(out)
     with written_beside(out) as partial:
-        styles = [draw_site(seed, index, spacing_mm) for index in range(num_sites)]
+        styles = [draw_site(seed, index, spacing_mm, active) for index in range(num_sites)]
         jobs = [
             job
             for index, style in enumerate(styles)
@@ -170,7 +182,7 @@ def write_site(folder: Path, made: Sequence[MadeCase]) -> None:
     write_phenotype(folder, [(case.subject, case.history) for case in made])
 
 
-def draw_site(seed: int, index: int, spacing_mm: float) -> SiteStyle:
+def draw_site(seed: int, index: int, spacing_mm: float, active: float | None = None) -> SiteStyle:
     """Draw a site's scanners, rater and prevalence.
 
     Every third site stores thick slices; every second site owns two scanners.
@@ -179,6 +191,7 @@ def draw_site(seed: int, index: int, spacing_mm: float) -> SiteStyle:
         seed: Seed of the cohort.
         index: Number of the site, from 0.
         spacing_mm: Voxel size of the cohort.
+        active: As of `make_cohort`.
 
     Returns:
         The style, which depends on nothing but the arguments.
@@ -189,7 +202,9 @@ def draw_site(seed: int, index: int, spacing_mm: float) -> SiteStyle:
         draw_scanner(rng, f"{letter}{number + 1}", spacing_mm, thick_slices=index % 3 == 2)
         for number in range(1 + index % 2)
     )
-    return SiteStyle(f"site-{letter}", scanners, draw_rater(rng), draw_prevalence(rng))
+    rater, prevalence = draw_rater(rng), draw_prevalence(rng)
+    prevalence = prevalence if active is None else replace(prevalence, activity=active)
+    return SiteStyle(f"site-{letter}", scanners, rater, prevalence)
 
 
 def simulate_case(
@@ -221,7 +236,10 @@ def simulate_case(
         flair_DHW, _ = acquire(rng, flair, grid, scanner)
         brain_DHW = strip(rng, anatomy.brain_mm_DHW, grid, stored, site.rater)
         mask_DHW = outline(rng, maps.extent_DHW, grid, stored, site.rater) * brain_DHW.astype(np.uint8)
-        visits.append(ScannedVisit(scanner, stored, t1w_DHW * brain_DHW, flair_DHW * brain_DHW, mask_DHW))
+        # What the rater outlined is new where the new lesions are most of what is there.
+        is_new_DHW = averaged(maps.new_DHW, grid, stored) > 0.5 * averaged(maps.extent_DHW, grid, stored)
+        new_DHW = mask_DHW * is_new_DHW.astype(np.uint8)
+        visits.append(ScannedVisit(scanner, stored, t1w_DHW * brain_DHW, flair_DHW * brain_DHW, mask_DHW, new_DHW))
     return record, (visits[0], visits[1])
 
 
@@ -243,6 +261,7 @@ def _make_case(job: CaseJob) -> MadeCase:
             visit.scanner,
             (visit.t1w_DHW, visit.flair_DHW),
             visit.mask_DHW,
+            visit.new_DHW if label == "ses-02" else None,
         )
     volumes_ml = [float(s.mask_DHW.sum() * np.prod(s.grid.spacing_mm) / 1000) for s in visits]
     scanners = [visit.scanner.name for visit in visits]

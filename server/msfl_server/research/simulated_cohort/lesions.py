@@ -55,11 +55,13 @@ class LesionMaps:
         extent_DHW: 1 inside a lesion, 0 outside, 0.5 at the half-height border that a rater outlines.
         flair_DHW: Added FLAIR signal, in units of normal white matter.
         t1w_loss_DHW: Fraction of the T1w signal that is lost.
+        new_DHW: Extent of the lesions that appeared since the visit before; 0 everywhere at baseline.
     """
 
     extent_DHW: Volume
     flair_DHW: Volume
     t1w_loss_DHW: Volume
+    new_DHW: Volume
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,16 @@ def make_lesions(rng: np.random.Generator, anatomy: Anatomy, burden: LesionBurde
     discrete = max(len(volumes_mm3) - num_pieces, 1)
     volumes_mm3 = np.sort(rng.permutation(volumes_mm3)[:discrete])[::-1]
     lesions = _place(rng, anatomy, (prior, band[0]), [], volumes_mm3, habit)
-    baseline = _finish(anatomy, _render(anatomy, lesions, texture, band), texture)
+    nothing = np.zeros_like(band[0])
+    baseline = _finish(anatomy, _render(anatomy, lesions, texture, band), texture, nothing)
 
     grown = rng.permutation(len(lesions))[: burden.enlarging_lesions]
     later = [replace(lesions[i], radius_mm=lesions[i].radius_mm * 1.5 + 0.7) for i in grown]
     new_mm3 = np.clip(np.exp(rng.normal(4.3, 0.8, burden.new_lesions)), 25, 1500)
     fresh = _place(rng, anatomy, (prior, band[0]), lesions + later, new_mm3, habit + 0.1)
     raw = _render(anatomy, lesions + later + fresh, texture, band)
-    return baseline, _finish(anatomy, raw, texture)
+    extent, _, _ = _render(anatomy, fresh, texture, (nothing, nothing, nothing))
+    return baseline, _finish(anatomy, raw, texture, extent)
 
 
 def placement_prior(rng: np.random.Generator, anatomy: Anatomy, pattern: str = "ms") -> Volume:
@@ -273,7 +277,7 @@ def _render(
     return extent, flair, loss
 
 
-def _finish(anatomy: Anatomy, raw: tuple[Volume, Volume, Volume], texture: Volume) -> LesionMaps:
+def _finish(anatomy: Anatomy, raw: tuple[Volume, Volume, Volume], texture: Volume, new: Volume) -> LesionMaps:
     """Keep lesions out of CSF, let them fade in cortex, and give them an uneven inside."""
     extent, flair, loss = raw
     room = np.clip(1.15 * anatomy.wm_DHW + anatomy.gm_DHW * (0.55 + 0.45 * anatomy.deep_DHW), 0, 1)
@@ -282,4 +286,5 @@ def _finish(anatomy: Anatomy, raw: tuple[Volume, Volume, Volume], texture: Volum
         (extent * room).astype(np.float32),
         (flair * room * uneven).astype(np.float32),
         np.clip(loss * room * uneven, 0, 0.6).astype(np.float32),
+        (new * room).astype(np.float32),
     )

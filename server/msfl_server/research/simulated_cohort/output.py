@@ -26,6 +26,12 @@ def checked_counts(
     return counts
 
 
+def check_active(active: float | None) -> None:
+    """Refuse a rate of activity that no log odds give."""
+    if active is not None and not 0.01 <= active <= 0.95:
+        raise ValueError(f"active must be between 0.01 and 0.95, found {active:g}")
+
+
 def check_replaceable(out: Path) -> None:
     """Refuse to write over anything but an empty folder or an earlier simulated cohort."""
     if not out.exists():

@@ -22,7 +22,7 @@ from msfl_server.research.simulated_cohort.cohort import (
 )
 from msfl_server.research.simulated_cohort.groups import sample_record
 from msfl_server.research.simulated_cohort.history import FOLLOW_UP_DAYS
-from msfl_server.research.simulated_cohort.output import check_replaceable, checked_counts, written_beside
+from msfl_server.research.simulated_cohort.output import check_active, check_replaceable, checked_counts, written_beside
 from msfl_server.research.simulated_cohort.simulated_features import (
     ScannerEffect,
     draw_head,
@@ -43,6 +43,7 @@ def make_records(
     cases_per_site: int | Sequence[int] = 60,
     num_nmosd: int = 0,
     num_controls: int = 0,
+    active: float | None = None,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CohortSummary:
@@ -57,6 +58,7 @@ def make_records(
         cases_per_site: Patients with MS at each site, one number or one a site.
         num_nmosd: Patients with NMOSD at each site, besides.
         num_controls: Healthy controls at each site, besides.
+        active: As of `make_cohort`.
         seed: Seed of everything random, not negative.
         on_progress: Called with (cases done, cases in all) after each case.
 
@@ -70,9 +72,10 @@ def make_records(
     counts = checked_counts(num_sites, cases_per_site, num_nmosd, num_controls, MOST_CASES)
     if seed < 0:
         raise ValueError(f"seed must not be negative, found {seed}")
+    check_active(active)
     check_replaceable(out)
     totals = [count + num_nmosd + num_controls for count in counts]
-    styles = [draw_site(seed, index, _SPACING_MM) for index in range(num_sites)]
+    styles = [draw_site(seed, index, _SPACING_MM, active) for index in range(num_sites)]
     truth: list[bids.ParticipantRow] = []
     with written_beside(out) as partial:
         for index, style in enumerate(styles):

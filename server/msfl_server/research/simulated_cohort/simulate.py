@@ -18,6 +18,7 @@ def simulate_cohort(
     num_patients: int,
     num_nmosd: int,
     num_controls: int,
+    active: float | None,
     with_images: bool,
     seed: int,
     spacing_mm: float,
@@ -30,6 +31,7 @@ def simulate_cohort(
         num_patients: patients with MS at each site.
         num_nmosd: patients with NMOSD at each, besides.
         num_controls: healthy controls at each, besides.
+        active: rate of patients in whom lesions appear or grow within the year; None: each site's own.
         with_images: without them there are tables and features alone.
         seed: equal seeds give equal files.
         spacing_mm: voxel size of the images, mm.
@@ -49,6 +51,7 @@ def simulate_cohort(
                 cases_per_site=num_patients,
                 num_nmosd=num_nmosd,
                 num_controls=num_controls,
+                active=active,
                 seed=seed,
                 on_progress=lambda done, total: bars.update(task, completed=done, total=total),
             )

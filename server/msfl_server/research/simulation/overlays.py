@@ -22,7 +22,7 @@ MOST_SITES = 6
 
 
 def example_overlays(setup: RunSetup, stage_run: StageRun) -> list[Overlay]:
-    """For each of the first sites its validation case with the median lesion volume, at its fullest slice.
+    """For each of the first sites its validation case with the median lesion volume of those with any, fullest slice.
 
     Of a classification there is nothing to overlay, nor of a model whose layers stay at the sites.
     """
@@ -32,7 +32,7 @@ def example_overlays(setup: RunSetup, stage_run: StageRun) -> list[Overlay]:
     card, weights = load_model(stage_run.out / "model")
     network = build_network(study)
     set_weights(network, weights)
-    channel = study.inputs.contrasts.index(target_contrast(study.inputs))
+    channel = study.inputs.channels.index(target_contrast(study.inputs))
     overlays = []
     for site in setup.sites[:MOST_SITES]:
         cases = check_site(site, study.inputs).cases
@@ -42,7 +42,8 @@ def example_overlays(setup: RunSetup, stage_run: StageRun) -> list[Overlay]:
         ]
         if not prepared:
             continue
-        chosen = sorted(prepared, key=lambda case: int(_label(case).sum()))[len(prepared) // 2]
+        some = [case for case in prepared if _label(case).any()] or prepared
+        chosen = sorted(some, key=lambda case: int(_label(case).sum()))[len(some) // 2]
         predicted_DHW = (
             predict_probability(network, chosen.image_CDHW, study, pick_device(site.device)) >= card.threshold
         )

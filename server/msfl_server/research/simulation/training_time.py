@@ -50,7 +50,7 @@ class _Noise:
     def batches(self, _: int) -> Iterator[Patch]:
         """The same batch for each step."""
         settings, shape = self.study.training, (self.study.training.patch_voxels,) * 3
-        image_BCDHW = torch.randn(settings.batch_size, len(self.study.inputs.contrasts), *shape)
+        image_BCDHW = torch.randn(settings.batch_size, len(self.study.inputs.channels), *shape)
         label_B1DHW = (torch.rand(settings.batch_size, 1, *shape) > 0.99).float()
         return repeat((image_BCDHW, label_B1DHW), settings.steps_per_round)
 

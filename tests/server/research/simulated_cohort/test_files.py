@@ -139,3 +139,25 @@ def test_bad_values_are_refused(arguments: dict[str, object], message: str, tmp_
     with pytest.raises(ValueError, match=message):
         make_cohort(tmp_path / "never", **arguments)  # type: ignore[arg-type]
     assert not (tmp_path / "never").exists()
+
+
+def test_new_lesions_are_those_that_were_not_there(tmp_path: Path) -> None:
+    made = make_cohort(
+        tmp_path / "made", num_sites=1, cases_per_site=2, active=0.95, seed=3, spacing_mm=COARSE_MM, num_workers=1
+    )
+    folder = made.out / "site-a" / "derivatives" / "lesions"
+    found = []
+    for subject in ("sub-001", "sub-002"):
+        new, now, before = (
+            np.asarray(
+                nib.load(folder / subject / visit / "anat" / f"{subject}_{visit}_label-{label}_mask.nii.gz").dataobj
+            )
+            for visit, label in (("ses-02", "newlesion"), ("ses-02", "lesion"), ("ses-01", "lesion"))
+        )
+        assert not list(folder.glob(f"{subject}/ses-01/anat/*newlesion*"))
+        assert not new[now == 0].any()
+        assert before[new > 0].mean() < 0.2 if new.any() else True
+        found.append(int(new.sum()))
+    assert max(found) > 0
+    with pytest.raises(ValueError, match=r"active must be between 0.01 and 0.95, found 1"):
+        make_cohort(tmp_path / "other", active=1.0)

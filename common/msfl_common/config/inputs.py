@@ -1,0 +1,63 @@
+"""The part of `study.yaml` that says what the model sees, and how many visits of a patient that is."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from msfl_common.config.base import Contrast, Frozen, Task
+from msfl_common.config.contrasts import Channel, earlier
+
+TWO_VISITS: Task = "new-lesions"
+"""The task that compares two visits."""
+
+
+class Inputs(Frozen):
+    """What the model sees."""
+
+    contrasts: tuple[Contrast, ...] = Field(
+        ("T1w", "FLAIR"), min_length=1, description="contrasts of a case, in channel order"
+    )
+    spacing_mm: float = Field(2.0, ge=0.5, le=4.0, description="isotropic voxel size that cases are resampled to, mm")
+    visits: Literal[1, 2] = Field(
+        1,
+        description="visits of a patient that a case is made of: 2 with the task new-lesions, where the contrasts of "
+        "the visit before follow those of the later one; else 1. The task decides: leave it out",
+        exclude_if=lambda value: value == 1,
+    )
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The images of a case, in channel order."""
+        return (*self.contrasts, *(earlier(contrast) for contrast in self.contrasts if self.visits == 2))
+
+    @field_validator("contrasts")
+    @classmethod
+    def _no_repeats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("each contrast may be named once")
+        return value
+
+
+def with_visits_of_task(study: Any) -> Any:
+    """A study as it is read, with as many visits as its task takes, where it does not say."""
+    if not isinstance(study, dict) or study.get("task") != TWO_VISITS:
+        return study
+    inputs = study.get("inputs", {})
+    return {**study, "inputs": {"visits": 2, **inputs}} if isinstance(inputs, dict) else study
+
+
+def check_visits(task: Task, inputs: Inputs, harmonizes: bool) -> None:
+    """Refuse visits that are not the task's, and what two visits do not have.
+
+    Raises:
+        ValueError: says which setting, and what to do.
+    """
+    needed = 2 if task == TWO_VISITS else 1
+    if inputs.visits != needed:
+        raise ValueError(f"inputs.visits: {inputs.visits}, and the task {task} takes {needed}; leave it out")
+    if task == TWO_VISITS and harmonizes:
+        raise ValueError(
+            "harmonization: features are of one visit, and the task new-lesions has none; expected method: none"
+        )
