@@ -14,7 +14,6 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from msfl_common.config.base import (
     Contrast,
     Covariate,
-    Fraction,
     Frozen,
     Name,
     Task,
@@ -30,6 +29,8 @@ from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.secrets import refuse_variables
 from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.config.strategy_choice import check_strategy, check_weighting, suits_features
+from msfl_common.config.training import Augmentation as Augmentation
+from msfl_common.config.training import Training as Training
 from msfl_common.config.validation import Validation as Validation
 from msfl_common.errors import ConfigError
 from msfl_common.networks.registry import Network, UNet
@@ -55,38 +56,6 @@ class Inputs(Frozen):
         if len(set(value)) != len(value):
             raise ValueError("each contrast may be named once")
         return value
-
-
-class Augmentation(Frozen):
-    """Probability of each augmentation of a training patch."""
-
-    flip: Fraction = Field(0.5, description="mirror left and right")
-    affine: Fraction = Field(0.3, description="rotate by at most 15 degrees, scale by at most 15%")
-    gamma: Fraction = Field(0.5, description="random gamma and tissue contrast, each contrast on its own")
-    bias: Fraction = Field(0.3, description="smooth multiplicative bias field")
-    noise: Fraction = Field(0.3, description="additive Gaussian noise")
-    low_resolution: Fraction = Field(0.25, description="blur and thick slices")
-
-
-class Training(Frozen):
-    """How a site trains in one round."""
-
-    steps_per_round: int = Field(30, ge=1, le=100_000, description="optimiser steps in a round, each site")
-    batch_size: int = Field(4, ge=1, le=1024, description="patches per step")
-    patch_voxels: int = Field(48, ge=8, le=512, description="edge of the cubic training patch, voxels")
-    lesion_patch_fraction: Fraction = Field(0.67, description="share of patches centred on a lesion voxel")
-    learning_rate: float | None = Field(
-        None,
-        gt=0,
-        le=1.0,
-        description="the optimiser's, at the start; null: the model's own, 0.001 of a segmentation (AdamW, decays to 0 "
-        "over all rounds)",
-    )
-    weight_decay: float | None = Field(
-        None, ge=0, le=1.0, description="the optimiser's; null: the model's own, 0.01 of a segmentation (decoupled)"
-    )
-    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm (L2)")
-    augmentation: Augmentation = Augmentation()
 
 
 class Rounds(Frozen):
@@ -287,6 +256,12 @@ class StudyConfig(Frozen):
         if self.differential_privacy is not None:
             harmonizes = self.harmonization.method != "none"
             check_private(self.differential_privacy, self.classification, self.segmentation is not None, harmonizes)
+        return self
+
+    @model_validator(mode="after")
+    def _fold_is_of_its_task(self) -> Self:
+        if self.validation.fold is not None and self.classification is not None:
+            raise ValueError("validation.fold: is of a segmentation by itself; expected `classification.fold` here")
         return self
 
     @model_validator(mode="after")
