@@ -33,6 +33,9 @@ EXAMPLES: dict[str, Example] = {
     "study": Example(
         "study.example.yaml", "study.yaml", "a study that outlines lesions; every setting, with its default"
     ),
+    "lesions": Example(
+        "lesions.example.yaml", "study.yaml", "a segmentation for real work, as nnU-Net would plan it; needs GPUs"
+    ),
     "progression": Example("progression.example.yaml", "study.yaml", "a study that predicts an outcome; every setting"),
     "demo": Example("demo/study.yaml", "study.yaml", "a study of minutes among three simulated sites of `make-cohort`"),
     "site": Example("site.example.yaml", "site.yaml", "a site's own file; every setting, with its default"),
