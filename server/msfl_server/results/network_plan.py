@@ -78,7 +78,7 @@ def plan_network(survey: Survey, memory_gb: float) -> NetworkPlan:
     num_patients = sum(survey.together["voxel"].values())
     widest = min(_LARGEST_EDGE, round(extent_mm / spacing_mm))
     num_halvings = _halvings(widest)
-    edge = math.ceil(widest / 2**num_halvings) * 2**num_halvings
+    edge = whole = math.ceil(widest / 2**num_halvings) * 2**num_halvings
     allowed = _REFERENCE_VALUES * memory_gb / _REFERENCE_GB
     while values_of_patch(edge, _channels(num_halvings)) > allowed:
         edge -= 2**num_halvings
@@ -91,8 +91,8 @@ def plan_network(survey: Survey, memory_gb: float) -> NetworkPlan:
     of_all = round(_MOST_OF_ALL * num_patients * (extent_mm / spacing_mm) ** 3 / edge**3)
     reasons = [
         f"inputs.spacing_mm: the median voxel of {num_patients} patients",
-        f"training.patch_voxels: the median image is {extent_mm:g} mm wide at its narrowest; {memory_gb:g} GB hold "
-        f"{edge} voxels an edge",
+        f"training.patch_voxels: the median image is {extent_mm:g} mm wide at its narrowest"
+        + (f", of which {memory_gb:g} GB hold {edge * spacing_mm:.0f} mm" if edge < whole else ""),
         f"network.channels: {len(channels)} levels, the coarsest of {edge >> num_halvings} voxels an edge",
     ]
     if slice_mm >= _FEWEST_OF_EDGE * spacing_mm:

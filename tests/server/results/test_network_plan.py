@@ -19,6 +19,8 @@ def test_heads_of_1_mm_get_what_nnunet_plans_for_8_gb() -> None:
     plan = plan_network(survey_of_heads(HEADS), 8)
     assert (plan.spacing_mm, plan.patch_voxels, plan.batch_size) == (1.0, 128, 2)
     assert plan.channels == (32, 64, 128, 256, 320, 320)
+    assert plan.reasons[1].endswith("140 mm wide at its narrowest, of which 8 GB hold 128 mm")
+    assert plan_network(survey_of_heads(HEADS), 24).reasons[1].endswith("140 mm wide at its narrowest")
     study = plan.applied(StudyConfig(name="s"))
     assert study.network.model_dump()["deep_supervision"] is True
     assert study.training.steps_per_round == StudyConfig(name="s").training.steps_per_round
