@@ -21,7 +21,13 @@ BY_KIND = {kind.model_fields["kind"].default: kind for kind in KINDS}
 SMALL: list[SegmentationNetwork] = [
     BY_KIND[kind](dimensions=dimensions, **settings) for kind, settings in _SMALL.items() for dimensions in (3, 2)
 ]
-NAMES = [f"{network.kind}-{network.dimensions}d" for network in SMALL]
+SMALL += [
+    BY_KIND["dynunet"](dimensions=dimensions, channels=(2, 4, 4, 4), deep_supervision=True) for dimensions in (3, 2)
+]
+NAMES = [
+    f"{network.kind}-{network.dimensions}d{'-supervised' * getattr(network, 'deep_supervision', False)}"
+    for network in SMALL
+]
 
 
 def study_of(network: SegmentationNetwork, **training: Any) -> StudyConfig:

@@ -79,6 +79,7 @@ MEANINGS = {
     "--key": "the officer's key",
     "--last": "number of newest entries",
     "--leave-one-site-out": "folds by site",
+    "--memory-gb": "memory of the smallest GPU, GB",
     "--model": "a model folder",
     "--name": "the site's name",
     "--new-key": "giving up the server's key",
@@ -109,6 +110,7 @@ MEANINGS = {
     "--spacing": "voxel size",
     "--strategies": "federated arms",
     "--start-from": "what a deep model starts from",
+    "--survey": "what a survey told",
     "--study": "the study's file",
     "--table": "a table of features",
     "--template": "the example that a study begins with",
@@ -191,7 +193,8 @@ def test_an_option_is_called_the_same_wherever_it_means_the_same() -> None:
             kinds.setdefault(max(option.opts, key=len), set()).add((*kind, option.multiple))
     assert set(kinds) == set(MEANINGS)
     assert len(set(MEANINGS.values())) == len(MEANINGS)
-    several = {"--output", "--search", "--site", "--table", "--workers"}  # what is written differs; one or several
+    # What is written differs; one or several.
+    several = {"--model", "--output", "--search", "--site", "--table", "--workers"}
     assert {name for name, found in kinds.items() if len(found) > 1} <= several
 
 

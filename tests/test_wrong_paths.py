@@ -31,6 +31,7 @@ from msfl_server.study.sites import add_site
 from tests.client.cli.test_harmonize import make_reference_of_others
 from tests.commands import run_main
 from tests.kits import take_over
+from tests.surveys import survey_of_heads
 
 STUDY = """\
 name: pilot
@@ -103,6 +104,10 @@ SERVER = (
     "survey study.yaml --cohort ENTER",
     "survey study.yaml --site READ",
     "survey ENTER",
+    "plan READ --survey survey.json",
+    "plan ENTER",
+    "plan lesions.yaml --survey READ",
+    "plan lesions.yaml --survey survey.json --output WRITE",
     "report ENTER",
     "compare ENTER cohort",
     "meta-analysis READ",
@@ -165,6 +170,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site, a study folder, a cohort, a model and tables, all in order."""
     world = tmp_path_factory.mktemp("paths")
     (world / "study.yaml").write_text(STUDY)
+    (world / "lesions.yaml").write_text("name: pilot\n")
+    (world / "survey.json").write_text(survey_of_heads().model_dump_json())
     (world / "passphrase").write_text("correct horse battery staple\n")
     make_records(world / "cohort", num_sites=3, cases_per_site=12, num_nmosd=0, num_controls=0, seed=0)
     shutil.copytree(world / "cohort" / "site-a", world / "bids")

@@ -16,6 +16,7 @@ from msfl_common.models.unused_settings import unused_settings
 from msfl_common.networks.registry import KINDS as KINDS_OF_NETWORK
 
 FOLDER = Path(__file__).parents[2] / "site_configs"
+STUDIES = ("study", "lesions", "new-lesions", "progression", "evaluation")
 EXAMPLES = [("site.example.yaml", SiteConfig), ("study.example.yaml", StudyConfig)]
 
 
@@ -82,9 +83,7 @@ def test_progression_shows_every_field_with_its_true_default():
     assert [kind for kind in (*get_args(Clinical), *MODEL_KINDS) if kind not in mentioned] == []
 
 
-@pytest.mark.parametrize(
-    "name", ["study.example.yaml", "progression.example.yaml", "evaluation.example.yaml", "demo/study.yaml"]
-)
+@pytest.mark.parametrize("name", [*(f"{name}.example.yaml" for name in STUDIES), "demo/study.yaml"])
 def test_every_setting_of_an_example_has_an_effect_where_it_is_not_the_default(name):
     assert unused_settings(load_study(FOLDER / name)) == []
 
@@ -102,7 +101,7 @@ def test_demo_loads_and_its_sites_keep_apart():
 
 
 def test_no_config_is_left_out():
-    named = {f"{name}.example.yaml" for name in ("site", "study", "progression", "evaluation")}
+    named = {f"{name}.example.yaml" for name in ("site", *STUDIES)}
     named |= {f"demo/{name}.yaml" for name in ("study", "site-a", "site-b", "site-c")}
     assert {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.yaml")} == named
 
@@ -112,5 +111,7 @@ def test_networks_that_stand_in_comments_are_all_and_have_their_defaults():
     found = [yaml.safe_load(line[2:])["network"] for line in lines if line.startswith("# network: ")]
     networks = {kind.model_fields["kind"].default: kind() for kind in KINDS_OF_NETWORK}
     for network in found:
-        assert networks.pop(network["kind"]).model_dump(mode="json", exclude={"dimensions"}) == network
+        default = networks.pop(network["kind"])
+        assert type(default).model_validate(network) == default
+        assert {*network, "dimensions"} == {*type(default).model_fields}
     assert list(networks) == ["unet"]  # it stands there as a setting

@@ -16,8 +16,9 @@ from msfl_client.classification.image_trainer import ImageLearner
 from msfl_client.classification.outcome_data import NOTHING_ASSUMED, Assumed, read_outcomes
 from msfl_client.clinical.observations import observations
 from msfl_client.clinical.splits import split_patients
-from msfl_client.data.bids import Case, split_by_patient
+from msfl_client.data.bids import Case
 from msfl_client.data.checks import check_site
+from msfl_client.data.patient_split import split_by_patient
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.features.table import FeatureTable
 from msfl_client.segmentation.trainer import SegmentationSplit
@@ -95,7 +96,9 @@ def _split_whole(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) ->
     """The cases that train, and those that validate."""
     fraction, tests_all = study.validation.fraction, study.tests_all(site.name)
     if study.segmentation is None or study.classification is None:
-        return ([], list(cases)) if tests_all else split_by_patient(cases, fraction, study.seed)
+        if tests_all:
+            return [], list(cases)
+        return split_by_patient(cases, fraction, study.seed, study.validation.fold)
     if tests_all:
         return [], []
     imaged = check_site(site, study.inputs, num_workers=os.cpu_count() or 1, needs_mask=False).cases

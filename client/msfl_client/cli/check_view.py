@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msfl_client.data.bids import Case, split_by_patient
+from msfl_client.data.bids import Case
 from msfl_client.data.bids_tables import several
 from msfl_client.data.case_checks import CaseFacts, Grid
 from msfl_client.data.checks import SiteCheck, check_site
 from msfl_client.data.chosen import ALL, Chosen
 from msfl_client.data.findings import FIXES, Finding
+from msfl_client.data.patient_split import split_by_patient
 from msfl_client.data.visit_pairs import study_cases
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs, StudyConfig
@@ -154,7 +155,7 @@ def _split_counts(study: StudyConfig, check: SiteCheck) -> dict[str, int]:
 
 
 def _splits(study: StudyConfig, check: SiteCheck) -> tuple[list[Case], list[Case]]:
-    return split_by_patient(check.cases, study.validation.fraction, study.seed)
+    return split_by_patient(check.cases, study.validation.fraction, study.seed, study.validation.fold)
 
 
 def _of_patients(num_cases: int, num_patients: int) -> str:

@@ -39,7 +39,7 @@ _LOADING = "loading what predicts"
 class _Job:
     """What is predicted, of a folder or of images, where to and on what; of a site's file where one is given."""
 
-    model: Path
+    models: Sequence[Path]
     source: Path
     images: Sequence[str]
     output: Path
@@ -54,7 +54,13 @@ class _Job:
 
 @commands.command()
 def predict(
-    model: Annotated[Path, typer.Option(metavar="MODEL_DIR", help="Model folder: RUN_DIR/model of a run.")],
+    model: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="MODEL_DIR",
+            help="Model folder: RUN_DIR/model of a run. Several --model: the mean of their lesion probabilities.",
+        ),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DERIVATIVES", help="BIDS derivative folder to write.")
     ],
@@ -112,28 +118,29 @@ def predict(
     the column warnings. Exit code 2 when lesions could not be outlined in a case, or images were refused. Research use
     only.
     """
+    from msfl_client.cli.model_origin import origin_of
     from msfl_client.data.chosen import Chosen
     from msfl_common.config.site import Words, load_site
     from msfl_common.errors import InputError
     from msfl_common.models.model_folder import read_card
-    from msfl_common.models.model_signature import check_origin, fingerprint_of
     from msfl_common.system.progress import alert
 
     config = load_site(site) if site is not None else None
-    card = read_card(model)
+    cards = [read_card(one) for one in model]
+    card = cards[0]
     if image:
         _refuse_folder(card, source)
     source = Path() if image else _source(config, source)
-    if authority is not None or config is None:
-        origin = check_origin(model, fingerprint_of(authority) if authority is not None else None).sentence
-    else:
-        origin = _origin_at_site(model, config)
+    if len(model) > 1 and any(one.study.classification is not None for one in cards):
+        raise InputError("--model: several are averaged where all outline lesions; of a model of outcomes, name one")
+    origin = " ".join(dict.fromkeys(origin_of(one, authority, config) for one in model))
     if device is not None:
         _check_device("--device", device)
     elif config is not None:
         _lend_memory(config)
-    if config is not None and source in config.data and card.provenance.is_of(config.name):
-        trained = card.provenance.sites.get(config.name)
+    own = next((one for one in cards if config is not None and one.provenance.is_of(config.name)), None)
+    if config is not None and source in config.data and own is not None:
+        trained = own.provenance.sites.get(config.name)
         alert(
             f"warning: site {config.name} trained this model, with {f'{trained} cases' if trained else 'cases'}, which "
             "may be among these: figures of patients that it was trained on are better than those of others"
@@ -174,28 +181,6 @@ def _source(site: SiteConfig | None, asked: Path | None) -> Path:
     if len(site.data) > 1:
         raise InputError(f"site {site.name} has {len(site.data)} BIDS folders; name one with --input")
     return site.data[0]
-
-
-def _origin_at_site(model: Path, site: SiteConfig) -> str:
-    """Who vouches for the model, as the authority of the site's approved kit has it."""
-    from msfl_client.site.folder import OWN_MODELS
-    from msfl_client.site.kit_approval import approved_kit
-    from msfl_common.errors import ModelFolderError
-    from msfl_common.models.model_folder import read_card
-    from msfl_common.models.model_signature import check_origin
-    from msfl_common.trust.kit import fingerprint
-
-    if read_card(model).own_of == site.name and model.resolve().is_relative_to((site.state / OWN_MODELS).resolve()):
-        check_origin(model)
-        return f"Site {site.name}'s own model, made here: nobody else vouches for it."
-    kit = approved_kit(site)
-    try:
-        return check_origin(model, fingerprint(kit.authority) if kit is not None else None).sentence
-    except ModelFolderError as error:
-        raise ModelFolderError(
-            f"{error}; with SITE.yaml, a model must be of the approved kit's authority: name another's with "
-            "--authority, or give --input without SITE.yaml"
-        ) from None
 
 
 def _check_device(setting: str, *names: str) -> None:
@@ -240,7 +225,7 @@ def _predict_outcomes(job: _Job, every_visit: bool) -> None:
             bars.update(tasks[what], completed=done, total=total)
 
         found = predict_outcomes(
-            job.model,
+            job.models[0],
             job.source,
             job.output,
             job.device,
@@ -280,6 +265,7 @@ def _outline_lesions(job: _Job, card: ModelCard) -> None:
 
     with loading(_LOADING):
         from msfl_client.cli.lesions_view import lesions_table
+        from msfl_client.prediction.ensemble import caution_of_mean
         from msfl_client.prediction.lesions import predict_folder, predict_images
         from msfl_client.prediction.lesions_table import TABLE
         from msfl_client.prediction.page import PAGE
@@ -294,9 +280,9 @@ def _outline_lesions(job: _Job, card: ModelCard) -> None:
             bars.update(task, completed=done, total=total)
 
         if job.images:
-            rows = predict_images(job.model, job.images, job.output, job.device, on_case, *said)
+            rows = predict_images(job.models, job.images, job.output, job.device, on_case, *said)
         else:
-            rows = predict_folder(job.model, job.source, job.output, job.device, on_case, *said, alert)
+            rows = predict_folder(job.models, job.source, job.output, job.device, on_case, *said, alert)
         measured = _measure(job, bars, len(rows))
     failed = [f"{row.participant_id} {row.session_id}: {row.status}" for row in rows if row.lesion_count is None]
     done = f"{len(rows) - len(failed)} of {len(rows)} cases predicted; table: {job.output / TABLE}"
@@ -305,10 +291,9 @@ def _outline_lesions(job: _Job, card: ModelCard) -> None:
         print_json([asdict(row) for row in rows])
     else:
         lines = (f"{done}; pictures: {job.output / PAGE}", measured, job.origin, NOTICE)
-        stdout_console().print(
-            lesions_table(rows, f"{card.labels[1].capitalize()}s, predicted by study {card.study.name}")
-        )
-    if caution := caution_of(card, threshold):
+        by = f"study {card.study.name}" if len(job.models) == 1 else f"{len(job.models)} models together"
+        stdout_console().print(lesions_table(rows, f"{card.labels[1].capitalize()}s, predicted by {by}"))
+    for caution in filter(None, (caution_of(card, threshold), caution_of_mean(len(job.models)))):
         alert(caution)
     for line in filter(None, lines):
         console.print(line, soft_wrap=True)
@@ -319,16 +304,18 @@ def _measure(job: _Job, bars: Progress, num_cases: int) -> str:
     """Measure what was predicted where the model has a reference; what came of it in a line, or nothing."""
     from msfl_client.prediction.features import RAW_TABLE, measure_predictions, reference_of_model
 
-    reference = reference_of_model(job.model)
+    reference = reference_of_model(job.models[0])
     if reference is None:
         return ""
+    if len(job.models) > 1:
+        return "features are not measured of what several models outline: a reference is of one; name one --model"
     if job.images:
         return "features are not measured of single images: scanners are fitted to all cases of a folder"
     if job.chosen:
         return "features are measured of all cases at once, to fit scanners to: leave out --subject and --visit for it"
     task = bars.add_task("Measuring cases", total=num_cases, note="")
     measured = measure_predictions(
-        job.model,
+        job.models[0],
         reference,
         job.source,
         job.output,

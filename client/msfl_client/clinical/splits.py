@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from msfl_client.clinical.inputs import complete
 from msfl_client.clinical.observations import Observation, Observations, observations
-from msfl_client.data.bids import Case, split_by_patient
+from msfl_client.data.bids import Case
+from msfl_client.data.patient_split import split_by_patient
 from msfl_client.features.table import FeatureTable
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.site import SiteConfig
@@ -51,7 +52,7 @@ def training_cases(
     if study.tests_all(site.name):
         return tuple(cases)
     if study.classification is None:
-        return tuple(split_by_patient(cases, study.validation.fraction, study.seed)[0])
+        return tuple(split_by_patient(cases, study.validation.fraction, study.seed, study.validation.fold)[0])
     splits = split_outcomes(site, study, cases, table)[1]
     patients = {one.patient for one in splits.training}
     return tuple(case for case in cases if case.patient in patients)

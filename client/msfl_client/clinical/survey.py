@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +16,24 @@ from msfl_client.clinical.observations import imaged_visits
 from msfl_client.clinical.records import read_clinical
 from msfl_client.clinical.visits import Patient
 from msfl_client.data.bids import Case, find_cases, patient_key
+from msfl_client.data.fingerprint import fingerprint_of
 from msfl_client.imaging.geometry import spacing_mm
 from msfl_client.imaging.volumes import read_volume
 from msfl_common.config.contrasts import CONTRASTS
 from msfl_common.config.site import SiteConfig
-from msfl_common.config.survey_tables import AGE_YEARS, EDSS, LESION_ML, MOST_VISITS, SETS, TABLES, bin_of
+from msfl_common.config.survey_tables import (
+    AGE_YEARS,
+    EDSS,
+    EXTENT_MM,
+    LESION_ML,
+    LESION_SD,
+    MOST_VISITS,
+    SETS,
+    SLICE_MM,
+    TABLES,
+    VOXEL_MM,
+    bin_of,
+)
 from msfl_common.errors import CaseError
 
 Cells = dict[str, tuple[frozenset[str], ...]]  # by table, the patients of each of its cells
@@ -62,10 +77,26 @@ def survey_cells(site: SiteConfig) -> Surveyed:
         masks = [case.mask for case in visits if case.mask]
         if masks and (load_ml := _lesion_ml(masks[0])) is not None:
             members["lesion_load"][bin_of(LESION_ML, load_ml)].add(patient)
+    _count_images(members, by_patient)
     for patient, record in _records(site, cases).items():
         if patient in by_patient:
             _count_record(members, patient, record)
     return Surveyed({name: tuple(map(frozenset, cells)) for name, cells in members.items()}, cases)
+
+
+def _count_images(members: Mapping[str, Sequence[set[str]]], by_patient: Mapping[str, Sequence[Case]]) -> None:
+    """The fingerprint of each patient's first visit, or of the first with a manual mask where there is one."""
+    chosen = {patient: next((one for one in visits if one.mask), visits[0]) for patient, visits in by_patient.items()}
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        found = zip(chosen, pool.map(fingerprint_of, chosen.values()), strict=True)
+        for patient, one in found:
+            if one is None:
+                continue
+            members["voxel"][bin_of(VOXEL_MM, one.voxel_mm)].add(patient)
+            members["slices"][bin_of(SLICE_MM, one.slice_mm)].add(patient)
+            members["extent"][bin_of(EXTENT_MM, one.extent_mm)].add(patient)
+            if one.lesion_sd is not None:
+                members["lesion_intensity"][bin_of(LESION_SD, one.lesion_sd)].add(patient)
 
 
 def _records(site: SiteConfig, cases: Sequence[Case]) -> Mapping[str, Patient]:

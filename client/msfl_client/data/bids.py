@@ -6,8 +6,6 @@ minutes), brings SQLAlchemy and formulaic, and leaves out names that are only ne
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -139,40 +137,6 @@ def in_several_folders(site: SiteConfig, places: Iterable[tuple[int, str]]) -> l
     what = "one person, trained on or tested on as such" if site.one_person else "different people"
     text = f"in several folders of `data`: {several(shared)}: each is taken as {what} (`same_ids` in the site file)"
     return [Finding("warn" if site.one_person else "pass", None, "same-ids", text)]
-
-
-def split_by_patient(cases: Sequence[Case], fraction: float, seed: int) -> tuple[list[Case], list[Case]]:
-    """Split into training and validation, never a patient's scans into both.
-
-    In each BIDS folder patients are ranked by the SHA-256 of seed and subject, and the first
-    ceil(fraction * n) validate, leaving at least one on each side; a lone patient trains. Who is in several folders
-    counts in the first of them. The outcome depends neither on the order of cases nor on other people of the site's
-    other folders, so the folders of several sites pooled in one `SiteConfig` split as they do apart, where their ids
-    are said to be different people's.
-
-    Args:
-        cases: cases that can be used.
-        fraction: share of patients to validate on, above 0 and below 1.
-        seed: the study's seed.
-
-    Returns:
-        Training and validation cases, each in the order of `cases`.
-    """
-    first: dict[str, tuple[int, str]] = {}
-    for case in sorted(cases, key=lambda case: case.dataset):
-        first.setdefault(case.patient, case.place)
-    folders: defaultdict[int, dict[str, str]] = defaultdict(dict)
-    for patient, (dataset, subject) in first.items():
-        folders[dataset][subject] = patient
-    held_out: set[str] = set()
-    for patients in folders.values():
-        ranked = sorted(patients, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
-        # The small subtraction keeps 0.1 * 30 = 3.0000000000000004 at 3.
-        wanted = math.ceil(fraction * len(ranked) - 1e-9)
-        count = min(max(wanted, 1), len(ranked) - 1)
-        held_out.update(patients[name] for name in ranked[:count])
-    training = [case for case in cases if case.patient not in held_out]
-    return training, [case for case in cases if case.patient in held_out]
 
 
 def _find_in(

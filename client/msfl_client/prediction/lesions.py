@@ -6,7 +6,7 @@ Legend: I/J/K voxels of a file, whatever its orientation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -27,12 +27,11 @@ from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.imaging.resampling import read_image
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_client.imaging.volumes import read_volume
+from msfl_client.prediction.ensemble import Ensemble, load_ensemble
 from msfl_client.prediction.lesions_table import TABLE, PredictedCase, read_rows, write_rows
 from msfl_client.prediction.output_folder import describe_output, threshold_facts
 from msfl_client.prediction.page import picture_path, write_page
 from msfl_client.prediction.picture import draw
-from msfl_client.prediction.threshold import caution_of, threshold_of
-from msfl_client.segmentation.loop import predict_probability
 from msfl_client.segmentation.network_input import (
     NetworkInput,
     make_network_input,
@@ -45,9 +44,6 @@ from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError, CohortError, InputError
 from msfl_common.metrics.segmentation import label_lesions
 from msfl_common.models.model_card import NOTICE, ModelCard
-from msfl_common.models.model_folder import load_model
-from msfl_common.models.network import build_network, set_weights
-from msfl_common.system.devices import pick_device
 from msfl_common.system.files import write_bytes, write_json
 from msfl_common.system.memory import freed_memory_kept
 from msfl_common.system.reading import read_mapping
@@ -57,18 +53,8 @@ MASK, MAP = "mask", "probseg"
 _SOURCES = "SourcesSHA256"
 
 
-@dataclass(frozen=True)
-class _Model:
-    """A model at work: what it is, where it computes, from which probability on a voxel is lesion."""
-
-    card: ModelCard
-    network: torch.nn.Module
-    device: torch.device
-    threshold: float
-
-
 def predict_folder(
-    model: Path,
+    model: Path | Sequence[Path],
     source: Path,
     output: Path,
     device_name: str | Sequence[str],
@@ -82,7 +68,7 @@ def predict_folder(
     """Predict the cases of a BIDS folder; a bad case is named in the table and the rest continue.
 
     Args:
-        model: a model folder.
+        model: a model folder, or several, whose probabilities are averaged.
         source: BIDS folder with the model's contrasts: skull-stripped images, or others, which are preprocessed first.
         output: BIDS derivative folder to write; see `describe_output`. What it holds of other cases stays.
         device_name: as in site.yaml.
@@ -90,22 +76,22 @@ def predict_folder(
         origin: who vouches for the model, for those who get the output.
         force: predict what cannot be right (`findings.DOUBTS`), too.
         chosen: the patients and visits to predict.
-        threshold: a voxel is lesion from this probability on; None: the model's own.
+        threshold: a voxel is lesion from this probability on; None: the models' own.
         on_note: told what of the folder is passed over, where all of it is predicted.
 
     Returns:
         A row for each case of this run.
 
     Raises:
-        ModelFolderError: the model cannot be used.
+        ModelFolderError: a model cannot be used.
         InputError: no such patient or visit; no such threshold; the output cannot be used.
         CohortError: no case at all could be predicted.
     """
-    at_work = _load(model, device_name, threshold)
+    at_work = load_ensemble([model] if isinstance(model, Path) else model, device_name, threshold)
     card = at_work.card
     cases, findings = study_cases(SiteConfig(name="input", data=(source,), state=output), card.study.inputs)
     chosen.check(((case.subject, case.visit_id) for case in cases), source)
-    describe_output(output, source, card, _what(card), origin, at_work.threshold)
+    describe_output(output, source, card, _what(card), origin, at_work.threshold, at_work.weights_sha256)
     notes = () if chosen else tuple(notes_on_folder(findings))
     for note in notes:
         on_note(note)
@@ -113,7 +99,7 @@ def predict_folder(
 
 
 def predict_images(
-    model: Path,
+    model: Path | Sequence[Path],
     words: Sequence[str],
     output: Path,
     device_name: str | Sequence[str],
@@ -126,7 +112,7 @@ def predict_images(
     """Predict images that a person names one by one, as `predict_folder` those of a case in a folder.
 
     Args:
-        model: a model folder.
+        model: a model folder, or several, whose probabilities are averaged.
         words: `FLAIR=scan.nii.gz`, one of each contrast of the model.
         output: as of `predict_folder`; what was predicted from other images under this name is refused.
         device_name: as in site.yaml.
@@ -134,19 +120,20 @@ def predict_images(
         origin: who vouches for the model.
         force: predict what cannot be right, too.
         named: the patient and visit that files are named by.
-        threshold: a voxel is lesion from this probability on; None: the model's own.
+        threshold: a voxel is lesion from this probability on; None: the models' own.
 
     Raises:
-        ModelFolderError: the model cannot be used.
+        ModelFolderError: a model cannot be used.
         InputError: the images are not those that the model needs; the output cannot be used.
         CohortError: they cannot be predicted.
     """
-    at_work = _load(model, device_name, threshold)
-    images = images_of(words, at_work.card.study.inputs.channels)
+    at_work = load_ensemble([model] if isinstance(model, Path) else model, device_name, threshold)
+    card = at_work.card
+    images = images_of(words, card.study.inputs.channels)
     case, findings = case_of(images, named)
     check_same_images(case, output)
     for path in images.values():
-        describe_output(output, raw_of(path), at_work.card, _what(at_work.card), origin, at_work.threshold)
+        describe_output(output, raw_of(path), card, _what(card), origin, at_work.threshold, at_work.weights_sha256)
     return _predict_cases([case], findings, force, at_work, "--image", output, origin, on_case)
 
 
@@ -167,18 +154,11 @@ def _digests(case: Case) -> dict[str, str]:
     return {contrast: sha256_of(path) for contrast, path in case.images.items()}
 
 
-def _load(model: Path, device_name: str | Sequence[str], threshold: float | None) -> _Model:
-    card, weights = load_model(model)
-    network = build_network(card.study)
-    set_weights(network, weights)
-    return _Model(card, network, pick_device(device_name), threshold_of(card, threshold))
-
-
 def _predict_cases(
     cases: Sequence[Case],
     findings: Sequence[Finding],
     force: bool,
-    model: _Model,
+    model: Ensemble,
     source: Path | str,
     output: Path,
     origin: str,
@@ -201,9 +181,8 @@ def _predict_cases(
             in_table = write_rows(table, earlier, rows)
             on_case(number, len(cases))
     finally:
-        caution = caution_of(model.card, model.threshold)
-        title = f"{model.card.labels[1].capitalize()}s predicted by study {model.card.study.name}"
-        write_page(output, in_table, title, model.threshold, caution, origin, notes)
+        title = f"{model.card.labels[1].capitalize()}s predicted by study {model.name}"
+        write_page(output, in_table, title, model.threshold, model.caution, origin, notes)
     if all(row.lesion_count is None for row in rows):
         first = f"{rows[0].participant_id} {rows[0].session_id}: {rows[0].status}"
         unused = none_of(len(rows), "case", "could")
@@ -215,7 +194,7 @@ def _predict_or_say_why(
     case: Case,
     found: Sequence[Finding],
     force: bool,
-    model: _Model,
+    model: Ensemble,
     output: Path,
 ) -> PredictedCase:
     row = PredictedCase(case.subject, case.visit_id or "n/a", None, None, "ok", warnings_in(found))
@@ -230,12 +209,12 @@ def _predict_or_say_why(
     return replace(row, lesion_count=count, lesion_volume_ml=volume_ml, warnings=warnings, threshold=model.threshold)
 
 
-def _predict_case(case: Case, model: _Model, output: Path) -> tuple[int, float, tuple[str, ...]]:
+def _predict_case(case: Case, model: Ensemble, output: Path) -> tuple[int, float, tuple[str, ...]]:
     """Write one case's mask and probability map; returns lesion count, volume (ml), and preprocessing's warnings."""
     study = model.card.study
     prepared, case_to_input, warnings = _prepare(case, study.inputs, model.device)
     with freed_memory_kept():
-        probability_DHW = predict_probability(model.network, prepared.image_CDHW, study, model.device)
+        probability_DHW = model.probability(prepared.image_CDHW)
     own = read_volume(case.images[target_contrast(study.inputs)])
     probability_IJK = on_grid(probability_DHW, np.linalg.inv(case_to_input) @ prepared.affine, (own.shape, own.affine))
     mask_IJK = probability_IJK >= model.threshold
@@ -249,10 +228,10 @@ def _predict_case(case: Case, model: _Model, output: Path) -> tuple[int, float, 
     return count, round(float(mask_IJK.sum() * np.prod(spacing_mm) / 1000), 4), warnings
 
 
-def _about_mask(case: Case, model: _Model) -> dict[str, object]:
+def _about_mask(case: Case, model: Ensemble) -> dict[str, object]:
     """What goes with a mask wherever it is copied to."""
     about = threshold_facts(model.card, model.threshold)
-    return {"Notice": NOTICE, "ModelWeightsSHA256": model.card.weights_sha256, **about, _SOURCES: _digests(case)}
+    return {"Notice": NOTICE, "ModelWeightsSHA256": model.weights_sha256, **about, _SOURCES: _digests(case)}
 
 
 def file_of(case: Case, output: Path, what: str, ending: str = ".nii.gz") -> Path:

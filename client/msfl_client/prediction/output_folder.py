@@ -20,7 +20,13 @@ _GENERATOR, _WEIGHTS, _THRESHOLD = "msfl", "ModelWeightsSHA256", "Threshold"
 
 
 def describe_output(
-    output: Path, source: Path, card: ModelCard, what: str, origin: str, threshold: float | None = None
+    output: Path,
+    source: Path,
+    card: ModelCard,
+    what: str,
+    origin: str,
+    threshold: float | None = None,
+    weights_sha256: str | list[str] | None = None,
 ) -> None:
     """Make a folder a BIDS derivative that says what it holds and which model made it.
 
@@ -33,12 +39,14 @@ def describe_output(
         what: is predicted.
         origin: who vouches for the model, for those who get the output.
         threshold: by which it was decided; None: by none.
+        weights_sha256: of several models that predict together, the digests of all; None: the card's.
 
     Raises:
         InputError: it lies among the raw data, holds something else, or cannot be written.
     """
+    weights_sha256 = weights_sha256 or card.weights_sha256
     _check_apart(output, source)
-    _check_ours(output, card, threshold)
+    _check_ours(output, card, threshold, weights_sha256)
     try:
         write_json(
             output / DESCRIPTION,
@@ -47,7 +55,7 @@ def describe_output(
                 "BIDSVersion": "1.10.0",
                 "DatasetType": "derivative",
                 "GeneratedBy": [{"Name": _GENERATOR, "Version": __version__, "Description": NOTICE}],
-                _WEIGHTS: card.weights_sha256,
+                _WEIGHTS: weights_sha256,
                 "ModelOrigin": origin,
                 **threshold_facts(card, threshold),
             },
@@ -77,7 +85,7 @@ def _check_apart(output: Path, source: Path) -> None:
         )
 
 
-def _check_ours(output: Path, card: ModelCard, threshold: float | None) -> None:
+def _check_ours(output: Path, card: ModelCard, threshold: float | None, weights_sha256: str | list[str]) -> None:
     """What is there already was predicted by this model at this threshold, and no folder leads out of it."""
     try:
         held = [entry.name for entry in output.iterdir() if not entry.name.startswith(".")]
@@ -86,16 +94,16 @@ def _check_ours(output: Path, card: ModelCard, threshold: float | None) -> None:
     except OSError as error:
         raise InputError(f"{output}: cannot be written: {error.strerror}; choose another --output") from None
     if held:
-        _check_description(output, card, threshold)
+        _check_description(output, card, threshold, weights_sha256)
     for link in _linked_folders(output):
         raise InputError(f"{link}: is a link, through which files would be written elsewhere; remove it")
 
 
-def _check_description(output: Path, card: ModelCard, threshold: float | None) -> None:
+def _check_description(output: Path, card: ModelCard, threshold: float | None, weights_sha256: str | list[str]) -> None:
     found = read_mapping(output / DESCRIPTION)
     if not _is_by_msfl(found):
         raise InputError(f"{output}: holds files that `predict` did not write; choose another --output, new or empty")
-    if found[_WEIGHTS] != card.weights_sha256:
+    if found[_WEIGHTS] != weights_sha256:
         raise InputError(
             f"{output}: holds what another model predicted ({found.get('Name', 'unnamed')}); choose another --output, "
             "or move that away"

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from msfl_common.config.study import Augmentation
+from msfl_common.config.training import AXES, Augmentation
 from msfl_common.monai_parts import (
     Compose,
     RandAdjustContrast,
@@ -32,7 +32,10 @@ class PatchAugmentation:
     def __init__(self, settings: Augmentation) -> None:
         self._geometry = Compose(
             [
-                RandFlipd(("image", "label"), prob=settings.flip, spatial_axis=0),
+                *(
+                    RandFlipd(("image", "label"), prob=settings.flip, spatial_axis=axis)
+                    for axis in flipped_axes(settings)
+                ),
                 RandAffined(
                     ("image", "label"),
                     prob=settings.affine,
@@ -66,6 +69,11 @@ class PatchAugmentation:
         moved_CDHW = _plain(moved["image"])
         changed_CDHW = torch.cat([_plain(self._intensity(image_1DHW)) for image_1DHW in torch.split(moved_CDHW, 1)])
         return torch.where(moved_CDHW > 0, changed_CDHW, 0.0) + floor_C111, _plain(moved["label"])
+
+
+def flipped_axes(settings: Augmentation) -> list[int]:
+    """Of D, H and W, 0 to 2, those along which patches are mirrored."""
+    return sorted(AXES.index(axis) for axis in settings.flip_axes)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,17 +1,19 @@
 """One site's training in one round, and its validation: plain functions on tensors.
 
-Legend: B batch, C contrast, D/H/W voxels.
+Legend: B batch, C contrast, L levels that have logits, D/H/W voxels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from msfl_client.segmentation.augmentation import flipped_axes
 from msfl_client.segmentation.network_input import NetworkInput
 from msfl_client.segmentation.own_grid import OwnTruth, metrics_on_own_grid
 from msfl_client.segmentation.patches import Batches, Patch, pad_to
@@ -81,18 +83,34 @@ def train_round(
 
 def pieces_of(network: torch.nn.Module, patch: Patch, device: torch.device, micro_batches: int) -> Iterator[Piece]:
     """Patches that go through the network in so many parts; their loss is the mean over them."""
-    loss_of = DiceCELoss(sigmoid=True, batch=True)
     image_BCDHW, label_B1DHW = patch
 
     def piece(image_BCDHW: torch.Tensor, label_B1DHW: torch.Tensor, num_patches: int) -> Piece:
         return Piece(
             lambda: network(image_BCDHW.to(device, non_blocking=True)),
-            lambda logits_B1DHW: loss_of(logits_B1DHW.float(), label_B1DHW.to(device, non_blocking=True)),
+            lambda logits_BLDHW: loss_of(logits_BLDHW.float(), label_B1DHW.to(device, non_blocking=True)),
             len(image_BCDHW) / num_patches,
         )
 
     for parts in zip(image_BCDHW.chunk(micro_batches), label_B1DHW.chunk(micro_batches), strict=True):
         yield piece(*parts, len(image_BCDHW))
+
+
+def loss_of(logits_BLDHW: torch.Tensor, label_B1DHW: torch.Tensor) -> torch.Tensor:
+    """Soft Dice plus cross-entropy; of several logits, the mean in which each counts half of the one before.
+
+    So nnU-Net weighs its deep supervision (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z).
+
+    Args:
+        logits_BLDHW: the network's in training; L levels, finest first, all at the full resolution.
+        label_B1DHW: 1 in lesions, else 0.
+    """
+    measure = DiceCELoss(sigmoid=True, batch=True)
+    losses = [measure(logits_B1DHW, label_B1DHW) for logits_B1DHW in torch.split(logits_BLDHW, 1, dim=1)]
+    total: torch.Tensor = losses[0]
+    for level, loss in enumerate(losses[1:], start=1):
+        total = total + loss / 2**level
+    return total / (2 - 2 ** (1 - len(losses))) if len(losses) > 1 else total
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -109,7 +127,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def predict_probability(
     network: torch.nn.Module, image_CDHW: NDArray[np.float32], study: StudyConfig, device: torch.device
 ) -> NDArray[np.float32]:
-    """Lesion probability_DHW of a prepared case: sliding windows, averaged over left-right mirroring."""
+    """Lesion probability_DHW of a prepared case: sliding windows, averaged over mirror images as the study says."""
     network.to(device).eval()
     image_BCDHW = pad_to(torch.as_tensor(image_CDHW).float(), study.training.patch_voxels)[None].to(device)
 
@@ -126,7 +144,12 @@ def predict_probability(
             )
         return logits.float().sigmoid()
 
-    probability_BCDHW = (windows(image_BCDHW) + windows(image_BCDHW.flip(2)).flip(2)) / 2
+    axes = [2 + axis for axis in flipped_axes(study.training.augmentation)] if study.validation.mirroring else []
+    mirrored = [flips for count in range(len(axes) + 1) for flips in combinations(axes, count)]
+    probability_BCDHW = windows(image_BCDHW)
+    for flips in mirrored[1:]:
+        probability_BCDHW = probability_BCDHW + windows(image_BCDHW.flip(flips)).flip(flips)
+    probability_BCDHW = probability_BCDHW / len(mirrored)
     depth, height, width = image_CDHW.shape[1:]
     return np.asarray(probability_BCDHW[0, 0, :depth, :height, :width].cpu().numpy())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from msfl_client.segmentation.augmentation import PatchAugmentation
+from msfl_client.segmentation.device_augmentation import augment_batch
 from msfl_client.segmentation.draws import case_order
 from msfl_client.segmentation.network_input import NetworkInput
 from msfl_common.config.study import Training
 from msfl_common.system.seeds import derive_seed
 
 Patch = tuple[torch.Tensor, torch.Tensor]
+Cut = tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]  # image_CDHW, floor_C111, label_1DHW, augmentation's seed
 
 
 class PatchDataset(Dataset[Patch]):
@@ -45,11 +47,17 @@ class PatchDataset(Dataset[Patch]):
 
     def draw(self, case: int, rng: np.random.Generator) -> Patch:
         """A patch of a case, as `rng` draws it."""
+        return self.augment(*self._cut(case, rng))
+
+    def cut(self, index: int) -> Cut:
+        """Patch `index` as it lies in its image, before it is augmented."""
+        return self._cut(self._case_of(index), np.random.default_rng(derive_seed(self.seed, "patch", index)))
+
+    def _cut(self, case: int, rng: np.random.Generator) -> Cut:
         size = self.training.patch_voxels
         box = (slice(None), *(slice(low, low + size) for low in self._corner(case, rng)))
-        return self.augment(
-            self.images[case][box].float(), self.floors[case], self.labels[case][box].float(), int(rng.integers(2**31))
-        )
+        image_CDHW, label_1DHW = self.images[case][box].float(), self.labels[case][box].float()
+        return image_CDHW, self.floors[case], label_1DHW, int(rng.integers(2**31))
 
     def _case_of(self, index: int) -> int:
         """Shuffled passes over the cases, so that every case comes equally often."""
@@ -68,6 +76,17 @@ class PatchDataset(Dataset[Patch]):
             int(np.clip(middle - inside, 0, extent - size))
             for middle, inside, extent in zip(centre, offset, shape, strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class Cuts(Dataset[Cut]):
+    """The same stream before augmentation, for a device that augments whole batches by itself."""
+
+    patches: PatchDataset
+
+    def __getitem__(self, index: int) -> Cut:
+        """See `PatchDataset.cut`."""
+        return self.patches.cut(index)
 
 
 @dataclass(frozen=True)
@@ -112,15 +131,19 @@ class Batches(Protocol):
 
 
 class PatchLoader:
-    """Batches of patches, round by round; workers, if any, live as long as the loader."""
+    """Batches of patches, round by round; workers, if any, live as long as the loader.
+
+    A CPU augments patches one by one; a GPU does so with whole batches, so that it need not wait for a CPU that does.
+    """
 
     def __init__(self, dataset: PatchDataset, device: torch.device, rank: Rank = ALONE) -> None:
         training = dataset.training
+        self._device, self._augmentation = device, training.augmentation
         num_workers = workers_for(device, rank.count)
         share = rank.share(training.batch_size)
         self._sampler = RoundSampler(training.steps_per_round, training.batch_size, share)
-        self._loader = DataLoader(
-            dataset,
+        self._loader: DataLoader[Any] = DataLoader(
+            dataset if device.type == "cpu" else Cuts(dataset),
             batch_size=len(share),
             sampler=self._sampler,
             num_workers=num_workers,
@@ -131,7 +154,14 @@ class PatchLoader:
     def batches(self, round_number: int) -> Iterator[Patch]:
         """The round's batches: image_BCDHW, label_B1DHW."""
         self._sampler.round = round_number
-        yield from self._loader
+        if self._device.type == "cpu":
+            yield from self._loader
+            return
+        for image_BCDHW, floor_BC111, label_B1DHW, seeds in self._loader:
+            image, floor, label = (
+                one.to(self._device, non_blocking=True) for one in (image_BCDHW, floor_BC111, label_B1DHW)
+            )
+            yield augment_batch(self._augmentation, image, floor, label, seeds.tolist())
 
 
 def workers_for(device: torch.device, num_devices: int = 1) -> int:

@@ -33,6 +33,9 @@ EXAMPLES: dict[str, Example] = {
     "study": Example(
         "study.example.yaml", "study.yaml", "a study that outlines lesions; every setting, with its default"
     ),
+    "lesions": Example(
+        "lesions.example.yaml", "study.yaml", "a segmentation for real work, as nnU-Net would plan it; needs GPUs"
+    ),
     "new-lesions": Example(
         "new-lesions.example.yaml", "study.yaml", "a study that outlines new lesions between two visits"
     ),

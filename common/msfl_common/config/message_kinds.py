@@ -151,8 +151,8 @@ KINDS: dict[str, MessageKind] = {
     ),
     "survey": MessageKind(
         "survey",
-        "how many patients have which contrasts, masks and visits, and histograms of age, EDSS and lesion load: each "
-        "number rounded down to a multiple of the floor",
+        "how many patients have which contrasts, masks and visits, and histograms of age, EDSS, lesion load and, of an "
+        "image of each, voxel, size and intensity of lesions: each number rounded down to a multiple of the floor",
         by_default=False,
         figures={
             name: FigureArray((len(cells),), low=0, high=MOST_PATIENTS, whole=True) for name, cells in TABLES.items()

@@ -263,6 +263,12 @@ class StudyConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _fold_is_of_its_task(self) -> Self:
+        if self.validation.fold is not None and self.classification is not None:
+            raise ValueError("validation.fold: is of a segmentation by itself; expected `classification.fold` here")
+        return self
+
+    @model_validator(mode="after")
     def _can_choose_its_model(self) -> Self:
         tasks = dict.fromkeys((*(["lesion-segmentation"] if self.segmentation else ()), self.task))
         chosen = self.validation

@@ -13,6 +13,10 @@ from msfl_common.config.contrasts import CONTRASTS
 AGE_YEARS: Final = (0, 20, 30, 40, 50, 60, 70)  # from here up to the next; the last has no end
 EDSS: Final = (0.0, 2.0, 4.0, 6.0)
 LESION_ML: Final = (0, 1, 5, 10, 20, 50)
+VOXEL_MM: Final = (0, 0.6, 0.9, 1.1, 1.4, 1.8, 2.4, 3.6)
+SLICE_MM: Final = (0, 1.5, 2.5, 3.5, 4.5, 6)
+EXTENT_MM: Final = (0, 60, 90, 110, 130, 150, 180, 220)
+LESION_SD: Final = (-1, 0, 0.5, 1, 1.5, 2, 3)
 MOST_VISITS: Final = 5  # the last bin holds whoever has as many or more
 MOST_PATIENTS: Final = 1_000_000
 
@@ -34,6 +38,10 @@ TABLES: Final[dict[str, tuple[str, ...]]] = {
     "age": _bins(AGE_YEARS, "years"),
     "edss": _bins(EDSS, ""),
     "lesion_load": _bins(LESION_ML, "ml"),
+    "voxel": _bins(VOXEL_MM, "mm"),
+    "slices": _bins(SLICE_MM, "mm"),
+    "extent": _bins(EXTENT_MM, "mm"),
+    "lesion_intensity": _bins(LESION_SD, "SD"),
 }
 TITLES: Final[dict[str, str]] = {
     "patients": "Patients",
@@ -44,7 +52,16 @@ TITLES: Final[dict[str, str]] = {
     "age": "Age at the first visit",
     "edss": "EDSS at the first visit",
     "lesion_load": "Lesion load of the first manual mask",
+    "voxel": "Voxel of the first image that lesions are outlined on: cube root of its volume",
+    "slices": "Its longest edge",
+    "extent": "Shortest edge of what is above 0 in that image",
+    "lesion_intensity": "Median in the first manual mask, from the mean of what is above 0",
 }
+
+
+def middle_of(edges: tuple[float, ...], number: int) -> float:
+    """The value that stands for a bin: its middle; of the last, which has no end, its edge."""
+    return (edges[number] + edges[number + 1]) / 2 if number + 1 < len(edges) else float(edges[number])
 
 
 def bin_of(edges: tuple[float, ...], value: float) -> int:

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal, get_args
+
+from pydantic import Field, field_validator
 
 from msfl_common.config.base import Fraction, Frozen
+
+Axis = Literal["left-right", "front-back", "bottom-top"]
+AXES: tuple[Axis, ...] = get_args(Axis)  # of D, H and W, in this order
 
 
 class Augmentation(Frozen):
     """Probability of each augmentation of a training patch."""
 
-    flip: Fraction = Field(0.5, description="mirror left and right")
+    flip: Fraction = Field(0.5, description="mirror, along each of `flip_axes` by itself")
+    flip_axes: tuple[Axis, ...] = Field(
+        ("left-right",),
+        min_length=1,
+        description="axes that patches are mirrored along, and images in `validation.mirroring`: left-right, "
+        "front-back, bottom-top",
+        exclude_if=lambda value: value == ("left-right",),
+    )
     affine: Fraction = Field(0.3, description="rotate by at most 15 degrees, scale by at most 15%")
     gamma: Fraction = Field(0.5, description="random gamma and tissue contrast, each contrast on its own")
     bias: Fraction = Field(0.3, description="smooth multiplicative bias field")
     noise: Fraction = Field(0.3, description="additive Gaussian noise")
     low_resolution: Fraction = Field(0.25, description="blur and thick slices")
+
+    @field_validator("flip_axes")
+    @classmethod
+    def _axes_once(cls, value: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("each axis may be named once")
+        return value
 
 
 class Training(Frozen):

@@ -34,7 +34,6 @@ NUM_SCANNERS = "num_scanners"
 TRAIN_LOSS, SECONDS = "train_loss", "seconds"
 
 _VERSION = r"[0-9A-Za-z.+-]{1,40}"
-
 Content = RecordDict  # what a message holds, for modules that only hand it on
 
 

@@ -225,7 +225,15 @@ RULES: tuple[Rule, ...] = (
     Rule(("secure_aggregation.min_sites", "secure_aggregation.threshold"), _masks_not),
     Rule(("secure_aggregation.max_update_norm",), _no_averages),
     Rule(("training.patch_voxels", "training.lesion_patch_fraction", "training.augmentation.*"), _no_network),
-    Rule(("validation.window_overlap",), _no_network),
+    Rule(("validation.window_overlap", "validation.mirroring"), _no_network),
+    Rule(
+        ("validation.fraction",),
+        lambda study: "`validation.fold` says who validates" if study.validation.fold else None,
+    ),
+    Rule(
+        ("validation.fold",),
+        lambda study: "classification.fold is a classification's" if study.classification else None,
+    ),
     Rule(("validation.bootstrap_samples",), lambda _: "intervals are computed without resampling"),
     Rule(("inputs.*",), _no_images),
     Rule(("inputs.spacing_mm",), _no_spacing),

@@ -50,7 +50,8 @@ class SegmentationNetwork(BaseModel, ABC):
     def make(self, num_contrasts: int) -> nn.Module:
         """The bare network of `dimensions`, with random weights.
 
-        It takes so many channels and gives one, the logits, by the last of its convolutions.
+        It takes so many channels and gives one, the logits, by the last of its convolutions. In training it may give
+        further ones: those of coarser levels at the full resolution, finest first, which get losses of their own.
         """
 
     def encoder(self, network: nn.Module) -> Sequence[nn.Module]:  # noqa: ARG002

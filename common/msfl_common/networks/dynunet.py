@@ -1,4 +1,4 @@
-"""nnU-Net's network (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z), without its deep supervision.
+"""nnU-Net's network (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z).
 
 It has a level at the full resolution, which finds lesions of a voxel or two, and for which memory is paid.
 """
@@ -24,6 +24,12 @@ class DynUNet(SegmentationNetwork):
         (32, 64, 128, 256), min_length=3, max_length=7, description="feature maps per level, finest first"
     )
     residual: bool = Field(False, description="residual blocks in place of plain ones")
+    deep_supervision: bool = Field(
+        False,
+        description="coarser levels have logits and losses of their own in training, each half the weight of the one "
+        "before (1, 1/2, 1/4, ...), but for the lowest two",
+        exclude_if=lambda value: not value,
+    )
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -37,8 +43,13 @@ class DynUNet(SegmentationNetwork):
         """
         from msfl_common.monai_parts import nets
 
-        num_levels = len(self.channels)
-        network: Any = nets.DynUNet(
+        num_levels, made_by, supervision = len(self.channels), nets.DynUNet, {}
+        if self.deep_supervision:
+            from msfl_common.networks.deep_supervision import SupervisedDynUNet
+
+            made_by = SupervisedDynUNet
+            supervision = {"deep_supervision": True, "deep_supr_num": max(1, num_levels - 3)}
+        network: Any = made_by(
             spatial_dims=self.dimensions,
             in_channels=num_contrasts,
             out_channels=1,
@@ -47,9 +58,11 @@ class DynUNet(SegmentationNetwork):
             upsample_kernel_size=(2,) * (num_levels - 1),
             filters=self.channels,
             res_block=self.residual,
+            **supervision,
         )
         logits = network.output_block
-        for name in ("input_block", "downsamples", "bottleneck", "upsamples", "output_block"):
+        heads = ("deep_supervision_heads",) if self.deep_supervision else ()
+        for name in ("input_block", "downsamples", "bottleneck", "upsamples", "output_block", *heads):
             delattr(network, name)
         network.output_block = logits  # again, as the last
         made: nn.Module = network

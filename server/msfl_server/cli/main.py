@@ -24,6 +24,7 @@ from msfl_server.cli.research.compare import commands as compare_commands
 from msfl_server.cli.research.cross_validation import commands as cross_validation_commands
 from msfl_server.cli.research.meta_analysis import commands as meta_analysis_commands
 from msfl_server.cli.research.pipelines import commands as pipelines_commands
+from msfl_server.cli.research.plan import commands as plan_commands
 from msfl_server.cli.research.simulate import commands as simulate_commands
 from msfl_server.cli.research.survey import commands as survey_commands
 from msfl_server.cli.study import commands as study_commands
@@ -35,6 +36,7 @@ app = make_program(
     check_commands,
     survey_commands,
     evaluation_commands,
+    plan_commands,
     federation_commands,
     ledger_commands,
     compare_commands,

@@ -40,5 +40,5 @@ def _flat(model: BaseModel, prefix: str) -> Iterator[Setting]:
         if isinstance(value, BaseModel):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            text = plain.get(name)  # what is not set may be left out
+            text = plain.get(name, value)  # one at its default may be left out
             yield Setting(prefix + name, text if isinstance(text, str) else json.dumps(text), field.description or "")

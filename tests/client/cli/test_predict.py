@@ -159,3 +159,15 @@ def test_folders_that_are_no_subject_are_said_whatever_is_quiet(site, model: Pat
     command = ["predict", "--model", model, "--input", site.root, "--output", tmp_path / "out", "--quiet"]
     assert "passed over, not named like a subject: sub-0 4" in " ".join(run_main(main, *command).stderr.split())
     assert run_main(main, *command, "--subject", "01").stderr == ""
+
+
+def test_several_models_are_one_command(site_file: Path, model: Path, tiny_study: StudyConfig, tmp_path: Path) -> None:
+    other = tiny_study.model_copy(update={"seed": 1})
+    weights = get_weights(build_network(other))
+    save_model(tmp_path / "other", other, weights, Provenance(rounds_completed=1, sites={}))
+    several = ("predict", site_file, "--model", model, "--model", tmp_path / "other", "-o", tmp_path / "out")
+    done = run_main(main, *several)
+    assert done.returncode == 0, done.stderr
+    assert "Mean of 2 models: the figures of their studies are of each alone" in done.stderr
+    twice = run_main(main, "predict", site_file, "--model", model, "--model", model, "-o", tmp_path / "out")
+    assert (twice.returncode, len(twice.stderr.splitlines())) == (2, 1)

@@ -151,3 +151,31 @@ def full_of_head(make_site):  # type: ignore[no-untyped-def]
     for contrast in ("T1w", "FLAIR"):
         site.save(site.image("sub-01", contrast), head + (contrast == "FLAIR") * (head > 0))
     return site
+
+
+def test_several_models_predict_the_mean_of_their_probabilities(site, tiny_study: StudyConfig, tmp_path: Path) -> None:
+    folders = [saved(tmp_path / f"model-{seed}", tiny_study.model_copy(update={"seed": seed})) for seed in range(2)]
+    for name, models in (("one", folders[:1]), ("other", folders[1:]), ("both", folders)):
+        predict_folder(models, site.root, tmp_path / name, "cpu", threshold=0.02)
+    one, other, both = (
+        np.asarray(nib.load(tmp_path / name / "sub-01" / "anat" / "sub-01_label-lesion_probseg.nii.gz").dataobj)
+        for name in ("one", "other", "both")
+    )
+    assert not np.allclose(one, other, atol=1e-3)
+    assert np.allclose(both, (one + other) / 2, atol=1e-6)
+    digests = json.loads((tmp_path / "both" / "dataset_description.json").read_text())["ModelWeightsSHA256"]
+    assert len(set(digests)) == 2
+    assert "Mean of 2 models" in (tmp_path / "both" / "qc.html").read_text()
+    with pytest.raises(InputError, match="holds what another model predicted"):
+        predict_folder(folders[:1], site.root, tmp_path / "both", "cpu", threshold=0.02)
+
+
+def test_models_that_do_not_see_the_same_are_no_ensemble(site, tiny_study: StudyConfig, tmp_path: Path) -> None:
+    first = saved(tmp_path / "first", tiny_study)
+    finer = tiny_study.model_copy(update={"inputs": tiny_study.inputs.model_copy(update={"spacing_mm": 2.0})})
+    finer = saved(tmp_path / "finer", finer)
+    with pytest.raises(InputError, match=r"finer: sees T1w\+FLAIR at 2 mm, and .*first T1w\+FLAIR at 4 mm"):
+        predict_folder([first, finer], site.root, tmp_path / "out", "cpu")
+    with pytest.raises(InputError, match="has the same weights as another --model"):
+        predict_folder([first, first], site.root, tmp_path / "out", "cpu")
+    assert not (tmp_path / "out").exists()

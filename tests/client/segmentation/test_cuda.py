@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from msfl_client.segmentation.device_augmentation import augment_batch
 from msfl_client.segmentation.distributed import train_on_devices
 from msfl_client.segmentation.distributed_rank import Job
 from msfl_client.segmentation.loop import predict_probability, train_round
@@ -87,7 +88,7 @@ def test_mixed_precision_computes_short_and_learns_as_a_cpu_does() -> None:
 
 def test_a_round_that_was_stopped_leaves_the_loader_fit_for_the_next() -> None:
     loader = PatchLoader(PatchDataset(CASES, STUDY.training, 1), CUDA)
-    expected = [image for image, _ in PatchLoader(PatchDataset(CASES, STUDY.training, 1), CPU).batches(2)]
+    expected = [image for image, _ in PatchLoader(PatchDataset(CASES, STUDY.training, 1), CUDA).batches(2)]
 
     def stop(step: int, *_: object) -> None:
         raise RefusedError(Code.OUTSIDE_HOURS)
@@ -96,6 +97,17 @@ def test_a_round_that_was_stopped_leaves_the_loader_fit_for_the_next() -> None:
         train_round(build_network(STUDY), loader, STUDY, 1, CUDA, stop)
     found = [image for image, _ in loader.batches(2)]
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_gpu_augments_as_a_cpu_would() -> None:
+    """But for noise, whose numbers are the device's own."""
+    settings = Augmentation(flip=1, affine=1, gamma=1, bias=1, noise=0, low_resolution=1)
+    image = torch.rand(3, 2, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    batch = (image, image.amin((2, 3, 4), keepdim=True), (image[:, :1] > 0.9).float())
+    on_cpu = augment_batch(settings, *batch, seeds=(1, 2, 3))
+    on_gpu = augment_batch(settings, *(one.to(CUDA) for one in batch), seeds=(1, 2, 3))
+    assert torch.allclose(on_gpu[0].cpu(), on_cpu[0], atol=1e-3)
+    assert (on_gpu[1].cpu() != on_cpu[1]).float().mean() < 0.01
 
 
 def test_a_gpu_predicts_what_a_cpu_does() -> None:

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from msfl_client.segmentation.loop import predict_probability, train_round, validate
+from msfl_client.segmentation.augmentation import PatchAugmentation
+from msfl_client.segmentation.loop import loss_of, predict_probability, train_round, validate
 from msfl_client.segmentation.network_input import NetworkInput
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.training.rates import rate_at
-from msfl_common.config.study import Augmentation, Rounds, StudyConfig, Training
+from msfl_common.config.study import Augmentation, Rounds, StudyConfig, Training, Validation
+from msfl_common.config.training import AXES, Axis
 from msfl_common.errors import RefusedError
 from msfl_common.models.network import build_network, get_weights
 from msfl_common.networks.registry import UNet
@@ -80,6 +82,13 @@ def test_the_learning_rate_falls_from_its_start_to_zero() -> None:
     assert rates[-1] < 0.01 * 0.005
 
 
+def test_each_coarser_level_counts_half_of_the_one_before() -> None:
+    logits = torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    label = (torch.rand(2, 1, 4, 4, 4, generator=torch.Generator().manual_seed(1)) > 0.8).float()
+    alone = [float(loss_of(logits[:, level : level + 1], label)) for level in range(3)]
+    assert float(loss_of(logits, label)) == pytest.approx((4 * alone[0] + 2 * alone[1] + alone[2]) / 7)
+
+
 def test_a_loss_that_is_not_finite_is_refused() -> None:
     network = build_network(STUDY)
     with torch.no_grad():
@@ -104,6 +113,35 @@ def test_a_mirrored_head_gives_the_mirrored_prediction() -> None:
     straight = predict_probability(network, image, STUDY, CPU)
     mirrored = predict_probability(network, image[:, ::-1].copy(), STUDY, CPU)
     assert np.allclose(mirrored[::-1], straight, atol=1e-5)
+
+
+@pytest.mark.parametrize(("axes", "mirroring", "count"), [(AXES, True, 8), (AXES[:2], True, 4), (AXES, False, 1)])
+def test_a_prediction_is_the_mean_over_mirror_images(axes: tuple[Axis, ...], mirroring: bool, count: int) -> None:
+    training = STUDY.training.model_copy(update={"augmentation": Augmentation(flip_axes=axes)})
+    validation = Validation(mirroring=mirroring)
+    study = STUDY.model_copy(update={"training": training, "validation": validation})
+    image = np.random.default_rng(0).normal(size=(2, 16, 16, 16)).astype(np.float32)
+    network, seen = build_network(STUDY).eval(), torch.from_numpy(image)[None]
+    turns = [tuple(axis for axis in (2, 3, 4) if axis in chosen) for chosen in _subsets(len(axes), mirroring)]
+    with torch.no_grad():
+        each = [network(seen.flip(axes)).flip(axes).sigmoid() for axes in turns]
+    assert len(each) == count
+    found = predict_probability(network, image, study, CPU)
+    assert np.allclose(found, torch.stack(each).mean(dim=0)[0, 0].numpy(), atol=1e-5)
+
+
+def _subsets(num_axes: int, mirroring: bool) -> list[set[int]]:
+    """Of the first so many spatial axes of image_BCDHW, the sets to mirror along; the empty one alone without."""
+    last = 2**num_axes if mirroring else 1
+    return [{2 + axis for axis in range(num_axes) if number >> axis & 1} for number in range(last)]
+
+
+def test_patches_are_mirrored_along_each_axis_that_is_named() -> None:
+    image = torch.arange(8.0).reshape(1, 2, 2, 2).repeat(2, 1, 1, 1) + 1
+    moved = PatchAugmentation(
+        Augmentation(flip=1, affine=0, gamma=0, bias=0, noise=0, low_resolution=0, flip_axes=AXES)
+    )
+    assert torch.equal(moved(image, torch.zeros(2, 1, 1, 1), image[:1], 0)[0], image.flip((1, 2, 3)))
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

@@ -98,3 +98,15 @@ def test_augmentation_changes_intensities_by_a_plausible_amount() -> None:
     difference = torch.stack([(plain[index][0] - changed[index][0]).abs().mean() for index in range(10)])
     assert difference.mean() > 0.02
     assert difference.max() < 2.0
+
+
+def test_a_cut_is_the_patch_before_it_is_augmented() -> None:
+    """What a GPU gets, to augment a whole batch of them; the seed of what becomes of each is its own."""
+    patches = dataset([case(0), case(1)])
+    cuts = [patches.cut(index) for index in range(4)]
+    for index, (image, floor, label, _) in enumerate(cuts):
+        assert all(
+            torch.allclose(one, other, atol=1e-6) for one, other in zip((image, label), patches[index], strict=True)
+        )
+        assert torch.equal(floor, patches.floors[patches._case_of(index)])
+    assert len({seed for *_, seed in cuts}) == 4

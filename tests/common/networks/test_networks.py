@@ -24,7 +24,7 @@ from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.models.weights import Weights
 from msfl_common.networks.base import Level, SegmentationNetwork
-from msfl_common.networks.registry import AttentionUNet, SegResNet, SwinUNETR, UNet
+from msfl_common.networks.registry import AttentionUNet, DynUNet, SegResNet, SwinUNETR, UNet
 
 every_network = pytest.mark.parametrize("settings", SMALL, ids=NAMES)
 
@@ -50,7 +50,7 @@ def values_kept(network: nn.Module, image: torch.Tensor) -> int:
 @every_network
 def test_it_takes_the_smallest_patch_and_says_truly_what_comes_of_it(settings: SegmentationNetwork) -> None:
     study = study_of(settings)
-    network, image = build_network(study), torch.from_numpy(patches(study))
+    network, image = build_network(study).eval(), torch.from_numpy(patches(study))
     with torch.no_grad():
         logits = network(image)
         levels, again = see_and_segment(network, settings.encoder, image)
@@ -62,7 +62,7 @@ def test_it_takes_the_smallest_patch_and_says_truly_what_comes_of_it(settings: S
     for maps, level in zip(levels, settings.levels, strict=True):
         assert maps.shape[2:4] == (edge // level.shrinks,) * 2
         assert maps.shape[4] == (edge if plane else edge // level.shrinks)
-    assert settings.least_values(edge) <= values_kept(network, image)
+    assert settings.least_values(edge) <= values_kept(network.train(), image)
 
 
 @every_network
@@ -136,6 +136,21 @@ def test_a_network_of_two_dimensions_sees_no_neighbouring_slice() -> None:
             moved = (network(image) != network(changed)).flatten(1, 3).any(dim=1)
         seen = {(int(patch), int(level)) for patch, level in moved.nonzero()}
         assert seen == {(0, 3)} if settings.dimensions == 2 else len(seen) > 1, settings
+
+
+def test_deep_supervision_adds_logits_in_training_alone() -> None:
+    """Of all levels of the way up but the lowest, each no finer than its own voxels; the finest are as without it."""
+    study = study_of(DynUNet(channels=(2, 4, 4, 4, 4), deep_supervision=True))
+    network, image = build_network(study), torch.from_numpy(patches(study))
+    with torch.no_grad():
+        in_training, after = network(image), network.eval()(image)
+    assert in_training.shape == (1, 3, *image.shape[2:])
+    assert network.heads[0].numel() == 0  # nothing of a batch stays
+    assert torch.equal(in_training[:, :1], after)
+    assert float(in_training.sigmoid().mean()) < 0.1
+    for level in (1, 2):
+        coarse = in_training[:, level : level + 1, :: 2**level, :: 2**level, :: 2**level]
+        assert torch.equal(torch.nn.functional.interpolate(coarse, image.shape[2:]), in_training[:, level : level + 1])
 
 
 def test_networks_normalise_within_a_patch() -> None:

@@ -74,6 +74,8 @@ def test_counts_are_rounded_down_and_written_down(
     assert (found["contrasts"]["T1w"], found["contrasts"]["T1w+FLAIR"], found["contrasts"]["T2w"]) == (6, 6, 0)
     assert list(found["age"].values()) == [0, 2, 2, 2, 0, 0, 0]
     assert list(found["edss"].values()) == [4, 2, 0, 0]  # 4 and 3
+    assert [sum(found[name].values()) for name in ("voxel", "slices", "extent")] == [6, 6, 6]
+    assert max(found["lesion_intensity"].values()) > 0  # of 6: the first has no FLAIR that its mask was drawn on
     (line,) = read(site.state / LEDGER_FILE)
     assert (line.kind, line.num_cases, line.min_patients) == ("survey", 6, 2)
     assert (site.state / "survey" / "told.json").exists() == is_deployed

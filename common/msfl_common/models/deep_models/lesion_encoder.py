@@ -86,7 +86,7 @@ def see_and_segment(
 
     hooks = [module.register_forward_hook(keep) for module in encoder_of(bare)]
     try:
-        logits_M1XYZ: torch.Tensor = network(images_MCXYZ)
+        logits_M1XYZ: torch.Tensor = network(images_MCXYZ)[:, :1]  # of deep supervision, the finest
     finally:
         for hook in hooks:
             hook.remove()

@@ -15,7 +15,7 @@ commands = Commands()
 
 @commands.command("cross-validate", cls=ResearchCommand, rich_help_panel=PANEL)
 def cross_validate(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study with the task classification.")],
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study, without a fold.")],
     out: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="RUN_DIR", help="Folder for the folds; resumes what is there."),
@@ -54,6 +54,7 @@ def cross_validate(
     settings = load_study_with(study, assignments or [])
     sites = virtual_sites(cohort, site or [], out, settings)
     from msfl_common.models.unused_settings import unused_settings
+    from msfl_common.system.files import quoted
     from msfl_common.system.loading import loading, says_how_to_resume
     from msfl_common.system.progress import console, warn
 
@@ -78,3 +79,6 @@ def cross_validate(
 
     render_table(results, stdout_console())
     stdout_console().print(f"report: {out / PAGE_FILE}   figures: {out / RESULTS_FILE}")
+    if settings.classification is None:
+        models = " ".join(f"--model {quoted(out / name / 'model')}" for name in plan.runs)
+        console.print(f"all folds together: msfl-client predict {models} --input BIDS --output DIR", soft_wrap=True)

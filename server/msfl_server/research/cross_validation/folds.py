@@ -23,6 +23,7 @@ from msfl_client.trainer import OnProgress
 from msfl_common.config.classification import Fold
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
+from msfl_common.config.validation import ValidationFold
 from msfl_common.errors import ConfigError, InputError, RunError
 from msfl_common.system.files import write_text
 from msfl_common.system.reading import parse_record
@@ -67,10 +68,11 @@ def check_plan(plan: FoldPlan) -> None:
         InputError: says what, and the fix.
     """
     study, settings = plan.study, plan.study.classification
-    if settings is None:
-        raise InputError(f"{study.name}: expected the task classification; a {study.task} has no folds")
-    if settings.fold is not None:
-        raise InputError("classification.fold: leave it out of the study; the command runs all folds")
+    if settings is None and plan.num_folds is None:
+        raise InputError(f"{study.name}: a segmentation holds out parts of each site's patients; give --folds")
+    if study.validation.fold is not None or (settings is not None and settings.fold is not None):
+        section = "validation" if settings is None else "classification"
+        raise InputError(f"{section}.fold: leave it out of the study; the command runs all folds")
     num_learners = len(plan.sites) - (plan.num_folds is None)
     train = f"{counted(num_learners, 'site')} train{'s' * (num_learners == 1)} in a fold"
     for section, rounds in (("segmentation", study.segmentation), ("rounds", study.rounds)):
@@ -81,7 +83,7 @@ def check_plan(plan: FoldPlan) -> None:
             f"{train}, but a harmonization needs {MIN_SITES}; "
             "use --folds, or set `harmonization: {method: none}` in study.yaml"
         )
-    if plan.num_folds is not None:
+    if plan.num_folds is not None and settings is not None:
         with site_display() as display:
             for site in plan.sites:
                 _check_rarest_class(site, study, plan.num_folds, display.on_progress)
@@ -167,7 +169,9 @@ def _run_fold(name: str, setup: RunSetup, folder: Path) -> None:
 
 
 def _with_fold(study: StudyConfig, fold: Fold) -> StudyConfig:
-    assert study.classification is not None
+    if study.classification is None:
+        of_patients = ValidationFold.model_validate(fold.model_dump(exclude={"site"}))
+        return study.model_copy(update={"validation": study.validation.model_copy(update={"fold": of_patients})})
     return study.model_copy(update={"classification": study.classification.model_copy(update={"fold": fold})})
 
 

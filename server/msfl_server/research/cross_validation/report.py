@@ -80,7 +80,7 @@ def write_page(out: Path, results: CrossValidation, study: StudyConfig) -> Path:
 
 
 def _main(results: CrossValidation) -> list[str]:
-    return [name for name in HEADLINE["classification"] if name in results.metrics]
+    return [name for names in HEADLINE.values() for name in names if name in results.metrics]
 
 
 def _kind(results: CrossValidation) -> str:

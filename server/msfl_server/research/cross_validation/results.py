@@ -4,7 +4,7 @@ A metric's mean over the folds is the plain mean of the folds that told it. Thei
 so that the variances of K folds add up, as those of sites do (`msfl_common.metrics.intervals.pool`, each fold counting
 the same). That is the variance of who is tested. The folds' models share most of their training patients, and how far
 they would vary with other ones the interval leaves out; no unbiased estimate of it exists (Bengio and Grandvalet, J
-Mach Learn Res 2004).
+Mach Learn Res 2004). Of a segmentation, who is held out validates: there is no test beside it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from msfl_common.config.base import Name
 from msfl_common.config.study import StudyConfig
+from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate, pool
 from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.secure_aggregation.layout import POOLED
@@ -101,14 +102,14 @@ class CrossValidation(_Frozen):
     kind: Literal["own-cases", "leave-one-site-out"] = Field(
         description="every site holds out its own cases, or one site is left out whole"
     )
-    outcome: str = Field(description="what is predicted: a column, or an endpoint with its settings")
+    outcome: str = Field(description="what is predicted: a column, an endpoint with its settings, or MS lesions")
     folds: tuple[FoldResult, ...] = Field(description="every fold, in order")
     metrics: dict[str, OverFolds] = Field(description="each metric over the folds")
 
 
 def fold_result(name: str, setup: RunSetup, state: RunState) -> FoldResult:
     """What a fold that has run to its end came to."""
-    left_out, test = setup.study.left_out, state.test
+    left_out, test = setup.study.left_out, _held_out(setup.study, state)
     asked = [site.name for site in setup.sites] if left_out is None else [left_out]
     if POOLED in test:
         asked = [POOLED]
@@ -118,14 +119,19 @@ def fold_result(name: str, setup: RunSetup, state: RunState) -> FoldResult:
         rounds_completed=state.round,
         sites={site: test[site].num_cases for site in asked if site in test},
         withheld=tuple(site for site in asked if site not in test),
-        metrics=_fold_metrics(state),
+        metrics=_fold_metrics(test),
     )
 
 
-def _fold_metrics(state: RunState) -> dict[str, FoldMetric]:
+def _held_out(study: StudyConfig, state: RunState) -> dict[str, ValidationMetrics]:
+    """What those held out said: test patients of a classification, validation patients of a segmentation."""
+    return state.told if study.classification is None else state.test
+
+
+def _fold_metrics(test: dict[str, ValidationMetrics]) -> dict[str, FoldMetric]:
     metrics = {}
-    for name, summary in summarise_metrics(state.test).items():
-        disclosed = {site: one.estimates[name] for site, one in state.test.items() if name in one.estimates}
+    for name, summary in summarise_metrics(test).items():
+        disclosed = {site: one.estimates[name] for site, one in test.items() if name in one.estimates}
         error = pool(disclosed, ALL_METRICS[name].spread).standard_error  # the summary does not tell it
         metrics[name] = FoldMetric(
             mean=summary.mean,
@@ -143,16 +149,15 @@ def cross_validation(study: StudyConfig, folds: Sequence[FoldResult]) -> CrossVa
     """The folds and what they say together.
 
     Args:
-        study: has a classification.
+        study: what is trained.
         folds: each of them, in order.
     """
-    assert study.classification is not None
     disclosed = {name: {fold.name: fold.metrics.get(name) for fold in folds} for name in ALL_METRICS}
     return CrossValidation(
         study=study.name,
         seed=study.seed,
         kind="own-cases" if folds[0].left_out is None else "leave-one-site-out",
-        outcome=study.classification.outcome.in_words,
+        outcome=study.classification.outcome.in_words if study.classification else "MS lesions",
         folds=tuple(folds),
         metrics={name: over_folds(name, values) for name, values in disclosed.items() if any(values.values())},
     )

@@ -13,7 +13,7 @@ from tests.commands import run_main
 from tests.server.rounds.test_classification import play
 
 from msfl_common.config.site import Policy, SiteConfig
-from msfl_common.config.study import load_study
+from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate, effective_number, wilson
 from msfl_server.cli.main import main
@@ -133,6 +133,33 @@ def test_another_study_or_other_folds_are_refused_in_the_same_folder(
         assert line in done.stderr
 
 
+@pytest.mark.slow
+def test_a_segmentation_validates_each_patient_in_one_fold(make_site, tiny_study: StudyConfig, tmp_path: Path) -> None:
+    one = tiny_study.model_copy(update={"rounds": tiny_study.rounds.model_copy(update={"num_rounds": 1})})
+    (tmp_path / "study.yaml").write_text(one.model_dump_json())
+    files = []
+    for name in ("a", "b"):
+        made = make_site(name, subjects=[f"sub-{number}" for number in range(3)])
+        files.append(tmp_path / f"{name}.yaml")
+        files[-1].write_text(
+            f"name: {name}\ndata: [{made.root}]\nstate: {tmp_path}/state-{name}\npolicy: {{min_patients: 1}}\n"
+        )
+    sites = [word for file in files for word in ("--site", file)]
+    command = ("cross-validate", tmp_path / "study.yaml", *sites, "--output", tmp_path / "out", "--folds", 3)
+    done = run_main(main, *command, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["outcome"] == "MS lesions"
+    assert [fold["sites"] for fold in document["folds"]] == [{"a": 1, "b": 1}] * 3
+    means = [fold["metrics"]["dsc"]["mean"] for fold in document["folds"]]
+    assert document["metrics"]["dsc"]["mean"] == pytest.approx(sum(means) / 3)
+    page = (tmp_path / "out" / PAGE_FILE).read_text()
+    assert "MS lesions" in page
+    again = run_main(main, *command)
+    models = " ".join(f"--model {tmp_path}/out/fold-{number}/model" for number in (1, 2, 3))
+    assert f"msfl-client predict {models}" in " ".join(again.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("edit", "arguments", "line"),
     [
@@ -144,7 +171,8 @@ def test_another_study_or_other_folds_are_refused_in_the_same_folder(
         ("", ("--leave-one-site-out",), "1 site trains in a fold, but rounds.quorum is 2; lower it"),
         ("harmonization: {method: combat}\n", ("--folds", 2), "2 sites train in a fold, but a harmonization needs 3"),
         ("fold: {site: a}", ("--folds", 2), "classification.fold: leave it out of the study"),
-        ("segmentation alone", ("--folds", 2), "expected the task classification; a lesion-segmentation has no folds"),
+        ("lesions", ("--leave-one-site-out",), "a segmentation holds out parts of each site's patients; give --folds"),
+        ("fold: {number: 1, of: 2}", ("--folds", 2), "validation.fold: leave it out of the study"),
     ],
 )
 def test_what_cannot_be_cross_validated_is_one_line_and_exit_2(
@@ -152,7 +180,8 @@ def test_what_cannot_be_cross_validated_is_one_line_and_exit_2(
 ) -> None:
     text = {
         "fold: {site: a}": STUDY.replace("  model:", "  fold: {site: a}\n  model:"),
-        "segmentation alone": "name: lesions\n",
+        "lesions": "name: lesions\n",
+        "fold: {number: 1, of: 2}": "name: lesions\nvalidation: {fold: {number: 1, of: 2}}\n",
     }.get(edit, STUDY + edit)
     (tmp_path / "study.yaml").write_text(text)
     done = cross_validate(base, tmp_path / "out", *arguments, study=tmp_path / "study.yaml")

@@ -1,0 +1,1 @@
+"""Segmentation: what its training loop costs, and how soon it is good."""
