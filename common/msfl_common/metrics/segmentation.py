@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -70,6 +70,7 @@ class MaskPair:
     prediction_DHW: Mask
     truth_DHW: Mask
     spacing_mm: Spacing
+    _kept: dict[Any, dict[str, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def num_predicted(self) -> int:
@@ -101,12 +102,11 @@ class MaskPair:
         """See `surface_scores`."""
         return surface_scores(self.prediction_DHW, self.truth_DHW, self.spacing_mm)
 
-    @cached_property
-    def new_lesions(self) -> dict[str, float]:
-        """See `new_lesions.new_lesion_scores`."""
-        from msfl_common.metrics.new_lesions import new_lesion_scores  # which is made of this module's
-
-        return new_lesion_scores(self)
+    def once(self, scores_of: Callable[[MaskPair], dict[str, float]]) -> dict[str, float]:
+        """What another module's function makes of the two, computed once."""
+        if scores_of not in self._kept:
+            self._kept[scores_of] = scores_of(self)
+        return self._kept[scores_of]
 
 
 @dataclass(frozen=True, kw_only=True)
