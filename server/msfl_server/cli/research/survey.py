@@ -28,8 +28,8 @@ def survey(
 ) -> None:
     """Ask a study's sites how many patients they have: contrasts, masks, visits, histograms of age, EDSS, lesion load.
 
-    A site answers where its policy.allow names survey. Of a study's folder, survey.json and survey.html are
-    left in it.
+    And of voxels, sizes and brightness of lesions, which `plan` derives a network from. A site answers where its
+    policy.allow names survey. Of a study's folder, survey.json and survey.html are left in it.
     """
     from msfl_common.errors import InputError
     from msfl_common.system.progress import stdout_console
