@@ -118,7 +118,7 @@ def _metric(name: str, title: str, unit: str = "", headline: str = "", **more: f
         higher_is_better=not is_count,
         lower=0.0,
         upper=math.inf if is_count else 1.0,
-        measure=lambda pair: pair.new_lesions[name],
+        measure=lambda pair: pair.once(new_lesion_scores)[name],
         headline=headline,
         fewest=100 if is_count else 5,  # as skewed as a difference of volumes
         of_what_is_found=name == "new_lesion_ppv",

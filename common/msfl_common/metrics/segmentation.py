@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -58,11 +58,13 @@ class MaskPair:
         prediction_DHW: the predicted lesion mask.
         truth_DHW: the manual one, on the same grid.
         spacing_mm: voxel size along D, H and W.
+        found: see `once`.
     """
 
     prediction_DHW: Mask
     truth_DHW: Mask
     spacing_mm: Spacing
+    found: dict[Callable[[MaskPair], dict[str, float]], dict[str, float]] = field(default_factory=dict)
 
     @cached_property
     def num_predicted(self) -> int:
@@ -94,12 +96,11 @@ class MaskPair:
         """See `surface_scores`."""
         return surface_scores(self.prediction_DHW, self.truth_DHW, self.spacing_mm)
 
-    @cached_property
-    def new_lesions(self) -> dict[str, float]:
-        """See `new_lesions.new_lesion_scores`."""
-        from msfl_common.metrics.new_lesions import new_lesion_scores  # which is made of this module's
-
-        return new_lesion_scores(self)
+    def once(self, scores: Callable[[MaskPair], dict[str, float]]) -> dict[str, float]:
+        """What another module's function finds of the pair, computed once."""
+        if scores not in self.found:
+            self.found[scores] = scores(self)
+        return self.found[scores]
 
 
 @dataclass(frozen=True, kw_only=True)
