@@ -44,6 +44,7 @@ STANDARD = {"--help", "-h", "--quiet", "-q", "--verbose", "-v", "--debug", "--js
 # What each option means, in both programs.
 MEANINGS = {
     "--confirm": "the words of a roster that a person confirms",
+    "--active": "how many patients change in a year",
     "--attack": "what attacked sites do",
     "--attacked": "which sites are attacked",
     "--authority": "whose models are taken, by certificate or fingerprint",
@@ -123,7 +124,7 @@ MEANINGS = {
     "--yes": "not being asked",
 }
 PLACES = {
-    "BIDS", "COHORT_DIR", "DICOM", "KEY_FILE", "KIT.zip", "NAME", "RUN_DIR", "SITE.yaml", "SITE_DIR", "SITE_NAME",
+    "BIDS", "COHORT_DIR", "DICOM", "KEY_FILE", "KIT.zip", "MODEL_DIR", "NAME", "RUN_DIR", "SITE.yaml", "SITE_DIR", "SITE_NAME",
     "STUDY", "STUDY.yaml", "STUDY.yaml|RUN_DIR", "STUDY_DIR", "STUDY_NAME", "TABLE.tsv",
 }  # fmt: skip
 

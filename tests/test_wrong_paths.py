@@ -20,6 +20,7 @@ from msfl_client.site.folder import init_site
 from msfl_common.config.site import load_site
 from msfl_common.config.study import StudyConfig, Training
 from msfl_common.messages.records import ModelUpdate
+from msfl_common.models.evaluated_model import evaluation_of
 from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.networks.registry import UNet
@@ -97,6 +98,9 @@ SERVER = (
     "simulate study.yaml --cohort cohort --output FILL",
     "simulate --resume ENTER",
     "simulate study.yaml --cohort cohort --output new --start-from READ",
+    "simulate measured.yaml --cohort cohort --output new --model ENTER",
+    "evaluation ENTER",
+    "evaluation model --output WRITE",
     "simulate READ --cohort cohort --dry-run",
     "simulate study.yaml --cohort ENTER --dry-run",
     "simulate study.yaml --site READ --dry-run",
@@ -200,6 +204,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(
         world / "model", segmentation, starting_weights(segmentation), Provenance(rounds_completed=1, sites={"a": 5})
     )
+    (world / "measured.yaml").write_text(evaluation_of(world / "model", "pilot").model_dump_json(exclude_defaults=True))
     return world
 
 

@@ -37,7 +37,7 @@ from msfl_common.models.weights import Weights
 from msfl_common.system.devices import cap_memory, free_memory, pick_devices
 from msfl_common.system.memory import freed_memory_kept
 
-MOST_SITES = 64  # of a simulation, whose contexts are kept in one process
+MOST_SITES = 64  # of a simulation, whose contexts are kept in one process; fewer where rounds ask fewer
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class OpenContexts:
     """
 
     def __init__(self) -> None:
+        self.most = MOST_SITES
         self._open: OrderedDict[Path, tuple[object, SiteContext]] = OrderedDict()
 
     def __call__(
@@ -90,7 +91,7 @@ class OpenContexts:
         found = self._open.get(site.state)
         if found is None or found[0] != key:
             found = None
-            if self._open.pop(site.state, None) is not None or len(self._open) >= MOST_SITES:
+            if self._open.pop(site.state, None) is not None or len(self._open) >= self.most:
                 self._make_room()
             found = self._open[site.state] = (key, build_context(site, study, on_progress, stage, model))
         self._open.move_to_end(site.state)
@@ -101,7 +102,7 @@ class OpenContexts:
         self._open.clear()
 
     def _make_room(self) -> None:
-        while len(self._open) >= MOST_SITES:
+        while len(self._open) >= self.most:
             self._open.popitem(last=False)
         gc.collect()  # networks and their optimisers refer to each other
         if torch.cuda.is_available():

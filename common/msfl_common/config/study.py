@@ -29,6 +29,8 @@ from msfl_common.config.inputs import Inputs as Inputs
 from msfl_common.config.inputs import check_visits, with_visits_of_task
 from msfl_common.config.masked_study import check_masked
 from msfl_common.config.patch_bounds import check_windows
+from msfl_common.config.rounds import Rounds as Rounds
+from msfl_common.config.rounds import check_sampled
 from msfl_common.config.secrets import refuse_variables
 from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.config.strategy_choice import check_strategy, check_weighting, suits_features
@@ -40,43 +42,8 @@ from msfl_common.networks.registry import Network, UNet
 from msfl_common.strategies import AnyStrategy
 from msfl_common.strategies.declared import check_fits
 from msfl_common.strategies.fedavg import FedAvg
-from msfl_common.system.checked_numbers import MOST_CASES
 from msfl_common.system.reading import MOST_SETTINGS, parse_json, read_yaml
 from msfl_common.system.setting_faults import describe_faults
-
-
-class Rounds(Frozen):
-    """How rounds go, and when one counts."""
-
-    num_rounds: int = Field(10, ge=1, le=100_000, description="rounds in the study")
-    quorum: int = Field(2, ge=1, le=10_000, description="sites that must answer for a round to count")
-    deadline_s: float = Field(3600.0, gt=0, description="seconds a round waits for its slowest site")
-    patience_s: float = Field(
-        300.0, gt=0, description="seconds a round waits for a site that is offline, before it continues without it"
-    )
-    max_cases: int = Field(
-        10_000, ge=1, le=MOST_CASES, description="most training cases of a site; one that says more is refused"
-    )
-    max_share: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="largest share of a site in an average, or of its trees, however many cases it says it has; sums "
-        "count each case once",
-    )
-    weighting: Literal["cases", "equal", "inverse-variance"] = Field(
-        "cases",
-        description="what a site counts for in a mean: its training cases; the same as any other; or 1 / the squared "
-        "standard error of its last Dice or AUROC, at most 4 times as much as the usual site; by cases in a round "
-        "where a site has told none",
-        exclude_if=lambda value: value == "cases",
-    )
-    suspend_after: int = Field(
-        3,
-        ge=1,
-        description="a site whose answers are refused in so many rounds in a row is not asked for as many, then for "
-        "twice as many, and so on",
-    )
 
 
 class Harmonization(Frozen):
@@ -247,6 +214,13 @@ class StudyConfig(Frozen):
         if self.secure_aggregation.method == "masks":
             rounds = [self.rounds, self.segmentation] if self.segmentation else [self.rounds]
             check_masked(self.strategy, self._model(), rounds, self.left_out)
+        return self
+
+    @model_validator(mode="after")
+    def _can_sample_its_sites(self) -> Self:
+        rounds = {"rounds": self.rounds} | ({"segmentation": self.segmentation} if self.segmentation else {})
+        masked, harmonized = self.secure_aggregation.method == "masks", bool(self._harmonized())
+        check_sampled(rounds, self._model(), masked, harmonized, self.validation.best_by)
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ Legend: K classes, P inputs or features, Q columns of the covariates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,24 +21,20 @@ from msfl_common.feature_models import Phase, Settings, contribution_like, model
 from msfl_common.feature_models.raw_sums import about_means, about_zero
 from msfl_common.harmonization import Floats, Moments, Residuals, column_names
 from msfl_common.messages.metrics_layout import metrics_layout as metrics_layout
+from msfl_common.messages.network_layout import NUM_FIGURES, SECONDS_AT, mean_figures
+from msfl_common.messages.network_layout import network_layout as network_layout
 from msfl_common.messages.records import ModelUpdate
-from msfl_common.models.weights import STATISTICS, Weights, expect_finite
+from msfl_common.models.weights import Weights, expect_finite
 from msfl_common.secure_aggregation.layout import POOLED as POOLED
 from msfl_common.secure_aggregation.layout import Layout as Layout
 from msfl_common.secure_aggregation.layout import sum_of as sum_of
-from msfl_common.secure_aggregation.ring import SUMS, UPDATES, Ring, Words
-from msfl_common.strategies.base import Strategy
+from msfl_common.secure_aggregation.ring import SUMS, Ring, Words
 from msfl_common.strategies.fedavg import FedAvg
-from msfl_common.strategies.sets import flat_name, flattened, likes
+from msfl_common.strategies.sets import flat_name
 from msfl_common.system.checked_arrays import check_scatter
-from msfl_common.system.checked_numbers import MOST_LOSS, MOST_SECONDS, number_within, whole_number
+from msfl_common.system.checked_numbers import whole_number
 
-# Counts, seconds and running statistics may be large, and need no more than 19 bits behind the point.
-_COARSE = 2.0**-10
 _SYMMETRIC = ("covariance", "curvature", "scatter")
-_NUM_FIGURES = 4  # cases, cases times loss, seconds, and a 1 for each site, at the end of an update
-_SECONDS_AT = -2
-_PIECE = 2**16  # values of an update that are added at a time
 
 
 def update_layout(study: StudyConfig, request: Weights) -> Layout[ModelUpdate]:
@@ -58,11 +54,6 @@ def update_layout(study: StudyConfig, request: Weights) -> Layout[ModelUpdate]:
     sent = tuple(flat_name(of, "") for of in strategy.sends)
     before = {name: value for name, value in request.items() if not name.startswith(sent)} if sent else request
     return network_layout(strategy, before)
-
-
-def network_layout(strategy: Strategy, before: Weights) -> NetworkLayout:
-    """Updates of a network that had the shared weights `before`."""
-    return NetworkLayout(before, flattened(before, likes(strategy.answered_sets(before))))
 
 
 def feature_layout(settings: Settings, state: Weights) -> Layout[ModelUpdate]:
@@ -90,97 +81,17 @@ def residuals_layout(settings: Harmonization) -> Layout[Residuals]:
 
 
 @dataclass(frozen=True)
-class NetworkLayout(Layout[ModelUpdate]):
-    """A network: cases times the way from the weights that were sent, and cases times each set beside them.
-
-    Attributes:
-        before: the weights that were sent.
-        like: names and shapes of an update.
-    """
-
-    before: Weights
-    like: Weights
-    ring: Ring = UPDATES
-    seconds_at: ClassVar[int | None] = _SECONDS_AT
-
-    @property
-    def length(self) -> int:  # type: ignore[override]
-        """See `Layout`."""
-        return sum(value.size for value in self.like.values()) + _NUM_FIGURES
-
-    def encode(self, value: ModelUpdate, num_sites: int) -> Words:
-        """See `Layout`."""
-        figures = (value.num_cases, value.train_loss, value.seconds)
-        return self.total([(value.weights.__getitem__, figures)], num_sites)
-
-    def total(
-        self, updates: Iterable[tuple[Callable[[str], NDArray[np.float32]], tuple[int, float, float]]], num_sites: int
-    ) -> Words:
-        """The sum of updates of which no more than a piece is in memory at a time.
-
-        Whole numbers below 2^53 are exact in float64, and those of the ring are below 2^47; pieces stay in the cache.
-
-        Args:
-            updates: of each, what gives an array of it by its name; and its cases, loss and seconds.
-            num_sites: see `Layout.encode`.
-
-        Raises:
-            UpdateError: a number lies out of the ring's range.
-        """
-        one, total, piece = float(2**self.ring.fraction_bits), np.zeros(self.length), np.empty(_PIECE)
-        limit = self.ring.bound(num_sites) * one
-        for array, (num_cases, loss, seconds) in updates:
-            start = 0
-            for name, like in self.like.items():
-                values, before = array(name).reshape(-1), self.before.get(name)
-                for low in range(0, like.size, _PIECE):
-                    ways = piece[: min(_PIECE, like.size - low)]
-                    ways[:] = values[low : low + _PIECE]
-                    if before is not None:
-                        ways -= before.reshape(-1)[low : low + _PIECE]
-                    ways *= num_cases * _scale(name) * one
-                    if not (ways.max() < limit and ways.min() > -limit):
-                        raise UpdateError(f"{name}, times cases: expected values below {self.ring.bound(num_sites):g}")
-                    total[start + low : start + low + len(ways)] += np.rint(ways, out=ways)
-                start += like.size
-            last = np.array([num_cases, num_cases * loss, seconds, 1]) * _COARSE * one
-            if not (np.abs(last) < limit).all():
-                raise UpdateError(f"cases, loss or seconds: expected values below {self.ring.bound(num_sites):g}")
-            total[start:] += np.rint(last)
-        return total.astype(np.int64).view(np.uint64).reshape(1, -1)
-
-    def decode(self, total: Words) -> ModelUpdate:
-        """See `Layout`."""
-        figures = self.ring.decode(total[:, -_NUM_FIGURES:]) / _COARSE
-        num_cases, loss, seconds = _figures(figures)
-        weights, start = {}, 0
-        for name, like in self.like.items():
-            values = self.ring.decode(total[:, start : start + like.size])
-            values /= num_cases * _scale(name)
-            if name in self.before:
-                values += self.before[name].reshape(-1)
-            weights[name] = values.astype(like.dtype).reshape(like.shape)
-            start += like.size
-        expect_finite(weights)
-        return ModelUpdate(weights, num_cases, loss, seconds)
-
-
-def _scale(name: str) -> float:
-    return _COARSE if name.endswith(STATISTICS) else 1.0
-
-
-@dataclass(frozen=True)
 class _FeaturesLayout(Layout[ModelUpdate]):
     """A model of features; `like` says names and shapes of an answer."""
 
     like: Weights
     ring: Ring = SUMS
-    seconds_at: ClassVar[int | None] = _SECONDS_AT
+    seconds_at: ClassVar[int | None] = SECONDS_AT
 
     @property
     def length(self) -> int:  # type: ignore[override]
         """See `Layout`."""
-        return _num_values(self.like) + _NUM_FIGURES
+        return _num_values(self.like) + NUM_FIGURES
 
 
 @dataclass(frozen=True)
@@ -199,7 +110,7 @@ class _FitLayout(_FeaturesLayout):
     def decode(self, total: Words) -> ModelUpdate:
         """See `Layout`."""
         values = self.ring.decode(total)
-        num_cases, loss, seconds = _figures(values[-_NUM_FIGURES:])
+        num_cases, loss, seconds = mean_figures(values[-NUM_FIGURES:])
         weights: Weights = _shaped(values, self.like)
         if self.before is not None:
             weights = {name: self.before[name] + array / num_cases for name, array in weights.items()}
@@ -220,7 +131,7 @@ class _FirstSumsLayout(_FeaturesLayout):
     def decode(self, total: Words) -> ModelUpdate:
         """See `Layout`."""
         whole = np.array(self.ring.to_whole(total), dtype=object)
-        num_cases, loss, seconds = _figures(self._values(whole[-_NUM_FIGURES:]))
+        num_cases, loss, seconds = mean_figures(self._values(whole[-NUM_FIGURES:]))
         sums = about_means(_shaped(whole, self.like), self._one)
         return ModelUpdate({name: self._values(value) for name, value in sums.items()}, num_cases, loss, seconds)
 
@@ -290,13 +201,6 @@ class _ResidualsLayout(Layout[Residuals]):
         if (squares_P < 0).any():
             raise UpdateError("squares: expected no negative sum of squares")
         return Residuals(num_cases, intercepts_P, squares_P, num_scanners)
-
-
-def _figures(values: Sequence[float] | Floats) -> tuple[int, float, float]:
-    """Cases of all sites, and their mean loss and seconds."""
-    num_cases, num_sites = whole_number("cases", float(values[0])), whole_number("sites", float(values[3]))
-    loss = number_within("train_loss", float(values[1]) / num_cases, -MOST_LOSS, MOST_LOSS)
-    return num_cases, loss, number_within("seconds", float(values[2]) / num_sites, 0.0, MOST_SECONDS)
 
 
 def _counts(values: Floats) -> tuple[int, int]:

@@ -10,7 +10,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from msfl_common.errors import UpdateError
-from msfl_common.messages.layouts import POOLED, network_layout
+from msfl_common.messages.layouts import POOLED
+from msfl_common.messages.network_layout import FlatUpdate, network_layout
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import Weights, expect_finite
 from msfl_common.secure_aggregation.ring import Words
@@ -161,7 +162,10 @@ class Averaging:
 
     def _summed(self, weights: Weights, updates: Mapping[str, StoredUpdate]) -> ModelUpdate:
         layout = network_layout(self.strategy, weights)
-        each = ((one.stored, (one.num_cases, one.train_loss, one.seconds)) for one in updates.values())
+        each = (
+            FlatUpdate(one.values(), (one.num_cases, one.train_loss, one.seconds), max(one.moved))
+            for one in updates.values()
+        )
         return layout.decode(layout.total(each, len(updates)))
 
     def _of_sum(self, weights: Weights, sets: Sets, update: ModelUpdate) -> Combined:

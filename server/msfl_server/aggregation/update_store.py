@@ -32,7 +32,7 @@ class StoredUpdate:
 
     Attributes:
         places: of each array, the position of its first value, and its shape.
-        moved: how far it goes.
+        moved: how far it goes; infinitely where that was not looked at.
         weight: what it counts for in a mean, where that is not its cases.
     """
 
@@ -42,7 +42,7 @@ class StoredUpdate:
     train_loss: float
     seconds: float
     places: Mapping[str, tuple[int, tuple[int, ...]]] = field(repr=False)
-    moved: Moved = (0.0, 0.0)
+    moved: Moved = (math.inf, math.inf)
     weight: float | None = None
 
     def array(self, name: str, of: str = WEIGHTS) -> NDArray[Any]:
@@ -55,6 +55,10 @@ class StoredUpdate:
         if not math.prod(shape):
             return np.empty(shape, self.dtype)
         return np.memmap(self.file, self.dtype, "c", offset=self.dtype.itemsize * start, shape=shape)
+
+    def values(self) -> NDArray[Any]:
+        """All arrays, one after the other, read as those of `stored` are."""
+        return np.asarray(np.memmap(self.file, self.dtype, "c"))
 
     def load(self, like: Weights) -> Weights:
         """All of them; `like` is what they were checked against."""

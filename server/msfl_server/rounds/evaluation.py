@@ -27,8 +27,9 @@ from msfl_server.rounds.failures import meaning_of
 from msfl_server.rounds.final_model import MODEL_FOLDER
 from msfl_server.rounds.harmonization import Harmonizer, load_reference, save_reference
 from msfl_server.rounds.listener import Listener
-from msfl_server.rounds.loop import share_reference, validate_round
+from msfl_server.rounds.loop import share_reference
 from msfl_server.rounds.mask_roster import open_masks
+from msfl_server.rounds.measuring import validate_round
 from msfl_server.rounds.one_round import OneRound, busy
 from msfl_server.rounds.roster import Roster, meet_sites
 from msfl_server.rounds.stage import StageRun

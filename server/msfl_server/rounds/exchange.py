@@ -252,6 +252,12 @@ def received_by(grid: Grid) -> Received | None:
     return received
 
 
+def names_of(grid: Grid, online: Mapping[int, Presence] | None) -> dict[int, str]:
+    """By node, the site's name where it is known before the site says it: of its key, or of a simulation's nodes."""
+    told: Mapping[int, str] = getattr(grid, "site_names", {})
+    return {node: here.site for node, here in online.items()} if online is not None else dict(told)
+
+
 def presence(grid: Grid) -> dict[int, Presence] | None:
     """The nodes that are online; None on one machine, where sites do not come and go."""
     who = getattr(grid, "presence", None)

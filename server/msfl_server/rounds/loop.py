@@ -9,14 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 from msfl_common.config.stages import Stage, chosen_by, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RunError
 from msfl_common.harmonization import Reference
-from msfl_common.messages.records import RoundTask, ValidationMetrics, pack_task
+from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.models.model_signature import ModelSigner
 from msfl_common.models.weights import Weights
 from msfl_common.privacy_accounting import tells_loss
@@ -30,8 +29,8 @@ from msfl_server.results.received import Received
 from msfl_server.results.summary import RoundSummary, SiteFailure, UpdateSummary
 from msfl_server.rounds.best_round import best_after, handed_out, has_waited
 from msfl_server.rounds.checkpoint import BestRound, Checkpoint, RunState, load_checkpoint, save_checkpoint
-from msfl_server.rounds.exchange import Grid, Question, ask
-from msfl_server.rounds.failures import BAD_METRICS, BAD_UPDATE, NO_ANSWER, NOT_ONLINE, WENT_OFFLINE, meaning_of
+from msfl_server.rounds.exchange import Grid
+from msfl_server.rounds.failures import BAD_UPDATE, NO_ANSWER, NOT_ONLINE, WENT_OFFLINE, meaning_of
 from msfl_server.rounds.final_model import save_models
 from msfl_server.rounds.gathering import gather_sum, gather_updates
 from msfl_server.rounds.harmonization import Harmonizer, load_reference, save_reference
@@ -39,11 +38,11 @@ from msfl_server.rounds.harmonization_sums import learn_from_sums
 from msfl_server.rounds.listener import Listener as Listener
 from msfl_server.rounds.local_baselines import ask_baselines
 from msfl_server.rounds.mask_roster import Masks, open_masks
-from msfl_server.rounds.metrics import read_metrics, usable_metrics
-from msfl_server.rounds.one_round import OneRound, asked_to, at_step, busy, step_of
-from msfl_server.rounds.pooled_metrics import pooled_metrics
+from msfl_server.rounds.measuring import Others, measure_others, validate_round
+from msfl_server.rounds.one_round import OneRound, asked_to, at_step, busy
 from msfl_server.rounds.rollback import collapsed, diverged, last_good
 from msfl_server.rounds.roster import Roster, meet_sites
+from msfl_server.rounds.sampling import awaited
 from msfl_server.rounds.stage import Segmentation
 from msfl_server.rounds.sum_store import drop_sums
 from msfl_server.rounds.suspension import suspended
@@ -92,17 +91,19 @@ def run_rounds(
     before_s = checkpoint.state.total_s
     run_id = listener.on_start(checkpoint.state)
     vars(grid)["received"] = Received(out)  # as a deployed grid's notary: who counts what comes
-    roster = Roster(expected=tuple(expected), invited=tuple(expected))
+    roster = Roster(
+        expected=awaited(study, expected, checkpoint.state.history),
+        invited=tuple(expected),
+        lesions=segmentation.weights if segmentation else None,
+    )
     reference = load_reference(out, study.harmonization)
-    if checkpoint.state.history:
-        roster.expected = checkpoint.state.history[-1].sites_ok
     masks = open_masks(grid, study, out, stage, roster, listener)
     for number in range(checkpoint.state.round + 1, study.rounds.num_rounds + 1):
         if strategy.is_finished(checkpoint.weights) or has_waited(study, checkpoint.state.best):
             break
         task = RoundTask(whole, number, stage=stage)
         roster.suspended = suspended(checkpoint.state.history, study.rounds.suspend_after)
-        meet_sites(grid, task, roster, listener, segmentation.weights if segmentation else None)
+        meet_sites(grid, task, roster, listener)
         if study.harmonization.method != "none":
             harmonizer = Harmonizer(grid, study, number, listener.on_wait, roster.told)
             reference = share_reference(harmonizer, reference, out, roster, masks)
@@ -115,7 +116,7 @@ def run_rounds(
         drop_trained(out)
         drop_sums(out)
         run_id = listener.on_round(checkpoint.state) or run_id
-        roster.expected = checkpoint.state.history[-1].sites_ok
+        roster.expected = awaited(study, expected, checkpoint.state.history)
     if study.baselines.local:  # the final stage's alone
         weights = handed_out(out, study, checkpoint.state.best, checkpoint.state.round, checkpoint.weights)
         last = RoundTask(whole, checkpoint.state.round, stage=stage)
@@ -213,7 +214,7 @@ def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
     set_back = last_good(this.out, before, study) if trained.is_set_back else None
     validation: Mapping[str, ValidationMetrics] = {}
     test: Mapping[str, ValidationMetrics] = {}
-    threshold, best = None, before.state.best
+    threshold, best, others = None, before.state.best, Others()
     ends = number == study.rounds.num_rounds or strategy.is_finished(combined.weights)
     if number % study.validation.every_rounds == 0 or ends:
         # A site given up in training is not waited for a second time.
@@ -231,11 +232,15 @@ def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
             set_back = last_good(this.out, before, study)
         best = best_after(study, best, number, validation, set_back is not None)
         is_last = ends or has_waited(study, best)
+        if is_last and this.roster.sampled is not None:
+            others = measure_others(this, task, None if set_back else combined.weights, given_up)
+            asked |= others.present
         if is_last and (study.classification is not None or chosen_by(study) is not None):
             save_record(this.out, trained.model_copy(update={"validation": dict(validation), "failures": failures}))
             test, threshold, more = _test(this, asked, set_back or combined, validation, best)
             failures = (*failures, *more)
     validated_s = sum(busy(this.grid, [told.seconds for told in split.values()]) for split in (validation, test))
+    validation, failures = {**validation, **others.validation}, (*failures, *others.failures)
     metrics = summarise_metrics(validation)
     record = RoundSummary(
         round=number,
@@ -246,7 +251,7 @@ def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
         },
         sites_ok=trained.sites_ok,
         sites_failed=tuple(sorted(failures, key=lambda failure: (failure.site, failure.code))),
-        seconds=trained.seconds + time.monotonic() - started,
+        seconds=trained.seconds + time.monotonic() - started - others.seconds,
         set_back_to=set_back.state.round if set_back else None,
         is_best=best is not None and best.round == number,
         updates=trained.updates,
@@ -291,28 +296,6 @@ def _test(
     weights = handed_out(this.out, study, best, task.round, kept.weights)
     test, failures = validate_round(this, task, weights, asked_to("test", study, asked))
     return test, threshold, failures
-
-
-def validate_round(
-    this: OneRound, task: RoundTask, weights: Weights, present: Mapping[int, str]
-) -> tuple[dict[str, ValidationMetrics], tuple[SiteFailure, ...]]:
-    """Each site's aggregate metrics of the averaged weights, or those of all under masks.
-
-    A site with too few cases reports none.
-    """
-    if this.masks is not None:
-        return pooled_metrics(this, this.masks, task, weights, present)
-    question = Question(
-        "evaluate",
-        lambda: pack_task(task, weights),
-        lambda site, content: read_metrics(task.settings, site, content, this.roster.told),
-        BAD_METRICS,
-    )
-    step = step_of(task)
-    on_wait = partial(this.listener.on_wait, task.round, step)
-    answers = ask(this.grid, present, question, task.round, task.settings.rounds, on_wait)
-    usable, failures = usable_metrics({present[node]: metrics for node, metrics in answers.replies.items()})
-    return usable, at_step(step, (*answers.failures, *failures))
 
 
 def _expect_fits(study: StudyConfig, number: int, asked: Collection[str], failures: Iterable[SiteFailure]) -> None:

@@ -6,6 +6,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ def measure() -> list[Figure]:
         updates: dict[str, StoredUpdate] = {}
         for number in range(NUM_SITES):
             weights = {name: value + np.float32(1e-3 * number) for name, value in before.items()}
-            updates[f"site-{number:03d}"] = store.keep(f"site-{number:03d}", ModelUpdate(weights, 10, 0.5, 1.0))
+            name, update = f"site-{number:03d}", ModelUpdate(weights, 10, 0.5, 1.0)
+            updates[name] = replace(store.keep(name, update), moved=Averaging(FedAvg()).check(before, update))
 
         def read_and_add() -> None:
             total = np.zeros(size, np.float32)

@@ -9,8 +9,10 @@ from msfl_common.config.study import Harmonization, StudyConfig
 from msfl_common.errors import UpdateError
 from msfl_common.harmonization import Moments, Residuals
 from msfl_common.messages.layouts import Layout, moments_layout, residuals_layout, sum_of, update_layout
+from msfl_common.messages.network_layout import FlatUpdate, network_layout
 from msfl_common.messages.records import ModelUpdate
 from msfl_common.models.weights import Weights
+from msfl_common.strategies.fedavg import FedAvg
 
 RNG = np.random.default_rng(5)
 STUDY = StudyConfig(name="net")
@@ -106,3 +108,20 @@ def test_sums_that_no_cases_give_are_refused() -> None:
     second = residuals_layout(HARMONIZATION)
     with pytest.raises(UpdateError, match="negative sum of squares"):
         second.decode(second.encode(Residuals(9, np.zeros(2), -np.ones(2), 2), 3))
+
+
+def test_many_updates_added_at_a_time_are_the_sum_of_each_alone() -> None:
+    before = {"conv": RNG.normal(size=(70, 500)).astype(np.float32), **BEFORE}
+    layout = network_layout(FedAvg(), before)
+    given = [
+        ModelUpdate({n: v + RNG.normal(0, 0.1, v.shape).astype(np.float32) for n, v in before.items()}, 3 + n, 1.0, 1.0)
+        for n in range(19)
+    ]
+    flat = [np.concatenate([value.ravel() for value in one.weights.values()]) for one in given]
+    for reach in (1.0, np.inf):  # bounds that are known, and that have to be looked for
+        each = (FlatUpdate(values, (one.num_cases, 1.0, 1.0), reach) for one, values in zip(given, flat, strict=True))
+        np.testing.assert_array_equal(layout.total(each, 30), sum_of(layout, given, 30))
+    flat[18][70 * 500 + 3] += 1e6
+    each = (FlatUpdate(values, (one.num_cases, 1.0, 1.0)) for one, values in zip(given, flat, strict=True))
+    with pytest.raises(UpdateError, match=r"conv\.weight, times cases"):
+        layout.total(each, 30)

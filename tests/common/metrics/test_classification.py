@@ -27,6 +27,7 @@ from msfl_common.metrics.new_lesions import NEW_LESION_METRICS, NEW_LESION_NATIV
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE, TASK_METRICS
 from msfl_common.metrics.scored import Scores, confusion_matrix, predict_classes
 from msfl_common.metrics.segmentation import METRICS, NATIVE_METRICS
+from msfl_common.metrics.strata import strata_of
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -352,9 +353,11 @@ def test_the_registry_knows_every_metric_once() -> None:
     assert list(ALL_METRICS) == [
         *METRICS,
         *NATIVE_METRICS,
+        *strata_of("lesion-segmentation", METRICS),
         *NEW_LESION_METRICS,
         *NEW_LESION_NATIVE_METRICS,
         *CLASSIFICATION_METRICS,
+        *strata_of("classification", CLASSIFICATION_METRICS),
     ]
     assert set(threshold_metrics()) < set(CLASSIFICATION_METRICS)
     for task, names in HEADLINE.items():

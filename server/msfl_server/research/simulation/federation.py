@@ -8,15 +8,17 @@ from typing import Literal
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import ServerApp
+from flwr.serverapp import Grid, ServerApp
 
 from msfl_client.rounds.app import build_app as build_client_app
+from msfl_client.rounds.site_context import MOST_SITES, open_context
 from msfl_client.trainer import OnProgress
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError, RunError
 from msfl_server.research.simulation.grid import Answer, InProcessGrid
 from msfl_server.rounds.app import RunSettings, build_app
 from msfl_server.rounds.loop import Listener
+from msfl_server.rounds.sampling import num_sampled
 from msfl_server.rounds.stage import StageRun
 
 Backend = Literal["inprocess", "ray"]
@@ -49,13 +51,14 @@ def simulate(
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # it prints every message; the rounds are shown
     server_app = build_app(lambda _: RunSettings(stage_run, listener))
     site_list = tuple(sites)
+    num_asked = num_sampled(stage_run.settings, len(site_list))
     if backend == "ray":
-        _run_on_ray(server_app, site_list)
+        _run_on_ray(server_app, site_list, num_asked)
         return
-    client_app = build_client_app(lambda context: _site_at(site_list, context), on_progress, is_simulated=True)
+    client_app = _client_app(site_list, num_asked, on_progress)
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
     answer: Answer = client_app if tamper is None else _tampered(client_app, site_list, tamper)
-    server_app(InProcessGrid(answer, len(site_list)), context)
+    server_app(InProcessGrid(answer, len(site_list), [site.name for site in site_list]), context)
 
 
 def _tampered(client_app: ClientApp, sites: tuple[SiteConfig, ...], tamper: Tamper) -> Answer:
@@ -69,7 +72,30 @@ def _tampered(client_app: ClientApp, sites: tuple[SiteConfig, ...], tamper: Tamp
     return answer
 
 
-def _run_on_ray(server_app: ServerApp, sites: tuple[SiteConfig, ...]) -> None:
+def _client_app(sites: tuple[SiteConfig, ...], most_open: int, on_progress: OnProgress = lambda *_: None) -> ClientApp:
+    """The app of all sites, whose process keeps so many contexts open between requests."""
+
+    def site_of(context: Context) -> SiteConfig:
+        open_context.most = min(most_open, MOST_SITES)
+        return _site_at(sites, context)
+
+    return build_client_app(site_of, on_progress, is_simulated=True)
+
+
+def _named(server_app: ServerApp, names: Sequence[str]) -> ServerApp:
+    """The app, whose grid says which site each node is: Flower registers them in the order of their partitions."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        in_order = sorted(grid.get_nodes(), key=lambda node: node.registered_at)
+        vars(grid)["site_names"] = dict(zip((node.node_id for node in in_order), names, strict=True))
+        server_app(grid, context)
+
+    return app
+
+
+def _run_on_ray(server_app: ServerApp, sites: tuple[SiteConfig, ...], num_asked: int) -> None:
     """Flower's simulation engine; bars of single sites stay in Ray's processes, the rounds are shown."""
     try:
         import ray  # noqa: F401
@@ -77,10 +103,10 @@ def _run_on_ray(server_app: ServerApp, sites: tuple[SiteConfig, ...]) -> None:
         raise InputError("--backend ray needs Ray; install it with `pip install 'msfl[ray]'`") from None
     from flwr.simulation import run_simulation
 
-    client_app = build_client_app(lambda context: _site_at(sites, context), is_simulated=True)
+    client_app = _client_app(sites, num_asked)
     try:
         run_simulation(
-            server_app=server_app,
+            server_app=_named(server_app, [site.name for site in sites]),
             client_app=client_app,
             num_supernodes=len(sites),
             backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},

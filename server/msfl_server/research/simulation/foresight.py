@@ -17,11 +17,17 @@ from msfl_common.feature_models.first_sums import expect_every_class
 from msfl_common.metrics.registry import STRATA, TASK_METRICS
 from msfl_server.research.simulation.folder import RunSetup
 from msfl_server.rounds.harmonization import MIN_SITES, solve_first
+from msfl_server.rounds.sampling import sampled
 
 
 def foresee_run(setup: RunSetup, on_progress: OnProgress) -> tuple[Forecast, ...]:
-    """What each site will refuse or withhold; what it would refuse as a real one is `deployed`."""
-    return tuple(_simulated(forecast(site, setup.study, on_progress, has_budget=True)) for site in setup.sites)
+    """What each site will refuse or withhold; what it would refuse as a real one is `deployed`.
+
+    Where rounds ask some sites each, those of the first one alone.
+    """
+    asked = first_asked(setup)
+    there = [site for site in setup.sites if site.name in asked]
+    return tuple(_simulated(forecast(site, setup.study, on_progress, has_budget=True)) for site in there)
 
 
 def _simulated(made: Forecast) -> Forecast:
@@ -29,6 +35,16 @@ def _simulated(made: Forecast) -> Forecast:
     spent = tuple(one for one in made.withheld if one.code is Code.BUDGET_SPENT)
     rest = tuple(one for one in made.withheld if one.code is not Code.BUDGET_SPENT)
     return replace(made, withheld=rest, deployed=spent, budget=None)
+
+
+def first_asked(setup: RunSetup) -> frozenset[str]:
+    """The sites that a first round asks; all, where some stage asks all."""
+    names = frozenset(site.name for site in setup.sites)
+    stages = [study_at(setup.study, stage) for stage in stages_of(setup.study)]
+    if any(stage.rounds.fraction == 1 for stage in stages):
+        return names
+    left_out = names & {setup.study.left_out}
+    return left_out.union(*(sampled(stage, 1, names - left_out) for stage in stages))
 
 
 def say_forecasts(study: StudyConfig, forecasts: Sequence[Forecast], say: Callable[[str], None]) -> None:
@@ -82,7 +98,8 @@ def expect_answers(study: StudyConfig, forecasts: Sequence[Forecast]) -> None:
         settings = study_at(study, stage)
         asked = [one for one in forecasts if is_asked_to("train", study, one.site)]
         # Too few sites for the quorum, whatever they answer, is what the run itself says.
-        for number in range(1, settings.rounds.num_rounds + 1) if len(asked) >= settings.rounds.quorum else ():
+        last = settings.rounds.num_rounds if settings.rounds.fraction == 1 else 1  # others are asked in later ones
+        for number in range(1, last + 1) if len(asked) >= settings.rounds.quorum else ():
             refusals = {one.site: one.refused("training", number, stage) for one in asked}
             _expect(settings.rounds.quorum, "the quorum is", f"train in round {number}", refusals)
         if settings.harmonization.method != "none":

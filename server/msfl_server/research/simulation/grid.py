@@ -22,7 +22,8 @@ class InProcessGrid(Grid):
 
     sites_take_turns = True
 
-    def __init__(self, client_app: Answer, num_sites: int) -> None:
+    def __init__(self, client_app: Answer, num_sites: int, names: Sequence[str] = ()) -> None:
+        """`names`: of the sites, in the order of the nodes, where rounds ask some of them alone."""
         # Flower stamps messages with the identity of the task that its own processes run; here, this process.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SUPERLINK_NODE_ID
         self._client_app = client_app
@@ -37,6 +38,7 @@ class InProcessGrid(Grid):
             for node in range(1, num_sites + 1)
         }
         self._waiting: dict[str, Message] = {}
+        self.site_names = dict(zip(self._contexts, names, strict=False))
 
     def set_run(self, run: Run) -> None:
         """There is one run, and it needs no setting."""

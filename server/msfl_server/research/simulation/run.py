@@ -12,6 +12,7 @@ from msfl_common.models.deep_models.start import origin
 from msfl_common.models.starting_weights import starting_weights
 from msfl_common.models.weights import Weights
 from msfl_common.system.progress import alert
+from msfl_common.system.words import counted
 from msfl_server.research.simulation.federation import Backend, Tamper, simulate
 from msfl_server.research.simulation.folder import RunSetup, unclaim_folder
 from msfl_server.research.simulation.foresight import expect_answers, foresee_run, say_forecasts
@@ -44,6 +45,8 @@ def run_simulated(
             display.doing("looking through the sites' cases")
             forecasts = foresee_run(setup, display.on_progress)
             say_forecasts(setup.study, forecasts, alert)
+            if left := len(setup.sites) - len(forecasts):
+                display.say(f"{counted(left, 'site')} that round 1 does not ask are looked through once asked")
             try:
                 expect_answers(setup.study, forecasts)
             except InputError:
