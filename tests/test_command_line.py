@@ -124,8 +124,8 @@ MEANINGS = {
     "--yes": "not being asked",
 }
 PLACES = {
-    "BIDS", "COHORT_DIR", "DICOM", "KEY_FILE", "KIT.zip", "MODEL_DIR", "NAME", "RUN_DIR", "SITE.yaml", "SITE_DIR", "SITE_NAME",
-    "STUDY", "STUDY.yaml", "STUDY.yaml|RUN_DIR", "STUDY_DIR", "STUDY_NAME", "TABLE.tsv",
+    "BIDS", "COHORT_DIR", "DICOM", "KEY_FILE", "KIT.zip", "MODEL_DIR", "NAME", "RUN_DIR", "SITE.yaml", "SITE_DIR",
+    "SITE_NAME", "STUDY", "STUDY.yaml", "STUDY.yaml|RUN_DIR", "STUDY_DIR", "STUDY_NAME", "TABLE.tsv",
 }  # fmt: skip
 
 
