@@ -76,8 +76,8 @@ def test_a_model_is_measured_over_tls_as_it_was_at_the_end_of_its_training(
 ) -> None:
     study = evaluation_of(simulated / "model", "measured")
     with deployment(tmp_path / "federation", study, site_data, store=ready_store) as made:
-        with made.study.server_file.open("a") as stream:
-            stream.write(f"model: {simulated / 'model'}\n")
+        settings = made.study.server_file.read_text()
+        made.study.server_file.write_text(settings.replace("model: null", f"model: {simulated / 'model'}"))
         looked = run_main(server_main, "check", made.study.root)
         assert (looked.returncode, "is the model; measured on patients" in looked.stdout) == (0, True)
         made.start_sites(*SITES)

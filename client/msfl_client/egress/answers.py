@@ -40,6 +40,7 @@ from msfl_common.system.files import private_folder, write_bytes
 
 Claim = Callable[[], None]
 FOLDER = "answers"
+_MEASURED = ".measured"  # no study is called so
 _Answered = TypeAdapter(dict[int, str])  # round, 0 for what happens once, to the request's SHA-256
 
 
@@ -100,7 +101,40 @@ def of_same_cases(state: Path, study: str, of: str, cases: str) -> Claim:
     Raises:
         RefusedError: other cases were answered of, or that cannot be read.
     """
-    path = state / FOLDER / study / f"{of}.cases"
+    return _held(
+        state / FOLDER / study / f"{of}.cases",
+        cases,
+        f"study {study} was answered of other cases ({{path}}): patients, visits or values have changed since, and the "
+        "difference would tell of them; put back what was there, or let the study be answered anew with "
+        "`msfl-client reset-answers`",
+    )
+
+
+def measured_on_same_cases(state: Path, weights_sha256: str, cases: str) -> Claim:
+    """Hold the cases on which a network is measured against those on which the same weights were, in any study.
+
+    Two measurements of the same weights on cases of which one set has a patient more tell that patient's.
+
+    Args:
+        state: the site's state folder.
+        weights_sha256: of the network.
+        cases: their digest.
+
+    Returns:
+        As of `of_same_cases`.
+
+    Raises:
+        RefusedError: they were measured on other cases, or that cannot be read.
+    """
+    return _held(
+        state / FOLDER / _MEASURED / f"{weights_sha256}.cases",
+        cases,
+        "the same weights were measured on other cases of this site before ({path}), and the difference would tell of "
+        "patients; put back the cases, shares and seed of before, or, where nobody could see both, delete that file",
+    )
+
+
+def _held(path: Path, cases: str, fault: str) -> Claim:
     try:
         before = path.read_text(encoding="ascii")
     except FileNotFoundError:
@@ -108,12 +142,7 @@ def of_same_cases(state: Path, study: str, of: str, cases: str) -> Claim:
     except (OSError, ValueError):
         raise _unreadable(path) from None
     if before != cases:
-        raise RefusedError(
-            Code.ANSWERED,
-            f"study {study} was answered of other cases ({path}): patients, visits or values have changed since, and "
-            "the difference would tell of them; put back what was there, or let the study be answered anew with "
-            "`msfl-client reset-answers`",
-        )
+        raise RefusedError(Code.ANSWERED, fault.format(path=path))
     return lambda: None
 
 

@@ -77,7 +77,7 @@ def load_ensemble(folders: Sequence[Path], device: str | Sequence[str], threshol
         ModelFolderError: one of them cannot be used, or is of outcomes.
         InputError: they do not see the same images, one is named twice, or no such threshold.
     """
-    models = tuple(load_lesion_model(folder, device) for folder in folders)
+    models = tuple(load_lesion_model(folder, device, new_ones_too=True) for folder in folders)
     first = models[0].card
     for number, (folder, model) in enumerate(zip(folders, models, strict=True)):
         card = model.card
@@ -102,4 +102,4 @@ def caution_of_mean(num_models: int) -> str:
 
 def _inputs(card: ModelCard) -> str:
     inputs = card.study.inputs
-    return f"{'+'.join(inputs.contrasts)} at {inputs.spacing_mm:g} mm"
+    return f"{'+'.join(inputs.channels)} at {inputs.spacing_mm:g} mm"

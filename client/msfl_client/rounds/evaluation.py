@@ -30,6 +30,11 @@ def check_asked(asked: Request, purpose: str | None, study: StudyConfig) -> None
         )
 
 
+def sha256_of(weights: Weights) -> str:
+    """SHA-256 of weights as a model's folder holds them."""
+    return hashlib.sha256(to_safetensors(weights)).hexdigest()
+
+
 def check_weights(study: StudyConfig, weights: Weights) -> None:
     """Refuse other weights than those that the study names, where it names any.
 
@@ -38,7 +43,7 @@ def check_weights(study: StudyConfig, weights: Weights) -> None:
     """
     if study.evaluate is None:
         return
-    found = hashlib.sha256(to_safetensors(weights)).hexdigest()
+    found = sha256_of(weights)
     if found != study.evaluate.weights_sha256:
         named = study.evaluate.weights_sha256
         raise RefusedError(Code.BAD_MODEL, f"sent weights with the SHA-256 {found}; evaluate.weights_sha256 is {named}")

@@ -13,12 +13,12 @@ from functools import partial
 import numpy as np
 
 from msfl_client.disclosure.floors import floor_of
-from msfl_client.egress.answers import Claim, of_same_cases
+from msfl_client.egress.answers import Claim, measured_on_same_cases, of_same_cases
 from msfl_client.egress.gateway import Gateway, release
 from msfl_client.harmonization.combat import compute_moments, compute_residuals, digest_of_rows
 from msfl_client.rounds.baseline_step import baseline_figures
 from msfl_client.rounds.budget_step import budgeted_harmonization, budgeted_metrics, budgeted_update
-from msfl_client.rounds.evaluation import check_weights
+from msfl_client.rounds.evaluation import check_weights, sha256_of
 from msfl_client.rounds.harmonization_step import harmonization_rows, take_reference
 from msfl_client.rounds.masks_step import site_mask_key, site_opening, site_roster
 from msfl_client.rounds.private_budget import spending_of
@@ -159,12 +159,31 @@ def bound_to_cases(context: SiteContext, task: RoundTask, of: str, digest: str) 
     if claim is None:
         return context
     remember = of_same_cases(context.site.state, task.study.name, of, digest)
+    gateway = replace(context.gateway, claim=both(remember, claim), cases=digest)
+    return replace(context, gateway=gateway)
 
-    def both() -> None:
-        remember()
-        claim()
 
-    return replace(context, gateway=replace(context.gateway, claim=both, cases=digest))
+def bound_to_weights(context: SiteContext, weights: Weights) -> SiteContext:
+    """The context, whose measurement of a network must be on the cases that the same weights were measured on before.
+
+    Raises:
+        RefusedError: it would be on others.
+    """
+    claim = context.gateway.claim
+    if claim is None or context.learner.about("validation") is not None:  # whose patients the budget holds apart
+        return context
+    remember = measured_on_same_cases(context.site.state, sha256_of(weights), context.learner.digest)
+    return replace(context, gateway=replace(context.gateway, claim=both(remember, claim)))
+
+
+def both(first: Claim, then: Claim) -> Claim:
+    """One claim after the other."""
+
+    def claim() -> None:
+        first()
+        then()
+
+    return claim
 
 
 def expect_cases(context: SiteContext, task: RoundTask, purpose: str, digest: str) -> None:
@@ -194,6 +213,7 @@ def site_validation(context: SiteContext, task: RoundTask, request: Content) -> 
     context = bound_to_cases(context, task, task.stage, context.learner.digest)
     weights = unpack_task_weights(request, expected=context.learner.expected)
     check_weights(task.study, weights)
+    context = bound_to_weights(context, weights)
     metrics = validate_site(context, task, weights)
     context = budgeted_metrics(context, task, metrics)
     as_sum = partial(metrics_layout, task.settings)

@@ -13,6 +13,7 @@ import numpy as np
 from msfl_client.disclosure.strata import Levels, told_variables
 from msfl_common.messages.records import ValidationMetrics
 from msfl_common.metrics.intervals import mean_estimate, num_patients_of
+from msfl_common.metrics.new_lesions import NEW_LESION_METRICS
 from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.metrics.segmentation import NATIVE
 from msfl_common.metrics.strata import STRATIFIED, VARIABLES, stratum
@@ -33,7 +34,14 @@ def disclosed_metrics(
     values = _same_cases({name: [row[name] for row in rows] for name in rows[0]})
     values |= _of_groups(values, patients, floor, levels)
     behind = {name: num_patients_of(values[name], patients) for name in values}
-    disclosed = [name for name, num_patients in behind.items() if num_patients >= floor]
+    everyone = len(set(patients))
+
+    def may_tell(name: str) -> bool:
+        """Nor of all but a few, where a figure is of those who have new lesions, or of those who have none."""
+        others = everyone - behind[name] if name.removesuffix(NATIVE) in NEW_LESION_METRICS else 0
+        return behind[name] >= floor and not 0 < others < floor
+
+    disclosed = [name for name in behind if may_tell(name)]
     estimates = {name: mean_estimate(values[name], patients, ALL_METRICS[name].interval_range) for name in disclosed}
     fewest = min((behind[name] for name in disclosed), default=0)
     return ValidationMetrics(estimates, len(rows), seconds, min_patients=fewest)

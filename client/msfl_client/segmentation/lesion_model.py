@@ -60,18 +60,23 @@ class LesionModel:
         return next((fold for fold in self.folds if fold.has_seen(patient) == "no"), self)
 
 
-def load_lesion_model(folder: Path, device: str | Sequence[str]) -> LesionModel:
+def load_lesion_model(folder: Path, device: str | Sequence[str], new_ones_too: bool = False) -> LesionModel:
     """Load a model folder onto the first of a site's devices.
 
+    Args:
+        folder: of the model.
+        device: as in site.yaml.
+        new_ones_too: a model of new lesions will do.
+
     Raises:
-        ModelFolderError: it cannot be used, or is of outcomes or of new lesions.
+        ModelFolderError: it cannot be used, or is of outcomes or, unless it will do, of new lesions.
     """
     card, weights = load_model(folder)
     if card.study.classification is not None:
         raise ModelFolderError(
             f"{folder}: study {card.study.name} predicts an outcome; name a model that outlines lesions"
         )
-    if card.study.inputs.visits == 2:
+    if card.study.inputs.visits == 2 and not new_ones_too:
         raise ModelFolderError(
             f"{folder}: study {card.study.name} outlines new lesions between two visits; name a model that outlines "
             "all lesions of a visit"

@@ -10,8 +10,9 @@ from msfl_common.config.base import Frozen
 
 SHARED, LOCAL = "shared", "local-only"  # what models are called that are compared
 
-# On the study's grid, of the same cases for both models.
-BASELINE_METRICS: Final = ("dsc", "ppv", "tpr", "lesion_f1")
+# On the study's grid, and defined in the same cases whatever a model finds: held against the validation of the same
+# model, one that is not would tell of the case in which it is undefined.
+BASELINE_METRICS: Final = ("dsc", "tpr", "lesion_f1")
 
 
 class Baselines(Frozen):
@@ -39,6 +40,7 @@ def check_baselines(baselines: Baselines, study: Any) -> None:
             study.classification is not None,
             "sites train models of lesions alone so far, and this study is of an outcome",
         ),
+        (study.task == "new-lesions", "figures of new lesions are not compared so far"),
         (study.differential_privacy is not None, "a site's own model has no noise of `differential_privacy`"),
         (study.secure_aggregation.method == "masks", "each site's own figures are seen, which masks hide"),
     ):

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 
 from msfl_common.config.base import Frozen, Name, Sha256
 
-# What says how a model is trained, or which round's is handed out. `training.patch_voxels` is no such setting alone: it
-# is the window in which a network sees an image that is measured.
+# What says how a model is trained, or which round's is handed out. `training.patch_voxels` and `flip_axes` are no such
+# settings alone: they are the window in which a network sees an image that is measured, and how it is mirrored.
 TRAINING_SETTINGS = (
     "training.steps_per_round",
     "training.batch_size",
@@ -17,11 +17,12 @@ TRAINING_SETTINGS = (
     "training.learning_rate",
     "training.weight_decay",
     "training.clip_norm",
-    "training.augmentation",
+    *(f"training.augmentation.{name}" for name in ("flip", "affine", "gamma", "bias", "noise", "low_resolution")),
     "strategy",
     "differential_privacy",
     "segmentation",
     "crossfit",
+    "rounds.fraction",
     "rounds.max_share",
     "rounds.weighting",
     "rounds.suspend_after",

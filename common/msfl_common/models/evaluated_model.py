@@ -17,7 +17,7 @@ from msfl_common.models.weights import Weights
 
 # What has to be as in the study that trained the model; who trained it is known by its splits.
 _SAME = ("task", "seed", "inputs", "network", "harmonization", "classification", "evaluate")
-_SAME_VALIDATION = ("fraction", "window_overlap")
+_SAME_VALIDATION = ("fraction", "fold", "window_overlap", "mirroring")
 
 
 def evaluation_of(folder: Path, name: str) -> StudyConfig:
@@ -43,11 +43,12 @@ def evaluation_of(folder: Path, name: str) -> StudyConfig:
         sections.append("harmonization")
     if "training.patch_voxels" not in inapplicable(trained):
         sections.append("training")
-        plain["training"] = {"patch_voxels": trained.training.patch_voxels}
+        axes = {"flip_axes": list(trained.training.augmentation.flip_axes)}  # of the mirrored images that are averaged
+        plain["training"] = {"patch_voxels": trained.training.patch_voxels, "augmentation": axes}
     content = {
         "name": name,
         **{key: plain[key] for key in sections},
-        "validation": {key: plain["validation"][key] for key in _SAME_VALIDATION},
+        "validation": {key: plain["validation"][key] for key in _SAME_VALIDATION if key in plain["validation"]},
         "evaluate": {"weights_sha256": card.weights_sha256, "trained_at": sorted(_trained_at(card))},
     }
     return validate(StudyConfig, content, str(folder))
@@ -103,6 +104,7 @@ def _compared(study: StudyConfig) -> dict[str, Any]:
         found["evaluate.trained_at"] = sorted(study.evaluate.trained_at)
     if (edge := acting.get("training", {}).get("patch_voxels")) is not None:
         found["training.patch_voxels"] = edge  # the window in which a network sees an image
+        found["training.augmentation.flip_axes"] = study.training.augmentation.flip_axes
     return found | {f"validation.{key}": getattr(study.validation, key) for key in _SAME_VALIDATION}
 
 

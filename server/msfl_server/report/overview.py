@@ -43,6 +43,8 @@ _PLAIN = {
 def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
     """Some sentences: what was trained, by whom and from how much, how good it is, and what is not known."""
     names = summary.site_names
+    if summary.evaluated is None and not summary.is_pooled:  # others may have measured the model alone
+        names = tuple(site.name for site in summary.sites if site.cases_train) or names
     cases = sum(site.cases_train for site in summary.sites)
     who = f"{counted(len(names), 'site')} ({', '.join(names)})" if names else "No site"
     did = f"trained {_what(summary, study)}, from {counted(cases, 'training case')} and in "

@@ -22,14 +22,14 @@ def collapsed(task: Task, good: Mapping[str, ValidationMetrics], now: Mapping[st
     """Whether, at more than half of the sites that measured both, a tenth or less is left of what the model could do.
 
     What it could do is Dice, or AUROC above 0.5, at the last good validation, where that was at least 0.2. One site
-    that lies about its own figures is not enough among three. Where rounds ask other sites each, and none measured
-    both, each is held against the mean of those before.
+    that lies about its own figures is not enough among three. Where rounds ask other sites each, and half of them
+    or more did not measure before, those are held against the mean of those that did.
     """
     name, chance = JUDGED[task]
     before = {site: told.estimates[name].mean - chance for site, told in good.items() if name in told.estimates}
     after = {site: told.estimates[name].mean - chance for site, told in now.items() if name in told.estimates}
-    if before and not before.keys() & after.keys():
-        before = dict.fromkeys(after, sum(before.values()) / len(before))
+    if before and 2 * len(before.keys() & after.keys()) <= len(after):
+        before = dict.fromkeys(after, sum(before.values()) / len(before)) | before
     judges = [site for site in after if before.get(site, 0.0) >= _WORTH_JUDGING]
     return 2 * sum(after[site] <= _LEFT * before[site] for site in judges) > len(judges)
 

@@ -36,15 +36,15 @@ def rows_of(**values: list[float]) -> list[dict[str, float]]:
 
 def test_differences_are_paired_and_of_few_patients_withheld() -> None:
     patients = ["a", "b", "c", "c"]
-    local = rows_of(dsc=[0.2, 0.4, 0.6, 0.6], ppv=[math.nan, 0.4, 0.6, 0.6], lesion_f1=[0.1, math.nan, math.nan, 0.3])
-    shared = rows_of(dsc=[0.3, 0.6, 0.6, 0.8], ppv=[0.9, 0.5, 0.7, 0.7], lesion_f1=[0.2, 0.3, 0.4, math.nan])
+    local = rows_of(dsc=[0.2, 0.4, 0.6, 0.6], tpr=[math.nan, 0.4, 0.6, 0.6], lesion_f1=[0.1, math.nan, math.nan, 0.3])
+    shared = rows_of(dsc=[0.3, 0.6, 0.6, 0.8], tpr=[0.9, 0.5, 0.7, 0.7], lesion_f1=[0.2, 0.3, 0.4, math.nan])
     arrays, fewest = compared(local, shared, patients, floor=2)
     (mean, _, behind, cases), (difference, error, *_) = arrays["dsc"]
     assert (mean, behind, cases) == (pytest.approx(0.45), 3, 4)
     assert difference == pytest.approx(np.mean([0.1, 0.2, 0.0, 0.2]))
     off = np.array([0.1 - 0.125, 0.2 - 0.125, 0.2 - 0.25])  # sums about the mean, of each patient
     assert error == pytest.approx(math.sqrt(1.5 * float(off @ off)) / 4)
-    assert arrays["ppv"][:, 0] == pytest.approx([np.mean([0.4, 0.6, 0.6]), 0.1])
+    assert arrays["tpr"][:, 0] == pytest.approx([np.mean([0.4, 0.6, 0.6]), 0.1])
     assert not arrays["lesion_f1"].any()  # of one patient alone
     assert fewest == 2
 

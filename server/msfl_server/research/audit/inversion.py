@@ -17,13 +17,12 @@ from dataclasses import dataclass
 import torch
 
 from msfl_client.privacy.noise import Noise
-from msfl_client.segmentation.loop import train_round
+from msfl_client.segmentation.loop import loss_of, train_round
 from msfl_client.segmentation.patches import Patch, PatchDataset, PatchLoader
 from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.intervals import wilson
 from msfl_common.models.network import build_network
-from msfl_common.monai_parts import DiceCELoss
 from msfl_common.system.seeds import derive_seed
 from msfl_server.research.audit.finding import Finding, Measured, judged
 from msfl_server.research.audit.images import ImageSite
@@ -75,7 +74,7 @@ def audit(study: StudyConfig, sites: Mapping[str, ImageSite], on_patch: Callable
         sites: their patches.
         on_patch: called after each that was made again.
     """
-    network = build_network(study).eval()
+    network = build_network(study).train()
     bare = [_of_one_patch(network, sites, number) for number in range(NUM_PATCHES)]
     rounds = [_of_round(network, study, sites, number) for number in range(NUM_PATCHES)]
     edge = study.training.patch_voxels
@@ -207,7 +206,7 @@ def _gradients(
     through: bool,
 ) -> dict[str, torch.Tensor]:
     """Of the loss that sites train with; `through`: to be differentiated again."""
-    loss = DiceCELoss(sigmoid=True, batch=True)(network(image_BCDHW).float(), label_B1DHW)
+    loss = loss_of(network(image_BCDHW).float(), label_B1DHW)
     found = torch.autograd.grad(loss, [*parameters.values()], create_graph=through)
     return dict(zip(parameters, found, strict=True))
 

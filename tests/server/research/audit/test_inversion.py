@@ -49,7 +49,7 @@ def test_patches_are_as_small_as_the_network_takes() -> None:
 @pytest.mark.slow
 def test_an_image_is_made_again_from_its_gradient_and_not_from_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inversion, "_STEPS", 60)
-    network = build_network(SMALL).eval()
+    network = build_network(SMALL).train()
     seen = inversion._of_one_patch(network, {"site": site(0)}, 0)
     shape = seen.learned[0].shape
     assert is_recognised(invert(network, seen.told, shape, 0), seen.learned, seen.others)
