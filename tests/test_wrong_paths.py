@@ -204,7 +204,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(
         world / "model", segmentation, starting_weights(segmentation), Provenance(rounds_completed=1, sites={"a": 5})
     )
-    (world / "measured.yaml").write_text(evaluation_of(world / "model", "pilot").model_dump_json(exclude_defaults=True))
+    (world / "measured.yaml").write_text(evaluation_of(world / "model", "pilot").model_dump_json())
     return world
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -11,7 +12,6 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from msfl_client.rounds.app import build_app as build_client_app
-from msfl_client.rounds.site_context import MOST_SITES, open_context
 from msfl_client.trainer import OnProgress
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError, RunError
@@ -20,6 +20,8 @@ from msfl_server.rounds.app import RunSettings, build_app
 from msfl_server.rounds.loop import Listener
 from msfl_server.rounds.sampling import num_sampled
 from msfl_server.rounds.stage import StageRun
+
+_REGISTERED_S = 60.0  # that Flower takes at most to register its virtual nodes
 
 Backend = Literal["inprocess", "ray"]
 # The site's name, the request's kind and content, and the answer: what is answered in its place.
@@ -76,6 +78,8 @@ def _client_app(sites: tuple[SiteConfig, ...], most_open: int, on_progress: OnPr
     """The app of all sites, whose process keeps so many contexts open between requests."""
 
     def site_of(context: Context) -> SiteConfig:
+        from msfl_client.rounds.site_context import MOST_SITES, open_context  # of the process, not a copy sent to it
+
         open_context.most = min(most_open, MOST_SITES)
         return _site_at(sites, context)
 
@@ -88,7 +92,11 @@ def _named(server_app: ServerApp, names: Sequence[str]) -> ServerApp:
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        in_order = sorted(grid.get_nodes(), key=lambda node: node.registered_at)
+        until = time.monotonic() + _REGISTERED_S
+        while len(in_order := sorted(grid.get_nodes(), key=lambda node: node.registered_at)) < len(names):
+            if time.monotonic() > until:
+                raise RunError(f"{len(in_order)} of {len(names)} virtual sites came up on Ray in {_REGISTERED_S:.0f} s")
+            time.sleep(0.1)
         vars(grid)["site_names"] = dict(zip((node.node_id for node in in_order), names, strict=True))
         server_app(grid, context)
 
@@ -106,7 +114,7 @@ def _run_on_ray(server_app: ServerApp, sites: tuple[SiteConfig, ...], num_asked:
     client_app = _client_app(sites, num_asked)
     try:
         run_simulation(
-            server_app=_named(server_app, [site.name for site in sites]),
+            server_app=server_app if num_asked == len(sites) else _named(server_app, [one.name for one in sites]),
             client_app=client_app,
             num_supernodes=len(sites),
             backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
