@@ -111,10 +111,15 @@ def _run_on_ray(server_app: ServerApp, sites: tuple[SiteConfig, ...], num_asked:
         raise InputError("--backend ray needs Ray; install it with `pip install 'msfl[ray]'`") from None
     from flwr.simulation import run_simulation
 
-    client_app = _client_app(sites, num_asked)
+    samples = num_asked < len(sites)
+    client_app = (
+        _client_app(sites, num_asked)
+        if samples
+        else build_client_app(lambda context: _site_at(sites, context), is_simulated=True)
+    )
     try:
         run_simulation(
-            server_app=server_app if num_asked == len(sites) else _named(server_app, [one.name for one in sites]),
+            server_app=_named(server_app, [one.name for one in sites]) if samples else server_app,
             client_app=client_app,
             num_supernodes=len(sites),
             backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
