@@ -195,7 +195,7 @@ def test_an_option_is_called_the_same_wherever_it_means_the_same() -> None:
     assert set(kinds) == set(MEANINGS)
     assert len(set(MEANINGS.values())) == len(MEANINGS)
     # What is written differs; one or several.
-    several = {"--model", "--output", "--search", "--site", "--table", "--workers"}
+    several = {"--model", "--name", "--output", "--search", "--site", "--table", "--workers"}
     assert {name for name, found in kinds.items() if len(found) > 1} <= several
 
 
