@@ -70,7 +70,10 @@ class Record:
             for place, patients in enumerate(members):
                 name = f"{table}/{place}"
                 before, of = told.get(name, ()), _digests([patients])
-                told[name] = before if is_held and before else _with(before, of, floor, here ^ there)
+                if is_held and not before:  # a table that is new: counted now, it would tell who came or went
+                    numbers[table].append(0)
+                    continue
+                told[name] = before if is_held else _with(before, of, floor, here ^ there)
                 numbers[table].append(told[name][-1].number)
                 is_held = is_held or (table == "patients" and told[name][-1].patients != of)
         is_new = any(len(one) > len(self.told.get(name, ())) for name, one in told.items())

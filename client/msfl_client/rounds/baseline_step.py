@@ -17,7 +17,7 @@ from msfl_client.site.folder import OWN_MODELS
 from msfl_common.config.baselines import BASELINE_METRICS, LOCAL, SHARED
 from msfl_common.errors import Code, RefusedError
 from msfl_common.messages.figures import Figures
-from msfl_common.messages.records import Content, RoundTask, unpack_task_weights
+from msfl_common.messages.records import RoundTask
 from msfl_common.metrics.intervals import mean_estimate, num_patients_of
 from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.models.network import build_network, get_weights
@@ -26,7 +26,7 @@ from msfl_common.models.weights import Weights
 Rows = Sequence[Mapping[str, float]]
 
 
-def baseline_figures(context: SiteContext, task: RoundTask, request: Content) -> tuple[Figures, int]:
+def baseline_figures(context: SiteContext, task: RoundTask, shared: Weights) -> tuple[Figures, int]:
     """Shared weights in; figures of the site's own model, and of the difference, out.
 
     What is trained is kept as `msfl-client gain` keeps it: asked again, or compared here, it is not trained anew.
@@ -40,7 +40,6 @@ def baseline_figures(context: SiteContext, task: RoundTask, request: Content) ->
     study, learner, site = task.study, context.learner, context.site
     if not study.baselines.local or not isinstance(learner, SegmentationLearner):
         raise RefusedError(Code.BAD_STUDY, "asked for a model of this site alone, but the study has no baselines.local")
-    shared = unpack_task_weights(request, expected=learner.expected)
     check_floor(site.policy, study, learner.num_patients(task))
     own = build_context(site, alone(study), context.on_progress, "final", None)
     folder = site.state / OWN_MODELS / study.name

@@ -223,7 +223,9 @@ def site_validation(context: SiteContext, task: RoundTask, request: Content) -> 
 def site_baseline(context: SiteContext, task: RoundTask, request: Content) -> Content:
     """Shared weights in, figures of the site's own model beside it out, through the egress gateway."""
     context = bound_to_cases(context, task, task.stage, context.learner.digest)
-    figures, num_patients = baseline_figures(context, task, request)
+    shared = unpack_task_weights(request, expected=context.learner.expected)
+    context = bound_to_weights(context, shared)
+    figures, num_patients = baseline_figures(context, task, shared)
     return release(context.gateway, figures, task.settings, task.round, num_patients)
 
 

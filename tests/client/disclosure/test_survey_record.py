@@ -82,3 +82,16 @@ def test_what_is_told_again_is_not_new(tmp_path: Path) -> None:
     assert record.is_new
     _, again = Record(record.path, record.told).tell({"age": [people(11)]}, FLOOR)
     assert not again.is_new
+
+
+def test_a_table_that_is_new_tells_nothing_of_who_came_since(tmp_path: Path) -> None:
+    """Nine were told as 5; with ten, who would still be told as 5, a first table of all of them would say 10."""
+
+    def survey(**cells: frozenset[str]) -> dict[str, list[int]]:
+        numbers, record = read_record(tmp_path).tell({table: [members] for table, members in cells.items()}, FLOOR)
+        record.keep()
+        return numbers
+
+    assert survey(patients=people(9)) == {"patients": [5]}
+    assert survey(patients=people(10), voxel=people(10)) == {"patients": [5], "voxel": [0]}
+    assert survey(patients=people(15), voxel=people(15)) == {"patients": [15], "voxel": [15]}

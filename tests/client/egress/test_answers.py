@@ -8,7 +8,15 @@ import pytest
 from tests.feature_models import make_settings
 
 from msfl_client.disclosure.answered_states import MOST_FIRST_SUMS
-from msfl_client.egress.answers import FOLDER, forget, may_answer, most_answers, num_answers, of_same_cases
+from msfl_client.egress.answers import (
+    FOLDER,
+    forget,
+    may_answer,
+    measured_on_same_cases,
+    most_answers,
+    num_answers,
+    of_same_cases,
+)
 from msfl_client.egress.ledger import LEDGER_FILE, read
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import Rounds, StudyConfig
@@ -81,6 +89,15 @@ def test_of_the_same_cases_as_before(tmp_path: Path) -> None:
     of_same_cases(tmp_path, "pilot", "harmonization", "b" * 64)
     with pytest.raises(RefusedError, match="was answered of other cases") as refused:
         of_same_cases(tmp_path, "pilot", "final", "b" * 64)
+    assert refused.value.code is Code.ANSWERED
+
+
+def test_the_same_weights_are_measured_on_the_same_cases_in_any_study(tmp_path: Path) -> None:
+    measured_on_same_cases(tmp_path, "1" * 64, "a" * 64)()
+    measured_on_same_cases(tmp_path, "1" * 64, "a" * 64)()
+    measured_on_same_cases(tmp_path, "2" * 64, "b" * 64)()
+    with pytest.raises(RefusedError, match="same weights were measured on other cases") as refused:
+        measured_on_same_cases(tmp_path, "1" * 64, "b" * 64)
     assert refused.value.code is Code.ANSWERED
 
 

@@ -21,10 +21,13 @@ from msfl_client.rounds.evaluation import check_asked, check_weights
 from msfl_client.rounds.forecast import forecast
 from msfl_common.config.base import validate
 from msfl_common.config.message_kinds import REQUESTS, asked_for
+from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig, load_study, parse_study
 from msfl_common.errors import Code, ConfigError, InputError, RefusedError, RunError
+from msfl_common.messages.records import RoundTask, pack_task, unpack_refusal
 from msfl_common.models.evaluated_model import check_evaluated, evaluation_of, load_evaluated
-from msfl_common.models.model_folder import load_model
+from msfl_common.models.model_folder import Provenance, load_model, save_model
+from msfl_common.models.starting_weights import starting_weights
 from msfl_server.cli.main import main as server
 from msfl_server.report.page import write_report
 from msfl_server.research.simulated_cohort import make_records
@@ -148,6 +151,8 @@ def test_a_site_refuses_to_train_and_to_measure_another_model(trained: Path) -> 
         ({"strategy": {"kind": "fedavg"}, "crossfit": 2}, "leave out strategy, crossfit"),
         ({"validation": {"every_rounds": 2}}, "leave out validation.every_rounds"),
         ({"rounds": {"num_rounds": 3}}, "measured once"),
+        ({"rounds": {"fraction": 0.5}}, r"leave out rounds\.fraction"),
+        ({"training": {"augmentation": {"gamma": 0.1}}}, r"leave out training\.augmentation\.gamma"),
     ],
 )
 def test_settings_of_training_are_refused_by_name(changes: dict[str, Any], named: str) -> None:
@@ -216,3 +221,45 @@ def test_a_segmentation_is_measured_on_all_where_it_was_not_trained(make_site: C
     content["evaluate"]["trained_at"] = ["here"]
     at_home = split_segmentation(site.config(), validate(StudyConfig, content, "study"), cases)
     assert (len(at_home.training), len(at_home.validation)) == (6, 2)
+
+
+def test_a_model_of_a_fold_is_measured_on_that_fold_and_mirrored_as_it_was(tmp_path: Path) -> None:
+    content = {
+        "name": "folded",
+        "network": {"kind": "unet", "channels": (2, 4)},
+        "training": {"patch_voxels": 8, "augmentation": {"flip_axes": ("left-right", "front-back")}},
+        "validation": {"fold": {"number": 3, "of": 5}, "mirroring": False},
+    }
+    trained = validate(StudyConfig, content, "study")
+    save_model(tmp_path / "model", trained, starting_weights(trained), Provenance(rounds_completed=1, sites={"a": 5}))
+    study = evaluation_of(tmp_path / "model", "measured")
+    assert (study.validation.fold, study.validation.mirroring) == (trained.validation.fold, False)
+    assert study.training.augmentation.flip_axes == ("left-right", "front-back")
+    check_evaluated(study, tmp_path / "model")
+    for changes, named in (
+        ({"validation": {"mirroring": False}}, "validation.fold"),
+        ({"validation": {"fold": {"number": 3, "of": 5}}}, "validation.mirroring"),
+        ({"training": {"patch_voxels": 8}}, "training.augmentation.flip_axes"),
+    ):
+        with pytest.raises(InputError, match=re.escape(named)):
+            check_evaluated(changed(study, **changes), tmp_path / "model")
+
+
+def test_other_cases_of_a_site_are_not_told_by_the_same_weights_twice(
+    make_site: Callable[..., BidsSite], tiny: StudyConfig, tmp_path: Path
+) -> None:
+    """All patients' Dice less that of all but one would be that one's."""
+    data = make_site("s", [f"sub-{number}" for number in range(5)]).root
+    site = SiteConfig(name="s", data=(data,), state=tmp_path / "state", policy=Policy(min_patients=1))
+    model = tmp_path / "model"
+    save_model(model, tiny, starting_weights(tiny), Provenance(rounds_completed=1, sites={"elsewhere": 5}))
+    whole = changed(evaluation_of(model, "whole"), rounds={"quorum": 1})
+    fewer = changed(whole, name="fewer", evaluate={**whole.model_dump(mode="json")["evaluate"], "trained_at": ["s"]})
+    grid, codes = grid_of((site,), cache_answers=True), []
+    for study in (whole, whole, fewer):
+        task = RoundTask(study, 1, split="test")
+        message = grid.create_message(pack_task(task, starting_weights(tiny)), "evaluate", 1, "")
+        (reply,) = grid.send_and_receive([message])
+        refusal = unpack_refusal(reply.content)
+        codes.append(refusal and refusal.code)
+    assert codes == [None, None, Code.ANSWERED]

@@ -20,11 +20,14 @@ from msfl_common.config.baselines import BASELINE_METRICS, Baselines
 from msfl_common.config.message_kinds import allowed_by_default
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import ConfigError
+from msfl_common.errors import ConfigError, UpdateError
+from msfl_common.messages.figures import Figures, pack_figures
+from msfl_common.messages.records import Content
 from msfl_common.models.starting_weights import starting_weights
 from msfl_server.report.local_baselines import local_lines
 from msfl_server.report.page import write_report
 from msfl_server.results.local_baselines import read_baselines
+from msfl_server.rounds.local_baselines import _read
 from msfl_server.rounds.loop import run_rounds
 from msfl_server.run.summarise import summarise_run
 
@@ -53,9 +56,34 @@ def test_settings_that_cannot_have_it_are_refused() -> None:
     asked: dict[str, Any] = {"name": "m", "baselines": {"local": True}}
     assert validate(StudyConfig, asked, "study").baselines.local
     assert "baselines" not in StudyConfig(name="m").model_dump_json()
-    for more in ({"secure_aggregation": {"method": "masks"}}, {"evaluate": {"weights_sha256": "0" * 64}}):
+    for more in (
+        {"secure_aggregation": {"method": "masks"}},
+        {"evaluate": {"weights_sha256": "0" * 64}},
+        {"task": "new-lesions"},
+    ):
         with pytest.raises(ConfigError, match=r"baselines\.local: "):
             validate(StudyConfig, asked | more, "study")
+
+
+@pytest.mark.parametrize(
+    ("local", "difference"),
+    [
+        ([0.5, 0.1, 2.5, 6], [0.1, 0.1, 2.5, 6]),
+        ([0.5, 0.1, 6, 0], [0.1, 0.1, 6, 0]),
+        ([0.5, 0.1, 6, 5], [0.1, 0.1, 6, 5]),
+        ([0.5, 0.1, 6, 6], [0.1, 0.1, 7, 7]),
+        ([0.5, 0.1, 4, 4], [0.1, 0.1, 4, 4]),
+        ([1.5, 0.1, 6, 6], [0.1, 0.1, 6, 6]),
+    ],
+)
+def test_counts_that_no_patients_have_are_one_sites_failure(local: list[float], difference: list[float]) -> None:
+    def content(*rows: list[float]) -> Content:
+        return pack_figures(Figures("local_baseline", 9, dict.fromkeys(BASELINE_METRICS, np.array(rows))))
+
+    assert _read(5, "a", content([0.5, 0.1, 6, 6], [0.1, 0.1, 6, 6]))["dsc"].num_patients == 6
+    assert _read(5, "a", content([0.0] * 4, [0.0] * 4)) == {}
+    with pytest.raises(UpdateError):
+        _read(5, "a", content(local, difference))
 
 
 @pytest.mark.slow

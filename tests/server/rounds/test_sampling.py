@@ -70,6 +70,8 @@ def test_a_model_that_comes_apart_shows_at_other_sites_too() -> None:
     task = "lesion-segmentation"
     assert collapsed(task, told(a=0.6, b=0.5), told(c=0.01, d=0.02))
     assert not collapsed(task, told(a=0.6, b=0.5), told(c=0.3, d=0.2))
+    assert not collapsed(task, told(a=0.6, b=0.6, c=0.6), told(c=0.0, d=0.6, e=0.6)), "one site alone says so"
+    assert collapsed(task, told(a=0.6, b=0.6, c=0.6), told(c=0.0, d=0.0, e=0.6))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,17 @@
+"""What a site tells of its cases: no figure of a few patients, nor of all but a few where that says what they have."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from msfl_client.segmentation.disclosed import disclosed_metrics
+
+
+@pytest.mark.parametrize(("num_active", "is_told"), [(11, False), (12, True), (7, True), (8, False), (5, True)])
+def test_who_has_new_lesions_is_not_told_of_few_by_a_figure_of_the_others(num_active: int, is_told: bool) -> None:
+    patients = [f"p{number}" for number in range(12)]
+    rows = [{"new_lesion_f1": 0.5 if number < num_active else math.nan} for number in range(12)]
+    told = disclosed_metrics(rows, patients, 5, 0.0, {})
+    assert bool(told.estimates) == is_told
