@@ -139,7 +139,8 @@ def _median(survey: Survey, table: str, edges: tuple[float, ...]) -> float:
     total, so_far = sum(counts.values()), 0
     if not total:
         raise InputError(
-            f"{survey.study}: the survey tells nothing of `{table}`; take it again with sites of this version"
+            f"{survey.study}: the survey tells nothing of `{table}`: sites are of an earlier version, or have fewer "
+            "patients each than its floor in every cell; update them, or ask more"
         )
     reached = 0
     while 2 * (so_far := so_far + counts[TABLES[table][reached]]) < total:
