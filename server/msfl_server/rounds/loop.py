@@ -233,14 +233,16 @@ def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
         best = best_after(study, best, number, validation, set_back is not None)
         is_last = ends or has_waited(study, best)
         if is_last and this.roster.sampled is not None:
-            others = measure_others(this, task, None if set_back else combined.weights, given_up)
+            others = measure_others(this, task, (set_back or combined).weights, given_up)
             asked |= others.present
         if is_last and (study.classification is not None or chosen_by(study) is not None):
             save_record(this.out, trained.model_copy(update={"validation": dict(validation), "failures": failures}))
             test, threshold, more = _test(this, asked, set_back or combined, validation, best)
             failures = (*failures, *more)
     validated_s = sum(busy(this.grid, [told.seconds for told in split.values()]) for split in (validation, test))
-    validation, failures = {**validation, **others.validation}, (*failures, *others.failures)
+    failures = (*failures, *others.failures)
+    if set_back is None:
+        validation = {**validation, **others.validation}
     metrics = summarise_metrics(validation)
     record = RoundSummary(
         round=number,
@@ -256,7 +258,7 @@ def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
         is_best=best is not None and best.round == number,
         updates=trained.updates,
     )
-    measured = set_back.state.validation if set_back else dict(validation)
+    measured = {**set_back.state.validation, **others.validation} if set_back else dict(validation)
     state = before.state.model_copy(
         update={
             "round": number,

@@ -57,13 +57,13 @@ def validate_round(
     return usable, at_step(step, (*answers.failures, *failures))
 
 
-def measure_others(this: OneRound, task: RoundTask, weights: Weights | None, without: Collection[str]) -> Others:
+def measure_others(this: OneRound, task: RoundTask, weights: Weights, without: Collection[str]) -> Others:
     """Meet the sites that the last round did not ask, and let them measure what is handed out.
 
     Args:
         this: the round.
         task: its task.
-        weights: to be measured, but for a classification, whose test follows; None: nothing is.
+        weights: to be measured, but for a classification, whose test follows.
         without: sites that have been given up.
     """
     started = time.monotonic()
@@ -71,7 +71,7 @@ def measure_others(this: OneRound, task: RoundTask, weights: Weights | None, wit
     everyone = this.roster.present(this.grid)
     present = {node: name for node, name in everyone.items() if node not in this.present and name not in without}
     validation: Mapping[str, ValidationMetrics] = {}
-    if weights is not None and task.settings.classification is None:
+    if task.settings.classification is None:
         validation, more = validate_round(this, task, weights, asked_to("train", task.study, present))
         failures = (*failures, *more)
     return Others(present, validation, failures, time.monotonic() - started)

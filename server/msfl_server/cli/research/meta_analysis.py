@@ -36,8 +36,11 @@ def meta_analysis(
     Columns: study; estimate; standard_error, variance, ci95_low and ci95_high, sd and n, or events and n.
     """
     from msfl_common.errors import InputError
-    from msfl_server.research.meta_analysis.analysis import analyse
-    from msfl_server.research.meta_analysis.table import read_studies
+    from msfl_common.system.loading import loading
+
+    with loading("loading statistics"):
+        from msfl_server.research.meta_analysis.analysis import analyse
+        from msfl_server.research.meta_analysis.table import read_studies
 
     studies = read_studies(table, subgroup or ())
     found = analyse(studies)
