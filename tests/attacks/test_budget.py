@@ -216,7 +216,7 @@ def test_states_that_are_chosen_are_too_few_to_be_solved(tmp_path: Path) -> None
     assert bare.asked >= 12  # some are refused for what they would tell of few; which ones, rounding has a say in
     assert held.asked == 8
     assert bare.right > 30  # of 100
-    assert held.right <= 10  # of as many that are named, most of them wrong
+    assert held.right <= 18  # as many as who names the commonest rows gets right by chance, in 95 of 100 cohorts
 
 
 @pytest.mark.slow

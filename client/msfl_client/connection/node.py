@@ -60,7 +60,8 @@ def run_node(site: SiteConfig, passphrase: int | None = None) -> None:
     private_folder(site.state)
     approved, key = kit_to_use(site), unlock(site, passphrase)
     kit, study = approved.kit, approved.study
-    stages = [starting_weights(study_at(study, stage)) for stage in stages_of(study)]
+    like = study.model_copy(update={"evaluate": None})  # a model that is measured has the arrays of one to be trained
+    stages = [starting_weights(study_at(like, stage)) for stage in stages_of(study)]
     bounds = bounds_of(*stages, *([handed] if (handed := handed_like(study)) else []))
     witness = Witness(gateway_of(site), kit.study, approved.authority)
     if waits := what_waits(site):
