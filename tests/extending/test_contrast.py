@@ -40,14 +40,13 @@ def touched(monkeypatch: pytest.MonkeyPatch) -> set[str | None]:
 
 @pytest.fixture
 def config(make_site: Callable[..., Any]) -> SiteConfig:
-    """A site of four cases with FLAIR and T1w, and copies of both as the new contrasts."""
+    """A site of four cases with FLAIR and T1w, and others of the same heads as the new contrasts."""
     site = make_site()
     for number in range(4):
         subject = f"sub-{number}"
         site.add(subject)
-        folder: Path = site.place(subject)
-        (folder / f"{subject}_swi.nii.gz").write_bytes((folder / f"{subject}_FLAIR.nii.gz").read_bytes())
-        (folder / f"{subject}_ce-gadolinium_T1w.nii.gz").write_bytes((folder / f"{subject}_T1w.nii.gz").read_bytes())
+        for contrast in ("swi", "ce-gadolinium_T1w"):
+            site.save(site.image(subject, contrast), site.head(f"{subject}{contrast}"))
     return site.config(policy=Policy(min_patients=1))  # type: ignore[no-any-return]
 
 

@@ -83,7 +83,7 @@ def test_a_metric_of_a_confusion_matrix_goes_to_the_pipelines_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert len(add(monkeypatch, classification, "CLASSIFICATION_METRICS")) == 1
-    assert list(ALL_METRICS)[-1] == "mcc"
+    assert "mcc" in ALL_METRICS
     make_records(tmp_path / "patients", num_sites=1, cases_per_site=60)
     content = {
         "name": "outcomes",

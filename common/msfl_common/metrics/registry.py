@@ -24,10 +24,11 @@ STRATA: dict[str, Metric] = {
     **strata_of("classification", CLASSIFICATION_METRICS),
 }
 
-# Of the tasks that outline lesions: what is measured of each case.
+# What is measured of each case whose lesions are outlined; a study of an outcome may begin with a model of lesions.
 CASE_METRICS: dict[Task, dict[str, SegmentationMetric]] = {
     "lesion-segmentation": METRICS,
     "new-lesions": NEW_LESION_METRICS,
+    "classification": METRICS,
 }
 
 TASK_METRICS: dict[Task, Mapping[str, Metric]] = {

@@ -15,3 +15,10 @@ def test_who_has_new_lesions_is_not_told_of_few_by_a_figure_of_the_others(num_ac
     rows = [{"new_lesion_f1": 0.5 if number < num_active else math.nan} for number in range(12)]
     told = disclosed_metrics(rows, patients, 5, 0.0, {})
     assert bool(told.estimates) == is_told
+
+
+def test_a_metric_of_other_cases_than_on_the_studys_grid_is_not_told() -> None:
+    """Of five cases here and four there, two means of equal values would tell the fifth."""
+    first = {"dsc": 0.5, "hd95_mm": 3.0, "dsc_native": 0.5, "hd95_mm_native": 3.0}
+    told = disclosed_metrics([first, {**first, "hd95_mm_native": math.nan}], ["p1", "p2"], 1, 0.0, {})
+    assert list(told.estimates) == ["dsc", "hd95_mm", "dsc_native"]

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from msfl_client.data.bids import Case
 from msfl_client.prediction.lesions import predict_folder
 from msfl_client.segmentation.own_grid import OwnTruth, metrics_on_own_grid, on_grid, own_truth
-from msfl_client.segmentation.trainer import SegmentationLearner, SegmentationSplit, _told_of, open_segmentation
+from msfl_client.segmentation.trainer import SegmentationLearner, SegmentationSplit, open_segmentation
 from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import CaseError
@@ -150,9 +150,3 @@ def test_the_way_back_goes_over_the_contrast_that_the_mask_was_drawn_on(
     found = own_truth(preprocessed, original, site.config())
     assert np.allclose(found.to_input, to_mni @ to_anchor)
     assert (found.truth_DHW.sum(), found.start) == (4, (8, 14, 10))
-
-
-def test_a_metric_of_other_cases_than_on_the_studys_grid_is_not_told() -> None:
-    """Of five cases here and four there, two means of equal values would tell the fifth."""
-    values = {"dsc": [0.5, 0.6], "hd95_mm": [3.0, 4.0], "dsc_native": [0.5, 0.6], "hd95_mm_native": [3.0, np.nan]}
-    assert list(_told_of(values)) == ["dsc", "hd95_mm", "dsc_native"]

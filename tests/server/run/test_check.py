@@ -61,7 +61,7 @@ def test_a_file_alone_tells_what_sites_will_refuse_and_what_does_not_act(tmp_pat
     ):
         assert told in done.stdout
     (tmp_path / "lda.yaml").write_text(SOLVED.replace(SOLVABLE[0], "lda"))
-    assert "parameters, 1 round; in a round" in run_main(server, "check", tmp_path / "lda.yaml").stdout
+    assert "1 round of lda, 17 parameters; in a round" in run_main(server, "check", tmp_path / "lda.yaml").stdout
     study = load_study(tmp_path / "study.yaml")
     assert not_allowed(Policy(allow=("model_update", "validation_metrics", "node_facts")), study) == [
         "harmonization_sums"

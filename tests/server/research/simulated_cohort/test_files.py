@@ -72,7 +72,7 @@ def test_layout(cohort: CohortSummary) -> None:
 
 def test_masks_lie_on_the_grid_of_their_images(cohort: CohortSummary) -> None:
     spacings = set()
-    for mask_path in cohort.out.glob("site-*/derivatives/lesions/sub-*/ses-*/anat/*_mask.nii.gz"):
+    for mask_path in cohort.out.glob("site-*/derivatives/lesions/sub-*/ses-*/anat/*_label-lesion_mask.nii.gz"):
         site = mask_path.parents[5]
         subject, visit = mask_path.name.split("_")[:2]
         mask = nib.load(mask_path)
