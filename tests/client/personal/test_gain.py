@@ -19,6 +19,7 @@ from msfl_client.personal.arms import Own, own_of_model, own_of_study, tuned
 from msfl_client.personal.gain import compare, measure_gain
 from msfl_client.personal.page import write_page
 from msfl_client.personal.record import FIGURES, LOCAL, PERSONAL, SHARED, TUNED, read_gain
+from msfl_client.rounds import own_model
 from msfl_client.rounds.own_model import alone
 from msfl_client.training.site_strategy import site_strategy
 from msfl_common.config.site import SiteConfig
@@ -71,8 +72,8 @@ def test_models_are_made_measured_and_kept_at_the_site(
     (work,) = (own.folder / ".work").glob(f"{LOCAL}-*")
     assert [path.name for path in work.iterdir()] == ["000001.safetensors"]
     trained: list[int] = []
-    once = arms._train_round
-    monkeypatch.setattr(arms, "_train_round", lambda *given: (trained.append(given[3]), once(*given))[1])
+    once = own_model._train_round
+    monkeypatch.setattr(own_model, "_train_round", lambda *given: (trained.append(given[3]), once(*given))[1])
     found = measure_gain(own, nothing)
     assert trained == [2, 1]  # what was left of local-only, and fine-tuning
     assert [*found.models] == [SHARED, PERSONAL, TUNED, LOCAL]
