@@ -49,7 +49,7 @@ def short(kind: str, steps: int = 3, **changes: object) -> StudyConfig:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_small_set_is_learnt_by_heart(kind: str) -> None:
-    study = tiny_study(kind)
+    study = short(kind, steps=30, learning_rate=0.003 if kind in ("resnet3d", "pretrained-resnet2d") else 0.01)
     network, losses = train(study, rounds=2)
     assert losses[-1] < losses[0]
     probabilities = predict(network, SEQUENCES, study, CPU)
