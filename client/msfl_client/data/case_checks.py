@@ -17,6 +17,7 @@ from msfl_client.data.brightness_rules import brightness_rules, finite_rules
 from msfl_client.data.findings import Finding
 from msfl_client.data.mask_place import mask_place_rule, mask_side_rule
 from msfl_client.data.near_twins import picture_of
+from msfl_client.data.sidecar_rules import sequence_rule
 from msfl_client.data.volume_rules import grid_rules, image_rules, mask_rules, measure_lesions, size_text
 from msfl_client.imaging import geometry
 from msfl_client.imaging.fit import ThinImage, thin_image
@@ -117,6 +118,7 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
                 volume = volume.filled()
                 found += [] if _fails(found, "values") else image_rules(volume)
                 found += [] if _fails(found, "values", "constant") else brightness_rules(volume, contrast)
+                found += sequence_rule(case.images[contrast], contrast)
                 whole_heads += [] if is_brain_alone(volume.voxels_IJK, volume.affine) else [contrast]
                 if contrast not in whole_heads and not any(finding.level == "fail" for finding in found):
                     brains |= _thin(contrast, volume)

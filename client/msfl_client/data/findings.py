@@ -27,7 +27,7 @@ class Finding:
     text: str
 
 
-DOUBTS = ("forms-apart", "no-head", "inverted")
+DOUBTS = ("forms-apart", "no-head", "inverted", "sequence")
 """Rules for which a prediction is refused unless forced: it cannot be right."""
 
 
@@ -79,6 +79,8 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "brightness": "nothing to do for lesions; for features, give images as the scanner or N4 made them",
         "cut-off": "export the image again with every value of it, not as a viewer's window shows it",
         "inverted": "give the image with its own sign: fluid is darker than white matter in T1w and FLAIR, not in T2w",
+        "sequence": "look whether two images are in each other's place; else correct the times in the .json beside it",
+        "times": "nothing to do where the image shows what its name says; the times stand in the .json beside it",
         "constant": "export the image again; every voxel of it has the same value",
         "affine": "export the image again from DICOM; its position in space is unusable",
         "forms": "copy the correct one of sform and qform (or pixdim) over the other",

@@ -1,0 +1,67 @@
+"""Images whose sidecars tell of another contrast's sequence than their names do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msfl_client.data.check_cache import fingerprint_of
+from msfl_client.data.checks import check_site
+from msfl_client.data.findings import refusals_in
+from msfl_client.data.sidecar_rules import sequence_rule, sidecar_of
+from msfl_common.config.study import Inputs
+
+MPRAGE = {"EchoTime": 0.003, "RepetitionTime": 2.3, "InversionTime": 0.9}
+FLAIR = {"EchoTime": 0.39, "RepetitionTime": 5.0, "InversionTime": 1.65}
+T2W = {"EchoTime": 0.1, "RepetitionTime": 4.0}
+
+
+def found(folder: Path, contrast: str, sidecar: Any) -> list[tuple[str, str]]:
+    image = folder / f"sub-1_{contrast}.nii.gz"
+    sidecar_of(image).write_text(sidecar if isinstance(sidecar, str) else json.dumps(sidecar))
+    return [(finding.level, finding.rule) for finding in sequence_rule(image, contrast)]
+
+
+@pytest.mark.parametrize(
+    ("contrast", "sidecar", "level"),
+    [
+        ("T1w", MPRAGE, None),
+        ("FLAIR", FLAIR, None),
+        ("T2w", T2W, None),
+        ("FLAIR", MPRAGE, "fail"),
+        ("T1w", FLAIR, "fail"),
+        ("T2w", FLAIR, "fail"),
+        ("FLAIR", T2W, None),  # without an inversion time: some scanners leave it out
+        ("earlier-FLAIR", MPRAGE, "fail"),
+        ("FLAIR", {name: 1000 * value for name, value in FLAIR.items()}, None),  # milliseconds
+        ("T1w", {name: 1000 * value for name, value in FLAIR.items()}, "fail"),
+        ("T1w", {"EchoTime": 0.08, "RepetitionTime": 1.2}, "warn"),  # of no contrast for certain
+        ("FLAIR", {"EchoTime": "short"}, None),
+        ("FLAIR", {}, None),
+        ("FLAIR", "{", None),
+        ("FLAIR", "[1]", None),
+    ],
+)
+def test_times_of_another_contrast_are_found(tmp_path: Path, contrast: str, sidecar: Any, level: str | None) -> None:
+    rule = {"fail": "sequence", "warn": "times"}
+    assert found(tmp_path, contrast, sidecar) == ([(level, rule[level])] if level else [])
+
+
+def test_two_images_in_each_others_place_are_refused_until_their_sidecars_are_right(make_site: Any) -> None:
+    site = make_site()
+    site.add("sub-1")
+    inputs = Inputs(contrasts=("T1w", "FLAIR"))
+    assert not [finding for finding in check_site(site.config(), inputs).findings if finding.level == "fail"]
+    before = fingerprint_of(site.cases()["sub-1"], True)
+    for contrast, times in (("T1w", FLAIR), ("FLAIR", MPRAGE)):
+        sidecar_of(site.image("sub-1", contrast)).write_text(json.dumps(times))
+    assert fingerprint_of(site.cases()["sub-1"], True) != before
+    findings = check_site(site.config(), inputs).findings
+    assert [finding.rule for finding in findings if finding.level == "fail"] == ["sequence", "sequence"]
+    texts = refusals_in(findings, force=False)
+    assert texts[0].startswith("T1w: its sidecar tells of a sequence (echo 0.39 s, repetition 5 s, inversion 1.65 s)")
+    assert texts[0].endswith("that is no T1w but a FLAIR")
+    assert not refusals_in(findings, force=True)
