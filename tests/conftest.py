@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -91,6 +93,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     num_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     whole = ("integration", "attacks", "deploy")
     items.sort(key=lambda item: ([folder not in item.path.parts for folder in whole], -num_slow[item.path]))
+
+
+def pytest_collection_finish() -> None:
+    """Collections need not look through thousands of tests and what they import."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _sites_closed() -> Iterator[None]:
+    """What a module's sites have open in this process is closed with it."""
+    yield
+    if (opened := sys.modules.get("msfl_client.rounds.site_context")) is not None:
+        opened.open_context.cache_clear()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -91,6 +91,9 @@ class OpenContexts:
         found = self._open.get(site.state)
         if found is None or found[0] != key:
             found = None
+            if not self._open:
+                gc.collect()
+                gc.freeze()  # what is loaded by now stays: collections need not look through it
             if self._open.pop(site.state, None) is not None or len(self._open) >= self.most:
                 self._make_room()
             found = self._open[site.state] = (key, build_context(site, study, on_progress, stage, model))
