@@ -7,7 +7,7 @@ DEMO := build/demo
 SITES := $(wildcard site_configs/demo/site-*.yaml)
 export MPLBACKEND := Agg
 
-.PHONY: demo test test-fast check docs bench faults mutants sbom clean
+.PHONY: demo test test-fast test-long check docs bench faults mutants sbom clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo  ## three simulated hospitals train a model together; goes on where it was interrupted
@@ -21,7 +21,13 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 # more than cores, as tests wait for the processes that they start for a quarter of their time.
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(shell expr $(CORES) + 1) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not long" -n $(shell expr $(CORES) + 1) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# Whole deployments that repeat, among real processes, what shorter tests hold: before a release, and after changes of
+# how processes or messages are handled.
+test-long: export OMP_NUM_THREADS := 1
+test-long: $(VENV)/.dev
+	$(BIN)/python -m pytest -m long -n $(CORES) --maxprocesses 4 --dist loadfile
 
 # Tests of single modules, without processes: what to run at every change. tests/fast.py says which these are.
 test-fast: export OMP_NUM_THREADS := 1

@@ -382,6 +382,7 @@ def test_objects_for_anothers_reply_are_not_taken(grid: DeployedGrid, honest: Fl
     assert honest._client.PushObject(request).stored
 
 
+@pytest.mark.long
 def test_a_site_that_calls_without_pause_takes_its_own_turns_only(
     target: Target, grid: DeployedGrid, honest: Fleet
 ) -> None:

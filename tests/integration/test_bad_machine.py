@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 BIN = Path(sys.executable).parent
 
 
@@ -15,6 +17,7 @@ def msfl(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_a_run_with_one_line_and_it_can_go_on(
     small_disk: Callable[[int], Path], tmp_path: Path, make_site
 ) -> None:

@@ -71,6 +71,7 @@ def status_of(federation: Deployment, name: str) -> str:
     return (federation.site(name) / "state" / "status.json").read_text()
 
 
+@pytest.mark.long
 def test_a_model_is_measured_over_tls_as_it_was_at_the_end_of_its_training(
     simulated: Path, site_data: dict[str, Path], ready_store: Path, tmp_path: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_model_is_measured_over_tls_as_it_was_at_the_end_of_its_training(
         assert (done.returncode, "finished, the model is measured" in " ".join(done.stdout.split())) == (0, True)
 
 
+@pytest.mark.long
 def test_kills_cost_no_round_and_no_bit(federation: Deployment, expected: bytes) -> None:
     federation.start_sites(*SITES)
     federation.start_server()

@@ -34,7 +34,7 @@ rounds: {num_rounds: 1, quorum: 3}
 harmonization: {method: combat, min_cases: 3}
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

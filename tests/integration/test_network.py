@@ -27,7 +27,7 @@ from msfl_server.study.server_config import load_server
 SERVER_IP = "10.77.31.1"
 PUBLIC_PORT = 9443
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(420)]
 
 
 @dataclass(frozen=True)

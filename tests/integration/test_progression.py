@@ -29,7 +29,7 @@ classification:
 rounds: {num_rounds: 4, quorum: 2}
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_trees_grow_among_real_sites_as_in_a_simulation_and_nothing_tells_who(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def run_process(*command: object, code: int = 0) -> subprocess.CompletedProcess[
     """The same in a process of its own."""
     first, *rest = map(str, command)
     done = subprocess.run(
-        [str(BIN / first), *rest], capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False
+        [str(BIN / first), *rest], capture_output=True, text=True, env=ENVIRONMENT, timeout=540, check=False
     )
     return checked(done, code)
 

@@ -137,6 +137,7 @@ def test_the_devices_get_the_patches_that_one_would() -> None:
         assert torch.equal(image[1], torch.cat([part[1] for part in parts]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("batch_size", "micro_batches", "parts"),
     [(3, 1, 2), (4, 2, 4)],
@@ -191,6 +192,7 @@ def test_a_killed_process_ends_the_round(cases: tuple[Path, ...]) -> None:
         together(study(10_000), cases, kill_the_second)
 
 
+@pytest.mark.long
 def test_an_error_in_a_process_leaves_with_its_code(cases: tuple[Path, ...], tmp_path: Path) -> None:
     network = build_network(study(1))
     with torch.no_grad():
@@ -210,6 +212,7 @@ def test_codes_of_a_process() -> None:
     assert code_of_rank(KeyError("x")) is Code.INTERNAL
 
 
+@pytest.mark.long
 def test_a_round_that_is_stopped_between_steps_ends_its_processes(cases: tuple[Path, ...]) -> None:
     def stop(step: int, *_: object) -> None:
         raise RefusedError(Code.OUTSIDE_HOURS)
@@ -218,6 +221,7 @@ def test_a_round_that_is_stopped_between_steps_ends_its_processes(cases: tuple[P
         together(study(10_000), cases, stop)
 
 
+@pytest.mark.long
 def test_a_process_that_says_nothing_is_waited_for_until_the_deadline(cases: tuple[Path, ...]) -> None:
     def halt(step: int, *_: object) -> None:
         if step == 1:
