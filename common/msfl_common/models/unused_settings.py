@@ -228,6 +228,13 @@ def _no_private_steps(study: StudyConfig) -> str | None:
     return None if study.averages else f"{_model(study).kind} is made private in its sums"
 
 
+def _one_sequence_each(study: StudyConfig) -> str | None:
+    own = study.classification
+    if study.differential_privacy is None or own is None or not _is_deep(study) or study.segmentation is not None:
+        return None
+    return "each patient has one sequence, as observations is first" if own.outcome.observations == "first" else None
+
+
 def _no_private_sums(study: StudyConfig) -> str | None:
     return (
         "bounds are of the inputs of a model of features" if study.classification is None or _is_deep(study) else None
@@ -249,6 +256,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("training.clip_norm",), _clipped_by_patient),
     Rule(("differential_privacy.sampling_rate", "differential_privacy.max_gradient_norm"), _no_private_steps),
     Rule(("differential_privacy.bounds",), _no_private_sums),
+    Rule(("training.batch_size",), _one_sequence_each),
     Rule(("strategy",), _no_strategy),
     Rule(("crossfit",), _no_lesions),
     Rule(("secure_aggregation.min_sites", "secure_aggregation.threshold"), _masks_not),

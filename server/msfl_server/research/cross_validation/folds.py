@@ -31,6 +31,7 @@ from msfl_common.system.files import write_text
 from msfl_common.system.reading import parse_record
 from msfl_common.system.words import counted
 from msfl_server.research.cross_validation.results import PLAN_FILE, FoldResult, fold_result
+from msfl_server.research.cross_validation.together import keep_scores
 from msfl_server.research.simulation.folder import SITES_FOLDER, RunSetup, write_setup
 from msfl_server.research.simulation.foresight import expect_answers, foresee_run
 from msfl_server.research.simulation.run import run_simulated
@@ -171,6 +172,7 @@ def _run_fold(name: str, setup: RunSetup, folder: Path) -> None:
         run_simulated(setup, folder, "inprocess", None)
     except RunError as error:
         raise RunError(f"{name}: {error}") from error
+    keep_scores(setup, folder)
     write_text(folder / FINISHED_FILE, "")
 
 
