@@ -103,6 +103,7 @@ MEANINGS = {
     "--resume": "the run that is resumed",
     "--rules": "what series of certain names are",
     "--search": "a search of hyperparameters",
+    "--search-pipeline": "the pipeline that hyperparameters are searched with",
     "--seed": "the seed",
     "--seeds": "number of repetitions",
     "--set": "a setting in the place of the file's",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -109,3 +111,36 @@ def test_images_too_coarse_for_a_deep_model_are_refused(site: BidsSite, predict:
     code, out, err = predict(model, with_tables(site, "31", "42", "53"))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "expected a brain of 25 slices or more, found 16 of 6 mm: too coarse" in err
+
+
+def visits_of_one_patient(site: BidsSite) -> Path:
+    """A patient with two visits, one year apart."""
+    for visit in ("ses-01", "ses-02"):
+        site.add("sub-09", visit)
+    lines = [f"ses-0{number}\t{365 * (number - 1)}\t{40 + number}\t2" for number in (1, 2)]
+    (site.root / "sub-09" / "sub-09_sessions.tsv").write_text(
+        "\n".join(["session_id\tdays\tage\tfs_visual", *lines, ""])
+    )
+    return site.root
+
+
+def test_a_model_of_first_visits_is_not_fed_sequences(
+    make_site: Callable[..., BidsSite], predict: Command, tmp_path: Path
+) -> None:
+    study = tiny_study("lesion-encoder")
+    settings = study.classification
+    assert settings is not None
+    assert settings.outcome.observations == "every"
+    outcome = settings.outcome.model_copy(update={"observations": "first"})
+    first = study.model_copy(update={"classification": settings.model_copy(update={"outcome": outcome})})
+    root = visits_of_one_patient(make_site(subjects=[]))
+    model = deep_model(tmp_path / "first", first)
+    code, out, err = predict(model, root)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "2 visits with images, and the model was trained on each patient's first alone" in err
+    assert "predict from that (--visit ses-01)" in err
+    assert predict(model, root, "--visit", "ses-01")[0] == 0
+    assert [row["status"].split(":")[0] for row in rows_of(tmp_path)] == ["ok", "left out"]
+    shutil.rmtree(tmp_path / "out")
+    code, out, _ = predict(deep_model(tmp_path / "every", study), root, "--json")
+    assert (code, [one["session_id"] for one in json.loads(out)["cases"]]) == (0, ["ses-02"])

@@ -72,7 +72,7 @@ class SequenceBatch:
 def make_batch(
     sequences: Sequence[VisitSequence], study: StudyConfig, noise: Sequence[np.random.Generator | None] = ()
 ) -> SequenceBatch:
-    """Read the volumes of sequences, their last `max_visits` visits that took place.
+    """Read the volumes of sequences, their last `Classification.most_visits` that took place.
 
     Args:
         sequences: at least one.
@@ -80,7 +80,7 @@ def make_batch(
         noise: for each sequence the source of its noise, or None for none.
     """
     settings, model = deep_settings(study)
-    taken = [np.flatnonzero(sequence.present_V)[-model.max_visits :] for sequence in sequences]
+    taken = [np.flatnonzero(sequence.present_V)[-settings.most_visits :] for sequence in sequences]
     num_visits = max(len(visits) for visits in taken)
     images = np.zeros(
         (len(sequences), num_visits, len(study.inputs.contrasts), model.slices, model.pixels, model.pixels), np.float32

@@ -161,7 +161,7 @@ def observations(
     if outcome.column and outcome.observations == "every" and not records.label_in_sessions:
         raise InputError(
             f"outcome.observations: every visit needs an endpoint or a column of sessions.tsv; {outcome.column} is one "
-            "of participants.tsv, with one label for a patient"
+            "of participants.tsv, with one label for a patient; set outcome.observations: first"
         )
     findings = [*records.findings]
     if with_relapses and not outcome.pira and any(patient.relapses is None for patient in records.patients.values()):

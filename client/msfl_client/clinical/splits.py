@@ -94,7 +94,8 @@ def split_patients(found: Sequence[Observation], study: StudyConfig, site: str) 
     share, fold = study.validation.fraction, study.classification.fold
     if fold is None:
         return Splits(*split_observations(found, share, study.classification.test_fraction, study.seed))
-    test = held_out(found, fold.number, fold.of, study.seed) if fold.number and fold.of else []
+    start = fold.starts.get(site, 0)
+    test = held_out(found, fold.number, fold.of, study.seed, start) if fold.number and fold.of else []
     held = {one.key for one in test}
     training, validation, _ = split_observations([one for one in found if one.key not in held], share, 0.0, study.seed)
     return Splits(training, validation, test)
@@ -130,7 +131,7 @@ def split_observations(
     return training, validation, test
 
 
-def held_out(found: Sequence[Observation], number: int, num_folds: int, seed: int) -> list[Observation]:
+def held_out(found: Sequence[Observation], number: int, num_folds: int, seed: int, start: int = 0) -> list[Observation]:
     """The observations of one fold, in the order given; each patient is in exactly one of the folds.
 
     In each BIDS folder, patients of each class, ranked as in `split_observations`, are dealt one after the other, and
@@ -142,11 +143,12 @@ def held_out(found: Sequence[Observation], number: int, num_folds: int, seed: in
         number: which fold, 1 to `num_folds`.
         num_folds: folds.
         seed: the study's seed.
+        start: how many folds later than the first the dealing begins.
     """
     chosen: set[str] = set()
     for patients, labels in _by_folder(found):
         dealt = [subject for ranked in _ranked(labels, seed) for subject in ranked]
-        chosen |= {patients[subject] for subject in dealt[number - 1 :: num_folds]}
+        chosen |= {patients[subject] for subject in dealt[(number - 1 - start) % num_folds :: num_folds]}
     return [one for one in found if one.patient in chosen]
 
 

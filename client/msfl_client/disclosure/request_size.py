@@ -56,9 +56,9 @@ def _values_of_one(study: StudyConfig) -> Iterator[int]:
         yield study.network.least_values(edge)
     elif isinstance(settings.model, DeepModel):
         model = settings.model
-        yield 2 * model.max_visits * num_contrasts * model.slices * model.pixels**2
+        yield 2 * settings.most_visits * num_contrasts * model.slices * model.pixels**2
         if model.kind == "resnet3d":
-            yield 2 * model.max_visits * model.width * model.slices * (model.pixels // 2) ** 2
+            yield 2 * settings.most_visits * model.width * model.slices * (model.pixels // 2) ** 2
 
 
 def _memory_of(site: SiteConfig) -> int:

@@ -66,6 +66,13 @@ class Answer:
 class Predictor(Protocol):
     """A model of features, or a deep one."""
 
+    def expect_as_trained(self, one: Observation) -> None:
+        """Return when the model learned from patients with such a history.
+
+        Raises:
+            CaseError: it did not; says from what it learned, and what to do.
+        """
+
     def refuse(self, one: Observation) -> None:
         """Return when the visit has what the model was trained with.
 
@@ -93,6 +100,9 @@ class FeaturePredictor:
         assert card.study.classification is not None
         self._settings, self._state, self._why = card.study.classification, weights, known.reasons
         self._rows = rows_by_visit(known.table)
+
+    def expect_as_trained(self, one: Observation) -> None:
+        """See `Predictor`: such a model sees no history."""
 
     def refuse(self, one: Observation) -> None:
         """See `Predictor`."""
@@ -132,8 +142,21 @@ class ImagePredictor:
         self._maker = SequenceMaker(card.study, cache, reference, known.table)
         self._rows = rows_by_visit(known.table)
 
+    def expect_as_trained(self, one: Observation) -> None:
+        """See `Predictor`."""
+        scanned = [visit for visit in one.visits if visit.case is not None]
+        if self._settings.outcome.observations == "first" and len(scanned) > 1:
+            assert scanned[0].case is not None
+            first = scanned[0].case.visit_id
+            raise CaseError(
+                f"{len(scanned)} visits with images, and the model was trained on each patient's first alone "
+                f"(outcome.observations: first); predict from that (--visit {first}), or train a model with "
+                "observations: every, which sees visits in sequence"
+            )
+
     def refuse(self, one: Observation) -> None:
         """See `Predictor`."""
+        self.expect_as_trained(one)
         key = case_key(one.subject, one.visit_id, one.dataset)
         if one.case is None:
             raise CaseError(self._known.reasons.get(key, "no images at the visit"))

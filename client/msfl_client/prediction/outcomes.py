@@ -213,6 +213,10 @@ def _of_patient(
     visits = [one for one in patient.visits if chosen.takes(one.subject, one.visit_id)]
     if every_visit:
         return [_of_visit(one, predictor, card, threshold, output) for one in visits]
+    try:
+        predictor.expect_as_trained(visits[-1])  # an earlier visit would answer another question
+    except CaseError as error:
+        return [_left_out(patient.subject, visits[-1], str(error))]
     passed_over: list[Prediction] = []
     for one in reversed(visits):
         row = _of_visit(one, predictor, card, threshold, output, tuple(passed_over))

@@ -11,7 +11,7 @@ from msfl_common.config.feature_catalogue import known_features
 from msfl_common.config.spelling import Name, spelled
 from msfl_common.feature_models.model import FeatureModel
 from msfl_common.feature_models.registry import FEATURE_MODELS
-from msfl_common.feature_models.settings import Frozen, Preparation
+from msfl_common.feature_models.settings import Frozen, Preparation, check_subject_groups
 from msfl_common.strategies.base import Strategy
 
 Split = Literal["validation", "test"]
@@ -82,7 +82,9 @@ class Outcome(Frozen):
         False, description="count worsening alone that is independent of relapses (PIRA); needs phenotype/relapses.tsv"
     )
     observations: Literal["first", "every"] = Field(
-        "first", description="predict from each patient's first visit, or from every visit that has a label"
+        "first",
+        description="predict from each patient's first visit, or from every visit that has a label. A deep model sees "
+        "that visit alone with first; with every, which is its default, the visits up to it in sequence",
     )
 
     @field_validator("classes", mode="before")
@@ -132,12 +134,17 @@ class DeepModel(Frozen):
     width: int = Field(64, ge=2, le=256, description="feature maps of the first level; smaller is faster")
     slices: int = Field(50, ge=8, le=256, description="axial slices of a visit's volume")
     pixels: int = Field(128, ge=16, le=512, description="edge of a slice, pixels")
-    max_visits: int = Field(5, ge=1, le=20, description="visits of a sequence, the last ones")
+    max_visits: int = Field(
+        5, ge=1, le=20, description="visits of a sequence, the last ones; with `observations: first` it is one"
+    )
     positive_weight: float = Field(3.5, gt=0, description="weight of the last class in the loss; the others have 1")
     dropout: float = Field(0.1, ge=0, lt=1, description="alpha dropout of resnext, dropout of lesion-encoder")
 
     can_be_solved: ClassVar[bool] = False  # see `FeatureModel`
     num_rounds_needed: ClassVar[int | None] = None
+
+
+DEEP_KINDS: tuple[str, ...] = get_args(DeepModel.model_fields["kind"].annotation)
 
 
 class Fold(Frozen):
@@ -146,6 +153,12 @@ class Fold(Frozen):
     number: int | None = Field(None, ge=1, description="which of the parts each site holds out, from 1")
     of: int | None = Field(
         None, ge=2, le=50, description="parts that each site's patients are dealt into, class by class"
+    )
+    starts: dict[Name, Annotated[int, Field(ge=0, lt=50)]] = Field(
+        default_factory=dict,
+        description="by site, how many folds later than the first its patients are dealt from on; `msfl-server "
+        "cross-validate` sets it where a class is rare, so that its patients at all sites fall into different folds",
+        exclude_if=lambda value: not value,
     )
     site: Name | None = Field(None, description="the site that only tests, on all of its patients")
 
@@ -159,12 +172,15 @@ class Fold(Frozen):
             )
         return self
 
+    def __hash__(self) -> int:
+        return hash((self.number, self.of, self.site, tuple(self.starts.items())))
+
 
 if TYPE_CHECKING:
     AnyFeatureModel = FeatureModel
 else:
     AnyFeatureModel = Union[tuple(FEATURE_MODELS.values())]  # noqa: UP007
-MODEL_KINDS: tuple[str, ...] = (*FEATURE_MODELS, *get_args(DeepModel.model_fields["kind"].annotation))
+MODEL_KINDS: tuple[str, ...] = (*FEATURE_MODELS, *DEEP_KINDS)
 """Of all outcome models."""
 
 
@@ -184,6 +200,11 @@ class Classification(Frozen):
     fold: Fold | None = Field(
         None, description="hold out a fold in place of `test_fraction`; `msfl-server cross-validate` runs all of them"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_sequences(cls, value: Any) -> Any:
+        return _in_sequence(value)
 
     @field_validator("model", mode="before")
     @classmethod
@@ -208,6 +229,7 @@ class Classification(Frozen):
             raise ValueError(f"{self.outcome.column}: is the outcome, and cannot be what it is predicted from")
         if isinstance(self.model, FeatureModel):
             self.model.check_settings(self)
+            check_subject_groups(self.features, self.preparation)
             if not names:
                 raise ValueError("expected features, clinical values, or both")
         elif self.features and self.model.kind != "lesion-encoder":
@@ -218,6 +240,28 @@ class Classification(Frozen):
     def inputs(self) -> tuple[str, ...]:
         """Names of a feature model's inputs, in their order."""
         return (*self.features, *self.clinical)
+
+    @property
+    def most_visits(self) -> int:
+        """Visits that a model sees of a patient at the most, the last ones: in training, and so in prediction."""
+        if isinstance(self.model, DeepModel) and self.outcome.observations == "every":
+            return self.model.max_visits
+        return 1
+
+
+def _in_sequence(section: Any) -> Any:
+    """The section as it is read; a deep model that does not say which visits it learns from learns from every one."""
+    if not isinstance(section, dict):
+        return section
+    model, outcome = section.get("model"), section.get("outcome")
+    kind = model.get("kind") if isinstance(model, dict) else getattr(model, "kind", None)
+    if kind not in DEEP_KINDS:
+        return section
+    if isinstance(outcome, Outcome) and "observations" not in outcome.model_fields_set:
+        return {**section, "outcome": outcome.model_copy(update={"observations": "every"})}
+    if isinstance(outcome, dict) and "observations" not in outcome:
+        return {**section, "outcome": {**outcome, "observations": "every"}}
+    return section
 
 
 def check_deep_model(settings: Classification, strategy: Strategy | None, harmonized: Collection[str]) -> None:

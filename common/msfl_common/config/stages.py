@@ -107,6 +107,17 @@ def crossfit_note(study: StudyConfig) -> str:
     )
 
 
+def raised_to_quorum(study: StudyConfig, num_sites: int) -> list[str]:
+    """A line for each setting by which a share of so many sites is below the quorum, which is asked in its place."""
+    settings = {"rounds": study.rounds, "segmentation": study.segmentation}
+    return [
+        f"{name}.fraction: {one.fraction:g} of {num_sites} sites is {round(one.fraction * num_sites)}; rounds ask "
+        f"{one.quorum}, their quorum"
+        for name, one in settings.items()
+        if one is not None and one.fraction < 1 and round(one.fraction * num_sites) < min(one.quorum, num_sites)
+    ]
+
+
 def chosen_by(study: StudyConfig) -> str | None:
     """The metric by which one stage hands out the model of its best round; None where that is the last round's.
 

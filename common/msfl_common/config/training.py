@@ -48,11 +48,16 @@ class Training(Frozen):
         None,
         gt=0,
         le=1.0,
-        description="the optimiser's, at the start; null: the model's own, 0.001 of a segmentation (AdamW, decays to 0 "
-        "over all rounds)",
+        description="the optimiser's, at the start; null: the model's own, 0.001 of a segmentation and lesion-encoder "
+        "(AdamW, decays to 0 over all rounds), 0.0001 of resnet3d and pretrained-resnet2d (Adam, constant), 0.001 of "
+        "resnext (NAdam, constant)",
     )
     weight_decay: float | None = Field(
-        None, ge=0, le=1.0, description="the optimiser's; null: the model's own, 0.01 of a segmentation (decoupled)"
+        None,
+        ge=0,
+        le=1.0,
+        description="the optimiser's; null: the model's own, 0.01 of a segmentation and lesion-encoder (decoupled), 0 "
+        "of resnet3d and pretrained-resnet2d, 0.05 of resnext",
     )
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm (L2)")
     augmentation: Augmentation = Augmentation()

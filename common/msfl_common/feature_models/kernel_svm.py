@@ -1,7 +1,7 @@
 """Support vector machines with a kernel: the linear machine's search, on features whose inner products approximate it.
 
     svm-rbf      exp(-gamma |x - y|^2)
-    svm-poly     (gamma x'y + 1)^degree
+    svm-poly     (gamma x'y + coef0)^degree
     svm-sigmoid  tanh(gamma x'y)
 
 By Nystroem's method (Williams and Seeger, NIPS 2000) a case is described by its kernel with D landmarks. Usually these
@@ -39,7 +39,9 @@ class KernelModel(Searched):
 
     inverse_strength: float = Field(1.0, gt=0, description="scikit-learn's C: the smaller, the smaller coefficients")
     num_features: int = Field(200, ge=10, le=2000, description="random features; more approximate the kernel better")
-    gamma: float | None = Field(None, gt=0, description="the kernel's gamma; null: 1 / number of inputs")
+    gamma: float | None = Field(
+        None, gt=0, description="the kernel's gamma; null: 1 / (number of prepared inputs times their mean variance)"
+    )
     degree: int = Field(3, ge=2, le=5, description="degree of the polynomial kernel")
 
     is_linear_in_inputs: ClassVar[bool] = False
@@ -134,6 +136,14 @@ class SvmPoly(KernelModel):
     """With a polynomial."""
 
     kind: Literal["svm-poly"] = Field(description="which model")
+    coef0: float = Field(
+        1.0,
+        ge=0,
+        le=1000,
+        description="what is added before the power is taken; 1 lets lower powers in, 0 is scikit-learn's, and so that "
+        "of `msfl-server pipelines`",
+        exclude_if=lambda value: value == 1,
+    )
 
     def unused(self) -> Mapping[str, str]:
         """See `FeatureModel`."""
@@ -142,7 +152,7 @@ class SvmPoly(KernelModel):
     def of_products(self, products_ND: Floats, squares_N: Floats, squares_D: Floats) -> Floats:
         """See `KernelModel`."""
         del squares_N, squares_D
-        return np.asarray((products_ND + 1.0) ** self.degree)
+        return np.asarray((products_ND + self.coef0) ** self.degree)
 
 
 class SvmSigmoid(KernelModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from msfl_common.errors import InputError
-from msfl_common.feature_models.settings import Settings
+from msfl_common.feature_models.settings import Settings, subject_groups
 from msfl_common.feature_models.state import Floats, State
 
 
@@ -25,7 +25,10 @@ def prepare(settings: Settings, state: State, features_NP: Floats) -> Floats:
 
 
 def scale_subjects(settings: Settings, features_NP: Floats) -> Floats:
-    """Scale each case over its own inputs, by mean and standard deviation or into 0 to 1; constant ones become 0.
+    """Scale each case over its own features, by mean and standard deviation or into 0 to 1; constant ones become 0.
+
+    Within groups of features, if the study has some (Appukuttan et al. 2025 scale each imaging map by itself). Clinical
+    values stay as they are: years and points have no common scale with what was measured in images.
 
     Raises:
         InputError: another number of inputs than the study's, or a value that is not finite.
@@ -36,12 +39,19 @@ def scale_subjects(settings: Settings, features_NP: Floats) -> Floats:
     if (bad_NP := ~np.isfinite(features_NP)).any():
         name = settings.inputs[int(np.flatnonzero(bad_NP.any(axis=0))[0])]
         raise InputError(f"{name}: expected finite numbers; leave out cases that lack one")
-    match settings.preparation.subject_scaling:
-        case "standard":
-            offset_N1, scale_N1 = features_NP.mean(axis=1, keepdims=True), features_NP.std(axis=1, keepdims=True)
-        case "minmax":
-            offset_N1, scale_N1 = features_NP.min(axis=1, keepdims=True), np.ptp(features_NP, axis=1, keepdims=True)
-        case _:
-            return features_NP
-    scaled_NP: Floats = (features_NP - offset_N1) / np.where(scale_N1 > 0, scale_N1, 1.0)
+    scaling = settings.preparation.subject_scaling
+    if scaling == "none":
+        return features_NP
+    scaled_NP = features_NP.copy()
+    for places in subject_groups(settings.features, settings.preparation.group_by).values():
+        scaled_NP[:, places] = _over_itself(features_NP[:, places], scaling)
+    return scaled_NP
+
+
+def _over_itself(group_NP: Floats, scaling: str) -> Floats:
+    if scaling == "standard":
+        offset_N1, scale_N1 = group_NP.mean(axis=1, keepdims=True), group_NP.std(axis=1, keepdims=True)
+    else:
+        offset_N1, scale_N1 = group_NP.min(axis=1, keepdims=True), np.ptp(group_NP, axis=1, keepdims=True)
+    scaled_NP: Floats = (group_NP - offset_N1) / np.where(scale_N1 > 0, scale_N1, 1.0)
     return scaled_NP

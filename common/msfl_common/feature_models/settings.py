@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +18,17 @@ class Preparation(Frozen):
     """Steps between features and model, fitted on training cases: from sums over all sites, never from rows."""
 
     subject_scaling: Literal["none", "standard", "minmax"] = Field(
-        "none", description="scaling of a case over its own features; needs nothing of other cases"
+        "none",
+        description="scaling of a case over its own features of images, never over clinical values; needs nothing of "
+        "other cases",
+    )
+    group_by: str | None = Field(
+        None,
+        min_length=1,
+        max_length=16,
+        description="with `subject_scaling`: within groups of features, whose names are alike up to this text, as with "
+        "`_` those of t1w_gm_median and t1w_wm_median; null: over all features",
+        exclude_if=lambda value: value is None,
     )
     scaling: Literal["none", "standard"] = Field("standard", description="scaling of a feature over all cases")
     selection: Literal["none", "k-best", "rfe"] = Field(
@@ -44,6 +55,10 @@ class Settings(Protocol):
         """Names of the inputs, in their order."""
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """Those of the inputs that are features of images, which come first."""
+
+    @property
     def outcome(self) -> Predicted:
         """What is predicted."""
 
@@ -54,6 +69,30 @@ class Settings(Protocol):
     @property
     def model(self) -> object:
         """The model's own settings: a `FeatureModel`, if it is a model of features."""
+
+
+def subject_groups(features: Sequence[str], group_by: str | None) -> dict[str, list[int]]:
+    """The places of features by the group that a case is scaled within: names alike up to a text, or all."""
+    groups: dict[str, list[int]] = {}
+    for place, name in enumerate(features):
+        groups.setdefault(name.split(group_by, 1)[0] if group_by else "", []).append(place)
+    return groups
+
+
+def check_subject_groups(features: Sequence[str], preparation: Preparation) -> None:
+    """Refuse to scale a feature over itself alone, of which nothing would be left.
+
+    Raises:
+        ValueError: names it, and says what to do.
+    """
+    if preparation.subject_scaling == "none":
+        return
+    groups = subject_groups(features, preparation.group_by)
+    if alone := [features[places[0]] for places in groups.values() if len(places) == 1]:
+        raise ValueError(
+            f"preparation.subject_scaling: {', '.join(alone)}: is alone in its group, and would be 0 in every case; "
+            "name more features of its group, set another preparation.group_by, or leave the scaling out"
+        )
 
 
 def num_prepared_inputs(settings: Settings) -> int:

@@ -175,6 +175,11 @@ def _counts_cases(study: StudyConfig) -> str | None:
     return None
 
 
+def _counts_sites(study: StudyConfig) -> str | None:
+    strategy = study.strategy
+    return None if strategy is None or strategy.uses_shares else f"{strategy.kind} counts all sites the same"
+
+
 def _harmonizes_not(study: StudyConfig) -> str | None:
     return "harmonization.method is none" if study.harmonization.method == "none" else None
 
@@ -191,12 +196,43 @@ def _unprepared(study: StudyConfig) -> str | None:
     return f"{_model(study).kind} sees images and clinical values in ranges of their own" if _is_deep(study) else None
 
 
+def _selects_all(study: StudyConfig) -> str | None:
+    own = study.classification
+    if own is None or own.preparation.selection == "none" or own.preparation.num_selected < len(own.inputs):
+        return None
+    return f"num_selected, {own.preparation.num_selected}, keeps all {len(own.inputs)} inputs"
+
+
+def _more_than_there_are(setting: str, among: Callable[[Classification], int]) -> Callable[[StudyConfig], str | None]:
+    """A rule of a number that is larger than what it is taken from."""
+
+    def why(study: StudyConfig) -> str | None:
+        own = study.classification
+        if own is None or _is_deep(study) or getattr(own.preparation, setting) <= among(own):
+            return None
+        return f"{among(own)} are all that there are"
+
+    return why
+
+
+def _num_selected(own: Classification) -> int:
+    num = len(own.inputs)
+    return num if own.preparation.selection == "none" else min(own.preparation.num_selected, num)
+
+
 def _clipped_by_patient(study: StudyConfig) -> str | None:
     return None if study.differential_privacy is None else "differential_privacy.max_gradient_norm takes its place"
 
 
 def _no_private_steps(study: StudyConfig) -> str | None:
     return None if study.averages else f"{_model(study).kind} is made private in its sums"
+
+
+def _one_sequence_each(study: StudyConfig) -> str | None:
+    own = study.classification
+    if study.differential_privacy is None or own is None or not _is_deep(study) or study.segmentation is not None:
+        return None
+    return "each patient has one sequence, as observations is first" if own.outcome.observations == "first" else None
 
 
 def _no_private_sums(study: StudyConfig) -> str | None:
@@ -220,6 +256,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("training.clip_norm",), _clipped_by_patient),
     Rule(("differential_privacy.sampling_rate", "differential_privacy.max_gradient_norm"), _no_private_steps),
     Rule(("differential_privacy.bounds",), _no_private_sums),
+    Rule(("training.batch_size",), _one_sequence_each),
     Rule(("strategy",), _no_strategy),
     Rule(("crossfit",), _no_lesions),
     Rule(("secure_aggregation.min_sites", "secure_aggregation.threshold"), _masks_not),
@@ -239,6 +276,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("inputs.spacing_mm",), _no_spacing),
     Rule(("rounds.num_rounds",), _ends_by_itself),
     Rule(("rounds.max_share",), _counts_cases),
+    Rule(("rounds.max_share", "segmentation.max_share"), _counts_sites),
     Rule(
         tuple(f"harmonization.{key}" for key in ("features", "covariates", "age_knots_years", "min_cases")),
         _harmonizes_not,
@@ -246,14 +284,32 @@ RULES: tuple[Rule, ...] = (
     Rule(("harmonization.age_knots_years",), _age_unkept),
     Rule((f"{_PREPARATION}.*",), _unprepared),
     Rule((f"{_PREPARATION}.num_selected",), _of(lambda own: own.preparation.selection == "none", "selection is none")),
+    Rule((f"{_PREPARATION}.num_selected",), _more_than_there_are("num_selected", lambda own: len(own.inputs))),
+    Rule((f"{_PREPARATION}.selection",), _selects_all),
     Rule(
         (f"{_PREPARATION}.num_components",), _of(lambda own: own.preparation.reduction == "none", "reduction is none")
+    ),
+    Rule((f"{_PREPARATION}.num_components",), _more_than_there_are("num_components", _num_selected)),
+    Rule(
+        (f"{_PREPARATION}.subject_scaling",),
+        _of(
+            lambda own: not own.features and own.preparation.subject_scaling != "none",
+            "the model sees no feature of images",
+        ),
+    ),
+    Rule(
+        (f"{_PREPARATION}.group_by",),
+        _of(lambda own: own.preparation.subject_scaling == "none", "subject_scaling is none"),
     ),
     Rule(
         tuple(f"{_OUTCOME}.{key}" for key in ("horizon_years", "confirmed_weeks", "relapse_days", "baseline", "pira")),
         _of(lambda own: own.outcome.endpoint is None, "a column's labels are taken as they are"),
     ),
     Rule(("classification.test_fraction",), _of(lambda own: own.fold is not None, "`fold` says what is held out")),
+    Rule(
+        (f"{_MODEL}.max_visits",),
+        _of(lambda own: own.outcome.observations == "first", "with observations first, the model sees one visit"),
+    ),
     Rule(
         (f"{_MODEL}.dropout",),
         _of(lambda own: own.model.kind in ("resnet3d", "pretrained-resnet2d"), "this network has none"),

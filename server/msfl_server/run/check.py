@@ -13,6 +13,7 @@ from rich.filesize import decimal
 
 from msfl_common.config.policy_rules import beyond_policy, not_allowed
 from msfl_common.config.site import Policy
+from msfl_common.config.stages import raised_to_quorum
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, MsflError
 from msfl_common.models.evaluated_model import check_evaluated
@@ -92,6 +93,8 @@ def _look_at(folder: StudyFolder, study: StudyConfig, lock: str) -> Iterator[Fin
     lacking = len(sites) < study.rounds.quorum
     more = f"; a round needs {study.rounds.quorum}: add more with `msfl-server add-site`" if lacking else ""
     yield Finding("note" if lacking else "ok", "sites", (", ".join(sites) or "none is authorised") + more)
+    for line in raised_to_quorum(study, len(sites)):
+        yield Finding("note", "setting", line)
     yield from _masks(study, len(sites))
     try:
         if warning := certificate_warning(folder):

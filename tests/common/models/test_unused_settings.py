@@ -139,7 +139,7 @@ def expected_unread(study: StudyConfig) -> set[str]:
 @pytest.mark.parametrize("kind", FEATURE_KINDS)
 def test_what_a_feature_model_does_not_read_is_said(kind: str, records: Path, tmp_path: Path) -> None:
     more = {"penalty": "elastic-net"} if kind in ("logistic", "linear-svm") else {}
-    preparation = {"selection": "k-best", "num_selected": 2, "reduction": "pca", "num_components": 2}
+    preparation = {"selection": "k-best", "num_selected": 1, "reduction": "pca", "num_components": 1}
     study = study_of({"kind": kind, **more}, classification={"preparation": preparation})
     assert unread_of(study, sites_of_cohort(records, tmp_path, study), tmp_path) == expected_unread(study)
 
@@ -213,9 +213,53 @@ def test_each_line_names_the_key_its_value_and_why() -> None:
     assert unused_settings(travelled) == unused_settings(study)
 
 
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"preparation": {"selection": "rfe"}},
+            "classification.preparation.selection: 'rfe' has no effect: num_selected, 20, keeps all 2 inputs",
+        ),
+        (
+            {"preparation": {"selection": "rfe", "num_selected": 1, "reduction": "pca", "num_components": 3}},
+            "classification.preparation.num_components: 3 has no effect: 1 are all that there are",
+        ),
+        (
+            {"preparation": {"subject_scaling": "standard"}},
+            "classification.preparation.subject_scaling: 'standard' has no effect: the model sees no feature of images",
+        ),
+        (
+            {"features": ["bpf", "brain_volume_ml"], "preparation": {"group_by": "_"}},
+            "classification.preparation.group_by: '_' has no effect: subject_scaling is none",
+        ),
+    ],
+)
+def test_what_would_be_replaced_in_silence_is_said(changes: dict[str, Any], line: str) -> None:
+    lines = unused_settings(study_of({"kind": "lda"}, classification=changes))
+    assert [one for one in lines if ".preparation." in one] == [line]
+
+
+def test_a_share_does_not_act_where_all_sites_count_the_same() -> None:
+    rounds = {"quorum": 5, "max_share": 0.5}
+    line = "rounds.max_share: 0.5 has no effect: krum counts all sites the same"
+    assert unused_settings(StudyConfig(name="a", rounds=rounds, strategy={"kind": "krum"})) == [line]
+    assert unused_settings(StudyConfig(name="a", rounds=rounds)) == []
+
+
+def test_a_model_of_first_visits_sees_one() -> None:
+    model = {"kind": "resnext", "max_visits": 3}
+    line = "classification.model.max_visits: 3 has no effect: with observations first, the model sees one visit"
+    first = study_of(model, classification={"outcome": {"column": "label", "observations": "first"}})
+    assert line in unused_settings(first)
+    every = study_of(model)
+    assert not any("max_visits" in one for one in unused_settings(every))
+    assert [one.classification.most_visits for one in (first, every) if one.classification] == [1, 3]
+
+
 def test_every_rule_speaks_of_settings_that_there_are() -> None:
     studies = [study_of({"kind": kind}) for kind in FEATURE_KINDS]
     studies += [study_of({"kind": kind}, harmonization={"method": "none"}) for kind in DEEP_KINDS]
+    studies.append(study_of({"kind": "lda"}, classification={"features": ["bpf"]}, segmentation={"num_rounds": 2}))
     studies.append(StudyConfig(name="private", differential_privacy={"noise_multiplier": 1, "sampling_rate": 0.1}))
     keys = {key for study in studies for key in leaf_keys(study)}
     assert [
@@ -250,7 +294,9 @@ def test_settings_of_a_site_that_do_not_apply(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", DEEP_KINDS)
 def test_what_a_deep_model_does_not_read_is_said(kind: str, imaged: SiteConfig, tmp_path: Path) -> None:
     model = {"kind": kind, "width": 2, "slices": 8, "pixels": 16, "max_visits": 1}
-    study = study_of(model, classification={"outcome": {"column": "label"}, "clinical": ["age"]})
+    study = study_of(
+        model, classification={"outcome": {"column": "label", "observations": "first"}, "clinical": ["age"]}
+    )
     assert unread_of(study, (imaged,), tmp_path) == expected_unread(study)
 
 

@@ -14,13 +14,14 @@ from tests.server.rounds.test_loop import Killed, Recorder, equal, final_weights
 
 from msfl_client.rounds.site_context import open_context
 from msfl_common.config.site import SiteConfig
+from msfl_common.config.stages import raised_to_quorum
 from msfl_common.config.study import StudyConfig
 from msfl_server.research.simulation.federation import simulate
 from msfl_server.research.simulation.folder import RunSetup
 from msfl_server.research.simulation.foresight import first_asked
 from msfl_server.results.summary import RoundSummary, SiteFailure
 from msfl_server.rounds.rollback import collapsed
-from msfl_server.rounds.sampling import awaited, sampled
+from msfl_server.rounds.sampling import awaited, num_sampled, sampled
 from msfl_server.rounds.stage import StageRun
 
 __all__ = ["sites"]
@@ -85,6 +86,13 @@ def test_a_model_that_comes_apart_shows_at_other_sites_too() -> None:
 def test_what_needs_all_sites_is_refused(more: dict[str, Any], why: str) -> None:
     with pytest.raises(ValidationError, match=rf"rounds\.fraction: {why}"):
         StudyConfig.model_validate({"name": "some", "rounds": {"fraction": 0.5}, **more})
+
+
+def test_a_share_below_the_quorum_is_said() -> None:
+    study = StudyConfig.model_validate({"name": "some", "rounds": {"fraction": 0.1, "quorum": 3}})
+    assert num_sampled(study, 12) == 3
+    assert raised_to_quorum(study, 12) == ["rounds.fraction: 0.1 of 12 sites is 1; rounds ask 3, their quorum"]
+    assert (num_sampled(study, 40), raised_to_quorum(study, 40)) == (4, [])
 
 
 def run(study: StudyConfig, members: list[SiteConfig], out: Path, recorder: Recorder) -> None:

@@ -61,15 +61,17 @@ def cross_validate(
     warn(warnings := unused_settings(settings))
     with says_how_to_resume(SAME_COMMAND):
         with loading(LOADING):
-            from msfl_server.research.cross_validation.folds import FoldPlan, check_plan, claim_plan, run_folds
+            from msfl_server.research.cross_validation.folds import FoldPlan, checked_plan, claim_plan, run_folds
             from msfl_server.research.cross_validation.report import PAGE_FILE, render_table, write_page
             from msfl_server.research.cross_validation.results import RESULTS_FILE, cross_validation, write_results
+            from msfl_server.research.cross_validation.together import measure_together
 
-        plan = FoldPlan(study=settings, sites=sites, num_folds=folds)
-        check_plan(plan)
+        plan = checked_plan(FoldPlan(study=settings, sites=sites, num_folds=folds))
         claim_plan(out, plan)
         keep_study(out, settings, assignments or [])
-        results = cross_validation(settings, run_folds(plan, out, lambda line: console.print(line, style="bold")))
+        told = run_folds(plan, out, lambda line: console.print(line, style="bold"))
+        of_all = measure_together(settings, sites, [out / name for name in plan.runs])
+        results = cross_validation(settings, told, of_all)
     write_page(out, results, settings)
     write_results(out, results)
     if as_json:

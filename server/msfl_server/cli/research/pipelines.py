@@ -30,6 +30,13 @@ class SearchName(StrEnum):
     bayes = "bayes"
 
 
+class SearchPipelineName(StrEnum):
+    """With which pipeline hyperparameters are searched."""
+
+    best = "best"
+    standard = "standard"
+
+
 @commands.command(cls=ResearchCommand, rich_help_panel=PANEL)
 def pipelines(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study with the task classification.")],
@@ -50,6 +57,14 @@ def pipelines(
             metavar="SEARCH", help="Also tune hyperparameters; repeat it to compare searches: grid, random, bayes."
         ),
     ] = None,
+    search_pipeline: Annotated[
+        SearchPipelineName,
+        typer.Option(
+            metavar="PIPELINE",
+            help="With which pipeline hyperparameters are tuned: best, each classifier's, chosen without the case that "
+            "is left out; standard, rows and columns standardized, all features.",
+        ),
+    ] = SearchPipelineName.best,
     permutations: Annotated[
         int, typer.Option(min=0, max=10_000, metavar="NUMBER", help="Permutations of the labels.")
     ] = 50,
@@ -74,7 +89,10 @@ def pipelines(
     drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="A column to leave out.")] = None,
     group_by: Annotated[
         str | None,
-        typer.Option(metavar="SEPARATOR", help="Scale a case within groups: names alike up to this character."),
+        typer.Option(
+            metavar="SEPARATOR",
+            help="Scale a case within groups: names alike up to this text. Clinical values are in none.",
+        ),
     ] = None,
     jobs: Annotated[
         int | None,
@@ -107,7 +125,7 @@ def pipelines(
         from msfl_server.research.small_cohort.results import results_document, write_results
         from msfl_server.research.small_cohort.setup import PipelineSettings
         from msfl_server.research.small_cohort.space import COUNTS
-        from msfl_server.research.small_cohort.table import group_names, read_cases
+        from msfl_server.research.small_cohort.table import read_cases, row_groups
 
     asked = [name.strip() for name in classifiers.split(",")] if classifiers is not None else REFINED
     known = {name.lower(): name for name in CLASSIFIERS}
@@ -132,7 +150,8 @@ def pipelines(
         permutations=permutations,
         best=best,
         searches=tuple(dict.fromkeys(one.value for one in search or ())),
-        groups=group_names(cases.names, group_by) if group_by else None,
+        search_pipeline=search_pipeline.value,
+        groups=row_groups(cases.names, group_by),
     )
     with says_how_to_resume(SAME_COMMAND), _progress() as on_progress:
         results = run_pipelines(cases, chosen, out, jobs or os.cpu_count() or 1, on_progress)

@@ -84,6 +84,7 @@ def simulate(
         raise InputError("expected STUDY.yaml, --output, and --cohort or --site; or --resume with a run's folder")
     else:
         setup, folder = _started(study, assignments or [], cohort, site or [], out, start_from, model), out
+    from msfl_common.config.stages import raised_to_quorum
     from msfl_common.models.unused_settings import unused_settings
     from msfl_common.system.files import quoted
     from msfl_common.system.loading import loading, says_how_to_resume
@@ -91,7 +92,7 @@ def simulate(
     from msfl_server.cli.privacy_view import say_privacy
     from msfl_server.cli.results import show_run
 
-    warn(warnings := unused_settings(setup.study))
+    warn(warnings := [*unused_settings(setup.study), *raised_to_quorum(setup.study, len(setup.sites))])
     say_privacy(setup.study)
     how = f"completed rounds are kept; resume with `msfl-server simulate --resume {quoted(folder)}`"
     with says_how_to_resume(how):
@@ -160,6 +161,7 @@ def _show_dry_run(
     import tempfile
 
     from msfl_common.config.assignments import load_study_with
+    from msfl_common.config.stages import raised_to_quorum
     from msfl_common.errors import InputError
     from msfl_common.models.unused_settings import unused_settings
     from msfl_common.system.loading import loading
@@ -169,8 +171,9 @@ def _show_dry_run(
     settings = load_study_with(study_path, assignments)
     if model is not None or settings.evaluate is not None:
         expect_model(settings, None, model)
-    virtual_sites(cohort, site_paths, Path(), settings)  # what is wrong with them is said before anything is loaded
-    warn(warnings := unused_settings(settings))
+    # What is wrong with them is said before anything is loaded.
+    num_sites = len(virtual_sites(cohort, site_paths, Path(), settings))
+    warn(warnings := [*unused_settings(settings), *raised_to_quorum(settings, num_sites)])
     with loading(LOADING):
         from msfl_server.cli.research.dry_run_view import print_dry_run
         from msfl_server.research.simulation.dry_run import dry_run

@@ -10,13 +10,15 @@ Interrupted at any point, the same command resumes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from msfl_client.clinical.check import check_outcome, needs_images
-from msfl_client.clinical.splits import patients_per_class
+from msfl_client.clinical.observations import Observation
+from msfl_client.clinical.splits import held_out, patients_per_class
 from msfl_client.data.checks import check_site
 from msfl_client.rounds.site_context import open_context
 from msfl_client.trainer import OnProgress
@@ -29,6 +31,7 @@ from msfl_common.system.files import write_text
 from msfl_common.system.reading import parse_record
 from msfl_common.system.words import counted
 from msfl_server.research.cross_validation.results import PLAN_FILE, FoldResult, fold_result
+from msfl_server.research.cross_validation.together import keep_scores
 from msfl_server.research.simulation.folder import SITES_FOLDER, RunSetup, write_setup
 from msfl_server.research.simulation.foresight import expect_answers, foresee_run
 from msfl_server.research.simulation.run import run_simulated
@@ -49,6 +52,9 @@ class FoldPlan(BaseModel):
     num_folds: int | None = Field(
         description="parts that each site holds out in turn; null: each site is left out whole"
     )
+    starts: dict[str, int] = Field(
+        default_factory=dict, description="where each site's dealing begins, if a class is rare: see `Fold.starts`"
+    )
 
     @property
     def runs(self) -> dict[str, RunSetup]:
@@ -57,12 +63,12 @@ class FoldPlan(BaseModel):
             folds = {f"without-{site.name}": Fold(site=site.name) for site in self.sites}
         else:
             numbers = range(1, self.num_folds + 1)
-            folds = {f"fold-{number}": Fold(number=number, of=self.num_folds) for number in numbers}
+            folds = {f"fold-{number}": Fold(number=number, of=self.num_folds, starts=self.starts) for number in numbers}
         return {name: RunSetup(study=_with_fold(self.study, fold), sites=self.sites) for name, fold in folds.items()}
 
 
-def check_plan(plan: FoldPlan) -> None:
-    """Refuse, before anything is run, what cannot be cross-validated.
+def checked_plan(plan: FoldPlan) -> FoldPlan:
+    """Refuse, before anything is run, what cannot be cross-validated; lay folds over the sites together if need be.
 
     Raises:
         InputError: says what, and the fix.
@@ -83,10 +89,11 @@ def check_plan(plan: FoldPlan) -> None:
             f"{train}, but a harmonization needs {MIN_SITES}; "
             "use --folds, or set `harmonization: {method: none}` in study.yaml"
         )
-    if plan.num_folds is not None and settings is not None:
-        with site_display() as display:
-            for site in plan.sites:
-                _check_rarest_class(site, study, plan.num_folds, display.on_progress)
+    if plan.num_folds is None or settings is None:
+        return plan
+    with site_display() as display:
+        found = {site.name: _labelled(site, study, display.on_progress) for site in plan.sites}
+    return plan.model_copy(update={"starts": laid_over_sites(found, study, plan.num_folds)})
 
 
 def claim_plan(out: Path, plan: FoldPlan) -> None:
@@ -119,7 +126,7 @@ def run_folds(plan: FoldPlan, out: Path, say: Callable[[str], None]) -> tuple[Fo
     """Run the folds that are left.
 
     Args:
-        plan: the study and its folds; see `check_plan`.
+        plan: the study and its folds; see `checked_plan`.
         out: their folder; see `claim_plan`.
         say: told which fold begins, and which was finished before.
 
@@ -165,6 +172,7 @@ def _run_fold(name: str, setup: RunSetup, folder: Path) -> None:
         run_simulated(setup, folder, "inprocess", None)
     except RunError as error:
         raise RunError(f"{name}: {error}") from error
+    keep_scores(setup, folder)
     write_text(folder / FINISHED_FILE, "")
 
 
@@ -175,24 +183,60 @@ def _with_fold(study: StudyConfig, fold: Fold) -> StudyConfig:
     return study.model_copy(update={"classification": study.classification.model_copy(update={"fold": fold})})
 
 
-def _check_rarest_class(site: SiteConfig, study: StudyConfig, num_folds: int, on_progress: OnProgress) -> None:
-    """Each fold of a site needs a patient of every class that the site has, or nothing can be measured in it there."""
+def laid_over_sites(found: Mapping[str, Sequence[Observation]], study: StudyConfig, num_folds: int) -> dict[str, int]:
+    """Where each site's dealing begins so that each fold has a patient of every class, at some site.
+
+    Nowhere but at the first fold where each site has a patient of each of its classes for every fold. Else the sites
+    are gone through in their order, and each begins where the rarer classes are dealt the most evenly.
+
+    Args:
+        found: by site, what can be used.
+        study: has a classification; its seed decides.
+        num_folds: folds.
+
+    Raises:
+        InputError: all sites together have too few patients of a class.
+    """
     assert study.classification is not None
-    looks_at_images = needs_images(site, study)
+    outcome = study.classification.outcome
+    of_sites = {site: patients_per_class(of_site) for site, of_site in found.items()}
+    together = sum(of_sites.values(), Counter[int]())
+    rarest_first = sorted(range(len(outcome.classes)), key=lambda label: together[label])
+    rarest = rarest_first[0]
+    if together[rarest] < num_folds:
+        each = ", ".join(f"{counts[rarest]} at {site}" for site, counts in of_sites.items())
+        raise InputError(
+            f"{together[rarest]} patients of class {outcome.classes[rarest]} of {outcome.column or outcome.endpoint} "
+            f"at all sites ({each}), too few for one in each of {num_folds} folds; lower --folds, or use "
+            "--leave-one-site-out"
+        )
+    if all(min(counts.values(), default=num_folds) >= num_folds for counts in of_sites.values()):
+        return {}
+    starts, dealt = dict[str, int](), [Counter[int]() for _ in range(num_folds)]
+    for site, of_site in found.items():
+        folds = [held_out(of_site, number, num_folds, study.seed) for number in range(1, num_folds + 1)]
+        own = [patients_per_class(fold) for fold in folds]
+        sums = [
+            [dealt[number] + own[(number - start) % num_folds] for number in range(num_folds)]
+            for start in range(num_folds)
+        ]
+
+        def unevenness(start: int, sums: list[list[Counter[int]]] = sums) -> tuple[int, ...]:
+            return tuple(sum(fold[label] ** 2 for fold in sums[start]) for label in rarest_first)
+
+        starts[site] = min(range(num_folds), key=unevenness)
+        dealt = sums[starts[site]]
+    return starts
+
+
+def _labelled(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> Sequence[Observation]:
+    """What a site can use of its patients."""
 
     def on_case(done: int, total: int) -> None:
         on_progress(site.name, "checking", done, total, "")
 
-    num_workers = os.cpu_count() or 1
-    checked_site = check_site(site, study.inputs, on_case, num_workers, needs_mask=False) if looks_at_images else None
-    cases = checked_site.cases if checked_site is not None else ()
-    checked = check_outcome(site, study, cases)
+    num_workers, looks = os.cpu_count() or 1, needs_images(site, study)
+    checked_site = check_site(site, study.inputs, on_case, num_workers, needs_mask=False) if looks else None
+    checked = check_outcome(site, study, checked_site.cases if checked_site is not None else ())
     assert checked is not None
-    counts = patients_per_class(checked.found.kept)
-    rarest = min(counts, key=lambda label: counts[label], default=None)
-    if rarest is not None and counts[rarest] < num_folds:
-        raise InputError(
-            f"{site.name}: {counts[rarest]} patients of class {study.classification.outcome.classes[rarest]} of "
-            f"{checked.outcome}, too few for one in each of {num_folds} folds; lower --folds, or use "
-            "--leave-one-site-out"
-        )
+    return checked.found.kept

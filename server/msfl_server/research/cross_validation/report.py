@@ -48,7 +48,7 @@ def render_table(results: CrossValidation, console: Console) -> None:
     if any(results.metrics[name].withheld for name in names):
         table.add_row("folds that told it", "", "", *(_told(results, name) for name in names))
     console.print(table)
-    for line in (*_few(results), *_silent(results.folds)):
+    for line in (*_together(results), *_few(results), *_silent(results.folds)):
         console.print(line)
 
 
@@ -69,9 +69,9 @@ def write_page(out: Path, results: CrossValidation, study: StudyConfig) -> Path:
         titles=[ALL_METRICS[name].title for name in names],
         folds=[_fold(fold, names) for fold in results.folds],
         mean=[_figure(name, results.metrics[name]) for name in names],
-        silent=[*_few(results), *_silent(results.folds)],
+        silent=[*_together(results), *_few(results), *_silent(results.folds)],
         forests=[_forest(name, results) for name in names],
-        rows=[_row(name, metric, results) for name, metric in results.metrics.items()],
+        rows=[_row(name, results) for name in ALL_METRICS if name in results.metrics or name in results.together],
         settings=flat_settings(study),
     )
     path = out / PAGE_FILE
@@ -117,6 +117,19 @@ def _range(name: str, metric: OverFolds) -> str:
 
 def _told(results: CrossValidation, name: str) -> str:
     return f"{results.metrics[name].num_folds} of {len(results.folds)}"
+
+
+def _together(results: CrossValidation) -> list[str]:
+    """The main metrics of all folds' test patients together, where some fold withholds one, in one line."""
+    names = [name for names in HEADLINE.values() for name in names if name in results.together]
+    lacking = [name for name in names if name not in results.metrics or results.metrics[name].withheld]
+    if not lacking:
+        return []
+    told = "; ".join(
+        f"{ALL_METRICS[name].title} {_figure(name, one)} at {one.num_sites} site{'s' * (one.num_sites != 1)}"
+        for name, one in ((name, results.together[name]) for name in lacking)
+    )
+    return [f"All folds' test patients together, each scored by the model that did not train on him: {told}."]
 
 
 def _silent(folds: Sequence[FoldResult]) -> list[str]:
@@ -186,9 +199,12 @@ def _forest(name: str, results: CrossValidation) -> dict[str, Any]:
     return {"title": title, "alt": alt, "svg": Markup(forest_plot(name, metric, "Mean over folds"))}
 
 
-def _row(name: str, metric: OverFolds, results: CrossValidation) -> dict[str, str]:
-    return {
-        "title": axis_label(name),
+def _row(name: str, results: CrossValidation) -> dict[str, str]:
+    metric = results.metrics.get(name)
+    row = {"title": axis_label(name), "together": _figure(name, results.together.get(name)) if results.together else ""}
+    if metric is None:
+        return row | dict.fromkeys(("mean", "interval", "smallest", "largest"), _WITHHELD) | {"folds": "none"}
+    return row | {
         "mean": format_value(name, metric.mean),
         "interval": format_interval(name, metric.ci95_low, metric.ci95_high),
         "folds": _told(results, name),

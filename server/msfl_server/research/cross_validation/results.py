@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -106,6 +107,11 @@ class CrossValidation(_Frozen):
     outcome: str = Field(description="what is predicted: a column, an endpoint with its settings, or MS lesions")
     folds: tuple[FoldResult, ...] = Field(description="every fold, in order")
     metrics: dict[str, OverFolds] = Field(description="each metric over the folds")
+    together: dict[str, FoldMetric] = Field(
+        default_factory=dict,
+        description="metrics of all folds' test patients together, each scored by the model that was trained without "
+        "him, at the sites that may tell them",
+    )
 
 
 def fold_result(name: str, setup: RunSetup, state: RunState) -> FoldResult:
@@ -129,7 +135,7 @@ def _held_out(study: StudyConfig, state: RunState) -> dict[str, ValidationMetric
     return state.told if study.classification is None else state.test
 
 
-def _fold_metrics(test: dict[str, ValidationMetrics]) -> dict[str, FoldMetric]:
+def _fold_metrics(test: Mapping[str, ValidationMetrics]) -> dict[str, FoldMetric]:
     metrics = {}
     for name, summary in summarise_metrics(test).items():
         disclosed = {site: one.estimates[name] for site, one in test.items() if name in one.estimates}
@@ -146,12 +152,15 @@ def _fold_metrics(test: dict[str, ValidationMetrics]) -> dict[str, FoldMetric]:
     return metrics
 
 
-def cross_validation(study: StudyConfig, folds: Sequence[FoldResult]) -> CrossValidation:
+def cross_validation(
+    study: StudyConfig, folds: Sequence[FoldResult], together: Mapping[str, ValidationMetrics] = MappingProxyType({})
+) -> CrossValidation:
     """The folds and what they say together.
 
     Args:
         study: what is trained.
         folds: each of them, in order.
+        together: what each site tells of all folds' test patients.
     """
     disclosed = {name: {fold.name: fold.metrics.get(name) for fold in folds} for name in ALL_METRICS}
     return CrossValidation(
@@ -161,6 +170,7 @@ def cross_validation(study: StudyConfig, folds: Sequence[FoldResult]) -> CrossVa
         outcome=study.classification.outcome.in_words if study.classification else f"MS {labels_of(study)[1]}s",
         folds=tuple(folds),
         metrics={name: over_folds(name, values) for name, values in disclosed.items() if any(values.values())},
+        together=_fold_metrics(together),
     )
 
 

@@ -24,7 +24,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import config_context
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from msfl_common.dataset import Dataset
@@ -37,7 +36,7 @@ from msfl_server.research.small_cohort.folds import patients_out
 from msfl_server.research.small_cohort.measures import permute_labels
 from msfl_server.research.small_cohort.search import Search, tune
 from msfl_server.research.small_cohort.space import Pipeline
-from msfl_server.research.small_cohort.steps import row_scaled, scale_rows, score_split, unsettled_fits
+from msfl_server.research.small_cohort.steps import prepare_split, row_scaled, score_split, unsettled_fits
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -51,7 +50,7 @@ class Bench:
         blocks_N: the block of each case, for the nested estimate.
         pipelines: the steps before a classifier.
         classifiers: names of `CLASSIFIERS`.
-        groups: the group of each feature, within which a case is scaled; None: one group.
+        groups: the group of each feature, within which a case is scaled, None of one that is not; None: one group.
         seed: of the study.
     """
 
@@ -59,7 +58,7 @@ class Bench:
     blocks_N: NDArray[np.int64]
     pipelines: tuple[Pipeline, ...]
     classifiers: tuple[str, ...]
-    groups: tuple[str, ...] | None
+    groups: tuple[str | None, ...] | None
     seed: int
 
 
@@ -72,12 +71,14 @@ class PipelineRun:
         numbers: of the patient left out, of the two blocks left out, or of the permutation.
         search: of a search, which.
         wanted_ML: of a permutation, which classifiers are fitted on which pipelines.
+        pipelines: of a search, the number of each classifier's pipeline.
     """
 
     kind: Literal["left-out", "blocks", "permutation", "search"]
     numbers: tuple[int, ...]
     search: Search | None = None
     wanted_ML: NDArray[np.bool_] | None = None
+    pipelines: tuple[int, ...] = ()
 
     @property
     def file(self) -> str:
@@ -181,17 +182,15 @@ def _search(bench: Bench, run: PipelineRun) -> Arrays:
     """Scores (M x T x K) of the left-out cases by tuned classifiers, and the hyperparameters (M x D)."""
     assert run.search is not None
     cases, (train, test) = bench.cases, split_rows(bench, run)
-    scaled_NP = scale_rows(cases.features_NP, "standard", bench.groups)
-    scaler = StandardScaler().fit(scaled_NP[train])
-    patients = [cases.patients[row] for row in train]
+    features, labels_N = row_scaled(cases.features_NP, bench.groups), cases.labels_N
     scores, hypers, seconds = [], [], []
-    for name in bench.classifiers:
-        start = time.process_time()
-        hyper = tune(name, run.search, scaled_NP[train], cases.labels_N[train], patients, bench.seed)
+    for name, number in zip(bench.classifiers, run.pipelines, strict=True):
+        start, pipeline = time.process_time(), bench.pipelines[number]
+        hyper = tune(name, run.search, features, labels_N, cases.patients, train, pipeline, bench.seed)
+        train_NP, test_NP = prepare_split(features, labels_N, train, test, pipeline)
         with unsettled_fits():
-            model = build_classifier(name, derive_seed(bench.seed, name), hyper)
-            model.fit(scaler.transform(scaled_NP[train]), cases.labels_N[train])
-        scores.append(class_scores(model, scaler.transform(scaled_NP[test])))
+            model = build_classifier(name, derive_seed(bench.seed, name), hyper).fit(train_NP, labels_N[train])
+        scores.append(class_scores(model, test_NP))
         seconds.append(time.process_time() - start)
         hypers.append(([*hyper.values()] + 2 * [np.nan])[:2])
     return {"scores_MTK": np.array(scores), "hyper_MD": np.array(hypers), "seconds_M": np.array(seconds)}

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from msfl_common.dataset import Dataset
 from msfl_common.system.seeds import derive_seed
 from msfl_server.research.small_cohort.classifiers import CLASSIFIERS
-from msfl_server.research.small_cohort.folds import deal_patients
+from msfl_server.research.small_cohort.folds import deal_patients, patients_out
 from msfl_server.research.small_cohort.measures import (
     Chance,
     against_chance,
@@ -34,7 +34,7 @@ from msfl_server.research.small_cohort.pipeline_runs import Bench, PipelineRun, 
 from msfl_server.research.small_cohort.results import Nested, PipelineResults, Row, Scored, Tuned, scored_row
 from msfl_server.research.small_cohort.search import Search
 from msfl_server.research.small_cohort.setup import BLOCKS, PipelineSettings, check_cases, claim_out
-from msfl_server.research.small_cohort.space import all_options, all_pipelines
+from msfl_server.research.small_cohort.space import STANDARD, SearchPipeline, all_options, all_pipelines
 
 CELLS = "cells"
 OnProgress = Callable[[str, int, int], None]
@@ -69,6 +69,8 @@ def run_pipelines(
     sizes = [effective_cases(scores_LNK, cases.labels_N, cases.patients) for scores_LNK in scores_MLNK]
     chosen = [best_pipelines(table, settings.best) for table in tables]
     chances = _chances(work, tables, chosen, settings.permutations)
+    right_BML = _inner_right(bench, pairs, kept)
+    searched_BM = _searched(bench, settings.search_pipeline, right_BML)
     rows = [
         Row(name, pipeline, scored_row(table, number, sizes_L), chances.get((name, number)))
         for name, table, sizes_L in zip(settings.classifiers, tables, sizes, strict=True)
@@ -78,12 +80,12 @@ def run_pipelines(
     return PipelineResults(
         rows=tuple(rows),
         best=tuple(rows[number] for number in best_pipelines(_joined(tables), settings.best)),
-        nested=tuple(_nested(bench, pairs, kept, scores_MLNK)),
+        nested=tuple(_nested(bench, right_BML, scores_MLNK)),
         effects={
             name: option_effects(table["accuracy"], options)
             for name, table in zip(settings.classifiers, tables, strict=True)
         },
-        tuned=tuple(tuned for search in settings.searches for tuned in _tuned(work, search, num_patients)),
+        tuned=tuple(tuned for search in settings.searches for tuned in _tuned(work, search, searched_BM, num_patients)),
         stopped=_by_classifier(bench, kept, "stopped_M", len(kept) * len(bench.pipelines)),
         seconds=_by_classifier(bench, kept, "seconds_M", 1),
     )
@@ -147,25 +149,37 @@ def _chances(
     }
 
 
-def _nested(
-    bench: Bench,
-    pairs: Sequence[PipelineRun],
-    kept: Mapping[str, Mapping[str, NDArray[Any]]],
-    scores_MLNK: NDArray[np.float64],
-) -> list[Nested]:
-    """Leave-one-out in which each case's pipeline is chosen by five folds that know nothing of its block.
+def _inner_right(
+    bench: Bench, pairs: Sequence[PipelineRun], kept: Mapping[str, Mapping[str, NDArray[Any]]]
+) -> NDArray[np.float64]:
+    """What a choice rests on that knows nothing of a block: cases that each pipeline is right about without it.
 
-    The patients are in six blocks. For the cases of a block, a pipeline's inner accuracy is that of five folds, the
-    other five blocks, each told by models fitted on the four that remain. The case itself is then told by the chosen
-    pipeline, fitted on all other cases.
+    The patients are in six blocks. Without a block, there are five folds, the other five blocks, each told by models
+    fitted on the four that remain.
     """
     labels_N = bench.cases.labels_N
-    right_BML = np.zeros((BLOCKS, *scores_MLNK.shape[:2]))
+    right_BML = np.zeros((BLOCKS, len(bench.classifiers), len(bench.pipelines)))
     for run in pairs:
         rows = split_rows(bench, run)[1]
         right_MLT = kept[run.file]["scores_MLTK"].argmax(axis=3) == labels_N[rows]
         for block, inner in (run.numbers, run.numbers[::-1]):
             right_BML[block] += right_MLT[:, :, bench.blocks_N[rows] == inner].sum(axis=2)
+    return right_BML
+
+
+def _searched(bench: Bench, which: SearchPipeline, right_BML: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The pipeline that each classifier's hyperparameters are searched with, for the cases of each block."""
+    if which == "standard":
+        return np.full(right_BML.shape[:2], bench.pipelines.index(STANDARD))
+    return np.asarray(right_BML.argmax(axis=2))
+
+
+def _nested(bench: Bench, right_BML: NDArray[np.float64], scores_MLNK: NDArray[np.float64]) -> list[Nested]:
+    """Leave-one-out in which each case's pipeline is chosen by five folds that know nothing of its block.
+
+    The case itself is then told by the chosen pipeline, fitted on all other cases.
+    """
+    labels_N = bench.cases.labels_N
     num_pipelines = len(bench.pipelines)
     every = list(range(len(bench.classifiers)))
     found = []
@@ -185,13 +199,18 @@ def _nested(
     return found
 
 
-def _tuned(work: _Work, search: Search, num_patients: int) -> list[Tuned]:
-    runs = [PipelineRun("search", (number,), search) for number in range(num_patients)]
+def _tuned(work: _Work, search: Search, searched_BM: NDArray[np.int64], num_patients: int) -> list[Tuned]:
+    bench = work.bench
+    blocks = [bench.blocks_N[rows[0]] for rows in patients_out(bench.cases.patients)]
+    runs = [
+        PipelineRun("search", (number,), search, pipelines=tuple(searched_BM[blocks[number]].tolist()))
+        for number in range(num_patients)
+    ]
     kept = work.done(f"{search} search", runs)
-    scores_MNK = _gather(work.bench, runs, kept, "scores_MTK")
-    table = measure(scores_MNK, work.bench.cases.labels_N)
-    sizes_M = effective_cases(scores_MNK, work.bench.cases.labels_N, work.bench.cases.patients)
-    seconds = _by_classifier(work.bench, kept, "seconds_M", 1)
+    scores_MNK = _gather(bench, runs, kept, "scores_MTK")
+    table = measure(scores_MNK, bench.cases.labels_N)
+    sizes_M = effective_cases(scores_MNK, bench.cases.labels_N, bench.cases.patients)
+    seconds = _by_classifier(bench, kept, "seconds_M", 1)
     hyper_MD = np.median([found["hyper_MD"] for found in kept.values()], axis=0)
     return [
         Tuned(
@@ -200,8 +219,9 @@ def _tuned(work: _Work, search: Search, num_patients: int) -> list[Tuned]:
             scored_row(table, index, sizes_M),
             dict(zip(CLASSIFIERS[name].ranges, map(float, hyper_MD[index]), strict=False)),
             seconds[name],
+            dict(Counter(bench.pipelines[run.pipelines[index]].name for run in runs).most_common()),
         )
-        for index, name in enumerate(work.bench.classifiers)
+        for index, name in enumerate(bench.classifiers)
     ]
 
 

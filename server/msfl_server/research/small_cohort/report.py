@@ -153,6 +153,7 @@ def _tuned(results: PipelineResults) -> list[dict[str, str]]:
         {
             "classifier": one.classifier,
             "search": one.search,
+            "pipelines": "; ".join(f"{name} ({count})" for name, count in one.pipelines.items()),
             "accuracy": _share(one.scored),
             "interval": _interval(one.scored),
             "auroc": f"{one.scored.metrics['auroc']:.3f}",

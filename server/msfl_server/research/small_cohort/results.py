@@ -61,6 +61,7 @@ class Tuned:
         scored: left-out cases; each was told with hyperparameters that were chosen without it.
         hyper: medians of the chosen hyperparameters over the left-out cases.
         seconds: of CPU in all folds.
+        pipelines: with which they were chosen, and for how many left-out patients each.
     """
 
     classifier: str
@@ -68,6 +69,7 @@ class Tuned:
     scored: Scored
     hyper: Mapping[str, float]
     seconds: float
+    pipelines: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def results_document(results: PipelineResults, cases: Dataset, settings: Pipelin
                 "classifier": one.classifier,
                 "search": one.search,
                 **_told(one.scored),
+                "pipelines": dict(one.pipelines),
                 "hyperparameters_median": dict(one.hyper),
                 "cpu_seconds": round(one.seconds, 2),
             }

@@ -4,6 +4,8 @@ After Appukuttan et al. (2025), section 2.3: the budget of all three is the numb
 search is Optuna's Gaussian process with expected improvement: with 4 to 20 evaluations, its tree-structured estimator
 would still be drawing at random.
 
+The paper searches with what came out best before; here that is chosen anew for each left-out case, without it.
+
 Legend: N cases, P features, D hyperparameters.
 """
 
@@ -14,7 +16,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from msfl_common.system.seeds import derive_seed
@@ -26,7 +27,8 @@ from msfl_server.research.small_cohort.classifiers import (
     grid_points,
 )
 from msfl_server.research.small_cohort.folds import deal_patients
-from msfl_server.research.small_cohort.steps import unsettled_fits
+from msfl_server.research.small_cohort.space import Pipeline, Scaling
+from msfl_server.research.small_cohort.steps import prepare_split, unsettled_fits
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -38,35 +40,42 @@ INNER_FOLDS = 5
 
 
 def tune(
-    name: str, search: Search, features_NP: Floats, labels_N: NDArray[np.int64], patients: Sequence[str], seed: int
+    name: str,
+    search: Search,
+    features: Mapping[Scaling, Floats],
+    labels_N: NDArray[np.int64],
+    patients: Sequence[str],
+    train: NDArray[np.intp],
+    pipeline: Pipeline,
+    seed: int,
 ) -> Hyper:
     """The hyperparameters with the best accuracy in stratified five-fold cross-validation; of equals, the first tried.
-
-    Features are standardized within each fold, as the paper does in its third stage.
 
     Args:
         name: of `CLASSIFIERS`.
         search: how points are chosen.
-        features_NP: training cases only, scaled by row already.
-        labels_N: their classes.
+        features: N x P by row scaling.
+        labels_N: the cases' classes.
         patients: their patients.
+        train: rows to tune on; no other takes part.
+        pipeline: the steps before the classifier, fitted within each fold.
         seed: of the study.
     """
-    folds_N = deal_patients(labels_N, patients, INNER_FOLDS, derive_seed(seed, "inner"))
+    known_N = labels_N[train]
+    folds_N = deal_patients(known_N, [patients[row] for row in train], INNER_FOLDS, derive_seed(seed, "inner"))
     splits = []
     for fold in np.unique(folds_N):
-        inside, outside = folds_N != fold, folds_N == fold
-        scaler = StandardScaler().fit(features_NP[inside])
-        scaled = scaler.transform(features_NP[inside]), scaler.transform(features_NP[outside])
-        splits.append((*scaled, labels_N[inside], labels_N[outside]))
+        inside, outside = train[folds_N != fold], train[folds_N == fold]
+        prepared = prepare_split(features, labels_N, inside, outside, pipeline)
+        splits.append((*prepared, labels_N[inside], labels_N[outside]))
 
     def accuracy(hyper: Hyper) -> float:
         right = 0
-        for train_NP, test_NP, known_N, truth_N in splits:
+        for train_NP, test_NP, inside_N, truth_N in splits:
             with unsettled_fits():
-                model = build_classifier(name, derive_seed(seed, name), hyper).fit(train_NP, known_N)
+                model = build_classifier(name, derive_seed(seed, name), hyper).fit(train_NP, inside_N)
             right += int((class_scores(model, test_NP).argmax(axis=1) == truth_N).sum())
-        return right / len(labels_N)
+        return right / len(known_N)
 
     ranges = CLASSIFIERS[name].ranges
     grid = grid_points(list(ranges.values()))

@@ -23,7 +23,7 @@ from msfl_common.system.files import write_json
 from msfl_server.research.small_cohort.classifiers import REFINED
 from msfl_server.research.small_cohort.folds import patient_classes
 from msfl_server.research.small_cohort.search import Search
-from msfl_server.research.small_cohort.space import COUNTS
+from msfl_server.research.small_cohort.space import COUNTS, SearchPipeline
 
 SETUP_FILE = "setup.json"
 BLOCKS = 6
@@ -43,7 +43,9 @@ class PipelineSettings:
         permutations: of the labels.
         best: pipelines of each classifier that are tested by permutations.
         searches: of hyperparameters, after the table.
-        groups: the group of each feature, within which a case is scaled; None: one group.
+        search_pipeline: what they are searched with: each classifier's best pipeline, chosen without the case that is
+            left out, or rows and columns standardized and all features, whatever came out best.
+        groups: the group of each feature, within which a case is scaled, None of one that is not; None: one group.
     """
 
     study: str
@@ -54,7 +56,8 @@ class PipelineSettings:
     permutations: int = 50
     best: int = 10
     searches: tuple[Search, ...] = ()
-    groups: tuple[str, ...] | None = None
+    search_pipeline: SearchPipeline = "best"
+    groups: tuple[str | None, ...] | None = None
 
 
 def check_cases(cases: Dataset, classes: Sequence[str]) -> None:

@@ -47,6 +47,10 @@ class Pipeline:
         return ", ".join(step for step in steps if not step.endswith("none")) or "as it is"
 
 
+SearchPipeline = Literal["best", "standard"]
+STANDARD = Pipeline("standard", "standard", "none", 0, "none")  # the paper's choice, for its own cases
+
+
 @dataclass(frozen=True)
 class Option:
     """One way of doing a step, to be compared with leaving that step out.

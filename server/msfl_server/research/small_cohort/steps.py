@@ -52,26 +52,27 @@ class SplitScores:
     seconds_M: Floats
 
 
-def scale_rows(features_NP: Floats, scaling: Scaling, groups: Sequence[str] | None = None) -> Floats:
+def scale_rows(features_NP: Floats, scaling: Scaling, groups: Sequence[str | None] | None = None) -> Floats:
     """Each case over its own features: mean 0 and variance 1, or 0 to 1; within each group of features, if given.
 
     Args:
         features_NP: features of N cases.
         scaling: how.
-        groups: the group of each of the P features, for example the imaging map that it comes from; None: one group.
+        groups: the group of each of the P features, for example the imaging map that it comes from, None
+            of one that stays as it is; None: one group.
     """
     if scaling == "none":
         return features_NP
-    scaled_NP = np.empty_like(features_NP)
-    names = np.array(groups if groups is not None else [""] * features_NP.shape[1])
-    for name in np.unique(names):
-        columns = names == name
+    scaled_NP = features_NP.copy()
+    names = groups if groups is not None else [""] * features_NP.shape[1]
+    for name in {one for one in names if one is not None}:
+        columns = [place for place, one in enumerate(names) if one == name]
         scaler = StandardScaler() if scaling == "standard" else MinMaxScaler()
         scaled_NP[:, columns] = scaler.fit_transform(features_NP[:, columns].T).T
     return scaled_NP
 
 
-def row_scaled(features_NP: Floats, groups: Sequence[str] | None) -> dict[Scaling, Floats]:
+def row_scaled(features_NP: Floats, groups: Sequence[str | None] | None) -> dict[Scaling, Floats]:
     """The features by row scaling."""
     return {scaling: scale_rows(features_NP, scaling, groups) for scaling in get_args(Scaling)}
 
@@ -114,6 +115,14 @@ def score_split(
                 seconds_M[index] += time.process_time() - start
                 stopped_M[index] += bool(stops) or unsettled
     return SplitScores(scores_MLTK, stopped_M, seconds_M)
+
+
+def prepare_split(
+    features: Mapping[Scaling, Floats], labels_N: Ints, train: Rows, test: Rows, pipeline: Pipeline
+) -> tuple[Floats, Floats]:
+    """Training and test cases of one split after a pipeline's steps, each fitted on the training cases."""
+    _, train_NP, test_NP, _ = next(_walk(features, labels_N, train, test, [pipeline], [0]))
+    return train_NP, test_NP
 
 
 def unsettled_fits() -> warnings.catch_warnings[list[warnings.WarningMessage]]:

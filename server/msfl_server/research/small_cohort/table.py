@@ -9,9 +9,11 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
+from msfl_common.config.classification import Clinical
 from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError
 from msfl_common.system.tab_separated import read_tsv
@@ -154,12 +156,18 @@ def _no_leak(cases: Dataset, label: str) -> None:
             raise InputError(f"{name}: tells {label} of every case; leave it out with --drop {name}")
 
 
-def group_names(names: Sequence[str], separator: str) -> tuple[str, ...]:
-    """The group of each feature: its name up to the first separator.
+def row_groups(names: Sequence[str], group_by: str | None) -> tuple[str | None, ...] | None:
+    """The group of each feature that a case is scaled within: its name up to the first `group_by`.
+
+    Clinical values, as a study names them, are in none: years and points have no common scale with what was measured
+    in images, here as in a federation. None where all features are one group.
 
     Raises:
-        InputError: no name has the separator.
+        InputError: no name has the text.
     """
-    if not any(separator in name for name in names):
-        raise InputError(f"--group-by {separator}: no feature has it in its name, such as {names[0]}")
-    return tuple(name.split(separator, 1)[0] for name in names)
+    if group_by and not any(group_by in name for name in names):
+        raise InputError(f"--group-by {group_by}: no feature has it in its name, such as {names[0]}")
+    clinical = {*get_args(Clinical)}
+    if not group_by and not clinical & {*names}:
+        return None
+    return tuple(None if name in clinical else name.split(group_by, 1)[0] if group_by else "" for name in names)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +31,7 @@ from msfl_server.research.small_cohort.pipelines import run_pipelines
 from msfl_server.research.small_cohort.results import results_document
 from msfl_server.research.small_cohort.setup import BLOCKS, PipelineSettings
 from msfl_server.research.small_cohort.space import all_pipelines
-from msfl_server.research.small_cohort.steps import row_scaled, scale_rows, score_split
+from msfl_server.research.small_cohort.steps import prepare_split, row_scaled, scale_rows, score_split
 
 FOLDERS = [str(Path(__file__).parents[4] / side) for side in ("common", "client", "server")]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(FOLDERS), "OMP_NUM_THREADS": "1"}
@@ -110,9 +112,49 @@ def test_the_nested_estimate_by_brute_force(finished) -> None:
 
 
 @pytest.mark.slow
-def test_tuned_classifiers_by_scikit_learn(finished) -> None:
+def test_hyperparameters_are_tuned_with_the_pipeline_that_is_best_without_the_case(finished) -> None:
+    """By brute force: the nested estimate's choice for the case's block, and every fold of the search fitted anew."""
     _, results, _ = finished
     tuned = next(one for one in results.tuned if one.classifier == "KNN")
+    cases, pipelines, right, chosen = tiny_cases(), all_pipelines(8, (100,)), 0, Counter()
+    blocks = deal_patients(cases.labels_N, cases.patients, BLOCKS, derive_seed(3, "blocks"))
+    features, rows = row_scaled(cases.features_NP, None), np.arange(12)
+
+    def told(train, test, pipeline, neighbours=5):
+        train_NP, test_NP = prepare_split(features, cases.labels_N, train, test, pipeline)
+        return KNeighborsClassifier(neighbours).fit(train_NP, cases.labels_N[train]).predict(test_NP)
+
+    for case in rows:
+        others = sorted({*range(BLOCKS)} - {blocks[case]})
+        splits = [(rows[(blocks != blocks[case]) & (blocks != one)], rows[blocks == one]) for one in others]
+        inner = [sum((told(*split, one) == cases.labels_N[split[1]]).sum() for split in splits) for one in pipelines]
+        best, left = pipelines[int(np.argmax(inner))], np.delete(rows, case)
+        chosen[best.name] += 1
+        folds = deal_patients(cases.labels_N[left], [cases.patients[row] for row in left], 5, derive_seed(3, "inner"))
+        counts = [
+            sum((told(left[folds != fold], left[folds == fold], best, k) == cases.labels_N[left[folds == fold]]).sum()
+                for fold in range(5))
+            for k in (1, 3, 5, 7)
+        ]  # fmt: skip
+        right += told(left, rows[[case]], best, (1, 3, 5, 7)[int(np.argmax(counts))])[0] == cases.labels_N[case]
+    assert tuned.pipelines == chosen
+    assert tuned.scored.metrics["accuracy"] == pytest.approx(right / 12)
+
+
+@pytest.mark.slow
+def test_tuned_classifiers_by_scikit_learn(finished, tmp_path: Path) -> None:
+    out, *_ = finished
+    shutil.copytree(out / "cells", tmp_path / "out" / "cells", ignore=shutil.ignore_patterns("search-*"))
+    settings = replace(SETTINGS, search_pipeline="standard")
+    shutil.copy(out / "setup.json", tmp_path / "out")
+    with pytest.raises(InputError, match="was started with other search_pipeline"):
+        run_pipelines(tiny_cases(), settings, tmp_path / "out")
+    (tmp_path / "out" / "setup.json").write_text(
+        (out / "setup.json").read_text().replace('"search_pipeline": "best"', '"search_pipeline": "standard"')
+    )
+    results = run_pipelines(tiny_cases(), settings, tmp_path / "out")
+    tuned = next(one for one in results.tuned if one.classifier == "KNN")
+    assert tuned.pipelines == {"row standard, column standard": 12}
     cases, right, chosen = tiny_cases(), 0, []
     scaled = scale_rows(cases.features_NP, "standard")
     for case in range(12):

@@ -8,6 +8,8 @@ import pytest
 from msfl_server.research.small_cohort import search as pipelines_search
 from msfl_server.research.small_cohort.classifiers import CLASSIFIERS, Range, build_classifier, grid_points
 from msfl_server.research.small_cohort.search import INNER_FOLDS, at_point, bayes, tune
+from msfl_server.research.small_cohort.space import STANDARD
+from msfl_server.research.small_cohort.steps import row_scaled
 
 
 def test_ranges_have_both_ends() -> None:
@@ -35,7 +37,7 @@ def test_all_searches_evaluate_equally_often(monkeypatch) -> None:
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(20, 3)), (np.arange(20) % 2).astype(np.int64)
     features[:, 0] += 2 * labels
-    patients = [f"p{number}" for number in range(20)]
+    patients, scaled = [f"p{number}" for number in range(20)], row_scaled(features, None)
     builds = []
     monkeypatch.setattr(
         pipelines_search, "build_classifier", lambda *given: builds.append(given) or build_classifier(*given)
@@ -43,10 +45,10 @@ def test_all_searches_evaluate_equally_often(monkeypatch) -> None:
     counts = {}
     for search in ("grid", "random", "bayes"):
         builds.clear()
-        hyper = tune("SVM_RBF", search, features, labels, patients, seed=1)
+        hyper = tune("SVM_RBF", search, scaled, labels, patients, np.arange(20), STANDARD, seed=1)
         counts[search] = len(builds)
         assert 0.01 <= hyper["C"] <= 100
-        assert hyper == tune("SVM_RBF", search, features, labels, patients, seed=1)
+        assert hyper == tune("SVM_RBF", search, scaled, labels, patients, np.arange(20), STANDARD, seed=1)
     assert set(counts.values()) == {20 * INNER_FOLDS}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from msfl_common.errors import InputError
-from msfl_server.research.small_cohort.table import group_names, read_cases
+from msfl_server.research.small_cohort.table import read_cases, row_groups
 
 
 @pytest.fixture
@@ -73,6 +73,9 @@ def test_tables_that_do_not_fit_together(write) -> None:
 
 
 def test_groups_are_the_names_up_to_the_separator() -> None:
-    assert group_names(("fa.left", "fa.right", "qt1.left"), ".") == ("fa", "fa", "qt1")
+    assert row_groups(("fa.left", "fa.right", "qt1.left"), ".") == ("fa", "fa", "qt1")
+    assert row_groups(("fa.left", "edss", "fa.right", "age"), ".") == ("fa", None, "fa", None)
+    assert row_groups(("fa.left", "edss", "fa.right"), None) == ("", None, "")
+    assert row_groups(("fa.left", "fa.right"), None) is None
     with pytest.raises(InputError, match="no feature has it"):
-        group_names(("fa_left",), ".")
+        row_groups(("fa_left",), ".")
