@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union
 from pydantic import Field, field_validator, model_validator
 
 from msfl_common.config.feature_catalogue import known_features
-from msfl_common.config.spelling import Name, spelled
+from msfl_common.config.folds import Fold as Fold
+from msfl_common.config.spelling import spelled
 from msfl_common.feature_models.model import FeatureModel
 from msfl_common.feature_models.registry import FEATURE_MODELS
 from msfl_common.feature_models.settings import Frozen, Preparation
@@ -138,26 +139,6 @@ class DeepModel(Frozen):
 
     can_be_solved: ClassVar[bool] = False  # see `FeatureModel`
     num_rounds_needed: ClassVar[int | None] = None
-
-
-class Fold(Frozen):
-    """One fold of a cross-validation: a part of every site's patients is held out, or one site is left out whole."""
-
-    number: int | None = Field(None, ge=1, description="which of the parts each site holds out, from 1")
-    of: int | None = Field(
-        None, ge=2, le=50, description="parts that each site's patients are dealt into, class by class"
-    )
-    site: Name | None = Field(None, description="the site that only tests, on all of its patients")
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        if (self.number is None) != (self.of is None) or (self.of is None) == (self.site is None):
-            raise ValueError("expected `number` and `of`, or `site`")
-        if self.number is not None and self.of is not None and self.number > self.of:
-            raise ValueError(
-                f"expected a number from 1 to {self.of}, as there are {self.of} folds; found {self.number}"
-            )
-        return self
 
 
 if TYPE_CHECKING:

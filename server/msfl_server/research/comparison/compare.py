@@ -27,6 +27,8 @@ _DECIDE = {
     "inputs.spacing_mm": "grids",
     "seed": "test patients",
     "validation.fraction": "test patients",
+    "validation.test_fraction": "test patients",
+    "validation.min_test_patients": "test patients",
     "validation.fold": "test patients",
     "classification.test_fraction": "test patients",
     "classification.fold": "test patients",
