@@ -205,9 +205,11 @@ def _how_good(summary: Summary) -> str:
     few = " That is few patients: others may give quite another figure." if name in summary.few_patients else ""
     if metric.ci95_low is None:
         few = few or f" There is no interval ({format_interval(name, None, None)}): take it as a hint alone."
-    seen = "whom the choice of the threshold has seen" if summary.classification else "who may have chosen it"
+    chose = (
+        "whom the choice of the threshold has seen" if summary.classification else "whose patients may have chosen it"
+    )
     which = "cases" if summary.evaluated is not None else f"{summary.split} cases"
-    but = f", but {seen}" if summary.split == "validation" and summary.evaluated is None else ""
+    but = f", but {chose}" if summary.split == "validation" and summary.evaluated is None else ""
     basis = f"{cases} {which}, which it was not trained on{but}"
     others = f" {metric.num_sites} of {summary.num_sites} sites told it."
     return f"Measured on {basis}: {told}.{others if metric.num_sites < summary.num_sites else ''}{few}"
