@@ -124,6 +124,9 @@ def _incomparable(first: MeasuredRun, second: MeasuredRun) -> Iterator[str]:
     if first.kind != second.kind:
         yield f"one is a {first.kind}, the other a {second.kind}"
         return
+    if first.split != second.split:
+        yield f"one's figures are of {first.split} patients, the other's of {second.split} patients"
+        return
     for key, what in _DECIDE.items():
         if key == "inputs.spacing_mm" and first.study.classification is not None:
             continue  # features are measured on it, but the outcome is the patient's
