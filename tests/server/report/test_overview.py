@@ -37,6 +37,7 @@ def test_figures_of_test_patients_are_called_so_and_flatter_nobody(tmp_path, sum
     for one, whom in ((summary, "validation patients, who may have chosen it"), (tested, "test patients")):
         page = write_report(tmp_path, one, study).read_text(encoding="utf-8")
         assert f"Means are over all cases of {whom} of all sites" in page
+        assert ("Rounds are measured on validation patients" in page) == (one is tested)
         printed = io.StringIO()
         render_table(one, Console(file=printed, width=200))
         assert f"mean over cases of {whom}; better" in printed.getvalue()
