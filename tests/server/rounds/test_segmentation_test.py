@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.conftest import BidsSite
+from tests.server.rounds.test_classification import grid_of as named_grid
 from tests.server.rounds.test_loop import Killed, Recorder, equal, final_weights, grid_of, sites, start
 
 from msfl_client.data.checks import check_site
@@ -91,7 +92,7 @@ def test_a_kill_in_the_test_asks_no_site_twice_for_anything_else(
     with pytest.raises(Killed):
         run_rounds(grid_of(sites, cache_answers=True), study, start(study), out, DiesTesting())
     state = run_rounds(grid_of(sites, cache_answers=True), study, start(study), out, again).state
-    assert {what for what, _ in again.waited} == {"test"}
+    assert {what for what, _ in again.waited} == {"facts", "test"}  # nothing is trained or validated again
     assert not state.history[-1].sites_failed
     assert set(state.test) == {"site-a", "site-b"}
     task = RoundTask(study, 1, split="test")
@@ -120,7 +121,7 @@ def test_under_masks_the_test_is_one_sum_of_all_sites(
 ) -> None:
     content = with_test(tiny_study, num_rounds=1, best_by=None).model_dump(mode="json")
     study = StudyConfig.model_validate(content | {"secure_aggregation": {"method": "masks"}})
-    state = run(sites, study, tmp_path / "out").state
+    state = run_rounds(named_grid(sites, cache_answers=True), study, start(study), tmp_path / "out", Recorder()).state
     assert {site: told.num_cases for site, told in state.test.items()} == {POOLED: 4}
     assert summarise_run(study, state, finished=True).split == "test"
 
