@@ -108,9 +108,7 @@ def test_a_metric_of_masks_that_some_answers_leave_undefined_depends_on_the_mode
     )
     made = forecast(settings, study, tell_nobody)
     undefined = {"ppv", "lesion_fpr", "hd95_mm"}
-    assert [one.metrics for one in made.withheld] == [
-        ("lesion_tpr_small", "lesion_tpr_medium")
-    ]  # few have such lesions
+    assert [one.metrics for one in made.withheld] == [("lesion_tpr_small", "lesion_tpr_medium")]
     assert set(made.depends[0].metrics) == undefined | {f"{name}_native" for name in undefined}
 
 
