@@ -116,7 +116,7 @@ def test_without_one_of_the_masks_as_drawn_there_are_none_and_the_site_is_told(
     def gone(case: Case, *_: object) -> None:
         raise CaseError(f"{case.key}: the way back is not known")
 
-    monkeypatch.setattr("msfl_client.segmentation.trainer.own_truth", gone)
+    monkeypatch.setattr("msfl_client.segmentation.usable_cases.own_truth", gone)
     site = make_site(subjects=["sub-01", "sub-02"])
     learner = open_segmentation(
         site.config(),
