@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -18,10 +19,9 @@ from msfl_client.clinical.observations import observations
 from msfl_client.clinical.splits import split_patients
 from msfl_client.data.bids import Case
 from msfl_client.data.checks import check_site
-from msfl_client.data.patient_split import split_by_patient
+from msfl_client.data.patient_split import CaseSplit, Seen, parts_of, split_cases
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.features.table import FeatureTable
-from msfl_client.segmentation.trainer import SegmentationSplit
 from msfl_client.segmentation.upstream_model import HandedModel
 from msfl_client.trainer import Learner, OnProgress
 from msfl_common.config.classification import DeepModel
@@ -52,8 +52,8 @@ def open_classification(
 
 def split_segmentation(
     site: SiteConfig, study: StudyConfig, cases: Sequence[Case], stage: Stage = "segmentation"
-) -> SegmentationSplit:
-    """The cases that train a segmentation, those that validate it, and those that its fold leaves out.
+) -> CaseSplit:
+    """The cases that train a segmentation, those that measure it, and those that its fold leaves out.
 
     Where a classification follows, whoever trains that trains this, whoever validates that validates this, and whoever
     tests that takes no part. Patients without an outcome are split as in a segmentation alone. Without a fold, the
@@ -65,13 +65,15 @@ def split_segmentation(
         cases: usable cases with a mask.
         stage: which of the study's.
     """
-    training, validation = _split_whole(site, study, cases)
-    fold = fold_of(stage)
+    whole, fold = _split_whole(site, study, cases), fold_of(stage)
     if fold is None:
-        return SegmentationSplit(training, validation)
-    left_out = set(_dealt({case.patient for case in training}, study.seed)[fold - 1 :: num_folds(study)])
-    apart = [case for case in training if case.patient in left_out]
-    return SegmentationSplit([case for case in training if case.patient not in left_out], validation, apart)
+        return whole
+    left_out = set(_dealt({case.patient for case in whole.training}, study.seed)[fold - 1 :: num_folds(study)])
+    return replace(
+        whole,
+        training=[case for case in whole.training if case.patient not in left_out],
+        left_out=[case for case in whole.training if case.patient in left_out],
+    )
 
 
 def left_out_of_sums(site: SiteConfig, study: StudyConfig) -> frozenset[str]:
@@ -92,20 +94,17 @@ def _dealt(patients: Iterable[str], seed: int) -> list[str]:
     return sorted(patients, key=lambda patient: hashlib.sha256(f"{seed}:crossfit:{patient}".encode()).hexdigest())
 
 
-def _split_whole(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
-    """The cases that train, and those that validate."""
-    fraction, tests_all = study.validation.fraction, study.tests_all(site.name)
+def _split_whole(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) -> CaseSplit:
+    """The cases that train, and those that measure."""
     if study.segmentation is None or study.classification is None:
-        if tests_all:
-            return [], list(cases)
-        return split_by_patient(cases, fraction, study.seed, study.validation.fold)
-    if tests_all:
-        return [], []
+        return split_cases(cases, study, site.name)
+    if study.tests_all(site.name):
+        return CaseSplit([], [])
     imaged = check_site(site, study.inputs, num_workers=os.cpu_count() or 1, needs_mask=False).cases
     splits = split_patients(observations(imaged, site, study.classification).kept, study, site.name)
-    patients = [{one.patient for one in part} for part in splits.each]
-    more = split_by_patient(
-        [case for case in cases if case.patient not in set().union(*patients)], fraction, study.seed
-    )
-    training, validation = ({case.patient for case in one} | known for one, known in zip(more, patients, strict=False))
-    return [case for case in cases if case.patient in training], [case for case in cases if case.patient in validation]
+    training, validation, test = ({one.patient for one in part} for part in splits.each)
+    others = [Seen(case.patient, *case.place) for case in cases if case.patient not in training | validation | test]
+    part_of = parts_of(others, study.validation.fraction, 0.0, study.seed)
+    training |= {patient for patient, part in part_of.items() if part == "training"}
+    validation |= {patient for patient, part in part_of.items() if part == "validation"}
+    return CaseSplit(*([case for case in cases if case.patient in part] for part in (training, validation)))

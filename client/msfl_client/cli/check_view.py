@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -16,11 +16,12 @@ from msfl_client.data.case_checks import CaseFacts, Grid
 from msfl_client.data.checks import SiteCheck, check_site
 from msfl_client.data.chosen import ALL, Chosen
 from msfl_client.data.findings import FIXES, Finding
-from msfl_client.data.patient_split import split_by_patient
+from msfl_client.data.patient_split import split_cases
 from msfl_client.data.visit_pairs import study_cases
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs, StudyConfig
 from msfl_common.system.progress import progress_bars
+from msfl_common.system.words import counted
 
 _WIDE_COLUMNS = 110
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
@@ -63,7 +64,7 @@ def print_check(
     for finding in check.findings:
         if finding.case is None:
             console.print(_coloured(finding.level, finding.text), soft_wrap=True)
-    for line in summary_lines(study, check, are_all):
+    for line in summary_lines(site, study, check, are_all):
         console.print(Text(line), soft_wrap=True)
 
 
@@ -92,7 +93,7 @@ def case_table(site: SiteConfig, check: SiteCheck, with_reasons: bool = True) ->
     return table
 
 
-def summary_lines(study: StudyConfig | None, check: SiteCheck, are_all: bool = True) -> Iterator[str]:
+def summary_lines(site: SiteConfig, study: StudyConfig | None, check: SiteCheck, are_all: bool = True) -> Iterator[str]:
     """Usable and excluded cases, the split that the study would make, and the fixes."""
     excluded = f", {len(check.excluded)} excluded" if check.excluded else ""
     yield f"{len(check.cases)} of {len(check.found)} cases usable{excluded}."
@@ -103,7 +104,7 @@ def summary_lines(study: StudyConfig | None, check: SiteCheck, are_all: bool = T
     for rule, keys in by_rule.items():
         yield f"  excluded by {rule}: {len(keys)} ({several(keys)})"
     if study is not None and study.classification is None:
-        yield _split_line(study, check)
+        yield _split_line(site, study, check)
     to_fix = dict.fromkeys(finding.rule for finding in check.findings if finding.level != "pass")
     if to_fix:
         yield "What to do:"
@@ -133,33 +134,36 @@ def check_document(site: SiteConfig, study: StudyConfig | None, check: SiteCheck
         "cases": [_case(case, check) for case in check.found],
     }
     if study is not None:
-        training, validation = _splits(study, check)
-        document["split"] = {
-            "training": [case.key for case in training],
-            "validation": [case.key for case in validation],
-        }
-        document["patients"] = _split_counts(study, check)
+        parts = _splits(site, study, check)
+        document["split"] = {name: [case.key for case in part] for name, part in parts.items()}
+        document["patients"] = {name: _num_patients(part) for name, part in parts.items()}
     return document
 
 
-def _split_line(study: StudyConfig, check: SiteCheck) -> str:
-    counts, num_cases = _split_counts(study, check), [len(split) for split in _splits(study, check)]
-    trained = _of_patients(num_cases[0], counts["training"])
-    return f"In study {study.name}: train on {trained}, validate on {_of_patients(num_cases[1], counts['validation'])}."
+def _split_line(site: SiteConfig, study: StudyConfig, check: SiteCheck) -> str:
+    parts = _splits(site, study, check)
+    verbs = {"training": "train on", "validation": "validate on", "test": "test on"}
+    does = ", ".join(f"{verbs[name]} {_of_patients(part)}" for name, part in parts.items() if part or name != "test")
+    few = (
+        f" Nobody tests: a share of {study.validation.test_fraction:g} is fewer than {study.min_test_patients} "
+        "patients (validation.min_test_patients), of whom no figure could be told."
+    )
+    return f"In study {study.name}: {does}.{few if 'test' in parts and not parts['test'] else ''}"
 
 
-def _split_counts(study: StudyConfig, check: SiteCheck) -> dict[str, int]:
-    """Patients of each split."""
-    training, validation = (len({case.patient for case in split}) for split in _splits(study, check))
-    return {"training": training, "validation": validation}
+def _splits(site: SiteConfig, study: StudyConfig, check: SiteCheck) -> dict[str, Sequence[Case]]:
+    """The cases of each part; those of a test where a segmentation keeps some."""
+    split = split_cases(check.cases, study, site.name)
+    parts = {"training": split.training, "validation": split.validation}
+    return parts | ({"test": split.test} if study.validation.keeps_test else {})
 
 
-def _splits(study: StudyConfig, check: SiteCheck) -> tuple[list[Case], list[Case]]:
-    return split_by_patient(check.cases, study.validation.fraction, study.seed, study.validation.fold)
+def _num_patients(part: Sequence[Case]) -> int:
+    return len({case.patient for case in part})
 
 
-def _of_patients(num_cases: int, num_patients: int) -> str:
-    return f"{num_cases} case{'s' * (num_cases != 1)} of {num_patients} patient{'s' * (num_patients != 1)}"
+def _of_patients(part: Sequence[Case]) -> str:
+    return f"{counted(len(part), 'case')} of {counted(_num_patients(part), 'patient')}"
 
 
 def _reasons(check: SiteCheck, case: Case) -> list[str]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msfl_client.clinical.inputs import complete
 from msfl_client.clinical.observations import Observation, Observations, observations
 from msfl_client.data.bids import Case
-from msfl_client.data.patient_split import split_by_patient
+from msfl_client.data.patient_split import Seen, count_classes, fold_patients, parts_of, split_cases
 from msfl_client.features.table import FeatureTable
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.site import SiteConfig
@@ -52,7 +50,7 @@ def training_cases(
     if study.tests_all(site.name):
         return tuple(cases)
     if study.classification is None:
-        return tuple(split_by_patient(cases, study.validation.fraction, study.seed, study.validation.fold)[0])
+        return tuple(split_cases(cases, study, site.name).training)
     splits = split_outcomes(site, study, cases, table)[1]
     patients = {one.patient for one in splits.training}
     return tuple(case for case in cases if case.patient in patients)
@@ -104,13 +102,7 @@ def split_patients(found: Sequence[Observation], study: StudyConfig, site: str) 
 def split_observations(
     found: Sequence[Observation], validation_fraction: float, test_fraction: float, seed: int
 ) -> tuple[list[Observation], list[Observation], list[Observation]]:
-    """Split into training, validation and test, never a patient's observations into two.
-
-    In each BIDS folder, patients of each class (of several, the last) are ranked by the SHA-256 of seed and patient and
-    spread evenly over 0 to 1; of all together, the first ceil(test_fraction * n) are for the test, the next
-    ceil(validation_fraction * n) validate and the rest train, at least one. So every part has its share of each class,
-    as far as the counts allow. Who is in several folders counts in the first of them. The order of observations and
-    other people of the site's other folders make no difference.
+    """Split into training, validation and test by `parts_of`, never a patient's observations into two.
 
     Args:
         found: observations of one site.
@@ -121,84 +113,23 @@ def split_observations(
     Returns:
         Training, validation and test observations, each in the order given.
     """
-    part_of: dict[str, int] = {}
-    for patients, labels in _by_folder(found):
-        ranked = _evenly(labels, seed)
-        num_test, num_validation = _part_sizes(len(ranked), validation_fraction, test_fraction)
-        for place, subject in enumerate(ranked):
-            part_of[patients[subject]] = 2 if place < num_test else 1 if place < num_test + num_validation else 0
-    training, validation, test = ([one for one in found if part_of[one.patient] == part] for part in range(3))
+    part_of = parts_of(_seen(found), validation_fraction, test_fraction, seed)
+    training, validation, test = (
+        [one for one in found if part_of[one.patient] == part] for part in ("training", "validation", "test")
+    )
     return training, validation, test
 
 
 def held_out(found: Sequence[Observation], number: int, num_folds: int, seed: int, start: int = 0) -> list[Observation]:
-    """The observations of one fold, in the order given; each patient is in exactly one of the folds.
-
-    In each BIDS folder, patients of each class, ranked as in `split_observations`, are dealt one after the other, and
-    the next class goes on where the last ended: folds differ by one patient at most, and so do their patients of any
-    class.
-
-    Args:
-        found: observations of one site.
-        number: which fold, 1 to `num_folds`.
-        num_folds: folds.
-        seed: the study's seed.
-        start: how many folds later than the first the dealing begins.
-    """
-    chosen: set[str] = set()
-    for patients, labels in _by_folder(found):
-        dealt = [subject for ranked in _ranked(labels, seed) for subject in ranked]
-        chosen |= {patients[subject] for subject in dealt[(number - 1 - start) % num_folds :: num_folds]}
+    """The observations of one fold by `fold_patients`, in the order given."""
+    chosen = fold_patients(_seen(found), number, num_folds, seed, start)
     return [one for one in found if one.patient in chosen]
 
 
 def patients_per_class(found: Sequence[Observation]) -> Counter[int]:
     """Patients by the index of their class, of several the last."""
-    return Counter(label for _, labels in _by_folder(found) for label in labels.values())
+    return count_classes(_seen(found))
 
 
-def _by_folder(found: Sequence[Observation]) -> Iterator[tuple[Mapping[str, str], Mapping[str, int]]]:
-    """Of each BIDS folder the subjects that no earlier one has: who they are, and their class, of several the last."""
-    first: dict[str, tuple[int, str]] = {}
-    label_of: dict[str, int] = {}
-    for one in sorted(found, key=lambda one: one.dataset):
-        first.setdefault(one.patient, (one.dataset, one.subject))
-        label_of[one.patient] = max(one.label, label_of.get(one.patient, 0))
-    folders: defaultdict[int, dict[str, str]] = defaultdict(dict)
-    for one in found:
-        dataset, subject = first[one.patient]
-        folders[dataset][subject] = one.patient
-    for patients in folders.values():
-        yield patients, {subject: label_of[patient] for subject, patient in patients.items()}
-
-
-def _part_sizes(num_patients: int, validation_fraction: float, test_fraction: float) -> tuple[int, int]:
-    """Patients to test and to validate on: of a share above 0 at least one, and one to train; few go in that order."""
-    # The small subtraction keeps 0.1 * 30 = 3.0000000000000004 at 3.
-    test, validation = (
-        max(math.ceil(fraction * num_patients - 1e-9), 1) if fraction else 0
-        for fraction in (test_fraction, validation_fraction)
-    )
-    while test + validation > num_patients - 1 and test + validation:
-        test, validation = (test, validation - 1) if validation >= test else (test - 1, validation)
-    return test, validation
-
-
-def _evenly(labels: Mapping[str, int], seed: int) -> list[str]:
-    """Subjects in an order in which each class is spread evenly."""
-    place: dict[str, float] = {}
-    for ranked in _ranked(labels, seed):
-        place |= {name: (rank + 0.5) / len(ranked) for rank, name in enumerate(ranked)}
-    return sorted(labels, key=lambda name: (place[name], _digest(name, seed)))
-
-
-def _ranked(labels: Mapping[str, int], seed: int) -> list[list[str]]:
-    """The subjects of each class, in an order that the seed decides."""
-    by_class: defaultdict[int, list[str]] = defaultdict(list)
-    for name, label in labels.items():
-        by_class[label].append(name)
-    return [sorted(by_class[label], key=lambda name: _digest(name, seed)) for label in sorted(by_class)]
-
-
-def _digest(name: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+def _seen(found: Sequence[Observation]) -> list[Seen]:
+    return [Seen(one.patient, one.dataset, one.subject, one.label) for one in found]

@@ -16,7 +16,7 @@ from msfl_client.data.bids import Case
 
 
 def digest_of_images(*parts: Sequence[Case]) -> str:
-    """SHA-256 of the cases of a segmentation; the parts are training and validation."""
+    """SHA-256 of the cases of a segmentation; the parts are training, validation and, where there is one, test."""
     return sha256_of_json([sorted(image_sizes(case) for case in part) for part in parts])
 
 

@@ -33,6 +33,8 @@ def measure_gain(own: Own, on_progress: OnProgress) -> Gain:
     arms, context = make_arms(own, on_progress)
     learner = context.learner
     assert isinstance(learner, SegmentationLearner)
+    has_test = bool(learner.test.cases)  # a site too small for a test still has patients who validate
+    part = learner.test if has_test else learner.validation
     rows: dict[str, list[dict[str, float]]] = {}
     for name, weights in arms.items():
 
@@ -41,18 +43,19 @@ def measure_gain(own: Own, on_progress: OnProgress) -> Gain:
 
         with machine_in_use(own.site, 1, datetime.now):
             set_weights(learner.network, weights)
-            rows[name] = validate(learner.network, learner.validation_cases, own.study, learner.device, on_case)
+            rows[name] = validate(learner.network, part.cases, own.study, learner.device, on_case)
     titles = {name: title for name, title in HEADLINE[own.study.task].items() if name in rows[LOCAL][0]}
     folders = save_arms(own, arms, context.num_train_cases)
     gain = Gain(
         study=own.study.name,
         site=own.site.name,
-        num_patients=len(set(learner.validation_patients)),
-        num_cases=len(learner.validation_cases),
+        split="test" if has_test else "validation",
+        num_patients=part.num_patients,
+        num_cases=len(part.cases),
         num_train_cases=context.num_train_cases,
         steps=own.num_rounds * own.study.training.steps_per_round,
         metrics=titles,
-        models=compare(rows, learner.validation_patients, titles, own.study.seed),
+        models=compare(rows, part.patients, titles, own.study.seed),
         folders={name: str(path) for name, path in folders.items()},
     )
     write_bytes(own.folder / FIGURES, (gain.model_dump_json(indent=1) + "\n").encode(), secret=True)

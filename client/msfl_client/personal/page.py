@@ -46,9 +46,11 @@ circle { fill: var(--mark); } li { overflow-wrap: anywhere; }
 {% if gain.caution %}<p class="note">{{ gain.caution }}.</p>{% endif %}
 <p>Measured on {{ counted(gain.num_patients, 'patient') }} ({{ counted(gain.num_cases, 'case') }})
 of this site on whom no model here was
-trained, at thresholds of the study. They are the study's validation patients, so where it chose its best round by them,
-the shared model's figures are a little too good. Intervals are of 95%, from {{ draws }} draws of these patients with
-replacement, widened for few patients; fewer than {{ fewest }} have none. Differences are of the same patients.</p>
+trained, at thresholds of the study. {% if gain.split == "test" %}They are the study's test patients, who chose nothing.
+{% else %}They are the study's validation patients, so where it chose its best round by them,
+the shared model's figures are a little too good.{% endif %} Intervals are of 95%, from {{ draws }} draws of these
+patients with replacement, widened for few patients; fewer than {{ fewest }} have none. Differences are of the same
+patients.</p>
 {% for metric in metrics %}<h2>{{ metric.title }}</h2>
 <div class="wide" tabindex="0" role="region" aria-label="{{ metric.title }} of each model"><table>
 <thead><tr><th scope="col">Model</th><th scope="col" class="figure">Mean</th>

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from msfl_common.config.baselines import LOCAL as LOCAL
 from msfl_common.config.baselines import SHARED as SHARED
+from msfl_common.config.classification import Split
 from msfl_common.errors import ConfigError
 from msfl_common.system.reading import read_record
 from msfl_common.system.words import counted
@@ -42,6 +43,7 @@ class Gain(_Record):
     schema_version: int = 1
     study: str
     site: str
+    split: Split = Field("validation", description="whom the study kept out of training, who measure here")
     num_patients: int = Field(description="measured: patients that no model here was trained on")
     num_cases: int
     num_train_cases: int = Field(description="of this site")

@@ -40,15 +40,15 @@ def baseline_figures(context: SiteContext, task: RoundTask, shared: Weights) -> 
     study, learner, site = task.study, context.learner, context.site
     if not study.baselines.local or not isinstance(learner, SegmentationLearner):
         raise RefusedError(Code.BAD_STUDY, "asked for a model of this site alone, but the study has no baselines.local")
-    check_floor(site.policy, study, learner.num_patients(task))
+    check_floor(site.policy, study, learner.final.num_patients)
     own = build_context(site, alone(study), context.on_progress, "final", None)
     folder = site.state / OWN_MODELS / study.name
     local = train_alone(own, get_weights(build_network(study)), task.round, folder, LOCAL)
     rows = {
-        name: _measured(context, learner, weights, task, name)
+        name: _measured(context, learner, weights, name)
         for name, weights in ((LOCAL, local), (SHARED, learner.strategy.whole(shared, task.round)))
     }
-    arrays, behind = compared(rows[LOCAL], rows[SHARED], learner.validation_patients, floor_of(site.policy, study))
+    arrays, behind = compared(rows[LOCAL], rows[SHARED], learner.final.patients, floor_of(site.policy, study))
     if not behind:
         raise RefusedError(Code.TOO_FEW_PATIENTS, "no metric is defined in enough patients with both models")
     return Figures("local_baseline", len(rows[LOCAL]), arrays), behind
@@ -91,9 +91,9 @@ def compared(
     return arrays, fewest
 
 
-def _measured(context: SiteContext, learner: SegmentationLearner, whole: Weights, task: RoundTask, name: str) -> Rows:
+def _measured(context: SiteContext, learner: SegmentationLearner, whole: Weights, name: str) -> Rows:
     def on_case(done: int, total: int) -> None:
         context.on_progress(context.site.name, f"measuring {name}", done, total, "")
 
     with machine_in_use(context.site, 1, datetime.now):
-        return learner.case_metrics(whole, task, on_case)
+        return learner.case_metrics(whole, learner.final, on_case)

@@ -198,7 +198,7 @@ def _play(
         if not any(one.is_whole for one in refused):
             yield Trained(context.learner.cases_in_sums)
         yield from _figures(context, task, "validation", has_budget)
-    has_test = settings.classification is not None or study.evaluate is not None
+    has_test = settings.has_test or study.evaluate is not None
     if has_test and is_asked_to("test", study, site.name):
         yield from _figures(context, replace(task, split="test"), "test", has_budget)
 

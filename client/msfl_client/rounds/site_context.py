@@ -158,8 +158,7 @@ def build_context(
     else:
         split = partial(split_segmentation, site, study, stage=stage)
         learner, training, cases = open_segmentation(site, settings, devices, on_progress, split, study.name)
-        levels = partial(levels_of, site, learner.validation_patients)
-        learner = replace(learner, untold=left_out_of_sums(site, study), validation_levels=levels)
+        learner = replace(learner, untold=left_out_of_sums(site, study), levels_of=partial(levels_of, site))
     if not (learner.num_train_cases or tests_all or study.evaluate):
         raise RefusedError(Code.NO_CASES, "no case is left to train on")
     fitted = cases if tests_all else training

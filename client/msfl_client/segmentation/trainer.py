@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +13,7 @@ from scipy import ndimage
 
 from msfl_client.data.bids import Case
 from msfl_client.data.case_digest import digest_of_images
-from msfl_client.data.checks import check_site
+from msfl_client.data.patient_split import CaseSplit
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.disclosure.strata import Levels, may_tell
 from msfl_client.privacy.round import PrivateRounds, expected_behind, in_order, loss_told
@@ -25,36 +22,25 @@ from msfl_client.segmentation.distributed import train_on_devices
 from msfl_client.segmentation.distributed_rank import Job
 from msfl_client.segmentation.draws import patients_behind, seed_of
 from msfl_client.segmentation.loop import train_round, validate
-from msfl_client.segmentation.network_input import NetworkInput, cached_path, make_network_inputs
-from msfl_client.segmentation.own_grid import OwnTruth, own_truth
+from msfl_client.segmentation.network_input import NetworkInput, cached_path
+from msfl_client.segmentation.own_grid import OwnTruth
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.segmentation.private_loop import PatientPatches, PrivateTraining
 from msfl_client.segmentation.trained_patients import remember
+from msfl_client.segmentation.usable_cases import Measured, own_truths, usable_cases
 from msfl_client.trainer import Foreseen, OnCase, OnProgress, OnStep, foreseen
 from msfl_client.training.site_strategy import SiteStrategy, Start, site_strategy
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import CaseError
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.metrics.registry import ALL_METRICS, CASE_METRICS
 from msfl_common.metrics.segmentation import NATIVE, Mask, segmentation_metrics
 from msfl_common.models.model_card import labels_of
 from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
-from msfl_common.system.words import counted, reasons_in_words
 
 TrainRound = Callable[[torch.nn.Module, Start, OnStep, int], float]  # network, round, on_step, micro-batches
-
-
-class SegmentationSplit(NamedTuple):
-    """Which cases of a site a segmentation learns from, is measured on, and, in a fold, leaves out."""
-
-    training: Sequence[Case]
-    validation: Sequence[Case]
-    left_out: Sequence[Case] = ()
-
-
-Split = Callable[[Sequence[Case]], SegmentationSplit]
+Split = Callable[[Sequence[Case]], CaseSplit]
 
 
 @dataclass(frozen=True)
@@ -68,9 +54,10 @@ class SegmentationLearner:
         remember: writes down, in a round, who trained; see `trained_patients`.
         digest: see `Learner`.
         floor: fewest patients of a metric.
-        validation_truths: reads the validation cases' masks as they were drawn; see `own_truths`.
+        validation: who measures each round's model.
+        test: who is kept for the final figures.
         untold: training patients who are not in the number that is told, as the sums of a later stage are without them.
-        validation_levels: reads which group of patients each validation case belongs to; see `clinical.groups`.
+        levels_of: reads which group of patients each of some cases belongs to; see `clinical.groups`.
     """
 
     study: StudyConfig
@@ -84,11 +71,10 @@ class SegmentationLearner:
     remember: Callable[[int], None]
     digest: str
     floor: int
-    validation_cases: tuple[NetworkInput, ...]
-    validation_patients: tuple[str, ...]
-    validation_truths: Callable[[], tuple[OwnTruth, ...]]
+    validation: Measured
+    test: Measured
     untold: frozenset[str] = frozenset()
-    validation_levels: Callable[[], Levels] = dict
+    levels_of: Callable[[Sequence[str]], Levels] = lambda _: {}
 
     @property
     def num_train_cases(self) -> int:
@@ -155,14 +141,24 @@ class SegmentationLearner:
         """See `Learner`."""
         self.network.zero_grad(set_to_none=True)
 
-    def num_patients(self, _: RoundTask) -> int:
+    @property
+    def final(self) -> Measured:
+        """Who measures the model that is handed out: those of the test, in a study that keeps some."""
+        return self.test if self.study.has_test else self.validation
+
+    def part(self, task: RoundTask) -> Measured:
+        """Who measures what a task brings."""
+        return self.final if task.split == "test" else self.validation
+
+    def num_patients(self, task: RoundTask) -> int:
         """See `Learner`."""
-        return len(set(self.validation_patients))
+        return self.part(task).num_patients
 
     def foresee(self, task: RoundTask) -> Foreseen:
         """See `Learner`; an answer is right, empty or everything within the lesions' box."""
         spacing_mm, metrics = (self.study.inputs.spacing_mm,) * 3, CASE_METRICS[self.study.task]
-        truths = [_lesions_of(case) for case in self.validation_cases]
+        part = self.part(task)
+        truths = [_lesions_of(case) for case in part.cases]
         guesses: tuple[Callable[[Mask], Mask], ...] = (np.copy, np.zeros_like, np.ones_like)
         values_NGK = np.array(
             [
@@ -174,9 +170,9 @@ class SegmentationLearner:
         # and of those in which all do, at least.
         most_NK, least_NK = np.fmax.reduce(values_NGK, axis=1), np.maximum.reduce(values_NGK, axis=1)
         rows = ([dict(zip(metrics, map(float, row), strict=True)) for row in of] for of in (most_NK, least_NK))
-        with_lesions = {name for name, truth in zip(self.validation_patients, truths, strict=True) if truth.any()}
-        why = f"{self.num_patients(task)} patients, {len(with_lesions)} of them with {labels_of(self.study)[1]}s"
-        told = (disclosed_metrics(one, self.validation_patients, self.floor, 0.0, {}) for one in rows)
+        with_lesions = {name for name, truth in zip(part.patients, truths, strict=True) if truth.any()}
+        why = f"{part.num_patients} patients, {len(with_lesions)} of them with {labels_of(self.study)[1]}s"
+        told = (disclosed_metrics(one, part.patients, self.floor, 0.0, {}) for one in rows)
         found = foreseen(told, metrics, why)
         withheld, depends = (
             (*names, *(f"{name}{NATIVE}" for name in names if f"{name}{NATIVE}" in ALL_METRICS))
@@ -189,61 +185,18 @@ class SegmentationLearner:
         start = time.monotonic()
         if task.is_handed_out and task.study.evaluate is None:
             self.strategy.keep_final(weights, task.round)
-        truths = self.validation_truths() if task.is_handed_out else ()
-        rows = self.case_metrics(self.strategy.whole(weights, task.round), task, on_case, truths)
-        levels = self.validation_levels() if task.is_handed_out and may_tell(task.study) else {}
-        return disclosed_metrics(rows, self.validation_patients, self.floor, time.monotonic() - start, levels)
+        part = self.part(task)
+        truths = part.truths() if task.is_handed_out else ()
+        rows = self.case_metrics(self.strategy.whole(weights, task.round), part, on_case, truths)
+        levels = self.levels_of(part.patients) if task.is_handed_out and may_tell(task.study) else {}
+        return disclosed_metrics(rows, part.patients, self.floor, time.monotonic() - start, levels)
 
     def case_metrics(
-        self, whole: Weights, task: RoundTask, on_case: OnCase, truths: Sequence[OwnTruth] = ()
+        self, whole: Weights, part: Measured, on_case: OnCase, truths: Sequence[OwnTruth] = ()
     ) -> list[dict[str, float]]:
-        """Metrics of each validation case by a network of these weights, all of them; they stay at the site."""
+        """Metrics of each case of a part by a network of these weights, all of them; they stay at the site."""
         set_weights(self.network, whole)
-        return validate(self.network, self.validation_cases, task.study, self.device, on_case, truths)
-
-
-def usable_cases(
-    site: SiteConfig, study: StudyConfig, on_progress: OnProgress
-) -> tuple[list[Case], dict[str, NetworkInput], dict[str, Case]]:
-    """The site's cases that can be trained on, and by key what was prepared of them and what lies in the BIDS folder.
-
-    Raises:
-        CohortError: the folders hold nothing usable.
-    """
-    num_workers = os.cpu_count() or 1
-
-    def on_checked(done: int, total: int) -> None:
-        on_progress(site.name, "checking", done, total, "")
-
-    checked = check_site(site, study.inputs, on_checked, num_workers)
-    done = 0
-
-    def on_made() -> None:
-        nonlocal done
-        done += 1
-        on_progress(site.name, "preparing", done, len(checked.cases), "")
-
-    prepared = make_network_inputs(checked.cases, study.inputs, site.state / "cache", num_workers, on_made)
-    usable = {case.key: ready for case, ready in zip(checked.cases, prepared, strict=True) if ready is not None}
-    num_bad = len(checked.found) - len(usable)
-    if num_bad:
-        why = reasons_in_words(texts[0] for texts in checked.excluded.values())
-        left_out = f"{num_bad} of {counted(len(checked.found), 'case')} left out{why and ': ' + why}"
-        on_progress(site.name, "checked", len(checked.found), len(checked.found), left_out)
-    return [case for case in checked.cases if case.key in usable], usable, {case.key: case for case in checked.found}
-
-
-def own_truths(
-    site: SiteConfig, cases: Sequence[Case], originals: Mapping[str, Case], on_progress: OnProgress
-) -> tuple[OwnTruth, ...]:
-    """The masks of cases as they were drawn; none at all, and a word to the site, where one of them cannot be had."""
-    try:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            return tuple(pool.map(lambda case: own_truth(case, originals[case.key], site), cases))
-    except (CaseError, OSError) as error:
-        note = f"no metrics on the patients' own grids: {error}"
-        on_progress(site.name, "validating", 0, len(cases), note)
-        return ()
+        return validate(self.network, part.cases, self.study, self.device, on_case, truths)
 
 
 def open_segmentation(
@@ -268,7 +221,16 @@ def open_segmentation(
         CohortError: the folders hold nothing usable.
     """
     cases, prepared, originals = usable_cases(site, study, on_progress)
-    train, validation, left_out = split(cases)
+    parts = split(cases)
+    train, held = parts.training, (parts.validation, *([parts.test] if parts.test else []))
+
+    def measured(part: Sequence[Case]) -> Measured:
+        return Measured(
+            cases=tuple(prepared[case.key] for case in part),
+            patients=tuple(case.patient for case in part),
+            truths=partial(own_truths, site, part, originals, on_progress),
+        )
+
     network = build_network(study)
     learner = SegmentationLearner(
         study=study,
@@ -278,15 +240,14 @@ def open_segmentation(
         train_round=_training_on(devices, site, study, [(case, prepared[case.key]) for case in train], part_of),
         seed=seed_of(study, site.name),
         train_patients=tuple(case.patient for case in train),
-        num_left_out=len({case.patient for case in left_out}),
+        num_left_out=len({case.patient for case in parts.left_out}),
         remember=partial(remember, site.state, study, {case.patient for case in train}),
-        digest=digest_of_images(train, validation),
+        digest=digest_of_images(train, *held),
         floor=floor_of(site.policy, study),
-        validation_cases=tuple(prepared[case.key] for case in validation),
-        validation_patients=tuple(case.patient for case in validation),
-        validation_truths=partial(own_truths, site, validation, originals, on_progress),
+        validation=measured(parts.validation),
+        test=measured(parts.test),
     )
-    return learner, tuple(train), (*train, *validation)
+    return learner, tuple(train), (*train, *(case for part in held for case in part))
 
 
 def _lesions_of(case: NetworkInput) -> Mask:

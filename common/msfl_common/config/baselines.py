@@ -40,6 +40,7 @@ def check_baselines(baselines: Baselines, study: Any) -> None:
             study.classification is not None,
             "sites train models of lesions alone so far, and this study is of an outcome",
         ),
+        (study.left_out is not None, "the site that is left out trains nothing, and the others have nobody to test on"),
         (study.task == "new-lesions", "figures of new lesions are not compared so far"),
         (study.differential_privacy is not None, "a site's own model has no noise of `differential_privacy`"),
         (study.secure_aggregation.method == "masks", "each site's own figures are seen, which masks hide"),

@@ -44,7 +44,7 @@ class Evaluation(Frozen):
         (),
         max_length=10_000,
         description="sites whose patients trained the model, as its model.json has them: these measure it on the "
-        "patients whom their training left out (of an outcome the test patients, of a segmentation the validation "
+        "patients whom their training left out (the test patients; of a segmentation that kept none, the validation "
         "patients), all others on all of their patients",
     )
 

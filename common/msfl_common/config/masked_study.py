@@ -43,6 +43,6 @@ def check_masked(strategy: Strategy | None, model: object, rounds: Sequence[Any]
         )
     if left_out is not None:
         raise ValueError(
-            f"classification.fold.site: the test at {left_out} alone would be a sum of one site; expected a fold of "
+            f"fold.site: the test at {left_out} alone would be a sum of one site; expected a fold of "
             "patients, or secure_aggregation.method: none"
         )

@@ -118,6 +118,17 @@ def raised_to_quorum(study: StudyConfig, num_sites: int) -> list[str]:
     ]
 
 
+def is_measured_apart(study: StudyConfig) -> bool:
+    """Whether the model that is handed out is measured by a request of its own, after all others.
+
+    So it is where patients are kept for it, where it is that of the best round, and where a study trains none.
+
+    Args:
+        study: the stage's, as `study_at` gives it.
+    """
+    return study.has_test or study.evaluate is not None or chosen_by(study) is not None
+
+
 def chosen_by(study: StudyConfig) -> str | None:
     """The metric by which one stage hands out the model of its best round; None where that is the last round's.
 

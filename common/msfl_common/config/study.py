@@ -237,9 +237,19 @@ class StudyConfig(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _fold_is_of_its_task(self) -> Self:
-        if self.validation.fold is not None and self.classification is not None:
-            raise ValueError("validation.fold: is of a segmentation by itself; expected `classification.fold` here")
+    def _test_is_of_its_task(self) -> Self:
+        if self.left_out is not None and self.strategy is not None and self.strategy.is_personal:
+            raise ValueError(
+                f"strategy: {self.strategy.kind} keeps layers at the sites, and {self.left_out}, which is left out, "
+                "has none to test with; expected another, such as fedavg, or folds of patients"
+            )
+        for key in ("fold", "test_fraction", "min_test_patients"):
+            if self.classification is not None and getattr(self.validation, key):
+                there = "test_fraction" if key == "min_test_patients" else key
+                raise ValueError(
+                    f"validation.{key}: is of a segmentation by itself; expected `classification.{there}` here, which "
+                    "both stages keep to"
+                )
         return self
 
     @model_validator(mode="after")
@@ -261,10 +271,25 @@ class StudyConfig(Frozen):
         return settings is None or isinstance(settings.model, DeepModel) or self.segmentation is not None
 
     @property
+    def has_test(self) -> bool:
+        """Whether patients are kept for the final figures, and for nothing else."""
+        return self.classification is not None or self.validation.keeps_test
+
+    @property
+    def min_test_patients(self) -> int:
+        """Of a segmentation that keeps test patients, the fewest of a site that keeps any."""
+        return self.validation.min_test_patients or self.min_patients
+
+    @property
+    def test_section(self) -> str:
+        """The section that says who tests."""
+        return "validation" if self.classification is None else "classification"
+
+    @property
     def left_out(self) -> str | None:
         """The site that a fold leaves out whole, if it does: it trains nothing, and tests alone."""
-        fold = self.classification.fold if self.classification and self.evaluate is None else None
-        return fold.site if fold else None
+        fold = self.classification.fold if self.classification else self.validation.fold
+        return fold.site if fold and self.evaluate is None else None
 
     def tests_all(self, site: str) -> bool:
         """Whether all patients of a site test, as none has trained the model."""

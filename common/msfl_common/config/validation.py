@@ -7,31 +7,34 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from msfl_common.config.base import Frozen
-
-
-class ValidationFold(Frozen):
-    """One fold of a segmentation's cross-validation: a part of every site's patients validates, the others train."""
-
-    number: int = Field(ge=1, description="which of the parts validates, from 1")
-    of: int = Field(ge=2, le=50, description="parts that each site's patients are dealt into")
-
-    @model_validator(mode="after")
-    def _is_one_of_them(self) -> Self:
-        if self.number > self.of:
-            raise ValueError(
-                f"expected a number from 1 to {self.of}, as there are {self.of} folds; found {self.number}"
-            )
-        return self
+from msfl_common.config.folds import Fold
 
 
 class Validation(Frozen):
     """How the shared model is measured at the sites."""
 
-    fraction: float = Field(0.25, gt=0, lt=1, description="share of a site's patients kept out of training")
-    fold: ValidationFold | None = Field(
+    fraction: float = Field(
+        0.25, gt=0, lt=1, description="share of a site's patients kept out of training, to measure each round's model"
+    )
+    test_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="of a segmentation by itself: share of a site's patients kept for the final figures, and for "
+        "nothing else. 0: none, and the final figures are of the patients who measured each round's model",
+        exclude_if=lambda value: not value,
+    )
+    min_test_patients: int | None = Field(
         None,
-        description="of a segmentation by itself: validate on a fold in place of `fraction`; `msfl-server "
-        "cross-validate` runs all of them",
+        ge=1,
+        description="with `test_fraction`: a site where it comes to fewer patients keeps none, and they train, as no "
+        "figure of them could be told; null: the study's `min_patients`",
+        exclude_if=lambda value: value is None,
+    )
+    fold: Fold | None = Field(
+        None,
+        description="of a segmentation by itself: test on a fold in place of `test_fraction`, or on all patients of a "
+        "site; `msfl-server cross-validate` runs all of them",
         exclude_if=lambda value: value is None,
     )
     every_rounds: int = Field(1, ge=1, description="rounds between two validations; the last round is always validated")
@@ -56,3 +59,17 @@ class Validation(Frozen):
         description="with `best_by`: the rounds end after so many validations without a better one; null: they go on",
         exclude_if=lambda value: value is None,
     )
+
+    @model_validator(mode="after")
+    def _leaves_some_to_train(self) -> Self:
+        if self.fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"test_fraction {self.test_fraction:g} and fraction {self.fraction:g} leave nobody to train on; "
+                "lower one of them"
+            )
+        return self
+
+    @property
+    def keeps_test(self) -> bool:
+        """Whether patients of a segmentation are kept for the final figures alone."""
+        return self.fold is not None or self.test_fraction > 0

@@ -16,7 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from msfl_common.config.classification import Split
 from msfl_common.config.message_kinds import REFERENCE, SURVEY, TEST, VALIDATION, Request, is_once
 from msfl_common.config.spelling import NAME
-from msfl_common.config.stages import Stage, chosen_by, stages_of, study_at
+from msfl_common.config.stages import Stage, is_measured_apart, stages_of, study_at
 from msfl_common.config.study import StudyConfig, parse_study
 from msfl_common.errors import Code, ConfigError, UpdateError
 from msfl_common.messages.arrays import ARRAYS, pack_weights, unpack_floats, unpack_weights
@@ -58,9 +58,9 @@ class RoundTask:
 
     Attributes:
         study: the whole of it, the same in every request.
-        split: which patients to measure: validation or, after the last round, test. A segmentation has no patients for
-            it; where it hands out the model of its best round, or measures a trained one, a test is of that one, on
-            validation patients.
+        split: which patients to measure: validation or, after the last round, test. A segmentation may keep no patients
+            for it; where it hands out the model of its best round, or measures a trained one, a test is then of that
+            one, on validation patients.
         threshold: of a classification, the last of two classes from this probability on.
         stage: of a study that segments before it classifies, which of them.
     """
@@ -79,14 +79,12 @@ class RoundTask:
     @property
     def is_last(self) -> bool:
         """Whether nothing is asked of the sites after these patients are measured."""
-        if self.stage != "final":
-            return False
-        return self.split == "test" if self.study.classification else self.is_handed_out
+        return self.stage == "final" and self.is_handed_out
 
     @property
     def is_handed_out(self) -> bool:
-        """Of a segmentation, whether the weights to measure are those of the model that is handed out."""
-        if chosen_by(self.settings) is not None or self.study.evaluate is not None:
+        """Whether the weights to measure are those of the model that is handed out."""
+        if is_measured_apart(self.settings):
             return self.split == "test"
         return self.round == self.settings.rounds.num_rounds
 
@@ -314,9 +312,7 @@ def payload_sha256(content: Content) -> str:
 
 def purpose_of(asked: Request, task: RoundTask) -> str | None:
     """Under what the answers to a request are counted; None where nothing is counted."""
-    is_chosen = chosen_by(task.settings) is not None or task.study.evaluate is not None
-    has_test = task.settings.task == "classification" or is_chosen
-    if asked.counted_as == VALIDATION and task.split == "test" and has_test:
+    if asked.counted_as == VALIDATION and task.split == "test" and is_measured_apart(task.settings):
         return TEST  # any other segmentation has no patients for it, and validates whatever it is asked
     return asked.counted_as
 

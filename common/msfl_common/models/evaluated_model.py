@@ -17,7 +17,7 @@ from msfl_common.models.weights import Weights
 
 # What has to be as in the study that trained the model; who trained it is known by its splits.
 _SAME = ("task", "seed", "inputs", "network", "harmonization", "classification", "evaluate")
-_SAME_VALIDATION = ("fraction", "fold", "window_overlap", "mirroring")
+_SAME_VALIDATION = ("fraction", "test_fraction", "fold", "window_overlap", "mirroring")
 
 
 def evaluation_of(folder: Path, name: str) -> StudyConfig:
@@ -48,7 +48,11 @@ def evaluation_of(folder: Path, name: str) -> StudyConfig:
     content = {
         "name": name,
         **{key: plain[key] for key in sections},
-        "validation": {key: plain["validation"][key] for key in _SAME_VALIDATION if key in plain["validation"]},
+        "validation": {
+            key: plain["validation"][key]
+            for key in (*_SAME_VALIDATION, "min_test_patients")
+            if key in plain["validation"]
+        },
         "evaluate": {"weights_sha256": card.weights_sha256, "trained_at": sorted(_trained_at(card))},
     }
     return validate(StudyConfig, content, str(folder))
@@ -105,6 +109,8 @@ def _compared(study: StudyConfig) -> dict[str, Any]:
     if (edge := acting.get("training", {}).get("patch_voxels")) is not None:
         found["training.patch_voxels"] = edge  # the window in which a network sees an image
         found["training.augmentation.flip_axes"] = study.training.augmentation.flip_axes
+    if study.validation.test_fraction:
+        found["min_test_patients"] = study.min_test_patients
     return found | {f"validation.{key}": getattr(study.validation, key) for key in _SAME_VALIDATION}
 
 

@@ -59,6 +59,15 @@ class Choice(_Card):
     of_rounds: int = Field(ge=1, le=1_000_000, description="rounds that ran; the model is of provenance's last one")
 
 
+class Tested(_Card):
+    """What the study's test patients said of the weights: nothing was trained on them or chosen by them."""
+
+    means: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")], Annotated[float, Field(allow_inf_nan=False)]] = (
+        Field(max_length=100, description="metric to its mean over cases, of those that a reader looks for first")
+    )
+    num_cases: int = Field(ge=1, le=MOST_CASES, description="cases behind them, of all sites")
+
+
 class ModelCard(_Card):
     """What one needs to know to use the weights."""
 
@@ -99,6 +108,11 @@ class ModelCard(_Card):
     choice: Choice | None = Field(
         None,
         description="of a study that hands out the model of its best round: which one",
+        exclude_if=lambda value: value is None,
+    )
+    tested: Tested | None = Field(
+        None,
+        description="of a segmentation whose study kept test patients: what they said",
         exclude_if=lambda value: value is None,
     )
 

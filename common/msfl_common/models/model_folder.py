@@ -22,7 +22,15 @@ from msfl_common.errors import ConfigError, ModelFolderError, UpdateError
 from msfl_common.feature_models import check_state
 from msfl_common.harmonization import Reference
 from msfl_common.metrics.reliability import Reliability
-from msfl_common.models.model_card import LESION_THRESHOLD, Choice, ModelCard, Provenance, labels_of, normalisation_of
+from msfl_common.models.model_card import (
+    LESION_THRESHOLD,
+    Choice,
+    ModelCard,
+    Provenance,
+    Tested,
+    labels_of,
+    normalisation_of,
+)
 from msfl_common.models.model_signature import (
     CARD_FILE,
     FILES,
@@ -66,6 +74,7 @@ def save_model(
     privacy: PrivacyPromise | None = None,
     own_of: str | None = None,
     choice: Choice | None = None,
+    tested: Tested | None = None,
 ) -> ModelCard:
     """Write a model folder in one step; an existing one is replaced only when the new one is whole.
 
@@ -82,6 +91,7 @@ def save_model(
         privacy: of a study with differential privacy, what that promises.
         own_of: the site whose own model it is.
         choice: of a study that hands out the model of its best round, how that was chosen.
+        tested: of a segmentation, what test patients said of it.
     """
     content = to_safetensors(weights)
     card = ModelCard(
@@ -98,6 +108,7 @@ def save_model(
         privacy=privacy,
         own_of=own_of,
         choice=choice,
+        tested=tested,
     )
     with whole_folder(folder) as temporary:
         write_bytes(temporary / WEIGHTS_FILE, content)

@@ -180,6 +180,10 @@ def _counts_sites(study: StudyConfig) -> str | None:
     return None if strategy is None or strategy.uses_shares else f"{strategy.kind} counts all sites the same"
 
 
+def _tested_otherwise(study: StudyConfig) -> str | None:
+    return "`classification` says who tests" if study.classification else None
+
+
 def _harmonizes_not(study: StudyConfig) -> str | None:
     return "harmonization.method is none" if study.harmonization.method == "none" else None
 
@@ -263,13 +267,14 @@ RULES: tuple[Rule, ...] = (
     Rule(("secure_aggregation.max_update_norm",), _no_averages),
     Rule(("training.patch_voxels", "training.lesion_patch_fraction", "training.augmentation.*"), _no_network),
     Rule(("validation.window_overlap", "validation.mirroring"), _no_network),
+    Rule(("validation.test_fraction", "validation.min_test_patients", "validation.fold"), _tested_otherwise),
     Rule(
-        ("validation.fraction",),
-        lambda study: "`validation.fold` says who validates" if study.validation.fold else None,
+        ("validation.test_fraction", "validation.min_test_patients"),
+        lambda study: "`validation.fold` says who tests" if study.validation.fold else None,
     ),
     Rule(
-        ("validation.fold",),
-        lambda study: "classification.fold is a classification's" if study.classification else None,
+        ("validation.min_test_patients",),
+        lambda study: None if study.validation.test_fraction else "`validation.test_fraction` is 0",
     ),
     Rule(("validation.bootstrap_samples",), lambda _: "intervals are computed without resampling"),
     Rule(("inputs.*",), _no_images),

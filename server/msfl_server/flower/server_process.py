@@ -121,7 +121,8 @@ def run_study(folder: StudyFolder) -> None:
     study, server = load_study(folder.study_file), load_server(folder.server_file)
     claim(folder, study)
     if study.left_out is not None and study.left_out not in list_sites(folder):
-        log.warning("classification.fold.site: %s is no site of the study; nobody will test the model", study.left_out)
+        told = "%s.fold.site: %s is no site of the study; nobody will test the model"
+        log.warning(told, study.test_section, study.left_out)
     link = link_address(folder, server)
     if (login := tracking_login(folder, server)) is not None:  # MLflow's client reads them here; no other process does
         os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = login

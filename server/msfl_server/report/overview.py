@@ -53,7 +53,7 @@ def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
         did = f"measured {_what(summary, study)}"
     sentences = [f"{who} {did}. Images and records of patients stayed where they were."]
     if summary.evaluated is not None:
-        sentences.append(summary.evaluated.in_words(summary.task))
+        sentences.append(summary.evaluated.in_words(summary.split))
     if not summary.is_finished:
         sentences.append(
             f"The run is not finished: {summary.rounds_completed} of {summary.rounds_requested} rounds are complete, "
@@ -79,9 +79,10 @@ def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
 def limits(summary: Summary) -> list[str]:
     """What the figures do not say, of what a reader might take them to say."""
     name = next((name for name in _PLAIN if name in summary.metrics), None)
-    held_out = " Cross-validation shows how much they move." if summary.task == "classification" else ""
     lines = [
-        f"One split of the patients and one seed: another may give other figures.{held_out}",
+        "One split of the patients and one seed: another may give other figures. Cross-validation shows how much they "
+        "move.",
+        *_who(summary),
         _elsewhere(name, summary),
         _groups(summary),
         "Cases that a site could not use are in no figure: where hard ones are left out, a model looks better than it "
@@ -93,6 +94,15 @@ def limits(summary: Summary) -> list[str]:
             "sites, of the same model."
         )
     return lines
+
+
+def _who(summary: Summary) -> Iterator[str]:
+    """That figures of a segmentation which keeps no test patients may flatter it."""
+    if summary.classification is None and summary.evaluated is None and summary.split == "validation":
+        yield (
+            "The figures are of validation patients: whoever chose a round, a setting or a network by them made them "
+            "look better than other patients would. `validation.test_fraction` keeps patients who choose nothing."
+        )
 
 
 def _groups(summary: Summary) -> str:
@@ -189,16 +199,18 @@ def _how_good(summary: Summary) -> str:
         return "How good it is is not known: no site told a figure; the reasons stand below."
     metric: MetricSummary = summary.metrics[name]
     cases = metric.num_cases
-    split = summary.classification.split if summary.classification else "validation"
     told = f"{_PLAIN[name]} is {format_value(name, metric.mean)}"
     if metric.ci95_low is not None:
         told += f", in other such patients probably {format_interval(name, metric.ci95_low, metric.ci95_high)}"
     few = " That is few patients: others may give quite another figure." if name in summary.few_patients else ""
     if metric.ci95_low is None:
         few = few or f" There is no interval ({format_interval(name, None, None)}): take it as a hint alone."
-    seen = "whom the choice of the threshold has seen" if split == "validation" and summary.classification else ""
-    which = "cases" if summary.evaluated is not None else f"{split} cases"
-    basis = f"{cases} {which}, which it was not trained on{', but ' + seen if seen else ''}"
+    chose = (
+        "whom the choice of the threshold has seen" if summary.classification else "whose patients may have chosen it"
+    )
+    which = "cases" if summary.evaluated is not None else f"{summary.split} cases"
+    but = f", but {chose}" if summary.split == "validation" and summary.evaluated is None else ""
+    basis = f"{cases} {which}, which it was not trained on{but}"
     others = f" {metric.num_sites} of {summary.num_sites} sites told it."
     return f"Measured on {basis}: {told}.{others if metric.num_sites < summary.num_sites else ''}{few}"
 

@@ -49,6 +49,7 @@ from msfl_server.report.shell import render
 from msfl_server.results.compare_sites import compared
 from msfl_server.results.few_patients import counted, say_few, say_sites
 from msfl_server.results.harmonization_effect import HarmonizationEffect
+from msfl_server.results.patients import whom
 from msfl_server.results.settings import flat_settings
 from msfl_server.results.summary import SUSPENDED, MetricSummary, Summary
 from msfl_server.results.untold import untold_of
@@ -99,6 +100,7 @@ def write_report(
         curves=curves(summary) if summary.evaluated is None else [],
         legend=legend(summary),
         spacing_mm=study.inputs.spacing_mm,
+        cases=_split(summary),
         forests=[forest(name, metric) for name, metric in _in_order(summary) if is_compared(summary, name, metric)],
         without_each=without_each(summary),
         not_compared=not_compared(summary),
@@ -126,7 +128,7 @@ def render_table(summary: Summary, console: Console) -> None:
     """Print the headline figures as a table."""
     table = Table(
         title=f"{summary.study}: {summary.strategy}, {summary.rounds_in_words}, {summary.num_sites} sites",
-        caption=f"mean over {_split(summary)} cases; better: ↑ higher, ↓ lower" + _targets(summary) + _grids(summary),
+        caption=f"mean over {_split(summary)}; better: ↑ higher, ↓ lower" + _targets(summary) + _grids(summary),
     )
     table.add_column("Metric")
     table.add_column("Mean", justify="right")
@@ -187,10 +189,8 @@ def _direction(facts: Metric) -> dict[str, str]:
 
 
 def _split(summary: Summary) -> str:
-    """Which patients the figures are of."""
-    if summary.evaluated is not None:
-        return "measured"
-    return summary.classification.split if summary.classification else "validation"
+    """Whose cases the figures are of."""
+    return "measured cases" if summary.evaluated is not None else f"cases of {whom(summary.split)}"
 
 
 def _targets(summary: Summary) -> str:
@@ -256,8 +256,10 @@ def _cases(summary: Summary) -> str:
         return f"{max((metric.num_cases for metric in summary.metrics.values()), default=0)} cases measured"
     train = sum(site.cases_train for site in summary.sites)
     parts = [f"{train} training", f"{sum(site.cases_val for site in summary.sites)} validation"]
-    if summary.classification is not None and summary.classification.split == "test":
+    if summary.classification is not None and summary.split == "test":
         parts.append(f"{sum(site.num_cases for site in summary.classification.sites.values())} test")
+    elif summary.split == "test":
+        parts.append(f"{max((metric.num_cases for metric in summary.metrics.values()), default=0)} test")
     return f"{', '.join(parts)} cases"
 
 

@@ -7,6 +7,8 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from msfl_common.config.base import Name, Sha256
+from msfl_common.config.classification import Split
+from msfl_server.results.patients import whom
 
 EVALUATION: Final = "evaluation"  # in the place of a strategy
 
@@ -21,12 +23,16 @@ class Evaluated(BaseModel):
         description="sites whose other patients trained it; they measured it on those whom its training left out"
     )
 
-    def in_words(self, task: str) -> str:
-        """On whom it was measured."""
+    def in_words(self, split: Split) -> str:
+        """On whom it was measured.
+
+        Args:
+            split: whom its training left out.
+        """
         told = f"Nothing was trained: the model with the weights {self.weights_sha256[:16]} (SHA-256) was measured"
         if not self.trained_at:
             return f"{told}, on all patients of the sites: none of these sites trained it."
-        seen = "test patients" if task == "classification" else "validation patients, who may have chosen it"
+        seen = whom(split)
         return (
             f"{told}: at {', '.join(self.trained_at)}, which trained it, on the patients whom its training left out "
             f"({seen}), at any other site on all of them."

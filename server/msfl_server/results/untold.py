@@ -15,7 +15,7 @@ _MORE = "; `msfl-client check --study` counts them there, in each split"
 
 def untold_of(summary: Summary) -> tuple[str, ...]:
     """The lines of a run's summary; see `untold_lines`."""
-    split = summary.classification.split if summary.classification else None
+    split = None if summary.evaluated is not None else summary.split
     return untold_lines(summary.task, summary.history, summary.withheld, summary.num_sites, split)
 
 
@@ -33,7 +33,7 @@ def untold_lines(
         history: the rounds so far.
         withheld: see `withheld_metrics`.
         num_sites: sites that took part.
-        split: of a finished classification, the patients that its figures are of.
+        split: of a finished run that trained a model, the patients that its figures are of.
     """
     return tuple(_lines_of(task, history, withheld, num_sites, split))
 
@@ -51,7 +51,8 @@ def _lines_of(
         yield from _lines([one for one in failures if one.step == part], f"No figure of {part} patients from")
     silent = {one.site for one in failures if one.step == "validation"}
     if split == "validation" and len(silent) < num_sites and any(one.step == "test" for one in failures):
-        yield "So the figures are of validation patients, whom the threshold was chosen on."
+        chosen = "whom the threshold was chosen on" if task == "classification" else "who may have chosen the model"
+        yield f"So the figures are of validation patients, {chosen}."
     trained = {site for record in history for site in record.sites_ok}
     refused = [one for one in (history[-1].sites_failed if history else ()) if one.step == "training"]
     yield from _lines([one for one in refused if one.site not in trained], "No update so far from")

@@ -57,7 +57,7 @@ class RunState(BaseModel):
         exclude_if=lambda value: not value,
     )
     validation: dict[str, ValidationMetrics] = Field({}, description="each site's last validation metrics")
-    test: dict[str, ValidationMetrics] = Field({}, description="of a classification: each site's test metrics")
+    test: dict[str, ValidationMetrics] = Field({}, description="each site's metrics of the model handed out")
     threshold: float | None = Field(None, description="of a classification: chosen on validation, used on test")
     good: int = Field(0, ge=0, description="the last round whose validation held; 0: none yet")
     best: BestRound | None = Field(
@@ -76,12 +76,15 @@ class RunState(BaseModel):
         """Each site's validation metrics of the model that is handed out, as far as the run has come."""
         return self.best.validation if self.best else self.validation
 
-    @property
-    def told(self) -> dict[str, ValidationMetrics]:
-        """The same of the patients who say how good it is: those of the test, if there was one."""
-        if self.threshold is None:  # of a segmentation, the same patients: a site that failed then told the rest before
-            return self.measured | self.test
-        return self.test or self.measured
+    def told(self, study: StudyConfig) -> dict[str, ValidationMetrics]:
+        """The same of the patients who say how good it is: those of the test, if any of its sites told of some.
+
+        Args:
+            study: of the stage.
+        """
+        if study.has_test:
+            return self.test or self.measured
+        return self.measured | self.test  # of the same patients: a site that failed then told the rest before
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,15 @@ from msfl_common.config.stages import chosen_by
 from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference
 from msfl_common.messages.records import ValidationMetrics
-from msfl_common.models.model_card import Choice
+from msfl_common.metrics.registry import HEADLINE
+from msfl_common.models.model_card import Choice, Tested
 from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.model_signature import ModelSigner
 from msfl_common.models.weights import Weights
 from msfl_common.privacy_accounting import promise_after
 from msfl_common.secure_aggregation.layout import POOLED
 from msfl_server.results.classification import reliability_of, threshold_of
+from msfl_server.results.metrics import summarise_metrics
 from msfl_server.rounds.best_round import handed_out
 from msfl_server.rounds.checkpoint import Checkpoint, RunState
 from msfl_server.rounds.stage import Segmentation, whole_weights
@@ -51,7 +53,14 @@ def save_models(
     """
     state, best = checkpoint.state, checkpoint.state.best
 
-    def save(name: str, weights: Weights, number: int, measured: Measured, choice: Choice | None) -> None:
+    def save(
+        name: str,
+        weights: Weights,
+        number: int,
+        measured: Measured,
+        choice: Choice | None,
+        tested: Tested | None = None,
+    ) -> None:
         threshold, *validation_and_test = measured
         save_model(
             out / name,
@@ -65,6 +74,7 @@ def save_models(
             signer=signer,
             privacy=promise_after(study, state.round),
             choice=choice,
+            tested=tested,
         )
 
     measured = state.threshold, state.measured, state.test
@@ -73,7 +83,19 @@ def save_models(
         save(LAST_FOLDER, checkpoint.weights, state.round, (threshold, state.validation, {}), None)
     choice = Choice(by=str(chosen_by(study)), value=best.value, of_rounds=state.round) if best else None
     weights = handed_out(out, study, best, state.round, checkpoint.weights)
-    save(MODEL_FOLDER, weights, best.round if best else state.round, measured, choice)
+    save(MODEL_FOLDER, weights, best.round if best else state.round, measured, choice, _tested(study, state))
+
+
+def _tested(study: StudyConfig, state: RunState) -> Tested | None:
+    """What test patients of a segmentation said of the model that is handed out; None where none did."""
+    if study.classification is not None or not study.has_test:
+        return None
+    metrics = summarise_metrics(state.test)
+    told = {name: metrics[name] for name in HEADLINE[study.task] if name in metrics}
+    if not told:
+        return None
+    means = {name: metric.mean for name, metric in told.items()}
+    return Tested(means=means, num_cases=max(metric.num_cases for metric in told.values()))
 
 
 def _provenance(state: RunState, number: int) -> Provenance:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from msfl_common.config.stages import Stage, chosen_by, study_at
+from msfl_common.config.stages import Stage, is_measured_apart, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RunError
 from msfl_common.harmonization import Reference
@@ -235,7 +235,7 @@ def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:
         if is_last and this.roster.sampled is not None:
             others = measure_others(this, task, (set_back or combined).weights, given_up)
             asked |= others.present
-        if is_last and (study.classification is not None or chosen_by(study) is not None):
+        if is_last and is_measured_apart(study):
             save_record(this.out, trained.model_copy(update={"validation": dict(validation), "failures": failures}))
             test, threshold, more = _test(this, asked, set_back or combined, validation, best)
             failures = (*failures, *more)

@@ -63,7 +63,7 @@ def measure_others(this: OneRound, task: RoundTask, weights: Weights, without: C
     Args:
         this: the round.
         task: its task.
-        weights: to be measured, but for a classification, whose test follows.
+        weights: to be measured, but where a test of other patients follows.
         without: sites that have been given up.
     """
     started = time.monotonic()
@@ -71,7 +71,7 @@ def measure_others(this: OneRound, task: RoundTask, weights: Weights, without: C
     everyone = this.roster.present(this.grid)
     present = {node: name for node, name in everyone.items() if node not in this.present and name not in without}
     validation: Mapping[str, ValidationMetrics] = {}
-    if task.settings.classification is None:
+    if not task.settings.has_test:
         validation, more = validate_round(this, task, weights, asked_to("train", task.study, present))
         failures = (*failures, *more)
     return Others(present, validation, failures, time.monotonic() - started)

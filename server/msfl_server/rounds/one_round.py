@@ -45,9 +45,8 @@ def asked_to(part: Part, study: StudyConfig, sites: Mapping[int, str]) -> dict[i
 
 
 def step_of(task: RoundTask) -> Literal["validation", "test"]:
-    """What measuring is: of a segmentation, also that of the model which it hands out is on validation patients."""
-    has_test = task.settings.classification is not None or task.study.evaluate is not None
-    return task.split if has_test else "validation"
+    """What measuring is: where a segmentation keeps no test patients, that of its best model is validation, too."""
+    return task.split if task.settings.has_test or task.study.evaluate is not None else "validation"
 
 
 def at_step(

@@ -60,6 +60,8 @@ def check_settings(study: StudyConfig) -> Iterator[Finding]:
         patience = study.validation.patience
         ends = f", and ends after {counted(patience, 'validation')} without a better one" if patience else ""
         yield Finding("ok", "choice", f"hands out the model of the best round by {name} on validation patients{ends}")
+    if study.classification is None and study.evaluate is None:
+        yield _who_tests(study)
     policy = Policy()
     for line in beyond_policy(policy, study):
         yield Finding("note", "policy", f"a site with the default policy refuses the study: {line}")
@@ -71,6 +73,21 @@ def check_settings(study: StudyConfig) -> Iterator[Finding]:
     yield Finding(
         "ok", "patients", f"each figure and each class in it needs {floor} patients at a site, or is withheld"
     )
+
+
+def _who_tests(study: StudyConfig) -> Finding:
+    """Whose the final figures of a segmentation are."""
+    validation = study.validation
+    if validation.fold is not None:
+        held = validation.fold.site or f"fold {validation.fold.number} of {validation.fold.of} of each site's patients"
+        return Finding("ok", "test", f"final figures are of {held}, who neither train nor choose")
+    if validation.test_fraction:
+        told = (
+            f"final figures are of {validation.test_fraction:g} of each site's patients, who neither train nor choose"
+        )
+        return Finding("ok", "test", f"{told}; a site where those are fewer than {study.min_test_patients} keeps none")
+    told = "final figures are of validation patients, who may have chosen the model or its settings"
+    return Finding("note", "test", f"{told}; validation.test_fraction, such as 0.25, keeps patients who do not")
 
 
 def check_folder(folder: StudyFolder, study: StudyConfig, lock: str) -> Iterator[Finding]:

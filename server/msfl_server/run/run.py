@@ -184,6 +184,8 @@ def run_and_report(
         listener.tracker.log_report(report)
         if summary.differential_privacy is not None:
             listener.tracker.log_privacy(summary.differential_privacy, summary.rounds_completed)
+        if summary.evaluated is None:  # the one round of such a study has its figures
+            listener.tracker.log_final(summary.split, summary.metrics, summary.rounds_completed)
         if summary.chosen is not None:
             listener.tracker.log_choice(summary.choice_in_words)
         listener.tracker.log_model(out / summary.model)

@@ -65,7 +65,7 @@ class StatusFile:
         self._path = path
         self._online: Callable[[], Mapping[int, _Online]] = dict
         self._written = 0.0
-        self._study, self._task = study, study.task
+        self._study, self._settings = study, study
         self._status = RunStatus(
             state="starting", pid=os.getpid(), study=study.name, num_rounds=study.rounds.num_rounds, written=_now()
         )
@@ -94,7 +94,7 @@ class StatusFile:
 
     def on_stage(self, stage: Stage, num_rounds: int) -> None:
         """What of the study is run from here on."""
-        self._task = study_at(self._study, stage).task
+        self._settings = study_at(self._study, stage)
         self._set(stage=stage, round=0, num_rounds=num_rounds, metrics={}, failed=(), untold=())
         self._write()
 
@@ -119,8 +119,8 @@ class StatusFile:
         """What is completed so far; a line in the log."""
         last = state.history[-1] if state.history else None
         metrics = next((record.metrics for record in reversed(state.history) if record.metrics), {})
-        told = state.told
-        untold = untold_lines(self._task, state.history, withheld_metrics(self._task, told), len(state.sites))
+        told, task = state.told(self._settings), self._settings.task
+        untold = untold_lines(task, state.history, withheld_metrics(task, told), len(state.sites))
         failed = last.sites_failed if last else ()
         self._set(round=state.round, metrics=metrics, failed=failed, untold=untold)
         self._write()

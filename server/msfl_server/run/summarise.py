@@ -27,7 +27,7 @@ def summarise_run(
     study: StudyConfig, state: RunState, weights: Weights | None = None, finished: bool | None = None
 ) -> Summary:
     """`summary.json` of a run, `finished` or not, None where that is not known; coefficients only with `weights`."""
-    told = state.told
+    told = state.told(study)
     metrics = compared(study.task, summarise_metrics(told))
     return Summary(
         study=study.name,
@@ -39,6 +39,7 @@ def summarise_run(
         finished=finished,
         sites=state.sites,
         metrics=metrics,
+        is_tested=study.classification is None and study.has_test and bool(state.test),
         withheld=withheld_metrics(study.task, told),
         few_patients=metrics_of_few(study.task, metrics),
         history=state.history,
@@ -81,7 +82,7 @@ def _classification(study: StudyConfig, state: RunState, weights: Weights | None
     split: Split = "test" if state.test else "validation"
     threshold = DEFAULT_THRESHOLD if state.threshold is None else state.threshold
     is_deep, told = isinstance(settings.model, DeepModel), characteristics_of(state.training, settings.outcome.classes)
-    summary = summarise_classification(settings, state.told, threshold, split)
+    summary = summarise_classification(settings, state.told(study), threshold, split)
     return summary.model_copy(
         update={
             "class_counts": counts_by_class(state.training, state.measured, state.test),

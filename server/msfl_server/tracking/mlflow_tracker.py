@@ -23,11 +23,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 from msfl_common import __version__
+from msfl_common.config.classification import Split
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
 from msfl_common.system.files import write_text
+from msfl_server.results.patients import whom
 from msfl_server.results.settings import flat_settings
 from msfl_server.results.summary import MetricSummary, RoundSummary
+from msfl_server.tracking.round_values import ROUND_MARK, beside, round_values
 from msfl_server.tracking.store import STORE_FILE, check_sqlite, sqlite_uri
 
 if TYPE_CHECKING:
@@ -63,8 +66,6 @@ _METRICS_PER_BATCH = 1000  # MLflow's limit
 _PARAMS_PER_BATCH = 100  # MLflow's limit
 _TRY_AGAIN_S = 2.0
 STORE_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError)
-# Logged last in a round: where it is, the whole round is.
-_ROUND_MARK = "seconds"
 # `mlflow.user` and `mlflow.source.name` would else be filled with the login and the program's path.
 TAGS = {"mlflow.user": "msfl", "mlflow.source.name": "msfl-server", "msfl.version": __version__}
 
@@ -128,9 +129,20 @@ class Tracker:
     def log_privacy(self, promise: PrivacyPromise, last_round: int) -> None:
         """Log what the model promises each patient: epsilon, where there is noise, and delta, with the last round."""
         found = {"privacy_epsilon": promise.epsilon, "privacy_delta": promise.delta}
+        self._log_last("epsilon and delta", found, last_round)
+
+    def log_final(self, split: Split, metrics: Mapping[str, MetricSummary], last_round: int) -> None:
+        """Log whose figures the report shows and, where those are not of a round, the figures, with the last round."""
+        self._attempt("whose figures they are", lambda run: run.client.set_tag(run.run_id, "figures_of", whom(split)))
+        if split == "test":
+            told = {f"test_{name}": metric for name, metric in metrics.items()}
+            means = {name: metric.mean for name, metric in told.items()}
+            self._log_last("the test", means | dict(beside(told)), last_round)
+
+    def _log_last(self, what: str, found: Mapping[str, float | None], last_round: int) -> None:
         now_ms = int(time.time() * 1000)
         values = [Metric(name, value, now_ms, last_round) for name, value in found.items() if value is not None]
-        self._attempt("epsilon and delta", lambda run: run.client.log_batch(run.run_id, metrics=values))
+        self._attempt(what, lambda run: run.client.log_batch(run.run_id, metrics=values))
 
     def log_model(self, model_dir: Path) -> str | None:
         """Log the model folder as it is (no pickle) and register it as a version of the study's model.
@@ -171,7 +183,7 @@ class Tracker:
             return False
         self._last_round = result.round
         now_ms = int(time.time() * 1000)
-        values = [Metric(key, value, now_ms, result.round) for key, value in _round_values(result, metrics)]
+        values = [Metric(key, value, now_ms, result.round) for key, value in round_values(result, metrics)]
         self._waiting.append((result.round, values))
         return True
 
@@ -282,7 +294,7 @@ def _open(uri: str, is_own: bool, out: Path, study: StudyConfig, resume_run_id: 
     params = [Param(name, value) for name, value, _ in flat_settings(study) if name not in known]
     for start in range(0, len(params), _PARAMS_PER_BATCH):
         client.log_batch(run_id, params=params[start : start + _PARAMS_PER_BATCH])
-    last_round = max((mark.step for mark in client.get_metric_history(run_id, _ROUND_MARK)), default=0)
+    last_round = max((mark.step for mark in client.get_metric_history(run_id, ROUND_MARK)), default=0)
     return _Run(client, run_id, last_round)
 
 
@@ -311,29 +323,6 @@ def experiment_of(client: MlflowClient, uri: str, out: Path, name: str) -> str:
     if found.lifecycle_stage == "deleted":
         raise MlflowException(f"experiment {name!r} is deleted there; restore it or rename the study")
     return str(found.experiment_id)
-
-
-def _round_values(result: RoundSummary, metrics: Mapping[str, MetricSummary]) -> Iterator[tuple[str, float]]:
-    if result.train_loss is not None:
-        yield "train_loss", result.train_loss
-    for name, mean in result.metrics.items():
-        yield name, mean
-        if name in metrics and (low := metrics[name].ci95_low) is not None:
-            yield f"{name}_ci95_low", low
-        if name in metrics and (high := metrics[name].ci95_high) is not None:
-            yield f"{name}_ci95_high", high
-        if name in metrics:  # few patients or sites are seen beside the figure
-            yield f"{name}_sites", float(metrics[name].num_sites)
-            if (behind := metrics[name].num_patients) is not None:
-                yield f"{name}_patients", float(behind)
-        for site, at_site in result.per_site.get(name, {}).items():
-            yield f"site/{site}/{name}", at_site
-    for site, update in result.updates.items():
-        yield f"site/{site}/update_norm", update.norm
-        if update.cosine is not None:
-            yield f"site/{site}/update_cosine", update.cosine
-        yield f"site/{site}/update_stands_out", float(update.odd is not None)
-    yield _ROUND_MARK, result.seconds
 
 
 def first_line(error: Exception) -> str:

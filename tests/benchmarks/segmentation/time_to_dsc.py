@@ -28,7 +28,7 @@ from msfl_client.data.patient_split import split_by_patient
 from msfl_client.segmentation.loop import train_round, validate
 from msfl_client.segmentation.network_input import NetworkInput
 from msfl_client.segmentation.patches import Patch, PatchDataset, PatchLoader
-from msfl_client.segmentation.trainer import usable_cases
+from msfl_client.segmentation.usable_cases import usable_cases
 from msfl_common.config.study import Inputs, Rounds, StudyConfig, Training, Validation
 from msfl_common.models.network import build_network
 from msfl_common.monai_parts import DiceCELoss

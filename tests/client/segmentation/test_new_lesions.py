@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from msfl_client.data.chosen import ALL
+from msfl_client.data.patient_split import CaseSplit
 from msfl_client.data.single_case import case_of, images_of
 from msfl_client.data.visit_pairs import study_cases
 from msfl_client.prediction.lesions import predict_folder, predict_images
 from msfl_client.segmentation.lesion_model import load_lesion_model
 from msfl_client.segmentation.network_input import make_network_input
-from msfl_client.segmentation.trainer import SegmentationLearner, SegmentationSplit, open_segmentation
+from msfl_client.segmentation.trainer import SegmentationLearner, open_segmentation
 from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, ModelFolderError
@@ -68,8 +69,8 @@ def test_the_network_sees_both_visits_and_learns_what_is_new(hospital: Any, stud
 def test_a_site_trains_and_tells_patients_with_new_lesions_and_without_apart(hospital: Any, study: StudyConfig) -> None:
     config = hospital.config(policy=Policy(min_patients=1, tasks=("new-lesions",)))
 
-    def split(cases: Any) -> SegmentationSplit:
-        return SegmentationSplit(cases[:2], cases[2:])
+    def split(cases: Any) -> CaseSplit:
+        return CaseSplit(cases[:2], cases[2:])
 
     learner, _, _ = open_segmentation(config, study, (torch.device("cpu"),), lambda *_: None, split, study.name)
     assert isinstance(learner, SegmentationLearner)

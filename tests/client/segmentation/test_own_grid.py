@@ -16,9 +16,10 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from msfl_client.data.bids import Case
+from msfl_client.data.patient_split import CaseSplit
 from msfl_client.prediction.lesions import predict_folder
 from msfl_client.segmentation.own_grid import OwnTruth, metrics_on_own_grid, on_grid, own_truth
-from msfl_client.segmentation.trainer import SegmentationLearner, SegmentationSplit, open_segmentation
+from msfl_client.segmentation.trainer import SegmentationLearner, open_segmentation
 from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import CaseError
@@ -66,8 +67,8 @@ def test_the_metrics_are_those_of_the_whole_map_on_the_whole_grid(seed: int) -> 
     )
 
 
-def one_to_learn_from(cases: Sequence[Case]) -> SegmentationSplit:
-    return SegmentationSplit(cases[:1], cases[1:])
+def one_to_learn_from(cases: Sequence[Case]) -> CaseSplit:
+    return CaseSplit(cases[:1], cases[1:])
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_without_one_of_the_masks_as_drawn_there_are_none_and_the_site_is_told(
     def gone(case: Case, *_: object) -> None:
         raise CaseError(f"{case.key}: the way back is not known")
 
-    monkeypatch.setattr("msfl_client.segmentation.trainer.own_truth", gone)
+    monkeypatch.setattr("msfl_client.segmentation.usable_cases.own_truth", gone)
     site = make_site(subjects=["sub-01", "sub-02"])
     learner = open_segmentation(
         site.config(),
@@ -125,7 +126,7 @@ def test_without_one_of_the_masks_as_drawn_there_are_none_and_the_site_is_told(
         one_to_learn_from,
         "tiny",
     )[0]
-    assert learner.validation_truths() == ()
+    assert learner.validation.truths() == ()
     assert "no metrics on the patients' own grids: sub-02: the way back is not known" in said
 
 

@@ -143,3 +143,38 @@ def test_a_fold_is_a_part_of_each_site_or_a_site(tmp_path: Path, fold: str, line
         load_study(write(tmp_path / "study.yaml", text))
     assert len(caught.value.faults) == 1
     assert line in caught.value.faults[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("validation: {test_fraction: 0.75}", "test_fraction 0.75 and fraction 0.25 leave nobody to train on"),
+        ("validation: {test_fraction: 1}", "test_fraction: found 1; "),
+        ("validation: {fold: {number: 3, of: 2}}", "expected a number from 1 to 2"),
+        (
+            "validation: {fold: {site: a}}\nstrategy: {kind: fedbn}",
+            "fedbn keeps layers at the sites, and a, which is left out, has none to test with",
+        ),
+        (
+            "validation: {fold: {site: a}}\nbaselines: {local: true}",
+            "baselines.local: the site that is left out trains nothing",
+        ),
+        (
+            "validation: {test_fraction: 0.2}\ntask: classification\n"
+            "classification: {outcome: {column: label}, model: {kind: lda}}",
+            "expected `classification.test_fraction` here, which both stages keep to",
+        ),
+    ],
+)
+def test_who_tests_a_segmentation_is_said_once_and_leaves_some_to_train(tmp_path: Path, text: str, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_study(write(tmp_path / "study.yaml", f"name: p\n{text}\n"))
+    assert len(caught.value.faults) == 1
+    assert line in caught.value.faults[0]
+
+
+def test_a_study_that_keeps_no_test_patients_is_written_as_before_and_has_no_test() -> None:
+    study = StudyConfig(name="p")
+    assert not {"test_fraction", "min_test_patients", "fold"} & {*study.model_dump()["validation"]}
+    assert (study.has_test, StudyConfig(name="p", validation={"test_fraction": 0.1}).has_test) == (False, True)
+    assert StudyConfig(name="p", validation={"fold": {"site": "a"}}).left_out == "a"

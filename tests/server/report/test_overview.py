@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
+from rich.console import Console
+
 from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.privacy_accounting import promise_after
 from msfl_server.report.overview import exclusions, limits, plain_summary, what_left
-from msfl_server.report.page import write_report
+from msfl_server.report.page import render_table, write_report
 from msfl_server.results.compare_sites import between_sites
 from msfl_server.results.received import RECEIVED_FILE, Received, tally
 from msfl_server.results.summary import SiteFailure
@@ -16,10 +20,27 @@ def test_plain_words_say_who_trained_what_and_how_good_it_is(summary, study):
     dsc = summary.metrics["dsc_native"]
     assert "5 sites (Antwerp, Ghent, Leuven, Liege, Namur) trained a model that outlines lesions" in told
     assert "from 285 training cases and in 12 rounds" in told
-    assert "Measured on 95 validation cases, which it was not trained on: Dice of its outlines" in told
+    seen = "which it was not trained on, but whose patients may have chosen it"
+    assert f"Measured on 95 validation cases, {seen}: Dice of its outlines" in told
     assert f"is {dsc.mean:.3f}, in other such patients probably {dsc.ci95_low:.3f} to {dsc.ci95_high:.3f}" in told
     assert "was not measured in this run" in told
     assert "not finished" not in told
+
+
+def test_figures_of_test_patients_are_called_so_and_flatter_nobody(tmp_path, summary, study):
+    tested = summary.model_copy(update={"is_tested": True})
+    told = " ".join(plain_summary(tested, study))
+    assert "Measured on 95 test cases, which it was not trained on: Dice" in told
+    assert "may have chosen" not in told
+    assert "validation.test_fraction" in " ".join(limits(summary))
+    assert "validation.test_fraction" not in " ".join(limits(tested))
+    for one, whom in ((summary, "validation patients, who may have chosen it"), (tested, "test patients")):
+        page = write_report(tmp_path, one, study).read_text(encoding="utf-8")
+        assert f"Means are over all cases of {whom} of all sites" in page
+        assert ("Rounds are measured on validation patients" in page) == (one is tested)
+        printed = io.StringIO()
+        render_table(one, Console(file=printed, width=200))
+        assert f"mean over cases of {whom}; better" in printed.getvalue()
 
 
 def test_plain_words_do_not_hide_what_is_not_known(summary, study):

@@ -20,6 +20,14 @@ def test_sites_that_told_no_figure_are_named_with_their_code() -> None:
     )
 
 
+def test_a_segmentation_that_nobody_tested_says_whose_figures_stand_in_for_the_test() -> None:
+    history = [round_of(1, *((site, "TOO_FEW_PATIENTS", "test") for site in ("a", "b")))]
+    lines = untold_lines("lesion-segmentation", history, {}, 2, "validation")
+    assert lines[0].startswith("No figure of test patients from a, b: TOO_FEW_PATIENTS")
+    assert lines[1] == "So the figures are of validation patients, who may have chosen the model."
+    assert len(untold_lines("lesion-segmentation", history, {}, 3, "test")) == 1
+
+
 def test_a_test_that_nobody_told_of_leaves_figures_of_validation_patients() -> None:
     history = [round_of(1, ("a", "TOO_FEW_PATIENTS", "test"), ("b", "POLICY", "test"))]
     lines = untold_lines("classification", history, {"auroc": ("a", "b")}, 2, "validation")

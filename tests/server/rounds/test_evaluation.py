@@ -223,6 +223,29 @@ def test_a_segmentation_is_measured_on_all_where_it_was_not_trained(make_site: C
     assert (len(at_home.training), len(at_home.validation)) == (6, 2)
 
 
+def test_a_segmentation_that_kept_test_patients_is_measured_on_them(
+    make_site: Callable[..., BidsSite], tmp_path: Path
+) -> None:
+    trained = StudyConfig(
+        name="t", min_patients=2, network={"kind": "unet", "channels": (2, 4)}, validation={"test_fraction": 0.4}
+    )
+    save_model(
+        tmp_path / "model", trained, starting_weights(trained), Provenance(rounds_completed=1, sites={"here": 5})
+    )
+    study = evaluation_of(tmp_path / "model", "measured")
+    assert (study.validation.test_fraction, study.has_test) == (0.4, True)
+    check_evaluated(study, tmp_path / "model")
+    with pytest.raises(InputError, match="min_test_patients is 5, not 2"):  # a trained patient would be measured
+        check_evaluated(changed(study, min_patients=5), tmp_path / "model")
+    site = make_site(subjects=[f"sub-{number}" for number in range(8)])
+    cases = list(site.cases().values())
+    at_home = split_segmentation(site.config(), study, cases)
+    assert at_home == split_segmentation(site.config(), trained, cases)
+    assert [len(part) for part in (at_home.training, at_home.validation, at_home.test)] == [2, 2, 4]
+    elsewhere = split_segmentation(site.config().model_copy(update={"name": "there"}), study, cases)
+    assert (list(elsewhere.training), list(elsewhere.validation), elsewhere.test) == ([], [], cases)
+
+
 def test_a_model_of_a_fold_is_measured_on_that_fold_and_mirrored_as_it_was(tmp_path: Path) -> None:
     content = {
         "name": "folded",

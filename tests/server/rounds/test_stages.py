@@ -276,7 +276,9 @@ def test_who_is_held_out_in_a_fold_takes_no_part_in_either_stage(sites: list[Sit
         for site, size in zip(sites, sizes, strict=True):
             cases = check_site(site, study.inputs).cases
             parts = split_patients(observations(cases, site, settings).kept, study, site.name)
-            learned = [case.patient for part in split_segmentation(site, study, cases) for case in part]
+            split = split_segmentation(site, study, cases)
+            learned = [case.patient for part in (split.training, split.validation) for case in part]
+            assert not split.test
             assert len(learned) == len(set(learned)) == size
             assert set(learned).isdisjoint((one.dataset, one.subject) for one in parts.test)
 

@@ -128,3 +128,27 @@ def test_masks_need_enough_sites_and_a_threshold_that_holds(folder: StudyFolder)
     ((level, text),) = told("{method: masks}", 6)
     assert level == "ok"
     assert "a sum has 3 sites or more, and 4 of 6 open it" in text
+
+
+@pytest.mark.parametrize(
+    ("validation", "level", "told"),
+    [
+        (
+            "{}",
+            "note",
+            "of validation patients, who may have chosen the model or its settings; validation.test_fraction",
+        ),
+        (
+            "{test_fraction: 0.25}",
+            "ok",
+            "of 0.25 of each site's patients, who neither train nor choose; a site where those",
+        ),
+        ("{fold: {number: 2, of: 5}}", "ok", "fold 2 of 5 of each site's patients, who neither train nor choose"),
+        ("{fold: {site: site-b}}", "ok", "final figures are of site-b, who neither train nor choose"),
+    ],
+)
+def test_whose_the_final_figures_will_be_is_said(tmp_path: Path, validation: str, level: str, told: str) -> None:
+    (tmp_path / "study.yaml").write_text(f"name: pilot\nvalidation: {validation}\n")
+    (found,) = [one for one in check_settings(load_study(tmp_path / "study.yaml")) if one.what == "test"]
+    assert found.level == level
+    assert told in found.text

@@ -113,6 +113,20 @@ def test_what_a_model_promises_its_patients_is_logged(tmp_path, store, study, cl
     assert (metrics["privacy_epsilon"], metrics["privacy_delta"]) == (2.5, 1e-5)
 
 
+def test_figures_of_test_patients_are_logged_beside_those_of_the_rounds(tmp_path, store, study, client, summary):
+    with track(store, tmp_path, study, None) as tracker:
+        tracker.log_final("test", summary.metrics, 12)
+        run_id = tracker.run_id
+    data, dsc = client.get_run(run_id).data, summary.metrics["dsc"]
+    assert (data.metrics["test_dsc"], data.metrics["test_dsc_ci95_low"]) == (dsc.mean, dsc.ci95_low)
+    assert data.tags["figures_of"] == "test patients"
+    with track(store, tmp_path / "another", study, None) as tracker:
+        tracker.log_final("validation", summary.metrics, 12)
+        run_id = tracker.run_id
+    data = client.get_run(run_id).data
+    assert (data.metrics, data.tags["figures_of"]) == ({}, "validation patients, who may have chosen it")
+
+
 def test_a_lost_run_is_replaced_with_a_warning(tmp_path, store, study, client, summary, caplog):
     with track(store, tmp_path, study, "0123456789abcdef0123456789abcdef") as tracker:
         tracker.log_round(summary.history[6], {})

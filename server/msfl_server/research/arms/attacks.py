@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfl_client.segmentation.network_input import cached_path, save_network_input
-from msfl_client.segmentation.trainer import usable_cases
+from msfl_client.segmentation.usable_cases import usable_cases
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.stages import study_at
 from msfl_common.config.study import StudyConfig

@@ -22,8 +22,10 @@ def check_plan(plan: ArmsPlan) -> None:
         raise InputError(f"expected two sites or more to compare, found {', '.join(names)}")
     if ALL_SITES in names:
         raise InputError(f"{ALL_SITES} stands for the sites' patients in one place; rename the site")
-    if study.classification is not None and study.classification.fold is not None:
-        raise InputError("classification.fold: leave it out of the study; arms are compared on its test patients")
+    if (study.classification or study.validation).fold is not None:
+        raise InputError(
+            f"{study.test_section}.fold: leave it out of the study; arms are compared on its test patients"
+        )
     if study.classification is not None and not study.classification.test_fraction:
         raise InputError("classification.test_fraction is 0, so that nobody is left to compare on; set 0.25 or so")
     if study.seed + plan.num_seeds > 2**32:

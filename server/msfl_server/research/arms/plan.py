@@ -205,11 +205,15 @@ def with_strategy(study: StudyConfig, kind: str) -> StudyConfig:
 def by_itself(study: StudyConfig, seed: int, times: int) -> StudyConfig:
     """The study for one site that sends nothing to anyone, with so many times the steps in a round."""
     training = study.training.model_copy(update={"steps_per_round": times * study.training.steps_per_round})
+    validation = study.validation
+    if validation.test_fraction:  # the same patients test, though the floor is gone
+        validation = validation.model_copy(update={"min_test_patients": study.min_test_patients})
     one_site = {"quorum": 1, "max_share": 1.0}
     return study.model_copy(
         update={
             "seed": seed,
             "training": training,
+            "validation": validation,
             "rounds": study.rounds.model_copy(update=one_site),
             "segmentation": study.segmentation and study.segmentation.model_copy(update=one_site),
             "strategy": None,

@@ -87,7 +87,7 @@ def write_page(out: Path, results: ArmsResult, study: StudyConfig) -> Path:
         others=list(_others(results)),
         attacked=list(_attacked(results)),
         attack=f"{results.attack} at {', '.join(results.attacked)}",
-        segmentation=study.classification is None,
+        has_test=study.has_test,
         basis=BASIS,
         how=describe(results),
         missing=list(_missing(results)),

@@ -1,7 +1,7 @@
 """What a finished run's model is worth at each site, patient by patient: it stays in the run's private folder.
 
-A classification is measured on its test patients. A segmentation has none apart from those that validate it, and these
-serve: nothing is chosen by them here, as the model is that of the last round, and its threshold is fixed.
+It is measured on the study's test patients. Where a segmentation keeps none, those that validate it serve: nothing is
+chosen by them here, as the model is that of the last round, and its threshold is fixed.
 """
 
 from __future__ import annotations
@@ -132,14 +132,14 @@ def _hand_lesion_models(site: SiteConfig, study: StudyConfig, folder: Path) -> N
 def _scores_at(site: SiteConfig, study: StudyConfig, number: int, weights: Weights, is_member: bool) -> SiteScores:
     context = open_context(site, study, lambda *_: None, "final", handed_model(site, study))
     learner = context.learner
-    task = RoundTask(study, number, "validation" if study.classification is None else "test")
+    task = RoundTask(study, number, "test")
     if isinstance(learner, SegmentationLearner):
         own = _own_model(site, study, learner, number, weights) if is_member else None
         whole = learner.strategy.whole(weights, number) if own is None else own
-        rows = learner.case_metrics(whole, task, lambda *_: None)
+        rows = learner.case_metrics(whole, learner.final, lambda *_: None)
         names = rows[0] if rows else {}
         metrics = {name: np.array([row[name] for row in rows], np.float64) for name in names}
-        return SiteScores(_digests(site, learner.validation_patients), metrics)
+        return SiteScores(_digests(site, learner.final.patients), metrics)
     if isinstance(learner, FeatureLearner):
         scores = learner.case_scores(weights, task)
     elif isinstance(learner, ImageLearner):

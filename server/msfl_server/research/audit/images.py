@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msfl_client.classification.trainer import split_segmentation
 from msfl_client.segmentation.draws import seed_of
 from msfl_client.segmentation.patches import PatchDataset
-from msfl_client.segmentation.trainer import usable_cases
+from msfl_client.segmentation.usable_cases import usable_cases
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import CohortError, InputError

@@ -27,6 +27,8 @@ _DECIDE = {
     "inputs.spacing_mm": "grids",
     "seed": "test patients",
     "validation.fraction": "test patients",
+    "validation.test_fraction": "test patients",
+    "validation.min_test_patients": "test patients",
     "validation.fold": "test patients",
     "classification.test_fraction": "test patients",
     "classification.fold": "test patients",
@@ -121,6 +123,9 @@ def _incomparable(first: MeasuredRun, second: MeasuredRun) -> Iterator[str]:
     """Why the figures of two runs are of different things."""
     if first.kind != second.kind:
         yield f"one is a {first.kind}, the other a {second.kind}"
+        return
+    if first.split != second.split:
+        yield f"one's figures are of {first.split} patients, the other's of {second.split} patients"
         return
     for key, what in _DECIDE.items():
         if key == "inputs.spacing_mm" and first.study.classification is not None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from msfl_common.config.classification import Split
 from msfl_common.config.optimisation import written_out
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
@@ -43,6 +44,7 @@ class MeasuredRun:
         data: site to its BIDS folders, where they are this machine's own.
         overall: each metric over all that was measured.
         parts: the same of each site, or of each fold.
+        split: whose figures they are.
     """
 
     folder: Path
@@ -51,6 +53,7 @@ class MeasuredRun:
     data: Folders | None
     overall: Mapping[str, Value]
     parts: Mapping[str, Mapping[str, Value]]
+    split: Split = "test"
 
 
 def read_measured(folder: Path) -> MeasuredRun:
@@ -86,7 +89,7 @@ def _of_sites(folder: Path, study: StudyConfig, data: Folders | None, run: Summa
         for site, one in metric.per_site.items():
             parts.setdefault(site, {})[name] = Value(one.mean, one.ci95_low, one.ci95_high, one.num_cases)
         overall[name] = Value(metric.mean, metric.ci95_low, metric.ci95_high, metric.num_cases)
-    return MeasuredRun(folder, "run", study, data, overall, parts)
+    return MeasuredRun(folder, "run", study, data, overall, parts, run.split)
 
 
 def _of_folds(folder: Path, study: StudyConfig, data: Folders | None, found: CrossValidation) -> MeasuredRun:

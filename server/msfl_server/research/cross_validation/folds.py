@@ -22,10 +22,9 @@ from msfl_client.clinical.splits import held_out, patients_per_class
 from msfl_client.data.checks import check_site
 from msfl_client.rounds.site_context import open_context
 from msfl_client.trainer import OnProgress
-from msfl_common.config.classification import Fold
+from msfl_common.config.folds import Fold
 from msfl_common.config.site import SiteConfig
-from msfl_common.config.study import StudyConfig
-from msfl_common.config.validation import ValidationFold
+from msfl_common.config.study import StudyConfig, parse_study
 from msfl_common.errors import ConfigError, InputError, RunError
 from msfl_common.system.files import write_text
 from msfl_common.system.reading import parse_record
@@ -72,13 +71,12 @@ def checked_plan(plan: FoldPlan) -> FoldPlan:
 
     Raises:
         InputError: says what, and the fix.
+        ConfigError: a fold's study cannot be.
     """
     study, settings = plan.study, plan.study.classification
-    if settings is None and plan.num_folds is None:
-        raise InputError(f"{study.name}: a segmentation holds out parts of each site's patients; give --folds")
-    if study.validation.fold is not None or (settings is not None and settings.fold is not None):
-        section = "validation" if settings is None else "classification"
-        raise InputError(f"{section}.fold: leave it out of the study; the command runs all folds")
+    if (settings or study.validation).fold is not None:
+        raise InputError(f"{study.test_section}.fold: leave it out of the study; the command runs all folds")
+    assert plan.runs  # each is a study that can be
     num_learners = len(plan.sites) - (plan.num_folds is None)
     train = f"{counted(num_learners, 'site')} train{'s' * (num_learners == 1)} in a fold"
     for section, rounds in (("segmentation", study.segmentation), ("rounds", study.rounds)):
@@ -177,10 +175,14 @@ def _run_fold(name: str, setup: RunSetup, folder: Path) -> None:
 
 
 def _with_fold(study: StudyConfig, fold: Fold) -> StudyConfig:
-    if study.classification is None:
-        of_patients = ValidationFold.model_validate(fold.model_dump(exclude={"site"}))
-        return study.model_copy(update={"validation": study.validation.model_copy(update={"fold": of_patients})})
-    return study.model_copy(update={"classification": study.classification.model_copy(update={"fold": fold})})
+    """The study of one fold.
+
+    Raises:
+        ConfigError: it cannot be tested so.
+    """
+    section = (study.classification or study.validation).model_copy(update={"fold": fold})
+    changed = study.model_copy(update={study.test_section: section})
+    return parse_study(changed.model_dump_json(), "--folds" if fold.site is None else "--leave-one-site-out")
 
 
 def laid_over_sites(found: Mapping[str, Sequence[Observation]], study: StudyConfig, num_folds: int) -> dict[str, int]:

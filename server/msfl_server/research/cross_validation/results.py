@@ -4,7 +4,7 @@ A metric's mean over the folds is the plain mean of the folds that told it. Thei
 so that the variances of K folds add up, as those of sites do (`msfl_common.metrics.intervals.pool`, each fold counting
 the same). That is the variance of who is tested. The folds' models share most of their training patients, and how far
 they would vary with other ones the interval leaves out; no unbiased estimate of it exists (Bengio and Grandvalet, J
-Mach Learn Res 2004). Of a segmentation, who is held out validates: there is no test beside it.
+Mach Learn Res 2004).
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class CrossValidation(_Frozen):
 
 def fold_result(name: str, setup: RunSetup, state: RunState) -> FoldResult:
     """What a fold that has run to its end came to."""
-    left_out, test = setup.study.left_out, _held_out(setup.study, state)
+    left_out, test = setup.study.left_out, state.test
     asked = [site.name for site in setup.sites] if left_out is None else [left_out]
     if POOLED in test:
         asked = [POOLED]
@@ -128,11 +128,6 @@ def fold_result(name: str, setup: RunSetup, state: RunState) -> FoldResult:
         withheld=tuple(site for site in asked if site not in test),
         metrics=_fold_metrics(test),
     )
-
-
-def _held_out(study: StudyConfig, state: RunState) -> dict[str, ValidationMetrics]:
-    """What those held out said: test patients of a classification, validation patients of a segmentation."""
-    return state.told if study.classification is None else state.test
 
 
 def _fold_metrics(test: Mapping[str, ValidationMetrics]) -> dict[str, FoldMetric]:

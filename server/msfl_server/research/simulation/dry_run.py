@@ -31,7 +31,7 @@ class SitePatients:
         cases_train: cases that the model learns from.
         patients_train: patients of those.
         patients_validation: patients that measure the model as it trains.
-        patients_test: of a classification, those of the final figures; those that measure a trained model.
+        patients_test: those of the final figures, where the study keeps some; those that measure a trained model.
     """
 
     site: str
@@ -110,7 +110,7 @@ def _patients(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> 
     task = RoundTask(study, 1, stage=stage)
     if study.evaluate is not None:
         return SitePatients(site.name, patients_test=learner.num_patients(replace(task, split="test")))
-    tests = study_at(study, stage).classification is not None
+    tests = study_at(study, stage).has_test
     return SitePatients(
         site=site.name,
         cases_train=learner.num_train_cases,

@@ -113,7 +113,7 @@ def check_sites(study: StudyConfig, names: Sequence[str]) -> None:
     """
     left_out = study.left_out
     if left_out is not None and left_out not in names:
-        raise InputError(f"classification.fold.site: there is no site {left_out}; there are {', '.join(names)}")
+        raise InputError(f"{study.test_section}.fold.site: there is no site {left_out}; there are {', '.join(names)}")
     learners = [name for name in names if name != left_out]
     _check_quorum(study, learners)
     if study.secure_aggregation.method == "masks" and (fault := masks_fault(study.secure_aggregation, len(learners))):

@@ -128,7 +128,7 @@ def _expect(needed: int, rule: str, what: str, refusals: Mapping[str, Withheld |
 
 def _tellers(study: StudyConfig, forecasts: Sequence[Forecast]) -> list[str]:
     """The sites that tell figures of the final model."""
-    has_test = study.classification is not None or study.evaluate is not None
+    has_test = study.has_test or study.evaluate is not None
     step: Step = "test" if has_test else "validation"
     part: Part = "test" if has_test else "train"
     return [one.site for one in forecasts if is_asked_to(part, study, one.site) and one.refused(step) is None]

@@ -22,8 +22,9 @@ MOST_SITES = 6
 
 
 def example_overlays(setup: RunSetup, stage_run: StageRun) -> list[Overlay]:
-    """For each of the first sites its validation case with the median lesion volume of those with any, fullest slice.
+    """For each of the first sites the case held out with the median lesion volume of those with any, fullest slice.
 
+    It is a test case, where the study keeps some, else one that validates.
     Of a classification there is nothing to overlay, nor of a model whose layers stay at the sites.
     """
     study = stage_run.settings
@@ -36,9 +37,10 @@ def example_overlays(setup: RunSetup, stage_run: StageRun) -> list[Overlay]:
     overlays = []
     for site in setup.sites[:MOST_SITES]:
         cases = check_site(site, study.inputs).cases
-        validation = split_segmentation(site, stage_run.study, cases).validation
+        split = split_segmentation(site, stage_run.study, cases)
+        name, held = ("test", split.test) if study.has_test else ("validation", split.validation)
         prepared = [
-            case for case in make_network_inputs(validation, study.inputs, site.state / "cache", 1) if case is not None
+            case for case in make_network_inputs(held, study.inputs, site.state / "cache", 1) if case is not None
         ]
         if not prepared:
             continue
@@ -51,7 +53,7 @@ def example_overlays(setup: RunSetup, stage_run: StageRun) -> list[Overlay]:
         overlays.append(
             Overlay(
                 site=site.name,
-                caption="validation case of median lesion volume, axial slice with most lesion, on the study's grid",
+                caption=f"{name} case of median lesion volume, axial slice with most lesion, on the study's grid",
                 image_HW=_upright(chosen.image_CDHW[channel, :, :, level]),
                 reference_HW=_upright(_label(chosen)[:, :, level] > 0),
                 prediction_HW=_upright(predicted_DHW[:, :, level]),

@@ -97,6 +97,12 @@ def test_a_site_by_itself_is_under_no_rule_of_what_leaves() -> None:
     assert StudyConfig.model_validate_json(alone.model_dump_json()) == alone
 
 
+def test_who_tests_a_segmentation_is_the_same_under_no_floor() -> None:
+    study = StudyConfig(name="pilot", min_patients=9, validation={"test_fraction": 0.25})
+    alone = by_itself(study, 3, 1)
+    assert (alone.min_patients, alone.min_test_patients, study.min_test_patients) == (1, 9, 9)
+
+
 @pytest.mark.parametrize("seed", [0, 5])
 def test_in_one_place_patients_are_split_as_they_are_apart(tmp_path: Path, seed: int) -> None:
     make_records(tmp_path / "cohort", num_sites=2, cases_per_site=25)

@@ -46,6 +46,7 @@ def made(
     deployed: bool = False,
     low: float | None = -0.1,
     sites: tuple[str, ...] = ("a", "b"),
+    is_tested: bool = False,
 ) -> Path:
     """The folder of a finished run, simulated or a coordinator's."""
     run = out / "run" if deployed else out
@@ -69,6 +70,7 @@ def made(
             rounds_requested=1,
             rounds_completed=1,
             sites=(),
+            is_tested=is_tested,
             metrics={"dsc" if study.classification is None else "auroc": metric},
             history=(),
             timing=Timing(total_s=1, train_s=1, overhead_s=0),
@@ -107,6 +109,8 @@ def test_a_deployed_study_is_held_against_its_simulation(tmp_path: Path) -> None
         ({}, {"study": {"seed": 1}}, "other test patients (seed: 0 and 1)"),
         ({}, {"study": {"inputs": {"spacing_mm": 2.5}}}, "other grids (inputs.spacing_mm"),
         ({}, {"study": {"validation": {"fraction": 0.4}}}, "other test patients (validation.fraction"),
+        ({}, {"study": {"validation": {"test_fraction": 0.2}}}, "other test patients (validation.test_fraction: None"),
+        ({}, {"is_tested": True}, "one's figures are of validation patients, the other's of test patients"),
         ({}, {"study": OUTCOME}, "other tasks (task: lesion-segmentation and classification)"),
         ({}, {"num_cases": 9}, "other test patients (a: 10 and 9 cases)"),
         ({}, {"data": "/elsewhere"}, "other test patients (the data of a, b lie in other folders)"),

@@ -186,7 +186,13 @@ def test_a_segmentation_validates_each_patient_in_one_fold(make_site, tiny_study
         ("", ("--leave-one-site-out",), "1 site trains in a fold, but rounds.quorum is 2; lower it"),
         ("harmonization: {method: combat}\n", ("--folds", 2), "2 sites train in a fold, but a harmonization needs 3"),
         ("fold: {site: a}", ("--folds", 2), "classification.fold: leave it out of the study"),
-        ("lesions", ("--leave-one-site-out",), "a segmentation holds out parts of each site's patients; give --folds"),
+        ("lesions", ("--leave-one-site-out",), "1 site trains in a fold, but rounds.quorum is 2; lower it"),
+        (
+            "fedbn",
+            ("--leave-one-site-out",),
+            "strategy: fedbn keeps layers at the sites, and site-a, which is left out",
+        ),
+        ("masks", ("--leave-one-site-out",), "fold.site: the test at site-a alone would be a sum of one site"),
         ("fold: {number: 1, of: 2}", ("--folds", 2), "validation.fold: leave it out of the study"),
     ],
 )
@@ -196,6 +202,8 @@ def test_what_cannot_be_cross_validated_is_one_line_and_exit_2(
     text = {
         "fold: {site: a}": STUDY.replace("  model:", "  fold: {site: a}\n  model:"),
         "lesions": "name: lesions\n",
+        "fedbn": "name: lesions\nstrategy: {kind: fedbn}\nrounds: {quorum: 1}\n",
+        "masks": "name: lesions\nsecure_aggregation: {method: masks}\nrounds: {quorum: 1}\n",
         "fold: {number: 1, of: 2}": "name: lesions\nvalidation: {fold: {number: 1, of: 2}}\n",
     }.get(edit, STUDY + edit)
     (tmp_path / "study.yaml").write_text(text)
@@ -223,6 +231,23 @@ def test_each_site_is_left_out_once(base: Path) -> None:
         "without-site-b": "site-b",
     }
     assert all(run.sites == sites for run in runs.values())
+
+
+def test_folds_of_a_segmentation_test_and_are_told_by_those_who_test(base: Path) -> None:
+    study = StudyConfig(name="lesions", validation={"test_fraction": 0.25})
+    sites = sites_of_cohort(base / "cohort", base / "out", study)
+    by_patients, by_site = (FoldPlan(study=study, sites=sites, num_folds=number).runs for number in (2, None))
+    assert [run.study.validation.fold.number for run in by_patients.values()] == [1, 2]
+    assert [run.study.left_out for run in by_site.values()] == ["site-a", "site-b"]
+
+    def told(mean: float) -> dict[str, ValidationMetrics]:
+        return {site.name: ValidationMetrics({"dsc": Estimate(mean, 9, 0.1, 0, 1, 9)}, 9, 1.0) for site in sites}
+
+    state = RunState(round=1, validation=told(0.9), test=told(0.5))
+    result = fold_result("fold-1", by_patients["fold-1"], state)
+    assert (result.metrics["dsc"].mean, result.num_cases) == (pytest.approx(0.5), 18)
+    silent = fold_result("fold-1", by_patients["fold-1"], state.model_copy(update={"test": {}}))
+    assert (silent.metrics, silent.withheld) == ({}, ("site-a", "site-b"))
 
 
 def metric(mean: float, error: float | None) -> FoldMetric:
