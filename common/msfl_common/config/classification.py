@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from msfl_common.config.feature_catalogue import known_features
 from msfl_common.config.spelling import Name, spelled
 from msfl_common.feature_models.model import FeatureModel
-from msfl_common.feature_models.registry import FEATURE_MODELS
+from msfl_common.feature_models.registry import FEATURE_MODELS, REGRESSION_MODELS
 from msfl_common.feature_models.settings import Frozen, Preparation
 from msfl_common.strategies.base import Strategy
 
@@ -164,7 +164,9 @@ if TYPE_CHECKING:
     AnyFeatureModel = FeatureModel
 else:
     AnyFeatureModel = Union[tuple(FEATURE_MODELS.values())]  # noqa: UP007
-MODEL_KINDS: tuple[str, ...] = (*FEATURE_MODELS, *get_args(DeepModel.model_fields["kind"].annotation))
+MODEL_KINDS: tuple[str, ...] = tuple(
+    dict.fromkeys((*FEATURE_MODELS, *get_args(DeepModel.model_fields["kind"].annotation), *REGRESSION_MODELS))
+)
 """Of all outcome models."""
 
 

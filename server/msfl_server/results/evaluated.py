@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from msfl_common.config.base import Name, Sha256
+from msfl_common.metrics.metric import OUTCOME_TASKS
 
 EVALUATION: Final = "evaluation"  # in the place of a strategy
 
@@ -26,7 +27,7 @@ class Evaluated(BaseModel):
         told = f"Nothing was trained: the model with the weights {self.weights_sha256[:16]} (SHA-256) was measured"
         if not self.trained_at:
             return f"{told}, on all patients of the sites: none of these sites trained it."
-        seen = "test patients" if task == "classification" else "validation patients, who may have chosen it"
+        seen = "test patients" if task in OUTCOME_TASKS else "validation patients, who may have chosen it"
         return (
             f"{told}: at {', '.join(self.trained_at)}, which trained it, on the patients whom its training left out "
             f"({seen}), at any other site on all of them."

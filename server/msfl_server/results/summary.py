@@ -10,13 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from msfl_common.config.base import Name, Task
+from msfl_common.config.classification import Split
 from msfl_common.errors import ConfigError, InputError, unreadable
 from msfl_common.metrics.intervals import Estimate, pool
 from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.metrics.regression import together
 from msfl_common.privacy_accounting import PrivacyPromise
 from msfl_common.secure_aggregation.layout import POOLED
 from msfl_common.system.files import write_text
@@ -26,6 +30,7 @@ from msfl_server.results.chosen import Chosen
 from msfl_server.results.classification import ClassificationSummary
 from msfl_server.results.evaluated import Evaluated
 from msfl_server.results.local_baselines import LocalBaselines
+from msfl_server.results.regression import RegressionSummary
 from msfl_server.results.update_summary import UpdateSummary as UpdateSummary
 
 SUMMARY_FILE = "summary.json"
@@ -207,6 +212,16 @@ class Summary(_Frozen):
         None, description="of a classification: threshold, groups, matrices", exclude_if=lambda value: value is None
     )
 
+    regression: RegressionSummary | None = Field(
+        None, description="of a regression: how far predictions are off", exclude_if=lambda value: value is None
+    )
+
+    @property
+    def split(self) -> Split:
+        """The patients whom the figures are of."""
+        found = self.classification or self.regression
+        return found.split if found else "validation"
+
     @property
     def is_pooled(self) -> bool:
         """Whether the sites' values were added up under masks, so that none is known by itself."""
@@ -237,8 +252,7 @@ class Summary(_Frozen):
     @property
     def choice_in_words(self) -> str:
         """Which model is handed out, of a study that chooses one; else empty."""
-        split = self.classification.split if self.classification else "validation"
-        return self.chosen.in_words(self.rounds_completed, split) if self.chosen else ""
+        return self.chosen.in_words(self.rounds_completed, self.split) if self.chosen else ""
 
     @property
     def rounds_in_words(self) -> str:
@@ -265,18 +279,23 @@ class Summary(_Frozen):
         return value
 
 
-def summarise_metric(name: str, estimates: Mapping[str, Estimate]) -> MetricSummary | None:
+def summarise_metric(
+    name: str, estimates: Mapping[str, Estimate], moments_M: NDArray[np.float64] | None = None
+) -> MetricSummary | None:
     """Pool a metric over sites, with the intervals that are known to hold the truth 93 to 97 times in 100.
 
     Args:
         name: a name in `ALL_METRICS`.
         estimates: site name to the site's estimate.
+        moments_M: of a regression, of all sites; see `metrics.regression`.
 
     Returns:
         The summary, or None when the metric is undefined in every case.
     """
     metric = ALL_METRICS[name]
     pooled = pool(estimates, metric.spread, metric.interval_range)
+    if moments_M is not None:
+        pooled = together(pooled, metric, moments_M)
     if not pooled.num_cases:
         return None
     told = {site: estimate for site, estimate in sorted(estimates.items()) if estimate.num_cases}

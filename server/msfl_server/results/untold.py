@@ -15,7 +15,7 @@ _MORE = "; `msfl-client check --study` counts them there, in each split"
 
 def untold_of(summary: Summary) -> tuple[str, ...]:
     """The lines of a run's summary; see `untold_lines`."""
-    split = summary.classification.split if summary.classification else None
+    split = summary.split if summary.classification else None  # a number needs no threshold
     return untold_lines(summary.task, summary.history, summary.withheld, summary.num_sites, split)
 
 

@@ -22,6 +22,8 @@ def check_plan(plan: ArmsPlan) -> None:
         raise InputError(f"expected two sites or more to compare, found {', '.join(names)}")
     if ALL_SITES in names:
         raise InputError(f"{ALL_SITES} stands for the sites' patients in one place; rename the site")
+    if study.regression is not None:
+        raise InputError("task: arms are compared on lesions and classes so far, not on a regression; simulate each")
     if study.classification is not None and study.classification.fold is not None:
         raise InputError("classification.fold: leave it out of the study; arms are compared on its test patients")
     if study.classification is not None and not study.classification.test_fraction:

@@ -71,8 +71,8 @@ def check_plan(plan: FoldPlan) -> None:
     if settings is None and plan.num_folds is None:
         raise InputError(f"{study.name}: a segmentation holds out parts of each site's patients; give --folds")
     if study.validation.fold is not None or (settings is not None and settings.fold is not None):
-        section = "validation" if settings is None else "classification"
-        raise InputError(f"{section}.fold: leave it out of the study; the command runs all folds")
+        holder = "validation" if settings is None else study.task
+        raise InputError(f"{holder}.fold: leave it out of the study; the command runs all folds")
     num_learners = len(plan.sites) - (plan.num_folds is None)
     train = f"{counted(num_learners, 'site')} train{'s' * (num_learners == 1)} in a fold"
     for section, rounds in (("segmentation", study.segmentation), ("rounds", study.rounds)):
@@ -172,7 +172,9 @@ def _with_fold(study: StudyConfig, fold: Fold) -> StudyConfig:
     if study.classification is None:
         of_patients = ValidationFold.model_validate(fold.model_dump(exclude={"site"}))
         return study.model_copy(update={"validation": study.validation.model_copy(update={"fold": of_patients})})
-    return study.model_copy(update={"classification": study.classification.model_copy(update={"fold": fold})})
+    settings = study.classification.model_copy(update={"fold": fold})
+    both = {"classification": settings} | ({"regression": settings} if study.regression else {})
+    return study.model_copy(update=both)
 
 
 def _check_rarest_class(site: SiteConfig, study: StudyConfig, num_folds: int, on_progress: OnProgress) -> None:
@@ -191,8 +193,10 @@ def _check_rarest_class(site: SiteConfig, study: StudyConfig, num_folds: int, on
     counts = patients_per_class(checked.found.kept)
     rarest = min(counts, key=lambda label: counts[label], default=None)
     if rarest is not None and counts[rarest] < num_folds:
+        names = study.classification.outcome.classes
+        of_class = f"of class {names[rarest]} of" if names else "with"
         raise InputError(
-            f"{site.name}: {counts[rarest]} patients of class {study.classification.outcome.classes[rarest]} of "
+            f"{site.name}: {counts[rarest]} patients {of_class} "
             f"{checked.outcome}, too few for one in each of {num_folds} folds; lower --folds, or use "
             "--leave-one-site-out"
         )
