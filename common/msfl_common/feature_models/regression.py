@@ -15,6 +15,9 @@ from msfl_common.feature_models.model import FeatureModel
 from msfl_common.feature_models.settings import Settings
 from msfl_common.feature_models.state import Floats, Phase, State, scalar
 
+FIRST_OUTCOME = (0.0, 1.0)  # mean and standard deviation, before they are known
+FURTHEST = 100.0  # standard deviations that no leaf of a tree is off
+
 
 class RegressionModel(FeatureModel):
     """Predicts a number."""
@@ -126,7 +129,3 @@ class StandardisedRegression(RegressionModel):
         mean, deviation = state["outcome"]
         values_N: Floats = mean + deviation * self.standard_values(state, prepared_NQ)
         return values_N
-
-
-FIRST_OUTCOME = (0.0, 1.0)
-FURTHEST = 100.0  # standard deviations that no leaf of a tree is off

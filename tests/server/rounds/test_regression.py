@@ -148,7 +148,7 @@ def test_a_killed_run_goes_on_to_bit_identical_weights(patients: Path, tmp_path:
     [
         ("seventy", "expected a number from 18 to 80 (years), found 'seventy'"),
         ("81", "expected a number from 18 to 80 (years), found '81'"),
-        ("nan", "expected a number from 18 to 80 (years), found 'nan'"),
+        ("inf", "expected a number from 18 to 80 (years), found 'inf'"),
     ],
 )
 def test_a_cell_that_cannot_be_is_one_line(patients: Path, tmp_path: Path, cell: str, said: str) -> None:

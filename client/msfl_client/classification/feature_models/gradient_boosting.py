@@ -51,7 +51,7 @@ class BoostedTreesSite(SiteHalf[BoostedTrees]):
         expect_spread("scores", self.model.scores(state, prepared_NQ))
 
 
-def log_loss_derivatives(margins_NV: Floats, labels_N: Labels, num_classes: int) -> tuple[Floats, Floats]:
+def derivatives(margins_NV: Floats, labels_N: Labels, num_classes: int) -> tuple[Floats, Floats]:
     """First and second derivative of the log loss by each margin; of several classes XGBoost doubles the second."""
     probabilities_NK = joint_probabilities(margins_NV)
     of_score_NV = probabilities_NK if margins_NV.shape[1] > 1 else probabilities_NK[:, 1:]
@@ -67,7 +67,7 @@ def boost(
     wanted_N: Labels | Floats,
     floor: Floor,
     seed: int,
-    derivatives: Derivatives = log_loss_derivatives,
+    derive: Derivatives = derivatives,
     objective: str | None = None,
 ) -> Floats:
     """Go on from the shared trees by `trees_per_round` trees for each score.
@@ -81,7 +81,7 @@ def boost(
     margins_NV = model.scores(state, prepared_NQ)
     parts = []
     for number in range(model.trees_per_round):
-        gradients_NV, curvatures_NV = derivatives(margins_NV, wanted_N, len(state["counts"]))
+        gradients_NV, curvatures_NV = derive(margins_NV, wanted_N, len(state["counts"]))
         lightest = max(floor.cases, floor.patients) * model.subsample * float(curvatures_NV.mean())
         found = find_splits(model, grid_NQ, wanted_N, margins_NV, lightest, derive_seed(seed, number), objective)
         trees = [
