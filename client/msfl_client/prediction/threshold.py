@@ -14,7 +14,7 @@ def threshold_of(card: ModelCard, asked: float | None) -> float:
     """
     if asked is None:
         return card.threshold
-    if card.study.regression is not None:
+    if not card.labels:
         raise InputError("--threshold: the model predicts a number, and no class; leave it out")
     if not has_threshold(card):
         raise InputError(

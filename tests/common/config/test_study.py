@@ -70,7 +70,8 @@ def test_every_field_is_described() -> None:
         ("name: p\nrouns: {quorum: 1}\n", "rouns: unknown key; did you mean rounds?"),
         (
             "name: p\nlearning_rate: 0.1\n",
-            "learning_rate: unknown key; it belongs under classification.model, under regression.model or under training",
+            "learning_rate: unknown key; it belongs under classification.model, under regression.model or under "
+            "training",
         ),
         ("name: p\nnetwork: {kind: unet, chanels: [8, 8]}\n", "network.chanels: unknown key; did you mean channels?"),
         (
