@@ -1,4 +1,4 @@
-"""Cases as a model sees them: inputs and labels.
+"""Cases as a model sees them: inputs, and labels or numbers.
 
 Legend: N cases, P inputs, K classes.
 """
@@ -18,11 +18,13 @@ class Dataset:
     Attributes:
         names: the inputs, P of them.
         features_NP: their values, float64, finite.
-        labels_N: class of each case, int64, 0 to K - 1.
+        labels_N: class of each case, int64, 0 to K - 1; 0 where a number is predicted.
         patients: whose case it is, N keys that are unique within the site.
+        values_N: the number that is predicted, float64, in the outcome's unit; None of classes.
     """
 
     names: tuple[str, ...]
     features_NP: NDArray[np.float64]
     labels_N: NDArray[np.int64]
     patients: tuple[str, ...]
+    values_N: NDArray[np.float64] | None = None

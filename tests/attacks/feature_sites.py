@@ -92,7 +92,15 @@ def _observation(who: str, visit_id: str, label: int) -> SimpleNamespace:
     key = case_key(who, visit_id, 0)
     visit = SimpleNamespace(days=0.0, clinical={}, case=SimpleNamespace(key=key))
     return SimpleNamespace(
-        dataset=0, subject=who, visit_id=visit_id, patient=who, label=label, clinical={}, key=key, visits=(visit,)
+        dataset=0,
+        subject=who,
+        visit_id=visit_id,
+        patient=who,
+        label=label,
+        value=None,
+        clinical={},
+        key=key,
+        visits=(visit,),
     )
 
 

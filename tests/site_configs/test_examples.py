@@ -9,14 +9,17 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from msfl_common.config.classification import MODEL_KINDS, Classification, Clinical, Outcome
+from msfl_common.config.regression import NumericOutcome, Regression
 from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.config.study import StudyConfig, load_study
+from msfl_common.feature_models import FEATURE_MODELS, REGRESSION_MODELS
 from msfl_common.feature_models.logistic import Logistic
+from msfl_common.feature_models.ridge import Ridge
 from msfl_common.models.unused_settings import unused_settings
 from msfl_common.networks.registry import KINDS as KINDS_OF_NETWORK
 
 FOLDER = Path(__file__).parents[2] / "site_configs"
-STUDIES = ("study", "lesions", "new-lesions", "progression", "evaluation")
+STUDIES = ("study", "lesions", "new-lesions", "progression", "regression", "evaluation")
 EXAMPLES = [("site.example.yaml", SiteConfig), ("study.example.yaml", StudyConfig)]
 
 
@@ -80,7 +83,20 @@ def test_progression_shows_every_field_with_its_true_default():
     assert faults == ["endpoint: example says 'edss-worsening', the default is None"]
     assert study.classification is not None
     mentioned = (FOLDER / name).read_text()
-    assert [kind for kind in (*get_args(Clinical), *MODEL_KINDS) if kind not in mentioned] == []
+    kinds = [kind for kind in MODEL_KINDS if kind not in REGRESSION_MODELS or kind in FEATURE_MODELS]
+    assert [kind for kind in (*get_args(Clinical), *kinds) if kind not in mentioned] == []
+
+
+def test_regression_shows_every_field_with_its_true_default():
+    name = "regression.example.yaml"
+    assert load_study(FOLDER / name).regression is not None
+    section = yaml.safe_load((FOLDER / name).read_text())["regression"]
+    faults = (
+        compare(Regression, section) + compare(NumericOutcome, section["outcome"]) + compare(Ridge, section["model"])
+    )
+    assert faults == ["endpoint: example says 'edss', the default is None"]
+    mentioned = (FOLDER / name).read_text()
+    assert [kind for kind in REGRESSION_MODELS if kind not in mentioned] == []
 
 
 @pytest.mark.parametrize("name", [*(f"{name}.example.yaml" for name in STUDIES), "demo/study.yaml"])

@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 
 from msfl_client.classification.evaluation import CaseScores, fewest_patients, measure_site
 from msfl_client.classification.feature_models.contribution import contribute, expect_enough, expect_some
 from msfl_client.classification.feature_models.private_sums import beyond_bounds, private_class_sums
 from msfl_client.classification.feature_models.site_half import site_half_of
-from msfl_client.classification.foresight import foresee_site
+from msfl_client.classification.foresight import foresee_numbers, foresee_site
+from msfl_client.classification.number_evaluation import CaseNumbers, measure_numbers_at_site
 from msfl_client.classification.observation_digest import digest_of_observations
 from msfl_client.clinical.groups import levels_of
 from msfl_client.clinical.inputs import dataset_of, known_inputs, rows_by_visit
@@ -24,9 +26,21 @@ from msfl_client.disclosure.strata import may_tell
 from msfl_client.privacy.round import PrivateRounds, loss_told
 from msfl_client.trainer import About, Foreseen, OnCase, OnStep, value_digests
 from msfl_common.config.differential_privacy import DifferentialPrivacy
+from msfl_common.config.regression import NumericOutcome
 from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
-from msfl_common.feature_models import Phase, check_state, contribution_like, first_state, phase_of, predict_proba
+from msfl_common.feature_models import (
+    Phase,
+    check_state,
+    contribution_like,
+    first_state,
+    is_numeric,
+    phase_of,
+    predict_proba,
+    predict_values,
+)
+from msfl_common.feature_models.preparation import summed_columns
+from msfl_common.feature_models.settings import num_groups
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.models.weights import Weights
 from msfl_common.system.seeds import derive_seed
@@ -91,13 +105,17 @@ class FeatureLearner:
             found = [one for one in found if one.patient in kept]
         rows = rows_by_visit(self._data.raw if split in ("to-harmonize", "all") else self._data.features)
         found = [one for one in found if len(known_inputs(one, self._settings, rows)) == len(self._settings.inputs)]
-        raw_NP = dataset_of(found, self._settings, self._data.raw).features_NP
+        raw = dataset_of(found, self._settings, self._data.raw)
+        raw_NP, names = raw.features_NP, self._settings.inputs
+        if raw.values_N is not None:  # the outcome is one more value of each
+            raw_NP = np.column_stack([raw_NP, raw.values_N])
+            names = (*names, self._settings.outcome.column or str(self._settings.outcome.endpoint))
         return About(
             self._kind_of_sums if split in ("training", "to-harmonize") else "metrics",
             tuple(case_key(one.subject, one.visit_id, one.dataset) for one in found),
             tuple(one.patient for one in found),
             tuple(one.label for one in found),
-            self._settings.inputs,
+            names,
             value_digests(raw_NP),
         )
 
@@ -115,9 +133,7 @@ class FeatureLearner:
     @property
     def cases_in_sums(self) -> tuple[int, ...]:
         """See `Learner`."""
-        return tuple(
-            int((self._learned.labels_N == label).sum()) for label in range(len(self._settings.outcome.classes))
-        )
+        return tuple(int((self._learned.labels_N == label).sum()) for label in range(num_groups(self._settings)))
 
     def check_round(self, number: int) -> None:
         """See `Learner`; all rounds are of the same cases."""
@@ -167,8 +183,8 @@ class FeatureLearner:
             raise RefusedError(Code.BAD_MODEL, "a private model asks for its first sums alone")
         expect_some(cases)
         rounds = PrivateRounds(self._data.site, study, study.name, cases.patients, torch.device("cpu"))
-        noise = rounds.begin(1, weights, digest)
-        return private_class_sums(self._settings, self._private, cases.features_NP, cases.labels_N, noise)
+        noise, columns_NP = rounds.begin(1, weights, digest), summed_columns(self._settings, cases)
+        return private_class_sums(self._settings, self._private, columns_NP, cases.labels_N, noise)
 
     def forget(self) -> None:
         """See `Learner`."""
@@ -180,6 +196,8 @@ class FeatureLearner:
     def foresee(self, task: RoundTask) -> Foreseen:
         """See `Learner`."""
         cases = self._cases(self._part(task))
+        if cases.values_N is not None:
+            return foresee_numbers(cases.values_N, cases.patients, task.settings, self._data.site.policy)
         return foresee_site(cases.labels_N, cases.patients, task.settings, self._data.site.policy)
 
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
@@ -194,6 +212,10 @@ class FeatureLearner:
         check_measured(
             self._rules, self._settings, derive_seed(study.seed, "weights"), weights, self._states.last, own_NP
         )
+        if is_numeric(self._settings):
+            numbers = self.case_numbers(weights, task)
+            on_case(len(numbers.values_N), len(numbers.values_N))
+            return measure_numbers_at_site(*numbers, task.study, self._data.site.policy)
         found = self.case_scores(weights, task)
         on_case(len(found.labels_N), len(found.labels_N))
         is_told = task.split == "test" and may_tell(task.study)
@@ -208,6 +230,18 @@ class FeatureLearner:
         """
         cases = self._measured(task)
         return CaseScores(predict_proba(self._settings, weights, cases.features_NP), cases.labels_N, cases.patients)
+
+    def case_numbers(self, weights: Weights, task: RoundTask) -> CaseNumbers:
+        """The same of a number; within its range.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        cases = self._measured(task)
+        assert cases.values_N is not None
+        assert isinstance(self._settings.outcome, NumericOutcome)
+        predicted_N = self._settings.outcome.possible(predict_values(self._settings, weights, cases.features_NP))
+        return CaseNumbers(predicted_N, cases.values_N, cases.patients)
 
     def _measured(self, task: RoundTask) -> Dataset:
         cases = self._cases(self._part(task))

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfl_client.classification.evaluation import measure_site
+from msfl_client.classification.number_evaluation import measure_numbers_at_site
 from msfl_client.trainer import Foreseen, foreseen
 from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
 from msfl_common.metrics.classification import CLASSIFICATION_METRICS
 from msfl_common.metrics.classification_curves import DEFAULT_THRESHOLD
+from msfl_common.metrics.regression import REGRESSION_METRICS
 
 
 def foresee_site(labels_N: NDArray[np.int64], patients: Sequence[str], study: StudyConfig, policy: Policy) -> Foreseen:
@@ -42,6 +44,30 @@ def foresee_site(labels_N: NDArray[np.int64], patients: Sequence[str], study: St
         ),
         CLASSIFICATION_METRICS,
         _counts(labels_N, patients, classes),
+    )
+
+
+def foresee_numbers(
+    values_N: NDArray[np.float64], patients: Sequence[str], study: StudyConfig, policy: Policy
+) -> Foreseen:
+    """What `measure_numbers_at_site` withholds of a site's cases whatever a model answers, and what with some only.
+
+    Args:
+        values_N: the outcomes.
+        patients: N patient names.
+        study: has a regression.
+        policy: the site's floor.
+
+    Raises:
+        RefusedError: with the code TOO_FEW_PATIENTS: nothing is told of them.
+    """
+    if not len(values_N):
+        raise RefusedError(Code.TOO_FEW_PATIENTS, "no patient to measure")
+    answers = (values_N, np.full(len(values_N), values_N.mean()), values_N[::-1])
+    return foreseen(
+        (measure_numbers_at_site(answers_N, values_N, patients, study, policy) for answers_N in answers),
+        REGRESSION_METRICS,
+        f"{len(set(patients))} patients",
     )
 
 

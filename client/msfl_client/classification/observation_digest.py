@@ -31,6 +31,6 @@ def digest_of_observations(
             ]
             for visit in one.visits
         ]
-        return [one.key, one.label, visits]
+        return [one.key, one.label if one.value is None else one.value, visits]
 
     return sha256_of_json([sorted((seen(one) for one in part), key=lambda said: str(said[0])) for part in parts])

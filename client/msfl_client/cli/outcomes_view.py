@@ -10,6 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from msfl_client.cli.numbers_view import (
+    number_cells,
+    number_columns,
+    number_document,
+    number_interval_text,
+    number_reasons_text,
+    number_table,
+)
 from msfl_client.prediction.models import Reason
 from msfl_client.prediction.outcomes import Prediction, Predictions
 from msfl_client.prediction.output_folder import threshold_facts
@@ -97,11 +105,7 @@ def predictions_document(found: Predictions, origin: str) -> dict[str, Any]:
                 "participant_id": row.participant_id,
                 "session_id": row.session_id,
                 "days": row.days,
-                "probabilities": row.probabilities,
-                "interval": row.interval
-                and {"low": row.interval.low, "high": row.interval.high, "num_cases": row.interval.num_cases},
-                "explained_class": row.explained,
-                "predicted_class": row.predicted,
+                **_figures(row, card),
                 "reasons": [
                     {"input": reason.input, "value": reason.value, "effect": reason.effect} for reason in row.reasons
                 ],
@@ -114,12 +118,40 @@ def predictions_document(found: Predictions, origin: str) -> dict[str, Any]:
     }
 
 
+def _figures(row: Prediction, card: ModelCard) -> dict[str, Any]:
+    if card.study.regression is not None:
+        return number_document(row)
+    return {
+        "probabilities": row.probabilities,
+        "interval": row.interval
+        and {"low": row.interval.low, "high": row.interval.high, "num_cases": row.interval.num_cases},
+        "explained_class": row.explained,
+        "predicted_class": row.predicted,
+    }
+
+
 def print_predictions(console: Console, found: Predictions, path: Path, origin: str) -> None:
     """A table for people, with what its figures mean below."""
     card = found.card
-    labels = list(card.labels.values())
+    title = f"{_outcome(card)}, predicted by study {card.study.name}"
+    if card.study.regression is not None:
+        reasons = {place: _reasons_text(row.reasons) for place, row in enumerate(found.rows[:_ROWS_SHOWN])}
+        console.print(number_table(found, title, reasons, _ROWS_SHOWN))
+    else:
+        console.print(_class_table(found, title))
+    num_left_out = sum(row.probabilities is None for row in found.rows)
+    told = f"{len(found.rows) - num_left_out} of {len(found.rows)} predicted; table: {path}"
+    if len(found.rows) > _ROWS_SHOWN:
+        told += f" (the first {_ROWS_SHOWN} rows are shown)"
+    decides = [] if card.study.regression is not None else [class_text(card, found.threshold)]
+    for line in (told, *decides, interval_text(card), reasons_text(card), caution_text(card), origin, NOTICE):
+        console.print(line, soft_wrap=True)
+
+
+def _class_table(found: Predictions, title: str) -> Table:
+    labels = list(found.card.labels.values())
     shown = labels[1:] if len(labels) == 2 else labels
-    table = Table(title=f"{_outcome(card)}, predicted by study {card.study.name}")
+    table = Table(title=title)
     for name in (
         "Patient",
         "Visit",
@@ -139,14 +171,7 @@ def print_predictions(console: Console, found: Predictions, path: Path, origin: 
             cells = [*(f"{row.probabilities[label]:.2f}" for label in shown), _interval_cell(row), row.predicted or ""]
             cells.append(_reasons_text(row.reasons))
         table.add_row(row.participant_id, visit, *cells, Text("\n".join(row.warnings), style="yellow"))
-    console.print(table)
-    num_left_out = sum(row.probabilities is None for row in found.rows)
-    told = f"{len(found.rows) - num_left_out} of {len(found.rows)} predicted; table: {path}"
-    if len(found.rows) > _ROWS_SHOWN:
-        told += f" (the first {_ROWS_SHOWN} rows are shown)"
-    decides = class_text(card, found.threshold)
-    for line in (told, decides, interval_text(card), reasons_text(card), caution_text(card), origin, NOTICE):
-        console.print(line, soft_wrap=True)
+    return table
 
 
 def class_text(card: ModelCard, threshold: float) -> str:
@@ -160,6 +185,8 @@ def class_text(card: ModelCard, threshold: float) -> str:
 
 def interval_text(card: ModelCard) -> str:
     """What the interval means, in a sentence or two."""
+    if card.study.regression is not None:
+        return number_interval_text(card)
     if card.reliability is None:
         return "There is no interval: no site could tell what came of patients by their scores."
     classes = card.labels[1] if len(card.labels) == 2 else "the predicted class"
@@ -173,6 +200,8 @@ def interval_text(card: ModelCard) -> str:
 
 def reasons_text(card: ModelCard) -> str:
     """What the reasons mean."""
+    if card.study.regression is not None:
+        return number_reasons_text(card)
     about = f"{_outcome(card)} = {card.labels[1]}" if len(card.labels) == 2 else "the predicted class"
     if isinstance(_settings(card).model, DeepModel):
         what = "gradient times input, over all visits; a hint, not a proof. Maps of it are beside the table"
@@ -207,17 +236,11 @@ def _about(card: ModelCard) -> dict[str, Any]:
 
 def _columns(card: ModelCard, threshold: float) -> dict[str, dict[str, Any]]:
     """Name to description of each column, in their order."""
-    interval, outcome = interval_text(card), _outcome(card)
     described = {
         "participant_id": "Subject",
         "session_id": "Session that was predicted from",
         "days": "Days from the patient's day 0 to the visit",
-        **{f"probability_{label}": f"Probability of {outcome} = {label}" for label in card.labels.values()},
-        "interval_low": f"Lower end of the interval. {interval}",
-        "interval_high": "Upper end of the interval; see interval_low",
-        "interval_cases": "Patients or visits of the study that the interval rests on",
-        "class": f"Predicted class. {class_text(card, threshold)}",
-        "threshold": "The last of two classes is predicted from this probability on",
+        **(_class_columns(card, threshold) if card.study.regression is None else number_columns(card)),
         "reasons": f"{reasons_text(card)} Input, its value, and the effect; the {NUM_REASONS} that weigh most",
         "status": "ok, with what was passed over, or why there is no prediction",
         "warnings": "What deserves a look in the images of the visit, and of those before",
@@ -225,22 +248,40 @@ def _columns(card: ModelCard, threshold: float) -> dict[str, dict[str, Any]]:
     return {name: {"Description": text} for name, text in described.items()}
 
 
+def _class_columns(card: ModelCard, threshold: float) -> dict[str, str]:
+    outcome = _outcome(card)
+    return {
+        **{f"probability_{label}": f"Probability of {outcome} = {label}" for label in card.labels.values()},
+        "interval_low": f"Lower end of the interval. {interval_text(card)}",
+        "interval_high": "Upper end of the interval; see interval_low",
+        "interval_cases": "Patients or visits of the study that the interval rests on",
+        "class": f"Predicted class. {class_text(card, threshold)}",
+        "threshold": "The last of two classes is predicted from this probability on",
+    }
+
+
 def _cells(row: Prediction, found: Predictions) -> list[str]:
-    card, probabilities = found.card, row.probabilities or {}
-    decides = _threshold(found) if row.probabilities else None
-    figures = [probabilities.get(label) for label in card.labels.values()]
-    figures += [row.interval.low, row.interval.high] if row.interval else [None, None]
     return [
         row.participant_id,
         row.session_id or _MISSING,
         _MISSING if row.days is None else f"{row.days:g}",
+        *(_class_cells(row, found) if found.card.study.regression is None else number_cells(row)),
+        _reasons_text(row.reasons) or _MISSING,
+        " ".join(row.status.split()),
+        " ".join("; ".join(row.warnings).split()) or _MISSING,
+    ]
+
+
+def _class_cells(row: Prediction, found: Predictions) -> list[str]:
+    probabilities = row.probabilities or {}
+    decides = _threshold(found) if row.probabilities else None
+    figures = [probabilities.get(label) for label in found.card.labels.values()]
+    figures += [row.interval.low, row.interval.high] if row.interval else [None, None]
+    return [
         *(_MISSING if figure is None else f"{figure:.6f}" for figure in figures),
         str(row.interval.num_cases) if row.interval else _MISSING,
         row.predicted or _MISSING,
         _MISSING if decides is None else f"{decides:g}",
-        _reasons_text(row.reasons) or _MISSING,
-        " ".join(row.status.split()),
-        " ".join("; ".join(row.warnings).split()) or _MISSING,
     ]
 
 

@@ -1,4 +1,4 @@
-"""What of a site's patients a classification can use, for the site's own eyes."""
+"""What of a site's patients a study of an outcome can use, for the site's own eyes."""
 
 from __future__ import annotations
 
@@ -56,6 +56,12 @@ class OutcomeCheck:
         lacking = ", ".join(f"{name} of {count}" for name, count in self.missing.items())
         counts = self.found.counts.items()
         return [(count, REASONS[why] + (f": {lacking}" if why == "no-input" else "")) for why, count in counts]
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Lowest, mean and highest of the numbers to predict; empty of classes."""
+        values = [one.value for one in self.found.kept if one.value is not None]
+        return {"lowest": min(values), "mean": sum(values) / len(values), "highest": max(values)} if values else {}
 
     @property
     def is_usable(self) -> bool:
@@ -138,10 +144,12 @@ def needs_images(site: SiteConfig, study: StudyConfig | None) -> bool:
 def print_outcome(console: Console, site: SiteConfig, check: OutcomeCheck) -> None:
     """Print classes, splits, reasons for leaving out, and faults with their fix."""
     table = Table(title=f"{check.outcome} at {site.name}", title_justify="left")
-    table.add_column("class")
-    table.add_column("observations", justify="right")
+    table.add_column("number" if check.numbers else "class")
+    table.add_column(f"of {len(check.found.kept)}" if check.numbers else "observations", justify="right")
     for name, count in check.per_class.items():
         table.add_row(Text(name), str(count))
+    for name, value in check.numbers.items():
+        table.add_row(name, f"{value:.3g}")
     console.print(table)
     patients = len({one.patient for one in check.found.kept})
     splits = ", ".join(
@@ -165,6 +173,7 @@ def outcome_document(check: OutcomeCheck) -> dict[str, Any]:
         "observations": len(check.found.kept),
         "patients": len({one.patient for one in check.found.kept}),
         "per_class": check.per_class,
+        **({"numbers": check.numbers} if check.numbers else {}),
         "splits": dict(zip(_SPLITS, check.splits, strict=True)),
         "patients_of_splits": dict(zip(_SPLITS, check.patients, strict=True)),
         "left_out": {str(reason): count for reason, count in check.found.counts.items()},

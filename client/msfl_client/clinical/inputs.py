@@ -18,7 +18,9 @@ from msfl_client.features.table import FeatureTable
 from msfl_common.config.classification import Classification
 from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError
+from msfl_common.feature_models import is_numeric
 
+_LEAST_NUMBERS, _ON_A_LINE = 4, 1e-9
 _LEAST_ARRANGEMENTS = 100  # fewer, and an input may well equal the label by chance
 
 
@@ -57,8 +59,33 @@ def dataset_of(
     inputs = np.array([values for _, values in pairs], np.float64).reshape(len(pairs), len(classification.inputs))
     labels = np.array([one.label for one, _ in pairs], np.int64)
     outcome = classification.outcome
-    refuse_leak(classification.inputs, inputs, labels, outcome.column or outcome.endpoint or "the label")
-    return Dataset(classification.inputs, inputs, labels, tuple(one.patient for one, _ in pairs))
+    name, patients = outcome.column or outcome.endpoint or "the label", tuple(one.patient for one, _ in pairs)
+    if is_numeric(classification):
+        numbers_N = np.array([one.value for one, _ in pairs], np.float64)
+        refuse_equal(classification.inputs, inputs, numbers_N, name)
+        return Dataset(classification.inputs, inputs, labels, patients, numbers_N)
+    refuse_leak(classification.inputs, inputs, labels, name)
+    return Dataset(classification.inputs, inputs, labels, patients)
+
+
+def refuse_equal(
+    names: Sequence[str], features_NP: NDArray[np.float64], values_N: NDArray[np.float64], outcome: str
+) -> None:
+    """Refuse an input that is the number to predict, whatever its unit: all cases lie on one line.
+
+    Nothing is said of fewer cases than may do so by chance, nor of so few numbers.
+
+    Raises:
+        InputError: names the input and the outcome.
+    """
+    if len(set(values_N.tolist())) < _LEAST_NUMBERS:
+        return
+    for name, column_N in zip(names, features_NP.T, strict=True):
+        if len(set(column_N.tolist())) > 1 and abs(float(np.corrcoef(column_N, values_N)[0, 1])) > 1 - _ON_A_LINE:
+            raise InputError(
+                f"input {name} and outcome {outcome} are the same in all {len(values_N)} cases, up to their units: "
+                f"leave {name} out of the study, or correct the table"
+            )
 
 
 def refuse_leak(

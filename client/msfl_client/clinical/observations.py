@@ -7,23 +7,26 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
 from msfl_client.clinical.endpoints import Unknown
 from msfl_client.clinical.follow_up import CHANGE_COLUMNS, changed, endpoint_of, is_near_relapse
+from msfl_client.clinical.numbers import number_in, score_after
 from msfl_client.clinical.records import Patient, read_clinical
 from msfl_client.data.bids import Case, patient_key
 from msfl_client.data.findings import Finding
 from msfl_client.features.table import FeatureTable
 from msfl_common.config.classification import Classification, Clinical, DeepModel, Outcome
+from msfl_common.config.regression import NumericOutcome
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
 
 Reason = (
     Unknown
     | Literal["fault", "visit-order", "no-images", "no-date", "no-later-visit", "no-label", "other-label", "no-input"]
+    | Literal["no-score-then"]
 )
 REASONS: Mapping[Reason, str] = MappingProxyType(
     {
@@ -39,6 +42,7 @@ REASONS: Mapping[Reason, str] = MappingProxyType(
         "relapse": "the visit is too near a relapse (outcome.relapse_days of the study)",
         "no-relapses": "no phenotype/relapses.tsv, so that nobody knows what is independent of relapses",
         "older-lesion": "a lesion that is new since a scan before the visit, and may be older than the visit",
+        "no-score-then": "no EDSS within a tenth of the horizon, to either side",
         "no-later-visit": "no later visit to take the label from",
         "no-label": "no label",
         "other-label": "a label that is no class of the study",
@@ -74,7 +78,8 @@ class Observation:
         visit_id: of the index visit; None for one without, or in a folder without ses- levels.
         patient: who it is, unique within the site, as `Case.patient` has it.
         visits: up to the index visit, which is the last; oldest first.
-        label: index of its class.
+        label: index of its class; 0 where a number is predicted.
+        value: the number that is predicted; None of classes.
     """
 
     key: str
@@ -84,6 +89,7 @@ class Observation:
     patient: str
     visits: tuple[SeenVisit, ...]
     label: int
+    value: float | None = None
 
     @property
     def case(self) -> Case | None:
@@ -117,7 +123,7 @@ class Observations:
         return {reason: counts[reason] for reason in REASONS if counts[reason]}
 
     def per_class(self, outcome: Outcome) -> dict[str, int]:
-        """Observations of each class."""
+        """Observations of each class; none where a number is predicted."""
         counts = Counter(one.label for one in self.kept)
         return {name: counts[number] for number, name in enumerate(outcome.classes)}
 
@@ -263,7 +269,9 @@ def _of_patient(
     for index in candidates[:1] if outcome.observations == "first" else candidates:
         found = _label(patient, index, changes, label_in_sessions, outcome)
         key = _key(patient, index)
-        if isinstance(found, int):
+        if isinstance(found, float):
+            kept.append(replace(observe(place, who, patient, index, images, classification, 0), value=found))
+        elif isinstance(found, int):
             kept.append(observe(place, who, patient, index, images, classification, found))
         else:
             left_out[key] = found
@@ -276,14 +284,21 @@ def _label(
     changes: Mapping[str | None, float | None],
     label_in_sessions: bool,
     outcome: Outcome,
-) -> int | Reason:
+) -> int | float | Reason:
+    """Index of the class, or the number, or why there is none."""
+    if isinstance(outcome, NumericOutcome) and outcome.endpoint is not None:
+        return score_after(patient, index, outcome)
     if outcome.endpoint is not None:
         told = endpoint_of(patient, index, changes, outcome, outcome.endpoint)
         return int(told) if isinstance(told, bool) else told
     if not label_in_sessions:
-        return _class_of(patient.label, outcome)
+        return _told(patient.label, outcome, patient.key)
     later = [visit for visit in patient.visits[index + 1 :] if visit.visit_id is not None]
-    return _class_of(later[0].label, outcome) if later else "no-later-visit"
+    return _told(later[0].label, outcome, f"{patient.key} {later[0].visit_id}") if later else "no-later-visit"
+
+
+def _told(text: str | None, outcome: Outcome, where: str) -> int | float | Reason:
+    return number_in(text, outcome, where) if isinstance(outcome, NumericOutcome) else _class_of(text, outcome)
 
 
 def _class_of(text: str | None, outcome: Outcome) -> int | Reason:

@@ -1,5 +1,7 @@
 """How many numbers the answers to a study are, against what they are about: inputs of cases, each an unknown.
 
+So is a number that is predicted, one more column of the first sums; a class is not counted.
+
 Where the shortest study gives out as many numbers as there are unknowns, its sums are equations with one solution, the
 patients' rows, and an ordinary solver finds it: from the 7 steps of a logistic model, all rows of 9 patients with 8
 inputs and of 12 with 6, but none of 20 with 6, whose numbers exceed the unknowns later. So the first sums and two steps
@@ -17,6 +19,7 @@ from msfl_common.config.classification import Classification
 from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import Phase, State, contribution_like, first_state, model_of
+from msfl_common.feature_models.settings import is_numeric, num_columns
 from msfl_common.feature_models.state import scalar
 
 EXPECTED_STEPS = 8  # Newton's method took 2 to 7 in simulated studies; a search may go on while there is room
@@ -29,11 +32,12 @@ def expect_unknowns(settings: Classification, cases: Dataset) -> None:
     Raises:
         RefusedError: with the code TOO_FEW_PATIENTS.
     """
-    unknowns, numbers = cases.features_NP.size, fewest_numbers(settings)
+    unknowns, numbers = len(cases.labels_N) * num_columns(settings), fewest_numbers(settings)
+    values = f"{len(settings.inputs)} inputs{' and an outcome' * is_numeric(settings)}"
     if numbers >= unknowns:
         raise RefusedError(
             Code.TOO_FEW_PATIENTS,
-            f"{len(cases.labels_N)} training cases of {len(settings.inputs)} inputs are {unknowns} unknowns, and the "
+            f"{len(cases.labels_N)} training cases of {values} are {unknowns} unknowns, and the "
             f"first answers {numbers} numbers: fewer inputs or random features, or more patients",
         )
 

@@ -2,7 +2,8 @@
 
 One rule holds for all sums. At a site each class has training patients of at least the floor, or none, and so has each
 group that a column of inputs sets apart: both sexes; the treated and the others; those with a new lesion where most
-have none. A sum over the products of such a column is a sum over that group, and over a group of one it is his row.
+have none. A sum over the products of such a column is a sum over that group, and over a group of one it is his row. A
+number that is predicted is such a column, too: those whose EDSS has changed, where most have the same as before.
 Cases of smaller groups are left out of the sums; the site's people are told, nobody else is.
 
 Sums of products over one class alone, which only naive Bayes with components asks for, have the rule in each class.
@@ -23,7 +24,7 @@ from msfl_common.config.classification import Classification
 from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import model_of
-from msfl_common.feature_models.preparation import scale_subjects
+from msfl_common.feature_models.preparation import summed_columns
 
 Mask = NDArray[np.bool_]
 _MOST_SHARE = 0.5
@@ -31,7 +32,7 @@ _MOST_SHARE = 0.5
 
 def in_large_groups(settings: Classification, cases: Dataset, min_patients: int) -> Dataset:
     """The cases less those of patients of small groups, taken out until no such group is left."""
-    scaled_NP, patients_N = scale_subjects(settings, cases.features_NP), np.array(cases.patients)
+    scaled_NP, patients_N = summed_columns(settings, cases), np.array(cases.patients)
     keep_N = np.ones(len(cases.labels_N), dtype=bool)
     while (found := _smallest(settings, scaled_NP, cases.labels_N, patients_N, keep_N, min_patients)) is not None:
         keep_N &= ~np.isin(patients_N, patients_N[found[1]])
@@ -40,7 +41,7 @@ def in_large_groups(settings: Classification, cases: Dataset, min_patients: int)
 
 def describe_small_group(settings: Classification, cases: Dataset, min_patients: int) -> str | None:
     """A group of too few training patients, for the site's own log; None where there is none."""
-    scaled_NP, patients_N = scale_subjects(settings, cases.features_NP), np.array(cases.patients)
+    scaled_NP, patients_N = summed_columns(settings, cases), np.array(cases.patients)
     keep_N = np.ones(len(cases.labels_N), dtype=bool)
     found = _smallest(settings, scaled_NP, cases.labels_N, patients_N, keep_N, min_patients)
     if found is None:
@@ -142,7 +143,7 @@ def _column(settings: Classification, scaled_NP: NDArray[np.float64], group_N: M
     rest_NP = scaled_NP[among_N & ~group_N]
     apart = [
         name
-        for name, column_N, rest_N in zip(settings.inputs, scaled_NP.T, rest_NP.T, strict=True)
+        for name, column_N, rest_N in zip((*settings.inputs, "the outcome"), scaled_NP.T, rest_NP.T, strict=False)
         if not np.isin(column_N[group_N], rest_N).any()
         and min(len(np.unique(rest_N)), len(np.unique(column_N[group_N]))) == 1
     ]
@@ -151,4 +152,5 @@ def _column(settings: Classification, scaled_NP: NDArray[np.float64], group_N: M
 
 def _take(cases: Dataset, keep_N: Mask) -> Dataset:
     patients = tuple(patient for patient, keep in zip(cases.patients, keep_N, strict=True) if keep)
-    return replace(cases, features_NP=cases.features_NP[keep_N], labels_N=cases.labels_N[keep_N], patients=patients)
+    taken = replace(cases, features_NP=cases.features_NP[keep_N], labels_N=cases.labels_N[keep_N], patients=patients)
+    return taken if cases.values_N is None else replace(taken, values_N=cases.values_N[keep_N])

@@ -152,7 +152,7 @@ def _expect_kept(kept: SiteStrategy, last: int) -> None:
 
 
 def _expect_lesions(study: StudyConfig) -> None:
-    if study.task == "classification":
+    if study.classification is not None:
         raise InputError(
             f"study {study.name}: what taking part brings is measured of models of lesions so far; this one predicts "
             "an outcome"

@@ -22,8 +22,9 @@ from msfl_client.data.bids import case_key
 from msfl_client.imaging.brain_signal import read_brain
 from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.prediction.inputs import KnownInputs
+from msfl_common.config.regression import NumericOutcome
 from msfl_common.errors import CaseError
-from msfl_common.feature_models import explain, predict_proba
+from msfl_common.feature_models import explain, predict_proba, predict_values
 from msfl_common.harmonization import Reference
 from msfl_common.models.deep_models import build_classifier, deep_settings
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM
@@ -35,12 +36,12 @@ from msfl_common.system.files import write_json
 
 @dataclass(frozen=True)
 class Reason:
-    """What an input adds to the log odds of the explained class.
+    """What an input adds to the log odds of the explained class, or to a number.
 
     Attributes:
         input: a feature, a clinical value or, of a deep model, a contrast.
         value: what the case has; None for a contrast, and for what was not measured at the visit.
-        effect: in log odds; above 0 it speaks for the class.
+        effect: in log odds, where above 0 it speaks for the class; or in the number's unit.
     """
 
     input: str
@@ -53,14 +54,16 @@ class Answer:
     """What a model says of a visit.
 
     Attributes:
-        probabilities_K: of each class.
+        probabilities_K: of each class; none where a number is predicted.
         reasons: those that weigh most first.
         files: saliency maps that were written.
+        number: the predicted number, within its range; None of classes.
     """
 
     probabilities_K: NDArray[np.float64]
     reasons: tuple[Reason, ...]
     files: tuple[Path, ...] = ()
+    number: float | None = None
 
 
 class Predictor(Protocol):
@@ -116,6 +119,11 @@ class FeaturePredictor:
         """See `Predictor`."""
         known = known_inputs(one, self._settings, self._rows)
         inputs_P = np.array(list(known.values()))
+        if isinstance(self._settings.outcome, NumericOutcome):
+            number_1 = self._settings.outcome.possible(predict_values(self._settings, self._state, inputs_P[None]))
+            effects = explain(self._settings, self._state, inputs_P)
+            reasons = [Reason(name, known[name], effect) for name, effect in effects.items()]
+            return Answer(np.empty(0), _weightiest(reasons), number=float(number_1[0]))
         probabilities_K = predict_proba(self._settings, self._state, inputs_P[None])[0]
         effects = explain(self._settings, self._state, inputs_P, explained_class(probabilities_K))
         reasons = [Reason(name, known[name], effect) for name, effect in effects.items()]

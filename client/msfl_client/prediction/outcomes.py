@@ -1,4 +1,4 @@
-"""Predict the outcome of a classification for the patients of a BIDS folder: probabilities, interval, reasons."""
+"""Predict the outcome of the patients of a BIDS folder: probabilities, or a number; interval, reasons."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ class Prediction:
         saliency: files with the images' part in it, of a deep model.
         status: "ok", with what was passed over, or why there is no prediction.
         warnings: what deserves a look in the images of the visit and of those before.
+        number: the predicted number; None of classes, whose fields are empty then.
+        number_interval: where 95 of 100 such patients' numbers lie; None where no site told of errors.
     """
 
     participant_id: str
@@ -69,6 +71,8 @@ class Prediction:
     saliency: tuple[str, ...]
     status: str
     warnings: tuple[str, ...] = ()
+    number: float | None = None
+    number_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,14 @@ def _of_visit(
 
 
 def _row(one: Observation, answer: Answer, card: ModelCard, threshold: float, output: Path, status: str) -> Prediction:
+    if answer.number is not None:
+        assert card.study.regression is not None
+        possible, error = card.study.regression.outcome.range, card.prediction_error
+        row = _left_out(one.subject, one, "")
+        ends = None if error is None else error.interval(answer.number, *possible)
+        return replace(
+            row, probabilities={}, number=answer.number, number_interval=ends, reasons=answer.reasons, status=status
+        )
     number = explained_class(answer.probabilities_K)
     predicted = int(predict_classes(answer.probabilities_K[None], threshold)[0])
     return Prediction(

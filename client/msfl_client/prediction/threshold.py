@@ -14,6 +14,8 @@ def threshold_of(card: ModelCard, asked: float | None) -> float:
     """
     if asked is None:
         return card.threshold
+    if not card.labels:
+        raise InputError("--threshold: the model predicts a number, and no class; leave it out")
     if not has_threshold(card):
         raise InputError(
             f"--threshold: the model has {len(card.labels)} classes and predicts the most probable one; leave it out"

@@ -74,7 +74,7 @@ def budgeted_metrics(context: SiteContext, task: RoundTask, metrics: ValidationM
     if context.gateway.claim is None or about is None:
         return context
     figures = [one.mean for _, one in sorted(metrics.estimates.items())]
-    counts = [value.ravel() for value in (metrics.score_bins, metrics.confusion) if value is not None]
+    counts = [value.ravel() for value in metrics.arrays.values()]
     answer = {"metrics": np.concatenate([figures, *counts])}
     budget, (about,) = _known_budget(context, about)
     if news := dict.fromkeys(budget.news(about, answer), 1):

@@ -153,7 +153,7 @@ def build_context(
     settings, tests_all = study_at(study, stage), study.tests_all(site.name)
     learner: Learner
     features: FeatureTable | None = None
-    if settings.task == "classification":
+    if settings.classification is not None:
         learner, training, cases, features = open_classification(site, settings, devices, on_progress, model, assumed)
     else:
         split = partial(split_segmentation, site, study, stage=stage)

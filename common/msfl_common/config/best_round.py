@@ -48,7 +48,7 @@ def check_best_by(
             f"validation.best_by: with {strategy.kind}, layers at the sites are those of the last round, and fit no "
             "earlier one; leave it out, or expected another strategy, such as fedavg"
         )
-    if settings is not None and name in TASK_METRICS["classification"] and settings.model.num_rounds_needed is not None:
+    if settings is not None and name in TASK_METRICS[tasks[-1]] and settings.model.num_rounds_needed is not None:
         raise ValueError(
             f"validation.best_by: {settings.model.kind} is complete when its search is over, and no earlier round is a "
             "model; leave it out"

@@ -11,7 +11,7 @@ from msfl_common.config.feature_catalogue import known_features
 from msfl_common.config.folds import Fold as Fold
 from msfl_common.config.spelling import spelled
 from msfl_common.feature_models.model import FeatureModel
-from msfl_common.feature_models.registry import FEATURE_MODELS
+from msfl_common.feature_models.registry import FEATURE_MODELS, REGRESSION_MODELS
 from msfl_common.feature_models.settings import Frozen, Preparation, check_subject_groups
 from msfl_common.strategies.base import Strategy
 
@@ -152,7 +152,7 @@ if TYPE_CHECKING:
     AnyFeatureModel = FeatureModel
 else:
     AnyFeatureModel = Union[tuple(FEATURE_MODELS.values())]  # noqa: UP007
-MODEL_KINDS: tuple[str, ...] = (*FEATURE_MODELS, *DEEP_KINDS)
+MODEL_KINDS: tuple[str, ...] = tuple(dict.fromkeys((*FEATURE_MODELS, *DEEP_KINDS, *REGRESSION_MODELS)))
 """Of all outcome models."""
 
 

@@ -10,7 +10,14 @@ from pydantic import Field, field_validator
 from msfl_common.config.base import Frozen
 from msfl_common.config.classification import Classification, DeepModel
 
-PRIVATE_SUMS = ("lda", "least-squares", "naive-bayes")  # complete with the first sums
+PRIVATE_SUMS = (
+    "lda",
+    "least-squares",
+    "naive-bayes",
+    "linear-regression",
+    "ridge",
+    "elastic-net",
+)  # complete with the first sums
 _BATCH_STATISTICS = ("resnet3d", "pretrained-resnet2d")
 LEAST_NOISE_OF_SUMS = 0.3  # one release is then of epsilon 19 at the usual delta
 

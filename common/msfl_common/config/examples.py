@@ -40,6 +40,7 @@ EXAMPLES: dict[str, Example] = {
         "new-lesions.example.yaml", "study.yaml", "a study that outlines new lesions between two visits"
     ),
     "progression": Example("progression.example.yaml", "study.yaml", "a study that predicts an outcome; every setting"),
+    "regression": Example("regression.example.yaml", "study.yaml", "a study that predicts a number; every setting"),
     "evaluation": Example(
         "evaluation.example.yaml", "study.yaml", "a study that measures a trained model, and trains nothing"
     ),

@@ -71,7 +71,7 @@ def settings_sha256(study: StudyConfig) -> str:
     What a site writes down under it, to be held against later requests, cannot be asked for anew by another spelling.
     """
     said = json.loads(study.model_dump_json(exclude={"rounds", "segmentation"}))
-    kind = ((said["classification"] or {}).get("model") or {}).get("kind")
+    kind = ((said.get("classification") or {}).get("model") or {}).get("kind")
     own = _PAPERS.get(str(kind), _OWN)
     defaults = {"learning_rate": own.learning_rate, "weight_decay": own.weight_decay}
     said["training"] = {k: None if k in defaults and v == defaults[k] else v for k, v in said["training"].items()}

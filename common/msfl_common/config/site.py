@@ -25,6 +25,7 @@ from msfl_common.config.secure_aggregation import POOLED
 from msfl_common.config.spelling import HomePath, no_such, spelled
 from msfl_common.errors import ConfigError
 from msfl_common.feature_models.registry import SOLVABLE
+from msfl_common.metrics.metric import OUTCOME_TASKS
 from msfl_common.system.files import unfollowed, unwritable
 from msfl_common.system.reading import read_yaml
 
@@ -261,6 +262,6 @@ def unused_by_site(site: SiteConfig) -> list[str]:
             f"gpu_memory_fraction: {site.gpu_memory_fraction:g} has no effect: on {devices[0]} there is no GPU"
         )
     default = Policy.model_fields["refuse_models"].default
-    if "classification" not in site.policy.tasks and site.policy.refuse_models != default:
-        lines.append("policy.refuse_models: has no effect: `policy.tasks` names no classification")
+    if OUTCOME_TASKS.isdisjoint(site.policy.tasks) and site.policy.refuse_models != default:
+        lines.append("policy.refuse_models: has no effect: `policy.tasks` names neither classification nor regression")
     return lines

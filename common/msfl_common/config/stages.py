@@ -82,6 +82,7 @@ def study_at(study: StudyConfig, stage: Stage) -> StudyConfig:
         "rounds": study.segmentation,
         "harmonization": Harmonization(),
         "classification": None,
+        "regression": None,
         "segmentation": None,
         "crossfit": None,
         "baselines": Baselines(),

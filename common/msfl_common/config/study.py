@@ -29,6 +29,7 @@ from msfl_common.config.inputs import Inputs as Inputs
 from msfl_common.config.inputs import check_visits, with_visits_of_task
 from msfl_common.config.masked_study import check_masked
 from msfl_common.config.patch_bounds import check_windows
+from msfl_common.config.regression import Regression
 from msfl_common.config.rounds import Rounds as Rounds
 from msfl_common.config.rounds import check_sampled
 from msfl_common.config.secrets import refuse_variables
@@ -119,7 +120,14 @@ class StudyConfig(Frozen):
     )
     harmonization: Harmonization = Harmonization()
     classification: Classification | None = Field(
-        None, description="of a classification: what is predicted, from what, and by which model"
+        None,
+        description="of a classification: what is predicted, from what, and by which model",
+        exclude_if=lambda value: isinstance(value, Regression),
+    )
+    regression: Regression | None = Field(
+        None,
+        description="of a regression: which number is predicted, from what, and by which model",
+        exclude_if=lambda value: value is None,
     )
     segmentation: Rounds | None = Field(
         None,
@@ -162,6 +170,16 @@ class StudyConfig(Frozen):
         return with_visits_of_task(in_one_round(renewed(value)))
 
     @model_validator(mode="after")
+    def _has_its_section(self) -> Self:
+        for task, section in (("classification", self.classification), ("regression", self.regression)):
+            is_of_it = section is not None and not (task == "classification" and self.regression is section)
+            if (self.task == task) != is_of_it:
+                raise ValueError(f"expected a section `{task}` with the task {task}, and with no other")
+        if self.regression is not None:  # all that is said of a classification's section holds for it
+            object.__setattr__(self, "classification", self.regression)
+        return self
+
+    @model_validator(mode="after")
     def _trains_or_measures(self) -> Self:
         if self.evaluate is not None:
             check_evaluation(self, self.rounds.num_rounds)
@@ -176,8 +194,6 @@ class StudyConfig(Frozen):
     @model_validator(mode="after")
     def _task_has_its_section(self) -> Self:
         check_visits(self.task, self.inputs, self.harmonization.method != "none")
-        if (self.task == "classification") != (self.classification is not None):
-            raise ValueError("expected a section `classification` with the task classification, and with no other")
         if self.classification is not None and isinstance(self.classification.model, DeepModel):
             check_deep_model(self.classification, self.strategy, self._harmonized())
             if self.classification.model.kind == "lesion-encoder" and not self.network.shows_encoder:
@@ -283,7 +299,9 @@ class StudyConfig(Frozen):
     @property
     def test_section(self) -> str:
         """The section that says who tests."""
-        return "validation" if self.classification is None else "classification"
+        if self.classification is None:
+            return "validation"
+        return "classification" if self.regression is None else "regression"
 
     @property
     def left_out(self) -> str | None:

@@ -17,6 +17,8 @@ resuming needs. The phases:
 | mlp | federated averaging |
 | gradient-boosting | each site's trees of a round, averaged |
 | random-forest | each site's forest, joined |
+| linear-regression, ridge, elastic-net | of a number, from the first sums: exact |
+| linear-svr | of a number, by Newton steps |
 
 Legend: N cases, P inputs, Q prepared inputs, K classes, V scores of a linear model (1 of two classes where one tells
 all, else K), M inputs of a linear model with the intercept, which is the last.
@@ -24,14 +26,15 @@ all, else K), M inputs of a linear model with the intercept, which is the last.
 
 from msfl_common.feature_models.explain import explain
 from msfl_common.feature_models.model import FeatureModel
-from msfl_common.feature_models.predict import predict_proba
-from msfl_common.feature_models.registry import FEATURE_MODELS, SOLVABLE, model_of
+from msfl_common.feature_models.predict import predict_proba, predict_values
+from msfl_common.feature_models.registry import FEATURE_MODELS, REGRESSION_MODELS, SOLVABLE, model_of
 from msfl_common.feature_models.run import check_state, contribution_like, first_state, is_finished, num_rounds_needed
-from msfl_common.feature_models.settings import Preparation, Settings
+from msfl_common.feature_models.settings import Preparation, Settings, is_numeric
 from msfl_common.feature_models.state import Phase, State, phase_of
 
 __all__ = [
     "FEATURE_MODELS",
+    "REGRESSION_MODELS",
     "SOLVABLE",
     "FeatureModel",
     "Phase",
@@ -43,8 +46,10 @@ __all__ = [
     "explain",
     "first_state",
     "is_finished",
+    "is_numeric",
     "model_of",
     "num_rounds_needed",
     "phase_of",
     "predict_proba",
+    "predict_values",
 ]

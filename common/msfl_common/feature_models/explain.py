@@ -1,4 +1,4 @@
-"""Why a model says what it says of one case: what each input adds to the log odds of a class.
+"""Why a model says what it says of one case: what each input adds to the log odds of a class, or to a number.
 
 Legend: see the package.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from msfl_common.feature_models.predict import predict_proba
 from msfl_common.feature_models.preparation import scale_subjects
 from msfl_common.feature_models.registry import model_of
-from msfl_common.feature_models.settings import Settings
+from msfl_common.feature_models.settings import Settings, is_numeric
 from msfl_common.feature_models.state import Floats, State
 
 
 def explain(settings: Settings, state: State, features_P: Floats, number: int | None = None) -> dict[str, float]:
-    """What each input of a case adds to the log odds of a class, against the mean of the training cases.
+    """What each input of a case adds to the log odds of a class, or to a number, against the mean of training cases.
 
     - logistic, linear-svm, LDA and least squares are linear: exact, back through components, selection and scaling.
       The contributions sum to the case's log odds less those at the mean. Of three classes or more, the log odds of
@@ -28,13 +28,14 @@ def explain(settings: Settings, state: State, features_P: Floats, number: int | 
         settings: inputs and model.
         state: the trained model.
         features_P: the case's inputs.
-        number: which class; None for the most probable.
+        number: which class; None for the most probable, and of a number.
 
     Raises:
         UnknownModelError: the study has no model of features.
         InputError: see `predict_proba`.
     """
-    probabilities_K = predict_proba(settings, state, features_P[None])[0]
-    explained = int(probabilities_K.argmax()) if number is None else number
+    explained = 0 if number is None else number
+    if number is None and not is_numeric(settings):
+        explained = int(predict_proba(settings, state, features_P[None])[0].argmax())
     values_P = model_of(settings).parts(state, scale_subjects(settings, features_P[None])[0], explained)
     return dict(zip(settings.inputs, map(float, values_P), strict=True))

@@ -15,13 +15,28 @@ from numpy.typing import NDArray
 
 from msfl_common.errors import NoCaseOfClassError
 from msfl_common.feature_models.scores import targets
-from msfl_common.feature_models.settings import Settings
+from msfl_common.feature_models.settings import Settings, is_numeric
 from msfl_common.feature_models.state import Floats, State
 
 _CONSTANT = 1e-18  # an input whose variance is at most so much of its squared mean is constant
 _RIDGE = 1.0  # of the linear model that elimination ranks inputs by, as RidgeClassifier's alpha
 _ROUNDING = 1e-14  # share of an input's variance
 _RANK = 1e-10  # share of the largest eigenvalue, below which a direction counts as constant
+
+
+@dataclass(frozen=True)
+class OutcomeSums:
+    """A number that is predicted, over the cases of all sites.
+
+    Attributes:
+        mean: of all cases.
+        variance: of all cases, divided by their number.
+        covariance_P: with each input, divided by the number of cases; NaN without a scatter.
+    """
+
+    mean: float
+    variance: float
+    covariance_P: Floats
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,7 @@ class Sums:
         between_KP: what each class's mean is off that.
         squares_KP: squared deviations from the classes' means, summed.
         scatter_CPP: the same as matrices, one of all classes together or one of each; None where not asked for.
+        outcome: of a number that is predicted; its cases are one class.
     """
 
     counts_K: Floats
@@ -41,6 +57,7 @@ class Sums:
     between_KP: Floats
     squares_KP: Floats
     scatter_CPP: Floats | None
+    outcome: OutcomeSums | None = None
 
     @cached_property
     def num_cases(self) -> float:
@@ -85,7 +102,18 @@ def add_up(settings: Settings, told: State) -> Sums:
     expect_every_class(settings, counts_K)
     means_KP = told["sums"] / counts_K[:, None]
     mean_P = counts_K @ means_KP / counts_K.sum()
-    return _without_noise(Sums(counts_K, mean_P, means_KP - mean_P, told["squares"], told.get("scatter")))
+    sums = _without_noise(Sums(counts_K, mean_P, means_KP - mean_P, told["squares"], told.get("scatter")))
+    return _outcome_apart(sums) if is_numeric(settings) else sums
+
+
+def _outcome_apart(sums: Sums) -> Sums:
+    """The sums of the inputs, and of the number that is their last column."""
+    variance, mean_P = sums.variance, sums.mean_P
+    unknown_P = np.full(len(mean_P) - 1, np.nan)
+    covariance_P = unknown_P if sums.scatter_CPP is None else sums.covariance[:-1, -1]
+    outcome = OutcomeSums(float(mean_P[-1]), float(variance[-1]), covariance_P)
+    scatter_CPP = None if sums.scatter_CPP is None else sums.scatter_CPP[:, :-1, :-1]
+    return Sums(sums.counts_K, mean_P[:-1], sums.between_KP[:, :-1], sums.squares_KP[:, :-1], scatter_CPP, outcome)
 
 
 def expect_every_class(settings: Settings, counts_K: Floats) -> None:
@@ -94,6 +122,13 @@ def expect_every_class(settings: Settings, counts_K: Floats) -> None:
     Raises:
         NoCaseOfClassError: names the class.
     """
+    if is_numeric(settings):
+        if counts_K.sum() < 1:
+            raise NoCaseOfClassError(
+                "no training case at any site that has min_patients patients or more; more sites or patients are "
+                "needed, or a lower min_patients"
+            )
+        return
     for name, count in zip(settings.outcome.classes, counts_K, strict=True):
         if count < 1:
             raise NoCaseOfClassError(
@@ -137,7 +172,13 @@ def fit_preparation(settings: Settings, sums: Sums) -> State:
 
 
 def k_best(sums: Sums, num: int) -> NDArray[np.intp]:
-    """Inputs with the largest F of an analysis of variance, in their own order; a constant one comes last."""
+    """Inputs with the largest F of an analysis of variance, in their own order; a constant one comes last.
+
+    Where a number is predicted, F is that of a regression on one input, which grows with their correlation.
+    """
+    if sums.outcome is not None:
+        share_P = sums.outcome.covariance_P**2 / np.where(sums.varies, sums.variance, 1.0)
+        return np.sort(np.argsort(-np.where(sums.varies, share_P, -1.0), kind="stable")[:num])
     num_classes = len(sums.counts_K)
     between_P = sums.counts_K @ sums.between_KP**2 / (num_classes - 1)
     within_P = sums.squares_KP.sum(axis=0) / max(sums.num_cases - num_classes, 1)
@@ -148,17 +189,24 @@ def k_best(sums: Sums, num: int) -> NDArray[np.intp]:
 def eliminate(sums: Sums, deviation_P: Floats, num: int) -> NDArray[np.intp]:
     """Recursive elimination (Guyon et al. 2002): fit, drop the input with the smallest coefficients, and again.
 
-    The linear model is a ridge regression of each class's indicator (1 or -1) on standardised inputs, solved from the
-    same sums at each step, so that no further rounds are needed.
+    The linear model is a ridge regression of each class's indicator (1 or -1), or of the number that is predicted, on
+    standardised inputs, solved from the same sums at each step, so that no further rounds are needed.
     """
     covariance_PP = sums.covariance / np.outer(deviation_P, deviation_P) * sums.num_cases
-    cross_PV = 2 * indicator_sums(sums, 1 if len(sums.counts_K) == 2 else len(sums.counts_K)) / deviation_P[:, None]
+    cross_PV = _wanted_sums(sums) / deviation_P[:, None]
     kept = np.arange(len(deviation_P))
     while len(kept) > num:
         ridged = covariance_PP[np.ix_(kept, kept)] + _RIDGE * np.eye(len(kept))
         weight = (np.linalg.solve(ridged, cross_PV[kept]) ** 2).sum(axis=1)
         kept = np.delete(kept, int(weight.argmin()))
     return kept
+
+
+def _wanted_sums(sums: Sums) -> Floats:
+    """Sum over cases of input times what is predicted, both centred, P x V."""
+    if sums.outcome is not None:
+        return sums.outcome.covariance_P[:, None] * sums.num_cases
+    return 2 * indicator_sums(sums, 1 if len(sums.counts_K) == 2 else len(sums.counts_K))
 
 
 def components(covariance_PP: Floats, num: int) -> Floats:

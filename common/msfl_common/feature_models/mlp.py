@@ -14,7 +14,7 @@ from pydantic import Field
 
 from msfl_common.feature_models.model import Answer, FeatureModel
 from msfl_common.feature_models.scores import joint_probabilities
-from msfl_common.feature_models.settings import Settings
+from msfl_common.feature_models.settings import Settings, num_groups
 from msfl_common.feature_models.state import Floats, State
 from msfl_common.system.seeds import derive_seed
 
@@ -47,7 +47,7 @@ class MlpModel(FeatureModel):
     def first_arrays(self, settings: Settings, num_prepared: int, seed: int) -> State:
         """Layers drawn after He et al. 2015; biases are 0."""
         rng = np.random.default_rng(derive_seed(seed, "mlp"))
-        sizes = (num_prepared, *self.hidden, len(settings.outcome.classes))
+        sizes = (num_prepared, *self.hidden, num_groups(settings))
         layers: State = {}
         for number, (num_in, num_out) in enumerate(pairwise(sizes)):
             layers[f"layer{number}_weight"] = rng.normal(0, np.sqrt(2 / num_in), (num_out, num_in))
@@ -76,9 +76,13 @@ class MlpModel(FeatureModel):
 
     def probabilities(self, state: State, prepared_NQ: Floats) -> Floats:
         """See `FeatureModel`."""
+        return joint_probabilities(self.scores(state, prepared_NQ))
+
+    def scores(self, state: State, prepared_NQ: Floats) -> Floats:
+        """What the last layer gives, N x K."""
         hidden = prepared_NQ
         for number in range(len(self.hidden) + 1):
             hidden = hidden @ state[f"layer{number}_weight"].T + state[f"layer{number}_bias"]
             if number < len(self.hidden):
                 hidden = np.maximum(hidden, 0.0)
-        return joint_probabilities(hidden)
+        return hidden

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError
 from msfl_common.feature_models.settings import Settings, subject_groups
 from msfl_common.feature_models.state import Floats, State
@@ -22,6 +23,16 @@ def prepare(settings: Settings, state: State, features_NP: Floats) -> Floats:
     """
     prepared_NQ: Floats = (scale_subjects(settings, features_NP) - state["mean"]) @ state["projection"]
     return prepared_NQ
+
+
+def summed_columns(settings: Settings, cases: Dataset) -> Floats:
+    """What the first sums are of: inputs scaled over each case and, last, a number that is predicted.
+
+    Raises:
+        InputError: see `scale_subjects`.
+    """
+    scaled_NP = scale_subjects(settings, cases.features_NP)
+    return scaled_NP if cases.values_N is None else np.column_stack([scaled_NP, cases.values_N])
 
 
 def scale_subjects(settings: Settings, features_NP: Floats) -> Floats:

@@ -25,6 +25,15 @@ _CLASSES = {
     "gradient-boosting": "gradient_boosting.BoostedTrees",
     "random-forest": "random_forest.Forest",
 }
+_OF_NUMBERS = {
+    "linear-regression": "linear_regression.LinearRegression",
+    "ridge": "ridge.Ridge",
+    "elastic-net": "elastic_net.ElasticNet",
+    "linear-svr": "linear_svr.LinearSvr",
+    "mlp": "mlp_regression.MlpRegression",
+    "gradient-boosting": "boosted_regression.BoostedRegression",
+    "random-forest": "forest_regression.ForestRegression",
+}
 
 
 def _class_of(place: str) -> type[FeatureModel]:
@@ -34,7 +43,11 @@ def _class_of(place: str) -> type[FeatureModel]:
 
 
 FEATURE_MODELS: dict[str, type[FeatureModel]] = {kind: _class_of(place) for kind, place in _CLASSES.items()}
-SOLVABLE = tuple(sorted(kind for kind, model in FEATURE_MODELS.items() if model.can_be_solved))
+"""Of classes."""
+REGRESSION_MODELS: dict[str, type[FeatureModel]] = {kind: _class_of(place) for kind, place in _OF_NUMBERS.items()}
+"""Of a number."""
+_ALL = (*FEATURE_MODELS.items(), *REGRESSION_MODELS.items())
+SOLVABLE = tuple(sorted({kind for kind, model in _ALL if model.can_be_solved}))
 
 
 def model_of(settings: Settings) -> FeatureModel:
@@ -45,6 +58,7 @@ def model_of(settings: Settings) -> FeatureModel:
     """
     model = settings.model
     kind = getattr(model, "kind", None)
-    if not isinstance(model, FeatureModel) or FEATURE_MODELS.get(model.kind) is not type(model):
-        raise UnknownModelError(f"{kind}: no model of features; expected one of {', '.join(FEATURE_MODELS)}")
+    if not isinstance(model, FeatureModel) or (model.kind, type(model)) not in _ALL:
+        kinds = ", ".join(dict(_ALL))
+        raise UnknownModelError(f"{kind}: no model of features; expected one of {kinds}")
     return model

@@ -9,7 +9,7 @@ import numpy as np
 
 from msfl_common.errors import UpdateError
 from msfl_common.feature_models.registry import model_of
-from msfl_common.feature_models.settings import Settings, num_prepared_inputs
+from msfl_common.feature_models.settings import Settings, num_columns, num_groups, num_prepared_inputs
 from msfl_common.feature_models.state import Phase, State, phase_of, scalar
 
 
@@ -24,10 +24,10 @@ def first_state(settings: Settings, seed: int) -> State:
         UnknownModelError: the study has no model of features.
     """
     model, num_prepared = model_of(settings), num_prepared_inputs(settings)
-    num_classes, num_inputs = len(settings.outcome.classes), len(settings.inputs)
+    num_classes, num_inputs = num_groups(settings), len(settings.inputs)
     state = {
         "phase": scalar(Phase.PREPARE),
-        "counts": np.zeros(num_classes),  # training cases of each class
+        "counts": np.zeros(num_classes),  # training cases of each class; one figure of a number
         "mean": np.zeros(num_inputs),  # of each input, after subject scaling
         "projection": np.zeros((num_inputs, num_prepared)),  # scaling, selection and components in one
         "spread": np.ones(num_prepared),  # standard deviation of each prepared input; 1 for a constant
@@ -46,11 +46,11 @@ def contribution_like(settings: Settings, state: State) -> State:
         raise AssertionError("a finished model asks for nothing")
     if phase is not Phase.PREPARE:
         return model.answer_like(state)
-    num_classes, num_inputs = len(settings.outcome.classes), len(settings.inputs)
+    num_classes, columns = num_groups(settings), num_columns(settings)
     like = {"counts": np.zeros(num_classes)}
-    like |= {name: np.zeros((num_classes, num_inputs)) for name in ("sums", "squares")}
+    like |= {name: np.zeros((num_classes, columns)) for name in ("sums", "squares")}
     if matrices := model.num_scatters(settings):
-        like["scatter"] = np.zeros((matrices, num_inputs, num_inputs))
+        like["scatter"] = np.zeros((matrices, columns, columns))
     return like
 
 

@@ -34,6 +34,7 @@ class Searched(LinearScores):
     moving: ClassVar[tuple[str, ...]] = ("coefficients", "link")
     num_rounds_needed: ClassVar[int | None] = 1 + MAX_STEPS  # Newton's method needs 6 to 12 steps
     is_hinge: ClassVar[bool] = False  # the squared hinge's sums; else those of the (multinomial) logistic loss
+    most_wanted: ClassVar[float] = 1.0  # the largest mean square of what scores are to be, of a hinge
 
     @property
     @abstractmethod
@@ -96,7 +97,7 @@ class Searched(LinearScores):
             raise UpdateError("curvature: expected no more than the inputs allow")
         reach = (np.abs(state["coefficients"]) @ np.sqrt(squares_M)).sum()
         if is_hinge:
-            most = len(gradient_VM) * 2 * (num_cases + reach**2)
+            most = len(gradient_VM) * 2 * (num_cases * self.most_wanted + reach**2)
         else:
             most = num_cases * np.log(len(state["counts"])) + 2 * np.sqrt(num_cases) * reach
             if (np.abs(gradient_VM) > np.sqrt(num_cases * squares_M)).any():

@@ -1,4 +1,4 @@
-"""What a model of features is told of a study: its inputs, its classes, and the steps between features and model."""
+"""What a model of features is told of a study: inputs, classes or a number, and the steps between the two."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Predicted(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes; of two, the last counts."""
+        """Names of the classes, of two the last counts; none of a number."""
 
 
 class Settings(Protocol):
@@ -93,6 +93,21 @@ def check_subject_groups(features: Sequence[str], preparation: Preparation) -> N
             f"preparation.subject_scaling: {', '.join(alone)}: is alone in its group, and would be 0 in every case; "
             "name more features of its group, set another preparation.group_by, or leave the scaling out"
         )
+
+
+def is_numeric(settings: Settings) -> bool:
+    """Whether a number is predicted, not a class."""
+    return not settings.outcome.classes
+
+
+def num_groups(settings: Settings) -> int:
+    """K: groups of cases that the first sums keep apart; those of a number are of all cases at once."""
+    return max(1, len(settings.outcome.classes))
+
+
+def num_columns(settings: Settings) -> int:
+    """Columns of the first sums: the inputs and, last, a number that is predicted."""
+    return len(settings.inputs) + is_numeric(settings)
 
 
 def num_prepared_inputs(settings: Settings) -> int:

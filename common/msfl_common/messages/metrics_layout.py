@@ -1,6 +1,7 @@
 """What of a site's metrics is added up over sites: no more than the plain study's figures of all sites rest on.
 
-Of an estimate, `pooling_sums`; of score bins, the groups on the grid of `score_cells`; of the confusion matrix, itself.
+Of an estimate, `pooling_sums`; of score bins, the groups on the grid of `score_cells`; of the confusion matrix and of
+the moments of a regression, themselves.
 
 Legend: C scored classes, L cells of scores, K classes.
 """
@@ -15,9 +16,11 @@ import numpy as np
 
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import UpdateError
+from msfl_common.feature_models.settings import num_groups
 from msfl_common.messages.validation_metrics import Floats, ValidationMetrics, check_metrics
 from msfl_common.metrics.intervals import NUM_POOLED, Estimate, from_pooling_sums, pooling_sums
 from msfl_common.metrics.registry import ALL_METRICS, TASK_METRICS
+from msfl_common.metrics.regression import NUM_MOMENTS
 from msfl_common.metrics.score_bins import CASES
 from msfl_common.metrics.score_cells import NUM_CELLS, add_to_cells, bounds_of_cells, groups_of_cells
 from msfl_common.metrics.scored import scored_classes
@@ -35,7 +38,7 @@ _ROUNDING = 1e-9
 
 def metrics_layout(study: StudyConfig) -> Layout[ValidationMetrics]:
     """Metrics of a split of the patients, the same for each; `study` is the stage's."""
-    num_classes = len(study.classification.outcome.classes) if study.classification else 0
+    num_classes = num_groups(study.classification) if study.classification else 0
     return _MetricsLayout(tuple(TASK_METRICS[study.task]), num_classes, study.min_patients)
 
 
@@ -50,7 +53,10 @@ class _MetricsLayout(Layout[ValidationMetrics]):
     @property
     def length(self) -> int:  # type: ignore[override]
         """See `Layout`."""
-        return _NUM_FIRST + len(self.names) * _NUM_NUMBERS + math.prod(self._cells_shape) + self.num_classes**2
+        num_first = _NUM_FIRST + len(self.names) * _NUM_NUMBERS
+        if self._is_numeric:
+            return num_first + NUM_MOMENTS
+        return num_first + math.prod(self._cells_shape) + self.num_classes**2
 
     def encode(self, value: ValidationMetrics, num_sites: int) -> Words:
         """See `Layout`."""
@@ -59,7 +65,10 @@ class _MetricsLayout(Layout[ValidationMetrics]):
             estimate = value.estimates.get(name)
             numbers += [0.0] * _NUM_NUMBERS if estimate is None else _numbers_of(name, estimate, num_sites)
         arrays: list[Floats] = []
-        if self.num_classes:
+        if self._is_numeric:
+            assert value.moments is not None
+            arrays = [value.moments]
+        elif self.num_classes:
             assert value.score_bins is not None
             assert value.confusion is not None
             cells = [add_to_cells(groups_G3) for groups_G3 in value.score_bins]
@@ -77,9 +86,10 @@ class _MetricsLayout(Layout[ValidationMetrics]):
             estimate = _estimate_of(name, numbers)
             if estimate.num_cases:
                 estimates[name] = estimate
-        metrics = ValidationMetrics(estimates, num_cases, seconds)
+        moments = values[end:] if self._is_numeric else None
+        metrics = ValidationMetrics(estimates, num_cases, seconds, moments=moments)
         check_metrics(metrics, self.min_patients)
-        if not self.num_classes:
+        if not self.num_classes or self._is_numeric:
             return metrics
         size = math.prod(self._cells_shape)
         bins_CL3 = self._bins(values[end : end + size].reshape(self._cells_shape), num_cases)
@@ -87,6 +97,10 @@ class _MetricsLayout(Layout[ValidationMetrics]):
         if (confusion_KK % 1 != 0).any() or (confusion_KK < 0).any() or confusion_KK.sum() > num_cases:
             raise UpdateError(f"confusion: expected whole numbers that add up to at most {num_cases}")
         return replace(metrics, score_bins=bins_CL3, confusion=confusion_KK)
+
+    @property
+    def _is_numeric(self) -> bool:
+        return self.num_classes == 1
 
     @property
     def _cells_shape(self) -> tuple[int, int, int]:

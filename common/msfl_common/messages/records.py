@@ -202,7 +202,8 @@ def unpack_metrics(
     Args:
         content: the message.
         names: the metrics that the study knows.
-        num_classes: of a classification, which sends score bins and a confusion matrix; 0 of a segmentation.
+        num_classes: of a classification, which sends score bins and a confusion matrix; 1 of a regression, which sends
+            moments; 0 of a segmentation.
         min_patients: fewest cases of a score bin, as it is of so many patients or more.
 
     Raises:
@@ -215,9 +216,8 @@ def unpack_metrics(
     seconds = number_within(SECONDS, numbers.pop(SECONDS), 0.0, MOST_SECONDS)
     arrays = unpack_floats(content, array_shapes(num_classes)) if num_classes else {}
     estimates = {name: estimate_of(numbers, name) for name in sorted({name.rsplit(".", 1)[0] for name in numbers})}
-    metrics = ValidationMetrics(
-        estimates, num_cases, seconds, score_bins=arrays.get("cells"), confusion=arrays.get("confusion")
-    )
+    bins, confusion, moments = (arrays.get(name) for name in ("cells", "confusion", "moments"))
+    metrics = ValidationMetrics(estimates, num_cases, seconds, bins, confusion, moments=moments)
     check_metrics(metrics, min_patients)
     return metrics
 

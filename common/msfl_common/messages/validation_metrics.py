@@ -17,6 +17,7 @@ from pydantic import AliasChoices, Field, PlainSerializer, PlainValidator
 from msfl_common.errors import UpdateError
 from msfl_common.metrics.intervals import Estimate
 from msfl_common.metrics.registry import possible_range
+from msfl_common.metrics.regression import NUM_MOMENTS, contradiction
 from msfl_common.metrics.score_bins import check_confusion, check_outcomes, check_score_bins, score_bins_shape
 from msfl_common.system.checked_numbers import number_within, whole_number
 
@@ -48,6 +49,7 @@ class ValidationMetrics:
         seconds: how long that took.
         score_bins: of a classification, C x G x 3, 0 where withheld; `cells` in the message and the ledger.
         confusion: of a classification, K x K, rows true, columns predicted; 0 where withheld.
+        moments: of a regression, its sums over cases; see `metrics.regression`.
         min_patients: the smallest number of patients behind any of it; known at the site, which tells nobody.
     """
 
@@ -59,13 +61,14 @@ class ValidationMetrics:
         default=None, compare=False
     )
     confusion: _Array = field(default=None, compare=False)
+    moments: _Array = field(default=None, compare=False)
     min_patients: int = field(default=0, compare=False)
 
     @property
     def arrays(self) -> dict[str, Floats]:
         """What travels as arrays; nothing in a segmentation."""
-        both = {"cells": self.score_bins, "confusion": self.confusion}
-        return {name: value for name, value in both.items() if value is not None}
+        known = {"cells": self.score_bins, "confusion": self.confusion, "moments": self.moments}
+        return {name: value for name, value in known.items() if value is not None}
 
 
 def number_names(names: Iterable[str]) -> set[str]:
@@ -99,9 +102,11 @@ def estimate_of(numbers: Mapping[str, float], name: str) -> Estimate:
 
 
 def array_shapes(num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the arrays of a classification into so many classes; none with 0."""
+    """Names and shapes of the arrays of a classification into so many classes; of a number with 1, and none with 0."""
     if not num_classes:
         return {}
+    if num_classes == 1:
+        return {"moments": (NUM_MOMENTS,)}
     return {"cells": score_bins_shape(num_classes), "confusion": (num_classes, num_classes)}
 
 
@@ -117,6 +122,8 @@ def check_metrics(metrics: ValidationMetrics, min_patients: int) -> None:
         check_score_bins(metrics.score_bins, metrics.num_cases, min_patients)
     if metrics.confusion is not None:
         check_confusion(metrics.confusion, metrics.num_cases)
+    if metrics.moments is not None and (why := contradiction(metrics.moments, metrics.num_cases)):
+        raise UpdateError(f"moments: {why}")
     if metrics.score_bins is not None and metrics.confusion is not None:
         check_outcomes(metrics.score_bins, metrics.confusion)
 

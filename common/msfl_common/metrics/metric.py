@@ -9,7 +9,9 @@ from typing import Literal
 # How a figure spreads from sample to sample, and so which interval it has: a mean over cases (Student's t), a share or
 # what behaves as one (Wilson's), a coefficient (normal), or what has none.
 Spread = Literal["mean", "share", "normal", "none"]
-Task = Literal["lesion-segmentation", "new-lesions", "classification"]
+Task = Literal["lesion-segmentation", "new-lesions", "classification", "regression"]
+OUTCOME_TASKS: frozenset[Task] = frozenset({"classification", "regression"})
+"""Those that predict an outcome."""
 
 
 @dataclass(frozen=True)

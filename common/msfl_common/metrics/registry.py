@@ -1,9 +1,10 @@
 """Every metric that may be reported, and which a reader of a task looks for first.
 
 A metric is one entry of its task's table, with the function that measures it: `segmentation.METRICS`,
-`new_lesions.NEW_LESION_METRICS` or `classification.CLASSIFICATION_METRICS`. From there come validation at the sites,
-the bounds of what they may send, summary, report, MLflow and cross-validation, and, of those of a confusion matrix that
-say so, the figures of small cohorts' pipelines. To add one: docs/how-to/add-a-metric.md.
+`new_lesions.NEW_LESION_METRICS`, `classification.CLASSIFICATION_METRICS` or `regression.REGRESSION_METRICS`. From there
+come validation at the sites, the bounds of what they may send, summary, report, MLflow and cross-validation, and, of
+those of a confusion matrix that say so, the figures of small cohorts' pipelines.
+To add one: docs/how-to/add-a-metric.md.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import cast
 from msfl_common.metrics.classification import CLASSIFICATION_METRICS
 from msfl_common.metrics.metric import Metric, Task
 from msfl_common.metrics.new_lesions import NEW_LESION_METRICS, NEW_LESION_NATIVE_METRICS
+from msfl_common.metrics.regression import REGRESSION_METRICS
 from msfl_common.metrics.segmentation import METRICS, NATIVE_METRICS, SegmentationMetric
 from msfl_common.metrics.strata import strata_of
 
@@ -29,6 +31,7 @@ CASE_METRICS: dict[Task, dict[str, SegmentationMetric]] = {
     "lesion-segmentation": METRICS,
     "new-lesions": NEW_LESION_METRICS,
     "classification": METRICS,
+    "regression": METRICS,
 }
 
 TASK_METRICS: dict[Task, Mapping[str, Metric]] = {
@@ -43,6 +46,7 @@ TASK_METRICS: dict[Task, Mapping[str, Metric]] = {
     "classification": ChainMap[str, Metric](
         strata_of("classification", CLASSIFICATION_METRICS), cast(dict[str, Metric], CLASSIFICATION_METRICS)
     ),
+    "regression": cast(dict[str, Metric], REGRESSION_METRICS),
 }
 
 # Of all tasks, in their order: a chain's last mapping comes first.

@@ -16,7 +16,7 @@ from msfl_common.models.unused_settings import acting_settings, inapplicable
 from msfl_common.models.weights import Weights
 
 # What has to be as in the study that trained the model; who trained it is known by its splits.
-_SAME = ("task", "seed", "inputs", "network", "harmonization", "classification", "evaluate")
+_SAME = ("task", "seed", "inputs", "network", "harmonization", "classification", "regression", "evaluate")
 _SAME_VALIDATION = ("fraction", "test_fraction", "fold", "window_overlap", "mirroring")
 
 
@@ -38,7 +38,14 @@ def evaluation_of(folder: Path, name: str) -> StudyConfig:
         )
     trained, outcome = card.study, card.study.classification
     plain = trained.model_dump(mode="json")
-    sections = ["task", "seed", "inputs", "network", "min_patients", *(["classification"] if outcome else [])]
+    sections = [
+        "task",
+        "seed",
+        "inputs",
+        "network",
+        "min_patients",
+        *(["regression" if trained.regression else "classification"] if outcome else []),
+    ]
     if card.harmonization is not None and outcome is not None and outcome.features:
         sections.append("harmonization")
     if "training.patch_voxels" not in inapplicable(trained):

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_valid
 from msfl_common.config.base import Name, Sha256
 from msfl_common.config.classification import DeepModel
 from msfl_common.config.study import StudyConfig
+from msfl_common.metrics.prediction_error import PredictionError
 from msfl_common.metrics.reliability import Reliability
 from msfl_common.models.unused_settings import acting_settings
 from msfl_common.privacy_accounting import PrivacyPromise
@@ -90,6 +91,11 @@ class ModelCard(_Card):
         None, pattern=r"^[0-9a-f]{16}$", description="version of the reference in harmonization.json"
     )
     reliability: Reliability | None = Field(None, description="what came of the study's patients, by their scores")
+    prediction_error: PredictionError | None = Field(
+        None,
+        description="of a regression: how far off predictions were for patients that the model was not trained on",
+        exclude_if=lambda value: value is None,
+    )
     segmentation: Sha256 | None = Field(
         None, description="SHA-256 of segmentation/model.safetensors, whose lesions the features are of"
     )
@@ -126,6 +132,8 @@ class ModelCard(_Card):
             raise ValueError(f"labels: expected those of the study, {labels_of(self.study)}")
         if self.normalisation != normalisation_of(self.study):
             raise ValueError(f"normalisation: expected that of the study's model, {normalisation_of(self.study)}")
+        if self.prediction_error is not None and self.study.regression is None:
+            raise ValueError("prediction_error: expected none of a model that predicts no number")
         num_scored = 1 if len(self.labels) == 2 else len(self.labels)
         if self.reliability is not None and len(self.reliability.groups) != num_scored:
             raise ValueError(f"reliability: expected groups of {num_scored} classes")
@@ -137,6 +145,8 @@ def labels_of(study: StudyConfig) -> dict[int, str]:
     settings = study.classification
     if settings is None:
         return NEW_LESION_LABELS if study.task == "new-lesions" else LESION_LABELS
+    if study.regression is not None:
+        return {}
     return dict(enumerate(settings.outcome.classes))
 
 

@@ -21,6 +21,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import ConfigError, ModelFolderError, UpdateError
 from msfl_common.feature_models import check_state
 from msfl_common.harmonization import Reference
+from msfl_common.metrics.prediction_error import PredictionError
 from msfl_common.metrics.reliability import Reliability
 from msfl_common.models.model_card import (
     LESION_THRESHOLD,
@@ -69,6 +70,7 @@ def save_model(
     reference: Reference | None = None,
     threshold: float | None = None,
     reliability: Reliability | None = None,
+    error: PredictionError | None = None,
     segmentation: Path | None = None,
     signer: ModelSigner | None = None,
     privacy: PrivacyPromise | None = None,
@@ -86,6 +88,7 @@ def save_model(
         reference: what features were harmonized to, in a study that did.
         threshold: of a classification, chosen on validation.
         reliability: of a classification, what came of its patients.
+        error: of a regression, how far off predictions were for patients that the model was not trained on.
         segmentation: folder of the model whose lesions the features are of; a copy goes into this one.
         signer: of a study with an authority, its server.
         privacy: of a study with differential privacy, what that promises.
@@ -102,6 +105,7 @@ def save_model(
         weights_sha256=hashlib.sha256(content).hexdigest(),
         harmonization=reference.version if reference else None,
         reliability=reliability,
+        prediction_error=error,
         segmentation=read_card(segmentation).weights_sha256 if segmentation else None,
         versions={"msfl": __version__, **{name: version(name) for name in ("torch", "monai", "flwr")}},
         provenance=provenance,

@@ -51,6 +51,8 @@ def inapplicable(study: StudyConfig) -> dict[str, str]:
         for rule in RULES:
             if any(fnmatchcase(key, pattern) for pattern in rule.keys) and (why := rule.why(study)):
                 found.setdefault(key, why)
+    if study.regression is not None:  # whose section is read as a classification's
+        return {key.replace("classification.", "regression.", 1): why for key, why in found.items()}
     return found
 
 

@@ -19,6 +19,7 @@ JUDGED: dict[Task, tuple[str, float]] = {
     "lesion-segmentation": ("dsc", 0.0),
     "new-lesions": ("new_lesion_f1", 0.0),
     "classification": ("auroc", 0.5),
+    "regression": ("r2", 0.0),
 }
 
 _SURER = 2.0  # times as sure of its figure as the usual site, at most

@@ -49,14 +49,14 @@ def classification_section(summary: Summary, study: StudyConfig) -> dict[str, An
         "together": _together(found),
         "sites": [{"name": name, "num_cases": site.num_cases} for name, site in found.sites.items() if name in told],
         "num_cases": sum(site.num_cases for site in found.sites.values()),
-        "rows": [_row(name, metric, told) for name, metric in summary.metrics.items()],
-        "metrics_csv": _metrics_csv(summary, told),
+        "rows": [metric_row(name, metric, told) for name, metric in summary.metrics.items()],
+        "metrics_csv": metrics_csv(summary, told),
         "matrices": _matrices(found),
         "silent": [name for name in asked if name not in found.sites],
         "withheld": [name for name in told if found.sites[name].confusion is None],
         "pooled_sites": summary.num_sites if summary.is_pooled else 0,
         "counts": class_counts_table(found),
-        "patients": patients_table(found, study),
+        "patients": patients_table(found.characteristics, found.inputs, study),
         "coefficients": coefficients_table(found, study),
     }
 
@@ -160,8 +160,13 @@ def _calibration_note(found: ClassificationSummary) -> str:
 def _legend(found: ClassificationSummary) -> list[tuple[str, str]]:
     is_binary = len(found.curve_names) == 1
     names = [name for name in found.sites if name != POOLED] if is_binary else list(found.curve_names)
+    return legend_of(names, "Each site" if is_binary else "Each class")
+
+
+def legend_of(names: Sequence[str], each: str) -> list[tuple[str, str]]:
+    """Name and colour of each line; of too many to tell apart, one for all, called `each`."""
     if len(names) > len(SITE_COLOURS):
-        return [("Each site" if is_binary else "Each class", MANY_SITES_COLOUR)]
+        return [(each, MANY_SITES_COLOUR)]
     return list(zip(names, site_colours(len(names)), strict=True))
 
 
@@ -170,7 +175,7 @@ def _together(found: ClassificationSummary) -> str:
     return ", ".join(f"{ALL_METRICS[name].title} {format_value(name, value)}" for name, value in found.together.items())
 
 
-def _metrics_csv(summary: Summary, sites: Sequence[str]) -> list[dict[str, object]]:
+def metrics_csv(summary: Summary, sites: Sequence[str]) -> list[dict[str, object]]:
     """Every metric of all sites, and of each."""
     rows: list[dict[str, object]] = []
     for name, metric in summary.metrics.items():
@@ -190,7 +195,8 @@ def _metrics_csv(summary: Summary, sites: Sequence[str]) -> list[dict[str, objec
     return rows
 
 
-def _row(name: str, metric: MetricSummary, sites: Sequence[str]) -> dict[str, Any]:
+def metric_row(name: str, metric: MetricSummary, sites: Sequence[str]) -> dict[str, Any]:
+    """A metric of all sites, then of each."""
     at_sites = [_cell(name, metric.per_site.get(site)) for site in sites]
     return {"title": axis_label(name), "cells": [_cell(name, metric), *at_sites]}
 

@@ -13,6 +13,7 @@ from rich.filesize import decimal
 
 from msfl_common.config.differential_privacy import privacy_method
 from msfl_common.config.study import StudyConfig
+from msfl_common.metrics.metric import OUTCOME_TASKS
 from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.metrics.strata import STRATIFIED, VARIABLES, stratum
 from msfl_common.system.words import counted
@@ -34,6 +35,8 @@ _PLAIN = {
     "new_lesion_f1": "F1 of the new lesions that it finds, in patients with some, on the study's grid (1: it finds "
     "each, and no other)",
     "auroc": "AUROC (1: every patient with the outcome is told from every one without it, 0.5: no better than chance)",
+    "rmse": "RMSE (how far predictions are off, root mean square, in the outcome's unit; 0 is best)",
+    "mae": "MAE (how far predictions are off on average, in the outcome's unit; 0 is best)",
     "accuracy": "accuracy (the share of patients for whom it is right)",
     "balanced_accuracy": "balanced accuracy (right in each class, the mean over classes)",
     "brier": "Brier score (mean squared error of the probabilities; 0 is best)",
@@ -65,7 +68,7 @@ def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
     alone = "of one site alone, or " if summary.local_baselines is None else ""
     sentences.append(f"How good a model {alone}of all data in one place would be was not measured in this run.")
     if summary.differential_privacy is not None:
-        cost = "AUROC" if summary.task == "classification" else "Dice"
+        cost = {"classification": "AUROC", "regression": "RMSE"}.get(summary.task, "Dice")
         sums = privacy_method(study.classification) == "sums"
         noisy = " Counts, means and deviations of training patients carry that noise, here too." if sums else ""
         sentences.append(
@@ -88,7 +91,7 @@ def limits(summary: Summary) -> list[str]:
         "Cases that a site could not use are in no figure: where hard ones are left out, a model looks better than it "
         "is.",
     ]
-    if summary.task != "classification":
+    if summary.task not in OUTCOME_TASKS:
         lines.append(
             "The ground truth is what each site's raters drew: where they draw differently, so do the figures of their "
             "sites, of the same model."
@@ -113,7 +116,7 @@ def _groups(summary: Summary) -> str:
         for variable, groups in VARIABLES.items()
     }
     unknown = [_UNKNOWN[variable] for variable in VARIABLES if not told[variable]]
-    unknown += [] if summary.task == "classification" else ["for few lesions and many"]
+    unknown += [] if summary.task in OUTCOME_TASKS else ["for few lesions and many"]
     where = f"{', '.join(unknown)}, or on each scanner" if unknown else "on each scanner"
     line = f"Whether it is as good {where} is not known from this run."
     if any(told.values()):
@@ -183,8 +186,10 @@ def _ledgers(heads: Path) -> Iterator[str]:
 
 def _what(summary: Summary, study: StudyConfig) -> str:
     contrasts = " and ".join(study.inputs.contrasts)
+    if summary.regression is not None:
+        return f"a model that predicts {summary.regression.outcome}"
     if summary.classification is None:
-        if summary.task == "classification":
+        if summary.task in OUTCOME_TASKS:
             return "a model that predicts an outcome"
         what = "new lesions" if summary.task == "new-lesions" else "lesions"
         between = " of two visits" if study.inputs.visits == 2 else ""

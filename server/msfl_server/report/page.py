@@ -17,7 +17,7 @@ from msfl_common import __version__
 from msfl_common.config.stages import SEGMENTATION_FOLDER, crossfit_note
 from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference
-from msfl_common.metrics.metric import Metric
+from msfl_common.metrics.metric import OUTCOME_TASKS, Metric
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE
 from msfl_common.metrics.segmentation import is_native
 from msfl_common.system.files import write_text
@@ -45,6 +45,7 @@ from msfl_server.report.figures import (
 from msfl_server.report.harmonization import harmonization_section
 from msfl_server.report.local_baselines import local_lines, local_section
 from msfl_server.report.overview import exclusions, limits, plain_summary, what_left
+from msfl_server.report.regression import regression_section
 from msfl_server.report.shell import render
 from msfl_server.results.compare_sites import compared
 from msfl_server.results.few_patients import counted, say_few, say_sites
@@ -107,6 +108,7 @@ def write_report(
         site_columns=[axis_label(name) for name, _ in _in_order(summary)],
         site_rows=_site_rows(summary),
         classification=classification_section(summary, study),
+        regression=regression_section(summary, study),
         round_column=_round_column(summary),
         local=local_section(summary),
         harmonization=harmonization_section(reference, effect) if reference else None,
@@ -194,11 +196,11 @@ def _split(summary: Summary) -> str:
 
 
 def _targets(summary: Summary) -> str:
-    return ", → nearer" if summary.task == "classification" else ""
+    return ", → nearer" if summary.task in OUTCOME_TASKS else ""
 
 
 def _grids(summary: Summary) -> str:
-    if summary.task == "classification":
+    if summary.task in OUTCOME_TASKS:
         return ""
     if not any(is_native(name) for name in summary.metrics):
         return "\nthe study's grid is the network's; figures on own grids come with the last round"
@@ -256,8 +258,9 @@ def _cases(summary: Summary) -> str:
         return f"{max((metric.num_cases for metric in summary.metrics.values()), default=0)} cases measured"
     train = sum(site.cases_train for site in summary.sites)
     parts = [f"{train} training", f"{sum(site.cases_val for site in summary.sites)} validation"]
-    if summary.classification is not None and summary.split == "test":
-        parts.append(f"{sum(site.num_cases for site in summary.classification.sites.values())} test")
+    outcome = summary.classification or summary.regression
+    if outcome is not None and summary.split == "test":
+        parts.append(f"{sum(site.num_cases for site in outcome.sites.values())} test")
     elif summary.split == "test":
         parts.append(f"{max((metric.num_cases for metric in summary.metrics.values()), default=0)} test")
     return f"{', '.join(parts)} cases"

@@ -5,6 +5,7 @@ All of it is made of what sites send for the model itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,15 +61,17 @@ def _count(count: int, of: int) -> str:
     return f"{count} ({100 * count / of:.0f}%)" if of else str(count)
 
 
-def patients_table(found: ClassificationSummary, study: StudyConfig) -> dict[str, Any] | None:
+def patients_table(
+    characteristics: Sequence[Characteristics], names: Sequence[str], study: StudyConfig
+) -> dict[str, Any] | None:
     """A table 1: inputs of the training cases, all together, by class and by site; None where they are not known.
 
     Inputs that are scaled within each case say nothing of patients. Summaries of earlier versions have what is of few.
     """
     settings = study.classification
-    if not found.characteristics or settings is None or settings.preparation.subject_scaling != "none":
+    if not characteristics or settings is None or settings.preparation.subject_scaling != "none":
         return None
-    told = without_few(found.characteristics, found.inputs, *floor_of_table(study))
+    told = without_few(characteristics, names, *floor_of_table(study))
     return {
         "columns": [_COLUMN[one.of].format(one.name) for one in told],
         "num_cases": [one.cases for one in told],
@@ -78,14 +81,14 @@ def patients_table(found: ClassificationSummary, study: StudyConfig) -> dict[str
                 "harmonized": is_harmonized(name, study),
                 "cells": [_cell(name, one, place) for one in told],
             }
-            for place, name in enumerate(found.inputs)
+            for place, name in enumerate(names)
         ],
         "has_few": any(None in one.means for one in told),
         "fewest": floor_of_table(study)[0],
         "csv": [
             {"of": one.of, "name": one.name, "cases": one.cases, "input": name, "mean": mean, "sd": sd}
             for one in told
-            for name, mean, sd in zip(found.inputs, one.means, one.sds, strict=True)
+            for name, mean, sd in zip(names, one.means, one.sds, strict=True)
         ],
         "is_of_visits": settings.outcome.observations == "every",
     }

@@ -6,12 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from msfl_common.config.base import Name
 from msfl_common.metrics.intervals import Estimate, pool
 from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.metrics.regression import together
 from msfl_common.secure_aggregation.layout import POOLED
 from msfl_server.results.between_sites import BetweenSites
 
@@ -76,18 +79,23 @@ class MetricSummary(_Frozen):
         return self.pooled_sites or len(self.per_site)
 
 
-def summarise_metric(name: str, estimates: Mapping[str, Estimate]) -> MetricSummary | None:
+def summarise_metric(
+    name: str, estimates: Mapping[str, Estimate], moments_M: NDArray[np.float64] | None = None
+) -> MetricSummary | None:
     """Pool a metric over sites, with the intervals that are known to hold the truth 93 to 97 times in 100.
 
     Args:
         name: a name in `ALL_METRICS`.
         estimates: site name to the site's estimate.
+        moments_M: of a regression, of all sites; see `metrics.regression`.
 
     Returns:
         The summary, or None when the metric is undefined in every case.
     """
     metric = ALL_METRICS[name]
     pooled = pool(estimates, metric.spread, metric.interval_range)
+    if moments_M is not None:
+        pooled = together(pooled, metric, moments_M)
     if not pooled.num_cases:
         return None
     told = {site: estimate for site, estimate in sorted(estimates.items()) if estimate.num_cases}

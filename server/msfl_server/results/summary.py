@@ -26,6 +26,7 @@ from msfl_server.results.metric_summary import MetricSummary as MetricSummary
 from msfl_server.results.metric_summary import SiteMetric as SiteMetric
 from msfl_server.results.metric_summary import has_enough as has_enough
 from msfl_server.results.metric_summary import summarise_metric as summarise_metric
+from msfl_server.results.regression import RegressionSummary
 from msfl_server.results.update_summary import UpdateSummary as UpdateSummary
 
 SUMMARY_FILE = "summary.json"
@@ -157,6 +158,17 @@ class Summary(_Frozen):
         None, description="of a classification: threshold, groups, matrices", exclude_if=lambda value: value is None
     )
 
+    regression: RegressionSummary | None = Field(
+        None, description="of a regression: how far predictions are off", exclude_if=lambda value: value is None
+    )
+
+    @property
+    def split(self) -> Split:
+        """The patients whom the figures are of."""
+        if (found := self.classification or self.regression) is not None:
+            return found.split
+        return "test" if self.is_tested else "validation"
+
     @property
     def is_pooled(self) -> bool:
         """Whether the sites' values were added up under masks, so that none is known by itself."""
@@ -188,13 +200,6 @@ class Summary(_Frozen):
     def choice_in_words(self) -> str:
         """Which model is handed out, of a study that chooses one; else empty."""
         return self.chosen.in_words(self.rounds_completed, self.split) if self.chosen else ""
-
-    @property
-    def split(self) -> Split:
-        """Whose figures `metrics` are."""
-        if self.classification is not None:
-            return self.classification.split
-        return "test" if self.is_tested else "validation"
 
     @property
     def rounds_in_words(self) -> str:

@@ -14,6 +14,7 @@ _WHY: dict[Task, str] = {
     "lesion-segmentation": "defined in fewer patients than min_patients, or on own grids in others than on the study's",
     "new-lesions": "defined in fewer patients than min_patients, with new lesions or without",
     "classification": "fewer patients than min_patients of one class, or predicted as one; or undefined",
+    "regression": "undefined, as of one prediction for all",
 }
 
 

@@ -18,6 +18,7 @@ from msfl_common.privacy_accounting import promise_after
 from msfl_common.secure_aggregation.layout import POOLED
 from msfl_server.results.classification import reliability_of, threshold_of
 from msfl_server.results.metrics import summarise_metrics
+from msfl_server.results.regression import prediction_error_of
 from msfl_server.rounds.best_round import handed_out
 from msfl_server.rounds.checkpoint import Checkpoint, RunState
 from msfl_server.rounds.stage import Segmentation, whole_weights
@@ -70,6 +71,7 @@ def save_models(
             reference,
             threshold=threshold,
             reliability=reliability_of(*validation_and_test),
+            error=prediction_error_of(*validation_and_test),
             segmentation=segmentation.model if segmentation else None,
             signer=signer,
             privacy=promise_after(study, state.round),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.errors import UpdateError
+from msfl_common.feature_models.settings import num_groups
 from msfl_common.messages.records import Content, NodeFacts, ValidationMetrics, unpack_metrics
 from msfl_common.metrics.registry import TASK_METRICS
 from msfl_server.results.classification import reliability_of, threshold_of
@@ -47,7 +48,7 @@ def read_metrics(study: StudyConfig, site: str, content: Content, told: Mapping[
     Raises:
         UpdateError: no cases have such figures, or there are too many of them.
     """
-    num_classes = len(study.classification.outcome.classes) if study.classification else 0
+    num_classes = num_groups(study.classification) if study.classification else 0
     metrics = unpack_metrics(content, frozenset(TASK_METRICS[study.task]), num_classes, study.min_patients)
     most = most_measured(study, site, told)
     if metrics.num_cases > most:

@@ -70,4 +70,5 @@ def of_enough_sites(metrics: ValidationMetrics, min_sites: int) -> ValidationMet
         bins = np.zeros_like(bins)
     if confusion is not None and not has_enough({*class_metrics()} & {*threshold_metrics()}):
         confusion = np.zeros_like(confusion)
-    return replace(metrics, estimates=kept, score_bins=bins, confusion=confusion)
+    moments = metrics.moments if kept else None
+    return replace(metrics, estimates=kept, score_bins=bins, confusion=confusion, moments=moments)

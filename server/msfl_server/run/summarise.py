@@ -16,6 +16,7 @@ from msfl_server.results.compare_sites import compared
 from msfl_server.results.evaluated import EVALUATION, Evaluated
 from msfl_server.results.few_patients import metrics_of_few
 from msfl_server.results.metrics import summarise_metrics
+from msfl_server.results.regression import RegressionSummary, slopes_of, summarise_regression
 from msfl_server.results.summary import Summary, Timing
 from msfl_server.results.training_inputs import characteristics_of, floor_of_table, without_few
 from msfl_server.results.withheld import withheld_metrics
@@ -48,7 +49,8 @@ def summarise_run(
         differential_privacy=promise_after(study, state.round),
         chosen=_chosen(study, state),
         evaluated=_evaluated(study, state),
-        classification=_classification(study, state, weights),
+        classification=None if study.regression else _classification(study, state, weights),
+        regression=_regression(study, state, weights),
     )
 
 
@@ -90,4 +92,19 @@ def _classification(study: StudyConfig, state: RunState, weights: Weights | None
             "characteristics": () if is_deep else without_few(told, settings.inputs, *floor_of_table(study)),
             "coefficients": () if weights is None else coefficients_of(settings, weights, state.training),
         }
+    )
+
+
+def _regression(study: StudyConfig, state: RunState, weights: Weights | None) -> RegressionSummary | None:
+    settings = study.regression
+    if settings is None:
+        return None
+    told = characteristics_of(state.training, ())
+    return summarise_regression(
+        settings,
+        state.told(study),
+        (state.measured, state.test),
+        "test" if state.test else "validation",
+        without_few(told, settings.inputs, *floor_of_table(study)),
+        () if weights is None else slopes_of(settings, weights, state.training),
     )

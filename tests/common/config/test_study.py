@@ -70,7 +70,8 @@ def test_every_field_is_described() -> None:
         ("name: p\nrouns: {quorum: 1}\n", "rouns: unknown key; did you mean rounds?"),
         (
             "name: p\nlearning_rate: 0.1\n",
-            "learning_rate: unknown key; it belongs under classification.model or under training",
+            "learning_rate: unknown key; it belongs under classification.model, under regression.model or under "
+            "training",
         ),
         ("name: p\nnetwork: {kind: unet, chanels: [8, 8]}\n", "network.chanels: unknown key; did you mean channels?"),
         (
@@ -84,7 +85,10 @@ def test_every_field_is_described() -> None:
             "name: p\ntraining: {augmentation: {flip: }}\n",
             "training.augmentation.flip: found nothing; expected a number",
         ),
-        ("name: p\ntask: cure\n", "task: found 'cure'; expected lesion-segmentation, new-lesions or classification"),
+        (
+            "name: p\ntask: cure\n",
+            "task: found 'cure'; expected lesion-segmentation, new-lesions, classification or regression",
+        ),
         ("name: p\ninputs: {visits: 2}\n", "inputs.visits: 2, and the task lesion-segmentation takes 1"),
         ("name: p\ntask: new-lesions\ninputs: {visits: 1}\n", "inputs.visits: 1, and the task new-lesions takes 2"),
         (

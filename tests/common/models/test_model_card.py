@@ -57,7 +57,14 @@ def test_a_card_lists_what_acts_on_its_model_alone(kind: str) -> None:
     written = json.loads(text)["study"]
     expected = {key for key in leaf_keys(study) if key not in inapplicable(study)}
     # A section at its default is not written, and neither are settings that came later.
-    later = {"validation.best_by", "validation.patience", "rounds.weighting", "rounds.fraction", "evaluate"}
+    later = {
+        "validation.best_by",
+        "validation.patience",
+        "rounds.weighting",
+        "rounds.fraction",
+        "evaluate",
+        "regression",
+    }
     later |= {"baselines.local", "inputs.visits"}
     at_default = {key for key in expected if key.startswith("secure_aggregation.") or key in later}
     assert {key for key in leaves(written) if not key.startswith("strategy")} == expected - {"strategy"} - at_default

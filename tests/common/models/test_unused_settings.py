@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -34,11 +34,12 @@ from msfl_server.research.simulation.folder import sites_of_cohort
 from msfl_server.rounds.loop import run_rounds
 
 FEATURE_KINDS = tuple(classification.FEATURE_MODELS)
-DEEP_KINDS = tuple(kind for kind in classification.MODEL_KINDS if kind not in FEATURE_KINDS)
+DEEP_KINDS = get_args(classification.DeepModel.model_fields["kind"].annotation)
 # Read to hold a study against limits, or to name or write down what is read, whatever is trained.
 _LIMITS = {"check_size", "check_request", "beyond_policy", "_devices_of", "_slot", "request_sha256", "check_agreed"}
 _LIMITS |= {"inapplicable", "acting_settings"}
-_ELSEWHERE = {"schema_version", "rounds.patience_s"}  # the file's format; how long a site that is away is waited for
+# The file's format; how long a site that is away is waited for; a section that is read as a classification's.
+_ELSEWHERE = {"schema_version", "rounds.patience_s", "regression"}
 # Read in every run, and not acting where a rule says so: held by values below.
 _BY_VALUE = {
     "rounds.num_rounds",
@@ -286,7 +287,9 @@ def test_settings_of_a_site_that_do_not_apply(tmp_path: Path) -> None:
     site = SiteConfig(name="a", data=(tmp_path,), state=tmp_path, device="cpu", gpu_memory_fraction=0.5)
     more = site.model_copy(update={"policy": Policy(refuse_models=())})
     assert unused_by_site(site) == ["gpu_memory_fraction: 0.5 has no effect: on cpu there is no GPU"]
-    assert unused_by_site(more)[1:] == ["policy.refuse_models: has no effect: `policy.tasks` names no classification"]
+    assert unused_by_site(more)[1:] == [
+        "policy.refuse_models: has no effect: `policy.tasks` names neither classification nor regression"
+    ]
     assert unused_by_site(site.model_copy(update={"device": "auto"})) == []
 
 

@@ -142,7 +142,7 @@ def test_a_share_of_few_patients_is_not_shown_nor_follows(
     halves = [told("class", 29 * len(women) // 2, every / 2)] * 2
     columns = (told("all", 29 * len(women), every), *halves, *(told("site", 29, count) for count in women))
     assert summary.classification is not None
-    table = patients_table(summary.classification.model_copy(update={"characteristics": columns}), study)
+    table = patients_table(columns, summary.classification.inputs, study)
     assert table is not None
     cells = next(row["cells"] for row in table["rows"] if row["title"] == "Female, n (%)")
     assert {one.of for one, cell in zip(columns, cells, strict=True) if cell != FEW} == shown

@@ -14,10 +14,12 @@ from msfl_client.classification.feature_models.sums import class_sums
 from msfl_client.disclosure.releases import expect_unknowns
 from msfl_client.disclosure.small_groups import describe_small_group
 from msfl_common.config.classification import Classification
+from msfl_common.config.regression import NumericOutcome
 from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
-from msfl_common.feature_models import Phase, State, phase_of, predict_proba
-from msfl_common.feature_models.preparation import prepare, scale_subjects
+from msfl_common.feature_models import Phase, State, phase_of, predict_proba, predict_values
+from msfl_common.feature_models.preparation import prepare, summed_columns
+from msfl_common.feature_models.settings import num_groups
 
 _LEAST = 1e-15  # probability that the log loss is taken of at least
 
@@ -48,8 +50,8 @@ def contribute(
         answered: states of the phase that were answered before, in their order.
 
     Returns:
-        Arrays with the names and shapes of `contribution_like`, and the mean log loss of the state that came, over
-        the site's training cases.
+        Arrays with the names and shapes of `contribution_like`, and the loss of the state that came, over the site's
+        training cases: the mean log loss or, of a number, the mean squared error in squares of its range.
 
     Raises:
         UnknownModelError: the study has no model of features, or one whose half is not installed here.
@@ -59,10 +61,10 @@ def contribute(
     """
     half = site_half_of(settings)
     expect_enough(settings, cases, min_patients)
-    loss = _log_loss(settings, state, cases)
+    loss = _loss(settings, state, cases)
     match phase_of(state):
         case Phase.PREPARE:
-            return class_sums(settings, scale_subjects(settings, cases.features_NP), cases.labels_N), loss
+            return class_sums(settings, summed_columns(settings, cases), cases.labels_N), loss
         case Phase.DONE:
             raise RefusedError(Code.BAD_MODEL, "the model is finished, and asks for nothing")
     prepared_NQ, patients_N = prepare(settings, state, cases.features_NP), np.array(cases.patients)
@@ -77,7 +79,7 @@ def expect_enough(settings: Classification, cases: Dataset, min_patients: int) -
         RefusedError: no case, a group of too few patients among them, or too few cases for what the sums would tell.
         ValueError: labels beyond the study's classes.
     """
-    num_classes = len(settings.outcome.classes)
+    num_classes = num_groups(settings)
     expect_some(cases)
     if cases.labels_N.max() >= num_classes:
         raise ValueError(f"labels: expected 0 to {num_classes - 1}, found {cases.labels_N.max()}")
@@ -97,7 +99,13 @@ def expect_some(cases: Dataset) -> None:
         raise RefusedError(Code.NO_CASES, "no training case with every input and a label, in large enough groups")
 
 
-def _log_loss(settings: Classification, state: State, cases: Dataset) -> float:
+def _loss(settings: Classification, state: State, cases: Dataset) -> float:
+    if cases.values_N is not None:
+        assert isinstance(settings.outcome, NumericOutcome)
+        low, high = settings.outcome.range
+        known = phase_of(state) is not Phase.PREPARE
+        predicted_N = predict_values(settings, state, cases.features_NP) if known else np.array((low + high) / 2)
+        return float(np.mean(((settings.outcome.possible(predicted_N) - cases.values_N) / (high - low)) ** 2))
     probabilities_NK = predict_proba(settings, state, cases.features_NP)
     of_label_N = probabilities_NK[np.arange(len(cases.labels_N)), cases.labels_N]
     return float(-np.log(np.maximum(of_label_N, _LEAST)).mean())

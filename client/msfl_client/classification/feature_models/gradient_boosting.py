@@ -8,6 +8,8 @@ Legend: see `msfl_common.feature_models.trees`.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ from msfl_common.system.seeds import derive_seed
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
+Derivatives = Callable[[Floats, Any, int], tuple[Floats, Floats]]
 LAMBDA = 1.0  # XGBoost's own: added to the curvature in each leaf
 
 
@@ -48,7 +51,25 @@ class BoostedTreesSite(SiteHalf[BoostedTrees]):
         expect_spread("scores", self.model.scores(state, prepared_NQ))
 
 
-def boost(model: BoostedTrees, state: State, prepared_NQ: Floats, labels_N: Labels, floor: Floor, seed: int) -> Floats:
+def derivatives(margins_NV: Floats, labels_N: Labels, num_classes: int) -> tuple[Floats, Floats]:
+    """First and second derivative of the log loss by each margin; of several classes XGBoost doubles the second."""
+    probabilities_NK = joint_probabilities(margins_NV)
+    of_score_NV = probabilities_NK if margins_NV.shape[1] > 1 else probabilities_NK[:, 1:]
+    factor = 2 if margins_NV.shape[1] > 1 else 1
+    gradients_NV = of_score_NV - targets(labels_N, num_classes, margins_NV.shape[1])
+    return gradients_NV, np.maximum(factor * of_score_NV * (1 - of_score_NV), 1e-16)
+
+
+def boost(
+    model: BoostedTrees,
+    state: State,
+    prepared_NQ: Floats,
+    wanted_N: Labels | Floats,
+    floor: Floor,
+    seed: int,
+    derive: Derivatives = derivatives,
+    objective: str | None = None,
+) -> Floats:
     """Go on from the shared trees by `trees_per_round` trees for each score.
 
     XGBoost finds the splits, given the margins so far, on a share of the cases and inputs if the study says so
@@ -60,9 +81,9 @@ def boost(model: BoostedTrees, state: State, prepared_NQ: Floats, labels_N: Labe
     margins_NV = model.scores(state, prepared_NQ)
     parts = []
     for number in range(model.trees_per_round):
-        gradients_NV, curvatures_NV = derivatives(margins_NV, labels_N, len(state["counts"]))
+        gradients_NV, curvatures_NV = derive(margins_NV, wanted_N, len(state["counts"]))
         lightest = max(floor.cases, floor.patients) * model.subsample * float(curvatures_NV.mean())
-        found = find_splits(model, grid_NQ, labels_N, margins_NV, lightest, derive_seed(seed, number))
+        found = find_splits(model, grid_NQ, wanted_N, margins_NV, lightest, derive_seed(seed, number), objective)
         trees = [
             lay_out(tree, grid_NQ, floor, _leaf(model, gradients_NV, curvatures_NV, score))
             for score, tree in enumerate(found)
@@ -82,19 +103,16 @@ def _leaf(model: BoostedTrees, gradients_NV: Floats, curvatures_NV: Floats, scor
     return figure
 
 
-def derivatives(margins_NV: Floats, labels_N: Labels, num_classes: int) -> tuple[Floats, Floats]:
-    """First and second derivative of the log loss by each margin; of several classes XGBoost doubles the second."""
-    probabilities_NK = joint_probabilities(margins_NV)
-    of_score_NV = probabilities_NK if margins_NV.shape[1] > 1 else probabilities_NK[:, 1:]
-    factor = 2 if margins_NV.shape[1] > 1 else 1
-    gradients_NV = of_score_NV - targets(labels_N, num_classes, margins_NV.shape[1])
-    return gradients_NV, np.maximum(factor * of_score_NV * (1 - of_score_NV), 1e-16)
-
-
 def find_splits(
-    model: BoostedTrees, grid_NQ: Floats, labels_N: Labels, margins_NV: Floats, lightest: float, seed: int
+    model: BoostedTrees,
+    grid_NQ: Floats,
+    wanted_N: Labels | Floats,
+    margins_NV: Floats,
+    lightest: float,
+    seed: int,
+    objective: str | None = None,
 ) -> list[Tree]:
-    """One tree for each score, by XGBoost on one thread.
+    """One tree for each score, by XGBoost on one thread; of classes without an `objective`.
 
     XGBoost bounds a leaf by its sum of curvatures, `lightest`, not by its cases. Its own bound of 1 would be a whole
     small site where an outcome is rare.
@@ -115,10 +133,10 @@ def find_splits(
         "verbosity": 0,
         "base_score": 0.5,
         **({"objective": "multi:softprob", "num_class": num_scores} if num_scores > 1 else {}),
-        **({"objective": "binary:logistic"} if num_scores == 1 else {}),
+        **({"objective": objective or "binary:logistic"} if num_scores == 1 else {}),
     }
     start = margins_NV if num_scores > 1 else margins_NV[:, 0]
-    data = xgboost.DMatrix(grid_NQ, label=labels_N, base_margin=start)
+    data = xgboost.DMatrix(grid_NQ, label=wanted_N, base_margin=start)
     grown = json.loads(bytes(xgboost.train(settings, data, num_boost_round=1).save_raw("json")))
     inside = grown["learner"]["gradient_booster"]["model"]
     trees = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -33,11 +33,14 @@ def train_layers(
     model: MlpModel,
     state: State,
     prepared_NQ: NDArray[np.float64],
-    labels_N: NDArray[np.int64],
+    labels_N: NDArray[np.int64] | NDArray[np.float64],
     seed: int,
     round_number: int,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.nn.functional.cross_entropy,
 ) -> State:
-    """The layers after a round: cross-entropy, Adam with decoupled weight decay and fresh moments, batches of 32.
+    """The layers after a round: Adam with decoupled weight decay and fresh moments, batches of 32.
+
+    The loss is cross-entropy, or another of scores and labels.
 
     Raises:
         RefusedError: the loss or a layer became non-finite.
@@ -53,7 +56,7 @@ def train_layers(
         return [
             Piece(
                 lambda: _scores(model, layers, inputs_NQ[cases_B]),
-                lambda scores_BK: torch.nn.functional.cross_entropy(scores_BK, labels_of[cases_B]),
+                lambda scores_BK: loss(scores_BK, labels_of[cases_B]),
             )
         ]
 

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from msfl_client.privacy.noise import Noise
 from msfl_common.config.classification import Classification
 from msfl_common.config.differential_privacy import DifferentialPrivacy
+from msfl_common.config.regression import NumericOutcome
 from msfl_common.feature_models import State, model_of
 from msfl_common.feature_models.scores import targets
+from msfl_common.feature_models.settings import num_columns, num_groups
 
 Floats = NDArray[np.float64]
 _SHARES = {"counts": 0.1, "sums": 0.45, "products": 0.45}  # of the privacy
@@ -41,11 +43,11 @@ def private_class_sums(
     Args:
         settings: inputs, classes and model.
         private: noise, and each input's bounds.
-        inputs_NP: a row a patient, as the inputs are.
+        inputs_NP: a row a patient, as the inputs are; of a number that is predicted, it follows.
         labels_N: the rows' classes.
         noise: the site's own, of this release.
     """
-    low_P, high_P = np.array([private.bounds[name] for name in settings.inputs]).T
+    low_P, high_P = _bounds(settings, private)
     middle_P, half_P = (low_P + high_P) / 2, (high_P - low_P) / 2
     blocks = blocks_of(settings, np.clip((inputs_NP - middle_P) / half_P, -1, 1), labels_N)
     reach = reaches(settings)
@@ -55,6 +57,14 @@ def private_class_sums(
         for name, value in blocks.items()
     }
     return _mended(settings, noisy, len(labels_N), (middle_P, half_P), _spread_of_noise(private, reach))
+
+
+def _bounds(settings: Classification, private: DifferentialPrivacy) -> tuple[Floats, Floats]:
+    """Lowest and highest value of each column: the study's bounds, and the range of a number that is predicted."""
+    outcome = settings.outcome
+    bounds = [private.bounds[name] for name in settings.inputs]
+    low_P, high_P = np.array([*bounds, outcome.range] if isinstance(outcome, NumericOutcome) else bounds).T
+    return low_P, high_P
 
 
 def beyond_bounds(settings: Classification, private: DifferentialPrivacy, inputs_NP: Floats) -> str:
@@ -70,7 +80,7 @@ def beyond_bounds(settings: Classification, private: DifferentialPrivacy, inputs
 def reaches(settings: Classification) -> Mapping[str, float]:
     """What one patient adds to each block at most (L2)."""
     two_valued = sum(name in _TWO_VALUED for name in settings.inputs)
-    square = two_valued + _USUAL_SQUARE * (len(settings.inputs) - two_valued)
+    square = two_valued + _USUAL_SQUARE * (num_columns(settings) - two_valued)
     return {"counts": 1.0, "sums": np.sqrt(square), "products": square}
 
 
@@ -79,7 +89,7 @@ def blocks_of(settings: Classification, scaled_NP: Floats, labels_N: NDArray[np.
 
     Products are D = P (P + 1) / 2 of all classes together or of each, or D = P squares of each, as the model needs.
     """
-    num_classes, model = len(settings.outcome.classes), model_of(settings)
+    num_classes, model = num_groups(settings), model_of(settings)
     length_N1 = np.linalg.norm(scaled_NP, axis=1, keepdims=True)
     cut_NP = scaled_NP * np.minimum(1, reaches(settings)["sums"] / np.maximum(length_N1, 1e-300))
     members_KN = targets(labels_N, num_classes, num_classes).T
@@ -95,7 +105,7 @@ def blocks_of(settings: Classification, scaled_NP: Floats, labels_N: NDArray[np.
 
 def _products(settings: Classification) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Which inputs are multiplied with which."""
-    num_inputs = len(settings.inputs)
+    num_inputs = num_columns(settings)
     if model_of(settings).num_scatters(settings) == 0:
         return np.arange(num_inputs), np.arange(num_inputs)
     return np.triu_indices(num_inputs)

@@ -7,6 +7,8 @@ Legend: see `msfl_common.feature_models.trees`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,13 +45,23 @@ def grow_forest(model: Forest, state: State, prepared_NQ: Floats, labels_N: Labe
 
     grid_NQ, num_classes = to_grid(prepared_NQ, state["spread"]), len(state["counts"])
     one_hot_NK = targets(labels_N, num_classes, num_classes)
-    forest = RandomForestClassifier(
-        n_estimators=model.num_trees,
-        max_depth=model.max_depth,
-        min_samples_leaf=max(floor.cases, floor.patients),
-        random_state=derive_seed(seed, "forest"),
-        n_jobs=1,
-    ).fit(grid_NQ, labels_N)
+    forest = RandomForestClassifier(**forest_settings(model, floor, seed)).fit(grid_NQ, labels_N)
+    return laid_out(forest, grid_NQ, floor, one_hot_NK)
+
+
+def forest_settings(model: Forest, floor: Floor, seed: int) -> dict[str, Any]:
+    """Those of scikit-learn's forests."""
+    return {
+        "n_estimators": model.num_trees,
+        "max_depth": model.max_depth,
+        "min_samples_leaf": max(floor.cases, floor.patients),
+        "random_state": derive_seed(seed, "forest"),
+        "n_jobs": 1,
+    }
+
+
+def laid_out(forest: Any, grid_NQ: Floats, floor: Floor, wanted_NV: Floats) -> Floats:
+    """The trees of a fitted forest, each leaf with the mean of what is wanted over the site's cases in it."""
     grown = [
         Tree(
             found.tree_.children_left.astype(np.intp),
@@ -60,5 +72,5 @@ def grow_forest(model: Forest, state: State, prepared_NQ: Floats, labels_N: Labe
         for found in forest.estimators_
     ]
     return np.concatenate(
-        [lay_out(tree, grid_NQ, floor, lambda cases: one_hot_NK[cases].mean(axis=0)) for tree in grown]
+        [lay_out(tree, grid_NQ, floor, lambda cases: wanted_NV[cases].mean(axis=0)) for tree in grown]
     )

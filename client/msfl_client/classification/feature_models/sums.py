@@ -12,6 +12,7 @@ from scipy.special import expit
 from msfl_common.config.classification import Classification
 from msfl_common.feature_models import State, model_of
 from msfl_common.feature_models.scores import joint_probabilities, targets
+from msfl_common.feature_models.settings import num_groups
 from msfl_common.feature_models.state import scalar
 
 Floats = NDArray[np.float64]
@@ -23,7 +24,7 @@ def class_sums(settings: Classification, scaled_NP: Floats, labels_N: Labels) ->
 
     Deviations are from the site's own means, so that no digits are lost where means are far from 0.
     """
-    num_classes = len(settings.outcome.classes)
+    num_classes = num_groups(settings)
     members_KN = targets(labels_N, num_classes, num_classes).T
     counts_K, sums_KP = members_KN.sum(axis=1), members_KN @ scaled_NP
     deviations_NP = scaled_NP - (sums_KP / np.maximum(counts_K, 1)[:, None])[labels_N]

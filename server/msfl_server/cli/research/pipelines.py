@@ -112,7 +112,7 @@ def pipelines(
 
     settings = load_study_with(study, assignments or [])
     section = settings.classification
-    if section is None or section.outcome.column is None:
+    if section is None or settings.regression is not None or section.outcome.column is None:
         raise InputError(f"{study}: expected the task classification with outcome.column, the label's column")
     from msfl_common.system.loading import loading, says_how_to_resume
 

@@ -22,6 +22,8 @@ def check_plan(plan: ArmsPlan) -> None:
         raise InputError(f"expected two sites or more to compare, found {', '.join(names)}")
     if ALL_SITES in names:
         raise InputError(f"{ALL_SITES} stands for the sites' patients in one place; rename the site")
+    if study.regression is not None:
+        raise InputError("task: arms are compared on lesions and classes so far, not on a regression; simulate each")
     if (study.classification or study.validation).fold is not None:
         raise InputError(
             f"{study.test_section}.fold: leave it out of the study; arms are compared on its test patients"

@@ -24,6 +24,8 @@ def check_auditable(study: StudyConfig) -> None:
     settings = study.classification
     if settings is None:
         return
+    if study.regression is not None:
+        raise InputError("a regression is not audited yet; expected a segmentation, or a classification such as by lda")
     if study.segmentation is not None or isinstance(settings.model, DeepModel):
         raise InputError(
             "networks that predict outcomes are not audited yet; expected a segmentation, or a classification by a "

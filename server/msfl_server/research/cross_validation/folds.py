@@ -181,7 +181,8 @@ def _with_fold(study: StudyConfig, fold: Fold) -> StudyConfig:
         ConfigError: it cannot be tested so.
     """
     section = (study.classification or study.validation).model_copy(update={"fold": fold})
-    changed = study.model_copy(update={study.test_section: section})
+    both = {"classification": section} if study.regression is not None else {}
+    changed = study.model_copy(update={study.test_section: section, **both})
     return parse_study(changed.model_dump_json(), "--folds" if fold.site is None else "--leave-one-site-out")
 
 
@@ -203,12 +204,13 @@ def laid_over_sites(found: Mapping[str, Sequence[Observation]], study: StudyConf
     outcome = study.classification.outcome
     of_sites = {site: patients_per_class(of_site) for site, of_site in found.items()}
     together = sum(of_sites.values(), Counter[int]())
-    rarest_first = sorted(range(len(outcome.classes)), key=lambda label: together[label])
+    rarest_first = sorted(range(max(1, len(outcome.classes))), key=lambda label: together[label])
     rarest = rarest_first[0]
     if together[rarest] < num_folds:
         each = ", ".join(f"{counts[rarest]} at {site}" for site, counts in of_sites.items())
+        of_class = f"of class {outcome.classes[rarest]} of" if outcome.classes else "with"
         raise InputError(
-            f"{together[rarest]} patients of class {outcome.classes[rarest]} of {outcome.column or outcome.endpoint} "
+            f"{together[rarest]} patients {of_class} {outcome.column or outcome.endpoint} "
             f"at all sites ({each}), too few for one in each of {num_folds} folds; lower --folds, or use "
             "--leave-one-site-out"
         )

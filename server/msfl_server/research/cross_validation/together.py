@@ -52,7 +52,8 @@ def keep_scores(setup: RunSetup, folder: Path) -> None:
     """
     study = setup.study
     is_personal = study.strategy is not None and study.strategy.is_personal
-    if study.classification is None or study.secure_aggregation.method == "masks" or is_personal:
+    is_of_classes = study.task == "classification"
+    if not is_of_classes or study.secure_aggregation.method == "masks" or is_personal:
         return
     weights, number = load_model(folder / "model")[1], read_state(folder).round
     arrays: dict[str, NDArray[Any]] = {}

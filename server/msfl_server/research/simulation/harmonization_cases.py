@@ -81,11 +81,13 @@ def cases_of_run(setup: RunSetup, reference: Reference) -> CasesInOnePlace | Non
 
 def _measured(site: SiteConfig, study: StudyConfig) -> tuple[Sequence[Case], Sequence[FeatureRow], Mapping[str, float]]:
     """The site's cases and their features, as its context had them, and the outcome of cases by key, where known."""
-    if study.classification is not None and study.task == "classification":
+    if study.classification is not None:
         data = read_outcomes(site, study, lambda *_: None, handed_model(site, study))
         last = len(study.classification.outcome.classes) - 1
         labels = {
             case_key(one.subject, one.visit_id, one.dataset): float(one.label == last)
+            if one.value is None
+            else math.nan
             for part in data.splits.each
             for one in part
         }
@@ -102,6 +104,8 @@ def _name_of(study: StudyConfig) -> str:
         return OUTCOME
     outcome = study.classification.outcome
     name = outcome.column or outcome.endpoint or ""
+    if not outcome.classes:
+        return f"{name}, which is no class"
     return name if outcome.classes == ("0", "1") else f"{name}: {outcome.classes[-1]} against the others"
 
 

@@ -1,0 +1,10 @@
+"""A site's half of ridge regression: the first sums alone. They show means and covariances, the outcome's too."""
+
+from __future__ import annotations
+
+from msfl_client.classification.feature_models.site_half import FirstSumsAlone
+from msfl_common.feature_models.ridge import Ridge
+
+
+class RidgeSite(FirstSumsAlone[Ridge]):
+    """See `SiteHalf`."""
