@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
+from msfl_common.config.base import Frozen, Task
 from msfl_common.config.classification import MODEL_KINDS, Classification, Column, Outcome
 from msfl_common.config.spelling import spelled
 from msfl_common.feature_models.model import FeatureModel
@@ -91,3 +92,15 @@ class Regression(Classification):
         if kind in MODEL_KINDS and kind not in REGRESSION_MODELS:
             raise ValueError(f"{kind} tells classes apart; of a number expected one of {', '.join(REGRESSION_MODELS)}")
         return value
+
+
+def check_sections(task: Task, classification: Frozen | None, regression: Regression | None) -> None:
+    """Refuse a section of another task than the study's, and a task without its own.
+
+    Raises:
+        ValueError: names the section.
+    """
+    for name, section in (("classification", classification), ("regression", regression)):
+        is_of_it = section is not None and not (name == "classification" and regression is section)
+        if (task == name) != is_of_it:
+            raise ValueError(f"expected a section `{name}` with the task {name}, and with no other")

@@ -29,7 +29,7 @@ from msfl_common.config.inputs import Inputs as Inputs
 from msfl_common.config.inputs import check_visits, with_visits_of_task
 from msfl_common.config.masked_study import check_masked
 from msfl_common.config.patch_bounds import check_windows
-from msfl_common.config.regression import Regression
+from msfl_common.config.regression import Regression, check_sections
 from msfl_common.config.rounds import Rounds as Rounds
 from msfl_common.config.rounds import check_sampled
 from msfl_common.config.secrets import refuse_variables
@@ -171,22 +171,15 @@ class StudyConfig(Frozen):
 
     @model_validator(mode="after")
     def _has_its_section(self) -> Self:
-        for task, section in (("classification", self.classification), ("regression", self.regression)):
-            is_of_it = section is not None and not (task == "classification" and self.regression is section)
-            if (self.task == task) != is_of_it:
-                raise ValueError(f"expected a section `{task}` with the task {task}, and with no other")
+        check_sections(self.task, self.classification, self.regression)
         if self.regression is not None:  # all that is said of a classification's section holds for it
             object.__setattr__(self, "classification", self.regression)
         return self
 
     @model_validator(mode="after")
-    def _trains_or_measures(self) -> Self:
+    def _measures_alone_or_fits_its_network(self) -> Self:
         if self.evaluate is not None:
             check_evaluation(self, self.rounds.num_rounds)
-        return self
-
-    @model_validator(mode="after")
-    def _patch_fits_network(self) -> Self:
         self.network.check_patch(self.training.patch_voxels)
         check_windows(self.training.patch_voxels, self.inputs.spacing_mm, self.validation.window_overlap)
         return self

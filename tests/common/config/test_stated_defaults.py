@@ -130,6 +130,11 @@ def groups(text: str) -> None:
     assert subject_groups(("t1w_gm_median", "bpf"), None) == {"": [0, 1]}
 
 
+def fewest_who_test(text: str) -> None:
+    assert "null: the study's `min_patients`" in text
+    assert StudyConfig(name="a", min_patients=7).min_test_patients == 7
+
+
 STATED: dict[str, Callable[[str], None]] = {
     "Training.learning_rate": rate_and_decay,
     "Training.weight_decay": rate_and_decay,
@@ -142,6 +147,7 @@ STATED: dict[str, Callable[[str], None]] = {
     "StudyConfig.strategy": strategy,
     "Outcome.observations": observations,
     "Preparation.group_by": groups,
+    "Validation.min_test_patients": fewest_who_test,
 }
 # What these do without a value is no number, and held by the tests of what they are for.
 ELSEWHERE = {
@@ -153,6 +159,7 @@ ELSEWHERE = {
     "ServerConfig.mlflow",
     "Policy.max_memory_gb",
     "Policy.keep_content",
+    "NumericOutcome.observations",  # as a classification's
 }
 
 

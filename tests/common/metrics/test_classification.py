@@ -25,6 +25,7 @@ from msfl_common.metrics.classification import (
 from msfl_common.metrics.effective_number import SiteCases, of_auroc
 from msfl_common.metrics.new_lesions import NEW_LESION_METRICS, NEW_LESION_NATIVE_METRICS
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE, TASK_METRICS
+from msfl_common.metrics.regression import REGRESSION_METRICS
 from msfl_common.metrics.scored import Scores, confusion_matrix, predict_classes
 from msfl_common.metrics.segmentation import METRICS, NATIVE_METRICS
 from msfl_common.metrics.strata import strata_of
@@ -358,6 +359,7 @@ def test_the_registry_knows_every_metric_once() -> None:
         *NEW_LESION_NATIVE_METRICS,
         *CLASSIFICATION_METRICS,
         *strata_of("classification", CLASSIFICATION_METRICS),
+        *REGRESSION_METRICS,
     ]
     assert set(threshold_metrics()) < set(CLASSIFICATION_METRICS)
     for task, names in HEADLINE.items():
