@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
-from msfl_common.config.base import Frozen, Task
+from msfl_common.config.base import Task
 from msfl_common.config.classification import MODEL_KINDS, Classification, Column, Outcome
 from msfl_common.config.spelling import spelled
 from msfl_common.feature_models.model import FeatureModel
@@ -94,7 +94,7 @@ class Regression(Classification):
         return value
 
 
-def check_sections(task: Task, classification: Frozen | None, regression: Regression | None) -> None:
+def check_sections(task: Task, classification: BaseModel | None, regression: Regression | None) -> None:
     """Refuse a section of another task than the study's, and a task without its own.
 
     Raises:
