@@ -193,6 +193,7 @@ def test_sessions_on_two_grids_cannot_be_compared(site: SiteConfig) -> None:
         change_features(common_space_of(case, COARSE), common_space_of(case, Inputs(spacing_mm=4.0)))
 
 
+@pytest.mark.long
 def test_real_patients_have_plausible_features(open_ms: Path, tmp_path: Path) -> None:
     site = SiteConfig(name="real", data=(open_ms,), state=tmp_path)
     cases = [case for case in find_cases(site, ("T1w", "FLAIR"))[0] if case.subject in {"sub-07", "sub-19"}]

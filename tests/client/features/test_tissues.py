@@ -23,6 +23,7 @@ def patients() -> list[SimulatedPatient]:
     return [simulate_patient(21, index) for index in range(4)]
 
 
+@pytest.mark.long
 def test_volumes_are_near_the_truth(patients: list[SimulatedPatient]) -> None:
     errors = []
     for patient in patients:

@@ -251,6 +251,7 @@ def test_folders_are_kept_apart_and_only_one_process_works(brains, make_site: Ca
         preprocess_site(config, INPUTS, 1)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on(brains) -> None:
     add_brain(brains, "sub-03")
