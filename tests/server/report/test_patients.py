@@ -228,7 +228,8 @@ def test_a_support_vector_machine_has_coefficients_but_no_odds_ratio() -> None:
 
 
 def test_inputs_scaled_within_a_case_say_nothing_of_patients() -> None:
-    study = study_of(preparation={"subject_scaling": "standard"})
+    inputs = {"features": ["log_lesion_volume", "bpf"], "clinical": ["age", "sex"]}
+    study = study_of(**inputs, preparation={"subject_scaling": "standard"})
     assert section_of(summary_of(study), study)["patients"] is None
 
 
