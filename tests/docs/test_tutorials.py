@@ -67,7 +67,7 @@ def type_in(page: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["start/hospital.md", "start/coordinator.md"])
+@pytest.mark.parametrize("page", ["start/hospital.md", pytest.param("start/coordinator.md", marks=pytest.mark.long)])
 def test_a_deployed_study_ends_with_a_report_and_true_ledgers(page: str, tmp_path: Path) -> None:
     if taken := [port for port in PORTS if not is_free(port)]:
         pytest.fail(f"the tutorial's ports are taken by another program: {taken}")

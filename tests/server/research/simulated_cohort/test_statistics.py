@@ -50,6 +50,7 @@ def tables() -> tuple[SizeTable, SizeTable]:
     return size_table(real), size_table(simulated)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_counts_and_volumes_agree(tables: tuple[SizeTable, SizeTable]) -> None:
     real, simulated = tables
@@ -58,6 +59,7 @@ def test_counts_and_volumes_agree(tables: tuple[SizeTable, SizeTable]) -> None:
     assert 0.6 < simulated.ln_ml_spread < 2.0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_single_lesion_sizes_agree(tables: tuple[SizeTable, SizeTable]) -> None:
     real, simulated = tables
@@ -66,6 +68,7 @@ def test_single_lesion_sizes_agree(tables: tuple[SizeTable, SizeTable]) -> None:
     assert abs(simulated.share_3_to_10_mm3 - real.share_3_to_10_mm3) < 0.12
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_zones_agree(tables: tuple[SizeTable, SizeTable]) -> None:
     real, simulated = tables
