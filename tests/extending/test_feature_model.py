@@ -38,7 +38,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for place, source in FILES.items():
         shutil.copy(source, root / place)
     registry = (root / REGISTRY).read_text()
-    (root / REGISTRY).write_text(registry.replace('    "mlp":', LINE + '    "mlp":'))
+    (root / REGISTRY).write_text(registry.replace('    "mlp":', LINE + '    "mlp":', 1))
     return root
 
 
