@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -139,6 +140,8 @@ def harmonize(
     try:
         made = harmonize_site(late.training, late.cases, config, found, late.table, folder)
     except RefusedError as error:
+        with suppress(OSError):  # of an earlier harmonization, it holds something
+            folder.rmdir()
         raise InputError(f"{site}: {error.why}; nothing was harmonized (features: {late.source})") from None
     stderr_console.print(f"features: {late.source}", soft_wrap=True, highlight=False)
     stderr_console.print(origin, soft_wrap=True)

@@ -26,7 +26,7 @@ from msfl_server.results.summary import RoundSummary, SiteSummary, read_summary,
 from msfl_server.rounds.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
 from msfl_server.run.display import run_display
 from msfl_server.run.summarise import summarise_run
-from msfl_server.tracking.mlflow_tracker import _round_values
+from msfl_server.tracking.round_values import round_values
 
 SITES = {"Antwerp": 180, "Ghent": 60, "Leuven": 260}
 
@@ -204,7 +204,7 @@ def test_the_table_and_the_round_line_show_what_a_reader_looks_for(summary, stat
         f"{auroc.mean:.3f}", f"{auroc.ci95_low:.3f} to {auroc.ci95_high:.3f}", "500",
     ]  # fmt: skip
     assert "Calibration slope → 1" in text
-    assert "mean over test cases" in text
+    assert "mean over cases of test patients" in text
     with run_display(8) as display:
         display.on_round(state)
     shown = capsys.readouterr().err
@@ -215,7 +215,7 @@ def test_the_table_and_the_round_line_show_what_a_reader_looks_for(summary, stat
 
 def test_mlflow_is_given_the_figures_of_a_round_with_their_intervals(state):
     pooled = summarise_metrics(state.validation)
-    values = dict(_round_values(state.history[-1], pooled))
+    values = dict(round_values(state.history[-1], pooled))
     for name in ("auroc", "auprc", "brier"):
         assert values[name] == state.history[-1].metrics[name]
         assert values[f"{name}_ci95_low"] == pooled[name].ci95_low

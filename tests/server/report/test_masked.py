@@ -18,7 +18,7 @@ from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.summary import SiteSummary, Summary, read_summary, write_summary
 from msfl_server.results.training_inputs import TrainingInputs, characteristics_of
 from msfl_server.run.summarise import summarise_run
-from msfl_server.tracking.mlflow_tracker import _round_values
+from msfl_server.tracking.round_values import round_values
 
 STUDY = study_of().model_copy(update={"secure_aggregation": SecureAggregation(method="masks")})
 LINE = "Sums of 3 sites under masks: no site's own figures are known."
@@ -102,7 +102,7 @@ def test_the_table_says_so(summary: Summary):
 
 
 def test_mlflow_is_given_no_site(state):
-    values = dict(_round_values(state.history[-1], summarise_metrics(state.validation)))
+    values = dict(round_values(state.history[-1], summarise_metrics(state.validation)))
     assert values["auroc_sites"] == 3
     assert not [name for name in values if name.startswith("site/")]
 
