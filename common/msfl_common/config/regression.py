@@ -15,6 +15,7 @@ from msfl_common.feature_models.model import FeatureModel
 from msfl_common.feature_models.registry import REGRESSION_MODELS
 
 Unit = Annotated[str, spelled(r"[A-Za-z%][A-Za-z0-9%/ ^-]{0,31}", "letters, digits, %, /, ^, - and spaces, at most 32")]
+Bound = Annotated[float, Field(ge=-1e9, le=1e9)]
 _ENDPOINT_RANGES = {"edss": (0.0, 10.0), "edss-change": (-10.0, 10.0)}
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class NumericOutcome(Outcome):
         "that, less the EDSS at the visit that is predicted from",
     )
     unit: Unit = Field(description="unit of the number, such as points, years or % a year")
-    range: tuple[float, float] = Field(
+    range: tuple[Bound, Bound] = Field(
         description="lowest and highest number possible; a table that holds another is refused, and no prediction goes "
         "beyond. From what is known of it, never from the patients at hand: noise is drawn for it"
     )

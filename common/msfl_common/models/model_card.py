@@ -96,6 +96,11 @@ class ModelCard(_Card):
         description="of a regression: how far off predictions were for patients that the model was not trained on",
         exclude_if=lambda value: value is None,
     )
+    row_scaling: Literal["features"] | None = Field(
+        None,
+        description="with `preparation.subject_scaling`: what a case was scaled over, its features of images",
+        exclude_if=lambda value: value is None,
+    )
     segmentation: Sha256 | None = Field(
         None, description="SHA-256 of segmentation/model.safetensors, whose lesions the features are of"
     )
@@ -134,10 +139,21 @@ class ModelCard(_Card):
             raise ValueError(f"normalisation: expected that of the study's model, {normalisation_of(self.study)}")
         if self.prediction_error is not None and self.study.regression is None:
             raise ValueError("prediction_error: expected none of a model that predicts no number")
+        if scales_rows(self.study) and self.row_scaling is None:
+            raise ValueError(
+                "row_scaling: missing, as of a version that scaled clinical values with the features of a case; train "
+                "the model anew"
+            )
         num_scored = 1 if len(self.labels) == 2 else len(self.labels)
         if self.reliability is not None and len(self.reliability.groups) != num_scored:
             raise ValueError(f"reliability: expected groups of {num_scored} classes")
         return self
+
+
+def scales_rows(study: StudyConfig) -> bool:
+    """Whether a study's model sees each case scaled over its own features, beside clinical values that are not."""
+    settings = study.classification
+    return settings is not None and settings.preparation.subject_scaling != "none" and bool(settings.clinical)
 
 
 def labels_of(study: StudyConfig) -> dict[int, str]:

@@ -31,6 +31,7 @@ from msfl_common.models.model_card import (
     Tested,
     labels_of,
     normalisation_of,
+    scales_rows,
 )
 from msfl_common.models.model_signature import (
     CARD_FILE,
@@ -106,6 +107,7 @@ def save_model(
         harmonization=reference.version if reference else None,
         reliability=reliability,
         prediction_error=error,
+        row_scaling="features" if scales_rows(study) else None,
         segmentation=read_card(segmentation).weights_sha256 if segmentation else None,
         versions={"msfl": __version__, **{name: version(name) for name in ("torch", "monai", "flwr")}},
         provenance=provenance,

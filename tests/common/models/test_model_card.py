@@ -85,6 +85,21 @@ def test_a_card_of_an_earlier_version_with_all_settings_is_read() -> None:
     assert ModelCard.model_validate_json(json.dumps(earlier)).study == study
 
 
+def test_a_model_that_scaled_clinical_values_with_features_is_refused() -> None:
+    section = {
+        "outcome": {"endpoint": "edss-worsening"},
+        "features": ["bpf", "gm_volume_ml"],
+        "clinical": ["age"],
+        "preparation": {"subject_scaling": "minmax"},
+        "model": {"kind": "lda"},
+    }
+    study = StudyConfig.model_validate({"name": "rows", "task": "classification", "classification": section})
+    with pytest.raises(ValueError, match="scaled clinical values with the features of a case; train the model anew"):
+        card_of(study)
+    without = section | {"clinical": []}
+    card_of(StudyConfig.model_validate({"name": "rows", "task": "classification", "classification": without}))
+
+
 def test_who_trained_is_known_under_masks_too() -> None:
     plain = Provenance(rounds_completed=1, sites={"a": 5, "b": 0})
     assert [plain.is_of(site) for site in ("a", "b", "c")] == [True, False, False]

@@ -178,6 +178,7 @@ def test_a_cell_that_cannot_be_is_one_line(patients: Path, tmp_path: Path, cell:
         ({"model": {"kind": "resnet3d"}}, "resnet3d tells classes apart"),
         ({"outcome": {"column": "age2", "unit": "years"}}, "range"),
         ({"outcome": {"column": "age2", "unit": "years", "range": [3, 2]}}, "the lowest number and then a higher one"),
+        ({"outcome": {"column": "age2", "unit": "years", "range": [0, 1e10]}}, "1000000000"),
         ({"outcome": {"endpoint": "edss", "unit": "points", "range": [0, 5]}}, "of edss is [0, 10]"),
         ({"outcome": {"endpoint": "activity", "unit": "points", "range": [0, 10]}}, "endpoint"),
         ({"outcome": {"column": "age2", "classes": ["0", "1"], "unit": "a", "range": [0, 1]}}, "classes"),

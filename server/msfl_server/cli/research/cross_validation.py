@@ -66,7 +66,7 @@ def cross_validate(
             from msfl_server.research.cross_validation.results import RESULTS_FILE, cross_validation, write_results
             from msfl_server.research.cross_validation.together import measure_together
 
-        plan = checked_plan(FoldPlan(study=settings, sites=sites, num_folds=folds))
+        plan = checked_plan(FoldPlan(schema_version=2, study=settings, sites=sites, num_folds=folds))
         claim_plan(out, plan)
         keep_study(out, settings, assignments or [])
         told = run_folds(plan, out, lambda line: console.print(line, style="bold"))

@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -46,6 +47,7 @@ class FoldPlan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    schema_version: Literal[2] = Field(description="of this file; a fold of 1 had no test patients in a segmentation")
     study: StudyConfig
     sites: tuple[SiteConfig, ...]
     num_folds: int | None = Field(

@@ -25,9 +25,10 @@ from msfl_common.errors import InputError, RefusedError
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate, effective_number, wilson
 from msfl_server.cli.main import main
-from msfl_server.research.cross_validation.folds import FoldPlan, laid_over_sites
+from msfl_server.research.cross_validation.folds import FoldPlan, claim_plan, laid_over_sites
 from msfl_server.research.cross_validation.report import PAGE_FILE, render_table, write_page
 from msfl_server.research.cross_validation.results import (
+    PLAN_FILE,
     FoldMetric,
     FoldResult,
     cross_validation,
@@ -103,7 +104,7 @@ def test_interrupted_it_comes_to_the_figures_of_folds_that_were_not(
     base: Path, whole: CompletedProcess[str], tmp_path: Path
 ) -> None:
     study = load_study(base / "study.yaml")
-    plan = FoldPlan(study=study, sites=sites_of_cohort(base / "cohort", tmp_path, study), num_folds=2)
+    plan = FoldPlan(schema_version=2, study=study, sites=sites_of_cohort(base / "cohort", tmp_path, study), num_folds=2)
     folds = [
         fold_result(name, run, play(run.study, base / "cohort", tmp_path / name).states[-1])
         for name, run in plan.runs.items()
@@ -228,7 +229,7 @@ def test_a_study_with_a_fold_of_a_site_that_is_not_there_is_refused(base: Path, 
 def test_each_site_is_left_out_once(base: Path) -> None:
     study = load_study(base / "study.yaml")
     sites = sites_of_cohort(base / "cohort", base / "out", study)
-    runs = FoldPlan(study=study, sites=sites, num_folds=None).runs
+    runs = FoldPlan(schema_version=2, study=study, sites=sites, num_folds=None).runs
     assert {name: run.study.left_out for name, run in runs.items()} == {
         "without-site-a": "site-a",
         "without-site-b": "site-b",
@@ -239,7 +240,9 @@ def test_each_site_is_left_out_once(base: Path) -> None:
 def test_folds_of_a_segmentation_test_and_are_told_by_those_who_test(base: Path) -> None:
     study = StudyConfig(name="lesions", validation={"test_fraction": 0.25})
     sites = sites_of_cohort(base / "cohort", base / "out", study)
-    by_patients, by_site = (FoldPlan(study=study, sites=sites, num_folds=number).runs for number in (2, None))
+    by_patients, by_site = (
+        FoldPlan(schema_version=2, study=study, sites=sites, num_folds=number).runs for number in (2, None)
+    )
     assert [run.study.validation.fold.number for run in by_patients.values()] == [1, 2]
     assert [run.study.left_out for run in by_site.values()] == ["site-a", "site-b"]
 
@@ -285,7 +288,7 @@ def test_what_is_withheld_is_shown_and_not_averaged(base: Path, tmp_path: Path) 
     sites = tuple(
         SiteConfig(name=name, data=(tmp_path,), state=tmp_path / name, policy=Policy()) for name in ("site-a", "site-b")
     )
-    runs = FoldPlan(study=study, sites=sites, num_folds=3).runs
+    runs = FoldPlan(schema_version=2, study=study, sites=sites, num_folds=3).runs
     tests = ({"site-a": told(0.7), "site-b": told(0.9)}, {"site-a": told(None)}, {})
     folds = [
         fold_result(name, run, RunState(round=2, test=test, validation={"site-a": told(0.5)}))
@@ -393,3 +396,14 @@ def test_all_folds_patients_together_tell_what_no_fold_may(tmp_path: Path) -> No
     )
     (folders[0] / "scores.npz").unlink()
     assert measure_together(study, sites, folders) == {}
+
+
+def test_folds_of_a_version_whose_folds_had_no_test_are_not_gone_on_with(tmp_path: Path) -> None:
+    plan = FoldPlan(schema_version=2, study=StudyConfig(name="lesions"), sites=(), num_folds=2)
+    claim_plan(tmp_path / "new", plan)
+    claim_plan(tmp_path / "new", plan)
+    content = json.loads((tmp_path / "new" / PLAN_FILE).read_text())
+    del content["schema_version"]
+    (tmp_path / "new" / PLAN_FILE).write_text(json.dumps(content))
+    with pytest.raises(InputError, match="of another version: choose another --output"):
+        claim_plan(tmp_path / "new", plan)
