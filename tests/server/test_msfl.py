@@ -72,9 +72,9 @@ def test_a_model_predicts_outcomes(place: Path, tmp_path: Path) -> None:
     assert model.task == "classification"
     assert "not signed" in model.origin
     found = model.predict(place / "cohort" / "site-a", tmp_path / "predicted")
-    assert len(found) == 200
+    assert len(found) == 400
     usable = found[found["status"] == "ok"]
-    assert len(usable) > 100
+    assert len(usable) > 200
     assert np.allclose(usable["probability_0"] + usable["probability_1"], 1, atol=1e-5)
     table = (tmp_path / "predicted" / "predictions.tsv").read_bytes()
     assert table == (place / "predicted" / "predictions.tsv").read_bytes()

@@ -153,7 +153,9 @@ class ModelCard(_Card):
 def scales_rows(study: StudyConfig) -> bool:
     """Whether a study's model sees each case scaled over its own features, beside clinical values that are not."""
     settings = study.classification
-    return settings is not None and settings.preparation.subject_scaling != "none" and bool(settings.clinical)
+    if settings is None or not (settings.features and settings.clinical):
+        return False
+    return settings.preparation.subject_scaling != "none"
 
 
 def labels_of(study: StudyConfig) -> dict[int, str]:
