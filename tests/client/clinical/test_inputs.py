@@ -12,6 +12,7 @@ from msfl_client.clinical.inputs import complete, dataset_of, refuse_leak
 from msfl_client.clinical.observations import observations
 from msfl_client.data.bids import Case
 from msfl_client.features.table import FeatureRow, FeatureTable
+from msfl_common.config.regression import Regression
 from msfl_common.errors import InputError
 
 SESSIONS = ("session_id", "days", "edss", "new_lesions", "status")
@@ -175,6 +176,19 @@ def test_a_leaking_column_of_a_table_is_refused(tables: Tables) -> None:
     study = classification(("treated",), column="diagnosis", classes=("HC", "MS"))
     with pytest.raises(InputError, match="input treated and outcome diagnosis"):
         dataset_of(observations([], tables.site, study), study, None)
+
+
+def test_a_column_that_is_the_number_in_another_unit_is_refused(tables: Tables) -> None:
+    rows = [(f"sub-{n:02d}", 30 + n * n % 7, 12 * (30 + n * n % 7) + 3) for n in range(12)]
+    tables.participants(("participant_id", "age", "age_months"), *rows)
+    outcome = {"column": "age_months", "unit": "months", "range": [0, 1500]}
+    model = {"kind": "ridge"}
+    study = Regression.model_validate({"outcome": outcome, "clinical": ["age"], "model": model})
+    with pytest.raises(InputError, match="input age and outcome age_months are the same in all 12 cases"):
+        dataset_of(observations([], tables.site, study), study, None)
+    changed = [(*row[:2], row[2] + (row[0] == "sub-03")) for row in rows]  # one case is off the line
+    tables.participants(("participant_id", "age", "age_months"), *changed)
+    assert len(dataset_of(observations([], tables.site, study), study, None).patients) == 12
 
 
 EVERY = ("session_id", "days", "edss", "new_lesions")
