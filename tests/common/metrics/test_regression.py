@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
+from msfl_common.errors import UpdateError
+from msfl_common.messages.validation_metrics import ValidationMetrics, check_metrics
 from msfl_common.metrics.intervals import pool
 from msfl_common.metrics.prediction_error import prediction_error
 from msfl_common.metrics.regression import (
@@ -99,6 +102,10 @@ def test_moments_that_no_cases_have_are_named() -> None:
     changed = moments_M.copy()
     changed[6] *= 100
     assert "errors" in str(contradiction(changed, 12))
+    told = ValidationMetrics({}, num_cases=12, seconds=0, moments=moments_M)
+    check_metrics(told, 1)
+    with pytest.raises(UpdateError, match=r"moments: .*errors"):
+        check_metrics(replace(told, moments=changed), 1)
 
 
 def test_the_interval_of_a_prediction_holds_95_of_100_numbers() -> None:

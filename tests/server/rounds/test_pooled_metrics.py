@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from tests.server.report.test_classification import SITES, measured, study_of
 
 from msfl_common.messages.layouts import POOLED, metrics_layout, sum_of
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.classification import class_metrics, threshold_metrics
+from msfl_common.metrics.intervals import Estimate
+from msfl_common.metrics.regression import NUM_MOMENTS
 from msfl_server.results.withheld import say_withheld, withheld_metrics
 from msfl_server.rounds.pooled_metrics import of_enough_sites
 
@@ -47,6 +50,13 @@ def test_predicted_classes_of_few_are_put_away_alone() -> None:
     assert not {*threshold_metrics()} & {*found.estimates}
     assert found.score_bins.any()
     assert not found.confusion.any()
+
+
+def test_sums_of_numbers_go_with_their_figures() -> None:
+    rmse = Estimate(1.0, 30, 0.1, 0.8, 1.2, 30, num_sites=2)
+    whole = ValidationMetrics({"rmse": rmse}, num_cases=30, seconds=0, moments=np.ones(NUM_MOMENTS))
+    assert of_enough_sites(whole, 2).moments is whole.moments
+    assert of_enough_sites(whole, 3).moments is None
 
 
 def test_it_is_said_why() -> None:
