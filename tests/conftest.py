@@ -88,6 +88,11 @@ class BidsSite:
         return {case.key: case for case in find_cases(self.config(), contrasts)[0]}
 
 
+def pytest_configure() -> None:
+    """No test cuts the machine's power: nothing that its own process writes needs to reach the disk at once."""
+    os.fsync = lambda _: None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files with the longest first, so that no core is left with one of them at the end."""
     num_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))

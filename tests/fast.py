@@ -1,8 +1,8 @@
 """`make test-fast`: the tests of single modules that start no process and end within a second, as a plugin of pytest.
 
-What is not fast is left out by one of two rules: it lies in a folder of `OTHERS`, or is marked `slow`. Who adds a test
-that breaks the rules is told by a failure here: it starts a process, or takes more than `MOST_S` of processor time,
-which is four times what `slow` stands for, so that no busy machine makes a test fail.
+What is not fast is left out by one of two rules: it lies in a folder of `OTHERS`, or is marked `slow` or `long`. Who
+adds a test that breaks the rules is told by a failure here: it starts a process, or takes more than `MOST_S` of
+processor time, which is four times what `slow` stands for, so that no busy machine makes a test fail.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is marked."""
-    slow = [item for item in items if item.get_closest_marker("slow")]
+    slow = [item for item in items if item.get_closest_marker("slow") or item.get_closest_marker("long")]
     config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    left_out = set(slow)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(wrapper=True)

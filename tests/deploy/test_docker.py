@@ -115,6 +115,7 @@ def environment(**settings: str) -> dict[str, str]:
     return {**{key: value for key, value in os.environ.items() if key != "PYTHONPATH"}, **settings}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["msfl-client", "msfl-server"])
 def test_the_installed_commands_start(home: Path, command: str) -> None:
     done = subprocess.run([home / "bin" / command, "--help"], env=environment(), capture_output=True, text=True)
@@ -122,12 +123,14 @@ def test_the_installed_commands_start(home: Path, command: str) -> None:
     assert "Usage" in done.stdout
 
 
+@pytest.mark.long
 def test_the_installed_probe_answers(home: Path) -> None:
     probe = [home / "bin" / "python", "-I", "-m", "msfl_common.system.health", "127.0.0.1:1"]
     done = subprocess.run(probe, env=environment(), capture_output=True, text=True, cwd=home)
     assert (done.returncode, done.stdout) == (1, "127.0.0.1:1: UNAVAILABLE\n")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_the_commands_need_no_rights_and_no_home(home: Path, side: str) -> None:
     """As an account that can write nowhere; by Debian's Python, because it may not reach the tests' own."""

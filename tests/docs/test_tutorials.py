@@ -66,8 +66,8 @@ def type_in(page: str, folder: Path) -> str:
     return printed
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", ["start/hospital.md", pytest.param("start/coordinator.md", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("page", ["start/hospital.md", "start/coordinator.md"])
 def test_a_deployed_study_ends_with_a_report_and_true_ledgers(page: str, tmp_path: Path) -> None:
     if taken := [port for port in PORTS if not is_free(port)]:
         pytest.fail(f"the tutorial's ports are taken by another program: {taken}")

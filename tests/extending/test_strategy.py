@@ -98,7 +98,14 @@ class DiesTraining(Recorder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "cache_answers"), [("ditto", True), ("scaffold", True), ("fedbn", False)])
+@pytest.mark.parametrize(
+    ("kind", "cache_answers"),
+    [
+        pytest.param("ditto", True, marks=pytest.mark.long),
+        ("scaffold", True),
+        pytest.param("fedbn", False, marks=pytest.mark.long),
+    ],
+)
 def test_a_killed_run_goes_on_to_the_same_bits(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path, kind: str, cache_answers: bool
 ) -> None:

@@ -37,7 +37,7 @@ def knowing_it(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-c", PROGRAM.format(root=root, module=module, arguments=list(map(str, arguments)))]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_devices_follow_a_strategy_as_one_that_takes_the_same_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

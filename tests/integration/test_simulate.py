@@ -212,6 +212,7 @@ def test_one_bad_site_is_named_and_the_others_go_on(base: Path, ready_store: Pat
     assert first["sites_failed"] == [{"site": "site-d", "code": "NO_CASES"}]
 
 
+@pytest.mark.long
 def test_flowers_engine_on_ray_runs_the_same_apps(base: Path, ready_store: Path) -> None:
     pytest.importorskip("ray")
     shutil.copy(ready_store, base / "ray.db")

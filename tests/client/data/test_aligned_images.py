@@ -57,7 +57,7 @@ def test_what_lies_right_is_read_as_the_file_has_it(case) -> None:
         assert np.array_equal(np.asarray(image.dataobj), np.asarray(own.dataobj))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_displaced_contrast_is_said_and_read_where_it_belongs(case) -> None:
     right = make_network_input(case, INPUTS)
     displace(case.images["T1w"], 5, 6)

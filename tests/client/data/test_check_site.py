@@ -70,7 +70,7 @@ def _in_daemon(site: SiteConfig, results) -> None:
     results.put(len(check_site(site, INPUTS, num_workers=2).cases))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_real_patients(open_ms, tmp_path: Path):
     site = SiteConfig(name="here", data=(open_ms,), state=tmp_path)
     result = check_site(site, INPUTS)

@@ -54,7 +54,7 @@ def test_a_lesion_that_is_gone_changes_nothing() -> None:
     assert changes(box(2, 5), np.zeros(SHAPE, bool)) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_simulated_changes_are_found() -> None:
     happened, found = [], []
     for index in range(6):

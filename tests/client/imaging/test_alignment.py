@@ -35,7 +35,7 @@ def biased(image: nib.Nifti1Image, strength: float) -> np.ndarray:
     return (np.asarray(image.dataobj) * np.exp(strength * (x + 0.7 * y))).astype(np.float32)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_bias_field_does_not_part_brains_of_which_one_was_drawn_smaller() -> None:
     """Before N4, brightness changes more from side to side than between tissues."""
     t1w, flair = brain("T1w"), brain("FLAIR")
@@ -55,7 +55,7 @@ def test_a_displaced_brain_is_brought_back(degrees: float, mm: float) -> None:
     assert residual_mm(found, t1w, moving) < 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_mirrored_brain_and_another_head_are_told() -> None:
     t1w, flair = thin(brain("T1w")), thin(brain("FLAIR"))
     assert align(displaced(t1w.mirrored(), 5, 5), flair).verdict == "mirrored"

@@ -183,6 +183,7 @@ def test_two_devices_train_about_as_one(cases: tuple[Path, ...]) -> None:
     assert scores[1] == pytest.approx(scores[0], abs=0.05)
 
 
+@pytest.mark.long
 def test_a_killed_process_ends_the_round(cases: tuple[Path, ...]) -> None:
     def kill_the_second(step: int, *_: object) -> None:
         if step == 1:
@@ -263,6 +264,7 @@ def test_when_the_site_is_killed_its_processes_end(cases: tuple[Path, ...]) -> N
         time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_a_site_of_two_devices_answers_a_round(make_site: Callable[..., Any], tiny_study: StudyConfig) -> None:
     folder = make_site(subjects=[f"sub-{number}" for number in range(6)])
     site = folder.config(policy=Policy(min_patients=1), device=("cpu", "cpu", "cpu"))

@@ -12,7 +12,7 @@ from msfl_common.system.loading import held_interrupts, loading, says_how_to_res
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_is_heard_once_all_is_loaded(number: signal.Signals) -> None:
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as in our commands
+    before = signal.signal(number, signal.default_int_handler)  # as in our commands, however these tests are started
     done = []
 
     def load() -> None:
@@ -27,7 +27,7 @@ def test_an_interrupt_is_heard_once_all_is_loaded(number: signal.Signals) -> Non
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 def test_what_nobody_handles_in_python_stays_as_it_is() -> None:

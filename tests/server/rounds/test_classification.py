@@ -129,7 +129,14 @@ def test_rounds_end_when_the_model_has_and_the_last_measures_the_test_patients(p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [{"kind": "linear-svm"}, {"kind": "mlp", "hidden": [4]}, {"kind": "random-forest"}])
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"kind": "mlp", "hidden": [4]},
+        pytest.param({"kind": "linear-svm"}, marks=pytest.mark.long),
+        pytest.param({"kind": "random-forest"}, marks=pytest.mark.long),
+    ],
+)
 def test_a_killed_run_goes_on_to_bit_identical_weights(patients: Path, tmp_path: Path, model: dict[str, Any]) -> None:
     study = study_of(**model)
     study = study.model_copy(update={"rounds": study.rounds.model_copy(update={"num_rounds": 5})})

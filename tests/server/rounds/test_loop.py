@@ -134,7 +134,7 @@ def with_server_momentum(study: StudyConfig, factor: float) -> StudyConfig:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("factor", [0.0, 0.5])
+@pytest.mark.parametrize("factor", [pytest.param(0.0, marks=pytest.mark.long), 0.5])
 def test_a_killed_run_goes_on_to_bit_identical_weights(
     sites: list[SiteConfig], tiny_study: StudyConfig, tmp_path: Path, factor: float
 ) -> None:

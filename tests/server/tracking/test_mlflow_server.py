@@ -120,7 +120,7 @@ def test_the_page_opens_here_and_nowhere_else(server, tmp_path, study, summary):
     assert not list((tmp_path / "run").glob("mlruns"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_server_killed_while_it_makes_its_store_starts_again(tmp_path):
     server = MlflowService(tmp_path)
     server.launch()
@@ -202,7 +202,7 @@ with track(uri, out, StudyConfig(name=name), None, patient=True) as tracker:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_killed_before_its_run_id_is_in_a_checkpoint_goes_on_with_that_run(server, tmp_path, study, summary):
     """Round 3 is in a checkpoint, its run was opened after it, and the process dies: nobody was told the run's id."""
     from msfl_server.results.summary import write_summary
@@ -216,7 +216,7 @@ def test_a_process_killed_before_its_run_id_is_in_a_checkpoint_goes_on_with_that
     assert logged(server, study) == (once(6), ["FINISHED"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_proxy_does_not_stand_between_a_run_and_its_own_server(server, tmp_path, study):
     program = (
         "import sys; from pathlib import Path; from msfl_common.config.study import StudyConfig;"

@@ -73,7 +73,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cut_off_it_goes_on_where_it_was_and_repeats_nothing(base: Path, tmp_path: Path) -> None:
     out = base / "out"
     (finished,) = (out / "runs").rglob(SCORES_FILE)

@@ -99,7 +99,7 @@ def whole(base: Path, stopped: CompletedProcess[str]) -> CompletedProcess[str]:
     return done
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_interrupted_it_comes_to_the_figures_of_folds_that_were_not(
     base: Path, whole: CompletedProcess[str], tmp_path: Path
 ) -> None:

@@ -52,7 +52,7 @@ def test_all_searches_evaluate_equally_often(monkeypatch) -> None:
     assert set(counts.values()) == {20 * INNER_FOLDS}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bayesian_search_beats_chance_on_a_smooth_hill() -> None:
     ranges = {"x": Range(0.001, 1, 3, log=True), "y": Range(1, 40, 5, whole=True)}
 
