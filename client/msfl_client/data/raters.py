@@ -67,14 +67,13 @@ def merge_raters(
     """
     if len(raters) < 2 or len({path.resolve() for path in raters}) < len(raters):
         raise InputError(f"expected two folders of raters or more, each once, found {', '.join(map(str, raters))}")
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: is not empty; choose another --output")
     found = [dict(_masks_of(root)) for root in raters]
     for root, masks in zip(raters, found, strict=True):
         if not masks:
             raise InputError(
                 f"{root}: no mask; expected sub-001/[ses-01/]anat/sub-001_[ses-01_]label-lesion_mask.nii.gz"
             )
+    _claim(out)
     keys = sorted({key for masks in found for key in masks}, key=lambda key: (key[0], key[1] or "", key[2]))
     merged = []
     for number, key in enumerate(keys):
@@ -87,8 +86,19 @@ def merge_raters(
     return merged
 
 
+def _claim(out: Path) -> None:
+    try:
+        if out.exists() and any(out.iterdir()):
+            raise InputError(f"{out}: is not empty; choose another --output")
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --output") from None
+
+
 def _masks_of(root: Path) -> Iterator[tuple[Key, Path]]:
     """Each mask of a rater; of several for one case, the plainly named one."""
+    if not is_folder(root):
+        raise InputError(f"{root}: no such folder; name a rater's BIDS derivative with --rater")
     for folder in subject_folders(root)[0]:
         for visit in visits_of(folder):
             anat = folder / (visit or "") / "anat"

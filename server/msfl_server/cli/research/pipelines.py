@@ -74,16 +74,18 @@ def pipelines(
     task: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=CLASSES",
-            help="Tell apart these classes alone, such as 2-class=control,slow/fast: separated by commas, those with a "
-            "stroke between them as one; repeat it for several tasks. Without it, the study's classes.",
+            metavar="TASK",
+            help="Tell apart these classes alone, NAME=CLASSES, such as 2-class=control,slow/fast: separated by "
+            "commas, those with a stroke between them as one; repeat it for several tasks. Without it, "
+            "the study's classes.",
         ),
     ] = None,
     subset: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=COLUMNS",
-            help="Also with these columns alone, such as qT1+FA=qT1_*,FA_*, and compare; repeat it for more.",
+            metavar="SUBSET",
+            help="Also with these columns alone, NAME=COLUMNS, such as qT1+FA=qT1_*,FA_*, and compare; repeat "
+            "it for more.",
         ),
     ] = None,
     search: Annotated[

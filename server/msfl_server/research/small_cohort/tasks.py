@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msfl_common.config.spelling import NAME, NAME_WORDS, no_such
+from msfl_common.config.spelling import no_such
 from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError
 
 # Of folders that a run has beside those of its parts.
 RESERVED = ("all", "cells")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,31}")
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,11 @@ def read_named(option: str, text: str, example: str) -> tuple[str, tuple[str, ..
     parts = tuple(part.strip() for part in rest.split(","))
     if not mark or not all(parts):
         raise InputError(f"{option}: expected NAME=..., such as {example}, found {text!r}")
-    if not re.fullmatch(NAME, name) or name in RESERVED:
-        raise InputError(f"{option}: {name!r} is no name for a folder; expected {NAME_WORDS}, not {RESERVED[0]}")
+    if not _NAME.fullmatch(name) or name in RESERVED:
+        raise InputError(
+            f"{option}: {name!r} is no name for a folder; expected letters, digits, dots, dashes, underscores and plus "
+            f"signs, at most 32, the first a letter or a digit, and not {' or '.join(RESERVED)}"
+        )
     return name, parts
 
 

@@ -84,8 +84,8 @@ def test_the_effect_size_by_hand() -> None:
 
 def test_subsets_are_columns_by_pattern() -> None:
     names = ("qT1_gm1", "qT1_wm1", "FA_gm1", "age")
-    grey, maps = read_subsets(["grey=*_gm*", "maps=qT1_*,FA_*"], names)
-    assert (grey.columns, maps.columns) == ((0, 2), (0, 1, 2))
+    grey, maps = read_subsets(["grey=*_gm*", "qT1+FA=qT1_*,FA_*"], names)
+    assert (grey.columns, maps.columns, maps.name) == ((0, 2), (0, 1, 2), "qT1+FA")
     for text, line in (
         ("grey", "--subset: expected NAME=..."),
         ("grey=*_csf*", "--subset grey: no column matches"),
@@ -132,7 +132,7 @@ def test_features_that_are_the_same_in_every_case_are_named() -> None:
 @pytest.mark.slow
 def test_two_tasks_and_a_subset_by_command(tmp_path) -> None:
     """The first stage and tuned hyperparameters on a simulated table; z is there for each, and what is told agrees."""
-    made = run_main(main, "make-table", "-o", tmp_path / "t.tsv", "--patients", "18", "--features", "9")
+    made = run_main(main, "make-table", "-o", tmp_path / "t.tsv", "--patients", "18", "--num-features", "9")
     assert made.returncode == 0, made.stderr
     again = run_main(main, "make-table", "-o", tmp_path / "t.tsv")
     assert (again.returncode, len(again.stderr.splitlines())) == (2, 1)
