@@ -16,6 +16,7 @@ import pytest
 from msfl_client.cli.main import main as client
 from msfl_client.egress.gateway import gateway_of, release
 from msfl_client.egress.ledger_content import make_officer_key
+from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.site.folder import init_site
 from msfl_common.config.site import load_site
 from msfl_common.config.study import StudyConfig, Training
@@ -63,6 +64,8 @@ CLIENT = (
     "approve READ --yes",
     "import-dicom ENTER new",
     "import-dicom bids new --rules READ",
+    "merge-masks --rater ENTER --rater raters/b --output new",
+    "merge-masks --rater raters/a --rater raters/b --output FILL",
     "preprocess READ",
     "preprocess site/site.yaml --study READ",
     "features READ",
@@ -92,6 +95,7 @@ CLIENT = (
 SERVER = (
     "example study --output WRITE",
     "make-cohort FILL --without-images --sites 1 --patients 2",
+    "make-table --output WRITE",
     "simulate READ --cohort cohort --output new",
     "simulate study.yaml --cohort ENTER --output new",
     "simulate study.yaml --site READ --output new",
@@ -179,6 +183,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (world / "passphrase").write_text("correct horse battery staple\n")
     make_records(world / "cohort", num_sites=3, cases_per_site=12, num_nmosd=0, num_controls=0, seed=0)
     shutil.copytree(world / "cohort" / "site-a", world / "bids")
+    for rater in ("a", "b"):
+        name = world / "raters" / rater / "sub-001" / "anat" / "sub-001_label-lesion_mask.nii.gz"
+        save_image(name, np.ones((4, 4, 4), np.uint8), np.eye(4))
     (world / "column.yaml").write_text(
         STUDY.replace("endpoint: edss-worsening", "column: ms_course, classes: [RR, SP]")
     )

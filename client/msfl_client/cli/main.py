@@ -19,6 +19,7 @@ from msfl_client.cli.ledger import commands as ledger_commands
 from msfl_client.cli.options import SitePath, StudyPath, Subjects, Workers
 from msfl_client.cli.participate import commands as federation_commands
 from msfl_client.cli.predict import commands as predict_commands
+from msfl_client.cli.raters import commands as rater_commands
 from msfl_client.cli.roster import commands as roster_commands
 from msfl_common.config.example_command import commands as example_commands
 from msfl_common.system.cli import run_app
@@ -36,6 +37,7 @@ app = make_program(
     federation_commands,
     kit_commands,
     data_commands,
+    rater_commands,
     feature_commands,
     predict_commands,
     gain_commands,

@@ -45,6 +45,9 @@ EXAMPLES: dict[str, Example] = {
         "evaluation.example.yaml", "study.yaml", "a study that measures a trained model, and trains nothing"
     ),
     "demo": Example("demo/study.yaml", "study.yaml", "a study of minutes among three simulated sites of `make-cohort`"),
+    "small-cohort": Example(
+        "small-cohort.example.yaml", "study.yaml", "a small cohort in one place, for `pipelines`; with its four stages"
+    ),
     "site": Example("site.example.yaml", "site.yaml", "a site's own file; every setting, with its default"),
 }
 

@@ -27,6 +27,7 @@ from msfl_server.cli.research.pipelines import commands as pipelines_commands
 from msfl_server.cli.research.plan import commands as plan_commands
 from msfl_server.cli.research.simulate import commands as simulate_commands
 from msfl_server.cli.research.survey import commands as survey_commands
+from msfl_server.cli.research.table import commands as table_commands
 from msfl_server.cli.study import commands as study_commands
 
 app = make_program(
@@ -42,6 +43,7 @@ app = make_program(
     compare_commands,
     meta_analysis_commands,
     cohort_commands,
+    table_commands,
     simulate_commands,
     cross_validation_commands,
     pipelines_commands,

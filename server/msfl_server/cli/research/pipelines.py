@@ -13,10 +13,10 @@ import typer
 
 from msfl_common.system.command_line import Commands, Json, print_json
 from msfl_server.cli.research.command import LOADING, PANEL, SAME_COMMAND, Assignments, ResearchCommand
+from msfl_server.cli.research.pipelines_view import show_parts
 
 if TYPE_CHECKING:
     from msfl_server.research.small_cohort.pipelines import OnProgress
-    from msfl_server.research.small_cohort.results import PipelineResults
 
 commands = Commands()
 SLOW_FOREST = "the trees of this scikit-learn cannot be built directly: random forests (RF) take ten times as long"
@@ -28,6 +28,13 @@ class SearchName(StrEnum):
     grid = "grid"
     random = "random"
     bayes = "bayes"
+
+
+class TriedName(StrEnum):
+    """With which pipelines classifiers are tried."""
+
+    all = "all"
+    standard = "standard"
 
 
 class SearchPipelineName(StrEnum):
@@ -49,7 +56,37 @@ def pipelines(
         typer.Option("--output", "-o", metavar="RUN_DIR", help="Folder for the results; resumes what is there."),
     ],
     classifiers: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Of the twelve, separated by commas; without it, six.")
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Of the twelve, separated by commas; without it, six, or all with --pipeline standard.",
+        ),
+    ] = None,
+    tried: Annotated[
+        TriedName,
+        typer.Option(
+            "--pipeline",
+            metavar="PIPELINE",
+            help="With which pipelines classifiers are tried: all; standard, rows and columns standardized, all "
+            "features, to compare classifiers first.",
+        ),
+    ] = TriedName.all,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK",
+            help="Tell apart these classes alone, NAME=CLASSES, such as 2-class=control,slow/fast: separated by "
+            "commas, those with a stroke between them as one; repeat it for several tasks. Without it, "
+            "the study's classes.",
+        ),
+    ] = None,
+    subset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SUBSET",
+            help="Also with these columns alone, NAME=COLUMNS, such as qT1+FA=qT1_*,FA_*, and compare; repeat "
+            "it for more.",
+        ),
     ] = None,
     search: Annotated[
         list[SearchName] | None,
@@ -77,6 +114,16 @@ def pipelines(
             help="The best pipelines of each classifier, so many of them, are tested by permutations.",
         ),
     ] = 10,
+    test_all: Annotated[
+        bool, typer.Option("--test-all", help="Test every pipeline by permutations; an hour and more with all of them.")
+    ] = False,
+    test_tuned: Annotated[
+        bool,
+        typer.Option(
+            "--test-tuned",
+            help="Test tuned classifiers by permutations, too, tuned anew for each: as long as so many searches.",
+        ),
+    ] = False,
     count: Annotated[
         list[int] | None,
         typer.Option(
@@ -114,20 +161,26 @@ def pipelines(
     section = settings.classification
     if section is None or settings.regression is not None or section.outcome.column is None:
         raise InputError(f"{study}: expected the task classification with outcome.column, the label's column")
+    if test_tuned and not search:
+        raise InputError("--test-tuned: no hyperparameters are tuned; add --search grid, random or bayes")
+    if (test_all or test_tuned) and not permutations:
+        raise InputError("--permutations 0: nothing can be tested with none; give a number, or leave out --test-all")
     from msfl_common.system.loading import loading, says_how_to_resume
 
     with says_how_to_resume(SAME_COMMAND), loading(LOADING):
         from msfl_server.research.simulation.folder import keep_study
         from msfl_server.research.small_cohort.classifiers import CLASSIFIERS, REFINED  # scikit-learn takes a second
+        from msfl_server.research.small_cohort.comparison import comparison_document, write_comparison
         from msfl_server.research.small_cohort.forest import grows_the_same_trees
-        from msfl_server.research.small_cohort.pipelines import run_pipelines
-        from msfl_server.research.small_cohort.report import write_page
-        from msfl_server.research.small_cohort.results import results_document, write_results
+        from msfl_server.research.small_cohort.parts import plan_parts, run_parts
         from msfl_server.research.small_cohort.setup import PipelineSettings
         from msfl_server.research.small_cohort.space import COUNTS
-        from msfl_server.research.small_cohort.table import read_cases, row_groups
+        from msfl_server.research.small_cohort.subsets import read_subsets
+        from msfl_server.research.small_cohort.table import constant_features, read_cases, row_groups
+        from msfl_server.research.small_cohort.tasks import read_tasks
 
     asked = [name.strip() for name in classifiers.split(",")] if classifiers is not None else REFINED
+    asked = [*CLASSIFIERS] if classifiers is None and tried is TriedName.standard else asked
     known = {name.lower(): name for name in CLASSIFIERS}
     if unknown := [name for name in asked if name.lower() not in known]:
         raise InputError(f"--classifiers: {no_such('classifier', unknown, tuple(CLASSIFIERS))}")
@@ -140,6 +193,8 @@ def pipelines(
         else ""
     )
     _say(f"{left_out} cases are left out: their label is n/a" if left_out else "")
+    if same := constant_features(cases):
+        _say(f"{len(same)} features are the same in every case and tell nothing, such as {same[0]}")
     _say(SLOW_FOREST if "RF" in names and not grows_the_same_trees() else "")
     chosen = PipelineSettings(
         study=settings.name,
@@ -151,18 +206,23 @@ def pipelines(
         best=best,
         searches=tuple(dict.fromkeys(one.value for one in search or ())),
         search_pipeline=search_pipeline.value,
+        pipelines=tried.value,
+        test_all=test_all,
+        test_tuned=test_tuned,
         groups=row_groups(cases.names, group_by),
     )
+    tasks, subsets = read_tasks(task or (), chosen.classes), read_subsets(subset or (), cases.names)
+    planned = plan_parts(cases, chosen, out, tasks, subsets)
     with says_how_to_resume(SAME_COMMAND), _progress() as on_progress:
-        results = run_pipelines(cases, chosen, out, jobs or os.cpu_count() or 1, on_progress)
+        parts = run_parts(planned, jobs or os.cpu_count() or 1, on_progress)
     keep_study(out, settings, assignments or [])
-    document = results_document(results, cases, chosen)
-    write_results(out, results, document)
-    write_page(out, results, document)
+    document = comparison_document(parts)
+    if len(parts) > 1:
+        write_comparison(out, document, parts)
     if as_json:
-        print_json(document)
+        print_json(document if len(parts) > 1 else parts[0].document)
     else:
-        _show(results, out)
+        show_parts(parts, document, out)
 
 
 @contextmanager
@@ -191,28 +251,3 @@ def _say(line: str) -> None:
 
     if line:
         console.print(line)
-
-
-def _show(results: PipelineResults, out: Path) -> None:
-    from rich.table import Table
-
-    from msfl_common.system.progress import stdout_console
-
-    table = Table(title="Best pipelines", caption="the best of many is best partly by luck; expect what is nested")
-    for heading in ("Classifier", "Pipeline", "Accuracy", "95% CI", "z", "p"):
-        table.add_column(heading, justify="left" if heading in ("Classifier", "Pipeline") else "right")
-    for row in results.best:
-        chance = (
-            (f"{row.chance.z:.1f}" if row.chance.z is not None else "n/a", f"{row.chance.p:.3f}") if row.chance else ()
-        )
-        interval = f"{row.scored.low:.2f} to {row.scored.high:.2f}"
-        figures = (f"{row.scored.metrics['accuracy']:.3f}", interval)
-        table.add_row(row.classifier, row.pipeline.name, *figures, *chance)
-    console = stdout_console()
-    console.print(table)
-    nested = next(one for one in results.nested if one.classifier == "all").scored
-    console.print(
-        f"nested: accuracy {nested.metrics['accuracy']:.3f} ({nested.low:.2f} to {nested.high:.2f}) when the pipeline "
-        f"is chosen without the case\nreport: {out / 'report.html'}",
-        highlight=False,
-    )

@@ -2,6 +2,7 @@
 
 `RandomForestClassifier` looks up signatures, clones and validates for each of its trees: on 30 cases, nine tenths of a
 millisecond of one. Here the same compiled tree builder gets the same seeds, and the forest is the same to the last bit.
+What the trees draw depends on the seed and the number of cases alone, and is drawn once for all fits.
 The builder is not public API. So it is held against `RandomForestClassifier` once in a process, and where a release of
 scikit-learn has moved it or grows other trees, that class is taken: the same figures, later.
 
@@ -10,7 +11,7 @@ Legend: N cases, P features, K classes.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -41,19 +42,15 @@ class LeanForest:
         inputs_NP = np.ascontiguousarray(features_NP, np.float32)
         targets_N1 = labels_N.astype(np.float64)[:, None]
         classes = np.array([labels_N.max() + 1], np.intp)
-        seeds, random = np.random.RandomState(self._seed), np.random.RandomState(0)
+        random = _OneNumber()
+        most = max(1, int(np.sqrt(num_features)))
+        splitter = BestSplitter(Gini(1, classes), most, self._min_leaf, 0.0, random, None)
+        fewest = max(2, 2 * self._min_leaf)
+        builder = DepthFirstTreeBuilder(splitter, fewest, self._min_leaf, 0.0, self._max_depth, 0.0)
         self._trees = []
-        for seed in [seeds.randint(_MAX_SEED) for _ in range(self._num_trees)]:
-            random.seed(seed)
-            drawn = np.bincount(random.randint(0, num_cases, num_cases), minlength=num_cases).astype(np.float64)
-            random.seed(seed)
-            most = max(1, int(np.sqrt(num_features)))
-            splitter = BestSplitter(Gini(1, classes), most, self._min_leaf, 0.0, random, None)
-            builder = DepthFirstTreeBuilder(
-                splitter, max(2, 2 * self._min_leaf), self._min_leaf, 0.0, self._max_depth, 0.0
-            )
+        for drawn_N, random.number in _draws(self._seed, self._num_trees, num_cases):
             tree = Tree(num_features, classes, 1)
-            builder.build(tree, inputs_NP, targets_N1, drawn, None)
+            builder.build(tree, inputs_NP, targets_N1, drawn_N, None)
             self._trees.append(tree)
         return self
 
@@ -62,6 +59,29 @@ class LeanForest:
         inputs_NP = np.ascontiguousarray(features_NP, np.float32)
         total: NDArray[np.float64] = sum(tree.predict(inputs_NP) for tree in self._trees)
         return total / self._num_trees
+
+
+class _OneNumber:
+    """What a splitter takes for its source of random numbers: it draws one for each tree."""
+
+    number = 0
+
+    def randint(self, low: int, high: int) -> int:  # noqa: ARG002
+        """The number of the tree that is next."""
+        return self.number
+
+
+@lru_cache(64)
+def _draws(seed: int, num_trees: int, num_cases: int) -> tuple[tuple[NDArray[np.float64], int], ...]:
+    """How often each tree draws each case, and the number its splitter begins with: the same for all features."""
+    seeds, random = np.random.RandomState(seed), np.random.RandomState(0)
+    found = []
+    for tree_seed in [seeds.randint(_MAX_SEED) for _ in range(num_trees)]:
+        random.seed(tree_seed)
+        drawn_N = np.bincount(random.randint(0, num_cases, num_cases), minlength=num_cases).astype(np.float64)
+        random.seed(tree_seed)
+        found.append((drawn_N, int(random.randint(0, _MAX_SEED))))
+    return tuple(found)
 
 
 def build_forest(seed: int, **hyper: int) -> LeanForest | RandomForestClassifier:

@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -37,6 +37,7 @@ from msfl_server.research.small_cohort.measures import permute_labels
 from msfl_server.research.small_cohort.search import Search, tune
 from msfl_server.research.small_cohort.space import Pipeline
 from msfl_server.research.small_cohort.steps import prepare_split, row_scaled, score_split, unsettled_fits
+from msfl_server.research.small_cohort.weights import split_weights
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -68,17 +69,18 @@ class PipelineRun:
 
     Attributes:
         kind: what is done.
-        numbers: of the patient left out, of the two blocks left out, or of the permutation.
+        numbers: of the patient left out, of the two blocks left out, of the permutation, or of the classifier and the
+            pipeline whose weights are told.
         search: of a search, which.
         wanted_ML: of a permutation, which classifiers are fitted on which pipelines.
-        pipelines: of a search, the number of each classifier's pipeline.
+        searched_BM: of a search, the number of each classifier's pipeline for the cases of each block.
     """
 
-    kind: Literal["left-out", "blocks", "permutation", "search"]
+    kind: Literal["left-out", "blocks", "permutation", "search", "permuted-search", "weights"]
     numbers: tuple[int, ...]
     search: Search | None = None
     wanted_ML: NDArray[np.bool_] | None = None
-    pipelines: tuple[int, ...] = ()
+    searched_BM: NDArray[np.int64] | None = None
 
     @property
     def file(self) -> str:
@@ -141,7 +143,11 @@ def run_one(bench: Bench, run: PipelineRun) -> Arrays:
         if run.kind == "permutation":
             return _permutation(bench, run)
         if run.kind == "search":
-            return _search(bench, run)
+            return _search(bench, run, bench.cases.labels_N, *split_rows(bench, run))
+        if run.kind == "permuted-search":
+            return _permuted_search(bench, run)
+        if run.kind == "weights":
+            return _weights(bench, run)
         train, test = split_rows(bench, run)
         features = row_scaled(bench.cases.features_NP, bench.groups)
         labels_N = bench.cases.labels_N
@@ -159,16 +165,25 @@ def split_rows(bench: Bench, run: PipelineRun) -> tuple[NDArray[np.intp], NDArra
     return np.flatnonzero(~out_N), np.flatnonzero(out_N)
 
 
+def _permuted(bench: Bench, run: PipelineRun) -> NDArray[np.int64]:
+    """Labels in a random order that is the run's own; the same for pipelines and searches."""
+    rng = np.random.default_rng(derive_seed(bench.seed, "permutation", *run.numbers))
+    return permute_labels(bench.cases.labels_N, bench.cases.patients, rng)
+
+
+def _folds(bench: Bench) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Rows to train on and rows to score, of leave-one-out."""
+    for test in patients_out(bench.cases.patients):
+        yield np.setdiff1d(np.arange(len(bench.cases.labels_N)), test), test
+
+
 def _permutation(bench: Bench, run: PipelineRun) -> Arrays:
     """Accuracies (M x L) of leave-one-out with permuted labels, every step fitted anew."""
-    cases, rows = bench.cases, patients_out(bench.cases.patients)
-    rng = np.random.default_rng(derive_seed(bench.seed, "permutation", *run.numbers))
-    labels_N = permute_labels(cases.labels_N, cases.patients, rng)
-    features = row_scaled(cases.features_NP, bench.groups)
+    labels_N = _permuted(bench, run)
+    features = row_scaled(bench.cases.features_NP, bench.groups)
     assert run.wanted_ML is not None
     right_ML, stopped_M = np.zeros(run.wanted_ML.shape), np.zeros(len(bench.classifiers), np.int64)
-    for test in rows:
-        train = np.setdiff1d(np.arange(len(labels_N)), test)
+    for train, test in _folds(bench):
         found = score_split(
             features, labels_N, train, test, bench.pipelines, bench.classifiers, bench.seed, run.wanted_ML
         )
@@ -178,15 +193,27 @@ def _permutation(bench: Bench, run: PipelineRun) -> Arrays:
     return {"accuracy_ML": accuracy_ML, "stopped_M": stopped_M}
 
 
-def _search(bench: Bench, run: PipelineRun) -> Arrays:
+def _permuted_search(bench: Bench, run: PipelineRun) -> Arrays:
+    """Accuracies (M) of leave-one-out with permuted labels, hyperparameters tuned anew for each left-out patient."""
+    labels_N = _permuted(bench, run)
+    right_M = np.zeros(len(bench.classifiers))
+    for train, test in _folds(bench):
+        scores_MTK = _search(bench, run, labels_N, train, test)["scores_MTK"]
+        right_M += (scores_MTK.argmax(axis=2) == labels_N[test]).sum(axis=1)
+    return {"accuracy_M": right_M / len(labels_N)}
+
+
+def _search(
+    bench: Bench, run: PipelineRun, labels_N: NDArray[np.int64], train: NDArray[np.intp], test: NDArray[np.intp]
+) -> Arrays:
     """Scores (M x T x K) of the left-out cases by tuned classifiers, and the hyperparameters (M x D)."""
     assert run.search is not None
-    cases, (train, test) = bench.cases, split_rows(bench, run)
-    features, labels_N = row_scaled(cases.features_NP, bench.groups), cases.labels_N
+    assert run.searched_BM is not None
+    features = row_scaled(bench.cases.features_NP, bench.groups)
     scores, hypers, seconds = [], [], []
-    for name, number in zip(bench.classifiers, run.pipelines, strict=True):
+    for name, number in zip(bench.classifiers, run.searched_BM[bench.blocks_N[test[0]]], strict=True):
         start, pipeline = time.process_time(), bench.pipelines[number]
-        hyper = tune(name, run.search, features, labels_N, cases.patients, train, pipeline, bench.seed)
+        hyper = tune(name, run.search, features, labels_N, bench.cases.patients, train, pipeline, bench.seed)
         train_NP, test_NP = prepare_split(features, labels_N, train, test, pipeline)
         with unsettled_fits():
             model = build_classifier(name, derive_seed(bench.seed, name), hyper).fit(train_NP, labels_N[train])
@@ -194,6 +221,16 @@ def _search(bench: Bench, run: PipelineRun) -> Arrays:
         seconds.append(time.process_time() - start)
         hypers.append(([*hyper.values()] + 2 * [np.nan])[:2])
     return {"scores_MTK": np.array(scores), "hyper_MD": np.array(hypers), "seconds_M": np.array(seconds)}
+
+
+def _weights(bench: Bench, run: PipelineRun) -> Arrays:
+    """Weights of the features (F x K x P) in each fold of leave-one-out."""
+    features = row_scaled(bench.cases.features_NP, bench.groups)
+    name, pipeline = bench.classifiers[run.numbers[0]], bench.pipelines[run.numbers[1]]
+    folds = [
+        split_weights(name, pipeline, features, bench.cases.labels_N, train, bench.seed) for train, _ in _folds(bench)
+    ]
+    return {"weights_FKP": np.array(folds, np.float32)}
 
 
 _bench: Bench | None = None
@@ -218,7 +255,7 @@ def _run_parallel(
         if isinstance(error, BrokenProcessPool):
             raise RunError(
                 "a process ended before its work, perhaps for want of memory; run the same command again with fewer "
-                "--jobs, what was completed is kept"
+                "--workers, what was completed is kept"
             ) from None
         raise
     executor.shutdown()

@@ -10,8 +10,8 @@ Legend: N cases, K classes, M classifiers, L pipelines, R permutations.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ from msfl_server.research.small_cohort.pipeline_runs import Bench, PipelineRun, 
 from msfl_server.research.small_cohort.results import Nested, PipelineResults, Row, Scored, Tuned, scored_row
 from msfl_server.research.small_cohort.search import Search
 from msfl_server.research.small_cohort.setup import BLOCKS, PipelineSettings, check_cases, claim_out
-from msfl_server.research.small_cohort.space import STANDARD, SearchPipeline, all_options, all_pipelines
+from msfl_server.research.small_cohort.space import STANDARD, SearchPipeline, all_options, tried_pipelines
+from msfl_server.research.small_cohort.weights import LINEAR, Weights, over_folds
 
 CELLS = "cells"
 OnProgress = Callable[[str, int, int], None]
@@ -60,15 +61,15 @@ def run_pipelines(
     claim_out(out, cases, settings)
     bench = _make_bench(cases, settings)
     work = _Work(bench, out / CELLS, jobs, on_progress)
-    num_patients = len(set(cases.patients))
-    left_out = [PipelineRun("left-out", (number,)) for number in range(num_patients)]
+    left_out = [PipelineRun("left-out", (number,)) for number in range(len(set(cases.patients)))]
     pairs = [PipelineRun("blocks", pair) for pair in combinations(range(BLOCKS), 2)]
     kept = work.done("pipelines", [*left_out, *pairs])
     scores_MLNK = _gather(bench, left_out, kept, "scores_MLTK")
     tables = [measure(scores_LNK, cases.labels_N) for scores_LNK in scores_MLNK]
     sizes = [effective_cases(scores_LNK, cases.labels_N, cases.patients) for scores_LNK in scores_MLNK]
-    chosen = [best_pipelines(table, settings.best) for table in tables]
-    chances = _chances(work, tables, chosen, settings.permutations)
+    best = [best_pipelines(table, settings.best) for table in tables]
+    tested = [range(len(bench.pipelines))] * len(tables) if settings.test_all else best
+    chances = _chances(work, tables, tested, settings.permutations)
     right_BML = _inner_right(bench, pairs, kept)
     searched_BM = _searched(bench, settings.search_pipeline, right_BML)
     rows = [
@@ -85,7 +86,8 @@ def run_pipelines(
             name: option_effects(table["accuracy"], options)
             for name, table in zip(settings.classifiers, tables, strict=True)
         },
-        tuned=tuple(tuned for search in settings.searches for tuned in _tuned(work, search, searched_BM, num_patients)),
+        tuned=tuple(chain(*(_tuned(work, search, searched_BM, settings) for search in settings.searches))),
+        weights=_linear_weights(work, [numbers[0] for numbers in best], settings.classes),
         stopped=_by_classifier(bench, kept, "stopped_M", len(kept) * len(bench.pipelines)),
         seconds=_by_classifier(bench, kept, "seconds_M", 1),
     )
@@ -95,7 +97,7 @@ def _make_bench(cases: Dataset, settings: PipelineSettings) -> Bench:
     return Bench(
         cases,
         deal_patients(cases.labels_N, cases.patients, BLOCKS, derive_seed(settings.seed, "blocks")),
-        all_pipelines(len(cases.names), settings.counts),
+        tried_pipelines(settings.pipelines, len(cases.names), settings.counts),
         settings.classifiers,
         settings.groups,
         settings.seed,
@@ -195,34 +197,60 @@ def _nested(bench: Bench, right_BML: NDArray[np.float64], scores_MLNK: NDArray[n
         scored = scored_row(measure(scores_NK[None], labels_N), 0, size)
         # Scores of different classifiers have no common scale to rank cases on.
         metrics = {metric: value for metric, value in scored.metrics.items() if metric != "auroc"}
-        found.append(Nested(name, Scored(metrics, scored.low, scored.high), dict(chosen.most_common())))
+        right_N = _right(scores_NK, labels_N)
+        found.append(Nested(name, Scored(metrics, scored.low, scored.high), dict(chosen.most_common()), right_N))
     return found
 
 
-def _tuned(work: _Work, search: Search, searched_BM: NDArray[np.int64], num_patients: int) -> list[Tuned]:
-    bench = work.bench
-    blocks = [bench.blocks_N[rows[0]] for rows in patients_out(bench.cases.patients)]
-    runs = [
-        PipelineRun("search", (number,), search, pipelines=tuple(searched_BM[blocks[number]].tolist()))
-        for number in range(num_patients)
-    ]
+def _tuned(work: _Work, search: Search, searched_BM: NDArray[np.int64], settings: PipelineSettings) -> Iterator[Tuned]:
+    """Each classifier's left-out cases by tuned hyperparameters, and against permuted labels if it is asked for."""
+    bench, patients = work.bench, patients_out(work.bench.cases.patients)
+    runs = [PipelineRun("search", (number,), search, searched_BM=searched_BM) for number in range(len(patients))]
     kept = work.done(f"{search} search", runs)
     scores_MNK = _gather(bench, runs, kept, "scores_MTK")
     table = measure(scores_MNK, bench.cases.labels_N)
     sizes_M = effective_cases(scores_MNK, bench.cases.labels_N, bench.cases.patients)
     seconds = _by_classifier(bench, kept, "seconds_M", 1)
     hyper_MD = np.median([found["hyper_MD"] for found in kept.values()], axis=0)
-    return [
-        Tuned(
+    permuted_RM = None
+    if settings.test_tuned and settings.permutations:
+        runs = [
+            PipelineRun("permuted-search", (number,), search, searched_BM=searched_BM)
+            for number in range(settings.permutations)
+        ]
+        done = work.done(f"{search} search, permutations", runs)
+        permuted_RM = np.array([found["accuracy_M"] for found in done.values()])
+    for index, name in enumerate(bench.classifiers):
+        chosen = (bench.pipelines[searched_BM[bench.blocks_N[rows[0]], index]].name for rows in patients)
+        yield Tuned(
             name,
             search,
             scored_row(table, index, sizes_M),
             dict(zip(CLASSIFIERS[name].ranges, map(float, hyper_MD[index]), strict=False)),
             seconds[name],
-            dict(Counter(bench.pipelines[run.pipelines[index]].name for run in runs).most_common()),
+            dict(Counter(chosen).most_common()),
+            _right(scores_MNK[index], bench.cases.labels_N),
+            None if permuted_RM is None else against_chance(float(table["accuracy"][index]), permuted_RM[:, index]),
         )
-        for index, name in enumerate(bench.classifiers)
-    ]
+
+
+def _linear_weights(work: _Work, best: Sequence[int], classes: Sequence[str]) -> tuple[Weights, ...]:
+    """Of each linear classifier's best pipeline."""
+    bench = work.bench
+    runs = {
+        name: PipelineRun("weights", (index, number))
+        for index, (name, number) in enumerate(zip(bench.classifiers, best, strict=True))
+        if name in LINEAR
+    }
+    kept = work.done("weights", list(runs.values())) if runs else {}
+    return tuple(
+        over_folds(name, bench.pipelines[run.numbers[1]], bench.cases.names, classes, kept[run.file]["weights_FKP"])
+        for name, run in runs.items()
+    )
+
+
+def _right(scores_NK: NDArray[np.float64], labels_N: NDArray[np.int64]) -> tuple[bool, ...]:
+    return tuple((scores_NK.argmax(axis=1) == labels_N).tolist())
 
 
 def _by_classifier(

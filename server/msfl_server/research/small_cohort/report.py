@@ -14,6 +14,7 @@ from msfl_server.research.small_cohort.charts import STEPS, chance_chart, estima
 from msfl_server.research.small_cohort.classifiers import CLASSIFIERS
 from msfl_server.research.small_cohort.measures import Chance, Effect
 from msfl_server.research.small_cohort.results import Nested, PipelineResults, Row, Scored
+from msfl_server.research.small_cohort.space import Pipeline
 
 PAGE_FILE = "report.html"
 _STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
@@ -45,10 +46,13 @@ def write_page(out: Path, results: PipelineResults, document: Mapping[str, Any])
                 options_chart(step, results.rows),
             )
             for step, title in STEPS.items()
+            if document["pipelines"] > 1
         ],
         chance=_chance_chart(results.rows),
         names=names,
         effects=_effects(results),
+        top=document["top"],
+        weights=_weights(document["weights"]),
         tuned=_tuned(results),
         spaces=_spaces(names),
     )
@@ -142,6 +146,7 @@ def _effect(effect: Effect) -> dict[str, Any]:
     colour = "#009E73" if effect.median > 0 else "#D55E00"
     return {
         "change": f"{100 * effect.median:+.1f}",
+        "counts": f"{effect.num_better} better, {effect.num_worse} worse; r {effect.rank_biserial:+.2f}",
         "stars": stars,
         "p": p,
         "background": f"color-mix(in srgb, {colour} {strength:.0f}%, transparent)",
@@ -157,12 +162,33 @@ def _tuned(results: PipelineResults) -> list[dict[str, str]]:
             "accuracy": _share(one.scored),
             "interval": _interval(one.scored),
             "auroc": f"{one.scored.metrics['auroc']:.3f}",
+            **_chance(one.chance),
             "hyper": ", ".join(f"{key} {value:.3g}" for key, value in one.hyper.items()),
             "seconds": f"{one.seconds:.0f} s",
         }
         for name in results.effects
         for one in results.tuned
         if one.classifier == name
+    ]
+
+
+def _weights(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The ten largest weights of each linear classifier, and the shares of groups of features."""
+    return [
+        {
+            "classifier": one["classifier"],
+            "pipeline": Pipeline(**one["pipeline"]).name,
+            "features": [
+                {
+                    "name": feature["feature"],
+                    "weights": ", ".join(f"{label} {weight:+.3g}" for label, weight in feature["mean"].items()),
+                    "used": f"{100 * feature['used']:.0f}%",
+                }
+                for feature in one["largest"][:10]
+            ],
+            "shares": ", ".join(f"{name} {100 * share:.0f}%" for name, share in one["shares"].items()),
+        }
+        for one in told
     ]
 
 

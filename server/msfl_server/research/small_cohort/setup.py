@@ -23,7 +23,7 @@ from msfl_common.system.files import write_json
 from msfl_server.research.small_cohort.classifiers import REFINED
 from msfl_server.research.small_cohort.folds import patient_classes
 from msfl_server.research.small_cohort.search import Search
-from msfl_server.research.small_cohort.space import COUNTS, SearchPipeline
+from msfl_server.research.small_cohort.space import COUNTS, SearchPipeline, Tried
 
 SETUP_FILE = "setup.json"
 BLOCKS = 6
@@ -45,6 +45,9 @@ class PipelineSettings:
         searches: of hyperparameters, after the table.
         search_pipeline: what they are searched with: each classifier's best pipeline, chosen without the case that is
             left out, or rows and columns standardized and all features, whatever came out best.
+        pipelines: all, or the standard one alone.
+        test_all: test every pipeline by permutations, not the best alone.
+        test_tuned: test tuned classifiers by permutations, too, the hyperparameters tuned anew for each.
         groups: the group of each feature, within which a case is scaled, None of one that is not; None: one group.
     """
 
@@ -57,6 +60,9 @@ class PipelineSettings:
     best: int = 10
     searches: tuple[Search, ...] = ()
     search_pipeline: SearchPipeline = "best"
+    pipelines: Tried = "all"
+    test_all: bool = False
+    test_tuned: bool = False
     groups: tuple[str | None, ...] | None = None
 
 

@@ -48,6 +48,7 @@ class Pipeline:
 
 
 SearchPipeline = Literal["best", "standard"]
+Tried = Literal["all", "standard"]
 STANDARD = Pipeline("standard", "standard", "none", 0, "none")  # the paper's choice, for its own cases
 
 
@@ -64,6 +65,11 @@ class Option:
     step: str
     name: str
     pairs: tuple[tuple[int, int], ...]
+
+
+def tried_pipelines(which: Tried, num_features: int, counts: Sequence[int] = COUNTS) -> tuple[Pipeline, ...]:
+    """What is tried with each classifier: all pipelines, or rows and columns standardized and all features alone."""
+    return (STANDARD,) if which == "standard" else all_pipelines(num_features, counts)
 
 
 def all_pipelines(num_features: int, counts: Sequence[int] = COUNTS) -> tuple[Pipeline, ...]:
@@ -84,12 +90,13 @@ def all_pipelines(num_features: int, counts: Sequence[int] = COUNTS) -> tuple[Pi
 
 
 def all_options(pipelines: Sequence[Pipeline]) -> list[Option]:
-    """Each option of each step with its pairs, in the order of the paper's Table 1."""
+    """Each option of each step with its pairs, in the order of the paper's Table 1; none of one pipeline alone."""
     numbers = {pipeline: number for number, pipeline in enumerate(pipelines)}
     pairs: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for pipeline, number in numbers.items():
         for step, name, without in _left_out(pipeline):
-            pairs.setdefault((step, name), []).append((number, numbers[without]))
+            if without in numbers:
+                pairs.setdefault((step, name), []).append((number, numbers[without]))
     order = ("row scaling", "column scaling", "selection", "reduction")
     names = sorted(pairs, key=lambda key: (order.index(key[0]), key[1].split("-")[0], _count(key[1])))
     return [Option(step, name, tuple(pairs[step, name])) for step, name in names]

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_selection import RFE, f_classif
+from sklearn.feature_selection import f_classif
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
-from sklearn.svm import SVR
 
 from msfl_common.system.seeds import derive_seed
-from msfl_server.research.small_cohort.classifiers import SVM_ITERATIONS, build_classifier, class_scores
+from msfl_server.research.small_cohort.classifiers import build_classifier, class_scores
+from msfl_server.research.small_cohort.machines import regression_weights
 from msfl_server.research.small_cohort.space import Pipeline, Scaling
 
 Floats = NDArray[np.float64]
@@ -184,9 +184,10 @@ def select_features(
     left, step = every, max(1, int(RFE_STEP * len(every)))
     with unsettled_fits() as stops:
         for count in sorted((count for name, count in selections if name == "rfe"), reverse=True):
-            machine = SVR(kernel="linear", max_iter=SVM_ITERATIONS)
-            rfe = RFE(machine, n_features_to_select=count, step=step).fit(train_NP[:, left], labels_N)
-            left = left[rfe.support_]
+            while len(left) > count:
+                weights_P = regression_weights(train_NP[:, left], labels_N)
+                least = np.argsort(weights_P**2)[: min(step, len(left) - count)]
+                left = np.delete(left, least)
             kept["rfe", count] = left
     return kept, bool(stops)
 

@@ -156,6 +156,21 @@ def _no_leak(cases: Dataset, label: str) -> None:
             raise InputError(f"{name}: tells {label} of every case; leave it out with --drop {name}")
 
 
+def constant_features(cases: Dataset) -> list[str]:
+    """Features with one value in every case.
+
+    Raises:
+        InputError: all of them are.
+    """
+    same_P = (cases.features_NP == cases.features_NP[:1]).all(axis=0)
+    if same_P.all():
+        raise InputError(
+            f"{cases.names[0]} and all other features are the same in every case, so that nothing can be told by them; "
+            "give a table with values of each case"
+        )
+    return [name for name, same in zip(cases.names, same_P, strict=True) if same]
+
+
 def row_groups(names: Sequence[str], group_by: str | None) -> tuple[str | None, ...] | None:
     """The group of each feature that a case is scaled within: its name up to the first `group_by`.
 

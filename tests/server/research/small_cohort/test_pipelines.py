@@ -25,10 +25,10 @@ from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError
 from msfl_common.system.seeds import derive_seed
 from msfl_server.cli.main import main
+from msfl_server.research.small_cohort.files import results_document
 from msfl_server.research.small_cohort.folds import deal_patients
 from msfl_server.research.small_cohort.measures import measure
 from msfl_server.research.small_cohort.pipelines import run_pipelines
-from msfl_server.research.small_cohort.results import results_document
 from msfl_server.research.small_cohort.setup import BLOCKS, PipelineSettings
 from msfl_server.research.small_cohort.space import all_pipelines
 from msfl_server.research.small_cohort.steps import prepare_split, row_scaled, scale_rows, score_split
@@ -81,7 +81,7 @@ def test_every_case_is_told_and_stages_are_counted(finished) -> None:
     assert told[0] == ("pipelines", 0, 12 + 15)
     assert told[27] == ("pipelines", 27, 27)
     assert told[27 + 13] == ("permutations", 12, 12)
-    assert told[-1] == ("grid search", 12, 12)
+    assert told[-3:] == [("grid search", 12, 12), ("weights", 0, 1), ("weights", 1, 1)]
     assert len(results.rows) == 2 * 27
     assert [row.chance is not None for row in results.rows].count(True) == 4
     assert results.best[0].scored.metrics["accuracy"] == max(row.scored.metrics["accuracy"] for row in results.rows)

@@ -42,7 +42,7 @@ def sklearn_pipeline(pipeline, counts, num_features):
             steps.append(RFE(SVR(kernel="linear"), n_features_to_select=count, step=step))
     if pipeline.reduction != "none":
         steps.append(PCA(0.95) if pipeline.reduction == "pca" else LinearDiscriminantAnalysis())
-    return make_pipeline(*steps, LogisticRegression())
+    return make_pipeline(*steps, LogisticRegression(tol=1e-9, max_iter=10_000))
 
 
 def test_the_paper_has_297_pipelines_and_table_1_its_pairs() -> None:

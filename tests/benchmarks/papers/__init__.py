@@ -1,0 +1,1 @@
+"""What is reported in papers, on data of the same size."""

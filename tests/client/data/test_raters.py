@@ -1,0 +1,68 @@
+"""Masks of several raters, made into one derivative by command."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from tests.commands import run_main
+
+from msfl_client.cli.main import main
+
+
+@pytest.fixture
+def raters(tmp_path):
+    """Three raters' masks of two cases; the third of the second case lies on another grid."""
+
+    def write(rater, subject, voxels, affine):
+        path = tmp_path / rater / subject / "ses-1" / "anat" / f"{subject}_ses-1_label-lesion_mask.nii.gz"
+        path.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(voxels.astype(np.uint8), affine), path)
+
+    for number, rater in enumerate(("anna", "ben", "cleo")):
+        voxels = np.zeros((12, 12, 12))
+        voxels[3:6, 3:6, 3 : 7 - number] = 1
+        write(rater, "sub-1", voxels, np.diag([-1, 1, 2, 1]))
+        write(rater, "sub-2", voxels, np.diag([1, 1, 1 + number // 2, 1]))
+    return tmp_path
+
+
+def command(folder, *raters):
+    return ["merge-masks", *(word for name in raters for word in ("--rater", folder / name)), "-o", folder / "out"]
+
+
+@pytest.mark.parametrize("method", ["majority", "staple"])
+def test_a_case_is_merged_and_one_on_several_grids_is_named(raters, method) -> None:
+    done = run_main(main, *command(raters, "anna", "ben", "cleo"), "--method", method)
+    assert done.returncode == 1
+    assert "1 of 2 masks merged" in done.stdout
+    assert "sub-2 ses-1 left out" in done.stdout
+    assert "lies on another grid" in done.stdout
+    merged = nib.load(raters / "out" / "sub-1" / "ses-1" / "anat" / "sub-1_ses-1_label-lesion_mask.nii.gz")
+    of_ben = nib.as_closest_canonical(nib.load(next((raters / "ben").rglob("sub-1_*.nii.gz"))))
+    np.testing.assert_array_equal(merged.get_fdata(), of_ben.get_fdata())
+    np.testing.assert_allclose(merged.affine, of_ben.affine)
+    table = [line.split("\t") for line in (raters / "out" / "agreement.tsv").read_text().splitlines()]
+    assert [line[:4] for line in table[1:]] == [["sub-1", "ses-1", "lesion", name] for name in ("anna", "ben", "cleo")]
+    assert table[2][table[0].index("dsc")] == "1"
+    assert (table[2][table[0].index("sensitivity")] == "n/a") == (method == "majority")
+    description = json.loads((raters / "out" / "dataset_description.json").read_text())
+    assert description["DatasetType"] == "derivative"
+
+
+def test_what_cannot_be_merged_is_refused_in_one_line(raters) -> None:
+    (raters / "dora" / "sub-1" / "anat").mkdir(parents=True)
+    for names, line in (
+        (("anna",), "expected two folders of raters or more"),
+        (("anna", "anna"), "expected two folders of raters or more"),
+        (("anna", "dora"), "dora: no mask; expected"),
+        (("anna", "eve"), "eve: no such folder"),
+    ):
+        done = run_main(main, *command(raters, *names))
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert line in done.stderr
+    (raters / "out").mkdir()
+    (raters / "out" / "note.txt").touch()
+    assert "is not empty" in run_main(main, *command(raters, "anna", "ben")).stderr
