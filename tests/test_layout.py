@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import grimp
@@ -25,10 +26,13 @@ def imported(path: Path) -> set[str]:
 
 
 def test_nothing_reads_or_writes_pickles() -> None:
+    """But for weights of others, which PyTorch reads as such without running anything."""
     for path in MODULES:
         source = path.read_text(encoding="utf-8")
         assert not imported(path) & {"pickle", "cloudpickle", "joblib", "dill"}, path
-        assert "torch.load" not in source, path
+        loads = re.findall(r"torch\.load\([^)]*\)", source)
+        assert source.count("torch.load") == len(loads) == (path.name == "start_sources.py"), path
+        assert all("weights_only=True" in load for load in loads), path
         assert "torch.save" not in source, path
 
 

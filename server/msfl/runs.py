@@ -106,7 +106,7 @@ def simulate(
         sites: files or settings of the sites.
         backend: in this process, or Flower's engine on Ray.
         tracking_uri: MLflow server; None for SQLite under `output`.
-        start_from: what a deep model starts from: weights of a ResNet18, or a segmentation's model folder.
+        start_from: what a network starts from: a model folder, a checkpoint or a MONAI bundle; weights of a ResNet18.
         model: the model folder that a study with `evaluate` measures.
         progress: show each round on stderr, and progress bars at a terminal.
 

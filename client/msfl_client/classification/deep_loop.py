@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from msfl_client.classification.visit_sequences import Item, SequenceBatch, VisitSequence, make_batch, round_batches
 from msfl_client.trainer import OnStep
+from msfl_client.training.frozen import frozen_layers
 from msfl_client.training.rates import make_optimizer, rate_at
 from msfl_client.training.site_strategy import Start
 from msfl_client.training.steps import Piece, Plan, mean_loss, mixed_precision, run_steps
@@ -64,21 +65,22 @@ def train_round(
         for rows in np.array_split(np.arange(len(items)), min(micro_batches, len(items))):
             yield piece_of(network, [items[row] for row in rows], study, weights_K, total)
 
-    plan = Plan[Sequence[Item]](
-        network=network,
-        parameters=tuple(network.parameters()),
-        device=device,
-        optimizer=make_optimizer(network.parameters(), optimisation_of(study)),
-        num_steps=study.training.steps_per_round,
-        pieces=lambda items: tuple(pieces(items)),
-        rate=partial(rate_at, study, round_number),
-        clip_norm=study.training.clip_norm,
-        influence=start.influence(study.strategy, network, device) if start and study.strategy else None,
-    )
-    if start is not None and study.strategy is not None and study.strategy.asks_loss:
-        start.gathered[LOSS] = mean_loss(plan, round_batches(sequences, study, round_number))
-    with seeded(derive_seed(study.seed, "dropout", round_number), device):
-        return run_steps(plan, round_batches(sequences, study, round_number), round_number, on_step)
+    with frozen_layers(network, study, round_number):
+        plan = Plan[Sequence[Item]](
+            network=network,
+            parameters=tuple(network.parameters()),
+            device=device,
+            optimizer=make_optimizer(network.parameters(), optimisation_of(study)),
+            num_steps=study.training.steps_per_round,
+            pieces=lambda items: tuple(pieces(items)),
+            rate=partial(rate_at, study, round_number),
+            clip_norm=study.training.clip_norm,
+            influence=start.influence(study.strategy, network, device) if start and study.strategy else None,
+        )
+        if start is not None and study.strategy is not None and study.strategy.asks_loss:
+            start.gathered[LOSS] = mean_loss(plan, round_batches(sequences, study, round_number))
+        with seeded(derive_seed(study.seed, "dropout", round_number), device):
+            return run_steps(plan, round_batches(sequences, study, round_number), round_number, on_step)
 
 
 def piece_of(

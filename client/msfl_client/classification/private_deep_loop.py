@@ -16,6 +16,7 @@ from msfl_client.classification.visit_sequences import Item, VisitSequence
 from msfl_client.privacy.round import PrivateRounds, digest_of_arrays
 from msfl_client.privacy.steps import begin_round, drawn_patients, run_private_steps
 from msfl_client.trainer import OnStep
+from msfl_client.training.frozen import frozen_layers
 from msfl_client.training.site_strategy import Start
 from msfl_client.training.steps import Piece
 from msfl_common.models.deep_models import VisitClassifier, deep_settings
@@ -48,7 +49,8 @@ def train_privately(
         CaseError: a volume cannot be read.
     """
     study, device, number = rounds.study, rounds.device, start.number
-    plan = begin_round(rounds, network, start, _digest_of(sequences))
+    with frozen_layers(network, study, number):  # the plan is of what is trained
+        plan = begin_round(rounds, network, start, _digest_of(sequences))
     weights_K = class_weights(study).to(device)
 
     def pieces(items: Sequence[Item]) -> Iterator[Piece]:
@@ -61,7 +63,7 @@ def train_privately(
             for patient in drawn_patients(plan.noise, plan.private, plan.num_patients, step):
                 yield tuple(pieces(_items(sequences, rounds, patient, (number, step))))
 
-    with seeded(derive_seed(study.seed, "dropout", number), device):
+    with frozen_layers(network, study, number), seeded(derive_seed(study.seed, "dropout", number), device):
         return run_private_steps(plan, passes(), number, on_step)
 
 

@@ -13,6 +13,7 @@ import typer
 
 from msfl_client.cli.data import commands as data_commands
 from msfl_client.cli.features import commands as feature_commands
+from msfl_client.cli.fine_tune import commands as fine_tune_commands
 from msfl_client.cli.gain import commands as gain_commands
 from msfl_client.cli.kit import commands as kit_commands
 from msfl_client.cli.ledger import commands as ledger_commands
@@ -41,6 +42,7 @@ app = make_program(
     feature_commands,
     predict_commands,
     gain_commands,
+    fine_tune_commands,
     ledger_commands,
     roster_commands,
     example_commands,

@@ -23,6 +23,13 @@ Visits = Annotated[
 Workers = Annotated[
     int, typer.Option("--workers", min=1, max=64, metavar="NUMBER", help="Cases at the same time; 1 to 2 GB each.")
 ]
+Authority = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|SHA256",
+        help="Take no model but one signed for this authority: kit/ca.crt, or its SHA-256 fingerprint.",
+    ),
+]
 HealthPort = Annotated[
     int | None,
     typer.Option(min=1, max=65_535, metavar="PORT", help="Answer gRPC health checks on this port, 127.0.0.1."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfl_client.cli.options import Subjects, Visits
+from msfl_client.cli.options import Authority, Subjects, Visits
 from msfl_common.system.command_line import Commands, Json, print_json
 
 if TYPE_CHECKING:
@@ -21,15 +21,6 @@ if TYPE_CHECKING:
     from msfl_common.models.model_card import ModelCard
 
 commands = Commands()
-
-Authority = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE|SHA256",
-        help="Take no model but one signed for this authority: kit/ca.crt, or its SHA-256 fingerprint.",
-    ),
-]
-
 
 Device = str | Sequence[str]
 _LOADING = "loading what predicts"

@@ -99,7 +99,9 @@ def tuned(study: StudyConfig) -> tuple[StudyConfig, int]:
     """The rounds in which a site goes on from the last shared model, and how many of them."""
     how = study.strategy if isinstance(study.strategy, FineTune) else FineTune()
     rate = how.rate_share * optimisation_of(study).learning_rate
-    training = study.training.model_copy(update={"learning_rate": rate})
+    frozen = study.training.freeze if study.training.freeze_rounds is None else ()
+    changes = {"learning_rate": rate, "freeze": frozen, "freeze_rounds": None}
+    training = study.training.model_copy(update=changes)
     rounds = study.rounds.model_copy(update={"num_rounds": how.rounds})
     return alone(study).model_copy(update={"training": training, "rounds": rounds}), how.rounds
 

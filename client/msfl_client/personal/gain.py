@@ -6,19 +6,16 @@ Legend: A arms, N cases, P patients, R resamples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 import numpy as np
 
 from msfl_client.personal.arms import Own, make_arms, save_arms
 from msfl_client.personal.record import FIGURES, LOCAL, Figure, Gain, Interval
-from msfl_client.rounds.site_context import machine_in_use
-from msfl_client.segmentation.loop import validate
+from msfl_client.rounds.own_model import measured_rows
 from msfl_client.segmentation.trainer import SegmentationLearner
 from msfl_client.trainer import OnProgress
 from msfl_common.metrics.paired import Floats, Stratum, measure
 from msfl_common.metrics.registry import HEADLINE
-from msfl_common.models.network import set_weights
 from msfl_common.system.files import write_bytes
 from msfl_common.system.seeds import derive_seed
 
@@ -37,13 +34,7 @@ def measure_gain(own: Own, on_progress: OnProgress) -> Gain:
     part = learner.test if has_test else learner.validation
     rows: dict[str, list[dict[str, float]]] = {}
     for name, weights in arms.items():
-
-        def on_case(done: int, total: int, name: str = name) -> None:
-            on_progress(own.site.name, f"measuring {name}", done, total, "")
-
-        with machine_in_use(own.site, 1, datetime.now):
-            set_weights(learner.network, weights)
-            rows[name] = validate(learner.network, part.cases, own.study, learner.device, on_case)
+        rows[name] = measured_rows(context, part, weights, name)
     titles = {name: title for name, title in HEADLINE[own.study.task].items() if name in rows[LOCAL][0]}
     folders = save_arms(own, arms, context.num_train_cases)
     gain = Gain(
@@ -79,12 +70,12 @@ def compare(
         people = [patient for patient, is_there in zip(patients, defined, strict=True) if is_there]
         local_N = values_AN[[*rows].index(LOCAL), defined]
         for name, values_N in zip(rows, values_AN[:, defined], strict=True):
-            against = None if name == LOCAL else _interval(people, values_N - local_N, draws)
-            found[name][metric] = Figure(value=_interval(people, values_N, draws), against_local=against)
+            against = None if name == LOCAL else interval_of(people, values_N - local_N, draws)
+            found[name][metric] = Figure(value=interval_of(people, values_N, draws), against_local=against)
     return found
 
 
-def _interval(patients: Sequence[str], values_N: Floats, seed: int) -> Interval:
+def interval_of(patients: Sequence[str], values_N: Floats, seed: int) -> Interval:
     """The mean over cases, with its interval over patients: all figures are of the same draws, so differences pair."""
     names, of_N = np.unique(np.array(patients), return_inverse=True)
     sums_P, counts_P = np.bincount(of_N, weights=values_N), np.bincount(of_N)

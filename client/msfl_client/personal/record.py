@@ -60,7 +60,7 @@ class Gain(_Record):
         for name, figures in self.models.items():
             found = figures.get(metric)
             if found is not None and found.against_local is not None:
-                told.append(f"{name}: {title} {found.value.mean:.3f}, {_in_words(found.against_local)}")
+                told.append(f"{name}: {title} {found.value.mean:.3f}, {in_words(found.against_local)}")
         return told
 
     @property
@@ -71,10 +71,11 @@ class Gain(_Record):
         return f"measured on {counted(self.num_patients, 'patient')}, which is few: others may say else"
 
 
-def _in_words(difference: Interval) -> str:
+def in_words(difference: Interval, against: str = "local-only") -> str:
+    """A difference, and whether it is one."""
     if difference.low is None or difference.high is None:
-        return f"{difference.mean:+.3f} against local-only; too few patients for an interval"
-    interval = f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f}) against local-only"
+        return f"{difference.mean:+.3f} against {against}; too few patients for an interval"
+    interval = f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f}) against {against}"
     if difference.low > 0:
         return f"better: {interval}"
     return f"worse: {interval}" if difference.high < 0 else f"no clear difference: {interval}"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msfl_client.disclosure.floors import check_floor, floor_of
-from msfl_client.rounds.own_model import alone, train_alone
-from msfl_client.rounds.site_context import SiteContext, build_context, machine_in_use
+from msfl_client.rounds.own_model import alone, measured_rows, train_alone
+from msfl_client.rounds.site_context import SiteContext, build_context
 from msfl_client.segmentation.trainer import SegmentationLearner
 from msfl_client.site.folder import OWN_MODELS
 from msfl_common.config.baselines import BASELINE_METRICS, LOCAL, SHARED
@@ -45,7 +44,7 @@ def baseline_figures(context: SiteContext, task: RoundTask, shared: Weights) -> 
     folder = site.state / OWN_MODELS / study.name
     local = train_alone(own, get_weights(build_network(study)), task.round, folder, LOCAL)
     rows = {
-        name: _measured(context, learner, weights, name)
+        name: measured_rows(context, learner.final, weights, name)
         for name, weights in ((LOCAL, local), (SHARED, learner.strategy.whole(shared, task.round)))
     }
     arrays, behind = compared(rows[LOCAL], rows[SHARED], learner.final.patients, floor_of(site.policy, study))
@@ -89,11 +88,3 @@ def compared(
         errors = [one.standard_error if math.isfinite(one.standard_error) else 0.0 for one in found]
         arrays[metric][:] = [[one.mean, error, behind, one.num_cases] for one, error in zip(found, errors, strict=True)]
     return arrays, fewest
-
-
-def _measured(context: SiteContext, learner: SegmentationLearner, whole: Weights, name: str) -> Rows:
-    def on_case(done: int, total: int) -> None:
-        context.on_progress(context.site.name, f"measuring {name}", done, total, "")
-
-    with machine_in_use(context.site, 1, datetime.now):
-        return learner.case_metrics(whole, learner.final, on_case)

@@ -13,6 +13,7 @@ from pathlib import Path
 from msfl_client.rounds.site_context import SiteContext, machine_in_use
 from msfl_client.segmentation.loop import is_out_of_memory
 from msfl_client.segmentation.trainer import SegmentationLearner
+from msfl_client.segmentation.usable_cases import Measured
 from msfl_client.site.devices import Clock, check_hours
 from msfl_client.training.kept_arrays import read_arrays
 from msfl_client.training.site_strategy import Start
@@ -29,8 +30,12 @@ _WORK = ".work"
 
 
 def alone(study: StudyConfig) -> StudyConfig:
-    """A study as a site trains it for itself: the same cases, steps and rates, and nothing that is for others."""
+    """A study as a site trains it for itself: the same cases, steps and rates, and nothing that is for others.
+
+    All layers are trained: what a study freezes is of what it started from, and a site starts from chance.
+    """
     changes = {
+        "training": study.training.model_copy(update={"freeze": (), "freeze_rounds": None}),
         "strategy": None,
         "differential_privacy": None,
         "secure_aggregation": SecureAggregation(),
@@ -71,6 +76,16 @@ def train_alone(
         write_bytes(work / f"{number:06d}.safetensors", to_safetensors(weights), secret=True)
         (work / f"{number - 1:06d}.safetensors").unlink(missing_ok=True)
     return {one: weights[one] for one in start}
+
+
+def measured_rows(context: SiteContext, part: Measured, weights: Weights, name: str) -> list[dict[str, float]]:
+    """Metrics of each case of a part by a network of these weights, in the site's hours and within its limits."""
+
+    def on_case(done: int, total: int) -> None:
+        context.on_progress(context.site.name, f"measuring {name}", done, total, "")
+
+    with machine_in_use(context.site, 1, datetime.now):
+        return _learner(context).case_metrics(weights, part, on_case)
 
 
 def _train_round(

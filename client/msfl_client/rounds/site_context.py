@@ -24,7 +24,7 @@ from msfl_client.egress.ledger import newest_releases
 from msfl_client.features.table import FeatureTable
 from msfl_client.privacy.budget import SPENT_FILE, Budget, read_spent
 from msfl_client.segmentation.loop import is_out_of_memory
-from msfl_client.segmentation.trainer import open_segmentation
+from msfl_client.segmentation.trainer import Split, open_segmentation
 from msfl_client.segmentation.upstream_model import HandedModel
 from msfl_client.site.devices import Clock, add_device_hours, check_hours, device_hours
 from msfl_client.trainer import Learner, OnProgress, OnStep
@@ -133,6 +133,7 @@ def build_context(
     stage: Stage,
     model: HandedModel | None,
     assumed: Assumed = NOTHING_ASSUMED,
+    split: Split | None = None,
 ) -> SiteContext:
     """Check, split and preprocess the site's cases and build what the rounds of a stage need.
 
@@ -143,6 +144,7 @@ def build_context(
         stage: which of the study's.
         model: outlines the lesions of all cases, in the stage after the one that it was trained in.
         assumed: where a study is foreseen.
+        split: of a segmentation: says which cases are learned from, and which measured; None: as the study has it.
 
     Raises:
         CohortError: the folders hold nothing usable.
@@ -156,7 +158,7 @@ def build_context(
     if settings.classification is not None:
         learner, training, cases, features = open_classification(site, settings, devices, on_progress, model, assumed)
     else:
-        split = partial(split_segmentation, site, study, stage=stage)
+        split = split or partial(split_segmentation, site, study, stage=stage)
         learner, training, cases = open_segmentation(site, settings, devices, on_progress, split, study.name)
         learner = replace(learner, untold=left_out_of_sums(site, study), levels_of=partial(levels_of, site))
     if not (learner.num_train_cases or tests_all or study.evaluate):

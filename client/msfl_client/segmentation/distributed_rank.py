@@ -29,6 +29,7 @@ from msfl_client.segmentation.loop import is_out_of_memory, train_round
 from msfl_client.segmentation.network_input import NetworkInput
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader, Rank
 from msfl_client.trainer import OnStep
+from msfl_client.training.frozen import frozen_layers
 from msfl_client.training.site_strategy import read_start
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
@@ -81,14 +82,13 @@ def train_rank(job: Job, rank: Rank, folder: Path, on_step: OnStep) -> float:
     set_weights(network, weights)
     start = read_start(folder / START_SETS, job.study, job.round_number, weights)
     _join(device, rank, folder)
-    parallel = DistributedDataParallel(
-        network.to(device), device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
-    )
     # DistributedDataParallel takes the plain mean over devices; this makes it the mean over patches.
     batch_size = job.study.training.batch_size
     weight = len(rank.share(batch_size)) * rank.count / batch_size
     number, parts = job.round_number, job.micro_batches
-    with freed_memory_kept():
+    with freed_memory_kept(), frozen_layers(network.to(device), job.study, number):
+        device_ids = [device.index] if device.type == "cuda" else None
+        parallel = DistributedDataParallel(network, device_ids=device_ids, gradient_as_bucket_view=True)
         loss = train_round(parallel, loader, job.study, number, device, on_step, parts, weight, start)
     total = torch.tensor(loss * weight, device=device)
     distributed.all_reduce(total)

@@ -18,9 +18,10 @@ from msfl_client.segmentation.network_input import NetworkInput
 from msfl_client.segmentation.own_grid import OwnTruth, metrics_on_own_grid
 from msfl_client.segmentation.patches import Batches, Patch, pad_to
 from msfl_client.trainer import OnStep
+from msfl_client.training.frozen import frozen_layers
 from msfl_client.training.rates import make_optimizer, rate_at
 from msfl_client.training.site_strategy import Start
-from msfl_client.training.steps import Piece, Plan, mean_loss, mixed_precision, run_steps
+from msfl_client.training.steps import Piece, Plan, mean_loss, mixed_precision, run_steps, whole_of
 from msfl_common.config.optimisation import optimisation_of
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
@@ -63,22 +64,23 @@ def train_round(
         RefusedError: the loss or a weight became non-finite.
     """
     network.to(device).train()
-    plan = Plan[Patch](
-        network=network,
-        parameters=tuple(network.parameters()),
-        device=device,
-        optimizer=make_optimizer(network.parameters(), optimisation_of(study)),
-        num_steps=study.training.steps_per_round,
-        pieces=lambda patch: tuple(pieces_of(network, patch, device, micro_batches)),
-        rate=partial(rate_at, study, round_number),
-        clip_norm=study.training.clip_norm,
-        gradient_weight=gradient_weight,
-        sum_type=torch.float32,
-        influence=start.influence(study.strategy, network, device) if start and study.strategy else None,
-    )
-    if start is not None and study.strategy is not None and study.strategy.asks_loss:
-        start.gathered[LOSS] = mean_loss(plan, loader.batches(round_number))
-    return run_steps(plan, loader.batches(round_number), round_number, on_step)
+    with frozen_layers(whole_of(network), study, round_number):
+        plan = Plan[Patch](
+            network=network,
+            parameters=tuple(network.parameters()),
+            device=device,
+            optimizer=make_optimizer(network.parameters(), optimisation_of(study)),
+            num_steps=study.training.steps_per_round,
+            pieces=lambda patch: tuple(pieces_of(network, patch, device, micro_batches)),
+            rate=partial(rate_at, study, round_number),
+            clip_norm=study.training.clip_norm,
+            gradient_weight=gradient_weight,
+            sum_type=torch.float32,
+            influence=start.influence(study.strategy, network, device) if start and study.strategy else None,
+        )
+        if start is not None and study.strategy is not None and study.strategy.asks_loss:
+            start.gathered[LOSS] = mean_loss(plan, loader.batches(round_number))
+        return run_steps(plan, loader.batches(round_number), round_number, on_step)
 
 
 def pieces_of(network: torch.nn.Module, patch: Patch, device: torch.device, micro_batches: int) -> Iterator[Piece]:

@@ -21,6 +21,7 @@ from msfl_client.privacy.steps import begin_round, drawn_patients, run_private_s
 from msfl_client.segmentation.loop import pieces_of
 from msfl_client.segmentation.patches import Patch, PatchDataset, workers_for
 from msfl_client.trainer import OnStep
+from msfl_client.training.frozen import frozen_layers
 from msfl_client.training.site_strategy import Start
 from msfl_client.training.steps import Piece
 from msfl_common.config.study import StudyConfig
@@ -84,15 +85,16 @@ class PrivateTraining:
             RefusedError: the site's policy does not allow to spend the round, or a weight became non-finite.
         """
         rounds = self.rounds
-        plan = begin_round(rounds, network, start, self.patches.digest)
-        sampler, loader = self._loader
-        sampler.keys = keys_of(rounds.study, self.patches.patches.seed, plan.noise, plan.num_patients, start.number)
+        with frozen_layers(network, rounds.study, start.number):
+            plan = begin_round(rounds, network, start, self.patches.digest)
+            sampler, loader = self._loader
+            sampler.keys = keys_of(rounds.study, self.patches.patches.seed, plan.noise, plan.num_patients, start.number)
 
-        def passes() -> Iterator[Sequence[Piece]]:
-            for patch in loader:
-                yield tuple(pieces_of(network, patch, rounds.device, micro_batches))
+            def passes() -> Iterator[Sequence[Piece]]:
+                for patch in loader:
+                    yield tuple(pieces_of(network, patch, rounds.device, micro_batches))
 
-        return run_private_steps(plan, passes(), start.number, on_step)
+            return run_private_steps(plan, passes(), start.number, on_step)
 
     @cached_property
     def _loader(self) -> tuple[_Drawn, DataLoader[Patch]]:

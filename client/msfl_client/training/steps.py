@@ -142,6 +142,7 @@ def run_steps(plan: Plan[Batch], batches: Iterable[Batch], round_number: int, on
 def mean_loss(plan: Plan[Batch], batches: Iterable[Batch]) -> torch.Tensor:
     """The mean loss of batches at the network's weights as they are; its statistics stay as they are, too."""
     assert plan.network is not None
+    trains = {module for module in plan.network.modules() if module.training}
     plan.network.eval()
     losses, precision = [], mixed_precision(plan.device)
     for batch in batches:
@@ -151,7 +152,8 @@ def mean_loss(plan: Plan[Batch], batches: Iterable[Batch]) -> torch.Tensor:
                 output = piece.forward()
             parts.append(piece.loss(output).to(plan.sums_in) * piece.share)
         losses.append(torch.stack(parts).sum())
-    plan.network.train()
+    for module in plan.network.modules():
+        module.training = module in trains
     return torch.stack(losses).mean()
 
 
@@ -196,8 +198,13 @@ def influence_of(strategy: Strategy, local: Callable[[], Local]) -> Influence | 
 
 def trained_parameters(network: torch.nn.Module) -> Mapping[str, torch.nn.Parameter]:
     """The parameters of a network that are trained, by the names that its weights have."""
-    whole = network.module if isinstance(network, DistributedDataParallel) else network
-    return {name: value for name, value in whole.named_parameters() if value.requires_grad}
+    return {name: value for name, value in whole_of(network).named_parameters() if value.requires_grad}
+
+
+def whole_of(network: torch.nn.Module) -> torch.nn.Module:
+    """The network itself, without what lets several devices train it."""
+    whole: torch.nn.Module = network.module if isinstance(network, DistributedDataParallel) else network
+    return whole
 
 
 def mixed_precision(device: torch.device) -> torch.dtype | None:

@@ -187,6 +187,11 @@ def earlier(contrast: str) -> str:
     return f"{_EARLIER}{contrast}"
 
 
+def later(channel: str) -> str:
+    """The contrast that a channel shows, of whichever visit."""
+    return channel.removeprefix(_EARLIER)
+
+
 def is_earlier(channel: str) -> bool:
     """Whether a channel is of the visit before."""
     return channel.startswith(_EARLIER)
@@ -194,7 +199,7 @@ def is_earlier(channel: str) -> bool:
 
 def facts_of(channel: str) -> ContrastFacts:
     """What is known of a contrast that a study names, of either visit."""
-    return CONTRASTS[channel.removeprefix(_EARLIER)]
+    return CONTRASTS[later(channel)]
 
 
 def contrast_of(suffix: str, entities: Mapping[str, str], asked: Iterable[str]) -> str | None:
@@ -253,7 +258,7 @@ def _known(contrast: str) -> str:
 
 
 def _known_channel(channel: str) -> str:
-    _known(channel.removeprefix(_EARLIER))
+    _known(later(channel))
     return channel
 
 

@@ -39,6 +39,11 @@ EXAMPLES: dict[str, Example] = {
     "new-lesions": Example(
         "new-lesions.example.yaml", "study.yaml", "a study that outlines new lesions between two visits"
     ),
+    "transfer": Example(
+        "transfer.example.yaml",
+        "study.yaml",
+        "a segmentation that starts from a trained model",
+    ),
     "progression": Example("progression.example.yaml", "study.yaml", "a study that predicts an outcome; every setting"),
     "regression": Example("regression.example.yaml", "study.yaml", "a study that predicts a number; every setting"),
     "evaluation": Example(

@@ -25,6 +25,7 @@ from msfl_common.config.differential_privacy import DifferentialPrivacy, check_p
 from msfl_common.config.evaluation import Evaluation, check_evaluation, in_one_round
 from msfl_common.config.feature_catalogue import HARMONIZED, known_features
 from msfl_common.config.former_keys import former_keys, renewed
+from msfl_common.config.freeze import check_freeze
 from msfl_common.config.inputs import Inputs as Inputs
 from msfl_common.config.inputs import check_visits, with_visits_of_task
 from msfl_common.config.masked_study import check_masked
@@ -271,6 +272,7 @@ class StudyConfig(Frozen):
     @model_validator(mode="after")
     def _can_have_baselines(self) -> Self:
         check_baselines(self.baselines, self)
+        check_freeze(self)
         return self
 
     @property

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator
 
 from msfl_common.config.base import Fraction, Frozen
+from msfl_common.config.spelling import spelled
 
 Axis = Literal["left-right", "front-back", "bottom-top"]
+Layer = Annotated[str, spelled(r"[A-Za-z0-9_.*-]{1,200}", "a layer's name of letters, digits, dots, _, - and *")]
 AXES: tuple[Axis, ...] = get_args(Axis)  # of D, H and W, in this order
 
 
@@ -60,4 +62,17 @@ class Training(Frozen):
         "of resnet3d and pretrained-resnet2d, 0.05 of resnext",
     )
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm (L2)")
+    freeze: tuple[Layer, ...] = Field(
+        (),
+        max_length=100,
+        description="layers that stay as the study started from them: `encoder`, the network's way down, or names as "
+        "in a model's file, where a name stands for all below it and `*` for anything, such as `model.0`",
+        exclude_if=lambda value: not value,
+    )
+    freeze_rounds: int | None = Field(
+        None,
+        ge=1,
+        description="with `freeze`: for so many rounds, after which all layers are trained; null: for all rounds",
+        exclude_if=lambda value: value is None,
+    )
     augmentation: Augmentation = Augmentation()

@@ -11,6 +11,7 @@ from msfl_common.config.classification import DeepModel
 from msfl_common.config.study import StudyConfig
 from msfl_common.metrics.prediction_error import PredictionError
 from msfl_common.metrics.reliability import Reliability
+from msfl_common.models.started_from import StartedFrom
 from msfl_common.models.unused_settings import acting_settings
 from msfl_common.privacy_accounting import PrivacyPromise
 from msfl_common.system.checked_numbers import MOST_CASES
@@ -124,6 +125,12 @@ class ModelCard(_Card):
     tested: Tested | None = Field(
         None,
         description="of a segmentation whose study kept test patients: what they said",
+        exclude_if=lambda value: value is None,
+    )
+
+    started_from: StartedFrom | None = Field(
+        None,
+        description="what its study's first weights are of; absent where that is chance",
         exclude_if=lambda value: value is None,
     )
 

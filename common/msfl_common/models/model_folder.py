@@ -43,6 +43,7 @@ from msfl_common.models.model_signature import (
     check_origin,
     write_signature,
 )
+from msfl_common.models.started_from import StartedFrom
 from msfl_common.models.weights import Weights, check_header, check_weights, most_bytes, to_safetensors
 from msfl_common.privacy_accounting import PrivacyPromise
 from msfl_common.system.files import whole_folder, write_bytes, write_text
@@ -78,6 +79,7 @@ def save_model(
     own_of: str | None = None,
     choice: Choice | None = None,
     tested: Tested | None = None,
+    started_from: StartedFrom | None = None,
 ) -> ModelCard:
     """Write a model folder in one step; an existing one is replaced only when the new one is whole.
 
@@ -96,6 +98,7 @@ def save_model(
         own_of: the site whose own model it is.
         choice: of a study that hands out the model of its best round, how that was chosen.
         tested: of a segmentation, what test patients said of it.
+        started_from: what its study's first weights are of, where that is not chance.
     """
     content = to_safetensors(weights)
     card = ModelCard(
@@ -115,6 +118,7 @@ def save_model(
         own_of=own_of,
         choice=choice,
         tested=tested,
+        started_from=started_from,
     )
     with whole_folder(folder) as temporary:
         write_bytes(temporary / WEIGHTS_FILE, content)

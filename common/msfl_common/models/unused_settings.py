@@ -259,6 +259,9 @@ RULES: tuple[Rule, ...] = (
     Rule(("training.*",), _no_steps),
     Rule((*(f"{key}*" for key in TRAINING_SETTINGS),), _measures),
     Rule(("differential_privacy",), lambda study: None if study.differential_privacy else "no noise is asked for"),
+    Rule(
+        ("training.freeze_rounds",), lambda study: None if study.training.freeze else "`training.freeze` names no layer"
+    ),
     Rule(("training.clip_norm",), _clipped_by_patient),
     Rule(("differential_privacy.sampling_rate", "differential_privacy.max_gradient_norm"), _no_private_steps),
     Rule(("differential_privacy.bounds",), _no_private_sums),

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 from safetensors.numpy import save
 
-from msfl_common.config.study import StudyConfig
-from msfl_common.errors import InputError, UpdateError
+from msfl_common.errors import UpdateError
 from msfl_common.strategies.base import STATISTICS as STATISTICS
-from msfl_common.system.files import write_bytes
 from msfl_common.system.foreign_text import shown
-from msfl_common.system.processes import child_environment, python_command
 from msfl_common.system.reading import parse_json
-
-log = logging.getLogger(__name__)
-
-ORDER = "order"  # safetensors sorts by name; the network's own order is kept beside
 
 MOST_HEADER = 2**20  # bytes of a safetensors file before its first array
 MOST_FREE_VALUES = 4 * (5 * 2**20 - 32)  # of weights that hold an array of any length: some 100 000 trees
@@ -34,29 +22,6 @@ _CODES = {"float32": "F32", "float64": "F64", "int64": "I64"}
 # All of one type: float32 of networks, float64 of feature models. Where weights are what others are checked against,
 # one array whose first axis is 0 stands for any length there: trees, whose number grows.
 Weights = dict[str, NDArray[Any]]
-
-
-def first_weights(study: StudyConfig, file: Path, start_from: Path | None = None) -> Weights:
-    """The weights that a study starts from, kept in `file`; see `msfl_common.models.starting_weights.starting_weights`.
-
-    They are made by a short process of its own: the server averages arrays, and a deep-learning framework would
-    take most of its memory and of its time to start.
-
-    Raises:
-        InputError: the study's model cannot start from `start_from`.
-    """
-    if not file.exists():
-        command = python_command("msfl_common.models.starting_weights", *([start_from] if start_from else []))
-        content = study.model_dump_json().encode()
-        made = subprocess.run(command, input=content, capture_output=True, env=child_environment())
-        told = made.stderr.decode(errors="replace").splitlines()
-        if made.returncode:
-            raise InputError(f"no first weights: {told[-1] if told else made.returncode}")
-        for line in told:
-            log.info("%s", line)
-        write_bytes(file, made.stdout)
-    with safe_open(file, framework="np") as stored:
-        return {name: stored.get_tensor(name) for name in json.loads(stored.metadata()[ORDER])}
 
 
 def to_safetensors(weights: Weights, metadata: dict[str, str] | None = None) -> bytes:

@@ -29,6 +29,12 @@ class Level(NamedTuple):
     shrinks: int
 
 
+def nested_levels(count: int) -> tuple[str, ...]:
+    """Names of the ways down of MONAI's nested U-Nets: the first of each level, and the whole of the lowest."""
+    within = ["model" + ".1.submodule" * level for level in range(count)]
+    return (*(f"{level}.0" for level in within[:-1]), within[-1])
+
+
 class SegmentationNetwork(BaseModel, ABC):
     """What `network:` in study.yaml says; each kind of network is a subclass.
 
@@ -59,6 +65,11 @@ class SegmentationNetwork(BaseModel, ABC):
 
         None, unless a kind says so: then such models refuse it by name.
         """
+        return ()
+
+    @property
+    def encoder_layers(self) -> tuple[str, ...]:
+        """Names of the layers of `make`'s way down, as `training.freeze: [encoder]` means them; none: it means none."""
         return ()
 
     @property

@@ -68,6 +68,12 @@ class DynUNet(SegmentationNetwork):
         made: nn.Module = network
         return made
 
+    @property
+    def encoder_layers(self) -> tuple[str, ...]:
+        """See `SegmentationNetwork`: each level lies within the one above it."""
+        within = ["skip_layers" + ".next_layer" * level for level in range(len(self.channels))]
+        return (*(f"{level}.downsample" for level in within[:-1]), within[-1])
+
     def encoder(self, network: nn.Module) -> Sequence[nn.Module]:
         """The way down at each level, and the lowest."""
         made: Any = network

@@ -55,6 +55,11 @@ class SegResNet(SegmentationNetwork):
         )
         return network
 
+    @property
+    def encoder_layers(self) -> tuple[str, ...]:
+        """See `SegmentationNetwork`."""
+        return ("convInit", "down_layers")
+
     def encoder(self, network: nn.Module) -> Sequence[nn.Module]:
         """The way down at each level."""
         levels: Any = network.down_layers

@@ -76,6 +76,11 @@ class SwinUNETR(SegmentationNetwork):
                 module.register_buffer(name, buffer, persistent=False)
         return network
 
+    @property
+    def encoder_layers(self) -> tuple[str, ...]:
+        """See `SegmentationNetwork`: the stages, and the convolutions behind them."""
+        return ("swinViT", "encoder1", "encoder2", "encoder3", "encoder4", "encoder10")
+
     def encoder(self, network: nn.Module) -> Sequence[nn.Module]:
         """The convolutions behind the stages."""
         made: Any = network

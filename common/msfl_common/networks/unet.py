@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from msfl_common.networks.base import Level, SegmentationNetwork
+from msfl_common.networks.base import Level, SegmentationNetwork, nested_levels
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,6 +42,11 @@ class UNet(SegmentationNetwork):
             norm=("INSTANCE", {"affine": True}),
         )
         return network
+
+    @property
+    def encoder_layers(self) -> tuple[str, ...]:
+        """See `SegmentationNetwork`: each level lies within the one above it."""
+        return nested_levels(len(self.channels))
 
     def encoder(self, network: nn.Module) -> Sequence[nn.Module]:
         """The way down at each level."""

@@ -15,6 +15,7 @@ from msfl_common.config.example_command import commands as example_commands
 from msfl_common.system.cli import run_app
 from msfl_common.system.command_line import Json, make_program
 from msfl_server.cli.check import commands as check_commands
+from msfl_server.cli.convert import commands as convert_commands
 from msfl_server.cli.evaluation import commands as evaluation_commands
 from msfl_server.cli.federation import commands as federation_commands
 from msfl_server.cli.ledger import commands as ledger_commands
@@ -37,6 +38,7 @@ app = make_program(
     check_commands,
     survey_commands,
     evaluation_commands,
+    convert_commands,
     plan_commands,
     federation_commands,
     ledger_commands,

@@ -27,7 +27,8 @@ from msfl_common.config.optimisation import written_out
 from msfl_common.config.stages import Stage, study_at
 from msfl_common.config.study import StudyConfig, load_study, parse_study
 from msfl_common.errors import InputError, MsflError, RunError
-from msfl_common.models.weights import Weights, first_weights
+from msfl_common.models.first_weights import FIRST_FILE, first_weights
+from msfl_common.models.weights import Weights
 from msfl_common.system.cli import explain
 from msfl_common.system.files import write_text
 from msfl_common.system.foreign_text import log_to_stderr
@@ -136,7 +137,7 @@ def run_study(folder: StudyFolder) -> None:
 
         def first_of(stage: Stage, out: Path) -> Weights:
             start_from = model or server.start_from or own_start(study, folder.run) if stage == "final" else None
-            return first_weights(study_at(study, stage), out / "first_weights.safetensors", start_from)
+            return first_weights(study_at(study, stage), out / FIRST_FILE, start_from)
 
         def run_rounds(stage_run: StageRun, listener: Listener) -> None:
             build_app(lambda _: RunSettings(stage_run, listener, tuple(list_sites(folder))))(grid, context)

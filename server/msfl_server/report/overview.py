@@ -57,6 +57,8 @@ def plain_summary(summary: Summary, study: StudyConfig) -> list[str]:
     sentences = [f"{who} {did}. Images and records of patients stayed where they were."]
     if summary.evaluated is not None:
         sentences.append(summary.evaluated.in_words(summary.split))
+    if summary.started_from is not None:
+        sentences.append(summary.started_from.sentence)
     if not summary.is_finished:
         sentences.append(
             f"The run is not finished: {summary.rounds_completed} of {summary.rounds_requested} rounds are complete, "

@@ -143,8 +143,9 @@ def render_table(summary: Summary, console: Console) -> None:
         console.print(table)
     else:
         console.print(f"{table.title}. No metric yet.")
-    said = (say_masked(summary), summary.choice_in_words, _few(summary), *untold_of(summary), *local_lines(summary))
-    for line in filter(None, said):
+    start = summary.started_from.sentence if summary.started_from else ""
+    said = (start, say_masked(summary), summary.choice_in_words, _few(summary), *untold_of(summary))
+    for line in filter(None, (*said, *local_lines(summary))):
         console.print(line)
 
 

@@ -14,6 +14,7 @@ from msfl_common.config.base import Name, Task
 from msfl_common.config.classification import Split
 from msfl_common.errors import ConfigError, InputError, unreadable
 from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.models.started_from import StartedFrom
 from msfl_common.privacy_accounting import PrivacyPromise
 from msfl_common.secure_aggregation.layout import POOLED
 from msfl_common.system.files import write_text
@@ -146,6 +147,11 @@ class Summary(_Frozen):
     chosen: Chosen | None = Field(
         None,
         description="of a study that hands out the model of its best round: which one",
+        exclude_if=lambda value: value is None,
+    )
+    started_from: StartedFrom | None = Field(
+        None,
+        description="what the first weights are of; absent where that is chance",
         exclude_if=lambda value: value is None,
     )
     evaluated: Evaluated | None = Field(

@@ -10,6 +10,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference
 from msfl_common.messages.records import ValidationMetrics
 from msfl_common.metrics.registry import HEADLINE
+from msfl_common.models.first_weights import kept_start
 from msfl_common.models.model_card import Choice, Tested
 from msfl_common.models.model_folder import Provenance, save_model
 from msfl_common.models.model_signature import ModelSigner
@@ -77,6 +78,7 @@ def save_models(
             privacy=promise_after(study, state.round),
             choice=choice,
             tested=tested,
+            started_from=kept_start(out),
         )
 
     measured = state.threshold, state.measured, state.test

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from msfl_common.config.frozen_layers import frozen_names
 from msfl_common.config.stages import Stage, is_measured_apart, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RunError
@@ -203,7 +204,9 @@ def train_at_sites(this: OneRound) -> TrainedRound:
         training=dict(got.training),
         updates={site: UpdateSummary(**asdict(one)) for site, one in got.figures.items()},
     )
-    return TrainedRound(record, combined.weights, combined.sets)
+    held = frozen_names(study, number, before.weights) if set_back is None else frozenset()
+    weights = {name: before.weights[name] if name in held else value for name, value in combined.weights.items()}
+    return TrainedRound(record, weights, combined.sets)
 
 
 def measure_at_sites(this: OneRound, combined: TrainedRound) -> Checkpoint:

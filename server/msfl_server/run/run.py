@@ -10,6 +10,7 @@ from typing import Protocol
 from msfl_common.config.stages import Stage, stages_of
 from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference
+from msfl_common.models.first_weights import kept_start
 from msfl_common.models.model_signature import ModelSigner
 from msfl_common.models.weights import Weights
 from msfl_server.report.page import Overlay, write_report
@@ -197,7 +198,11 @@ def _summarise(study: StudyConfig, first: Weights, out: Path) -> Summary:
     checkpoint = load_checkpoint(out, study, expected=first)
     state, weights = (checkpoint.state, checkpoint.weights) if checkpoint else (RunState(), None)
     summary = summarise_run(study, state, weights)
-    changes = {"finished": has_ended(out, summary), "local_baselines": read_baselines(out)}
+    changes = {
+        "finished": has_ended(out, summary),
+        "local_baselines": read_baselines(out),
+        "started_from": kept_start(out),
+    }
     summary = summary.model_copy(update=changes)
     write_summary(out, summary)
     return summary

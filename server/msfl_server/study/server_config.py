@@ -42,8 +42,9 @@ class ServerConfig(Frozen):
     mlflow_port: Port = Field(9445, description="port for this machine alone: MLflow's pages")
     start_from: HomePath | None = Field(
         None,
-        description="what a deep model starts from, relative to this file: a ResNet18's weights (safetensors) for "
-        "pretrained-resnet2d, the model folder of a segmentation for lesion-encoder; null: nothing",
+        description="what a segmentation or a deep model starts from, relative to this file: a model folder or a "
+        "checkpoint of the same network, a MONAI bundle; a ResNet18's weights (safetensors) for pretrained-resnet2d, "
+        "the model folder of a segmentation for lesion-encoder; null: chance",
     )
     model: HomePath | None = Field(
         None,

@@ -157,6 +157,8 @@ ELSEWHERE = {
     "Harmonization.age_knots_years",
     "ServerConfig.public_port",
     "ServerConfig.mlflow",
+    "ServerConfig.start_from",
+    "Training.freeze_rounds",
     "Policy.max_memory_gb",
     "Policy.keep_content",
     "NumericOutcome.observations",  # as a classification's

@@ -248,10 +248,8 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None
 
 
 def test_it_is_said_where_weights_come_from() -> None:
-    assert "trained from scratch" in backbone_origin(None)
-    assert "resnet18.safetensors" in backbone_origin(Path("somewhere/resnet18.safetensors"))
-    assert "random" in segmentation_origin(None)
-    assert "somewhere" not in segmentation_origin(Path("somewhere/model"))
+    assert "trained from scratch" in backbone_origin()
+    assert "random" in segmentation_origin()
 
 
 def test_resnext_has_no_batch_statistics_and_starts_as_the_identity() -> None:

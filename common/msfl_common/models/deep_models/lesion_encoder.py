@@ -14,7 +14,6 @@ front and top, as the segmentation network has them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -116,11 +115,9 @@ def load_segmentation(network: VisitClassifier, weights: Weights) -> None:
     set_weights(network.encoder.unet, weights)
 
 
-def segmentation_origin(folder: Path | None) -> str:
-    """The sentence that says what the encoder knows of lesions."""
-    if folder is None:
-        return (
-            "lesion-encoder: no segmentation model was given, so its network is random and finds no lesions; "
-            "train one on the same sites first"
-        )
-    return f"lesion-encoder: its network is the segmentation model's in {folder.name}"
+def segmentation_origin() -> str:
+    """The sentence that says that the encoder knows nothing of lesions."""
+    return (
+        "lesion-encoder: no segmentation model was given, so its network is random and finds no lesions; "
+        "train one on the same sites first"
+    )

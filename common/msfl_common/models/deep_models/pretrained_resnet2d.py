@@ -10,6 +10,7 @@ Legend: M visits, C contrast, D slices, H/W pixels, F features.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from msfl_common.errors import InputError, reason
 from msfl_common.models.deep_models.visit_classifier import VisitClassifier
 from msfl_common.monai_parts import ResNet
 
-_FULL_WIDTH = 64
+FULL_WIDTH = 64
 _EMBEDDED = 60
 _CHANNELS = 3
 _NOT_KEPT_BY_ALL = "num_batches_tracked"  # a counter that older checkpoints lack, and that nothing reads
@@ -32,7 +33,7 @@ class PretrainedResNet2D(nn.Module):
 
     def __init__(self, num_contrasts: int, slices: int, width: int) -> None:
         super().__init__()
-        num_embedded = max(_CHANNELS, _EMBEDDED * width // _FULL_WIDTH)
+        num_embedded = max(_CHANNELS, _EMBEDDED * width // FULL_WIDTH)
         self.embedding = nn.Sequential(
             nn.Flatten(1, 2),
             nn.Conv2d(num_contrasts * slices, num_embedded, 3, padding=1, bias=False),
@@ -65,8 +66,11 @@ class PretrainedResNet2D(nn.Module):
         return features_MF[:1] if alone else features_MF
 
 
-def load_backbone(network: VisitClassifier, file: Path) -> None:
+def load_backbone(network: VisitClassifier, file: Path) -> int:
     """Load a ResNet18's weights from a local safetensors file; its classifier `fc` is left aside.
+
+    Returns:
+        How many arrays were taken.
 
     Raises:
         InputError: the file is missing or no safetensors, or is not of this ResNet18.
@@ -75,28 +79,46 @@ def load_backbone(network: VisitClassifier, file: Path) -> None:
     try:
         found = {name: value for name, value in load_file(file).items() if not name.startswith("fc.")}
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{file}: expected a safetensors file of a ResNet18's weights: {reason(error)}") from None
-    expected = network.encoder.backbone.state_dict()
+        raise InputError(
+            f"{file}: expected a safetensors file of a ResNet18's weights: {reason(error)}; of torchvision's .pth, "
+            "`msfl-server convert-resnet18` makes one"
+        ) from None
+    expect_resnet18(file, found, network.encoder.backbone)
+    network.encoder.backbone.load_state_dict(found, strict=False)
+    return len(found)
+
+
+def expect_resnet18(file: Path, found: Mapping[str, torch.Tensor], backbone: nn.Module) -> None:
+    """Refuse arrays that are not of this ResNet18, without its classifier.
+
+    Args:
+        file: that they are of.
+        found: by torchvision's names.
+        backbone: of `PretrainedResNet2D`.
+
+    Raises:
+        InputError: other names or shapes, or a value that is not finite; the first of them.
+    """
+    expected = backbone.state_dict()
     needed = {name for name in expected if not name.endswith(_NOT_KEPT_BY_ALL)}
     if strange := sorted((needed - set(found)) | (set(found) - set(expected))):
         raise InputError(
-            f"{file}: expected torchvision's resnet18, found other arrays: {', '.join(strange[:3])} "
-            f"({len(strange)} in all); save that model's state as safetensors"
+            f"{file}: expected torchvision's resnet18, found other arrays: {', '.join(map(str, strange[:3]))} "
+            f"({len(strange)} in all)"
         )
     for name in needed:
         if found[name].shape != expected[name].shape:
             raise InputError(
                 f"{file}: {name}: expected {list(expected[name].shape)}, found {list(found[name].shape)}; "
-                f"pretrained weights are of width {_FULL_WIDTH}"
+                f"pretrained weights are of width {FULL_WIDTH}"
             )
-    network.encoder.backbone.load_state_dict(found, strict=False)
+        if not found[name].isfinite().all():
+            raise InputError(f"{file}: {name}: a value is not finite; get the file anew")
 
 
-def backbone_origin(file: Path | None) -> str:
-    """The sentence that says where the backbone's weights come from."""
-    if file is None:
-        return (
-            "pretrained-resnet2d: no pretrained weights were given, so its ResNet18 is trained from scratch; "
-            "the paper's was pretrained"
-        )
-    return f"pretrained-resnet2d: its ResNet18 starts from the weights in {file.name}"
+def backbone_origin() -> str:
+    """The sentence that says that the backbone starts from nothing."""
+    return (
+        "pretrained-resnet2d: no pretrained weights were given, so its ResNet18 is trained from scratch; "
+        "the paper's was pretrained"
+    )

@@ -52,7 +52,7 @@ def simulate(
         Path | None,
         typer.Option(
             metavar="START",
-            help="What a deep model starts from: a ResNet18's weights (safetensors), or a segmentation's model folder.",
+            help="What a network starts from: a model folder, checkpoint, MONAI bundle, or ResNet18 (safetensors).",
         ),
     ] = None,
     model: Annotated[

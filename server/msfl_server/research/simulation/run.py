@@ -8,8 +8,9 @@ from msfl_common.config.stages import Stage, stages_of, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
 from msfl_common.harmonization import Reference
-from msfl_common.models.deep_models.start import origin
-from msfl_common.models.starting_weights import starting_weights
+from msfl_common.models.deep_models.start import missing_start
+from msfl_common.models.first_weights import FIRST_FILE, first_content, kept_first, kept_start
+from msfl_common.models.starting_weights import say_start, started, starting_weights
 from msfl_common.models.weights import Weights
 from msfl_common.system.progress import alert
 from msfl_common.system.words import counted
@@ -36,11 +37,16 @@ def run_simulated(
     model = evaluated_folder(out, setup.model) if setup.study.evaluate is not None else None
     start_from = model or setup.start_from or own_start(setup.study, out)
 
-    def first_of(stage: Stage, _: Path) -> Weights:
-        return starting_weights(study_at(setup.study, stage), start_from if stage == "final" else None)
+    def first_of(stage: Stage, folder: Path) -> Weights:
+        study = study_at(setup.study, stage)
+        if stage != "final" or start_from is None or study.evaluate is not None:
+            return starting_weights(study, start_from if stage == "final" else None)
+        first = kept_first(folder / FIRST_FILE, lambda: first_content(*started(study, start_from)))
+        display.say(say_start(study, start_from, kept_start(folder)))
+        return first
 
     with run_display(setup.study.rounds.num_rounds) as display:
-        display.say(origin(setup.study, start_from))
+        display.say(missing_start(setup.study, start_from))
         if not has_begun(setup.study, out):
             display.doing("looking through the sites' cases")
             forecasts = foresee_run(setup, display.on_progress)
