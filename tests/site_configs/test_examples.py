@@ -19,7 +19,7 @@ from msfl_common.models.unused_settings import unused_settings
 from msfl_common.networks.registry import KINDS as KINDS_OF_NETWORK
 
 FOLDER = Path(__file__).parents[2] / "site_configs"
-STUDIES = ("study", "lesions", "new-lesions", "transfer", "progression", "regression", "evaluation")
+STUDIES = ("study", "lesions", "new-lesions", "transfer", "progression", "small-cohort", "regression", "evaluation")
 EXAMPLES = [("site.example.yaml", SiteConfig), ("study.example.yaml", StudyConfig)]
 
 
