@@ -81,11 +81,19 @@ def refuse_equal(
     if len(set(values_N.tolist())) < _LEAST_NUMBERS:
         return
     for name, column_N in zip(names, features_NP.T, strict=True):
-        if len(set(column_N.tolist())) > 1 and abs(float(np.corrcoef(column_N, values_N)[0, 1])) > 1 - _ON_A_LINE:
+        if abs(float(_course(column_N) @ _course(values_N))) > 1 - _ON_A_LINE:
             raise InputError(
                 f"input {name} and outcome {outcome} are the same in all {len(values_N)} cases, up to their units: "
                 f"leave {name} out of the study, or correct the table"
             )
+
+
+def _course(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Numbers about their mean, with length 1 whatever their unit; all 0 where all are one number."""
+    for _ in range(2):  # the largest first, so that no square is beyond what a float holds
+        values_N = values_N / (np.abs(values_N).max() or 1.0)
+        values_N = values_N - values_N.mean()
+    return values_N / (np.linalg.norm(values_N) or 1.0)
 
 
 def refuse_leak(

@@ -9,7 +9,6 @@ A score within `relapse_days` of a relapse, to either side, is passed over, at t
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from msfl_client.clinical.endpoints import TOLERANCE, is_in_relapse
@@ -17,6 +16,7 @@ from msfl_client.clinical.visits import Patient
 from msfl_client.data.bids_tables import DAYS_PER_YEAR
 from msfl_common.config.regression import NumericOutcome
 from msfl_common.errors import InputError
+from msfl_common.system.tab_separated import number_of
 
 _SLACK_DAYS = 1e-6  # of rounding, where times are given in years
 
@@ -30,10 +30,7 @@ def number_in(text: str | None, outcome: NumericOutcome, where: str) -> float | 
     if text is None:
         return "no-label"
     low, high = outcome.range
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = number_of(text)
     if not low <= value <= high:
         raise InputError(
             f"outcome.column {outcome.column}: {where}: expected a number from {low:g} to {high:g} ({outcome.unit}), "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from msfl_client.data.findings import Finding
 from msfl_common.config.contrasts import Contrast, facts_of
 from msfl_common.errors import InputError
 from msfl_common.system.reading import read_mapping
-from msfl_common.system.tab_separated import TsvFile, read_tsv
+from msfl_common.system.tab_separated import TsvFile, number_of, read_tsv
 
 _MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
 _NAMES_SHOWN = 5
@@ -144,9 +145,10 @@ def day_of(text: str) -> int:
 
 def _time(column: str, text: str) -> float | None:
     try:
-        return float(day_of(text)) if column in DATE_COLUMNS else float(text)
+        time = float(day_of(text)) if column in DATE_COLUMNS else number_of(text)
     except ValueError:
         return None
+    return None if math.isnan(time) else time
 
 
 def sidecar_scanner(root: Path, images: Mapping[Contrast, Path]) -> str | None:

@@ -19,7 +19,7 @@ from msfl_common.config.base import Contrast
 from msfl_common.system.files import private_folder, write_text
 from msfl_common.system.reading import read_mapping
 
-RULES_VERSION = 11
+RULES_VERSION = 12
 """Raised whenever a rule changes, so that older results are not used."""
 
 _REPORT = TypeAdapter(CaseReport)
@@ -72,7 +72,7 @@ def slot_of(case: Case, contrasts: Sequence[Contrast], needs_mask: bool) -> str:
 
 def fingerprint_of(case: Case, needs_mask: bool) -> str | None:
     """Digest of paths, sizes and modification times; None when a file cannot be looked at, or not be read."""
-    sidecars = [path for path in map(sidecar_of, case.images.values()) if path.exists()]
+    sidecars = [path for path in map(sidecar_of, case.images.values()) if os.path.lexists(path)]
     files = [*case.images.values(), *sidecars, *([case.mask] if needs_mask and case.mask else [])]
     try:
         stats = [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files]

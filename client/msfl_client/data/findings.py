@@ -81,6 +81,7 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "inverted": "give the image with its own sign: fluid is darker than white matter in T1w and FLAIR, not in T2w",
         "sequence": "look whether two images are in each other's place; else correct the times in the .json beside it",
         "times": "nothing to do where the image shows what its name says; the times stand in the .json beside it",
+        "sidecar": "correct the .json beside it, a plain file of JSON that this account can read, or take it away",
         "constant": "export the image again; every voxel of it has the same value",
         "affine": "export the image again from DICOM; its position in space is unusable",
         "forms": "copy the correct one of sform and qform (or pixdim) over the other",

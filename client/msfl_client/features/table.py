@@ -13,7 +13,7 @@ from msfl_client.data.bids_tables import with_prefix
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.errors import InputError, reason
 from msfl_common.system.files import write_json, write_text
-from msfl_common.system.tab_separated import TsvFile, read_tsv, tsv_text
+from msfl_common.system.tab_separated import TsvFile, number_of, read_tsv, tsv_text
 
 _MISSING = "n/a"
 _NOTHING = ("", _MISSING, "nan", "NaN")
@@ -188,11 +188,8 @@ def _row(line: Mapping[str, str], place: str) -> FeatureRow:
 
 
 def _number(text: str, place: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = number_of(text)
+    if math.isnan(value):
         fix = "; write numbers with a decimal point" if "," in text else ""
         raise InputError(f"{place}: expected a finite number or n/a, found {text!r}{fix}")
     return value

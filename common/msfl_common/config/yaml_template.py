@@ -27,6 +27,8 @@ def _lines(config: BaseModel, indent: str) -> Iterator[str]:
     plain = config.model_dump(mode="json")
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
+        if name not in plain and value != field.get_default(call_default_factory=True):
+            continue  # is said under another name, as of a regression
         if isinstance(value, BaseModel):
             if not indent:
                 yield ""

@@ -128,11 +128,16 @@ def parse_json(content: str | bytes, source: str, most: int = MOST_RECORD) -> An
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """The JSON mapping in a file that the program can do without; empty where there is none that can be read."""
+    return find_mapping(path) or {}
+
+
+def find_mapping(path: Path) -> dict[str, Any] | None:
+    """The JSON mapping in a file of others, in any encoding of Unicode; None where there is none that can be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        content = json.loads(read_bounded(path))
+    except (ConfigError, OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def parse_record(model: type[Model], content: str | bytes, source: str, most: int = MOST_RECORD) -> Model:

@@ -6,6 +6,7 @@ ends at its tab, and never swallows the lines below it, as it would where quotin
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from msfl_common.errors import InputError, unreadable
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _SAVE = "save it as tab-separated UTF-8"
 # What files begin with that only look like such a table.
 _OTHER_FORMATS: Mapping[bytes, str] = {
@@ -58,6 +60,12 @@ class TsvFile:
     def length_fault(self, line: Line) -> str:
         """What is wrong with a line of another length, for a line of text."""
         return f"expected {len(self.columns)} cells as in the first line, found {len(line.cells)}"
+
+
+def number_of(text: str) -> float:
+    """The finite number that a cell states; NaN where it states none: Python reads 1_0 as ten, and inf as a number."""
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def read_tsv(path: Path, needed: Sequence[str] = (), *, any_case: bool = True) -> TsvFile:

@@ -106,12 +106,12 @@ class RunDisplay(SiteDisplay):
         ]
         num_expected = len({*record.sites_ok, *(failure.site for failure in record.sites_failed)})
         sites = f"{len(record.sites_ok)} of {num_expected} sites"
-        failed = "".join(f"  {failure.site}: {failure.code}" for failure in record.sites_failed)
+        codes = dict.fromkeys(f"  {failure.site}: {failure.code}" for failure in record.sites_failed)
         back = f"  came apart, set back to round {record.set_back_to}" if record.set_back_to else ""
         best = "  best so far" if record.is_best else ""
         odd = "".join(f"  {site}: its update stands out ({why})" for site, why in record.odd.items())
         told = f"round {record.round:3d}  {'  '.join(figures)}  {sites}  {record.seconds:.1f} s{best}"
-        console.print(Text.assemble(told, (failed, "yellow"), (odd, "yellow"), (back, "red")), soft_wrap=True)
+        console.print(Text.assemble(told, ("".join(codes), "yellow"), (odd, "yellow"), (back, "red")), soft_wrap=True)
         self._progress.update(self._rounds, completed=record.round)
         self._is_first = False
 

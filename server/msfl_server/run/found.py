@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from msfl_common.config.stages import Stage, stages_of, study_at
 from msfl_common.config.study import StudyConfig, parse_study
-from msfl_common.errors import InputError
+from msfl_common.errors import ConfigError, InputError
+from msfl_common.system.reading import parse_json, read_text
 from msfl_server.results.summary import SUMMARY_FILE, Summary, read_summary
 from msfl_server.rounds.checkpoint import RunState, read_state
 from msfl_server.rounds.stage import folder_of
@@ -81,14 +81,22 @@ def _stage_at(study: StudyConfig, out: Path) -> Stage:
 
 
 def _study_of(out: Path) -> StudyConfig | None:
-    """The study of a run that has begun, from what it was started with."""
-    for name in (SIMULATED_FILE, DEPLOYED_FILE):
-        with suppress(FileNotFoundError, NotADirectoryError):
-            text = (out / name).read_text(encoding="utf-8")
-            if name == SIMULATED_FILE:
-                text = json.dumps(json.loads(text)["study"])
-            return parse_study(text, str(out / name))
-    return None
+    """The study of a run that has begun, from what it was started with.
+
+    Raises:
+        InputError: that cannot be read.
+    """
+    path = next((path for name in (SIMULATED_FILE, DEPLOYED_FILE) if (path := out / name).is_file()), None)
+    if path is None:
+        return None
+    try:
+        text = read_text(path)
+        if path.name == SIMULATED_FILE:
+            content = parse_json(text, str(path))
+            text = json.dumps(content.get("study") if isinstance(content, dict) else content)
+        return parse_study(text, str(path))
+    except ConfigError as error:
+        raise InputError(f"{error}; it is damaged, or of another version: restore it from a backup") from None
 
 
 def _refuse_others(out: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.clinical_site import Tables, classification, site_of
 
-from msfl_client.clinical.inputs import complete, dataset_of, refuse_leak
+from msfl_client.clinical.inputs import complete, dataset_of, refuse_equal, refuse_leak
 from msfl_client.clinical.observations import observations
 from msfl_client.data.bids import Case
 from msfl_client.features.table import FeatureRow, FeatureTable
@@ -152,6 +152,18 @@ def test_patients_of_two_folders_stay_apart(tables: Tables) -> None:
     found = observations([], site_of(tables.root, other.root, same_ids="different-people"), study)
     assert [(one.patient, one.label) for one in found.kept][-1] == ("sub-01_data-1", 0)
     assert dataset_of(found, study, None).features_NP[:, 0].tolist() == [30, 40, 31]
+
+
+@pytest.mark.parametrize("unit", [1.0, -1e-200, 1e200])
+def test_a_number_that_is_an_input_in_another_unit_is_refused_and_no_other(unit: float) -> None:
+    rng = np.random.default_rng(0)
+    age, score = rng.normal(40, 8, (2, 12))
+    inputs = np.column_stack([age, np.full(12, 3.0)])
+    with pytest.raises(
+        InputError, match="input age and outcome months are the same in all 12 cases, up to their units"
+    ):
+        refuse_equal(("age", "edss"), inputs, unit * (12 * age + 3), "months")
+    refuse_equal(("age", "edss"), inputs, unit * score, "months")
 
 
 def test_a_label_that_is_an_input_is_refused() -> None:

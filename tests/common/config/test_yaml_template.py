@@ -14,6 +14,15 @@ from msfl_common.config.yaml_template import commented_yaml
 
 CONFIGS: list[BaseModel] = [
     StudyConfig(name="pilot", min_patients=7),
+    StudyConfig(
+        name="numbers",
+        task="regression",
+        regression={
+            "outcome": {"endpoint": "edss", "unit": "points", "range": (0, 10)},
+            "clinical": ("age", "edss"),
+            "model": {"kind": "ridge"},
+        },
+    ),
     SiteConfig(
         name="no", data=(Path("a: b #c"), Path("/scans/größe")), state=Path("state"), policy=Policy(min_patients=9)
     ),

@@ -83,6 +83,18 @@ def test_whatever_is_wrong_is_told_in_words_of_our_own(model: type[BaseModel], c
             {**OUTCOMES, "classification": {**OUTCOMES["classification"], "model": {"kind": "logistic", "l1_rati": 1}}},
             "classification.model.l1_rati: unknown key; did you mean l1_ratio?",
         ),
+        (
+            StudyConfig,
+            {
+                **OUTCOMES,
+                "classification": {
+                    **OUTCOMES["classification"],
+                    "features": ["bpf", "t1w_gm_median"],
+                    "preparation": {"subject_scaling": "standard", "group_by": ""},
+                },
+            },
+            "classification.preparation.group_by: found ''; expected a text of 1 or more characters",
+        ),
         (StudyConfig, {**STUDY, "min_patients": True}, "min_patients: found true; expected a whole number"),
         (
             StudyConfig,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from msfl_common.errors import InputError
-from msfl_common.system.tab_separated import read_tsv, tsv_text
+from msfl_common.system.tab_separated import number_of, read_tsv, tsv_text
 
 
 def written(folder: Path, content: bytes) -> Path:
@@ -64,3 +65,13 @@ def test_a_line_of_another_length_is_no_row(tmp_path: Path) -> None:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = written(tmp_path, tsv_text([["a", "b"], ['3" "coil"', "two\tcells\nhere"]]).encode())
     assert read_tsv(path).whole_rows() == [(2, {"a": '3" "coil"', "b": "two cells here"})]
+
+
+@pytest.mark.parametrize(("text", "value"), [("5", 5), ("-.5", -0.5), ("5.", 5), ("+1e-3", 0.001), ("2E2", 200)])
+def test_a_cell_states_a_number_in_digits(text: str, value: float) -> None:
+    assert number_of(text) == value
+
+
+@pytest.mark.parametrize("text", ["1_0", "\u0663", "inf", "nan", "1e999", "", "5,3", "0x5", "5 points"])
+def test_what_python_alone_takes_for_a_number_is_none(text: str) -> None:
+    assert math.isnan(number_of(text))

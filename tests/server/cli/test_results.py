@@ -69,6 +69,15 @@ def test_a_run_that_was_stopped_before_shows_the_rounds_since(simulated, summary
     assert find_run(simulated).summary.rounds_completed == 3
 
 
+@pytest.mark.parametrize("content", [b'{"study": {"name"', b"[]", b"{}", b"\xff"])
+def test_a_run_whose_beginning_is_damaged_is_named(simulated, content):
+    (simulated / "run.json").write_bytes(content)
+    result = run_main(main, "report", simulated)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"{simulated}/run.json: ")
+    assert "it is damaged, or of another version: restore it from a backup" in " ".join(result.stderr.split())
+
+
 def test_a_run_without_a_round_says_so(simulated):
     (simulated / "checkpoints" / "round_0003" / "state.json").unlink()
     (simulated / "checkpoints" / "round_0003").rmdir()

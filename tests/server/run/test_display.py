@@ -8,7 +8,7 @@ import pytest
 
 from msfl_common.system import progress
 from msfl_common.system.progress import busy
-from msfl_server.results.summary import RoundSummary, UpdateSummary
+from msfl_server.results.summary import RoundSummary, SiteFailure, UpdateSummary
 from msfl_server.run.display import run_display
 
 
@@ -63,6 +63,14 @@ def test_an_update_that_stands_out_is_named_with_why(capsys: pytest.CaptureFixtu
         display.show(record)
     line = "round   1  loss 1.000  2 of 2 sites  1.0 s  a: its update stands out (against)"
     assert capsys.readouterr().err.splitlines() == [line]
+
+
+def test_a_site_that_withholds_two_splits_for_one_reason_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    few = SiteFailure(site="a", code="TOO_FEW_PATIENTS")
+    record = RoundSummary(round=1, train_loss=1, metrics={}, sites_ok=("a",), sites_failed=(few, few), seconds=1)
+    with run_display(2) as display:
+        display.show(record)
+    assert capsys.readouterr().err.splitlines() == ["round   1  loss 1.000  1 of 1 sites  1.0 s  a: TOO_FEW_PATIENTS"]
 
 
 def test_what_takes_seconds_is_said_and_what_does_not_is_not(

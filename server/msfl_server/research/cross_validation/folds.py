@@ -211,10 +211,12 @@ def laid_over_sites(found: Mapping[str, Sequence[Observation]], study: StudyConf
     if together[rarest] < num_folds:
         each = ", ".join(f"{counts[rarest]} at {site}" for site, counts in of_sites.items())
         of_class = f"of class {outcome.classes[rarest]} of" if outcome.classes else "with"
+        fix = "lower --folds, or use --leave-one-site-out"
+        if together[rarest] < 2:
+            fix = "none can be learned from and another tested on; correct the tables, or predict another outcome"
         raise InputError(
             f"{together[rarest]} patients {of_class} {outcome.column or outcome.endpoint} "
-            f"at all sites ({each}), too few for one in each of {num_folds} folds; lower --folds, or use "
-            "--leave-one-site-out"
+            f"at all sites ({each}), too few for one in each of {num_folds} folds; {fix}"
         )
     if all(min(counts.values(), default=num_folds) >= num_folds for counts in of_sites.values()):
         return {}

@@ -14,7 +14,7 @@ import numpy as np
 
 from msfl_common.errors import InputError
 from msfl_common.metrics.intervals import Z95, Floats
-from msfl_common.system.tab_separated import TsvFile, read_tsv
+from msfl_common.system.tab_separated import TsvFile, number_of, read_tsv
 from msfl_server.research.meta_analysis.risk_of_bias import Judgements, read_judgements
 
 SPELLINGS: Mapping[str, tuple[str, ...]] = {
@@ -97,13 +97,10 @@ class _Row:
             raise self.fault(
                 key, "no percent sign, as the estimate has none" if key not in ("events", "n") else "a count"
             )
-        try:
-            value = float(text.removesuffix("%").strip())
-        except ValueError:
-            decimal = " (a decimal point, no comma)" if "," in text else ""
-            raise self.fault(key, f"a number{decimal}") from None
+        value = number_of(text.removesuffix("%").strip())
         if not abs(value) < _LARGEST:
-            raise self.fault(key, "a finite number")
+            decimal = " (a decimal point, no comma)" if "," in text else ""
+            raise self.fault(key, f"a finite number{decimal}")
         return value
 
     def above_0(self, key: str) -> float:

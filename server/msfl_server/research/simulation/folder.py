@@ -149,8 +149,8 @@ def write_setup(out: Path, setup: RunSetup) -> None:
 
 def keep_study(out: Path, study: StudyConfig, assignments: Sequence[str]) -> None:
     """Write the study of a run into its folder, every setting written out, with what was set on the command line."""
-    told = "".join(f"\n--set {one}" for one in assignments)
-    write_text(out / STUDY_FILE, commented_yaml(study, f"The study as it was run, with every setting.{told}"))
+    header = ["The study as it was run, with every setting; to change one, copy the file: nothing here is read again."]
+    write_text(out / STUDY_FILE, commented_yaml(study, "\n".join([*header, *(f"--set {one}" for one in assignments)])))
 
 
 def read_setup(out: Path) -> RunSetup:

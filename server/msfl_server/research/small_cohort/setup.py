@@ -20,6 +20,7 @@ import xgboost
 from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError
 from msfl_common.system.files import write_json
+from msfl_common.system.reading import read_mapping
 from msfl_server.research.small_cohort.classifiers import REFINED
 from msfl_server.research.small_cohort.folds import patient_classes
 from msfl_server.research.small_cohort.search import Search
@@ -90,10 +91,7 @@ def claim_out(out: Path, cases: Dataset, settings: PipelineSettings) -> None:
     setup = json.loads(json.dumps(_setup(cases, settings)))
     path = out / SETUP_FILE
     if path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            before = {}
+        before = read_mapping(path)
         if changed := [name for name in setup if before.get(name) != setup[name]]:
             raise InputError(
                 f"{out}: was started with other {', '.join(changed)}; restore them or choose another --output"

@@ -16,7 +16,7 @@ import numpy as np
 from msfl_common.config.classification import Clinical
 from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError
-from msfl_common.system.tab_separated import read_tsv
+from msfl_common.system.tab_separated import number_of, read_tsv
 
 _MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
 # What tells cases apart, or where they come from; never a feature.
@@ -134,11 +134,8 @@ def _label(table: _Table, key: Key, column: str, classes: Sequence[str]) -> int 
 
 def _number(table: _Table, row: tuple[int, Mapping[str, str]], column: str) -> float:
     line, values = row
-    try:
-        value = float(values[column])
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = number_of(values[column])
+    if math.isnan(value):
         found = values[column] or "nothing"
         raise InputError(
             f"{table.path}: line {line}, {column}: expected a finite number, found {found!r}; give one, remove the "

@@ -353,6 +353,8 @@ def test_folds_are_laid_over_sites_together_where_a_class_is_rare() -> None:
     assert 0 in alone  # each site by itself leaves a fold without
     with pytest.raises(InputError, match=r"5 patients of class 1 of course at all sites \(1 at a, 0 at b, 4 at c\)"):
         laid_over_sites(sites, study, 6)
+    with pytest.raises(InputError, match=r"0 patients of class 1 of course .* correct the tables, or predict another"):
+        laid_over_sites({"b": sites["b"]}, study, 5)
     assert laid_over_sites({"c": [observation(n, n < 9) for n in range(23)]}, study, 5) == {}
 
 

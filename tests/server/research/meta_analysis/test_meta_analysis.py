@@ -125,8 +125,8 @@ HEAD = "study\testimate\tse"
     ("lines", "said"),
     [
         (["study\testimate", "a\t.5", "b\t.6"], "line 1: nothing says how sure the estimates are; add standard_error"),
-        ([HEAD, "a\t.5\t.1", "b\thigh\t.1"], "line 3, estimate: expected a number, found 'high'"),
-        ([HEAD, "a\t0,5\t.1", "b\t.6\t.1"], "line 2, estimate: expected a number (a decimal point, no comma)"),
+        ([HEAD, "a\t.5\t.1", "b\thigh\t.1"], "line 3, estimate: expected a finite number, found 'high'"),
+        ([HEAD, "a\t0,5\t.1", "b\t.6\t.1"], "line 2, estimate: expected a finite number (a decimal point, no comma)"),
         ([HEAD, "a\t.5\t.1", "b\t.6\t"], "line 3: nothing says how sure the estimate is; give standard_error"),
         ([HEAD, "a\t\t.1", "b\t.6\t.1"], "line 2, estimate: expected a number; give it, or remove the line"),
         ([HEAD, "a\t.5\t.1", "b\t.5\t.1", "a\t.6\t.1"], "line 4: a is on line 2 already"),

@@ -29,7 +29,8 @@ from msfl_server.research.small_cohort.files import results_document
 from msfl_server.research.small_cohort.folds import deal_patients
 from msfl_server.research.small_cohort.measures import measure
 from msfl_server.research.small_cohort.pipelines import run_pipelines
-from msfl_server.research.small_cohort.setup import BLOCKS, PipelineSettings
+from msfl_server.research.small_cohort.results import results_document
+from msfl_server.research.small_cohort.setup import BLOCKS, SETUP_FILE, PipelineSettings, claim_out
 from msfl_server.research.small_cohort.space import all_pipelines
 from msfl_server.research.small_cohort.steps import prepare_split, row_scaled, scale_rows, score_split
 
@@ -192,6 +193,13 @@ def test_permutations_refit_everything_on_shuffled_labels(finished) -> None:
     assert row.chance.z == pytest.approx(
         (row.scored.metrics["accuracy"] - np.mean(accuracies)) / np.std(accuracies, ddof=1)
     )
+
+
+@pytest.mark.parametrize("content", ["[]", "{", ""])
+def test_a_folder_whose_beginning_is_damaged_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / SETUP_FILE).write_text(content)
+    with pytest.raises(InputError, match=r"was started with other .*choose another --output"):
+        claim_out(tmp_path, tiny_cases(), SETTINGS)
 
 
 @pytest.mark.slow
