@@ -132,7 +132,7 @@ def pipelines(
     if unknown := [name for name in asked if name.lower() not in known]:
         raise InputError(f"--classifiers: {no_such('classifier', unknown, tuple(CLASSIFIERS))}")
     names = tuple(known[name.lower()] for name in asked)
-    cases, left_out = read_cases(table, section.outcome.column, section.outcome.classes, drop or ())
+    cases, left_out = read_cases(table, section.outcome.column, section.outcome.classes, drop or (), section.declared)
     _say(
         "classification.features of the study has no effect here: every column of the tables is an input; leave one "
         "out with --drop"
@@ -151,7 +151,7 @@ def pipelines(
         best=best,
         searches=tuple(dict.fromkeys(one.value for one in search or ())),
         search_pipeline=search_pipeline.value,
-        groups=row_groups(cases.names, group_by),
+        groups=row_groups(cases.names, group_by, section.declared),
     )
     with says_how_to_resume(SAME_COMMAND), _progress() as on_progress:
         results = run_pipelines(cases, chosen, out, jobs or os.cpu_count() or 1, on_progress)
