@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from msfl_client.classification.visit_sequences import VisitSequence
-from msfl_common.config.classification import Classification, Clinical, DeepModel, Outcome
+from msfl_common.config.classification import Classification, DeepModel, Outcome
 from msfl_common.config.study import Inputs, Rounds, StudyConfig, Training
 from msfl_common.networks.registry import UNet
 
 KINDS = ("resnet3d", "pretrained-resnet2d", "resnext", "lesion-encoder")
-SUBSCORES: tuple[Clinical, ...] = (
+SUBSCORES: tuple[str, ...] = (
     *("fs_visual", "fs_brainstem", "fs_pyramidal", "fs_cerebellar"),
     *("fs_sensory", "fs_bowel_bladder", "fs_cerebral", "fs_ambulation"),
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.config.bids_suffixes import SUFFIXES
+from msfl_common.config.feature_catalogue import FEATURES, REGIONS, feature_prefix
 from msfl_common.errors import SENTENCES, SENTENCES_AT_SITE, Code
 from msfl_common.metrics.registry import TASK_METRICS
 from settings_reference import cell
@@ -51,6 +52,18 @@ def features_page() -> str:
     for name, feature in FEATURES.items():
         text, harmonized = cell(feature.description), "yes" if feature.harmonized else ""
         lines.append(f"| `{name}` | {feature.unit} | {text} | {feature.plausible} | {harmonized} |")
+    lines += [
+        "\n## Means of quantities\n",
+        "Of each quantity among a study's `inputs.contrasts`, `QUANTITY_REGION`, such as `fa_left_thalamus`.\n",
+        "| quantity | begins with | unit | what it is | can be |",
+        "|---|---|---|---|---|",
+    ]
+    for suffix, about in SUFFIXES.items():
+        if about.is_quantity:
+            lines.append(
+                f"| {suffix} | `{feature_prefix(suffix)}_` | {about.unit} | {about.title} | 0 to {about.high:g} |"
+            )
+    lines += ["\n| region | what it is |", "|---|---|", *(f"| `{name}` | {words} |" for name, words in REGIONS.items())]
     return "\n".join(lines) + "\n"
 
 

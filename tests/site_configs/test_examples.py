@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from msfl_common.config.classification import MODEL_KINDS, Classification, Clinical, Outcome
+from msfl_common.config.classification import MODEL_KINDS, Classification, Outcome
+from msfl_common.config.clinical_values import CLINICAL_VALUES
 from msfl_common.config.regression import NumericOutcome, Regression
 from msfl_common.config.site import SiteConfig, load_site
 from msfl_common.config.study import StudyConfig, load_study
@@ -19,7 +20,17 @@ from msfl_common.models.unused_settings import unused_settings
 from msfl_common.networks.registry import KINDS as KINDS_OF_NETWORK
 
 FOLDER = Path(__file__).parents[2] / "site_configs"
-STUDIES = ("study", "lesions", "new-lesions", "transfer", "progression", "small-cohort", "regression", "evaluation")
+STUDIES = (
+    "study",
+    "lesions",
+    "new-lesions",
+    "transfer",
+    "progression",
+    "small-cohort",
+    "regression",
+    "own-inputs",
+    "evaluation",
+)
 EXAMPLES = [("site.example.yaml", SiteConfig), ("study.example.yaml", StudyConfig)]
 
 
@@ -84,7 +95,7 @@ def test_progression_shows_every_field_with_its_true_default():
     assert study.classification is not None
     mentioned = (FOLDER / name).read_text()
     kinds = [kind for kind in MODEL_KINDS if kind not in REGRESSION_MODELS or kind in FEATURE_MODELS]
-    assert [kind for kind in (*get_args(Clinical), *kinds) if kind not in mentioned] == []
+    assert [kind for kind in (*CLINICAL_VALUES, *kinds) if kind not in mentioned] == []
 
 
 def test_regression_shows_every_field_with_its_true_default():

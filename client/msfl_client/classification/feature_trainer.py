@@ -16,7 +16,7 @@ from msfl_client.classification.foresight import foresee_numbers, foresee_site
 from msfl_client.classification.number_evaluation import CaseNumbers, measure_numbers_at_site
 from msfl_client.classification.observation_digest import digest_of_observations
 from msfl_client.clinical.groups import levels_of
-from msfl_client.clinical.inputs import dataset_of, known_inputs, rows_by_visit
+from msfl_client.clinical.inputs import as_values, dataset_of, known_inputs, rows_by_visit
 from msfl_client.data.bids import case_key
 from msfl_client.disclosure.answered_states import AnsweredStates, answered_states
 from msfl_client.disclosure.floors import floor_of
@@ -106,7 +106,7 @@ class FeatureLearner:
         rows = rows_by_visit(self._data.raw if split in ("to-harmonize", "all") else self._data.features)
         found = [one for one in found if len(known_inputs(one, self._settings, rows)) == len(self._settings.inputs)]
         raw = dataset_of(found, self._settings, self._data.raw)
-        raw_NP, names = raw.features_NP, self._settings.inputs
+        names, raw_NP = as_values(self._settings, raw.features_NP)
         if raw.values_N is not None:  # the outcome is one more value of each
             raw_NP = np.column_stack([raw_NP, raw.values_N])
             names = (*names, self._settings.outcome.column or str(self._settings.outcome.endpoint))

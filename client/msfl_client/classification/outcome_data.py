@@ -31,7 +31,7 @@ from msfl_client.segmentation.lesion_model import handed_lesion_model
 from msfl_client.segmentation.upstream_model import HandedModel
 from msfl_client.trainer import OnProgress
 from msfl_common.config.classification import Classification, DeepModel
-from msfl_common.config.feature_catalogue import CHANGES, FEATURES
+from msfl_common.config.feature_catalogue import CHANGES, FEATURES, REGION_FEATURES, quantity_of
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
@@ -104,7 +104,7 @@ def read_outcomes(
     if not needs_features:
         return OutcomeData(site, study, tuple(checked.cases), None, on_progress)
     if assumed.has_features:
-        table = FeatureTable(tuple(_stand_ins(checked.cases)))
+        table = FeatureTable(tuple(_stand_ins(checked.cases, study)))
         return OutcomeData(site, study, tuple(checked.cases), table, on_progress, assumed.harmonized)
     done, total = 0, len(checked.cases)
 
@@ -125,11 +125,12 @@ def read_outcomes(
     return OutcomeData(site, study, tuple(checked.cases), FeatureTable(tuple(rows)), on_progress, assumed.harmonized)
 
 
-def _stand_ins(cases: Sequence[Case]) -> Iterator[FeatureRow]:
+def _stand_ins(cases: Sequence[Case], study: StudyConfig) -> Iterator[FeatureRow]:
     """Rows of unlike values, as measured features are; of a first visit none that compares it with another."""
     rng, seen = np.random.default_rng(0), set[str]()
+    quantities = [name for name in REGION_FEATURES if quantity_of(name) in study.inputs.contrasts]
     for case in cases:
-        names = [name for name in FEATURES if case.patient in seen or name not in CHANGES]
+        names = [name for name in (*FEATURES, *quantities) if case.patient in seen or name not in CHANGES]
         seen.add(case.patient)
         values = dict(zip(names, map(float, rng.uniform(1, 2, len(names))), strict=True))
         yield FeatureRow(case.subject, case.visit_id, case.scanner, case.dataset, values)

@@ -55,9 +55,9 @@ class SequenceMaker:
             None if visit.case is None else cached_volume(visit.case, self._contrasts, self._model, self._cache)
             for visit in visits
         )
-        names = self._settings.clinical
+        names = [*self._settings.value_of]
         clinical_VE = np.array([[visit.clinical.get(name, np.nan) for name in names] for visit in visits])
-        values = scale_clinical(clinical_VE.reshape(len(visits), -1), names)
+        values = scale_clinical(clinical_VE.reshape(len(visits), -1), names, self._settings.value_of)
         features = np.array([self._standardised(one, visit.case.visit_id if visit.case else None) for visit in visits])
         return VisitSequence(
             volumes=volumes,

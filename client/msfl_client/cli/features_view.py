@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msfl_client.features.table import FeatureRow, says_of_lesions
-from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.config.feature_catalogue import FEATURES, REGION_FEATURES
 from msfl_common.system.words import counted
 
 SHOWN = (
@@ -32,7 +32,9 @@ SHOWN = (
 
 def print_features(console: Console, path: Path, rows: Sequence[FeatureRow], left_out: Mapping[str, str]) -> None:
     """Median and range of the best-known features, what was left out and why, and where the table is."""
-    table = Table(title=f"{len(FEATURES)} features of {counted(len(rows), 'case')}; some of them", title_justify="left")
+    table = Table(
+        title=f"{len(_names(rows))} features of {counted(len(rows), 'case')}; some of them", title_justify="left"
+    )
     table.add_column("feature")
     for name in ("cases", "median", "lowest", "highest"):
         table.add_column(name, justify="right")
@@ -53,10 +55,15 @@ def features_document(path: Path, rows: Sequence[FeatureRow], left_out: Mapping[
     return {
         "table": str(path),
         "num_cases": len(rows),
-        "cases_with_feature": {name: len(_values(rows, name)) for name in FEATURES},
+        "cases_with_feature": {name: len(_values(rows, name)) for name in _names(rows)},
         "lesions": Counter(row.lesions or "none" for row in rows),
         "left_out": dict(left_out),
     }
+
+
+def _names(rows: Sequence[FeatureRow]) -> list[str]:
+    """Features that every table has, and means of quantities that are there."""
+    return [*FEATURES, *(name for name in REGION_FEATURES if _values(rows, name))]
 
 
 def _values(rows: Sequence[FeatureRow], name: str) -> list[float]:

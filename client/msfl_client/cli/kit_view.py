@@ -8,6 +8,7 @@ from rich.console import Console
 
 from msfl_client.site.kit_approval import differences
 from msfl_common.config.classification import DeepModel
+from msfl_common.config.clinical_values import described
 from msfl_common.config.message_kinds import asked_for
 from msfl_common.config.site import Policy
 from msfl_common.config.stages import stages_of, study_at, tasks_of
@@ -40,7 +41,7 @@ def describe_kit(kit: SignedKit) -> list[str]:
     inputs, model = contrasts, f"segmentation network {study.network.kind}, {study.network.dimensions}D"
     if outcome is not None:
         sees_images = study.segmentation is not None or outcome.features or isinstance(outcome.model, DeepModel)
-        inputs = (*(contrasts if sees_images else ()), *outcome.features, *outcome.clinical)
+        inputs = (*(contrasts if sees_images else ()), *outcome.features, *map(described, outcome.values.values()))
         model = outcome.model.kind
     lines = {
         "study": study.name,

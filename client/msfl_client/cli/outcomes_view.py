@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from msfl_client.prediction.outcomes import Prediction, Predictions
 from msfl_client.prediction.output_folder import threshold_facts
 from msfl_client.prediction.threshold import caution_of, has_threshold
 from msfl_common.config.classification import Classification, DeepModel
+from msfl_common.config.clinical_values import CategoryValue, OrderedValue, YesNoValue
 from msfl_common.errors import InputError
 from msfl_common.metrics.reliability import NEAREST_CASES
 from msfl_common.models.model_card import NOTICE, ModelCard
@@ -33,7 +35,6 @@ TABLE = "predictions.tsv"
 NUM_REASONS = 3
 _ROWS_SHOWN = 50
 _MISSING = "n/a"
-_IN_WORDS = {"sex": ("female", "male"), "treated": ("not treated", "treated")}  # of 0 and 1
 
 
 def write_predictions(output: Path, found: Predictions, origin: str) -> Path:
@@ -135,7 +136,7 @@ def print_predictions(console: Console, found: Predictions, path: Path, origin: 
     card = found.card
     title = f"{_outcome(card)}, predicted by study {card.study.name}"
     if card.study.regression is not None:
-        reasons = {place: _reasons_text(row.reasons) for place, row in enumerate(found.rows[:_ROWS_SHOWN])}
+        reasons = {place: _reasons_text(row.reasons, found.card) for place, row in enumerate(found.rows[:_ROWS_SHOWN])}
         console.print(number_table(found, title, reasons, _ROWS_SHOWN))
     else:
         console.print(_class_table(found, title))
@@ -169,7 +170,7 @@ def _class_table(found: Predictions, title: str) -> Table:
             cells = [*("" for _ in shown), "", "", Text(row.status, style="yellow")]
         else:
             cells = [*(f"{row.probabilities[label]:.2f}" for label in shown), _interval_cell(row), row.predicted or ""]
-            cells.append(_reasons_text(row.reasons))
+            cells.append(_reasons_text(row.reasons, found.card))
         table.add_row(row.participant_id, visit, *cells, Text("\n".join(row.warnings), style="yellow"))
     return table
 
@@ -266,7 +267,7 @@ def _cells(row: Prediction, found: Predictions) -> list[str]:
         row.session_id or _MISSING,
         _MISSING if row.days is None else f"{row.days:g}",
         *(_class_cells(row, found) if found.card.study.regression is None else number_cells(row)),
-        _reasons_text(row.reasons) or _MISSING,
+        _reasons_text(row.reasons, found.card) or _MISSING,
         " ".join(row.status.split()),
         " ".join("; ".join(row.warnings).split()) or _MISSING,
     ]
@@ -285,10 +286,18 @@ def _class_cells(row: Prediction, found: Predictions) -> list[str]:
     ]
 
 
-def _value(reason: Reason) -> str:
+def _value(reason: Reason, card: ModelCard) -> str:
     """An input's value, in words where it stands for one."""
     assert reason.value is not None
-    words = _IN_WORDS.get(reason.input, ())
+    assert card.study.classification is not None
+    words: Sequence[str] = ()
+    match card.study.classification.value_of.get(reason.input):
+        case OrderedValue(levels=levels):
+            words = levels
+        case YesNoValue(name="treated"):
+            words = ("not treated", "treated")
+        case YesNoValue() | CategoryValue():
+            words = ("no", "yes")
     return words[int(reason.value)] if reason.value in range(len(words)) else f"{reason.value:.4g}"
 
 
@@ -296,10 +305,10 @@ def _interval_cell(row: Prediction) -> str:
     return f"{row.interval.low:.2f} to {row.interval.high:.2f}" if row.interval else _MISSING
 
 
-def _reasons_text(reasons: tuple[Reason, ...]) -> str:
+def _reasons_text(reasons: tuple[Reason, ...], card: ModelCard) -> str:
     """The reasons that weigh most: "edss 3.5 (+0.42); age 41.2 (-0.10)"."""
     return "; ".join(
-        f"{reason.input}{'' if reason.value is None else f' {_value(reason)}'} ({reason.effect:+.2f})"
+        f"{reason.input}{'' if reason.value is None else f' {_value(reason, card)}'} ({reason.effect:+.2f})"
         for reason in reasons[:NUM_REASONS]
         if reason.effect
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from msfl_client.clinical.observations import Observation, Observations
 from msfl_client.features.table import FeatureTable
 from msfl_common.config.classification import Classification
+from msfl_common.config.clinical_values import CategoryValue
 from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError
 from msfl_common.feature_models import is_numeric
 
 _LEAST_NUMBERS, _ON_A_LINE = 4, 1e-9
+_NOBODY = 1e-9  # share of training cases
 _LEAST_ARRANGEMENTS = 100  # fewer, and an input may well equal the label by chance
 
 
@@ -37,7 +39,7 @@ def missing_inputs(found: Observations, classification: Classification, table: F
     rows = rows_by_visit(table)
     known = [known_inputs(one, classification, rows) for one in found.kept]
     lacking = {name: sum(name not in of_one for of_one in known) for name in classification.inputs}
-    return {name: count for name, count in lacking.items() if count}
+    return {values_of(classification, [name])[0]: count for name, count in lacking.items() if count}
 
 
 def dataset_of(
@@ -64,7 +66,7 @@ def dataset_of(
         numbers_N = np.array([one.value for one, _ in pairs], np.float64)
         refuse_equal(classification.inputs, inputs, numbers_N, name)
         return Dataset(classification.inputs, inputs, labels, patients, numbers_N)
-    refuse_leak(classification.inputs, inputs, labels, name)
+    refuse_leak(*as_values(classification, inputs), labels, name)
     return Dataset(classification.inputs, inputs, labels, patients)
 
 
@@ -145,3 +147,41 @@ def _values(one: Observation, classification: Classification, rows: Rows) -> lis
     """The inputs in their order; None where one is missing."""
     known = known_inputs(one, classification, rows)
     return list(known.values()) if len(known) == len(classification.inputs) else None
+
+
+def values_of(classification: Classification, inputs: Iterable[str]) -> list[str]:
+    """The features and clinical values that inputs are of, each once."""
+    of_value = {name: value.name for name, value in classification.value_of.items()}
+    return [*dict.fromkeys(of_value.get(name, name) for name in inputs)]
+
+
+def as_values(
+    classification: Classification, inputs_NP: NDArray[np.float64]
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Features and clinical values, by name and in columns: a category's inputs are one again, the place of its level.
+
+    It is what the sums of a study are about, however the study writes a value's levels.
+    """
+    place = len(classification.features)
+    columns = [*inputs_NP[:, :place].T]
+    for one in classification.values.values():
+        width = len(one.inputs)
+        columns.append(inputs_NP[:, place : place + width] @ np.arange(1.0, width + 1))
+        place += width
+    values_NV = np.array(columns).reshape(len(columns), len(inputs_NP)).T
+    return (*classification.features, *classification.clinical), values_NV
+
+
+def never_trained(
+    classification: Classification, mean_P: NDArray[np.float64], known: Mapping[str, float]
+) -> str | None:
+    """The level of a category that a case has and no training case had, by the means of these; None: there is none."""
+    means = dict(zip(classification.inputs, mean_P.tolist(), strict=True))
+    for one in classification.values.values():
+        if not isinstance(one, CategoryValue):
+            continue
+        of_levels = [1 - sum(means[name] for name in one.inputs), *(means[name] for name in one.inputs)]
+        level = next((number for number, name in enumerate(one.inputs, start=1) if known[name]), 0)
+        if of_levels[level] <= _NOBODY:
+            return f"{one.name}: {one.levels[level]}"
+    return None

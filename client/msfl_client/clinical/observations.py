@@ -18,7 +18,7 @@ from msfl_client.clinical.records import Patient, read_clinical
 from msfl_client.data.bids import Case, patient_key
 from msfl_client.data.findings import Finding
 from msfl_client.features.table import FeatureTable
-from msfl_common.config.classification import Classification, Clinical, DeepModel, Outcome
+from msfl_common.config.classification import Classification, DeepModel, Outcome
 from msfl_common.config.regression import NumericOutcome
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
@@ -59,12 +59,12 @@ class SeenVisit:
     Attributes:
         days: since the patient's day 0, or None where no table says when.
         case: its images, or None.
-        clinical: the study's clinical values that are known.
+        clinical: the inputs of the study's clinical values that are known.
     """
 
     days: float | None
     case: Case | None
-    clinical: Mapping[Clinical, float] = field(hash=False)
+    clinical: Mapping[str, float] = field(hash=False)
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class Observation:
         return self.visits[-1].case
 
     @property
-    def clinical(self) -> Mapping[Clinical, float]:
-        """The clinical values of the index visit."""
+    def clinical(self) -> Mapping[str, float]:
+        """The inputs of clinical values that are known of the index visit."""
         return self.visits[-1].clinical
 
 
@@ -163,7 +163,7 @@ def observations(
         needed |= {*CHANGE_COLUMNS}
     visits = {place: list(of) for place, of in imaged.items()}
     with_relapses = outcome.endpoint is not None and (outcome.pira or outcome.relapse_days > 0)
-    records = read_clinical(site, needed, outcome.column, visits, with_relapses)
+    records = read_clinical(site, needed, outcome.column, visits, with_relapses, classification.declared)
     if outcome.column and outcome.observations == "every" and not records.label_in_sessions:
         raise InputError(
             f"outcome.observations: every visit needs an endpoint or a column of sessions.tsv; {outcome.column} is one "
@@ -229,7 +229,12 @@ def observe(
         SeenVisit(
             visit.days,
             images.get(visit.visit_id) if visit.imaged else None,
-            {name: visit.values[name] for name in classification.clinical if name in visit.values},
+            {
+                seen: value
+                for name, one in classification.values.items()
+                if name in visit.values
+                for seen, value in one.seen(visit.values[name]).items()
+            },
         )
         for visit in patient.visits[: index + 1]
     )

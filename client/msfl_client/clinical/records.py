@@ -25,17 +25,18 @@ not have, is kept with a warning.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from msfl_client.clinical.faults import Notes, findings_of
 from msfl_client.clinical.folder_tables import Folder
-from msfl_client.clinical.tables import SCALES, WORDS, Reading, doubtful_columns, words_of_site
+from msfl_client.clinical.tables import READ, Reading, doubtful_columns, words_of
 from msfl_client.clinical.visits import Patient, Visit, patient_of
 from msfl_client.data.bids import case_key
 from msfl_client.data.bids_tables import several
 from msfl_client.data.findings import Finding
+from msfl_common.config.clinical_values import ClinicalValue, described
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
 
@@ -67,15 +68,17 @@ def read_clinical(
     label: str | None = None,
     imaged: Imaged = MappingProxyType({}),
     with_relapses: bool = False,
+    declared: Sequence[ClinicalValue] = (),
 ) -> ClinicalRecords:
     """Read the tables of a site's BIDS folders.
 
     Args:
         site: `data` and `words` are used.
-        columns: the quantities to read, of `tables.SCALES` and `WORDS`; others may hold anything.
+        columns: the quantities to read, of `tables.READ` and those declared; others may hold anything.
         label: the column of text that holds the label, if any.
         imaged: the visits of each (folder, subject) that have images; one that no table names has no time.
         with_relapses: whether the relapses of each patient are needed.
+        declared: the study's own values.
 
     Returns:
         Every patient of the tables and images; a fault costs its patient, never the site.
@@ -84,8 +87,9 @@ def read_clinical(
         InputError: a table of many patients cannot be read at all; the label is in no table, or in both kinds.
     """
     label = label.lower() if label else None
-    wanted = [name for name in columns if name in SCALES or name in WORDS]
-    words = words_of_site(site.words.of_columns)
+    known = {**READ, **{one.name: one for one in declared}}
+    values = {name: known[name] for name in columns if name in known}
+    wanted, words = [*values], words_of(values, site.words.of_columns)
     patients: dict[tuple[int, str], Patient] = {}
     notes: dict[str, Notes] = {}
     findings: list[Finding] = []
@@ -93,9 +97,9 @@ def read_clinical(
     for dataset, root in enumerate(site.data):
         with_images = {subject for number, subject in imaged if number == dataset}
         folder = Folder.read(root, wanted, with_relapses or "relapses_prior_year" in wanted, with_images)
-        reading = Reading(words, doubtful_columns(folder.tables, wanted, words))
+        reading = Reading(values, words, doubtful_columns(folder.tables, words))
         label_tables |= folder.tables_with(label or "")
-        findings += folder.findings()
+        findings += [*folder.findings(), *_lacking(folder, declared)]
         for subject in sorted(folder.subjects):
             key = case_key(subject, None, dataset)
             notes[key] = Notes(folder.faults.get(subject, []))
@@ -112,3 +116,13 @@ def read_clinical(
         )
     findings += findings_of(notes)
     return ClinicalRecords(patients, left_out, tuple(findings), "sessions.tsv" in label_tables)
+
+
+def _lacking(folder: Folder, declared: Sequence[ClinicalValue]) -> Iterator[Finding]:
+    """Values that a study declares, and no table of a folder has a column for."""
+    for one in declared:
+        if not any(one.name in table.columns for table in folder.tables):
+            text = f"{folder.root}: the study declares {described(one)}, and no table has a column {one.name}"
+            yield Finding(
+                "fail", None, "tables", f"{text}; add it to participants.tsv, sessions.tsv or phenotype/*.tsv"
+            )

@@ -1,7 +1,7 @@
 """The tab-separated tables of a site, read cell by cell: what may stand in each column, and where a fault lies.
 
 A cell is missing when it is empty or reads n/a, na, nan, none or unknown. Numbers have a decimal point. Dates are ISO,
-as 2021-03-24. Column names may be in capitals. Words are those of `WORDS`, and those that the site file adds. What
+as 2021-03-24. Column names may be in capitals. Words are those of the values, and those that the site file adds. What
 spreadsheets make of a cell (decimal commas, dates, separators of thousands) is named with its fix, never guessed.
 """
 
@@ -16,13 +16,14 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from msfl_client.clinical.covariates import LARGEST_AGE, SEX
+from msfl_client.clinical.covariates import SEX
 from msfl_client.data.bids_tables import DATE_COLUMNS, NUMBER_COLUMNS, day_of, with_prefix
+from msfl_common.config.clinical_values import CLINICAL_VALUES, MISSING, ClinicalValue, NumberValue
 from msfl_common.system.tab_separated import Line, read_tsv
 
-MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
 _NUMBER = re.compile(r"[+-]?\d{1,9}(\.\d{1,12})?", re.ASCII)
 _SHOWN_CHARACTERS = 40
+_OFF_STEP = 1e-6  # of a step, by which rounding misses it
 _COMMA = re.compile(r"[+-]?[\d.' ]*\d,\d[\d.']*|[+-]?\d{1,3}(['. ]\d{3})+", re.ASCII)
 _MONTH = r"[^\W\d]{3,9}\.?"
 _MADE_A_DATE = re.compile(
@@ -32,47 +33,19 @@ _DAY_NUMBER = re.compile(r"\d{5}(\.\d+)?", re.ASCII)
 _WITH_THOUSANDS, _BELOW_THOUSAND = re.compile(r"[1-9]\d{0,2}\.\d{3}", re.ASCII), re.compile(r"\d{1,3}", re.ASCII)
 _NO_SEPARATORS = "write numbers with a decimal point, and thousands without a separator"
 _NO_QUOTES = "BIDS tables have no quotation marks: save it without them"
-_YES_NO = {"0": 0.0, "no": 0.0, "false": 0.0, "1": 1.0, "yes": 1.0, "true": 1.0}
 
 
-@dataclass(frozen=True)
-class Scale:
-    """The numbers that a column may hold: from `low` to `high`, in steps where it has them."""
-
-    low: float
-    high: float
-    step: float | None = None
-
-    def __str__(self) -> str:
-        steps = {None: "", 1.0: ", whole"}.get(self.step, f" in steps of {self.step}")
-        return f"a number from {self.low:g} to {self.high:g}{steps}"
-
-
-# Kurtzke, Neurology 1983. Whole numbers from 0 in each functional system.
-FUNCTIONAL_SYSTEMS: Mapping[str, int] = MappingProxyType(
+READ: Mapping[str, ClinicalValue] = MappingProxyType(
     {
-        "fs_visual": 6,
-        "fs_brainstem": 5,
-        "fs_pyramidal": 6,
-        "fs_cerebellar": 5,
-        "fs_sensory": 6,
-        "fs_bowel_bladder": 6,
-        "fs_cerebral": 5,
-        "fs_ambulation": 12,
+        **CLINICAL_VALUES,
+        **{
+            name: NumberValue(name=name, unit="lesions", range=(0, 10_000), step=1)
+            for name in ("new_lesions", "enlarging_lesions")
+        },
     }
 )
-SCALES: Mapping[str, Scale] = MappingProxyType(
-    {
-        "age": Scale(0, LARGEST_AGE),
-        "disease_duration": Scale(0, LARGEST_AGE),
-        "edss": Scale(0, 10, 0.5),
-        "relapses_prior_year": Scale(0, 50, 1.0),
-        "new_lesions": Scale(0, 10_000, 1.0),
-        "enlarging_lesions": Scale(0, 10_000, 1.0),
-        **{name: Scale(0, highest, 1.0) for name, highest in FUNCTIONAL_SYSTEMS.items()},
-    }
-)
-WORDS: Mapping[str, Mapping[str, float]] = MappingProxyType({"sex": SEX, "treated": _YES_NO})
+"""What every study may read; what it declares itself is read, too."""
+_WORDS: Mapping[str, Mapping[str, float]] = MappingProxyType({"sex": SEX})  # in place of the value's own
 
 
 class CellError(ValueError):
@@ -94,10 +67,12 @@ class Reading:
     """How the cells of a folder's tables are read.
 
     Attributes:
-        words: column to word, in small letters, to number: the program's and those of the site file.
+        values: what may stand in each column that is read.
+        words: column to word, in small letters, to number: the value's and those of the site file.
         doubtful: column to what is wrong with all of its cells, as the column as a whole shows.
     """
 
+    values: Mapping[str, ClinicalValue]
     words: Mapping[str, Mapping[str, float]]
     doubtful: Mapping[str, CellError]
 
@@ -156,22 +131,23 @@ def read_table(path: Path, needed: Sequence[str]) -> Table | None:
     return Table(path, found.columns, tuple(_row(path, found.columns, line) for line in found.lines))
 
 
-def words_of_site(added: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, float]]:
-    """The words of each column with those of a site file, which gives a known word for each."""
-    words = {column: dict(known) for column, known in WORDS.items()}
+def words_of(
+    values: Mapping[str, ClinicalValue], added: Mapping[str, Mapping[str, str]]
+) -> Mapping[str, Mapping[str, float]]:
+    """The words of each column that has some, with those of a site file, which gives a known word for each."""
+    words = {name: dict(_WORDS.get(name, one.words)) for name, one in values.items() if one.words}
     for column, meanings in added.items():
-        words[column] |= {word.lower(): WORDS[column][meaning] for word, meaning in meanings.items()}
+        if column in words:
+            words[column] |= {word.lower(): words[column][meaning] for word, meaning in meanings.items()}
     return words
 
 
-def doubtful_columns(
-    tables: Iterable[Table], wanted: Sequence[str], words: Mapping[str, Mapping[str, float]]
-) -> dict[str, CellError]:
+def doubtful_columns(tables: Iterable[Table], words: Mapping[str, Mapping[str, float]]) -> dict[str, CellError]:
     """Columns of which no cell can be read with certainty, for what stands in them as a whole.
 
-    Where a word is unknown and all the others mean the same, theirs is in doubt too: beside H (hombre), M is mujer.
-    Days that are whole and below 1000, or have a point before three digits, have separators of thousands: 1.095 would
-    be read as a day, and is three years.
+    Where a value is one of two, a word is unknown and all the others mean the same, theirs is in doubt too: beside H
+    (hombre), M is mujer. Days that are whole and below 1000, or have a point before three digits, have separators of
+    thousands: 1.095 would be read as a day, and is three years.
     """
     texts: dict[str, set[str]] = {name: set() for name in (*words, *NUMBER_COLUMNS)}
     for table in tables:
@@ -179,10 +155,11 @@ def doubtful_columns(
             for name in texts.keys() & row.cells.keys():
                 texts[name].add(row.cells[name])
     doubtful = {}
-    for column in (name for name in wanted if name in words):
-        known = {text for text in texts[column] if text.lower() in words[column]}
+    for column in (name for name in words if len(set(words[name].values())) == 2):
+        meant = {text: _meant(words[column], text) for text in texts[column]}
+        known = {text for text, value in meant.items() if value is not None}
         unknown = texts[column] - known
-        if unknown and len({words[column][text.lower()] for text in known}) < 2:
+        if unknown and len({meant[text] for text in known}) < 2:
             doubtful[column] = _unknown_word(column, words[column], sorted(unknown), sorted(known))
     for column in (name for name, unit in NUMBER_COLUMNS.items() if unit == 1):
         split = {text for text in texts[column] if _WITH_THOUSANDS.fullmatch(text)}
@@ -199,17 +176,25 @@ def parse_value(column: str, text: str, reading: Reading) -> float:
     """
     if column in reading.doubtful:
         raise reading.doubtful[column]
-    if column in WORDS:
-        word = reading.words[column].get(text.lower())
-        if word is None:
+    if column in reading.words:
+        if (meant := _meant(reading.words[column], text)) is None:
             raise _unknown_word(column, reading.words[column], [text])
-        return word
-    scale = SCALES[column]
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
-    fits = scale.low <= value <= scale.high and (scale.step is None or (value / scale.step).is_integer())
-    if not fits:
-        raise CellError(f"expected {scale}", _shown(text), _fix_of_number(text))
-    return value
+        return meant
+    value = reading.values[column]
+    assert isinstance(value, NumberValue)
+    (low, high), step = value.range, value.step
+    number = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not low <= number <= high or (step is not None and abs(number / step - round(number / step)) > _OFF_STEP):
+        is_other = column not in READ and not math.isnan(number)
+        fix = f"expected in {value.unit}: correct it, or write n/a" if is_other else _fix_of_number(text)
+        raise CellError(f"expected {value.in_words}", _shown(text), fix)
+    return number
+
+
+def _meant(words: Mapping[str, float], text: str) -> float | None:
+    """What a word means; a spreadsheet may have made 1.0 of 1."""
+    word = text.lower()
+    return words.get(word, words.get(word.removesuffix(".0")))
 
 
 def parse_time(row: Row, reading: Reading) -> tuple[str, float] | None:
@@ -255,8 +240,9 @@ def _row(path: Path, columns: Sequence[str], line: Line) -> Row:
 def _unknown_word(
     column: str, known: Mapping[str, float], found: Sequence[str], doubtful: Sequence[str] = ()
 ) -> CellError:
-    example = "W: female" if column == "sex" else "ja: yes"
+    example = {"sex": "W: female", "treated": "ja: yes"}.get(column)
     fix = f"say in the site file what your words mean, as in `words: {{{column}: {{{example}}}}}`"
+    fix = fix if example else "write one of these, as the study declares them, or n/a where it is not known"
     beside = f"; beside that, {', '.join(map(_shown, doubtful))} can mean either" if doubtful else ""
     return CellError(f"expected {', '.join(known)}", ", ".join(map(_shown, found[:5])) + beside, fix)
 

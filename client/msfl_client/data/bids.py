@@ -31,7 +31,7 @@ from msfl_client.data.bids_tables import (
     visit_scanners,
 )
 from msfl_client.data.findings import Finding
-from msfl_common.config.contrasts import CONTRASTS, Channel, Contrast, contrast_of, facts_of, is_earlier
+from msfl_common.config.contrasts import Channel, Contrast, contrast_of, facts_of, is_earlier
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import CohortError
 
@@ -202,19 +202,19 @@ def _named(
     case: Case, ignored: Ignored, contrasts: Sequence[Contrast]
 ) -> tuple[list[ImageName], list[Finding], list[Path]]:
     """The NIfTI names of a data set that are this case's; findings on those that look wanted but are not, and these."""
-    folder = ignored.root / case.subject / (case.visit_id or "") / "anat"
-    names, findings, passed_over = [], [], []
-    try:
-        paths = [path for path in visible(folder) if is_nifti(path.name) and path not in ignored]
-    except (FileNotFoundError, NotADirectoryError):
-        return [], [], []
-    except OSError as error:
-        return [], [Finding("fail", case.key, "unreadable", f"{folder}: cannot be opened: {error.strerror}")], []
+    names, findings, passed_over, paths = [], [], [], []
+    for kind in dict.fromkeys(["anat", *(facts_of(contrast).folder for contrast in contrasts)]):
+        folder = ignored.root / case.subject / (case.visit_id or "") / kind
+        try:
+            paths += [path for path in visible(folder) if is_nifti(path.name) and path not in ignored]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            return [], [Finding("fail", case.key, "unreadable", f"{folder}: cannot be opened: {error.strerror}")], []
     suffixes = {facts_of(contrast).suffix for contrast in contrasts}
     wanted = {suffix.lower() for suffix in suffixes}
     for path in paths:
-        name = parse_image_name(path)
-        if name is None or (name.suffix.lower() in wanted and name.suffix not in suffixes):
+        if (name := parse_image_name(path)) is None or (name.suffix.lower() in wanted and name.suffix not in suffixes):
             text = f"passed over, not a BIDS name: {path.name}"
         elif not name.belongs_to(case.subject, case.visit_id):
             text = f"passed over, its name says another subject or visit: {path.name}"
@@ -243,7 +243,7 @@ def _choose(case: Case, what: str, names: Sequence[ImageName]) -> tuple[Path | N
 
 def enhanced_note(case: Case, what: str, name: ImageName) -> list[Finding]:
     """A word on an image with a contrast agent that is none of a contrast with one."""
-    if not name.enhanced or (what in CONTRASTS and "ce" in facts_of(what).entities):
+    if not name.enhanced or (what not in MASKS.values() and "ce" in facts_of(what).entities):
         return []
     text = f"{what} is contrast-enhanced, and there is no other: {name.path.name}"
     return [Finding("warn", case.key, "several-files", text)]

@@ -55,6 +55,11 @@ class Sidecar(Frozen):
     native_to_mni: Matrix = Field(description="4 x 4, RAS mm of the anchor to MNI152 mm")
     software: dict[str, str] = Field(description="versions of the packages")
     without_black: tuple[Channel, ...] = Field((), description="contrasts whose brightness could not be told")
+    scales: dict[Channel, float] = Field(
+        default_factory=dict,
+        description="of each contrast that is a quantity, what its numbers were multiplied with",
+        exclude_if=lambda value: not value,
+    )
     quality: Quality
 
 
@@ -137,6 +142,7 @@ def read_derived(case: Case) -> CommonSpaceCase | None:
         affine=np.asarray(brain.affine, dtype=np.float64),
         native_to_mni=np.array(sidecar.native_to_mni),
         without_black=frozenset(sidecar.without_black),
+        scales=sidecar.scales,
     )
 
 

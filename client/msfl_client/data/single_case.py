@@ -11,11 +11,11 @@ from msfl_client.data.bids_names import ImageName, has_agent, is_nifti, is_subje
 from msfl_client.data.bids_near import how_to_convert
 from msfl_client.data.chosen import Chosen
 from msfl_client.data.findings import Finding
+from msfl_common.config.bids_suffixes import SUFFIXES
 from msfl_common.config.contrasts import CONTRASTS, Channel, facts_of, is_earlier, outlined_on
-from msfl_common.config.spelling import no_such
 from msfl_common.errors import InputError
 
-_SUFFIXES = {facts.suffix for facts in CONTRASTS.values()}
+_SUFFIXES = {*SUFFIXES, *(facts.suffix for facts in CONTRASTS.values())}
 
 
 def images_of(words: Sequence[str], needed: Sequence[Channel]) -> dict[Channel, Path]:
@@ -30,9 +30,11 @@ def images_of(words: Sequence[str], needed: Sequence[Channel]) -> dict[Channel, 
         contrast, equals, name = word.partition("=")
         if not equals or not name:
             raise InputError(f"--image {word}: expected a contrast and its file: {form}")
-        if contrast not in needed and contrast not in CONTRASTS:
-            raise InputError(f"--image {word}: {no_such('contrast', [contrast], tuple(CONTRASTS))}")
         if contrast not in needed:
+            try:
+                facts_of(contrast)
+            except ValueError as error:
+                raise InputError(f"--image {word}: {error}") from None
             raise InputError(
                 f"--image {word}: the model does not see {contrast}, but {', '.join(needed)}; leave it out"
             )

@@ -19,7 +19,7 @@ from msfl_common.config.classification import Classification
 from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import Phase, State, contribution_like, first_state, model_of
-from msfl_common.feature_models.settings import is_numeric, num_columns
+from msfl_common.feature_models.settings import is_numeric
 from msfl_common.feature_models.state import scalar
 
 EXPECTED_STEPS = 8  # Newton's method took 2 to 7 in simulated studies; a search may go on while there is room
@@ -32,8 +32,9 @@ def expect_unknowns(settings: Classification, cases: Dataset) -> None:
     Raises:
         RefusedError: with the code TOO_FEW_PATIENTS.
     """
-    unknowns, numbers = len(cases.labels_N) * num_columns(settings), fewest_numbers(settings)
-    values = f"{len(settings.inputs)} inputs{' and an outcome' * is_numeric(settings)}"
+    num_values = len(settings.features) + len(settings.clinical)  # a category is one, of however many inputs
+    unknowns, numbers = len(cases.labels_N) * (num_values + is_numeric(settings)), fewest_numbers(settings)
+    values = f"{num_values} inputs{' and an outcome' * is_numeric(settings)}"
     if numbers >= unknowns:
         raise RefusedError(
             Code.TOO_FEW_PATIENTS,

@@ -1,10 +1,11 @@
 """Which cases a sum may not be of: those of a class, or of a value of an input, that too few patients share.
 
 One rule holds for all sums. At a site each class has training patients of at least the floor, or none, and so has each
-group that a column of inputs sets apart: both sexes; the treated and the others; those with a new lesion where most
-have none. A sum over the products of such a column is a sum over that group, and over a group of one it is his row. A
-number that is predicted is such a column, too: those whose EDSS has changed, where most have the same as before.
-Cases of smaller groups are left out of the sums; the site's people are told, nobody else is.
+group that a column of inputs sets apart: both sexes; the treated and the others; each level of a category, the first
+one, too, which the columns of the others leave; those with a new lesion where most have none. A sum over the products
+of such a column is a sum over that group, and over a group of one it is his row. A number that is predicted is such a
+column, too: those whose EDSS has changed, where most have the same as before. Cases of smaller groups are left out of
+the sums; the site's people are told, nobody else is.
 
 Sums of products over one class alone, which only naive Bayes with components asks for, have the rule in each class.
 Else the products are over all classes, and of a group in a class the sums tell how many there are, not who.
@@ -25,6 +26,7 @@ from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
 from msfl_common.feature_models import model_of
 from msfl_common.feature_models.preparation import summed_columns
+from msfl_common.feature_models.settings import is_numeric
 
 Mask = NDArray[np.bool_]
 _MOST_SHARE = 0.5
@@ -32,7 +34,7 @@ _MOST_SHARE = 0.5
 
 def in_large_groups(settings: Classification, cases: Dataset, min_patients: int) -> Dataset:
     """The cases less those of patients of small groups, taken out until no such group is left."""
-    scaled_NP, patients_N = summed_columns(settings, cases), np.array(cases.patients)
+    scaled_NP, patients_N = with_first_levels(settings, summed_columns(settings, cases)), np.array(cases.patients)
     keep_N = np.ones(len(cases.labels_N), dtype=bool)
     while (found := _smallest(settings, scaled_NP, cases.labels_N, patients_N, keep_N, min_patients)) is not None:
         keep_N &= ~np.isin(patients_N, patients_N[found[1]])
@@ -41,13 +43,29 @@ def in_large_groups(settings: Classification, cases: Dataset, min_patients: int)
 
 def describe_small_group(settings: Classification, cases: Dataset, min_patients: int) -> str | None:
     """A group of too few training patients, for the site's own log; None where there is none."""
-    scaled_NP, patients_N = summed_columns(settings, cases), np.array(cases.patients)
+    scaled_NP, patients_N = with_first_levels(settings, summed_columns(settings, cases)), np.array(cases.patients)
     keep_N = np.ones(len(cases.labels_N), dtype=bool)
     found = _smallest(settings, scaled_NP, cases.labels_N, patients_N, keep_N, min_patients)
     if found is None:
         return None
     number = len(np.unique(patients_N[found[1]]))
     return f"{number} training patient{'s' * (number != 1)} {found[0]}; expected none, or at least {min_patients}"
+
+
+def with_first_levels(settings: Classification, columns_NP: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns of inputs with one more for each category, of its first level, which has no input of its own."""
+    levels = [1 - columns_NP[:, places].sum(axis=1) for places in _categories(settings).values()]
+    return np.column_stack([columns_NP, *levels])
+
+
+def _categories(settings: Classification) -> dict[str, list[int]]:
+    """Categories whose first level no single input sets apart, and the places of their inputs."""
+    place_of = {name: place for place, name in enumerate(settings.inputs)}
+    return {
+        name: [place_of[one_input] for one_input in one.inputs]
+        for name, one in settings.values.items()
+        if len(one.inputs) > 1
+    }
 
 
 def groups(
@@ -141,9 +159,10 @@ def _smallest(
 def _column(settings: Classification, scaled_NP: NDArray[np.float64], group_N: Mask, among_N: Mask) -> str:
     """The input that sets a group apart."""
     rest_NP = scaled_NP[among_N & ~group_N]
+    names = (*settings.inputs, *(["the outcome"] if is_numeric(settings) else []), *_categories(settings))
     apart = [
         name
-        for name, column_N, rest_N in zip((*settings.inputs, "the outcome"), scaled_NP.T, rest_NP.T, strict=False)
+        for name, column_N, rest_N in zip(names, scaled_NP.T, rest_NP.T, strict=True)
         if not np.isin(column_N[group_N], rest_N).any()
         and min(len(np.unique(rest_N)), len(np.unique(column_N[group_N]))) == 1
     ]

@@ -57,7 +57,8 @@ class Atlas:
 
     Attributes:
         priors_KDHW: how likely fluid, grey and white matter are; they sum to 1.
-        cortex: "left_frontal" and so on to the voxels nearest to that cortex, the deep nuclei left out.
+        cortex_labels_DHW: FreeSurfer's number of the region of cortex that is nearest; 0 far away, and in deep nuclei.
+        cortex: "left_frontal" and so on to the voxels nearest to that cortex.
         nuclei: "left_thalamus" and so on to its voxels.
         cerebellum_DHW: both halves, grey and white.
         brainstem_DHW: midbrain, pons and medulla.
@@ -67,6 +68,7 @@ class Atlas:
     """
 
     priors_KDHW: NDArray[np.float64]
+    cortex_labels_DHW: NDArray[np.uint16]
     cortex: dict[str, Mask]
     nuclei: dict[str, Mask]
     cerebellum_DHW: Mask
@@ -96,9 +98,11 @@ def _atlas_on(shape: tuple[int, ...], affine: tuple[float, ...]) -> Atlas:
     }
     cerebellum_DHW, brainstem_DHW = labelled(_CEREBELLUM), labelled(_BRAINSTEM)
     elsewhere_DHW = np.any([*nuclei.values(), cerebellum_DHW, brainstem_DHW], axis=0)
+    cortex_labels_DHW = _cortex_labels(labels_DHW, elsewhere_DHW, matrix)
     return Atlas(
         priors_KDHW=_priors(shape, matrix),
-        cortex=_cortex(labels_DHW, elsewhere_DHW, matrix),
+        cortex_labels_DHW=cortex_labels_DHW,
+        cortex=_lobes(cortex_labels_DHW),
         nuclei=nuclei,
         cerebellum_DHW=cerebellum_DHW,
         brainstem_DHW=brainstem_DHW,
@@ -108,13 +112,19 @@ def _atlas_on(shape: tuple[int, ...], affine: tuple[float, ...]) -> Atlas:
     )
 
 
-def _cortex(labels_DHW: NDArray[np.uint16], elsewhere_DHW: Mask, affine: NDArray[np.float64]) -> dict[str, Mask]:
-    """The reach of each lobe's cortex: voxels to which it is the nearest."""
+def _cortex_labels(
+    labels_DHW: NDArray[np.uint16], elsewhere_DHW: Mask, affine: NDArray[np.float64]
+) -> NDArray[np.uint16]:
+    """The reach of each region of cortex: voxels to which it is the nearest."""
     cortex_DHW = (labels_DHW >= 1000) & ~np.isin(labels_DHW, (1000, 2000))
     distance_DHW, nearest = ndimage.distance_transform_edt(
         ~cortex_DHW, sampling=voxel_sizes(affine), return_indices=True
     )
     own_DHW = np.where((distance_DHW <= CORTEX_REACH_MM) & ~elsewhere_DHW, labels_DHW[tuple(nearest)], 0)
+    return own_DHW.astype(np.uint16)
+
+
+def _lobes(own_DHW: NDArray[np.uint16]) -> dict[str, Mask]:
     return {
         f"{side}_{lobe}": np.isin(own_DHW, [1000 * (number + 1) + label for label in _LOBES[lobe]])
         for number, side in enumerate(SIDES)

@@ -19,7 +19,7 @@ from msfl_client.features.table import BY_MODEL, MANUAL, FeatureRow, fault_of
 from msfl_client.features.visit_alignment import on_earlier_visit
 from msfl_client.imaging.common_space import CommonSpaceCase
 from msfl_client.preprocessing.common_space_reader import common_space_of
-from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.config.feature_catalogue import FEATURES, KNOWN_FEATURES
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 from msfl_common.system.files import write_json
@@ -133,7 +133,7 @@ def _of_session(
         if earlier is not None:
             known |= change_features(space(earlier), on_earlier_visit(space(earlier), space(case)))
         write_json(slot, known)
-    return {name: known[name] for name in FEATURES if name in known}
+    return {name: known[name] for name in KNOWN_FEATURES if name in known}
 
 
 def _slot(cache: Path, inputs: Inputs, model: LesionModel | None, case: Case, earlier: Case | None) -> Path:

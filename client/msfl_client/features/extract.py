@@ -16,11 +16,13 @@ from scipy import ndimage
 from msfl_client.features.atlas import Atlas, atlas_on
 from msfl_client.features.lesion_change import compare_lesions
 from msfl_client.features.lesion_zones import Landmarks, find_landmarks, zone_of_each
+from msfl_client.features.regions import region_means
 from msfl_client.features.texture import glcm_features
 from msfl_client.features.tissues import Tissues, segment_tissues
 from msfl_client.imaging.common_space import CommonSpaceCase
+from msfl_common.config.bids_suffixes import SUFFIXES
 from msfl_common.config.contrasts import CONTRASTS, Contrast
-from msfl_common.config.feature_catalogue import FEATURES, ZONES, feature_prefix, with_unit
+from msfl_common.config.feature_catalogue import KNOWN_FEATURES, ZONES, feature_prefix, with_unit
 from msfl_common.metrics.segmentation import label_lesions
 
 FORMAT = 4  # raise it whenever a feature's value changes
@@ -44,6 +46,9 @@ def case_features(case: CommonSpaceCase) -> dict[str, float]:
     for contrast, facts in CONTRASTS.items():
         if facts.has_features and contrast in case.images_DHW and contrast not in case.without_black:
             found |= _signals(contrast, case, tissues)
+    for contrast in case.scales:
+        if contrast in SUFFIXES and contrast not in case.without_black:
+            found |= region_means(contrast, case, tissues, atlas, _normal_appearing(case, tissues))
     return _ordered(found)
 
 
@@ -113,11 +118,19 @@ def _with_log(name: str, unit: str, value: float) -> dict[str, float]:
     return {with_unit(name, unit): float(value), f"log_{name}": math.log1p(value)}
 
 
+def _normal_appearing(case: CommonSpaceCase, tissues: Tissues) -> NDArray[np.bool_]:
+    """White matter a voxel away from lesions."""
+    wm_DHW: NDArray[np.bool_] = tissues.wm_DHW >= MOSTLY
+    if case.lesion_DHW is not None:
+        wm_DHW &= ~ndimage.binary_dilation(case.lesion_DHW, np.ones((3, 3, 3), bool))
+    return wm_DHW
+
+
 def _signals(contrast: Contrast, case: CommonSpaceCase, tissues: Tissues) -> dict[str, float]:
     """Medians and texture of a contrast; white matter is what is left of it a voxel away from lesions."""
     image_DHW, name = case.images_DHW[contrast], feature_prefix(contrast)
     lesion_DHW = case.lesion_DHW if case.lesion_DHW is not None else np.zeros_like(case.brain_DHW)
-    wm_DHW = (tissues.wm_DHW >= MOSTLY) & ~ndimage.binary_dilation(lesion_DHW, np.ones((3, 3, 3), bool))
+    wm_DHW = _normal_appearing(case, tissues)
     gm = _median(image_DHW[tissues.gm_DHW >= MOSTLY])
     wm = _median(image_DHW[wm_DHW])
     brain = _median(image_DHW[case.brain_DHW & (tissues.csf_DHW < 0.5)])
@@ -138,4 +151,4 @@ def _median(values: NDArray[np.float32]) -> float:
 
 
 def _ordered(found: dict[str, float]) -> dict[str, float]:
-    return {name: float(found[name]) for name in FEATURES if name in found}
+    return {name: float(found[name]) for name in KNOWN_FEATURES if name in found}

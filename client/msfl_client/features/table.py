@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msfl_client.data.bids import case_key
 from msfl_client.data.bids_tables import with_prefix
-from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.config.feature_catalogue import FEATURES, KNOWN_FEATURES, REGION_FEATURES
 from msfl_common.errors import InputError, reason
 from msfl_common.system.files import write_json, write_text
 from msfl_common.system.tab_separated import TsvFile, number_of, read_tsv, tsv_text
@@ -83,16 +83,17 @@ def write_features_table(path: Path, table: FeatureTable) -> None:
     Raises:
         ValueError: a feature is unknown, or not finite.
     """
-    lines: list[list[object]] = [[*_CASE_COLUMNS, *FEATURES]]
+    names = [*FEATURES, *(name for name in REGION_FEATURES if any(name in row.features for row in table.rows))]
+    lines: list[list[object]] = [[*_CASE_COLUMNS, *names]]
     for row in table.rows:
-        bad = [name for name, value in row.features.items() if name not in FEATURES or not math.isfinite(value)]
+        bad = [name for name, value in row.features.items() if name not in names or not math.isfinite(value)]
         if bad:
             raise ValueError(f"{row.participant_id}: expected known, finite features, found {', '.join(bad)}")
         visit, scanner, lesions = (text or _MISSING for text in (row.session_id, row.scanner, row.lesions))
         case = [row.participant_id, visit, scanner, row.dataset, lesions]
-        lines.append([*case, *(_text(row.features.get(name)) for name in FEATURES)])
+        lines.append([*case, *(_text(row.features.get(name)) for name in names)])
     columns: dict[str, object] = {name: {"Description": description} for name, description in _CASE_COLUMNS.items()}
-    for name, feature in FEATURES.items():
+    for name, feature in ((name, KNOWN_FEATURES[name]) for name in names):
         columns[name] = {"Description": feature.description} | ({"Units": feature.unit} if feature.unit else {})
     if table.harmonized_to is not None:
         columns[_HARMONIZED] = table.harmonized_to
@@ -119,7 +120,7 @@ def read_features_table(path: Path) -> FeatureTable:
         raise InputError(f"{path}: no such file; `msfl-client features` makes it") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{sidecar}: cannot be read: {reason(error)}") from None
-    if not {*table.columns} & {*FEATURES} or "participant_id" not in table.columns:
+    if not {*table.columns} & {*KNOWN_FEATURES} or "participant_id" not in table.columns:
         raise InputError(f"{path}: expected tab-separated columns, participant_id and features among them")
     if twice := [name for name in table.columns if name and table.columns.count(name) > 1]:
         raise InputError(f"{path}: column {twice[0]} is there twice; remove one")
@@ -146,11 +147,13 @@ def _rows(table: TsvFile, check: bool) -> Iterator[FeatureRow]:
 def fault_of(features: Mapping[str, float]) -> str | None:
     """The first value that its feature cannot have, or that is not the logarithm it should be; None without one."""
     for name, value in features.items():
-        if fault := FEATURES[name].fault(value):
+        if fault := KNOWN_FEATURES[name].fault(value):
             return f"{name}: {fault}"
-        twin = features.get(FEATURES[name].log_of)
+        twin = features.get(KNOWN_FEATURES[name].log_of)
         if twin is not None and abs(value - math.log1p(twin)) > _LOG_TOLERANCE:
-            return f"{name}: expected {FEATURES[name].description}, here {math.log1p(twin):.4g}, found {value:.4g}"
+            return (
+                f"{name}: expected {KNOWN_FEATURES[name].description}, here {math.log1p(twin):.4g}, found {value:.4g}"
+            )
     return None
 
 
@@ -177,7 +180,9 @@ def _row(line: Mapping[str, str], place: str) -> FeatureRow:
         value = line.get(name, "")
         return None if value in _NOTHING else value
 
-    features = {name: _number(value, f"{place}, {name}") for name in line if name in FEATURES and (value := text(name))}
+    features = {
+        name: _number(value, f"{place}, {name}") for name in line if name in KNOWN_FEATURES and (value := text(name))
+    }
     dataset, subject, visit_id = text("dataset") or "0", text("participant_id"), text("session_id")
     if subject is None:
         raise InputError(f"{place}, participant_id: expected a subject, found nothing")

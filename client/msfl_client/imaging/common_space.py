@@ -6,7 +6,7 @@ Orientation is RAS. Legend: D/H/W voxels (D runs to the right, H to the front, W
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ class CommonSpaceCase:
         native_to_mni: 4 x 4, millimetres in the case's own space to MNI152 millimetres. Its determinant is how
             many times larger the brain is here than it really is: volumes are divided by it.
         without_black: contrasts of which ratios of brightness mean nothing; see `brain_signal.Signal`.
+        scales: of each contrast that is a quantity, what its numbers were multiplied with.
     """
 
     images_DHW: Mapping[Contrast, NDArray[np.float32]]
@@ -34,6 +35,7 @@ class CommonSpaceCase:
     affine: NDArray[np.float64]
     native_to_mni: NDArray[np.float64]
     without_black: frozenset[Contrast] = frozenset()
+    scales: Mapping[Contrast, float] = field(default_factory=dict)
 
     @property
     def voxel_ml(self) -> float:

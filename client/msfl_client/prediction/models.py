@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from msfl_client.classification.deep_loop import predict, saliency
 from msfl_client.classification.sequence_maker import SequenceMaker
 from msfl_client.classification.visit_volumes import refuse_too_coarse, slice_grid
-from msfl_client.clinical.inputs import known_inputs, rows_by_visit
+from msfl_client.clinical.inputs import known_inputs, never_trained, rows_by_visit, values_of
 from msfl_client.clinical.observations import Observation
 from msfl_client.data.bids import case_key
 from msfl_client.imaging.brain_signal import read_brain
@@ -103,6 +103,8 @@ class FeaturePredictor:
         assert card.study.classification is not None
         self._settings, self._state, self._why = card.study.classification, weights, known.reasons
         self._rows = rows_by_visit(known.table)
+        private = card.study.differential_privacy
+        self._is_noisy = private is not None and private.promises  # its means tell of no patient for certain
 
     def expect_as_trained(self, one: Observation) -> None:
         """See `Predictor`: such a model sees no history."""
@@ -113,7 +115,9 @@ class FeaturePredictor:
         if missing := [name for name in self._settings.inputs if name not in known]:
             why = self._why.get(case_key(one.subject, one.visit_id, one.dataset), "not measured at the visit")
             is_feature = bool({*missing} & {*self._settings.features})
-            raise CaseError(f"no {', '.join(missing)}" + (f" ({why})" if is_feature else ""))
+            raise CaseError(f"no {', '.join(values_of(self._settings, missing))}" + (f" ({why})" if is_feature else ""))
+        if not self._is_noisy and (never := never_trained(self._settings, self._state["mean"], known)):
+            raise CaseError(f"{never}, which no training patient had: the model cannot tell what it means")
 
     def predict(self, one: Observation) -> Answer:
         """See `Predictor`."""
@@ -172,8 +176,8 @@ class ImagePredictor:
         if missing := [name for name in self._settings.features if name not in known]:
             raise CaseError(f"no {', '.join(missing)} ({self._known.reasons.get(key, 'not measured at the visit')})")
         measured = {name for visit in one.visits for name in visit.clinical}
-        if never := [name for name in self._settings.clinical if name not in measured]:
-            raise CaseError(f"no {', '.join(never)} at this visit or an earlier one")
+        if never := [name for name in self._settings.value_of if name not in measured]:
+            raise CaseError(f"no {', '.join(values_of(self._settings, never))} at this visit or an earlier one")
         for visit in one.visits:
             if visit.case is not None:
                 first = read_brain(visit.case.images[self._card.study.inputs.contrasts[0]])

@@ -9,7 +9,7 @@ from msfl_client.clinical.observations import REASONS, Observation, are_in_order
 from msfl_client.clinical.records import read_clinical
 from msfl_client.prediction.inputs import KnownInputs
 from msfl_common.config.classification import Classification
-from msfl_common.errors import CohortError
+from msfl_common.errors import CohortError, InputError
 
 _NO_LABEL = 0  # nothing is known of what comes after
 
@@ -34,13 +34,17 @@ def patients_to_predict(known: KnownInputs, settings: Classification) -> list[Pa
     """Every patient of the tables and image folders, with all visits.
 
     Raises:
-        InputError: a table cannot be read.
+        InputError: a table cannot be read, or none has a column that the study of the model declares.
         CohortError: there is no patient.
     """
     imaged = imaged_visits(known.cases, known.table)
     folders = {(0, subject): list(imaged.get((0, subject), ())) for subject in known.subjects}
     sessions: Mapping[tuple[int, str], list[str | None]] = {place: list(of) for place, of in imaged.items()} | folders
-    records = read_clinical(known.site, settings.clinical, None, sessions)
+    records = read_clinical(known.site, settings.clinical, None, sessions, declared=settings.declared)
+    if lacking := [
+        finding.text for finding in records.findings if finding.level == "fail" and finding.rule == "tables"
+    ]:
+        raise InputError(lacking[0])  # nobody has all that the model sees
     found = [PatientVisits(subject, (), reason) for subject, reason in records.left_out.items()]
     for place, patient in records.patients.items():
         images = imaged.get(place, {})

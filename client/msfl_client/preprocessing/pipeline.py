@@ -30,7 +30,7 @@ from msfl_client.imaging.resampling import read_image, read_mask, resample
 from msfl_client.imaging.skull_strip_detection import brain_of, dice, recognise
 from msfl_client.preprocessing.co_registration import brain_on, co_register
 from msfl_common.config.base import Preprocessed
-from msfl_common.config.contrasts import Contrast, anchor_of
+from msfl_common.config.contrasts import Contrast, anchor_of, facts_of
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 
@@ -101,7 +101,12 @@ def preprocess_case(
     brains = {contrast: brain_on(native[contrast], brain, to_anchor[contrast].matrix) for contrast in native}
     even = native
     if found == "none":
-        even = {name: nib.Nifti1Image(correct_bias(native[name], brains[name]), native[name].affine) for name in native}
+        even = {
+            name: image
+            if facts_of(name).is_quantity
+            else nib.Nifti1Image(correct_bias(image, brains[name]), image.affine)
+            for name, image in native.items()
+        }
     to_template = _STAYS if found == "common-space" else register_to_template(even[anchor], brain_DHW)
     to_mni = {contrast: to_template.matrix @ to_anchor[contrast].matrix for contrast in native}
     done = _in_common_space(even, brain, to_mni, to_template.matrix, inputs.spacing_mm, _lesions(case, native))
@@ -135,10 +140,23 @@ def _read(case: Case, inputs: Inputs) -> Mapping[Contrast, Signal]:
     signals = {}
     for contrast, image in _images(case, inputs).items():
         try:
-            signals[contrast] = signal_of(image)
+            signal = signal_of(image)
         except CaseError as error:
             raise CaseError(f"{contrast}: {error}") from None
+        signals[contrast] = (
+            replace(signal, image=_as_measured(image, signal)) if _is_measured(contrast, signal) else signal
+        )
     return signals
+
+
+def _is_measured(contrast: Contrast, signal: Signal) -> bool:
+    return facts_of(contrast).is_quantity and signal.knows_black
+
+
+def _as_measured(image: nib.Nifti1Image, signal: Signal) -> nib.Nifti1Image:
+    """A quantity's own numbers where there is a brain, or head."""
+    voxels_DHW = np.asarray(image.dataobj, dtype=np.float32)
+    return nib.Nifti1Image(np.where(np.asarray(signal.image.dataobj) > 0, voxels_DHW, 0), image.affine)
 
 
 def _images(case: Case, inputs: Inputs) -> Images:
@@ -177,11 +195,14 @@ def _in_common_space(
     overlap = dice(brain_DHW, template_brain(spacing_mm))
     if overlap < _LEAST_OVERLAP:
         raise CaseError(f"the brain does not fit the template: their Dice coefficient is {overlap:.2f}")
-    images_DHW = {contrast: _scaled(image_DHW, brain_DHW) for contrast, image_DHW in resampled.items()}
+    factors = {contrast: _factor(image_DHW[brain_DHW]) for contrast, image_DHW in resampled.items()}
+    images_DHW = {name: _scaled(image_DHW, brain_DHW, factors[name]) for name, image_DHW in resampled.items()}
+    scales = {name: factor for name, factor in factors.items() if facts_of(name).is_quantity}
     lesion_DHW = None
     if lesions is not None:
         lesion_DHW = carry_mask(moved(lesions[1], to_mni[lesions[0]]), grid)
-    return CommonSpaceCase(images_DHW, brain_DHW, lesion_DHW, np.asarray(template.affine, np.float64), native_to_mni)
+    affine = np.asarray(template.affine, np.float64)
+    return CommonSpaceCase(images_DHW, brain_DHW, lesion_DHW, affine, native_to_mni, scales=scales)
 
 
 def moved(image: nib.Nifti1Image, matrix: NDArray[np.float64]) -> nib.Nifti1Image:
@@ -200,12 +221,16 @@ def in_field(image: nib.Nifti1Image, matrix: NDArray[np.float64], grid: Grid) ->
     return inside
 
 
-def _scaled(image_DHW: NDArray[np.float32], brain_DHW: Mask) -> NDArray[np.float32]:
-    """Whole numbers, positive in the brain with a median of about `BRAIN_MEDIAN`, 0 outside."""
-    inside = image_DHW[brain_DHW]
+def _factor(inside: NDArray[np.float32]) -> float:
+    """What brings the median of a brain's voxels to `BRAIN_MEDIAN`."""
     positive = inside[inside > 0]
     if positive.size < inside.size / 2:
         share = 100 * positive.size / inside.size
         raise CaseError(f"expected brightness above 0 in the brain, found it in {share:.0f}% of its voxels")
-    scaled = np.clip(np.rint(image_DHW * (BRAIN_MEDIAN / np.median(positive))), 1, _BRIGHTEST)
+    return float(BRAIN_MEDIAN / np.median(positive))
+
+
+def _scaled(image_DHW: NDArray[np.float32], brain_DHW: Mask, factor: float) -> NDArray[np.float32]:
+    """Whole numbers, positive in the brain with a median of about `BRAIN_MEDIAN`, 0 outside."""
+    scaled = np.clip(np.rint(image_DHW * factor), 1, _BRIGHTEST)
     return np.where(brain_DHW, scaled, 0).astype(np.float32)

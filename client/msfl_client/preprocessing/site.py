@@ -133,6 +133,7 @@ def preprocess_to_disk(case: Case, site: SiteConfig, inputs: Inputs, visits: Seq
             native_to_mni=_rows(done.to_template.matrix),
             software=dict(software()),
             without_black=tuple(sorted(done.case.without_black)),
+            scales=dict(done.case.scales),
             quality=measure_quality(done),
         )
     except (CaseError, FileNotFoundError) as error:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union
 
 from pydantic import Field, field_validator, model_validator
 
+from msfl_common.config.clinical_values import CLINICAL_VALUES, ClinicalValue, DeclaredValue, check_declared
+from msfl_common.config.clinical_values import Level as Label
 from msfl_common.config.feature_catalogue import known_features
 from msfl_common.config.folds import Fold as Fold
-from msfl_common.config.spelling import spelled
+from msfl_common.config.spelling import no_such, spelled
 from msfl_common.feature_models.model import FeatureModel
 from msfl_common.feature_models.registry import FEATURE_MODELS, REGRESSION_MODELS
 from msfl_common.feature_models.settings import Frozen, Preparation, check_subject_groups
@@ -17,29 +19,6 @@ from msfl_common.strategies.base import Strategy
 
 Split = Literal["validation", "test"]
 Endpoint = Literal["edss-worsening", "edss-plus-1", "activity"]
-Clinical = Literal[
-    "age",
-    "sex",
-    "disease_duration",
-    "edss",
-    "relapses_prior_year",
-    "treated",
-    "fs_visual",
-    "fs_brainstem",
-    "fs_pyramidal",
-    "fs_cerebellar",
-    "fs_sensory",
-    "fs_bowel_bladder",
-    "fs_cerebral",
-    "fs_ambulation",
-]
-Label = Annotated[
-    str,
-    spelled(
-        r"[A-Za-z0-9][A-Za-z0-9._+-]{0,31}",
-        "letters, digits, dots, dashes, underscores and plus signs, at most 32, the first a letter or a digit",
-    ),
-]
 Column = Annotated[
     str, spelled(r"[A-Za-z][A-Za-z0-9_]{0,63}", "letters, digits and underscores, at most 64, the first a letter")
 ]
@@ -163,7 +142,16 @@ class Classification(Frozen):
     features: tuple[str, ...] = Field(
         (), description="features of images (see `msfl-client features`) that the model sees; empty: none"
     )
-    clinical: tuple[Clinical, ...] = Field(("age", "sex", "edss"), description="clinical values that the model sees")
+    clinical: tuple[str, ...] = Field(
+        ("age", "sex", "edss"),
+        description=f"clinical values that the model sees: {', '.join(CLINICAL_VALUES)}, and those that are `declared`",
+    )
+    declared: tuple[DeclaredValue, ...] = Field(
+        (),
+        max_length=100,
+        description="clinical values of the study's own, each a column of the sites' tables",
+        exclude_if=lambda value: not value,
+    )
     preparation: Preparation = Preparation()
     model: AnyFeatureModel | DeepModel = Field(discriminator="kind", description="the model, by its `kind`")
     test_fraction: float = Field(
@@ -188,15 +176,31 @@ class Classification(Frozen):
     @field_validator("features")
     @classmethod
     def _known_features(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if clinical := sorted(set(value) & set(get_args(Clinical))):
+        if clinical := sorted(set(value) & {*CLINICAL_VALUES}):
             raise ValueError(f"{', '.join(clinical)}: no feature of images; name it under `clinical`")
         return known_features(value)
+
+    @model_validator(mode="after")
+    def _known_values(self) -> Self:
+        check_declared(self.declared)
+        own = {one.name for one in self.declared}
+        if unknown := [name for name in self.clinical if name not in CLINICAL_VALUES and name not in own]:
+            known = no_such("clinical value", unknown, (*CLINICAL_VALUES, *own))
+            raise ValueError(f"clinical: {known}; declare one of the study's own in `declared`, with its kind")
+        if unused := [one.name for one in self.declared if one.name not in self.clinical]:
+            raise ValueError(f"declared: {', '.join(unused)}: is not seen by the model; name it under `clinical`, too")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         names = (*self.features, *self.clinical)
         if len(set(names)) != len(names):
             raise ValueError("each feature and clinical value may be named once")
+        inputs = (*self.inputs, *(name for name, one in self.values.items() if name not in one.inputs))
+        if twice := sorted({name for name in inputs if inputs.count(name) > 1}):
+            raise ValueError(
+                f"{', '.join(twice)}: is what two inputs would be called; rename a declared value or level"
+            )
         if self.outcome.column in names:
             raise ValueError(f"{self.outcome.column}: is the outcome, and cannot be what it is predicted from")
         if isinstance(self.model, FeatureModel):
@@ -211,7 +215,18 @@ class Classification(Frozen):
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of a feature model's inputs, in their order."""
-        return (*self.features, *self.clinical)
+        return (*self.features, *(name for one in self.values.values() for name in one.inputs))
+
+    @property
+    def values(self) -> dict[str, ClinicalValue]:
+        """What is known of the clinical values that the model sees, by name, in their order."""
+        own = {one.name: one for one in self.declared}
+        return {name: own[name] if name in own else CLINICAL_VALUES[name] for name in self.clinical}
+
+    @property
+    def value_of(self) -> dict[str, ClinicalValue]:
+        """Input to the clinical value that it is of."""
+        return {name: one for one in self.values.values() for name in one.inputs}
 
     @property
     def most_visits(self) -> int:

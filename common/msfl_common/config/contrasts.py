@@ -1,21 +1,22 @@
-"""The one table of image contrasts: how BIDS names them, how DICOM series show them, what each is good for.
+"""Image contrasts: how BIDS names them, how DICOM series show them, what each is good for.
 
-A contrast is a BIDS suffix, or entities and a suffix (`ce-gadolinium_T1w`). From the table a study takes which
-contrasts it may ask for, a site which files are of which, the DICOM import what it looks for, preprocessing what it
-registers and which image lesions are outlined on, and the catalogue of features whose signal it measures. To add one:
-its entry here (docs/how-to/add-a-contrast.md).
+A contrast is a BIDS suffix, or entities and a suffix (`ce-gadolinium_T1w`); a study may ask for any of
+`bids_suffixes`. The table here has those of which more is known. From it a site takes which files are of which, the
+DICOM import what it looks for, preprocessing what it registers and which image lesions are outlined on, and the
+catalogue of features whose signal it measures. To add one: its entry here (docs/how-to/add-a-contrast.md).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from msfl_common.config.spelling import no_such
+from msfl_common.config.bids_suffixes import SUFFIXES, entities_of
 
 # Letters that names put before T1 or T2 without a gap, as in SAGT1 and eT2W; in "visit1" and "T12" there is no T1.
 _PLANE = r"(?<![a-z0-9])(?:o?ax|o?sag|o?cor|tra|trans|ir|se|fs|[23]d|pd|[sdewv])?"
@@ -84,6 +85,8 @@ class ContrastFacts:
         shows_lesions: whether lesions are outlined on it where the study uses it.
         has_features: whether its signal and texture are among the measured features.
         fluid: how bright fluid is against white matter; None where that differs. It tells an inverted image.
+        folder: where its files lie beside `anat`.
+        is_quantity: whether its numbers mean something in every scanner, and stay as they are.
     """
 
     title: str
@@ -94,6 +97,8 @@ class ContrastFacts:
     shows_lesions: bool = False
     has_features: bool = False
     fluid: Literal["dark", "bright"] | None = None
+    folder: str = "anat"
+    is_quantity: bool = False
 
     def is_of(self, suffix: str, entities: Mapping[str, str]) -> bool:
         """Whether a file of this suffix and these entities shows it."""
@@ -198,8 +203,35 @@ def is_earlier(channel: str) -> bool:
 
 
 def facts_of(channel: str) -> ContrastFacts:
-    """What is known of a contrast that a study names, of either visit."""
-    return CONTRASTS[later(channel)]
+    """What is known of a contrast that a study names, of either visit.
+
+    Raises:
+        ValueError: it is no BIDS name; says which there are.
+    """
+    contrast = later(channel)
+    return CONTRASTS[contrast] if contrast in CONTRASTS else _by_name(contrast)
+
+
+@lru_cache(maxsize=256)
+def _by_name(contrast: str) -> ContrastFacts:
+    """What a BIDS name tells of a contrast without an entry; with entities, it is shown as its suffix is."""
+    entities, suffix = entities_of(contrast)
+    about = SUFFIXES[suffix]
+    title = (
+        f"{about.title} ({', '.join(f'{key} {label}' for key, label in entities.items())})" if entities else about.title
+    )
+    if suffix in CONTRASTS:
+        known = CONTRASTS[suffix]
+        rank = known.anchor_rank + 0.5  # after the plain one
+        return replace(known, title=title, entities=entities, anchor_rank=rank, has_features=False)
+    return ContrastFacts(
+        title,
+        suffix,
+        entities,
+        anchor_rank=about.anchor_rank,
+        folder=about.folder,
+        is_quantity=about.is_quantity,
+    )
 
 
 def contrast_of(suffix: str, entities: Mapping[str, str], asked: Iterable[str]) -> str | None:
@@ -251,17 +283,17 @@ def in_words(contrasts: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _known(contrast: str) -> str:
-    if contrast not in CONTRASTS:
-        raise ValueError(no_such("contrast", [contrast], tuple(CONTRASTS)))
-    return contrast
-
-
-def _known_channel(channel: str) -> str:
-    _known(later(channel))
+def _known(channel: str) -> str:
+    facts_of(channel)
     return channel
 
 
-Contrast = Annotated[str, AfterValidator(_known)]
-Channel = Annotated[str, AfterValidator(_known_channel)]
+def _known_contrast(contrast: str) -> str:
+    if is_earlier(contrast):
+        raise ValueError(f"{contrast}: images of the visit before are those of the task new-lesions; leave them out")
+    return _known(contrast)
+
+
+Contrast = Annotated[str, AfterValidator(_known_contrast)]
+Channel = Annotated[str, AfterValidator(_known)]
 """A contrast, or `earlier` of one: one of a case's images."""

@@ -45,7 +45,7 @@ class DifferentialPrivacy(Frozen):
     bounds: Mapping[str, tuple[float, float]] = Field(
         default_factory=dict,
         description="of models of features: each input's lowest and highest value, {age: [18, 80]}, beyond which it is "
-        "cut; from what is known of it, never from the patients at hand",
+        "cut; from what is known of it, never from the patients at hand. A declared value has those of its declaration",
     )
 
     @field_validator("bounds")
@@ -69,6 +69,12 @@ class DifferentialPrivacy(Frozen):
 def privacy_method(settings: Classification | None) -> Literal["steps", "sums"]:
     """How a model is made private: by the steps of a network, of lesions without settings, or by its sums."""
     return "steps" if settings is None or isinstance(settings.model, DeepModel) else "sums"
+
+
+def bounds_of(settings: Classification, private: DifferentialPrivacy) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value of each input, in their order: of one that the section does not name, as declared."""
+    of_value = settings.value_of
+    return {name: private.bounds[name] if name in private.bounds else of_value[name].bounds for name in settings.inputs}
 
 
 def check_private(
@@ -121,7 +127,8 @@ def _check_sums(settings: Classification, private: DifferentialPrivacy) -> None:
             "classification.preparation.subject_scaling: bounds are of the inputs as they are; expected none with "
             "differential_privacy"
         )
-    missing = [name for name in settings.inputs if name not in private.bounds]
+    declared = {name for name, one in settings.value_of.items() if one in settings.declared}
+    missing = [name for name in settings.inputs if name not in {*private.bounds, *declared}]
     unknown = [name for name in private.bounds if name not in settings.inputs]
     if missing or unknown:
         found = f"none of {', '.join(missing)}" if missing else f"{', '.join(unknown)}, which is no input"

@@ -46,6 +46,11 @@ EXAMPLES: dict[str, Example] = {
     ),
     "progression": Example("progression.example.yaml", "study.yaml", "a study that predicts an outcome; every setting"),
     "regression": Example("regression.example.yaml", "study.yaml", "a study that predicts a number; every setting"),
+    "own-inputs": Example(
+        "own-inputs.example.yaml",
+        "study.yaml",
+        "a study of columns of its own, and of a quantity's means over regions of the brain",
+    ),
     "evaluation": Example(
         "evaluation.example.yaml", "study.yaml", "a study that measures a trained model, and trains nothing"
     ),

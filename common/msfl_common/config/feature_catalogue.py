@@ -13,11 +13,12 @@ follow from the sixteen grey levels that it is computed from.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from msfl_common.config.bids_suffixes import SUFFIXES
 from msfl_common.config.contrasts import CONTRASTS
 from msfl_common.config.spelling import no_such
 
@@ -28,6 +29,45 @@ ZONES: tuple[Zone, ...] = ("infratentorial", "periventricular", "juxtacortical",
 LOBES = ("frontal", "parietal", "temporal", "occipital", "cingulate", "insula")
 NUCLEI = ("thalamus", "caudate", "putamen", "pallidum", "hippocampus", "amygdala")
 SIDES = ("left", "right")
+# Desikan-Killiany (Desikan et al., NeuroImage 2006), as FreeSurfer numbers its regions.
+CORTEX: Mapping[int, str] = MappingProxyType(
+    {
+        1: "bankssts",
+        2: "caudalanteriorcingulate",
+        3: "caudalmiddlefrontal",
+        5: "cuneus",
+        6: "entorhinal",
+        7: "fusiform",
+        8: "inferiorparietal",
+        9: "inferiortemporal",
+        10: "isthmuscingulate",
+        11: "lateraloccipital",
+        12: "lateralorbitofrontal",
+        13: "lingual",
+        14: "medialorbitofrontal",
+        15: "middletemporal",
+        16: "parahippocampal",
+        17: "paracentral",
+        18: "parsopercularis",
+        19: "parsorbitalis",
+        20: "parstriangularis",
+        21: "pericalcarine",
+        22: "postcentral",
+        23: "posteriorcingulate",
+        24: "precentral",
+        25: "precuneus",
+        26: "rostralanteriorcingulate",
+        27: "rostralmiddlefrontal",
+        28: "superiorfrontal",
+        29: "superiorparietal",
+        30: "superiortemporal",
+        31: "supramarginal",
+        32: "frontalpole",
+        33: "temporalpole",
+        34: "transversetemporal",
+        35: "insula",
+    }
+)
 
 
 # What a value may be that a feature cannot have: unit, factor to the feature's own unit, and what to ask.
@@ -180,12 +220,64 @@ FEATURES: Mapping[str, Feature] = MappingProxyType(dict([*_tissues(), *_lesions(
 HARMONIZED: tuple[str, ...] = tuple(name for name, feature in FEATURES.items() if feature.harmonized)
 
 
+# Over what a quantity is averaged, and in words.
+REGIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "gm": "grey matter",
+        "wm": "normal-appearing white matter",
+        "lesion": "lesions; of cases with lesions",
+        "cerebellum": "the cerebellum",
+        "brainstem": "the brainstem",
+        "corpus_callosum": "the corpus callosum",
+        **{f"{side}_{nucleus}": f"the {side} {nucleus}" for side in SIDES for nucleus in NUCLEI},
+        **{f"{side}_{name}": f"grey matter of the {side} {name}" for side in SIDES for name in CORTEX.values()},
+    }
+)
+
+
+def _of_regions() -> Iterator[tuple[str, Feature]]:
+    for suffix, about in SUFFIXES.items():
+        if about.unit is None:
+            continue
+        for region, words in REGIONS.items():
+            text = f"mean {about.title} of {words}"
+            plausible = Plausible(0, about.high)
+            yield region_feature(suffix, region), Feature(about.unit, text, plausible, harmonized=region != "lesion")
+
+
+def region_feature(contrast: str, region: str) -> str:
+    """What the mean of a quantity over a region is called."""
+    return f"{feature_prefix(contrast)}_{region}"
+
+
+REGION_FEATURES: Mapping[str, Feature] = MappingProxyType(dict(_of_regions()))
+"""Means of quantities that a study may ask for; a case has those of the quantities among the study's contrasts."""
+KNOWN_FEATURES: Mapping[str, Feature] = MappingProxyType({**FEATURES, **REGION_FEATURES})
+"""All that a table may have: those of every case, and means of quantities."""
+
+
+def quantity_of(name: str) -> str:
+    """The contrast that a mean of a quantity is of."""
+    return next(suffix for suffix in SUFFIXES if name in {region_feature(suffix, region) for region in REGIONS})
+
+
+def check_quantities(names: Iterable[str], contrasts: Collection[str]) -> None:
+    """Refuse means of quantities that a study does not ask images of.
+
+    Raises:
+        ValueError: names the first, and the contrast.
+    """
+    for name in names:
+        if name in REGION_FEATURES and (contrast := quantity_of(name)) not in contrasts:
+            raise ValueError(f"features: {name}: is measured in {contrast}; add it to inputs.contrasts")
+
+
 def known_features(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names, all of which are features.
 
     Raises:
         ValueError: one is not.
     """
-    if unknown := sorted(set(names) - set(FEATURES)):
-        raise ValueError(no_such("feature", unknown, tuple(FEATURES), "listed in docs/how-to/features.md"))
+    if unknown := sorted(set(names) - set(KNOWN_FEATURES)):
+        raise ValueError(no_such("feature", unknown, tuple(KNOWN_FEATURES), "listed in docs/how-to/features.md"))
     return names

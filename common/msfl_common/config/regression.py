@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,10 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from msfl_common.config.base import Task
 from msfl_common.config.classification import MODEL_KINDS, Classification, Column, Outcome
-from msfl_common.config.spelling import spelled
+from msfl_common.config.clinical_values import Bound, Unit
 from msfl_common.feature_models.model import FeatureModel
 from msfl_common.feature_models.registry import REGRESSION_MODELS
 
-Unit = Annotated[str, spelled(r"[A-Za-z%][A-Za-z0-9%/ ^-]{0,31}", "letters, digits, %, /, ^, - and spaces, at most 32")]
-Bound = Annotated[float, Field(ge=-1e9, le=1e9)]
 _ENDPOINT_RANGES = {"edss": (0.0, 10.0), "edss-change": (-10.0, 10.0)}
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from msfl_common.config.best_round import check_best_by
 from msfl_common.config.classification import Classification, DeepModel, check_deep_model
 from msfl_common.config.differential_privacy import DifferentialPrivacy, check_private
 from msfl_common.config.evaluation import Evaluation, check_evaluation, in_one_round
-from msfl_common.config.feature_catalogue import HARMONIZED, known_features
+from msfl_common.config.feature_catalogue import HARMONIZED, check_quantities, known_features
 from msfl_common.config.former_keys import former_keys, renewed
 from msfl_common.config.freeze import check_freeze
 from msfl_common.config.inputs import Inputs as Inputs
@@ -188,6 +188,8 @@ class StudyConfig(Frozen):
     @model_validator(mode="after")
     def _task_has_its_section(self) -> Self:
         check_visits(self.task, self.inputs, self.harmonization.method != "none")
+        check_quantities(self.classification.features if self.classification else (), self.inputs.contrasts)
+        check_quantities(self._harmonized(), self.inputs.contrasts)
         if self.classification is not None and isinstance(self.classification.model, DeepModel):
             check_deep_model(self.classification, self.strategy, self._harmonized())
             if self.classification.model.kind == "lesion-encoder" and not self.network.shows_encoder:

@@ -5,33 +5,37 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from msfl_common.config.feature_catalogue import FEATURES
+from msfl_common.config.classification import Classification
+from msfl_common.config.clinical_values import CategoryValue, NumberValue, OrderedValue, YesNoValue
+from msfl_common.config.feature_catalogue import KNOWN_FEATURES
 from msfl_common.config.study import StudyConfig
 from msfl_server.results.classification import ClassificationSummary
 from msfl_server.results.coefficients import Coefficient
 
-_CLINICAL = {
-    "age": ("Age", "year"),
-    "sex": ("Sex", "male, against female"),
-    "disease_duration": ("Disease duration", "year"),
-    "edss": ("EDSS", "point"),
-    "relapses_prior_year": ("Relapses in the year before", "relapse"),
-    "treated": ("Treated", "treated, against not"),
-}
 
-
-def title_of(name: str) -> str:
+def title_of(name: str, settings: Classification) -> str:
     """An input's name for people."""
-    return _CLINICAL[name][0] if name in _CLINICAL else name
+    value = settings.value_of.get(name)
+    if value is None:
+        return name
+    title = value.title or value.name
+    return f"{title}: {name.removeprefix(f'{value.name}_')}" if isinstance(value, CategoryValue) else title
 
 
-def unit_of(name: str) -> str:
+def unit_of(name: str, settings: Classification) -> str:
     """What one unit of an input is."""
-    if name in _CLINICAL:
-        return _CLINICAL[name][1]
-    if name not in FEATURES:
-        return "point"  # of a functional system
-    feature = FEATURES[name]
+    match settings.value_of.get(name):
+        case NumberValue(unit=unit):
+            return unit
+        case YesNoValue(title=title, name=called):
+            return f"{(title or called).lower()}, against not"
+        case OrderedValue(levels=levels):
+            return f"{levels[1]}, against {levels[0]}" if len(levels) == 2 else "level"
+        case CategoryValue(levels=levels, name=called):
+            return f"{name.removeprefix(f'{called}_')}, against {levels[0]}"
+    feature = KNOWN_FEATURES.get(name)
+    if feature is None:
+        return "1"  # the number that is predicted, whose name has its unit
     if feature.log_of:
         return f"of ln(1 + {feature.log_of})"
     return feature.unit or "1"
@@ -56,9 +60,9 @@ def coefficients_table(found: ClassificationSummary, study: StudyConfig) -> dict
         "rows": [
             {
                 "of_class": one.of_class,
-                "title": title_of(one.input),
+                "title": title_of(one.input, settings),
                 "harmonized": is_harmonized(one.input, study),
-                "unit": "of a case's own scale" if is_scaled else unit_of(one.input),
+                "unit": "of a case's own scale" if is_scaled else unit_of(one.input, settings),
                 **_figures(one),
             }
             for one in found.coefficients

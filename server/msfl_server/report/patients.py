@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from msfl_common.config.classification import Classification
+from msfl_common.config.clinical_values import OrderedValue
 from msfl_common.config.study import StudyConfig
 from msfl_common.secure_aggregation.layout import POOLED
 from msfl_server.report.inputs import is_harmonized, title_of, unit_of
@@ -17,7 +19,7 @@ from msfl_server.results.classification import ClassificationSummary, Part
 from msfl_server.results.training_inputs import Characteristics, floor_of_table, without_few
 
 _PARTS: tuple[Part, ...] = ("training", "validation", "test")
-_SHARES = {"sex": ("Female", 0), "treated": ("Treated", 1)}  # of `YES_OR_NO`: what is counted
+_WITHOUT_UNIT = ("1", "point", "relapse", "level")
 _COLUMN = {"all": "All sites", "class": "Class {}", "site": "{}"}
 _PLURAL = {"year": "years"}
 NOT_TOLD = "not told"
@@ -77,9 +79,9 @@ def patients_table(
         "num_cases": [one.cases for one in told],
         "rows": [
             {
-                "title": _row_title(name),
+                "title": _row_title(name, settings),
                 "harmonized": is_harmonized(name, study),
-                "cells": [_cell(name, one, place) for one in told],
+                "cells": [_cell(name, one, place, settings) for one in told],
             }
             for place, name in enumerate(names)
         ],
@@ -94,19 +96,21 @@ def patients_table(
     }
 
 
-def _row_title(name: str) -> str:
-    if name in _SHARES:
-        return f"{_SHARES[name][0]}, n (%)"
-    unit = unit_of(name)
-    return f"{title_of(name)}{'' if unit in ('1', 'point', 'relapse') else f', {_PLURAL.get(unit, unit)}'}, mean (SD)"
+def _row_title(name: str, settings: Classification) -> str:
+    title = title_of(name, settings)
+    if (value := settings.value_of.get(name)) is not None and value.is_two_valued:
+        counted = f"{title}: {value.levels[1]}" if isinstance(value, OrderedValue) else title
+        return f"{'Female' if name == 'sex' else counted}, n (%)"
+    unit = unit_of(name, settings)
+    return f"{title}{'' if unit in _WITHOUT_UNIT else f', {_PLURAL.get(unit, unit)}'}, mean (SD)"
 
 
-def _cell(name: str, one: Characteristics, place: int) -> str:
+def _cell(name: str, one: Characteristics, place: int, settings: Classification) -> str:
     mean, sd = one.means[place], one.sds[place]
     if mean is None:
         return FEW
-    if name in _SHARES:
-        share = mean if _SHARES[name][1] else 1 - mean
+    if (value := settings.value_of.get(name)) is not None and value.is_two_valued:
+        share = 1 - mean if name == "sex" else mean
         return _count(round(share * one.cases), one.cases)
     digits = 1 if abs(mean) >= 10 else 2
     return f"{mean:.{digits}f} ({'n/a' if sd is None else f'{sd:.{digits}f}'})"

@@ -115,9 +115,9 @@ def _coefficients(found: RegressionSummary, study: StudyConfig) -> dict[str, Any
     return {
         "rows": [
             {
-                "title": title_of(one.input),
+                "title": title_of(one.input, study.regression),
                 "harmonized": is_harmonized(one.input, study),
-                "unit": "of a case's own scale" if is_scaled else unit_of(one.input),
+                "unit": "of a case's own scale" if is_scaled else unit_of(one.input, study.regression),
                 "per_sd": "n/a" if one.per_sd is None else f"{one.per_sd:+.3g}",
                 "per_unit": f"{one.per_unit:+.3g}" if one.is_used else "not used",
             }

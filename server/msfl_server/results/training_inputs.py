@@ -21,8 +21,6 @@ from msfl_common.config.site import Policy
 from msfl_common.config.study import StudyConfig
 from msfl_common.secure_aggregation.layout import POOLED
 
-YES_OR_NO = ("sex", "treated")  # inputs of 0 and 1, whose mean counts those who have it
-
 Floats = NDArray[np.float64]
 Row = tuple[float, ...]
 
@@ -119,18 +117,25 @@ def characteristics_of(sites: Mapping[str, TrainingInputs], classes: Sequence[st
     )
 
 
-def floor_of_table(study: StudyConfig) -> tuple[int, bool]:
-    """Fewest patients whom a mean of these may count, the study's or a policy's as it comes; whether visits count.
+def floor_of_table(study: StudyConfig) -> tuple[int, bool, tuple[tuple[str, ...], ...]]:
+    """Fewest patients whom a mean of these may count, whether visits count, and the inputs whose means count patients.
 
-    A site whose own policy asks more is not known as such; it leaves smaller groups out of all that it sends.
+    The floor is the study's, or a policy's as it comes. A site whose own policy asks more is not known as such; it
+    leaves smaller groups out of all that it sends. Inputs are those of 0 and 1, the levels of a category together.
     """
     settings = study.classification
     is_of_visits = settings is not None and settings.outcome.observations == "every"
-    return max(study.min_patients, Policy().min_patients), is_of_visits
+    values = () if settings is None else settings.values.values()
+    counted = tuple(one.inputs for one in values if one.is_two_valued)
+    return max(study.min_patients, Policy().min_patients), is_of_visits, counted
 
 
 def without_few(
-    told: Sequence[Characteristics], inputs: Sequence[str], fewest: int, is_of_visits: bool
+    told: Sequence[Characteristics],
+    inputs: Sequence[str],
+    fewest: int,
+    is_of_visits: bool,
+    counted: Sequence[Sequence[str]],
 ) -> tuple[Characteristics, ...]:
     """Without the means that count fewer patients than a floor, or all but fewer, and those that would tell them.
 
@@ -142,26 +147,28 @@ def without_few(
         fewest: the floor.
         is_of_visits: whether a patient may have several cases. How many patients a group is of is not known then, but
             sites leave out whom an input sets apart with too few others: a class alone may have few.
+        counted: inputs whose means count patients; those of a category together, which leave its first level.
     """
 
-    def are_many(one: Characteristics, place: int) -> bool:
-        mean = one.means[place]
-        if mean is None:
+    def are_many(one: Characteristics, places: Sequence[int]) -> bool:
+        means = [mean for place in places if (mean := one.means[place]) is not None]
+        if len(means) < len(places):
             return False
-        count = round(mean * one.cases)
+        counts = [round(mean * one.cases) for mean in means]
+        counts.append(one.cases - sum(counts))
         if is_of_visits and one.of == "class":
-            return count in (0, one.cases)
-        return all(some == 0 or some >= fewest for some in (count, one.cases - count))
+            return all(count in (0, one.cases) for count in counts)
+        return all(count == 0 or count >= fewest for count in counts)
 
     is_of_two = sum(one.of == "site" for one in told) <= 2
     means, sds = [list(one.means) for one in told], [list(one.sds) for one in told]
-    for place, name in enumerate(inputs):
-        if name not in YES_OR_NO:
-            continue
-        few: set[str] = {one.of for one in told if not are_many(one, place)}
+    place_of = {name: place for place, name in enumerate(inputs)}
+    for places in ([place_of[name] for name in names] for names in counted):
+        few: set[str] = {one.of for one in told if not are_many(one, places)}
         for number, one in enumerate(told):
             if one.of in few or ("site" in few and is_of_two):
-                means[number][place] = sds[number][place] = None
+                for place in places:
+                    means[number][place] = sds[number][place] = None
     return tuple(
         one.model_copy(update={"means": tuple(of_one), "sds": tuple(own)})
         for one, of_one, own in zip(told, means, sds, strict=True)

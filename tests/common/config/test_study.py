@@ -63,8 +63,7 @@ def test_every_field_is_described() -> None:
         ),
         (
             "name: p\ninputs: {contrasts: [T1w, T9w]}\n",
-            "inputs.contrasts, entry 2: found 'T9w'; no such contrast: T9w; did you mean T2w or T1w? There are T1w, "
-            "FLAIR, T2w, PDw",
+            "inputs.contrasts, entry 2: found 'T9w'; no such contrast: T9w; did you mean T2w or T1w",
         ),
         ("name: p\ntraining: {patch_voxels: 50}\n", "training.patch_voxels: 50 must be a multiple of 8"),
         ("name: p\nrouns: {quorum: 1}\n", "rouns: unknown key; did you mean rounds?"),

@@ -296,7 +296,7 @@ def test_resnext_sees_no_gain_and_no_offset() -> None:
 def test_clinical_values_are_scaled_and_carried_forward() -> None:
     nan = np.nan
     values = np.array([[nan, 3.0, 50.0], [12.0, nan, 51.0], [nan, 6.0, nan]])
-    found = scale_clinical(values, ("fs_ambulation", "fs_visual", "age"))
+    found = scale_clinical(values, ("fs_ambulation", "fs_visual", "age"), {})
     assert found.tolist() == pytest.approx(np.array([[0, 0.5, 0.5], [1, 0.5, 0.51], [1, 1, 0.51]]))
     assert all(scale.low <= scale.usual <= scale.high for scale in RANGES.values())
     assert {name: scale.high for name, scale in RANGES.items() if name.startswith("fs_")} == {

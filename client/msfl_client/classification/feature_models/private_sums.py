@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from msfl_client.privacy.noise import Noise
 from msfl_common.config.classification import Classification
-from msfl_common.config.differential_privacy import DifferentialPrivacy
+from msfl_common.config.differential_privacy import DifferentialPrivacy, bounds_of
 from msfl_common.config.regression import NumericOutcome
 from msfl_common.feature_models import State, model_of
 from msfl_common.feature_models.scores import targets
@@ -30,7 +30,6 @@ from msfl_common.feature_models.settings import num_columns, num_groups
 
 Floats = NDArray[np.float64]
 _SHARES = {"counts": 0.1, "sums": 0.45, "products": 0.45}  # of the privacy
-_TWO_VALUED = ("sex", "treated")  # at either bound, always
 _USUAL_SQUARE = 0.25  # of another input: bounds lie at two standard deviations, or further out
 _LEAST_CASES = 2.0  # of a class, once mended: one case has no variance
 
@@ -62,14 +61,14 @@ def private_class_sums(
 def _bounds(settings: Classification, private: DifferentialPrivacy) -> tuple[Floats, Floats]:
     """Lowest and highest value of each column: the study's bounds, and the range of a number that is predicted."""
     outcome = settings.outcome
-    bounds = [private.bounds[name] for name in settings.inputs]
+    bounds = [*bounds_of(settings, private).values()]
     low_P, high_P = np.array([*bounds, outcome.range] if isinstance(outcome, NumericOutcome) else bounds).T
     return low_P, high_P
 
 
 def beyond_bounds(settings: Classification, private: DifferentialPrivacy, inputs_NP: Floats) -> str:
     """Which inputs of how many cases are cut to the study's bounds, for the site's own people; empty of none."""
-    low_P, high_P = np.array([private.bounds[name] for name in settings.inputs]).T
+    low_P, high_P = np.array([*bounds_of(settings, private).values()]).T
     beyond_P = ((inputs_NP < low_P) | (inputs_NP > high_P)).sum(axis=0).tolist()
     named = [f"{name} of {number}" for name, number in zip(settings.inputs, beyond_P, strict=True) if number]
     if not named:
@@ -79,7 +78,7 @@ def beyond_bounds(settings: Classification, private: DifferentialPrivacy, inputs
 
 def reaches(settings: Classification) -> Mapping[str, float]:
     """What one patient adds to each block at most (L2)."""
-    two_valued = sum(name in _TWO_VALUED for name in settings.inputs)
+    two_valued = sum(one.is_two_valued for one in settings.value_of.values())  # at either bound, always
     square = two_valued + _USUAL_SQUARE * (num_columns(settings) - two_valued)
     return {"counts": 1.0, "sums": np.sqrt(square), "products": square}
 

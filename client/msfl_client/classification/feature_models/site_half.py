@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_client.disclosure.small_groups import Mask, groups
+from msfl_client.disclosure.small_groups import Mask, groups, with_first_levels
 from msfl_common.config.classification import Classification
 from msfl_common.dataset import Dataset
 from msfl_common.errors import UnknownModelError
@@ -57,7 +57,7 @@ class Asked:
     def groups(self) -> list[Mask]:
         """The groups of cases that inputs set apart, where the model sees the inputs as they are."""
         everyone_N = np.ones(len(self.cases.labels_N), dtype=bool)
-        scaled_NP = scale_subjects(self.settings, self.cases.features_NP)
+        scaled_NP = with_first_levels(self.settings, scale_subjects(self.settings, self.cases.features_NP))
         return groups(scaled_NP, self.patients_N, everyone_N, self.floor)
 
 

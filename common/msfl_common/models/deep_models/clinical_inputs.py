@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msfl_common.config.classification import Clinical
+from msfl_common.config.clinical_values import ClinicalValue
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Range:
 
 
 # The subscores' ranges are Neurostatus-EDSS's, ambulation's the eighth that the paper counts among "seven".
-RANGES: Mapping[Clinical, Range] = {
+RANGES: Mapping[str, Range] = {
     "age": Range(0, 100, 40),
     "sex": Range(0, 1, 0.5),
     "disease_duration": Range(0, 50, 8),
@@ -42,13 +42,24 @@ RANGES: Mapping[Clinical, Range] = {
 }
 
 
-def scale_clinical(values_VE: NDArray[np.float64], names: Sequence[Clinical]) -> NDArray[np.float32]:
+def range_of(name: str, declared: Mapping[str, ClinicalValue]) -> Range:
+    """The range of an input: that of a value which a study declares, whose middle counts as usual, or one of ours."""
+    if name in RANGES:
+        return RANGES[name]
+    low, high = declared[name].bounds
+    return Range(low, high, (low + high) / 2)
+
+
+def scale_clinical(
+    values_VE: NDArray[np.float64], names: Sequence[str], declared: Mapping[str, ClinicalValue]
+) -> NDArray[np.float32]:
     """Scale a patient's clinical values by their ranges.
 
     Args:
         values_VE: a row for each visit in order of time, a column for each of `names`; NaN where not measured. Years,
             points, counts; sex and treatment are 0 or 1.
         names: what the columns are.
+        declared: input to the value that it is of, of those that the study declares.
 
     Returns:
         Values from 0 to 1, or somewhat beyond where a value is beyond its usual range. What was not measured is
@@ -56,7 +67,7 @@ def scale_clinical(values_VE: NDArray[np.float64], names: Sequence[Clinical]) ->
     """
     scaled_VE = np.empty(values_VE.shape, np.float32)
     for column, name in enumerate(names):
-        scale = RANGES[name]
+        scale = range_of(name, declared)
         last = scale.usual
         for visit, value in enumerate(values_VE[:, column]):
             last = last if np.isnan(value) else float(value)

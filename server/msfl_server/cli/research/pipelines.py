@@ -185,7 +185,7 @@ def pipelines(
     if unknown := [name for name in asked if name.lower() not in known]:
         raise InputError(f"--classifiers: {no_such('classifier', unknown, tuple(CLASSIFIERS))}")
     names = tuple(known[name.lower()] for name in asked)
-    cases, left_out = read_cases(table, section.outcome.column, section.outcome.classes, drop or ())
+    cases, left_out = read_cases(table, section.outcome.column, section.outcome.classes, drop or (), section.declared)
     _say(
         "classification.features of the study has no effect here: every column of the tables is an input; leave one "
         "out with --drop"
@@ -209,7 +209,7 @@ def pipelines(
         pipelines=tried.value,
         test_all=test_all,
         test_tuned=test_tuned,
-        groups=row_groups(cases.names, group_by),
+        groups=row_groups(cases.names, group_by, section.declared),
     )
     tasks, subsets = read_tasks(task or (), chosen.classes), read_subsets(subset or (), cases.names)
     planned = plan_parts(cases, chosen, out, tasks, subsets)

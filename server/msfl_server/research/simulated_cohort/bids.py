@@ -79,8 +79,9 @@ def write_visit(
     images: tuple[Volume, Volume],
     mask_DHW: NDArray[np.uint8],
     new_DHW: NDArray[np.uint8] | None,
+    fa_DHW: Volume | None = None,
 ) -> None:
-    """Write T1w, FLAIR, their sidecars and the lesion masks of one visit.
+    """Write T1w, FLAIR, their sidecars, the lesion masks and, if any, the FA map of one visit.
 
     Args:
         site_folder: BIDS folder of the site.
@@ -91,19 +92,22 @@ def write_visit(
         images: T1w and FLAIR, (D, H, W), 0 outside the brain.
         mask_DHW: Lesion mask 0/1.
         new_DHW: The part of it that is new since the visit before; None of the first visit.
+        fa_DHW: Fractional anisotropy, 0 to 1; None without.
     """
     anat = site_folder / subject / visit / "anat"
     for name, image_DHW in zip(("T1w", "FLAIR"), images, strict=True):
         stem = f"{subject}_{visit}_{name}"
         write_nifti(anat / f"{stem}.nii.gz", np.clip(np.rint(image_DHW), 0, 32767).astype(np.int16), grid)
         write_json(anat / f"{stem}.json", _sidecar(scanner, name, grid))
+    if fa_DHW is not None:
+        write_nifti(site_folder / subject / visit / "dwi" / f"{subject}_{visit}_FA.nii.gz", fa_DHW, grid)
     mask_path = site_folder / "derivatives" / "lesions" / subject / visit / "anat"
     write_nifti(mask_path / f"{subject}_{visit}_label-lesion_mask.nii.gz", mask_DHW.astype(np.uint8), grid)
     if new_DHW is not None:
         write_nifti(mask_path / f"{subject}_{visit}_label-newlesion_mask.nii.gz", new_DHW.astype(np.uint8), grid)
 
 
-def write_nifti(path: Path, array_DHW: NDArray[np.int16] | NDArray[np.uint8], grid: Grid) -> None:
+def write_nifti(path: Path, array_DHW: NDArray[np.int16] | NDArray[np.uint8] | Volume, grid: Grid) -> None:
     """Write a gzipped NIfTI without file name or time in it, so that equal arrays give equal bytes.
 
     Args:

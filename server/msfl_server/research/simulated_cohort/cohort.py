@@ -29,11 +29,14 @@ from msfl_server.research.simulated_cohort.lesions import make_lesions
 from msfl_server.research.simulated_cohort.output import (
     KIND,
     check_active,
+    check_numbers,
     check_replaceable,
     checked_counts,
+    groups_of,
     written_beside,
 )
 from msfl_server.research.simulated_cohort.phenotype import write_phenotype
+from msfl_server.research.simulated_cohort.quantity import fractional_anisotropy
 from msfl_server.research.simulated_cohort.scanner import (
     Rater,
     Scanner,
@@ -48,7 +51,6 @@ from msfl_server.research.simulated_cohort.template import load_template
 from msfl_server.research.simulated_cohort.truth import truth_row, write_truth
 
 SCHEMA_VERSION = 1
-SPACING_LIMITS_MM = (1.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class CaseJob:
     spacing_mm: float
     site_folder: Path
     group: str = "MS"
+    with_fa: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class MadeCase:
 
 @dataclass(frozen=True)
 class ScannedVisit:
-    """One visit: images, masks of all lesions and of those that are new since the visit before, and grid."""
+    """One visit: images, masks of all lesions and of those that are new since the visit before, FA if any, and grid."""
 
     scanner: Scanner
     grid: Grid
@@ -110,6 +113,7 @@ class ScannedVisit:
     flair_DHW: Volume
     mask_DHW: NDArray[np.uint8]
     new_DHW: NDArray[np.uint8]
+    fa_DHW: Volume | None = None
 
 
 def make_cohort(
@@ -120,6 +124,7 @@ def make_cohort(
     num_nmosd: int = 0,
     num_controls: int = 0,
     active: float | None = None,
+    with_fa: bool = False,
     seed: int = 0,
     spacing_mm: float = 2.0,
     num_workers: int | None = None,
@@ -137,6 +142,7 @@ def make_cohort(
         num_nmosd: Patients with NMOSD at each site, besides.
         num_controls: Healthy controls at each site, besides.
         active: Rate of patients with MS whose lesions change within the year; None: each site's own, 5 to 25%.
+        with_fa: Whether each visit has a map of FA, too; it changes no other file.
         seed: Seed of everything random, not negative.
         spacing_mm: Voxel size, 1 to 4 mm; sites with thick slices keep their own spacing across slices.
         num_workers: Processes; by default one a CPU, and never more.
@@ -150,7 +156,7 @@ def make_cohort(
     """
     started = time.monotonic()
     counts = checked_counts(num_sites, cases_per_site, num_nmosd, num_controls)
-    _check(seed, spacing_mm, num_workers)
+    check_numbers(seed, spacing_mm, num_workers)
     check_active(active)
     check_replaceable(out)
     with written_beside(out) as partial:
@@ -158,7 +164,9 @@ def make_cohort(
         jobs = [
             job
             for index, style in enumerate(styles)
-            for job in _jobs(partial, style, index, groups_of(counts[index], num_nmosd, num_controls), seed, spacing_mm)
+            for job in _jobs(
+                partial, style, index, groups_of(counts[index], num_nmosd, num_controls), seed, spacing_mm, with_fa
+            )
         ]
         made = _run(jobs, num_workers, on_progress)
         for style in styles:
@@ -169,11 +177,6 @@ def make_cohort(
         bids.write_json(partial / "cohort.json", provenance(styles, totals, seed, best, spacing_mm))
     sites = tuple((style.name, out / style.name, count) for style, count in zip(styles, totals, strict=True))
     return CohortSummary(out, sites, time.monotonic() - started, best)
-
-
-def groups_of(num_ms: int, num_nmosd: int, num_controls: int) -> list[str]:
-    """The group of each of a site's cases, in their order."""
-    return ["MS"] * num_ms + ["NMOSD"] * num_nmosd + ["HC"] * num_controls
 
 
 def write_site(folder: Path, made: Sequence[MadeCase]) -> None:
@@ -208,7 +211,7 @@ def draw_site(seed: int, index: int, spacing_mm: float, active: float | None = N
 
 
 def simulate_case(
-    site: SiteStyle, seed: tuple[int, int, int], spacing_mm: float, group: str = "MS"
+    site: SiteStyle, seed: tuple[int, int, int], spacing_mm: float, group: str = "MS", with_fa: bool = False
 ) -> tuple[ClinicalRecord, tuple[ScannedVisit, ScannedVisit]]:
     """Simulate one patient: record, brain, lesions, and the scans of both visits.
 
@@ -217,17 +220,18 @@ def simulate_case(
         seed: Seed of the cohort, number of the site, number of the case.
         spacing_mm: Voxel size of the cohort.
         group: One of `groups.GROUPS`.
+        with_fa: Whether to make a map of FA, too.
 
     Returns:
         The record, and the visits at baseline and after one year.
     """
-    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(5)]
+    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(7)]
     record = sample_record(streams[0], group, site.prevalence)
     # Fine enough for partial volume, coarse enough to stay quick.
     grid = head_grid((max(1.0, 0.8 * spacing_mm),) * 3)
     anatomy = make_anatomy(streams[1], load_template(), grid, atrophy=record.atrophy)
     mimics = make_mimics(streams[2], anatomy)
-    visits = []
+    visits: list[ScannedVisit] = []
     for maps in make_lesions(streams[3], anatomy, record.burden):
         rng = np.random.default_rng(streams[4].integers(2**63))
         scanner = site.scanners[int(rng.integers(len(site.scanners)))]
@@ -239,7 +243,10 @@ def simulate_case(
         # What the rater outlined is new where the new lesions are most of what is there.
         is_new_DHW = averaged(maps.new_DHW, grid, stored) > 0.5 * averaged(maps.extent_DHW, grid, stored)
         new_DHW = mask_DHW * is_new_DHW.astype(np.uint8)
-        visits.append(ScannedVisit(scanner, stored, t1w_DHW * brain_DHW, flair_DHW * brain_DHW, mask_DHW, new_DHW))
+        edss = record.edss_follow_up if visits else record.edss
+        fa_DHW = fractional_anisotropy(streams[6], anatomy, maps, edss, stored, brain_DHW > 0) if with_fa else None
+        images = t1w_DHW * brain_DHW, flair_DHW * brain_DHW
+        visits.append(ScannedVisit(scanner, stored, *images, mask_DHW, new_DHW, fa_DHW))
     return record, (visits[0], visits[1])
 
 
@@ -251,7 +258,7 @@ def history_of(seed: tuple[int, int, int], record: ClinicalRecord, *, first_year
 
 def _make_case(job: CaseJob) -> MadeCase:
     """Simulate and write one case; runs in a worker process."""
-    record, visits = simulate_case(job.site, job.seed, job.spacing_mm, job.group)
+    record, visits = simulate_case(job.site, job.seed, job.spacing_mm, job.group, job.with_fa)
     for label, visit in zip(("ses-01", "ses-02"), visits, strict=True):
         bids.write_visit(
             job.site_folder,
@@ -262,6 +269,7 @@ def _make_case(job: CaseJob) -> MadeCase:
             (visit.t1w_DHW, visit.flair_DHW),
             visit.mask_DHW,
             visit.new_DHW if label == "ses-02" else None,
+            visit.fa_DHW,
         )
     volumes_ml = [float(s.mask_DHW.sum() * np.prod(s.grid.spacing_mm) / 1000) for s in visits]
     scanners = [visit.scanner.name for visit in visits]
@@ -311,22 +319,13 @@ def _run(
 
 
 def _jobs(
-    partial: Path, style: SiteStyle, index: int, groups: Sequence[str], seed: int, spacing_mm: float
+    partial: Path, style: SiteStyle, index: int, groups: Sequence[str], seed: int, spacing_mm: float, with_fa: bool
 ) -> Iterator[CaseJob]:
     """One job for each case of a site."""
     for case, group in enumerate(groups):
-        yield CaseJob(style, f"sub-{case + 1:03d}", (seed, index, case), spacing_mm, partial / style.name, group)
-
-
-def _check(seed: int, spacing_mm: float, num_workers: int | None) -> None:
-    """Refuse a seed, spacing or number of processes that cannot be."""
-    low, high = SPACING_LIMITS_MM
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, found {seed}")
-    if not low <= spacing_mm <= high:
-        raise ValueError(f"spacing_mm must be between {low} and {high}, found {spacing_mm}")
-    if num_workers is not None and num_workers < 1:
-        raise ValueError(f"num_workers must be at least 1, found {num_workers}")
+        yield CaseJob(
+            style, f"sub-{case + 1:03d}", (seed, index, case), spacing_mm, partial / style.name, group, with_fa
+        )
 
 
 def provenance(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 KIND = "msfl-simulated-cohort"
+SPACING_LIMITS_MM = (1.0, 4.0)
 DERIVATIVES = frozenset({"lesions"})  # others were put there since, by `msfl-client predict` for one
 
 
@@ -24,6 +25,11 @@ def checked_counts(
     if min(num_nmosd, num_controls) < 0 or max(counts) + num_nmosd + num_controls > most:
         raise ValueError(f"a site may have up to {most} persons, found {max(counts)} + {num_nmosd} + {num_controls}")
     return counts
+
+
+def groups_of(num_ms: int, num_nmosd: int, num_controls: int) -> list[str]:
+    """The group of each of a site's cases, in their order."""
+    return ["MS"] * num_ms + ["NMOSD"] * num_nmosd + ["HC"] * num_controls
 
 
 def check_active(active: float | None) -> None:
@@ -69,3 +75,14 @@ def written_beside(out: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def check_numbers(seed: int, spacing_mm: float, num_workers: int | None) -> None:
+    """Refuse a seed, spacing or number of processes that cannot be."""
+    low, high = SPACING_LIMITS_MM
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, found {seed}")
+    if not low <= spacing_mm <= high:
+        raise ValueError(f"spacing_mm must be between {low} and {high}, found {spacing_mm}")
+    if num_workers is not None and num_workers < 1:
+        raise ValueError(f"num_workers must be at least 1, found {num_workers}")

@@ -14,7 +14,6 @@ from msfl_server.research.simulated_cohort.cohort import (
     MadeCase,
     SiteStyle,
     draw_site,
-    groups_of,
     history_of,
     provenance,
     write_case,
@@ -22,7 +21,13 @@ from msfl_server.research.simulated_cohort.cohort import (
 )
 from msfl_server.research.simulated_cohort.groups import sample_record
 from msfl_server.research.simulated_cohort.history import FOLLOW_UP_DAYS
-from msfl_server.research.simulated_cohort.output import check_active, check_replaceable, checked_counts, written_beside
+from msfl_server.research.simulated_cohort.output import (
+    check_active,
+    check_replaceable,
+    checked_counts,
+    groups_of,
+    written_beside,
+)
 from msfl_server.research.simulated_cohort.simulated_features import (
     ScannerEffect,
     draw_head,

@@ -20,6 +20,7 @@ def simulate_cohort(
     num_controls: int,
     active: float | None,
     with_images: bool,
+    with_fa: bool = False,
     seed: int,
     spacing_mm: float,
 ) -> CohortSummary:
@@ -33,13 +34,16 @@ def simulate_cohort(
         num_controls: healthy controls at each, besides.
         active: rate of patients in whom lesions appear or grow within the year; None: each site's own.
         with_images: without them there are tables and features alone.
+        with_fa: whether each visit has a map of fractional anisotropy, too.
         seed: equal seeds give equal files.
         spacing_mm: voxel size of the images, mm.
 
     Raises:
-        InputError: a number is out of range, or `output` cannot be written or holds something else.
+        InputError: a number is out of range, maps are asked for without images, or `output` cannot be written.
     """
-    make = partial(make_cohort, spacing_mm=spacing_mm) if with_images else make_records
+    if with_fa and not with_images:
+        raise InputError("--with-fa: a map is an image; leave it out with --without-images")
+    make = partial(make_cohort, spacing_mm=spacing_mm, with_fa=with_fa) if with_images else make_records
     with progress_bars() as bars:
         task = bars.add_task(
             "Simulating patients", total=num_sites * (num_patients + num_nmosd + num_controls), note=""

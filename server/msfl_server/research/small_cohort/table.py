@@ -9,16 +9,15 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
-from msfl_common.config.classification import Clinical
+from msfl_client.clinical.tables import CellError, Reading, parse_value, words_of
+from msfl_common.config.clinical_values import CLINICAL_VALUES, MISSING, ClinicalValue
 from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError
 from msfl_common.system.tab_separated import number_of, read_tsv
 
-_MISSING = {"", "n/a", "na", "nan", "none", "unknown"}
 # What tells cases apart, or where they come from; never a feature.
 _KEYS = ("participant_id", "session_id")
 _ORIGIN = ("site", "scanner", "dataset")
@@ -42,7 +41,11 @@ class _Table:
 
 
 def read_cases(
-    paths: Sequence[Path], label: str, classes: Sequence[str], drop: Collection[str] = ()
+    paths: Sequence[Path],
+    label: str,
+    classes: Sequence[str],
+    drop: Collection[str] = (),
+    declared: Sequence[ClinicalValue] = (),
 ) -> tuple[Dataset, int]:
     """Read tab-separated tables; every column is a feature but keys, origin, the label and those dropped.
 
@@ -52,6 +55,7 @@ def read_cases(
         label: the column of the label.
         classes: its values, in the order of the classes; a case whose label is missing (n/a) is left out.
         drop: columns to leave out.
+        declared: values of the study's own among the columns; a category is a feature for each level but the first.
 
     Returns:
         The cases, and how many were left out for want of a label.
@@ -62,7 +66,8 @@ def read_cases(
     tables = [_read(path) for path in paths]
     owner = _owners(tables, label, drop)
     base = next((table for table in tables if "session_id" in table.columns), tables[0])
-    names = tuple(name for name in owner if name != label)
+    columns, known = [name for name in owner if name != label], {one.name: one for one in declared}
+    names = tuple(name for column in columns for name in (known[column].inputs if column in known else (column,)))
     keys, features, labels, left_out = [], [], [], 0
     for key in base.rows:
         number = _label(owner[label], key, label, classes)
@@ -70,7 +75,9 @@ def read_cases(
             left_out += 1
             continue
         rows = {id(table): table.row(key) for table in tables}
-        features.append([_number(owner[name], rows[id(owner[name])], name) for name in names])
+        features.append(
+            [value for name in columns for value in _numbers(owner[name], rows[id(owner[name])], name, known)]
+        )
         keys.append(key[0])
         labels.append(number)
     if not keys:
@@ -127,9 +134,24 @@ def _label(table: _Table, key: Key, column: str, classes: Sequence[str]) -> int 
     text = values[column]
     if text in classes:
         return list(classes).index(text)
-    if text.lower() in _MISSING:
+    if text.lower() in MISSING:
         return None
     raise InputError(f"{table.path}: line {line}, {column}: expected {', '.join(classes)} or n/a, found {text!r}")
+
+
+def _numbers(
+    table: _Table, row: tuple[int, Mapping[str, str]], column: str, declared: Mapping[str, ClinicalValue]
+) -> list[float]:
+    """What a cell is to a model: one number, or one for each level of a category but the first."""
+    if column not in declared:
+        return [_number(table, row, column)]
+    line, values = row
+    value = declared[column]
+    try:
+        read = parse_value(column, values[column], Reading(declared, words_of(declared, {}), {}))
+    except CellError as error:
+        raise InputError(f"{table.path}: line {line}, {column}: {error}") from None
+    return [*value.seen(read).values()]
 
 
 def _number(table: _Table, row: tuple[int, Mapping[str, str]], column: str) -> float:
@@ -168,7 +190,9 @@ def constant_features(cases: Dataset) -> list[str]:
     return [name for name, same in zip(cases.names, same_P, strict=True) if same]
 
 
-def row_groups(names: Sequence[str], group_by: str | None) -> tuple[str | None, ...] | None:
+def row_groups(
+    names: Sequence[str], group_by: str | None, declared: Sequence[ClinicalValue] = ()
+) -> tuple[str | None, ...] | None:
     """The group of each feature that a case is scaled within: its name up to the first `group_by`.
 
     Clinical values, as a study names them, are in none: years and points have no common scale with what was measured
@@ -179,7 +203,7 @@ def row_groups(names: Sequence[str], group_by: str | None) -> tuple[str | None, 
     """
     if group_by and not any(group_by in name for name in names):
         raise InputError(f"--group-by {group_by}: no feature has it in its name, such as {names[0]}")
-    clinical = {*get_args(Clinical)}
+    clinical = {*CLINICAL_VALUES, *(name for one in declared for name in one.inputs)}
     if not group_by and not clinical & {*names}:
         return None
     return tuple(None if name in clinical else name.split(group_by, 1)[0] if group_by else "" for name in names)

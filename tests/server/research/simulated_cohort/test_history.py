@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from msfl_client.clinical.tables import FUNCTIONAL_SYSTEMS
+from msfl_common.config.clinical_values import CLINICAL_VALUES
 from msfl_server.research.simulated_cohort.clinical import ClinicalRecord, SitePrevalence
 from msfl_server.research.simulated_cohort.functional_systems import draw_involvement, subscores
 from msfl_server.research.simulated_cohort.groups import GROUPS, sample_record
@@ -49,8 +49,8 @@ def test_subscores_give_the_edss_back(edss: float) -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         found = subscores(edss, draw_involvement(rng))
-        assert list(found) == list(FUNCTIONAL_SYSTEMS)
-        assert all(0 <= score <= FUNCTIONAL_SYSTEMS[name] for name, score in found.items())
+        assert list(found) == [name for name in CLINICAL_VALUES if name.startswith("fs_")]
+        assert all(0 <= score <= CLINICAL_VALUES[name].bounds[1] for name, score in found.items())
         *systems, ambulation = found.values()
         assert kurtzke(systems) == (edss if edss <= 4 else None)
         assert (ambulation > 0) == (edss >= 4)

@@ -29,7 +29,6 @@ from msfl_server.research.small_cohort.files import results_document
 from msfl_server.research.small_cohort.folds import deal_patients
 from msfl_server.research.small_cohort.measures import measure
 from msfl_server.research.small_cohort.pipelines import run_pipelines
-from msfl_server.research.small_cohort.results import results_document
 from msfl_server.research.small_cohort.setup import BLOCKS, SETUP_FILE, PipelineSettings, claim_out
 from msfl_server.research.small_cohort.space import all_pipelines
 from msfl_server.research.small_cohort.steps import prepare_split, row_scaled, scale_rows, score_split

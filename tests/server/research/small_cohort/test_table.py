@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from tests.common.config.test_clinical_values import SMOKER, TREATMENT, study
 
 from msfl_common.errors import InputError
 from msfl_server.research.small_cohort.table import read_cases, row_groups
@@ -79,3 +82,18 @@ def test_groups_are_the_names_up_to_the_separator() -> None:
     assert row_groups(("fa.left", "fa.right"), None) is None
     with pytest.raises(InputError, match="no feature has it"):
         row_groups(("fa_left",), ".")
+
+
+def test_what_a_study_declares_is_read_by_its_kind(tmp_path: Path) -> None:
+    path = tmp_path / "cases.tsv"
+    path.write_text(
+        "participant_id\tfa\ttreatment\tsmoker\tcourse\nsub-1\t0.4\tinfusion\tyes\tRR\nsub-2\t0.3\tuntreated\tno\tSP\nsub-3\t0.4\tinfusion\tno\tSP\n"
+    )
+    declared = study(TREATMENT, SMOKER).declared
+    cases, _ = read_cases([path], "course", ("RR", "SP"), ["smoker"], declared)
+    assert cases.names == ("fa", "treatment_injection", "treatment_infusion")
+    assert cases.features_NP.tolist() == [[0.4, 0, 1], [0.3, 0, 0], [0.4, 0, 1]]
+    assert row_groups(cases.names, None, declared) == ("", None, None)
+    path.write_text(path.read_text().replace("infusion", "Tysabri"))
+    with pytest.raises(InputError, match="line 2, treatment: expected untreated, injection, infusion, found 'Tysabri'"):
+        read_cases([path], "course", ("RR", "SP"), ["smoker"], declared)
