@@ -9,10 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from msfl_common.config.base import (
-    Covariate,
     Frozen,
     Name,
     Task,
@@ -23,9 +22,10 @@ from msfl_common.config.best_round import check_best_by
 from msfl_common.config.classification import Classification, DeepModel, check_deep_model
 from msfl_common.config.differential_privacy import DifferentialPrivacy, check_private
 from msfl_common.config.evaluation import Evaluation, check_evaluation, in_one_round
-from msfl_common.config.feature_catalogue import HARMONIZED, check_quantities, known_features
+from msfl_common.config.feature_catalogue import check_quantities
 from msfl_common.config.former_keys import former_keys, renewed
 from msfl_common.config.freeze import check_freeze
+from msfl_common.config.harmonization import Harmonization as Harmonization
 from msfl_common.config.inputs import Inputs as Inputs
 from msfl_common.config.inputs import check_visits, with_visits_of_task
 from msfl_common.config.masked_study import check_masked
@@ -46,54 +46,6 @@ from msfl_common.strategies.declared import check_fits
 from msfl_common.strategies.fedavg import FedAvg
 from msfl_common.system.reading import MOST_SETTINGS, parse_json, read_yaml
 from msfl_common.system.setting_faults import describe_faults
-
-
-class Harmonization(Frozen):
-    """How features of the cases are made comparable across scanners, from sums, before training."""
-
-    method: Literal["none", "combat"] = Field("none", description="none, or combat: ComBat over scanners")
-    features: tuple[str, ...] = Field((), description="features to harmonize; empty: those that suit it")
-    covariates: tuple[Covariate, ...] = Field(
-        ("age", "sex"), max_length=2, description="what is known to change features and is kept; never an outcome"
-    )
-    age_knots_years: tuple[float, ...] = Field(
-        (),
-        max_length=20,
-        description="knots of a cubic spline of age, ends included, years; empty: a straight line",
-    )
-    min_cases: int = Field(
-        8,
-        ge=3,
-        description="fewest training cases of a scanner, one a patient, the first there that can be used; one with "
-        "fewer is left out, and not harmonized",
-    )
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """The features to harmonize, in their order."""
-        return self.features or HARMONIZED
-
-    @field_validator("features")
-    @classmethod
-    def _known_features(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        known_features(value)
-        if len(set(value)) != len(value):
-            raise ValueError("each feature may be named once")
-        return value
-
-    @field_validator("covariates")
-    @classmethod
-    def _covariates_once(cls, value: tuple[Covariate, ...]) -> tuple[Covariate, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("each covariate may be named once")
-        return value
-
-    @field_validator("age_knots_years")
-    @classmethod
-    def _knots_rise(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if value and (len(value) < 2 or list(value) != sorted(set(value)) or value[0] < 0 or value[-1] > 120):
-            raise ValueError("expected two or more rising ages from 0 to 120 years")
-        return value
 
 
 class StudyConfig(Frozen):
