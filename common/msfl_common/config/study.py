@@ -140,8 +140,8 @@ class StudyConfig(Frozen):
     @model_validator(mode="after")
     def _task_has_its_section(self) -> Self:
         check_visits(self.task, self.inputs, self.harmonization.method != "none")
-        check_quantities(self.classification.features if self.classification else (), self.inputs.contrasts)
-        check_quantities(self._harmonized(), self.inputs.contrasts)
+        seen = self.classification.features if self.classification else ()
+        check_quantities((*seen, *self._harmonized()), self.inputs.contrasts)
         if self.classification is not None and isinstance(self.classification.model, DeepModel):
             check_deep_model(self.classification, self.strategy, self._harmonized())
             if self.classification.model.kind == "lesion-encoder" and not self.network.shows_encoder:

@@ -147,6 +147,11 @@ def _numbers(
         return [_number(table, row, column)]
     line, values = row
     value = declared[column]
+    if values[column].lower() in MISSING:
+        raise InputError(
+            f"{table.path}: line {line}, {column}: expected {value.in_words}, found {values[column] or 'nothing'}; "
+            f"give one, remove the row, or leave the column out with --drop {column}"
+        )
     try:
         read = parse_value(column, values[column], Reading(declared, words_of(declared, {}), {}))
     except CellError as error:

@@ -94,6 +94,10 @@ def test_what_a_study_declares_is_read_by_its_kind(tmp_path: Path) -> None:
     assert cases.names == ("fa", "treatment_injection", "treatment_infusion")
     assert cases.features_NP.tolist() == [[0.4, 0, 1], [0.3, 0, 0], [0.4, 0, 1]]
     assert row_groups(cases.names, None, declared) == ("", None, None)
-    path.write_text(path.read_text().replace("infusion", "Tysabri"))
+    whole = path.read_text()
+    path.write_text(whole.replace("infusion", "n/a"))
+    with pytest.raises(InputError, match=r"line 2, treatment: expected untreated, .* found n/a; give one, remove the"):
+        read_cases([path], "course", ("RR", "SP"), ["smoker"], declared)
+    path.write_text(whole.replace("infusion", "Tysabri"))
     with pytest.raises(InputError, match="line 2, treatment: expected untreated, injection, infusion, found 'Tysabri'"):
         read_cases([path], "course", ("RR", "SP"), ["smoker"], declared)
