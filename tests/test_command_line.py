@@ -60,8 +60,10 @@ MEANINGS = {
     "--drop": "a column left out",
     "--dry-run": "what a run would be, without it",
     "--every-visit": "all visits of a patient",
+    "--freeze": "a layer that is not trained",
     "--image": "an image of a contrast, outside of any BIDS folder",
     "--models": "how many models an audit trains and attacks",
+    "--rounds": "number of rounds",
     "--subgroup": "a column of groups that are compared",
     "--subject": "patients to look at alone",
     "--threshold": "the probability from which on something is lesion, or of a class",
@@ -114,7 +116,7 @@ MEANINGS = {
     "--sites": "number of sites",
     "--spacing": "voxel size",
     "--strategies": "federated arms",
-    "--start-from": "what a deep model starts from",
+    "--start-from": "what a network starts from",
     "--subset": "columns that are tried alone",
     "--survey": "what a survey told",
     "--study": "the study's file",
@@ -132,14 +134,15 @@ MEANINGS = {
     "--yes": "not being asked",
 }
 PLACES = {
-    "BIDS", "COHORT_DIR", "DICOM", "KEY_FILE", "KIT.zip", "MODEL_DIR", "NAME", "RUN_DIR", "SITE.yaml", "SITE_DIR",
-    "SITE_NAME", "STUDY", "STUDY.yaml", "STUDY.yaml|RUN_DIR", "STUDY_DIR", "STUDY_NAME", "TABLE.tsv",
+    "BIDS", "COHORT_DIR", "DICOM", "KEY_FILE", "KIT.zip", "MODEL_DIR", "NAME", "RESNET18.pth", "RUN_DIR", "SITE.yaml",
+    "SITE_DIR", "SITE_NAME", "STUDY", "STUDY.yaml", "STUDY.yaml|RUN_DIR", "STUDY_DIR", "STUDY_NAME", "TABLE.tsv",
 }  # fmt: skip
 
 
 # What a command looks at only where it needs it: an encrypted key, a kit that is not up to date.
 NOT_READ = {
     ("add-site", "--passphrase-file"),
+    ("convert-resnet18", "--output"),  # of weights of 45 MB
     ("make-cohort", "--output"),  # in its place, the argument is tried
     ("renew-certificate", "--passphrase-file"),
     ("renew-kits", "--ca-key"),

@@ -65,7 +65,13 @@ def test_a_card_lists_what_acts_on_its_model_alone(kind: str) -> None:
         "evaluate",
         "regression",
     }
-    later |= {"baselines.local", "inputs.visits", "classification.model.coef0", "training.freeze"}
+    later |= {
+        "classification.declared",
+        "baselines.local",
+        "inputs.visits",
+        "classification.model.coef0",
+        "training.freeze",
+    }
     at_default = {key for key in expected if key.startswith("secure_aggregation.") or key in later}
     assert {key for key in leaves(written) if not key.startswith("strategy")} == expected - {"strategy"} - at_default
     listed = {setting.name for setting in flat_settings(study) if not setting.name.startswith("strategy")}
