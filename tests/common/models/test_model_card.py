@@ -58,6 +58,7 @@ def test_a_card_lists_what_acts_on_its_model_alone(kind: str) -> None:
     expected = {key for key in leaf_keys(study) if key not in inapplicable(study)}
     # A section at its default is not written, and neither are settings that came later.
     later = {
+        "classification.declared",
         "validation.best_by",
         "validation.patience",
         "rounds.weighting",
