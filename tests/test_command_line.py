@@ -129,6 +129,7 @@ MEANINGS = {
     "--verbose": "log lines",
     "--verify": "checking the ledger alone",
     "--watch": "showing it again",
+    "--with-fa": "maps of fractional anisotropy, too",
     "--without-images": "a cohort of tables",
     "--workers": "number of parallel jobs",
     "--yes": "not being asked",
@@ -142,7 +143,6 @@ PLACES = {
 # What a command looks at only where it needs it: an encrypted key, a kit that is not up to date.
 NOT_READ = {
     ("add-site", "--passphrase-file"),
-    ("convert-resnet18", "--output"),  # of weights of 45 MB
     ("make-cohort", "--output"),  # in its place, the argument is tried
     ("renew-certificate", "--passphrase-file"),
     ("renew-kits", "--ca-key"),

@@ -31,7 +31,7 @@ SPREAD = np.array([1.0, 2.0, 3.0])
 _STATES = re.compile(r"\b(null|empty|default|unset)\b")
 # Nothing is done, or nothing is limited: that is what no value means anyway.
 _NOTHING = re.compile(
-    r"(null|empty): (none|nothing|no limit|no bound|always|they go on|counted alone|the study trains)"
+    r"(null|empty): (none|nothing|no limit|no bound|always|they go on|counted alone|the study trains|any)"
 )
 
 
@@ -162,6 +162,7 @@ ELSEWHERE = {
     "Policy.max_memory_gb",
     "Policy.keep_content",
     "NumericOutcome.observations",  # as a classification's
+    *(f"{kind}.title" for kind in ("NumberValue", "OrderedValue", "YesNoValue", "CategoryValue")),
 }
 
 
