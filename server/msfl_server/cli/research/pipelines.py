@@ -125,7 +125,7 @@ def pipelines(
         from msfl_server.research.small_cohort.results import results_document, write_results
         from msfl_server.research.small_cohort.setup import PipelineSettings
         from msfl_server.research.small_cohort.space import COUNTS
-        from msfl_server.research.small_cohort.table import read_cases, row_groups
+        from msfl_server.research.small_cohort.table import alone_in_groups, read_cases, row_groups
 
     asked = [name.strip() for name in classifiers.split(",")] if classifiers is not None else REFINED
     known = {name.lower(): name for name in CLASSIFIERS}
@@ -139,6 +139,10 @@ def pipelines(
         if section.features
         else ""
     )
+    _say("--search-pipeline has no effect without --search" if search_pipeline.value != "best" and not search else "")
+    groups = row_groups(cases.names, group_by)
+    alone = ", ".join(alone_in_groups(cases.names, groups))
+    _say(f"0 in every case whose row is scaled, as alone in its group: {alone}; leave it out with --drop" * bool(alone))
     _say(f"{left_out} cases are left out: their label is n/a" if left_out else "")
     _say(SLOW_FOREST if "RF" in names and not grows_the_same_trees() else "")
     chosen = PipelineSettings(
@@ -151,7 +155,7 @@ def pipelines(
         best=best,
         searches=tuple(dict.fromkeys(one.value for one in search or ())),
         search_pipeline=search_pipeline.value,
-        groups=row_groups(cases.names, group_by),
+        groups=groups,
     )
     with says_how_to_resume(SAME_COMMAND), _progress() as on_progress:
         results = run_pipelines(cases, chosen, out, jobs or os.cpu_count() or 1, on_progress)
