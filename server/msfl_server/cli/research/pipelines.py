@@ -176,7 +176,7 @@ def pipelines(
         from msfl_server.research.small_cohort.setup import PipelineSettings
         from msfl_server.research.small_cohort.space import COUNTS
         from msfl_server.research.small_cohort.subsets import read_subsets
-        from msfl_server.research.small_cohort.table import constant_features, read_cases, row_groups
+        from msfl_server.research.small_cohort.table import alone_in_groups, constant_features, read_cases, row_groups
         from msfl_server.research.small_cohort.tasks import read_tasks
 
     asked = [name.strip() for name in classifiers.split(",")] if classifiers is not None else REFINED
@@ -192,6 +192,10 @@ def pipelines(
         if section.features
         else ""
     )
+    _say("--search-pipeline has no effect without --search" if search_pipeline.value != "best" and not search else "")
+    groups = row_groups(cases.names, group_by, section.declared)
+    alone = ", ".join(alone_in_groups(cases.names, groups))
+    _say(f"0 in every case whose row is scaled, as alone in its group: {alone}; leave it out with --drop" * bool(alone))
     _say(f"{left_out} cases are left out: their label is n/a" if left_out else "")
     if same := constant_features(cases):
         _say(f"{len(same)} features are the same in every case and tell nothing, such as {same[0]}")
@@ -209,7 +213,7 @@ def pipelines(
         pipelines=tried.value,
         test_all=test_all,
         test_tuned=test_tuned,
-        groups=row_groups(cases.names, group_by, section.declared),
+        groups=groups,
     )
     tasks, subsets = read_tasks(task or (), chosen.classes), read_subsets(subset or (), cases.names)
     planned = plan_parts(cases, chosen, out, tasks, subsets)

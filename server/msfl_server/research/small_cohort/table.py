@@ -6,6 +6,7 @@ Legend: N cases, P features.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,11 +205,19 @@ def row_groups(
     in images, here as in a federation. None where all features are one group.
 
     Raises:
-        InputError: no name has the text.
+        InputError: no name has the text, or it is empty.
     """
+    if group_by == "":
+        raise InputError("--group-by: expected a text that stands in the features' names, found nothing; leave it out")
     if group_by and not any(group_by in name for name in names):
         raise InputError(f"--group-by {group_by}: no feature has it in its name, such as {names[0]}")
     clinical = {*CLINICAL_VALUES, *(name for one in declared for name in one.inputs)}
     if not group_by and not clinical & {*names}:
         return None
     return tuple(None if name in clinical else name.split(group_by, 1)[0] if group_by else "" for name in names)
+
+
+def alone_in_groups(names: Sequence[str], groups: Sequence[str | None] | None) -> list[str]:
+    """The features that no other shares a group with: scaled within it, each is 0 in every case."""
+    sizes = Counter(groups or ())
+    return [name for name, group in zip(names, groups or (), strict=False) if group is not None and sizes[group] == 1]

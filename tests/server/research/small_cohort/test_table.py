@@ -8,7 +8,7 @@ import pytest
 from tests.common.config.test_clinical_values import SMOKER, TREATMENT, study
 
 from msfl_common.errors import InputError
-from msfl_server.research.small_cohort.table import read_cases, row_groups
+from msfl_server.research.small_cohort.table import alone_in_groups, read_cases, row_groups
 
 
 @pytest.fixture
@@ -80,8 +80,12 @@ def test_groups_are_the_names_up_to_the_separator() -> None:
     assert row_groups(("fa.left", "edss", "fa.right", "age"), ".") == ("fa", None, "fa", None)
     assert row_groups(("fa.left", "edss", "fa.right"), None) == ("", None, "")
     assert row_groups(("fa.left", "fa.right"), None) is None
+    assert alone_in_groups(("fa.left", "edss", "qt1.left", "fa.right"), ("fa", None, "qt1", "fa")) == ["qt1.left"]
+    assert alone_in_groups(("fa.left", "fa.right"), None) == []
     with pytest.raises(InputError, match="no feature has it"):
         row_groups(("fa_left",), ".")
+    with pytest.raises(InputError, match="--group-by: expected a text"):
+        row_groups(("fa_left",), "")
 
 
 def test_what_a_study_declares_is_read_by_its_kind(tmp_path: Path) -> None:
