@@ -32,6 +32,7 @@ from msfl_common.system.reading import parse_record
 from msfl_common.system.words import counted
 from msfl_server.research.cross_validation.results import PLAN_FILE, FoldResult, fold_result
 from msfl_server.research.cross_validation.together import keep_scores
+from msfl_server.research.simulation.dry_run import site_patients
 from msfl_server.research.simulation.folder import SITES_FOLDER, RunSetup, write_setup
 from msfl_server.research.simulation.foresight import expect_answers, foresee_run
 from msfl_server.research.simulation.run import run_simulated
@@ -161,6 +162,9 @@ def _foresee_fold(name: str, setup: RunSetup, on_progress: OnProgress) -> None:
 
     try:
         expect_answers(setup.study, foresee_run(setup, at_work))
+        tested = (site_patients(site, setup.study, at_work).patients_test for site in setup.sites)
+        if setup.study.left_out is None and not any(tested):
+            raise InputError("no patient tests it, as there are fewer than folds; lower --folds")
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 

@@ -89,7 +89,7 @@ def dry_run(study: StudyConfig, sites: Sequence[SiteConfig], on_progress: OnProg
     """
     check_sites(study, [site.name for site in sites])
     forecasts = foresee_run(RunSetup(study=study, sites=tuple(sites)), on_progress)
-    patients = tuple(_patients(site, study, on_progress) for site in sites)
+    patients = tuple(site_patients(site, study, on_progress) for site in sites)
     open_context.cache_clear()
     fault = None
     try:
@@ -101,7 +101,8 @@ def dry_run(study: StudyConfig, sites: Sequence[SiteConfig], on_progress: OnProg
     return DryRun(study, tuple(cost_of(study)), patients, forecasts, fault, training)
 
 
-def _patients(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> SitePatients:
+def site_patients(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> SitePatients:
+    """How many train, validate and test at a site, as far as it can take part."""
     stage = stages_of(study)[0]
     try:
         learner = open_context(site, study, on_progress, stage, None).learner

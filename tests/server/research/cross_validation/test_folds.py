@@ -177,6 +177,10 @@ def test_a_segmentation_validates_each_patient_in_one_fold(make_site, tiny_study
     again = run_main(main, *command)
     models = " ".join(f"--model {tmp_path}/out/fold-{number}/model" for number in (1, 2, 3))
     assert f"msfl-client predict {models}" in " ".join(again.stderr.split())
+    many = run_main(main, *command[:-3], tmp_path / "many", "--folds", 4)
+    assert many.returncode == 2
+    assert "fold-4: no patient tests it, as there are fewer than folds; lower --folds" in many.stderr
+    assert not (tmp_path / "many" / "fold-1").exists()
 
 
 @pytest.mark.parametrize(
