@@ -75,9 +75,10 @@ def test_the_summary_comes_back_from_its_file(tmp_path, summary):
 
 def test_the_page_has_no_site_of_its_own(tmp_path, summary):
     assert summary.classification is not None
-    inputs = TrainingInputs(cases=(40, 12), means=((1.0,) * 4, (2.0,) * 4), squares=((3.0,) * 4,) * 2)
+    means = ((40.0, 0.5, 2.0), (45.0, 0.5, 3.0))
+    inputs = TrainingInputs(cases=(40, 12), means=means, squares=((3.0,) * 3,) * 2)
     columns = characteristics_of({POOLED: inputs}, ("0", "1"))
-    told = summary.classification.model_copy(update={"characteristics": columns, "inputs": ("a", "b", "c", "d")})
+    told = summary.classification.model_copy(update={"characteristics": columns, "inputs": ("age", "sex", "edss")})
     page = write_report(tmp_path, summary.model_copy(update={"classification": told}), STUDY).read_text("utf-8")
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
     assert LINE in text
