@@ -85,7 +85,7 @@ def test_a_deployed_study_ends_with_a_report_and_true_ledgers(page: str, tmp_pat
         assert (tmp_path / "left.html").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_simulation_resumes_to_the_same_weights(tmp_path: Path) -> None:
     printed = type_in("start/researcher.md", tmp_path)
     assert "the same weights, bit for bit" in printed

@@ -292,7 +292,11 @@ def test_who_is_held_out_in_a_fold_takes_no_part_in_either_stage(sites: list[Sit
             {"segmentation": 0, "segmentation-1": 1, "segmentation-2": 2, "final": 2},
             marks=pytest.mark.long,
         ),
-        ({"final": 1}, {"segmentation": 0, "segmentation-1": 0, "segmentation-2": 0, "final": 1}),
+        pytest.param(
+            {"final": 1},
+            {"segmentation": 0, "segmentation-1": 0, "segmentation-2": 0, "final": 1},
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["in-a-fold", "in-the-last"],
 )

@@ -256,7 +256,7 @@ def _alive(group: int) -> bool:
     return True
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(files, finished) -> None:
     program = "from msfl_server.cli.main import main\nif __name__ == '__main__': main()"
     command = [sys.executable, "-c", program, *arguments(files, "--jobs", "2")]
