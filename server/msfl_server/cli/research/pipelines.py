@@ -76,7 +76,7 @@ def pipelines(
         typer.Option(
             metavar="TASK",
             help="Tell apart these classes alone, NAME=CLASSES, such as 2-class=control,slow/fast: separated by "
-            "commas, those with a stroke between them as one; repeat it for several tasks. Without it, "
+            "commas, those with a slash between them as one; repeat it for several tasks. Without it, "
             "the study's classes.",
         ),
     ] = None,

@@ -1,9 +1,9 @@
-"""scikit-learn's support vector machines and SAGA without what they spend on thirty cases.
+"""scikit-learn's support vector machines without what they spend on thirty cases.
 
-`SVC`, `SVR` and `LogisticRegression` validate their input for longer than they fit it: on 29 cases, nine tenths of a
-machine's time and half of a logistic regression's. Here the same compiled solvers are called with the same arguments,
-and give the same to the last bit. They are not public API. So each is held against its class once in a process, and
-where a release of scikit-learn has moved one or finds other numbers, that class is taken: the same figures, later.
+`SVC` and `SVR` validate their input for longer than they fit it: on 29 cases, nine tenths of their time. Here the same
+compiled solver is called with the same arguments, and gives the same to the last bit. It is not public API. So it is
+held against these classes once in a process, and where a release of scikit-learn has moved it or finds other numbers,
+they are taken: the same figures, later.
 
 Legend: N cases, P features, K classes, S support vectors, V pairs of classes.
 """
@@ -11,24 +11,19 @@ Legend: N cases, P features, K classes, S support vectors, V pairs of classes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from functools import cache
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC, SVR
-
-from msfl_server.research.small_cohort.logistic import softmax
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 # libsvm has no limit of its own; on features of very different scales it could turn for minutes.
 SVM_ITERATIONS = 50_000
 _SVC, _SVR = 0, 3  # libsvm's numbers of its machines
-SAGA_ITERATIONS, SAGA_TOLERANCE = 100, 1e-4  # scikit-learn's defaults
 
 
 class LeanMachine:
@@ -87,64 +82,11 @@ class LeanMachine:
         return _of_each_class(decision_NV, len(self.classes_))
 
 
-class LeanSaga:
-    """`LogisticRegression(solver="saga", ...)`, for finite features and labels 0..K-1."""
-
-    def __init__(self, seed: int, l1_ratio: float, C: float = 1.0) -> None:
-        self._seed, self._l1_ratio, self._strength = seed, l1_ratio, C
-        self.classes_ = np.arange(0)
-
-    def fit(self, features_NP: NDArray[np.floating[Any]], labels_N: Labels) -> Self:
-        """Fit, and warn as `LogisticRegression` does where it stops at its limit."""
-        from sklearn.linear_model._sag import sag_solver
-
-        inputs_NP = np.ascontiguousarray(features_NP, np.float64)
-        num_classes = int(labels_N.max()) + 1
-        self.classes_ = np.arange(num_classes)
-        scores = 1 if num_classes == 2 else num_classes
-        found, _, _ = sag_solver(
-            inputs_NP,
-            labels_N.astype(np.float64),
-            np.ones(len(inputs_NP)),
-            "log" if num_classes == 2 else "multinomial",
-            (1 - self._l1_ratio) / self._strength,
-            self._l1_ratio / self._strength,
-            SAGA_ITERATIONS,
-            SAGA_TOLERANCE,
-            0,
-            np.random.RandomState(self._seed),
-            False,
-            None,
-            {"coef": np.zeros((inputs_NP.shape[1] + 1, scores))},
-            is_saga=True,
-        )
-        self._coefficients_KQ = np.atleast_2d(found)
-        return self
-
-    def decision_function(self, features_NP: NDArray[np.floating[Any]]) -> Floats:
-        """N x K scores; N of two classes."""
-        scores_NK = features_NP @ self._coefficients_KQ[:, :-1].T + self._coefficients_KQ[:, -1]
-        return np.asarray(scores_NK[:, 0] if len(self.classes_) == 2 else scores_NK)
-
-    def predict_proba(self, features_NP: NDArray[np.floating[Any]]) -> Floats:
-        """N x K probabilities."""
-        scores = self.decision_function(features_NP)
-        return softmax(np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores)
-
-
 def build_machine(kernel: str, seed: int, **hyper: Any) -> LeanMachine | SVC:
     """An unfitted support vector machine; the lean one where it is the same as scikit-learn's."""
     if machines_are_the_same():
         return LeanMachine(kernel, **hyper)
     return SVC(kernel=kernel, random_state=seed, max_iter=SVM_ITERATIONS, **hyper)
-
-
-def build_saga(seed: int, l1_ratio: float, **hyper: float) -> LeanSaga | LogisticRegression:
-    """An unfitted logistic regression; the lean one where it is the same as scikit-learn's."""
-    settings = {"l1_ratio": l1_ratio, **hyper}
-    if sagas_are_the_same():
-        return LeanSaga(seed, **settings)
-    return LogisticRegression(solver="saga", random_state=seed, **settings)
 
 
 def regression_weights(features_NP: Floats, targets_N: Labels) -> Floats:
@@ -158,8 +100,9 @@ def regression_weights(features_NP: Floats, targets_N: Labels) -> Floats:
 @cache
 def machines_are_the_same() -> bool:
     """Whether scikit-learn, as it is installed, gives the lean machines' numbers to the last bit."""
+    features_NP = np.random.default_rng(0).normal(size=(40, 12))
 
-    def agree(features_NP: Floats, labels_N: Labels) -> bool:
+    def agree(labels_N: Labels) -> bool:
         for kernel in ("linear", "sigmoid", "rbf", "poly"):
             plain = SVC(kernel=kernel, max_iter=SVM_ITERATIONS).fit(features_NP[:30], labels_N[:30])
             lean = LeanMachine(kernel).fit(features_NP[:30], labels_N[:30])
@@ -168,28 +111,10 @@ def machines_are_the_same() -> bool:
         weights_P = SVR(kernel="linear").fit(features_NP, labels_N).coef_[0]
         return np.array_equal(_lean_weights(features_NP, labels_N), weights_P)
 
-    return _agree(agree)
-
-
-@cache
-def sagas_are_the_same() -> bool:
-    """Whether scikit-learn, as it is installed, gives the lean regression's coefficients to the last bit."""
-
-    def agree(features_NP: Floats, labels_N: Labels) -> bool:
-        plain = LogisticRegression(solver="saga", l1_ratio=0.5, random_state=1).fit(features_NP, labels_N)
-        lean = LeanSaga(1, 0.5).fit(features_NP, labels_N)
-        found, expected = lean.predict_proba(features_NP), plain.predict_proba(features_NP)
-        return np.array_equal(lean._coefficients_KQ[:, :-1], plain.coef_) and np.allclose(found, expected, 1e-9, 1e-12)
-
-    return _agree(agree)
-
-
-def _agree(agree: Callable[[Floats, Labels], bool]) -> bool:
-    features_NP = np.random.default_rng(0).normal(size=(40, 12))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         try:
-            return all(agree(features_NP, np.arange(40) % num_classes) for num_classes in (2, 3))
+            return all(agree(np.arange(40) % num_classes) for num_classes in (2, 3))
         except Exception:  # a release that has moved or changed what is private: whatever it says, it is not the same
             return False
 

@@ -37,7 +37,7 @@ class Task:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes' names: a class of the study, or several with a stroke between them."""
+        """The classes' names: a class of the study, or several with a slash between them."""
         return tuple("/".join(members) for members in self.classes)
 
 
@@ -45,7 +45,7 @@ def read_tasks(texts: Sequence[str], classes: Sequence[str]) -> tuple[Task, ...]
     """Tasks as they are written on a command line.
 
     Args:
-        texts: each `NAME=CLASS,CLASS/CLASS`: classes of the study, separated by commas; a stroke puts two together.
+        texts: each `NAME=CLASS,CLASS/CLASS`: classes of the study, separated by commas; a slash puts two together.
         classes: of the study.
 
     Raises:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, _sag
+from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC, SVR, _libsvm
 
 from msfl_server.research.small_cohort import machines
@@ -15,9 +13,7 @@ from msfl_server.research.small_cohort.logistic import RidgeLogistic
 from msfl_server.research.small_cohort.machines import (
     SVM_ITERATIONS,
     LeanMachine,
-    LeanSaga,
     build_machine,
-    build_saga,
     regression_weights,
 )
 
@@ -31,11 +27,9 @@ def some_cases(num_features, num_classes, scale=1.0):
 
 @pytest.fixture
 def judged_anew():
-    for judge in (machines.machines_are_the_same, machines.sagas_are_the_same):
-        judge.cache_clear()
+    machines.machines_are_the_same.cache_clear()
     yield
-    for judge in (machines.machines_are_the_same, machines.sagas_are_the_same):
-        judge.cache_clear()
+    machines.machines_are_the_same.cache_clear()
 
 
 @pytest.mark.parametrize(("num_features", "num_classes"), [(60, 2), (5, 3)])
@@ -53,20 +47,6 @@ def test_machines_are_scikit_learns_to_the_last_bit(kernel, num_features, num_cl
     np.testing.assert_array_equal(regression_weights(features, labels), expected)
 
 
-@pytest.mark.parametrize(("num_features", "num_classes"), [(60, 2), (5, 3)])
-def test_saga_is_scikit_learns(num_features, num_classes) -> None:
-    features, labels = some_cases(num_features, num_classes)
-    for settings in ({"l1_ratio": 1.0}, {"l1_ratio": 0.3, "C": 5.0}):
-        with warnings.catch_warnings(record=True, action="always") as said:
-            lean = build_saga(7, **settings).fit(features[:25], labels[:25])
-        assert isinstance(lean, LeanSaga)
-        with warnings.catch_warnings(record=True, action="always") as expected:
-            plain = LogisticRegression(solver="saga", random_state=7, **settings).fit(features[:25], labels[:25])
-        assert [one.category for one in said] == [one.category for one in expected]
-        np.testing.assert_allclose(lean.decision_function(features), plain.decision_function(features), atol=1e-12)
-        np.testing.assert_allclose(lean.predict_proba(features), plain.predict_proba(features), atol=1e-12)
-
-
 def test_a_release_with_other_solvers_gets_the_public_classes(monkeypatch, judged_anew) -> None:
     def moved(*given, **named):
         raise TypeError("other arguments in this release")
@@ -74,15 +54,12 @@ def test_a_release_with_other_solvers_gets_the_public_classes(monkeypatch, judge
     features, labels = some_cases(9, 3)
     before = build_machine("linear", 1).fit(features, labels).decision_function(features)
     weights = regression_weights(features, labels)
-    for judge in (machines.machines_are_the_same, machines.sagas_are_the_same):
-        judge.cache_clear()
+    machines.machines_are_the_same.cache_clear()
     monkeypatch.setattr(machines, "_libsvm_fit", moved)
-    monkeypatch.setattr(_sag, "sag_solver", moved)
     plain = build_machine("linear", 1)
     assert isinstance(plain, SVC)
     np.testing.assert_array_equal(plain.fit(features, labels).decision_function(features), before)
     np.testing.assert_array_equal(regression_weights(features, labels), weights)
-    assert isinstance(build_saga(1, 0.5), LogisticRegression)
 
 
 def test_a_machine_that_stops_at_its_limit_says_so(monkeypatch) -> None:
