@@ -17,7 +17,7 @@ WORDS = {
     "shared": "the model that all sites trained together",
     "personal": "this site's own part of the study: its model, or its layers, which stayed here",
     "fine-tuned": "the shared model, trained on at this site alone",
-    LOCAL: "trained at this site alone from chance, with as many steps as the study's",
+    LOCAL: "trained at this site alone from random weights, with as many steps as the study's",
 }
 
 _PAGE = """<!doctype html>

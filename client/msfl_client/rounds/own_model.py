@@ -32,7 +32,7 @@ _WORK = ".work"
 def alone(study: StudyConfig) -> StudyConfig:
     """A study as a site trains it for itself: the same cases, steps and rates, and nothing that is for others.
 
-    All layers are trained: what a study freezes is of what it started from, and a site starts from chance.
+    All layers are trained: what a study freezes is of what it started from, and a site starts from random weights.
     """
     changes = {
         "training": study.training.model_copy(update={"freeze": (), "freeze_rounds": None}),

@@ -32,13 +32,13 @@ def check_freeze(study: Any) -> None:
         return  # none of `training` acts, which is said
     if study.strategy is not None and study.strategy.is_personal:
         raise ValueError(
-            f"training.freeze: strategy {study.strategy.kind} keeps layers at the sites, which start from chance; "
-            "expected another, such as fedavg or finetune"
+            f"training.freeze: strategy {study.strategy.kind} keeps layers at the sites, which start from "
+            "random weights; expected another, such as fedavg or finetune"
         )
     if study.baselines.local:
         raise ValueError(
-            "baselines.local: a site's own model starts from chance, and layers frozen there would learn nothing; "
-            "leave it out with training.freeze"
+            "baselines.local: a site's own model starts from random weights, and layers frozen there would learn "
+            "nothing; leave it out with training.freeze"
         )
     if model is None and ENCODER in training.freeze and not study.network.encoder_layers:
         raise ValueError(

@@ -65,8 +65,8 @@ class Training(Frozen):
     freeze: tuple[Layer, ...] = Field(
         (),
         max_length=100,
-        description="layers that stay as the study started from them: `encoder`, the network's way down, or names as "
-        "in a model's file, where a name stands for all below it and `*` for anything, such as `model.0`",
+        description="layers that stay as the study started from them: `encoder`, the network's contracting path, or "
+        "names as in a model's file, where a name stands for all below it and `*` for anything, such as `model.0`",
         exclude_if=lambda value: not value,
     )
     freeze_rounds: int | None = Field(

@@ -67,7 +67,7 @@ def first_content(first: Weights, told: StartedFrom | None) -> bytes:
 
 
 def kept_start(out: Path) -> StartedFrom | None:
-    """What is told of where the first weights of the run in `out` come from; None where that is chance."""
+    """What is told of where the first weights of the run in `out` come from; None where those are random."""
     file = out / FIRST_FILE
     if not file.exists():
         return None

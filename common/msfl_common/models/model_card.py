@@ -130,7 +130,7 @@ class ModelCard(_Card):
 
     started_from: StartedFrom | None = Field(
         None,
-        description="what its study's first weights are of; absent where that is chance",
+        description="what its study's first weights are of; absent where those are random",
         exclude_if=lambda value: value is None,
     )
 

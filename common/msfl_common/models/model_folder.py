@@ -98,7 +98,7 @@ def save_model(
         own_of: the site whose own model it is.
         choice: of a study that hands out the model of its best round, how that was chosen.
         tested: of a segmentation, what test patients said of it.
-        started_from: what its study's first weights are of, where that is not chance.
+        started_from: what its study's first weights are of, where those are not random.
     """
     content = to_safetensors(weights)
     card = ModelCard(

@@ -1,4 +1,4 @@
-"""What a trained model started from, where that was not chance: told in its card, its summary and its report."""
+"""What a trained model started from, if not random weights: told in its card, its summary and its report."""
 
 from __future__ import annotations
 

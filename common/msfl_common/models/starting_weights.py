@@ -36,7 +36,7 @@ def started(study: StudyConfig, start_from: Path | None = None) -> tuple[Weights
             `msfl_common.models.deep_models.start`; of a study that measures a model, its folder.
 
     Returns:
-        The weights, and what is told of where they come from, if not from chance.
+        The weights, and what is told of where they come from, if not random.
 
     Raises:
         InputError: the study's model cannot start from that, or is not the one that is measured.
@@ -95,13 +95,13 @@ def _expect_can_start(study: StudyConfig, start_from: Path, is_network: bool) ->
         )
     if study.strategy is not None and study.strategy.is_personal:
         raise InputError(
-            f"{start_from}: strategy {study.strategy.kind} keeps layers at the sites, where they start from chance and "
-            "not from this; expected another, such as fedavg or finetune"
+            f"{start_from}: strategy {study.strategy.kind} keeps layers at the sites, where they start from random "
+            "weights and not from this; expected another, such as fedavg or finetune"
         )
     if study.baselines.local:
         raise InputError(
-            f"{start_from}: baselines.local trains each site's own model from chance, so that it would not be compared "
-            "with this start alike; leave `baselines` out"
+            f"{start_from}: baselines.local trains each site's own model from random weights, so that it would not "
+            "be compared with this start alike; leave `baselines` out"
         )
 
 

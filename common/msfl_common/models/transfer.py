@@ -2,9 +2,9 @@
 
 First layers are those whose shape depends on how many contrasts there are. Of them, a contrast that both know keeps its
 weights; one that is new has the mean of the other's over all of its contrasts, as what is common to contrasts (edges,
-tissue) is a better start than chance. Nothing is scaled: what follows normalises. A contrast of the visit before, new
-to a model of single visits, has the weights of the same contrast. A clinical value that is new starts as the study's
-own. The last layer starts anew where classes differ.
+tissue) is a better start than random weights. Nothing is scaled: what follows
+normalises. A contrast of the visit before, new to a model of single visits, has the weights of the same contrast. A
+clinical value that is new starts as the study's own. The last layer starts anew where classes differ.
 
 Legend: O outputs, C contrast, K inputs of a contrast (1, or slices), F features, E clinical values.
 """

@@ -69,7 +69,7 @@ class SegmentationNetwork(BaseModel, ABC):
 
     @property
     def encoder_layers(self) -> tuple[str, ...]:
-        """Names of the layers of `make`'s way down, as `training.freeze: [encoder]` means them; none: it means none."""
+        """Names of the layers of `make`'s encoder, as `training.freeze: [encoder]` means them; none: it means none."""
         return ()
 
     @property

@@ -75,7 +75,7 @@ class DynUNet(SegmentationNetwork):
         return (*(f"{level}.downsample" for level in within[:-1]), within[-1])
 
     def encoder(self, network: nn.Module) -> Sequence[nn.Module]:
-        """The way down at each level, and the lowest."""
+        """The encoder at each level, and the lowest."""
         made: Any = network
         found, block = [], made.skip_layers
         while hasattr(block, "next_layer"):

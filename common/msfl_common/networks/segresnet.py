@@ -61,6 +61,6 @@ class SegResNet(SegmentationNetwork):
         return ("convInit", "down_layers")
 
     def encoder(self, network: nn.Module) -> Sequence[nn.Module]:
-        """The way down at each level."""
+        """The encoder at each level."""
         levels: Any = network.down_layers
         return list(levels)

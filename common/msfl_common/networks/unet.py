@@ -49,7 +49,7 @@ class UNet(SegmentationNetwork):
         return nested_levels(len(self.channels))
 
     def encoder(self, network: nn.Module) -> Sequence[nn.Module]:
-        """The way down at each level."""
+        """The encoder at each level."""
         return list(_ways_down(network))
 
 

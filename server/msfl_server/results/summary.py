@@ -151,7 +151,7 @@ class Summary(_Frozen):
     )
     started_from: StartedFrom | None = Field(
         None,
-        description="what the first weights are of; absent where that is chance",
+        description="what the first weights are of; absent where those are random",
         exclude_if=lambda value: value is None,
     )
     evaluated: Evaluated | None = Field(

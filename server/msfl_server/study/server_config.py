@@ -44,7 +44,7 @@ class ServerConfig(Frozen):
         None,
         description="what a segmentation or a deep model starts from, relative to this file: a model folder or a "
         "checkpoint of the same network, a MONAI bundle; a ResNet18's weights (safetensors) for pretrained-resnet2d, "
-        "the model folder of a segmentation for lesion-encoder; null: chance",
+        "the model folder of a segmentation for lesion-encoder; null: random weights",
     )
     model: HomePath | None = Field(
         None,

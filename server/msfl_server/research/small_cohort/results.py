@@ -42,7 +42,7 @@ class Nested:
         classifier: which, or `all`.
         scored: left-out cases, each told by a pipeline that was chosen without it.
         chosen: the pipelines, and in how many of the blocks.
-        right_N: whether each case was told rightly.
+        right_N: whether each case was classified correctly.
     """
 
     classifier: str
@@ -61,7 +61,7 @@ class Tuned:
         hyper: medians of the chosen hyperparameters over the left-out cases.
         seconds: of CPU in all folds.
         pipelines: with which they were chosen, and for how many left-out patients each.
-        right_N: whether each case was told rightly.
+        right_N: whether each case was classified correctly.
         chance: against permuted labels, with the same pipelines and hyperparameters tuned anew, where it was tested.
     """
 

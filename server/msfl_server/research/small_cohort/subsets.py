@@ -44,7 +44,7 @@ class CaseCounts:
         classifier: which.
         scored, scored_all: figures with the subset, and with all columns.
         chance, chance_all: against permuted labels, where tested.
-        only_subset, only_all: cases told rightly with one alone.
+        only_subset, only_all: cases classified correctly with one alone.
         p: McNemar's exact test of these two counts; 1 where both are 0.
     """
 
