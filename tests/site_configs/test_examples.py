@@ -27,6 +27,7 @@ STUDIES = (
     "transfer",
     "progression",
     "small-cohort",
+    "five-visits",
     "regression",
     "own-inputs",
     "evaluation",

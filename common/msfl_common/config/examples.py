@@ -45,6 +45,11 @@ EXAMPLES: dict[str, Example] = {
         "a segmentation that starts from a trained model",
     ),
     "progression": Example("progression.example.yaml", "study.yaml", "a study that predicts an outcome; every setting"),
+    "five-visits": Example(
+        "five-visits.example.yaml",
+        "study.yaml",
+        "a study of activity after yearly visits, by the models of Barulina et al. 2026",
+    ),
     "regression": Example("regression.example.yaml", "study.yaml", "a study that predicts a number; every setting"),
     "own-inputs": Example(
         "own-inputs.example.yaml",
