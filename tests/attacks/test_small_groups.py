@@ -12,7 +12,8 @@ import pytest
 from msfl_client.classification.feature_models.contribution import contribute
 from msfl_client.classification.feature_models.sums import class_sums
 from msfl_client.disclosure.hinge_cases import settled_cases
-from msfl_client.disclosure.small_groups import expect_carried, in_large_groups
+from msfl_client.disclosure.releases import expect_unknowns, fewest_numbers
+from msfl_client.disclosure.small_groups import describe_small_group, expect_carried, in_large_groups
 from msfl_client.harmonization.combat import (
     Rows,
     apply_fit,
@@ -23,7 +24,7 @@ from msfl_client.harmonization.combat import (
     large_groups_of_scanners,
 )
 from msfl_common.config.feature_catalogue import FEATURES
-from msfl_common.config.study import Harmonization
+from msfl_common.config.study import Classification, Harmonization
 from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
 from msfl_common.harmonization import Reference
@@ -40,6 +41,7 @@ from tests.attacks.feature_sites import (
     rows_of,
     study,
 )
+from tests.common.config.test_clinical_values import TREATMENT
 from tests.feature_models import design, make_cases, make_settings
 
 __all__ = ["cases"]
@@ -86,6 +88,49 @@ def test_the_one_with_a_new_lesion_is_left_out(cases: dict[str, Dataset]) -> Non
     one.features_NP[:3, 0] = [0.7, 2.1, 33.0]
     assert len(in_large_groups(settings, one, 5).labels_N) == 52
     assert len(in_large_groups(settings, one, 3).labels_N) == 55
+
+
+def with_treatment(cases: Dataset, num_untreated: int) -> tuple[Classification, Dataset]:
+    """A study of a feature and a category, and a site whose patients are on its first, second and third level."""
+    section = {
+        "outcome": {"column": "course", "classes": ["c0", "c1"]},
+        "features": [cases.names[0]],
+        "clinical": ["treatment"],
+        "declared": [TREATMENT],
+        "model": {"kind": "lda"},
+    }
+    settings, half = Classification.model_validate(section), (55 - num_untreated) // 2
+    levels_NL = np.zeros((55, 2))
+    levels_NL[num_untreated : num_untreated + half, 0] = levels_NL[num_untreated + half :, 1] = 1.0
+    names = (cases.names[0], "treatment_injection", "treatment_infusion")
+    return settings, replace(cases, names=names, features_NP=np.column_stack([cases.features_NP[:, 0], levels_NL]))
+
+
+@pytest.mark.parametrize("num_untreated", [1, 3])
+def test_the_one_on_a_categorys_first_level_is_left_out(cases: dict[str, Dataset], num_untreated: int) -> None:
+    """No input is theirs alone: both are 0. A measured value, which is anybody's own, is not what is named."""
+    settings, few = with_treatment(cases["site-0"], num_untreated)
+    assert in_large_groups(settings, few, 5).patients == few.patients[num_untreated:]
+    patients = f"{num_untreated} training patient{'s' * (num_untreated > 1)}"
+    assert (
+        describe_small_group(settings, few, 5) == f"{patients} whom treatment sets apart; expected none, or at least 5"
+    )
+
+
+def test_a_category_is_one_unknown_of_a_patient(cases: dict[str, Dataset]) -> None:
+    """Seven patients of two values are 14 unknowns, of however many inputs, for more numbers than that."""
+    settings, one = with_treatment(cases["site-0"], 15)
+    numbers = fewest_numbers(settings)
+    num_cases = numbers // 2
+    few = replace(
+        one,
+        features_NP=one.features_NP[:num_cases],
+        labels_N=one.labels_N[:num_cases],
+        patients=one.patients[:num_cases],
+    )
+    assert 2 * num_cases <= numbers < 3 * num_cases
+    with pytest.raises(RefusedError, match=f"{num_cases} training cases of 2 inputs are {2 * num_cases} unknowns"):
+        expect_unknowns(settings, few)
 
 
 def test_a_small_class_is_left_out_as_if_it_were_not_there(cases: dict[str, Dataset]) -> None:

@@ -160,13 +160,13 @@ def _column(settings: Classification, scaled_NP: NDArray[np.float64], group_N: M
     """The input that sets a group apart."""
     rest_NP = scaled_NP[among_N & ~group_N]
     names = (*settings.inputs, *(["the outcome"] if is_numeric(settings) else []), *_categories(settings))
-    apart = [
-        name
+    apart = [  # of one patient, any measured value is one of its own: where all others share one comes first
+        (len(np.unique(rest_N)), name)
         for name, column_N, rest_N in zip(names, scaled_NP.T, rest_NP.T, strict=True)
         if not np.isin(column_N[group_N], rest_N).any()
         and min(len(np.unique(rest_N)), len(np.unique(column_N[group_N]))) == 1
     ]
-    return apart[0] if apart else "an input"
+    return min(apart, key=lambda one: one[0])[1] if apart else "an input"
 
 
 def _take(cases: Dataset, keep_N: Mask) -> Dataset:

@@ -99,14 +99,7 @@ def preprocess_case(
     to_anchor = co_register(case, native, anchor, brain_DHW, found)
     brain = nib.Nifti1Image(brain_DHW.astype(np.float32), native[anchor].affine)
     brains = {contrast: brain_on(native[contrast], brain, to_anchor[contrast].matrix) for contrast in native}
-    even = native
-    if found == "none":
-        even = {
-            name: image
-            if facts_of(name).is_quantity
-            else nib.Nifti1Image(correct_bias(image, brains[name]), image.affine)
-            for name, image in native.items()
-        }
+    even = even_out(native, brains) if found == "none" else native
     to_template = _STAYS if found == "common-space" else register_to_template(even[anchor], brain_DHW)
     to_mni = {contrast: to_template.matrix @ to_anchor[contrast].matrix for contrast in native}
     done = _in_common_space(even, brain, to_mni, to_template.matrix, inputs.spacing_mm, _lesions(case, native))
@@ -203,6 +196,14 @@ def _in_common_space(
         lesion_DHW = carry_mask(moved(lesions[1], to_mni[lesions[0]]), grid)
     affine = np.asarray(template.affine, np.float64)
     return CommonSpaceCase(images_DHW, brain_DHW, lesion_DHW, affine, native_to_mni, scales=scales)
+
+
+def even_out(native: Mapping[str, nib.Nifti1Image], brains: Mapping[str, Mask]) -> dict[str, nib.Nifti1Image]:
+    """Images corrected for their bias fields, each within its brain; quantities have none and stay as they are."""
+    return {
+        name: image if facts_of(name).is_quantity else nib.Nifti1Image(correct_bias(image, brains[name]), image.affine)
+        for name, image in native.items()
+    }
 
 
 def moved(image: nib.Nifti1Image, matrix: NDArray[np.float64]) -> nib.Nifti1Image:

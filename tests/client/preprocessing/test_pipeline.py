@@ -22,6 +22,7 @@ from msfl_client.imaging.resampling import normalise, read_image, resample
 from msfl_client.imaging.skull_strip_detection import brain_of, dice, is_brain_alone, recognise
 from msfl_client.preprocessing.pipeline import (
     PreprocessedCase,
+    even_out,
     in_field,
     moved,
     preprocess_case,
@@ -275,6 +276,18 @@ def test_a_head_is_told_from_a_brain_by_size_and_by_where_it_is_cut() -> None:
         voxels = ball[:, :, cut:]
         size_mm = (litres / litre * ball.sum() / voxels.sum()) ** (1 / 3)
         assert is_brain_alone(voxels, np.diag([size_mm, size_mm, size_mm, 1])) is expected, (litres, cut)
+
+
+def test_quantities_are_not_evened_out() -> None:
+    """N4 would change what a map of FA measures, as it changes the same image by the name of T1w."""
+    template = load_template(4.0)
+    brain_DHW = template_brain(4.0)
+    ramp_DHW = np.asarray(template.dataobj) * np.linspace(0.6, 1.6, template.shape[0])[:, None, None]
+    image = nib.Nifti1Image(ramp_DHW.astype(np.float32), template.affine)
+    even = even_out({"T1w": image, "FA": image}, {"T1w": brain_DHW, "FA": brain_DHW})
+    assert even["FA"] is image
+    before, after = (np.asarray(one.dataobj)[brain_DHW] for one in (image, even["T1w"]))
+    assert np.abs(after / after.mean() - before / before.mean()).max() > 0.1
 
 
 @pytest.mark.slow
