@@ -263,3 +263,20 @@ def test_arrays_that_are_none_of_a_network_are_refused(tmp_path: Path) -> None:
     os.mkfifo(folder / "models" / "model.pt")
     with pytest.raises(InputError, match="found a pipe or a device"):
         started(STUDY, folder)
+
+
+def test_first_weights_that_a_run_did_not_write_are_refused(tmp_path: Path) -> None:
+    file, first = tmp_path / FIRST_FILE, started(STUDY)[0]
+    kept_first(file, lambda: first_content(first, None))
+    whole = file.read_bytes()
+    for content in (whole[:-50], b"text", whole[:-1] + b"?", to_safetensors(first)):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match="is not what this run wrote and started from; put it back"):
+            kept_first(file, lambda: pytest.fail("made anew"))
+    file.with_name(f"{FIRST_FILE}.sha256").unlink()  # as runs of earlier versions
+    for content in (whole[:-50], b"text", to_safetensors(first)):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match="is damaged"):
+            kept_first(file, lambda: pytest.fail("made anew"))
+    file.write_bytes(whole)
+    assert equal(kept_first(file, lambda: pytest.fail("made anew")), first)
