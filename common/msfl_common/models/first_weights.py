@@ -5,16 +5,17 @@ A run that is gone on with starts from this file: what it started from may be ch
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import InputError
+from msfl_common.errors import InputError, reason
 from msfl_common.models.started_from import StartedFrom
 from msfl_common.models.weights import Weights, to_safetensors
 from msfl_common.system.files import write_bytes
@@ -24,6 +25,8 @@ from msfl_common.system.reading import parse_record
 log = logging.getLogger(__name__)
 
 FIRST_FILE = "first_weights.safetensors"
+_DIGEST = ".sha256"  # after its name: of the file as it was written
+_FIX = "put it back from a backup, or begin anew with another --output"
 _ORDER = "order"  # safetensors sorts by name; the network's own order is kept beside
 _STARTED_FROM = "started_from"
 
@@ -53,11 +56,23 @@ def first_weights(study: StudyConfig, file: Path, start_from: Path | None = None
 
 
 def kept_first(file: Path, made: Callable[[], bytes]) -> Weights:
-    """The first weights in `file`; where it is not there yet, what `made` makes as `first_content` is written first."""
+    """The first weights in `file`; where it is not there yet, what `made` makes as `first_content` is written first.
+
+    Raises:
+        InputError: the file is damaged, or no longer the one that was written.
+    """
+    digest = file.with_name(f"{file.name}{_DIGEST}")
     if not file.exists():
-        write_bytes(file, made())
-    with safe_open(file, framework="np") as stored:
-        return {name: stored.get_tensor(name) for name in json.loads(stored.metadata()[_ORDER])}
+        content = made()
+        write_bytes(digest, hashlib.sha256(content).hexdigest().encode())  # before it: a file without one is older
+        write_bytes(file, content)
+    try:
+        if digest.exists() and hashlib.sha256(file.read_bytes()).hexdigest() != digest.read_text().strip():
+            raise InputError(f"{file}: is not what this run wrote and started from; {_FIX}")
+        with safe_open(file, framework="np") as stored:
+            return {name: stored.get_tensor(name) for name in json.loads((stored.metadata() or {})[_ORDER])}
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{file}: is damaged ({reason(error)}); {_FIX}") from None
 
 
 def first_content(first: Weights, told: StartedFrom | None) -> bytes:

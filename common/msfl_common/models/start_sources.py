@@ -6,6 +6,7 @@ No file is ever run: weights are safetensors, or what PyTorch reads as weights a
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.numpy import load
 
 from msfl_common.config.base import validate
 from msfl_common.config.secure_aggregation import POOLED
+from msfl_common.config.spelling import NAME
 from msfl_common.config.stages import STAGES, Stage, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import ConfigError, InputError, UpdateError, reason
@@ -86,7 +88,7 @@ def is_model_folder(path: Path) -> bool:
 
 def _checkpoint(folder: Path) -> Source:
     """A round of another run, simulated or not: its settings lie in the run's folder, above it."""
-    above = folder.resolve().parents[1]
+    above = folder.resolve().parent.parent
     stage: Stage = next((one for one in STAGES if one == above.name), "final")
     run = above if stage == "final" else above.parent
     study = study_at(_study_of_run(folder, run), stage)
@@ -100,10 +102,19 @@ def _checkpoint(folder: Path) -> Source:
         check_weights(weights, expected)
     except (OSError, SafetensorError, UpdateError, ConfigError) as error:
         raise InputError(f"{file}: is no whole network of study {study.name}: {reason(error)}") from None
-    state = read_mapping(folder / _CHECKPOINT_FILES[1])
-    told = {str(one.get("name")) for one in state.get("sites", ()) if isinstance(one, dict)}
+    sites = tuple(sorted(_sites_of(folder / _CHECKPOINT_FILES[1]) - {POOLED}))
     digest = hashlib.sha256(content).hexdigest()
-    return Source(folder, "checkpoint", weights, digest, study, study.inputs.channels, tuple(sorted(told - {POOLED})))
+    return Source(folder, "checkpoint", weights, digest, study, study.inputs.channels, sites)
+
+
+def _sites_of(file: Path) -> set[str]:
+    """The sites that a checkpoint's state names."""
+    sites = read_mapping(file).get("sites")
+    names = [one.get("name") if isinstance(one, dict) else None for one in sites] if isinstance(sites, list) else [None]
+    told = {name for name in names if isinstance(name, str) and re.fullmatch(NAME, name)}
+    if len(told) < len(names):
+        raise InputError(f"{file}: does not name the sites that trained it; it is damaged: name another checkpoint")
+    return told
 
 
 def _study_of_run(folder: Path, run: Path) -> StudyConfig:
@@ -139,6 +150,8 @@ def read_state(file: Path) -> Mapping[str, torch.Tensor]:
         InputError: it is missing, too large, not of weights alone, or holds something else.
     """
     try:
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise InputError(f"{file}: expected a file, found a pipe or a device; correct its name")
         if file.stat().st_size > MOST_BUNDLE:
             raise InputError(f"{file}: expected at most {MOST_BUNDLE} bytes, found more; correct its name")
         found: Any = torch.load(file, map_location="cpu", weights_only=True)
@@ -156,7 +169,18 @@ def read_state(file: Path) -> Mapping[str, torch.Tensor]:
             found = found[key]
     if not isinstance(found, Mapping) or not found or not all(isinstance(one, torch.Tensor) for one in found.values()):
         raise InputError(f"{file}: expected arrays by name, found {type(found).__name__} of other things")
+    for name, value in found.items():
+        if (told := _not_plain(value)) is not None:
+            raise InputError(f"{file}: {name}: expected a dense array of numbers, found {told}; save it as one")
     return found
+
+
+def _not_plain(value: torch.Tensor) -> str | None:
+    """What is odd about an array: one can claim more values than its file holds, or hold none at all."""
+    if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
+        return "another kind"
+    num_bytes = value.numel() * max(value.element_size(), 4)  # as float32, too
+    return f"one of {num_bytes} bytes" if num_bytes > MOST_BUNDLE else None
 
 
 def _channels_of(metadata: Any) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def transferred(source: Source, study: StudyConfig, first: Weights) -> Taken:
     found = source.weights if source.study else _named_as(source.weights, first)
     _expect_names(source, found, first)
     sees, wants = source.channels, study.inputs.channels
-    inputs, num_maps = _inputs_of(study), len(found[list(first)[-1]])
+    inputs, num_maps = _inputs_of(study), len(np.atleast_1d(found[list(first)[-1]]))
     adapted, anew, weights = [], [], {}
     for name, like in first.items():
         value = found.get(name, like)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,53 @@ def test_a_run_goes_on_from_what_it_kept_when_the_source_is_gone(tmp_path: Path)
     assert kept_start(tmp_path / "elsewhere") is None
     card = save_model(tmp_path / "next", study, first, Provenance(rounds_completed=1, sites={}), started_from=told)
     assert load_model(tmp_path / "next")[0].started_from == card.started_from == told
+
+
+@pytest.mark.parametrize("state", ['{"sites": 3}', '{"sites": [{"name": "a b"}]}', '{"round": 2}'])
+def test_a_checkpoint_that_names_no_sites_is_refused(state: str, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "round_0001"
+    folder.mkdir(parents=True)
+    (folder / "weights.safetensors").write_bytes(to_safetensors(started(STUDY)[0]))
+    (tmp_path / "study.json").write_text(json.dumps(STUDY.model_dump(mode="json")))
+    (folder / "state.json").write_text(state)
+    with pytest.raises(InputError, match="does not name the sites that trained it"):
+        started(STUDY, folder)
+
+
+def test_arrays_that_are_none_of_a_network_are_refused(tmp_path: Path) -> None:
+    good = {name: torch.from_numpy(value) for name, value in started(STUDY)[0].items()}
+    huge = torch.zeros(1, dtype=torch.float16).as_strided((1 << 20, 1 << 20), (0, 0))  # 2 bytes in the file
+    folder = bundle(tmp_path / "b", monai_unet(2, 1))
+    for value, words in (
+        (huge, "found one of 4398046511104 bytes"),
+        (good[FIRST].to_sparse(), "found another kind"),
+        (good[FIRST].to("meta"), "found another kind"),
+        (good[FIRST].to(torch.complex64), "found another kind"),
+    ):
+        torch.save({**good, FIRST: value}, folder / "models" / "model.pt")
+        with pytest.raises(InputError, match=words):
+            started(STUDY, folder)
+    torch.save({name: torch.tensor(1.0) for name in good}, folder / "models" / "model.pt")
+    with pytest.raises(InputError, match=r"expected \[4, 2, 3, 3, 3\]|expected \[2, 2, 3, 3, 3\], found \[\]"):
+        started(STUDY, folder)
+    (folder / "models" / "model.pt").unlink()
+    os.mkfifo(folder / "models" / "model.pt")
+    with pytest.raises(InputError, match="found a pipe or a device"):
+        started(STUDY, folder)
+
+
+def test_first_weights_that_a_run_did_not_write_are_refused(tmp_path: Path) -> None:
+    file, first = tmp_path / FIRST_FILE, started(STUDY)[0]
+    kept_first(file, lambda: first_content(first, None))
+    whole = file.read_bytes()
+    for content in (whole[:-50], b"text", whole[:-1] + b"?", to_safetensors(first)):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match="is not what this run wrote and started from; put it back"):
+            kept_first(file, lambda: pytest.fail("made anew"))
+    file.with_name(f"{FIRST_FILE}.sha256").unlink()  # as runs of earlier versions
+    for content in (whole[:-50], b"text", to_safetensors(first)):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match="is damaged"):
+            kept_first(file, lambda: pytest.fail("made anew"))
+    file.write_bytes(whole)
+    assert equal(kept_first(file, lambda: pytest.fail("made anew")), first)

@@ -74,12 +74,12 @@ def simulate(
     if dry_run:
         if study is None or resume is not None or (cohort is None) == (site is None):
             raise InputError("--dry-run: expected STUDY.yaml, and --cohort or --site, without --resume")
-        _show_dry_run(study, assignments or [], cohort, site or [], model, as_json)
+        _show_dry_run(study, assignments or [], cohort, site or [], start_from, model, as_json)
         return
     if resume is not None:
         if assignments:
             raise InputError(f"--resume takes settings from {resume}; leave out --set, or start a run of its own")
-        setup, folder = _resumed(resume, study, cohort, site, out or model), resume
+        setup, folder = _resumed(resume, study, cohort, site, out or model or start_from), resume
     elif study is None or out is None or (cohort is None) == (site is None):
         raise InputError("expected STUDY.yaml, --output, and --cohort or --site; or --resume with a run's folder")
     else:
@@ -138,7 +138,8 @@ def _resumed(
 
     if cohort or sites or out:
         raise InputError(
-            "--resume takes sites and settings from the run's folder; leave out --cohort, --site, --output, --model"
+            "--resume takes sites and settings from the run's folder; leave out --cohort, --site, --output, "
+            "--model, --start-from"
         )
     setup = read_setup(resume)
     if study_path is not None and written_out(load_study(study_path)) != written_out(setup.study):
@@ -151,6 +152,7 @@ def _show_dry_run(
     assignments: list[str],
     cohort: Path | None,
     site_paths: list[Path],
+    start_from: Path | None,
     model: Path | None,
     as_json: bool,
 ) -> None:
@@ -166,11 +168,13 @@ def _show_dry_run(
     from msfl_common.models.unused_settings import unused_settings
     from msfl_common.system.loading import loading
     from msfl_common.system.progress import stdout_console, warn
-    from msfl_server.research.simulation.folder import expect_model, virtual_sites
+    from msfl_server.research.simulation.folder import expect_model, expect_start, virtual_sites
 
     settings = load_study_with(study_path, assignments)
     if model is not None or settings.evaluate is not None:
-        expect_model(settings, None, model)
+        expect_model(settings, start_from, model)
+    elif start_from is not None or settings.training.freeze:
+        expect_start(settings, start_from, None)
     # What is wrong with them is said before anything is loaded.
     num_sites = len(virtual_sites(cohort, site_paths, Path(), settings))
     warn(warnings := [*unused_settings(settings), *raised_to_quorum(settings, num_sites)])

@@ -51,18 +51,25 @@ def start_run(
             it measures.
     """
     expect_model(study, start_from, model)
-    if (
-        start_from is not None or study.evaluate is not None
-    ):  # a run that was claimed with a wrong one could only be resumed
-        from msfl_common.config.stages import study_at
-        from msfl_common.models.starting_weights import starting_weights  # loads PyTorch
-
-        starting_weights(study_at(study, "final"), start_from or model)
+    if start_from is not None or study.evaluate is not None or study.training.freeze:
+        expect_start(study, start_from, model)  # a run that was claimed with a wrong one could only be resumed
     setup = RunSetup(
         study=study, sites=sites, start_from=start_from and start_from.resolve(), model=model and model.resolve()
     )
     claim_folder(out, setup)
     return setup
+
+
+def expect_start(study: StudyConfig, start_from: Path | None, model: Path | None) -> None:
+    """Hold what a study starts from, and what of it stays frozen, against its network.
+
+    Raises:
+        InputError: its model cannot start from that, or a frozen layer is none of its own.
+    """
+    from msfl_common.config.stages import study_at
+    from msfl_common.models.starting_weights import starting_weights  # loads PyTorch
+
+    starting_weights(study_at(study, "final"), start_from or model)
 
 
 def expect_model(study: StudyConfig, start_from: Path | None, model: Path | None) -> None:

@@ -88,3 +88,25 @@ def test_a_study_that_is_refused_leaves_the_folder_to_a_corrected_one(cohort: Pa
 def test_resuming_takes_the_settings_of_the_run_and_no_others(tmp_path: Path) -> None:
     done = run_main(server, "simulate", "--resume", tmp_path, "--set", "seed=3")
     assert (done.returncode, "leave out --set" in done.stderr) == (2, True)
+
+
+def test_what_a_network_starts_from_is_held_against_it_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "cohort" / "site-a" / "sub-01").mkdir(parents=True)
+    study, out = tmp_path / "study.yaml", tmp_path / "run"
+    settings = "name: s\nnetwork: {kind: unet, channels: [2, 4]}\nrounds: {quorum: 1}\n"
+    for more, arguments, words in (
+        ("", ("--start-from", tmp_path / "none"), "no such folder"),
+        ("training: {freeze: [nothing]}\n", (), "nothing: no layer of study s's network has that name"),
+        ("training: {freeze: ['*']}\n", (), "leaves nothing of study s's network to train"),
+    ):
+        study.write_text(settings + more)
+        for last in (("--dry-run",), ("--output", out)):
+            done = run_main(server, "simulate", study, "--cohort", tmp_path / "cohort", *arguments, *last)
+            assert (done.returncode, out.exists()) == (2, False)
+            assert words in done.stderr
+
+
+def test_a_run_that_is_gone_on_with_takes_no_other_start(tmp_path: Path) -> None:
+    done = run_main(server, "simulate", "--resume", tmp_path / "run", "--start-from", tmp_path / "model")
+    assert done.returncode == 2
+    assert "--model, --start-from" in done.stderr
