@@ -12,10 +12,12 @@ from nibabel.affines import voxel_sizes
 
 from msfl_client.data.bids_folders import is_folder, subject_folders, visible, visits_of
 from msfl_client.data.bids_names import MASKS, is_nifti, parse_image_name
+from msfl_client.data.volume_rules import mask_rules
 from msfl_client.imaging.consensus import Mask, Method, agreement, mean_agreement, merge_masks
 from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.imaging.resampling import read_mask
 from msfl_client.imaging.skull_strip_detection import share_grid
+from msfl_client.imaging.volumes import read_volume
 from msfl_common import __version__
 from msfl_common.errors import CaseError, InputError, unreadable
 from msfl_common.system.files import write_json, write_text
@@ -54,7 +56,8 @@ def merge_raters(
 ) -> list[MergedMask]:
     """Merge the raters' masks of each case, and write them with how far the raters agree.
 
-    A case that one of the raters lacks, or whose masks do not lie on one another, has no merged mask, and says why.
+    A case that one of the raters lacks, or whose masks do not lie on one another or hold other values than 0 and 1,
+    has no merged mask, and says why.
 
     Args:
         raters: a BIDS derivative of each, with `sub-*/[ses-*/]anat/*_label-lesion_mask.nii.gz`.
@@ -125,11 +128,14 @@ def _merge(key: Key, paths: Sequence[Path | None], raters: Sequence[Path], out: 
     for path in paths:
         assert path is not None
         try:
+            faults = [one.text for one in mask_rules(read_volume(path)) if one.level == "fail"]
             images.append(read_mask(path))
         except CaseError as error:
             return MergedMask(*key, f"{path.name}: {error}")
         except OSError as error:
             return MergedMask(*key, f"{path.name}: {unreadable(error)}")
+        if faults:
+            return MergedMask(*key, f"{path}: {faults[0]}")
         if not share_grid(images[0], images[-1]):
             return MergedMask(*key, f"{path}: lies on another grid than that of {raters[0]}; draw both on one image")
     masks: list[Mask] = [np.asarray(image.dataobj) > 0 for image in images]

@@ -120,6 +120,8 @@ class NumberValue(_Value):
         low, high = self.range
         if not low < high:
             raise ValueError(f"range: expected the lowest number and then a higher one, found {low:g} and {high:g}")
+        if self.step is not None and self.step > high - low:
+            raise ValueError(f"step: expected at most the range's width, {high - low:g}, found {self.step:g}")
         return self
 
 

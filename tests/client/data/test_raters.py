@@ -66,3 +66,16 @@ def test_what_cannot_be_merged_is_refused_in_one_line(raters) -> None:
     (raters / "out").mkdir()
     (raters / "out" / "note.txt").touch()
     assert "is not empty" in run_main(main, *command(raters, "anna", "ben")).stderr
+
+
+@pytest.mark.parametrize(("value", "found"), [(0.4, "0, 0.4"), (3, "0, 3"), (np.nan, "are NaN or infinite")])
+def test_values_that_are_no_mask_are_named(raters, value, found) -> None:
+    path = next((raters / "ben").rglob("sub-1_*.nii.gz"))
+    image = nib.load(path)
+    voxels = np.where(image.get_fdata() > 0, value, 0).astype(np.float32)
+    nib.save(nib.Nifti1Image(voxels, image.affine), path)
+    done = run_main(main, *command(raters, "anna", "ben"))
+    told = " ".join(done.stdout.split())
+    assert done.returncode == 1
+    assert "sub-1 ses-1 left out" in told
+    assert found in told
