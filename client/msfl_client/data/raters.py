@@ -66,7 +66,8 @@ def merge_raters(
         on_progress: hears how many cases are done, and of how many.
 
     Raises:
-        InputError: there are fewer than two raters, a folder has no mask, or `out` holds something.
+        InputError: there are fewer than two raters, a folder has no mask, or `out` holds something or
+            lies in one of them.
     """
     if len(raters) < 2 or len({path.resolve() for path in raters}) < len(raters):
         raise InputError(f"expected two folders of raters or more, each once, found {', '.join(map(str, raters))}")
@@ -76,6 +77,8 @@ def merge_raters(
             raise InputError(
                 f"{root}: no mask; expected sub-001/[ses-01/]anat/sub-001_[ses-01_]label-lesion_mask.nii.gz"
             )
+    if inside := [root for root in raters if out.resolve().is_relative_to(root.resolve())]:
+        raise InputError(f"{out}: lies in a rater's folder, {inside[0]}; choose another --output")
     _claim(out)
     keys = sorted({key for masks in found for key in masks}, key=lambda key: (key[0], key[1] or "", key[2]))
     merged = []

@@ -63,6 +63,11 @@ def test_what_cannot_be_merged_is_refused_in_one_line(raters) -> None:
         done = run_main(main, *command(raters, *names))
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
         assert line in done.stderr
+    inside = [*command(raters, "anna", "ben")[:-1], raters / "ben" / "in"]
+    done = run_main(main, *inside)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "lies in a rater's folder" in done.stderr
+    assert not (raters / "ben" / "in").exists()
     (raters / "out").mkdir()
     (raters / "out" / "note.txt").touch()
     assert "is not empty" in run_main(main, *command(raters, "anna", "ben")).stderr

@@ -61,7 +61,10 @@ def test_a_file_that_is_not_what_it_says_is_refused_in_one_line(state: dict[str,
                 state | {"conv1.weight": state["conv1.weight"].to(torch.complex64)},
                 "conv1.weight: expected a dense array",
             ),
-            (state | {"conv1.weight": state["conv1.weight"].to(torch.int32)}, r"with decimals, found torch\.int32"),
+            (
+                state | {"conv1.weight": state["conv1.weight"].to(torch.int32)},
+                r"floating-point numbers, found torch\.int32",
+            ),
             (Runs(), "nothing that would have to be run"),
             (torch.nn.Linear(2, 2), "nothing that would have to be run"),
             ({"epoch": 3}, "expected arrays by name"),
@@ -76,3 +79,6 @@ def test_a_file_that_is_not_what_it_says_is_refused_in_one_line(state: dict[str,
     with pytest.raises(InputError, match="No such file"):
         convert_resnet18(tmp_path / "none.pth", tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+    torch.save(state, tmp_path / "good.pth")
+    with pytest.raises(InputError, match=r"cannot be written: .*; name another file with --output"):
+        convert_resnet18(tmp_path / "good.pth", tmp_path / "good.pth" / "out.safetensors")

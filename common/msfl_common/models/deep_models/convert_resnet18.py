@@ -52,5 +52,8 @@ def convert_resnet18(source: Path, output: Path) -> Converted:
     }
     with source.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    write_bytes(output, save(arrays, {"source_sha256": digest}))
+    try:
+        write_bytes(output, save(arrays, {"source_sha256": digest}))
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written: {error.strerror}; name another file with --output") from None
     return Converted(len(arrays), sum(value.numel() for value in arrays.values()), digest)

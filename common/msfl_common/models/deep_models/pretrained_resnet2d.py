@@ -113,7 +113,7 @@ def expect_resnet18(file: Path, found: Mapping[str, torch.Tensor], backbone: nn.
                 f"pretrained weights are of width {FULL_WIDTH}"
             )
         if not found[name].is_floating_point():
-            raise InputError(f"{file}: {name}: expected numbers with decimals, found {found[name].dtype}")
+            raise InputError(f"{file}: {name}: expected floating-point numbers, found {found[name].dtype}")
         if not found[name].float().isfinite().all():
             raise InputError(f"{file}: {name}: a value is not finite; get the file anew")
 
