@@ -120,7 +120,7 @@ class NumberValue(_Value):
         low, high = self.range
         if not low < high:
             raise ValueError(f"range: expected the lowest number and then a higher one, found {low:g} and {high:g}")
-        if self.step is not None and self.step > high - low:
+        if self.step is not None and self.step > (high - low) * (1 + 1e-9):
             raise ValueError(f"step: expected at most the range's width, {high - low:g}, found {self.step:g}")
         return self
 

@@ -39,6 +39,11 @@ def test_each_kind_has_its_inputs_and_bounds() -> None:
     assert Classification.model_validate_json(found.model_dump_json()) == found
 
 
+def test_a_step_may_be_as_wide_as_its_range() -> None:
+    assert 0.3 - 0.2 < 0.1
+    assert study({**SDMT, "range": [0.2, 0.3], "step": 0.1}).values["sdmt"].bounds == (0.2, 0.3)
+
+
 def test_a_study_without_own_values_is_written_as_before() -> None:
     assert "declared" not in study(clinical=["age"]).model_dump()
 
