@@ -40,6 +40,7 @@ from tests.attacks.feature_sites import (
     refused,
     rows_of,
     study,
+    unguarded,
 )
 from tests.common.config.test_clinical_values import TREATMENT
 from tests.feature_models import design, make_cases, make_settings
@@ -115,6 +116,24 @@ def test_the_one_on_a_categorys_first_level_is_left_out(cases: dict[str, Dataset
     assert (
         describe_small_group(settings, few, 5) == f"{patients} whom treatment sets apart; expected none, or at least 5"
     )
+
+
+@pytest.mark.parametrize("kind", ["lda", "naive-bayes"])
+def test_one_whom_two_inputs_together_set_apart_is_left_out(cases: dict[str, Dataset], kind: str) -> None:
+    """Of those on no treatment's level one is treated: no input alone tells so, and a difference of three does."""
+    settings, few = with_treatment(cases["site-0"], 15)
+    section = settings.model_dump() | {"clinical": ["treated", "treatment"], "model": {"kind": kind}}
+    settings = Classification.model_validate(section)
+    values_NP = np.insert(few.features_NP, 1, few.features_NP[:, 1:].sum(axis=1), axis=1)
+    values_NP[7, 1] = 1.0
+    names = (few.names[0], "treated", *few.names[1:])
+    odd = replace(few, names=names, features_NP=values_NP, labels_N=np.zeros_like(few.labels_N))
+    weights = np.array([0, 1, -1, -1])
+    np.testing.assert_allclose(values_NP.T @ values_NP @ weights, values_NP[7], rtol=1e-9)
+    assert in_large_groups(settings, odd, 5).patients == tuple(np.delete(np.array(few.patients), 7))
+    said = "1 training patient whom several inputs together set apart; expected none, or at least 5"
+    assert describe_small_group(settings, odd, 5) == said
+    assert describe_small_group(settings, odd, 1) is None
 
 
 def test_a_category_is_one_unknown_of_a_patient(cases: dict[str, Dataset]) -> None:
@@ -255,23 +274,24 @@ def of_sex(slope: float, variances: Sequence[float]) -> Reference:
     )
 
 
-def test_a_reference_that_writes_sex_into_a_feature_is_refused(cases: dict[str, Dataset], tmp_path: Path) -> None:
-    """The one man is left out where sex is an input; here two steps would read him, and no group shows him."""
+def test_a_reference_that_writes_sex_into_a_feature_is_refused(cases: dict[str, Dataset]) -> None:
+    """Two steps would read the one man, of whom no group of the features tells: he alone spans one, and is left out."""
     settings, raw = study("logistic"), cases["site-0"]
     covariates = np.column_stack([np.linspace(20, 60, 55), np.arange(55) == 7]).astype(np.float32)
     one = Rows(tuple(FEATURES)[:1], raw.features_NP[:, :1].copy(), covariates, ("scanner",) * 55)
     crafted = of_sex(1e12, [1.0])
     values = raw.features_NP.copy()
     values[:, :1] = apply_fit(one, fit_scanners(one, crafted), crafted)
-    site = Site(settings, replace(raw, features_NP=values), tmp_path)
-    state = play(settings, {"site-0": site}, 1)[-1]
+    odd = replace(raw, features_NP=values)
+    assert in_large_groups(settings, odd, 5).patients == (*odd.patients[:7], *odd.patients[8:])
+    state, answered = unguarded(settings, {"site-0": odd}, 1)[-1], bare_logistic(settings, odd)
     inputs = design(settings, state, values)
     man, woman = inputs[7, 0], inputs[0, 0]
     slope = 2 / (man - woman)  # he scores 2, and each woman 0
     line = np.zeros((1, INPUTS + 1))
     line[0, 0], line[0, -1] = slope, -slope * woman
-    before = site.ask(state)["curvature"][0][-1]
-    after = site.ask(going_on(state, coefficients=line))["curvature"][0][-1]
+    before = answered(state)["curvature"][0][-1]
+    after = answered(going_on(state, coefficients=line))["curvature"][0][-1]
     his = before - after
     np.testing.assert_allclose(his / his[-1], inputs[7], rtol=1e-6)
     with pytest.raises(RefusedError, match="slopes for") as error:

@@ -12,7 +12,7 @@ from nibabel.affines import voxel_sizes
 
 from msfl_client.data.bids_folders import is_folder, subject_folders, visible, visits_of
 from msfl_client.data.bids_names import MASKS, is_nifti, parse_image_name
-from msfl_client.data.volume_rules import mask_rules
+from msfl_client.data.volume_rules import grid_rules, mask_rules
 from msfl_client.imaging.consensus import Mask, Method, agreement, mean_agreement, merge_masks
 from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.imaging.resampling import read_mask
@@ -131,14 +131,18 @@ def _merge(key: Key, paths: Sequence[Path | None], raters: Sequence[Path], out: 
     for path in paths:
         assert path is not None
         try:
-            faults = [one.text for one in mask_rules(read_volume(path)) if one.level == "fail"]
+            if not path.is_file():
+                raise CaseError("expected a file, found a pipe, a folder or a link to nothing")
+            volume = read_volume(path)
+            faults = [one.text for one in grid_rules(volume) if one.level == "fail"]
+            faults = faults or [one.text for one in mask_rules(volume) if one.level == "fail"]
+            if faults:
+                raise CaseError(faults[0])
             images.append(read_mask(path))
         except CaseError as error:
-            return MergedMask(*key, f"{path.name}: {error}")
+            return MergedMask(*key, f"{path}: {error}")
         except OSError as error:
-            return MergedMask(*key, f"{path.name}: {unreadable(error)}")
-        if faults:
-            return MergedMask(*key, f"{path}: {faults[0]}")
+            return MergedMask(*key, f"{path}: {unreadable(error)}")
         if not share_grid(images[0], images[-1]):
             return MergedMask(*key, f"{path}: lies on another grid than that of {raters[0]}; draw both on one image")
     masks: list[Mask] = [np.asarray(image.dataobj) > 0 for image in images]

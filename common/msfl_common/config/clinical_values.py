@@ -122,6 +122,8 @@ class NumberValue(_Value):
             raise ValueError(f"range: expected the lowest number and then a higher one, found {low:g} and {high:g}")
         if self.step is not None and self.step > (high - low) * (1 + 1e-9):
             raise ValueError(f"step: expected at most the range's width, {high - low:g}, found {self.step:g}")
+        if self.step is not None and max(abs(low), abs(high)) > _MOST_STEPS * self.step:
+            raise ValueError(f"step: expected at least {max(abs(low), abs(high)) / _MOST_STEPS:g}, found {self.step:g}")
         return self
 
 
@@ -206,6 +208,7 @@ def _number(name: str, title: str, unit: str, high: float, step: float | None = 
 
 
 # Highest of each functional system, whole numbers from 0 (Kurtzke, Neurology 1983; Neurostatus-EDSS).
+_MOST_STEPS = 1e9  # of which a number of the tables still tells one from the next
 _FUNCTIONAL_SYSTEMS = (
     ("fs_visual", 6),
     ("fs_brainstem", 5),

@@ -64,15 +64,25 @@ def kept_first(file: Path, made: Callable[[], bytes]) -> Weights:
     digest = file.with_name(f"{file.name}{_DIGEST}")
     if not file.exists():
         content = made()
-        write_bytes(digest, hashlib.sha256(content).hexdigest().encode())  # before it: a file without one is older
+        made_digest = hashlib.sha256(content).hexdigest()
+        if digest.exists() and _text(digest) != made_digest:
+            raise InputError(f"{file}: is gone, and what it was made of has changed; {_FIX}")
+        write_bytes(digest, made_digest.encode())  # before it: a file without one is older
         write_bytes(file, content)
     try:
-        if digest.exists() and hashlib.sha256(file.read_bytes()).hexdigest() != digest.read_text().strip():
-            raise InputError(f"{file}: is not what this run wrote and started from; {_FIX}")
+        if digest.exists() and hashlib.sha256(file.read_bytes()).hexdigest() != _text(digest):
+            raise InputError(f"{file}: is not what this run wrote and started from, by {digest.name}; {_FIX}")
         with safe_open(file, framework="np") as stored:
             return {name: stored.get_tensor(name) for name in json.loads((stored.metadata() or {})[_ORDER])}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{file}: is damaged ({reason(error)}); {_FIX}") from None
+
+
+def _text(digest: Path) -> str:
+    try:
+        return digest.read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{digest}: is damaged ({reason(error)}); {_FIX}") from None
 
 
 def first_content(first: Weights, told: StartedFrom | None) -> bytes:
@@ -86,6 +96,9 @@ def kept_start(out: Path) -> StartedFrom | None:
     file = out / FIRST_FILE
     if not file.exists():
         return None
-    with safe_open(file, framework="np") as stored:
-        told = (stored.metadata() or {}).get(_STARTED_FROM)
+    try:
+        with safe_open(file, framework="np") as stored:
+            told = (stored.metadata() or {}).get(_STARTED_FROM)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file}: is damaged ({reason(error)}); {_FIX}") from None
     return None if told is None else parse_record(StartedFrom, told, str(file))

@@ -167,7 +167,11 @@ def read_state(file: Path) -> Mapping[str, torch.Tensor]:
     for key in _WRAPPED:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
-    if not isinstance(found, Mapping) or not found or not all(isinstance(one, torch.Tensor) for one in found.values()):
+    if (
+        not isinstance(found, Mapping)
+        or not found
+        or not all(isinstance(name, str) and isinstance(one, torch.Tensor) for name, one in found.items())
+    ):
         raise InputError(f"{file}: expected arrays by name, found {type(found).__name__} of other things")
     for name, value in found.items():
         if (told := _not_plain(value)) is not None:

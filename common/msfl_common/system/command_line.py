@@ -37,8 +37,9 @@ _afterwards = ExitStack()
 
 
 def print_json(document: object) -> None:
-    """The one document that a command prints with `--json`."""
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    """The one document that a command prints with `--json`; a number that is not known is null, as JSON has no NaN."""
+    known = json.loads(json.dumps(document), parse_constant=lambda _: None)
+    sys.stdout.write(json.dumps(known, indent=2) + "\n")
 
 
 def back_to_normal() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -84,3 +85,21 @@ def test_values_that_are_no_mask_are_named(raters, value, found) -> None:
     assert done.returncode == 1
     assert "sub-1 ses-1 left out" in told
     assert found in told
+
+
+def test_a_file_that_is_no_mask_is_named_and_the_others_are_merged(raters) -> None:
+    anna, ben = (next((raters / name).rglob("sub-1_*.nii.gz")) for name in ("anna", "ben"))
+    image = nib.load(ben)
+    image.header["sform_code"], image.header["qform_code"] = 1, 0
+    image.header["srow_x"] = image.header["srow_y"] = image.header["srow_z"] = 0
+    ben.write_bytes(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header).to_bytes())
+    ben.rename(ben.with_suffix("")).rename(ben.with_name("sub-1_ses-1_label-lesion_mask.nii"))
+    told = " ".join(run_main(main, *command(raters, "anna", "ben")).stdout.split())
+    assert "label-lesion_mask.nii: its affine does not place voxels in space" in told
+    assert "1 of 2 masks merged" in told
+    anna.unlink()
+    os.mkfifo(anna)
+    done = run_main(main, *command(raters, "anna", "ben")[:-1], raters / "next", "--json")
+    cases = json.loads(done.stdout, parse_constant=pytest.fail)["cases"]
+    assert "expected a file, found a pipe" in cases[0]["fault"]
+    assert cases[1]["sensitivity"] == [None, None]  # which a majority does not estimate

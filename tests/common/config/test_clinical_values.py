@@ -59,6 +59,7 @@ def test_a_study_without_own_values_is_written_as_before() -> None:
             {"name": "sdmt", "kind": "number", "unit": "points", "range": [110, 0]},
             "expected the lowest number and then",
         ),
+        ({**SDMT, "step": 1e-300}, "step: expected at least 1.1e-07, found 1e-300"),
         ({**SDMT, "step": 111}, "step: expected at most the range's width, 110, found 111"),
         ({"name": "sdmt", "kind": "number", "range": [0, 110]}, "unit: required"),
         ({"name": "dmt", "kind": "category", "levels": ["none", "ifn"]}, "none: stands for a value that is not known"),

@@ -271,7 +271,7 @@ def test_first_weights_that_a_run_did_not_write_are_refused(tmp_path: Path) -> N
     whole = file.read_bytes()
     for content in (whole[:-50], b"text", whole[:-1] + b"?", to_safetensors(first)):
         file.write_bytes(content)
-        with pytest.raises(InputError, match="is not what this run wrote and started from; put it back"):
+        with pytest.raises(InputError, match="is not what this run wrote and started from, by first_weights"):
             kept_first(file, lambda: pytest.fail("made anew"))
     file.with_name(f"{FIRST_FILE}.sha256").unlink()  # as runs of earlier versions
     for content in (whole[:-50], b"text", to_safetensors(first)):
