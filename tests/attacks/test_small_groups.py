@@ -118,24 +118,6 @@ def test_the_one_on_a_categorys_first_level_is_left_out(cases: dict[str, Dataset
     )
 
 
-@pytest.mark.parametrize("kind", ["lda", "naive-bayes"])
-def test_one_whom_two_inputs_together_set_apart_is_left_out(cases: dict[str, Dataset], kind: str) -> None:
-    """Of those on no treatment's level one is treated: no input alone tells so, and a difference of three does."""
-    settings, few = with_treatment(cases["site-0"], 15)
-    section = settings.model_dump() | {"clinical": ["treated", "treatment"], "model": {"kind": kind}}
-    settings = Classification.model_validate(section)
-    values_NP = np.insert(few.features_NP, 1, few.features_NP[:, 1:].sum(axis=1), axis=1)
-    values_NP[7, 1] = 1.0
-    names = (few.names[0], "treated", *few.names[1:])
-    odd = replace(few, names=names, features_NP=values_NP, labels_N=np.zeros_like(few.labels_N))
-    weights = np.array([0, 1, -1, -1])
-    np.testing.assert_allclose(values_NP.T @ values_NP @ weights, values_NP[7], rtol=1e-9)
-    assert in_large_groups(settings, odd, 5).patients == tuple(np.delete(np.array(few.patients), 7))
-    said = "1 training patient whom several inputs together set apart; expected none, or at least 5"
-    assert describe_small_group(settings, odd, 5) == said
-    assert describe_small_group(settings, odd, 1) is None
-
-
 def test_a_category_is_one_unknown_of_a_patient(cases: dict[str, Dataset]) -> None:
     """Seven patients of two values are 14 unknowns, of however many inputs, for more numbers than that."""
     settings, one = with_treatment(cases["site-0"], 15)

@@ -21,6 +21,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from msfl_client.disclosure.set_apart import set_apart
 from msfl_common.config.classification import Classification
 from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
@@ -29,7 +30,6 @@ from msfl_common.feature_models.preparation import summed_columns
 from msfl_common.feature_models.settings import is_numeric
 
 Mask = NDArray[np.bool_]
-_EVEN = 1e-9  # of 1: what rounding leaves
 _MOST_SHARE = 0.5
 
 
@@ -154,34 +154,12 @@ def _smallest(
         for group_N in groups(scaled_NP, patients_N, among_N, min_patients):
             if not is_large(group_N, patients_N, min_patients):
                 return f"whom {_column(settings, scaled_NP, group_N, among_N)} sets apart", group_N
-        if min_patients > 1 and (alone_N := _alone(scaled_NP, patients_N, among_N)) is not None:
-            return "whom several inputs together set apart", alone_N
+        few_N = set_apart(scaled_NP[among_N], labels_N[among_N], patients_N[among_N], min_patients)
+        if few_N is not None:
+            found_N = among_N.copy()
+            found_N[among_N] = few_N
+            return "whom several inputs together set apart", found_N
     return None
-
-
-def _alone(inputs_NP: NDArray[np.float64], patients_N: NDArray[np.str_], among_N: Mask) -> Mask | None:
-    """The cases of a patient whom a weighted sum of columns and 1 tells from all others; None where there is nobody.
-
-    With such weights w, X w is 1 in the patient's cases alone, and X'X w are their values: of patients of whom one is
-    treated and on no treatment's level, `treated` less the levels. Then the share of the patient's indicator that
-    the columns span (the leverage, of one case) is 1. Where cases are no more than what columns span, it is so of all,
-    and their unknowns are too few anyway.
-    """
-    if not among_N.any():
-        return None
-    columns_NP = inputs_NP[among_N]
-    spread_P = columns_NP.std(axis=0)
-    varying = spread_P > _EVEN * np.abs(columns_NP).max(axis=0, initial=0.0)
-    scaled_NP = (columns_NP[:, varying] - columns_NP[:, varying].mean(axis=0)) / spread_P[varying]
-    basis_NR, sizes_R, _ = np.linalg.svd(np.column_stack([scaled_NP, np.ones(len(scaled_NP))]), full_matrices=False)
-    basis_NR = basis_NR[:, sizes_R > _EVEN * sizes_R.max(initial=0.0)]
-    if basis_NR.shape[1] >= len(basis_NR):
-        return None
-    names, whose_N = np.unique(patients_N[among_N], return_inverse=True)
-    indicators_QN = np.equal.outer(np.arange(len(names)), whose_N).astype(np.float64)
-    spanned_Q = np.square(indicators_QN @ basis_NR).sum(axis=1) / indicators_QN.sum(axis=1)
-    found = spanned_Q > 1 - _EVEN
-    return among_N & (patients_N == names[found.argmax()]) if found.any() else None
 
 
 def _column(settings: Classification, scaled_NP: NDArray[np.float64], group_N: Mask, among_N: Mask) -> str:
