@@ -10,8 +10,8 @@ import pytest
 
 from msfl_client.disclosure.set_apart import set_apart
 from msfl_client.disclosure.small_groups import describe_small_group, in_large_groups
+from msfl_common.config.classification import Classification
 from msfl_common.config.feature_catalogue import FEATURES
-from msfl_common.config.study import Classification
 from msfl_common.dataset import Dataset
 from tests.attacks.feature_sites import cases, study
 from tests.attacks.test_small_groups import with_few_men, with_treatment

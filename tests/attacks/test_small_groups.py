@@ -23,8 +23,9 @@ from msfl_client.harmonization.combat import (
     fit_scanners,
     large_groups_of_scanners,
 )
+from msfl_common.config.classification import Classification
 from msfl_common.config.feature_catalogue import FEATURES
-from msfl_common.config.study import Classification, Harmonization
+from msfl_common.config.study import Harmonization
 from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
 from msfl_common.harmonization import Reference

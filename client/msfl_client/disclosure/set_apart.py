@@ -88,7 +88,7 @@ def _together(basis_NR: NDArray[np.float64], whose_N: NDArray[np.intp], min_pati
                 continue
             carried_RN = np.abs(np.linalg.solve(basis_NR[independent_R].T, basis_NR.T)) > _CARRIED
             for carried_N in carried_RN[carried_RN.sum(axis=1) <= most_cases]:
-                found_Q = np.unique(whose_N[carried_N])
+                found_Q: NDArray[np.intp] = np.unique(whose_N[carried_N])
                 if len(found_Q) < min_patients:
                     return found_Q
     return np.array([], dtype=np.intp)
