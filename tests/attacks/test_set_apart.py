@@ -91,3 +91,7 @@ def test_nobody_is_set_apart_by_values_that_are_nobodys(num_inputs: int) -> None
     given = [rng.integers(0, 2, 60), levels_NL, rng.integers(0, 15, 60) / 2, rng.normal(size=(60, num_inputs))]
     patients_N = np.array([f"sub-{number:02}" for number in range(60)])
     assert set_apart(np.column_stack(given), rng.integers(0, 2, 60), patients_N, 5) is None
+
+
+def test_a_site_without_cases_sets_nobody_apart() -> None:
+    assert set_apart(np.zeros((0, 3)), np.zeros(0, np.int64), np.array([], dtype=np.str_), 5) is None
