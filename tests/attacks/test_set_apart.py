@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from msfl_client.disclosure.set_apart import set_apart
+from msfl_client.disclosure.set_apart import in_small_cells, set_apart
 from msfl_client.disclosure.small_groups import describe_small_group, in_large_groups
 from msfl_common.config.classification import Classification
 from msfl_common.config.feature_catalogue import FEATURES
@@ -91,6 +91,46 @@ def test_nobody_is_set_apart_by_values_that_are_nobodys(num_inputs: int) -> None
     given = [rng.integers(0, 2, 60), levels_NL, rng.integers(0, 15, 60) / 2, rng.normal(size=(60, num_inputs))]
     patients_N = np.array([f"sub-{number:02}" for number in range(60)])
     assert set_apart(np.column_stack(given), rng.integers(0, 2, 60), patients_N, 5) is None
+
+
+def test_one_with_a_value_far_from_all_others_is_left_out(cases: dict[str, Dataset]) -> None:
+    """The column's products are the patient's row times that value, and next to nothing of others."""
+    one = cases["site-0"]
+    values_NP = one.features_NP.copy()
+    values_NP[7, 0] += 1e4 * values_NP[:, 0].std()
+    far_N = values_NP[:, 0] - np.delete(values_NP[:, 0], 7).mean()
+    np.testing.assert_allclose(values_NP.T @ far_N / far_N[7], values_NP[7], rtol=0.1)
+    assert in_large_groups(study("lda"), replace(one, features_NP=values_NP), 5).patients == without(one, [7])
+    said = describe_small_group(study("lda"), replace(one, features_NP=values_NP), 5)
+    assert said == "1 training patient with a brain_volume_ml far from all others; expected none, or at least 5"
+
+
+def test_where_products_are_summed_cells_of_few_are_left_out(cases: dict[str, Dataset]) -> None:
+    """Both columns have large groups, and two patients are in the cell where they cross."""
+    one = cases["site-0"]
+    values_NP = one.features_NP.copy()
+    values_NP[:, 0], values_NP[:, 1] = np.arange(55) < 20, (np.arange(55) >= 18) & (np.arange(55) < 45)
+    odd = replace(one, features_NP=values_NP)
+    assert in_large_groups(study("svm-rbf"), odd, 5).patients == one.patients
+    assert in_large_groups(study("svm-poly"), odd, 5).patients == without(one, [18, 19])
+    said = describe_small_group(study("svm-poly"), odd, 5)
+    assert said == "2 training patients whom products of inputs set apart; expected none, or at least 5"
+
+
+def test_levels_cross_as_far_as_the_degree_goes() -> None:
+    """Of three yes-no columns no two have a small cell; products of three, and a level of three, have."""
+    corners_8C = np.array(list(np.ndindex(2, 2, 2)), dtype=float)
+    odd_NC = np.vstack([np.repeat(corners_8C[1:], 6, axis=0), corners_8C[:1]])
+    patients_N = np.array([f"sub-{number:02}" for number in range(len(odd_NC))])
+    assert in_small_cells(odd_NC, patients_N, 5, degree=2) is None
+    found_N = in_small_cells(odd_NC, patients_N, 5, degree=3)
+    assert found_N is not None
+    assert np.flatnonzero(found_N).tolist() == [42]
+    levels_N1 = np.repeat([0.0, 1.0, 2.0], [30, 11, 2])[:, None]
+    assert in_small_cells(levels_N1, patients_N, 5, degree=1) is None
+    found_N = in_small_cells(levels_N1, patients_N, 5, degree=2)
+    assert found_N is not None
+    assert found_N.sum() == 2
 
 
 def test_a_site_without_cases_sets_nobody_apart() -> None:

@@ -9,10 +9,17 @@ information sets (Prange 1962, IRE Trans. Inf. Theory 8: 5-9) find it in nearly 
 Columns that vary in as many ways as there are cases span everything, by weights that nobody knows who does not know the
 cases; weights of columns of few values can be guessed, and these are looked at by themselves.
 
+A value far from all others sets its patient apart nearly as well: with a share h of its column's variance, the sums
+tell each other value of the patient to within sqrt((1 - h) / h) standard deviations. And where a model's columns are
+products of inputs, as a polynomial kernel's are, cells in which few-valued inputs cross are sets apart, too.
+
 Legend: N cases, P inputs, K classes, R dimensions of what columns span.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +28,7 @@ from scipy.linalg import qr
 Mask = NDArray[np.bool_]
 _EVEN = 1e-9  # of 1: what rounding leaves
 _CARRIED = 1e-6  # of the value in a case of the information set, which is 1
+_MOST_SHARE = 0.99  # of a column's variance: the patient's other values are known to a tenth of their deviation
 _FEW_VALUES = 20  # such as those of the EDSS
 _TRIALS = 30  # of 288 pairs, threes and fours among 55 to 2000 cases 5 were missed, in as many columns as cases
 _SPREAD = 2.0  # of the logarithm of a case's random weight
@@ -55,6 +63,47 @@ def set_apart(
     return None
 
 
+def far_out(column_N: NDArray[np.float64], patients_N: NDArray[np.str_], min_patients: int) -> Mask | None:
+    """The cases of a patient whose values are nearly all of a column's variance; None where there is none."""
+    basis_NR = _basis(column_N[:, None], np.ones((len(column_N), 1)))
+    names, whose_N = np.unique(patients_N, return_inverse=True)
+    found_Q = _alone(basis_NR, whose_N, min_patients, _MOST_SHARE)
+    return np.isin(patients_N, names[found_Q]) if len(found_Q) else None
+
+
+def in_small_cells(
+    inputs_NP: NDArray[np.float64], patients_N: NDArray[np.str_], min_patients: int, degree: int
+) -> Mask | None:
+    """Cases of patients in cells of too few, in which inputs of few values cross; None where there are none.
+
+    Args:
+        inputs_NP: the columns.
+        patients_N: whose case each is.
+        min_patients: the floor.
+        degree: of the products that are columns, too. A level of a column of q values is a polynomial of degree q - 1.
+    """
+    names, whose_N = np.unique(patients_N, return_inverse=True)
+    few_Q = np.zeros(len(names), dtype=bool)
+    for columns_NC in _crossing(inputs_NP, degree):
+        _, cell_N = np.unique(columns_NC, axis=0, return_inverse=True)
+        pairs = np.unique(np.stack([cell_N.ravel(), whose_N], axis=1), axis=0)
+        is_few_C = np.bincount(pairs[:, 0]) < min_patients
+        few_Q[pairs[is_few_C[pairs[:, 0]], 1]] = True
+    return np.isin(patients_N, names[few_Q]) if few_Q.any() else None
+
+
+def _crossing(inputs_NP: NDArray[np.float64], degree: int) -> Iterator[NDArray[np.float64]]:
+    """Each set of columns of whose levels products of a degree can tell, with none of a larger such set."""
+    costs_P = np.array([len(np.unique(column_N)) - 1 for column_N in inputs_NP.T])
+    places = np.flatnonzero((costs_P > 0) & (costs_P <= degree))
+    for number in range(1, degree + 1):
+        for chosen in combinations(places, number):
+            left = degree - costs_P[list(chosen)].sum()
+            rest = [costs_P[place] for place in places if place not in chosen]
+            if left >= 0 and all(cost > left for cost in rest):
+                yield inputs_NP[:, chosen]
+
+
 def _basis(columns_NP: NDArray[np.float64], classes_NK: NDArray[np.float64]) -> NDArray[np.float64]:
     """An orthonormal basis of what columns and classes span, N x R."""
     spread_P = columns_NP.std(axis=0)
@@ -64,12 +113,14 @@ def _basis(columns_NP: NDArray[np.float64], classes_NK: NDArray[np.float64]) -> 
     return np.asarray(basis_NR[:, sizes_R > _EVEN * sizes_R.max(initial=0.0)])
 
 
-def _alone(basis_NR: NDArray[np.float64], whose_N: NDArray[np.intp], min_patients: int) -> NDArray[np.intp]:
-    """The first patient of whom the basis spans a vector."""
+def _alone(
+    basis_NR: NDArray[np.float64], whose_N: NDArray[np.intp], min_patients: int, most: float = 1 - _EVEN
+) -> NDArray[np.intp]:
+    """The first patient of whose cases the basis spans a vector, or the most of one."""
     if min_patients > 1 and basis_NR.shape[1] < len(basis_NR):
         sum_Q = np.bincount(whose_N, weights=np.square(basis_NR).sum(axis=1))  # no less than the largest share
-        for number in np.flatnonzero(sum_Q > 1 - _EVEN):
-            if np.linalg.svd(basis_NR[whose_N == number], compute_uv=False)[0] ** 2 > 1 - _EVEN:
+        for number in np.flatnonzero(sum_Q > most):
+            if np.linalg.svd(basis_NR[whose_N == number], compute_uv=False)[0] ** 2 > most:
                 return np.array([number])
     return np.array([], dtype=np.intp)
 
