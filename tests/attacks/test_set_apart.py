@@ -133,5 +133,7 @@ def test_levels_cross_as_far_as_the_degree_goes() -> None:
     assert found_N.sum() == 2
 
 
-def test_a_site_without_cases_sets_nobody_apart() -> None:
-    assert set_apart(np.zeros((0, 3)), np.zeros(0, np.int64), np.array([], dtype=np.str_), 5) is None
+def test_a_site_without_cases_sets_nobody_apart(cases: dict[str, Dataset]) -> None:
+    one = cases["site-0"]
+    none = replace(one, features_NP=one.features_NP[:0], labels_N=one.labels_N[:0], patients=())
+    assert in_large_groups(study("svm-poly"), none, 5).patients == ()

@@ -87,7 +87,7 @@ def test_those_who_are_left_out_are_told_to_the_sites_people(cases: dict[str, Da
 
 def test_the_one_with_a_new_lesion_is_left_out(cases: dict[str, Dataset]) -> None:
     settings, one = study("lda"), with_few_men(cases["site-0"], 3)
-    one.features_NP[:3, 0] = [0.7, 2.1, 33.0]
+    one.features_NP[:3, 0] = [0.7, 2.1, 3.3]
     assert len(in_large_groups(settings, one, 5).labels_N) == 52
     assert len(in_large_groups(settings, one, 3).labels_N) == 55
 

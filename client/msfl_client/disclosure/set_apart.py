@@ -42,15 +42,13 @@ def set_apart(
 
     Args:
         inputs_NP: the columns whose products are summed.
-        labels_N: the class of each case; sums of each class and numbers of cases are sums over columns, too.
+        labels_N: the class of each case; sums of each class and numbers of cases are sums over columns, too. One at least.
         patients_N: whose case each is.
         min_patients: the floor.
 
     Returns:
         Which cases, all visits of such patients; None where none were found.
     """
-    if not len(labels_N):
-        return None
     classes_NK = np.equal.outer(labels_N, np.unique(labels_N)).astype(np.float64)
     few_P = np.array([len(np.unique(column_N)) <= _FEW_VALUES for column_N in inputs_NP.T], dtype=bool)
     names, whose_N = np.unique(patients_N, return_inverse=True)

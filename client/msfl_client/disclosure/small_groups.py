@@ -155,6 +155,8 @@ def _smallest(
         for group_N in groups(scaled_NP, patients_N, among_N, min_patients):
             if not is_large(group_N, patients_N, min_patients):
                 return f"whom {_column(settings, scaled_NP, group_N, among_N)} sets apart", group_N
+        if not among_N.any():
+            continue
         columns_NP, whose_N = scaled_NP[among_N], patients_N[among_N]
         for name, column_N in zip(_names(settings), columns_NP.T, strict=True):
             if (few_N := far_out(column_N, whose_N, min_patients)) is not None:
