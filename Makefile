@@ -50,7 +50,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks "$(AREA)"
 
 FAULT ?=
-faults: $(VENV)/.dev  ## kills, full disks, cut networks, wrong clocks: half an hour, no part of `make test`
+faults: $(VENV)/.dev  ## kills, full disks, cut networks, wrong clocks: an hour, no part of `make test`
 	$(BIN)/python -m tests.faults $(FAULT)
 
 PART ?=

@@ -1,6 +1,7 @@
 """What a fault is, and what the scenarios share.
 
-Sites are site-a and site-b; all rounds wait for both unless a scenario lowers the quorum.
+Sites are site-a and site-b, and site-c where sums are masked; all rounds wait for all of them unless a scenario lowers
+the quorum.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Scenario:
         play: does it.
         expected: how it is to end, beyond a completed run without a lost round.
         rounds: settings of the study's rounds that it needs.
-        all_sites: both sites take part in every round, so the weights are those of the undisturbed run.
+        all_sites: all sites take part in every round, so the weights are those of the undisturbed run.
+        masked: three sites, and sums under masks.
     """
 
     name: str
@@ -42,18 +44,23 @@ class Scenario:
     expected: str = ""
     rounds: dict[str, object] = field(default_factory=dict)
     all_sites: bool = True
+    masked: bool = False
 
 
 SCENARIOS: list[Scenario] = []
 
 
 def scenario(
-    what: str, expected: str = "", rounds: dict[str, object] | None = None, all_sites: bool = True
+    what: str,
+    expected: str = "",
+    rounds: dict[str, object] | None = None,
+    all_sites: bool = True,
+    masked: bool = False,
 ) -> Callable[[Callable[[Stage], None]], None]:
     """Add a function to the scenarios under its own name."""
 
     def add(play: Callable[[Stage], None]) -> None:
-        SCENARIOS.append(Scenario(play.__name__, what, play, expected, rounds or {}, all_sites))
+        SCENARIOS.append(Scenario(play.__name__, what, play, expected, rounds or {}, all_sites, masked))
 
     return add
 

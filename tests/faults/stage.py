@@ -15,6 +15,7 @@ from typing import Literal
 
 import yaml
 
+from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.system.files import write_bytes
@@ -24,11 +25,11 @@ from msfl_server.research.simulation.run import run_simulated
 from tests.conftest import BidsSite, tiny_settings
 from tests.faults.proxy import Proxy
 from tests.installation import hooked_installation
-from tests.integration.deployment import Deployment, deployment, wait_for
+from tests.integration.deployment import BIN, Deployment, deployment, wait_for
 from tests.kits import point_kit
 
 HOOK = Path(__file__).parent / "hook" / "sitecustomize.py"
-SITES = ("site-a", "site-b")
+SITES, MASKED_SITES = ("site-a", "site-b"), ("site-a", "site-b", "site-c")
 ROUNDS = 4
 PHASE_S = 300.0  # how long a phase may take to come, on a busy machine
 
@@ -39,11 +40,11 @@ class SkippedError(Exception):
 
 @dataclass(frozen=True)
 class Props:
-    """What all scenarios share: the sites' folders and the model of the undisturbed run."""
+    """What all scenarios share: the sites' folders and, by their number, the model of the undisturbed run."""
 
     base: Path
     data: dict[str, Path]
-    expected: bytes
+    expected: dict[int, bytes]
 
 
 def study_of(**rounds: object) -> StudyConfig:
@@ -54,21 +55,25 @@ def study_of(**rounds: object) -> StudyConfig:
 
 
 def make_props(base: Path) -> Props:
-    """Data of two sites, and their study simulated in this process."""
+    """Data of the sites, and the study of two and of three of them simulated in this process."""
     data = {}
-    for name in SITES:
+    for name in MASKED_SITES:
         site = BidsSite(base / "data" / name)
         site.root.mkdir(parents=True)
         for number in range(1, 4):
             site.add(f"sub-{name[-1]}{number}")
         data[name] = site.root
-    out = base / "simulated"
+    return Props(base, data, {len(names): _simulated(base, data, names) for names in (SITES, MASKED_SITES)})
+
+
+def _simulated(base: Path, data: dict[str, Path], names: tuple[str, ...]) -> bytes:
+    out = base / f"simulated-{len(names)}"
     sites = tuple(
-        SiteConfig(name=name, data=(folder,), state=out / name, device="cpu", policy=Policy(min_patients=1))
-        for name, folder in data.items()
+        SiteConfig(name=name, data=(data[name],), state=out / name, device="cpu", policy=Policy(min_patients=1))
+        for name in names
     )
-    run_simulated(RunSetup(study=study_of(), sites=sites), out, "inprocess", None)
-    return Props(base, data, (out / "model" / "model.safetensors").read_bytes())
+    run_simulated(RunSetup(study=study_of(quorum=len(names)), sites=sites), out, "inprocess", None)
+    return (out / "model" / "model.safetensors").read_bytes()
 
 
 @dataclass
@@ -137,11 +142,36 @@ class Stage:
         self.federation.environment[process] = {"MSFL_TEST_FAULT": fault}
         return Hook(marker)
 
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Who may join."""
+        return tuple(sorted(path.parent.name for path in self.federation.base.glob("site-*/site.yaml")))
+
     def start(self, *sites: str) -> None:
         """Sites (all, unless named) and server."""
         self.federation.start_server()
-        self.wait_said("site-b: authorised")  # sites that find no server try again with growing pauses
-        self.federation.start_sites(*(sites or SITES))
+        self.wait_said(f"{self.sites[-1]}: authorised")  # sites that find no server try again with growing pauses
+        self.federation.start_sites(*(sites or self.sites))
+
+    def wait_roster(self, site: str) -> str:
+        """Until the roster of masked sums is at a site; its digest."""
+        found: list[dict[str, str]] = []
+
+        def there() -> bool:
+            command = [BIN / "msfl-client", "roster", self.federation.site(site) / "site.yaml", "--json"]
+            done = subprocess.run(command, capture_output=True, check=False)
+            found[:] = json.loads(done.stdout)["rosters"] if done.returncode == 0 else []
+            return bool(found)
+
+        wait_for(f"the roster to come to {site}", there, PHASE_S)
+        return found[0]["digest"]
+
+    def confirm_roster(self) -> None:
+        """As the sites' people do, once it has come to each."""
+        for name in self.sites:
+            digest = self.wait_roster(name)
+            command = [BIN / "msfl-client", "roster", self.federation.site(name) / "site.yaml", "--confirm", digest]
+            subprocess.run(command, check=True, capture_output=True)
 
     def restart(self, name: str) -> None:
         """Start a site or the server that has ended, unhurt."""
@@ -231,11 +261,15 @@ class Stage:
 
 
 @contextmanager
-def set_stage(props: Props, name: str, rounds: dict[str, object]) -> Iterator[Stage]:
+def set_stage(props: Props, name: str, rounds: dict[str, object], masked: bool = False) -> Iterator[Stage]:
     """A fresh deployment; its processes end and its folder goes with the block."""
     base = props.base / name
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, base, ignore_errors=True)
         outer = stack.enter_context(ExitStack())
-        federation = stack.enter_context(deployment(base, study_of(**rounds), props.data))
+        study = study_of(**({"quorum": len(MASKED_SITES)} if masked else {}), **rounds)
+        if masked:
+            study = study.model_copy(update={"secure_aggregation": SecureAggregation(method="masks")})
+        data = {site: props.data[site] for site in (MASKED_SITES if masked else SITES)}
+        federation = stack.enter_context(deployment(base, study, data))
         yield Stage(federation, props, outer)

@@ -42,7 +42,8 @@ def set_apart(
 
     Args:
         inputs_NP: the columns whose products are summed.
-        labels_N: the class of each case; sums of each class and numbers of cases are sums over columns, too. One at least.
+        labels_N: the class of each case, one at least; sums of each class, and numbers of cases, are sums over
+            columns, too.
         patients_N: whose case each is.
         min_patients: the floor.
 
