@@ -206,7 +206,7 @@ def check_budget(context: SiteContext, task: RoundTask) -> None:
             f"tells of {told}: it was replaced by an older one; bring the newest back",
         )
     budget = Budget(context.site.state, context.site.policy.max_epsilon)
-    budget.expect_room(task.study, task.stage, task.round, context.learner.train_patients)
+    budget.expect_room(task.study, task.stage, task.round, context.learner.identities)
 
 
 def train_site(context: SiteContext, task: RoundTask, weights: Weights, clock: Clock = datetime.now) -> ModelUpdate:
