@@ -50,7 +50,6 @@ def merge_masks_command(
     What is written can be a site's `masks`. Exit code 1 where a case has no merged mask, 2 where none has.
     """
     from msfl_client.data.raters import merge_raters
-    from msfl_common.errors import InputError
     from msfl_common.system.progress import progress_bars
 
     with progress_bars() as bars:
@@ -59,8 +58,6 @@ def merge_masks_command(
             rater, out, method.value, lambda done, total: bars.update(task, completed=done, total=total)
         )
     faults = [one for one in merged if one.fault]
-    if len(faults) == len(merged):
-        raise InputError(f"no case can be merged; {faults[0].subject}: {faults[0].fault}")
     if as_json:
         print_json({"schema_version": 1, "method": method.value, "cases": [asdict(one) for one in merged]})
     else:
@@ -74,6 +71,7 @@ def _show(merged: Sequence[MergedMask], raters: Sequence[Path], out: Path) -> No
 
     from rich.table import Table
 
+    from msfl_client.data.raters import names_of
     from msfl_common.system.progress import stdout_console
 
     console = stdout_console(soft_wrap=True)
@@ -81,10 +79,10 @@ def _show(merged: Sequence[MergedMask], raters: Sequence[Path], out: Path) -> No
     table = Table(title="Raters against the merged mask", caption="means over cases; sensitivity by STAPLE")
     for heading in ("Rater", "DSC", "Lesion F1", "Volume, ml", "Sensitivity"):
         table.add_column(heading, justify="left" if heading == "Rater" else "right")
-    for number, root in enumerate(raters):
+    for number, rater in enumerate(names_of(raters)):
         told = [one.sensitivity[number] for one in done if one.sensitivity[number] == one.sensitivity[number]]
         table.add_row(
-            root.name,
+            rater,
             f"{fmean(one.with_merged[number]['dsc'] for one in done):.3f}",
             f"{fmean(one.with_merged[number]['lesion_f1'] for one in done):.3f}",
             f"{fmean(one.volumes_ml[number] for one in done):.2f}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from msfl_client.imaging.skull_strip_detection import share_grid
 from msfl_client.imaging.volumes import read_volume
 from msfl_common import __version__
 from msfl_common.errors import CaseError, InputError, unreadable
-from msfl_common.system.files import write_json, write_text
+from msfl_common.system.files import whole_folder, write_json, write_text
 from msfl_common.system.tab_separated import tsv_text
 
 AGREEMENT_FILE = "agreement.tsv"
@@ -66,8 +67,8 @@ def merge_raters(
         on_progress: hears how many cases are done, and of how many.
 
     Raises:
-        InputError: there are fewer than two raters, a folder has no mask, or `out` holds something or
-            lies in one of them.
+        InputError: there are fewer than two raters, a folder has no mask, `out` holds something or lies in one of
+            them, or no case can be merged; nothing is written then.
     """
     if len(raters) < 2 or len({path.resolve() for path in raters}) < len(raters):
         raise InputError(f"expected two folders of raters or more, each once, found {', '.join(map(str, raters))}")
@@ -82,21 +83,30 @@ def merge_raters(
     _claim(out)
     keys = sorted({key for masks in found for key in masks}, key=lambda key: (key[0], key[1] or "", key[2]))
     merged = []
-    for number, key in enumerate(keys):
-        on_progress(number, len(keys))
-        merged.append(_merge(key, [masks.get(key) for masks in found], raters, out, method))
-    on_progress(len(keys), len(keys))
-    if any(not one.fault for one in merged):
-        write_text(out / AGREEMENT_FILE, tsv_text(_lines(merged, raters)))
-        _describe(out, raters, method)
+    with whole_folder(out) as folder:
+        for number, key in enumerate(keys):
+            on_progress(number, len(keys))
+            merged.append(_merge(key, [masks.get(key) for masks in found], raters, folder, method))
+        on_progress(len(keys), len(keys))
+        if all(one.fault for one in merged):
+            raise InputError(f"no case can be merged; {merged[0].subject}: {merged[0].fault}")
+        write_text(folder / AGREEMENT_FILE, tsv_text(_lines(merged, names_of(raters))))
+        _describe(folder, raters, method)
     return merged
+
+
+def names_of(raters: Sequence[Path]) -> list[str]:
+    """What raters' folders are called: their last name, with as many before it as tell them apart."""
+    parts = [root.resolve().parts for root in raters]
+    named = (["/".join(part[-depth:]) for part in parts] for depth in range(1, max(map(len, parts)) + 1))
+    return next(names for names in named if len({*names}) == len(names))
 
 
 def _claim(out: Path) -> None:
     try:
-        if out.exists() and any(out.iterdir()):
+        if os.path.lexists(out) and (out.is_symlink() or any(out.iterdir())):
             raise InputError(f"{out}: is not empty; choose another --output")
-        out.mkdir(parents=True, exist_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --output") from None
 
@@ -174,7 +184,7 @@ def _describe(out: Path, raters: Sequence[Path], method: Method) -> None:
     )
 
 
-def _lines(merged: Sequence[MergedMask], raters: Sequence[Path]) -> Iterator[list[object]]:
+def _lines(merged: Sequence[MergedMask], raters: Sequence[str]) -> Iterator[list[object]]:
     """A line for each rater of each case."""
     yield ["participant_id", "session_id", "label", "rater", "volume_ml", "merged_ml", "dsc", "lesion_f1",
            "dsc_between", "lesion_f1_between", "sensitivity", "specificity"]  # fmt: skip
@@ -182,10 +192,10 @@ def _lines(merged: Sequence[MergedMask], raters: Sequence[Path]) -> Iterator[lis
         if one.fault:
             continue
         assert one.between is not None
-        for number, root in enumerate(raters):
+        for number, rater in enumerate(raters):
             figures = (
                 one.volumes_ml[number], one.volumes_ml[-1], *one.with_merged[number].values(), *one.between.values(),
                 one.sensitivity[number], one.specificity[number],
             )  # fmt: skip
             told = ("n/a" if np.isnan(figure) else f"{figure:.6g}" for figure in figures)
-            yield [one.subject, one.visit or "n/a", one.label, root.name, *told]
+            yield [one.subject, one.visit or "n/a", one.label, rater, *told]

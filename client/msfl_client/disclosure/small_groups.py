@@ -4,8 +4,9 @@ One rule holds for all sums. At a site each class has training patients of at le
 group that a column of inputs sets apart: both sexes; the treated and the others; each level of a category, the first
 one, too, which the columns of the others leave; those with a new lesion where most have none. A sum over the products
 of such a column is a sum over that group, and over a group of one it is his row. A number that is predicted is such a
-column, too: those whose EDSS has changed, where most have the same as before. Cases of smaller groups are left out of
-the sums; the site's people are told, nobody else is.
+column, too: those whose EDSS has changed, where most have the same as before. So are those whom several columns set
+apart, or a value far from all others (`set_apart`). Cases of smaller groups are left out of the sums; the site's people
+are told, nobody else is.
 
 Sums of products over one class alone, which only naive Bayes with components asks for, have the rule in each class.
 Else the products are over all classes, and of a group in a class the sums tell how many there are, not who.
@@ -21,6 +22,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from msfl_client.disclosure.set_apart import far_out, in_small_cells, set_apart
 from msfl_common.config.classification import Classification
 from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
@@ -29,7 +31,6 @@ from msfl_common.feature_models.preparation import summed_columns
 from msfl_common.feature_models.settings import is_numeric
 
 Mask = NDArray[np.bool_]
-_EVEN = 1e-9  # of 1: what rounding leaves
 _MOST_SHARE = 0.5
 
 
@@ -154,43 +155,38 @@ def _smallest(
         for group_N in groups(scaled_NP, patients_N, among_N, min_patients):
             if not is_large(group_N, patients_N, min_patients):
                 return f"whom {_column(settings, scaled_NP, group_N, among_N)} sets apart", group_N
-        if min_patients > 1 and (alone_N := _alone(scaled_NP, patients_N, among_N)) is not None:
-            return "whom several inputs together set apart", alone_N
+        if not among_N.any():
+            continue
+        columns_NP, whose_N = scaled_NP[among_N], patients_N[among_N]
+        for name, column_N in zip(_names(settings), columns_NP.T, strict=True):
+            if (few_N := far_out(column_N, whose_N, min_patients)) is not None:
+                return f"with a {name} far from all others", _among(few_N, among_N)
+        if (few_N := set_apart(columns_NP, labels_N[among_N], whose_N, min_patients)) is not None:
+            return "whom several inputs together set apart", _among(few_N, among_N)
+        degree = model_of(settings).degree_of_products
+        if degree > 1 and (few_N := in_small_cells(columns_NP, whose_N, min_patients, degree)) is not None:
+            return "whom products of inputs set apart", _among(few_N, among_N)
     return None
 
 
-def _alone(inputs_NP: NDArray[np.float64], patients_N: NDArray[np.str_], among_N: Mask) -> Mask | None:
-    """The cases of a patient whom a weighted sum of columns and 1 tells from all others; None where there is nobody.
+def _among(found: Mask, among_N: Mask) -> Mask:
+    """Cases found among some, in all."""
+    found_N = among_N.copy()
+    found_N[among_N] = found
+    return found_N
 
-    With such weights w, X w is 1 in the patient's cases alone, and X'X w are their values: of patients of whom one is
-    treated and on no treatment's level, `treated` less the levels. Then the share of the patient's indicator that
-    the columns span (the leverage, of one case) is 1. Where cases are no more than what columns span, it is so of all,
-    and their unknowns are too few anyway.
-    """
-    if not among_N.any():
-        return None
-    columns_NP = inputs_NP[among_N]
-    spread_P = columns_NP.std(axis=0)
-    varying = spread_P > _EVEN * np.abs(columns_NP).max(axis=0, initial=0.0)
-    scaled_NP = (columns_NP[:, varying] - columns_NP[:, varying].mean(axis=0)) / spread_P[varying]
-    basis_NR, sizes_R, _ = np.linalg.svd(np.column_stack([scaled_NP, np.ones(len(scaled_NP))]), full_matrices=False)
-    basis_NR = basis_NR[:, sizes_R > _EVEN * sizes_R.max(initial=0.0)]
-    if basis_NR.shape[1] >= len(basis_NR):
-        return None
-    names, whose_N = np.unique(patients_N[among_N], return_inverse=True)
-    indicators_QN = np.equal.outer(np.arange(len(names)), whose_N).astype(np.float64)
-    spanned_Q = np.square(indicators_QN @ basis_NR).sum(axis=1) / indicators_QN.sum(axis=1)
-    found = spanned_Q > 1 - _EVEN
-    return among_N & (patients_N == names[found.argmax()]) if found.any() else None
+
+def _names(settings: Classification) -> tuple[str, ...]:
+    """What columns are called that have one for each category's first level."""
+    return (*settings.inputs, *(["the outcome"] if is_numeric(settings) else []), *_categories(settings))
 
 
 def _column(settings: Classification, scaled_NP: NDArray[np.float64], group_N: Mask, among_N: Mask) -> str:
     """The input that sets a group apart."""
     rest_NP = scaled_NP[among_N & ~group_N]
-    names = (*settings.inputs, *(["the outcome"] if is_numeric(settings) else []), *_categories(settings))
     apart = [  # of one patient, any measured value is one of its own: where all others share one comes first
         (len(np.unique(rest_N)), name)
-        for name, column_N, rest_N in zip(names, scaled_NP.T, rest_NP.T, strict=True)
+        for name, column_N, rest_N in zip(_names(settings), scaled_NP.T, rest_NP.T, strict=True)
         if not np.isin(column_N[group_N], rest_N).any()
         and min(len(np.unique(rest_N)), len(np.unique(column_N[group_N]))) == 1
     ]

@@ -149,6 +149,11 @@ class SvmPoly(KernelModel):
         """See `FeatureModel`."""
         return {}
 
+    @property
+    def degree_of_products(self) -> int:
+        """See `FeatureModel`."""
+        return self.degree
+
     def of_products(self, products_ND: Floats, squares_N: Floats, squares_D: Floats) -> Floats:
         """See `KernelModel`."""
         del squares_N, squares_D

@@ -84,6 +84,11 @@ class FeatureModel(Frozen, ABC):
         """Settings of the model that have no effect beside its others, and why."""
         return {}
 
+    @property
+    def degree_of_products(self) -> int:
+        """Of how many inputs products are columns of its sums, too; 1 where the inputs alone are."""
+        return 1
+
     def num_scores(self, settings: Settings) -> int:
         """V: figures before they become probabilities; two classes need one."""
         num_classes = len(settings.outcome.classes)

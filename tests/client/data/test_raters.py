@@ -11,6 +11,7 @@ import pytest
 from tests.commands import run_main
 
 from msfl_client.cli.main import main
+from msfl_client.data.raters import merge_raters
 
 
 @pytest.fixture
@@ -103,3 +104,33 @@ def test_a_file_that_is_no_mask_is_named_and_the_others_are_merged(raters) -> No
     cases = json.loads(done.stdout, parse_constant=pytest.fail)["cases"]
     assert "expected a file, found a pipe" in cases[0]["fault"]
     assert cases[1]["sensitivity"] == [None, None]  # which a majority does not estimate
+
+
+def test_raters_whose_folders_have_one_name_are_told_apart(raters) -> None:
+    for rater in ("anna", "ben"):
+        (raters / "of" / rater).mkdir(parents=True)
+        (raters / rater).rename(raters / "of" / rater / "masks")
+    done = run_main(main, *command(raters / "of", "anna/masks", "ben/masks"))
+    assert "anna/masks" in done.stdout
+    assert "ben/masks" in (raters / "of" / "out" / "agreement.tsv").read_text()
+
+
+def test_a_merge_that_is_interrupted_leaves_nothing(raters) -> None:
+    folders = [raters / "anna", raters / "ben"]
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        merge_raters(folders, raters / "out", "majority", interrupt)
+    assert sorted(path.name for path in raters.iterdir()) == ["anna", "ben", "cleo"]
+    assert len(merge_raters(folders, raters / "out", "majority", lambda *_: None)) == 2
+
+
+def test_where_no_case_can_be_merged_nothing_is_written(raters) -> None:
+    for path in raters.rglob("sub-1_*.nii.gz"):
+        path.unlink()
+    done = run_main(main, *command(raters, "anna", "cleo"))
+    assert (done.returncode, "no case can be merged; sub-2" in done.stderr) == (2, True)
+    assert not (raters / "out").exists()
