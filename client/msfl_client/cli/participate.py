@@ -150,7 +150,7 @@ def reset_budget(
 
     What was given out cannot be taken back: together with new answers it may tell rows of single patients, so that the
     bounds of the policy no longer hold for whoever has kept it. For patients whom no earlier study had, nothing has to
-    be forgotten. The ledger keeps it.
+    be forgotten. The ledger keeps it. A state folder for data that another one has counted may begin with it, too.
     """
     from msfl_client.egress.budget_record import budget_lines, forget_budget
     from msfl_client.site.account_files import counted_elsewhere

@@ -14,6 +14,7 @@ own key for each data folder, and a state folder with another is refused for the
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -87,21 +88,22 @@ def expect_counted_here(site: SiteConfig) -> None:
     """Refuse a state folder that would begin to count anew; write down that this one counts.
 
     Raises:
-        RefusedError: with the code INTERNAL; see `counted_elsewhere`.
-        OSError: a file cannot be written.
+        RefusedError: with the code BUDGET_SPENT; see `counted_elsewhere`.
+        OSError: the key cannot be written.
     """
     if not site.key.exists():  # as in a simulation, whose answers are not counted
         return
     try:
         why, marks = counted_elsewhere(site), _read_marks(site)
     except InputError as error:
-        raise RefusedError(Code.INTERNAL, str(error)) from None
+        raise RefusedError(Code.BUDGET_SPENT, str(error)) from None
     if why is not None:
-        raise RefusedError(Code.INTERNAL, why)
+        raise RefusedError(Code.BUDGET_SPENT, why)
     _make_key(site.state)
     key = site.state / KEY_FILE
     if key.exists() and (after := marks | dict.fromkeys(map(str, site.data), _digest(key))) != marks:
-        write_bytes(_marks_of(site), _MARKS.dump_json(after, indent=1), secret=True)
+        with suppress(OSError):  # beside a key that lies where nothing may be written, nothing is noticed
+            write_bytes(_marks_of(site), _MARKS.dump_json(after, indent=1), secret=True)
 
 
 def forget_other_accounts(site: SiteConfig) -> None:

@@ -41,7 +41,7 @@ def test_another_state_folder_counts_nothing_of_the_same_data(hospital: Hospital
     for other in (hospital.site("state-3"), hospital.site("state-2"), hospital.site("state", "bids", "bids-2")):
         with pytest.raises(RefusedError, match=r"counted in another state folder; name that one under `state`") as no:
             expect_counted_here(other)
-        assert no.value.code is Code.INTERNAL
+        assert no.value.code is Code.BUDGET_SPENT
     assert (hospital.base / "site.key.accounts").stat().st_mode & 0o777 == 0o600
     (hospital.base / "state").rename(hospital.base / "moved")
     expect_counted_here(hospital.site("moved"))
