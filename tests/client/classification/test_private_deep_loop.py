@@ -13,8 +13,8 @@ from tests.deep import learnable_sequence, tiny_study
 
 from msfl_client.classification.private_deep_loop import train_privately
 from msfl_client.classification.visit_sequences import VisitSequence
-from msfl_client.privacy.budget import read_spent
 from msfl_client.privacy.round import PrivateRounds, in_order
+from msfl_client.privacy.spent import read_spent
 from msfl_client.trainer import identities_of
 from msfl_client.training.site_strategy import Start
 from msfl_common.config.differential_privacy import DifferentialPrivacy

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from msfl_client.privacy.budget import SPENT_FILE, Budget, read_spent, release_of, spending_on, spent_lines
+from msfl_client.privacy.budget import Budget, release_of, spending_on, spent_lines
+from msfl_client.privacy.spent import SPENT_FILE, read_spent
 from msfl_client.trainer import About, identities_of
 from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.config.study import Rounds, StudyConfig, Training

@@ -13,7 +13,7 @@ from tests.client.rounds.test_app import answer, request
 
 from msfl_client.cli.forecast_view import raise_if_hopeless
 from msfl_client.egress.ledger import newest_releases, read
-from msfl_client.privacy.budget import SPENT_FILE
+from msfl_client.privacy.spent import SPENT_FILE
 from msfl_client.rounds.forecast import forecast
 from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.config.site import Policy, SiteConfig
