@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -41,6 +41,19 @@ class About:
 
 
 @dataclass(frozen=True)
+class Identities:
+    """What tells who a site's patients are, whatever they are called: sets of cases with digests (`About.values`).
+
+    Attributes:
+        training: of those who train, each patient in one of them at least.
+        present: of all that the site has.
+    """
+
+    training: tuple[About, ...]
+    present: tuple[About, ...] = ()
+
+
+@dataclass(frozen=True)
 class Foreseen:
     """The metrics that a site does not tell of some patients.
 
@@ -55,6 +68,13 @@ class Foreseen:
     depends: tuple[str, ...]
     min_patients: int
     why: str
+
+
+def identities_of(patients: Iterable[str], training: Sequence[About] = (), present: Sequence[About] = ()) -> Identities:
+    """The identities of patients who train; who is in none of the sets is known by his name alone."""
+    names = tuple(sorted(set(patients).difference(*(one.patients for one in training))))
+    by_name = About("sums", names, names, (0,) * len(names))
+    return Identities((*training, by_name), tuple(present))
 
 
 def value_digests(values_NP: NDArray[np.float64]) -> tuple[tuple[str, ...], ...]:
@@ -90,6 +110,10 @@ class Learner(Protocol):
     @property
     def num_train_patients(self) -> int:
         """Patients that those are of."""
+
+    @property
+    def identities(self) -> Identities:
+        """What tells who they are, for the account of what is spent on each with noise."""
 
     def learned_patients(self, among: frozenset[str]) -> frozenset[str]:
         """Those of some training patients that it would learn from if there were no others."""

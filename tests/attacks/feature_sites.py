@@ -16,6 +16,7 @@ from msfl_client.classification.feature_models.sums import logistic_sums
 from msfl_client.classification.feature_trainer import FeatureLearner
 from msfl_client.classification.outcome_data import OutcomeData
 from msfl_client.data.bids import case_key
+from msfl_client.data.case_digest import about_images
 from msfl_client.features.table import FeatureRow, FeatureTable
 from msfl_common.config.classification import Classification
 from msfl_common.config.site import Policy, SiteConfig
@@ -57,7 +58,8 @@ class Site:
             settings=settings,
             study=self.study,
             site=site,
-            splits=SimpleNamespace(training=training, validation=measured, each=(training, measured)),
+            splits=SimpleNamespace(training=training, validation=measured, test=(), each=(training, measured)),
+            about_images=lambda *_: about_images((), {}),
             raw=table,
             features=table,
             on_progress=lambda *told: self.told.append(str(told[-1])),

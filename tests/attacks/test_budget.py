@@ -16,9 +16,10 @@ import pytest
 
 from msfl_client.cli.forecast_view import play_under_bar
 from msfl_client.cli.main import main
-from msfl_client.disclosure.budget import FOLDER
+from msfl_client.disclosure.budget import FILE, FOLDER
 from msfl_client.egress.ledger_sums import BUDGET_RESET
 from msfl_client.rounds.forecast_words import budget_sentence, forecast_lines
+from msfl_client.site.account_files import write_account_file
 from msfl_common.config.study import StudyConfig
 from msfl_common.dataset import Dataset
 from msfl_common.errors import Code, RefusedError
@@ -148,7 +149,7 @@ def test_a_budget_that_cannot_be_read_or_written_lets_nothing_leave(tmp_path: Pa
     (one.site.state / FOLDER).unlink()
     one = site(tmp_path, study=study_of(kind="lda"))
     one.play()
-    (one.site.state / FOLDER / "given.json").write_text(damage)
+    write_account_file(one.site.state, one.site.state / FOLDER / FILE, damage.encode())
     with pytest.raises(RefusedError) as error:
         site(tmp_path, study=study_of("second", "naive-bayes")).play()
     assert "msfl-client reset-budget" in error.value.detail

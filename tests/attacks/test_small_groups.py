@@ -233,6 +233,27 @@ def test_the_one_mans_volumes_are_not_in_combats_sums() -> None:
     assert large_groups_of_scanners(rows(4, scanners=2), patients, 5).tolist() == [False] * 4 + [True] * 38
 
 
+@pytest.mark.parametrize("scanners", [1, 3])
+def test_whom_age_and_sex_together_set_apart_is_not_in_combats_sums(scanners: int) -> None:
+    """The one man of another age, where women are of one age and men of one."""
+    one, patients = rows(21, scanners), np.arange(42).astype(str)
+    one.covariates_NQ[:, 0] = np.where(one.covariates_NQ[:, 1] == 1, 40, 30)
+    assert large_groups_of_scanners(one, patients, 5).all()
+    one.covariates_NQ[6, 0] = 55
+    weighted_P = (np.array([1, -10]) @ compute_moments(one).cross_QP) / 15
+    of_scanner_P = one.features_NP[np.arange(42) % scanners == 6 % scanners].mean(axis=0)
+    np.testing.assert_allclose(weighted_P + of_scanner_P, one.features_NP[6])  # as a coordinator read
+    assert large_groups_of_scanners(one, patients, 5).tolist() == [number != 6 for number in range(42)]
+
+
+def test_a_scanner_of_few_patients_is_none_that_sets_them_apart() -> None:
+    one, patients = rows(21), np.arange(42).astype(str)
+    of_few = replace(one, scanners=("small",) * 3 + ("large",) * 39)
+    assert large_groups_of_scanners(of_few, patients, 5).all()
+    of_several = replace(one, scanners=tuple(f"small-{number // 3}" for number in range(12)) + ("large",) * 30)
+    assert large_groups_of_scanners(of_several, patients, 5).all()
+
+
 def test_the_one_with_lesions_is_not_in_combats_sums() -> None:
     one = rows(0)
     one.features_NP[:, 1] = 0

@@ -24,7 +24,7 @@ from msfl_client.disclosure.small_groups import describe_small_group, in_large_g
 from msfl_client.disclosure.state_bounds import Rules, check_bounds, check_follows, check_measured
 from msfl_client.disclosure.strata import may_tell
 from msfl_client.privacy.round import PrivateRounds, loss_told
-from msfl_client.trainer import About, Foreseen, OnCase, OnStep, value_digests
+from msfl_client.trainer import About, Foreseen, Identities, OnCase, OnStep, identities_of, value_digests
 from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.config.regression import NumericOutcome
 from msfl_common.dataset import Dataset
@@ -77,6 +77,13 @@ class FeatureLearner:
     def train_patients(self) -> tuple[str, ...]:
         """See `Learner`."""
         return tuple(one.patient for one in self._training)
+
+    @property
+    def identities(self) -> Identities:
+        """See `Learner`; by images, and by values."""
+        patients, data = frozenset(self.train_patients), self._data
+        training = [data.about_images(patients), self.about("training")]
+        return identities_of(patients, training, [data.about_images(), self.about("all")])
 
     @property
     def num_train_patients(self) -> int:
@@ -182,7 +189,8 @@ class FeatureLearner:
         if phase_of(weights) is not Phase.PREPARE:
             raise RefusedError(Code.BAD_MODEL, "a private model asks for its first sums alone")
         expect_some(cases)
-        rounds = PrivateRounds(self._data.site, study, study.name, cases.patients, torch.device("cpu"))
+        cpu = torch.device("cpu")
+        rounds = PrivateRounds(self._data.site, study, study.name, cases.patients, cpu, self.identities)
         noise, columns_NP = rounds.begin(1, weights, digest), summed_columns(self._settings, cases)
         return private_class_sums(self._settings, self._private, columns_NP, cases.labels_N, noise)
 

@@ -25,7 +25,7 @@ from msfl_client.data.cache_limits import keep_newest
 from msfl_client.disclosure.strata import may_tell
 from msfl_client.privacy.round import PrivateRounds, expected_behind, in_order, loss_told
 from msfl_client.segmentation.draws import drawn_in
-from msfl_client.trainer import Foreseen, OnCase, OnStep
+from msfl_client.trainer import Foreseen, Identities, OnCase, OnStep, identities_of
 from msfl_client.training.site_strategy import Start, site_strategy
 from msfl_common.errors import CaseError, Code, RefusedError
 from msfl_common.messages.records import RoundTask, ValidationMetrics
@@ -64,6 +64,12 @@ class ImageLearner:
     def train_patients(self) -> tuple[str, ...]:
         """See `Learner`."""
         return tuple(one.patient for one in self._data.splits.training)
+
+    @property
+    def identities(self) -> Identities:
+        """See `Learner`."""
+        patients = frozenset(self.train_patients)
+        return identities_of(patients, [self._data.about_images(patients)], [self._data.about_images()])
 
     @property
     def num_train_patients(self) -> int:
@@ -117,7 +123,7 @@ class ImageLearner:
             if study.differential_privacy is None:
                 return train_round(self._network, sequences, study, number, self._device, on_step, micro_batches, start)
             patients = in_order(sequence.patient for sequence in sequences)
-            rounds = PrivateRounds(self._data.site, study, study.name, patients, self._device)
+            rounds = PrivateRounds(self._data.site, study, study.name, patients, self._device, self.identities)
             return train_privately(self._network, sequences, rounds, start, on_step, micro_batches)
 
         answer, loss = self._strategy.train(self._network, weights, number, train)

@@ -12,8 +12,8 @@ on what the model outlines.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +22,7 @@ from msfl_client.clinical.inputs import dataset_of
 from msfl_client.clinical.observations import REASONS, sees_images
 from msfl_client.clinical.splits import Splits, split_outcomes, training_cases
 from msfl_client.data.bids import Case
+from msfl_client.data.case_digest import about_images
 from msfl_client.data.checks import check_site
 from msfl_client.features.cache import TABLE, features_of
 from msfl_client.features.own_table import cases_of_table, own_features
@@ -29,7 +30,7 @@ from msfl_client.features.table import FeatureRow, FeatureTable, read_features_t
 from msfl_client.harmonization.site import FOLDER, TABLE_FILE
 from msfl_client.segmentation.lesion_model import handed_lesion_model
 from msfl_client.segmentation.upstream_model import HandedModel
-from msfl_client.trainer import OnProgress
+from msfl_client.trainer import About, OnProgress
 from msfl_common.config.classification import Classification, DeepModel
 from msfl_common.config.feature_catalogue import CHANGES, FEATURES, REGION_FEATURES, quantity_of
 from msfl_common.config.site import SiteConfig
@@ -102,10 +103,10 @@ def read_outcomes(
 
     checked = check_site(site, study.inputs, on_checked, num_workers, needs_mask=False)
     if not needs_features:
-        return OutcomeData(site, study, tuple(checked.cases), None, on_progress)
+        return OutcomeData(site, study, tuple(checked.cases), None, on_progress, digests=checked.digests)
     if assumed.has_features:
         table = FeatureTable(tuple(_stand_ins(checked.cases, study)))
-        return OutcomeData(site, study, tuple(checked.cases), table, on_progress, assumed.harmonized)
+        return OutcomeData(site, study, tuple(checked.cases), table, on_progress, assumed.harmonized, checked.digests)
     done, total = 0, len(checked.cases)
 
     def on_case() -> None:
@@ -122,7 +123,8 @@ def read_outcomes(
     for key, reason in list(unmeasured.items())[:1]:
         some = f"{len(unmeasured)} of {total} cases cannot be measured, and are left out; the first, {key}: {reason}"
         on_progress(site.name, "checked", 0, 0, some)
-    return OutcomeData(site, study, tuple(checked.cases), FeatureTable(tuple(rows)), on_progress, assumed.harmonized)
+    table = FeatureTable(tuple(rows))
+    return OutcomeData(site, study, tuple(checked.cases), table, on_progress, assumed.harmonized, checked.digests)
 
 
 def _stand_ins(cases: Sequence[Case], study: StudyConfig) -> Iterator[FeatureRow]:
@@ -147,6 +149,7 @@ class OutcomeData:
         raw: features that are not harmonized; none where none are seen.
         on_progress: told what is done.
         harmonized: what is taken in place of the site's own files, where a study is foreseen.
+        digests: of the images, see `SiteCheck.digests`; none where none are seen.
     """
 
     site: SiteConfig
@@ -155,6 +158,7 @@ class OutcomeData:
     raw: FeatureTable | None
     on_progress: OnProgress
     harmonized: Harmonized | None = None
+    digests: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
 
     @property
     def settings(self) -> Classification:
@@ -176,6 +180,10 @@ class OutcomeData:
             note = f"{some} left out: {reasons_in_words(REASONS[why] for why in found.left_out.values())}"
             self.on_progress(self.site.name, "checked", len(found.kept), len(found.kept), note)
         return splits
+
+    def about_images(self, patients: Collection[str] | None = None) -> About:
+        """The images of some patients, or of all; see `case_digest.about_images`."""
+        return about_images((one for one in self.cases if patients is None or one.patient in patients), self.digests)
 
     @property
     def training_cases(self) -> tuple[Case, ...]:

@@ -50,6 +50,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
     from msfl_client.egress.budget_record import budget_lines
     from msfl_client.privacy.budget import spent_document, spent_lines
     from msfl_client.secure_aggregation.rosters import roster_lines, waiting_rosters
+    from msfl_client.site.account_files import counted_elsewhere
     from msfl_client.site.kit_approval import what_waits
     from msfl_common.config.site import load_site
     from msfl_common.system.files import quoted
@@ -83,8 +84,10 @@ def status(site: SitePath, as_json: Json = False) -> None:
         waiting = [*([waits] if waits else []), *(line for _, line in roster_lines(config.state))]
         spent = spent_lines(config.state, config.policy.max_epsilon)
         so_far = "" if budget else " (nothing so far)"
-        counted = f"  the budget counts what left with {config.state}{so_far}; another state folder begins with nothing"
-        for text in (*waiting, *spent, *(f"  {line}" for line in budget), counted, *gain_lines(config)):
+        counted = f"  the budget counts what left with {config.state}{so_far}"
+        elsewhere = counted_elsewhere(config)
+        lines = (*waiting, *spent, *(f"  {line}" for line in budget), counted, *([elsewhere] if elsewhere else []))
+        for text in (*lines, *gain_lines(config)):
             stdout_console(soft_wrap=True).print(text, markup=False, highlight=False)
     if pid is None and not (last is not None and last.is_last):
         raise typer.Exit(1)
@@ -147,15 +150,17 @@ def reset_budget(
 
     What was given out cannot be taken back: together with new answers it may tell rows of single patients, so that the
     bounds of the policy no longer hold for whoever has kept it. For patients whom no earlier study had, nothing has to
-    be forgotten. The ledger keeps it.
+    be forgotten. The ledger keeps it. A state folder for data that another one has counted may begin with it, too.
     """
     from msfl_client.egress.budget_record import budget_lines, forget_budget
+    from msfl_client.site.account_files import counted_elsewhere
     from msfl_common.config.site import load_site
     from msfl_common.system.progress import console
 
     config = load_site(site)
     try:
-        lines = [str(line) for line in budget_lines(config)]
+        elsewhere = counted_elsewhere(config)
+        lines = [*([elsewhere] if elsewhere else []), *(str(line) for line in budget_lines(config))]
     except InputError as error:  # which this command is the way out of
         lines = [str(error)]
     if lines and not yes:

@@ -50,6 +50,11 @@ class SiteCheck:
         if not self.cases:
             raise CohortError(f"{place}: {none_of(len(self.found), 'case')} be used; the fixes are given above")
 
+    @property
+    def digests(self) -> dict[str, Mapping[str, str]]:
+        """Key of every case to the digests of its images, by contrast."""
+        return {key: facts.digests for key, facts in self.facts.items()}
+
     def of_case(self, key: str) -> list[Finding]:
         """The findings on one case."""
         return [finding for finding in self.findings if finding.case == key]

@@ -7,9 +7,10 @@ has as many numbers about it as it has values. A metric is a counting query: no 
 `policy.max_evaluations` times with another model. The defaults are what measured attacks did not reach
 (`tests/benchmarks/privacy/release_bounds.py`). Sums of nearly the same patients: see `overlaps`.
 
-`budget/` in the state folder holds `given.json`, what was given out, and a file for each set of cases in `sets/`. Both
-are written, to the disk, before anything leaves. What was given out before costs nothing, in whatever study. It is kept
-when a study's answers are forgotten (`msfl-client reset-answers`); only `msfl-client reset-budget` forgets it.
+`budget/` in the state folder holds what was given out, and a file for each set of cases in `sets/`, encrypted with a
+key of the site's own (`site.account_files`). Both are written, to the disk, before anything leaves. What was given out
+before costs nothing, in whatever study. It is kept when a study's answers are forgotten (`msfl-client reset-answers`);
+only `msfl-client reset-budget` forgets it.
 
 Legend: N cases, P inputs.
 """
@@ -21,25 +22,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from msfl_client.disclosure.case_sets import keep_set, read_set
 from msfl_client.disclosure.overlaps import expect_apart
 from msfl_client.disclosure.releases import count_numbers
 from msfl_client.disclosure.same_values import as_known
+from msfl_client.site.account_files import SETS, SUFFIX, read_account_file, write_account_file
 from msfl_client.trainer import About
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.system.files import private_folder, write_bytes
 
 FOLDER = "budget"
-_FILE, _SETS = "given.json", "sets"
+FILE = f"given{SUFFIX}"
 _ABOUT = TypeAdapter(About)
 _HELPS = "fewer inputs or rounds, more patients or, agreed with the privacy officer, a higher"
 
-Content = TypeVar("Content")
 Planned = tuple[About, int]  # numbers about some cases
 
 
@@ -49,7 +49,7 @@ class Given(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     study: str
-    about: str = Field(description="digest of the set of cases, and the name of its file")
+    about: str = Field(description="name of the set of cases, and of its file")
     answers: dict[str, int] = Field(description="digest of each array to the numbers in it")
 
 
@@ -95,21 +95,24 @@ class Budget:
     """What was given out so far.
 
     Attributes:
-        folder: where it is written down; there may be no such folder yet.
+        state: the site's state folder.
         given: in the order of first answers.
     """
 
-    folder: Path
+    state: Path
     given: tuple[Given, ...] = ()
 
     @cached_property
     def sets(self) -> Mapping[str, About]:
-        """The cases of all that was given, by digest.
+        """The cases of all that was given, by name of the set.
 
         Raises:
             InputError: a file cannot be read.
         """
-        return {one.about: _read(self.folder / _SETS / f"{one.about}.json", _ABOUT) for one in self.given}
+        try:
+            return {one.about: read_set(self.state / FOLDER, one.about, _ABOUT) for one in self.given}
+        except InputError as error:
+            raise _unreadable(str(error)) from None
 
     def spent_by_value(self, about: About, planned: Sequence[Planned] = ()) -> NDArray[np.float64]:
         """Numbers that each value bears, N x P, with those that are planned."""
@@ -141,14 +144,14 @@ class Budget:
 
     def news(self, about: About, answer: Mapping[str, NDArray[np.float64]]) -> dict[str, int]:
         """What an answer tells that was not told before, as `Given.answers`."""
-        name = digest_of(about)
+        name = self._name_of(about)
         told = {digest for one in self.given if one.about == name for digest in one.answers}
         digests = {_digest(key, value): count_numbers({key: value}) for key, value in answer.items()}
         return {digest: numbers for digest, numbers in digests.items() if digest not in told}
 
     def is_new(self, study: str, about: About) -> bool:
         """Whether nothing about these cases was given to a study."""
-        return not any(one.study == study and one.about == digest_of(about) for one in self.given)
+        return not any(one.study == study and one.about == self._name_of(about) for one in self.given)
 
     def as_known(self, about: About, present: Sequence[About]) -> About:
         """Cases under the names of earlier answers about them; see `same_values`."""
@@ -199,18 +202,21 @@ class Budget:
         """
         if not news:
             return
-        name = digest_of(about)
-        private_folder(self.folder / _SETS, within=self.folder.parent)
-        if name not in self.sets:
-            write_bytes(self.folder / _SETS / f"{name}.json", _ABOUT.dump_json(about), secret=True)
+        if not self.given:  # first, so that sets without it are those of one that was lost
+            _write_given(self.state, ())
+        name = self._name_of(about) or keep_set(self.state / FOLDER, about, _ABOUT)
         before = {one.study: one for one in self.given if one.about == name}
         answers = before[study].answers if study in before else {}
         made = Given(study=study, about=name, answers={**answers, **news})
         others = tuple(one for one in self.given if one.about != name or one.study != study)
-        write_bytes(self.folder / _FILE, _GIVEN.dump_json((*others, made), indent=1), secret=True)
+        _write_given(self.state, (*others, made))
+
+    def _name_of(self, about: About) -> str | None:
+        """The name of the set of these very cases and values; None: nothing was given about it."""
+        return next((name for name, one in self.sets.items() if one == about), None)
 
     def _expect_apart(self, about: About, limits: Limits) -> None:
-        if digest_of(about) not in self.sets:
+        if self._name_of(about) is None:
             studies = {one.about: one.study for one in self.given}
             expect_apart(about, [(studies[name], other) for name, other in self.sets.items()], limits.floor)
 
@@ -222,12 +228,15 @@ def read_budget(state: Path) -> Budget:
         InputError: it cannot be read.
     """
     folder = state / FOLDER
-    return Budget(folder, _read(folder / _FILE, _GIVEN) if folder.exists() else ())
-
-
-def digest_of(about: About) -> str:
-    """The name of a set of cases, and of their values."""
-    return hashlib.sha256(_ABOUT.dump_json(about)).hexdigest()[:32]
+    try:
+        _encrypt_former(state)
+        if not folder.exists() or (folder.is_dir() and not any(folder.rglob(f"*{SUFFIX}"))):
+            return Budget(state)
+        return Budget(state, _GIVEN.validate_json(read_account_file(state, folder / FILE)))
+    except (ValidationError, KeyError):
+        raise _unreadable(f"{folder}: damaged; restore it from a backup") from None
+    except (OSError, InputError) as error:
+        raise _unreadable(str(error)) from None
 
 
 def _digest(name: str, value: NDArray[np.float64]) -> str:
@@ -235,11 +244,29 @@ def _digest(name: str, value: NDArray[np.float64]) -> str:
     return hashlib.sha256(f"{name}{array.shape}".encode() + array.tobytes()).hexdigest()[:32]
 
 
-def _read(path: Path, adapter: TypeAdapter[Content]) -> Content:
-    try:
-        return adapter.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        raise InputError(
-            f"{path}: what was given out about patients cannot be read; restore it from a backup, or forget all of it "
-            "with `msfl-client reset-budget`"
-        ) from None
+def _write_given(state: Path, given: Sequence[Given]) -> None:
+    write_account_file(state, state / FOLDER / FILE, _GIVEN.dump_json(tuple(given)))
+
+
+def _encrypt_former(state: Path) -> None:
+    """Encrypt what an earlier version wrote in plain text; where that was cut short, it is done again from the start.
+
+    Raises:
+        ValidationError, KeyError: it is damaged.
+        InputError: see `write_account_file`.
+        OSError: it cannot be read or written.
+    """
+    folder = state / FOLDER
+    former, sets = folder / "given.json", [*(folder / SETS).glob("*.json")]
+    if former.exists() and not (folder / FILE).exists():
+        names = {path.stem: keep_set(folder, _ABOUT.validate_json(path.read_bytes()), _ABOUT) for path in sets}
+        given = _GIVEN.validate_json(former.read_bytes())
+        _write_given(state, [one.model_copy(update={"about": names[one.about]}) for one in given])
+    for path in (former, *sets):
+        path.unlink(missing_ok=True)
+
+
+def _unreadable(why: str) -> InputError:
+    return InputError(
+        f"what was given out about patients cannot be read: {why}, or forget all of it with `msfl-client reset-budget`"
+    )

@@ -46,6 +46,24 @@ def as_known(about: About, earlier: Collection[About], present: Collection[About
     return replace(about, keys=keys, patients=tuple(whose.get(one, one) for one in about.patients), inputs=inputs)
 
 
+def people_as_known(
+    cases: Collection[About], earlier: Collection[About], present: Collection[About] = ()
+) -> tuple[tuple[About, ...], frozenset[frozenset[str]]]:
+    """Sets of cases of the same patients, by images for one and by values, and all names that each patient has in them.
+
+    Args:
+        cases: the sets, as they are called now.
+        earlier: those of the answers so far.
+        present: all cases of the site; see `as_known`.
+    """
+    found = tuple(as_known(one, earlier, present) for one in cases)
+    names: dict[str, set[str]] = defaultdict(set)
+    for one, known in zip(cases, found, strict=True):
+        for name, of in zip(one.patients, known.patients, strict=True):
+            names[name].add(of)
+    return found, frozenset(map(frozenset, names.values()))
+
+
 def _rows(about: About, known: Mapping[str, Values]) -> Iterator[tuple[str, Values]]:
     inputs = _inputs_as_known(about, known)
     return ((key, dict(zip(inputs, of, strict=True))) for key, of in zip(about.keys, about.values, strict=True))

@@ -10,6 +10,7 @@ from msfl_client.egress.ledger_sums import BUDGET_RESET
 from msfl_client.egress.person_lines import write_line
 from msfl_client.secure_aggregation.kept_values import delete_values
 from msfl_client.secure_aggregation.rosters import FOLDER as MASKS_FOLDER
+from msfl_client.site.account_files import counted_elsewhere, forget_other_accounts
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import InputError
 from msfl_common.system.words import counted
@@ -69,7 +70,9 @@ def budget_lines(site: SiteConfig) -> tuple[BudgetLine, ...]:
 
 
 def forget_budget(site: SiteConfig) -> tuple[str, ...]:
-    """Forget what was given out; the ledger says so first, a line a study. Returns the studies.
+    """Forget what was given out, with another state folder too; the ledger says so first, a line a study.
+
+    Returns the studies; "" for those that are not known.
 
     Values that left under masks go, too: asked for again, they are made, and counted, anew.
 
@@ -77,15 +80,18 @@ def forget_budget(site: SiteConfig) -> tuple[str, ...]:
         InputError: there is nothing to forget, or the ledger was touched.
     """
     folder = site.state / FOLDER
-    if not folder.is_dir():
+    is_new = counted_elsewhere(site) is not None
+    if not (folder.is_dir() or is_new):
         raise InputError(f"{folder}: nothing was given out that counts against a budget")
     try:
-        studies = tuple(dict.fromkeys(one.study for one in read_budget(site.state).given))
+        studies = tuple(dict.fromkeys(one.study for one in read_budget(site.state).given)) or ("",) * is_new
     except InputError:  # what cannot be read is forgotten, too
         studies = ("",)
     for study in studies:
         write_line(site, BUDGET_RESET, study)
     for kept in (site.state / MASKS_FOLDER).glob("*"):
         delete_values(kept)
-    shutil.rmtree(folder)
+    forget_other_accounts(site)
+    if folder.is_dir():
+        shutil.rmtree(folder)
     return studies

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from msfl_client.disclosure.set_apart import set_apart
 from msfl_client.disclosure.small_groups import Mask, groups, is_large
 from msfl_common.config.base import Frozen
 from msfl_common.errors import Code, RefusedError
@@ -100,10 +101,11 @@ class SiteFit(Frozen):
 def large_groups_of_scanners(
     rows: Rows, patients_N: NDArray[np.str_], min_patients: int, among_N: Mask | None = None
 ) -> Mask:
-    """The rows (`among_N` of them) less those of patients whom a column sets apart within scanners, with few others.
+    """The rows (`among_N` of them) less those of patients whom columns set apart within scanners, with few others.
 
     The sums are over all scanners of the site, each about its own mean: a column says nothing of a scanner where it is
-    the same for all, so that the scanners where it is not are looked at, together.
+    the same for all, so that the scanners where it is not are looked at, together. Of several columns together, those
+    of the covariates are looked at, whose products with all others are summed (`set_apart`).
     """
     columns_NC = np.column_stack([rows.covariates_NQ.astype(np.float64), rows.features_NP])
     keep_N = np.ones(len(rows), dtype=bool) if among_N is None else among_N.copy()
@@ -113,7 +115,7 @@ def large_groups_of_scanners(
 
 
 def _set_apart(rows: Rows, columns_NC: Floats, patients_N: NDArray[np.str_], keep_N: Mask, min_patients: int) -> Mask:
-    """The first group of too few patients; in each scanner the smaller part that a column sets apart."""
+    """The first group of too few patients: in each scanner the smaller part that a column sets apart, or by several."""
     scanners_N = np.array(rows.scanners)
     for column_N in columns_NC.T:
         apart_N = np.zeros(len(rows), dtype=bool)
@@ -123,29 +125,50 @@ def _set_apart(rows: Rows, columns_NC: Floats, patients_N: NDArray[np.str_], kee
                 apart_N |= min(found, key=lambda group_N: int(group_N.sum()))
         if not is_large(apart_N, patients_N, min_patients):
             return apart_N
-    return np.zeros(len(rows), dtype=bool)
+    apart_N = np.zeros(len(rows), dtype=bool)
+    if not keep_N.any():
+        return apart_N
+    few_N = set_apart(*_about_scanners(rows.take(np.flatnonzero(keep_N)), patients_N[keep_N], min_patients))
+    if few_N is not None:
+        apart_N[keep_N] = few_N
+    return apart_N
+
+
+def _about_scanners(
+    rows: Rows, patients_N: NDArray[np.str_], min_patients: int
+) -> tuple[Floats, NDArray[np.int64], NDArray[np.str_], int]:
+    """What `set_apart` takes: covariates about their scanner's mean, scanners for classes, patients, the floor.
+
+    A scanner of fewer patients than the floor is no class of its own, as its rows about their mean sum to nothing.
+    """
+    z_NQ, labels_N = _centred(rows, rows.covariates_NQ.astype(np.float64)), np.zeros(len(rows), dtype=np.int64)
+    for number, (_, index) in enumerate(rows.by_scanner(), start=1):
+        if len(np.unique(patients_N[index])) >= min_patients:
+            labels_N[index] = number
+    if len(np.unique(patients_N[labels_N == 0])) < min_patients:
+        labels_N[labels_N == 0] = labels_N.max(initial=0)
+    return z_NQ, labels_N, patients_N, min_patients
+
+
+def _centred(rows: Rows, columns_NC: Floats) -> Floats:
+    """Columns about the mean of each scanner."""
+    centred_NC = columns_NC.copy()
+    for _, index in rows.by_scanner():
+        centred_NC[index] -= centred_NC[index].mean(axis=0)
+    return centred_NC
 
 
 def compute_moments(rows: Rows) -> Moments:
     """The first sums, over all scanners of the rows."""
-    z_NQ, y_NP = rows.covariates_NQ.astype(np.float64), rows.features_NP.copy()
-    num_scanners = 0
-    for _, index in rows.by_scanner():
-        num_scanners += 1
-        z_NQ[index] -= z_NQ[index].mean(axis=0)
-        y_NP[index] -= y_NP[index].mean(axis=0)
-    return Moments(len(rows), num_scanners, z_NQ.T @ z_NQ, z_NQ.T @ y_NP)
+    z_NQ, y_NP = _centred(rows, rows.covariates_NQ.astype(np.float64)), _centred(rows, rows.features_NP)
+    return Moments(len(rows), len(set(rows.scanners)), z_NQ.T @ z_NQ, z_NQ.T @ y_NP)
 
 
 def compute_residuals(rows: Rows, slopes_QP: Floats) -> Residuals:
     """The second sums, over all scanners of the rows."""
     rest_NP = rows.features_NP - rows.covariates_NQ.astype(np.float64) @ slopes_QP
-    intercepts_P = rest_NP.sum(axis=0)
-    num_scanners = 0
-    for _, index in rows.by_scanner():
-        num_scanners += 1
-        rest_NP[index] -= rest_NP[index].mean(axis=0)
-    return Residuals(len(rows), intercepts_P, (rest_NP**2).sum(axis=0), num_scanners)
+    squares_P = (_centred(rows, rest_NP) ** 2).sum(axis=0)
+    return Residuals(len(rows), rest_NP.sum(axis=0), squares_P, len(set(rows.scanners)))
 
 
 def fit_scanners(rows: Rows, reference: Reference) -> SiteFit:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from msfl_client.privacy.budget import Budget, release_of
 from msfl_client.privacy.noise import Noise, noise_of
+from msfl_client.trainer import Identities
 from msfl_common import __version__
 from msfl_common.config.optimisation import settings_sha256
 from msfl_common.config.site import SiteConfig
@@ -30,6 +31,7 @@ class PrivateRounds:
         part_of: name of the whole study.
         patients: who trains, in the order in which they are drawn.
         device: where it is computed: another rounds otherwise, and has noise of its own.
+        identities: what tells who they are.
     """
 
     site: SiteConfig
@@ -37,6 +39,7 @@ class PrivateRounds:
     part_of: str
     patients: tuple[str, ...]
     device: torch.device
+    identities: Identities
 
     def begin(self, number: int, arrays: Mapping[str, NDArray[np.generic]], cases: str) -> Noise:
         """Spend a round, on the disk, and return its noise.
@@ -56,8 +59,8 @@ class PrivateRounds:
         noise = noise_of(self.site.state, json.dumps([*said, *more]).encode())
         assert self.study.differential_privacy is not None
         if self.study.differential_privacy.promises:
-            release = release_of(self.study, self.part_of, number, noise.digest, self.patients)
-            Budget(self.site.state, self.site.policy.max_epsilon).spend(release, self.patients)
+            release = release_of(self.study, self.part_of, number, noise.digest)
+            Budget(self.site.state, self.site.policy.max_epsilon).spend(release, self.identities)
         return noise
 
 

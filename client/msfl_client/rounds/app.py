@@ -34,6 +34,7 @@ from msfl_client.rounds.site_context import open_context
 from msfl_client.rounds.site_log import site_log
 from msfl_client.secure_aggregation.kept_values import KeptValue
 from msfl_client.segmentation.upstream_model import handed_model
+from msfl_client.site.account_files import expect_counted_here
 from msfl_client.trainer import OnProgress
 from msfl_common.config.message_kinds import REQUESTS, Request
 from msfl_common.config.site import SiteConfig, load_site
@@ -124,6 +125,8 @@ def _answer(
     task: RoundTask,
 ) -> RecordDict:
     """The answer to a request of a study that the site takes part in."""
+    if settings.cache_answers:
+        expect_counted_here(site)
     gateway, purpose = gateway_of(site), purpose_of(asked, task)
     check_asked(asked, purpose, task.study)
     check_allowed(site.policy, asked.answer)

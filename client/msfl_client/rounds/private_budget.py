@@ -19,7 +19,7 @@ def spending_of(context: SiteContext, task: RoundTask) -> Spending | None:
     private = task.study.differential_privacy
     if private is None or not private.promises:
         return None
-    epsilon, releases = spending_on(context.site.state, context.learner.train_patients, private.delta)
+    epsilon, releases = spending_on(context.site.state, context.learner.identities, private.delta)
     return Spending(epsilon, private.delta, releases)
 
 

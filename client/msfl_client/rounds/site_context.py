@@ -22,7 +22,8 @@ from msfl_client.disclosure.floors import check_floor
 from msfl_client.egress.gateway import Gateway, check_device_hours, gateway_of
 from msfl_client.egress.ledger import newest_releases
 from msfl_client.features.table import FeatureTable
-from msfl_client.privacy.budget import SPENT_FILE, Budget, read_spent
+from msfl_client.privacy.budget import Budget
+from msfl_client.privacy.spent import SPENT_FILE, read_spent
 from msfl_client.segmentation.loop import is_out_of_memory
 from msfl_client.segmentation.trainer import Split, open_segmentation
 from msfl_client.segmentation.upstream_model import HandedModel
@@ -206,7 +207,7 @@ def check_budget(context: SiteContext, task: RoundTask) -> None:
             f"tells of {told}: it was replaced by an older one; bring the newest back",
         )
     budget = Budget(context.site.state, context.site.policy.max_epsilon)
-    budget.expect_room(task.study, task.stage, task.round, context.learner.train_patients)
+    budget.expect_room(task.study, task.stage, task.round, context.learner.identities)
 
 
 def train_site(context: SiteContext, task: RoundTask, weights: Weights, clock: Clock = datetime.now) -> ModelUpdate:

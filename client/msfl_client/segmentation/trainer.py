@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 
 from msfl_client.data.bids import Case
-from msfl_client.data.case_digest import digest_of_images
+from msfl_client.data.case_digest import about_images, digest_of_images
 from msfl_client.data.patient_split import CaseSplit
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.disclosure.strata import Levels, may_tell
@@ -28,7 +28,7 @@ from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.segmentation.private_loop import PatientPatches, PrivateTraining
 from msfl_client.segmentation.trained_patients import remember
 from msfl_client.segmentation.usable_cases import Measured, own_truths, usable_cases
-from msfl_client.trainer import Foreseen, OnCase, OnProgress, OnStep, foreseen
+from msfl_client.trainer import Foreseen, Identities, OnCase, OnProgress, OnStep, foreseen, identities_of
 from msfl_client.training.site_strategy import SiteStrategy, Start, site_strategy
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
@@ -50,6 +50,7 @@ class SegmentationLearner:
     Attributes:
         seed: the site's own, in the study.
         train_patients: whose each training case is.
+        identities: see `Learner`.
         num_left_out: patients that the study's other models of lesions train on, and a fold's does not.
         remember: writes down, in a round, who trained; see `trained_patients`.
         digest: see `Learner`.
@@ -67,6 +68,7 @@ class SegmentationLearner:
     train_round: TrainRound
     seed: int
     train_patients: tuple[str, ...]
+    identities: Identities
     num_left_out: int
     remember: Callable[[int], None]
     digest: str
@@ -220,8 +222,8 @@ def open_segmentation(
     Raises:
         CohortError: the folders hold nothing usable.
     """
-    cases, prepared, originals = usable_cases(site, study, on_progress)
-    parts = split(cases)
+    cases, prepared, checked = usable_cases(site, study, on_progress)
+    originals, parts = {case.key: case for case in checked.found}, split(cases)
     train, held = parts.training, (parts.validation, *([parts.test] if parts.test else []))
 
     def measured(part: Sequence[Case]) -> Measured:
@@ -232,14 +234,21 @@ def open_segmentation(
         )
 
     network = build_network(study)
+    identities = identities_of(
+        (case.patient for case in train),
+        [about_images(train, checked.digests)],
+        [about_images(checked.found, checked.digests)],
+    )
+    ready = [(case, prepared[case.key]) for case in train]
     learner = SegmentationLearner(
         study=study,
         device=devices[0],
         network=network,
         strategy=site_strategy(site.state, study, get_weights(network), part_of),
-        train_round=_training_on(devices, site, study, [(case, prepared[case.key]) for case in train], part_of),
+        train_round=_training_on(devices, site, study, ready, part_of, identities),
         seed=seed_of(study, site.name),
         train_patients=tuple(case.patient for case in train),
+        identities=identities,
         num_left_out=len({case.patient for case in parts.left_out}),
         remember=partial(remember, site.state, study, {case.patient for case in train}),
         digest=digest_of_images(train, *held),
@@ -263,12 +272,13 @@ def _training_on(
     study: StudyConfig,
     cases: Sequence[tuple[Case, NetworkInput]],
     part_of: str,
+    identities: Identities,
 ) -> TrainRound:
     """How this site trains a round: in this process, or in one for each of several devices."""
     seed = seed_of(study, site.name)
     if study.differential_privacy is not None:
         patients = [case.patient for case, _ in cases]
-        rounds = PrivateRounds(site, study, part_of, in_order(patients), devices[0])
+        rounds = PrivateRounds(site, study, part_of, in_order(patients), devices[0], identities)
         patches = PatchDataset([ready for _, ready in cases], study.training, seed)
         return PrivateTraining(rounds, PatientPatches(patches, patients)).train
     if len(devices) == 1:

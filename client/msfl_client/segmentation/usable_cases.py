@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from msfl_client.data.bids import Case
-from msfl_client.data.checks import check_site
+from msfl_client.data.checks import SiteCheck, check_site
 from msfl_client.segmentation.network_input import NetworkInput, make_network_inputs
 from msfl_client.segmentation.own_grid import OwnTruth, own_truth
 from msfl_client.trainer import OnProgress
@@ -40,8 +40,8 @@ class Measured:
 
 def usable_cases(
     site: SiteConfig, study: StudyConfig, on_progress: OnProgress
-) -> tuple[list[Case], dict[str, NetworkInput], dict[str, Case]]:
-    """The site's cases that can be trained on, and by key what was prepared of them and what lies in the BIDS folder.
+) -> tuple[list[Case], dict[str, NetworkInput], SiteCheck]:
+    """The site's cases that can be trained on, by key what was prepared of them, and what was found in the BIDS folder.
 
     Raises:
         CohortError: the folders hold nothing usable.
@@ -66,7 +66,7 @@ def usable_cases(
         why = reasons_in_words(texts[0] for texts in checked.excluded.values())
         left_out = f"{num_bad} of {counted(len(checked.found), 'case')} left out{why and ': ' + why}"
         on_progress(site.name, "checked", len(checked.found), len(checked.found), left_out)
-    return [case for case in checked.cases if case.key in usable], usable, {case.key: case for case in checked.found}
+    return [case for case in checked.cases if case.key in usable], usable, checked
 
 
 def own_truths(

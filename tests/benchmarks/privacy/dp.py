@@ -30,6 +30,7 @@ from msfl_client.segmentation.loop import train_round, validate
 from msfl_client.segmentation.network_input import NetworkInput
 from msfl_client.segmentation.patches import PatchDataset, PatchLoader
 from msfl_client.segmentation.private_loop import PatientPatches, PrivateTraining
+from msfl_client.trainer import identities_of
 from msfl_client.training.site_strategy import Start
 from msfl_common.config.base import validate as validated
 from msfl_common.config.differential_privacy import DifferentialPrivacy
@@ -124,7 +125,7 @@ def _case(seed: int, edge: int) -> NetworkInput:
 def _training(study: StudyConfig, cases: list[NetworkInput], state: Path) -> PrivateTraining:
     patients = [f"p{number:03}" for number in range(len(cases))]
     site = SiteConfig(name="bench", data=(state,), state=state)
-    rounds = PrivateRounds(site, study, study.name, in_order(patients), CPU)
+    rounds = PrivateRounds(site, study, study.name, in_order(patients), CPU, identities_of(patients))
     return PrivateTraining(rounds, PatientPatches(PatchDataset(cases, study.training, 1), patients))
 
 

@@ -13,8 +13,9 @@ from tests.deep import learnable_sequence, tiny_study
 
 from msfl_client.classification.private_deep_loop import train_privately
 from msfl_client.classification.visit_sequences import VisitSequence
-from msfl_client.privacy.budget import read_spent
 from msfl_client.privacy.round import PrivateRounds, in_order
+from msfl_client.privacy.spent import read_spent
+from msfl_client.trainer import identities_of
 from msfl_client.training.site_strategy import Start
 from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.config.site import SiteConfig
@@ -35,7 +36,7 @@ def trained(state: Path, sequences: list[VisitSequence], noise: float = 1.0) -> 
     before = get_weights(network)
     site = SiteConfig(name="a", data=(Path("bids"),), state=state)
     patients = in_order(one.patient for one in sequences)
-    rounds = PrivateRounds(site, study, study.name, patients, torch.device("cpu"))
+    rounds = PrivateRounds(site, study, study.name, patients, torch.device("cpu"), identities_of(patients))
     train_privately(network, sequences, rounds, Start(1, before, before, {}, {}), lambda *_: None)
     return get_weights(network)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 from tests.feature_models import make_settings
 
 from msfl_client.disclosure.budget import Budget, Limits, read_budget
 from msfl_client.disclosure.releases import planned_harmonization, planned_numbers
+from msfl_client.site.account_files import write_account_file
 from msfl_client.trainer import About, value_digests
 from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.system.files import write_bytes
 
 LIMITS = Limits(share=0.5, evaluations=3, floor=5)
 
@@ -109,6 +113,47 @@ def test_a_set_that_is_missing_is_said(state: Path) -> None:
     with pytest.raises(InputError, match="reset-budget"):
         read_budget(state).spent(about(range(20), "age"), LIMITS)
     assert Budget(state / "none").evaluations(about(range(3), "age")) == 0
+
+
+def test_nothing_of_patients_stands_there_without_the_key(state: Path) -> None:
+    give(state, "one", about(range(20), "age", "edss"), 4, 0)
+    for path in state.rglob("*.*"):
+        if path.is_file():
+            assert path.stat().st_mode & 0o777 == 0o600
+            assert (b"age" in path.read_bytes(), b"sums" in path.read_bytes()) == (False, False)
+    key = (state / "account.key").read_bytes()
+    (state / "account.key").unlink()
+    with pytest.raises(InputError, match=r"account\.key: .* is not there; .* or forget all of it with .*reset-budget"):
+        read_budget(state)
+    with pytest.raises(InputError, match=r"account\.key: .* is not there"):
+        write_account_file(state, state / "privacy" / "sets" / "other.encrypted", b"of another account")
+    (state / "account.key").write_bytes(b"?")
+    (state / "account.key").chmod(0o600)
+    with pytest.raises(InputError, match=r"account\.key: is not the key"):
+        read_budget(state)
+    write_bytes(state / "account.key", key, secret=True)
+    assert read_budget(state).spent(about(range(20), "age", "edss"), LIMITS).numbers == 4
+
+
+def test_what_an_earlier_version_wrote_is_encrypted_and_goes_on(state: Path) -> None:
+    cases, folder = about(range(20), "age", "edss"), state / "budget"
+    (folder / "sets").mkdir(parents=True, mode=0o700)
+    folder.chmod(0o700)
+    news = Budget(state).news(cases, {"sums": np.random.default_rng(0).normal(size=4)})
+    (folder / "sets" / "0a.json").write_bytes(TypeAdapter(About).dump_json(cases))
+    former = json.dumps([{"study": "one", "about": "0a", "answers": news}])
+    (folder / "given.json").write_text(former)
+    assert read_budget(state).spent(cases, LIMITS).numbers == 4
+    assert not list(folder.rglob("*.json"))
+    give(state, "one", cases, 4, 0)
+    give(state, "two", cases, 5, 1)
+    assert read_budget(state).spent(cases, LIMITS).numbers == 9
+    (folder / "given.json").write_text(former)  # a crash came before it was removed
+    assert read_budget(state).spent(cases, LIMITS).numbers == 9
+    (folder / "given.encrypted").unlink()
+    (folder / "given.json").write_text(former)
+    with pytest.raises(InputError, match="damaged"):
+        read_budget(state)
 
 
 def test_what_a_study_is_counted_for() -> None:

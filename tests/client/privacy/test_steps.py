@@ -16,6 +16,7 @@ from msfl_client.privacy.steps import PrivatePlan, clip_and_add, drawn_patients,
 from msfl_client.segmentation.network_input import NetworkInput
 from msfl_client.segmentation.patches import PatchDataset
 from msfl_client.segmentation.private_loop import PatientPatches, PrivateTraining
+from msfl_client.trainer import identities_of
 from msfl_client.training.site_strategy import Start
 from msfl_client.training.steps import Piece
 from msfl_common.config.differential_privacy import DifferentialPrivacy
@@ -119,7 +120,7 @@ def case(seed: int) -> NetworkInput:
 def trained(state: Path, study: StudyConfig = STUDY, number: int = 1, shift: float = 0.0) -> dict[str, Any]:
     site = SiteConfig(name="a", data=(Path("bids"),), state=state)
     patches = PatchDataset([case(seed) for seed in range(4)], study.training, 7)
-    rounds = PrivateRounds(site, study, study.name, in_order(PATIENTS), CPU)
+    rounds = PrivateRounds(site, study, study.name, in_order(PATIENTS), CPU, identities_of(PATIENTS))
     network = build_network(study)
     weights = {name: value + np.float32(shift) for name, value in get_weights(network).items()}
     set_weights(network, weights)

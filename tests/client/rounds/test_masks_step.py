@@ -25,6 +25,7 @@ from msfl_client.rounds import app as app_module
 from msfl_client.rounds import handlers
 from msfl_client.rounds.app import build_app
 from msfl_client.secure_aggregation.secrets import SECRETS_FILE
+from msfl_client.trainer import identities_of
 from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.config.ledger import KeepContent
 from msfl_common.config.message_kinds import allowed_by_default
@@ -266,9 +267,9 @@ def test_a_value_with_noise_that_is_sent_again_says_what_is_spent(
 
     def spend_and_train(context: Opened, task: RoundTask, content: Content) -> Content:
         assert context.gateway is not None
-        state, patients = context.gateway.ledger.parent, ("one", "two")
-        Budget(state).spend(release_of(task.settings, task.study.name, task.round, "d", patients), patients)
-        epsilon, releases = spending_on(state, patients, noise.delta)
+        state, who = context.gateway.ledger.parent, identities_of(("one", "two"))
+        Budget(state).spend(release_of(task.settings, task.study.name, task.round, "d"), who)
+        epsilon, releases = spending_on(state, who, noise.delta)
         spending = Spending(epsilon, noise.delta, releases)
         return training(Opened(replace(context.gateway, spending=spending)), task, content)
 

@@ -13,7 +13,7 @@ from tests.client.rounds.test_app import answer, request
 
 from msfl_client.cli.forecast_view import raise_if_hopeless
 from msfl_client.egress.ledger import newest_releases, read
-from msfl_client.privacy.budget import SPENT_FILE
+from msfl_client.privacy.spent import SPENT_FILE
 from msfl_client.rounds.forecast import forecast
 from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.config.site import Policy, SiteConfig
@@ -21,7 +21,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError
 from msfl_common.messages.records import unpack_refusal, unpack_update
 from msfl_common.models.network import build_network, get_weights
-from msfl_common.privacy_accounting import planned_epsilon
+from msfl_common.privacy_accounting import epsilon_of, planned_epsilon, released_in_round
 
 
 @pytest.fixture
@@ -76,3 +76,21 @@ def test_a_study_beyond_the_policy_is_refused_and_foreseen(config: SiteConfig, p
     assert foreseen is not None
     assert "policy.max_epsilon" in foreseen.why
     assert forecast(config, private, lambda *_: None).refused("training") is None
+
+
+@pytest.mark.slow
+def test_patients_whose_folders_were_renamed_go_on_in_their_own_account(
+    config: SiteConfig, private: StudyConfig
+) -> None:
+    answer(config, "train", request(private))
+    (folder,) = config.data
+    for path in sorted(folder.rglob("*sub-0*"), key=lambda path: -len(path.parts)):
+        path.rename(path.with_name(path.name.replace("sub-0", "sub-renamed")))
+    second = private.model_copy(update={"name": "second"})
+    like = get_weights(build_network(second))
+    unpack_update(answer(config, "train", request(second)), expected=like)
+    one, two = read(config.state / "ledger.jsonl")
+    assert (one.epsilon, two.epsilon) == (
+        epsilon_of([released_in_round(private)], private.differential_privacy.delta),  # type: ignore[union-attr]
+        epsilon_of([released_in_round(private)] * 2, private.differential_privacy.delta),  # type: ignore[union-attr]
+    )

@@ -16,8 +16,8 @@ from msfl_client.classification.feature_models.private_sums import (
     private_class_sums,
     reaches,
 )
-from msfl_client.privacy.budget import read_spent
 from msfl_client.privacy.noise import Noise
+from msfl_client.privacy.spent import read_spent
 from msfl_common.config.classification import Classification
 from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.dataset import Dataset
