@@ -193,10 +193,11 @@ def _later_burden(rng: np.random.Generator, before: LesionBurden, came: _Year) -
 
 
 def _with_first_year(record: ClinicalRecord, visit: YearlyVisit, came: _Year) -> ClinicalRecord:
-    changes = {"new_lesions": visit.burden.new_lesions, "enlarging_lesions": visit.burden.enlarging_lesions}
+    came_of = visit.burden
+    burden = replace(record.burden, new_lesions=came_of.new_lesions, enlarging_lesions=came_of.enlarging_lesions)
     return replace(
         record,
-        burden=replace(record.burden, **changes),
+        burden=burden,
         activity=bool(came.changes[0]),
         progression=bool(came.worse[0]),
         edss_follow_up=visit.clinical.edss,

@@ -147,7 +147,7 @@ def _make_yearly_case(job: CaseJob, effects: dict[str, ScannerEffect]) -> tuple[
     rng = np.random.default_rng(np.random.SeedSequence(job.seed).spawn(7)[6])
     head = draw_head(rng, course.record)
     scanners = [str(rng.choice(sorted(effects))) for _ in course.visits]
-    rows = []
+    rows: list[FeatureRow] = []
     for visit, scanner in zip(course.visits, scanners, strict=True):
         at = replace(course.record, atrophy=visit.atrophy, burden=visit.burden)
         features = simulate_features(rng, at, head, effects[scanner], follow_up=bool(rows))

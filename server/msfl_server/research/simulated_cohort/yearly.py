@@ -111,10 +111,17 @@ def write_course(job: CaseJob, course: Course, scanners: Sequence[str], volumes_
     rows: list[bids.ParticipantRow] = []
     for visit, scanner, volume_ml in zip(course.visits, scanners, volumes_ml, strict=True):
         clinical, burden = visit.clinical, visit.burden
-        edss = "n/a" if course.record.diagnosis == "HC" else clinical.edss
-        changes = (burden.new_lesions, burden.enlarging_lesions) if rows else ("n/a", "n/a")
-        values = (clinical.visit_id, clinical.days, edss, scanner, *changes, round(volume_ml, 3))
-        rows.append(dict(zip(bids.SESSION_COLUMNS, values, strict=True)))
+        rows.append(
+            {
+                "session_id": clinical.visit_id,
+                "days_from_baseline": clinical.days,
+                "edss": clinical.edss if course.record.diagnosis != "HC" else "n/a",
+                "scanner": scanner,
+                "new_lesions": burden.new_lesions if rows else "n/a",
+                "enlarging_lesions": burden.enlarging_lesions if rows else "n/a",
+                "lesion_volume_ml": round(volume_ml, 3),
+            }
+        )
     bids.write_table(job.site_folder / job.subject / f"{job.subject}_sessions.tsv", rows, bids.SESSION_COLUMNS)
     row = bids.participant_row(job.subject, course.record, course.history, scanners[0])
     return MadeCase(job.subject, row, course.history, yearly_truth(job.site.name, job.subject, course))
