@@ -54,7 +54,7 @@ def test_five_visits_with_images(tmp_path: Path) -> None:
     two, five = (
         make_cohort(
             tmp_path / str(visits), num_sites=1, cases_per_site=1, num_visits=visits, seed=3, spacing_mm=4.0,
-            active=0.9, num_workers=1,
+            active=0.9, with_fa=True, num_workers=1,
         )
         for visits in (2, 5)
     )  # fmt: skip
@@ -62,6 +62,7 @@ def test_five_visits_with_images(tmp_path: Path) -> None:
     for name in (
         f"{anat}_T1w.nii.gz",
         f"{anat}_FLAIR.nii.gz",
+        "site-a/sub-001/ses-01/dwi/sub-001_ses-01_FA.nii.gz",
         f"site-a/derivatives/lesions/{anat[7:]}_label-lesion_mask.nii.gz",
     ):
         first, second = (hashlib.sha256((made.out / name).read_bytes()).hexdigest() for made in (two, five))
@@ -73,9 +74,12 @@ def test_five_visits_with_images(tmp_path: Path) -> None:
         np.asarray(nib.load(path).dataobj) for path in sorted((five.out / "site-a").glob("sub-001/*/anat/*T1w.nii.gz"))
     ]
     assert all((before != after).any() for before, after in pairwise(images))
+    found = []
     for path, row in zip(masks[1:], rows[1:], strict=True):
         new = np.asarray(nib.load(str(path).replace("lesion_mask", "newlesion_mask")).dataobj)
         assert not new.any() or int(row["new_lesions"]) > 0
+        found.append(bool(new.any()))
+    assert any(found)
 
 
 @pytest.mark.slow
