@@ -16,8 +16,8 @@ from msfl_client.imaging.registration import load_template as load_mni152
 from msfl_client.imaging.resampling import resample
 from msfl_common.config.base import Contrast
 from msfl_server.research.simulated_cohort.anatomy import Anatomy, make_anatomy
+from msfl_server.research.simulated_cohort.cases import SiteStyle, draw_site, simulate_case
 from msfl_server.research.simulated_cohort.clinical import ClinicalRecord, sample_clinical
-from msfl_server.research.simulated_cohort.cohort import SiteStyle, draw_site, simulate_case
 from msfl_server.research.simulated_cohort.fields import Grid, Volume, head_grid
 from msfl_server.research.simulated_cohort.lesions import make_lesions
 from msfl_server.research.simulated_cohort.scanner import averaged, outline

@@ -56,6 +56,7 @@ MEANINGS = {
     "--subject": "patients to look at alone",
     "--threshold": "the probability from which on something is lesion, or of a class",
     "--visit": "visits to look at alone",
+    "--visits": "number of visits of a patient",
     "--force": "take what cannot be right",
     "--export": "all of the ledger as a table",
     "--fingerprint": "approval of an authority by its fingerprint",

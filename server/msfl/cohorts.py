@@ -35,6 +35,7 @@ def make_cohort(
     patients: int = 12,
     nmosd: int = 0,
     controls: int = 0,
+    visits: int = 2,
     active: float | None = None,
     images: bool = True,
     seed: int = 0,
@@ -46,10 +47,12 @@ def make_cohort(
     Args:
         output: folder to write; an earlier simulated cohort there is replaced.
         sites: number of sites.
-        patients: patients with MS at each, two visits each.
+        patients: patients with MS at each.
         nmosd: patients with NMOSD at each, besides.
         controls: healthy controls at each, besides.
+        visits: visits of each patient, a year apart, 2 to 20; more than two follow a model of yearly change.
         active: share of patients in whom lesions appear or grow within the year; None: each site's own, 0.05 to 0.25.
+            With more than two visits: share of the years in which lesions change or the EDSS worsens.
         images: without them there are tables and features alone, thousands of patients in a minute.
         seed: equal seeds give equal files.
         spacing_mm: voxel size of the images, mm, 0.8 to 4.
@@ -69,6 +72,7 @@ def make_cohort(
             num_patients=patients,
             num_nmosd=nmosd,
             num_controls=controls,
+            num_visits=visits,
             active=active,
             with_images=images,
             seed=seed,

@@ -22,8 +22,8 @@ from nibabel.spaces import vox2out_vox
 
 from msfl_client.imaging.masks import carry_mask
 from msfl_client.imaging.resampling import resample
+from msfl_server.research.simulated_cohort.cases import ScannedVisit, draw_site, simulate_case
 from msfl_server.research.simulated_cohort.clinical import SitePrevalence, sample_clinical
-from msfl_server.research.simulated_cohort.cohort import ScannedVisit, draw_site, simulate_case
 from msfl_server.research.simulated_cohort.fields import Volume, head_grid
 from msfl_server.research.simulated_cohort.statistics import (
     ZONES,

@@ -26,15 +26,23 @@ def make_cohort_command(
         ),
     ] = None,
     sites: Annotated[int, typer.Option(min=1, max=1000, metavar="NUMBER", help="Number of sites.")] = 3,
-    patients: Annotated[
-        int, typer.Option(min=1, max=9999, metavar="NUMBER", help="Patients with MS per site, two visits each.")
-    ] = 12,
+    patients: Annotated[int, typer.Option(min=1, max=9999, metavar="NUMBER", help="Patients with MS per site.")] = 12,
     nmosd: Annotated[
         int, typer.Option(min=0, max=9999, metavar="NUMBER", help="Patients with NMOSD per site, besides.")
     ] = 0,
     controls: Annotated[
         int, typer.Option(min=0, max=9999, metavar="NUMBER", help="Healthy controls per site, besides.")
     ] = 0,
+    visits: Annotated[
+        int,
+        typer.Option(
+            min=2,
+            max=20,
+            metavar="NUMBER",
+            help="Visits of each patient, a year apart. Of more than two, lesions, atrophy, EDSS and subscores evolve "
+            "from year to year, and about a tenth of the years are active.",
+        ),
+    ] = 2,
     active: Annotated[
         float | None,
         typer.Option(
@@ -79,6 +87,7 @@ def make_cohort_command(
         active=active,
         with_images=not without_images,
         with_fa=with_fa,
+        num_visits=visits,
         seed=seed,
         spacing_mm=spacing,
     )

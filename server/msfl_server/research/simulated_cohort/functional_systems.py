@@ -32,7 +32,7 @@ _BEDRIDDEN = 12  # from 8.0 on
 
 @dataclass(frozen=True)
 class Involvement:
-    """Which systems a patient's disease hits first, and which have minor signs besides; the same at every visit."""
+    """Which systems a patient's disease hits first, and which have minor signs besides."""
 
     order: tuple[int, ...]
     minor: tuple[bool, ...]
@@ -42,6 +42,13 @@ def draw_involvement(rng: np.random.Generator) -> Involvement:
     """Draw a patient's order of systems."""
     order = np.argsort(rng.exponential(size=len(SYSTEMS)) / _OFTEN)
     return Involvement(tuple(order.tolist()), tuple((rng.random(len(SYSTEMS)) < 0.3).tolist()))
+
+
+def hit(rng: np.random.Generator, involvement: Involvement, *, worse: bool) -> Involvement:
+    """The involvement after lesions hit a system: it has minor signs, and comes first where the EDSS got worse."""
+    system = int(rng.choice(len(SYSTEMS), p=_OFTEN / _OFTEN.sum()))
+    order = (system, *(one for one in involvement.order if one != system)) if worse else involvement.order
+    return Involvement(order, tuple(minor or one == system for one, minor in enumerate(involvement.minor)))
 
 
 def subscores(edss: float, involvement: Involvement) -> dict[str, int]:

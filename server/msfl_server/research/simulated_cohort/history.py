@@ -31,17 +31,19 @@ from msfl_server.research.simulated_cohort.functional_systems import draw_involv
 
 FOLLOW_UP_DAYS = 365
 _PLANNED_DAYS = (0, 182, FOLLOW_UP_DAYS, 547, 730)
+_SCANNED = {0: "ses-01", FOLLOW_UP_DAYS: "ses-02"}
 _LEAVES = 0.05
-_TREATED = {"RR": 0.70, "CIS": 0.35, "SP": 0.40, "PP": 0.40, "n/a": 0.80}
+TREATED = {"RR": 0.70, "CIS": 0.35, "SP": 0.40, "PP": 0.40, "n/a": 0.80}
 
 
 @dataclass(frozen=True)
 class ClinicalVisit:
-    """One visit: days since baseline, EDSS and its subscores."""
+    """One visit: days since baseline, EDSS and its subscores; "n/a" for a visit that is never scanned."""
 
     days: int
     edss: float
     subscores: dict[str, int]
+    visit_id: str = "n/a"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def sample_history(rng: np.random.Generator, record: ClinicalRecord, *, first_ye
     involvement = draw_involvement(rng)
     scores = _edss(rng, record)
     visits = [
-        ClinicalVisit(day, edss, subscores(edss, involvement))
+        ClinicalVisit(day, edss, subscores(edss, involvement), _SCANNED.get(day, "n/a"))
         for day, edss in zip(days[: last + 1], scores, strict=False)
     ]
     log_odds = conversion_log_odds(record) if record.ms_course == "CIS" else None
@@ -96,7 +98,7 @@ def sample_history(rng: np.random.Generator, record: ClinicalRecord, *, first_ye
     if log_odds is not None and rng.random() < 1 / (1 + np.exp(-(log_odds + rng.normal(0, UNSEEN_SPREAD)))):
         conversion = int(rng.integers(14, 366) if rng.random() < 2 / 3 else rng.integers(366, 731))
     relapses = _relapses(rng, record, conversion, visits[-1].days)
-    treated = bool(rng.random() < _TREATED[record.ms_course])
+    treated = bool(rng.random() < TREATED[record.ms_course])
     return History(treated, tuple(visits), relapses, conversion, log_odds)
 
 

@@ -87,6 +87,25 @@ class Lesion:
     sharpness: float
 
 
+@dataclass(frozen=True)
+class LesionScene:
+    """A patient's lesions at baseline, and what later ones are drawn from.
+
+    Attributes:
+        habit: How much brighter the patient's lesions are than others'.
+        texture_DHW: Unevenness of their borders and insides.
+        prior_DHW: As of `placement_prior`.
+        band: Extent, FLAIR signal and T1w loss of what runs together along the ventricles.
+        lesions: The discrete ones.
+    """
+
+    habit: float
+    texture_DHW: Volume
+    prior_DHW: Volume
+    band: tuple[Volume, Volume, Volume]
+    lesions: tuple[Lesion, ...]
+
+
 def make_lesions(rng: np.random.Generator, anatomy: Anatomy, burden: LesionBurden) -> tuple[LesionMaps, LesionMaps]:
     """Place a patient's lesions in the brain, at baseline and one year later.
 
@@ -98,6 +117,21 @@ def make_lesions(rng: np.random.Generator, anatomy: Anatomy, burden: LesionBurde
     Returns:
         Maps of the baseline and of the follow-up; the follow-up contains the baseline's lesions.
     """
+    scene = place_lesions(rng, anatomy, burden)
+    changing = rng.permutation(len(scene.lesions))[: burden.enlarging_lesions]
+    present = [*scene.lesions, *(enlarged(scene.lesions[i]) for i in changing)]
+    fresh = new_lesions(rng, anatomy, scene, present, burden.new_lesions)
+    return draw_lesions(anatomy, scene, scene.lesions), draw_lesions(anatomy, scene, [*present, *fresh], fresh)
+
+
+def place_lesions(rng: np.random.Generator, anatomy: Anatomy, burden: LesionBurden) -> LesionScene:
+    """Place the lesions of the baseline.
+
+    Args:
+        rng: Source of randomness.
+        anatomy: The patient's brain.
+        burden: How many lesions and how large; its changes have no part in it.
+    """
     habit = float(np.clip(rng.normal(0.0, 0.05), -0.1, 0.12))  # some patients' lesions are brighter throughout
     texture = smooth_field(rng, anatomy.grid, 2.5) + 0.6 * smooth_field(rng, anatomy.grid, 5.0)
     prior = placement_prior(rng, anatomy, burden.pattern)
@@ -107,16 +141,37 @@ def make_lesions(rng: np.random.Generator, anatomy: Anatomy, burden: LesionBurde
     discrete = max(len(volumes_mm3) - num_pieces, 1)
     volumes_mm3 = np.sort(rng.permutation(volumes_mm3)[:discrete])[::-1]
     lesions = _place(rng, anatomy, (prior, band[0]), [], volumes_mm3, habit)
-    nothing = np.zeros_like(band[0])
-    baseline = _finish(anatomy, _render(anatomy, lesions, texture, band), texture, nothing)
+    return LesionScene(habit, texture, prior, band, tuple(lesions))
 
-    grown = rng.permutation(len(lesions))[: burden.enlarging_lesions]
-    later = [replace(lesions[i], radius_mm=lesions[i].radius_mm * 1.5 + 0.7) for i in grown]
-    new_mm3 = np.clip(np.exp(rng.normal(4.3, 0.8, burden.new_lesions)), 25, 1500)
-    fresh = _place(rng, anatomy, (prior, band[0]), lesions + later, new_mm3, habit + 0.1)
-    raw = _render(anatomy, lesions + later + fresh, texture, band)
-    extent, _, _ = _render(anatomy, fresh, texture, (nothing, nothing, nothing))
-    return baseline, _finish(anatomy, raw, texture, extent)
+
+def enlarged(lesion: Lesion) -> Lesion:
+    """The same lesion after a year in which it grew."""
+    return replace(lesion, radius_mm=lesion.radius_mm * 1.5 + 0.7)
+
+
+def new_lesions(
+    rng: np.random.Generator, anatomy: Anatomy, scene: LesionScene, present: Sequence[Lesion], count: int
+) -> list[Lesion]:
+    """Lesions that appear within a year, where there is room apart from those that are present."""
+    new_mm3 = np.clip(np.exp(rng.normal(4.3, 0.8, count)), 25, 1500)
+    return _place(rng, anatomy, (scene.prior_DHW, scene.band[0]), present, new_mm3, scene.habit + 0.1)
+
+
+def draw_lesions(
+    anatomy: Anatomy, scene: LesionScene, lesions: Sequence[Lesion], new: Sequence[Lesion] = ()
+) -> LesionMaps:
+    """Maps of a visit.
+
+    Args:
+        anatomy: The brain at the visit.
+        scene: The patient's.
+        lesions: All discrete lesions of the visit.
+        new: Those of them that appeared since the visit before.
+    """
+    nothing = np.zeros_like(scene.band[0])
+    extent, _, _ = _render(anatomy, new, scene.texture_DHW, (nothing, nothing, nothing))
+    raw = _render(anatomy, lesions, scene.texture_DHW, scene.band)
+    return _finish(anatomy, raw, scene.texture_DHW, extent)
 
 
 def placement_prior(rng: np.random.Generator, anatomy: Anatomy, pattern: str = "ms") -> Volume:
@@ -255,7 +310,7 @@ def _axes(
 
 
 def _render(
-    anatomy: Anatomy, lesions: list[Lesion], texture: Volume, band: tuple[Volume, Volume, Volume]
+    anatomy: Anatomy, lesions: Sequence[Lesion], texture: Volume, band: tuple[Volume, Volume, Volume]
 ) -> tuple[Volume, Volume, Volume]:
     """Draw the lesions over the band; where two meet the brighter wins. Returns extent, FLAIR, T1w loss."""
     extent, flair, loss = (part.copy() for part in band)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 KIND = "msfl-simulated-cohort"
 SPACING_LIMITS_MM = (1.0, 4.0)
+MOST_VISITS = 20
 DERIVATIVES = frozenset({"lesions"})  # others were put there since, by `msfl-client predict` for one
 
 
@@ -36,6 +37,12 @@ def check_active(active: float | None) -> None:
     """Refuse a rate of activity that no log odds give."""
     if active is not None and not 0.01 <= active <= 0.95:
         raise ValueError(f"active must be between 0.01 and 0.95, found {active:g}")
+
+
+def check_visits(num_visits: int) -> None:
+    """Refuse a number of visits that no cohort has."""
+    if not 2 <= num_visits <= MOST_VISITS:
+        raise ValueError(f"num_visits must be between 2 and {MOST_VISITS}, found {num_visits}")
 
 
 def check_replaceable(out: Path) -> None:

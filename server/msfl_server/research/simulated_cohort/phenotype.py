@@ -5,10 +5,9 @@ from pathlib import Path
 
 from msfl_server.research.simulated_cohort.bids import ParticipantRow, write_json, write_table
 from msfl_server.research.simulated_cohort.functional_systems import HIGHEST, SUBSCORES
-from msfl_server.research.simulated_cohort.history import FOLLOW_UP_DAYS, History
+from msfl_server.research.simulated_cohort.history import History
 
 _DAYS: dict[str, object] = {"Description": "Time since the first visit", "Units": "days"}
-_SESSIONS = {0: "ses-01", FOLLOW_UP_DAYS: "ses-02"}
 _RANGES = dict(zip(SUBSCORES, (*HIGHEST, 12), strict=True))
 EDSS_COLUMNS: dict[str, dict[str, object]] = {
     "participant_id": {"Description": "Subject, unique within the site"},
@@ -38,7 +37,7 @@ def write_phenotype(site_folder: Path, histories: Sequence[tuple[str, History]])
         dict(
             zip(
                 EDSS_COLUMNS,
-                (subject, _SESSIONS.get(visit.days, "n/a"), visit.days, visit.edss, *visit.subscores.values()),
+                (subject, visit.visit_id, visit.days, visit.edss, *visit.subscores.values()),
                 strict=True,
             )
         )

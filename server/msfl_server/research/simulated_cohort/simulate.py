@@ -21,6 +21,7 @@ def simulate_cohort(
     active: float | None,
     with_images: bool,
     with_fa: bool = False,
+    num_visits: int = 2,
     seed: int,
     spacing_mm: float,
 ) -> CohortSummary:
@@ -35,6 +36,7 @@ def simulate_cohort(
         active: rate of patients in whom lesions appear or grow within the year; None: each site's own.
         with_images: without them there are tables and features alone.
         with_fa: whether each visit has a map of fractional anisotropy, too.
+        num_visits: visits of each patient, a year apart.
         seed: equal seeds give equal files.
         spacing_mm: voxel size of the images, mm.
 
@@ -56,6 +58,7 @@ def simulate_cohort(
                 num_nmosd=num_nmosd,
                 num_controls=num_controls,
                 active=active,
+                num_visits=num_visits,
                 seed=seed,
                 on_progress=lambda done, total: bars.update(task, completed=done, total=total),
             )

@@ -83,17 +83,16 @@ def simulate_features(
 
     Args:
         rng: Source of measurement noise.
-        record: Who it is.
-        head: The person's anatomy, the same for both visits.
+        record: Who it is, with the atrophy of the visit; its burden is that of the visit before, with what changed.
+        head: The person's anatomy, the same for all visits.
         scanner: The visit's scanner.
-        follow_up: Whether it is the visit after a year, which also has what changed since.
+        follow_up: Whether there is a visit before, so that it also has what changed since.
 
     Returns:
         Name to value, finite, of all features that such a visit has.
     """
     lesions = _lesions(rng, record, head, scanner, follow_up)
-    atrophy = record.atrophy + (0.06 if follow_up else 0.0)
-    found = _tissues(rng, atrophy, head, scanner) | lesions
+    found = _tissues(rng, record.atrophy, head, scanner) | lesions
     load = (np.log1p(found["lesion_volume_ml"]) - LOAD_LN_ML[0]) / LOAD_LN_ML[1]
     for name, (mean, spread, slope) in _SIGNALS.items():
         if "lesion" in name and not found["lesion_count"]:

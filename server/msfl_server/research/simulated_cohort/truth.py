@@ -13,6 +13,7 @@ from scipy import stats
 
 from msfl_server.research.simulated_cohort.bids import ParticipantRow, write_table
 from msfl_server.research.simulated_cohort.clinical import ClinicalRecord, SitePrevalence, intercept
+from msfl_server.research.simulated_cohort.course import Course
 from msfl_server.research.simulated_cohort.history import History
 
 OUTCOMES = ("activity_1y", "progression_1y", "conversion_2y")
@@ -33,10 +34,29 @@ def truth_row(
     return dict(zip(COLUMNS, (site, subject, *values), strict=True))
 
 
+def yearly_truth(site: str, subject: str, course: Course) -> tuple[ParticipantRow, ...]:
+    """Of each visit of a person who is seen every year: what the next year brings, with its log odds, and more."""
+    rows: list[ParticipantRow] = []
+    for number, visit in enumerate(course.visits):
+        told = number < len(course.log_odds)
+        rows.append(
+            {
+                "site": site,
+                "participant_id": subject,
+                "session_id": visit.clinical.visit_id,
+                "activity": int(course.active[number]) if told else "n/a",
+                "activity_log_odds": round(course.log_odds[number], 6) if told else "n/a",
+                "atrophy": round(visit.atrophy, 4),
+                "resolved_lesions": visit.resolved if number else "n/a",
+            }
+        )
+    return tuple(rows)
+
+
 def best_auroc(rows: Sequence[ParticipantRow]) -> dict[str, float]:
-    """AUROC of the true log odds over these patients; an outcome with one class is left out."""
+    """AUROC of the true log odds over these patients or visits; an outcome with one class is left out."""
     found = {}
-    for name in OUTCOMES:
+    for name in (column.removesuffix("_log_odds") for column in rows[0] if column.endswith("_log_odds")):
         pairs = [(row[name], row[f"{name}_log_odds"]) for row in rows if row[name] != "n/a"]
         outcomes = np.array([bool(outcome) for outcome, _ in pairs])
         if outcomes.any() and not outcomes.all():
@@ -54,5 +74,5 @@ def auroc(outcomes: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
 
 def write_truth(path: Path, rows: Sequence[ParticipantRow]) -> Mapping[str, float]:
     """Write the table and return `best_auroc` of it."""
-    write_table(path, rows, COLUMNS)
+    write_table(path, rows, rows[0])
     return best_auroc(rows)

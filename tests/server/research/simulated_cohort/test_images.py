@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from msfl_server.research.simulated_cohort.cohort import ScannedVisit, draw_site, simulate_case
+from msfl_server.research.simulated_cohort.cases import ScannedVisit, draw_site, simulate_case
 
 pytestmark = pytest.mark.slow
 
