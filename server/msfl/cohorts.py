@@ -52,7 +52,7 @@ def make_cohort(
         active: share of patients in whom lesions appear or grow within the year; None: each site's own, 0.05 to 0.25.
         images: without them there are tables and features alone, thousands of patients in a minute.
         seed: equal seeds give equal files.
-        spacing_mm: voxel size of the images, mm, 0.8 to 4.
+        spacing_mm: voxel size of the images, mm, 1 to 4.
         progress: show a progress bar, at a terminal.
 
     Raises:
