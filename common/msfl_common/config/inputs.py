@@ -12,7 +12,7 @@ from msfl_common.config.contrasts import Channel, earlier
 TWO_VISITS: Task = "new-lesions"
 """The task that compares two visits."""
 
-Denoising = Literal["none", "non-local-means"]
+Denoising = Literal["none", "anisotropic-diffusion"]
 """How noise is taken out of images."""
 
 
@@ -32,8 +32,8 @@ class Inputs(Frozen):
 
     denoising: Denoising = Field(
         "none",
-        description="how noise is taken out of each image before anything else is made of it: non-local-means, or "
-        "none; quantities, such as FA, stay as they are",
+        description="how noise is taken out of each image before anything else is made of it: none, or "
+        "anisotropic-diffusion; quantities, such as FA, stay as they are",
         exclude_if=lambda value: value == "none",
     )
 

@@ -135,7 +135,7 @@ def test_volumes_are_cached_until_something_changes(site, tmp_path: Path) -> Non
         cached_volume(case, Inputs(contrasts=("T1w",)), SMALL, tmp_path),
     ]
     others.append(cached_volume(t1w, INPUTS, SMALL, tmp_path))
-    others.append(cached_volume(case, Inputs(denoising="non-local-means"), SMALL, tmp_path))
+    others.append(cached_volume(case, Inputs(denoising="anisotropic-diffusion"), SMALL, tmp_path))
     os.utime(case.images["FLAIR"], ns=(0, 0))
     others.append(cached_volume(case, INPUTS, SMALL, tmp_path))
     assert len({path, *others}) == 6

@@ -11,11 +11,11 @@ from tests.brains import brain
 
 from msfl_client.data.aligned_images import read_aligned
 from msfl_client.data.bids import Case
-from msfl_client.imaging.denoising import denoised, noise_sd
+from msfl_client.imaging.denoising import denoised
 from msfl_client.segmentation.network_input import cached_path, make_network_input
 from msfl_common.config.study import Inputs
 
-DENOISING = "non-local-means"
+DENOISING = "anisotropic-diffusion"
 NOISE = 50.0  # of about 1000 in white matter
 
 
@@ -37,13 +37,6 @@ def seen() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32
     return tuple(np.asarray(image.dataobj) for image in (clean, noisy, done))  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("noise", [20.0, 50.0, 100.0])
-def test_noise_is_estimated_from_the_image_alone(noise: float) -> None:
-    noisy = with_noise(brain("FLAIR"), noise)
-    assert noise_sd(np.asarray(noisy.dataobj)) == pytest.approx(noise, rel=0.25)
-    assert noise_sd(np.zeros((12, 12, 12), np.float32)) == 0
-
-
 def test_noise_goes_and_lesions_stay(seen) -> None:
     clean, noisy, done = seen
     assert done.dtype == np.float32
@@ -51,7 +44,7 @@ def test_noise_goes_and_lesions_stay(seen) -> None:
     lesions, flat = inside & (clean > 1300), inside & (ndimage.gaussian_gradient_magnitude(clean, 1) < 20)
     assert lesions.sum() > 200
     assert flat.sum() > 2000
-    assert np.std((done - clean)[flat]) < 0.5 * np.std((noisy - clean)[flat])
+    assert np.std((done - clean)[flat]) < 0.7 * np.std((noisy - clean)[flat])
     contrast = [float(image[lesions].mean() - np.median(image[inside])) for image in (clean, done)]
     assert contrast[1] > 0.9 * contrast[0]
 
@@ -60,6 +53,10 @@ def test_what_is_no_brain_stays_empty_and_what_is_stays_signal(seen) -> None:
     _, noisy, done = seen
     assert np.array_equal(done > 0, noisy > 0)
     assert done.max() < noisy.max()
+    wider = nib.Nifti1Image(np.pad(noisy, 9), np.eye(4))
+    padded = np.asarray(denoised({"FLAIR": wider}, DENOISING)["FLAIR"].dataobj)
+    alone = np.asarray(denoised({"FLAIR": nib.Nifti1Image(noisy, np.eye(4))}, DENOISING)["FLAIR"].dataobj)
+    assert np.array_equal(padded[9:-9, 9:-9, 9:-9], alone)
 
 
 def test_it_is_off_by_default_and_leaves_quantities_alone() -> None:

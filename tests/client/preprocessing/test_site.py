@@ -119,19 +119,19 @@ def test_only_what_changed_is_done_again(brains) -> None:
     cases = brains.cases()
     assert current(cases["sub-01"], config, INPUTS)
     assert not current(cases["sub-01"], config, Inputs(spacing_mm=3.0))
-    assert not current(cases["sub-01"], config, Inputs(spacing_mm=4.0, denoising="non-local-means"))
+    assert not current(cases["sub-01"], config, Inputs(spacing_mm=4.0, denoising="anisotropic-diffusion"))
     assert not current(cases["sub-01"], config, Inputs(spacing_mm=4.0, contrasts=("T1w",)))
     assert not current(cases["sub-01"], config.model_copy(update={"preprocessed": "common-space"}), INPUTS)
 
 
 @pytest.mark.slow
 def test_images_are_denoised_once_and_the_derivative_says_so(brains) -> None:
-    config, asked = brains.config(), Inputs(spacing_mm=4.0, denoising="non-local-means")
+    config, asked = brains.config(), Inputs(spacing_mm=4.0, denoising="anisotropic-diffusion")
     case = brains.cases()["sub-01"]
     plain = preprocess_case(case, INPUTS).case
     assert preprocess_to_disk(case, config, asked, []).status == "done"
     derived = from_derivative(case, config)
-    assert current(case, config, asked).denoising == "non-local-means"
+    assert current(case, config, asked).denoising == "anisotropic-diffusion"
     read = read_derived(derived)
     for contrast, image_DHW in read.images_DHW.items():
         assert not np.array_equal(image_DHW, plain.images_DHW[contrast])
