@@ -46,13 +46,12 @@ def test_noise_goes_and_lesions_stay(seen) -> None:
     assert flat.sum() > 2000
     assert np.std((done - clean)[flat]) < 0.7 * np.std((noisy - clean)[flat])
     contrast = [float(image[lesions].mean() - np.median(image[inside])) for image in (clean, done)]
-    assert contrast[1] > 0.9 * contrast[0]
+    assert contrast[1] == pytest.approx(contrast[0], rel=0.1)
 
 
 def test_what_is_no_brain_stays_empty_and_what_is_stays_signal(seen) -> None:
     _, noisy, done = seen
     assert np.array_equal(done > 0, noisy > 0)
-    assert done.max() < noisy.max()
     wider = nib.Nifti1Image(np.pad(noisy, 9), np.eye(4))
     padded = np.asarray(denoised({"FLAIR": wider}, DENOISING)["FLAIR"].dataobj)
     alone = np.asarray(denoised({"FLAIR": nib.Nifti1Image(noisy, np.eye(4))}, DENOISING)["FLAIR"].dataobj)
