@@ -6,6 +6,7 @@ import math
 
 from msfl_common.config.bids_suffixes import SUFFIXES
 from msfl_common.config.feature_catalogue import FEATURES, REGIONS, feature_prefix
+from msfl_common.config.radiomics_catalogue import RADIOMICS_FEATURES
 from msfl_common.errors import SENTENCES, SENTENCES_AT_SITE, Code
 from msfl_common.metrics.registry import TASK_METRICS
 from settings_reference import cell
@@ -64,6 +65,18 @@ def features_page() -> str:
                 f"| {suffix} | `{feature_prefix(suffix)}_` | {about.unit} | {about.title} | 0 to {about.high:g} |"
             )
     lines += ["\n| region | what it is |", "|---|---|", *(f"| `{name}` | {words} |" for name, words in REGIONS.items())]
+    lines += [
+        "\n## Radiomics\n",
+        "With `inputs.radiomics: true`: `REGION_shape_MEASURE`, such as `lesion_shape_sphericity`, and",
+        "`CONTRAST_REGION_FAMILY_MEASURE`, such as `flair_lesion_glcm3d_joint_entropy`. Regions are `lesion`, `wm`",
+        "(normal-appearing white matter; its shape is that of all white matter) and `gm`. Definitions are those of the",
+        "Image Biomarker Standardisation Initiative. Those of lesions are of cases with lesions, and not harmonized by",
+        "default.\n",
+        "| feature | unit | what it is | can be |",
+        "|---|---|---|---|",
+    ]
+    for name, feature in RADIOMICS_FEATURES.items():
+        lines.append(f"| `{name}` | {feature.unit} | {cell(feature.description)} | {feature.plausible} |")
     return "\n".join(lines) + "\n"
 
 

@@ -55,7 +55,7 @@ def make_cohort(
             With more than two visits: share of the years in which lesions change or the EDSS worsens.
         images: without them there are tables and features alone, thousands of patients in a minute.
         seed: equal seeds give equal files.
-        spacing_mm: voxel size of the images, mm, 0.8 to 4.
+        spacing_mm: voxel size of the images, mm, 1 to 4.
         progress: show a progress bar, at a terminal.
 
     Raises:

@@ -33,6 +33,7 @@ from msfl_client.segmentation.upstream_model import HandedModel
 from msfl_client.trainer import About, OnProgress
 from msfl_common.config.classification import Classification, DeepModel
 from msfl_common.config.feature_catalogue import CHANGES, FEATURES, REGION_FEATURES, quantity_of
+from msfl_common.config.radiomics_catalogue import RADIOMICS_FEATURES
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
@@ -101,7 +102,7 @@ def read_outcomes(
     def on_checked(done: int, total: int) -> None:
         on_progress(site.name, "checking", done, total, "")
 
-    checked = check_site(site, study.inputs, on_checked, num_workers, needs_mask=False)
+    checked = check_site(site, study.inputs, on_checked, num_workers, needs_mask=bool(study.inputs.masks))
     if not needs_features:
         return OutcomeData(site, study, tuple(checked.cases), None, on_progress, digests=checked.digests)
     if assumed.has_features:
@@ -131,8 +132,9 @@ def _stand_ins(cases: Sequence[Case], study: StudyConfig) -> Iterator[FeatureRow
     """Rows of unlike values, as measured features are; of a first visit none that compares it with another."""
     rng, seen = np.random.default_rng(0), set[str]()
     quantities = [name for name in REGION_FEATURES if quantity_of(name) in study.inputs.contrasts]
+    radiomics = RADIOMICS_FEATURES if study.inputs.radiomics else ()
     for case in cases:
-        names = [name for name in (*FEATURES, *quantities) if case.patient in seen or name not in CHANGES]
+        names = [name for name in (*FEATURES, *quantities, *radiomics) if case.patient in seen or name not in CHANGES]
         seen.add(case.patient)
         values = dict(zip(names, map(float, rng.uniform(1, 2, len(names))), strict=True))
         yield FeatureRow(case.subject, case.visit_id, case.scanner, case.dataset, values)

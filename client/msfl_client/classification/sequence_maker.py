@@ -39,7 +39,7 @@ class SequenceMaker:
         self, study: StudyConfig, cache: Path, reference: Reference | None, table: FeatureTable | None
     ) -> None:
         self._settings, self._model = deep_settings(study)
-        self._contrasts, self._cache = study.inputs.contrasts, cache
+        self._inputs, self._cache = study.inputs, cache
         self._scales = _scales_of(self._settings.features, reference) if reference else {}
         self._rows = rows_by_visit(table)
 
@@ -52,7 +52,7 @@ class SequenceMaker:
         """
         visits = [visit for visit in one.visits if visit.case is not None or visit.clinical]
         volumes = tuple(
-            None if visit.case is None else cached_volume(visit.case, self._contrasts, self._model, self._cache)
+            None if visit.case is None else cached_volume(visit.case, self._inputs, self._model, self._cache)
             for visit in visits
         )
         names = [*self._settings.value_of]

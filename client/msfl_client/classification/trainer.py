@@ -100,7 +100,7 @@ def _split_whole(site: SiteConfig, study: StudyConfig, cases: Sequence[Case]) ->
         return split_cases(cases, study, site.name)
     if study.tests_all(site.name):
         return CaseSplit([], [])
-    imaged = check_site(site, study.inputs, num_workers=os.cpu_count() or 1, needs_mask=False).cases
+    imaged = check_site(site, study.inputs, num_workers=os.cpu_count() or 1, needs_mask=bool(study.inputs.masks)).cases
     splits = split_patients(observations(imaged, site, study.classification).kept, study, site.name)
     training, validation, test = ({one.patient for one in part} for part in splits.each)
     others = [Seen(case.patient, *case.place) for case in cases if case.patient not in training | validation | test]

@@ -83,7 +83,8 @@ def make_batch(
     taken = [np.flatnonzero(sequence.present_V)[-settings.most_visits :] for sequence in sequences]
     num_visits = max(len(visits) for visits in taken)
     images = np.zeros(
-        (len(sequences), num_visits, len(study.inputs.contrasts), model.slices, model.pixels, model.pixels), np.float32
+        (len(sequences), num_visits, len(study.inputs.network_channels), model.slices, model.pixels, model.pixels),
+        np.float32,
     )
     clinical = np.zeros((len(sequences), num_visits, len(settings.inputs)), np.float32)
     present = np.zeros((len(sequences), num_visits), bool)
@@ -91,11 +92,14 @@ def make_batch(
         clinical[row, : len(visits)] = sequence.clinical_VE[visits]
         present[row, : len(visits)] = True
         for column, visit in enumerate(visits):
-            images[row, column] = _read(sequence.volumes[visit], noise[row] if noise else None, images.shape[2:])
+            source = noise[row] if noise else None
+            images[row, column] = _read(sequence.volumes[visit], source, images.shape[2:], len(study.inputs.contrasts))
     return SequenceBatch(torch.from_numpy(images), torch.from_numpy(clinical), torch.from_numpy(present))
 
 
-def _read(volume: Volume, noise: np.random.Generator | None, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _read(
+    volume: Volume, noise: np.random.Generator | None, shape: tuple[int, ...], num_contrasts: int
+) -> NDArray[np.float32]:
     if volume is None:
         return np.zeros(shape, np.float32)
     read = load_volume(volume) if isinstance(volume, Path) else np.asarray(volume, np.float32)
@@ -103,6 +107,7 @@ def _read(volume: Volume, noise: np.random.Generator | None, shape: tuple[int, .
         raise CaseError(f"expected a volume of shape {shape}, found {read.shape}; make it anew for this study")
     if noise is not None and noise.random() < NOISY_SHARE:
         noisy = read + noise.normal(0.0, NOISE_STD, shape).astype(np.float32)
+        noisy[num_contrasts:] = read[num_contrasts:]  # a mask has none
         return np.where(read > 0, noisy.clip(1, BRIGHTEST), 0.0).astype(np.float32)  # the background stays empty
     return read
 

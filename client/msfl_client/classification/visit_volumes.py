@@ -21,13 +21,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from scipy import ndimage
 
-from msfl_client.data.aligned_images import read_aligned
+from msfl_client.data.aligned_images import AlignedCase, read_aligned
 from msfl_client.data.bids import Case
 from msfl_client.data.cache_limits import mark_used
 from msfl_client.imaging.brain_signal import WITHOUT_BLACK
+from msfl_client.imaging.masks import carry_mask
 from msfl_client.imaging.resampling import CLIP_PERCENTILES
 from msfl_common.config.base import Contrast
 from msfl_common.config.classification import DeepModel
+from msfl_common.config.inputs import Inputs
 from msfl_common.errors import CaseError
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM
 from msfl_common.system.files import write_bytes
@@ -88,7 +90,10 @@ def refuse_too_coarse(image: nib.Nifti1Image, model: DeepModel) -> None:
 
 
 def visit_volume(
-    images: Mapping[Contrast, nib.Nifti1Image], contrasts: Sequence[Contrast], model: DeepModel
+    images: Mapping[Contrast, nib.Nifti1Image],
+    contrasts: Sequence[Contrast],
+    model: DeepModel,
+    mask: nib.Nifti1Image | None = None,
 ) -> NDArray[np.uint8]:
     """Axial slices of the brain, each contrast scaled by itself.
 
@@ -102,6 +107,7 @@ def visit_volume(
             slices, and the others are brought onto them.
         contrasts: the study's, in channel order.
         model: number of slices and pixels.
+        mask: the lesion mask, where the model sees it: one more channel, 255 in lesions.
 
     Returns:
         volume_CDHW of whole numbers from 0 to 255, zeros for a contrast that is missing.
@@ -109,7 +115,7 @@ def visit_volume(
     Raises:
         CaseError: there is no image, or none holds anything.
     """
-    volume_CDHW = np.zeros((len(contrasts), model.slices, model.pixels, model.pixels), np.uint8)
+    volume_CDHW = np.zeros((len(contrasts) + (mask is not None), model.slices, model.pixels, model.pixels), np.uint8)
     there = [contrast for contrast in contrasts if contrast in images]
     if not there:
         raise CaseError(f"expected an image of {' or '.join(contrasts)}, found none")
@@ -119,6 +125,9 @@ def visit_volume(
         volume_CDHW[contrasts.index(contrast), grid.first : grid.first + len(grid.picked)] = slices_WHD.transpose()
     if not volume_CDHW.any():
         raise CaseError("expected positive intensities, found none")
+    if mask is not None:
+        lesion_WHD = carry_mask(mask, (grid.shape, grid.affine))[:, :, grid.picked]
+        volume_CDHW[-1, grid.first : grid.first + len(grid.picked)] = BRIGHTEST * lesion_WHD.transpose()
     return volume_CDHW
 
 
@@ -160,32 +169,38 @@ def _pick(num_found: int, num_wanted: int) -> NDArray[np.int64]:
     return picked
 
 
-def cached_volume(case: Case, contrasts: Sequence[Contrast], model: DeepModel, cache: Path) -> Path:
+def cached_volume(case: Case, inputs: Inputs, model: DeepModel, cache: Path) -> Path:
     """The file with a visit's volume, made unless it is there already and whole.
 
     Raises:
-        CaseError: an image cannot be read or holds nothing, or the images do not lie on one another.
+        CaseError: an image cannot be read or holds nothing, there is no mask that the model sees, or the images do not
+            lie on one another.
         OSError: a file cannot be opened.
     """
-    path = _slot(case, contrasts, model, cache)
+    path = _slot(case, inputs, model, cache)
     try:
         load_volume(path)
         mark_used(path)
     except (FileNotFoundError, SafetensorError, KeyError):
-        images = _read(case, [contrast for contrast in contrasts if contrast in case.images])
-        write_bytes(path, save({_KEY: np.ascontiguousarray(visit_volume(images, contrasts, model))}))
+        read = _read(case, inputs)
+        volume_CDHW = visit_volume(read.images, inputs.contrasts, model, read.mask)
+        write_bytes(path, save({_KEY: np.ascontiguousarray(volume_CDHW)}))
     return path
 
 
-def _read(case: Case, contrasts: Sequence[Contrast]) -> Mapping[Contrast, nib.Nifti1Image]:
+def _read(case: Case, inputs: Inputs) -> AlignedCase:
     """Brains whose brightness can be scaled by its brightest voxels: what 0 was is known."""
+    contrasts = [contrast for contrast in inputs.contrasts if contrast in case.images]
     if not contrasts:
-        return {}
-    read = read_aligned(replace(case, mask=None), contrasts, contrasts[0])
+        return AlignedCase({}, None)
+    if inputs.masks and case.mask is None:
+        raise CaseError("expected a manual lesion mask, found none")
+    seen = case if inputs.masks else replace(case, mask=None)
+    read = read_aligned(seen, contrasts, contrasts[0], inputs.denoising)
     if read.without_black:
         names = ", ".join(read.without_black)
         raise CaseError(f"{names}: {WITHOUT_BLACK}; give images whose background is 0 and whose brain is brighter")
-    return read.images
+    return read
 
 
 def load_volume(path: Path) -> NDArray[np.float32]:
@@ -193,12 +208,14 @@ def load_volume(path: Path) -> NDArray[np.float32]:
     return np.asarray(load_file(path)[_KEY], np.float32)
 
 
-def _slot(case: Case, contrasts: Sequence[Contrast], model: DeepModel, cache: Path) -> Path:
+def _slot(case: Case, inputs: Inputs, model: DeepModel, cache: Path) -> Path:
     """Where a volume lies under `cache`: named by a hash of its files' identity and what it depends on."""
-    files = {contrast: case.images[contrast] for contrast in contrasts if contrast in case.images}
+    files = {contrast: case.images[contrast] for contrast in inputs.contrasts if contrast in case.images}
+    files |= {"mask": case.mask} if inputs.masks and case.mask else {}
     identity = [
         (contrast, str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
         for contrast, file in files.items()
     ]
-    text = json.dumps([VOLUME_FORMAT, list(contrasts), model.slices, model.pixels, identity])
+    denoised = [] if inputs.denoising == "none" else [inputs.denoising]
+    text = json.dumps([VOLUME_FORMAT, list(inputs.network_channels), model.slices, model.pixels, identity, *denoised])
     return cache / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"

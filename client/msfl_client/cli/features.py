@@ -65,8 +65,10 @@ def features(
         raise InputError(
             f"{site}: features are of one visit, and its study compares two: give --study, a study of one visit"
         )
-    if lesion_model is not None and inputs != own:
-        raise InputError(f"--model {model}: its contrasts or spacing are not the study's; give --study its own study")
+    if lesion_model is not None and not inputs.has_images_of(own):
+        raise InputError(
+            f"--model {model}: its contrasts, spacing or denoising are not the study's; give --study its own study"
+        )
     private_folder(config.state)
     chosen = Chosen.named(subject or ())
     checked = check_under_bar(config, inputs, workers, needs_mask=False, chosen=chosen)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msfl_client.features.table import FeatureRow, says_of_lesions
-from msfl_common.config.feature_catalogue import FEATURES, REGION_FEATURES
+from msfl_common.config.feature_catalogue import FEATURES, FEATURES_ASKED_FOR
 from msfl_common.system.words import counted
 
 SHOWN = (
@@ -62,8 +62,8 @@ def features_document(path: Path, rows: Sequence[FeatureRow], left_out: Mapping[
 
 
 def _names(rows: Sequence[FeatureRow]) -> list[str]:
-    """Features that every table has, and means of quantities that are there."""
-    return [*FEATURES, *(name for name in REGION_FEATURES if _values(rows, name))]
+    """Features that every table has, and those asked for that are there."""
+    return [*FEATURES, *(name for name in FEATURES_ASKED_FOR if _values(rows, name))]
 
 
 def _values(rows: Sequence[FeatureRow], name: str) -> list[float]:

@@ -37,7 +37,7 @@ def print_kit(console: Console, policy: Policy, kit: SignedKit, approved: Signed
 def describe_kit(kit: SignedKit) -> list[str]:
     """The study in plain words, a line for each thing."""
     study, outcome = kit.study, kit.study.classification
-    contrasts: tuple[str, ...] = study.inputs.channels
+    contrasts: tuple[str, ...] = study.inputs.network_channels
     inputs, model = contrasts, f"segmentation network {study.network.kind}, {study.network.dimensions}D"
     if outcome is not None:
         sees_images = study.segmentation is not None or outcome.features or isinstance(outcome.model, DeepModel)

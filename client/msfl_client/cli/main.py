@@ -135,16 +135,16 @@ def check(
     warnings = [*unused_by_site(site_config), *(unused_settings(study_config) if study_config else [])]
     warn(warnings)
     inputs = study_config.inputs if study_config else Inputs()
-    segments = study_config is None or study_config.classification is None
+    needs_mask = study_config is None or study_config.classification is None or bool(inputs.masks)
     if chosen := Chosen.named(subject or ()):
         if connection:
             raise InputError("--subject and --connection: the connection is not a patient's; give one of the two")
-        result = check_under_bar(site_config, inputs, workers, segments, chosen)
+        result = check_under_bar(site_config, inputs, workers, needs_mask, chosen)
         _show_chosen(site, site_config, chosen, result, warnings, as_json)
         return
     looks_at_images = needs_images(site_config, study_config)
     if looks_at_images:
-        result = check_under_bar(site_config, inputs, workers, needs_mask=segments)
+        result = check_under_bar(site_config, inputs, workers, needs_mask)
     else:
         result = SiteCheck([], {}, [], [], {})
     outcome = check_outcome(site_config, study_config, result.cases) if study_config is not None else None

@@ -118,6 +118,18 @@ def read_clinical(
     return ClinicalRecords(patients, left_out, tuple(findings), "sessions.tsv" in label_tables)
 
 
+def lacking_columns(site: SiteConfig, declared: Sequence[ClinicalValue]) -> tuple[str, ...]:
+    """Values that a study declares, and no table of any folder of a site has a column for.
+
+    Raises:
+        InputError: a table of many patients cannot be read.
+    """
+    names = [one.name for one in declared]
+    folders = [Folder.read(root, names, False, ()) for root in site.data] if names else []
+    there = {column for folder in folders for table in folder.tables for column in table.columns}
+    return tuple(name for name in names if name not in there)
+
+
 def _lacking(folder: Folder, declared: Sequence[ClinicalValue]) -> Iterator[Finding]:
     """Values that a study declares, and no table of a folder has a column for."""
     for one in declared:

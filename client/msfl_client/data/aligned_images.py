@@ -18,11 +18,13 @@ from msfl_client.data.derivative import is_derived
 from msfl_client.data.findings import Finding
 from msfl_client.imaging.alignment import Alignment, align_all
 from msfl_client.imaging.brain_signal import read_brain
+from msfl_client.imaging.denoising import denoised
 from msfl_client.imaging.fit import Matrix, ThinImage, thin_image
 from msfl_client.imaging.masks import drawn_on
 from msfl_client.imaging.resampling import read_mask
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_common.config.contrasts import Contrast, outlined_on
+from msfl_common.config.inputs import Denoising
 from msfl_common.errors import CaseError
 
 
@@ -99,26 +101,30 @@ def in_words(contrast: str, other: str, found: Alignment) -> str:
     }[found.verdict]
 
 
-def read_aligned(case: Case, contrasts: Sequence[Contrast], onto: Contrast) -> AlignedCase:
+def read_aligned(
+    case: Case, contrasts: Sequence[Contrast], onto: Contrast, denoising: Denoising = "none"
+) -> AlignedCase:
     """Read a case; an image that lies right is as its file has it, another is moved by its affine alone.
 
     Args:
         case: the case.
         contrasts: which of its images.
         onto: the contrast whose image stays where it lies.
+        denoising: how noise is taken out of images; those of a derivative were denoised when they were made.
 
     Raises:
         CaseError: an image cannot be read or is inverted, or two of them cannot be brought to lie on one another.
         OSError: a file cannot be opened.
     """
     signals = {contrast: read_brain(case.images[contrast]) for contrast in contrasts}
-    images = {contrast: signal.image for contrast, signal in signals.items()}
+    images: Mapping[Contrast, nib.Nifti1Image] = {contrast: signal.image for contrast, signal in signals.items()}
     there = places(case, images, onto)
     mask = None
     if case.mask is not None:
         mask = read_mask(case.mask)
         mask = placed(mask, there[drawn_on(mask, images) or onto])
     without_black = tuple(name for name, signal in signals.items() if not signal.knows_black)
+    images = images if is_derived(case) else denoised(images, denoising)
     return AlignedCase({name: placed(image, there[name]) for name, image in images.items()}, mask, without_black)
 
 

@@ -23,6 +23,7 @@ from msfl_client.imaging.resampling import read_image
 from msfl_common import __version__
 from msfl_common.config.base import Frozen, Preprocessed
 from msfl_common.config.contrasts import Channel
+from msfl_common.config.inputs import Denoising
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
 from msfl_common.system.files import whole_folder, write_json, write_text
@@ -59,6 +60,11 @@ class Sidecar(Frozen):
         default_factory=dict,
         description="of each contrast that is a quantity, what its numbers were multiplied with",
         exclude_if=lambda value: not value,
+    )
+    denoising: Denoising = Field(
+        "none",
+        description="how noise was taken out of the images before the rest",
+        exclude_if=lambda value: value == "none",
     )
     quality: Quality
 
@@ -148,9 +154,9 @@ def read_derived(case: Case) -> CommonSpaceCase | None:
 
 def settings_digest(site: SiteConfig, inputs: Inputs) -> str:
     """Digest of everything but the files that a result depends on."""
-    return hashlib.sha256(
-        repr((FORMAT, sorted(inputs.channels), inputs.spacing_mm, site.preprocessed)).encode()
-    ).hexdigest()
+    decides = (FORMAT, sorted(inputs.channels), inputs.spacing_mm, site.preprocessed)
+    denoised = () if inputs.denoising == "none" else (inputs.denoising,)
+    return hashlib.sha256(repr((*decides, *denoised)).encode()).hexdigest()
 
 
 def input_paths(case: Case, inputs: Inputs) -> Iterator[tuple[str, Path]]:

@@ -49,7 +49,7 @@ def least_bytes(study: StudyConfig) -> int:
 
 def _values_of_one(study: StudyConfig) -> Iterator[int]:
     """Values that one patch, or one patient's visits, fills."""
-    num_contrasts, settings = len(study.inputs.channels), study.classification
+    num_contrasts, settings = len(study.inputs.network_channels), study.classification
     if settings is None:
         edge = study.training.patch_voxels
         yield 2 * (num_contrasts + 1) * edge**3  # itself, and what augmentation makes of it

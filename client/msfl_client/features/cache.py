@@ -116,7 +116,9 @@ def _of_patient(
     earlier: Case | None = None
     for case in visits:
         try:
-            found[case.key] = _of_session(case, earlier, space, _slot(cache, inputs, model, case, earlier))
+            found[case.key] = _of_session(
+                case, earlier, space, _slot(cache, inputs, model, case, earlier), inputs.radiomics
+            )
             earlier = case
         except (CaseError, OSError) as error:
             found[case.key] = str(error)
@@ -125,11 +127,11 @@ def _of_patient(
 
 
 def _of_session(
-    case: Case, earlier: Case | None, space: Callable[[Case], CommonSpaceCase], slot: Path
+    case: Case, earlier: Case | None, space: Callable[[Case], CommonSpaceCase], slot: Path, radiomics: bool
 ) -> dict[str, float]:
     known = _read(slot)
     if known is None:
-        known = case_features(space(case))
+        known = case_features(space(case), radiomics)
         if earlier is not None:
             known |= change_features(space(earlier), on_earlier_visit(space(earlier), space(case)))
         write_json(slot, known)

@@ -16,6 +16,7 @@ from scipy import ndimage
 from msfl_client.features.atlas import Atlas, atlas_on
 from msfl_client.features.lesion_change import compare_lesions
 from msfl_client.features.lesion_zones import Landmarks, find_landmarks, zone_of_each
+from msfl_client.features.radiomics import radiomics_features
 from msfl_client.features.regions import region_means
 from msfl_client.features.texture import glcm_features
 from msfl_client.features.tissues import Tissues, segment_tissues
@@ -29,10 +30,14 @@ FORMAT = 4  # raise it whenever a feature's value changes
 MOSTLY = 0.75  # share of a voxel from which its signal is taken for the tissue's own
 
 
-def case_features(case: CommonSpaceCase) -> dict[str, float]:
-    """The features of one case on its own, in the order of `FEATURES`.
+def case_features(case: CommonSpaceCase, radiomics: bool = False) -> dict[str, float]:
+    """The features of one case on its own, in the order of `KNOWN_FEATURES`.
 
     Those of lesions need a mask, those of a contrast its image; what cannot be measured is not there.
+
+    Args:
+        case: with a T1w.
+        radiomics: whether they are among them.
 
     Raises:
         CaseError: there is no T1w, or no brain.
@@ -49,6 +54,8 @@ def case_features(case: CommonSpaceCase) -> dict[str, float]:
     for contrast in case.scales:
         if contrast in SUFFIXES and contrast not in case.without_black:
             found |= region_means(contrast, case, tissues, atlas, _normal_appearing(case, tissues))
+    if radiomics:
+        found |= radiomics_features(case, tissues, _normal_appearing(case, tissues), tissues.gm_DHW >= MOSTLY)
     return _ordered(found)
 
 

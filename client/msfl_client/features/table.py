@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msfl_client.data.bids import case_key
 from msfl_client.data.bids_tables import with_prefix
-from msfl_common.config.feature_catalogue import FEATURES, KNOWN_FEATURES, REGION_FEATURES
+from msfl_common.config.feature_catalogue import FEATURES, FEATURES_ASKED_FOR, KNOWN_FEATURES
 from msfl_common.errors import InputError, reason
 from msfl_common.system.files import write_json, write_text
 from msfl_common.system.tab_separated import TsvFile, number_of, read_tsv, tsv_text
@@ -83,7 +83,7 @@ def write_features_table(path: Path, table: FeatureTable) -> None:
     Raises:
         ValueError: a feature is unknown, or not finite.
     """
-    names = [*FEATURES, *(name for name in REGION_FEATURES if any(name in row.features for row in table.rows))]
+    names = [*FEATURES, *(name for name in FEATURES_ASKED_FOR if any(name in row.features for row in table.rows))]
     lines: list[list[object]] = [[*_CASE_COLUMNS, *names]]
     for row in table.rows:
         bad = [name for name, value in row.features.items() if name not in names or not math.isfinite(value)]

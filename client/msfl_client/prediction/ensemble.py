@@ -81,7 +81,7 @@ def load_ensemble(folders: Sequence[Path], device: str | Sequence[str], threshol
     first = models[0].card
     for number, (folder, model) in enumerate(zip(folders, models, strict=True)):
         card = model.card
-        if card.study.inputs != first.study.inputs:
+        if not card.study.inputs.has_images_of(first.study.inputs):
             raise InputError(
                 f"{folder}: sees {_inputs(card)}, and {folders[0]} {_inputs(first)}; predict with each alone"
             )
@@ -102,4 +102,5 @@ def caution_of_mean(num_models: int) -> str:
 
 def _inputs(card: ModelCard) -> str:
     inputs = card.study.inputs
-    return f"{'+'.join(inputs.channels)} at {inputs.spacing_mm:g} mm"
+    denoised = "" if inputs.denoising == "none" else f", denoised by {inputs.denoising}"
+    return f"{'+'.join(inputs.channels)} at {inputs.spacing_mm:g} mm{denoised}"

@@ -198,7 +198,7 @@ def _checked(
             card.study.inputs,
             lambda done, total: on_progress("Checking cases", done, total),
             num_workers,
-            needs_mask=False,
+            needs_mask=bool(card.study.inputs.masks),
             chosen=chosen,
         )
 

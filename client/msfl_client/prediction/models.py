@@ -39,8 +39,8 @@ class Reason:
     """What an input adds to the log odds of the explained class, or to a number.
 
     Attributes:
-        input: a feature, a clinical value or, of a deep model, a contrast.
-        value: what the case has; None for a contrast, and for what was not measured at the visit.
+        input: a feature, a clinical value or, of a deep model, a contrast or mask.
+        value: what the case has; None for a contrast or mask, and for what was not measured at the visit.
         effect: in log odds, where above 0 it speaks for the class; or in the number's unit.
     """
 
@@ -190,19 +190,19 @@ class ImagePredictor:
         probabilities_K = predict(self._network, [sequence], study, self._device)[0]
         found = saliency(self._network, sequence, study, self._device)
         known = known_inputs(one, self._settings, self._rows)
-        names, contrasts = self._settings.inputs, study.inputs.contrasts
+        names, channels = self._settings.inputs, study.inputs.network_channels
         effects = zip(names, found.clinical_VE.sum(axis=0), strict=True)
         reasons = [Reason(name, known.get(name), float(effect)) for name, effect in effects]
-        images = zip(contrasts, found.volumes_VCDHW.sum(axis=(0, 2, 3, 4)), strict=True)
-        reasons += [Reason(contrast, None, float(effect)) for contrast, effect in images]
+        images = zip(channels, found.volumes_VCDHW.sum(axis=(0, 2, 3, 4)), strict=True)
+        reasons += [Reason(channel, None, float(effect)) for channel, effect in images]
         files = self._write(one, found.volumes_VCDHW[-1])
         return Answer(probabilities_K, _weightiest(reasons), files)
 
     def _write(self, one: Observation, saliency_CDHW: NDArray[np.float32]) -> tuple[Path, ...]:
-        """The saliency of each contrast on the brain's own slices, with a JSON file that says where they lie."""
+        """The saliency of each channel on the brain's own slices, with a JSON file that says where they lie."""
         assert one.case is not None
-        contrasts = self._card.study.inputs.contrasts
-        source = one.case.images[contrasts[0]]
+        inputs = self._card.study.inputs
+        source = one.case.images[inputs.contrasts[0]]
         grid = slice_grid(read_brain(source).image, self._model)
         stem = "_".join(part for part in (one.subject, one.visit_id) if part)
         folder = self._output / one.subject / (one.visit_id or "") / "anat"
@@ -215,9 +215,9 @@ class ImagePredictor:
             "ModelWeightsSHA256": self._card.weights_sha256,
         }
         files = []
-        for contrast, map_DHW in zip(contrasts, saliency_CDHW, strict=True):
-            path = folder / f"{stem}_desc-saliency_{contrast}.nii.gz"
-            write_json(path.with_name(f"{stem}_desc-saliency_{contrast}.json"), sidecar)
+        for channel, map_DHW in zip(inputs.network_channels, saliency_CDHW, strict=True):
+            path = folder / f"{stem}_desc-saliency_{channel}.nii.gz"
+            write_json(path.with_name(f"{stem}_desc-saliency_{channel}.json"), sidecar)
             save_image(path, grid.on_slices(map_DHW), grid.affine)
             files.append(path)
         return tuple(files)

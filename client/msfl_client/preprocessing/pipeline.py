@@ -19,6 +19,7 @@ from msfl_client.imaging.bias_field import correct_bias
 from msfl_client.imaging.brain_extraction import CPU, extract_brain
 from msfl_client.imaging.brain_signal import Signal, signal_of
 from msfl_client.imaging.common_space import CommonSpaceCase
+from msfl_client.imaging.denoising import denoised
 from msfl_client.imaging.masks import Grid, Mask, carry_mask, drawn_on
 from msfl_client.imaging.registration import (
     Registration,
@@ -80,6 +81,8 @@ def preprocess_case(
 ) -> PreprocessedCase:
     """Skull stripping, co-registration of the contrasts, N4 bias correction, and registration to MNI152.
 
+    Denoising, where the study asks for it, comes before them all.
+
     Args:
         case: the case; a mask must lie on the grid of one of its images.
         inputs: contrasts and spacing.
@@ -90,8 +93,9 @@ def preprocess_case(
         CaseError: an image cannot be read, no brain was found, or the images do not lie on one another.
     """
     signals = _read(case, inputs)
-    native = {contrast: signal.image for contrast, signal in signals.items()}
+    native: Images = {contrast: signal.image for contrast, signal in signals.items()}
     found = found or recognise(native)
+    native = denoised(native, inputs.denoising)
     anchor = anchor_contrast(inputs)
     brain_DHW = extract_brain(native[anchor], device) if found == "none" else brain_of(native[anchor])
     if not brain_DHW.any():

@@ -134,6 +134,7 @@ def preprocess_to_disk(case: Case, site: SiteConfig, inputs: Inputs, visits: Seq
             software=dict(software()),
             without_black=tuple(sorted(done.case.without_black)),
             scales=dict(done.case.scales),
+            denoising=inputs.denoising,
             quality=measure_quality(done),
         )
     except (CaseError, FileNotFoundError) as error:

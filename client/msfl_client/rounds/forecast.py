@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from msfl_client.classification.outcome_data import Assumed, Harmonized
+from msfl_client.clinical.records import lacking_columns
 from msfl_client.disclosure.budget import Spent
 from msfl_client.disclosure.floors import check_floor, floor_of
 from msfl_client.disclosure.request_size import check_size
@@ -26,7 +27,7 @@ from msfl_common.config.message_kinds import MOMENTS, REQUESTS
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.stages import Stage, fold_of, is_asked_to, stages_of, study_at
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import Code, RefusedError
+from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.harmonization import Moments
 from msfl_common.messages.records import RoundTask
 from msfl_common.system.files import private_folder
@@ -103,6 +104,7 @@ class Forecast:
         budget: of its training cases, where it is kept and the study fits.
         moments: its first sums of a harmonization; they stay where they were computed.
         deployed: in a simulation, what a real site would refuse besides, which counts what it gives out.
+        lacking: columns that the study declares, and no table of the site has.
     """
 
     site: str
@@ -114,6 +116,7 @@ class Forecast:
     budget: Budgeted | None = None
     moments: Moments | None = field(default=None, repr=False)
     deployed: tuple[Withheld, ...] = ()
+    lacking: tuple[str, ...] = ()
 
     def hopeless(self, study: StudyConfig) -> Withheld | None:
         """Why the site would be asked in vain, whatever the round; None where something comes of it."""
@@ -160,7 +163,15 @@ def forecast(
         next((one.cases for one in found if isinstance(one, Trained)), ()),
         next((one for one in found if isinstance(one, Budgeted)), None),
         next((one for one in found if isinstance(one, Moments)), None),
+        lacking=_lacking(site, study),
     )
+
+
+def _lacking(site: SiteConfig, study: StudyConfig) -> tuple[str, ...]:
+    try:
+        return lacking_columns(site, study.classification.declared) if study.classification else ()
+    except InputError:  # a table cannot be read: so says what comes of the steps
+        return ()
 
 
 def _play(

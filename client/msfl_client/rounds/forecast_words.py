@@ -24,6 +24,10 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
     """A line for each step that sites refuse, and each set of metrics that they withhold; none where all is told."""
     sites: dict[str, list[str]] = {}
     for forecast in forecasts:
+        if forecast.lacking:
+            columns = f"column{'s' * (len(forecast.lacking) > 1)} {_named(forecast.lacking)}"
+            yield f"{forecast.site}: no table has the {columns}, which the study declares: nobody of it can be used"
+    for forecast in forecasts:
         for one in forecast.withheld:
             sites.setdefault(_what(one), []).append(f"{forecast.site} ({one.why})")
     for what, whose in sites.items():

@@ -54,12 +54,12 @@ def target_contrast(inputs: Inputs) -> Contrast:
 
 
 def make_network_input(case: Case, inputs: Inputs) -> NetworkInput:
-    """Reorient, co-register where needed, resample to the study's spacing, crop to the head and normalise.
+    """Reorient, co-register and denoise where needed, resample to the study's spacing, crop to the head and normalise.
 
     Raises:
         CaseError: an image cannot be read or holds nothing, or the images do not lie on one another.
     """
-    read = read_aligned(case, inputs.channels, target_contrast(inputs))
+    read = read_aligned(case, inputs.channels, target_contrast(inputs), inputs.denoising)
     return network_input_of_images(case.key, read.images, read.mask, inputs)
 
 

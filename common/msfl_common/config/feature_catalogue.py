@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 from msfl_common.config.bids_suffixes import SUFFIXES
 from msfl_common.config.contrasts import CONTRASTS
+from msfl_common.config.feature import Feature as Feature
+from msfl_common.config.feature import Plausible as Plausible
+from msfl_common.config.feature import feature_prefix as feature_prefix
+from msfl_common.config.radiomics_catalogue import RADIOMICS_FEATURES
 from msfl_common.config.spelling import no_such
 
 Zone = Literal["infratentorial", "periventricular", "juxtacortical", "deep_white"]
@@ -68,57 +71,6 @@ CORTEX: Mapping[int, str] = MappingProxyType(
         35: "insula",
     }
 )
-
-
-# What a value may be that a feature cannot have: unit, factor to the feature's own unit, and what to ask.
-_OTHER_UNITS = (("ml", 1e-3, "mm3 for ml?"), ("ml", 1e3, "litres for ml?"), ("mm3", 1e3, "ml for mm3?"))
-
-
-@dataclass(frozen=True)
-class Plausible:
-    """The values that a feature can have in a person, in its own unit: from `low` to `high`, or 0 if `or_zero`."""
-
-    low: float
-    high: float
-    or_zero: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high or (self.or_zero and value == 0)
-
-    def __str__(self) -> str:
-        return f"{'0, or ' if self.or_zero else ''}{self.low:g} to {self.high:g}"
-
-
-@dataclass(frozen=True)
-class Feature:
-    """What a reader needs to know of a feature.
-
-    Attributes:
-        unit: physical unit; empty for a ratio, a count or a logarithm.
-        description: what it is, in one line.
-        plausible: the values that it can have.
-        harmonized: whether it is harmonized across scanners by default.
-        log_of: the feature x that it is ln(1 + x) of; empty for one that is no logarithm.
-    """
-
-    unit: str
-    description: str
-    plausible: Plausible
-    harmonized: bool = True
-    log_of: str = ""
-
-    def fault(self, value: float) -> str | None:
-        """What is expected in place of a value that cannot be, and its likely cause; None for one that can."""
-        if value in self.plausible:
-            return None
-        unit = f" {self.unit}" if self.unit else ""
-        causes = [text for of, factor, text in _OTHER_UNITS if of == self.unit and value * factor in self.plausible]
-        if value == 0 or value < 0 <= self.plausible.low:
-            causes = ["not measured? write n/a"]
-        elif self.plausible.low >= 0 and self.plausible.high == 1 and value / 100 in self.plausible:
-            causes = ["percent for a share?"]
-        cause = f"; {causes[0]}" if causes else ""
-        return f"expected {self.plausible}{unit}, found {value:.6g}{cause}"
 
 
 _LESIONS_ML, _LESIONS = Plausible(0.001, 500, or_zero=True), Plausible(0, 2000)
@@ -184,11 +136,6 @@ def _changes() -> Iterator[tuple[str, Feature]]:
     yield "enlarging_lesion_count", Feature("", f"lesions that grew {since}", _LESIONS, harmonized=False)
 
 
-def feature_prefix(contrast: str) -> str:
-    """How the features of a contrast's signal begin."""
-    return contrast.lower().replace("-", "_")
-
-
 def _intensities() -> Iterator[tuple[str, Feature]]:
     ratio = Plausible(0.02, 50)
     textures = {
@@ -252,8 +199,10 @@ def region_feature(contrast: str, region: str) -> str:
 
 REGION_FEATURES: Mapping[str, Feature] = MappingProxyType(dict(_of_regions()))
 """Means of quantities that a study may ask for; a case has those of the quantities among the study's contrasts."""
-KNOWN_FEATURES: Mapping[str, Feature] = MappingProxyType({**FEATURES, **REGION_FEATURES})
-"""All that a table may have: those of every case, and means of quantities."""
+FEATURES_ASKED_FOR: Mapping[str, Feature] = MappingProxyType({**REGION_FEATURES, **RADIOMICS_FEATURES})
+"""Those that a case has where the study asks for them by its `inputs`."""
+KNOWN_FEATURES: Mapping[str, Feature] = MappingProxyType({**FEATURES, **FEATURES_ASKED_FOR})
+"""All that a table may have: those of every case, means of quantities, and radiomics."""
 
 
 def quantity_of(name: str) -> str:
@@ -261,15 +210,17 @@ def quantity_of(name: str) -> str:
     return next(suffix for suffix in SUFFIXES if name in {region_feature(suffix, region) for region in REGIONS})
 
 
-def check_quantities(names: Iterable[str], contrasts: Collection[str]) -> None:
-    """Refuse means of quantities that a study does not ask images of.
+def check_asked_for(names: Iterable[str], contrasts: Collection[str], radiomics: bool) -> None:
+    """Refuse features that a study's `inputs` do not ask for.
 
     Raises:
-        ValueError: names the first, and the contrast.
+        ValueError: names the first, and what to add.
     """
     for name in names:
         if name in REGION_FEATURES and (contrast := quantity_of(name)) not in contrasts:
             raise ValueError(f"features: {name}: is measured in {contrast}; add it to inputs.contrasts")
+        if name in RADIOMICS_FEATURES and not radiomics:
+            raise ValueError(f"features: {name}: is one of radiomics; set inputs.radiomics: true")
 
 
 def known_features(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,6 +12,9 @@ from msfl_common.config.contrasts import Channel, earlier
 TWO_VISITS: Task = "new-lesions"
 """The task that compares two visits."""
 
+Denoising = Literal["none", "anisotropic-diffusion"]
+"""How noise is taken out of images."""
+
 
 class Inputs(Frozen):
     """What the model sees."""
@@ -27,10 +30,41 @@ class Inputs(Frozen):
         exclude_if=lambda value: value == 1,
     )
 
+    denoising: Denoising = Field(
+        "none",
+        description="how noise is taken out of each image before anything else is made of it: none, or "
+        "anisotropic-diffusion; quantities, such as FA, stay as they are",
+        exclude_if=lambda value: value == "none",
+    )
+
+    radiomics: bool = Field(
+        False,
+        description="whether radiomics of lesions and tissues are among the measured features: shape, intensity and "
+        "texture",
+        exclude_if=lambda value: not value,
+    )
+
+    masks: tuple[Literal["lesion"], ...] = Field(
+        (),
+        max_length=1,
+        description="masks that a deep model of outcomes sees beside the contrasts, one more channel each: lesion, the "
+        "manual lesion mask; a case without it is left out",
+        exclude_if=lambda value: not value,
+    )
+
     @property
     def channels(self) -> tuple[Channel, ...]:
         """The images of a case, in channel order."""
         return (*self.contrasts, *(earlier(contrast) for contrast in self.contrasts if self.visits == 2))
+
+    @property
+    def network_channels(self) -> tuple[str, ...]:
+        """What a network sees of a case, in channel order: its images, and `lesionmask`."""
+        return (*self.channels, *(f"{mask}mask" for mask in self.masks))
+
+    def has_images_of(self, other: Inputs) -> bool:
+        """Whether a network of lesions sees the same of a case in both."""
+        return self.model_copy(update={"radiomics": other.radiomics, "masks": other.masks}) == other
 
     @field_validator("contrasts")
     @classmethod
@@ -46,6 +80,29 @@ def with_visits_of_task(study: Any) -> Any:
         return study
     inputs = study.get("inputs", {})
     return {**study, "inputs": {"visits": 2, **inputs}} if isinstance(inputs, dict) else study
+
+
+def check_masks(inputs: Inputs, deep_kind: str | None, segments: bool) -> None:
+    """Refuse masks that nothing sees, or that a model of the study's own would outline.
+
+    Args:
+        inputs: the study's.
+        deep_kind: kind of its deep model of outcomes, if it has one.
+        segments: whether it trains a model of lesions.
+
+    Raises:
+        ValueError: says why.
+    """
+    if not inputs.masks:
+        return
+    if deep_kind is None:
+        raise ValueError(
+            "inputs.masks: deep models of outcomes alone see them, resnet3d, pretrained-resnet2d and resnext; leave "
+            "them out"
+        )
+    if deep_kind == "lesion-encoder" or segments:
+        by = "lesion-encoder" if deep_kind == "lesion-encoder" else "the model of `segmentation`"
+        raise ValueError(f"inputs.masks: {by} outlines the lesions; leave one of the two out")
 
 
 def check_visits(task: Task, inputs: Inputs, harmonizes: bool) -> None:

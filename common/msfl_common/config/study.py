@@ -22,12 +22,12 @@ from msfl_common.config.best_round import check_best_by
 from msfl_common.config.classification import Classification, DeepModel, check_deep_model
 from msfl_common.config.differential_privacy import DifferentialPrivacy, check_private
 from msfl_common.config.evaluation import Evaluation, check_evaluation, in_one_round
-from msfl_common.config.feature_catalogue import check_quantities
+from msfl_common.config.feature_catalogue import check_asked_for
 from msfl_common.config.former_keys import former_keys, renewed
 from msfl_common.config.freeze import check_freeze
 from msfl_common.config.harmonization import Harmonization as Harmonization
 from msfl_common.config.inputs import Inputs as Inputs
-from msfl_common.config.inputs import check_visits, with_visits_of_task
+from msfl_common.config.inputs import check_masks, check_visits, with_visits_of_task
 from msfl_common.config.masked_study import check_masked
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.regression import Regression, check_sections
@@ -141,7 +141,8 @@ class StudyConfig(Frozen):
     def _task_has_its_section(self) -> Self:
         check_visits(self.task, self.inputs, self.harmonization.method != "none")
         seen = self.classification.features if self.classification else ()
-        check_quantities((*seen, *self._harmonized()), self.inputs.contrasts)
+        check_asked_for((*seen, *self._harmonized()), self.inputs.contrasts, self.inputs.radiomics)
+        check_masks(self.inputs, self._deep_kind(), self.segmentation is not None)
         if self.classification is not None and isinstance(self.classification.model, DeepModel):
             check_deep_model(self.classification, self.strategy, self._harmonized())
             if self.classification.model.kind == "lesion-encoder" and not self.network.shows_encoder:
@@ -264,6 +265,10 @@ class StudyConfig(Frozen):
 
     def _model(self) -> object:
         return self.classification.model if self.classification else None
+
+    def _deep_kind(self) -> str | None:
+        model = self._model()
+        return model.kind if isinstance(model, DeepModel) else None
 
     def averaged_rounds(self) -> dict[str, Rounds]:
         """By their setting, the rounds of the stages that a strategy is for."""

@@ -77,7 +77,13 @@ def read_source(path: Path) -> Source:
     told = card.provenance
     sites = tuple(site for site in {*told.sites, *told.summed_sites} if told.is_of(site) and site != POOLED)
     return Source(
-        path, "model folder", weights, card.weights_sha256, card.study, card.study.inputs.channels, tuple(sorted(sites))
+        path,
+        "model folder",
+        weights,
+        card.weights_sha256,
+        card.study,
+        card.study.inputs.network_channels,
+        tuple(sorted(sites)),
     )
 
 
@@ -104,7 +110,7 @@ def _checkpoint(folder: Path) -> Source:
         raise InputError(f"{file}: is no whole network of study {study.name}: {reason(error)}") from None
     sites = tuple(sorted(_sites_of(folder / _CHECKPOINT_FILES[1]) - {POOLED}))
     digest = hashlib.sha256(content).hexdigest()
-    return Source(folder, "checkpoint", weights, digest, study, study.inputs.channels, sites)
+    return Source(folder, "checkpoint", weights, digest, study, study.inputs.network_channels, sites)
 
 
 def _sites_of(file: Path) -> set[str]:

@@ -57,7 +57,7 @@ def transferred(source: Source, study: StudyConfig, first: Weights) -> Taken:
     _expect_settings(source, study)
     found = source.weights if source.study else _named_as(source.weights, first)
     _expect_names(source, found, first)
-    sees, wants = source.channels, study.inputs.channels
+    sees, wants = source.channels, study.inputs.network_channels
     inputs, num_maps = _inputs_of(study), len(np.atleast_1d(found[list(first)[-1]]))
     adapted, anew, weights = [], [], {}
     for name, like in first.items():
@@ -244,8 +244,8 @@ def _visit(value_HJ: Array, like_HJ: Array, had: StudyConfig, study: StudyConfig
     """What the recurrent network makes of a visit: features, then a flag of each contrast and each clinical value."""
     assert had.classification is not None
     assert study.classification is not None
-    knew = [*had.inputs.contrasts, *had.classification.inputs]
-    wants = [*study.inputs.contrasts, *study.classification.inputs]
+    knew = [*had.inputs.network_channels, *had.classification.inputs]
+    wants = [*study.inputs.network_channels, *study.classification.inputs]
     num_features = like_HJ.shape[1] - len(wants)
     if len(value_HJ) != len(like_HJ) or value_HJ.shape[1] - len(knew) != num_features:
         return value_HJ

@@ -157,6 +157,13 @@ def _no_images(study: StudyConfig) -> str | None:
     return None if _reads_images(study) else "the study reads no image: its inputs are clinical values"
 
 
+def _no_features(study: StudyConfig) -> str | None:
+    own, harmonizes = study.classification, study.harmonization.method != "none"
+    if harmonizes or (own is not None and (own.features or own.outcome.endpoint == "activity")):
+        return None
+    return "the study measures no feature of images"
+
+
 def _no_spacing(study: StudyConfig) -> str | None:
     if study.classification is None or not _is_deep(study) or study.classification.features:
         return None
@@ -283,6 +290,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(("validation.bootstrap_samples",), lambda _: "intervals are computed without resampling"),
     Rule(("inputs.*",), _no_images),
+    Rule(("inputs.radiomics",), _no_features),
+    Rule(("inputs.masks",), lambda study: None if _is_deep(study) else "deep models of outcomes alone see masks"),
     Rule(("inputs.spacing_mm",), _no_spacing),
     Rule(("rounds.num_rounds",), _ends_by_itself),
     Rule(("rounds.max_share",), _counts_cases),

@@ -160,7 +160,11 @@ def _nearest(place: str, at: Any, model: Any) -> str:
     known = sorted(at.model_fields) if _is_model(at) else []
     if near := get_close_matches(key, known, n=1):
         return f"did you mean {near[0]}?"
-    there = {one.rpartition(".")[0] for one in _places(model) if one.rpartition(".")[2] == key}
+    found = {one.rpartition(".")[0]: of_kind for one, of_kind in _places(model) if one.rpartition(".")[2] == key}
+    # A setting of one of several kinds means something there alone: it is looked for in the section that it stands in.
+    there = {
+        one for one, of_kind in found.items() if not of_kind or f"{one}.".startswith(f"{section}." * bool(section))
+    }
     if there and section not in there:
         return f"it belongs {_or([f'under {one}' if one else 'at the top of the file' for one in sorted(there)])}"
     if 0 < len(known) <= _MOST_KEYS:
@@ -238,13 +242,13 @@ def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _places(model: Any, above: str = "") -> Iterator[str]:
-    """Every key of some settings, with the sections that it stands in."""
+def _places(model: Any, above: str = "", of_kind: bool = False) -> Iterator[tuple[str, bool]]:
+    """Every key of some settings, with the sections that it stands in, and whether only one of several kinds has it."""
     if not _is_model(model):
         return
     for key, field in model.model_fields.items():
-        yield above + key
+        yield above + key, of_kind
         kind = _plain(field.annotation)
-        for inner in _members(kind) or [kind]:
-            if _is_model(inner):
-                yield from _places(inner, f"{above}{key}.")
+        kinds = [inner for inner in _members(kind) or [kind] if _is_model(inner)]
+        for inner in kinds:
+            yield from _places(inner, f"{above}{key}.", of_kind or len(kinds) > 1)

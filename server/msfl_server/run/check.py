@@ -44,7 +44,7 @@ class Finding:
 
 def check_settings(study: StudyConfig) -> Iterator[Finding]:
     """What the study's settings ask, and which of them do not act."""
-    seen = "no images" if "inputs.contrasts" in inapplicable(study) else ", ".join(study.inputs.channels)
+    seen = "no images" if "inputs.contrasts" in inapplicable(study) else ", ".join(study.inputs.network_channels)
     does = "rounds need" if study.evaluate is None else "measures a trained model, which needs"
     yield Finding("ok", "study", f"{study.name}: {study.task}, {seen}, {does} {study.rounds.quorum} sites")
     for line in unused_settings(study):

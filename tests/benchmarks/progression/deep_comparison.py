@@ -117,14 +117,13 @@ def _play_round(
 def _sequences(folder: Path, study: StudyConfig, cache: Path) -> list[VisitSequence]:
     """Every context of a hospital as a sequence of one visit."""
     _, model = deep_settings(study)
-    contrasts = study.inputs.contrasts
-    cases, _ = find_cases(SiteConfig(name="site", data=(folder,), state=cache), contrasts)
+    cases, _ = find_cases(SiteConfig(name="site", data=(folder,), state=cache), study.inputs.contrasts)
     sequences = []
     for case in cases:
         assert case.mask is not None
         mask = nib.load(case.mask)
         ml = float((np.asarray(mask.dataobj) > 0).sum() * np.prod(mask.header.get_zooms()[:3])) / 1000
-        volume = cached_volume(case, contrasts, model, cache)
+        volume = cached_volume(case, study.inputs, model, cache)
         label = int(ml > MANY_LESIONS_ML)
         sequences.append(VisitSequence((volume,), np.zeros((1, 0), np.float32), np.ones(1, bool), label, case.key))
     return sequences

@@ -13,9 +13,11 @@ import pytest
 from msfl_client.classification.visit_volumes import _pick, cached_volume, load_volume, visit_volume
 from msfl_client.imaging.resampling import read_image
 from msfl_common.config.classification import DeepModel
+from msfl_common.config.inputs import Inputs
 from msfl_common.errors import CaseError
 from msfl_common.models.deep_models.visit_classifier import FIELD_MM
 
+INPUTS = Inputs()
 SMALL = DeepModel(kind="resnet3d", slices=8, pixels=16)
 
 
@@ -115,22 +117,54 @@ def test_a_visit_without_a_usable_image_is_refused() -> None:
 
 def test_volumes_are_cached_until_something_changes(site, tmp_path: Path) -> None:
     case = site.cases()["sub-01"]
-    path = cached_volume(case, ("T1w", "FLAIR"), SMALL, tmp_path)
+    path = cached_volume(case, INPUTS, SMALL, tmp_path)
     images = {contrast: read_image(case.images[contrast]) for contrast in ("T1w", "FLAIR")}
     volume = load_volume(path)
     assert volume.dtype == np.float32
     assert np.array_equal(volume, visit_volume(images, ("T1w", "FLAIR"), SMALL))
     assert 200 < volume.max() <= 255
     written = path.stat().st_ino
-    assert cached_volume(case, ("T1w", "FLAIR"), SMALL, tmp_path) == path
+    assert cached_volume(case, INPUTS, SMALL, tmp_path) == path
     assert path.stat().st_ino == written, "not written anew"
     path.write_bytes(path.read_bytes()[:-9])
-    assert np.array_equal(load_volume(cached_volume(case, ("T1w", "FLAIR"), SMALL, tmp_path)), volume)
+    assert np.array_equal(load_volume(cached_volume(case, INPUTS, SMALL, tmp_path)), volume)
     larger = SMALL.model_copy(update={"pixels": 20})
     t1w = replace(case, images={"T1w": case.images["T1w"]})
-    others = [cached_volume(case, ("T1w", "FLAIR"), larger, tmp_path), cached_volume(case, ("T1w",), SMALL, tmp_path)]
-    others.append(cached_volume(t1w, ("T1w", "FLAIR"), SMALL, tmp_path))
+    others = [
+        cached_volume(case, INPUTS, larger, tmp_path),
+        cached_volume(case, Inputs(contrasts=("T1w",)), SMALL, tmp_path),
+    ]
+    others.append(cached_volume(t1w, INPUTS, SMALL, tmp_path))
+    others.append(cached_volume(case, Inputs(denoising="anisotropic-diffusion"), SMALL, tmp_path))
     os.utime(case.images["FLAIR"], ns=(0, 0))
-    others.append(cached_volume(case, ("T1w", "FLAIR"), SMALL, tmp_path))
-    assert len({path, *others}) == 5
+    others.append(cached_volume(case, INPUTS, SMALL, tmp_path))
+    assert len({path, *others}) == 6
     assert case.subject not in " ".join(file.name for file in tmp_path.iterdir())
+
+
+def test_the_lesion_mask_is_a_channel_of_its_own() -> None:
+    first = brain(8)
+    lesions = np.zeros(first.shape, np.float32)
+    lesions[7:9, 9:11, 4:6] = 1
+    mask = image_of(lesions, first.affine)
+    plain, seen = (visit_volume({"T1w": first}, ("T1w",), SMALL, one) for one in (None, mask))
+    assert np.array_equal(seen[:1], plain)
+    assert set(np.unique(seen[1])) == {0, 255}
+    assert (seen[1] > 0).sum() == lesions.sum()
+    assert np.flatnonzero(seen[1].any(axis=(1, 2))).tolist() == [3, 4]  # the brain's lowest slice is the image's second
+    without = visit_volume({"T1w": first}, ("T1w",), SMALL, image_of(np.zeros(first.shape), first.affine))
+    assert not without[1].any()
+
+
+def test_a_study_that_sees_masks_has_volumes_of_its_own(site, tmp_path: Path) -> None:
+    case, asked = site.cases()["sub-01"], Inputs(masks=("lesion",))
+    assert asked.network_channels == ("T1w", "FLAIR", "lesionmask")
+    path = cached_volume(case, asked, SMALL, tmp_path)
+    plain = cached_volume(case, INPUTS, SMALL, tmp_path)
+    assert len(load_volume(path)) == 3
+    assert np.array_equal(load_volume(path)[:2], load_volume(plain))
+    os.utime(case.mask, ns=(0, 0))
+    assert cached_volume(case, asked, SMALL, tmp_path) != path
+    assert cached_volume(case, INPUTS, SMALL, tmp_path) == plain
+    with pytest.raises(CaseError, match="expected a manual lesion mask, found none"):
+        cached_volume(replace(case, mask=None), asked, SMALL, tmp_path)

@@ -14,7 +14,7 @@ from msfl_client.cli.main import main
 from msfl_client.data.bids import find_cases
 from msfl_client.features.cache import features_of
 from msfl_client.features.table import FeatureTable, read_features_table, write_features_table
-from msfl_common.config.feature_catalogue import CORTEX, FEATURES, REGION_FEATURES, SIDES, check_quantities
+from msfl_common.config.feature_catalogue import CORTEX, FEATURES, REGION_FEATURES, SIDES, check_asked_for
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
 from msfl_common.system.tab_separated import read_tsv
@@ -70,6 +70,6 @@ def test_a_map_on_another_grid_or_missing_is_said_by_name(site: SiteConfig, tmp_
 
 
 def test_a_mean_needs_its_quantity_among_the_contrasts() -> None:
-    check_quantities(("bpf", "fa_wm"), ("T1w", "FA"))
+    check_asked_for(("bpf", "fa_wm"), ("T1w", "FA"), False)
     with pytest.raises(ValueError, match=r"features: fa_wm: is measured in FA; add it to inputs\.contrasts"):
-        check_quantities(("bpf", "fa_wm"), ("T1w", "FLAIR"))
+        check_asked_for(("bpf", "fa_wm"), ("T1w", "FLAIR"), False)

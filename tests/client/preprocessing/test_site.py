@@ -19,12 +19,14 @@ from tests.brains import crooked_template
 from tests.commands import run_main, take_interrupts
 
 from msfl_client.cli.main import main
+from msfl_client.data.aligned_images import read_aligned
 from msfl_client.data.bids import find_cases
 from msfl_client.data.checks import check_site
 from msfl_client.data.derivative import current, from_derivative, read_derived
 from msfl_client.data.findings import FIXES
 from msfl_client.data.qc_record import figures, odd_figures, robust_z
 from msfl_client.imaging.registration import load_template, template_brain
+from msfl_client.preprocessing.pipeline import preprocess_case
 from msfl_client.preprocessing.qc_page import page_path, write_page
 from msfl_client.preprocessing.site import LOCK, Outcome, picture_path, preprocess_site, preprocess_to_disk
 from msfl_client.segmentation.network_input import make_network_input
@@ -117,8 +119,24 @@ def test_only_what_changed_is_done_again(brains) -> None:
     cases = brains.cases()
     assert current(cases["sub-01"], config, INPUTS)
     assert not current(cases["sub-01"], config, Inputs(spacing_mm=3.0))
+    assert not current(cases["sub-01"], config, Inputs(spacing_mm=4.0, denoising="anisotropic-diffusion"))
     assert not current(cases["sub-01"], config, Inputs(spacing_mm=4.0, contrasts=("T1w",)))
     assert not current(cases["sub-01"], config.model_copy(update={"preprocessed": "common-space"}), INPUTS)
+
+
+@pytest.mark.slow
+def test_images_are_denoised_once_and_the_derivative_says_so(brains) -> None:
+    config, asked = brains.config(), Inputs(spacing_mm=4.0, denoising="anisotropic-diffusion")
+    case = brains.cases()["sub-01"]
+    plain = preprocess_case(case, INPUTS).case
+    assert preprocess_to_disk(case, config, asked, []).status == "done"
+    derived = from_derivative(case, config)
+    assert current(case, config, asked).denoising == "anisotropic-diffusion"
+    read = read_derived(derived)
+    for contrast, image_DHW in read.images_DHW.items():
+        assert not np.array_equal(image_DHW, plain.images_DHW[contrast])
+        again = read_aligned(derived, asked.channels, "FLAIR", asked.denoising).images[contrast]
+        assert np.array_equal(np.asarray(again.dataobj), image_DHW)
 
 
 @pytest.mark.slow

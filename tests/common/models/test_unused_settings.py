@@ -50,6 +50,9 @@ _BY_VALUE = {
     "strategy",  # refused where it does not act, so that none is read
 }
 
+# Of `inputs`, what a site does not read that brings a table of features of its own.
+_OF_IMAGES = ("contrasts", "spacing_mm", "visits", "denoising", "radiomics")
+
 
 @contextmanager
 def recorded_reads() -> Iterator[set[tuple[str, str]]]:
@@ -159,7 +162,7 @@ def test_what_a_feature_model_does_not_read_is_said(kind: str, records: Path, tm
 )
 def test_what_other_settings_switch_off_is_said(changes: dict[str, Any], records: Path, tmp_path: Path) -> None:
     study = study_of({"kind": "logistic"}, classification=changes)
-    images = {f"inputs.{name}" for name in ("contrasts", "spacing_mm", "visits") if "features" in changes}  # its own
+    images = {f"inputs.{name}" for name in _OF_IMAGES if "features" in changes}  # its own
     assert unread_of(study, sites_of_cohort(records, tmp_path, study), tmp_path) == expected_unread(study) | images
 
 
@@ -168,7 +171,7 @@ def test_what_a_harmonization_reads_is_not_said(tmp_path: Path) -> None:
     combat = {"method": "combat", "age_knots_years": [20, 70], "min_cases": 3}
     study = study_of({"kind": "lda"}, classification={"features": ["bpf"]}, harmonization=combat)
     unread = unread_of(study, sites_of_cohort(tmp_path / "three", tmp_path, study), tmp_path)
-    assert unread == expected_unread(study) | {"inputs.contrasts", "inputs.spacing_mm", "inputs.visits"}
+    assert unread == expected_unread(study) | {f"inputs.{name}" for name in _OF_IMAGES}
     assert not [key for key in unread if key.startswith("harmonization")]
 
 

@@ -102,6 +102,11 @@ def test_whatever_is_wrong_is_told_in_words_of_our_own(model: type[BaseModel], c
             "network.channels, entry 2: found true; expected a whole number",
         ),
         (SiteConfig, {**SITE, "policy": {"min_patients": True}}, "policy.min_patients: found true; expected a whole"),
+        (
+            StudyConfig,
+            {**STUDY, "differential_privacy": {"noise_multiplier": 1, "sampling_rate": 0.1, "epsilon": 1}},
+            "differential_privacy.epsilon: unknown key; remove it; what may stand there is bounds, ",
+        ),
         (ImportRules, {"series": [{"description": "*FLAIR*"}]}, "series, entry 1, take_for: required, but not there"),
     ],
 )

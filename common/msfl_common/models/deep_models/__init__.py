@@ -55,7 +55,7 @@ def build_classifier(study: StudyConfig) -> VisitClassifier:
     values, scaled by `clinical_inputs.scale_clinical`.
     """
     settings, model = deep_settings(study)
-    num_contrasts = len(study.inputs.contrasts)
+    num_contrasts = len(study.inputs.network_channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(study.seed, "weights"))
         encoder = _build_encoder(study, model, num_contrasts)

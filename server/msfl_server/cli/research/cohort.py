@@ -66,7 +66,7 @@ def make_cohort_command(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Equal seeds give equal files.")] = 0,
-    spacing: Annotated[float, typer.Option(min=0.8, max=4.0, metavar="MM", help="Voxel size, mm.")] = 2.0,
+    spacing: Annotated[float, typer.Option(min=1.0, max=4.0, metavar="MM", help="Voxel size, mm.")] = 2.0,
     as_json: Json = False,
 ) -> None:
     """Simulate patients with MS on real anatomy at sites with scanners of their own."""

@@ -248,7 +248,9 @@ def _labelled(site: SiteConfig, study: StudyConfig, on_progress: OnProgress) -> 
         on_progress(site.name, "checking", done, total, "")
 
     num_workers, looks = os.cpu_count() or 1, needs_images(site, study)
-    checked_site = check_site(site, study.inputs, on_case, num_workers, needs_mask=False) if looks else None
+    checked_site = (
+        check_site(site, study.inputs, on_case, num_workers, needs_mask=bool(study.inputs.masks)) if looks else None
+    )
     checked = check_outcome(site, study, checked_site.cases if checked_site is not None else ())
     assert checked is not None
     return checked.found.kept

@@ -88,8 +88,16 @@ def expect_answers(study: StudyConfig, forecasts: Sequence[Forecast]) -> None:
     """Refuse a study in which a round, or the harmonization before them, cannot have enough answers.
 
     Raises:
-        InputError: names the sites that will refuse, and why, or the class that none of them trains on.
+        InputError: names the sites that will refuse, and why, the class that none of them trains on, or the column that
+            none of them has.
     """
+    lacking = set[str].intersection(*({*one.lacking} for one in forecasts)) if forecasts else set()
+    if lacking:
+        names, where = ", ".join(sorted(lacking)), study.test_section
+        raise InputError(
+            f"{where}.declared: {names}: no table of any site has such a column; add it to participants.tsv, "
+            f"sessions.tsv or phenotype/*.tsv, or leave it out of `declared` and `clinical`"
+        )
     if study.evaluate is not None:
         refusals = {one.site: one.refused("test") for one in forecasts}
         _expect(study.rounds.quorum, "the quorum is", "measure the model", refusals)

@@ -16,6 +16,7 @@ from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig, load_study
 from msfl_common.errors import InputError
 from msfl_server.research.simulated_cohort import make_records
+from msfl_server.research.simulation.dry_run import dry_run
 from msfl_server.research.simulation.folder import RunSetup, sites_of_cohort
 from msfl_server.research.simulation.foresight import expect_answers, foresee_run, say_forecasts
 from msfl_server.rounds.checkpoint import read_state
@@ -53,6 +54,28 @@ def said(setup: RunSetup) -> list[str]:
 
 def test_a_study_that_every_site_can_answer_is_told_of_what_depends_alone(tmp_path: Path) -> None:
     assert [line.split()[0] for line in said(setup_of(tmp_path, [(40, 40), (40, 40)]))] == ["Whether"]
+
+
+def test_a_declared_column_that_no_site_has_is_named(tmp_path: Path) -> None:
+    outcome = {"column": "course", "classes": ["c0", "c1"]}
+    declared = [{"name": "sdmt", "kind": "number", "range": [0, 110]}]
+    settings = {"outcome": outcome, "clinical": ["age", "sdmt"], "declared": declared, "model": {"kind": "lda"}}
+    setup = setup_of(tmp_path, [(20, 20), (20, 20)], classification=settings)
+    forecasts = foresee_run(setup, lambda *_: None)
+    assert [one.lacking for one in forecasts] == [("sdmt",), ("sdmt",)]
+    lines: list[str] = []
+    say_forecasts(setup.study, forecasts, lines.append)
+    assert lines[0].startswith("site-0: no table has the column sdmt, which the study declares")
+    with pytest.raises(
+        InputError, match=r"classification\.declared: sdmt: no table of any site has such a column; add"
+    ):
+        expect_answers(setup.study, forecasts)
+    found = dry_run(setup.study, setup.sites, lambda *_: None)
+    assert "sdmt" in str(found.fault)
+    table = setup.sites[0].data[0] / "participants.tsv"
+    first, *rest = table.read_text().splitlines()
+    table.write_text("\n".join([f"{first}\tsdmt", *(f"{line}\t50" for line in rest)]) + "\n")
+    assert [one.lacking for one in foresee_run(setup, lambda *_: None)] == [(), ("sdmt",)]
 
 
 def test_what_real_sites_would_not_have_the_budget_for_is_said_and_simulated(tmp_path: Path) -> None:
