@@ -26,6 +26,7 @@ class Attribution(StrEnum):
     """How relevance is found."""
 
     integrated_gradients = "integrated-gradients"
+    layerwise_relevance = "layerwise-relevance"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def explain(
         typer.Option(
             "--attribution",
             metavar="METHOD",
-            help="integrated-gradients: against the same brain blurred.",
+            help="integrated-gradients: against the same brain blurred; layerwise-relevance: the score handed back "
+            "layer by layer, which is faster, and has no rule for some networks.",
         ),
     ] = Attribution.integrated_gradients,
     device: Annotated[

@@ -126,5 +126,5 @@ def _explain_case(case: Case, model: Ensemble, output: Path, method: str, warnin
         relevance.explains,
         float(speaks_DHW[lesion_DHW].sum() / max(speaks_DHW.sum(), 1e-12)),
         checked,
-        warnings=(*warnings, *more, *doubts(relevance, checked)),
+        warnings=(*warnings, *more, *doubts(method, relevance, checked)),
     )

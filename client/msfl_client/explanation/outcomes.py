@@ -85,7 +85,12 @@ class ExplainingPredictor:
         figures = (score, relevance.total, relevance.explains, None, checked)
         self.rows.append(
             ExplainedVisit(
-                one.subject, one.visit_id, self._method, meaning, *figures, warnings=doubts(relevance, checked)
+                one.subject,
+                one.visit_id,
+                self._method,
+                meaning,
+                *figures,
+                warnings=doubts(self._method, relevance, checked),
             )
         )
         return Answer(probabilities_K, (), files)

@@ -47,8 +47,9 @@ relevant first, and in random order; by how much lower the score is along the ma
 below, the map is no better than chance.</p>
 {% for row in rows %}<section id="{{ row.id }}" aria-labelledby="{{ row.id }}-name">
 <h2 id="{{ row.id }}-name">{{ row.name }}, {{ row.method }}</h2>
-{% if row.usable %}<p>Explained: {{ row.explained }}, {{ row.score }}. All voxels add up to {{ row.relevance_sum }}, and
-should to {{ row.expected_sum }}.{% if row.in_lesions != "n/a" %} Of what speaks for the lesions, a share of
+{% if row.usable %}<p>Explained: {{ row.explained }}, {{ row.score }}. All voxels add up to {{ row.relevance_sum }} of
+{{ row.expected_sum }}{% if row.has_biases %}; biases of the network have the rest{% endif %}.
+{% if row.in_lesions != "n/a" %} Of what speaks for the lesions, a share of
 {{ row.in_lesions }} lies within them.{% endif %}</p>
 {% else %}<p><strong>No map.</strong></p>{% endif %}
 {% if row.notes %}<div class="note"><ul>{% for text in row.notes %}<li>{{ text }}</li>{% endfor %}</ul></div>{% endif %}
@@ -105,6 +106,7 @@ def _shown(row: Mapping[str, str], output: Path) -> dict[str, object]:
         "usable": usable,
         "short": "no map" if not usable else "warnings" if notes else "",
         "notes": notes,
+        "has_biases": method in METHODS and METHODS[method].has_biases,
         "pictures": [base64.b64encode(drawn.read_bytes()).decode()] if usable and drawn.is_file() else [],
         "curve": _curve(row) if usable else "",
         "files": _files(output, names, method) if usable and method in METHODS else [],

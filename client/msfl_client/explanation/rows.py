@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msfl_client.explanation.deletion import SHARES, Deletion
+from msfl_client.explanation.methods import METHODS
 from msfl_client.explanation.score import Relevance
 from msfl_common.errors import InputError
 from msfl_common.models.model_card import NOTICE
@@ -30,7 +31,7 @@ COLUMNS: Mapping[str, str] = {
     "method": "How relevance was found",
     "explained": "What the score says of the patient",
     "score": "Log odds, of the model without mirroring",
-    "expected_sum": "What all voxels together should add up to, log odds",
+    "expected_sum": "What all voxels together should add up to, log odds; of layerwise-relevance, biases have the rest",
     "relevance_sum": "What they do add up to, log odds",
     "in_lesions": "Share of what speaks for the lesions that lies within them, where lesions are explained",
     "deletion_by_map": f"The score when {_SHARES} of the brain are blurred away, most relevant voxels first",
@@ -106,7 +107,7 @@ def document_of(row: ExplainedVisit) -> dict[str, Any]:
     }
 
 
-def doubts(relevance: Relevance, checked: Deletion) -> tuple[str, ...]:
+def doubts(method: str, relevance: Relevance, checked: Deletion) -> tuple[str, ...]:
     """What to know before a map is read."""
     found = []
     if checked.gain <= 0:
@@ -114,7 +115,8 @@ def doubts(relevance: Relevance, checked: Deletion) -> tuple[str, ...]:
             f"blurring what the map names first lowers the score no more than chance (deletion gain "
             f"{checked.gain:.2f}): it does not show what the model goes by"
         )
-    if abs(relevance.total - relevance.explains) > _INEXACT * abs(relevance.explains):
+    is_exact = not METHODS[method].has_biases
+    if is_exact and abs(relevance.total - relevance.explains) > _INEXACT * abs(relevance.explains):
         found.append(f"the map adds up to {relevance.total:.2f}, not {relevance.explains:.2f} log odds")
     return tuple(found)
 
