@@ -35,6 +35,7 @@ MEANINGS = {
     "--attack": "what attacked sites do",
     "--attacked": "which sites are attacked",
     "--authority": "whose models are taken, by certificate or fingerprint",
+    "--attribution": "how relevance is found",
     "--backend": "where virtual sites run",
     "--ca-key": "the authority's key",
     "--classifiers": "which classifiers are tried",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msfl_client.cli.data import commands as data_commands
+from msfl_client.cli.explain import commands as explain_commands
 from msfl_client.cli.features import commands as feature_commands
 from msfl_client.cli.fine_tune import commands as fine_tune_commands
 from msfl_client.cli.gain import commands as gain_commands
@@ -41,6 +42,7 @@ app = make_program(
     rater_commands,
     feature_commands,
     predict_commands,
+    explain_commands,
     gain_commands,
     fine_tune_commands,
     ledger_commands,

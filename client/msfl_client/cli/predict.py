@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from msfl_client.data.chosen import Chosen
-    from msfl_common.config.site import SiteConfig, Words
+    from msfl_common.config.site import Words
     from msfl_common.models.model_card import ModelCard
 
 commands = Commands()
@@ -109,6 +109,7 @@ def predict(
     the column warnings. Exit code 2 when lesions could not be outlined in a case, or images were refused. Research use
     only.
     """
+    from msfl_client.cli.model_input import check_device, lend_memory, source_of
     from msfl_client.cli.model_origin import origin_of
     from msfl_client.data.chosen import Chosen
     from msfl_common.config.site import Words, load_site
@@ -121,14 +122,14 @@ def predict(
     card = cards[0]
     if image:
         _refuse_folder(card, source)
-    source = Path() if image else _source(config, source)
+    source = Path() if image else source_of(config, source, "; images are given with --image")
     if len(model) > 1 and any(one.study.classification is not None for one in cards):
         raise InputError("--model: several are averaged where all outline lesions; of a model of outcomes, name one")
     origin = " ".join(dict.fromkeys(origin_of(one, authority, config) for one in model))
     if device is not None:
-        _check_device("--device", device)
+        check_device("--device", device)
     elif config is not None:
-        _lend_memory(config)
+        lend_memory(config)
     own = next((one for one in cards if config is not None and one.provenance.is_of(config.name)), None)
     if config is not None and source in config.data and own is not None:
         trained = own.provenance.sites.get(config.name)
@@ -157,44 +158,6 @@ def _refuse_folder(card: ModelCard, source: Path | None) -> None:
         raise InputError(
             f"--image: study {card.study.name} predicts an outcome, of tables, too: give a BIDS folder with --input"
         )
-
-
-def _source(site: SiteConfig | None, asked: Path | None) -> Path:
-    from msfl_common.errors import InputError
-
-    if asked is not None:
-        if not asked.is_dir():
-            what = "a file, not a folder; images are given with --image" if asked.exists() else "no such folder"
-            raise InputError(f"--input {asked}: {what}")
-        return asked
-    if site is None:
-        raise InputError("expected --input with a BIDS folder, or SITE.yaml, whose data it then is")
-    if len(site.data) > 1:
-        raise InputError(f"site {site.name} has {len(site.data)} BIDS folders; name one with --input")
-    return site.data[0]
-
-
-def _check_device(setting: str, *names: str) -> None:
-    from msfl_common.config.site import known_device
-    from msfl_common.errors import InputError, RefusedError
-    from msfl_common.system.loading import held_interrupts
-
-    with held_interrupts():
-        from msfl_common.system.devices import pick_devices
-
-    try:
-        pick_devices([known_device(name) for name in names])
-    except RefusedError as error:
-        raise InputError(f"{setting} {error.why}; `auto` takes what there is") from None
-    except ValueError as error:
-        raise InputError(f"{setting} {' '.join(names)}: {error}") from None
-
-
-def _lend_memory(site: SiteConfig) -> None:
-    from msfl_common.system.devices import cap_memory, pick_device
-
-    _check_device(f"site {site.name}: device:", *([site.device] if isinstance(site.device, str) else site.device))
-    cap_memory(pick_device(site.device), site.gpu_memory_fraction)
 
 
 def _predict_outcomes(job: _Job, every_visit: bool) -> None:

@@ -212,7 +212,7 @@ def _predict_or_say_why(
 def _predict_case(case: Case, model: Ensemble, output: Path) -> tuple[int, float, tuple[str, ...]]:
     """Write one case's mask and probability map; returns lesion count, volume (ml), and preprocessing's warnings."""
     study = model.card.study
-    prepared, case_to_input, warnings = _prepare(case, study.inputs, model.device)
+    prepared, case_to_input, warnings = prepare_case(case, study.inputs, model.device)
     with freed_memory_kept():
         probability_DHW = model.probability(prepared.image_CDHW)
     own = read_volume(case.images[target_contrast(study.inputs)])
@@ -240,7 +240,7 @@ def file_of(case: Case, output: Path, what: str, ending: str = ".nii.gz") -> Pat
     return output / case.subject / (case.visit_id or "") / "anat" / f"{stem}_label-{case.mask_label}_{what}{ending}"
 
 
-def _prepare(
+def prepare_case(
     case: Case, inputs: Inputs, device: torch.device
 ) -> tuple[NetworkInput, NDArray[np.float64], tuple[str, ...]]:
     """What the network sees, where it lies and what deserves a look.

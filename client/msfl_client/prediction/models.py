@@ -135,7 +135,17 @@ class FeaturePredictor:
 
 
 class ImagePredictor:
-    """A deep model; see `Predictor`. Writes the saliency of the visit's images under `output`."""
+    """A deep model; see `Predictor`. Writes the saliency of the visit's images under `output`.
+
+    Attributes:
+        card: the model's.
+        known: what can be used of the folder.
+        output: where files are written.
+        device: where the network is.
+        model: the study's settings of it.
+        network: with its weights.
+        maker: of what it is given.
+    """
 
     def __init__(
         self,
@@ -146,12 +156,12 @@ class ImagePredictor:
         output: Path,
         device: torch.device,
     ) -> None:
-        self._card, self._known, self._output, self._device = card, known, output, device
-        self._settings, self._model = deep_settings(card.study)
-        self._network = build_classifier(card.study)
-        set_weights(self._network, weights)
+        self.card, self.known, self.output, self.device = card, known, output, device
+        self._settings, self.model = deep_settings(card.study)
+        self.network = build_classifier(card.study)
+        set_weights(self.network, weights)
         cache = known.site.state / "cache" / "visits"
-        self._maker = SequenceMaker(card.study, cache, reference, known.table)
+        self.maker = SequenceMaker(card.study, cache, reference, known.table)
         self._rows = rows_by_visit(known.table)
 
     def expect_as_trained(self, one: Observation) -> None:
@@ -171,24 +181,24 @@ class ImagePredictor:
         self.expect_as_trained(one)
         key = case_key(one.subject, one.visit_id, one.dataset)
         if one.case is None:
-            raise CaseError(self._known.reasons.get(key, "no images at the visit"))
+            raise CaseError(self.known.reasons.get(key, "no images at the visit"))
         known = known_inputs(one, self._settings, self._rows)
         if missing := [name for name in self._settings.features if name not in known]:
-            raise CaseError(f"no {', '.join(missing)} ({self._known.reasons.get(key, 'not measured at the visit')})")
+            raise CaseError(f"no {', '.join(missing)} ({self.known.reasons.get(key, 'not measured at the visit')})")
         measured = {name for visit in one.visits for name in visit.clinical}
         if never := [name for name in self._settings.value_of if name not in measured]:
             raise CaseError(f"no {', '.join(values_of(self._settings, never))} at this visit or an earlier one")
         for visit in one.visits:
             if visit.case is not None:
-                first = read_brain(visit.case.images[self._card.study.inputs.contrasts[0]])
-                refuse_too_coarse(first.image, self._model)
+                first = read_brain(visit.case.images[self.card.study.inputs.contrasts[0]])
+                refuse_too_coarse(first.image, self.model)
 
     def predict(self, one: Observation) -> Answer:
         """See `Predictor`."""
-        study = self._card.study
-        sequence = self._maker.make(one)
-        probabilities_K = predict(self._network, [sequence], study, self._device)[0]
-        found = saliency(self._network, sequence, study, self._device)
+        study = self.card.study
+        sequence = self.maker.make(one)
+        probabilities_K = predict(self.network, [sequence], study, self.device)[0]
+        found = saliency(self.network, sequence, study, self.device)
         known = known_inputs(one, self._settings, self._rows)
         names, channels = self._settings.inputs, study.inputs.network_channels
         effects = zip(names, found.clinical_VE.sum(axis=0), strict=True)
@@ -201,18 +211,18 @@ class ImagePredictor:
     def _write(self, one: Observation, saliency_CDHW: NDArray[np.float32]) -> tuple[Path, ...]:
         """The saliency of each channel on the brain's own slices, with a JSON file that says where they lie."""
         assert one.case is not None
-        inputs = self._card.study.inputs
+        inputs = self.card.study.inputs
         source = one.case.images[inputs.contrasts[0]]
-        grid = slice_grid(read_brain(source).image, self._model)
+        grid = slice_grid(read_brain(source).image, self.model)
         stem = "_".join(part for part in (one.subject, one.visit_id) if part)
-        folder = self._output / one.subject / (one.visit_id or "") / "anat"
-        pixel_mm = FIELD_MM / self._model.pixels
+        folder = self.output / one.subject / (one.visit_id or "") / "anat"
+        pixel_mm = FIELD_MM / self.model.pixels
         sidecar = {
             "Notice": NOTICE,
             "Description": "gradient times input of the log odds of the explained class; above 0 it speaks for it",
             "Grid": f"the slices of {source.name}, in pixels of {pixel_mm:.3g} mm; a slice that "
             "the model did not see has the values of the nearest one that it saw",
-            "ModelWeightsSHA256": self._card.weights_sha256,
+            "ModelWeightsSHA256": self.card.weights_sha256,
         }
         files = []
         for channel, map_DHW in zip(inputs.network_channels, saliency_CDHW, strict=True):

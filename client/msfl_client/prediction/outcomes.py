@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,6 +121,7 @@ def predict_outcomes(
     words: Words | None = None,
     chosen: Chosen = ALL,
     threshold: float | None = None,
+    with_maps: Callable[[ImagePredictor], Predictor] = lambda predictor: predictor,
 ) -> Predictions:
     """Predict each patient's last visit that has the model's inputs, or every visit.
 
@@ -136,6 +137,7 @@ def predict_outcomes(
         words: what the tables' own words mean, as in site.yaml.
         chosen: the patients and visits to predict.
         threshold: the last of two classes is predicted from this probability on; None: from the model's own.
+        with_maps: of a deep model, what predicts in its place, and writes other maps.
 
     Raises:
         ModelFolderError: the model cannot be used.
@@ -154,7 +156,7 @@ def predict_outcomes(
     known = read_inputs(card, model, source, output, device_name, num_workers, on_progress, force, words, chosen)
     predictor: Predictor
     if isinstance(card.study.classification.model, DeepModel):
-        predictor = ImagePredictor(card, weights, known, model_reference(card, model), output, device)
+        predictor = with_maps(ImagePredictor(card, weights, known, model_reference(card, model), output, device))
     else:
         predictor = FeaturePredictor(card, weights, known)
     rows: list[Prediction] = []

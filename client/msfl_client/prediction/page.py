@@ -19,11 +19,7 @@ from msfl_common.system.words import counted
 
 PAGE, PICTURES = "qc.html", "qc"
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><title>{{ title }}</title>
-<style>
-:root { --text: #1b1f24; --soft: #57606a; --line: #d0d7de; --page: #fff; --odd: #fff1d6; --edge: #b35900;
+STYLE = """:root { --text: #1b1f24; --soft: #57606a; --line: #d0d7de; --page: #fff; --odd: #fff1d6; --edge: #b35900;
 --link: #0550ae; }
 @media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --soft: #9aa4ae; --line: #3a424b; --page: #0f1318;
 --odd: #33270f; --edge: #e3a04f; --link: #79b8ff; } }
@@ -40,7 +36,13 @@ table { border-collapse: collapse; width: 100%; font-size: .95rem; }
 th, td { padding: .35rem .6rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 .name, .figure { white-space: nowrap; } .figure { text-align: right; } section { border-top: 1px solid var(--line); }
 @media print { .wide { overflow: visible; } .wide img { min-width: 0; } section { break-inside: avoid; } }
-</style></head><body>
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>{{ title }}</title>
+<style>
+{{ style | safe }}</style></head><body>
 <header><h1>{{ title }}</h1>
 <p class="note"><strong>This page shows scans of patients: keep it at the site.</strong> {{ notice }}</p>
 <p>{{ rows | length }} case{{ "s" if rows | length != 1 }}, {{ num_out }}
@@ -100,6 +102,7 @@ def write_page(
         Environment(autoescape=True)
         .from_string(_PAGE)
         .render(
+            style=STYLE,
             title=title,
             notice=NOTICE,
             rows=[_shown(row, output) for row in rows],

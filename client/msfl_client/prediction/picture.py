@@ -17,14 +17,14 @@ from scipy import ndimage
 from msfl_client.imaging.volumes import Volume
 
 NUM_AXIAL = 6
-_PANEL = 240  # pixels, each way
-_COLUMNS = 4
-_BORDER, _WORDS = (255, 40, 40), (255, 255, 255)
+PANEL = 240  # pixels, each way
+COLUMNS = 4
+BORDER, _WORDS = (255, 40, 40), (255, 255, 255)
 _GREYS = 63
-_MARGIN = 14  # pixels around a slice, where letters stand
-_APART_MM = 6.0  # of two axial slices that are shown
+MARGIN = 14  # pixels around a slice, where letters stand
+APART_MM = 6.0  # of two axial slices that are shown
 _BRIGHTEST = 99.5  # percentile of the head that is white
-_SIDES = (("P", "A"), ("R", "L"), ("R", "L"))  # left and right in a sagittal, coronal and axial picture
+SIDES = (("P", "A"), ("R", "L"), ("R", "L"))  # left and right in a sagittal, coronal and axial picture
 
 
 def draw(image: Volume, mask_IJK: NDArray[np.bool_]) -> bytes:
@@ -42,16 +42,16 @@ def draw(image: Volume, mask_IJK: NDArray[np.bool_]) -> bytes:
         nib.as_closest_canonical(nib.Nifti1Image(mask_IJK.astype(np.uint8), image.affine)).dataobj
     ).astype(bool)
     spacing_mm = voxel_sizes(turned.affine)
-    shown_IJK = _brightness(voxels_IJK)
+    shown_IJK = brightness(voxels_IJK)
     axial, coronal, sagittal = _places(voxels_IJK, lesion_IJK, float(spacing_mm[2]))
     slices = [(2, place, f"axial {number}") for number, place in enumerate(axial, start=1)]
     slices += [(1, coronal, "coronal"), (0, sagittal, "sagittal")]
-    num_rows = -(-len(slices) // _COLUMNS)
-    sheet = Image.new("RGB", (_COLUMNS * _PANEL, num_rows * _PANEL))
+    num_rows = -(-len(slices) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * PANEL, num_rows * PANEL))
     for number, (axis, place, name) in enumerate(slices):
         panel = _panel(shown_IJK, lesion_IJK, axis, place, np.delete(spacing_mm, axis))
-        _label(panel, name, _SIDES[axis])
-        sheet.paste(panel, (number % _COLUMNS * _PANEL, number // _COLUMNS * _PANEL))
+        label(panel, name, SIDES[axis])
+        sheet.paste(panel, (number % COLUMNS * PANEL, number // COLUMNS * PANEL))
     small = io.BytesIO()  # a page holds hundreds of them: greys and one colour take a third of the room
     sheet.quantize(palette=_palette(), dither=Image.Dither.NONE).save(small, format="png", optimize=True)
     return small.getvalue()
@@ -60,11 +60,11 @@ def draw(image: Volume, mask_IJK: NDArray[np.bool_]) -> bytes:
 def _palette() -> Image.Image:
     greys = np.linspace(0, 255, _GREYS).round().astype(np.uint8)
     palette = Image.new("P", (1, 1))
-    palette.putpalette([*np.repeat(greys, 3).tolist(), *_BORDER])
+    palette.putpalette([*np.repeat(greys, 3).tolist(), *BORDER])
     return palette
 
 
-def _brightness(voxels_IJK: NDArray[np.float32]) -> NDArray[np.uint8]:
+def brightness(voxels_IJK: NDArray[np.float32]) -> NDArray[np.uint8]:
     """From black at the border's value, which is the background, to white."""
     dark = float(np.median(voxels_IJK[[0, -1]]))
     inside = voxels_IJK[voxels_IJK != dark]
@@ -92,7 +92,7 @@ def _places(
         box = boxes[number]
         area_K = (labels_IJK[box] == number + 1).sum(axis=(0, 1))
         place = int(box[2].start + area_K.argmax())
-        if all(abs(place - other) * thickness_mm >= _APART_MM for other in chosen):
+        if all(abs(place - other) * thickness_mm >= APART_MM for other in chosen):
             chosen.append(place)
         if len(chosen) == NUM_AXIAL:
             break
@@ -109,7 +109,7 @@ def _panel(
     if axis != 0:  # the patient's right to the left
         image_HW, lesion_HW = image_HW[:, ::-1], lesion_HW[:, ::-1]
     height_mm, width_mm = image_HW.shape[0] * spacing_mm[1], image_HW.shape[1] * spacing_mm[0]
-    scale = (_PANEL - 2 * _MARGIN) / max(height_mm, width_mm)
+    scale = (PANEL - 2 * MARGIN) / max(height_mm, width_mm)
     size = max(1, round(width_mm * scale)), max(1, round(height_mm * scale))
     picture = Image.fromarray(np.ascontiguousarray(image_HW)).resize(size, Image.Resampling.BICUBIC).convert("RGB")
     large = Image.fromarray(np.ascontiguousarray(lesion_HW.astype(np.uint8) * 255)).resize(
@@ -118,14 +118,15 @@ def _panel(
     lesion = np.asarray(large) > 0
     border = ndimage.binary_dilation(lesion) & ~lesion
     pixels = np.array(picture)
-    pixels[border] = _BORDER
-    panel = Image.new("RGB", (_PANEL, _PANEL))
-    panel.paste(Image.fromarray(pixels), ((_PANEL - size[0]) // 2, (_PANEL - size[1]) // 2))
+    pixels[border] = BORDER
+    panel = Image.new("RGB", (PANEL, PANEL))
+    panel.paste(Image.fromarray(pixels), ((PANEL - size[0]) // 2, (PANEL - size[1]) // 2))
     return panel
 
 
-def _label(panel: Image.Image, name: str, sides: tuple[str, str]) -> None:
+def label(panel: Image.Image, name: str, sides: tuple[str, str]) -> None:
+    """Write on a panel what it shows, and which sides of the body are left and right in it."""
     pen, font = ImageDraw.Draw(panel), ImageFont.load_default(12)
     pen.text((4, 2), name, fill=_WORDS, font=font)
-    for letter, x, anchor in ((sides[0], 4, "lm"), (sides[1], _PANEL - 4, "rm")):
-        pen.text((x, _PANEL // 2), letter, fill=_WORDS, font=font, anchor=anchor)
+    for letter, x, anchor in ((sides[0], 4, "lm"), (sides[1], PANEL - 4, "rm")):
+        pen.text((x, PANEL // 2), letter, fill=_WORDS, font=font, anchor=anchor)
