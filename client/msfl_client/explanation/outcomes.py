@@ -107,10 +107,11 @@ class ExplainingPredictor:
         return slice_grid(read_brain(case.images[self._first_contrast(case)]).image, self._model.model)
 
     def _write(self, case: Case, grid: SliceGrid, map_CDHW: NDArray[np.float32], meaning: str) -> tuple[Path, ...]:
+        inputs = self._model.card.study.inputs
         slices = {
-            contrast: grid.on_slices(map_DHW)
-            for contrast, map_DHW in zip(self._model.card.study.inputs.contrasts, map_CDHW, strict=True)
-            if contrast in case.images
+            channel: grid.on_slices(map_DHW)
+            for channel, map_DHW in zip(inputs.network_channels, map_CDHW, strict=True)
+            if channel in case.images or channel not in inputs.contrasts
         }
         place = self._place_of(case, grid)
         output, card = self._model.output, self._model.card
