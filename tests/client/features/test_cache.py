@@ -140,7 +140,7 @@ def test_a_model_finds_the_lesions_of_a_case_without_a_mask(site: SiteConfig, mo
 
 def test_a_model_of_another_spacing_is_refused(run: Callable[..., str], model: Path, tmp_path: Path) -> None:
     (tmp_path / "fine.yaml").write_text(StudyConfig(name="fine").model_dump_json())
-    with pytest.raises(InputError, match="spacing are not the study's"):
+    with pytest.raises(InputError, match="spacing or denoising are not the study's"):
         run("--model", str(model), study="fine.yaml")
 
 
