@@ -2,19 +2,21 @@
 
 As Valverde et al. 2019 (doi 10.1016/j.nicl.2018.101638) adapt a network to another scanner's images from one case to a
 few. For each seed there is a cohort of its own: three sites train together, a fourth has other scanners. Of its
-patients, of whom the first visit counts alone, some are labelled, and `msfl-client fine-tune` trains on them; the
-others, the same for each number, say what that brought.
+patients, of whom the first visit counts alone, some are labelled, and the model is trained on them as
+`msfl-client fine-tune` does; the others, the same for each number, say what that brought.
 """
 
 from __future__ import annotations
 
 import tempfile
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from msfl_client.data.patient_split import CaseSplit
-from msfl_client.personal.fine_tuning import fine_tune, start_of
+from msfl_client.personal.fine_tuning import ADAPTED, Start, start_of
+from msfl_client.rounds.own_model import train_alone
 from msfl_client.rounds.site_context import build_context
 from msfl_client.segmentation.trainer import SegmentationLearner
 from msfl_common.config.site import Policy, SiteConfig
@@ -72,9 +74,16 @@ def _of_seed(seed: int, folder: Path) -> tuple[Floats, dict[int, Floats]]:
     for count in LABELLED:
         data = _first_visits(unseen, people[:count], folder / f"labelled-{count}")
         site = _site("unseen", data, folder / f"unseen-{count}")
-        adapted = fine_tune(site, start_of(site, model, TUNING, None), tell_nobody).folder
-        after[count] = _dsc(tests, seed, load_model(Path(adapted))[1])
+        after[count] = _dsc(tests, seed, _adapted(site, start_of(site, model, TUNING, None)))
     return _dsc(tests, seed, load_model(model)[1]), after
+
+
+def _adapted(site: SiteConfig, start: Start) -> Weights:
+    """The weights that `fine_tune` keeps, trained on all cases, without its models of folds."""
+    context = build_context(
+        site, start.study, tell_nobody, "final", None, split=lambda cases: CaseSplit(list(cases), [], [])
+    )
+    return train_alone(context, start.weights, start.num_rounds, site.state / "tuning", ADAPTED, datetime.now)
 
 
 def _study(seed: int) -> StudyConfig:
