@@ -261,7 +261,7 @@ def test_the_site_still_trains_for_an_honest_run(siege: Siege, grid: DeployedGri
     assert {path.name for path in siege.state.iterdir() if not path.name.startswith(being_written)} <= {
         *("answers", "cache", "device_hours.json", "device_hours.lock", "last_update", "ledger.head", "ledger.jsonl"),
         *("approved-kit.json", "ledger.late", "ledger.receipts", "node.lock", "session", "site.log", "status.json"),
-        "trained_on",
+        *("account.key", "trained_on"),
     }
 
 
