@@ -229,7 +229,11 @@ def _of_patient(
         if row.probabilities is not None:
             return [row]
         passed_over.append(row)
-    return passed_over[:1]
+    last, *earlier = passed_over
+    others = (
+        f"; {row.session_id}: {row.status.removeprefix(LEFT_OUT)}" for row in earlier if row.status != last.status
+    )
+    return [replace(last, status=last.status + "".join(others))]
 
 
 def _of_visit(

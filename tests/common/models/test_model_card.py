@@ -70,6 +70,8 @@ def test_a_card_lists_what_acts_on_its_model_alone(kind: str) -> None:
         "classification.declared",
         "baselines.local",
         "inputs.visits",
+        "inputs.denoising",
+        "inputs.masks",
         "classification.model.coef0",
         "training.freeze",
     }

@@ -58,7 +58,7 @@ def test_a_study_that_every_site_can_answer_is_told_of_what_depends_alone(tmp_pa
 
 def test_a_declared_column_that_no_site_has_is_named(tmp_path: Path) -> None:
     outcome = {"column": "course", "classes": ["c0", "c1"]}
-    declared = [{"name": "sdmt", "kind": "number", "range": [0, 110]}]
+    declared = [{"name": "sdmt", "kind": "number", "unit": "points", "range": [0, 110]}]
     settings = {"outcome": outcome, "clinical": ["age", "sdmt"], "declared": declared, "model": {"kind": "lda"}}
     setup = setup_of(tmp_path, [(20, 20), (20, 20)], classification=settings)
     forecasts = foresee_run(setup, lambda *_: None)
