@@ -78,6 +78,15 @@ class BidsSite:
             self.save(path, self.head(f"{self.root.name}{path.name}"))
         self.save(self.mask(subject, visit), self.lesions(4))
 
+    @staticmethod
+    def turn(path: Path) -> None:
+        """Store an image from right to left, and without its two lowest slices; its voxels stay where they are."""
+        image = nib.load(path)
+        affine = image.affine @ np.diag([-1, 1, 1, 1])
+        affine[0, 3] = image.affine[0, 0] * (image.shape[0] - 1)
+        affine[2, 3] += 2 * image.affine[2, 2]
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[::-1, :, 2:], affine), path)
+
     def config(self, *more: Path, **settings: Any) -> SiteConfig:
         """The site's config, its state beside the folder; `more` adds BIDS folders."""
         state = self.root.parent / "state"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfl_client.cli.options import Authority, Subjects, Visits
+from msfl_client.cli.options import Authority, ModelDevice, ModelInput, ModelOutput, ModelSite, Subjects, Visits
 from msfl_common.system.command_line import Commands, Json, print_json
 
 if TYPE_CHECKING:
@@ -50,21 +50,9 @@ def explain(
         Path,
         typer.Option(metavar="MODEL_DIR", help="Model folder that sees images: RUN_DIR/model of a run."),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DERIVATIVES", help="BIDS derivative folder to write.")
-    ],
-    site: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="SITE.yaml",
-            help="The site's own file, or its folder: its data, its device, and models of its approved kit's "
-            "authority alone. Options replace what it says.",
-        ),
-    ] = None,
-    source: Annotated[
-        Path | None,
-        typer.Option("--input", metavar="BIDS", help="Skull-stripped images or not, on any grid; tables."),
-    ] = None,
+    output: ModelOutput,
+    site: ModelSite = None,
+    source: ModelInput = None,
     attribution: Annotated[
         Attribution,
         typer.Option(
@@ -74,10 +62,7 @@ def explain(
             "layer by layer, which is faster, and has no rule for some networks.",
         ),
     ] = Attribution.integrated_gradients,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="DEVICE", help="auto, cpu, mps, cuda or cuda:N; without it, the site's, or auto."),
-    ] = None,
+    device: ModelDevice = None,
     subject: Subjects = None,
     visit: Visits = None,
     authority: Authority = None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msfl_client.cli.options import Authority, Subjects, Visits
+from msfl_client.cli.options import Authority, ModelDevice, ModelInput, ModelOutput, ModelSite, Subjects, Visits
 from msfl_common.system.command_line import Commands, Json, print_json
 
 if TYPE_CHECKING:
@@ -52,21 +52,9 @@ def predict(
             help="Model folder: RUN_DIR/model of a run. Several --model: the mean of their lesion probabilities.",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DERIVATIVES", help="BIDS derivative folder to write.")
-    ],
-    site: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="SITE.yaml",
-            help="The site's own file, or its folder: its data, its device, as much of its memory as it lends, and "
-            "models of its approved kit's authority alone. Options replace what it says.",
-        ),
-    ] = None,
-    source: Annotated[
-        Path | None,
-        typer.Option("--input", metavar="BIDS", help="Skull-stripped images or not, on any grid; tables."),
-    ] = None,
+    output: ModelOutput,
+    site: ModelSite = None,
+    source: ModelInput = None,
     image: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,10 +63,7 @@ def predict(
             "of a model of new lesions, those of the visit before as earlier-CONTRAST=FILE, too.",
         ),
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="DEVICE", help="auto, cpu, mps, cuda or cuda:N; without it, the site's, or auto."),
-    ] = None,
+    device: ModelDevice = None,
     every_visit: Annotated[
         bool, typer.Option("--every-visit", help="An outcome for every visit, not for each patient's last alone.")
     ] = False,

@@ -10,14 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment
-
 from msfl_client.explanation.deletion import SHARES
 from msfl_client.explanation.methods import METHODS
 from msfl_client.explanation.rows import LEFT_OUT, TABLE
-from msfl_client.prediction.page import STYLE
-from msfl_common.models.model_card import NOTICE
-from msfl_common.system.files import write_bytes
+from msfl_client.prediction.page import render
 
 PAGE, PICTURES = "relevance.html", "relevance"
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 460, 190, 56, 30
@@ -70,21 +66,15 @@ and at random (dashed); the steps are {{ shares }}.</figcaption></figure>{% endi
 
 def write_page(output: Path, rows: Sequence[Mapping[str, str]], title: str, origin: str) -> Path:
     """Write `relevance.html` over all rows of a folder's table; returns its path."""
-    content = (
-        Environment(autoescape=True)
-        .from_string(_PAGE)
-        .render(
-            style=STYLE,
-            title=title,
-            notice=NOTICE,
-            rows=[_shown(row, output) for row in rows],
-            origin=origin,
-            shares=", ".join(f"{100 * share:g}%" for share in SHARES),
-            table=TABLE,
-        )
+    return render(
+        output / PAGE,
+        _PAGE,
+        title=title,
+        rows=[_shown(row, output) for row in rows],
+        origin=origin,
+        shares=", ".join(f"{100 * share:g}%" for share in SHARES),
+        table=TABLE,
     )
-    write_bytes(output / PAGE, content.encode(), secret=True)
-    return output / PAGE
 
 
 def picture_path(output: Path, stem: str, method: str) -> Path:

@@ -98,25 +98,26 @@ def write_page(
         origin: who vouches for the model.
         passed_over: folders and cases that were not looked at, and why.
     """
-    content = (
-        Environment(autoescape=True)
-        .from_string(_PAGE)
-        .render(
-            style=STYLE,
-            title=title,
-            notice=NOTICE,
-            rows=[_shown(row, output) for row in rows],
-            num_out=sum(row.lesion_count is None for row in rows),
-            num_warned=sum(bool(row.warnings) for row in rows),
-            threshold=f"{threshold:g}",
-            caution=caution,
-            origin=origin,
-            passed_over=passed_over,
-            table=TABLE,
-        )
+    return render(
+        output / PAGE,
+        _PAGE,
+        title=title,
+        rows=[_shown(row, output) for row in rows],
+        num_out=sum(row.lesion_count is None for row in rows),
+        num_warned=sum(bool(row.warnings) for row in rows),
+        threshold=f"{threshold:g}",
+        caution=caution,
+        origin=origin,
+        passed_over=passed_over,
+        table=TABLE,
     )
-    write_bytes(output / PAGE, content.encode(), secret=True)
-    return output / PAGE
+
+
+def render(path: Path, page: str, **content: object) -> Path:
+    """Write a page of patients' scans, for the site's own people; returns its path."""
+    made = Environment(autoescape=True).from_string(page).render(style=STYLE, notice=NOTICE, **content)
+    write_bytes(path, made.encode(), secret=True)
+    return path
 
 
 def picture_path(output: Path, participant_id: str, session_id: str | None) -> Path:

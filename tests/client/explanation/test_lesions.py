@@ -66,12 +66,7 @@ def table(output: Path) -> list[dict[str, str]]:
 @pytest.mark.slow
 def test_maps_lie_on_the_cases_own_grid_and_a_page_shows_what_they_are_worth(make_site, model, tmp_path: Path) -> None:
     site = make_site(subjects=["sub-01", "sub-02"])
-    turned = site.image("sub-01", "FLAIR")
-    image = nib.load(turned)
-    affine = image.affine @ np.diag([-1, 1, 1, 1])
-    affine[0, 3] = image.affine[0, 0] * (image.shape[0] - 1)
-    affine[2, 3] += 2 * image.affine[2, 2]
-    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[::-1, :, 2:], affine), turned)
+    site.turn(site.image("sub-01", "FLAIR"))
     site.image("sub-02", "T1w").unlink()
     out = tmp_path / "out"
     command = ["explain", "--model", model, "--input", site.root, "--output", out]

@@ -45,6 +45,8 @@ from msfl_server.research.simulated_cohort.clinical import (
     ClinicalRecord,
     SitePrevalence,
     sample_clinical,
+    valid_edss,
+    worsening_step,
 )
 from msfl_server.research.simulated_cohort.functional_systems import Involvement, draw_involvement, hit, subscores
 from msfl_server.research.simulated_cohort.history import TREATED, ClinicalVisit, History
@@ -60,6 +62,8 @@ WORSE_WITH_LESIONS, RECOVERS, RESOLVES = 0.33, 0.2, 0.01
 NEW_ML, ENLARGED_ML, SHRUNK_ML, RESOLVED_ML = 0.10, 0.10, 0.04, 0.02  # of one lesion
 NMOSD_CHANGES = 0.05
 REFERENCE_PATIENTS = 1000
+_step = np.vectorize(worsening_step, otypes=[np.float64])
+_valid = np.vectorize(valid_edss, otypes=[np.float64])
 
 
 @dataclass(frozen=True)
@@ -294,17 +298,6 @@ def _next_year(
         recovers=np.where(worse & with_lesions, edss - state.edss, 0.0),
     )
     return later, _Year(changes, worse, new, enlarging * changes)
-
-
-def _step(edss: Floats) -> Floats:
-    """As `clinical.worsening_step`."""
-    return np.where(edss == 0, 1.5, np.where(edss <= 5.5, 1.0, 0.5))
-
-
-def _valid(edss: Floats) -> Floats:
-    """As `clinical.valid_edss`."""
-    step = np.clip(np.round(2 * edss) / 2, 0, 9.5)
-    return np.where(step == 0.5, 1.0, step)
 
 
 @lru_cache(maxsize=1)
