@@ -105,6 +105,66 @@ def test_one_with_a_value_far_from_all_others_is_left_out(cases: dict[str, Datas
     assert said == "1 training patient with a brain_volume_ml far from all others; expected none, or at least 5"
 
 
+def test_two_in_another_unit_are_left_out(cases: dict[str, Dataset]) -> None:
+    """Volumes in mm3 for ml: with two such columns, both rows could be solved out of the sums."""
+    one = cases["site-0"]
+    values_NP = one.features_NP.copy()
+    values_NP[:2, :3] *= 1000
+    assert in_large_groups(study("lda"), replace(one, features_NP=values_NP), 5).patients == without(one, [0, 1])
+
+
+def test_one_whom_nearly_equal_columns_set_apart_is_left_out() -> None:
+    """Age is the age at onset and years since, nearly: in one patient by ten years more."""
+    rng = np.random.default_rng(0)
+    onset_N, since_N = rng.normal(30, 8, 55), rng.gamma(2, 4, 55)
+    age_N = onset_N + since_N + rng.uniform(-0.02, 0.02, 55)
+    age_N[7] += 10
+    columns_NP = np.column_stack([age_N, onset_N, since_N, rng.normal(size=(55, 6))])
+    read = columns_NP.T @ (age_N - onset_N - since_N) / 10
+    np.testing.assert_allclose(read[3:], columns_NP[7, 3:], atol=0.1)
+    found_N = set_apart(columns_NP, np.zeros(55, np.int64), np.arange(55).astype(str), 5)
+    assert found_N is not None
+    assert np.flatnonzero(found_N).tolist() == [7]
+
+
+def test_in_a_class_of_few_cases_measured_values_are_not_few() -> None:
+    """Sixteen cases and as many columns: treated less two levels is one patient's still."""
+    rng = np.random.default_rng(0)
+    level_N = np.arange(16) % 3
+    levels_NL = np.equal.outer(level_N, [1, 2]).astype(float)
+    treated_N = levels_NL.sum(axis=1)
+    treated_N[0] = 1.0
+    columns_NP = np.column_stack([treated_N, levels_NL, rng.normal(size=(16, 13))])
+    found_N = set_apart(columns_NP, np.zeros(16, np.int64), np.arange(16).astype(str), 5)
+    assert found_N is not None
+    assert np.flatnonzero(found_N).tolist() == [0]
+
+
+@pytest.mark.parametrize("odd", [[3, 11], [2, 5, 9, 14]])
+def test_few_with_many_visits_each_are_found(odd: list[int]) -> None:
+    """Age is exactly the age at onset and years since but in these; 60 more inputs, eight visits a patient."""
+    rng = np.random.default_rng(1)
+    patients_N = np.repeat(np.arange(18), 8).astype(str)
+    onset_N, since_N = rng.normal(30, 8, 144), rng.gamma(2, 4, 144)
+    age_N = onset_N + since_N + 3 * np.isin(patients_N, [str(one) for one in odd]) * rng.normal(size=144)
+    columns_NP = np.column_stack([age_N, onset_N, since_N, rng.normal(size=(144, 60))])
+    found_N = set_apart(columns_NP, np.zeros(144, np.int64), patients_N, 5)
+    assert found_N is not None
+    assert {*patients_N[found_N]} == {str(one) for one in odd}
+
+
+def test_where_products_are_summed_powers_of_a_value_are_looked_at(cases: dict[str, Dataset]) -> None:
+    one = cases["site-0"]
+    values_NP = np.random.default_rng(0).normal(size=one.features_NP.shape)
+    values_NP[7, 0] = 7.0
+    odd = replace(one, features_NP=values_NP)
+    settings = Classification.model_validate(
+        study("svm-poly").model_dump() | {"model": {"kind": "svm-poly", "degree": 5}}
+    )
+    assert in_large_groups(study("lda"), odd, 5).patients == one.patients
+    assert in_large_groups(settings, odd, 5).patients == without(one, [7])
+
+
 def test_where_products_are_summed_cells_of_few_are_left_out(cases: dict[str, Dataset]) -> None:
     """Both columns have large groups, and two patients are in the cell where they cross."""
     one = cases["site-0"]

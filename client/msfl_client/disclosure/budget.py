@@ -258,6 +258,13 @@ def _encrypt_former(state: Path) -> None:
     """
     folder = state / FOLDER
     former, sets = folder / "given.json", [*(folder / SETS).glob("*.json")]
+    if not (former.exists() or (folder / FILE).exists()) and sets:
+        raise InputError(f"{former}: is not there, and what it is of is; restore it from a backup")
+    if former.exists() and (folder / FILE).exists() and former.stat().st_mtime_ns > (folder / FILE).stat().st_mtime_ns:
+        raise InputError(
+            f"{former}: an earlier version of MSFL counted here after this one had begun to; move one of the two away, "
+            f"{former.name} or {FILE}"
+        )
     if former.exists() and not (folder / FILE).exists():
         names = {path.stem: keep_set(folder, _ABOUT.validate_json(path.read_bytes()), _ABOUT) for path in sets}
         given = _GIVEN.validate_json(former.read_bytes())

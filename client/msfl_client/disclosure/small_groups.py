@@ -158,15 +158,25 @@ def _smallest(
         if not among_N.any():
             continue
         columns_NP, whose_N = scaled_NP[among_N], patients_N[among_N]
+        degree = model_of(settings).degree_of_products
         for name, column_N in zip(_names(settings), columns_NP.T, strict=True):
-            if (few_N := far_out(column_N, whose_N, min_patients)) is not None:
+            few_N = far_out(_power(column_N, degree), whose_N, min_patients)
+            if few_N is not None:
                 return f"with a {name} far from all others", _among(few_N, among_N)
         if (few_N := set_apart(columns_NP, labels_N[among_N], whose_N, min_patients)) is not None:
             return "whom several inputs together set apart", _among(few_N, among_N)
-        degree = model_of(settings).degree_of_products
         if degree > 1 and (few_N := in_small_cells(columns_NP, whose_N, min_patients, degree)) is not None:
             return "whom products of inputs set apart", _among(few_N, among_N)
     return None
+
+
+def _power(column_N: NDArray[np.float64], degree: int) -> NDArray[np.float64]:
+    """A column as it stands in the highest of the products: a model sees it about its mean."""
+    if degree == 1:
+        return column_N
+    centred_N = column_N - column_N.mean()
+    largest = np.abs(centred_N).max(initial=0.0)
+    return np.asarray((centred_N / largest) ** degree if largest > 0 else centred_N)
 
 
 def _among(found: Mask, among_N: Mask) -> Mask:

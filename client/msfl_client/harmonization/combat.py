@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from msfl_client.disclosure.set_apart import set_apart
+from msfl_client.disclosure.set_apart import far_out, set_apart
 from msfl_client.disclosure.small_groups import Mask, groups, is_large
 from msfl_common.config.base import Frozen
 from msfl_common.errors import Code, RefusedError
@@ -128,16 +128,18 @@ def _set_apart(rows: Rows, columns_NC: Floats, patients_N: NDArray[np.str_], kee
     apart_N = np.zeros(len(rows), dtype=bool)
     if not keep_N.any():
         return apart_N
-    few_N = set_apart(*_about_scanners(rows.take(np.flatnonzero(keep_N)), patients_N[keep_N], min_patients))
+    z_NQ, labels_N = _about_scanners(rows.take(np.flatnonzero(keep_N)), patients_N[keep_N], min_patients)
+    far = (far_out(column_N, patients_N[keep_N], min_patients) for column_N in z_NQ.T)
+    few_N = next((one for one in far if one is not None), None)
+    if few_N is None:
+        few_N = set_apart(z_NQ, labels_N, patients_N[keep_N], min_patients)
     if few_N is not None:
         apart_N[keep_N] = few_N
     return apart_N
 
 
-def _about_scanners(
-    rows: Rows, patients_N: NDArray[np.str_], min_patients: int
-) -> tuple[Floats, NDArray[np.int64], NDArray[np.str_], int]:
-    """What `set_apart` takes: covariates about their scanner's mean, scanners for classes, patients, the floor.
+def _about_scanners(rows: Rows, patients_N: NDArray[np.str_], min_patients: int) -> tuple[Floats, NDArray[np.int64]]:
+    """What `set_apart` takes: covariates about their scanner's mean, and scanners for classes.
 
     A scanner of fewer patients than the floor is no class of its own, as its rows about their mean sum to nothing.
     """
@@ -147,7 +149,7 @@ def _about_scanners(
             labels_N[index] = number
     if len(np.unique(patients_N[labels_N == 0])) < min_patients:
         labels_N[labels_N == 0] = labels_N.max(initial=0)
-    return z_NQ, labels_N, patients_N, min_patients
+    return z_NQ, labels_N
 
 
 def _centred(rows: Rows, columns_NC: Floats) -> Floats:

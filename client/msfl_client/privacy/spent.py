@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from msfl_client.disclosure.case_sets import keep_set, read_set
 from msfl_client.disclosure.same_values import people_as_known
 from msfl_client.privacy.noise import FOLDER
+from msfl_client.site.account_files import SETS, SUFFIX
 from msfl_client.trainer import About, Identities
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.privacy_accounting import Mechanism, epsilon_of
@@ -156,6 +157,8 @@ def read_spent(state: Path) -> Spent:
     """
     path = state / SPENT_FILE
     try:
+        if not path.exists() and any((state / FOLDER / SETS).glob(f"*{SUFFIX}")):
+            raise InputError(f"{path}: is not there, and what it is of is; restore its newest backup")
         record = Record.model_validate_json(path.read_bytes()) if path.exists() else Record()
         if record.patients:
             record = _encrypt_former(state, record)
@@ -176,6 +179,8 @@ def keep_release(state: Path, spent: Spent, release: Release, told: Told) -> Non
         InputError: the key of what was spent is not there.
         OSError: it cannot be written.
     """
+    if not spent.releases:  # first, so that sets without it are those of one that was lost
+        _write(state, ())
     same = next((name for name, one in spent.told.items() if one == told), None)
     name = same or keep_set(state / FOLDER, told, _TOLD)
     _write(state, (*spent.releases, release.model_copy(update={"patients": name})))

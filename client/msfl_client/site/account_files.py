@@ -93,21 +93,27 @@ def expect_counted_here(site: SiteConfig) -> None:
     """
     if not site.key.exists():  # as in a simulation, whose answers are not counted
         return
+    key = site.state / KEY_FILE
     try:
         why, marks = counted_elsewhere(site), _read_marks(site)
+        if why is None:
+            _make_key(site.state)
+        after = marks | dict.fromkeys(map(str, site.data), _digest(key)) if key.exists() else marks
     except InputError as error:
         raise RefusedError(Code.BUDGET_SPENT, str(error)) from None
     if why is not None:
         raise RefusedError(Code.BUDGET_SPENT, why)
-    _make_key(site.state)
-    key = site.state / KEY_FILE
-    if key.exists() and (after := marks | dict.fromkeys(map(str, site.data), _digest(key))) != marks:
+    if after != marks:
         with suppress(OSError):  # beside a key that lies where nothing may be written, nothing is noticed
             write_bytes(_marks_of(site), _MARKS.dump_json(after, indent=1), secret=True)
 
 
 def forget_other_accounts(site: SiteConfig) -> None:
-    """Let the state folder begin accounts of the patients in the site's data folders."""
+    """Let the state folder begin accounts of the patients in the site's data folders, with a new key if it is gone.
+
+    What another account is encrypted with stays unreadable then, and is refused.
+    """
+    _make_key(site.state, although_needed=True)
     if _marks_of(site).exists():
         left = {folder: own for folder, own in _read_marks(site).items() if folder not in set(map(str, site.data))}
         write_bytes(_marks_of(site), _MARKS.dump_json(left, indent=1), secret=True)
@@ -127,9 +133,9 @@ def _marks_of(site: SiteConfig) -> Path:
     return site.key.with_name(site.key.name + MARK_SUFFIX)
 
 
-def _make_key(state: Path) -> None:
+def _make_key(state: Path, although_needed: bool = False) -> None:
     key = state / KEY_FILE
-    if not key.exists() and not _has_sets(state):
+    if not key.exists() and (although_needed or not _has_sets(state)):
         private_folder(state)
         write_bytes(key, Fernet.generate_key(), secret=True)
 
@@ -139,7 +145,10 @@ def _has_sets(state: Path) -> bool:
 
 
 def _digest(key: Path) -> str:
-    return hashlib.sha256(key.read_bytes()).hexdigest()
+    try:
+        return hashlib.sha256(key.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{key}: {unreadable(error)}") from None
 
 
 def _cipher(state: Path) -> Fernet:

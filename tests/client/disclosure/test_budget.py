@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from itertools import combinations
 from pathlib import Path
 
@@ -149,11 +151,27 @@ def test_what_an_earlier_version_wrote_is_encrypted_and_goes_on(state: Path) -> 
     give(state, "two", cases, 5, 1)
     assert read_budget(state).spent(cases, LIMITS).numbers == 9
     (folder / "given.json").write_text(former)  # a crash came before it was removed
+    os.utime(folder / "given.json", (0, 0))
     assert read_budget(state).spent(cases, LIMITS).numbers == 9
     (folder / "given.encrypted").unlink()
     (folder / "given.json").write_text(former)
     with pytest.raises(InputError, match="damaged"):
         read_budget(state)
+
+
+def test_what_was_counted_in_plain_text_is_not_passed_over(state: Path) -> None:
+    cases, folder = about(range(20), "age", "edss"), state / "budget"
+    give(state, "one", cases, 4, 0)
+    (folder / "given.json").write_text("[]")
+    os.utime(folder / "given.json", (2e9, 2e9))
+    with pytest.raises(InputError, match=r"given\.json: an earlier version of MSFL counted here after this one"):
+        read_budget(state)
+    shutil.rmtree(folder)
+    (folder / "sets").mkdir(parents=True, mode=0o700)
+    (folder / "sets" / "0a.json").write_bytes(TypeAdapter(About).dump_json(cases))
+    with pytest.raises(InputError, match=r"given\.json: is not there, and what it is of is"):
+        read_budget(state)
+    assert (folder / "sets" / "0a.json").exists()
 
 
 def test_what_a_study_is_counted_for() -> None:

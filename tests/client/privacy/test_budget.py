@@ -94,6 +94,9 @@ def test_a_damaged_record_is_refused_and_never_taken_for_none(tmp_path: Path) ->
         spend(tmp_path, "second")
     with pytest.raises(InputError, match=r"spent\.json: what was spent .* restore its newest backup"):
         spent_lines(tmp_path, None)  # of `status`, `ledger` and `check`: no internal error
+    (tmp_path / SPENT_FILE).unlink()
+    with pytest.raises(RefusedError, match=r"spent\.json: is not there, and what it is of is"):
+        spend(tmp_path, "second")
 
 
 def after(rounds: int) -> float:

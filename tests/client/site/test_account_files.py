@@ -68,3 +68,11 @@ def test_a_damaged_mark_is_said(hospital: Hospital) -> None:
     with pytest.raises(RefusedError, match=r"site\.key\.accounts: damaged; restore it from a backup, or remove it"):
         expect_counted_here(hospital.site())
     assert (hospital.base / "state" / KEY_FILE).exists()
+
+
+def test_a_key_that_cannot_be_read_is_refused_by_name(hospital: Hospital) -> None:
+    key = hospital.base / "state" / KEY_FILE
+    key.unlink()
+    key.mkdir()
+    with pytest.raises(RefusedError, match=r"account\.key: "):
+        expect_counted_here(hospital.site())
