@@ -25,6 +25,7 @@ from msfl_client.disclosure.state_bounds import Rules, check_bounds, check_follo
 from msfl_client.disclosure.strata import may_tell
 from msfl_client.privacy.round import PrivateRounds, loss_told
 from msfl_client.trainer import About, Foreseen, Identities, OnCase, OnStep, identities_of, value_digests
+from msfl_client.training.site_strategy import site_strategy
 from msfl_common.config.differential_privacy import DifferentialPrivacy
 from msfl_common.config.regression import NumericOutcome
 from msfl_common.dataset import Dataset
@@ -40,7 +41,8 @@ from msfl_common.feature_models import (
     predict_values,
 )
 from msfl_common.feature_models.preparation import summed_columns
-from msfl_common.feature_models.settings import num_groups
+from msfl_common.feature_models.settings import Settings, num_groups
+from msfl_common.harmonization import Reference
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.models.weights import Weights
 from msfl_common.system.seeds import derive_seed
@@ -57,6 +59,16 @@ class FeatureLearner:
 
     def __init__(self, data: OutcomeData) -> None:
         self._data, self._settings = data, data.settings
+
+    @property
+    def settings(self) -> Settings:
+        """What is predicted, from what and by which model."""
+        return self._settings
+
+    @property
+    def reference(self) -> Reference | None:
+        """What the features that the model sees are harmonized to; None where they are not."""
+        return self._data.reference if self._data.is_harmonized else None
 
     @cached_property
     def expected(self) -> Weights:
@@ -194,6 +206,11 @@ class FeatureLearner:
         noise, columns_NP = rounds.begin(1, weights, digest), summed_columns(self._settings, cases)
         return private_class_sums(self._settings, self._private, columns_NP, cases.labels_N, noise)
 
+    @property
+    def own_training(self) -> Dataset:
+        """All training cases with every input, for a model that stays at the site: no group is too small for it."""
+        return self._cases(self._data.splits.training)
+
     def forget(self) -> None:
         """See `Learner`."""
 
@@ -220,6 +237,8 @@ class FeatureLearner:
         check_measured(
             self._rules, self._settings, derive_seed(study.seed, "weights"), weights, self._states.last, own_NP
         )
+        if task.is_handed_out and task.study.evaluate is None:
+            site_strategy(self._data.site.state, study, self.expected, study.name).keep_final(weights, task.round)
         if is_numeric(self._settings):
             numbers = self.case_numbers(weights, task)
             on_case(len(numbers.values_N), len(numbers.values_N))

@@ -28,6 +28,7 @@ from msfl_client.segmentation.draws import drawn_in
 from msfl_client.trainer import Foreseen, Identities, OnCase, OnStep, identities_of
 from msfl_client.training.site_strategy import Start, site_strategy
 from msfl_common.errors import CaseError, Code, RefusedError
+from msfl_common.harmonization import Reference
 from msfl_common.messages.records import RoundTask, ValidationMetrics
 from msfl_common.models.deep_models import build_classifier
 from msfl_common.models.network import get_weights, set_weights
@@ -44,6 +45,11 @@ class ImageLearner:
         self._data, self._device = data, device
         self._network = build_classifier(data.study)
         self._strategy = site_strategy(data.site.state, data.study, get_weights(self._network))
+
+    @property
+    def reference(self) -> Reference | None:
+        """What the features that the model sees are harmonized to; None where they are not."""
+        return self._data.reference if self._data.is_harmonized else None
 
     @property
     def expected(self) -> Weights:
@@ -146,6 +152,8 @@ class ImageLearner:
 
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """See `Learner`."""
+        if task.is_handed_out and task.study.evaluate is None:
+            self._strategy.keep_final(weights, task.round)
         found = self.case_scores(weights, task, on_case)
         is_told = task.split == "test" and may_tell(task.study)
         levels = levels_of(self._data.site, found.patients) if is_told else {}

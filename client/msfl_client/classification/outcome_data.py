@@ -199,13 +199,18 @@ class OutcomeData:
         Raises:
             RefusedError: the study harmonizes, and this site has not taken its reference.
         """
-        if self.raw is None or self.study.harmonization.method == "none" or not self.settings.features:
+        if not self.is_harmonized:
             return self.raw
         path = self.site.state / FOLDER / TABLE_FILE
         table = self.harmonized.table if self.harmonized else read_features_table(path) if path.exists() else None
         if table is None:
             raise RefusedError(Code.TOO_FEW_PATIENTS, "not harmonized; what was said when the reference came says why")
         return table
+
+    @property
+    def is_harmonized(self) -> bool:
+        """Whether the model sees features that were harmonized."""
+        return self.raw is not None and self.study.harmonization.method != "none" and bool(self.settings.features)
 
     @property
     def reference(self) -> Reference:

@@ -29,10 +29,10 @@ def gain(
 ) -> None:
     """What taking part in a study brings this site: its models side by side on its own patients; nothing is sent.
 
-    When the study is over: a model is trained at this site alone from random weights, with as many steps, and the
-    shared one is trained on for a round's steps. These, the shared model and the site's own, where the strategy has
-    one, are measured on patients that none was trained on. Training keeps to the site's hours and device hours;
-    stopped, it goes on where it was when run again. The models, to predict with, a page and the figures lie in
+    When the study is over: a model is trained at this site alone, a network from random weights with as many steps,
+    and a shared network is trained on for a round's steps. These, the shared model and the site's own, where the
+    strategy has one, are measured on patients that none was trained on. Training keeps to the site's hours and device
+    hours; stopped, it goes on where it was when run again. The models, to predict with, a page and the figures lie in
     `personal` in the state folder; `msfl-client status` shows the answer.
     """
     from msfl_client.personal.arms import own_of_model, own_of_study

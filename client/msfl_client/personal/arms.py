@@ -21,8 +21,10 @@ from msfl_common.config.optimisation import optimisation_of
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
+from msfl_common.harmonization import Reference
+from msfl_common.metrics.classification_curves import DEFAULT_THRESHOLD
 from msfl_common.models.model_folder import Provenance, load_model, save_model
-from msfl_common.models.network import build_network, get_weights
+from msfl_common.models.starting_weights import starting_weights
 from msfl_common.models.weights import Weights
 from msfl_common.strategies.finetune import FineTune
 from msfl_common.system.files import private_folder
@@ -39,6 +41,7 @@ class Own:
         personal: the model that the site trained beside the shared one; None of other strategies.
         num_rounds: that ran: fewer than the study's where it ended early, or more than the shared model is of, where an
             earlier round's was handed out.
+        harmonized_to: version of the reference that its features were brought to; None where they were not.
     """
 
     site: SiteConfig
@@ -46,6 +49,7 @@ class Own:
     shared: Weights
     personal: Weights | None
     num_rounds: int
+    harmonized_to: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -62,11 +66,18 @@ def own_of_study(site: SiteConfig, study: StudyConfig) -> Own:
     """What the site has kept of a study that is over.
 
     Raises:
-        InputError: the study is not over here, what the site must have kept is lost, or its model is of another kind.
+        InputError: the study is not over here, what the site must have kept is lost, or it cannot be compared.
         RefusedError: what was kept cannot be read.
     """
-    _expect_lesions(study)
-    kept = site_strategy(site.state, study, get_weights(build_network(study)), study.name)
+    expect_one_stage(study)
+    if study.evaluate is not None:
+        raise InputError(f"study {study.name}: measures a model and trains none; name a study that trains")
+    if study.classification is not None and study.harmonization.method != "none":
+        raise InputError(
+            f"study {study.name}: its features are harmonized; name the model folder that its coordinator handed out "
+            "with --model, which says to which reference"
+        )
+    kept = site_strategy(site.state, study, starting_weights(study), study.name)
     final = kept.final()
     if final is None:
         raise InputError(
@@ -83,16 +94,16 @@ def own_of_model(site: SiteConfig, folder: Path) -> Own:
 
     Raises:
         ModelFolderError: it cannot be used.
-        InputError: its model is of another kind, or what the site must have kept is lost.
+        InputError: its model cannot be compared, or what the site must have kept is lost.
         RefusedError: what the site has kept cannot be read.
     """
     card, weights = load_model(folder)
     study = card.study
-    _expect_lesions(study)
+    expect_one_stage(study)
     last = max(card.choice.of_rounds if card.choice is not None else card.provenance.rounds_completed, 1)
     kept = site_strategy(site.state, study, weights, study.name)
     _expect_kept(kept, last)
-    return Own(site, study, weights, kept.personal(last), last)
+    return Own(site, study, weights, kept.personal(last), last, card.harmonization)
 
 
 def tuned(study: StudyConfig) -> tuple[StudyConfig, int]:
@@ -119,7 +130,7 @@ def make_arms(own: Own, on_progress: OnProgress, clock: Clock = datetime.now) ->
         RefusedError: outside of the site's hours or limits; what is done is not lost. Or the training failed.
     """
     tuning, num_tuning = tuned(own.study)
-    start = get_weights(build_network(own.study))
+    start = starting_weights(own.study)
     context = build_context(own.site, alone(own.study), on_progress, "final", None)
     local = train_alone(context, start, own.num_rounds, own.folder, LOCAL, clock)
     context = build_context(own.site, tuning, on_progress, "final", None)
@@ -131,18 +142,16 @@ def make_arms(own: Own, on_progress: OnProgress, clock: Clock = datetime.now) ->
     return {**arms, TUNED: fine, LOCAL: local}, context
 
 
-def save_arms(own: Own, arms: dict[str, Weights], num_cases: int) -> dict[str, Path]:
-    """Write the site's own models, each a folder that `predict` takes; the shared one is its coordinator's to sign."""
+def save_own(
+    own: Own, name: str, study: StudyConfig, weights: Weights, num_cases: int, reference: Reference | None = None
+) -> Path:
+    """Write a model of the site's own, a folder that `predict` takes."""
     private_folder(own.folder, within=own.site.state)
-    study, folders = alone(own.study), {}
-    for name, weights in arms.items():
-        if name == SHARED:
-            continue
-        folders[name] = own.folder / name
-        sites = {own.site.name: num_cases}
-        provenance = Provenance(rounds_completed=own.num_rounds, sites=sites)
-        save_model(folders[name], study, weights, provenance, own_of=own.site.name)
-    return folders
+    provenance = Provenance(rounds_completed=own.num_rounds, sites={own.site.name: num_cases})
+    threshold = None if study.classification is None else DEFAULT_THRESHOLD
+    folder = own.folder / name
+    save_model(folder, study, weights, provenance, reference, threshold, own_of=own.site.name)
+    return folder
 
 
 def _expect_kept(kept: SiteStrategy, last: int) -> None:
@@ -153,9 +162,14 @@ def _expect_kept(kept: SiteStrategy, last: int) -> None:
         )
 
 
-def _expect_lesions(study: StudyConfig) -> None:
-    if study.classification is not None:
+def expect_one_stage(study: StudyConfig) -> None:
+    """Refuse a study whose outcome's features are measured with lesions of a model that all sites trained.
+
+    Raises:
+        InputError: it is one.
+    """
+    if study.segmentation is not None:
         raise InputError(
-            f"study {study.name}: what taking part brings is measured of models of lesions so far; this one predicts "
-            "an outcome"
+            f"study {study.name}: its features are measured with lesions that a model of all sites outlines, so no "
+            "model is this site's alone; what taking part brings is measured of studies without `segmentation`"
         )

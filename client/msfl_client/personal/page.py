@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from msfl_client.personal.record import LOCAL, Gain, Interval
+from msfl_client.personal.record import LOCAL, Gain, Interval, is_higher_better
 from msfl_common.metrics.paired import FEWEST, NUM_RESAMPLES
 from msfl_common.models.model_card import NOTICE
 from msfl_common.system.files import write_bytes
@@ -17,7 +17,7 @@ WORDS = {
     "shared": "the model that all sites trained together",
     "personal": "this site's own part of the study: its model, or its layers, which stayed here",
     "fine-tuned": "the shared model, trained on at this site alone",
-    LOCAL: "trained at this site alone from random weights, with as many steps as the study's",
+    LOCAL: "trained at this site alone from nothing, on its training patients of the study",
 }
 
 _PAGE = """<!doctype html>
@@ -46,12 +46,12 @@ circle { fill: var(--mark); } li { overflow-wrap: anywhere; }
 {% if gain.caution %}<p class="note">{{ gain.caution }}.</p>{% endif %}
 <p>Measured on {{ counted(gain.num_patients, 'patient') }} ({{ counted(gain.num_cases, 'case') }})
 of this site on whom no model here was
-trained, at thresholds of the study. {% if gain.split == "test" %}They are the study's test patients, who chose nothing.
+trained. {% if gain.split == "test" %}They are the study's test patients, who chose nothing.
 {% else %}They are the study's validation patients, so where it chose its best round by them,
 the shared model's figures are a little too good.{% endif %} Intervals are of 95%, from {{ draws }} draws of these
 patients with replacement, widened for few patients; fewer than {{ fewest }} have none. Differences are of the same
 patients.</p>
-{% for metric in metrics %}<h2>{{ metric.title }}</h2>
+{% for metric in metrics %}<h2>{{ metric.title }}{% if metric.is_error %} (lower is better){% endif %}</h2>
 <div class="wide" tabindex="0" role="region" aria-label="{{ metric.title }} of each model"><table>
 <thead><tr><th scope="col">Model</th><th scope="col" class="figure">Mean</th>
 <th scope="col" class="figure">Against local-only</th><th scope="col">{{ metric.ends }}</th></tr></thead>
@@ -63,11 +63,11 @@ role="img" aria-label="{{ row.against }}"><line class="zero" x1="100" x2="100" y
 {% endfor %}
 <h2>The models</h2>
 <ul>{% for name, words, folder in models %}<li><strong>{{ name }}</strong>: {{ words }}. {% if folder
-%}Outline lesions with <code>msfl-client predict SITE.yaml --model {{ folder }} --output DERIVATIVES</code>{% else
+%}Predict with it: <code>msfl-client predict SITE.yaml --model {{ folder }} --output DERIVATIVES</code>{% else
 %}Its coordinator hands it out.{% endif %}</li>{% endfor %}</ul>
-<p class="soft">This site has {{ gain.num_train_cases }} training cases; the study gave each site
-{{ gain.steps }} steps, and so had the model of this site alone. That a difference is not clear does not mean that
-there is none.</p></main>
+<p class="soft">This site has {{ gain.num_train_cases }} training cases.{% if gain.steps %} The study gave each
+site {{ gain.steps }} steps, and so had the model of this site alone.{% endif %} That a difference is not clear
+does not mean that there is none.</p></main>
 </body></html>
 """
 
@@ -97,7 +97,7 @@ def _metric(gain: Gain, name: str, title: str) -> dict[str, object]:
         }
         for model, one in figures.items()
     ]
-    return {"title": title, "rows": rows, "ends": f"-{most:.2f} to +{most:.2f}"}
+    return {"title": title, "is_error": not is_higher_better(name), "rows": rows, "ends": f"-{most:.2f} to +{most:.2f}"}
 
 
 def _ends(one: Interval) -> tuple[float, float, float]:

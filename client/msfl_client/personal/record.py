@@ -47,7 +47,7 @@ class Gain(_Record):
     num_patients: int = Field(description="measured: patients that no model here was trained on")
     num_cases: int
     num_train_cases: int = Field(description="of this site")
-    steps: int = Field(description="of each site in the study, and of the model of this site alone")
+    steps: int = Field(description="of each site in the study, and of the model of this site alone; 0 of no network")
     metrics: dict[str, str] = Field(description="their titles")
     models: dict[str, dict[str, Figure]] = Field(description="by the name of the model and of the metric")
     folders: dict[str, str] = Field(description="the models, to predict with")
@@ -60,7 +60,8 @@ class Gain(_Record):
         for name, figures in self.models.items():
             found = figures.get(metric)
             if found is not None and found.against_local is not None:
-                told.append(f"{name}: {title} {found.value.mean:.3f}, {in_words(found.against_local)}")
+                words = in_words(found.against_local, higher_is_better=is_higher_better(metric))
+                told.append(f"{name}: {title} {found.value.mean:.3f}, {words}")
         return told
 
     @property
@@ -71,14 +72,21 @@ class Gain(_Record):
         return f"measured on {counted(self.num_patients, 'patient')}, which is few: others may say else"
 
 
-def in_words(difference: Interval, against: str = "local-only") -> str:
+def is_higher_better(metric: str) -> bool:
+    """Of a metric that is compared."""
+    from msfl_common.metrics.registry import ALL_METRICS  # heavy, and not needed to read figures
+
+    return ALL_METRICS[metric].higher_is_better is not False
+
+
+def in_words(difference: Interval, against: str = "local-only", higher_is_better: bool = True) -> str:
     """A difference, and whether it is one."""
     if difference.low is None or difference.high is None:
         return f"{difference.mean:+.3f} against {against}; too few patients for an interval"
     interval = f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f}) against {against}"
-    if difference.low > 0:
-        return f"better: {interval}"
-    return f"worse: {interval}" if difference.high < 0 else f"no clear difference: {interval}"
+    if difference.low <= 0 <= difference.high:
+        return f"no clear difference: {interval}"
+    return f"{'better' if (difference.low > 0) is higher_is_better else 'worse'}: {interval}"
 
 
 def read_gain(path: Path) -> Gain | None:

@@ -1,6 +1,6 @@
-"""A model that a site trains by itself: in rounds, as a study's are, and written down after each.
+"""A model that a site trains by itself: a network in rounds, as a study's are, and written down after each.
 
-Run again, it goes on from there. Nothing of it leaves the site.
+Run again, it goes on from there. A model of features is fitted at once. Nothing of it leaves the site.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from msfl_client.classification.feature_models.contribution import contribute
+from msfl_client.classification.feature_trainer import FeatureLearner
+from msfl_client.classification.image_trainer import ImageLearner
 from msfl_client.rounds.site_context import SiteContext, machine_in_use
 from msfl_client.segmentation.loop import is_out_of_memory
 from msfl_client.segmentation.trainer import SegmentationLearner
@@ -21,10 +24,13 @@ from msfl_common.config.baselines import Baselines
 from msfl_common.config.optimisation import settings_sha256
 from msfl_common.config.secure_aggregation import SecureAggregation
 from msfl_common.config.study import StudyConfig
+from msfl_common.feature_models import is_finished, next_state, num_rounds_needed, phase_of
+from msfl_common.feature_models.model import Answer
 from msfl_common.models.network import get_weights, set_weights
 from msfl_common.models.weights import Weights, to_safetensors
 from msfl_common.system.devices import free_memory
 from msfl_common.system.files import private_folder, write_bytes
+from msfl_common.system.seeds import derive_seed
 
 _WORK = ".work"
 
@@ -60,7 +66,7 @@ def train_alone(
     Raises:
         RefusedError: outside of the site's hours or limits, or the training failed.
     """
-    learner = _learner(context)
+    learner = _network(context)
     digest = hashlib.sha256(to_safetensors(start)).hexdigest()
     said = f"{settings_sha256(context.study)}{learner.digest}{digest}{num_rounds}/{context.study.rounds.num_rounds}"
     bound = hashlib.sha256(said.encode()).hexdigest()
@@ -85,12 +91,12 @@ def measured_rows(context: SiteContext, part: Measured, weights: Weights, name: 
         context.on_progress(context.site.name, f"measuring {name}", done, total, "")
 
     with machine_in_use(context.site, 1, datetime.now):
-        return _learner(context).case_metrics(weights, part, on_case)
+        return _segmentation(context).case_metrics(weights, part, on_case)
 
 
 def _train_round(
     context: SiteContext,
-    learner: SegmentationLearner,
+    learner: SegmentationLearner | ImageLearner,
     weights: Weights,
     number: int,
     num_rounds: int,
@@ -104,6 +110,8 @@ def _train_round(
             check_hours(context.site.hours, clock())
 
     def train(micro_batches: int) -> Weights:
+        if isinstance(learner, ImageLearner):
+            return learner.train(weights, number, on_step, micro_batches)[0]
         set_weights(learner.network, weights)
         learner.train_round(learner.network, Start(number, weights, weights, {}, {}), on_step, micro_batches)
         return get_weights(learner.network)
@@ -119,6 +127,39 @@ def _train_round(
         return train(2)  # as a round of the study is
 
 
-def _learner(context: SiteContext) -> SegmentationLearner:
+def fit_alone(context: SiteContext, start: Weights, num_rounds: int) -> Weights:
+    """Fit a model of features to this site's training cases alone, all of them: no group is too small for it.
+
+    Args:
+        context: of settings whose sums get no noise.
+        start: the state before any case.
+        num_rounds: that the study's model had. One that ends by itself goes on to its end, up to the study's rounds.
+
+    Raises:
+        RefusedError: no training case.
+        RunError: no training case of a class, or the fit went beyond what numbers hold.
+    """
+    learner, study, settings = context.learner, context.study, context.study.classification
+    assert isinstance(learner, FeatureLearner)
+    assert settings is not None
+    cases, state, answered = learner.own_training, start, list[Weights]()
+    most = num_rounds if num_rounds_needed(settings) is None else study.rounds.num_rounds
+    seed = derive_seed(study.seed, "site", context.site.name)
+    for number in range(1, most + 1):
+        if is_finished(settings, state):
+            break
+        earlier = [one for one in answered if phase_of(one) is phase_of(state)]
+        answer, _ = contribute(settings, state, cases, seed, number, 1, earlier)
+        answered.append(state)
+        state = next_state(settings, state, [Answer(context.site.name, answer, len(cases.labels_N), 1.0)])
+    return state
+
+
+def _network(context: SiteContext) -> SegmentationLearner | ImageLearner:
+    assert isinstance(context.learner, SegmentationLearner | ImageLearner)
+    return context.learner
+
+
+def _segmentation(context: SiteContext) -> SegmentationLearner:
     assert isinstance(context.learner, SegmentationLearner)
     return context.learner

@@ -28,7 +28,14 @@ from msfl_common.feature_models.explain import explain
 from msfl_common.feature_models.model import FeatureModel
 from msfl_common.feature_models.predict import predict_proba, predict_values
 from msfl_common.feature_models.registry import FEATURE_MODELS, REGRESSION_MODELS, SOLVABLE, model_of
-from msfl_common.feature_models.run import check_state, contribution_like, first_state, is_finished, num_rounds_needed
+from msfl_common.feature_models.run import (
+    check_state,
+    contribution_like,
+    first_state,
+    is_finished,
+    next_state,
+    num_rounds_needed,
+)
 from msfl_common.feature_models.settings import Preparation, Settings, is_numeric
 from msfl_common.feature_models.state import Phase, State, phase_of
 
@@ -48,6 +55,7 @@ __all__ = [
     "is_finished",
     "is_numeric",
     "model_of",
+    "next_state",
     "num_rounds_needed",
     "phase_of",
     "predict_proba",

@@ -5,9 +5,13 @@ Legend: see the package.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from msfl_common.errors import UpdateError
+from msfl_common.errors import RunError, UpdateError
+from msfl_common.feature_models.first_sums import add_up, fit_preparation
+from msfl_common.feature_models.model import Answer
 from msfl_common.feature_models.registry import model_of
 from msfl_common.feature_models.settings import Settings, num_columns, num_groups, num_prepared_inputs
 from msfl_common.feature_models.state import Phase, State, phase_of, scalar
@@ -71,6 +75,32 @@ def is_finished(settings: Settings, state: State) -> bool:
     """
     model_of(settings)
     return phase_of(state) is Phase.DONE
+
+
+def next_state(settings: Settings, state: State, answers: Sequence[Answer]) -> State:
+    """The state after a round; the one that came is left as it is.
+
+    Args:
+        settings: what is predicted, from what and by which model.
+        state: what was answered to.
+        answers: of the sites in their alphabetical order, or one of all; with the arrays of `contribution_like`.
+
+    Raises:
+        UnknownModelError: the study has no model of features.
+        UpdateError: trees that are none; the line names the site.
+        RunError: a class without a case, or a fit that went beyond what numbers hold.
+    """
+    model = model_of(settings)
+    if phase_of(state) is Phase.PREPARE:
+        sums = add_up(settings, answers[0].arrays)
+        prepared = state | fit_preparation(settings, sums)
+        after = prepared | model.after_first_sums(settings, prepared, sums)
+    else:
+        after = model.next_state(state, answers)
+    for name, value in after.items():
+        if not np.isfinite(value).all():
+            raise RunError(f"{name}: not finite after the sites' sums; scale the inputs, or penalise more")
+    return after
 
 
 def check_state(settings: Settings, state: State) -> None:

@@ -201,7 +201,7 @@ def test_local_only_has_as_many_rounds_as_ran_where_an_earlier_ones_model_is_han
         trained.clear()
 
 
-def test_a_study_that_is_not_over_and_one_of_an_outcome_are_refused_by_name(tmp_path: Path) -> None:
+def test_a_study_that_is_not_over_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "site.yaml").write_text(
         json.dumps({"name": "a", "data": [str(tmp_path / "data")], "state": str(tmp_path / "state")})
@@ -212,7 +212,7 @@ def test_a_study_that_is_not_over_and_one_of_an_outcome_are_refused_by_name(tmp_
     both = run_main(main, "gain", tmp_path / "site.yaml", "--study", tmp_path / "a.yaml", "--model", tmp_path / "model")
     assert both.returncode == 2
     assert "one of --study and --model" in both.stderr
-    for told, words in ((lesions, "is over"), (outcome, "lesions")):
+    for told, words in ((lesions, "is over"), (outcome, "is over")):
         (tmp_path / "study.yaml").write_text(json.dumps(told))
         result = run_main(main, "gain", tmp_path / "site.yaml", "--study", tmp_path / "study.yaml")
         assert result.returncode == 2

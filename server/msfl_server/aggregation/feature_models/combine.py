@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from msfl_common.errors import RunError
-from msfl_common.feature_models import Phase, Settings, State, model_of, phase_of
-from msfl_common.feature_models.first_sums import add_up, fit_preparation
+from msfl_common.feature_models import Phase, Settings, State, model_of, next_state, phase_of
 from msfl_common.feature_models.model import Answer
 from msfl_common.messages.layouts import POOLED, feature_layout, sum_of
 from msfl_common.messages.records import ModelUpdate
@@ -36,7 +33,6 @@ def combine(settings: Settings, state: State, contributions: Contributions, max_
         UpdateError: trees that are none; the line names the site.
         RunError: a class without a case at any site, or a fit that went beyond what numbers hold.
     """
-    model = model_of(settings)
     if not contributions:
         raise RunError("no site contributed; wait for sites, or lower `rounds.quorum` in study.yaml")
     each = {site: ModelUpdate(*contributions[site], 0.0, 0.0) for site in sorted(contributions)}
@@ -44,16 +40,7 @@ def combine(settings: Settings, state: State, contributions: Contributions, max_
         contributions = {POOLED: (together.weights, together.num_cases)}
     shares = capped_shares({site: num_cases for site, (_, num_cases) in contributions.items()}, max_share)
     answers = [Answer(site, *contributions[site], shares[site]) for site in sorted(contributions)]
-    if phase_of(state) is Phase.PREPARE:
-        sums = add_up(settings, answers[0].arrays)
-        prepared = state | fit_preparation(settings, sums)
-        after = prepared | model.after_first_sums(settings, prepared, sums)
-    else:
-        after = model.next_state(state, answers)
-    for name, value in after.items():
-        if not np.isfinite(value).all():
-            raise RunError(f"{name}: not finite after the sites' sums; scale the inputs, or penalise more")
-    return after
+    return next_state(settings, state, answers)
 
 
 def pooled(
