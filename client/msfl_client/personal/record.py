@@ -54,22 +54,26 @@ class Gain(_Record):
 
     @property
     def sentences(self) -> list[str]:
-        """The answer, a line for each model but that of this site alone, by the first metric."""
-        metric, title = next(iter(self.metrics.items()))
+        """The answer, a line for each model but that of this site alone, by the first metric that is defined."""
         told = []
         for name, figures in self.models.items():
-            found = figures.get(metric)
-            if found is not None and found.against_local is not None:
-                words = in_words(found.against_local, higher_is_better=is_higher_better(metric))
-                told.append(f"{name}: {title} {found.value.mean:.3f}, {words}")
+            metric = next((one for one in self.metrics if one in figures), None)
+            if metric is not None and (difference := figures[metric].against_local) is not None:
+                words = in_words(difference, higher_is_better=is_higher_better(metric))
+                told.append(f"{name}: {self.metrics[metric]} {figures[metric].value.mean:.3f}, {words}")
         return told
 
     @property
     def caution(self) -> str:
-        """What keeps the intervals from being taken at their word."""
-        if self.num_patients >= FEW:
-            return ""
-        return f"measured on {counted(self.num_patients, 'patient')}, which is few: others may say else"
+        """What keeps the figures from being taken at their word."""
+        patients = counted(self.num_patients, "patient")
+        undefined = [
+            title for name, title in self.metrics.items() if not any(name in of for of in self.models.values())
+        ]
+        told = [f"measured on {patients}, which is few: others may say else"] if self.num_patients < FEW else []
+        if undefined:
+            told.append(f"{', '.join(undefined)} not defined in these {patients}")
+        return "; ".join(told)
 
 
 def is_higher_better(metric: str) -> bool:

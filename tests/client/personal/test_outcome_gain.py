@@ -105,6 +105,8 @@ def test_errors_that_are_smaller_are_better(patients: Path, tmp_path: Path) -> N
     worse = figure.model_copy(update={"against_local": figure.against_local.model_copy(update={"low": 0.1, "high": 1})})
     told = found.model_copy(update={"models": {SHARED: {"rmse": worse}}}).sentences
     assert "worse" in told[0]
+    found.models[SHARED].pop("rmse")
+    assert found.sentences[0].startswith("shared: MAE")
 
 
 def test_what_cannot_be_compared_is_refused_by_name(
