@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from msfl_common.metrics.metric import Metric, Task
 
-_AGE_YEARS = 40.0
+_FROM = {"sex": 1.0, "age": 40.0, "field_strength": 2.0}  # male; years; tesla
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,14 @@ class Group:
 VARIABLES: dict[str, tuple[Group, ...]] = {
     "sex": (Group("women", "women"), Group("men", "men")),
     "age": (Group("under_40", "below 40 years"), Group("from_40", "40 years or older")),
+    "field_strength": (Group("under_2t", "scanned below 2 T"), Group("from_2t", "scanned at 2 T or more")),
 }
 STRATIFIED: dict[Task, str] = {"lesion-segmentation": "dsc", "classification": "auroc"}
 
 
 def level_of(variable: str, value: float) -> int:
-    """Which of a variable's groups a patient belongs to: by sex (0 female, 1 male), or age in years."""
-    return int(value) if variable == "sex" else int(value >= _AGE_YEARS)
+    """Which of a variable's groups a patient belongs to: by sex (0 female, 1 male), age in years, or tesla."""
+    return int(value >= _FROM[variable])
 
 
 def strata_of(task: Task, metrics: Mapping[str, Metric]) -> dict[str, Metric]:

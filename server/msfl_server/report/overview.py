@@ -24,7 +24,11 @@ from msfl_server.results.summary import MetricSummary, Summary
 from msfl_server.rounds.failures import meaning_of
 from msfl_server.study.ledger_heads import HEADS_FILE, MEANINGS, compare
 
-_UNKNOWN = {"sex": "for women and men", "age": "for the young and the old"}
+_UNKNOWN = {
+    "sex": "for women and men",
+    "age": "for the young and the old",
+    "field_strength": "below 2 T and above",
+}
 
 # What a figure says to who has not met it, for one that is as high as can be told.
 _PLAIN = {

@@ -27,6 +27,19 @@ def test_a_case_is_of_its_patients_group_at_the_first_known_visit(tables: Tables
     assert found["age"].tolist() == [0, 0, -1, -1, -1]
 
 
+def test_field_strength_is_of_the_sidecars_and_not_known_of_who_has_both(tables: Tables) -> None:
+    tables.participants(("participant_id", "sex"), *((f"sub-{number}", "F") for number in range(1, 7)))
+    told = {"sub-1": ["1.5"], "sub-2": ["3.0", "2.89"], "sub-3": ["3", "1.5"], "sub-4": ["15000"], "sub-5": ['"3"']}
+    for subject, values in told.items():
+        for number, value in enumerate(values):
+            (folder := tables.root / subject / f"ses-{number}" / "anat").mkdir(parents=True)
+            (folder / f"{subject}_ses-{number}_T1w.json").write_text(f'{{"MagneticFieldStrength": {value}}}')
+    names = [f"sub-{number}" for number in range(1, 7)]
+    assert levels_of(tables.site, names)["field_strength"].tolist() == [0, 1, -1, 0, -1, -1]
+    (tables.root / "T1w.json").write_text('{"MagneticFieldStrength": 3}')
+    assert levels_of(tables.site, names)["field_strength"].tolist() == [0, 1, -1, 0, 1, -1]
+
+
 def test_tables_that_cannot_be_read_cost_the_groups_alone(tables: Tables) -> None:
     tables.root.mkdir()
     (tables.root / "participants.tsv").write_text("participant_id\tsex\tsex\n")

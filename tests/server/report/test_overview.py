@@ -58,12 +58,12 @@ def test_limits_say_what_another_hospital_may_expect(tmp_path, summary, study):
     ends = f"{found.prediction_low:.3f} and {found.prediction_high:.3f}"
     assert f"Dice similarity, own grid probably lies between {ends}" in told
     assert "raters" in told
-    assert "as good for women and men, for the young and the old, for few lesions and many, or on each scanner" in told
+    assert "as good for women and men, for the young and the old, below 2 T and above, for few lesions and many" in told
     page = write_report(tmp_path, summary, study).read_text(encoding="utf-8")
     assert f"probably lies between {ends}" in page
     by_sex = {f"dsc_{name}": summary.metrics["dsc"] for name in ("women", "men")}
     told = " ".join(limits(summary.model_copy(update={"metrics": {**summary.metrics, **by_sex}})))
-    assert "as good for the young and the old, for few lesions" in told
+    assert "as good for the young and the old, below 2 T and above, for few lesions" in told
     assert "groups differ in more than what sets them apart" in told
     nothing = " ".join(limits(summary.model_copy(update={"metrics": {}})))
     assert "another hospital is not known from so few sites" in nothing
