@@ -13,6 +13,7 @@ from pathlib import Path
 from msfl_client.personal.record import LOCAL, PERSONAL, SHARED, TUNED
 from msfl_client.rounds.own_model import alone, train_alone
 from msfl_client.rounds.site_context import SiteContext, build_context
+from msfl_client.segmentation.trainer import SegmentationLearner
 from msfl_client.site.devices import Clock
 from msfl_client.site.folder import OWN_MODELS
 from msfl_client.trainer import OnProgress
@@ -133,6 +134,8 @@ def make_arms(own: Own, on_progress: OnProgress, clock: Clock = datetime.now) ->
     start = starting_weights(own.study)
     context = build_context(own.site, alone(own.study), on_progress, "final", None)
     local = train_alone(context, start, own.num_rounds, own.folder, LOCAL, clock)
+    if isinstance(context.learner, SegmentationLearner):
+        context.learner.remember(1)  # who trained it, and what is made of the shared one: the same patients
     context = build_context(own.site, tuning, on_progress, "final", None)
     fine = train_alone(context, own.shared, num_tuning, own.folder, TUNED, clock)
     arms = {} if own.has_layers_of_its_own else {SHARED: own.shared}

@@ -1,7 +1,12 @@
-"""A site's own model beside the shared one: trained here alone, measured on the same cases, told as figures."""
+"""A site's own model beside the shared one, measured on the same cases, told as figures.
+
+It is trained here alone or, in a study that measures a model, brought by the site's people.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -9,48 +14,93 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msfl_client.disclosure.floors import check_floor, floor_of
+from msfl_client.rounds.evaluation import check_weights
 from msfl_client.rounds.own_model import alone, measured_rows, train_alone
 from msfl_client.rounds.site_context import SiteContext, build_context
+from msfl_client.segmentation.trained_patients import trained_on
 from msfl_client.segmentation.trainer import SegmentationLearner
+from msfl_client.segmentation.usable_cases import Measured
 from msfl_client.site.folder import OWN_MODELS
 from msfl_common.config.baselines import BASELINE_METRICS, LOCAL, SHARED
-from msfl_common.errors import Code, RefusedError
+from msfl_common.config.site import SiteConfig
+from msfl_common.config.study import StudyConfig
+from msfl_common.errors import Code, InputError, ModelFolderError, RefusedError
 from msfl_common.messages.figures import Figures
 from msfl_common.messages.records import RoundTask
 from msfl_common.metrics.intervals import mean_estimate, num_patients_of
 from msfl_common.metrics.registry import ALL_METRICS
+from msfl_common.models.model_folder import load_model
 from msfl_common.models.network import build_network, get_weights
 from msfl_common.models.weights import Weights
 
 Rows = Sequence[Mapping[str, float]]
 
 
-def baseline_figures(context: SiteContext, task: RoundTask, shared: Weights) -> tuple[Figures, int]:
+def baseline_figures(context: SiteContext, task: RoundTask, shared: Weights) -> tuple[Figures, int, str]:
     """Shared weights in; figures of the site's own model, and of the difference, out.
 
-    What is trained is kept as `msfl-client gain` keeps it: asked again, or compared here, it is not trained anew.
+    What is trained is kept as `msfl-client gain` keeps it: asked again, or compared here, it is not trained anew. A
+    model that the site brings is compared on patients who trained neither.
 
     Returns:
-        The figures, and the fewest patients behind one.
+        The figures, the fewest patients behind one, and a digest of the patients measured.
 
     Raises:
-        RefusedError: the study asks for none, patients are too few, or the site cannot train now.
+        RefusedError: the study asks for none, patients are too few, the site cannot train now, or has no model that
+            can be compared.
     """
     study, learner, site = task.study, context.learner, context.site
     if not study.baselines.local or not isinstance(learner, SegmentationLearner):
         raise RefusedError(Code.BAD_STUDY, "asked for a model of this site alone, but the study has no baselines.local")
-    check_floor(site.policy, study, learner.final.num_patients)
-    own = build_context(site, alone(study), context.on_progress, "final", None)
-    folder = site.state / OWN_MODELS / study.name
-    local = train_alone(own, get_weights(build_network(study)), task.round, folder, LOCAL)
+    check_weights(study, shared)
+    part = learner.final
+    if study.evaluate is not None:
+        local, trained = _brought(site, study)
+        part = _without(part, trained)
+        left_out = learner.final.num_patients - part.num_patients
+        if left_out:  # figures of all less those of the others are of them
+            check_floor(site.policy, study, left_out)
+    check_floor(site.policy, study, part.num_patients)
+    if study.evaluate is None:
+        own = build_context(site, alone(study), context.on_progress, "final", None)
+        folder = site.state / OWN_MODELS / study.name
+        local = train_alone(own, get_weights(build_network(study)), task.round, folder, LOCAL)
     rows = {
-        name: measured_rows(context, learner.final, weights, name)
+        name: measured_rows(context, part, weights, name)
         for name, weights in ((LOCAL, local), (SHARED, learner.strategy.whole(shared, task.round)))
     }
-    arrays, behind = compared(rows[LOCAL], rows[SHARED], learner.final.patients, floor_of(site.policy, study))
+    arrays, behind = compared(rows[LOCAL], rows[SHARED], part.patients, floor_of(site.policy, study))
     if not behind:
         raise RefusedError(Code.TOO_FEW_PATIENTS, "no metric is defined in enough patients with both models")
-    return Figures("local_baseline", len(rows[LOCAL]), arrays), behind
+    measured = hashlib.sha256(json.dumps([learner.digest, sorted(part.patients)]).encode()).hexdigest()
+    return Figures("local_baseline", len(rows[LOCAL]), arrays), behind, measured
+
+
+def _brought(site: SiteConfig, study: StudyConfig) -> tuple[Weights, frozenset[str]]:
+    """The weights of the model that the site's file names, and which of its patients trained it."""
+    if site.own_model is None:
+        raise RefusedError(Code.POLICY, "own_model in the site's file names no model to compare")
+    try:
+        card, weights = load_model(site.own_model)
+        trained = trained_on(site.state, card.study)
+    except (ModelFolderError, InputError) as error:
+        raise RefusedError(Code.INTERNAL, str(error)) from None
+    if (card.study.task, card.study.network, card.study.inputs) != (study.task, study.network, study.inputs):
+        raise RefusedError(
+            Code.POLICY, f"own_model: {site.own_model} is of another task, network or inputs than the model measured"
+        )
+    if trained is None and (card.own_of or card.provenance.is_of(site.name)):
+        raise RefusedError(
+            Code.POLICY,
+            f"own_model: {site.own_model}: which patients of this site trained it is not written down in {site.state}, "
+            "so it cannot be measured on others; make it with this state folder, by `msfl-client gain` for one",
+        )
+    return weights, trained or frozenset()
+
+
+def _without(part: Measured, patients: frozenset[str]) -> Measured:
+    kept = [number for number, patient in enumerate(part.patients) if patient not in patients]
+    return Measured(tuple(part.cases[number] for number in kept), tuple(part.patients[number] for number in kept))
 
 
 def compared(

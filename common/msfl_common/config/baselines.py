@@ -22,7 +22,7 @@ class Baselines(Frozen):
         False,
         description="after the last round each site trains a model on its own patients alone, from the same first "
         "weights and with the same steps, and tells its figures and how the shared model differs in the same cases; "
-        "of lesions so far",
+        "of lesions so far. With `evaluate` nothing is trained: a site tells those of its `own_model`, if it has one",
     )
 
 
@@ -35,7 +35,6 @@ def check_baselines(baselines: Baselines, study: Any) -> None:
     if not baselines.local:
         return
     for is_so, why in (
-        (study.evaluate is not None, "a study that measures a model trains nothing"),
         (
             study.classification is not None,
             "sites train models of lesions alone so far, and this study is of an outcome",

@@ -144,6 +144,12 @@ class SiteConfig(Frozen):
         " (and on MNI152); auto looks at each case",
     )
     state: HomePath = Field(description="folder for cache, ledger and log, relative to this file; created when missing")
+    own_model: HomePath | None = Field(
+        None,
+        description="folder of a model of lesions of this site's own, such as one of `msfl-client gain`, which a study "
+        "that measures a model may have measured beside it, where `policy.allow` has local_baseline; null: none",
+        exclude_if=lambda value: value is None,
+    )
     device: str | tuple[str, ...] = Field(
         "auto",
         description="auto (cuda, then mps, then cpu), cpu, mps, cuda, cuda:N, or several GPUs: [cuda:0, cuda:1]",
@@ -246,6 +252,7 @@ def load_site(path: Path) -> SiteConfig:
             "policy": policy,
             "data": data,
             "state": state,
+            "own_model": None if site.own_model is None else (base / site.own_model).resolve(),
             "kit": unfollowed(base, site.kit),
             "key": (base / site.key).resolve(),
             "key_passphrase": (base / passphrase).resolve() if isinstance(passphrase, Path) else passphrase,

@@ -27,6 +27,7 @@ from msfl_server.rounds.failures import meaning_of
 from msfl_server.rounds.final_model import MODEL_FOLDER
 from msfl_server.rounds.harmonization import Harmonizer, load_reference, save_reference
 from msfl_server.rounds.listener import Listener
+from msfl_server.rounds.local_baselines import ask_baselines
 from msfl_server.rounds.loop import share_reference
 from msfl_server.rounds.mask_roster import open_masks
 from msfl_server.rounds.measuring import validate_round
@@ -52,17 +53,18 @@ def run_evaluation(grid: Grid, run: StageRun, listener: Listener, expected: Sequ
     out, started = run.out, time.monotonic()
     checkpoint = load_checkpoint(out, run.study, expected=run.first) or Checkpoint(RunState(), run.first)
     run_id = listener.on_start(checkpoint.state)
-    if checkpoint.state.round:
-        return checkpoint
-    assert run.model is not None
     vars(grid)["received"] = Received(out)  # as a deployed grid's notary: who counts what comes
-    state = _measure(grid, run, run.model, listener, Roster(expected=tuple(expected), invited=tuple(expected)))
-    spent = {"total_s": time.monotonic() - started, "mlflow_run_id": run_id}
-    checkpoint = Checkpoint(state.model_copy(update=spent), run.first)
-    _keep_model(run.model, out / MODEL_FOLDER)
-    save_checkpoint(out, checkpoint)
-    drop_sums(out)
-    listener.on_round(checkpoint.state)
+    roster = Roster(expected=tuple(expected), invited=tuple(expected))
+    if not checkpoint.state.round:
+        assert run.model is not None
+        state = _measure(grid, run, run.model, listener, roster)
+        spent = {"total_s": time.monotonic() - started, "mlflow_run_id": run_id}
+        checkpoint = Checkpoint(state.model_copy(update=spent), run.first)
+        _keep_model(run.model, out / MODEL_FOLDER)
+        save_checkpoint(out, checkpoint)
+        drop_sums(out)
+        listener.on_round(checkpoint.state)
+    ask_baselines(grid, RoundTask(run.study, 1), run.first, roster, out, listener)
     return checkpoint
 
 

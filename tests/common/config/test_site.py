@@ -52,3 +52,9 @@ def test_no_site_is_called_as_all_are_together(tmp_path: Path, monkeypatch: pyte
     assert [site.name for site in sites_of_cohort(Path(), tmp_path, StudyConfig(name="study"))] == ["sub-01"]
     file.write_text("name: pooled-2\ndata: bids\nstate: state\n")
     assert load_site(file).name == "pooled-2"
+
+
+def test_a_model_of_the_sites_own_is_taken_from_the_files_folder(tmp_path: Path) -> None:
+    site_file = tmp_path / "site.yaml"
+    site_file.write_text("name: a\ndata: bids\nstate: state\nown_model: state/personal/lesions/local-only\n")
+    assert load_site(site_file).own_model == tmp_path / "state" / "personal" / "lesions" / "local-only"

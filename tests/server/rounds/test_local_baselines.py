@@ -14,21 +14,27 @@ from tests.server.rounds.test_classification import Recorder, grid_of
 
 from msfl_client.egress.ledger import read
 from msfl_client.personal.arms import own_of_study
-from msfl_client.rounds.baseline_step import compared
+from msfl_client.rounds.baseline_step import _brought, compared
+from msfl_client.rounds.own_model import alone
+from msfl_client.segmentation.trained_patients import remember
 from msfl_common.config.base import validate
 from msfl_common.config.baselines import BASELINE_METRICS, Baselines
-from msfl_common.config.message_kinds import allowed_by_default
+from msfl_common.config.message_kinds import allowed_by_default, asked_for
 from msfl_common.config.site import Policy, SiteConfig
 from msfl_common.config.study import StudyConfig
-from msfl_common.errors import ConfigError, UpdateError
+from msfl_common.errors import ConfigError, RefusedError, UpdateError
 from msfl_common.messages.figures import Figures, pack_figures
 from msfl_common.messages.records import Content
+from msfl_common.models.evaluated_model import evaluation_of, load_evaluated
+from msfl_common.models.model_folder import Provenance, load_model, save_model
 from msfl_common.models.starting_weights import starting_weights
 from msfl_server.report.local_baselines import local_lines
 from msfl_server.report.page import write_report
 from msfl_server.results.local_baselines import read_baselines
+from msfl_server.rounds.evaluation import run_evaluation
 from msfl_server.rounds.local_baselines import _read
 from msfl_server.rounds.loop import run_rounds
+from msfl_server.rounds.stage import StageRun
 from msfl_server.run.summarise import summarise_run
 
 
@@ -58,7 +64,6 @@ def test_settings_that_cannot_have_it_are_refused() -> None:
     assert "baselines" not in StudyConfig(name="m").model_dump_json()
     for more in (
         {"secure_aggregation": {"method": "masks"}},
-        {"evaluate": {"weights_sha256": "0" * 64}},
         {"task": "new-lesions"},
     ):
         with pytest.raises(ConfigError, match=r"baselines\.local: "):
@@ -119,3 +124,57 @@ def test_a_site_that_may_tells_its_own_model_beside_the_shared_one(
     (out / "local-baselines.json").unlink()  # cut off after the last round: asked again, and answered without training
     run_rounds(grid_of(sites, cache_answers=True), study, starting_weights(study), out, Recorder())
     assert read_baselines(out) == told
+
+    # The model measured at a third site, which has a model of its own: on those who trained neither.
+    new = site_with_own_model(make_site("c", [f"sub-c{number}" for number in range(5)]).root, study, tmp_path)
+    content = evaluation_of(out / "model", "measured").model_dump(mode="json")
+    measures = validate(StudyConfig, content | {"baselines": {"local": True}}, "study")
+    assert "local_baseline" in asked_for(measures)
+    three, beside = (*sites, new), tmp_path / "measured"
+    run = StageRun(measures, load_evaluated(measures, out / "model"), beside, model=out / "model")
+    state = run_evaluation(grid_of(three, cache_answers=True), run, Recorder()).state
+    told = read_baselines(beside)
+    assert told is not None
+    assert (state.test["c"].num_cases, told.sites["c"]["dsc"].num_patients) == (5, 2)
+    assert told.silent == {"a": "POLICY", "b": "POLICY"}  # which name no model
+    alike = told.sites["c"]["dsc"].difference  # its own model is the one that is measured
+    assert (alike.mean, told.sites["c"]["dsc"].local.mean >= 0) == (0.0, True)
+    remember(new.state, alone(study), {"sub-c0", "sub-c1"}, 1)  # trained anew, on others
+    (beside / "local-baselines.json").unlink()
+    run_evaluation(grid_of(three, cache_answers=True), run, Recorder())
+    told = read_baselines(beside)
+    assert told is not None
+    assert told.silent["c"] == "ANSWERED"
+
+
+def site_with_own_model(data: Path, study: StudyConfig, folder: Path) -> SiteConfig:
+    """A site whose own model is of three of its five patients, by the lists of its state folder."""
+    trained, model = alone(study), folder / "own"
+    state = folder / "state-c"
+    state.mkdir(mode=0o700)
+    remember(state, trained, {"sub-c0", "sub-c1", "sub-c2"}, 1)
+    weights = load_model(folder / "run" / "model")[1]
+    save_model(model, trained, weights, Provenance(rounds_completed=1, sites={"c": 3}), own_of="c")
+    policy = Policy(min_patients=1, allow=(*allowed_by_default(), "local_baseline"))
+    return SiteConfig(name="c", data=(data,), state=state, policy=policy, own_model=model)
+
+
+def test_a_model_that_cannot_be_compared_is_refused_by_name(tiny: StudyConfig, tmp_path: Path) -> None:
+    site = SiteConfig(name="a", data=(tmp_path,), state=tmp_path / "state")
+    weights, ran = starting_weights(tiny), Provenance(rounds_completed=1, sites={"a": 3})
+
+    def refused(own: Path | None, study: StudyConfig = tiny) -> str:
+        named = site.model_copy(update={"own_model": own})
+        with pytest.raises(RefusedError) as error:
+            _brought(named, study)
+        return error.value.why
+
+    assert "names no model" in refused(None)
+    assert "no such folder" in refused(tmp_path / "gone")
+    save_model(tmp_path / "own", tiny, weights, ran)
+    assert "is not written down" in refused(tmp_path / "own")
+    other = tiny.model_copy(update={"inputs": tiny.inputs.model_copy(update={"spacing_mm": 3.0})})
+    assert "another task, network or inputs" in refused(tmp_path / "own", other)
+    elsewhere = Provenance(rounds_completed=1, sites={"elsewhere": 3})
+    save_model(tmp_path / "own", tiny, weights, elsewhere)
+    assert _brought(site.model_copy(update={"own_model": tmp_path / "own"}), tiny)[1] == frozenset()
