@@ -3,6 +3,7 @@
     MsflError                 something a person can act on; one line, no traceback
     ├── InputError            bad input or config; exit code 2
     │   ├── ConfigError       a study or site file; one line per fault
+    │   ├── AccountError      what a site has written down of its answers cannot be read
     │   ├── CohortError       a site's data folder as a whole
     │   ├── ModelFolderError  a model folder that is incomplete or altered
     │   └── UnknownModelError a kind of model that nothing here knows
@@ -137,6 +138,10 @@ class ConfigError(InputError):
 
 class PrivateFolderError(InputError):
     """A folder that is to be one account's alone, and is not."""
+
+
+class AccountError(InputError):
+    """What was given out about a site's patients, or its key, that cannot be read: an error of the site's own."""
 
 
 class CohortError(InputError):

@@ -18,7 +18,7 @@ Legend: N cases, P inputs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,10 +33,13 @@ from msfl_client.disclosure.releases import count_numbers
 from msfl_client.disclosure.same_values import as_known
 from msfl_client.site.account_files import SETS, SUFFIX, read_account_file, write_account_file
 from msfl_client.trainer import About
-from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.errors import AccountError, Code, InputError, RefusedError
+from msfl_common.system.files import private_folder
+from msfl_common.system.lock import in_turn
 
 FOLDER = "budget"
 FILE = f"given{SUFFIX}"
+_LOCK = "given.lock"
 _ABOUT = TypeAdapter(About)
 _HELPS = "fewer inputs or rounds, more patients or, agreed with the privacy officer, a higher"
 
@@ -193,15 +196,31 @@ class Budget:
                 "policy.max_evaluations",
             )
 
-    def keep(self, study: str, about: About, news: Mapping[str, int]) -> None:
-        """Write down what is about to leave.
+    def keep(self, study: str, about: About, news: Mapping[str, int], expect: Callable[[Budget], None]) -> None:
+        """Write down what is about to leave, one process at a time.
+
+        Args:
+            study: whom it is given to.
+            about: the cases.
+            news: of `news`.
+            expect: refuses where there is no room for it; asked again where another process has given out something
+                since this was read.
 
         Raises:
+            RefusedError: see `expect`.
             OSError: it cannot be written; nothing may leave then.
             InputError: other accounts may enter where it is to lie.
         """
         if not news:
             return
+        private_folder(self.state / FOLDER, within=self.state)
+        with in_turn(self.state / FOLDER / _LOCK):
+            now = read_budget(self.state)
+            if now.given != self.given:
+                expect(now)
+            now._add(study, about, news)
+
+    def _add(self, study: str, about: About, news: Mapping[str, int]) -> None:
         if not self.given:  # first, so that sets without it are those of one that was lost
             _write_given(self.state, ())
         name = self._name_of(about) or keep_set(self.state / FOLDER, about, _ABOUT)
@@ -273,7 +292,7 @@ def _encrypt_former(state: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _unreadable(why: str) -> InputError:
-    return InputError(
+def _unreadable(why: str) -> AccountError:
+    return AccountError(
         f"what was given out about patients cannot be read: {why}, or forget all of it with `msfl-client reset-budget`"
     )

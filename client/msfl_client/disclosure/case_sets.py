@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from msfl_client.site.account_files import SETS, SUFFIX, read_account_file, write_account_file
-from msfl_common.errors import InputError
+from msfl_common.errors import AccountError
 
 Content = TypeVar("Content")
 
@@ -23,23 +23,28 @@ def read_set(account: Path, name: str, adapter: TypeAdapter[Content]) -> Content
         adapter: of what the file holds.
 
     Raises:
-        InputError: it cannot be read, is damaged, or its key is not there, or another.
+        AccountError: it cannot be read, is damaged, or its key is not there, or another.
     """
     path = _path(account, name)
     try:
         return adapter.validate_json(read_account_file(account.parent, path))
     except ValidationError:
-        raise InputError(f"{path}: is no set of cases; restore it from a backup") from None
+        raise AccountError(f"{path}: is no set of cases; restore it from a backup") from None
 
 
-def keep_set(account: Path, content: Content, adapter: TypeAdapter[Content]) -> str:
-    """Write a set down; returns its name.
+def new_name() -> str:
+    """A name for a set, at random."""
+    return secrets.token_hex(16)
+
+
+def keep_set(account: Path, content: Content, adapter: TypeAdapter[Content], name: str = "") -> str:
+    """Write a set down, under a name of `new_name` where none is given; returns its name.
 
     Raises:
-        InputError: see `write_account_file`.
+        AccountError: see `write_account_file`.
         OSError: it cannot be written.
     """
-    name = secrets.token_hex(16)
+    name = name or new_name()
     write_account_file(account.parent, _path(account, name), adapter.dump_json(content))
     return name
 

@@ -8,8 +8,9 @@ Where the number of all patients is repeated, so is each other: a larger one of 
 Patients are known by their names. Of those who are gone altogether, and of those who were never there, as many as there
 are of both may be the same, whose folders were renamed or put in another order: it has to hold if they are, too.
 
-`survey/told.json` in the state folder holds, for each cell, the numbers told and digests of the patients behind them.
-It is written, to the disk, before anything leaves; `msfl-client reset-answers` does not forget it.
+`survey/told.encrypted` in the state folder holds, for each cell, the numbers told and digests of the patients behind
+them, encrypted with a key of the site's own (`site.account_files`). It is written, to the disk, before anything leaves;
+`msfl-client reset-answers` does not forget it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from msfl_common.errors import Code, RefusedError
-from msfl_common.system.files import private_folder, write_bytes
+from msfl_client.site.account_files import SUFFIX, read_account_file, write_account_file
+from msfl_common.errors import AccountError, Code, InputError, RefusedError
 
-FOLDER, _FILE = "survey", "told.json"
+FOLDER, _FILE = "survey", f"told{SUFFIX}"
+_FORMER = "told.json"  # of earlier versions, in plain text
 
 
 class Told(BaseModel):
@@ -84,9 +86,9 @@ class Record:
 
         Raises:
             OSError: it cannot be written; nothing may leave then.
+        AccountError: nor can it be encrypted.
         """
-        private_folder(self.path.parent, within=self.path.parent.parent)
-        write_bytes(self.path, _RECORD.dump_json(dict(self.told)), secret=True)
+        write_account_file(self.path.parents[1], self.path, _RECORD.dump_json(dict(self.told)))
 
 
 def read_record(state: Path) -> Record:
@@ -97,11 +99,28 @@ def read_record(state: Path) -> Record:
     """
     path = state / FOLDER / _FILE
     try:
-        return Record(path, _RECORD.validate_json(path.read_bytes()) if path.exists() else {})
+        _encrypt_former(path)
+        return Record(path, _RECORD.validate_json(read_account_file(state, path)) if path.exists() else {})
     except (OSError, ValidationError):
         raise RefusedError(
             Code.INTERNAL, f"{path}: what was told in surveys cannot be read; restore it from a backup"
         ) from None
+    except InputError as error:
+        raise RefusedError(Code.INTERNAL, f"what was told in surveys cannot be read: {error}") from None
+
+
+def _encrypt_former(path: Path) -> None:
+    """Encrypt what an earlier version wrote in plain text; where that was cut short, it is done again."""
+    former = path.with_name(_FORMER)
+    if former.exists():
+        if path.exists() and former.stat().st_mtime_ns > path.stat().st_mtime_ns:
+            raise AccountError(
+                f"{former}: an earlier version of MSFL told numbers here after this one had begun to; move one of the "
+                f"two away, {former.name} or {path.name}"
+            )
+        if not path.exists():
+            Record(path, _RECORD.validate_json(former.read_bytes())).keep()
+        former.unlink()
 
 
 def rounded(number: int, floor: int) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msfl_client.privacy.noise import FOLDER
 from msfl_client.privacy.spent import Release, Releases, Spent, keep_release, read_spent
 from msfl_client.trainer import Identities
 from msfl_common.config.optimisation import settings_sha256
@@ -18,7 +19,11 @@ from msfl_common.config.stages import Stage, stages_of, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
 from msfl_common.privacy_accounting import in_words, private_rounds, released_in_round
+from msfl_common.system.files import private_folder
+from msfl_common.system.lock import in_turn
 from msfl_common.system.words import counted
+
+_LOCK = "spent.lock"
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,11 @@ class Budget:
             InputError: the key of what was spent is not there.
             OSError: it cannot be written.
         """
+        private_folder(self.state / FOLDER, within=self.state)
+        with in_turn(self.state / FOLDER / _LOCK):  # of two processes, the second counts what the first has spent
+            self._spend(release, of)
+
+    def _spend(self, release: Release, of: Identities) -> None:
         spent = self.read()
         if spent.has(release.digest):
             return

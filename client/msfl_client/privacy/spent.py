@@ -17,12 +17,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from msfl_client.disclosure.case_sets import keep_set, read_set
+from msfl_client.disclosure.case_sets import keep_set, new_name, read_set
 from msfl_client.disclosure.same_values import people_as_known
 from msfl_client.privacy.noise import FOLDER
 from msfl_client.site.account_files import SETS, SUFFIX
 from msfl_client.trainer import About, Identities
-from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.errors import AccountError, Code, InputError, RefusedError
 from msfl_common.privacy_accounting import Mechanism, epsilon_of
 from msfl_common.system.files import private_folder, write_bytes
 
@@ -85,6 +85,9 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     releases: tuple[Release, ...] = ()
+    sets: frozenset[str] | None = Field(
+        None, description="names of the sets of patients, each before its file is written; earlier versions said none"
+    )
     patients: Mapping[str, tuple[str, ...]] = Field(
         default_factory=dict, description="of earlier versions: digests of the names in each set"
     )
@@ -157,9 +160,11 @@ def read_spent(state: Path) -> Spent:
     """
     path = state / SPENT_FILE
     try:
-        if not path.exists() and any((state / FOLDER / SETS).glob(f"*{SUFFIX}")):
-            raise InputError(f"{path}: is not there, and what it is of is; restore its newest backup")
+        present = frozenset(one.name.removesuffix(SUFFIX) for one in (state / FOLDER / SETS).glob(f"*{SUFFIX}"))
+        if not path.exists() and present:
+            raise AccountError(f"{path}: is not there, and what it is of is; restore its newest backup")
         record = Record.model_validate_json(path.read_bytes()) if path.exists() else Record()
+        _expect_all_named(path, record, present)
         if record.patients:
             record = _encrypt_former(state, record)
         names = dict.fromkeys(one.patients for one in record.releases)
@@ -172,6 +177,18 @@ def read_spent(state: Path) -> Spent:
         raise RefusedError(Code.INTERNAL, f"what was spent on patients cannot be read: {error}") from None
 
 
+def _expect_all_named(path: Path, record: Record, present: frozenset[str]) -> None:
+    """Refuse a record that lacks what its sets are of: an older one, or one that somebody has begun anew.
+
+    Raises:
+        AccountError: it does.
+    """
+    if record.sets is None and (record.releases or record.patients):
+        return  # of an earlier version, which named the sets of releases alone
+    if present - (record.sets or frozenset()):
+        raise AccountError(f"{path}: does not name all sets of patients beside it; restore its newest backup")
+
+
 def keep_release(state: Path, spent: Spent, release: Release, told: Told) -> None:
     """Write a release down, with whom it was of.
 
@@ -179,17 +196,21 @@ def keep_release(state: Path, spent: Spent, release: Release, told: Told) -> Non
         InputError: the key of what was spent is not there.
         OSError: it cannot be written.
     """
-    if not spent.releases:  # first, so that sets without it are those of one that was lost
-        _write(state, ())
-    same = next((name for name, one in spent.told.items() if one == told), None)
-    name = same or keep_set(state / FOLDER, told, _TOLD)
+    name = next((name for name, one in spent.told.items() if one == told), None)
+    if name is None:
+        name = new_name()
+        _write(state, spent.releases, name)  # first, so that a set that no record names is of one that was lost
+        keep_set(state / FOLDER, told, _TOLD, name)
     _write(state, (*spent.releases, release.model_copy(update={"patients": name})))
 
 
-def _write(state: Path, releases: tuple[Release, ...]) -> None:
+def _write(state: Path, releases: tuple[Release, ...], *more: str) -> None:
+    """The record, which names all sets that are there, and those that are to come."""
     path = state / SPENT_FILE
     private_folder(path.parent, within=state)
-    write_bytes(path, Record(releases=releases).model_dump_json(exclude={"patients"}).encode(), secret=True)
+    present = (one.name.removesuffix(SUFFIX) for one in (state / FOLDER / SETS).glob(f"*{SUFFIX}"))
+    record = Record(releases=releases, sets=frozenset((*present, *more)))
+    write_bytes(path, record.model_dump_json(exclude={"patients"}).encode(), secret=True)
 
 
 def _encrypt_former(state: Path, record: Record) -> Record:

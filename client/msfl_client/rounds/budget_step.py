@@ -77,9 +77,14 @@ def budgeted_metrics(context: SiteContext, task: RoundTask, metrics: ValidationM
     counts = [value.ravel() for value in metrics.arrays.values()]
     answer = {"metrics": np.concatenate([figures, *counts])}
     budget, (about,) = _known_budget(context, about)
-    if news := dict.fromkeys(budget.news(about, answer), 1):
-        budget.expect_evaluation(about, limits_of(context.site.policy, task.study))
-    return _claimed(context, lambda: budget.keep(task.study.name, about, news))
+    news = dict.fromkeys(budget.news(about, answer), 1)
+
+    def expect(of: Budget) -> None:
+        of.expect_evaluation(about, limits_of(context.site.policy, task.study))
+
+    if news:
+        expect(budget)
+    return _claimed(context, lambda: budget.keep(task.study.name, about, news, expect))
 
 
 def foresee_spent(context: SiteContext, task: RoundTask, rows: Rows | None) -> tuple[Spent, Spent] | None:
@@ -135,14 +140,19 @@ def _budgeted(
     context: SiteContext, task: RoundTask, about: About, answer: Arrays, planned: Sequence[Planned]
 ) -> SiteContext:
     budget, (about, *others) = _known_budget(context, about, *(of for of, _ in planned))
-    if news := budget.news(about, answer):
+    news = budget.news(about, answer)
+
+    def expect(of: Budget) -> None:
         told_before = count_numbers(answer) - sum(news.values())
-        is_new = budget.is_new(task.study.name, about)
-        whole = [(of, numbers - told_before * (of == about)) for of, (_, numbers) in zip(others, planned, strict=True)]
-        budget.expect_room(
-            whole if is_new else [(about, sum(news.values()))], limits_of(context.site.policy, task.study)
-        )
-    return _claimed(context, lambda: budget.keep(task.study.name, about, news))
+        whole = [
+            (one, numbers - told_before * (one == about)) for one, (_, numbers) in zip(others, planned, strict=True)
+        ]
+        is_new = of.is_new(task.study.name, about)
+        of.expect_room(whole if is_new else [(about, sum(news.values()))], limits_of(context.site.policy, task.study))
+
+    if news:
+        expect(budget)
+    return _claimed(context, lambda: budget.keep(task.study.name, about, news, expect))
 
 
 def _known_budget(context: SiteContext, *cases: About) -> tuple[Budget, list[About]]:

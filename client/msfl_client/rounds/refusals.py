@@ -7,6 +7,7 @@ import errno
 import torch
 
 from msfl_common.errors import (
+    AccountError,
     Code,
     CohortError,
     ConfigError,
@@ -28,7 +29,7 @@ def code_of(error: Exception) -> Code:
             return Code.BAD_MODEL
         case CohortError():
             return Code.NO_CASES
-        case PrivateFolderError():
+        case PrivateFolderError() | AccountError():
             return Code.INTERNAL
         case InputError():
             return Code.BAD_TABLE

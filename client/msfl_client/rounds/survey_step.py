@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from msfl_client.clinical.survey import Surveyed, survey_cells
-from msfl_client.disclosure.budget import read_budget
+from msfl_client.disclosure.budget import Budget, read_budget
 from msfl_client.disclosure.floors import floor_of
 from msfl_client.disclosure.survey_record import Record, read_record, rounded
 from msfl_client.egress.gateway import Gateway, release
@@ -60,12 +60,16 @@ def _counted(gateway: Gateway, site: SiteConfig, task: RoundTask, found: Surveye
     budget, claim = read_budget(site.state), gateway.claim
     told = {name: np.array([one[-1].number], dtype=np.float64) for name, one in record.told.items()}
     news = dict.fromkeys(budget.news(about, {"survey": np.concatenate([*told.values()])}), 1) if record.is_new else {}
+
+    def expect(of: Budget) -> None:
+        of.expect_evaluation(about, limits_of(site.policy, task.study))
+
     if news:
-        budget.expect_evaluation(about, limits_of(site.policy, task.study))
+        expect(budget)
 
     def both() -> None:
         record.keep()
-        budget.keep(task.study.name, about, news)
+        budget.keep(task.study.name, about, news, expect)
         if claim is not None:
             claim()
 

@@ -21,7 +21,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from pydantic import TypeAdapter, ValidationError
 
 from msfl_common.config.site import SiteConfig
-from msfl_common.errors import Code, InputError, RefusedError, unreadable
+from msfl_common.errors import AccountError, Code, InputError, RefusedError, unreadable
 from msfl_common.system.files import private_folder, read_secret, write_bytes
 
 KEY_FILE = "account.key"
@@ -39,14 +39,14 @@ def read_account_file(state: Path, path: Path) -> bytes:
         path: the file, in it.
 
     Raises:
-        InputError: the key is not there, or not the one that the file was written with; or the file cannot be read.
+        AccountError: the key is not there, or not the one that the file was written with; or the file cannot be read.
     """
     try:
         return _cipher(state).decrypt(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{path}: {unreadable(error, 'restore it from a backup')}") from None
+        raise AccountError(f"{path}: {unreadable(error, 'restore it from a backup')}") from None
     except InvalidToken:
-        raise InputError(
+        raise AccountError(
             f"{path}: was written with another key than {state / KEY_FILE}, or is damaged; restore the files and the "
             "key that belong together"
         ) from None
@@ -56,7 +56,8 @@ def write_account_file(state: Path, path: Path, content: bytes) -> None:
     """Write a file of an account, in one step; the key is made with the first.
 
     Raises:
-        InputError: there are such files, and their key is not there; or other accounts may enter where it is to lie.
+        AccountError: there are such files, and their key is not there.
+        PrivateFolderError: other accounts may enter where it is to lie.
         OSError: it cannot be written.
     """
     private_folder(path.parent, within=state)
@@ -161,4 +162,4 @@ def _cipher(state: Path) -> Fernet:
         fault = unreadable(error)
     except ValueError:
         fault = "is not the key of what was given out about patients"
-    raise InputError(f"{key}: {fault}; restore the one that was kept apart from the backup of {state}")
+    raise AccountError(f"{key}: {fault}; restore the one that was kept apart from the backup of {state}")

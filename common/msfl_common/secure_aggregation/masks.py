@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 
 from msfl_common.secure_aggregation.ring import Words, add, negative
 
-_CHUNK = 32768  # numbers at a time: they stay in the processor's cache
+_CHUNK = 16384  # numbers at a time: they, a mask and the zeros that it is made of stay in the processor's cache
 _NO_NONCE = bytes(16)  # each seed is used for one stream
 _BLOCK = 16
 
@@ -19,22 +19,27 @@ def add_masks(total: Words, plus: Iterable[bytes], minus: Iterable[bytes] = ()) 
 
     A mask is the stream of AES-256 in counter mode, read as the ring's numbers; a seed is 32 bytes and serves one sum.
     """
-    signed = [(_stream(seed), False) for seed in plus] + [(_stream(seed), True) for seed in minus]
+    plus_streams, minus_streams = [[_stream(seed) for seed in seeds] for seeds in (plus, minus)]
     limbs, length = total.shape
+    numbers = total[0] if limbs == 1 else total  # adds of vectors take NumPy less than those of a matrix of one row
     step = _CHUNK if limbs == 1 else max(length, 1)  # a stream of wide numbers is read limb by limb
-    zeros, buffer = bytes(8 * limbs * min(step, length)), bytearray(8 * limbs * min(step, length) + _BLOCK)
+    zeros, buffer = memoryview(bytes(8 * limbs * min(step, length))), bytearray(8 * limbs * min(step, length) + _BLOCK)
     for start in range(0, length, step):
-        part = total[:, start : start + step]
-        num_bytes = 8 * part.size
-        for stream, is_negative in signed:
-            stream.update_into(memoryview(zeros)[:num_bytes], buffer)
-            mask = np.frombuffer(buffer, np.dtype("<u8"), part.size).reshape(part.shape)
-            if limbs > 1:
-                add(part, negative(mask) if is_negative else mask)
-            elif is_negative:
+        part = numbers[..., start : start + step]
+        mask = np.frombuffer(buffer, np.dtype("<u8"), part.size).reshape(part.shape)
+        nothing = zeros[: 8 * part.size]
+        for stream in plus_streams:
+            stream.update_into(nothing, buffer)
+            if limbs == 1:
+                part += mask
+            else:
+                add(part, mask)
+        for stream in minus_streams:
+            stream.update_into(nothing, buffer)
+            if limbs == 1:
                 part -= mask
             else:
-                part += mask
+                add(part, negative(mask))
 
 
 def _stream(seed: bytes) -> CipherContext:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 SECRET_BYTES = 32
 SHARE_BYTES = 33
@@ -37,15 +38,22 @@ def is_on(shares: Mapping[int, bytes], place: int, share: bytes) -> bool:
 
 
 def _between(shares: Mapping[int, bytes], at: int) -> int:
-    value = 0
-    for place, share in shares.items():
+    factors = _factors(tuple(shares), at)
+    return sum(int.from_bytes(share, "big") * one for share, one in zip(shares.values(), factors, strict=True)) % _PRIME
+
+
+@lru_cache(maxsize=256)  # one group of holders opens all seeds of a sum
+def _factors(places: tuple[int, ...], at: int) -> tuple[int, ...]:
+    """By what Lagrange's formula multiplies each share."""
+    factors = []
+    for place in places:
         above = below = 1
-        for other in shares:
+        for other in places:
             if other != place:
                 above = above * (at - other) % _PRIME
                 below = below * (place - other) % _PRIME
-        value += int.from_bytes(share, "big") * above * pow(below, -1, _PRIME)
-    return value % _PRIME
+        factors.append(above * pow(below, -1, _PRIME) % _PRIME)
+    return tuple(factors)
 
 
 def _coefficient(seed: bytes, number: int) -> int:
@@ -56,5 +64,5 @@ def _coefficient(seed: bytes, number: int) -> int:
 def _at(coefficients: Sequence[int], place: int) -> int:
     value = 0
     for coefficient in reversed(coefficients):
-        value = (value * place + coefficient) % _PRIME
-    return value
+        value = value * place + coefficient  # places are small: one division at the end is less work
+    return value % _PRIME

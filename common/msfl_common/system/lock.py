@@ -38,6 +38,13 @@ def held(lock_file: Path, taken: str) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def in_turn(lock_file: Path) -> Iterator[None]:
+    """Hold a lock file for as long as the block lasts, once whoever has it lets go of it: for a moment's work alone."""
+    with _lock(lock_file, -1.0):
+        yield
+
+
 def holder(lock_file: Path) -> int | None:
     """The process id of who holds a lock file, or None."""
     if not lock_file.exists():

@@ -15,9 +15,10 @@ from tests.feature_models import make_settings
 
 from msfl_client.disclosure.budget import Budget, Limits, read_budget
 from msfl_client.disclosure.releases import planned_harmonization, planned_numbers
+from msfl_client.rounds.refusals import code_of
 from msfl_client.site.account_files import write_account_file
 from msfl_client.trainer import About, value_digests
-from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.errors import SENTENCES, Code, InputError, RefusedError
 from msfl_common.system.files import write_bytes
 
 LIMITS = Limits(share=0.5, evaluations=3, floor=5)
@@ -32,8 +33,16 @@ def about(keys: range, *inputs: str, kind: str = "sums") -> About:
 def give(state: Path, study: str, cases: About, numbers: int, seed: int) -> None:
     budget = read_budget(state)
     news = budget.news(cases, {"sums": np.random.default_rng(seed).normal(size=numbers)})
-    budget.expect_room([(cases, sum(news.values()))], LIMITS)
-    budget.keep(study, cases, news)
+
+    def expect(of: Budget) -> None:
+        of.expect_room([(cases, sum(news.values()))], LIMITS)
+
+    expect(budget)
+    budget.keep(study, cases, news, expect)
+
+
+def nothing(_: Budget) -> None:
+    """Refuses nothing."""
 
 
 @pytest.fixture
@@ -101,12 +110,38 @@ def test_a_patient_is_measured_so_many_times_in_whichever_splits(state: Path) ->
         cases = about(range(start, start + 14), "age", kind="metrics")
         budget = read_budget(state)
         budget.expect_evaluation(cases, LIMITS)
-        budget.keep("one", cases, dict.fromkeys(budget.news(cases, {"metrics": np.array([float(number)])}), 1))
+        budget.keep("one", cases, dict.fromkeys(budget.news(cases, {"metrics": np.array([float(number)])}), 1), nothing)
     cases = about(range(4, 17), "age", kind="metrics")
     assert read_budget(state).evaluations(cases) == 3
     with pytest.raises(RefusedError, match="measured 3 times, at most 3"):
         read_budget(state).expect_evaluation(cases, LIMITS)
     read_budget(state).expect_evaluation(about(range(20, 40), "age", kind="metrics"), LIMITS)
+
+
+def test_what_two_processes_give_out_at_once_is_counted_and_held_to_the_bound_together(state: Path) -> None:
+    """Each read before either has written, and each alone has room."""
+    cases, answers = about(range(20), "age"), [{"sums": np.arange(6.0) + number} for number in range(2)]
+    read = [read_budget(state) for _ in answers]
+    news = [budget.news(cases, answer) for budget, answer in zip(read, answers, strict=True)]
+    for budget in read:
+        budget.expect_room([(cases, 6)], LIMITS)
+    read[0].keep("one", cases, news[0], nothing)
+    read[1].keep("two", cases, news[1], nothing)
+    assert read_budget(state).spent(cases, LIMITS).numbers == 12
+    late = read_budget(state)
+    read[0].keep("three", cases, read[0].news(cases, {"sums": np.zeros(1)}), nothing)
+    with pytest.raises(RefusedError, match="13 are given out"):
+        late.keep("four", cases, {"other": 1}, lambda now: now.expect_room([(cases, 1)], LIMITS))
+    assert read_budget(state).spent(cases, LIMITS).numbers == 13
+
+
+def test_an_account_that_cannot_be_read_is_an_error_of_the_site_and_no_table(state: Path) -> None:
+    give(state, "one", about(range(20), "age"), 2, 0)
+    (state / "budget" / "given.encrypted").write_bytes(b"?")
+    with pytest.raises(InputError) as found:
+        read_budget(state)
+    assert code_of(found.value) is Code.INTERNAL
+    assert str(state) not in SENTENCES[code_of(found.value)]
 
 
 def test_a_set_that_is_missing_is_said(state: Path) -> None:

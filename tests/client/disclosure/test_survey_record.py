@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -72,13 +75,40 @@ def test_no_other_floor_narrows_a_number(tmp_path: Path) -> None:
 
 def test_a_record_that_cannot_be_read_is_not_told_around(tmp_path: Path) -> None:
     told(tmp_path, people(10))
-    (tmp_path / "survey" / "told.json").write_text("{")
-    with pytest.raises(RefusedError, match="cannot be read; restore it"):
+    path = tmp_path / "survey" / "told.encrypted"
+    for damage in (b"{", path.read_bytes()[:-1]):
+        path.write_bytes(damage)
+        with pytest.raises(RefusedError, match="cannot be read"):
+            read_record(tmp_path)
+
+
+def test_nobody_is_found_in_the_record_by_trying_names_without_the_key(tmp_path: Path) -> None:
+    told(tmp_path, people(10))
+    digest = hashlib.sha256(b"sub-3").hexdigest()[:16]
+    assert not any(digest.encode() in one.read_bytes() for one in tmp_path.rglob("*") if one.is_file())
+    (tmp_path / "account.key").unlink()
+    with pytest.raises(RefusedError, match=r"account\.key: .* is not there"):
+        read_record(tmp_path)
+
+
+def test_what_an_earlier_version_told_is_encrypted_and_goes_on(tmp_path: Path) -> None:
+    digests = sorted(hashlib.sha256(one.encode()).hexdigest()[:16] for one in people(14))
+    (tmp_path / "survey").mkdir(mode=0o700)
+    former = tmp_path / "survey" / "told.json"
+    former.write_text(json.dumps({"age/0": [{"number": 10, "patients": digests}]}))
+    assert told(tmp_path, people(15)) == [10]
+    assert [one.name for one in (tmp_path / "survey").iterdir()] == ["told.encrypted"]
+    former.write_text("{}")
+    os.utime(former, ns=(1, 1))  # as where the first reading was cut short before it was removed
+    assert (told(tmp_path, people(15)), former.exists()) == ([10], False)
+    former.write_text("{}")
+    os.utime(former, (2**31, 2**31))
+    with pytest.raises(RefusedError, match="an earlier version of MSFL told numbers here"):
         read_record(tmp_path)
 
 
 def test_what_is_told_again_is_not_new(tmp_path: Path) -> None:
-    _, record = Record(tmp_path / "survey" / "told.json", {}).tell({"age": [people(10)]}, FLOOR)
+    _, record = Record(tmp_path / "survey" / "told.encrypted", {}).tell({"age": [people(10)]}, FLOOR)
     assert record.is_new
     _, again = Record(record.path, record.told).tell({"age": [people(11)]}, FLOOR)
     assert not again.is_new

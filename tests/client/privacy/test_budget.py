@@ -6,11 +6,13 @@ import hashlib
 import json
 import math
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
 
+from msfl_client.privacy import spent
 from msfl_client.privacy.budget import Budget, release_of, spending_on, spent_lines
 from msfl_client.privacy.spent import SPENT_FILE, read_spent
 from msfl_client.trainer import About, identities_of
@@ -97,6 +99,56 @@ def test_a_damaged_record_is_refused_and_never_taken_for_none(tmp_path: Path) ->
     (tmp_path / SPENT_FILE).unlink()
     with pytest.raises(RefusedError, match=r"spent\.json: is not there, and what it is of is"):
         spend(tmp_path, "second")
+
+
+def test_a_record_that_was_begun_anew_or_is_an_older_one_is_refused(tmp_path: Path) -> None:
+    spend(tmp_path, "one")
+    older = (tmp_path / SPENT_FILE).read_bytes()
+    spend(tmp_path, "two", patients=("p3", "p4"))
+    newest = (tmp_path / SPENT_FILE).read_bytes()
+    for content in (b"{}", older):
+        (tmp_path / SPENT_FILE).write_bytes(content)
+        with pytest.raises(RefusedError, match=r"spent\.json: does not name all sets of patients beside it") as refused:
+            read_spent(tmp_path)
+        assert refused.value.code is Code.INTERNAL
+    (tmp_path / SPENT_FILE).write_bytes(newest)
+    assert len(read_spent(tmp_path).releases) == 2
+    former = json.loads(newest)  # of a version that did not name them
+    del former["sets"]
+    (tmp_path / SPENT_FILE).write_text(json.dumps(former))
+    spend(tmp_path, "three")
+    assert len(json.loads((tmp_path / SPENT_FILE).read_text())["sets"]) == 2
+
+
+def test_a_kill_before_the_release_is_written_leaves_a_record_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spend(tmp_path, "one")
+    with monkeypatch.context() as killed:
+        killed.setattr(spent, "keep_set", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            spend(tmp_path, "two", patients=("p3", "p4"))
+    assert len(read_spent(tmp_path).releases) == 1
+    spend(tmp_path, "two", patients=("p3", "p4"))
+    assert len(read_spent(tmp_path).releases) == 2
+
+
+def test_releases_of_two_processes_at_once_are_both_counted_and_held_to_the_limit(tmp_path: Path) -> None:
+    at_most = epsilon_of([(Mechanism(2, 0.1), 20 * 4)], 1e-5)
+    refused = list[str]()
+
+    def release(number: int) -> None:
+        try:
+            spend(tmp_path, f"release {number}", most=at_most)
+        except RefusedError as error:
+            refused.append(error.code)
+
+    threads = [threading.Thread(target=release, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(read_spent(tmp_path).releases), refused) == (4, [Code.POLICY] * 2)
 
 
 def after(rounds: int) -> float:

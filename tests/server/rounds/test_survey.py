@@ -78,7 +78,7 @@ def test_counts_are_rounded_down_and_written_down(
     assert max(found["lesion_intensity"].values()) > 0  # of 6: the first has no FLAIR that its mask was drawn on
     (line,) = read(site.state / LEDGER_FILE)
     assert (line.kind, line.num_cases, line.min_patients) == ("survey", 6, 2)
-    assert (site.state / "survey" / "told.json").exists() == is_deployed
+    assert (site.state / "survey" / "told.encrypted").exists() == is_deployed
 
 
 def test_a_site_refuses_where_its_policy_does_not_name_it(make: Callable[..., SiteConfig], tmp_path: Path) -> None:
