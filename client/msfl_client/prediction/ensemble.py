@@ -86,7 +86,7 @@ def load_ensemble(folders: Sequence[Path], device: str | Sequence[str], threshol
     first = models[0].card
     for number, (folder, model) in enumerate(zip(folders, models, strict=True)):
         card = model.card
-        if not card.study.inputs.has_images_of(first.study.inputs):
+        if not card.study.inputs.has_images_of(first.study.inputs) or card.labels != first.labels:
             raise InputError(
                 f"{folder}: sees {_inputs(card)}, and {folders[0]} {_inputs(first)}; predict with each alone"
             )

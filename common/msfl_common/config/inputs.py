@@ -83,7 +83,8 @@ class Inputs(Frozen):
 
     def has_images_of(self, other: Inputs) -> bool:
         """Whether a network of lesions sees the same of a case in both."""
-        return self.model_copy(update={"radiomics": other.radiomics, "masks": other.masks}) == other
+        unseen = {name: getattr(other, name) for name in ("radiomics", "masks", "lesion_classes")}
+        return self.model_copy(update=unseen) == other
 
     @field_validator("contrasts")
     @classmethod
