@@ -8,6 +8,8 @@ from msfl_common.config.bids_suffixes import SUFFIXES
 from msfl_common.config.feature_catalogue import FEATURES, REGIONS, feature_prefix
 from msfl_common.config.radiomics_catalogue import RADIOMICS_FEATURES
 from msfl_common.errors import SENTENCES, SENTENCES_AT_SITE, Code
+from msfl_common.metrics.lesion_classes import CLASS_METRICS
+from msfl_common.metrics.metric import Metric
 from msfl_common.metrics.registry import TASK_METRICS
 from settings_reference import cell
 
@@ -29,8 +31,9 @@ def metrics_page() -> str:
         "\nWhat sites measure and `summary.json`, report and MLflow show. How they are pooled, and their intervals:",
         "[Evaluation](../explanation/evaluation.md).",
     ]
-    for task, metrics in TASK_METRICS.items():
-        lines += [f"\n## {task}\n", "| key | metric | unit | range | better |", "|---|---|---|---|---|"]
+    of_classes: dict[str, Metric] = {name: one for metrics in CLASS_METRICS.values() for name, one in metrics.items()}
+    for title, metrics in {**TASK_METRICS, "Classes of lesions (`inputs.lesion_classes`)": of_classes}.items():
+        lines += [f"\n## {title}\n", "| key | metric | unit | range | better |", "|---|---|---|---|---|"]
         for name, metric in metrics.items():
             better = "" if metric.higher_is_better is None else "higher" if metric.higher_is_better else "lower"
             lines.append(

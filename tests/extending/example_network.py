@@ -27,7 +27,7 @@ class Dilated(SegmentationNetwork):
         """Each layer's maps, all with the patch's edges."""
         return (Level(self.maps, 1),) * len(self.reaches)
 
-    def make(self, num_contrasts: int) -> nn.Module:
+    def make(self, num_contrasts: int, num_regions: int) -> nn.Module:
         """See `SegmentationNetwork`."""
         from torch import nn
 
@@ -38,7 +38,7 @@ class Dilated(SegmentationNetwork):
             taps = conv(num_in, self.maps, 3, padding=reach, dilation=reach)
             layers.append(nn.Sequential(taps, norm(self.maps, affine=True), nn.LeakyReLU()))
             num_in = self.maps
-        return nn.Sequential(*layers, conv(num_in, 1, 1))
+        return nn.Sequential(*layers, conv(num_in, num_regions, 1))
 
     def encoder(self, network: nn.Module) -> Sequence[nn.Module]:
         """Each layer, as `lesion-encoder` looks at what they have seen; leave this out, and it refuses the network."""

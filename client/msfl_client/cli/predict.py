@@ -198,7 +198,7 @@ def _end_where_refused(lines: Sequence[str]) -> None:
 
 
 def _outline_lesions(job: _Job, card: ModelCard) -> None:
-    from msfl_common.models.model_card import NOTICE
+    from msfl_common.models.model_card import NOTICE, lesions_in_words
     from msfl_common.system.loading import loading
     from msfl_common.system.progress import alert, console, progress_bars, stdout_console
 
@@ -231,7 +231,7 @@ def _outline_lesions(job: _Job, card: ModelCard) -> None:
     else:
         lines = (f"{done}; pictures: {job.output / PAGE}", measured, job.origin, NOTICE)
         by = f"study {card.study.name}" if len(job.models) == 1 else f"{len(job.models)} models together"
-        stdout_console().print(lesions_table(rows, f"{card.labels[1].capitalize()}s, predicted by {by}"))
+        stdout_console().print(lesions_table(rows, f"{lesions_in_words(card.study).capitalize()}, predicted by {by}"))
     for caution in filter(None, (caution_of(card, threshold), caution_of_mean(len(job.models)))):
         alert(caution)
     for line in filter(None, lines):

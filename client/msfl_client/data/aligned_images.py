@@ -102,7 +102,7 @@ def in_words(contrast: str, other: str, found: Alignment) -> str:
 
 
 def read_aligned(
-    case: Case, contrasts: Sequence[Contrast], onto: Contrast, denoising: Denoising = "none"
+    case: Case, contrasts: Sequence[Contrast], onto: Contrast, denoising: Denoising = "none", num_classes: int = 1
 ) -> AlignedCase:
     """Read a case; an image that lies right is as its file has it, another is moved by its affine alone.
 
@@ -111,6 +111,7 @@ def read_aligned(
         contrasts: which of its images.
         onto: the contrast whose image stays where it lies.
         denoising: how noise is taken out of images; those of a derivative were denoised when they were made.
+        num_classes: of lesions, that its mask tells apart; see `read_mask`.
 
     Raises:
         CaseError: an image cannot be read or is inverted, or two of them cannot be brought to lie on one another.
@@ -121,7 +122,7 @@ def read_aligned(
     there = places(case, images, onto)
     mask = None
     if case.mask is not None:
-        mask = read_mask(case.mask)
+        mask = read_mask(case.mask, num_classes)
         mask = placed(mask, there[drawn_on(mask, images) or onto])
     without_black = tuple(name for name, signal in signals.items() if not signal.knows_black)
     images = images if is_derived(case) else denoised(images, denoising)

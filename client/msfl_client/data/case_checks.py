@@ -53,6 +53,7 @@ class CaseFacts:
         lesion_ml: total lesion volume, ml; None without a usable mask.
         num_lesions: 26-connected lesions of 3 mm3 or more; None without a usable mask.
         whole_heads: contrasts that show more than a brain.
+        mask_values: of a usable mask that tells classes of lesions apart, those that it has.
     """
 
     grids: Mapping[str, Grid] = field(default_factory=dict, hash=False)
@@ -61,6 +62,7 @@ class CaseFacts:
     lesion_ml: float | None = None
     num_lesions: int | None = None
     whole_heads: tuple[str, ...] = ()
+    mask_values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,8 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
         findings += alignment_findings(thin_case(case, brains))
     facts = CaseFacts(grids, digests, pictures, whole_heads=tuple(whole_heads))
     if needs_mask and not is_alone:
-        found, measured = _check_mask(case, grids, affines, brains)
+        found, facts = _check_mask(case, inputs, facts, affines, brains)
         findings += found
-        facts = replace(facts, lesion_ml=measured[0], num_lesions=measured[1]) if measured else facts
     return CaseReport(tuple(replace(finding, case=case.key) for finding in findings), facts)
 
 
@@ -181,26 +182,30 @@ def _compare_contrasts(grids: Mapping[str, Grid], affines: Mapping[str, geometry
 
 def _check_mask(
     case: Case,
-    grids: Mapping[str, Grid],
+    inputs: Inputs,
+    facts: CaseFacts,
     affines: Mapping[str, geometry.Affine],
     brains: Mapping[str, ThinImage],
-) -> tuple[list[Finding], tuple[float, int] | None]:
+) -> tuple[list[Finding], CaseFacts]:
     """The mask's own rules, then its grid, which must be that of one of the images, and its place in the brain."""
     if case.mask is None:
-        return [Finding("fail", None, "mask", f"no manual {MASKS[case.mask_label]}")], None
+        return [Finding("fail", None, "mask", f"no manual {MASKS[case.mask_label]}")], facts
     volume, found = _load(case.mask)
     if volume is None or _fails(found, "affine"):
-        return list(_about("mask", found)), None
-    found += mask_rules(volume)
-    mask = _grid(volume)
+        return list(_about("mask", found)), facts
+    found += mask_rules(volume, inputs.lesion_classes)
+    mask, grids = _grid(volume), facts.grids
     on = [name for name, grid in grids.items() if _same_grid(grid, affines[name], mask, volume.affine)]
     if grids and not on:
         found.append(Finding("fail", None, "mask-grid", _off_grid(mask, volume, grids, affines)))
-    measured = None if _fails(found, "mask-labels", "values") else measure_lesions(volume)
-    if measured and on and (brain := brains.get(outlined_on(on))) is not None:
+    if _fails(found, "mask-labels", "values"):
+        return list(_about("mask", found)), facts
+    if on and (brain := brains.get(outlined_on(on))) is not None:
         found += mask_place_rule(volume, brain)
         found += mask_side_rule(volume, brain) if facts_of(outlined_on(on)).shows_lesions else []
-    return list(_about("mask", found)), measured
+    lesion_ml, num_lesions = measure_lesions(volume)
+    values = tuple(np.unique(np.rint(volume.voxels_IJK)).astype(int).tolist()) if inputs.lesion_classes else ()
+    return list(_about("mask", found)), replace(facts, lesion_ml=lesion_ml, num_lesions=num_lesions, mask_values=values)
 
 
 def _off_grid(mask: Grid, volume: Volume, grids: Mapping[str, Grid], affines: Mapping[str, geometry.Affine]) -> str:

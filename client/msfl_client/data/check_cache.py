@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from msfl_client.data.bids import Case
 from msfl_client.data.case_checks import CaseReport
 from msfl_client.data.sidecar_rules import sidecar_of
-from msfl_common.config.base import Contrast
+from msfl_common.config.study import Inputs
 from msfl_common.system.files import private_folder, write_text
 from msfl_common.system.reading import read_mapping
 
@@ -65,9 +64,10 @@ class CheckCache:
             self._changed = False
 
 
-def slot_of(case: Case, contrasts: Sequence[Contrast], needs_mask: bool) -> str:
+def slot_of(case: Case, inputs: Inputs, needs_mask: bool) -> str:
     """Where a case's report is kept: one place for each case and each set of demands on it."""
-    return f"{case.key} {'+'.join(contrasts)} {'mask' if needs_mask else 'images'}"
+    needed = ["mask" if needs_mask else "images", *(inputs.lesion_classes if needs_mask else ())]
+    return f"{case.key} {'+'.join(inputs.channels)} {' '.join(needed)}"
 
 
 def fingerprint_of(case: Case, needs_mask: bool) -> str | None:

@@ -101,6 +101,7 @@ def check_site(
     finally:
         unsaved += _save(cache)
     findings = [finding for finding in folder_findings if finding.case is None] + unsaved
+    findings += _without_class(inputs, reports) if needs_mask else []
     twins = list(_same_images(found, reports))
     pictures = {key: report.facts.pictures for key, report in reports.items()}
     twins += near_twins(found, pictures, {str(twin.case) for twin in twins})
@@ -132,7 +133,7 @@ def _examine_all(
     reports: dict[str, CaseReport] = {}
     fingerprints = {case.key: fingerprint_of(case, needs_mask) for case in cases}
     for case in cases:
-        known = cache.get(slot_of(case, inputs.channels, needs_mask), fingerprints[case.key])
+        known = cache.get(slot_of(case, inputs, needs_mask), fingerprints[case.key])
         if known is not None:
             reports[case.key] = known
     unknown = [case for case in cases if case.key not in reports]
@@ -144,13 +145,22 @@ def _examine_all(
         for job in as_completed(jobs):
             case = jobs[job]
             reports[case.key] = job.result()
-            slot = slot_of(case, inputs.channels, needs_mask)
+            slot = slot_of(case, inputs, needs_mask)
             cache.put(slot, fingerprints[case.key], reports[case.key])
             if on_progress:
                 on_progress(len(reports), len(cases))
     finally:
         pool.shutdown(cancel_futures=True)
     return reports
+
+
+def _without_class(inputs: Inputs, reports: Mapping[str, CaseReport]) -> Iterator[Finding]:
+    """Classes of lesions that no mask marks: a rater who does not draw them, or a patient who has none."""
+    marked = {value for report in reports.values() for value in report.facts.mask_values}
+    for value, name in enumerate(inputs.lesion_classes, start=1):
+        if marked and value not in marked:
+            text = f"no lesion mask has the value {value} ({name}): the network learns that these patients have none"
+            yield Finding("warn", None, "mask-class", text)
 
 
 def _not_preprocessed(case: Case, site: SiteConfig, facts: CaseFacts) -> Iterator[Finding]:

@@ -94,8 +94,8 @@ def write_case(case: Case, site: SiteConfig, done: CommonSpaceCase, sidecar: Sid
         for contrast, image_DHW in done.images_DHW.items():
             voxels_DHW = image_DHW.astype(np.int16)
             save_image(folder / _name(case, f"desc-preproc_{contrast}.nii.gz"), voxels_DHW, done.affine, in_mni=True)
-        masks = {"desc-brain": done.brain_DHW, f"label-{case.mask_label}": done.lesion_DHW}
-        for what, mask_DHW in masks.items():
+        lesions_DHW = done.lesion_DHW if done.label_DHW is None else done.label_DHW
+        for what, mask_DHW in (("desc-brain", done.brain_DHW), (f"label-{case.mask_label}", lesions_DHW)):
             if mask_DHW is not None:
                 name = _name(case, f"{what}_mask.nii.gz")
                 save_image(folder / name, mask_DHW.astype(np.uint8), done.affine, in_mni=True)
@@ -156,7 +156,8 @@ def settings_digest(site: SiteConfig, inputs: Inputs) -> str:
     """Digest of everything but the files that a result depends on."""
     decides = (FORMAT, sorted(inputs.channels), inputs.spacing_mm, site.preprocessed)
     denoised = () if inputs.denoising == "none" else (inputs.denoising,)
-    return hashlib.sha256(repr((*decides, *denoised)).encode()).hexdigest()
+    classes = (inputs.num_classes,) if inputs.num_classes > 1 else ()
+    return hashlib.sha256(repr((*decides, *denoised, *classes)).encode()).hexdigest()
 
 
 def input_paths(case: Case, inputs: Inputs) -> Iterator[tuple[str, Path]]:

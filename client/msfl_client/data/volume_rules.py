@@ -5,7 +5,7 @@ IJK are voxel indices as stored; world is RAS in mm. Findings carry no case yet:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,8 +79,13 @@ def image_rules(volume: Volume) -> Iterator[Finding]:
         yield _finding("warn", "no-head" if no_head else "head-volume", text)
 
 
-def mask_rules(volume: Volume) -> Iterator[Finding]:
-    """Finite values, 0 and 1 alone, and a plausible volume of lesions; no lesion at all is legal."""
+def mask_rules(volume: Volume, classes: Sequence[str] = ()) -> Iterator[Finding]:
+    """Finite values, 0 and those of lesions alone, and a plausible volume of them; no lesion at all is legal.
+
+    Args:
+        volume: the mask.
+        classes: of lesions, that it tells apart, in the order of their values; none: lesions are 1.
+    """
     voxels = volume.voxels_IJK
     broken = list(finite_rule(volume))
     if broken:
@@ -89,20 +94,29 @@ def mask_rules(volume: Volume) -> Iterator[Finding]:
     values = np.unique(voxels)
     if (
         not np.isclose(values, np.rint(values), rtol=0, atol=ROUNDING).all()
-        or not np.isin(np.rint(values), (0, 1)).all()
+        or not np.isin(np.rint(values), range(1 + max(1, len(classes)))).all()
     ):
         shown = ", ".join(f"{value:g}" for value in values[:_LABELS_SHOWN])
         more = f" and {values.size - _LABELS_SHOWN} more" if values.size > _LABELS_SHOWN else ""
-        yield _finding("fail", "mask-labels", f"expected the values 0 and 1, found {shown}{more}")
+        yield _finding("fail", "mask-labels", f"expected the values {_values(classes)}, found {shown}{more}")
         return
     lesion_ml, _ = measure_lesions(volume)
     if lesion_ml == 0:
         yield _finding("pass", "mask-empty", "a case without lesions: its mask is all zero")
-    elif voxels.mean() > 0.5:
-        text = f"{100 * voxels.mean():.0f}% of the voxels are lesion; the mask is inverted or filled"
+    elif (share := float((voxels >= 0.5).mean())) > 0.5:
+        text = f"{100 * share:.0f}% of the voxels are lesion; the mask is inverted or filled"
         yield _finding("fail", "lesion-volume", text)
     elif lesion_ml > LESIONS_ML:
         yield _finding("warn", "lesion-volume", f"{lesion_ml:.0f} ml of lesions; more than {LESIONS_ML:g} is rare")
+
+
+def classes_in_words(classes: Sequence[str]) -> str:
+    """Values of a mask, from 1 on, and what they stand for: 1 (lesion), 2 (black-hole)."""
+    return ", ".join(f"{value} ({name})" for value, name in enumerate(classes, start=1))
+
+
+def _values(classes: Sequence[str]) -> str:
+    return f"0, {classes_in_words(classes)}" if classes else "0 and 1"
 
 
 def finite_rule(volume: Volume) -> Iterator[Finding]:

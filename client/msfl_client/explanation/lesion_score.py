@@ -38,7 +38,7 @@ class LesionScore:
 
         def see(windows_BCDHW: torch.Tensor) -> torch.Tensor:
             with around():
-                logits: torch.Tensor = self._network(windows_BCDHW)
+                logits: torch.Tensor = self._network(windows_BCDHW)[:, :1]  # of all lesions, whatever their class
             return logits
 
         def predictor(windows_BCDHW: torch.Tensor, places: Sequence[Sequence[slice]]) -> torch.Tensor:

@@ -30,6 +30,7 @@ from msfl_client.prediction.output_folder import describe_output
 from msfl_client.segmentation.network_input import target_contrast
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import CaseError, CohortError
+from msfl_common.models.model_card import lesions_in_words
 from msfl_common.system.words import none_of
 
 _MEANING = "mean log odds of lesion over the voxels that the model outlines"
@@ -77,7 +78,7 @@ def explain_lesions(
     for note in () if chosen else notes_on_folder(findings):
         on_note(note)
     asked, rows = chosen.among(cases), []
-    title = f"Relevance for the {at_work.card.labels[1]}s of study {at_work.name}"
+    title = f"Relevance for the {lesions_in_words(at_work.card.study)} of study {at_work.name}"
     for number, case in enumerate(asked, start=1):
         found = [finding for finding in findings if finding.case == case.key]
         found += check_case(case, inputs, needs_mask=False)

@@ -27,6 +27,7 @@ class CommonSpaceCase:
             many times larger the brain is here than it really is: volumes are divided by it.
         without_black: contrasts of which ratios of brightness mean nothing; see `brain_signal.Signal`.
         scales: of each contrast that is a quantity, what its numbers were multiplied with.
+        label_DHW: as the lesion mask, with the number of each voxel's class; None where only the mask is known.
     """
 
     images_DHW: Mapping[Contrast, NDArray[np.float32]]
@@ -36,6 +37,7 @@ class CommonSpaceCase:
     native_to_mni: NDArray[np.float64]
     without_black: frozenset[Contrast] = frozenset()
     scales: Mapping[Contrast, float] = field(default_factory=dict)
+    label_DHW: NDArray[np.uint8] | None = None
 
     @property
     def voxel_ml(self) -> float:

@@ -58,6 +58,31 @@ def carry_mask(mask: nib.Nifti1Image, grid: Grid) -> Mask:
     return carried_DHW
 
 
+def carry_labels(mask: nib.Nifti1Image, grid: Grid, num_classes: int) -> NDArray[np.uint8]:
+    """A mask of classes on another grid: the voxels that `carry_mask` gives, each with the class that fills most of it.
+
+    Args:
+        mask: 0, or the number of a class from 1 on, and where its voxels lie.
+        grid: shape and affine.
+        num_classes: the highest number.
+
+    Returns:
+        labels_DHW of the same numbers; of equal shares the lower.
+    """
+    carried_DHW = carry_mask(mask, grid)
+    if num_classes == 1:
+        return carried_DHW.astype(np.uint8)
+    labels_DHW = np.asarray(mask.dataobj)
+    if labels_DHW.shape == carried_DHW.shape and np.allclose(mask.affine, grid[1], atol=1e-4):
+        return labels_DHW.astype(np.uint8)
+    filled = np.zeros((num_classes, carried_DHW.size))
+    for number in range(1, num_classes + 1):
+        if (of_class_DHW := labels_DHW == number).any():
+            _, voxel_PN, share_PN = _shares(of_class_DHW, mask.affine, grid)
+            filled[number - 1] = np.bincount(voxel_PN, share_PN, minlength=carried_DHW.size)
+    return np.where(carried_DHW, 1 + filled.argmax(axis=0).reshape(carried_DHW.shape), 0).astype(np.uint8)
+
+
 def drawn_on(mask: nib.Nifti1Image, images: Mapping[Contrast, nib.Nifti1Image]) -> Contrast | None:
     """The contrast on whose grid a mask was drawn; None where it is on no image's."""
     there = [contrast for contrast, image in images.items() if share_grid(mask, image)]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from msfl_client.imaging.volumes import read_volume
+from msfl_common.errors import CaseError
 
 CLIP_PERCENTILES = (0.5, 99.95)
 
@@ -34,15 +35,23 @@ def read_image(path: Path) -> nib.Nifti1Image:
     return nib.as_closest_canonical(nib.Nifti1Image(np.nan_to_num(volume.voxels_IJK), volume.affine))
 
 
-def read_mask(path: Path) -> nib.Nifti1Image:
+def read_mask(path: Path, num_classes: int = 1) -> nib.Nifti1Image:
     """A mask with its axes in RAS order, 0 and 1; shares that are rounding errors of these become them.
 
+    Args:
+        path: the file.
+        num_classes: of several, 0 and the number of a voxel's class; of 1, classes are not told apart.
+
     Raises:
-        CaseError: the file cannot be read as a 3D image.
+        CaseError: the file cannot be read as a 3D image, or has a value that is no class.
         OSError: the file cannot be opened.
     """
     image = read_image(path)
-    return nib.Nifti1Image((np.asarray(image.dataobj) >= 0.5).astype(np.float32), image.affine)
+    voxels_DHW = np.asarray(image.dataobj)
+    labels_DHW = (voxels_DHW >= 0.5) if num_classes == 1 else np.rint(voxels_DHW)
+    if labels_DHW.max() > num_classes:
+        raise CaseError(f"{path.name}: expected the values 0 to {num_classes}, found {labels_DHW.max():g}")
+    return nib.Nifti1Image(labels_DHW.astype(np.float32), image.affine)
 
 
 def resample(image: nib.Nifti1Image, grid: tuple[Sequence[int], NDArray[np.float64]]) -> FloatImage:

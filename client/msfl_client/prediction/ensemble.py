@@ -1,6 +1,6 @@
 """One model of lesions, or several whose probabilities are averaged: those of the folds of a cross-validation, say.
 
-Legend: C contrast, D/H/W voxels.
+Legend: C contrast, R regions of lesions, D/H/W voxels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from msfl_client.imaging.resampling import FloatImage
 from msfl_client.prediction.threshold import caution_of, threshold_of
 from msfl_client.segmentation.lesion_model import LesionModel, load_lesion_model
-from msfl_client.segmentation.loop import predict_probability
+from msfl_client.segmentation.loop import predict_regions
 from msfl_common.errors import InputError
 from msfl_common.models.model_card import ModelCard
 
@@ -59,9 +59,14 @@ class Ensemble:
         return "; ".join(filter(None, (caution_of(self.card, self.threshold), caution_of_mean(len(self.models)))))
 
     def probability(self, image_CDHW: FloatImage) -> FloatImage:
-        """Mean lesion probability_DHW of a prepared case."""
-        each = (predict_probability(one.network, image_CDHW, one.card.study, one.device) for one in self.models)
-        total: FloatImage = sum(each, start=np.zeros(image_CDHW.shape[1:], dtype=np.float32))
+        """Mean lesion probability_DHW of a prepared case, of all classes together."""
+        return np.asarray(self.regions(image_CDHW)[0])
+
+    def regions(self, image_CDHW: FloatImage) -> FloatImage:
+        """Mean probability_RDHW of a prepared case: of all lesions, then of each class where there are several."""
+        each = (predict_regions(one.network, image_CDHW, one.card.study, one.device) for one in self.models)
+        shape = (self.card.study.inputs.num_regions, *image_CDHW.shape[1:])
+        total: FloatImage = sum(each, start=np.zeros(shape, dtype=np.float32))
         return total / np.float32(len(self.models))
 
 
@@ -81,7 +86,7 @@ def load_ensemble(folders: Sequence[Path], device: str | Sequence[str], threshol
     first = models[0].card
     for number, (folder, model) in enumerate(zip(folders, models, strict=True)):
         card = model.card
-        if not card.study.inputs.has_images_of(first.study.inputs):
+        if not card.study.inputs.has_images_of(first.study.inputs) or card.labels != first.labels:
             raise InputError(
                 f"{folder}: sees {_inputs(card)}, and {folders[0]} {_inputs(first)}; predict with each alone"
             )
@@ -103,4 +108,5 @@ def caution_of_mean(num_models: int) -> str:
 def _inputs(card: ModelCard) -> str:
     inputs = card.study.inputs
     denoised = "" if inputs.denoising == "none" else f", denoised by {inputs.denoising}"
-    return f"{'+'.join(inputs.channels)} at {inputs.spacing_mm:g} mm{denoised}"
+    classes = f", and tells {', '.join(inputs.lesion_classes)} apart" if inputs.lesion_classes else ""
+    return f"{'+'.join(inputs.channels)} at {inputs.spacing_mm:g} mm{denoised}{classes}"

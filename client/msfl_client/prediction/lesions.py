@@ -1,6 +1,6 @@
 """Lesion masks and probability maps for a BIDS folder, in each case's own grid, as BIDS derivatives.
 
-Legend: I/J/K voxels of a file, whatever its orientation.
+Legend: R regions of lesions, I/J/K voxels of a file, whatever its orientation.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from msfl_client.imaging.nifti_writer import save_image
 from msfl_client.imaging.resampling import read_image
 from msfl_client.imaging.skull_strip_detection import is_brain_alone
 from msfl_client.imaging.volumes import read_volume
+from msfl_client.prediction.class_map import write_classes
 from msfl_client.prediction.ensemble import Ensemble, load_ensemble
 from msfl_client.prediction.lesions_table import TABLE, PredictedCase, read_rows, write_rows
 from msfl_client.prediction.output_folder import describe_output, threshold_facts
 from msfl_client.prediction.page import picture_path, write_page
 from msfl_client.prediction.picture import draw
+from msfl_client.segmentation.lesion_classes import labels_of_regions
 from msfl_client.segmentation.network_input import (
     NetworkInput,
     make_network_input,
@@ -43,13 +45,13 @@ from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError, CohortError, InputError
 from msfl_common.metrics.segmentation import label_lesions
-from msfl_common.models.model_card import NOTICE, ModelCard
+from msfl_common.models.model_card import NOTICE, ModelCard, lesions_in_words
 from msfl_common.system.files import write_bytes, write_json
 from msfl_common.system.memory import freed_memory_kept
 from msfl_common.system.reading import read_mapping
 from msfl_common.system.words import none_of
 
-MASK, MAP = "mask", "probseg"
+MASK, MAP, CLASSES = "mask", "probseg", "dseg"
 _SOURCES = "SourcesSHA256"
 
 
@@ -147,7 +149,7 @@ def check_same_images(case: Case, output: Path) -> None:
 
 
 def _what(card: ModelCard) -> str:
-    return f"MS {card.labels[1]}s"
+    return f"MS {lesions_in_words(card.study)}"
 
 
 def _digests(case: Case) -> dict[str, str]:
@@ -181,7 +183,7 @@ def _predict_cases(
             in_table = write_rows(table, earlier, rows)
             on_case(number, len(cases))
     finally:
-        title = f"{model.card.labels[1].capitalize()}s predicted by study {model.name}"
+        title = f"{lesions_in_words(model.card.study).capitalize()} predicted by study {model.name}"
         write_page(output, in_table, title, model.threshold, model.caution, origin, notes)
     if all(row.lesion_count is None for row in rows):
         first = f"{rows[0].participant_id} {rows[0].session_id}: {rows[0].status}"
@@ -214,15 +216,21 @@ def _predict_case(case: Case, model: Ensemble, output: Path) -> tuple[int, float
     study = model.card.study
     prepared, case_to_input, warnings = prepare_case(case, study.inputs, model.device)
     with freed_memory_kept():
-        probability_DHW = model.probability(prepared.image_CDHW)
+        probability_RDHW = model.regions(prepared.image_CDHW)
     own = read_volume(case.images[target_contrast(study.inputs)])
-    probability_IJK = on_grid(probability_DHW, np.linalg.inv(case_to_input) @ prepared.affine, (own.shape, own.affine))
+    to_own = np.linalg.inv(case_to_input) @ prepared.affine
+    probability_RIJK = np.stack([on_grid(one, to_own, (own.shape, own.affine)) for one in probability_RDHW])
+    probability_IJK = probability_RIJK[0]
     mask_IJK = probability_IJK >= model.threshold
     spacing_mm = voxel_sizes(own.affine)
     picture = draw(own, mask_IJK)
     save_image(file_of(case, output, MAP), probability_IJK, own.affine)
     save_image(file_of(case, output, MASK), mask_IJK.astype(np.uint8), own.affine)
     write_json(file_of(case, output, MASK, ".json"), _about_mask(case, model))
+    if study.inputs.lesion_classes:
+        classes_IJK = labels_of_regions(probability_RIJK, model.threshold)
+        path = file_of(case, output, CLASSES)
+        write_classes(path, classes_IJK, own.affine, model.card.labels, _about_mask(case, model))
     write_bytes(picture_path(output, case.subject, case.visit_id), picture, secret=True)
     _, count = label_lesions(mask_IJK, tuple(float(size) for size in spacing_mm))  # type: ignore[arg-type]
     return count, round(float(mask_IJK.sum() * np.prod(spacing_mm) / 1000), 4), warnings
@@ -235,9 +243,10 @@ def _about_mask(case: Case, model: Ensemble) -> dict[str, object]:
 
 
 def file_of(case: Case, output: Path, what: str, ending: str = ".nii.gz") -> Path:
-    """A case's mask or probability map."""
+    """A case's mask, probability map or map of classes."""
     stem = "_".join(part for part in (case.subject, case.visit_id) if part)
-    return output / case.subject / (case.visit_id or "") / "anat" / f"{stem}_label-{case.mask_label}_{what}{ending}"
+    entity = "seg" if what == CLASSES else "label"
+    return output / case.subject / (case.visit_id or "") / "anat" / f"{stem}_{entity}-{case.mask_label}_{what}{ending}"
 
 
 def prepare_case(

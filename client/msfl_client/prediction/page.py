@@ -148,7 +148,7 @@ def _shown(row: PredictedCase, output: Path) -> dict[str, object]:
 def _files(output: Path, subject: str, visit: str | None) -> list[tuple[str, str]]:
     """Name and link of each of a case's files."""
     folder = output / subject / (visit or "") / "anat"
-    paths = sorted(folder.glob(f"{_key(subject, visit)}_label-*lesion_*"))
+    paths = sorted(folder.glob(f"{_key(subject, visit)}_*-*lesion_*"))
     pictures = [path for path in (picture_path(output, subject, visit),) if path.is_file()]
     return [(path.name, quote(path.relative_to(output).as_posix())) for path in (*paths, *pictures)]
 

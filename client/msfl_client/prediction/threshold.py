@@ -29,7 +29,7 @@ def threshold_of(card: ModelCard, asked: float | None) -> float:
 
 def has_threshold(card: ModelCard) -> bool:
     """Whether the model decides by a threshold: lesions, and outcomes of two classes."""
-    return len(card.labels) == 2
+    return card.study.classification is None or len(card.labels) == 2
 
 
 def caution_of(card: ModelCard, threshold: float) -> str:

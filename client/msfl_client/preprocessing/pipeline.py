@@ -20,7 +20,7 @@ from msfl_client.imaging.brain_extraction import CPU, extract_brain
 from msfl_client.imaging.brain_signal import Signal, signal_of
 from msfl_client.imaging.common_space import CommonSpaceCase
 from msfl_client.imaging.denoising import denoised
-from msfl_client.imaging.masks import Grid, Mask, carry_mask, drawn_on
+from msfl_client.imaging.masks import Grid, Mask, carry_labels, drawn_on
 from msfl_client.imaging.registration import (
     Registration,
     load_template,
@@ -106,7 +106,7 @@ def preprocess_case(
     even = even_out(native, brains) if found == "none" else native
     to_template = _STAYS if found == "common-space" else register_to_template(even[anchor], brain_DHW)
     to_mni = {contrast: to_template.matrix @ to_anchor[contrast].matrix for contrast in native}
-    done = _in_common_space(even, brain, to_mni, to_template.matrix, inputs.spacing_mm, _lesions(case, native))
+    done = _in_common_space(even, brain, to_mni, to_template.matrix, inputs, _lesions(case, native, inputs))
     done = replace(done, without_black=frozenset(name for name, signal in signals.items() if not signal.knows_black))
     return PreprocessedCase(done, anchor, found, to_anchor, to_template, native, brains)
 
@@ -160,11 +160,11 @@ def _images(case: Case, inputs: Inputs) -> Images:
     return {contrast: read_image(case.images[contrast]) for contrast in inputs.channels}
 
 
-def _lesions(case: Case, native: Images) -> tuple[Contrast, nib.Nifti1Image] | None:
+def _lesions(case: Case, native: Images, inputs: Inputs) -> tuple[Contrast, nib.Nifti1Image] | None:
     """The manual mask and the contrast on whose grid it was drawn."""
     if case.mask is None:
         return None
-    mask = read_mask(case.mask)
+    mask = read_mask(case.mask, inputs.num_classes)
     contrast = drawn_on(mask, native)
     if contrast is None:
         raise CaseError("the mask is on no image's grid")
@@ -176,11 +176,11 @@ def _in_common_space(
     brain: nib.Nifti1Image,
     to_mni: Mapping[Contrast, NDArray[np.float64]],
     native_to_mni: NDArray[np.float64],
-    spacing_mm: float,
+    inputs: Inputs,
     lesions: tuple[Contrast, nib.Nifti1Image] | None,
 ) -> CommonSpaceCase:
     """The one resampling: every image straight from its own grid, cut to the brain that all contrasts show."""
-    template = load_template(spacing_mm)
+    template = load_template(inputs.spacing_mm)
     grid = (template.shape, template.affine)
     brain_DHW = resample(moved(brain, native_to_mni), grid) >= 0.5
     resampled = {}
@@ -189,17 +189,18 @@ def _in_common_space(
         brain_DHW &= in_field(image, to_mni[contrast], grid)
     if not brain_DHW.any():
         raise CaseError("its contrasts show no common part of the brain")
-    overlap = dice(brain_DHW, template_brain(spacing_mm))
+    overlap = dice(brain_DHW, template_brain(inputs.spacing_mm))
     if overlap < _LEAST_OVERLAP:
         raise CaseError(f"the brain does not fit the template: their Dice coefficient is {overlap:.2f}")
     factors = {contrast: _factor(image_DHW[brain_DHW]) for contrast, image_DHW in resampled.items()}
     images_DHW = {name: _scaled(image_DHW, brain_DHW, factors[name]) for name, image_DHW in resampled.items()}
     scales = {name: factor for name, factor in factors.items() if facts_of(name).is_quantity}
-    lesion_DHW = None
+    lesion_DHW, label_DHW = None, None
     if lesions is not None:
-        lesion_DHW = carry_mask(moved(lesions[1], to_mni[lesions[0]]), grid)
+        label_DHW = carry_labels(moved(lesions[1], to_mni[lesions[0]]), grid, inputs.num_classes)
+        lesion_DHW = label_DHW > 0
     affine = np.asarray(template.affine, np.float64)
-    return CommonSpaceCase(images_DHW, brain_DHW, lesion_DHW, affine, native_to_mni, scales=scales)
+    return CommonSpaceCase(images_DHW, brain_DHW, lesion_DHW, affine, native_to_mni, scales=scales, label_DHW=label_DHW)
 
 
 def even_out(native: Mapping[str, nib.Nifti1Image], brains: Mapping[str, Mask]) -> dict[str, nib.Nifti1Image]:

@@ -1,6 +1,6 @@
 """What a training patch goes through, by MONAI's transforms: each contrast varies on its own, as scanners do.
 
-Legend: C contrast, D/H/W voxels.
+Legend: C contrast, R regions of lesions, D/H/W voxels.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class PatchAugmentation:
         )
 
     def __call__(
-        self, image_CDHW: torch.Tensor, floor_C111: torch.Tensor, label_1DHW: torch.Tensor, seed: int
+        self, image_CDHW: torch.Tensor, floor_C111: torch.Tensor, label_RDHW: torch.Tensor, seed: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Augment one patch whose background is its contrasts' lowest value; equal seeds give equal results.
 
@@ -65,7 +65,7 @@ class PatchAugmentation:
         """
         self._geometry.set_random_state(seed=seed)
         self._intensity.set_random_state(seed=seed ^ 0x5EED)
-        moved = self._geometry({"image": image_CDHW - floor_C111, "label": label_1DHW})
+        moved = self._geometry({"image": image_CDHW - floor_C111, "label": label_RDHW})
         moved_CDHW = _plain(moved["image"])
         changed_CDHW = torch.cat([_plain(self._intensity(image_1DHW)) for image_1DHW in torch.split(moved_CDHW, 1)])
         return torch.where(moved_CDHW > 0, changed_CDHW, 0.0) + floor_C111, _plain(moved["label"])

@@ -3,7 +3,7 @@
 A GPU would wait for the cores that augment its patches one by one. What a patch goes through follows from its seed
 alone, whatever batch it is in: the draws are NumPy's, and noise is the device's, seeded by the patch.
 
-Legend: B batch, C contrast, D/H/W voxels, K control points, N degrees of a polynomial.
+Legend: B batch, C contrast, R regions of lesions, D/H/W voxels, K control points, N degrees of a polynomial.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def augment_batch(
     settings: Augmentation,
     image_BCDHW: torch.Tensor,
     floor_BC111: torch.Tensor,
-    label_B1DHW: torch.Tensor,
+    label_BRDHW: torch.Tensor,
     seeds: Sequence[int],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Augment cubic patches where they lie.
@@ -85,36 +85,36 @@ def augment_batch(
         settings: probabilities.
         image_BCDHW: float32.
         floor_BC111: each contrast's lowest value in its whole image.
-        label_B1DHW: 1 in lesions, else 0; float32.
+        label_BRDHW: 1 in the lesions of a region, else 0; float32.
         seeds: one of each patch.
     """
     draws = [draw(settings, seed, image_BCDHW.shape[1]) for seed in seeds]
-    moved_BCDHW, label_B1DHW = move(image_BCDHW - floor_BC111, label_B1DHW, draws)
+    moved_BCDHW, label_BRDHW = move(image_BCDHW - floor_BC111, label_BRDHW, draws)
     changed_BCDHW = change_intensities(moved_BCDHW, draws)
-    return torch.where(moved_BCDHW > 0, changed_BCDHW, 0.0) + floor_BC111, label_B1DHW
+    return torch.where(moved_BCDHW > 0, changed_BCDHW, 0.0) + floor_BC111, label_BRDHW
 
 
 def move(
-    image_BCDHW: torch.Tensor, label_B1DHW: torch.Tensor, draws: Sequence[Draws]
+    image_BCDHW: torch.Tensor, label_BRDHW: torch.Tensor, draws: Sequence[Draws]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mirror, turn and scale images and labels; what comes from outside is 0."""
     for axis in range(3):
         flipped = _at(image_BCDHW, [axis in one.flips for one in draws])
         image_BCDHW = torch.where(flipped, image_BCDHW.flip(2 + axis), image_BCDHW)
-        label_B1DHW = torch.where(flipped, label_B1DHW.flip(2 + axis), label_B1DHW)
+        label_BRDHW = torch.where(flipped, label_BRDHW.flip(2 + axis), label_BRDHW)
     turned = [number for number, one in enumerate(draws) if one.affine is not None]
     if not turned:
-        return image_BCDHW, label_B1DHW
+        return image_BCDHW, label_BRDHW
     affines = [one.affine for one in draws if one.affine is not None]
     # `affine_grid` names the last axis first.
     theta = torch.as_tensor(np.stack(affines)[:, ::-1, ::-1].copy(), dtype=torch.float32, device=image_BCDHW.device)
     theta = functional.pad(theta, (0, 1))
-    image_BCDHW, label_B1DHW = image_BCDHW.clone(), label_B1DHW.clone()
-    for patches, mode in ((image_BCDHW, "bilinear"), (label_B1DHW, "nearest")):
+    image_BCDHW, label_BRDHW = image_BCDHW.clone(), label_BRDHW.clone()
+    for patches, mode in ((image_BCDHW, "bilinear"), (label_BRDHW, "nearest")):
         some = patches[turned]
         grid = functional.affine_grid(theta, list(some.shape), align_corners=False)
         patches[turned] = functional.grid_sample(some, grid, mode, "zeros", align_corners=False)
-    return image_BCDHW, label_B1DHW
+    return image_BCDHW, label_BRDHW
 
 
 def change_intensities(image_BCDHW: torch.Tensor, draws: Sequence[Draws]) -> torch.Tensor:

@@ -75,7 +75,9 @@ def train_rank(job: Job, rank: Rank, folder: Path, on_step: OnStep) -> float:
     torch.set_flush_denormal(True)
     torch.set_num_threads(max(1, torch.get_num_threads() // rank.count))
     cap_memory(device, job.memory_fraction)
-    dataset = PatchDataset([_map_network_input(path) for path in job.cases], job.study.training, job.seed)
+    dataset = PatchDataset(
+        [_map_network_input(path) for path in job.cases], job.study.training, job.seed, job.study.inputs.num_regions
+    )
     loader = PatchLoader(dataset, device, rank)
     network = build_network(job.study)
     weights = load_file(folder / START_WEIGHTS)

@@ -1,6 +1,6 @@
 """One site's training in one round, and its validation: plain functions on tensors.
 
-Legend: B batch, C contrast, L levels that have logits, D/H/W voxels.
+Legend: B batch, C contrast, L levels that have logits, R regions of lesions, P their product, D/H/W voxels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from msfl_client.segmentation.augmentation import flipped_axes
+from msfl_client.segmentation.lesion_classes import labels_of_regions
 from msfl_client.segmentation.network_input import NetworkInput
 from msfl_client.segmentation.own_grid import OwnTruth, metrics_on_own_grid
 from msfl_client.segmentation.patches import Batches, Patch, pad_to
@@ -25,6 +26,7 @@ from msfl_client.training.steps import Piece, Plan, mean_loss, mixed_precision, 
 from msfl_common.config.optimisation import optimisation_of
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
+from msfl_common.metrics.lesion_classes import metrics_of_classes
 from msfl_common.metrics.registry import CASE_METRICS
 from msfl_common.metrics.segmentation import segmentation_metrics
 from msfl_common.models.model_folder import LESION_THRESHOLD
@@ -85,30 +87,38 @@ def train_round(
 
 def pieces_of(network: torch.nn.Module, patch: Patch, device: torch.device, micro_batches: int) -> Iterator[Piece]:
     """Patches that go through the network in so many parts; their loss is the mean over them."""
-    image_BCDHW, label_B1DHW = patch
+    image_BCDHW, label_BRDHW = patch
 
-    def piece(image_BCDHW: torch.Tensor, label_B1DHW: torch.Tensor, num_patches: int) -> Piece:
+    def piece(image_BCDHW: torch.Tensor, label_BRDHW: torch.Tensor, num_patches: int) -> Piece:
         return Piece(
             lambda: network(image_BCDHW.to(device, non_blocking=True)),
-            lambda logits_BLDHW: loss_of(logits_BLDHW.float(), label_B1DHW.to(device, non_blocking=True)),
+            lambda logits_BPDHW: loss_of(logits_BPDHW.float(), label_BRDHW.to(device, non_blocking=True)),
             len(image_BCDHW) / num_patches,
         )
 
-    for parts in zip(image_BCDHW.chunk(micro_batches), label_B1DHW.chunk(micro_batches), strict=True):
+    for parts in zip(image_BCDHW.chunk(micro_batches), label_BRDHW.chunk(micro_batches), strict=True):
         yield piece(*parts, len(image_BCDHW))
 
 
-def loss_of(logits_BLDHW: torch.Tensor, label_B1DHW: torch.Tensor) -> torch.Tensor:
-    """Soft Dice plus cross-entropy; of several logits, the mean in which each counts half of the one before.
+def loss_of(logits_BPDHW: torch.Tensor, label_BRDHW: torch.Tensor) -> torch.Tensor:
+    """Soft Dice plus cross-entropy, mean over regions; of several levels, each counts half of the one before.
 
     So nnU-Net weighs its deep supervision (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z).
 
     Args:
-        logits_BLDHW: the network's in training; L levels, finest first, all at the full resolution.
-        label_B1DHW: 1 in lesions, else 0.
+        logits_BPDHW: the network's in training; L levels, finest first, all at the full resolution, of R regions each.
+        label_BRDHW: 1 in the lesions of a region, else 0.
     """
-    measure = DiceCELoss(sigmoid=True, batch=True)
-    losses = [measure(logits_B1DHW, label_B1DHW) for logits_B1DHW in torch.split(logits_BLDHW, 1, dim=1)]
+    measure, regions = DiceCELoss(sigmoid=True, batch=True), torch.split(label_BRDHW, 1, dim=1)
+
+    def mean_over_regions(
+        logits_BRDHW: torch.Tensor,
+    ) -> torch.Tensor:  # which overlap: MONAI's of several excludes that
+        maps = zip(torch.split(logits_BRDHW, 1, dim=1), regions, strict=True)
+        each: list[torch.Tensor] = [measure(logits_B1DHW, label_B1DHW) for logits_B1DHW, label_B1DHW in maps]
+        return torch.stack(each).mean() if len(each) > 1 else each[0]
+
+    losses = [mean_over_regions(level) for level in torch.split(logits_BPDHW, len(regions), dim=1)]
     total: torch.Tensor = losses[0]
     for level, loss in enumerate(losses[1:], start=1):
         total = total + loss / 2**level
@@ -125,11 +135,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in told)
 
 
-@torch.inference_mode()
 def predict_probability(
     network: torch.nn.Module, image_CDHW: NDArray[np.float32], study: StudyConfig, device: torch.device
 ) -> NDArray[np.float32]:
-    """Lesion probability_DHW of a prepared case: sliding windows, averaged over mirror images as the study says."""
+    """Lesion probability_DHW of a prepared case, of all classes together; see `predict_regions`."""
+    regions_RDHW = predict_regions(network, image_CDHW, study, device)
+    return np.asarray(regions_RDHW[0])
+
+
+@torch.inference_mode()
+def predict_regions(
+    network: torch.nn.Module, image_CDHW: NDArray[np.float32], study: StudyConfig, device: torch.device
+) -> NDArray[np.float32]:
+    """probability_RDHW of a prepared case: sliding windows, averaged over mirror images as the study says."""
     network.to(device).eval()
     image_BCDHW = pad_to(torch.as_tensor(image_CDHW).float(), study.training.patch_voxels)[None].to(device)
 
@@ -148,12 +166,12 @@ def predict_probability(
 
     axes = [2 + axis for axis in flipped_axes(study.training.augmentation)] if study.validation.mirroring else []
     mirrored = [flips for count in range(len(axes) + 1) for flips in combinations(axes, count)]
-    probability_BCDHW = windows(image_BCDHW)
+    probability_BRDHW = windows(image_BCDHW)
     for flips in mirrored[1:]:
-        probability_BCDHW = probability_BCDHW + windows(image_BCDHW.flip(flips)).flip(flips)
-    probability_BCDHW = probability_BCDHW / len(mirrored)
+        probability_BRDHW = probability_BRDHW + windows(image_BCDHW.flip(flips)).flip(flips)
+    probability_BRDHW = probability_BRDHW / len(mirrored)
     depth, height, width = image_CDHW.shape[1:]
-    return np.asarray(probability_BCDHW[0, 0, :depth, :height, :width].cpu().numpy())
+    return np.asarray(probability_BRDHW[0, :, :depth, :height, :width].cpu().numpy())
 
 
 def validate(
@@ -174,14 +192,18 @@ def validate(
         on_case: told how many cases are done, and of how many.
         truths: the same cases' masks as they were drawn, to measure on the patients' own grids as well; none: not.
     """
-    rows, metrics = [], CASE_METRICS[study.task]
+    rows, metrics, classes = [], CASE_METRICS[study.task], study.inputs.lesion_classes
+    spacing_mm = (study.inputs.spacing_mm,) * 3
     for number, case in enumerate(cases, start=1):
         assert case.label_DHW is not None
-        probability_DHW = predict_probability(network, case.image_CDHW, study, device)
-        predicted_DHW = probability_DHW >= LESION_THRESHOLD
-        row = segmentation_metrics(predicted_DHW, case.label_DHW > 0, (study.inputs.spacing_mm,) * 3, metrics)
+        probability_RDHW = predict_regions(network, case.image_CDHW, study, device)
+        predicted_DHW = probability_RDHW[0] >= LESION_THRESHOLD
+        row = segmentation_metrics(predicted_DHW, case.label_DHW > 0, spacing_mm, metrics)
+        if classes:
+            predicted = labels_of_regions(probability_RDHW, LESION_THRESHOLD)
+            row |= metrics_of_classes(predicted, case.label_DHW, spacing_mm, classes)
         if truths:
-            row |= metrics_on_own_grid(probability_DHW, case.affine, truths[number - 1], metrics)
+            row |= metrics_on_own_grid(probability_RDHW[0], case.affine, truths[number - 1], metrics)
         rows.append(row)
         on_case(number, len(cases))
     return rows

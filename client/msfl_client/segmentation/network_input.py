@@ -23,7 +23,7 @@ from scipy import ndimage
 from msfl_client.data.aligned_images import read_aligned
 from msfl_client.data.bids import Case
 from msfl_client.data.cache_limits import keep_newest, mark_used
-from msfl_client.imaging.masks import carry_mask
+from msfl_client.imaging.masks import carry_labels
 from msfl_client.imaging.resampling import FloatImage, normalise, resample
 from msfl_common.config.contrasts import Contrast, outlined_on
 from msfl_common.config.study import Inputs
@@ -39,7 +39,8 @@ class NetworkInput:
 
     Attributes:
         image_CDHW: channels in the study's order, z-scored inside the brain, dark outside; float32.
-        label_DHW: 1 in lesions, else 0; uint8. None for a case without a mask.
+        label_DHW: in lesions the number of their class, 1 where classes are not told apart; else 0; uint8. None for a
+            case without a mask.
         affine: 4 x 4, voxel indices to RAS millimetres.
     """
 
@@ -59,7 +60,7 @@ def make_network_input(case: Case, inputs: Inputs) -> NetworkInput:
     Raises:
         CaseError: an image cannot be read or holds nothing, or the images do not lie on one another.
     """
-    read = read_aligned(case, inputs.channels, target_contrast(inputs), inputs.denoising)
+    read = read_aligned(case, inputs.channels, target_contrast(inputs), inputs.denoising, inputs.num_classes)
     return network_input_of_images(case.key, read.images, read.mask, inputs)
 
 
@@ -80,7 +81,7 @@ def network_input_of_images(
     image_CDHW = np.stack([normalise(image_DHW[box]) for image_DHW in resampled])
     label_DHW = None
     if mask is not None:
-        label_DHW = carry_mask(mask, grid)[box].astype(np.uint8)
+        label_DHW = carry_labels(mask, grid, inputs.num_classes)[box]
     affine = np.asarray(grid[1], dtype=np.float64).copy()
     affine[:3, 3] += affine[:3, :3] @ [axis.start for axis in box]
     return NetworkInput(image_CDHW, label_DHW, affine)

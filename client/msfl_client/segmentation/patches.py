@@ -1,6 +1,6 @@
 """Training patches: chosen near lesions and the same for the same seed, whatever the number of workers.
 
-Legend: B batch, C contrast, D/H/W voxels.
+Legend: B batch, C contrast, R regions of lesions, D/H/W voxels.
 """
 
 from __future__ import annotations
@@ -18,31 +18,32 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from msfl_client.segmentation.augmentation import PatchAugmentation
 from msfl_client.segmentation.device_augmentation import augment_batch
 from msfl_client.segmentation.draws import case_order
+from msfl_client.segmentation.lesion_classes import regions_of
 from msfl_client.segmentation.network_input import NetworkInput
 from msfl_common.config.study import Training
 from msfl_common.system.seeds import derive_seed
 
 Patch = tuple[torch.Tensor, torch.Tensor]
-Cut = tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]  # image_CDHW, floor_C111, label_1DHW, augmentation's seed
+Cut = tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]  # image_CDHW, floor_C111, label_RDHW, augmentation's seed
 
 
 class PatchDataset(Dataset[Patch]):
     """An endless stream of augmented patches by index; item `i` depends on the seed and `i` alone."""
 
-    def __init__(self, cases: Sequence[NetworkInput], training: Training, seed: int) -> None:
+    def __init__(self, cases: Sequence[NetworkInput], training: Training, seed: int, num_regions: int = 1) -> None:
         self.training = training
         self.seed = seed
         self.augment = PatchAugmentation(training.augmentation)
         self.images = [pad_to(torch.as_tensor(case.image_CDHW), training.patch_voxels) for case in cases]
         self.floors = [image.float().amin((1, 2, 3), keepdim=True) for image in self.images]
-        self.labels = [pad_to(torch.as_tensor(case.label_DHW)[None], training.patch_voxels) for case in cases]
+        self.labels = [pad_to(_regions(case, num_regions), training.patch_voxels) for case in cases]
         self.lesion_voxels = [_voxels(label[0]) for label in self.labels]
         self.brain_voxels = [
             _voxels((image > floor).any(dim=0)) for image, floor in zip(self.images, self.floors, strict=True)
         ]
 
     def __getitem__(self, index: int) -> Patch:
-        """Patch `index`: image_CDHW and label_1DHW, both float32."""
+        """Patch `index`: image_CDHW and label_RDHW, both float32."""
         return self.draw(self._case_of(index), np.random.default_rng(derive_seed(self.seed, "patch", index)))
 
     def draw(self, case: int, rng: np.random.Generator) -> Patch:
@@ -56,8 +57,8 @@ class PatchDataset(Dataset[Patch]):
     def _cut(self, case: int, rng: np.random.Generator) -> Cut:
         size = self.training.patch_voxels
         box = (slice(None), *(slice(low, low + size) for low in self._corner(case, rng)))
-        image_CDHW, label_1DHW = self.images[case][box].float(), self.labels[case][box].float()
-        return image_CDHW, self.floors[case], label_1DHW, int(rng.integers(2**31))
+        image_CDHW, label_RDHW = self.images[case][box].float(), self.labels[case][box].float()
+        return image_CDHW, self.floors[case], label_RDHW, int(rng.integers(2**31))
 
     def _case_of(self, index: int) -> int:
         """Shuffled passes over the cases, so that every case comes equally often."""
@@ -127,7 +128,7 @@ class Batches(Protocol):
     """What a round trains on."""
 
     def batches(self, round_number: int) -> Iterator[Patch]:
-        """The round's batches: image_BCDHW, label_B1DHW."""
+        """The round's batches: image_BCDHW, label_BRDHW."""
 
 
 class PatchLoader:
@@ -152,14 +153,14 @@ class PatchLoader:
         )
 
     def batches(self, round_number: int) -> Iterator[Patch]:
-        """The round's batches: image_BCDHW, label_B1DHW."""
+        """The round's batches: image_BCDHW, label_BRDHW."""
         self._sampler.round = round_number
         if self._device.type == "cpu":
             yield from self._loader
             return
-        for image_BCDHW, floor_BC111, label_B1DHW, seeds in self._loader:
+        for image_BCDHW, floor_BC111, label_BRDHW, seeds in self._loader:
             image, floor, label = (
-                one.to(self._device, non_blocking=True) for one in (image_BCDHW, floor_BC111, label_B1DHW)
+                one.to(self._device, non_blocking=True) for one in (image_BCDHW, floor_BC111, label_BRDHW)
             )
             yield augment_batch(self._augmentation, image, floor, label, seeds.tolist())
 
@@ -177,6 +178,11 @@ def pad_to(tensor: torch.Tensor, size: int) -> torch.Tensor:
     floor = tensor.amin((-3, -2, -1), keepdim=True)
     ends = [amount for axis in reversed(missing) for amount in (0, axis)]
     return torch.nn.functional.pad(tensor - floor, ends) + floor
+
+
+def _regions(case: NetworkInput, num_regions: int) -> torch.Tensor:
+    assert case.label_DHW is not None
+    return torch.as_tensor(regions_of(case.label_DHW, num_regions))
 
 
 def _voxels(mask_DHW: torch.Tensor) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """A round of segmentation in which noise hides each patient: patches of one patient go through the network together.
 
-Legend: C contrast, D/H/W voxels.
+Legend: C contrast, R regions of lesions, D/H/W voxels.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class PatientPatches(Dataset[Patch]):
         return whose + digest_of_arrays(arrays)
 
     def __getitem__(self, key: Key) -> Patch:
-        """image_CDHW and label_1DHW, both float32."""
+        """image_CDHW and label_RDHW, both float32."""
         patient, seed = key
         rng = np.random.default_rng(seed)
         cases = self.cases_of[patient]

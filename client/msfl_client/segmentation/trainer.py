@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from msfl_client.data.bids import Case
@@ -33,9 +34,10 @@ from msfl_client.training.site_strategy import SiteStrategy, Start, site_strateg
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.messages.records import RoundTask, ValidationMetrics
+from msfl_common.metrics.lesion_classes import CLASS_METRICS
 from msfl_common.metrics.registry import ALL_METRICS, CASE_METRICS
-from msfl_common.metrics.segmentation import NATIVE, Mask, segmentation_metrics
-from msfl_common.models.model_card import labels_of
+from msfl_common.metrics.segmentation import NATIVE, Mask, SegmentationMetric, segmentation_metrics
+from msfl_common.models.model_card import lesions_in_words
 from msfl_common.models.network import build_network, get_weights, set_weights
 from msfl_common.models.weights import Weights
 
@@ -158,22 +160,20 @@ class SegmentationLearner:
 
     def foresee(self, task: RoundTask) -> Foreseen:
         """See `Learner`; an answer is right, empty or everything within the lesions' box."""
-        spacing_mm, metrics = (self.study.inputs.spacing_mm,) * 3, CASE_METRICS[self.study.task]
         part = self.part(task)
-        truths = [_lesions_of(case) for case in part.cases]
-        guesses: tuple[Callable[[Mask], Mask], ...] = (np.copy, np.zeros_like, np.ones_like)
-        values_NGK = np.array(
-            [
-                [[*segmentation_metrics(guess(truth), truth, spacing_mm, metrics).values()] for guess in guesses]
-                for truth in truths
-            ]
-        )
+        labels = [_labels_of(case) for case in part.cases]
+        truths = [label > 0 for label in labels]
+        classes = enumerate(self.study.inputs.lesion_classes, start=1)
+        of_classes = [(CLASS_METRICS[one], [label == number for label in labels]) for number, one in classes]
+        of_each = [(CASE_METRICS[self.study.task], truths), *of_classes]
+        metrics = tuple(name for of, _ in of_each for name in of)
+        values_NGK = np.concatenate([self._of_guesses(*one) for one in of_each], axis=2)
         # Each case may get another of the answers: a metric is of the cases in which any of them defines it, at most,
         # and of those in which all do, at least.
         most_NK, least_NK = np.fmax.reduce(values_NGK, axis=1), np.maximum.reduce(values_NGK, axis=1)
         rows = ([dict(zip(metrics, map(float, row), strict=True)) for row in of] for of in (most_NK, least_NK))
         with_lesions = {name for name, truth in zip(part.patients, truths, strict=True) if truth.any()}
-        why = f"{part.num_patients} patients, {len(with_lesions)} of them with {labels_of(self.study)[1]}s"
+        why = f"{part.num_patients} patients, {len(with_lesions)} of them with {lesions_in_words(self.study)}"
         told = (disclosed_metrics(one, part.patients, self.floor, 0.0, {}) for one in rows)
         found = foreseen(told, metrics, why)
         withheld, depends = (
@@ -181,6 +181,17 @@ class SegmentationLearner:
             for names in (found.withheld, found.depends)
         )
         return replace(found, withheld=withheld, depends=depends)
+
+    def _of_guesses(self, metrics: Mapping[str, SegmentationMetric], truths: Sequence[Mask]) -> NDArray[np.float64]:
+        """values_NGK of answers that are right, empty or everything."""
+        spacing_mm = (self.study.inputs.spacing_mm,) * 3
+        guesses: tuple[Callable[[Mask], Mask], ...] = (np.copy, np.zeros_like, np.ones_like)
+        return np.array(
+            [
+                [[*segmentation_metrics(guess(truth), truth, spacing_mm, metrics).values()] for guess in guesses]
+                for truth in truths
+            ]
+        )
 
     def measure(self, weights: Weights, task: RoundTask, on_case: OnCase) -> ValidationMetrics:
         """See `Learner`; on the patients' own grids, and by groups, for the model handed out alone."""
@@ -259,11 +270,11 @@ def open_segmentation(
     return learner, tuple(train), (*train, *(case for part in held for case in part))
 
 
-def _lesions_of(case: NetworkInput) -> Mask:
-    """A case's lesions in the smallest box that holds them; a voxel without any where there is none."""
+def _labels_of(case: NetworkInput) -> NDArray[np.uint8]:
+    """A case's label map in the smallest box that holds its lesions; voxels without any where there is none."""
     assert case.label_DHW is not None
     boxes = ndimage.find_objects((case.label_DHW > 0).astype(np.uint8))
-    return case.label_DHW[boxes[0]] > 0 if boxes else np.zeros((4, 4, 4), dtype=bool)
+    return case.label_DHW[boxes[0]] if boxes else np.zeros((4, 4, 4), dtype=np.uint8)
 
 
 def _training_on(
@@ -276,13 +287,16 @@ def _training_on(
 ) -> TrainRound:
     """How this site trains a round: in this process, or in one for each of several devices."""
     seed = seed_of(study, site.name)
+
+    def patches() -> PatchDataset:
+        return PatchDataset([ready for _, ready in cases], study.training, seed, study.inputs.num_regions)
+
     if study.differential_privacy is not None:
         patients = [case.patient for case, _ in cases]
         rounds = PrivateRounds(site, study, part_of, in_order(patients), devices[0], identities)
-        patches = PatchDataset([ready for _, ready in cases], study.training, seed)
-        return PrivateTraining(rounds, PatientPatches(patches, patients)).train
+        return PrivateTraining(rounds, PatientPatches(patches(), patients)).train
     if len(devices) == 1:
-        loader = PatchLoader(PatchDataset([prepared for _, prepared in cases], study.training, seed), devices[0])
+        loader = PatchLoader(patches(), devices[0])
 
         def train_here(network: torch.nn.Module, start: Start, on_step: OnStep, micro_batches: int) -> float:
             return train_round(network, loader, study, start.number, devices[0], on_step, micro_batches, start=start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msfl_common.config.classification import Classification
-from msfl_common.metrics.metric import Metric, Task
+from msfl_common.metrics.metric import LesionClass, Metric, Task
 from msfl_common.strategies.base import Strategy
 
 
@@ -15,6 +15,7 @@ def check_best_by(
     tasks: Sequence[Task],
     strategy: Strategy | None,
     settings: Classification | None,
+    classes: Sequence[LesionClass] = (),
 ) -> None:
     """Refuse a study that cannot choose its model as it says.
 
@@ -24,6 +25,7 @@ def check_best_by(
         tasks: what its stages learn.
         strategy: of networks.
         settings: of a classification.
+        classes: of lesions, that are told apart.
 
     Raises:
         ValueError: says which setting, and what to do.
@@ -35,9 +37,9 @@ def check_best_by(
                 "such as dsc or auroc"
             )
         return
-    from msfl_common.metrics.registry import ALL_METRICS, TASK_METRICS  # heavy, and needed by few studies
+    from msfl_common.metrics.registry import ALL_METRICS, TASK_METRICS, metrics_of  # heavy, and needed by few studies
 
-    known = [one for task in tasks for one in TASK_METRICS[task]]
+    known = [one for task in tasks for one in metrics_of(task, classes)]
     fit = ", ".join(one for one in known if _unfit(one, ALL_METRICS[one]) is None)
     if name not in known:
         raise ValueError(f"validation.best_by: {name!r} is no metric of this study; expected one of {fit}")

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from msfl_common.config.base import Contrast, Frozen, Task
 from msfl_common.config.contrasts import Channel, earlier
+from msfl_common.metrics.metric import LesionClass
 
 TWO_VISITS: Task = "new-lesions"
 """The task that compares two visits."""
@@ -52,6 +53,24 @@ class Inputs(Frozen):
         exclude_if=lambda value: not value,
     )
 
+    lesion_classes: tuple[LesionClass, ...] = Field(
+        (),
+        description="classes of lesions that the network tells apart, in the order of their values in the lesion "
+        "masks, from 1 on: lesion (others), black-hole (dark on T1w), enhancing (with gadolinium), cortical, rim "
+        "(paramagnetic); none: masks are of 0 and 1",
+        exclude_if=lambda value: not value,
+    )
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of lesions, which are the highest value of a lesion mask."""
+        return max(1, len(self.lesion_classes))
+
+    @property
+    def num_regions(self) -> int:
+        """Maps of logits that a network of lesions gives: of all, then of each class where there are several."""
+        return 1 + len(self.lesion_classes)
+
     @property
     def channels(self) -> tuple[Channel, ...]:
         """The images of a case, in channel order."""
@@ -64,13 +83,21 @@ class Inputs(Frozen):
 
     def has_images_of(self, other: Inputs) -> bool:
         """Whether a network of lesions sees the same of a case in both."""
-        return self.model_copy(update={"radiomics": other.radiomics, "masks": other.masks}) == other
+        unseen = {name: getattr(other, name) for name in ("radiomics", "masks", "lesion_classes")}
+        return self.model_copy(update=unseen) == other
 
     @field_validator("contrasts")
     @classmethod
     def _no_repeats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) != len(value):
             raise ValueError("each contrast may be named once")
+        return value
+
+    @field_validator("lesion_classes")
+    @classmethod
+    def _several_or_none(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) == 1 or len(set(value)) != len(value):
+            raise ValueError("expected two or more, each named once; of one class leave it out")
         return value
 
 
@@ -117,4 +144,17 @@ def check_visits(task: Task, inputs: Inputs, harmonizes: bool) -> None:
     if task == TWO_VISITS and harmonizes:
         raise ValueError(
             "harmonization: features are of one visit, and the task new-lesions has none; expected method: none"
+        )
+
+
+def check_lesion_classes(task: Task, inputs: Inputs) -> None:
+    """Refuse classes of lesions where they are not told apart.
+
+    Raises:
+        ValueError: says which task does.
+    """
+    if inputs.lesion_classes and task != "lesion-segmentation":
+        raise ValueError(
+            f"inputs.lesion_classes: the task {task} takes all lesions alike; leave it out, or expected the task "
+            "lesion-segmentation"
         )

@@ -139,6 +139,6 @@ def chosen_by(study: StudyConfig) -> str | None:
     name = study.validation.best_by
     if name is None:
         return None
-    from msfl_common.metrics.registry import TASK_METRICS  # heavy, and not needed by a study that does not choose
+    from msfl_common.metrics.registry import metrics_of  # heavy, and not needed by a study that does not choose
 
-    return name if name in TASK_METRICS[study.task] else None
+    return name if name in metrics_of(study.task, study.inputs.lesion_classes) else None

@@ -27,7 +27,7 @@ from msfl_common.config.former_keys import former_keys, renewed
 from msfl_common.config.freeze import check_freeze
 from msfl_common.config.harmonization import Harmonization as Harmonization
 from msfl_common.config.inputs import Inputs as Inputs
-from msfl_common.config.inputs import check_masks, check_visits, with_visits_of_task
+from msfl_common.config.inputs import check_lesion_classes, check_masks, check_visits, with_visits_of_task
 from msfl_common.config.masked_study import check_masked
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.regression import Regression, check_sections
@@ -140,6 +140,7 @@ class StudyConfig(Frozen):
     @model_validator(mode="after")
     def _task_has_its_section(self) -> Self:
         check_visits(self.task, self.inputs, self.harmonization.method != "none")
+        check_lesion_classes(self.task, self.inputs)
         seen = self.classification.features if self.classification else ()
         check_asked_for((*seen, *self._harmonized()), self.inputs.contrasts, self.inputs.radiomics)
         check_masks(self.inputs, self._deep_kind(), self.segmentation is not None)
@@ -221,7 +222,8 @@ class StudyConfig(Frozen):
     def _can_choose_its_model(self) -> Self:
         tasks = dict.fromkeys((*(["lesion-segmentation"] if self.segmentation else ()), self.task))
         chosen = self.validation
-        check_best_by(chosen.best_by, chosen.patience, [*tasks], self.strategy, self.classification)
+        settings, classes = self.classification, self.inputs.lesion_classes
+        check_best_by(chosen.best_by, chosen.patience, [*tasks], self.strategy, settings, classes)
         return self
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from msfl_common.errors import UpdateError
 from msfl_common.feature_models.settings import num_groups
 from msfl_common.messages.validation_metrics import Floats, ValidationMetrics, check_metrics
 from msfl_common.metrics.intervals import NUM_POOLED, Estimate, from_pooling_sums, pooling_sums
-from msfl_common.metrics.registry import ALL_METRICS, TASK_METRICS
+from msfl_common.metrics.registry import ALL_METRICS, metrics_of
 from msfl_common.metrics.regression import NUM_MOMENTS
 from msfl_common.metrics.score_bins import CASES
 from msfl_common.metrics.score_cells import NUM_CELLS, add_to_cells, bounds_of_cells, groups_of_cells
@@ -39,7 +39,7 @@ _ROUNDING = 1e-9
 def metrics_layout(study: StudyConfig) -> Layout[ValidationMetrics]:
     """Metrics of a split of the patients, the same for each; `study` is the stage's."""
     num_classes = num_groups(study.classification) if study.classification else 0
-    return _MetricsLayout(tuple(TASK_METRICS[study.task]), num_classes, study.min_patients)
+    return _MetricsLayout(metrics_of(study.task, study.inputs.lesion_classes), num_classes, study.min_patients)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,15 @@ Spread = Literal["mean", "share", "normal", "none"]
 Task = Literal["lesion-segmentation", "new-lesions", "classification", "regression"]
 OUTCOME_TASKS: frozenset[Task] = frozenset({"classification", "regression"})
 """Those that predict an outcome."""
+LesionClass = Literal["lesion", "black-hole", "enhancing", "cortical", "rim"]
+LESION_CLASSES: dict[LesionClass, str] = {
+    "lesion": "other lesions",
+    "black-hole": "black holes",
+    "enhancing": "enhancing lesions",
+    "cortical": "cortical lesions",
+    "rim": "rim lesions",
+}
+"""The classes that a lesion mask can tell apart, and in words; each has metrics of its own, which sites may tell."""
 
 
 @dataclass(frozen=True)

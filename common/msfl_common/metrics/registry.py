@@ -10,11 +10,12 @@ To add one: docs/how-to/add-a-metric.md.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 from msfl_common.metrics.classification import CLASSIFICATION_METRICS
-from msfl_common.metrics.metric import Metric, Task
+from msfl_common.metrics.lesion_classes import CLASS_METRICS
+from msfl_common.metrics.metric import LesionClass, Metric, Task
 from msfl_common.metrics.new_lesions import NEW_LESION_METRICS, NEW_LESION_NATIVE_METRICS
 from msfl_common.metrics.regression import REGRESSION_METRICS
 from msfl_common.metrics.segmentation import METRICS, NATIVE_METRICS, SegmentationMetric
@@ -49,9 +50,9 @@ TASK_METRICS: dict[Task, Mapping[str, Metric]] = {
     "regression": cast(dict[str, Metric], REGRESSION_METRICS),
 }
 
-# Of all tasks, in their order: a chain's last mapping comes first.
+# Of all tasks, in their order, and of classes of lesions: a chain's last mapping comes first.
 ALL_METRICS: Mapping[str, Metric] = ChainMap[str, Metric](
-    *(cast(dict[str, Metric], metrics) for metrics in reversed(TASK_METRICS.values()))
+    *(cast(dict[str, Metric], metrics) for metrics in reversed([*TASK_METRICS.values(), *CLASS_METRICS.values()]))
 )
 
 # A good Dice can hide poor detection, and a good AUROC poor probabilities; so each task has more than one.
@@ -60,6 +61,16 @@ HEADLINE: dict[Task, dict[str, str]] = {
     for task, metrics in TASK_METRICS.items()
 }
 """Names and short titles."""
+
+
+def metrics_of(task: Task, classes: Sequence[LesionClass] = ()) -> tuple[str, ...]:
+    """Names of all that may be measured in a study: of its task, and of the classes of lesions that it tells apart."""
+    return (*TASK_METRICS[task], *(name for one in classes for name in CLASS_METRICS[one]))
+
+
+def class_metrics_in(names: Collection[str]) -> list[str]:
+    """The metrics of each class of lesions of which any is among these."""
+    return [name for metrics in CLASS_METRICS.values() if not metrics.keys().isdisjoint(names) for name in metrics]
 
 
 def possible_range(name: str) -> tuple[float, float]:

@@ -169,10 +169,17 @@ def labels_of(study: StudyConfig) -> dict[int, str]:
     """The classes that a study's model tells apart."""
     settings = study.classification
     if settings is None:
+        if study.inputs.lesion_classes:
+            return dict(enumerate(("background", *study.inputs.lesion_classes)))
         return NEW_LESION_LABELS if study.task == "new-lesions" else LESION_LABELS
     if study.regression is not None:
         return {}
     return dict(enumerate(settings.outcome.classes))
+
+
+def lesions_in_words(study: StudyConfig) -> str:
+    """What a model of lesions outlines, whatever the classes that it tells apart."""
+    return f"{(NEW_LESION_LABELS if study.task == 'new-lesions' else LESION_LABELS)[1]}s"
 
 
 def normalisation_of(study: StudyConfig) -> Normalisation:

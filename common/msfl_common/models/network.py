@@ -1,6 +1,6 @@
 """The network of a study as it is trained, and its weights as arrays.
 
-Legend: B batch, C contrast, D/H/W voxels.
+Legend: B batch, C contrast, R regions of lesions, D/H/W voxels.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from msfl_common.system.seeds import derive_seed
 
 
 def build_network(study: StudyConfig) -> torch.nn.Module:
-    """The study's segmentation network from `image_BCDHW` to `logits_B1DHW`, with its first weights."""
+    """The study's segmentation network from `image_BCDHW` to `logits_BRDHW`, with its first weights.
+
+    The first region is of all lesions, whatever their class, and each further one of a class; see `Inputs.num_regions`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(study.seed, "weights"))
-        return study.network.build(len(study.inputs.channels))
+        return study.network.build(len(study.inputs.channels), study.inputs.num_regions)
 
 
 def get_weights(network: torch.nn.Module) -> Weights:

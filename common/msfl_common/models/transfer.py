@@ -31,6 +31,7 @@ Array = NDArray[Any]
 
 _VISIT = "recurrent.weight_ih_l0"  # of deep models: features of the images, flags of contrasts, clinical values
 _LAST_OF_DEEP = "output."
+_FEW, _MORE = ("lesion", "black-hole"), ("lesion", "black-hole", "enhancing")  # any classes of lesions
 _COUNTERS = "num_batches_tracked"  # which older checkpoints lack, and nothing reads
 
 
@@ -59,10 +60,11 @@ def transferred(source: Source, study: StudyConfig, first: Weights) -> Taken:
     _expect_names(source, found, first)
     sees, wants = source.channels, study.inputs.network_channels
     inputs, num_maps = _inputs_of(study), len(np.atleast_1d(found[list(first)[-1]]))
+    outputs = _outputs_of(study) if source.study is None or _told_apart(source.study) != _told_apart(study) else ()
     adapted, anew, weights = [], [], {}
     for name, like in first.items():
         value = found.get(name, like)
-        if _is_anew(name, source, study, value.shape, like.shape, num_maps):
+        if name in outputs and (source.study is not None or _is_wider(study, value.shape, like.shape, num_maps)):
             anew.append(name)
             value = like
         elif name == _VISIT and source.study is not None:
@@ -181,24 +183,30 @@ def _inputs_of(study: StudyConfig) -> frozenset[str]:
     return frozenset(name for name, value in like.items() if value.shape != wider[name].shape) - {_VISIT}
 
 
-def _is_anew(
-    name: str, source: Source, study: StudyConfig, found: tuple[int, ...], like: tuple[int, ...], num_maps: int
-) -> bool:
-    """Whether an array is of the last layer, and of other classes; of a bundle, of several maps in place of one."""
-    if source.study is None:
-        is_wider = [has == num_maps > 1 and wants == 1 for has, wants in zip(found, like, strict=False)]
-        return (
-            found != like
-            and len(found) == len(like)
-            and all(wider or has == wants for wider, has, wants in zip(is_wider, found, like, strict=True))
+def _outputs_of(study: StudyConfig) -> frozenset[str]:
+    """The arrays of last layers: of networks of lesions, those whose shape depends on how many regions there are."""
+    if study.classification is not None:
+        return frozenset(name for name in weights_like(study) if name.startswith(_LAST_OF_DEEP))
+    changes = ({"inputs": study.inputs.model_copy(update={"lesion_classes": of})} for of in (_FEW, _MORE))
+    few, more = (weights_like(study.model_copy(update=one)) for one in changes)
+    return frozenset(name for name, value in few.items() if value.shape != more[name].shape)
+
+
+def _is_wider(study: StudyConfig, found: tuple[int, ...], like: tuple[int, ...], num_maps: int) -> bool:
+    """Whether an array of a bundle's last layer is of another number of maps, and else the same."""
+    return (
+        found != like
+        and len(found) == len(like)
+        and all(
+            has == num_maps != wants == study.inputs.num_regions or has == wants
+            for has, wants in zip(found, like, strict=True)
         )
-    if study.classification is None or not name.startswith(_LAST_OF_DEEP):
-        return False
-    return _told_apart(source.study) != _told_apart(study)
+    )
 
 
 def _told_apart(study: StudyConfig) -> object:
-    assert study.classification is not None
+    if study.classification is None:
+        return study.inputs.lesion_classes
     outcome = study.classification.outcome
     return outcome.column, outcome.endpoint, outcome.classes
 

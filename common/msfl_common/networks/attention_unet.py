@@ -26,14 +26,14 @@ class AttentionUNet(SegmentationNetwork):
         """The first has the patch's edges, each further one half of those before."""
         return tuple(Level(maps, 2**number) for number, maps in enumerate(self.channels))
 
-    def make(self, num_contrasts: int) -> nn.Module:
+    def make(self, num_contrasts: int, num_regions: int) -> nn.Module:
         """See `SegmentationNetwork`; MONAI's, and the paper's, normalises by batch."""
         from msfl_common.monai_parts import nets
 
         network: nn.Module = nets.AttentionUnet(
             spatial_dims=self.dimensions,
             in_channels=num_contrasts,
-            out_channels=1,
+            out_channels=num_regions,
             channels=self.channels,
             strides=(2,) * (len(self.channels) - 1),
         )

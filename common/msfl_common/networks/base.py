@@ -1,6 +1,6 @@
 """What every segmentation network says of itself.
 
-Legend: B batch, C contrast, D/H/W voxels.
+Legend: B batch, C contrast, R regions of lesions, D/H/W voxels.
 """
 
 from __future__ import annotations
@@ -53,11 +53,16 @@ class SegmentationNetwork(BaseModel, ABC):
         """Levels of the encoder, finest first."""
 
     @abstractmethod
-    def make(self, num_contrasts: int) -> nn.Module:
+    def make(self, num_contrasts: int, num_regions: int) -> nn.Module:
         """The bare network of `dimensions`, with random weights.
 
-        It takes so many channels and gives one, the logits, by the last of its convolutions. In training it may give
-        further ones: those of coarser levels at the full resolution, finest first, which get losses of their own.
+        It takes so many channels and gives the logits of so many regions, by the last of its convolutions. In training
+        it may give further ones: those of coarser levels at the full resolution, finest first, which get losses of
+        their own.
+
+        Args:
+            num_contrasts: channels of its input.
+            num_regions: channels of its logits; see `Inputs.num_regions`.
         """
 
     def encoder(self, network: nn.Module) -> Sequence[nn.Module]:  # noqa: ARG002
@@ -118,8 +123,8 @@ class SegmentationNetwork(BaseModel, ABC):
         """Voxels of a map whose voxels are so many of the patch's wide; slices stay as many as they are."""
         return int((edge // shrinks) ** self.dimensions * edge ** (3 - self.dimensions))
 
-    def build(self, num_contrasts: int) -> nn.Module:
-        """The network from image_BCDHW to logits_B1DHW; the caller seeds the generator of its weights.
+    def build(self, num_contrasts: int, num_regions: int = 1) -> nn.Module:
+        """The network from image_BCDHW to logits_BRDHW; the caller seeds the generator of its weights.
 
         Raises:
             TypeError: what `make` made is no network that can be shared.
@@ -129,8 +134,8 @@ class SegmentationNetwork(BaseModel, ABC):
         from msfl_common.networks.checks import check_made, last_convolution
         from msfl_common.networks.slices import AxialSlices
 
-        network = self.make(num_contrasts)
-        check_made(network, self.kind)
+        network = self.make(num_contrasts, num_regions)
+        check_made(network, self.kind, num_regions)
         # Lesions fill about a hundredth of the brain: starting there saves the steps that would unlearn 0.5.
         nn.init.constant_(cast(nn.Parameter, last_convolution(network).bias), LESION_LOG_ODDS)
         return network if self.dimensions == 3 else AxialSlices(network)

@@ -1,4 +1,4 @@
-"""What a network must be to be shared: weights and nothing else, and one map of logits at its end."""
+"""What a network must be to be shared: weights and nothing else, and maps of logits at its end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _DRAWS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
 _OF_BATCHES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-def check_made(network: nn.Module, kind: str) -> None:
+def check_made(network: nn.Module, kind: str, num_regions: int = 1) -> None:
     """Hold a network to what is sent of it.
 
     Raises:
@@ -32,10 +32,11 @@ def check_made(network: nn.Module, kind: str) -> None:
     if any(isinstance(module, _DRAWS) and module.p > 0 for module in network.modules()):
         raise TypeError(f"{kind}: drops maps at random, and a resumed round must give the same bits; take dropout away")
     if not any(isinstance(module, _Convolution) for module in network.modules()):
-        raise TypeError(f"{kind}: has no convolution; expected one at its end, with one map and a bias: the logits")
+        raise TypeError(f"{kind}: has no convolution; expected one at its end, with a bias: the logits")
     last = last_convolution(network)
-    if last.out_channels != 1 or last.bias is None:
-        raise TypeError(f"{kind}: expected one map with a bias of the last convolution, found {last}")
+    if last.out_channels != num_regions or last.bias is None:
+        maps = "one map" if num_regions == 1 else f"{num_regions} maps"
+        raise TypeError(f"{kind}: expected {maps} with a bias of the last convolution, found {last}")
 
 
 def last_convolution(network: nn.Module) -> _Convolution:

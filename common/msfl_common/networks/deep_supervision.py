@@ -1,6 +1,6 @@
 """nnU-Net's network with the logits of its coarser levels, for the loss of training alone.
 
-Legend: B batch, C contrast, L levels that have logits, D/H/W voxels.
+Legend: B batch, C contrast, L levels that have logits, R regions of lesions, D/H/W voxels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msfl_common.networks.base import LESION_LOG_ODDS
 
 
 class SupervisedDynUNet(nets.DynUNet):  # type: ignore[misc]
-    """MONAI's `DynUNet`, whose further logits are channels: in training logits_BLDHW, finest first; else logits_B1DHW.
+    """MONAI's `DynUNet`, whose further logits are channels: in training those of L levels x R regions, finest first.
 
     Those of a coarser level are brought to the full resolution by the nearest voxel.
     """
@@ -28,4 +28,4 @@ class SupervisedDynUNet(nets.DynUNet):  # type: ignore[misc]
         """The logits."""
         logits: Any = super().forward(image_BCDHW)
         self.heads[:] = [torch.empty(0)] * len(self.heads)  # MONAI would keep the last batch's maps
-        return logits.squeeze(2) if self.training else logits  # type: ignore[no-any-return]
+        return logits.flatten(1, 2) if self.training else logits  # type: ignore[no-any-return]

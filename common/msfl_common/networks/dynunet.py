@@ -36,7 +36,7 @@ class DynUNet(SegmentationNetwork):
         """The first has the patch's edges, each further one half of those before."""
         return tuple(Level(maps, 2**number) for number, maps in enumerate(self.channels))
 
-    def make(self, num_contrasts: int) -> nn.Module:
+    def make(self, num_contrasts: int, num_regions: int) -> nn.Module:
         """See `SegmentationNetwork`.
 
         MONAI registers each block twice, in lists and nested in each other; the nested ones are what it runs.
@@ -52,7 +52,7 @@ class DynUNet(SegmentationNetwork):
         network: Any = made_by(
             spatial_dims=self.dimensions,
             in_channels=num_contrasts,
-            out_channels=1,
+            out_channels=num_regions,
             kernel_size=(3,) * num_levels,
             strides=(1, *(2,) * (num_levels - 1)),
             upsample_kernel_size=(2,) * (num_levels - 1),

@@ -35,7 +35,7 @@ class SegResNet(SegmentationNetwork):
         each = zip(self.blocks, self.levels, strict=True)
         return sum(2 * blocks * level.maps * self.num_voxels(edge, level.shrinks) for blocks, level in each)
 
-    def make(self, num_contrasts: int) -> nn.Module:
+    def make(self, num_contrasts: int, num_regions: int) -> nn.Module:
         """See `SegmentationNetwork`.
 
         Transposed convolutions enlarge the maps: the way back through MONAI's usual interpolation adds up in another
@@ -47,7 +47,7 @@ class SegResNet(SegmentationNetwork):
             spatial_dims=self.dimensions,
             init_filters=self.maps,
             in_channels=num_contrasts,
-            out_channels=1,
+            out_channels=num_regions,
             norm=("GROUP", {"num_groups": _GROUPS}),
             blocks_down=self.blocks,
             blocks_up=(1,) * (len(self.blocks) - 1),

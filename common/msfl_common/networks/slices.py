@@ -3,7 +3,8 @@
 Patches, windows, mirroring and files stay those of three dimensions, so that networks of two and of three are trained,
 measured and compared alike; nothing but the network differs. What it sees of a slice is as wide as a patch.
 
-Legend: B batch, C contrast, P maps, D/H/W voxels (D runs to the right, H to the front, W up), S slices of all patches.
+Legend: B batch, C contrast, P maps, R regions of lesions, D/H/W voxels (D runs to the right, H to the front, W up), S
+slices of all patches.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import nn
 
 
 class AxialSlices(nn.Module):
-    """From image_BCDHW to logits_B1DHW; no slice knows of its neighbours."""
+    """From image_BCDHW to logits_BRDHW; no slice knows of its neighbours."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -21,8 +22,8 @@ class AxialSlices(nn.Module):
 
     def forward(self, image_BCDHW: torch.Tensor) -> torch.Tensor:
         """The logits of each slice."""
-        logits_S1DH: torch.Tensor = self.network(image_BCDHW.permute(0, 4, 1, 2, 3).flatten(0, 1))
-        return in_patches(logits_S1DH, image_BCDHW.shape[4])
+        logits_SRDH: torch.Tensor = self.network(image_BCDHW.permute(0, 4, 1, 2, 3).flatten(0, 1))
+        return in_patches(logits_SRDH, image_BCDHW.shape[4])
 
 
 def in_patches(maps_SPDH: torch.Tensor, num_slices: int) -> torch.Tensor:

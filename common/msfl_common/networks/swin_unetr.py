@@ -53,7 +53,7 @@ class SwinUNETR(SegmentationNetwork):
             of_blocks += blocks * self.num_voxels(edge, shrinks) * of_token
         return super().least_values(edge) + of_blocks
 
-    def make(self, num_contrasts: int) -> nn.Module:
+    def make(self, num_contrasts: int, num_regions: int) -> nn.Module:
         """See `SegmentationNetwork`.
 
         Which token is where in its window is kept beside the weights; it follows from the settings, and is not sent.
@@ -63,7 +63,7 @@ class SwinUNETR(SegmentationNetwork):
         network: nn.Module = nets.SwinUNETR(
             spatial_dims=self.dimensions,
             in_channels=num_contrasts,
-            out_channels=1,
+            out_channels=num_regions,
             feature_size=self.maps,
             depths=self.blocks,
             num_heads=_HEADS,

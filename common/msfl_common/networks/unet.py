@@ -28,14 +28,14 @@ class UNet(SegmentationNetwork):
         last = len(self.channels) - 1
         return tuple(Level(maps, 2 ** min(number + 1, last)) for number, maps in enumerate(self.channels))
 
-    def make(self, num_contrasts: int) -> nn.Module:
+    def make(self, num_contrasts: int, num_regions: int) -> nn.Module:
         """See `SegmentationNetwork`."""
         from msfl_common.monai_parts import nets
 
         network: nn.Module = nets.UNet(
             spatial_dims=self.dimensions,
             in_channels=num_contrasts,
-            out_channels=1,
+            out_channels=num_regions,
             channels=self.channels,
             strides=(2,) * (len(self.channels) - 1),
             num_res_units=self.residual_units,

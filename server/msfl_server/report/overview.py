@@ -13,7 +13,7 @@ from rich.filesize import decimal
 
 from msfl_common.config.differential_privacy import privacy_method
 from msfl_common.config.study import StudyConfig
-from msfl_common.metrics.metric import OUTCOME_TASKS
+from msfl_common.metrics.metric import LESION_CLASSES, OUTCOME_TASKS
 from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.metrics.strata import STRATIFIED, VARIABLES, stratum
 from msfl_common.system.words import counted
@@ -199,7 +199,9 @@ def _what(summary: Summary, study: StudyConfig) -> str:
             return "a model that predicts an outcome"
         what = "new lesions" if summary.task == "new-lesions" else "lesions"
         between = " of two visits" if study.inputs.visits == 2 else ""
-        return f"a model that outlines {what} of multiple sclerosis on {contrasts} images{between}"
+        classes = study.inputs.lesion_classes
+        apart = f", and tells {' from '.join(LESION_CLASSES[one] for one in classes)}" if classes else ""
+        return f"a model that outlines {what} of multiple sclerosis on {contrasts} images{between}{apart}"
     found = summary.classification
     return f"a model that tells {' from '.join(found.classes)} of {found.outcome}"
 

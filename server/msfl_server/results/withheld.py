@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msfl_common.config.base import Task
 from msfl_common.messages.validation_metrics import ValidationMetrics
-from msfl_common.metrics.registry import ALL_METRICS, STRATA, TASK_METRICS
+from msfl_common.metrics.registry import ALL_METRICS, STRATA, TASK_METRICS, class_metrics_in
 from msfl_common.metrics.segmentation import is_native
 from msfl_common.secure_aggregation.layout import POOLED
 
@@ -21,11 +21,13 @@ _WHY: dict[Task, str] = {
 def withheld_metrics(task: Task, disclosed: Mapping[str, ValidationMetrics]) -> dict[str, tuple[str, ...]]:
     """Metric to the sites that told other figures of the same patients, but not this one; a site may not say why.
 
-    Those on the patients' own grids are expected with the last round, once any site tells one.
+    Those on the patients' own grids are expected with the last round, once any site tells one; those of a class of
+    lesions, once any site tells one of it.
     """
     told_of_any = {name for metrics in disclosed.values() for name in metrics.estimates}
     own_grids = any(is_native(name) for name in told_of_any)
     expected = [name for name in TASK_METRICS[task] if name not in STRATA and (own_grids or not is_native(name))]
+    expected += class_metrics_in(told_of_any)
     missing = {
         name: tuple(sorted(site for site, metrics in disclosed.items() if name not in metrics.estimates))
         for name in expected

@@ -9,7 +9,7 @@ from msfl_common.config.study import Rounds, StudyConfig
 from msfl_common.errors import UpdateError
 from msfl_common.feature_models.settings import num_groups
 from msfl_common.messages.records import Content, NodeFacts, ValidationMetrics, unpack_metrics
-from msfl_common.metrics.registry import TASK_METRICS
+from msfl_common.metrics.registry import metrics_of
 from msfl_server.results.classification import reliability_of, threshold_of
 from msfl_server.results.metrics import summarise_metrics
 from msfl_server.results.summary import SiteFailure
@@ -49,7 +49,8 @@ def read_metrics(study: StudyConfig, site: str, content: Content, told: Mapping[
         UpdateError: no cases have such figures, or there are too many of them.
     """
     num_classes = num_groups(study.classification) if study.classification else 0
-    metrics = unpack_metrics(content, frozenset(TASK_METRICS[study.task]), num_classes, study.min_patients)
+    names = frozenset(metrics_of(study.task, study.inputs.lesion_classes))
+    metrics = unpack_metrics(content, names, num_classes, study.min_patients)
     most = most_measured(study, site, told)
     if metrics.num_cases > most:
         raise UpdateError(f"says that it measured {metrics.num_cases} cases; at most {most} were expected")

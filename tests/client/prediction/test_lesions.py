@@ -171,6 +171,10 @@ def test_models_that_do_not_see_the_same_are_no_ensemble(site, tiny_study: Study
     finer = saved(tmp_path / "finer", finer)
     with pytest.raises(InputError, match=r"finer: sees T1w\+FLAIR at 2 mm, and .*first T1w\+FLAIR at 4 mm"):
         predict_folder([first, finer], site.root, tmp_path / "out", "cpu")
+    classes = tiny_study.inputs.model_copy(update={"lesion_classes": ("lesion", "rim")})
+    apart = saved(tmp_path / "apart", tiny_study.model_copy(update={"inputs": classes}))
+    with pytest.raises(InputError, match=r"apart: sees T1w\+FLAIR at 4 mm, and tells lesion, rim apart, and .*4 mm; "):
+        predict_folder([first, apart], site.root, tmp_path / "out", "cpu")
     with pytest.raises(InputError, match="has the same weights as another --model"):
         predict_folder([first, first], site.root, tmp_path / "out", "cpu")
     assert not (tmp_path / "out").exists()

@@ -140,6 +140,20 @@ def test_images_are_denoised_once_and_the_derivative_says_so(brains) -> None:
 
 
 @pytest.mark.slow
+def test_a_derivative_keeps_the_classes_of_its_lesions(brains) -> None:
+    config, asked = brains.config(), Inputs(spacing_mm=4.0, lesion_classes=("lesion", "black-hole"))
+    image = nib.load(brains.mask("sub-01"))
+    label = np.asarray(image.dataobj).copy()
+    label[25, 28:30, 25] = 2
+    nib.save(nib.Nifti1Image(label, image.affine), brains.mask("sub-01"))
+    assert preprocess_to_disk(brains.cases()["sub-01"], config, asked, []).status == "done"
+    assert not current(brains.cases()["sub-01"], config, INPUTS)
+    checked = check_site(config, asked)
+    assert checked.cases[0].mask.parts[-4] == "preprocessed"
+    assert np.bincount(make_network_input(checked.cases[0], asked).label_DHW.ravel())[1:].tolist() == [2, 2]
+
+
+@pytest.mark.slow
 def test_a_derivative_is_read_as_it_was_made_and_by_training(brains) -> None:
     config = brains.config()
     one_by_one(config)

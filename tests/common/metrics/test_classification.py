@@ -23,6 +23,7 @@ from msfl_common.metrics.classification import (
     threshold_metrics,
 )
 from msfl_common.metrics.effective_number import SiteCases, of_auroc
+from msfl_common.metrics.lesion_classes import CLASS_METRICS
 from msfl_common.metrics.new_lesions import NEW_LESION_METRICS, NEW_LESION_NATIVE_METRICS
 from msfl_common.metrics.registry import ALL_METRICS, HEADLINE, TASK_METRICS
 from msfl_common.metrics.regression import REGRESSION_METRICS
@@ -360,6 +361,7 @@ def test_the_registry_knows_every_metric_once() -> None:
         *CLASSIFICATION_METRICS,
         *strata_of("classification", CLASSIFICATION_METRICS),
         *REGRESSION_METRICS,
+        *(name for metrics in CLASS_METRICS.values() for name in metrics),
     ]
     assert set(threshold_metrics()) < set(CLASSIFICATION_METRICS)
     for task, names in HEADLINE.items():

@@ -280,3 +280,24 @@ def test_first_weights_that_a_run_did_not_write_are_refused(tmp_path: Path) -> N
             kept_first(file, lambda: pytest.fail("made anew"))
     file.write_bytes(whole)
     assert equal(kept_first(file, lambda: pytest.fail("made anew")), first)
+
+
+@pytest.mark.parametrize("network", SMALL, ids=NAMES)
+def test_the_last_layer_starts_anew_where_classes_of_lesions_differ(network: Any, tmp_path: Path) -> None:
+    plain = study_of(network)
+    inputs = plain.inputs.model_copy(update={"lesion_classes": ("lesion", "black-hole")})
+    told_apart = plain.model_copy(update={"inputs": inputs})
+    folder, weights = saved(plain, tmp_path / "model")
+    found, told = started(told_apart, folder)
+    assert told is not None
+    assert told.anew
+    assert not told.adapted
+    own = get_weights(build_network(told_apart))
+    assert all(np.array_equal(found[name], (own if name in told.anew else weights)[name]) for name in found)
+    assert all(len(np.atleast_1d(own[name])) != len(np.atleast_1d(weights[name])) for name in told.anew[-1:])
+    other = told_apart.model_copy(
+        update={"inputs": inputs.model_copy(update={"lesion_classes": ("lesion", "enhancing")})}
+    )
+    again, _ = saved(told_apart, tmp_path / "apart")
+    assert started(other, again)[1].anew == told.anew  # type: ignore[union-attr]
+    assert not started(told_apart, again)[1].anew  # type: ignore[union-attr]

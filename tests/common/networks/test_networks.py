@@ -173,7 +173,7 @@ class Odd(SegmentationNetwork):
     def levels(self) -> tuple[Level, ...]:
         return (Level(1, 1),)
 
-    def make(self, num_contrasts: int) -> nn.Module:
+    def make(self, num_contrasts: int, num_regions: int) -> nn.Module:
         return nn.Sequential(*self.layers)
 
 

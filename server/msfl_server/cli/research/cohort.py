@@ -65,6 +65,14 @@ def make_cohort_command(
             "point of the EDSS.",
         ),
     ] = False,
+    black_holes: Annotated[
+        bool,
+        typer.Option(
+            "--black-holes",
+            help="Lesion masks are 2 where a lesion is dark on T1w, else 1, for a study with inputs.lesion_classes: "
+            "[lesion, black-hole].",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Equal seeds give equal files.")] = 0,
     spacing: Annotated[float, typer.Option(min=1.0, max=4.0, metavar="MM", help="Voxel size, mm.")] = 2.0,
     as_json: Json = False,
@@ -87,6 +95,7 @@ def make_cohort_command(
         active=active,
         with_images=not without_images,
         with_fa=with_fa,
+        with_black_holes=black_holes,
         num_visits=visits,
         seed=seed,
         spacing_mm=spacing,

@@ -22,6 +22,8 @@ def check_auditable(study: StudyConfig) -> None:
         InputError: none is; says why.
     """
     settings = study.classification
+    if study.inputs.lesion_classes:
+        raise InputError("classes of lesions are not audited yet; expected a study without inputs.lesion_classes")
     if settings is None:
         return
     if study.regression is not None:

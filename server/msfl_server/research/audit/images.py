@@ -47,7 +47,12 @@ def read_images(study: StudyConfig, sites: Sequence[SiteConfig]) -> dict[str, Im
         if not (split.training and split.validation):
             raise InputError(f"{site.name}: no patients to learn from and others beside; audit a larger cohort")
         learned, others = (
-            PatchDataset([prepared[case.key] for case in part], study.training, seed_of(study, site.name))
+            PatchDataset(
+                [prepared[case.key] for case in part],
+                study.training,
+                seed_of(study, site.name),
+                study.inputs.num_regions,
+            )
             for part in (split.training, split.validation)
         )
         found[site.name] = ImageSite(learned, others, len(split.training), len({case.patient for case in cases}))

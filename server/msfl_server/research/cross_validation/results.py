@@ -22,7 +22,7 @@ from msfl_common.config.study import StudyConfig
 from msfl_common.messages.validation_metrics import ValidationMetrics
 from msfl_common.metrics.intervals import Estimate, pool
 from msfl_common.metrics.registry import ALL_METRICS
-from msfl_common.models.model_card import labels_of
+from msfl_common.models.model_card import lesions_in_words
 from msfl_common.secure_aggregation.layout import POOLED
 from msfl_common.system.files import write_text
 from msfl_server.research.simulation.folder import RunSetup
@@ -162,7 +162,7 @@ def cross_validation(
         study=study.name,
         seed=study.seed,
         kind="own-cases" if folds[0].left_out is None else "leave-one-site-out",
-        outcome=study.classification.outcome.in_words if study.classification else f"MS {labels_of(study)[1]}s",
+        outcome=study.classification.outcome.in_words if study.classification else f"MS {lesions_in_words(study)}",
         folds=tuple(folds),
         metrics={name: over_folds(name, values) for name, values in disclosed.items() if any(values.values())},
         together=_fold_metrics(together),

@@ -32,6 +32,8 @@ from msfl_server.research.simulated_cohort.scanner import (
 from msfl_server.research.simulated_cohort.template import load_template
 from msfl_server.research.simulated_cohort.truth import truth_row
 
+BLACK_HOLE_LOSS = 0.42  # of the T1w signal, from which on a lesion is a black hole
+
 
 @dataclass(frozen=True)
 class SiteStyle:
@@ -55,6 +57,7 @@ class CaseJob:
     group: str = "MS"
     with_fa: bool = False
     num_visits: int = 2
+    with_black_holes: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,10 @@ class MadeCase:
 
 @dataclass(frozen=True)
 class ScannedVisit:
-    """One visit: images, masks of all lesions and of those that are new since the visit before, FA if any, and grid."""
+    """One visit: images, masks of all lesions and of those that are new since the visit before, FA if any, and grid.
+
+    Black holes are those of the lesions that are dark on T1w.
+    """
 
     scanner: Scanner
     grid: Grid
@@ -77,6 +83,7 @@ class ScannedVisit:
     flair_DHW: Volume
     mask_DHW: NDArray[np.uint8]
     new_DHW: NDArray[np.uint8]
+    black_hole_DHW: NDArray[np.uint8]
     fa_DHW: Volume | None = None
 
     @property
@@ -170,10 +177,14 @@ def scan(
     brain_DHW = strip(rng, anatomy.brain_mm_DHW, anatomy.grid, stored, site.rater)
     mask_DHW = outline(rng, maps.extent_DHW, anatomy.grid, stored, site.rater) * brain_DHW.astype(np.uint8)
     # What the rater outlined is new where the new lesions are most of what is there.
-    is_new_DHW = averaged(maps.new_DHW, anatomy.grid, stored) > 0.5 * averaged(maps.extent_DHW, anatomy.grid, stored)
+    extent_DHW = averaged(maps.extent_DHW, anatomy.grid, stored)
+    is_new_DHW = averaged(maps.new_DHW, anatomy.grid, stored) > 0.5 * extent_DHW
     new_DHW = mask_DHW * is_new_DHW.astype(np.uint8)
     fa_DHW = fractional_anisotropy(fa[0], anatomy, maps, fa[1], stored, brain_DHW > 0) if fa else None
-    return ScannedVisit(scanner, stored, t1w_DHW * brain_DHW, flair_DHW * brain_DHW, mask_DHW, new_DHW, fa_DHW)
+    is_dark_DHW = averaged(maps.t1w_loss_DHW, anatomy.grid, stored) > BLACK_HOLE_LOSS * extent_DHW
+    black_hole_DHW = mask_DHW * is_dark_DHW.astype(np.uint8)
+    images = t1w_DHW * brain_DHW, flair_DHW * brain_DHW
+    return ScannedVisit(scanner, stored, *images, mask_DHW, new_DHW, black_hole_DHW, fa_DHW)
 
 
 def history_of(seed: tuple[int, int, int], record: ClinicalRecord, *, first_year: bool) -> History:
@@ -201,7 +212,7 @@ def write_scan(job: CaseJob, label: str, visit: ScannedVisit) -> None:
         visit.grid,
         visit.scanner,
         (visit.t1w_DHW, visit.flair_DHW),
-        visit.mask_DHW,
+        visit.mask_DHW + visit.black_hole_DHW if job.with_black_holes else visit.mask_DHW,
         None if label == "ses-01" else visit.new_DHW,
         visit.fa_DHW,
     )

@@ -57,6 +57,7 @@ def make_cohort(
     num_controls: int = 0,
     active: float | None = None,
     with_fa: bool = False,
+    with_black_holes: bool = False,
     num_visits: int = 2,
     seed: int = 0,
     spacing_mm: float = 2.0,
@@ -76,6 +77,7 @@ def make_cohort(
         num_controls: Healthy controls at each site, besides.
         active: Rate of patients with MS whose lesions change within the year; None: each site's own, 5 to 25%.
         with_fa: Whether each visit has a map of FA, too; it changes no other file.
+        with_black_holes: Whether lesion masks are 2 in black holes, else 1; it changes no image.
         num_visits: Visits of a patient, a year apart, 2 to 20; more than two follow the model of `course`, in which
             `active` is the share of active years.
         seed: Seed of everything random, not negative.
@@ -107,6 +109,7 @@ def make_cohort(
                 group,
                 with_fa,
                 num_visits,
+                with_black_holes,
             )
             for index, style in enumerate(styles)
             for case, group in enumerate(groups_of(counts[index], num_nmosd, num_controls))

@@ -21,6 +21,7 @@ def simulate_cohort(
     active: float | None,
     with_images: bool,
     with_fa: bool = False,
+    with_black_holes: bool = False,
     num_visits: int = 2,
     seed: int,
     spacing_mm: float,
@@ -36,6 +37,7 @@ def simulate_cohort(
         active: rate of patients in whom lesions appear or grow within the year; None: each site's own.
         with_images: without them there are tables and features alone.
         with_fa: whether each visit has a map of fractional anisotropy, too.
+        with_black_holes: whether lesion masks are 2 in black holes, else 1.
         num_visits: visits of each patient, a year apart.
         seed: equal seeds give equal files.
         spacing_mm: voxel size of the images, mm.
@@ -45,7 +47,10 @@ def simulate_cohort(
     """
     if with_fa and not with_images:
         raise InputError("--with-fa: a map is an image; leave it out with --without-images")
-    make = partial(make_cohort, spacing_mm=spacing_mm, with_fa=with_fa) if with_images else make_records
+    if with_black_holes and not with_images:
+        raise InputError("--black-holes: they are marked in masks; leave it out with --without-images")
+    with_images_of = partial(make_cohort, spacing_mm=spacing_mm, with_fa=with_fa, with_black_holes=with_black_holes)
+    make = with_images_of if with_images else make_records
     with progress_bars() as bars:
         task = bars.add_task(
             "Simulating patients", total=num_sites * (num_patients + num_nmosd + num_controls), note=""

@@ -14,7 +14,7 @@ from msfl_common.config.stages import Part, is_asked_to, stages_of, study_at
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, InputError, RunError, in_brackets
 from msfl_common.feature_models.first_sums import expect_every_class
-from msfl_common.metrics.registry import STRATA, TASK_METRICS
+from msfl_common.metrics.registry import STRATA, metrics_of
 from msfl_server.research.simulation.folder import RunSetup
 from msfl_server.rounds.harmonization import MIN_SITES, solve_first
 from msfl_server.rounds.sampling import sampled
@@ -74,7 +74,7 @@ def foresight_lines(study: StudyConfig, forecasts: Sequence[Forecast]) -> Iterat
         ]
         few = [
             name
-            for name in TASK_METRICS[study.task]
+            for name in metrics_of(study.task, study.inputs.lesion_classes)
             if name not in STRATA and 0 < sum(name not in names for names in withheld) < settings.min_sites
         ]
         if few:

@@ -63,8 +63,9 @@ def example_overlays(setup: RunSetup, stage_run: StageRun) -> list[Overlay]:
 
 
 def _label(case: NetworkInput) -> NDArray[np.uint8]:
+    """1 in lesions, whatever their class."""
     assert case.label_DHW is not None
-    return case.label_DHW
+    return (case.label_DHW > 0).astype(np.uint8)
 
 
 def _upright(slice_DH: NDArray[Any]) -> NDArray[Any]:

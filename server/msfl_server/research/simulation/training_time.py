@@ -51,8 +51,8 @@ class _Noise:
         """The same batch for each step."""
         settings, shape = self.study.training, (self.study.training.patch_voxels,) * 3
         image_BCDHW = torch.randn(settings.batch_size, len(self.study.inputs.channels), *shape)
-        label_B1DHW = (torch.rand(settings.batch_size, 1, *shape) > 0.99).float()
-        return repeat((image_BCDHW, label_B1DHW), settings.steps_per_round)
+        label_BRDHW = (torch.rand(settings.batch_size, self.study.inputs.num_regions, *shape) > 0.99).float()
+        return repeat((image_BCDHW, label_BRDHW), settings.steps_per_round)
 
 
 def training_time(study: StudyConfig, sites: Sequence[SiteConfig]) -> TrainingTime | None:

@@ -70,6 +70,30 @@ def test_layout(cohort: CohortSummary) -> None:
                 assert (site / "derivatives" / "lesions" / f"{stem}_label-lesion_mask.nii.gz").is_file()
 
 
+@pytest.mark.slow
+def test_black_holes_are_lesions_that_are_dark_on_t1w(cohort: CohortSummary, tmp_path: Path) -> None:
+    made = make_cohort(
+        tmp_path / "made",
+        num_sites=1,
+        cases_per_site=1,
+        seed=7,
+        spacing_mm=COARSE_MM,
+        num_workers=1,
+        with_black_holes=True,
+    )
+    before, now = (_digests(one.out / "site-a" / "sub-001") for one in (cohort, made))
+    assert now == before
+    stem = "sub-001/ses-01/anat/sub-001_ses-01"
+    plain, told_apart = (
+        np.asarray(nib.load(one.out / f"site-a/derivatives/lesions/{stem}_label-lesion_mask.nii.gz").dataobj)
+        for one in (cohort, made)
+    )
+    assert np.array_equal(plain > 0, told_apart > 0)
+    assert set(np.unique(told_apart)) == {0, 1, 2}
+    t1w = np.asarray(nib.load(made.out / "site-a" / f"{stem}_T1w.nii.gz").dataobj)
+    assert t1w[told_apart == 2].mean() < 0.9 * t1w[told_apart == 1].mean()
+
+
 def test_masks_lie_on_the_grid_of_their_images(cohort: CohortSummary) -> None:
     spacings = set()
     for mask_path in cohort.out.glob("site-*/derivatives/lesions/sub-*/ses-*/anat/*_label-lesion_mask.nii.gz"):
