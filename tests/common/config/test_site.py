@@ -52,3 +52,10 @@ def test_no_site_is_called_as_all_are_together(tmp_path: Path, monkeypatch: pyte
     assert [site.name for site in sites_of_cohort(Path(), tmp_path, StudyConfig(name="study"))] == ["sub-01"]
     file.write_text("name: pooled-2\ndata: bids\nstate: state\n")
     assert load_site(file).name == "pooled-2"
+
+
+def test_masks_are_a_folder_of_derivatives_and_no_path(tmp_path: Path) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text("name: a\ndata: bids\nstate: state\nmasks: derivatives/manual/\n")
+    with pytest.raises(ConfigError, match=r"masks: .*expected the name of a folder under derivatives/.*such as manual"):
+        load_site(file)
