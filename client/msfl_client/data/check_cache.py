@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 from msfl_client.data.bids import Case
 from msfl_client.data.case_checks import CaseReport
 from msfl_client.data.sidecar_rules import sidecar_of
-from msfl_common.config.base import Contrast
+from msfl_common.config.inputs import Inputs
 from msfl_common.system.files import private_folder, write_text
 from msfl_common.system.reading import read_mapping
 
-RULES_VERSION = 12
+RULES_VERSION = 13
 """Raised whenever a rule changes, so that older results are not used."""
 
 _REPORT = TypeAdapter(CaseReport)
@@ -65,15 +64,18 @@ class CheckCache:
             self._changed = False
 
 
-def slot_of(case: Case, contrasts: Sequence[Contrast], needs_mask: bool) -> str:
+def slot_of(case: Case, inputs: Inputs, needs_mask: bool) -> str:
     """Where a case's report is kept: one place for each case and each set of demands on it."""
-    return f"{case.key} {'+'.join(contrasts)} {'mask' if needs_mask else 'images'}"
+    own = inputs.parcellation
+    regions = "" if own is None else f" {hashlib.sha256(own.model_dump_json().encode()).hexdigest()[:16]}"
+    return f"{case.key} {'+'.join(inputs.channels)} {'mask' if needs_mask else 'images'}{regions}"
 
 
 def fingerprint_of(case: Case, needs_mask: bool) -> str | None:
     """Digest of paths, sizes and modification times; None when a file cannot be looked at, or not be read."""
     sidecars = [path for path in map(sidecar_of, case.images.values()) if os.path.lexists(path)]
     files = [*case.images.values(), *sidecars, *([case.mask] if needs_mask and case.mask else [])]
+    files += [case.labels] if case.labels else []
     try:
         stats = [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files]
     except OSError:

@@ -132,7 +132,7 @@ def _examine_all(
     reports: dict[str, CaseReport] = {}
     fingerprints = {case.key: fingerprint_of(case, needs_mask) for case in cases}
     for case in cases:
-        known = cache.get(slot_of(case, inputs.channels, needs_mask), fingerprints[case.key])
+        known = cache.get(slot_of(case, inputs, needs_mask), fingerprints[case.key])
         if known is not None:
             reports[case.key] = known
     unknown = [case for case in cases if case.key not in reports]
@@ -144,7 +144,7 @@ def _examine_all(
         for job in as_completed(jobs):
             case = jobs[job]
             reports[case.key] = job.result()
-            slot = slot_of(case, inputs.channels, needs_mask)
+            slot = slot_of(case, inputs, needs_mask)
             cache.put(slot, fingerprints[case.key], reports[case.key])
             if on_progress:
                 on_progress(len(reports), len(cases))

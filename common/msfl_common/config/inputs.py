@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from msfl_common.config.base import Contrast, Frozen, Task
 from msfl_common.config.contrasts import Channel, earlier
+from msfl_common.config.parcellation import Parcellation
 
 TWO_VISITS: Task = "new-lesions"
 """The task that compares two visits."""
@@ -52,6 +53,13 @@ class Inputs(Frozen):
         exclude_if=lambda value: not value,
     )
 
+    parcellation: Parcellation | None = Field(
+        None,
+        description="regions of the sites' own label images, over which means of the contrasts are features, such as "
+        "`fa_roi_1`; null: none",
+        exclude_if=lambda value: value is None,
+    )
+
     @property
     def channels(self) -> tuple[Channel, ...]:
         """The images of a case, in channel order."""
@@ -62,9 +70,15 @@ class Inputs(Frozen):
         """What a network sees of a case, in channel order: its images, and `lesionmask`."""
         return (*self.channels, *(f"{mask}mask" for mask in self.masks))
 
+    @property
+    def of_images(self) -> Inputs:
+        """Without what features alone need besides: label images."""
+        return self.model_copy(update={"parcellation": None}) if self.parcellation is not None else self
+
     def has_images_of(self, other: Inputs) -> bool:
         """Whether a network of lesions sees the same of a case in both."""
-        return self.model_copy(update={"radiomics": other.radiomics, "masks": other.masks}) == other
+        aside = {"radiomics": other.radiomics, "masks": other.masks, "parcellation": other.parcellation}
+        return self.model_copy(update=aside) == other
 
     @field_validator("contrasts")
     @classmethod

@@ -21,6 +21,7 @@ def simulate_cohort(
     active: float | None,
     with_images: bool,
     with_fa: bool = False,
+    with_octants: bool = False,
     num_visits: int = 2,
     seed: int,
     spacing_mm: float,
@@ -36,16 +37,20 @@ def simulate_cohort(
         active: rate of patients in whom lesions appear or grow within the year; None: each site's own.
         with_images: without them there are tables and features alone.
         with_fa: whether each visit has a map of fractional anisotropy, too.
+        with_octants: whether each visit has a label image of the octants of the brain, too.
         num_visits: visits of each patient, a year apart.
         seed: equal seeds give equal files.
         spacing_mm: voxel size of the images, mm.
 
     Raises:
-        InputError: a number is out of range, maps are asked for without images, or `output` cannot be written.
+        InputError: a number is out of range, `output` cannot be written, or what only images have is asked for without
+            them.
     """
-    if with_fa and not with_images:
-        raise InputError("--with-fa: a map is an image; leave it out with --without-images")
-    make = partial(make_cohort, spacing_mm=spacing_mm, with_fa=with_fa) if with_images else make_records
+    if (with_fa or with_octants) and not with_images:
+        option = "--with-fa" if with_fa else "--with-octants"
+        raise InputError(f"{option}: asks for an image; leave it out with --without-images")
+    of_images = partial(make_cohort, spacing_mm=spacing_mm, with_fa=with_fa, with_octants=with_octants)
+    make = of_images if with_images else make_records
     with progress_bars() as bars:
         task = bars.add_task(
             "Simulating patients", total=num_sites * (num_patients + num_nmosd + num_controls), note=""
