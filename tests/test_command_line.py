@@ -120,6 +120,7 @@ MEANINGS = {
     "--verify": "checking the ledger alone",
     "--watch": "showing it again",
     "--with-fa": "maps of fractional anisotropy, too",
+    "--with-octants": "label images of octants, too",
     "--without-images": "a cohort of tables",
     "--workers": "number of parallel jobs",
     "--yes": "not being asked",

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from msfl_common.config.base import Covariate, Frozen, Name
+from msfl_common.config.base import Frozen, Name
 from msfl_common.config.study import Harmonization
 from msfl_common.system.checked_numbers import MOST_CASES
 
@@ -124,20 +124,27 @@ class Reference(Frozen):
 
 def column_names(settings: Harmonization) -> tuple[str, ...]:
     """Names of the covariates' columns."""
-    names: list[str] = []
-    for covariate in settings.covariates:
-        if covariate == "age" and settings.age_knots_years:
-            names += [f"age_spline_{number}" for number in range(1, len(settings.age_knots_years) + _DEGREE - 1)]
+    return tuple(column_widths(settings))
+
+
+def column_widths(settings: Harmonization) -> dict[str, float]:
+    """Of each of the covariates' columns, by name, how far its values can be apart."""
+    widths: dict[str, float] = {}
+    for name, one in settings.values.items():
+        if name == "age" and settings.age_knots_years:
+            splines = range(1, len(settings.age_knots_years) + _DEGREE - 1)
+            widths |= {f"age_spline_{number}": 1.0 for number in splines}
         else:
-            names.append(covariate)
-    return tuple(names)
+            low, high = one.bounds
+            widths |= dict.fromkeys(one.inputs, high - low)
+    return widths
 
 
-def covariate_columns(values: dict[Covariate, Floats], settings: Harmonization) -> NDArray[np.float32]:
+def covariate_columns(values: dict[str, Floats], settings: Harmonization) -> NDArray[np.float32]:
     """The covariates of N cases as N x Q columns, float32 as neuroHarmonize uses them.
 
     Args:
-        values: `age` in years and `sex` as 0 (female) or 1 (male), N each.
+        values: `age` in years, `sex` as 0 (female) or 1 (male), and declared values as their kind is read; N each.
         settings: which of them; with `age_knots_years`, age becomes a cubic B-spline on these fixed knots, an age
             beyond the first or last counts as that. The first basis function is left out: all of them sum to 1.
     """
@@ -152,7 +159,9 @@ def covariate_columns(values: dict[Covariate, Floats], settings: Harmonization) 
             basis = BSpline.design_matrix(np.clip(value_N, knots[0], knots[-1]), padded, _DEGREE).toarray()
             columns += list(basis.T[1:])
         else:
-            columns.append(value_N)
+            one = settings.values[covariate]
+            seen = [one.seen(float(value)) for value in value_N]
+            columns += [np.array([inputs[name] for inputs in seen], np.float64) for name in one.inputs]
     num_cases = len(next(iter(values.values()))) if values else 0
     return np.stack(columns, axis=1).astype(np.float32) if columns else np.empty((num_cases, 0), np.float32)
 

@@ -6,6 +6,7 @@ import math
 
 from msfl_common.config.bids_suffixes import SUFFIXES
 from msfl_common.config.feature_catalogue import FEATURES, REGIONS, feature_prefix
+from msfl_common.config.parcellation import SHARE
 from msfl_common.config.radiomics_catalogue import RADIOMICS_FEATURES
 from msfl_common.errors import SENTENCES, SENTENCES_AT_SITE, Code
 from msfl_common.metrics.lesion_classes import CLASS_METRICS
@@ -69,6 +70,11 @@ def features_page() -> str:
             )
     lines += ["\n| region | what it is |", "|---|---|", *(f"| `{name}` | {words} |" for name, words in REGIONS.items())]
     lines += [
+        "\n## Regions of the sites' own\n",
+        "With `inputs.parcellation`: `CONTRAST_roi_REGION`, such as `fa_roi_1`: the mean over a region of the sites'",
+        "own label images ([own inputs](../how-to/own-inputs.md)). Of a quantity it is in its unit, of another",
+        "contrast a share of the",
+        f"brain's median, {SHARE}.\n",
         "\n## Radiomics\n",
         "With `inputs.radiomics: true`: `REGION_shape_MEASURE`, such as `lesion_shape_sphericity`, and",
         "`CONTRAST_REGION_FAMILY_MEASURE`, such as `flair_lesion_glcm3d_joint_entropy`. Regions are `lesion`, `wm`",

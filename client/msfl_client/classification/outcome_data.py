@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from msfl_client.clinical.inputs import dataset_of
-from msfl_client.clinical.observations import REASONS, sees_images
+from msfl_client.clinical.observations import REASONS, sees_images, with_uncounted_lesions
 from msfl_client.clinical.splits import Splits, split_outcomes, training_cases
 from msfl_client.data.bids import Case
 from msfl_client.data.case_digest import about_images
@@ -32,8 +32,7 @@ from msfl_client.segmentation.lesion_model import handed_lesion_model
 from msfl_client.segmentation.upstream_model import HandedModel
 from msfl_client.trainer import About, OnProgress
 from msfl_common.config.classification import Classification, DeepModel
-from msfl_common.config.feature_catalogue import CHANGES, FEATURES, REGION_FEATURES, quantity_of
-from msfl_common.config.radiomics_catalogue import RADIOMICS_FEATURES
+from msfl_common.config.feature_catalogue import CHANGES, features_measured
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import Code, RefusedError
@@ -94,6 +93,7 @@ def read_outcomes(
         for line in says_of_lesions(own.rows):
             on_progress(site.name, "checked", 0, 0, line)
         return OutcomeData(site, study, cases_of_table(own, site), own, on_progress, assumed.harmonized)
+    sees_features = bool(settings.features) or study.harmonization.method != "none"
     needs_features = bool(settings.features) or settings.outcome.endpoint == "activity"
     if not sees_images(settings) and not needs_features:
         return OutcomeData(site, study, (), None, on_progress)
@@ -108,7 +108,11 @@ def read_outcomes(
     if assumed.has_features:
         table = FeatureTable(tuple(_stand_ins(checked.cases, study)))
         return OutcomeData(site, study, tuple(checked.cases), table, on_progress, assumed.harmonized, checked.digests)
-    done, total = 0, len(checked.cases)
+    to_measure = checked.cases
+    if not sees_features:  # the endpoint alone asks for them
+        places = with_uncounted_lesions(checked.cases, site)
+        to_measure = [case for case in checked.cases if case.place in places]
+    done, total = 0, len(to_measure)
 
     def on_case() -> None:
         nonlocal done
@@ -119,8 +123,9 @@ def read_outcomes(
     if model is not None and any((root / TABLE).exists() for root in site.data):
         on_progress(site.name, "checked", 0, 0, f"{TABLE} is left aside: the study's own model outlines the lesions")
     lesions = handed_lesion_model(model, site) if model is not None else None
-    measured = checked.cases if model is None else [replace(case, mask=None) for case in checked.cases]
-    rows, unmeasured = features_of(measured, study.inputs, cache, lesions, num_workers, on_case)
+    measured = to_measure if model is None else [replace(case, mask=None) for case in to_measure]
+    are_all = len(measured) == len(checked.cases)
+    rows, unmeasured = features_of(measured, study.inputs, cache, lesions, num_workers, on_case, are_all)
     for key, reason in list(unmeasured.items())[:1]:
         some = f"{len(unmeasured)} of {total} cases cannot be measured, and are left out; the first, {key}: {reason}"
         on_progress(site.name, "checked", 0, 0, some)
@@ -131,10 +136,10 @@ def read_outcomes(
 def _stand_ins(cases: Sequence[Case], study: StudyConfig) -> Iterator[FeatureRow]:
     """Rows of unlike values, as measured features are; of a first visit none that compares it with another."""
     rng, seen = np.random.default_rng(0), set[str]()
-    quantities = [name for name in REGION_FEATURES if quantity_of(name) in study.inputs.contrasts]
-    radiomics = RADIOMICS_FEATURES if study.inputs.radiomics else ()
+    inputs = study.inputs
+    features = features_measured(inputs.contrasts, inputs.radiomics, inputs.parcellation)
     for case in cases:
-        names = [name for name in (*FEATURES, *quantities, *radiomics) if case.patient in seen or name not in CHANGES]
+        names = [name for name in features if case.patient in seen or name not in CHANGES]
         seen.add(case.patient)
         values = dict(zip(names, map(float, rng.uniform(1, 2, len(names))), strict=True))
         yield FeatureRow(case.subject, case.visit_id, case.scanner, case.dataset, values)

@@ -22,7 +22,7 @@ from msfl_client.features.table import FeatureTable
 from msfl_common.config.study import StudyConfig
 from msfl_common.harmonization import Reference, covariate_columns
 from msfl_common.models.deep_models import deep_settings
-from msfl_common.models.deep_models.clinical_inputs import RANGES, scale_clinical
+from msfl_common.models.deep_models.clinical_inputs import range_of, scale_clinical
 
 
 class SequenceMaker:
@@ -75,7 +75,8 @@ class SequenceMaker:
 
 def _scales_of(names: tuple[str, ...], reference: Reference) -> Mapping[str, tuple[float, float]]:
     """Mean, of a person of usual age and sex, and standard deviation of each feature that the model sees."""
-    usual = {name: np.array([RANGES[name].usual]) for name in reference.settings.covariates}
+    values = reference.settings.values
+    usual = {name: np.array([range_of(name, values).usual]) for name in values}
     columns_1Q = covariate_columns(usual, reference.settings) if usual else np.empty((1, 0))
     means_P = np.array(reference.grand_mean) + (columns_1Q @ reference.beta)[0]
     deviations_P = np.sqrt(np.array(reference.pooled_variance))

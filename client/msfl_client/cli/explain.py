@@ -82,12 +82,14 @@ def explain(
     from msfl_client.cli.model_input import check_device, lend_memory, source_of
     from msfl_client.cli.model_origin import origin_of
     from msfl_client.data.chosen import Chosen
+    from msfl_client.prediction.output_folder import check_apart
     from msfl_common.config.site import Words, load_site
     from msfl_common.models.model_folder import read_card
 
     config = load_site(site) if site is not None else None
     card = read_card(model)
     source = source_of(config, source)
+    check_apart(output, source, "explained")
     origin = origin_of(model, authority, config)
     if device is not None:
         check_device("--device", device)

@@ -49,6 +49,7 @@ def features(
     from msfl_client.features.table import write_features_table
     from msfl_client.segmentation.lesion_model import site_lesion_model
     from msfl_client.site.kit_approval import study_of_kit
+    from msfl_common.config.feature_catalogue import features_measured
     from msfl_common.config.site import load_site
     from msfl_common.config.study import Inputs, load_study
     from msfl_common.errors import CohortError, InputError
@@ -78,13 +79,14 @@ def features(
         first = next(iter(left_out.items()), ("", "no case"))
         raise CohortError(f"{site}: {none_of(len(left_out), 'case', 'could')} be measured; {first[0]}: {first[1]}")
     path = config.state / (CHOSEN_TABLE if chosen else TABLE)
-    write_features_table(path, replace(table, measured_from=digest_of_images(checked.cases, inputs)))
+    names = features_measured(inputs.contrasts, inputs.radiomics, inputs.parcellation)
+    write_features_table(path, replace(table, measured_from=digest_of_images(checked.cases, inputs)), names)
     if model is not None:
         console.print(check_origin(model).sentence, soft_wrap=True)
     if as_json:
         print_json(features_document(path, table.rows, left_out))
     else:
-        print_features(stdout_console(), path, table.rows, left_out)
+        print_features(stdout_console(), path, table.rows, left_out, inputs)
 
 
 @commands.command()

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msfl_client.features.table import FeatureRow, says_of_lesions
-from msfl_common.config.feature_catalogue import FEATURES, FEATURES_ASKED_FOR
+from msfl_client.features.own_regions import says_of_regions
+from msfl_client.features.table import FeatureRow, names_of, says_of_lesions
+from msfl_common.config.inputs import Inputs
 from msfl_common.system.words import counted
 
 SHOWN = (
@@ -30,10 +31,12 @@ SHOWN = (
 )
 
 
-def print_features(console: Console, path: Path, rows: Sequence[FeatureRow], left_out: Mapping[str, str]) -> None:
+def print_features(
+    console: Console, path: Path, rows: Sequence[FeatureRow], left_out: Mapping[str, str], inputs: Inputs
+) -> None:
     """Median and range of the best-known features, what was left out and why, and where the table is."""
     table = Table(
-        title=f"{len(_names(rows))} features of {counted(len(rows), 'case')}; some of them", title_justify="left"
+        title=f"{len(names_of(rows))} features of {counted(len(rows), 'case')}; some of them", title_justify="left"
     )
     table.add_column("feature")
     for name in ("cases", "median", "lowest", "highest"):
@@ -43,7 +46,7 @@ def print_features(console: Console, path: Path, rows: Sequence[FeatureRow], lef
         figures = [f"{value:.4g}" for value in (statistics.median(values), min(values), max(values))] if values else []
         table.add_row(name, str(len(values)), *(figures or ["-"] * 3))
     console.print(table)
-    for line in says_of_lesions(rows):
+    for line in (*says_of_lesions(rows), *says_of_regions(rows, inputs)):
         console.print(Text(line, style="yellow"), soft_wrap=True)
     for key, reason in left_out.items():
         console.print(Text(f"{key}: left out: {reason}", style="yellow"), soft_wrap=True)
@@ -55,15 +58,10 @@ def features_document(path: Path, rows: Sequence[FeatureRow], left_out: Mapping[
     return {
         "table": str(path),
         "num_cases": len(rows),
-        "cases_with_feature": {name: len(_values(rows, name)) for name in _names(rows)},
+        "cases_with_feature": {name: len(_values(rows, name)) for name in names_of(rows)},
         "lesions": Counter(row.lesions or "none" for row in rows),
         "left_out": dict(left_out),
     }
-
-
-def _names(rows: Sequence[FeatureRow]) -> list[str]:
-    """Features that every table has, and those asked for that are there."""
-    return [*FEATURES, *(name for name in FEATURES_ASKED_FOR if _values(rows, name))]
 
 
 def _values(rows: Sequence[FeatureRow], name: str) -> list[float]:

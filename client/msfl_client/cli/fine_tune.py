@@ -12,6 +12,7 @@ from msfl_common.system.command_line import Commands, Json, print_json
 
 if TYPE_CHECKING:
     from msfl_client.personal.tuned_record import Tuning
+    from msfl_common.config.site import SiteConfig
 
 commands = Commands()
 
@@ -61,6 +62,21 @@ def fine_tune(
         print_json({**found.model_dump(mode="json"), "answer": found.sentence, "origin": origin})
         return
     _print(found, origin)
+
+
+def tuning_lines(site: SiteConfig) -> list[str]:
+    """What `msfl-client status` says of models that were trained on here, a few lines for each."""
+    from msfl_client.personal.tuned_record import TUNING, read_tuning
+    from msfl_client.site.folder import OWN_MODELS
+
+    lines = []
+    for path in sorted((site.state / OWN_MODELS).glob(f"*/{TUNING}")):
+        found = read_tuning(path)
+        if found is None:
+            lines.append(f"{path}: cannot be read; run `msfl-client fine-tune` again")
+            continue
+        lines += [f"model of study {found.study}, fine-tuned here: {found.folder}", f"  {found.sentence}"]
+    return lines
 
 
 def _print(found: Tuning, origin: str) -> None:

@@ -44,6 +44,7 @@ def start(site: SitePath, health_port: HealthPort = None, as_json: Json = False)
 @commands.command()
 def status(site: SitePath, as_json: Json = False) -> None:
     """What the site's process is doing. Exit code 1 when it is not running and the study is not finished."""
+    from msfl_client.cli.fine_tune import tuning_lines
     from msfl_client.cli.gain import gain_lines
     from msfl_client.connection.status import read_status
     from msfl_client.connection.supervisor import LOCK, one_line
@@ -69,6 +70,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
             "rosters_to_confirm": list(waiting_rosters(config.state)),
             "differential_privacy": spent_document(config.state, config.policy.max_epsilon),
             "gain": gain_lines(config),
+            "fine_tuned": tuning_lines(config),
         }
         print_json(document)
     elif pid is None and last is not None and last.is_last:
@@ -87,7 +89,7 @@ def status(site: SitePath, as_json: Json = False) -> None:
         counted = f"  the budget counts what left with {config.state}{so_far}"
         elsewhere = counted_elsewhere(config)
         lines = (*waiting, *spent, *(f"  {line}" for line in budget), counted, *([elsewhere] if elsewhere else []))
-        for text in (*lines, *gain_lines(config)):
+        for text in (*lines, *gain_lines(config), *tuning_lines(config)):
             stdout_console(soft_wrap=True).print(text, markup=False, highlight=False)
     if pid is None and not (last is not None and last.is_last):
         raise typer.Exit(1)

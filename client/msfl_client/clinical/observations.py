@@ -199,6 +199,25 @@ def imaged_visits(
     return dict(found)
 
 
+def with_uncounted_lesions(cases: Sequence[Case], site: SiteConfig) -> frozenset[tuple[int, str]]:
+    """Where patients lie whose images have to say whether lesions changed: tables do not, of a visit but the first.
+
+    Raises:
+        InputError: a table of many patients cannot be read at all.
+    """
+    imaged = imaged_visits(cases, None)
+    records = read_clinical(site, CHANGE_COLUMNS, None, {place: list(of) for place, of in imaged.items()})
+    return frozenset(
+        place
+        for place, of in imaged.items()
+        if place in records.patients
+        and any(
+            visit.imaged and visit.visit_id != next(iter(of)) and not {*CHANGE_COLUMNS} & {*visit.values}
+            for visit in records.patients[place].visits
+        )
+    )
+
+
 def are_in_order(patient: Patient, images: Collection[str | None]) -> bool:
     """Whether visits with images are named in the order of their dates."""
     in_order = [visit.visit_id for visit in patient.visits if visit.imaged]

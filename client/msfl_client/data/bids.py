@@ -48,6 +48,7 @@ class Case:
         mask: the manual lesion mask, or that of new lesions; or None.
         scanner: name of the scanner, or None when the folder does not say.
         one_person: whether its subject is the same person in each of the site's folders (`SiteConfig.same_ids`).
+        labels: the label image of the study's own parcellation, where it declares one and the site has it.
     """
 
     dataset: int
@@ -57,6 +58,7 @@ class Case:
     mask: Path | None
     scanner: str | None
     one_person: bool = False
+    labels: Path | None = None
 
     @property
     def place(self) -> tuple[int, str]:

@@ -15,6 +15,7 @@ from msfl_client.data.bids import Case
 from msfl_client.data.bids_names import LESION, MASKS
 from msfl_client.data.brightness_rules import brightness_rules, finite_rules
 from msfl_client.data.findings import Finding
+from msfl_client.data.label_images import label_rules
 from msfl_client.data.mask_place import mask_place_rule, mask_side_rule
 from msfl_client.data.near_twins import picture_of
 from msfl_client.data.sidecar_rules import sequence_rule
@@ -131,6 +132,7 @@ def _examine(case: Case, inputs: Inputs, needs_mask: bool) -> CaseReport:
     findings += _compare_contrasts(grids, affines)
     if len(brains) == len(inputs.channels) > 1 and not any(finding.level == "fail" for finding in findings):
         findings += alignment_findings(thin_case(case, brains))
+    findings += [] if inputs.parcellation is None else label_rules(case, inputs.parcellation)
     facts = CaseFacts(grids, digests, pictures, whole_heads=tuple(whole_heads))
     if needs_mask and not is_alone:
         found, facts = _check_mask(case, inputs, facts, affines, brains)

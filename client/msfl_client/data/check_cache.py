@@ -14,11 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 from msfl_client.data.bids import Case
 from msfl_client.data.case_checks import CaseReport
 from msfl_client.data.sidecar_rules import sidecar_of
-from msfl_common.config.study import Inputs
+from msfl_common.config.inputs import Inputs
 from msfl_common.system.files import private_folder, write_text
 from msfl_common.system.reading import read_mapping
 
-RULES_VERSION = 12
+RULES_VERSION = 13
 """Raised whenever a rule changes, so that older results are not used."""
 
 _REPORT = TypeAdapter(CaseReport)
@@ -67,6 +67,8 @@ class CheckCache:
 def slot_of(case: Case, inputs: Inputs, needs_mask: bool) -> str:
     """Where a case's report is kept: one place for each case and each set of demands on it."""
     needed = ["mask" if needs_mask else "images", *(inputs.lesion_classes if needs_mask else ())]
+    own = inputs.parcellation
+    needed += [] if own is None else [hashlib.sha256(own.model_dump_json().encode()).hexdigest()[:16]]
     return f"{case.key} {'+'.join(inputs.channels)} {' '.join(needed)}"
 
 
@@ -74,6 +76,7 @@ def fingerprint_of(case: Case, needs_mask: bool) -> str | None:
     """Digest of paths, sizes and modification times; None when a file cannot be looked at, or not be read."""
     sidecars = [path for path in map(sidecar_of, case.images.values()) if os.path.lexists(path)]
     files = [*case.images.values(), *sidecars, *([case.mask] if needs_mask and case.mask else [])]
+    files += [case.labels] if case.labels else []
     try:
         stats = [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files]
     except OSError:

@@ -103,6 +103,8 @@ FIXES: Mapping[str, str] = MappingProxyType(
         "mask-side": "look at the mask on the image it was drawn on; if it is mirrored, exchange left and right in it",
         "mask-grid": "resample the mask to the image it was drawn on, with nearest-neighbour interpolation",
         "mask-labels": "write lesion voxels as 1, or as the value of their class, and all others as 0",
+        "mask-rounding": "nothing to do where these are errors of rounding; else write lesion voxels as 1, others as 0",
+        "labels": "add a label image with the study's labels in the space of T1w, or correct it",
         "mask-class": "nothing to do when none of them has any; else outline them, or agree on a study without it",
         "mask-empty": "nothing to do when the patient has no lesions",
         "lesion-volume": "look at the mask: it may be inverted, or hold another structure",

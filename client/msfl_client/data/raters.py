@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +103,9 @@ def names_of(raters: Sequence[Path]) -> list[str]:
 
 def _claim(out: Path) -> None:
     try:
-        if os.path.lexists(out) and (out.is_symlink() or any(out.iterdir())):
+        if out.is_symlink():
+            raise InputError(f"{out}: is a link, in whose place a folder would be made; name the folder itself")
+        if out.exists() and any(out.iterdir()):
             raise InputError(f"{out}: is not empty; choose another --output")
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

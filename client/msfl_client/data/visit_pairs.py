@@ -13,6 +13,7 @@ from msfl_client.data.bids import Case, find_cases
 from msfl_client.data.bids_names import NEW_LESION
 from msfl_client.data.bids_tables import visit_times
 from msfl_client.data.findings import Finding
+from msfl_client.data.label_images import with_labels
 from msfl_common.config.contrasts import earlier
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs
@@ -38,7 +39,9 @@ def study_cases(site: SiteConfig, inputs: Inputs) -> tuple[list[Case], list[Find
         CohortError: a folder is missing, named twice, unreadable, or holds no `sub-*` folder.
     """
     if inputs.visits == 1:
-        return find_cases(site, inputs.contrasts)
+        cases, findings = find_cases(site, inputs.contrasts)
+        cases, of_labels = with_labels(cases, site, inputs.parcellation)
+        return cases, [*findings, *of_labels]
     visits, findings = find_cases(site, inputs.contrasts, NEW_LESION)
     of_case: defaultdict[str | None, list[Finding]] = defaultdict(list)
     for finding in findings:
@@ -46,7 +49,7 @@ def study_cases(site: SiteConfig, inputs: Inputs) -> tuple[list[Case], list[Find
     patients: defaultdict[tuple[int, str], list[Case]] = defaultdict(list)
     for visit in visits:
         patients[visit.place].append(visit)
-    cases, said = [], of_case[None]
+    pairs, said = list[Case](), of_case[None]
     for of_patient in patients.values():
         imaged = [visit for visit in of_patient if visit.images] or of_patient[-1:]
         ordered = _in_order(imaged, site.data[imaged[0].dataset])
@@ -55,12 +58,12 @@ def study_cases(site: SiteConfig, inputs: Inputs) -> tuple[list[Case], list[Find
             said.append(Finding("fail", imaged[-1].key, "visits", text))
             ordered = imaged[-1:]
         if len(ordered) == 1:
-            cases += ordered
+            pairs += ordered
             said += [finding for finding in of_case[ordered[0].key] if finding.rule != "mask-name"]
         for before, visit in pairwise(ordered):
-            cases.append(_with_earlier(visit, before))
+            pairs.append(_with_earlier(visit, before))
             said += [*_of_images(of_case[before.key], before, visit), *of_case[visit.key]]
-    return cases, said
+    return pairs, said
 
 
 def _with_earlier(visit: Case, before: Case) -> Case:

@@ -31,6 +31,7 @@ NO_HEAD_ML = (300.0, 20_000.0)
 NO_PLAIN_HEAD_ML = 10_000.0
 _PLAIN_SHARE = 0.9
 LESIONS_ML = 150.0
+UNSAID = 1e-5  # of a value of a mask that nobody is told of
 ROUNDING = 1e-3  # of a mask that was stored with a scale, or resampled onto its own grid
 MIN_LESION_MM3 = 3.0
 _LABELS_SHOWN = 6
@@ -100,6 +101,10 @@ def mask_rules(volume: Volume, classes: Sequence[str] = ()) -> Iterator[Finding]
         more = f" and {values.size - _LABELS_SHOWN} more" if values.size > _LABELS_SHOWN else ""
         yield _finding("fail", "mask-labels", f"expected the values {_values(classes)}, found {shown}{more}")
         return
+    off = np.abs(values - np.rint(values))
+    if off.max() > UNSAID:
+        furthest = values[off.argmax()]
+        yield _finding("warn", "mask-rounding", f"values such as {furthest:g} are taken as {np.rint(furthest):g}")
     lesion_ml, _ = measure_lesions(volume)
     if lesion_ml == 0:
         yield _finding("pass", "mask-empty", "a case without lesions: its mask is all zero")

@@ -81,7 +81,7 @@ def explain_lesions(
     title = f"Relevance for the {lesions_in_words(at_work.card.study)} of study {at_work.name}"
     for number, case in enumerate(asked, start=1):
         found = [finding for finding in findings if finding.case == case.key]
-        found += check_case(case, inputs, needs_mask=False)
+        found += check_case(case, inputs.of_images, needs_mask=False)
         rows.append(_explain_or_say_why(case, found, force, at_work, output, method))
         write_page(output, write_table(output, rows, origin), title, origin)
         on_case(number, len(asked))

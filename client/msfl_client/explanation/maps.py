@@ -68,7 +68,8 @@ def write_maps(
         "Notice": NOTICE,
         "Description": METHODS[method].in_words,
         "Explained": meaning,
-        "Grid": "that of the image; figures are of voxels as the network sees them, interpolated",
+        "Grid": "that of the image; values are interpolated from what the network sees: do not sum this file, "
+        "relevance_sum in relevance.tsv is the sum",
         "ModelWeightsSHA256": card.weights_sha256,
     }
     files, total_IJK = [], np.zeros(place.image.shape, np.float32)

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from msfl_client.data.bids import Case
 from msfl_client.data.cache_limits import keep_newest, mark_used
 from msfl_client.data.check_cache import fingerprint_of
+from msfl_client.data.label_images import read_labels
 from msfl_client.features.extract import FORMAT, case_features, change_features
+from msfl_client.features.own_regions import OwnRegions
 from msfl_client.features.table import BY_MODEL, MANUAL, FeatureRow, fault_of
 from msfl_client.features.visit_alignment import on_earlier_visit
 from msfl_client.imaging.common_space import CommonSpaceCase
 from msfl_client.preprocessing.common_space_reader import common_space_of
-from msfl_common.config.feature_catalogue import FEATURES, KNOWN_FEATURES
+from msfl_common.config.feature_catalogue import FEATURES, KNOWN_FEATURES, in_order
 from msfl_common.config.study import Inputs
 from msfl_common.errors import CaseError
 from msfl_common.system.files import write_json
@@ -116,9 +118,7 @@ def _of_patient(
     earlier: Case | None = None
     for case in visits:
         try:
-            found[case.key] = _of_session(
-                case, earlier, space, _slot(cache, inputs, model, case, earlier), inputs.radiomics
-            )
+            found[case.key] = _of_session(case, earlier, space, _slot(cache, inputs, model, case, earlier), inputs)
             earlier = case
         except (CaseError, OSError) as error:
             found[case.key] = str(error)
@@ -127,15 +127,23 @@ def _of_patient(
 
 
 def _of_session(
-    case: Case, earlier: Case | None, space: Callable[[Case], CommonSpaceCase], slot: Path, radiomics: bool
+    case: Case, earlier: Case | None, space: Callable[[Case], CommonSpaceCase], slot: Path, inputs: Inputs
 ) -> dict[str, float]:
     known = _read(slot)
     if known is None:
-        known = case_features(space(case), radiomics)
+        known = case_features(space(case), inputs.radiomics, _own_regions(case, inputs))
         if earlier is not None:
             known |= change_features(space(earlier), on_earlier_visit(space(earlier), space(case)))
         write_json(slot, known)
-    return {name: known[name] for name in KNOWN_FEATURES if name in known}
+    return {name: known[name] for name in in_order([name for name in known if name in KNOWN_FEATURES])}
+
+
+def _own_regions(case: Case, inputs: Inputs) -> OwnRegions | None:
+    if inputs.parcellation is None:
+        return None
+    if case.labels is None:
+        raise CaseError(f"no label image of {inputs.parcellation.name}")
+    return OwnRegions(read_labels(case.labels, inputs.parcellation), inputs.parcellation)
 
 
 def _slot(cache: Path, inputs: Inputs, model: LesionModel | None, case: Case, earlier: Case | None) -> Path:

@@ -16,6 +16,7 @@ from scipy import ndimage
 from msfl_client.features.atlas import Atlas, atlas_on
 from msfl_client.features.lesion_change import compare_lesions
 from msfl_client.features.lesion_zones import Landmarks, find_landmarks, zone_of_each
+from msfl_client.features.own_regions import OwnRegions, own_region_means
 from msfl_client.features.radiomics import radiomics_features
 from msfl_client.features.regions import region_means
 from msfl_client.features.texture import glcm_features
@@ -23,24 +24,25 @@ from msfl_client.features.tissues import Tissues, segment_tissues
 from msfl_client.imaging.common_space import CommonSpaceCase
 from msfl_common.config.bids_suffixes import SUFFIXES
 from msfl_common.config.contrasts import CONTRASTS, Contrast
-from msfl_common.config.feature_catalogue import KNOWN_FEATURES, ZONES, feature_prefix, with_unit
+from msfl_common.config.feature_catalogue import ZONES, feature_prefix, in_order, with_unit
 from msfl_common.metrics.segmentation import label_lesions
 
 FORMAT = 4  # raise it whenever a feature's value changes
 MOSTLY = 0.75  # share of a voxel from which its signal is taken for the tissue's own
 
 
-def case_features(case: CommonSpaceCase, radiomics: bool = False) -> dict[str, float]:
-    """The features of one case on its own, in the order of `KNOWN_FEATURES`.
+def case_features(case: CommonSpaceCase, radiomics: bool = False, own: OwnRegions | None = None) -> dict[str, float]:
+    """The features of one case on its own, in the order of `in_order`.
 
     Those of lesions need a mask, those of a contrast its image; what cannot be measured is not there.
 
     Args:
         case: with a T1w.
         radiomics: whether they are among them.
+        own: regions of the site's own, over which means are among them, too.
 
     Raises:
-        CaseError: there is no T1w, or no brain.
+        CaseError: there is no T1w, or no brain; or the regions lie elsewhere.
     """
     atlas = atlas_on(case.brain_DHW.shape, case.affine)
     tissues = segment_tissues(case, atlas)
@@ -56,7 +58,9 @@ def case_features(case: CommonSpaceCase, radiomics: bool = False) -> dict[str, f
             found |= region_means(contrast, case, tissues, atlas, _normal_appearing(case, tissues))
     if radiomics:
         found |= radiomics_features(case, tissues, _normal_appearing(case, tissues), tissues.gm_DHW >= MOSTLY)
-    return _ordered(found)
+    if own is not None:
+        found |= own_region_means(own, case, tissues)
+    return {name: float(found[name]) for name in in_order(found)}
 
 
 def change_features(earlier: CommonSpaceCase, later: CommonSpaceCase) -> dict[str, float]:
@@ -155,7 +159,3 @@ def _median(values: NDArray[np.float32]) -> float:
     """The median; not a number without a value or a signal, so that what rests on it is left out."""
     median = float(np.median(values)) if values.size else math.nan
     return median if median > 0 else math.nan
-
-
-def _ordered(found: dict[str, float]) -> dict[str, float]:
-    return {name: float(found[name]) for name in KNOWN_FEATURES if name in found}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msfl_client.data.bids import case_key
 from msfl_client.data.bids_tables import with_prefix
-from msfl_common.config.feature_catalogue import FEATURES, FEATURES_ASKED_FOR, KNOWN_FEATURES
+from msfl_common.config.feature_catalogue import FEATURES, KNOWN_FEATURES, in_order
 from msfl_common.errors import InputError, reason
 from msfl_common.system.files import write_json, write_text
 from msfl_common.system.tab_separated import TsvFile, number_of, read_tsv, tsv_text
@@ -77,16 +77,26 @@ class FeatureTable:
     measured_from: str | None = None
 
 
-def write_features_table(path: Path, table: FeatureTable) -> None:
+def names_of(rows: Sequence[FeatureRow], asked: Collection[str] = ()) -> list[str]:
+    """Features that every table has, those that are asked for, and others that are there, as columns stand."""
+    return in_order({*FEATURES, *asked, *(name for row in rows for name in row.features)})
+
+
+def write_features_table(path: Path, table: FeatureTable, asked: Collection[str] = ()) -> None:
     """Write the table as tab-separated values, and beside it a JSON file that says what each column is.
+
+    Args:
+        path: the file.
+        table: its content.
+        asked: features that have a column even where no case has them.
 
     Raises:
         ValueError: a feature is unknown, or not finite.
     """
-    names = [*FEATURES, *(name for name in FEATURES_ASKED_FOR if any(name in row.features for row in table.rows))]
+    names = names_of(table.rows, asked)
     lines: list[list[object]] = [[*_CASE_COLUMNS, *names]]
     for row in table.rows:
-        bad = [name for name, value in row.features.items() if name not in names or not math.isfinite(value)]
+        bad = [name for name, value in row.features.items() if name not in KNOWN_FEATURES or not math.isfinite(value)]
         if bad:
             raise ValueError(f"{row.participant_id}: expected known, finite features, found {', '.join(bad)}")
         visit, scanner, lesions = (text or _MISSING for text in (row.session_id, row.scanner, row.lesions))
@@ -120,7 +130,7 @@ def read_features_table(path: Path) -> FeatureTable:
         raise InputError(f"{path}: no such file; `msfl-client features` makes it") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{sidecar}: cannot be read: {reason(error)}") from None
-    if not {*table.columns} & {*KNOWN_FEATURES} or "participant_id" not in table.columns:
+    if not any(name in KNOWN_FEATURES for name in table.columns) or "participant_id" not in table.columns:
         raise InputError(f"{path}: expected tab-separated columns, participant_id and features among them")
     if twice := [name for name in table.columns if name and table.columns.count(name) > 1]:
         raise InputError(f"{path}: column {twice[0]} is there twice; remove one")

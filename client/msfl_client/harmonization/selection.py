@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from msfl_client.clinical.records import ClinicalRecords, read_clinical
 from msfl_client.data.bids import Case, case_key
 from msfl_client.data.bids_tables import several
-from msfl_common.config.base import Covariate
+from msfl_common.config.harmonization import KEPT
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Harmonization
 
@@ -25,7 +25,7 @@ NO_AGE_LATER = (
     "participants.tsv has the age at the first visit; add this one's age, or each visit's day, to sessions.tsv"
 )
 
-Values = Mapping[Covariate, float]
+Values = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def select_cases(cases: Sequence[Case], site: SiteConfig, settings: Harmonizatio
     visits: defaultdict[tuple[int, str], list[str | None]] = defaultdict(list)
     for case in cases:
         visits[case.place].append(case.visit_id)
-    records = read_clinical(site, settings.covariates, imaged=visits)
+    records = read_clinical(site, settings.covariates, imaged=visits, declared=settings.declared)
     chosen, scanners, covariates, days, left_out = [], [], [], [], {}
     for case in cases:
         scanner = ONLY_SCANNER if anonymous else case.scanner
@@ -134,7 +134,7 @@ def why_left_out(left_out: Mapping[str, str]) -> list[str]:
 
 def _covariates(
     case: Case, records: ClinicalRecords, settings: Harmonization
-) -> tuple[dict[Covariate, float], float | None] | str:
+) -> tuple[dict[str, float], float | None] | str:
     """A case's covariates and its day; or why they are not all known."""
     patient = records.patients.get(case.place)
     if patient is None:
@@ -146,5 +146,6 @@ def _covariates(
     if missing == ["age"] and "age" in at_baseline:
         return NO_DAY if visit is None else NO_AGE_LATER
     if missing:
-        return f"no usable {' and '.join(missing)} in participants.tsv"
+        tables = "the tables" if {*missing} - {*KEPT} else "participants.tsv"
+        return f"no usable {' and '.join(missing)} in {tables}"
     return {name: known[name] for name in settings.covariates}, visit.days if visit is not None else None

@@ -27,7 +27,6 @@ from msfl_client.harmonization.combat import (
     z_scores,
 )
 from msfl_client.harmonization.selection import Selection, select_cases, why_left_out
-from msfl_common.config.base import Covariate
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Harmonization
 from msfl_common.errors import Code, InputError, RefusedError
@@ -215,7 +214,7 @@ def rows_of(chosen: Selection, rows: Mapping[str, FeatureRow], settings: Harmoni
     names = settings.feature_names
     values = [[rows[case.key].features[name] for name in names] for case in chosen.cases]
     features_NP: Floats = np.array(values, dtype=np.float64).reshape(len(chosen.cases), len(names))
-    known: dict[Covariate, Floats] = {
+    known: dict[str, Floats] = {
         name: np.array([values[name] for values in chosen.covariates]) for name in settings.covariates
     }
     columns_NQ = covariate_columns(known, settings) if known else np.empty((len(chosen.cases), 0), np.float32)

@@ -178,7 +178,7 @@ def _predict_cases(
     try:
         for number, case in enumerate(cases, start=1):
             found = [finding for finding in findings if finding.case == case.key]
-            found += check_case(case, model.card.study.inputs, needs_mask=False)
+            found += check_case(case, model.card.study.inputs.of_images, needs_mask=False)
             rows.append(_predict_or_say_why(case, found, force, model, output))
             in_table = write_rows(table, earlier, rows)
             on_case(number, len(cases))

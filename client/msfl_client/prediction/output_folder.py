@@ -45,7 +45,7 @@ def describe_output(
         InputError: it lies among the raw data, holds something else, or cannot be written.
     """
     weights_sha256 = weights_sha256 or card.weights_sha256
-    _check_apart(output, source)
+    check_apart(output, source)
     _check_ours(output, card, threshold, weights_sha256)
     try:
         write_json(
@@ -72,12 +72,16 @@ def threshold_facts(card: ModelCard, threshold: float | None) -> dict[str, Any]:
     return {_THRESHOLD: threshold, "StudyThreshold": card.threshold, **({"ThresholdNote": caution} if caution else {})}
 
 
-def _check_apart(output: Path, source: Path) -> None:
-    """Raw data stay as they are: only `derivatives/` of their folder may take an output."""
+def check_apart(output: Path, source: Path, usual: str = "predicted") -> None:
+    """Raw data stay as they are: only `derivatives/` of their folder may take an output.
+
+    Raises:
+        InputError: it lies among them; such as `usual` in `derivatives/` is named.
+    """
     there, raw = output.resolve(), source.resolve()
     derivatives = raw / "derivatives"
     inside = there.is_relative_to(raw) and not (there.is_relative_to(derivatives) and there != derivatives)
-    other = (source.parent if source.is_file() else derivatives) / "predicted"
+    other = (source.parent if source.is_file() else derivatives) / usual
     if inside or raw.is_relative_to(there):
         raise InputError(
             f"{output}: the images that are read lie {'there' if there == raw else 'in the same folder'}; choose "

@@ -117,7 +117,9 @@ def preprocess_to_disk(case: Case, site: SiteConfig, inputs: Inputs, visits: Seq
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
     start = time.monotonic()
     try:
-        faults = [found.text for found in check_case(case, inputs, case.mask is not None) if found.level == "fail"]
+        faults = [
+            found.text for found in check_case(case, inputs.of_images, case.mask is not None) if found.level == "fail"
+        ]
         if faults:
             raise CaseError("; ".join(faults))
         files = describe_inputs(case, inputs)

@@ -32,7 +32,8 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
             sites.setdefault(_what(one), []).append(f"{forecast.site} ({one.why})")
     for what, whose in sites.items():
         yield f"{what}: {'; '.join(whose)}"
-    if any(one.code not in (Code.POLICY, Code.BUDGET_SPENT) for forecast in forecasts for one in forecast.withheld):
+    whole = [forecast for forecast in forecasts if not forecast.lacking]
+    if any(one.code not in (Code.POLICY, Code.BUDGET_SPENT) for forecast in whole for one in forecast.withheld):
         floor = "/".join(map(str, sorted({forecast.floor for forecast in forecasts})))
         yield (
             f"Each figure, and each class in it, needs at least {floor} patient{'' if floor == '1' else 's'} "

@@ -15,7 +15,6 @@ from msfl_common.system.setting_faults import describe_faults, describe_switches
 
 Sha256 = Annotated[str, spelled(r"[0-9a-f]{64}", "64 hexadecimal digits, as `sha256sum` prints them")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Covariate = Literal["age", "sex"]
 Preprocessed = Literal["none", "brain", "common-space"]
 
 

@@ -244,7 +244,7 @@ def check_declared(declared: tuple[ClinicalValue, ...]) -> None:
     for one in declared:
         if one.name in CLINICAL_VALUES:
             raise ValueError(f"{one.name}: is known, {CLINICAL_VALUES[one.name].in_words}; leave the declaration out")
-        if one.name in TAKEN or {one.name, *one.inputs} & {*KNOWN_FEATURES}:
+        if one.name in TAKEN or any(name in KNOWN_FEATURES for name in (one.name, *one.inputs)):
             raise ValueError(f"{one.name}: has a meaning of its own in tables; name the value otherwise")
 
 

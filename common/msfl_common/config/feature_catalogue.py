@@ -13,7 +13,8 @@ follow from the sixteen grey levels that it is computed from.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import Literal
 
@@ -22,6 +23,7 @@ from msfl_common.config.contrasts import CONTRASTS
 from msfl_common.config.feature import Feature as Feature
 from msfl_common.config.feature import Plausible as Plausible
 from msfl_common.config.feature import feature_prefix as feature_prefix
+from msfl_common.config.parcellation import Parcellation, check_regions, roi_feature
 from msfl_common.config.radiomics_catalogue import RADIOMICS_FEATURES
 from msfl_common.config.spelling import no_such
 
@@ -201,8 +203,43 @@ REGION_FEATURES: Mapping[str, Feature] = MappingProxyType(dict(_of_regions()))
 """Means of quantities that a study may ask for; a case has those of the quantities among the study's contrasts."""
 FEATURES_ASKED_FOR: Mapping[str, Feature] = MappingProxyType({**REGION_FEATURES, **RADIOMICS_FEATURES})
 """Those that a case has where the study asks for them by its `inputs`."""
-KNOWN_FEATURES: Mapping[str, Feature] = MappingProxyType({**FEATURES, **FEATURES_ASKED_FOR})
-"""All that a table may have: those of every case, means of quantities, and radiomics."""
+
+
+class _Known(Mapping[str, Feature]):
+    """Those that are listed and, by its name, any mean over a region of a parcellation of a study's own."""
+
+    def __init__(self, listed: Mapping[str, Feature]) -> None:
+        self._listed = listed
+
+    def __getitem__(self, name: str) -> Feature:
+        found = self._listed.get(name) or roi_feature(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._listed)
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+
+KNOWN_FEATURES: Mapping[str, Feature] = _Known({**FEATURES, **FEATURES_ASKED_FOR})
+"""All that a table may have: those of every case, means of quantities, radiomics, and means over regions of a
+parcellation of a study's own, which are not listed."""
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """Features as the columns of a table stand: those that are listed, then others by name and number."""
+    others = sorted({*names} - {*KNOWN_FEATURES}, key=lambda name: [part.zfill(9) for part in re.split(r"(\d+)", name)])
+    return [*(name for name in KNOWN_FEATURES if name in names), *others]
+
+
+def features_measured(contrasts: Collection[str], radiomics: bool, parcellation: Parcellation | None) -> list[str]:
+    """All features that a case of a study with these `inputs` can have, in the order of a table's columns."""
+    of_quantities = [name for name in REGION_FEATURES if quantity_of(name) in contrasts]
+    own = parcellation.features(contrasts) if parcellation is not None else ()
+    return in_order({*FEATURES, *of_quantities, *(RADIOMICS_FEATURES if radiomics else ()), *own})
 
 
 def quantity_of(name: str) -> str:
@@ -210,7 +247,9 @@ def quantity_of(name: str) -> str:
     return next(suffix for suffix in SUFFIXES if name in {region_feature(suffix, region) for region in REGIONS})
 
 
-def check_asked_for(names: Iterable[str], contrasts: Collection[str], radiomics: bool) -> None:
+def check_asked_for(
+    names: Collection[str], contrasts: Collection[str], radiomics: bool, parcellation: Parcellation | None = None
+) -> None:
     """Refuse features that a study's `inputs` do not ask for.
 
     Raises:
@@ -221,6 +260,7 @@ def check_asked_for(names: Iterable[str], contrasts: Collection[str], radiomics:
             raise ValueError(f"features: {name}: is measured in {contrast}; add it to inputs.contrasts")
         if name in RADIOMICS_FEATURES and not radiomics:
             raise ValueError(f"features: {name}: is one of radiomics; set inputs.radiomics: true")
+    check_regions(names, contrasts, parcellation)
 
 
 def known_features(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -229,6 +269,6 @@ def known_features(names: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         ValueError: one is not.
     """
-    if unknown := sorted(set(names) - set(KNOWN_FEATURES)):
-        raise ValueError(no_such("feature", unknown, tuple(KNOWN_FEATURES), "listed in docs/how-to/features.md"))
+    if unknown := sorted({name for name in names if name not in KNOWN_FEATURES}):
+        raise ValueError(no_such("feature", unknown, tuple(KNOWN_FEATURES), "listed in docs/reference/features.md"))
     return names

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from msfl_common.config.base import Contrast, Frozen, Task
 from msfl_common.config.contrasts import Channel, earlier
+from msfl_common.config.parcellation import Parcellation
 from msfl_common.metrics.metric import LesionClass
 
 TWO_VISITS: Task = "new-lesions"
@@ -71,6 +72,13 @@ class Inputs(Frozen):
         """Maps of logits that a network of lesions gives: of all, then of each class where there are several."""
         return 1 + len(self.lesion_classes)
 
+    parcellation: Parcellation | None = Field(
+        None,
+        description="regions of the sites' own label images, over which means of the contrasts are features, such as "
+        "`fa_roi_1`; null: none",
+        exclude_if=lambda value: value is None,
+    )
+
     @property
     def channels(self) -> tuple[Channel, ...]:
         """The images of a case, in channel order."""
@@ -81,10 +89,15 @@ class Inputs(Frozen):
         """What a network sees of a case, in channel order: its images, and `lesionmask`."""
         return (*self.channels, *(f"{mask}mask" for mask in self.masks))
 
+    @property
+    def of_images(self) -> Inputs:
+        """Without what features alone need besides: label images."""
+        return self.model_copy(update={"parcellation": None}) if self.parcellation is not None else self
+
     def has_images_of(self, other: Inputs) -> bool:
         """Whether a network of lesions sees the same of a case in both."""
-        unseen = {name: getattr(other, name) for name in ("radiomics", "masks", "lesion_classes")}
-        return self.model_copy(update=unseen) == other
+        names = ("radiomics", "masks", "lesion_classes", "parcellation")
+        return self.model_copy(update={name: getattr(other, name) for name in names}) == other
 
     @field_validator("contrasts")
     @classmethod

@@ -184,6 +184,16 @@ class SiteConfig(Frozen):
             raise ValueError(f"{POOLED} stands for all sites together in a run's figures; choose another name")
         return value
 
+    @field_validator("masks", mode="before")
+    @classmethod
+    def _a_name_of_a_folder(cls, value: Any) -> Any:
+        if isinstance(value, str) and "/" in value:
+            name = Path(value).name
+            raise ValueError(
+                f"expected the name of a folder under derivatives/ of the data, such as {name}, not a path"
+            )
+        return value
+
     @field_validator("data", "hours", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:

@@ -79,6 +79,7 @@ def study_at(study: StudyConfig, stage: Stage) -> StudyConfig:
     changes = {
         "name": stage_name(study.name, stage),
         "task": "lesion-segmentation",
+        "inputs": study.inputs.of_images,
         "rounds": study.segmentation,
         "harmonization": Harmonization(),
         "classification": None,

@@ -26,9 +26,11 @@ from msfl_common.config.feature_catalogue import check_asked_for
 from msfl_common.config.former_keys import former_keys, renewed
 from msfl_common.config.freeze import check_freeze
 from msfl_common.config.harmonization import Harmonization as Harmonization
+from msfl_common.config.harmonization import check_covariates, with_declared_covariates
 from msfl_common.config.inputs import Inputs as Inputs
 from msfl_common.config.inputs import check_lesion_classes, check_masks, check_visits, with_visits_of_task
 from msfl_common.config.masked_study import check_masked
+from msfl_common.config.parcellation import with_regions
 from msfl_common.config.patch_bounds import check_windows
 from msfl_common.config.regression import Regression, check_sections
 from msfl_common.config.rounds import Rounds as Rounds
@@ -120,7 +122,7 @@ class StudyConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _of_an_earlier_version(cls, value: Any) -> Any:
-        return with_visits_of_task(in_one_round(renewed(value)))
+        return with_declared_covariates(with_regions(with_visits_of_task(in_one_round(renewed(value)))))
 
     @model_validator(mode="after")
     def _has_its_section(self) -> Self:
@@ -142,7 +144,9 @@ class StudyConfig(Frozen):
         check_visits(self.task, self.inputs, self.harmonization.method != "none")
         check_lesion_classes(self.task, self.inputs)
         seen = self.classification.features if self.classification else ()
-        check_asked_for((*seen, *self._harmonized()), self.inputs.contrasts, self.inputs.radiomics)
+        check_covariates(self.harmonization, self.classification.outcome.column if self.classification else None)
+        own = self.inputs
+        check_asked_for((*seen, *self._harmonized()), own.contrasts, own.radiomics, own.parcellation)
         check_masks(self.inputs, self._deep_kind(), self.segmentation is not None)
         if self.classification is not None and isinstance(self.classification.model, DeepModel):
             check_deep_model(self.classification, self.strategy, self._harmonized())

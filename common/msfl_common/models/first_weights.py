@@ -92,11 +92,18 @@ def first_content(first: Weights, told: StartedFrom | None) -> bytes:
 
 
 def kept_start(out: Path) -> StartedFrom | None:
-    """What is told of where the first weights of the run in `out` come from; None where those are random."""
+    """What is told of where the first weights of the run in `out` come from; None where those are random.
+
+    Raises:
+        InputError: the file is damaged, or none that the run wrote.
+    """
     file = out / FIRST_FILE
     if not file.exists():
         return None
     try:
+        digest = file.with_name(f"{file.name}{_DIGEST}")
+        if not digest.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != _text(digest):
+            raise InputError(f"{file}: is not what this run wrote and started from, by {digest.name}; {_FIX}")
         with safe_open(file, framework="np") as stored:
             told = (stored.metadata() or {}).get(_STARTED_FROM)
     except (OSError, SafetensorError) as error:

@@ -146,7 +146,7 @@ def _bundle(folder: Path) -> Source:
     }
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Source(folder, "MONAI bundle", weights, digest, None, _channels_of(metadata))
+    return Source(folder, "MONAI bundle", weights, digest, None, _channels_of(metadata, folder / METADATA))
 
 
 def read_state(file: Path) -> Mapping[str, torch.Tensor]:
@@ -193,12 +193,21 @@ def _not_plain(value: torch.Tensor) -> str | None:
     return f"one of {num_bytes} bytes" if num_bytes > MOST_BUNDLE else None
 
 
-def _channels_of(metadata: Any) -> tuple[str, ...]:
+def plain_name(channel: str) -> str:
+    """A contrast's name as MONAI's bundles and BIDS both may spell it."""
+    return channel.lower().removesuffix("w")
+
+
+def _channels_of(metadata: Any, file: Path) -> tuple[str, ...]:
     """What a bundle's input shows; numbers where it does not say."""
     try:
         image = metadata["network_data_format"]["inputs"]["image"]
         count = int(image["num_channels"])
         told = image.get("channel_def") or {}
-        return tuple(str(told.get(str(number), number)) for number in range(min(count, 64)))
+        channels = tuple(str(told.get(str(number), number)) for number in range(min(count, 64)))
     except (KeyError, TypeError, ValueError, AttributeError):
         return ()
+    plain = [plain_name(one) for one in channels]
+    if twice := next((one for one in channels if plain.count(plain_name(one)) > 1), None):
+        raise InputError(f"{file}: channel_def names {twice} twice; say what each input channel shows")
+    return channels

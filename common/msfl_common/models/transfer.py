@@ -23,7 +23,7 @@ from msfl_common.config.contrasts import is_earlier, later
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
 from msfl_common.models.expected_weights import weights_like
-from msfl_common.models.start_sources import Source
+from msfl_common.models.start_sources import Source, plain_name
 from msfl_common.models.started_from import StartedFrom
 from msfl_common.models.weights import Weights
 
@@ -228,11 +228,11 @@ def _seen(source: Source, value_OCK: Array, like_OCK: Array, sees: Sequence[str]
 
 def _places(source: Source, num_seen: int, sees: Sequence[str], wants: Sequence[str]) -> list[int | None]:
     """Of each contrast of the study its place among the source's; None where that has none of it."""
-    plain = [_plain(one) for one in sees] if len(sees) == num_seen else []
+    plain = [plain_name(one) for one in sees] if len(sees) == num_seen else []
     places: list[int | None] = []
     for channel in wants:
         names = (channel, later(channel)) if is_earlier(channel) else (channel,)
-        places.append(next((plain.index(_plain(one)) for one in names if _plain(one) in plain), None))
+        places.append(next((plain.index(plain_name(one)) for one in names if plain_name(one) in plain), None))
     if any(place is not None for place in places):
         return places
     if source.study is not None:
@@ -241,11 +241,6 @@ def _places(source: Source, num_seen: int, sees: Sequence[str], wants: Sequence[
             "a model of one of them, or leave --start-from out"
         )
     return list(range(num_seen)) if num_seen == len(wants) else [None] * len(wants)
-
-
-def _plain(channel: str) -> str:
-    """A contrast's name as MONAI's bundles and BIDS both may spell it."""
-    return channel.lower().removesuffix("w")
 
 
 def _visit(value_HJ: Array, like_HJ: Array, had: StudyConfig, study: StudyConfig) -> Array:

@@ -159,11 +159,10 @@ class Harmonizer:
         return self._ask(REFERENCE, sites, lambda task: pack_reference_task(task, reference), unpack_facts, BAD_FACTS)
 
     def _moments(self, sites: Mapping[int, str]) -> Answers[Moments]:
-        columns = column_names(self.settings)
-        shape = len(columns), len(self.settings.feature_names)
+        shape = len(column_names(self.settings)), len(self.settings.feature_names)
 
         def read(content: Content) -> Moments:
-            return check_moments(unpack_moments(content, *shape), columns)
+            return check_moments(unpack_moments(content, *shape), self.settings)
 
         return self._ask(MOMENTS, sites, pack_task, read, BAD_SUMS)
 

@@ -11,14 +11,12 @@ import numpy as np
 
 from msfl_common.config.study import Harmonization
 from msfl_common.errors import RunError, UpdateError
-from msfl_common.harmonization import Floats, Moments, Residuals, solve_slopes
+from msfl_common.harmonization import Floats, Moments, Residuals, column_widths, solve_slopes
 from msfl_common.messages.layouts import moments_layout, residuals_layout, sum_of
 from msfl_server.aggregation.odd_sites import odd_means
 
-_MOST_YEARS = 120.0  # from the youngest to the oldest; other covariates go from 0 to 1
 
-
-def check_moments(sums: Moments, columns: Sequence[str]) -> Moments:
+def check_moments(sums: Moments, settings: Harmonization) -> Moments:
     """Refuse variances that no covariates have, and more scanners than the cases are enough for.
 
     A site leaves small groups out of the sums of a scanner that has enough cases to be fitted.
@@ -28,9 +26,11 @@ def check_moments(sums: Moments, columns: Sequence[str]) -> Moments:
     """
     if sums.num_scanners * 2 > sums.num_cases:
         raise UpdateError(f"{sums.num_scanners} scanners need 2 cases each, found {sums.num_cases} cases")
-    range_Q = np.array([_MOST_YEARS if name == "age" else 1.0 for name in columns])
-    if (np.diag(sums.covariance_QQ) > (1 + 1e-6) * sums.num_cases * range_Q**2 / 4).any():
-        raise UpdateError("covariance: expected no more than ages up to 120 years, and shares, can vary")
+    widths = column_widths(settings)
+    variance_Q, width_Q = np.diag(sums.covariance_QQ), np.array([*widths.values()])
+    if (beyond_Q := variance_Q > (1 + 1e-6) * sums.num_cases * width_Q**2 / 4).any():
+        name = [*widths][int(beyond_Q.argmax())]
+        raise UpdateError(f"covariance: {name}: expected no more than values within {widths[name]:g} can vary")
     return sums
 
 

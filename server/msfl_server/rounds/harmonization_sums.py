@@ -40,7 +40,7 @@ def learn_from_sums(harmonizer: Harmonizer, masks: Masks, sites: Mapping[int, st
     moments, members = _summed(harmonizer, masks, sites, MOMENTS, pack_task, moments_layout(settings))
     expect_cases(moments.num_cases - moments.num_scanners, columns)
     with _usable(members):
-        slopes_QP = finite_slopes(check_moments(moments, columns), columns)
+        slopes_QP = finite_slopes(check_moments(moments, settings), columns)
     first = {node: name for node, name in sites.items() if name in members}
     residuals, left = _summed(
         harmonizer,

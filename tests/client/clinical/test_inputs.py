@@ -9,7 +9,7 @@ import pytest
 from tests.clinical_site import Tables, classification, site_of
 
 from msfl_client.clinical.inputs import complete, dataset_of, refuse_equal, refuse_leak
-from msfl_client.clinical.observations import observations
+from msfl_client.clinical.observations import observations, with_uncounted_lesions
 from msfl_client.data.bids import Case
 from msfl_client.features.table import FeatureRow, FeatureTable
 from msfl_common.config.regression import Regression
@@ -111,6 +111,13 @@ def test_activity_from_features_where_no_reader_counted(tables: Tables) -> None:
     found = observations([], tables.site, study, FeatureTable(tuple(rows)))
     assert {one.patient: one.label for one in found.kept} == {"sub-01": 0, "sub-02": 1}
     assert found.left_out == {"sub-03 ses-01": "no-follow-up", "sub-04": "no-images"}
+
+
+def test_images_are_measured_where_a_later_visit_has_no_count_alone(tables: Tables) -> None:
+    cases = [case(f"sub-0{who}", visit_id) for who in (1, 2, 3) for visit_id in ("ses-01", "ses-02")]
+    assert with_uncounted_lesions(cases, tables.site) == frozenset()  # of a first visit nothing can be counted
+    tables.sessions("sub-02", SESSIONS, ("ses-01", 0, 2, 3, 0), ("ses-02", 365, 2, "n/a", 0))
+    assert with_uncounted_lesions(cases, tables.site) == {(0, "sub-02")}
 
 
 def test_images_of_each_visit_and_of_those_before(tables: Tables) -> None:

@@ -373,6 +373,13 @@ def test_a_mask_stored_with_rounding_errors_is_a_mask(site):
     assert check_site(site.config(), INPUTS).facts["sub-01"].num_lesions == 1
 
 
+def test_a_mask_whose_values_are_off_says_what_they_are_taken_as(site):
+    mask(np.where(site.lesions(4) > 0, 1, np.float32(0.0009)))(site)
+    (finding,) = check(site)
+    assert (finding.level, finding.rule) == ("warn", "mask-rounding")
+    assert "values such as 0.0009 are taken as 0" in finding.text
+
+
 def test_unexpected_error_becomes_a_finding(site, monkeypatch):
     def broken(volume):
         raise ZeroDivisionError("two\nlines")

@@ -73,6 +73,8 @@ def test_what_cannot_be_merged_is_refused_in_one_line(raters) -> None:
     (raters / "out").mkdir()
     (raters / "out" / "note.txt").touch()
     assert "is not empty" in run_main(main, *command(raters, "anna", "ben")).stderr
+    (raters / "link").symlink_to(raters / "nowhere")
+    assert "link: is a link" in run_main(main, *command(raters, "anna", "ben")[:-1], raters / "link").stderr
 
 
 @pytest.mark.parametrize(("value", "found"), [(0.4, "0, 0.4"), (3, "0, 3"), (np.nan, "are NaN or infinite")])

@@ -88,7 +88,9 @@ def test_maps_lie_on_the_cases_own_grid_and_a_page_shows_what_they_are_worth(mak
             assert voxels.any()
             at_background = np.abs(voxels[np.asarray(own.dataobj) == 0]).sum()
             assert at_background < 0.4 * np.abs(voxels).sum()  # but for the rim, by interpolation
-            assert "integrated gradients" in json.loads(Path(f"{path}.json").read_text())["Description"]
+            about = json.loads(Path(f"{path}.json").read_text())
+            assert "integrated gradients" in about["Description"]
+            assert "do not sum this file" in about["Grid"]
     page = (out / "relevance.html").read_text()
     assert page.count("<svg") == 1
     assert page.count("data:image/png") == 1

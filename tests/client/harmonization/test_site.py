@@ -13,12 +13,12 @@ from msfl_client.data.bids import Case
 from msfl_client.features.table import FeatureRow, FeatureTable, read_features_table
 from msfl_client.harmonization.combat import compute_moments, compute_residuals
 from msfl_client.harmonization.selection import NO_AGE_LATER, NO_DAY, ONLY_SCANNER, select_cases
-from msfl_client.harmonization.site import HarmonizedSite, harmonize_site, training_rows
+from msfl_client.harmonization.site import HarmonizedSite, harmonize_site, rows_of, training_rows
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.config.site import SiteConfig
-from msfl_common.config.study import Harmonization
+from msfl_common.config.study import Harmonization, StudyConfig
 from msfl_common.errors import Code, InputError, RefusedError
-from msfl_common.harmonization import Reference, make_reference, solve_slopes
+from msfl_common.harmonization import Reference, column_widths, make_reference, solve_slopes
 
 NAMES = tuple(FEATURES)[:6]
 SETTINGS = Harmonization(method="combat", features=NAMES, min_cases=4)
@@ -77,6 +77,32 @@ def test_cases_without_a_covariate_or_scanner_are_left_out(tmp_path: Path) -> No
         "sub-04": "its scanner is not known; name it in participants.tsv or sessions.tsv",
         "sub-05": f"{table}: line 7, age: expected a number from 0 to 120, found '200'",
     }
+
+
+def test_a_declared_value_is_a_covariate_and_goes_with_the_reference(tmp_path: Path) -> None:
+    sdmt = {"name": "sdmt", "kind": "number", "unit": "points", "range": [0, 110]}
+    course = {"name": "course", "kind": "category", "levels": ["RR", "SP"]}
+    outcome = {"outcome": {"column": "worse"}, "clinical": ["sdmt"], "declared": [sdmt], "model": {"kind": "logistic"}}
+    kept = {"method": "combat", "features": NAMES, "covariates": ["age", "sdmt", "course"], "declared": [course]}
+    content = {"name": "own", "task": "classification", "classification": outcome, "harmonization": kept}
+    study = StudyConfig.model_validate(content)
+    assert StudyConfig.model_validate_json(study.model_dump_json()) == study
+    cases = make_cases(["one"] * 4)
+    lines = ["participant_id\tage\tsdmt\tcourse", "sub-00\t30\t50\tRR", "sub-01\t40\t60\tsp", "sub-02\t50\t200\tRR"]
+    (tmp_path / "participants.tsv").write_text("\n".join([*lines, "sub-03\t60\tn/a\tRR"]) + "\n")
+    chosen = select_cases(cases, site_at(tmp_path), study.harmonization)
+    assert chosen.covariates == ({"age": 30.0, "sdmt": 50.0, "course": 0.0}, {"age": 40.0, "sdmt": 60.0, "course": 1.0})
+    assert chosen.left_out["sub-03"] == "no usable sdmt in the tables"
+    assert "sdmt: expected a number from 0 to 110" in chosen.left_out["sub-02"]
+    rows = rows_of(chosen, {row.key: row for row in features_of(cases).rows}, study.harmonization)
+    assert rows.covariates_NQ.tolist() == [[30, 50, 0], [40, 60, 1]]
+    assert column_widths(study.harmonization) == {"age": 120.0, "sdmt": 110.0, "course_SP": 1.0}
+    for wrong, said in (
+        (["age", "nfl"], "nfl: expected age, sex, or a value that the study declares"),
+        (["worse"], "worse"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            StudyConfig.model_validate({**content, "harmonization": {"method": "combat", "covariates": wrong}})
 
 
 def test_a_site_that_names_no_scanner_is_one(tmp_path: Path) -> None:

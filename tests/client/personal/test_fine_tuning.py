@@ -13,6 +13,7 @@ from tests.conftest import tiny_settings
 from tests.deep import tiny_study as outcome_study
 from tests.server.rounds.test_loop import Killed, equal, sites
 
+from msfl_client.cli.fine_tune import tuning_lines
 from msfl_client.cli.main import main
 from msfl_client.personal import fine_tuning
 from msfl_client.personal.fine_tuning import ADAPTED, fine_tune, start_of
@@ -84,6 +85,7 @@ def test_each_patient_is_measured_by_a_model_that_was_not_trained_on_them(
     folder = site.state / "personal" / "tiny"
     assert read_tuning(folder / TUNING) == found
     assert (folder / TUNING).stat().st_mode & 0o077 == 0
+    assert tuning_lines(site) == [f"model of study tiny, fine-tuned here: {folder / ADAPTED}", f"  {found.sentence}"]
     card, weights = load_model(folder / ADAPTED)
     assert card.own_of == site.name
     assert card.started_from is not None

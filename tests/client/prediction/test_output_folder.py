@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from msfl_client.prediction.output_folder import DESCRIPTION, describe_output
+from msfl_client.prediction.output_folder import DESCRIPTION, check_apart, describe_output
 from msfl_common.errors import InputError
 from msfl_common.models.model_card import ModelCard
 
@@ -72,3 +72,8 @@ def test_two_models_do_not_share_a_folder(raw: Path, tmp_path: Path) -> None:
     describe(tmp_path / "out", raw)
     with pytest.raises(InputError, match="holds what another model predicted"):
         describe(tmp_path / "out", raw, "b" * 64)
+
+
+def test_what_explains_names_a_folder_of_its_own(raw: Path) -> None:
+    with pytest.raises(InputError, match=r"another --output, such as .*/derivatives/explained"):
+        check_apart(raw, raw, "explained")

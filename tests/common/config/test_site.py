@@ -58,3 +58,10 @@ def test_a_model_of_the_sites_own_is_taken_from_the_files_folder(tmp_path: Path)
     site_file = tmp_path / "site.yaml"
     site_file.write_text("name: a\ndata: bids\nstate: state\nown_model: state/personal/lesions/local-only\n")
     assert load_site(site_file).own_model == tmp_path / "state" / "personal" / "lesions" / "local-only"
+
+
+def test_masks_are_a_folder_of_derivatives_and_no_path(tmp_path: Path) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text("name: a\ndata: bids\nstate: state\nmasks: derivatives/manual/\n")
+    with pytest.raises(ConfigError, match=r"masks: .*expected the name of a folder under derivatives/.*such as manual"):
+        load_site(file)

@@ -143,6 +143,10 @@ def test_a_monai_bundle_is_a_start_for_the_same_network(tmp_path: Path) -> None:
     assert set(told.anew) == {name for name in found if found[name].shape != state[name].shape}  # one map here
     assert "model.2.1.conv.unit0.conv.bias" in told.anew
     assert np.array_equal(found[FIRST], state[FIRST][:, ::-1])
+    with pytest.raises(
+        InputError, match=r"metadata\.json: channel_def names T1 twice; say what each input channel shows"
+    ):
+        started(STUDY, bundle(tmp_path / "twice", network, num_channels=2, channel_def={"0": "T1", "1": "T1w"}))
     first = get_weights(build_network(STUDY))
     assert all(np.array_equal(found[name], first[name]) for name in told.anew)
     same = [name for name in state if name not in (*told.anew, *told.adapted)]
@@ -280,6 +284,8 @@ def test_first_weights_that_a_run_did_not_write_are_refused(tmp_path: Path) -> N
             kept_first(file, lambda: pytest.fail("made anew"))
     file.write_bytes(whole)
     assert equal(kept_first(file, lambda: pytest.fail("made anew")), first)
+    with pytest.raises(InputError, match="is not what this run wrote and started from"):
+        kept_start(tmp_path)
 
 
 @pytest.mark.parametrize("network", SMALL, ids=NAMES)

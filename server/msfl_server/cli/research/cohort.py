@@ -73,6 +73,14 @@ def make_cohort_command(
             "[lesion, black-hole].",
         ),
     ] = False,
+    with_octants: Annotated[
+        bool,
+        typer.Option(
+            "--with-octants",
+            help="A label image of the eight octants of the brain beside each scan, too, as a parcellation of a site's "
+            "own.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Equal seeds give equal files.")] = 0,
     spacing: Annotated[float, typer.Option(min=1.0, max=4.0, metavar="MM", help="Voxel size, mm.")] = 2.0,
     as_json: Json = False,
@@ -80,6 +88,7 @@ def make_cohort_command(
     """Simulate patients with MS on real anatomy at sites with scanners of their own."""
     from msfl_common.errors import InputError
     from msfl_common.system.progress import console
+    from msfl_common.system.words import counted
     from msfl_server.research.simulated_cohort import simulate_cohort
 
     if (out is None) == (out_before is None):
@@ -96,6 +105,7 @@ def make_cohort_command(
         with_images=not without_images,
         with_fa=with_fa,
         with_black_holes=black_holes,
+        with_octants=with_octants,
         num_visits=visits,
         seed=seed,
         spacing_mm=spacing,
@@ -111,7 +121,7 @@ def make_cohort_command(
         )
     else:
         console.print(
-            f"{sum(count for *_, count in cohort.sites)} patients at {len(cohort.sites)} sites in {out} "
-            f"({cohort.seconds:.0f} s)" + ("" if without_images else f"; look at {out / 'contact_sheet.png'}"),
+            f"{counted(sum(count for *_, count in cohort.sites), 'patient')} at {counted(len(cohort.sites), 'site')} "
+            f"in {out} ({cohort.seconds:.0f} s)" + ("" if without_images else f"; look at {out / 'contact_sheet.png'}"),
             highlight=False,
         )

@@ -94,7 +94,7 @@ def simulate(
 
     warn(warnings := [*unused_settings(setup.study), *raised_to_quorum(setup.study, len(setup.sites))])
     say_privacy(setup.study)
-    how = f"completed rounds are kept; resume with `msfl-server simulate --resume {quoted(folder)}`"
+    how = f"completed rounds, if there are any, are kept; resume with `msfl-server simulate --resume {quoted(folder)}`"
     with says_how_to_resume(how):
         with loading(LOADING):
             from msfl_server.research.simulation.run import (

@@ -33,7 +33,7 @@ from msfl_common.system.words import counted
 from msfl_server.research.cross_validation.results import PLAN_FILE, FoldResult, fold_result
 from msfl_server.research.cross_validation.together import keep_scores
 from msfl_server.research.simulation.dry_run import site_patients
-from msfl_server.research.simulation.folder import SITES_FOLDER, RunSetup, write_setup
+from msfl_server.research.simulation.folder import SITES_FOLDER, STUDY_FILE, RunSetup, write_setup
 from msfl_server.research.simulation.foresight import expect_answers, foresee_run
 from msfl_server.research.simulation.run import run_simulated
 from msfl_server.rounds.checkpoint import read_state
@@ -139,9 +139,15 @@ def run_folds(plan: FoldPlan, out: Path, say: Callable[[str], None]) -> tuple[Fo
     left = {name: setup for name, setup in runs.items() if not (out / name / FINISHED_FILE).exists()}
     if left:
         say(f"looking at what the sites will tell in {len(left)} folds")
-    with site_display() as display:
-        for name, setup in left.items():
-            _foresee_fold(name, setup, display.on_progress)
+    try:
+        with site_display() as display:
+            for name, setup in left.items():
+                _foresee_fold(name, setup, display.on_progress)
+    except InputError:
+        if not any((out / name).exists() for name in runs):  # corrected, the study may take the folder
+            for file in (PLAN_FILE, STUDY_FILE):
+                (out / file).unlink(missing_ok=True)
+        raise
     for number, (name, setup) in enumerate(runs.items(), start=1):
         folder, told = out / name, f"fold {number} of {len(runs)}: {name}"
         if (folder / FINISHED_FILE).exists():

@@ -18,6 +18,7 @@ from msfl_server.research.simulated_cohort.fields import Grid, Volume, head_grid
 from msfl_server.research.simulated_cohort.groups import sample_record
 from msfl_server.research.simulated_cohort.history import History, sample_history
 from msfl_server.research.simulated_cohort.lesions import LesionMaps, make_lesions
+from msfl_server.research.simulated_cohort.octants import write_octants
 from msfl_server.research.simulated_cohort.quantity import fractional_anisotropy
 from msfl_server.research.simulated_cohort.scanner import (
     Rater,
@@ -58,6 +59,7 @@ class CaseJob:
     with_fa: bool = False
     num_visits: int = 2
     with_black_holes: bool = False
+    with_octants: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,8 @@ def write_scan(job: CaseJob, label: str, visit: ScannedVisit) -> None:
         None if label == "ses-01" else visit.new_DHW,
         visit.fa_DHW,
     )
+    if job.with_octants:
+        write_octants(job.site_folder, job.subject, label, visit.grid, visit.t1w_DHW)
 
 
 def write_case(

@@ -14,6 +14,7 @@ from msfl_common.system.processes import end_with_starter, without_interrupts
 from msfl_server.research.simulated_cohort import bids
 from msfl_server.research.simulated_cohort.cases import CaseJob, MadeCase, SiteStyle, draw_site, make_case
 from msfl_server.research.simulated_cohort.contact_sheet import write_contact_sheet
+from msfl_server.research.simulated_cohort.octants import write_octants_table
 from msfl_server.research.simulated_cohort.output import (
     KIND,
     check_active,
@@ -58,6 +59,7 @@ def make_cohort(
     active: float | None = None,
     with_fa: bool = False,
     with_black_holes: bool = False,
+    with_octants: bool = False,
     num_visits: int = 2,
     seed: int = 0,
     spacing_mm: float = 2.0,
@@ -78,6 +80,7 @@ def make_cohort(
         active: Rate of patients with MS whose lesions change within the year; None: each site's own, 5 to 25%.
         with_fa: Whether each visit has a map of FA, too; it changes no other file.
         with_black_holes: Whether lesion masks are 2 in black holes, else 1; it changes no image.
+        with_octants: Whether each visit has a label image of the brain's octants, too, as a site's own parcellation.
         num_visits: Visits of a patient, a year apart, 2 to 20; more than two follow the model of `course`, in which
             `active` is the share of active years.
         seed: Seed of everything random, not negative.
@@ -110,6 +113,7 @@ def make_cohort(
                 with_fa,
                 num_visits,
                 with_black_holes,
+                with_octants,
             )
             for index, style in enumerate(styles)
             for case, group in enumerate(groups_of(counts[index], num_nmosd, num_controls))
@@ -117,6 +121,8 @@ def make_cohort(
         made = _run(jobs, make_yearly_case if num_visits > 2 else make_case, num_workers, on_progress)
         for style in styles:
             write_site(partial / style.name, [case for job, case in zip(jobs, made, strict=True) if job.site is style])
+            if with_octants:
+                write_octants_table(partial / style.name)
         best = write_truth(partial / "truth.tsv", [row for case in made for row in case.truth])
         write_contact_sheet(partial, [style.name for style in styles])
         totals = [count + num_nmosd + num_controls for count in counts]

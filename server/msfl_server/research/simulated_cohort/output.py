@@ -9,7 +9,7 @@ from pathlib import Path
 KIND = "msfl-simulated-cohort"
 SPACING_LIMITS_MM = (1.0, 4.0)
 MOST_VISITS = 20
-DERIVATIVES = frozenset({"lesions"})  # others were put there since, by `msfl-client predict` for one
+DERIVATIVES = frozenset({"lesions", "octants"})  # others were put there since, by `msfl-client predict` for one
 
 
 def checked_counts(

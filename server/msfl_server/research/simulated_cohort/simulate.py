@@ -22,6 +22,7 @@ def simulate_cohort(
     with_images: bool,
     with_fa: bool = False,
     with_black_holes: bool = False,
+    with_octants: bool = False,
     num_visits: int = 2,
     seed: int,
     spacing_mm: float,
@@ -38,19 +39,31 @@ def simulate_cohort(
         with_images: without them there are tables and features alone.
         with_fa: whether each visit has a map of fractional anisotropy, too.
         with_black_holes: whether lesion masks are 2 in black holes, else 1.
+        with_octants: whether each visit has a label image of the octants of the brain, too.
         num_visits: visits of each patient, a year apart.
         seed: equal seeds give equal files.
         spacing_mm: voxel size of the images, mm.
 
     Raises:
-        InputError: a number is out of range, maps are asked for without images, or `output` cannot be written.
+        InputError: a number is out of range, `output` cannot be written, or what only images have is asked for without
+            them.
     """
-    if with_fa and not with_images:
-        raise InputError("--with-fa: a map is an image; leave it out with --without-images")
-    if with_black_holes and not with_images:
-        raise InputError("--black-holes: they are marked in masks; leave it out with --without-images")
-    with_images_of = partial(make_cohort, spacing_mm=spacing_mm, with_fa=with_fa, with_black_holes=with_black_holes)
-    make = with_images_of if with_images else make_records
+    if not with_images:
+        for is_asked, option in (
+            (with_fa, "--with-fa"),
+            (with_octants, "--with-octants"),
+            (with_black_holes, "--black-holes"),
+        ):
+            if is_asked:
+                raise InputError(f"{option}: asks for an image; leave it out with --without-images")
+    of_images = partial(
+        make_cohort,
+        spacing_mm=spacing_mm,
+        with_fa=with_fa,
+        with_octants=with_octants,
+        with_black_holes=with_black_holes,
+    )
+    make = of_images if with_images else make_records
     with progress_bars() as bars:
         task = bars.add_task(
             "Simulating patients", total=num_sites * (num_patients + num_nmosd + num_controls), note=""

@@ -15,7 +15,7 @@ from msfl_common.models.weights import Weights
 from msfl_common.system.progress import alert
 from msfl_common.system.words import counted
 from msfl_server.research.simulation.federation import Backend, Tamper, simulate
-from msfl_server.research.simulation.folder import RunSetup, unclaim_folder
+from msfl_server.research.simulation.folder import SITES_FOLDER, RunSetup, unclaim_folder
 from msfl_server.research.simulation.foresight import expect_answers, foresee_run, say_forecasts
 from msfl_server.research.simulation.overlays import example_overlays
 from msfl_server.results.harmonization_effect import HarmonizationEffect
@@ -57,6 +57,8 @@ def run_simulated(
                 expect_answers(setup.study, forecasts)
             except InputError:
                 unclaim_folder(out)
+                if (out / SITES_FOLDER).exists():
+                    display.say(f"What was looked through is kept in {out / SITES_FOLDER}, and taken by the next run.")
                 raise
         display.doing("opening MLflow's store")
         return run_stages(

@@ -5,7 +5,7 @@ Legend: N cases, P features, K classes.
 `MLR` is multinomial logistic regression. Where a solver stops at its limit of iterations it says so; the run counts
 these fits and the report tells their share. LightGBM by default wants 20 cases in a leaf: below 40 training cases it
 cannot split and tells every case the commonest class, here as in the paper. Random forest, support vector machines and
-MLR_L2 are scikit-learn's, fitted by quicker means.
+logistic regressions are scikit-learn's, fitted by quicker means.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from lightgbm import LGBMClassifier
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from xgboost import XGBClassifier
@@ -25,6 +24,7 @@ from xgboost import XGBClassifier
 from msfl_server.research.small_cohort.forest import build_forest
 from msfl_server.research.small_cohort.logistic import RidgeLogistic
 from msfl_server.research.small_cohort.machines import build_machine
+from msfl_server.research.small_cohort.saga import build_saga
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,7 @@ class Classifier:
 
 
 def _saga(l1_ratio: float) -> Callable[..., Any]:
-    return lambda seed, **hyper: LogisticRegression(
-        **{"solver": "saga", "l1_ratio": l1_ratio, "random_state": seed, **hyper}
-    )
+    return lambda seed, **hyper: build_saga(seed, **{"l1_ratio": l1_ratio, **hyper})
 
 
 def _svm(kernel: str) -> Callable[..., Any]:

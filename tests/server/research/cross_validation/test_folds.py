@@ -143,6 +143,15 @@ def test_another_study_or_other_folds_are_refused_in_the_same_folder(
         assert line in done.stderr
 
 
+def test_folds_that_are_refused_leave_the_folder_to_a_corrected_study(base: Path, tmp_path: Path) -> None:
+    for floor in (400, 500):
+        study = tmp_path / "study.yaml"
+        study.write_text(STUDY.replace("min_patients: 2", f"min_patients: {floor}"))
+        done = cross_validate(base, tmp_path / "out", "--folds", 2, study=study)
+        assert (done.returncode, "0 of 2 sites will train" in done.stderr) == (2, True), done.stderr
+        assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) in ([], ["sites"])
+
+
 @pytest.mark.slow
 def test_a_segmentation_validates_each_patient_in_one_fold(make_site, tiny_study: StudyConfig, tmp_path: Path) -> None:
     one = tiny_study.model_copy(update={"rounds": tiny_study.rounds.model_copy(update={"num_rounds": 1})})

@@ -83,6 +83,8 @@ def test_a_study_that_is_refused_leaves_the_folder_to_a_corrected_one(cohort: Pa
         done = run_main(server, *words)
         assert done.returncode == 2
         assert "0 of 2 sites will train" in done.stderr.splitlines()[-1], "not: is not empty"
+    if (tmp_path / "run" / "sites").exists():
+        assert f"is kept in {tmp_path / 'run' / 'sites'}" in " ".join(done.stderr.split())
 
 
 def test_resuming_takes_the_settings_of_the_run_and_no_others(tmp_path: Path) -> None:

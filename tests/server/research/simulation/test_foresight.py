@@ -66,6 +66,7 @@ def test_a_declared_column_that_no_site_has_is_named(tmp_path: Path) -> None:
     lines: list[str] = []
     say_forecasts(setup.study, forecasts, lines.append)
     assert lines[0].startswith("site-0: no table has the column sdmt, which the study declares")
+    assert not [line for line in lines if "a lower floor" in line]
     with pytest.raises(
         InputError, match=r"classification\.declared: sdmt: no table of any site has such a column; add"
     ):
