@@ -262,6 +262,22 @@ def test_the_one_with_lesions_is_not_in_combats_sums() -> None:
     assert kept.tolist() == [number != 7 for number in range(42)]
 
 
+def test_whoever_is_far_out_in_a_feature_is_not_in_combats_sums() -> None:
+    """His values are nearly all of the feature's sums of products with age and sex, and their size is its squares'."""
+    one, patients = rows(21), np.arange(42).astype(str)
+    one.features_NP[7, 1] += 80
+    squares_P = compute_residuals(one, np.zeros((2, 3))).squares_P
+    read_Q = compute_moments(one).cross_QP[:, 1] / np.sqrt(squares_P[1] * (1 - 1 / 42))
+    columns_NQ = one.covariates_NQ.astype(np.float64)
+    z_NQ = (columns_NQ - columns_NQ.mean(axis=0)) / columns_NQ.std(axis=0)
+    assert np.abs(read_Q / columns_NQ.std(axis=0) - z_NQ[7]).max() < 0.1  # as a coordinator read: a year of his age
+    kept_N = large_groups_of_scanners(one, patients, 5)
+    assert kept_N.tolist() == [number != 7 for number in range(42)]
+    one.features_NP[:, 1] = 0.1  # of three such values the mean is another by its last bit
+    of_two = replace(one, scanners=("small",) * 3 + ("large",) * 39)
+    assert large_groups_of_scanners(of_two, patients, 5).all()
+
+
 def of_sex(slope: float, variances: Sequence[float]) -> Reference:
     """A reference that adds so much to a man's first feature."""
     size = len(variances)

@@ -27,6 +27,7 @@ from msfl_common.harmonization import Floats, Moments, Reference, Residuals
 # Of a scanner on a feature, in deviations of the reference. Vendors differ by some; a unit that is ten times another,
 # in a feature that varies by a third between persons, is 27.
 MOST_SHIFT, FAR_SHIFT = 25.0, 5.0
+_EVEN = 1e-9  # of a feature's largest value: what rounding leaves of one that is the same for all
 MOST_EFFECT = 20.0  # of covariates on a feature, from the least affected case to the most, in deviations of the rest
 
 
@@ -104,8 +105,10 @@ def large_groups_of_scanners(
     """The rows (`among_N` of them) less those of patients whom columns set apart within scanners, with few others.
 
     The sums are over all scanners of the site, each about its own mean: a column says nothing of a scanner where it is
-    the same for all, so that the scanners where it is not are looked at, together. Of several columns together, those
-    of the covariates are looked at, whose products with all others are summed (`set_apart`).
+    the same for all, so that the scanners where it is not are looked at, together. A patient far from all others in
+    any column goes, too (`far_out`): the products of a feature with the covariates would be his alone, and its squares
+    say by how much. Of several columns together, those of the covariates are looked at, whose products with all others
+    are summed (`set_apart`).
     """
     columns_NC = np.column_stack([rows.covariates_NQ.astype(np.float64), rows.features_NP])
     keep_N = np.ones(len(rows), dtype=bool) if among_N is None else among_N.copy()
@@ -128,8 +131,13 @@ def _set_apart(rows: Rows, columns_NC: Floats, patients_N: NDArray[np.str_], kee
     apart_N = np.zeros(len(rows), dtype=bool)
     if not keep_N.any():
         return apart_N
-    z_NQ, labels_N = _about_scanners(rows.take(np.flatnonzero(keep_N)), patients_N[keep_N], min_patients)
-    far = (far_out(column_N, patients_N[keep_N], min_patients) for column_N in z_NQ.T)
+    kept = rows.take(np.flatnonzero(keep_N))
+    z_NQ, labels_N = _about_scanners(kept, patients_N[keep_N], min_patients)
+    alone = min(2, min_patients)  # several far out in a feature are nothing unusual among a dozen, and hide each other
+    y_NP = _centred(kept, kept.features_NP)
+    y_NP[np.abs(y_NP) < _EVEN * np.abs(kept.features_NP).max(axis=0)] = 0.0
+    sought = (*((column_N, min_patients) for column_N in z_NQ.T), *((column_N, alone) for column_N in y_NP.T))
+    far = (far_out(column_N, patients_N[keep_N], fewest) for column_N, fewest in sought)
     few_N = next((one for one in far if one is not None), None)
     if few_N is None:
         few_N = set_apart(z_NQ, labels_N, patients_N[keep_N], min_patients)
