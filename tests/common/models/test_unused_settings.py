@@ -48,6 +48,7 @@ _BY_VALUE = {
     "classification.model.l1_ratio",
     "differential_privacy",
     "strategy",  # refused where it does not act, so that none is read
+    "inputs.lesion_classes",  # as above: read in every run, to know the metrics
 }
 
 # Of `inputs`, what a site does not read that brings a table of features of its own.
