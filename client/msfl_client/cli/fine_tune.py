@@ -42,14 +42,16 @@ def fine_tune(
     from msfl_client.personal.fine_tuning import fine_tune as tune
     from msfl_client.personal.fine_tuning import start_of
     from msfl_common.config.site import load_site
-    from msfl_common.errors import InputError, RefusedError
+    from msfl_common.errors import Code, InputError, RefusedError
+    from msfl_common.system.files import quoted
+    from msfl_common.system.loading import says_how_to_resume
     from msfl_common.system.progress import progress_bars
 
     config = load_site(site)
     origin = origin_of(model, authority, config)
     start = start_of(config, model, rounds, freeze)
     try:
-        with progress_bars() as bars:
+        with says_how_to_resume("rounds that are done are kept; run the same command again"), progress_bars() as bars:
             bar = bars.add_task("Fine-tuning", total=None, note="")
 
             def on_progress(_: str, what: str, done: int, total: int, note: str) -> None:
@@ -57,6 +59,9 @@ def fine_tune(
 
             found = tune(config, start, on_progress)
     except RefusedError as error:
+        if error.code is Code.NO_CASES:
+            text = f"no case with a lesion mask can be trained on; `msfl-client check {quoted(site)}` says why"
+            raise InputError(f"{config.name}: {text}") from error
         raise InputError(f"{config.name}: {error.why}; what is done so far is kept") from error
     if as_json:
         print_json({**found.model_dump(mode="json"), "answer": found.sentence, "origin": origin})

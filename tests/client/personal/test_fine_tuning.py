@@ -114,6 +114,11 @@ def test_what_cannot_be_fine_tuned_is_refused_by_name(model: Path, tmp_path: Pat
     result = run_main(main, "fine-tune", tmp_path / "site.yaml", "--model", tmp_path / "none")
     assert result.returncode == 2
     assert "no such folder" in result.stderr
+    (tmp_path / "bids" / "sub-1" / "anat").mkdir(parents=True)
+    (tmp_path / "site.yaml").write_text(json.dumps({"name": "here", "data": "bids", "state": "state"}))
+    result = run_main(main, "fine-tune", tmp_path / "site.yaml", "--model", model)
+    assert result.returncode == 2
+    assert "here: no case with a lesion mask can be trained on; `msfl-client check" in result.stderr
 
 
 def told(num_patients: int, num_folds: int, low: float | None) -> Tuning:
