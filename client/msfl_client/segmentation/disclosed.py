@@ -12,6 +12,7 @@ import numpy as np
 
 from msfl_client.disclosure.strata import Levels, told_variables
 from msfl_common.messages.records import ValidationMetrics
+from msfl_common.metrics.lesion_classes import ALL_LESIONS
 from msfl_common.metrics.intervals import mean_estimate, num_patients_of
 from msfl_common.metrics.new_lesions import NEW_LESION_METRICS
 from msfl_common.metrics.registry import ALL_METRICS
@@ -37,8 +38,12 @@ def disclosed_metrics(
     everyone = len(set(patients))
 
     def may_tell(name: str) -> bool:
-        """Nor of all but a few, where a figure is of those who have new lesions, or of those who have none."""
+        """Nor of all but a few, where a figure is of those who have new lesions, or of those who have none.
+
+        Nor of a class of lesions where few have any other: less the figure of all lesions it would be theirs.
+        """
         others = everyone - behind[name] if name.removesuffix(NATIVE) in NEW_LESION_METRICS else 0
+        others = _of_other_classes(name, values, patients) if name in ALL_LESIONS else others
         return behind[name] >= floor and not 0 < others < floor
 
     disclosed = [name for name in behind if may_tell(name)]
@@ -55,6 +60,13 @@ def _same_cases(values: dict[str, list[float]]) -> dict[str, list[float]]:
     """
     base = {name: values[name.removesuffix(NATIVE)] for name in values}
     return {name: of for name, of in values.items() if np.array_equal(np.isfinite(of), np.isfinite(base[name]))}
+
+
+def _of_other_classes(name: str, values: Mapping[str, Sequence[float]], patients: Sequence[str]) -> int:
+    """How many patients have another value of a class of lesions than of all of their lesions."""
+    of_class_N, of_all_N = (np.array(values[one], dtype=float) for one in (name, ALL_LESIONS[name]))
+    differ_N = (of_class_N != of_all_N) & ~(np.isnan(of_class_N) & np.isnan(of_all_N))
+    return len(set(np.array(patients)[differ_N].tolist()))
 
 
 def _of_groups(

@@ -34,6 +34,8 @@ CLASS_METRICS: dict[LesionClass, dict[str, SegmentationMetric]] = {
     one: {name_of(name, one): _of_class(METRICS[name], one) for name in _OF_A_CLASS} for one in LESION_CLASSES
 }
 """Of each class, by name."""
+ALL_LESIONS: dict[str, str] = {name_of(name, one): name for one in LESION_CLASSES for name in _OF_A_CLASS}
+"""By metric of a class, that of all lesions."""
 
 
 def metrics_of_classes(
