@@ -12,8 +12,8 @@ import numpy as np
 
 from msfl_client.disclosure.strata import Levels, told_variables
 from msfl_common.messages.records import ValidationMetrics
-from msfl_common.metrics.lesion_classes import ALL_LESIONS
 from msfl_common.metrics.intervals import mean_estimate, num_patients_of
+from msfl_common.metrics.lesion_classes import ALL_LESIONS
 from msfl_common.metrics.new_lesions import NEW_LESION_METRICS
 from msfl_common.metrics.registry import ALL_METRICS
 from msfl_common.metrics.segmentation import NATIVE
