@@ -121,6 +121,7 @@ MEANINGS = {
     "--watch": "showing it again",
     "--with-fa": "maps of fractional anisotropy, too",
     "--with-octants": "label images of octants, too",
+    "--with-black-holes": "lesion masks with black holes, too",
     "--without-images": "a cohort of tables",
     "--workers": "number of parallel jobs",
     "--yes": "not being asked",

@@ -35,10 +35,11 @@ def test_the_files_that_the_pages_name_exist() -> None:
 
 
 def test_the_tests_that_the_pages_name_exist() -> None:
-    """The page for hospitals names, for what it says, the test that shows it."""
-    named = {name for page in PAGES for name in re.findall(r"`(tests/[^`]*)`", page.read_text())}
+    """The pages for hospitals and officers name, for what they say, the test that shows it."""
+    pages = (*PAGES, *(DEPLOY.parent / "docs" / "explanation").glob("*.md"))
+    named = {name for page in pages for name in re.findall(r"`(tests/[^`]*)`", page.read_text())}
     assert {"tests/attacks/test_kit.py", "tests/integration/test_egress.py"} <= named
-    assert [name for name in sorted(named) if not (DEPLOY.parent / name).is_file()] == []
+    assert [name for name in sorted(named) if not (DEPLOY.parent / name).exists()] == []
 
 
 def test_each_threat_names_a_test_or_what_is_left() -> None:
@@ -47,6 +48,14 @@ def test_each_threat_names_a_test_or_what_is_left() -> None:
     rows = [line for line in model.splitlines() if line.startswith("| ") and not line.startswith("| attack")]
     assert len(rows) >= 20
     assert [row for row in rows if "`tests/" not in row and "(#residual-risks)" not in row] == []
+
+
+def test_each_line_for_the_officer_names_a_test() -> None:
+    """All but the one of what no program prevents."""
+    text = (DEPLOY.parent / "docs" / "explanation" / "who-learns-what.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.rstrip(" |").endswith("shown by")]
+    assert len(rows) >= 25
+    assert [row.split("|")[1][:20] for row in rows if "`tests/" not in row] == [" **your data folder,"]
 
 
 def test_the_page_for_hospitals_has_the_tables_of_what_leaves() -> None:

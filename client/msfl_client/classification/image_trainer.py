@@ -145,7 +145,7 @@ class ImageLearner:
 
     def foresee(self, task: RoundTask) -> Foreseen:
         """See `Learner`."""
-        sequences = self._sequences(self._part(task))
+        sequences = self.sequences(self._part(task))
         labels_N = np.array([sequence.label for sequence in sequences], np.int64)
         patients = [sequence.patient for sequence in sequences]
         return foresee_site(labels_N, patients, task.settings, self._data.site.policy)
@@ -166,7 +166,7 @@ class ImageLearner:
             RefusedError: there is none.
         """
         set_weights(self._network, self._strategy.whole(weights, task.round))
-        sequences = self._sequences(self._part(task))
+        sequences = self.sequences(self._part(task))
         if not sequences:
             raise RefusedError(Code.TOO_FEW_PATIENTS, f"no patient to measure for {task.split}")
         probabilities_NK = predict(self._network, sequences, task.study, self._device, on_case)
@@ -175,7 +175,7 @@ class ImageLearner:
 
     @cached_property
     def _training(self) -> list[VisitSequence]:
-        sequences = self._sequences(self._data.splits.training)
+        sequences = self.sequences(self._data.splits.training)
         if not sequences:
             raise RefusedError(Code.NO_CASES, "no training patient has a usable image")
         return sequences
@@ -183,7 +183,7 @@ class ImageLearner:
     def _part(self, task: RoundTask) -> Sequence[Observation]:
         return self._data.splits.test if task.split == "test" else self._data.splits.validation
 
-    def _sequences(self, part: Sequence[Observation]) -> list[VisitSequence]:
+    def sequences(self, part: Sequence[Observation]) -> list[VisitSequence]:
         """The observations as sequences; one whose images cannot be used is left out."""
         made = []
         for number, one in enumerate(part, start=1):

@@ -297,7 +297,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("rounds.max_share",), _counts_cases),
     Rule(("rounds.max_share", "segmentation.max_share"), _counts_sites),
     Rule(
-        tuple(f"harmonization.{key}" for key in ("features", "covariates", "age_knots_years", "min_cases")),
+        tuple(f"harmonization.{key}" for key in ("features", "covariates", "age_knots_years", "min_cases", "declared")),
         _harmonizes_not,
     ),
     Rule(("harmonization.age_knots_years",), _age_unkept),

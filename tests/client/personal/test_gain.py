@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from msfl_client.personal.page import write_page
 from msfl_client.personal.record import FIGURES, LOCAL, PERSONAL, SHARED, TUNED, read_gain
 from msfl_client.rounds import own_model
 from msfl_client.rounds.own_model import alone
+from msfl_client.rounds.site_context import SiteContext
 from msfl_client.training.site_strategy import site_strategy
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import StudyConfig, parse_study
@@ -187,11 +189,11 @@ def test_local_only_has_as_many_rounds_as_ran_where_an_earlier_ones_model_is_han
         kept.end(kept.begin(first, number), first, own if number == 3 else first)
     trained: list[tuple[str, int, int]] = []
 
-    def train_alone(context: StudyConfig, start: Weights, num_rounds: int, _: Path, name: str, *__: object) -> Weights:
-        trained.append((name, num_rounds, context.rounds.num_rounds))
+    def train_alone(context: SiteContext, start: Weights, num_rounds: int, _: Path, name: str, *__: object) -> Weights:
+        trained.append((name, num_rounds, context.study.rounds.num_rounds))
         return start
 
-    monkeypatch.setattr(arms, "build_context", lambda _, settings, *__: settings)
+    monkeypatch.setattr(arms, "build_context", lambda _, settings, *__: SimpleNamespace(study=settings, learner=None))
     monkeypatch.setattr(arms, "train_alone", train_alone)
     for of in (own_of_study(site, study), own_of_model(site, tmp_path / "model")):
         assert equal(of.shared, best)

@@ -14,6 +14,7 @@ from msfl_client.site.account_files import KEY_FILE, expect_counted_here
 from msfl_client.site.keys import make_key
 from msfl_common.config.site import SiteConfig
 from msfl_common.errors import Code, InputError, RefusedError
+from msfl_common.system.files import write_bytes
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,15 @@ def test_another_state_folder_counts_nothing_of_the_same_data(hospital: Hospital
     assert (hospital.base / "site.key.accounts").stat().st_mode & 0o777 == 0o600
     (hospital.base / "state").rename(hospital.base / "moved")
     expect_counted_here(hospital.site("moved"))
+
+
+def test_a_copy_of_the_key_in_a_new_state_folder_is_not_noticed(hospital: Hospital) -> None:
+    """As the page for data protection officers says."""
+    copied = hospital.site("copied")
+    write_bytes(copied.state / KEY_FILE, (hospital.base / "state" / KEY_FILE).read_bytes(), secret=True)
+    expect_counted_here(copied)
+    (hospital.base / "site.key.accounts").unlink()
+    expect_counted_here(hospital.site("new"))
 
 
 def test_a_state_folder_that_was_lost_begins_anew_by_a_persons_word_in_the_ledger(hospital: Hospital) -> None:

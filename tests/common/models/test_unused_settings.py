@@ -52,7 +52,7 @@ _BY_VALUE = {
 }
 
 # Of `inputs`, what a site does not read that brings a table of features of its own.
-_OF_IMAGES = ("contrasts", "spacing_mm", "visits", "denoising", "radiomics")
+_OF_IMAGES = ("contrasts", "spacing_mm", "visits", "denoising", "radiomics", "parcellation")
 
 
 @contextmanager

@@ -15,9 +15,7 @@ commands = Commands()
 
 @commands.command(cls=ResearchCommand, rich_help_panel=PANEL)
 def audit(
-    study: Annotated[
-        Path, typer.Argument(metavar="STUDY.yaml", help="A segmentation, or a classification by a model of features.")
-    ],
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A segmentation or a classification.")],
     cohort: Annotated[Path, typer.Option(metavar="COHORT_DIR", help="Simulated patients, of make-cohort.")],
     out: Annotated[
         Path,

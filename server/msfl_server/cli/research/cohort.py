@@ -65,10 +65,10 @@ def make_cohort_command(
             "point of the EDSS.",
         ),
     ] = False,
-    black_holes: Annotated[
+    with_black_holes: Annotated[
         bool,
         typer.Option(
-            "--black-holes",
+            "--with-black-holes",
             help="Lesion masks are 2 where a lesion is dark on T1w, else 1, for a study with inputs.lesion_classes: "
             "[lesion, black-hole].",
         ),
@@ -104,7 +104,7 @@ def make_cohort_command(
         active=active,
         with_images=not without_images,
         with_fa=with_fa,
-        with_black_holes=black_holes,
+        with_black_holes=with_black_holes,
         with_octants=with_octants,
         num_visits=visits,
         seed=seed,

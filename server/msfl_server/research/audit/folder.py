@@ -28,12 +28,12 @@ def check_auditable(study: StudyConfig) -> None:
         return
     if study.regression is not None:
         raise InputError("a regression is not audited yet; expected a segmentation, or a classification such as by lda")
-    if study.segmentation is not None or isinstance(settings.model, DeepModel):
+    if study.segmentation is not None:
         raise InputError(
-            "networks that predict outcomes are not audited yet; expected a segmentation, or a classification by a "
-            "model of features, such as lda"
+            "a study that trains a model of lesions before it predicts outcomes is not audited yet; audit it without "
+            "`segmentation`, and the segmentation as a study of its own"
         )
-    if not model_of(settings).answers_sums:
+    if not isinstance(settings.model, DeepModel) and not model_of(settings).answers_sums:
         raise InputError(
             f"classification.model.kind: {settings.model.kind} is not audited yet; expected a model that sites answer "
             "with sums for, such as logistic or lda"

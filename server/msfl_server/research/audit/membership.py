@@ -9,34 +9,27 @@ scores go up and down together.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
-from msfl_client.classification.feature_models.contribution import contribute
-from msfl_client.classification.feature_models.private_sums import private_class_sums
-from msfl_client.privacy.noise import Noise
-from msfl_common.config.study import StudyConfig
-from msfl_common.dataset import Dataset
 from msfl_common.errors import InputError
-from msfl_common.feature_models import State, predict_proba
 from msfl_common.system.seeds import derive_seed
+from msfl_server.research.audit import fitted_features, fitted_networks
 from msfl_server.research.audit.finding import Finding, Measured, judged
-from msfl_server.research.audit.patients import Ask, AuditSite, Cohort, play
+from msfl_server.research.audit.patients import Cohort, Fit
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Labels = NDArray[np.int64]
 NAME = "Membership (LiRA)"
-NOISE = "differential privacy"
 CANARIES = 0.1  # of the patients
 _RATES = (0.01, 0.1)  # of patients who are wrongly taken for members
 _DRAWS = 300
-_MOST_ROUNDS = 201
 _LEAST = 1e-12
 _LEAST_PATIENTS = 20
 
@@ -50,14 +43,14 @@ class Scores:
 
 
 def audit(cohort: Cohort) -> list[Finding]:
-    """The attack on the final model, without noise and with the study's.
+    """The attack on the final model, without a defence and with the study's.
 
     Raises:
         InputError: too few patients.
     """
     study = cohort.study
-    parts = {name: _first_cases(site) for name, site in cohort.sites.items()}
-    number = sum(len(part.labels_N) for part in parts.values())
+    labels_N, fits = (fitted_networks if cohort.networks else fitted_features).fits(cohort)
+    number = len(labels_N)
     if number < _LEAST_PATIENTS:
         raise InputError(f"{number} patients, too few to tell members from others; audit a larger cohort")
     rng = np.random.default_rng(derive_seed(study.seed, "audit", "membership"))
@@ -65,12 +58,10 @@ def audit(cohort: Cohort) -> list[Finding]:
     is_canary_N[rng.permutation(number)[: max(2, round(CANARIES * number))]] = True
     settings = study.classification
     assert settings is not None
-    flipped = _with_canaries(parts, is_canary_N, len(settings.outcome.classes))
+    turned_N = np.where(is_canary_N, (labels_N + 1) % len(settings.outcome.classes), labels_N)
     inside_SN = _halves(rng, cohort.num_models, number)
     findings: list[Finding] = []
-    measured = [("", attack(study, flipped, inside_SN, False, cohort.on_model))]
-    if study.differential_privacy is not None:
-        measured.append((NOISE, attack(study, flipped, inside_SN, True, cohort.on_model)))
+    measured = [(defence, attack(fit, turned_N, inside_SN, cohort.on_model)) for defence, fit in fits.items()]
     for who, kept_N in (("patients", ~is_canary_N), ("canaries", is_canary_N)):
         rows = [_figures(defence, scores, kept_N, study.seed) for defence, scores in measured]
         for place, figure in enumerate(_names(who)):
@@ -78,18 +69,11 @@ def audit(cohort: Cohort) -> list[Finding]:
     return findings
 
 
-def attack(
-    study: StudyConfig, parts: Mapping[str, Dataset], inside_SN: Bools, noisy: bool, on_model: Callable[[], None]
-) -> Scores:
+def attack(fit: Fit, labels_N: Labels, inside_SN: Bools, on_model: Callable[[], None]) -> Scores:
     """Fit a model to each half, and rank all patients by how likely they are in it, given the other models."""
-    settings = study.classification
-    assert settings is not None
-    rows_NP = np.concatenate([part.features_NP for part in parts.values()])
-    labels_N = np.concatenate([part.labels_N for part in parts.values()])
     scores = []
     for number, inside_N in enumerate(inside_SN):
-        state = _fitted(study, parts, inside_N, noisy, number)
-        p_NK = predict_proba(settings, state, rows_NP)
+        p_NK = fit(labels_N, inside_N, number)
         p_N = np.clip(p_NK[np.arange(len(labels_N)), labels_N], _LEAST, 1 - _LEAST)
         scores.append(np.log(p_N) - np.log1p(-p_N))
         on_model()
@@ -159,55 +143,3 @@ def _halves(rng: np.random.Generator, num_models: int, number: int) -> Bools:
     Halves that complete each other would tell of the target what no attacker has: a model of everybody else.
     """
     return np.stack([rng.permutation(number) < number // 2 for _ in range(num_models)])
-
-
-def _first_cases(site: AuditSite) -> Dataset:
-    """One case of each patient, of all splits."""
-    both = (site.training, site.others)
-    patients = np.array([name for part in both for name in part.patients])
-    _, first = np.unique(patients, return_index=True)
-    first = np.sort(first)
-    return Dataset(
-        both[0].names,
-        np.concatenate([part.features_NP for part in both])[first],
-        np.concatenate([part.labels_N for part in both])[first],
-        tuple(map(str, patients[first])),
-    )
-
-
-def _with_canaries(parts: Mapping[str, Dataset], is_canary_N: Bools, num_classes: int) -> dict[str, Dataset]:
-    """The same, canaries with the next class as their outcome."""
-    made, before = {}, 0
-    for name, part in parts.items():
-        turned = is_canary_N[before : before + len(part.labels_N)]
-        made[name] = replace(part, labels_N=np.where(turned, (part.labels_N + 1) % num_classes, part.labels_N))
-        before += len(part.labels_N)
-    return made
-
-
-def _fitted(study: StudyConfig, parts: Mapping[str, Dataset], inside_N: Bools, noisy: bool, number: int) -> State:
-    """The final model of a study among sites with some of their patients: the same that the federation comes to."""
-    asks: dict[str, tuple[Ask, int]] = {}
-    before = 0
-    for name, part in parts.items():
-        chosen = inside_N[before : before + len(part.labels_N)]
-        before += len(part.labels_N)
-        if chosen.any():
-            patients = tuple(one for one, is_in in zip(part.patients, chosen, strict=True) if is_in)
-            cases = Dataset(part.names, part.features_NP[chosen], part.labels_N[chosen], patients)
-            asks[name] = _asked(study, cases, noisy, f"{name} {number}"), len(patients)
-    return play(study, asks, _MOST_ROUNDS)[-1]
-
-
-def _asked(study: StudyConfig, cases: Dataset, noisy: bool, release: str) -> Ask:
-    settings, private = study.classification, study.differential_privacy
-    assert settings is not None
-
-    def ask(state: State) -> State:
-        if noisy:
-            assert private is not None
-            key = hashlib.sha256(f"audit {study.seed} {release}".encode()).digest()
-            return private_class_sums(settings, private, cases.features_NP, cases.labels_N, Noise(key))
-        return contribute(settings, state, cases, 0, 1, 1)[0]
-
-    return ask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +14,7 @@ from msfl_client.classification.feature_models.contribution import contribute
 from msfl_client.classification.feature_models.sums import logistic_sums
 from msfl_client.classification.feature_trainer import FeatureLearner
 from msfl_client.classification.outcome_data import OutcomeData, read_outcomes
+from msfl_client.classification.visit_sequences import VisitSequence
 from msfl_client.clinical.inputs import dataset_of
 from msfl_client.clinical.splits import Splits
 from msfl_common.config.classification import Classification
@@ -29,6 +30,9 @@ from msfl_server.aggregation.feature_models.combine import combine
 
 Floats = NDArray[np.float64]
 Ask = Callable[[State], State]  # a site: it answers, or raises RefusedError
+Fit = Callable[[NDArray[np.int64], NDArray[np.bool_], int], Floats]
+"""Probabilities_NK that a model gives all patients, of their classes, who of them it learns from, and its number."""
+NOISE = "differential privacy"
 FEW = 9  # patients of a site whose honest search alone is equations enough
 
 
@@ -99,10 +103,11 @@ class Cohort:
 
     Attributes:
         study: its settings.
-        sites: with all their patients.
+        sites: with all their patients; none of a study that trains a network.
         few: the same sites with few training patients.
         num_models: fitted to random halves of the patients.
         on_model: called after each.
+        networks: sites of a study that trains a network, with the sequence of visits of each patient.
     """
 
     study: StudyConfig
@@ -110,6 +115,7 @@ class Cohort:
     few: Mapping[str, AuditSite]
     num_models: int
     on_model: Callable[[], None]
+    networks: Mapping[str, Sequence[VisitSequence]] = field(default_factory=dict)
 
 
 def read_sites(study: StudyConfig, sites: Sequence[SiteConfig], few: bool = False) -> dict[str, AuditSite]:

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from msfl_common.config.classification import Classification
+from msfl_common.config.classification import Classification, DeepModel
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError, NoCaseOfClassError, UpdateError
 from msfl_common.privacy_accounting import planned_epsilon
 from msfl_common.system.files import write_json
 from msfl_server.research.audit import inversion
 from msfl_server.research.audit.finding import RULE, Finding
+from msfl_server.research.audit.fitted_networks import read_sequences
 from msfl_server.research.audit.folder import RESULTS_FILE, check_auditable, check_cohort
 from msfl_server.research.audit.images import read_images
 from msfl_server.research.audit.patients import Cohort, read_sites
@@ -62,7 +63,7 @@ def run_audit(study: StudyConfig, cohort: Path, num_models: int, on_progress: On
     """Carry out the attacks; what virtual sites write down is deleted afterwards.
 
     Args:
-        study: a segmentation, or a classification by a model of features.
+        study: a segmentation or a classification.
         cohort: of `make-cohort`.
         num_models: to fit to random halves of the patients; a segmentation needs none.
         on_progress: told what is done.
@@ -75,7 +76,7 @@ def run_audit(study: StudyConfig, cohort: Path, num_models: int, on_progress: On
     with tempfile.TemporaryDirectory(prefix="msfl-audit-") as folder:
         if study.classification is None:
             return _audit_images(study, cohort, Path(folder), on_progress)
-        return _audit_features(study, study.classification, cohort, Path(folder), num_models, on_progress)
+        return _audit_outcomes(study, study.classification, cohort, Path(folder), num_models, on_progress)
 
 
 def _audit_images(study: StudyConfig, cohort: Path, folder: Path, on_progress: OnProgress) -> Audit:
@@ -92,7 +93,7 @@ def _audit_images(study: StudyConfig, cohort: Path, folder: Path, on_progress: O
     return Audit(study, {name: one.num_patients for name, one in sites.items()}, 0, tuple(found), ())
 
 
-def _audit_features(
+def _audit_outcomes(
     study: StudyConfig, settings: Classification, cohort: Path, folder: Path, num_models: int, on_progress: OnProgress
 ) -> Audit:
     attacks = [one for one in ATTACKS if one.reaches(settings)]
@@ -105,14 +106,19 @@ def _audit_features(
         on_progress(done, total, now)
 
     sites = virtual_sites(cohort, [], folder / "all", study)
-    few = virtual_sites(cohort, [], folder / "few", study)
-    audited = Cohort(study, read_sites(study, sites), read_sites(study, few, few=True), num_models, advance)
+    if isinstance(settings.model, DeepModel):
+        on_progress(0, total, "reading images")
+        audited = Cohort(study, {}, {}, num_models, advance, read_sequences(study, sites))
+    else:
+        few = virtual_sites(cohort, [], folder / "few", study)
+        audited = Cohort(study, read_sites(study, sites), read_sites(study, few, few=True), num_models, advance)
     for attack in attacks:
         now = attack.name
         on_progress(done, total, now)
         findings += _carried_out(attack, audited, cohort)
         advance()
     patients = {name: len({*one.training.patients, *one.others.patients}) for name, one in audited.sites.items()}
+    patients |= {name: len(own) for name, own in audited.networks.items()}
     left_out = tuple(
         f"{one.name}: not built for {settings.model.kind} with {len(settings.outcome.classes)} classes"
         for one in ATTACKS

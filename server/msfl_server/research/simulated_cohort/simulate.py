@@ -52,7 +52,7 @@ def simulate_cohort(
         for is_asked, option in (
             (with_fa, "--with-fa"),
             (with_octants, "--with-octants"),
-            (with_black_holes, "--black-holes"),
+            (with_black_holes, "--with-black-holes"),
         ):
             if is_asked:
                 raise InputError(f"{option}: asks for an image; leave it out with --without-images")
