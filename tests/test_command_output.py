@@ -58,7 +58,7 @@ def test_quiet_leaves_results_and_errors(place: int, tmp_path: Path) -> None:
     done = run_main(server, *words)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     loud = run_main(server, *(word for word in words if word not in ("--quiet", "-q")))
-    assert "2 patients at 1 sites" in loud.stderr
+    assert "2 patients at 1 site" in loud.stderr
     failed = run_main(server, "report", "--quiet", tmp_path / "nothing")
     assert failed.returncode == 2
     assert "nothing: no such file" in failed.stderr

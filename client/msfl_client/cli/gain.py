@@ -94,9 +94,9 @@ def _print(found: Gain, page: Path) -> None:
     from msfl_client.personal.page import shown
     from msfl_common.system.progress import alert, stdout_console
 
-    table = Table(
-        "model", *found.metrics.values(), *(f"{title} against local-only" for title in found.metrics.values())
-    )
+    table = Table()
+    for title in ("model", *found.metrics.values(), *(f"{one} against local-only" for one in found.metrics.values())):
+        table.add_column(title, overflow="fold")
     for name, figures in found.models.items():
         values = [shown(figures[metric].value) if metric in figures else "n/a" for metric in found.metrics]
         against = [figures[metric].against_local if metric in figures else None for metric in found.metrics]

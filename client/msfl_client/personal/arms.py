@@ -6,6 +6,7 @@ Nothing of it leaves the site.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from msfl_client.personal.record import LOCAL, PERSONAL, SHARED, TUNED
 from msfl_client.rounds.own_model import alone, train_alone
 from msfl_client.rounds.site_context import SiteContext, build_context
-from msfl_client.segmentation.trainer import SegmentationLearner
+from msfl_client.segmentation.trained_patients import remember_model
 from msfl_client.site.devices import Clock
 from msfl_client.site.folder import OWN_MODELS
 from msfl_client.trainer import OnProgress
@@ -134,8 +135,6 @@ def make_arms(own: Own, on_progress: OnProgress, clock: Clock = datetime.now) ->
     start = starting_weights(own.study)
     context = build_context(own.site, alone(own.study), on_progress, "final", None)
     local = train_alone(context, start, own.num_rounds, own.folder, LOCAL, clock)
-    if isinstance(context.learner, SegmentationLearner):
-        context.learner.remember(1)  # who trained it, and what is made of the shared one: the same patients
     context = build_context(own.site, tuning, on_progress, "final", None)
     fine = train_alone(context, own.shared, num_tuning, own.folder, TUNED, clock)
     arms = {} if own.has_layers_of_its_own else {SHARED: own.shared}
@@ -146,14 +145,22 @@ def make_arms(own: Own, on_progress: OnProgress, clock: Clock = datetime.now) ->
 
 
 def save_own(
-    own: Own, name: str, study: StudyConfig, weights: Weights, num_cases: int, reference: Reference | None = None
+    own: Own,
+    name: str,
+    study: StudyConfig,
+    weights: Weights,
+    num_cases: int,
+    reference: Reference | None = None,
+    patients: Sequence[str] | None = None,
 ) -> Path:
-    """Write a model of the site's own, a folder that `predict` takes."""
+    """Write a model of the site's own, a folder that `predict` takes, and who trained a network of lesions."""
     private_folder(own.folder, within=own.site.state)
     provenance = Provenance(rounds_completed=own.num_rounds, sites={own.site.name: num_cases})
     threshold = None if study.classification is None else DEFAULT_THRESHOLD
     folder = own.folder / name
-    save_model(folder, study, weights, provenance, reference, threshold, own_of=own.site.name)
+    card = save_model(folder, study, weights, provenance, reference, threshold, own_of=own.site.name)
+    if patients is not None:
+        remember_model(own.site.state, card.weights_sha256, patients)
     return folder
 
 

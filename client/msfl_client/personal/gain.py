@@ -69,7 +69,10 @@ def _of_lesions(own: Own, on_progress: OnProgress) -> Gain:
         rows[name] = measured_rows(context, part, weights, name)
     titles = {name: title for name, title in HEADLINE[own.study.task].items() if name in rows[LOCAL][0]}
     study, num_cases = alone(own.study), context.num_train_cases
-    folders = {name: save_own(own, name, study, of, num_cases) for name, of in arms.items() if name != SHARED}
+    trained = learner.train_patients
+    folders = {
+        name: save_own(own, name, study, of, num_cases, patients=trained) for name, of in arms.items() if name != SHARED
+    }
     return Gain(
         study=own.study.name,
         site=own.site.name,

@@ -17,7 +17,7 @@ from msfl_client.disclosure.floors import check_floor, floor_of
 from msfl_client.rounds.evaluation import check_weights
 from msfl_client.rounds.own_model import alone, measured_rows, train_alone
 from msfl_client.rounds.site_context import SiteContext, build_context
-from msfl_client.segmentation.trained_patients import trained_on
+from msfl_client.segmentation.trained_patients import trained_model
 from msfl_client.segmentation.trainer import SegmentationLearner
 from msfl_client.segmentation.usable_cases import Measured
 from msfl_client.site.folder import OWN_MODELS
@@ -57,9 +57,9 @@ def baseline_figures(context: SiteContext, task: RoundTask, shared: Weights) -> 
     if study.evaluate is not None:
         local, trained = _brought(site, study)
         part = _without(part, trained)
-        left_out = learner.final.num_patients - part.num_patients
-        if left_out:  # figures of all less those of the others are of them
-            check_floor(site.policy, study, left_out)
+        for left_out in _left_out(learner.final, part):  # figures of all less those of the others are of them
+            if left_out:
+                check_floor(site.policy, study, left_out)
     check_floor(site.policy, study, part.num_patients)
     if study.evaluate is None:
         own = build_context(site, alone(study), context.on_progress, "final", None)
@@ -82,9 +82,9 @@ def _brought(site: SiteConfig, study: StudyConfig) -> tuple[Weights, frozenset[s
         raise RefusedError(Code.POLICY, "own_model in the site's file names no model to compare")
     try:
         card, weights = load_model(site.own_model)
-        trained = trained_on(site.state, card.study)
+        trained = trained_model(site.state, card)
     except (ModelFolderError, InputError) as error:
-        raise RefusedError(Code.INTERNAL, str(error)) from None
+        raise RefusedError(Code.POLICY, f"own_model: {error}") from None
     if (card.study.task, card.study.network, card.study.inputs) != (study.task, study.network, study.inputs):
         raise RefusedError(
             Code.POLICY, f"own_model: {site.own_model} is of another task, network or inputs than the model measured"
@@ -96,6 +96,13 @@ def _brought(site: SiteConfig, study: StudyConfig) -> tuple[Weights, frozenset[s
             "so it cannot be measured on others; make it with this state folder, by `msfl-client gain` for one",
         )
     return weights, trained or frozenset()
+
+
+def _left_out(whole: Measured, part: Measured) -> tuple[int, int]:
+    """How many patients are left out, and how many of them have lesions, without which some metrics are not defined."""
+    cases = zip(whole.patients, whole.cases, strict=True)
+    with_lesions = {patient for patient, case in cases if case.label_DHW is not None and case.label_DHW.any()}
+    return len({*whole.patients} - {*part.patients}), len(with_lesions - {*part.patients})
 
 
 def _without(part: Measured, patients: frozenset[str]) -> Measured:

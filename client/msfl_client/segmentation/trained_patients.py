@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from msfl_common.config.study import StudyConfig
 from msfl_common.errors import InputError
+from msfl_common.models.model_card import ModelCard
 from msfl_common.models.unused_settings import acting_settings
 from msfl_common.system.files import private_folder, write_bytes
 from msfl_common.trust.signatures import canonical
@@ -48,13 +49,38 @@ def trained_on(state: Path, study: StudyConfig) -> frozenset[str] | None:
     Raises:
         InputError: what is written down cannot be read.
     """
-    path = _path(state, study)
+    return _read(_path(state, study))
+
+
+def _read(path: Path) -> frozenset[str] | None:
     try:
         return _Patients.validate_json(path.read_bytes()) if path.exists() else None
     except (OSError, ValidationError):
         raise InputError(
             f"{path}: not a list of who trained a model; remove it, and features say that it is not known"
         ) from None
+
+
+def remember_model(state: Path, weights_sha256: str, patients: Iterable[str]) -> None:
+    """Write down who trained a model of the site's own, by its weights: trained anew, it is another."""
+    private_folder(state / FOLDER, within=state)
+    write_bytes(_of_weights(state, weights_sha256), _Patients.dump_json(frozenset(patients)), secret=True)
+
+
+def trained_model(state: Path, card: ModelCard) -> frozenset[str] | None:
+    """Who of this site trained a model; one of its own by its weights alone. None where nothing is written down.
+
+    Raises:
+        InputError: what is written down cannot be read.
+    """
+    path = _of_weights(state, card.weights_sha256)
+    if path.exists() or card.own_of is not None:
+        return _read(path)
+    return trained_on(state, card.study)
+
+
+def _of_weights(state: Path, weights_sha256: str) -> Path:
+    return state / FOLDER / f"weights-{weights_sha256[:32]}.json"
 
 
 def _path(state: Path, study: StudyConfig) -> Path:

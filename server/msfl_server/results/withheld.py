@@ -11,7 +11,8 @@ from msfl_common.metrics.segmentation import is_native
 from msfl_common.secure_aggregation.layout import POOLED
 
 _WHY: dict[Task, str] = {
-    "lesion-segmentation": "defined in fewer patients than min_patients, or on own grids in others than on the study's",
+    "lesion-segmentation": "defined in fewer patients than min_patients, of a class of lesions where few have another, "
+    "or on own grids in others than on the study's",
     "new-lesions": "defined in fewer patients than min_patients, with new lesions or without",
     "classification": "fewer patients than min_patients of one class, or predicted as one; or undefined",
     "regression": "undefined, as of one prediction for all",

@@ -22,7 +22,6 @@ from msfl_client.harmonization.combat import (
     join_rows,
     z_scores,
 )
-from msfl_common.config.base import Covariate
 from msfl_common.config.feature_catalogue import FEATURES
 from msfl_common.config.study import Harmonization
 from msfl_common.errors import RefusedError
@@ -39,10 +38,10 @@ SITES = {"a": {"one": 12, "two": 31, "three": 9}, "b": {"one": 57}, "c": {"four"
 
 def random_rows(
     scanners: dict[str, int], settings: Harmonization, rng: np.random.Generator
-) -> tuple[Rows, dict[Covariate, Floats]]:
+) -> tuple[Rows, dict[str, Floats]]:
     """Cases with effects of age, sex and scanner on features of very different size."""
     names = tuple(name for name, count in scanners.items() for _ in range(count))
-    known: dict[Covariate, Floats] = {
+    known: dict[str, Floats] = {
         "age": rng.uniform(15, 85, len(names)),
         "sex": rng.integers(0, 2, len(names)).astype(float),
     }

@@ -12,7 +12,8 @@ from msfl_common.errors import InputError
 
 
 def card_of(*labels: str) -> Any:
-    return SimpleNamespace(labels=dict(enumerate(labels)), threshold=0.5)
+    study = SimpleNamespace(classification=object())
+    return SimpleNamespace(labels=dict(enumerate(labels)), threshold=0.5, study=study)
 
 
 def test_a_model_of_three_classes_has_none() -> None:

@@ -72,6 +72,9 @@ def test_a_card_lists_what_acts_on_its_model_alone(kind: str) -> None:
         "inputs.visits",
         "inputs.denoising",
         "inputs.masks",
+        "inputs.lesion_classes",
+        "inputs.parcellation",
+        "harmonization.declared",
         "classification.model.coef0",
         "training.freeze",
     }

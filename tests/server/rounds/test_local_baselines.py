@@ -14,9 +14,11 @@ from tests.server.rounds.test_classification import Recorder, grid_of
 
 from msfl_client.egress.ledger import read
 from msfl_client.personal.arms import own_of_study
-from msfl_client.rounds.baseline_step import _brought, compared
+from msfl_client.rounds.baseline_step import _brought, _left_out, _without, compared
 from msfl_client.rounds.own_model import alone
-from msfl_client.segmentation.trained_patients import remember
+from msfl_client.segmentation.network_input import NetworkInput
+from msfl_client.segmentation.trained_patients import remember_model
+from msfl_client.segmentation.usable_cases import Measured
 from msfl_common.config.base import validate
 from msfl_common.config.baselines import BASELINE_METRICS, Baselines
 from msfl_common.config.message_kinds import allowed_by_default, asked_for
@@ -139,7 +141,9 @@ def test_a_site_that_may_tells_its_own_model_beside_the_shared_one(
     assert told.silent == {"a": "POLICY", "b": "POLICY"}  # which name no model
     alike = told.sites["c"]["dsc"].difference  # its own model is the one that is measured
     assert (alike.mean, told.sites["c"]["dsc"].local.mean >= 0) == (0.0, True)
-    remember(new.state, alone(study), {"sub-c0", "sub-c1"}, 1)  # trained anew, on others
+    remember_model(
+        new.state, load_model(new.own_model or tmp_path)[0].weights_sha256, ["sub-c0", "sub-c1"]
+    )  # as if of others
     (beside / "local-baselines.json").unlink()
     run_evaluation(grid_of(three, cache_answers=True), run, Recorder())
     told = read_baselines(beside)
@@ -152,11 +156,20 @@ def site_with_own_model(data: Path, study: StudyConfig, folder: Path) -> SiteCon
     trained, model = alone(study), folder / "own"
     state = folder / "state-c"
     state.mkdir(mode=0o700)
-    remember(state, trained, {"sub-c0", "sub-c1", "sub-c2"}, 1)
     weights = load_model(folder / "run" / "model")[1]
-    save_model(model, trained, weights, Provenance(rounds_completed=1, sites={"c": 3}), own_of="c")
+    card = save_model(model, trained, weights, Provenance(rounds_completed=1, sites={"c": 3}), own_of="c")
+    remember_model(state, card.weights_sha256, ["sub-c0", "sub-c1", "sub-c2"])
     policy = Policy(min_patients=1, allow=(*allowed_by_default(), "local_baseline"))
     return SiteConfig(name="c", data=(data,), state=state, policy=policy, own_model=model)
+
+
+def test_who_is_left_out_is_counted_with_lesions_too() -> None:
+    masks = [np.ones((2, 2, 2), np.uint8), np.zeros((2, 2, 2), np.uint8)]
+    cases = tuple(NetworkInput(np.zeros((1, 2, 2, 2), np.float32), masks[number % 2], np.eye(4)) for number in range(6))
+    whole = Measured(cases, ("a", "b", "c", "d", "e", "f"))
+    assert _left_out(whole, _without(whole, frozenset("bd"))) == (2, 0)
+    assert _left_out(whole, _without(whole, frozenset("abd"))) == (3, 1)
+    assert _left_out(whole, _without(whole, frozenset())) == (0, 0)
 
 
 def test_a_model_that_cannot_be_compared_is_refused_by_name(tiny: StudyConfig, tmp_path: Path) -> None:
