@@ -269,7 +269,7 @@ def test_withheld_metrics_are_named_under_the_results(tmp_path, summary, study):
     every = tuple(site.name for site in summary.sites)
     line = (
         f"Withheld by every site: Lesion F1, study's grid; by {every[0]}: Voxel precision (PPV), own grid (defined in "
-        "fewer patients than min_patients, or on own grids in others"
+        "fewer patients than min_patients, of a class of lesions where few have another, or on own grids in others"
     )
     summary = summary.model_copy(update={"withheld": {"lesion_f1": every, "ppv_native": every[:1]}})
     assert line in page_of(write_report(tmp_path, summary, study)).text
