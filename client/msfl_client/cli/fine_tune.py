@@ -71,17 +71,16 @@ def fine_tune(
 
 def tuning_lines(site: SiteConfig) -> list[str]:
     """What `msfl-client status` says of models that were trained on here, a few lines for each."""
+    from msfl_client.cli.gain import lines_of_each
     from msfl_client.personal.tuned_record import TUNING, read_tuning
-    from msfl_client.site.folder import OWN_MODELS
 
-    lines = []
-    for path in sorted((site.state / OWN_MODELS).glob(f"*/{TUNING}")):
+    def lines_of(path: Path) -> list[str] | None:
         found = read_tuning(path)
         if found is None:
-            lines.append(f"{path}: cannot be read; run `msfl-client fine-tune` again")
-            continue
-        lines += [f"model of study {found.study}, fine-tuned here: {found.folder}", f"  {found.sentence}"]
-    return lines
+            return None
+        return [f"model of study {found.study}, fine-tuned here: {found.folder}", f"  {found.sentence}"]
+
+    return lines_of_each(site, TUNING, "fine-tune", lines_of)
 
 
 def _print(found: Tuning, origin: str) -> None:

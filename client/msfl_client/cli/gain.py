@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,18 +75,25 @@ def gain(
 def gain_lines(site: SiteConfig) -> list[str]:
     """What `msfl-client status` says of it, a few lines for each study that was measured."""
     from msfl_client.personal.record import FIGURES, read_gain
-    from msfl_client.site.folder import OWN_MODELS
     from msfl_common.system.words import counted
 
-    lines = []
-    for path in sorted((site.state / OWN_MODELS).glob(f"*/{FIGURES}")):
+    def lines_of(path: Path) -> list[str] | None:
         found = read_gain(path)
         if found is None:
-            lines.append(f"{path}: cannot be read; run `msfl-client gain` again")
-            continue
-        lines.append(f"what study {found.study} brought here, on {counted(found.num_patients, 'patient')}:")
-        lines += [f"  {line}" for line in found.sentences]
-    return lines
+            return None
+        title = f"what study {found.study} brought here, on {counted(found.num_patients, 'patient')}:"
+        return [title, *(f"  {line}" for line in found.sentences)]
+
+    return lines_of_each(site, FIGURES, "gain", lines_of)
+
+
+def lines_of_each(site: SiteConfig, name: str, command: str, lines_of: Callable[[Path], list[str] | None]) -> list[str]:
+    """Lines of each file of a name among the site's own models; of one that cannot be read, which command makes it."""
+    from msfl_client.site.folder import OWN_MODELS
+
+    paths = sorted((site.state / OWN_MODELS).glob(f"*/{name}"))
+    again = f"cannot be read; run `msfl-client {command}` again"
+    return [line for path in paths for line in lines_of(path) or [f"{path}: {again}"]]
 
 
 def _print(found: Gain, page: Path) -> None:

@@ -65,8 +65,6 @@ def read_labels(path: Path, parcellation: Parcellation) -> nib.Nifti1Image:
         CaseError: it is no 3D image, or holds what is no label of the parcellation.
         OSError: it cannot be opened.
     """
-    if path.exists() and not path.is_file():
-        raise CaseError("a pipe, a device or a folder, and no file")
     volume = read_volume(path)
     values = np.unique(volume.voxels_IJK)
     if not np.isfinite(values).all() or (values != np.rint(values)).any():

@@ -12,8 +12,8 @@ cases; weights of columns of few values can be guessed, and these are looked at 
 
 A value far from all others sets its patient apart nearly as well, and so do nearly equal columns: with a share h, of a
 column's variance or of a case's indicator, the sums tell each other value of the patient to within sqrt((1 - h) / h)
-standard deviations. And where a model's columns are
-products of inputs, as a polynomial kernel's are, cells in which few-valued inputs cross are sets apart, too.
+standard deviations. And where a model's columns are products of inputs, as a polynomial kernel's are, cells in which
+few-valued inputs cross are sets apart, too.
 
 Legend: N cases, P inputs, K classes, R dimensions of what columns span.
 """

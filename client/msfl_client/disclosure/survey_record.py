@@ -86,7 +86,7 @@ class Record:
 
         Raises:
             OSError: it cannot be written; nothing may leave then.
-        AccountError: nor can it be encrypted.
+            AccountError: nor can it be encrypted.
         """
         write_account_file(self.path.parents[1], self.path, _RECORD.dump_json(dict(self.told)))
 

@@ -115,6 +115,8 @@ def read_volume(path: Path) -> Volume:
 
 def _content(path: Path) -> bytes:
     """The file's bytes, unpacked when its name says gzip."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise CaseError("a pipe or a device, and no file")
     raw = path.read_bytes()
     if not raw:
         raise CaseError("the file is empty (0 bytes)")

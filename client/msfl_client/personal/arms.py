@@ -59,6 +59,13 @@ class Own:
         return self.site.state / OWN_MODELS / self.study.name
 
     @property
+    def of_study(self) -> dict[str, Weights]:
+        """The models that the study left: the shared one, where it is whole without this site's layers, and its own."""
+        personal = self.shared if self.has_layers_of_its_own else self.personal
+        shared = {} if self.has_layers_of_its_own else {SHARED: self.shared}
+        return shared if personal is None else {**shared, PERSONAL: personal}
+
+    @property
     def has_layers_of_its_own(self) -> bool:
         """Whether the study's model is none without this site's layers."""
         return self.study.strategy is not None and self.study.strategy.is_personal
@@ -137,11 +144,7 @@ def make_arms(own: Own, on_progress: OnProgress, clock: Clock = datetime.now) ->
     local = train_alone(context, start, own.num_rounds, own.folder, LOCAL, clock)
     context = build_context(own.site, tuning, on_progress, "final", None)
     fine = train_alone(context, own.shared, num_tuning, own.folder, TUNED, clock)
-    arms = {} if own.has_layers_of_its_own else {SHARED: own.shared}
-    personal = own.shared if own.has_layers_of_its_own else own.personal
-    if personal is not None:
-        arms[PERSONAL] = personal
-    return {**arms, TUNED: fine, LOCAL: local}, context
+    return {**own.of_study, TUNED: fine, LOCAL: local}, context
 
 
 def save_own(

@@ -22,7 +22,7 @@ from msfl_client.classification.feature_trainer import FeatureLearner
 from msfl_client.classification.image_trainer import ImageLearner
 from msfl_client.classification.number_evaluation import CaseNumbers
 from msfl_client.personal.arms import Own, tuned
-from msfl_client.personal.record import LOCAL, PERSONAL, SHARED, TUNED
+from msfl_client.personal.record import LOCAL, TUNED
 from msfl_client.rounds.own_model import alone, fit_alone, train_alone
 from msfl_client.rounds.site_context import SiteContext, build_context, machine_in_use
 from msfl_client.site.devices import Clock
@@ -102,10 +102,7 @@ def outcome_arms(own: Own, on_progress: OnProgress, clock: Clock = datetime.now)
     else:
         _expect_every_class(own, here)
         local = fit_alone(here, start, own.num_rounds)
-    arms = {} if own.has_layers_of_its_own else {SHARED: Arm(own.shared, shared_study, context, reference)}
-    personal = own.shared if own.has_layers_of_its_own else own.personal
-    if personal is not None:
-        arms[PERSONAL] = Arm(personal, shared_study, context, reference)
+    arms = {name: Arm(of, shared_study, context, reference) for name, of in own.of_study.items()}
     if is_deep(own.study):
         tuning, num_tuning = tuned(own.study)
         training = build_context(own.site, tuning, on_progress, "final", None)

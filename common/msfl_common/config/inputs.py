@@ -62,6 +62,13 @@ class Inputs(Frozen):
         exclude_if=lambda value: not value,
     )
 
+    parcellation: Parcellation | None = Field(
+        None,
+        description="regions of the sites' own label images, over which means of the contrasts are features, such as "
+        "`fa_roi_1`; null: none",
+        exclude_if=lambda value: value is None,
+    )
+
     @property
     def num_classes(self) -> int:
         """Classes of lesions, which are the highest value of a lesion mask."""
@@ -71,13 +78,6 @@ class Inputs(Frozen):
     def num_regions(self) -> int:
         """Maps of logits that a network of lesions gives: of all, then of each class where there are several."""
         return 1 + len(self.lesion_classes)
-
-    parcellation: Parcellation | None = Field(
-        None,
-        description="regions of the sites' own label images, over which means of the contrasts are features, such as "
-        "`fa_roi_1`; null: none",
-        exclude_if=lambda value: value is None,
-    )
 
     @property
     def channels(self) -> tuple[Channel, ...]:

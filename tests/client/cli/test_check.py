@@ -180,31 +180,34 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def open_once_read(fifo):
-    """Open a pipe for writing as soon as a process waits for it."""
-    for _ in range(600):
-        try:
-            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:  # nobody reads yet
-            time.sleep(0.1)
-    raise AssertionError("nobody opened the pipe within a minute")
-
-
 @pytest.mark.slow
-def test_interrupt_is_one_line_and_exit_130(site, site_file):
-    fifo = site.image("sub-01", "T1w")  # reading a pipe that nobody writes to waits for ever
-    fifo.unlink()
-    os.mkfifo(fifo)
+def test_interrupt_is_one_line_and_exit_130(site_file, tmp_path):
+    reads, goes_on = tmp_path / "reads", tmp_path / "goes-on"
+    held = (
+        "import pathlib, sys, time\n"
+        "from msfl_client.imaging import volumes\n"
+        "from msfl_client.cli.main import main\n"
+        "goes_on, reads, content = pathlib.Path(sys.argv.pop()), pathlib.Path(sys.argv.pop()), volumes._content\n"
+        "def read(path):\n"
+        "    reads.touch()\n"
+        "    while not goes_on.exists():\n"
+        "        time.sleep(0.05)\n"
+        "    return content(path)\n"
+        "volumes._content = read\n"
+        "main()\n"
+    )
     process = subprocess.Popen(
-        [*COMMAND, "check", str(site_file)],
+        [sys.executable, "-c", held, "check", str(site_file), str(reads), str(goes_on)],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=ENVIRONMENT,
         preexec_fn=take_interrupts,
     )
-    writer = open_once_read(fifo)
+    while not reads.exists():
+        time.sleep(0.05)
+        assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    os.close(writer)
+    goes_on.touch()
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err.decode().splitlines()) == (130, b"", ["interrupted"])
 

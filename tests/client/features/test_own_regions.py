@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from msfl_client.data.checks import check_site
-from msfl_client.data.label_images import read_labels
 from msfl_client.features.cache import features_of
 from msfl_client.features.own_regions import says_of_regions
 from msfl_client.features.table import FeatureTable, read_features_table, write_features_table
 from msfl_common.config.parcellation import Parcellation
 from msfl_common.config.site import SiteConfig
 from msfl_common.config.study import Inputs, StudyConfig
-from msfl_common.errors import CaseError
 from msfl_common.system.tab_separated import read_tsv
 from msfl_server.research.simulated_cohort import make_cohort
 from msfl_server.research.simulated_cohort.octants import OCTANTS
@@ -164,9 +161,3 @@ def test_means_that_no_study_can_have_are_refused(inputs: dict, features: list[s
     section = {"outcome": {"column": "y"}, "features": features, "model": {"kind": "logistic"}}
     with pytest.raises(ValueError, match=text.replace("*", r"\*").replace(".", r"\.")):
         study(inputs=inputs, classification=section)
-
-
-def test_a_pipe_is_refused_before_it_is_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "labels.nii.gz")
-    with pytest.raises(CaseError, match="a pipe, a device or a folder"):
-        read_labels(tmp_path / "labels.nii.gz", Parcellation(name="own", regions=2))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 
 import nibabel as nib
 import numpy as np
@@ -118,3 +119,9 @@ def test_announced_size_beyond_memory_is_refused_without_taking_it(whole):
     whole.write_bytes(gzip.compress(bytes(raw), mtime=0))
     with pytest.raises(CaseError, match="truncated"):
         read_volume(whole)
+
+
+def test_a_pipe_is_refused_before_it_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "T1w.nii.gz")
+    with pytest.raises(CaseError, match="a pipe or a device, and no file"):
+        read_volume(tmp_path / "T1w.nii.gz")

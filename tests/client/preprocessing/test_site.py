@@ -286,11 +286,9 @@ def test_folders_are_kept_apart_and_only_one_process_works(brains, make_site: Ca
 @pytest.mark.long
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on(brains) -> None:
-    add_brain(brains, "sub-03")
-    image = brains.image("sub-03", "T1w")
-    content = image.read_bytes()
-    image.unlink()
-    os.mkfifo(image)  # reading a pipe that nobody writes to waits for ever
+    names = [f"sub-{number:02d}" for number in range(3, 9)]
+    for name in names:
+        add_brain(brains, name)
     site_file = brains.root.parent / "site.yaml"
     site_file.write_text("name: here\ndata: bids\nstate: state\n")
     study = brains.root.parent / "study.yaml"
@@ -312,12 +310,12 @@ def test_an_interrupted_run_goes_on(brains) -> None:
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said.strip()) == (130, "interrupted")
     (root / "sub-01" / ".anat.left").mkdir(parents=True, exist_ok=True)
-    image.unlink()
-    image.write_bytes(content)
+    kept = len(list(root.glob("sub-*/anat/*provenance.json")))
+    assert 2 <= kept < 2 + len(names)
     done = run_main(main, *command)
     assert (done.returncode, done.stderr) == (0, "")
     statuses = [case["status"] for case in json.loads(done.stdout)["cases"]]
-    assert statuses == ["current", "current", "done"]
+    assert sorted(statuses) == ["current"] * kept + ["done"] * (2 + len(names) - kept)
     assert not list(root.rglob(".*"))
 
 
